@@ -1,0 +1,107 @@
+"""The words of the protocol: opcodes, close codes, connection states (layer 0).
+
+Numbers are those of RFC 6455: opcodes from section 5.2, close codes from section 7.4 and the
+registry it opens. Nothing here has behaviour beyond a lookup.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+__all__ = [
+    "ACCEPT_GUID",
+    "WEBSOCKET_VERSION",
+    "CloseCode",
+    "Opcode",
+    "SendBehavior",
+    "State",
+    "close_code_name",
+    "is_valid_close_code",
+]
+
+#: RFC 6455 section 1.3: appended to the client's key before it is hashed.
+ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+#: RFC 6455 section 4.1: the only version of the protocol that was ever standardised.
+WEBSOCKET_VERSION: Final = "13"
+
+
+class Opcode(enum.IntEnum):
+    """What a frame carries (RFC 6455 section 5.2)."""
+
+    CONT = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class CloseCode(enum.IntEnum):
+    """Why a connection ended (RFC 6455 section 7.4.1; 1012-1014 from the IANA registry)."""
+
+    NORMAL_CLOSURE = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    NO_STATUS_RCVD = 1005  # never on the wire: the close frame had no code
+    ABNORMAL_CLOSURE = 1006  # never on the wire: there was no close frame
+    INVALID_DATA = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    MANDATORY_EXTENSION = 1010
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    BAD_GATEWAY = 1014
+    TLS_HANDSHAKE = 1015  # never on the wire: TLS failed before there was a wire
+    # Of the range for applications, what the room server uses: HTTP's number plus 4000.
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
+    AUTH_TIMEOUT = 4408
+
+
+class State(enum.IntEnum):
+    """Where a connection stands (RFC 6455 section 4.1 and 7)."""
+
+    CONNECTING = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class SendBehavior(enum.Enum):
+    """What a send does when the connection's send queue is full (the seed's three choices).
+
+    ``BLOCK`` waits for space up to the send timeout, ``DROP`` refuses the new message,
+    ``CLOSE`` closes the connection with 1013.
+    """
+
+    BLOCK = "block"
+    DROP = "drop"
+    CLOSE = "close"
+
+
+_NEVER_ON_THE_WIRE: Final = frozenset({1004, 1005, 1006, 1015})
+
+
+def is_valid_close_code(code: int) -> bool:
+    """Whether a close frame may carry ``code`` (RFC 6455 section 7.4.2)."""
+    if 1000 <= code <= 1014:
+        return code not in _NEVER_ON_THE_WIRE
+    return 3000 <= code <= 4999
+
+
+def close_code_name(code: int) -> str:
+    """A close code for people: ``"1001 (going away)"``."""
+    try:
+        name = CloseCode(code).name.lower().replace("_", " ")
+    except ValueError:
+        if 3000 <= code <= 3999:
+            name = "registered"
+        elif 4000 <= code <= 4999:
+            name = "private use"
+        else:
+            name = "unknown"
+    return f"{code} ({name})"

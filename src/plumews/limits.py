@@ -1,0 +1,126 @@
+"""Every default with its unit and its reason (layer 0).
+
+A number that bounds memory, time or work stands here and nowhere else, so that one page shows what a
+peer can make this library spend. Sizes are bytes, times are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KiB: Final = 1024
+MiB: Final = 1024 * KiB
+
+# --- messages -----------------------------------------------------------------------------------
+
+#: Largest message accepted, all fragments together. The seed's default; smaller is wiser on the open net.
+READ_LIMIT: Final = 16 * MiB
+
+#: Messages sent above this size leave in fragments of it, so that pings get in between. The seed's.
+FRAGMENT_SIZE: Final = 64 * KiB
+
+#: Payload of a control frame (RFC 6455 section 5.5).
+CONTROL_PAYLOAD: Final = 125
+
+#: UTF-8 bytes of a close reason: a control payload less the two bytes of the code.
+CLOSE_REASON: Final = CONTROL_PAYLOAD - 2
+
+#: Frames a message may always have, before the allowance per byte of the read limit.
+FRAMES_BASE: Final = 1024
+
+#: One more frame per this many bytes of limit: 16 MiB in 64-byte fragments passes, a flood of empty
+#: fragments does not.
+BYTES_PER_FRAME: Final = 64
+
+
+def max_frames(read_limit: int | None) -> int | None:
+    """How many frames one message may have under ``read_limit`` bytes; ``None`` is no bound."""
+    if read_limit is None:
+        return None
+    return FRAMES_BASE + read_limit // BYTES_PER_FRAME
+
+
+# --- queues -------------------------------------------------------------------------------------
+
+#: Messages waiting to be sent on one connection. The seed's.
+QUEUE_SIZE: Final = 64
+
+#: Bytes waiting to be sent on one connection, whichever bound is met first.
+QUEUE_BYTES: Final = 1 * MiB
+
+#: How long a sender waits for space under ``SendBehavior.BLOCK``. The seed's 50 ms.
+SEND_TIMEOUT: Final = 0.05
+
+#: Received messages waiting for the handler, before reading stops.
+MAX_QUEUE: Final = 256
+
+#: Received bytes waiting for the handler, before reading stops.
+MAX_QUEUE_BYTES: Final = 1 * MiB
+
+#: Bytes the transport may hold before our own queue takes over, so that the policies mean something.
+TRANSPORT_HIGH_WATER: Final = 64 * KiB
+
+#: The receive buffer that all connections of a loop share.
+READ_BUFFER: Final = 256 * KiB
+
+# --- time ---------------------------------------------------------------------------------------
+
+#: From the accepted connection to the open WebSocket: TLS, request head and authentication together.
+OPEN_TIMEOUT: Final = 10.0
+
+#: From the beginning of the closing handshake to its end; then the connection is cut.
+CLOSE_TIMEOUT: Final = 10.0
+
+#: Between two pings. The seed's.
+PING_INTERVAL: Final = 20.0
+
+#: Share of the ping interval by which each ping is shifted, so that connections do not ping in step.
+PING_JITTER: Final = 0.1
+
+#: For any sign of life after a ping; with the interval it makes the seed's pong wait of 30 s.
+PING_TIMEOUT: Final = 10.0
+
+#: How long the end of a connection waits for a handler that has earlier messages to answer.
+END_GRACE: Final = 1.0
+
+# --- handshake ----------------------------------------------------------------------------------
+
+#: Request line and headers together. Rivals allow up to 1 MiB to strangers.
+HEAD_SIZE: Final = 16 * KiB
+
+#: Header lines in one request.
+HEADER_COUNT: Final = 100
+
+# --- hub ----------------------------------------------------------------------------------------
+
+#: Lanes that carry broadcasts. The seed's.
+WORKERS: Final = 4
+
+#: Broadcasts that may wait for a lane. The seed's.
+JOB_QUEUE_SIZE: Final = 1024
+
+#: How long one fan-out may hold the loop before reads, pings and other rooms get their turn.
+FAN_OUT_SLICE: Final = 0.004
+
+#: Characters of a room name.
+ROOM_NAME: Final = 128
+
+#: Rooms one connection may be in.
+ROOMS_PER_CONNECTION: Final = 100
+
+#: For the members' queues to drain and their closing handshakes to end when a hub or a server stops.
+SHUTDOWN_TIMEOUT: Final = 10.0
+
+# --- authentication -----------------------------------------------------------------------------
+
+#: An HS256 key shorter than its hash is weaker than the signature (RFC 7518 section 3.2).
+SECRET_SIZE: Final = 32
+
+#: A longer token is not looked at.
+TOKEN_SIZE: Final = 8 * KiB
+
+#: A longer password is not hashed.
+PASSWORD_SIZE: Final = 4 * KiB
+
+#: PBKDF2-HMAC-SHA512, about a tenth of a second of one core.
+PASSWORD_ROUNDS: Final = 210_000
