@@ -11,11 +11,13 @@ from typing import Final
 
 __all__ = [
     "ACCEPT_GUID",
+    "COMPRESSED",
     "WEBSOCKET_VERSION",
     "CloseCode",
     "Opcode",
     "SendBehavior",
     "State",
+    "StreamEvent",
     "close_code_name",
     "is_valid_close_code",
 ]
@@ -36,6 +38,18 @@ class Opcode(enum.IntEnum):
     CLOSE = 8
     PING = 9
     PONG = 10
+
+
+class StreamEvent(enum.IntEnum):
+    """What the codec's parser reports of a message that is streamed; a whole one is reported by its opcode."""
+
+    BEGIN = 16
+    CHUNK = 17
+    END = 18
+
+
+#: Added to the opcode of a message whose first frame had RSV1: still compressed (RFC 7692 section 6).
+COMPRESSED: Final = 0x40
 
 
 class CloseCode(enum.IntEnum):

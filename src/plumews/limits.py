@@ -19,6 +19,9 @@ READ_LIMIT: Final = 16 * MiB
 #: Messages sent above this size leave in fragments of it, so that pings get in between. The seed's.
 FRAGMENT_SIZE: Final = 64 * KiB
 
+#: Payloads up to this size are copied behind their header; above it, two buffers are cheaper than the copy.
+COPY_SIZE: Final = 16 * KiB
+
 #: Payload of a control frame (RFC 6455 section 5.5).
 CONTROL_PAYLOAD: Final = 125
 

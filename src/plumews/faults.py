@@ -1,0 +1,52 @@
+"""What the codec refuses, in words (layer 0).
+
+One text for each rule of RFC 6455 section 5 that a peer can break and for each argument that a caller can
+get wrong. Both bodies of the codec take their texts from here, so that they cannot differ. The phrases of
+the seed ("unmasked client frame", "fragmented control frame", ...) stand in them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- a frame's first byte -------------------------------------------------------------------------
+
+RESERVED_BITS: Final = "reserved bits are set, and no extension defines them (RFC 6455 section 5.2)"
+RSV1_MISPLACED: Final = "RSV1 is set on a frame that does not begin a message (RFC 7692 section 6.1)"
+RESERVED_OPCODE: Final = "reserved opcode {opcode} (RFC 6455 section 5.2)"
+FRAGMENTED_CONTROL: Final = "fragmented control frame (RFC 6455 section 5.5)"
+STRAY_CONTINUATION: Final = "continuation frame without a message to continue (RFC 6455 section 5.4)"
+INTERLEAVED_MESSAGE: Final = "new data opcode while assembling a fragmented message (RFC 6455 section 5.4)"
+TOO_MANY_FRAMES: Final = "a message of more than {limit} frames"
+
+# --- its second byte and its length ---------------------------------------------------------------
+
+UNMASKED: Final = "unmasked client frame (RFC 6455 section 5.1)"
+MASKED: Final = "masked server frame (RFC 6455 section 5.1)"
+CONTROL_TOO_LARGE: Final = "control frame too large: at most 125 bytes of payload (RFC 6455 section 5.5)"
+LENGTH_NOT_MINIMAL: Final = "payload length not in its shortest form (RFC 6455 section 5.2)"
+LENGTH_TOP_BIT: Final = "payload length with its top bit set (RFC 6455 section 5.2)"
+TOO_BIG: Final = "a frame of {length} bytes, after {have} of the same message, is beyond the limit of {limit}"
+
+# --- its payload ----------------------------------------------------------------------------------
+
+TEXT_NOT_UTF8: Final = "a text message has a byte that cannot stand there (RFC 6455 section 8.1)"
+TEXT_CUT: Final = "a text message ends inside a character (RFC 6455 section 8.1)"
+CLOSE_ONE_BYTE: Final = "close frame with a payload of one byte: a code has two (RFC 6455 section 5.5.1)"
+CLOSE_CODE: Final = "close code {code} may not be sent (RFC 6455 section 7.4)"
+CLOSE_REASON_NOT_UTF8: Final = "the reason of a close frame (RFC 6455 section 5.5.1)"
+
+# --- a caller's argument --------------------------------------------------------------------------
+
+NOT_A_BUFFER: Final = "a bytes-like object is required, not {type!r}"
+NOT_CONTIGUOUS: Final = "the buffer is not contiguous: pass a copy, bytes(...)"
+READ_ONLY: Final = "the buffer is read-only: mask_inplace() needs a writable one, mask() returns a copy"
+KEY_TYPE: Final = "the mask key must be bytes, not {type!r}"
+KEY_LENGTH: Final = "the mask key must be exactly 4 bytes, not {length}"
+OPCODE: Final = "an opcode is 0 to 15, not {opcode}"
+DATA_OPCODE: Final = "a message is text (1) or binary (2), not {opcode}"
+LENGTH: Final = "a payload length is 0 to 2**63 - 1, not {length}"
+SIZE: Final = "a fragment has at least 1 byte, not {size}"
+BOUND: Final = "{name} must be None or {least} to 2**63 - 1, not {value}"
+BOUND_TYPE: Final = "{name} must be None or an int, not {type!r}"
+STREAMING_ALREADY: Final = "streaming was started already: read that message to its end first"
