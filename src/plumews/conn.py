@@ -1,0 +1,225 @@
+"""`Conn`: one WebSocket connection, as applications see it (layer 3).
+
+Reading is in `receiving`, writing in `sending`, the wire in `link`; here are the closing, the keepalive,
+and what is to be known about a connection. Names are those of the `websockets` package and of the seed. A
+connection belongs to the thread of its event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+from . import limits
+from .auth import UserInfo
+from .constants import CloseCode, SendBehavior, State
+from .http11 import Request, Response
+from .protocol import check_close
+from .sending import Sending
+from .settings import ConnConfig, check_read_limit
+
+__all__ = ["Conn"]
+
+
+class Conn(Sending):
+    """A WebSocket connection. ``serve`` makes them; handlers and callbacks get them."""
+
+    __slots__ = ("__weakref__", "_id", "_metadata", "request", "response", "subprotocol", "user_info")
+
+    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
+        super().__init__(config, client=client)
+        self._id: uuid.UUID | None = None
+        self._metadata: dict[str, Any] | None = None
+        #: The request that opened the connection: ``path``, ``query``, ``headers``.
+        self.request: Request | None = None
+        #: The answer to it.
+        self.response: Response | None = None
+        #: The subprotocol that was agreed on, or ``None``.
+        self.subprotocol: str | None = None
+        #: Who is at the other end, from a verified token; ``None`` without one (the seed).
+        self.user_info: UserInfo | None = None
+
+    # --- closing ----------------------------------------------------------------------------------
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection: what was queued leaves first, then the close frame; wait for the peer's.
+
+        Ends within the close timeout (default 10 s), then the TCP connection is cut. Closing twice is harmless;
+        the first code counts.
+
+        Raises:
+            ValueError: ``code`` may not stand in a close frame, or ``reason`` is longer than 123 bytes.
+        """
+        self.close_nowait(code, reason)
+        await self.wait_closed()
+
+    def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Begin what :meth:`close` does, without waiting for its end: for callbacks."""
+        check_close(code, reason)
+        self._check_thread()
+        self._begin_close(code, reason)
+
+    def abort(self) -> None:
+        """Cut the TCP connection now. What is queued is lost, the peer sees 1006."""
+        self._check_thread()
+        self._abort()
+
+    async def wait_closed(self) -> None:
+        """Until the connection is gone."""
+        if self._rules.state is State.CLOSED:
+            return
+        if self._closed_future is None:
+            self._closed_future = self._loop.create_future()
+        await asyncio.shield(self._closed_future)
+
+    def add_close_callback(self, callback: Callable[[Conn], object]) -> None:
+        """Call ``callback(conn)`` when the connection is gone; at once if it is."""
+        if self._rules.state is State.CLOSED:
+            self._call_back(callback)
+        else:
+            self._close_callbacks.append(callback)
+
+    async def __aenter__(self) -> Conn:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+
+    # --- keepalive --------------------------------------------------------------------------------
+
+    async def ping(self, data: str | bytes | None = None) -> Awaitable[float]:
+        """Send a ping; the awaitable that this returns gives its latency in seconds.
+
+        Args:
+            data: up to 125 bytes that are not on their way in another ping; by default four random ones.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or closing. ValueError: ``data`` is too long or in use.
+        """
+        self._check_thread()
+        if self._rules.state is not State.OPEN:
+            raise self._closed_error()
+        payload = data.encode() if isinstance(data, str) else data
+        if payload is not None and len(payload) > limits.CONTROL_PAYLOAD:
+            raise ValueError(f"a ping may carry {limits.CONTROL_PAYLOAD} bytes, not {len(payload)}")
+        waiter: asyncio.Future[float] = self._loop.create_future()
+        self._keepalive.ping(self._loop.time(), payload, waiter)
+        return waiter
+
+    @property
+    def latency(self) -> float:
+        """Seconds that the newest answered ping took; 0.0 before there was one."""
+        return self._keepalive.latency
+
+    @property
+    def last_pong(self) -> float:
+        """When the last pong arrived, in seconds since the epoch; the opening before the first (the seed)."""
+        return self._keepalive.last_pong
+
+    @property
+    def ping_period(self) -> float | None:
+        """Seconds between two pings (default 20), ``None`` for no pings. Setting it is effective at once.
+
+        Raises ``ValueError`` unless it is more than 0 and less than ``pong_wait``.
+        """
+        return self._keepalive.ping_period
+
+    @ping_period.setter
+    def ping_period(self, value: float | None) -> None:
+        self._keepalive.configure(self._loop.time(), ping_period=value, pong_wait=self.pong_wait)
+
+    @property
+    def pong_wait(self) -> float | None:
+        """Seconds of silence at which the connection is dead (default 30), ``None`` for never.
+
+        Any received byte counts as a sign of life. Setting it is effective at once; raises ``ValueError``
+        unless it is more than ``ping_period``.
+        """
+        return self._keepalive.pong_wait
+
+    @pong_wait.setter
+    def pong_wait(self, value: float | None) -> None:
+        self._keepalive.configure(self._loop.time(), ping_period=self.ping_period, pong_wait=value)
+
+    @property
+    def read_limit(self) -> int | None:
+        """Largest message accepted, in bytes (default 16 MiB), ``None`` for no limit. Effective at the next header."""
+        return self._rules.parser.max_size
+
+    @read_limit.setter
+    def read_limit(self, value: int | None) -> None:
+        self._rules.parser.max_size = check_read_limit(value)
+        self._rules.parser.max_frames = limits.max_frames(value)
+
+    # --- what is to be known ----------------------------------------------------------------------
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A random identity, for logs."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The application's own data about this connection (the seed's ``Metadata``)."""
+        if self._metadata is None:
+            self._metadata = {}
+        return self._metadata
+
+    @property
+    def state(self) -> State:
+        return self._rules.state
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more: the closing has begun, or the connection is gone."""
+        return self._rules.state is not State.OPEN
+
+    @property
+    def close_code(self) -> int | None:
+        """The peer's close code, 1005 if its close frame had none, 1006 if there was no frame; ``None`` while open."""
+        return self._rules.end_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The peer's close reason; ``None`` while open."""
+        return self._rules.end_reason
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address as the socket tells it: ``(host, port, ...)``."""
+        return self._peername
+
+    @property
+    def local_address(self) -> Any:
+        """Our address as the socket tells it."""
+        return self._sockname
+
+    @property
+    def send_behavior(self) -> SendBehavior:
+        """What a full send queue does."""
+        return self._config.send_behavior
+
+    @property
+    def queued_messages(self) -> int:
+        """Messages that wait in the send queue."""
+        return self._writer.queued_messages
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait in the send queue."""
+        return self._writer.queued_bytes
+
+    @property
+    def dropped_messages(self) -> int:
+        """Messages that a full send queue refused, in all."""
+        return self._writer.dropped
+
+    def __repr__(self) -> str:
+        return f"<plumews.Conn {self.id} {self._rules.state.name} remote={self._peername!r}>"

@@ -1,0 +1,85 @@
+"""Messages that were received and not yet read (layer 3).
+
+The queue between the parser and a handler that reads at its own pace. It tells when reading should stop:
+by messages and by bytes. Cancelling a reader loses nothing, because a message is taken only by the
+reader that returns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from .errors import ConcurrencyError
+from .stream import Stream
+
+__all__ = ["Inbox", "Item"]
+
+#: (opcode, payload) or (StreamEvent.BEGIN, stream), as the parser tells it.
+Item = tuple[int, Any]
+
+
+class Inbox:
+    """The receive queue of one connection."""
+
+    __slots__ = ("_items", "_max_bytes", "_max_items", "_waiter", "bytes")
+
+    def __init__(self, *, max_items: int, max_bytes: int) -> None:
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._items: deque[Item] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        #: Payload bytes (characters of text) in the queue.
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._items) if self._items else 0
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a reader waits for the next message."""
+        return self._waiter is not None
+
+    def put(self, item: Item) -> None:
+        if self._items is None:
+            self._items = deque()
+        self._items.append(item)
+        if not isinstance(item[1], Stream):
+            self.bytes += len(item[1])
+        self.wake()
+
+    def peek(self) -> Item:
+        """The oldest item, left where it is; only called when there is one."""
+        assert self._items
+        return self._items[0]
+
+    def take(self) -> Item:
+        """The oldest item; only called when there is one."""
+        assert self._items
+        item = self._items.popleft()
+        if not isinstance(item[1], Stream):
+            self.bytes -= len(item[1])
+        return item
+
+    def is_full(self, extra: int) -> bool:
+        """Whether reading should stop, with ``extra`` bytes held elsewhere for the same reader."""
+        return len(self) >= self._max_items or self.bytes + extra >= self._max_bytes
+
+    def is_low(self, extra: int) -> bool:
+        """Whether reading may go on: half of each bound, so that it does not flutter."""
+        return len(self) <= self._max_items // 2 and self.bytes + extra <= self._max_bytes // 2
+
+    def start_waiting(self) -> asyncio.Future[None]:
+        """What a reader awaits, until something was put or the end was reached; then :meth:`stop_waiting`."""
+        if self._waiter is not None:
+            raise ConcurrencyError("another task is already receiving from this connection")
+        self._waiter = asyncio.get_running_loop().create_future()
+        return self._waiter
+
+    def stop_waiting(self) -> None:
+        self._waiter = None
+
+    def wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

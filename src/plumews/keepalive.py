@@ -1,0 +1,176 @@
+"""Pings, and the verdict on a peer that has fallen silent (layer 3).
+
+Any received byte is a sign of life, so that a peer which is busy sending is never given up for a pong that
+stands behind its data. A loop that stalled looks a second time before it declares anybody dead, because the
+sign of life may lie unread in the socket. While reading is paused nobody is judged: we are the ones who do
+not listen. (RFC 6455 sections 5.5.2 and 5.5.3.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+
+from . import limits
+from .settings import check_keepalive
+from .timers import Deadline, Timers
+
+__all__ = ["Keepalive"]
+
+#: Between the first and the second look, seconds: long enough for the loop to poll its sockets.
+_SECOND_LOOK = 0.02
+
+
+class Keepalive:
+    """The pings of one connection and the time of its last sign of life."""
+
+    __slots__ = (
+        "_deadline",
+        "_doubt",
+        "_next_ping",
+        "_on_dead",
+        "_outstanding",
+        "_ping_period",
+        "_pong_wait",
+        "_send_ping",
+        "_timers",
+        "last_pong",
+        "last_received",
+        "latency",
+        "listening",
+    )
+
+    def __init__(
+        self,
+        timers: Timers,
+        *,
+        ping_period: float | None,
+        pong_wait: float | None,
+        send_ping: Callable[[bytes], None],
+        on_dead: Callable[[], None],
+    ) -> None:
+        self._timers = timers
+        self._ping_period = ping_period
+        self._pong_wait = pong_wait
+        self._send_ping = send_ping
+        self._on_dead = on_dead
+        self._deadline: Deadline | None = None
+        self._doubt = False
+        self._next_ping = 0.0
+        self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None]] = {}
+        #: Wall-clock time of the last pong, of the opening before the first one (the seed's rule).
+        self.last_pong = time.time()
+        #: Loop time of the last received byte.
+        self.last_received = 0.0
+        #: Seconds that the newest answered ping took; 0 before.
+        self.latency = 0.0
+        #: False while reading is paused.
+        self.listening = True
+
+    # --- settings ---------------------------------------------------------------------------------
+
+    @property
+    def ping_period(self) -> float | None:
+        return self._ping_period
+
+    @property
+    def pong_wait(self) -> float | None:
+        return self._pong_wait
+
+    def configure(self, now: float, *, ping_period: float | None, pong_wait: float | None) -> None:
+        """Change both times, effective at once."""
+        check_keepalive(ping_period, pong_wait)
+        self._ping_period = ping_period
+        self._pong_wait = pong_wait
+        if self._deadline is not None:
+            self._plan_ping(now)
+            self._schedule(now)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        self.last_received = now
+        self._plan_ping(now)
+        self._schedule(now)
+
+    def stop(self) -> None:
+        """Forget everything; pings that wait for their pong are cancelled."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        outstanding, self._outstanding = self._outstanding, {}
+        for _, waiter in outstanding.values():
+            if waiter is not None and not waiter.done():
+                waiter.cancel()
+
+    def heard_again(self, now: float) -> None:
+        """Reading goes on after a pause: silence counts from here."""
+        self.listening = True
+        self.last_received = now
+        if self._deadline is not None:
+            self._schedule(now)
+
+    def ping(self, now: float, payload: bytes | None, waiter: asyncio.Future[float] | None) -> None:
+        """Send a ping; ``waiter`` gets the latency in seconds when its pong arrives."""
+        if payload is None:
+            payload = os.urandom(4)
+            while payload in self._outstanding:
+                payload = os.urandom(4)
+        elif payload in self._outstanding:
+            raise ValueError(f"a ping with the payload {payload!r} is still waiting for its pong")
+        self._outstanding[payload] = (now, waiter)
+        self._send_ping(payload)
+
+    def pong(self, now: float, payload: bytes) -> None:
+        """A pong arrived: it answers its ping and all earlier ones (section 5.5.3)."""
+        self.last_pong = time.time()
+        if payload not in self._outstanding:
+            return  # unsolicited: a sign of life, nothing more
+        for sent in list(self._outstanding):
+            sent_at, waiter = self._outstanding.pop(sent)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(now - sent_at)
+            if sent == payload:
+                self.latency = now - sent_at
+                break
+
+    # --- the clock --------------------------------------------------------------------------------
+
+    def _plan_ping(self, now: float) -> None:
+        if self._ping_period is not None:
+            shift = random.uniform(-limits.PING_JITTER, limits.PING_JITTER)  # noqa: S311 - no secret
+            delay = self._ping_period * (1 + shift)
+            if self._pong_wait is not None:
+                delay = min(delay, (self._ping_period + self._pong_wait) / 2)  # the pong needs time, too
+            self._next_ping = now + delay
+
+    def _schedule(self, now: float) -> None:
+        times = []
+        if self._ping_period is not None:
+            times.append(self._next_ping)
+        if self._pong_wait is not None and self.listening:
+            times.append(now + _SECOND_LOOK if self._doubt else self.last_received + self._pong_wait)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self._timers.at(min(times), self._check) if times else None
+
+    def _check(self) -> None:
+        now = self._timers.time()
+        silent = self._pong_wait is not None and now - self.last_received >= self._pong_wait
+        if silent and self.listening:
+            if self._doubt:
+                self._on_dead()
+                return
+            self._doubt = True
+        else:
+            self._doubt = False
+        if self._ping_period is not None and now >= self._next_ping:
+            # Only the newest ping of the keepalive is waited for: its pong answers the others, too.
+            for payload in [p for p, (_, waiter) in self._outstanding.items() if waiter is None]:
+                del self._outstanding[payload]
+            self.ping(now, None, None)
+            self._plan_ping(now)
+        self._schedule(now)

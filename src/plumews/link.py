@@ -1,0 +1,377 @@
+"""One connection on its transport: bytes in, events out, and the way to the end (layer 3).
+
+A `BufferedProtocol` from the first byte to the last: before the opening handshake is done a :class:`Door`
+gets the bytes, then the parser. What the handshake of closing needs in time (RFC 6455 section 7) is here;
+what applications call is in `conn`.
+
+Invariants: what came before a close frame, or before a fault, in the same read is delivered before it
+counts; our answer waits for a handler that still has such messages, but no longer than a second. Whatever
+happens, the transport is gone at most one close timeout after the closing began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from . import limits
+from .codec import build_frame
+from .constants import CloseCode, Opcode, State, StreamEvent
+from .errors import Close, ConnectionClosed
+from .inbox import Inbox
+from .keepalive import Keepalive
+from .loopstate import loop_state
+from .protocol import Protocol as Rules
+from .settings import ConnConfig
+from .stream import Stream
+from .timers import Deadline
+from .writer import Writer
+
+__all__ = ["Door", "Link"]
+
+#: After a fault our close frame must be read before the peer sees a reset: how long we wait for its FIN.
+_LINGER = 1.0
+
+
+class Door(Protocol):
+    """What answers for a connection until it is open."""
+
+    def connected(self) -> None: ...
+
+    def received(self, data: bytes) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+class Link(asyncio.BufferedProtocol):
+    """The transport side of a connection; :class:`plumews.Conn` is its public face."""
+
+    __slots__ = (
+        "_answer_deadline",
+        "_catch_up",
+        "_close_callbacks",
+        "_close_deadline",
+        "_closed_future",
+        "_config",
+        "_discard_deadline",
+        "_door",
+        "_ended",
+        "_in_batch",
+        "_inbox",
+        "_incoming",
+        "_keepalive",
+        "_loop",
+        "_on_failure",
+        "_on_message",
+        "_peername",
+        "_reading_paused",
+        "_rules",
+        "_sockname",
+        "_state",
+        "_stream",
+        "_thread",
+        "_transport",
+        "_writer",
+    )
+
+    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._state = loop_state(loop)
+        self._config = config
+        self._rules = Rules(client=client, max_size=config.max_size)
+        self._writer = Writer(self._state, queue_size=config.queue_size, queue_bytes=config.queue_bytes)
+        self._inbox = Inbox(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
+        self._keepalive = Keepalive(
+            self._state.timers,
+            ping_period=config.ping_interval,
+            pong_wait=config.pong_wait,
+            send_ping=self._send_ping,
+            on_dead=self._abort,
+        )
+        self._transport: asyncio.Transport | None = None
+        self._peername: Any = None
+        self._sockname: Any = None
+        self._door: Door | None = None
+        self._on_message: Callable[[Any, str | bytes], object] | None = None
+        self._on_failure: Callable[[Any, Exception], object] | None = None
+        #: Set while a hub has broadcasts for this connection that it was not given yet: they come first.
+        self._catch_up: Callable[[Any], None] | None = None
+        # --- read state
+        self._in_batch = False
+        self._reading_paused = False
+        self._incoming: Stream | None = None  # the parser feeds it
+        self._stream: Stream | None = None  # the application reads it
+        # --- the end
+        self._ended = False  # the peer's close frame, its fault or its FIN was seen
+        self._answer_deadline: Deadline | None = None
+        self._close_deadline: Deadline | None = None
+        self._discard_deadline: Deadline | None = None
+        self._closed_future: asyncio.Future[None] | None = None
+        self._close_callbacks: list[Callable[[Any], object]] = []
+
+    # --- the transport calls ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._peername = transport.get_extra_info("peername")
+        self._sockname = transport.get_extra_info("sockname")
+        transport.set_write_buffer_limits(high=limits.TRANSPORT_HIGH_WATER)
+        self._writer.attach(transport)
+        if self._door is not None:
+            self._door.connected()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._state.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._keepalive.last_received = self._loop.time()
+        data = self._state.view[:nbytes]
+        if self._door is not None:
+            self._door.received(bytes(data))
+        else:
+            self._receive(data)
+
+    def eof_received(self) -> bool | None:
+        return None  # the transport closes itself, then calls connection_lost
+
+    def pause_writing(self) -> None:
+        self._writer.pause()
+
+    def resume_writing(self) -> None:
+        self._writer.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._rules.lost()
+        self._ended = True
+        for deadline in (self._answer_deadline, self._close_deadline, self._discard_deadline):
+            if deadline is not None:
+                deadline.cancel()
+        self._answer_deadline = self._close_deadline = self._discard_deadline = None
+        self._keepalive.stop()
+        self._writer.detach()
+        self._fail_stream()
+        self._inbox.wake()
+        if self._closed_future is not None and not self._closed_future.done():
+            self._closed_future.set_result(None)
+        door, self._door = self._door, None
+        if door is not None:
+            door.lost()
+        callbacks, self._close_callbacks = self._close_callbacks, []
+        for callback in callbacks:
+            self._call_back(callback)
+        self._on_message = self._on_failure = self._catch_up = None
+
+    # --- opening ----------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """The opening handshake is done: from here on bytes are frames."""
+        self._door = None
+        self._rules.state = State.OPEN
+        self._keepalive.start(self._loop.time())
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes | memoryview) -> None:
+        """Handle one read: every event in it, then one write of what was answered."""
+        if self._ended:
+            return
+        state = self._state
+        self._in_batch = state.in_batch = True
+        try:
+            self._dispatch(self._rules.receive(data))
+            if self._rules.error is not None and not self._ended:
+                self._end()
+        finally:
+            self._in_batch = state.in_batch = False
+            self._writer.flush()
+        self._update_reading()
+
+    def _dispatch(self, events: list[tuple[int, Any]]) -> None:
+        for kind, data in events:
+            if kind <= Opcode.BINARY:
+                self._deliver(kind, data)
+            elif kind == Opcode.PING:
+                self._writer.pong(build_frame(Opcode.PONG, data))
+            elif kind == Opcode.PONG:
+                self._keepalive.pong(self._loop.time(), data)
+            elif kind == StreamEvent.CHUNK:
+                if self._incoming is not None:
+                    self._incoming.feed(data)
+            elif kind == StreamEvent.BEGIN:
+                self._incoming = Stream(data, self._stream_changed)
+                self._inbox.put((StreamEvent.BEGIN, self._incoming))
+            elif kind == StreamEvent.END:
+                self._finish_stream()
+            elif kind == Opcode.CLOSE:
+                self._rules.close_rcvd = Close(*data)
+                self._end()
+
+    def _deliver(self, kind: int, data: str | bytes) -> None:
+        if self._rules.state is not State.OPEN:
+            return  # our close frame is on its way: what still comes is not wanted any more
+        if self._on_message is None:
+            self._inbox.put((kind, data))
+            return
+        try:
+            self._on_message(self, data)
+        except Exception as exc:
+            if self._on_failure is not None:
+                self._on_failure(self, exc)
+
+    def _update_reading(self) -> None:
+        """Stop reading while the handler has enough to do, go on when it has caught up."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._rules.state is not State.OPEN or self._on_message is not None:
+            pause = False
+        else:
+            inbox, stream = self._inbox, self._stream or self._incoming
+            if stream is not None:
+                extra = 0 if stream.awaited else stream.buffered
+            else:
+                extra = 0 if inbox.awaited else self._rules.parser.buffered
+            pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
+        if pause and not self._reading_paused:
+            self._reading_paused = True
+            self._keepalive.listening = False
+            transport.pause_reading()
+        elif self._reading_paused and not pause:
+            self._reading_paused = False
+            self._keepalive.heard_again(self._loop.time())
+            transport.resume_reading()
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def _kick(self) -> None:
+        """What was queued leaves: at the end of the read that is being handled, at once when all is quiet."""
+        if not self._in_batch:
+            self._writer.kick(at_once=not self._state.in_batch and not len(self._inbox))
+
+    def _send_ping(self, payload: bytes) -> None:
+        self._writer.control(build_frame(Opcode.PING, payload))
+        self._kick()
+
+    # --- streams ----------------------------------------------------------------------------------
+
+    def _stream_changed(self) -> None:
+        """The application took a chunk, waits for one, or closed its stream."""
+        stream = self._stream
+        if stream is None:
+            return
+        if stream.done:
+            self._stream = None
+            if stream.discarding:
+                # The rest of a message that nobody wants must come in time, too.
+                timers = self._state.timers
+                self._discard_deadline = timers.after(self._config.close_timeout, self._discarding_failed)
+        elif not stream.buffered:
+            self._writer.flush()
+        self._update_reading()
+
+    def _discarding_failed(self) -> None:
+        self._begin_close(CloseCode.POLICY_VIOLATION, "the rest of a discarded message did not come")
+
+    def _finish_stream(self) -> None:
+        if self._incoming is not None:
+            self._incoming.finish()
+            self._incoming = None
+        if self._discard_deadline is not None:
+            self._discard_deadline.cancel()
+            self._discard_deadline = None
+
+    def _fail_stream(self) -> None:
+        for stream in (self._incoming, self._stream):
+            if stream is not None:
+                stream.fail(self._rules.closed)
+        self._incoming = None
+
+    # --- closing ----------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """The peer said its last word: a close frame, or a fault."""
+        self._ended = True
+        self._fail_stream()
+        if self._rules.state is State.CLOSING:
+            self._hang_up()
+        elif self._unread:
+            self._answer_deadline = self._state.timers.after(limits.END_GRACE, self._answer)
+        else:
+            self._answer()
+        self._inbox.wake()
+
+    @property
+    def _unread(self) -> bool:
+        """Whether the handler has received messages that it has not looked at."""
+        return len(self._inbox) > 0 or (self._stream is not None and not self._stream.done)
+
+    def _answer(self) -> None:
+        """Send the close frame that the peer's last word asks for."""
+        if self._answer_deadline is not None:
+            self._answer_deadline.cancel()
+            self._answer_deadline = None
+        if self._rules.state is State.OPEN:
+            self._send_close(self._rules.reply_frame())
+
+    def _begin_close(self, code: int, reason: str, *, discard: bool = False) -> None:
+        """Start the closing handshake, unless it has begun."""
+        if self._rules.state is not State.OPEN:
+            return
+        if self._ended:
+            self._answer()
+            return
+        if self._catch_up is not None and not discard:
+            self._catch_up(self)
+        if discard:
+            self._writer.discard()
+        self._send_close(self._rules.close_frame(code, reason))
+        if discard:
+            self._writer.last_words()
+
+    def _send_close(self, frame: bytes) -> None:
+        self._close_deadline = self._state.timers.after(self._config.close_timeout, self._abort)
+        self._fail_stream()
+        self._writer.finish(frame, self._close_frame_left)
+        self._update_reading()
+
+    def _close_frame_left(self) -> None:
+        if self._ended:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Both sides have said their last word: end the TCP connection once ours has left."""
+        transport = self._transport
+        if transport is None or not self._writer.finished:
+            return
+        if self._rules.error is None:
+            transport.close()
+            return
+        # Closing with unread bytes of the peer would reset the connection and could swallow our close frame.
+        if transport.can_write_eof():
+            transport.write_eof()
+        if self._close_deadline is not None:
+            self._close_deadline.cancel()
+        self._close_deadline = self._state.timers.after(min(_LINGER, self._config.close_timeout), self._abort)
+
+    def _abort(self) -> None:
+        """End the TCP connection now; what waits is lost."""
+        self._writer.discard()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _call_back(self, callback: Callable[[Any], object]) -> None:
+        try:
+            callback(self)
+        except Exception as exc:
+            self._loop.call_exception_handler({"message": "a close callback failed", "exception": exc})
+
+    # --- the end, as an exception -----------------------------------------------------------------
+
+    def _closed_error(self) -> ConnectionClosed:
+        return self._rules.closed()

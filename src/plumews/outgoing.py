@@ -1,0 +1,71 @@
+"""What an application sends, as frames ready to leave (layer 2).
+
+Checks the opcode, copies what could still change, makes sure that text is UTF-8, and cuts messages above
+the fragment size (RFC 6455 sections 5.4 and 5.6). The same encoded message may be queued on any number of
+connections: nothing in it is ever changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from . import codec, limits
+from .constants import Opcode
+
+__all__ = ["Data", "Encoded", "encode", "encode_json", "opcode_of", "payload_of"]
+
+Data: TypeAlias = "str | bytes | bytearray | memoryview"
+
+
+class Encoded(NamedTuple):
+    """One message as buffers to write in order, and their bytes in all."""
+
+    buffers: list[bytes | memoryview]
+    size: int
+
+
+def opcode_of(data: Data) -> int:
+    """The opcode that ``data`` asks for: ``str`` is text, bytes-like is binary."""
+    if isinstance(data, str):
+        return Opcode.TEXT
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return Opcode.BINARY
+    hint = " (use write_json for objects)" if isinstance(data, (dict, list, tuple)) else ""
+    raise TypeError(f"a message must be str or bytes-like, not {type(data).__name__}{hint}")
+
+
+def payload_of(opcode: int, data: Data) -> bytes:
+    """``data`` as the immutable payload of a message of ``opcode``.
+
+    Raises:
+        ValueError: ``opcode`` is neither TEXT nor BINARY, or text is not valid UTF-8.
+        TypeError: ``data`` is neither ``str`` nor bytes-like.
+    """
+    if opcode != Opcode.TEXT and opcode != Opcode.BINARY:
+        raise ValueError(f"the opcode of a message must be TEXT (1) or BINARY (2), not {opcode!r}")
+    if isinstance(data, str):
+        return data.encode()
+    opcode_of(data)
+    payload = bytes(data)
+    if opcode == Opcode.TEXT:
+        payload.decode()  # raises UnicodeDecodeError, a ValueError that says where
+    return payload
+
+
+def encode(
+    opcode: int,
+    payload: bytes,
+    *,
+    fragment_size: int = limits.FRAGMENT_SIZE,
+    mask: Callable[[], bytes] | None = None,
+) -> Encoded:
+    """The frames of a message whose payload was checked by :func:`payload_of`."""
+    buffers = codec.fragment(opcode, payload, size=fragment_size, mask=mask)
+    return Encoded(buffers, sum(map(len, buffers)))
+
+
+def encode_json(obj: Any) -> bytes:
+    """``obj`` as compact JSON in UTF-8. NaN and infinities, which JSON has not, are a ``ValueError``."""
+    return json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

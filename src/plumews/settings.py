@@ -1,0 +1,107 @@
+"""What one connection is allowed and how it behaves, checked once (layer 2).
+
+One frozen object is shared by all connections of a server. The names are those of the `websockets`
+package where it has the thing and the seed's where only the seed has it. A wrong value is an error where
+it is given, not at the first handshake (section 8 point 31 of the seed's review).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from . import limits
+from .constants import SendBehavior
+
+__all__ = ["ConnConfig", "check_keepalive", "check_read_limit"]
+
+
+@dataclass(frozen=True)
+class ConnConfig:
+    """The settings of a connection; sizes in bytes, times in seconds.
+
+    Args:
+        max_size: largest message accepted, all fragments together (default 16 MiB); ``None`` is no limit.
+        max_queue: received messages that wait for the handler before reading stops (default 256).
+        max_queue_bytes: the same in bytes (default 1 MiB).
+        queue_size: messages that wait to be sent (default 64).
+        queue_bytes: the same in bytes (default 1 MiB); a larger message is taken when nothing else waits.
+        send_timeout: how long ``SendBehavior.BLOCK`` waits for space (default 0.05); ``None`` waits until
+            there is space or the connection closes.
+        send_behavior: what a full send queue does: ``BLOCK`` (default), ``DROP`` or ``CLOSE``.
+        ping_interval: between two pings (default 20); ``None`` turns the keepalive off.
+        ping_timeout: for a sign of life after a ping (default 10).
+        close_timeout: for the closing handshake, then the connection is cut (default 10).
+        fragment_size: a longer message is sent in fragments of this size (default 64 KiB).
+
+    Raises:
+        ValueError: a value is outside its range. TypeError: it is of the wrong type.
+    """
+
+    max_size: int | None = limits.READ_LIMIT
+    max_queue: int = limits.MAX_QUEUE
+    max_queue_bytes: int = limits.MAX_QUEUE_BYTES
+    queue_size: int = limits.QUEUE_SIZE
+    queue_bytes: int = limits.QUEUE_BYTES
+    send_timeout: float | None = limits.SEND_TIMEOUT
+    send_behavior: SendBehavior = SendBehavior.BLOCK
+    ping_interval: float | None = limits.PING_INTERVAL
+    ping_timeout: float | None = limits.PING_TIMEOUT
+    close_timeout: float = limits.CLOSE_TIMEOUT
+    fragment_size: int = limits.FRAGMENT_SIZE
+
+    def __post_init__(self) -> None:
+        check_read_limit(self.max_size)
+        for name in ("max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size"):
+            _check_count(name, getattr(self, name))
+        if self.send_timeout is not None:
+            _check_time("send_timeout", self.send_timeout, zero=True)
+        _check_time("close_timeout", self.close_timeout)
+        if not isinstance(self.send_behavior, SendBehavior):
+            raise TypeError(
+                f"send_behavior must be SendBehavior.BLOCK, DROP or CLOSE, not {self.send_behavior!r}"
+            )
+        for name in ("ping_interval", "ping_timeout"):
+            if getattr(self, name) is not None:
+                _check_time(name, getattr(self, name))
+
+    @property
+    def pong_wait(self) -> float | None:
+        """Seconds of silence at which a connection is dead: the ping interval and the ping timeout."""
+        if self.ping_interval is None or self.ping_timeout is None:
+            return None
+        return self.ping_interval + self.ping_timeout
+
+
+def check_read_limit(value: int | None) -> int | None:
+    """``value`` if it can bound a message: a positive number of bytes, or ``None``."""
+    if value is not None:
+        _check_count("the read limit", value)
+    return value
+
+
+def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
+    """Raise ``ValueError`` unless a ping leaves before its connection is given up (the seed's rule)."""
+    if ping_period is not None:
+        _check_time("ping_period", ping_period)
+    if pong_wait is not None:
+        _check_time("pong_wait", pong_wait)
+    if ping_period is not None and pong_wait is not None and ping_period >= pong_wait:
+        raise ValueError(
+            f"ping_period ({ping_period:g} s) must be less than pong_wait ({pong_wait:g} s): "
+            "set the one that makes room first"
+        )
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def _check_time(name: str, value: object, *, zero: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be {'at least 0' if zero else 'more than 0'} seconds, not {value}")
