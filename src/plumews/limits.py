@@ -94,6 +94,9 @@ HEAD_SIZE: Final = 16 * KiB
 #: Header lines in one request.
 HEADER_COUNT: Final = 100
 
+#: Fields of a query string.
+QUERY_FIELDS: Final = 100
+
 # --- hub ----------------------------------------------------------------------------------------
 
 #: Lanes that carry broadcasts. The seed's.
@@ -110,6 +113,12 @@ ROOM_NAME: Final = 128
 
 #: Rooms one connection may be in.
 ROOMS_PER_CONNECTION: Final = 100
+
+#: How long a broadcast waits for a full member that has no send timeout of its own.
+BROADCAST_WAIT: Final = 0.1
+
+#: Changes of a room's member count are told at most this often.
+COUNT_EVERY: Final = 0.1
 
 #: For the members' queues to drain and their closing handshakes to end when a hub or a server stops.
 SHUTDOWN_TIMEOUT: Final = 10.0

@@ -1,0 +1,195 @@
+"""HTTP header fields: the mapping, and the grammar of the values that we read (layer 1).
+
+Names compare without case, a name may stand on several lines, order and spelling are kept (RFC 9110
+section 5). Invariant: no pair gets in that could not stand on one line of a message: every name is a
+token and no value holds a control byte, so nothing that an application passes can add a line of its own.
+Every function here is linear in what it reads and uses no regular expression.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import Final, TypeAlias
+
+from .errors import InvalidHeader
+
+__all__ = ["Headers", "HeadersLike", "MultipleValuesError", "has_token", "is_token", "parse_host", "parse_tokens"]
+
+HeadersLike: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
+
+#: Blanks inside a field value (RFC 9110 section 5.6.3). ``str.strip()`` alone would take \x1c and \x85 too.
+_BLANKS: Final = " \t"
+
+#: RFC 9110 section 5.6.2.
+_TOKEN: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
+
+#: What a host name in a URL is made of; the underscore is no DNS, but containers are named with it.
+_HOST_NAME: Final = frozenset(string.ascii_letters + string.digits + "-._~")
+_HOST_IPV6: Final = frozenset(string.hexdigits + ":.")
+
+
+class MultipleValuesError(LookupError):
+    """``headers[name]`` where ``name`` stands on several lines: ask ``get_all``."""
+
+
+def is_token(text: str) -> bool:
+    """Whether ``text`` is a token, as header names and subprotocols are (RFC 9110 section 5.6.2)."""
+    return bool(text) and _TOKEN.issuperset(text)
+
+
+def _is_control(char: str) -> bool:
+    # C1 (0x80-0x9f) too: some parsers end a line at 0x85.
+    return (char < " " and char != "\t") or "\x7f" <= char <= "\x9f"
+
+
+def _check(name: str, value: str) -> None:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"a header is a pair of str, got {type(name).__name__} and {type(value).__name__}")
+    if not is_token(name):
+        raise ValueError(f"invalid header name {name!r}: letters, digits and !#$%&'*+-.^_`|~ are allowed")
+    if value.isascii() and value.isprintable():
+        return
+    for char in value:
+        if _is_control(char):
+            raise ValueError(f"invalid value of header {name}: it contains the control character {char!r}")
+        if char > "\xff":
+            raise ValueError(
+                f"invalid value of header {name}: {char!r} is outside Latin-1; encode it, for example as %XX"
+            )
+
+
+class Headers(MutableMapping[str, str]):
+    """Header fields in their order, looked up without regard to case.
+
+    ``Headers({"Server": "x"})``, ``Headers([("A", "1"), ("A", "2")])`` and ``Headers(("A", "1"), ("A", "2"))``
+    all work. As in the ``websockets`` package, ``headers[name] = value`` *adds* a line, ``headers[name]`` raises
+    ``KeyError`` if there is none and `MultipleValuesError` if there are several, and iteration and ``len`` count
+    each name once.
+
+    Raises ``ValueError``, naming the header, for a name that is no token and for a value with a control
+    character or outside Latin-1.
+    """
+
+    __slots__ = ("_pairs", "_values")
+
+    def __init__(self, *sources: HeadersLike | tuple[str, str]) -> None:
+        self._pairs: list[tuple[str, str]] = []
+        self._values: dict[str, list[str]] = {}
+        for source in sources:
+            if isinstance(source, Headers):
+                pairs: Iterable[tuple[str, str]] = source._pairs
+            elif isinstance(source, Mapping):
+                pairs = source.items()
+            elif isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
+                pairs = [source]
+            else:
+                pairs = source
+            for name, value in pairs:
+                self.add(name, value)
+
+    def add(self, name: str, value: str) -> None:
+        """One more line, behind the others."""
+        _check(name, value)
+        self._pairs.append((name, value))
+        self._values.setdefault(name.lower(), []).append(value)
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of all lines of that name, in order; empty if there is none."""
+        return list(self._values.get(name.lower(), ()))
+
+    def raw_items(self) -> Iterator[tuple[str, str]]:
+        """Every line as ``(name, value)``, in order and as spelled."""
+        return iter(self._pairs)
+
+    def serialize(self) -> bytes:
+        """The header section of a message, with the empty line that ends it."""
+        lines = [f"{name}: {value}\r\n" for name, value in self._pairs]
+        return ("".join(lines) + "\r\n").encode("latin-1")
+
+    def __getitem__(self, name: str) -> str:
+        values = self._values[name.lower()]
+        if len(values) > 1:
+            raise MultipleValuesError(f"header {name} stands on {len(values)} lines: use get_all({name!r})")
+        return values[0]
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self.add(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name.lower()]
+        self._pairs = [pair for pair in self._pairs if pair[0].lower() != name.lower()]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        names: dict[str, str] = {}
+        for name, _ in self._pairs:
+            names.setdefault(name.lower(), name)
+        return iter(names.values())
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return self._values == other._values
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        # Names only: values are passwords and tokens often enough, and a repr ends up in a log.
+        return f"<Headers {', '.join(name for name, _ in self._pairs)}>"
+
+
+def _elements(values: Iterable[str]) -> Iterator[str]:
+    # RFC 9110 section 5.6.1: lines of one name are one list, and empty elements are ignored.
+    for value in values:
+        for element in value.split(","):
+            stripped = element.strip(_BLANKS)
+            if stripped:
+                yield stripped
+
+
+def parse_tokens(values: Iterable[str], name: str = "header") -> list[str]:
+    """The tokens of a comma-separated list that may be spread over several header lines.
+
+    ``name`` is for the error: `InvalidHeader` if an element is not a token (RFC 9110 section 5.6.1 and 5.6.2).
+    """
+    tokens = list(_elements(values))
+    if not all(map(is_token, tokens)):
+        raise InvalidHeader(f"invalid {name}: expected tokens separated by commas")
+    return tokens
+
+
+def has_token(values: Iterable[str], token: str) -> bool:
+    """Whether the list, as in `parse_tokens`, has ``token``, without regard to case.
+
+    For ``Connection`` and ``Upgrade``, whose other elements are none of our business (an ``Upgrade`` may
+    offer ``h2/2``, which is not a token): an element that is malformed matches nothing.
+    """
+    return any(element.lower() == token.lower() for element in _elements(values))
+
+
+def parse_host(value: str) -> tuple[str, int | None]:
+    """``host`` or ``host:port``, as in a ``Host`` header or an origin (RFC 9112 section 3.2).
+
+    Returns the host in lower case, an IPv6 address without its brackets, and the port or ``None``. Raises
+    ``ValueError`` for anything else: user names, paths, blanks, an empty host, a port beyond 65535.
+    """
+    if value.startswith("["):
+        host, bracket, rest = value[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+        valid = bool(bracket) and ":" in host and _HOST_IPV6.issuperset(host) and colon in ("", ":")
+    else:
+        host, colon, port = value.partition(":")
+        valid = bool(host) and _HOST_NAME.issuperset(host)
+    if not valid:
+        raise ValueError(f"invalid host {value!r}: expected a name or an address, and maybe a port")
+    if not colon:
+        return host.lower(), None
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"invalid port in host {value!r}: expected a number up to 65535")
+    return host.lower(), int(port)

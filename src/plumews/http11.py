@@ -1,0 +1,299 @@
+"""The HTTP/1.1 that an opening handshake needs: one request head in, one response out (layer 1).
+
+RFC 9112 sections 2 to 5. llhttp (`httptools`) reads the request line and the fields; in front of it stands our
+own stricter and bounded rule, because what two parsers read differently is how requests are smuggled.
+Invariant: a head is refused at the first chunk that shows it is wrong, never later than ``max_size`` bytes,
+and reading costs time linear in its bytes however they are cut. What stands behind the head is not touched.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+import httptools
+
+from . import limits
+from .errors import InvalidHeader, InvalidMessage
+from .headers import Headers, HeadersLike, parse_host
+
+__all__ = ["HeadReader", "Request", "Response"]
+
+_END: Final = b"\r\n\r\n"
+_CAPITALS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
+
+#: Bytes of the longest method name that is waited for; the registry's longest is UPDATEREDIRECTREF.
+_METHOD_SIZE: Final = 17
+
+#: Visible ASCII, space and tab: what may stand in a line.
+_IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t"
+
+#: More than one line of any of these, and two readers may believe two different things.
+_ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Version")
+
+
+class Request:
+    """A request head.
+
+    ``target`` is the request target as sent, in visible ASCII; ``path`` and ``query`` are its decoded parts:
+    the path without its percent escapes, and the first value of each name in the query. ``secure`` says whether
+    the client came through TLS and is for the caller to set.
+
+    Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), or if the
+    query has more than ``limits.QUERY_FIELDS`` fields.
+    """
+
+    __slots__ = ("headers", "method", "path", "query", "query_string", "secure", "target")
+
+    def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
+        _check_target(target)
+        self.method = method
+        self.target = target
+        path, _, self.query_string = target.partition("?")
+        self.path = unquote(path)
+        self.query: dict[str, str] = {}
+        self.headers = headers if isinstance(headers, Headers) else Headers(headers)
+        self.secure = secure
+        if self.query_string:
+            try:
+                fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=limits.QUERY_FIELDS)
+            except ValueError:
+                raise InvalidMessage(f"query string of more than {limits.QUERY_FIELDS} fields") from None
+            for name, value in fields:
+                self.query.setdefault(name, value)
+
+    def __repr__(self) -> str:
+        # Without the query, which may carry a token, and without the decoded path, which may carry anything.
+        return f"<Request {self.method} {self.target.partition('?')[0]}>"
+
+
+def _check_target(target: str) -> None:
+    # Only the origin form; stricter than RFC 3986 about nothing else, since browsers send { | } as they are.
+    if not (target.startswith("/") and target.isascii() and target.isprintable()) or " " in target or "#" in target:
+        raise InvalidMessage("invalid request target: expected a path in ASCII, such as /chat?room=blue")
+
+
+class HeadReader:
+    """Reads exactly one request head out of a stream of bytes.
+
+    ``max_size`` bounds the request line and the headers together, in bytes, the empty line that ends them
+    included; ``max_headers`` bounds the lines of the headers.
+
+    After `feed` returned a request, ``rest`` has the bytes behind its head, such as a frame sent right behind it.
+    """
+
+    __slots__ = ("_buffer", "_fields", "_in_line", "_lines", "_max_headers", "_max_size", "_parsed", "_parser", "rest")
+
+    def __init__(self, max_size: int = limits.HEAD_SIZE, max_headers: int = limits.HEADER_COUNT) -> None:
+        self._max_size = max_size
+        self._max_headers = max_headers
+        self._buffer = bytearray()
+        self._fields = _Fields()
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self._fields)
+        self._parsed = 0  # up to here the buffer is complete lines, and llhttp has read them
+        self._lines = 0
+        self._in_line = False  # behind the method, and not between CR and LF
+        self.rest = b""
+
+    def feed(self, data: bytes | bytearray | memoryview) -> Request | None:
+        """Take the next bytes; the request once its head is complete, ``None`` before.
+
+        Raises `InvalidMessage` or `InvalidHeader` with status 400, and with 431 for a head beyond the bounds;
+        after that, or after the request, the reader is spent: ``RuntimeError``.
+        """
+        if self._parser is None:
+            raise RuntimeError("this reader has read its head: make a new one for another request")
+        room = self._max_size - len(self._buffer)
+        if self._in_line and len(data) < room and not (chunk := bytes(data)).strip(_IN_LINE):
+            # From the middle of a line, as when a head comes byte by byte: nothing more to say about it yet.
+            self._buffer += chunk
+            return None
+        try:
+            request = self._read(data, room)
+        except BaseException:
+            self._spend()
+            raise
+        if request is not None:
+            self._spend()
+        return request
+
+    def _spend(self) -> None:
+        self._parser = None
+        self._buffer = bytearray()
+
+    def _read(self, data: bytes | bytearray | memoryview, room: int) -> Request | None:
+        buffer = self._buffer
+        buffer += data[:room]
+        self._check_method()
+        end = buffer.find(_END, max(0, self._parsed - 2))
+        stop = len(buffer) if end < 0 else end + len(_END)
+        self._read_lines(stop)
+        if end >= 0:
+            self.rest = bytes(buffer[stop:]) + bytes(data[room:])
+            return self._finish()
+        if len(buffer) >= self._max_size:
+            raise InvalidMessage(
+                f"request head too large: more than {self._max_size} bytes", status=431, code="WEBSOCKET_HEAD_TOO_LARGE"
+            )
+        self._in_line = buffer.find(b" ", 0, _METHOD_SIZE + 1) >= 0 and not buffer.endswith(b"\r")
+        return None
+
+    def _check_method(self) -> None:
+        """Turn away what cannot become a request, such as a TLS hello, on its first bytes."""
+        method, space, _ = self._buffer[: _METHOD_SIZE + 1].partition(b" ")
+        if method.translate(None, _CAPITALS) or len(method) > _METHOD_SIZE or (space and not method):
+            raise InvalidMessage("not an HTTP request: it does not begin with a method")
+
+    def _read_lines(self, stop: int) -> None:
+        """Check what is new before ``stop``, and let llhttp read the lines that are complete."""
+        new = bytes(self._buffer[self._parsed : stop])
+        if new.translate(None, _IN_LINE + b"\r\n"):
+            raise InvalidMessage("control or non-ASCII byte in the request head")
+        ends = new.count(b"\r\n")
+        if new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends:
+            raise InvalidMessage("request lines must end with CR LF")
+        if not ends:
+            return
+        self._lines += ends
+        if self._lines - 1 - new.endswith(_END) > self._max_headers:
+            raise InvalidMessage(
+                f"too many headers: more than {self._max_headers}", status=431, code="WEBSOCKET_HEAD_TOO_LARGE"
+            )
+        first = self._parsed == 0
+        # Whole lines only: httptools glues the pieces of a field that comes in pieces, in quadratic time.
+        lines = new[: new.rfind(b"\n") + 1]
+        self._parsed += len(lines)
+        self._parse(lines)
+        if first:
+            self._check_request_line(lines[: lines.index(b"\r")])
+
+    def _parse(self, lines: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(lines)
+        except httptools.HttpParserUpgrade:
+            pass  # llhttp saw Connection and Upgrade; whether we do is decided in the handshake
+        except httptools.HttpParserError as exc:
+            raise InvalidMessage(f"malformed request head: {exc}") from exc
+
+    def _check_request_line(self, line: bytes) -> None:
+        # llhttp takes several blanks before the target, HTTP/0.9 to 2.0, RTSP and ICE, and a line without version.
+        assert self._parser is not None
+        if not line.endswith(b" HTTP/1.1"):
+            raise InvalidMessage("malformed request line: HTTP/1.1 required")
+        if line != b"%b %b HTTP/1.1" % (self._parser.get_method(), self._fields.target):
+            raise InvalidMessage("malformed request line: expected a method, a target and a version, one space between")
+        _check_target(self._fields.target.decode())
+
+    def _finish(self) -> Request:
+        assert self._parser is not None
+        if not self._fields.complete:  # we and llhttp would disagree about where the head ends
+            raise InvalidMessage("malformed request head")
+        headers = Headers(self._fields.pairs)
+        _check_headers(headers)
+        _refuse_body(headers)
+        return Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
+
+
+class _Fields:
+    """What llhttp reads. Apart from the reader, so that no cycle keeps an abandoned one alive."""
+
+    __slots__ = ("complete", "pairs", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.pairs: list[tuple[str, str]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # llhttp leaves the blanks behind a value (RFC 9112 section 5.1).
+        self.pairs.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def _check_headers(headers: Headers) -> None:
+    """RFC 9112 section 3.2: one valid Host; and one of each header that must not be ambiguous."""
+    for name in _ONCE:
+        if len(headers.get_all(name)) > 1:
+            raise InvalidHeader(f"more than one {name} header")
+    if "Host" not in headers:
+        raise InvalidHeader("Host header required")
+    try:
+        parse_host(headers["Host"])
+    except ValueError:
+        raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
+
+
+def _refuse_body(headers: Headers) -> None:
+    """The one place that decides about bodies (RFC 9112 section 6): no request has one."""
+    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0").strip("0"):
+        raise InvalidMessage("request body not allowed")
+
+
+class Response:
+    """A response: ``status``, ``headers``, ``body`` and the ``reason`` beside the status (default: the usual one).
+
+    Raises ``ValueError`` for a status outside 100-999, and for a reason or header that could break its line.
+    """
+
+    __slots__ = ("body", "headers", "reason", "status")
+
+    def __init__(self, status: int, headers: HeadersLike = (), body: bytes = b"", reason: str | None = None) -> None:
+        self.status = status
+        self.headers = headers if isinstance(headers, Headers) else Headers(headers)
+        self.body = body
+        self.reason = _phrase(status) if reason is None else reason
+        self._status_line()
+
+    @classmethod
+    def text(cls, status: int, text: str, headers: HeadersLike = ()) -> Response:
+        """``text`` as UTF-8."""
+        return cls(status, Headers([("Content-Type", "text/plain; charset=utf-8")], headers), text.encode())
+
+    @classmethod
+    def json(cls, status: int, obj: object, headers: HeadersLike = ()) -> Response:
+        """``obj`` as one line of JSON."""
+        body = json_module.dumps(obj).encode() + b"\n"
+        return cls(status, Headers([("Content-Type", "application/json")], headers), body)
+
+    def serialize(self) -> bytes:
+        """The bytes to send, with the ``Content-Length`` that the body has (none with 1xx and 204).
+
+        Raises ``ValueError`` for a header of the application that says another length, or ``Transfer-Encoding``.
+        """
+        headers = Headers(self.headers)
+        bodiless = self.status < 200 or self.status == 204
+        if bodiless and self.body:
+            raise ValueError(f"a response with status {self.status} has no body")
+        length = str(len(self.body))
+        if "Transfer-Encoding" in headers or headers.get_all("Content-Length") not in ([], [length]):
+            raise ValueError(
+                f"the length of the body is {length} bytes: leave Content-Length and Transfer-Encoding out"
+            )
+        if not bodiless and "Content-Length" not in headers:
+            headers.add("Content-Length", length)
+        return self._status_line() + headers.serialize() + self.body
+
+    def _status_line(self) -> bytes:
+        if not 100 <= self.status <= 999:
+            raise ValueError(f"invalid status {self.status}: expected three digits")
+        if not (self.reason.isascii() and self.reason.isprintable()):
+            raise ValueError(f"invalid reason {self.reason!r}: expected printable ASCII")
+        return f"HTTP/1.1 {self.status:d} {self.reason}\r\n".encode()
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {self.reason}>"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

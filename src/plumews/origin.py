@@ -1,0 +1,153 @@
+"""Which pages, and under which names, may open a connection (layer 2).
+
+RFC 6455 section 10.2 and RFC 6454: a browser sends the origin of the page with the handshake, and the cookies of
+the *server*, so that any site could act as its visitor. And a site whose name is made to resolve to 127.0.0.1
+reaches what listens there, with its own name as ``Host`` (DNS rebinding). Invariant: comparison is exact, on
+scheme, host and port; never on a prefix, a suffix or a pattern of text.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from .errors import InvalidHeader, InvalidOrigin
+from .headers import parse_host
+from .http11 import Request
+
+__all__ = ["LOOPBACK_HOSTS", "Origin", "check_host", "check_origin", "is_loopback", "parse_origin", "validate_allowed"]
+
+#: The names under which a server on this machine is reached from this machine; RFC 6761 section 6.3 reserves
+#: ``localhost`` and all below it.
+LOOPBACK_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "::1")
+
+_ANY: Final = "*"
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """An origin, normalised (RFC 6454 section 4)."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def parse_origin(text: str) -> Origin:
+    """``https://example.com`` or ``http://example.com:8080``, as browsers write it (RFC 6454 section 6.1).
+
+    Case and the default port make no difference. Raises ``ValueError`` for anything that is not a scheme (``http``
+    or ``https``), a host in ASCII and maybe a port: ``null``, user names, a trailing slash or path.
+    """
+    scheme, separator, authority = text.partition("://")
+    default_port = _DEFAULT_PORTS.get(scheme.lower())
+    if not separator or default_port is None:
+        raise ValueError(f"invalid origin {text!r}: expected http:// or https://, a host and maybe a port")
+    host, port = parse_host(authority)
+    return Origin(scheme.lower(), host, default_port if port is None else port)
+
+
+def check_origin(
+    request: Request, allowed: Collection[str | None] | None, *, secure: bool, required: bool = False
+) -> None:
+    """Let through requests without ``Origin``, from the same origin, and from the ``allowed`` ones.
+
+    ``secure`` is whether the client's side of the connection is TLS, as the outermost trusted proxy saw it.
+    ``allowed`` has origins as `parse_origin` reads them, ``"null"`` for sandboxed pages and files, ``"*"`` for any;
+    ``None`` in it stands, as in the ``websockets`` package, for no ``Origin`` and changes nothing. ``required``
+    refuses requests without ``Origin`` too: for servers that take cookies for authentication.
+
+    Raises `InvalidOrigin` (403), and `InvalidHeader` (400) for two ``Origin`` headers.
+    """
+    values = request.headers.get_all("Origin")
+    if len(values) > 1:
+        raise InvalidHeader("more than one Origin header")
+    if not values:
+        if required:
+            raise InvalidOrigin("forbidden origin")
+        return
+    if allowed is not None and (_ANY in allowed or (values[0] == "null" and "null" in allowed)):
+        return
+    origin = _origin_or_none(values[0])
+    if origin is None or not (origin == _own_origin(request, secure) or _is_listed(origin, allowed or ())):
+        raise InvalidOrigin("forbidden origin")
+
+
+def _origin_or_none(text: str) -> Origin | None:
+    try:
+        return parse_origin(text)
+    except ValueError:
+        return None
+
+
+def _own_origin(request: Request, secure: bool) -> Origin | None:
+    hosts = request.headers.get_all("Host")
+    return _origin_or_none(f"{'https' if secure else 'http'}://{hosts[0]}") if len(hosts) == 1 else None
+
+
+def _is_listed(origin: Origin, allowed: Collection[str | None]) -> bool:
+    return any(text is not None and _origin_or_none(text) == origin for text in allowed)
+
+
+def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
+    """Let through requests for one of ``allowed_hosts``, whatever the port.
+
+    ``allowed_hosts`` has names and addresses without port, ``"*.example.com"`` for everything below
+    ``example.com``, ``"*"`` for any; ``None`` checks nothing. Raises `InvalidHeader`: 403 for another host, 400 if
+    there is not exactly one ``Host`` header or it is malformed.
+    """
+    if allowed_hosts is None or _ANY in allowed_hosts:
+        return
+    hosts = request.headers.get_all("Host")
+    if len(hosts) != 1:
+        raise InvalidHeader("exactly one Host header required")
+    try:
+        host, _ = parse_host(hosts[0])
+    except ValueError:
+        raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
+    if not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
+        raise InvalidHeader("forbidden host", status=403, code="WEBSOCKET_FORBIDDEN_HOST")
+
+
+def _host_matches(host: str, entry: str) -> bool:
+    if entry.startswith("*."):
+        return host.endswith(entry[1:])
+    return host == entry.strip("[]")
+
+
+def validate_allowed(origins: Collection[str | None] | None = None, hosts: Collection[str] | None = None) -> None:
+    """For whoever is configured with these lists: say what is wrong with them before the first request does.
+
+    Raises ``TypeError`` for a bare string in place of a list, ``ValueError`` for an entry that could never match.
+    """
+    for name, entries in (("origins", origins), ("hosts", hosts)):
+        if isinstance(entries, str):
+            raise TypeError(f"allowed {name}: expected a list of strings, got the string {entries!r}")
+    for origin in origins or ():
+        if origin not in (None, "null", _ANY):
+            parse_origin(origin)
+    for host in hosts or ():
+        name = host.removeprefix("*.")
+        if ":" in name and not name.startswith("["):
+            name = f"[{name}]"  # an IPv6 address
+        try:
+            valid = host == _ANY or parse_host(name)[1] is None
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError(f"invalid allowed host {host!r}: expected a name or an address, without a port")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, a name or an address as given to ``bind``, is this machine and nothing else."""
+    name = host.lower().strip("[]")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
