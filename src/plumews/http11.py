@@ -129,7 +129,7 @@ class HeadReader:
         self._check_method()
         end = buffer.find(_END, max(0, self._parsed - 2))
         stop = len(buffer) if end < 0 else end + len(_END)
-        self._read_lines(stop)
+        self._read_lines(stop, ended=end >= 0)
         if end >= 0:
             self.rest = bytes(buffer[stop:]) + bytes(data[room:])
             return self._finish()
@@ -146,7 +146,7 @@ class HeadReader:
         if method.translate(None, _CAPITALS) or len(method) > _METHOD_SIZE or (space and not method):
             raise InvalidMessage("not an HTTP request: it does not begin with a method")
 
-    def _read_lines(self, stop: int) -> None:
+    def _read_lines(self, stop: int, ended: bool) -> None:
         """Check what is new before ``stop``, and let llhttp read the lines that are complete."""
         new = bytes(self._buffer[self._parsed : stop])
         if new.translate(None, _IN_LINE + b"\r\n"):
@@ -157,7 +157,7 @@ class HeadReader:
         if not ends:
             return
         self._lines += ends
-        if self._lines - 1 - new.endswith(_END) > self._max_headers:
+        if self._lines - 1 - ended > self._max_headers:  # less the request line and the empty line
             raise InvalidMessage(
                 f"too many headers: more than {self._max_headers}", status=431, code="WEBSOCKET_HEAD_TOO_LARGE"
             )
