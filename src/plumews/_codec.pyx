@@ -28,6 +28,7 @@ __all__ = ["Parser", "Utf8Validator", "build_frame", "build_header", "fragment",
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **string, Py_ssize_t size) except -1
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
+    void PyObject_GC_UnTrack(object container)
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 highest)
     void *PyUnicode_DATA(object text)
     bint PyUnicode_IS_COMPACT_ASCII(object text)
@@ -441,6 +442,14 @@ def fragment(opcode, payload, *, size=_FRAGMENT_SIZE, mask=None, bint rsv1=False
 # --- parsing (sections 5.2 to 5.5) ----------------------------------------------------------------
 
 
+cdef inline int report(list events, int kind, object payload) except -1:
+    """One event. A tuple that can be in no cycle is nothing to the garbage collector: it saves a third here."""
+    event = (kind, payload)
+    PyObject_GC_UnTrack(event)
+    events.append(event)
+    return 0
+
+
 cdef int64_t bound_of(str name, object value, int least) except? -1:
     """A limit as a caller gave it, checked; the largest number for ``None``."""
     cdef int overflow = 0
@@ -529,15 +538,15 @@ cdef class Parser:
         """Deliver the message that is arriving, or the next one, while it arrives."""
         cdef list events = []
         with cython.critical_section(self):
-            if self.mode != WHOLE:
-                raise ValueError(faults.STREAMING_ALREADY)
-            if self.message == 0 or self.ended:
-                self.mode = ARMED
-            else:
-                self.begin_streaming(events)
-                if self.held:
-                    events.append((CHUNK, self.take_buffer()))
-        return events
+            if self.mode == WHOLE:
+                if self.message == 0 or self.ended:
+                    self.mode = ARMED
+                else:
+                    self.begin_streaming(events)
+                    if self.held:
+                        report(events, CHUNK, self.take_buffer())
+                return events
+        raise ValueError(faults.STREAMING_ALREADY)
 
     def stop_streaming(self):
         """Take :meth:`start_streaming` back. False if it is too late: BEGIN was delivered, END was not."""
@@ -716,7 +725,7 @@ cdef class Parser:
         cdef int size = self.control_size, code
         self.control_size = 0
         if self.opcode != CLOSE:
-            events.append((self.opcode, PyBytes_FromStringAndSize(payload, size)))
+            report(events, self.opcode, PyBytes_FromStringAndSize(payload, size))
             return 0
         if size == 0:
             events.append((CLOSE, (1005, "")))
@@ -749,14 +758,14 @@ cdef class Parser:
                 if is_ascii(data, size, self.key):
                     payload = PyUnicode_New(size, 127)
                     xor(<byte *>PyUnicode_DATA(payload), data, size, self.key)
-                    events.append((TEXT, payload))
+                    report(events, TEXT, payload)
                     return 0
                 if self.key:
                     payload = new_bytes(size)
                     clear = start_of(payload)
                     xor(<byte *>clear, data, size, self.key)
                 try:
-                    events.append((TEXT, PyUnicode_DecodeUTF8(<const char *>clear, size, NULL)))
+                    report(events, TEXT, PyUnicode_DecodeUTF8(<const char *>clear, size, NULL))
                     return 0
                 except UnicodeDecodeError:
                     pass  # scan says more exactly what is wrong
@@ -768,14 +777,14 @@ cdef class Parser:
                 return self.refuse(InvalidData, faults.TEXT_NOT_UTF8)
             if state != DONE:
                 return self.refuse(InvalidData, faults.TEXT_CUT)
-            events.append((TEXT, payload))
+            report(events, TEXT, payload)
         else:
             payload = new_bytes(size)
             xor(start_of(payload), data, size, self.key)
             if self.compressed:
-                events.append((self.opcode | COMPRESSED, payload))
+                report(events, self.opcode | COMPRESSED, payload)
             else:
-                events.append((BINARY, payload))
+                report(events, BINARY, payload)
         return 0
 
     cdef int collect(self, cbyte *data, Py_ssize_t size, list events) except -1:
@@ -797,9 +806,9 @@ cdef class Parser:
         if not self.mode:
             self.held += size
         elif good == size:
-            events.append((CHUNK, piece))
+            report(events, CHUNK, piece)
         elif good:
-            events.append((CHUNK, piece[:good]))
+            report(events, CHUNK, piece[:good])
         if good < size:
             return self.refuse(InvalidData, faults.TEXT_NOT_UTF8)
         return 0
@@ -810,20 +819,20 @@ cdef class Parser:
         if self.utf8 != DONE:
             return self.refuse(InvalidData, faults.TEXT_CUT)
         if self.mode:
-            events.append((END, None))
+            report(events, END, None)
             self.mode = WHOLE
         else:
             payload = self.take_buffer()
             if kind == TEXT and self.decode_text:
                 payload = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), NULL)
-            events.append((kind, payload))
+            report(events, kind, payload)
         self.message = 0
         self.frames = self.size = 0
         return 0
 
     cdef int begin_streaming(self, list events) except -1:
         self.mode = STREAMING
-        events.append((BEGIN, self.message | (COMPRESSED if self.compressed else 0)))
+        report(events, BEGIN, self.message | (COMPRESSED if self.compressed else 0))
         return 0
 
     cdef int reserve(self, Py_ssize_t size) except -1:
