@@ -1,3 +1,108 @@
-"""plumews: WebSockets with rooms, as fast as the machine allows."""
+"""plumews: WebSockets with rooms, as fast as the machine allows.
+
+`serve` makes a server of a handler, `serve_rooms` one of a `Hub` with rooms; a `Conn` is one connection. The
+names are those of the `websockets` package where it has the thing.
+"""
+
+from __future__ import annotations
+
+from .auth import SimpleRoomAuth, UserInfo, extract_user_info
+from .codec import BODY
+from .conn import Conn
+from .constants import CloseCode, Opcode, SendBehavior, State
+from .errors import (
+    AuthError,
+    Close,
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    HubError,
+    HubFull,
+    HubStopped,
+    InvalidData,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidMessage,
+    InvalidOrigin,
+    InvalidRoomName,
+    InvalidToken,
+    InvalidUpgrade,
+    PayloadTooBig,
+    ProtocolError,
+    Refused,
+    RoomFull,
+    SendQueueFull,
+    SendTimeout,
+    TokenExpired,
+    TooManyFragments,
+    TooManyRooms,
+    WeakSecret,
+    WebSocketException,
+)
+from .headers import Headers
+from .http11 import Request, Response
+from .hub import Hub
+from .hub_config import HubConfig
+from .reports import BroadcastResult, HubMetrics, ShutdownReport
+from .room_server import serve_rooms
+from .server import Server, serve, unix_serve
+from .settings import ConnConfig
+from .stream import Stream
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BODY",
+    "AuthError",
+    "BroadcastResult",
+    "Close",
+    "CloseCode",
+    "ConcurrencyError",
+    "Conn",
+    "ConnConfig",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "Headers",
+    "Hub",
+    "HubConfig",
+    "HubError",
+    "HubFull",
+    "HubMetrics",
+    "HubStopped",
+    "InvalidData",
+    "InvalidHandshake",
+    "InvalidHeader",
+    "InvalidMessage",
+    "InvalidOrigin",
+    "InvalidRoomName",
+    "InvalidToken",
+    "InvalidUpgrade",
+    "Opcode",
+    "PayloadTooBig",
+    "ProtocolError",
+    "Refused",
+    "Request",
+    "Response",
+    "RoomFull",
+    "SendBehavior",
+    "SendQueueFull",
+    "SendTimeout",
+    "Server",
+    "ShutdownReport",
+    "SimpleRoomAuth",
+    "State",
+    "Stream",
+    "TokenExpired",
+    "TooManyFragments",
+    "TooManyRooms",
+    "UserInfo",
+    "WeakSecret",
+    "WebSocketException",
+    "__version__",
+    "extract_user_info",
+    "serve",
+    "serve_rooms",
+    "unix_serve",
+]

@@ -82,6 +82,11 @@ class Conn(Sending):
         else:
             self._close_callbacks.append(callback)
 
+    def remove_close_callback(self, callback: Callable[[Conn], object]) -> None:
+        """Take back what :meth:`add_close_callback` was given; harmless if it is not there."""
+        if callback in self._close_callbacks:
+            self._close_callbacks.remove(callback)
+
     async def __aenter__(self) -> Conn:
         return self
 
@@ -108,7 +113,7 @@ class Conn(Sending):
         if payload is not None and len(payload) > limits.CONTROL_PAYLOAD:
             raise ValueError(f"a ping may carry {limits.CONTROL_PAYLOAD} bytes, not {len(payload)}")
         waiter: asyncio.Future[float] = self._loop.create_future()
-        self._keepalive.ping(self._loop.time(), payload, waiter)
+        self._keepalive.ping(payload, waiter)
         return waiter
 
     @property

@@ -113,7 +113,7 @@ class Keepalive:
         if self._deadline is not None:
             self._schedule(now)
 
-    def ping(self, now: float, payload: bytes | None, waiter: asyncio.Future[float] | None) -> None:
+    def ping(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> None:
         """Send a ping; ``waiter`` gets the latency in seconds when its pong arrives."""
         if payload is None:
             payload = os.urandom(4)
@@ -121,14 +121,15 @@ class Keepalive:
                 payload = os.urandom(4)
         elif payload in self._outstanding:
             raise ValueError(f"a ping with the payload {payload!r} is still waiting for its pong")
-        self._outstanding[payload] = (now, waiter)
+        self._outstanding[payload] = (time.perf_counter(), waiter)
         self._send_ping(payload)
 
-    def pong(self, now: float, payload: bytes) -> None:
+    def pong(self, payload: bytes) -> None:
         """A pong arrived: it answers its ping and all earlier ones (section 5.5.3)."""
         self.last_pong = time.time()
         if payload not in self._outstanding:
             return  # unsolicited: a sign of life, nothing more
+        now = time.perf_counter()  # the loop's clock is too coarse for a latency
         for sent in list(self._outstanding):
             sent_at, waiter = self._outstanding.pop(sent)
             if waiter is not None and not waiter.done():
@@ -171,6 +172,6 @@ class Keepalive:
             # Only the newest ping of the keepalive is waited for: its pong answers the others, too.
             for payload in [p for p, (_, waiter) in self._outstanding.items() if waiter is None]:
                 del self._outstanding[payload]
-            self.ping(now, None, None)
+            self.ping(None, None)
             self._plan_ping(now)
         self._schedule(now)

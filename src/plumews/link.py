@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from . import limits
 from .codec import build_frame
@@ -50,7 +50,7 @@ class Link(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_answer_deadline",
-        "_catch_up",
+        "_behind",
         "_close_callbacks",
         "_close_deadline",
         "_closed_future",
@@ -98,8 +98,8 @@ class Link(asyncio.BufferedProtocol):
         self._door: Door | None = None
         self._on_message: Callable[[Any, str | bytes], object] | None = None
         self._on_failure: Callable[[Any, Exception], object] | None = None
-        #: Set while a hub has broadcasts for this connection that it was not given yet: they come first.
-        self._catch_up: Callable[[Any], None] | None = None
+        #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
+        self._behind: list[Callable[[Any], None]] | None = None
         # --- read state
         self._in_batch = False
         self._reading_paused = False
@@ -116,7 +116,7 @@ class Link(asyncio.BufferedProtocol):
     # --- the transport calls ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self._transport = transport
         self._peername = transport.get_extra_info("peername")
         self._sockname = transport.get_extra_info("sockname")
@@ -165,7 +165,7 @@ class Link(asyncio.BufferedProtocol):
         callbacks, self._close_callbacks = self._close_callbacks, []
         for callback in callbacks:
             self._call_back(callback)
-        self._on_message = self._on_failure = self._catch_up = None
+        self._on_message = self._on_failure = self._behind = None
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -174,6 +174,19 @@ class Link(asyncio.BufferedProtocol):
         self._door = None
         self._rules.state = State.OPEN
         self._keepalive.start(self._loop.time())
+
+    def _deliver_to(
+        self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, Exception], object]
+    ) -> None:
+        """Call ``on_message(conn, message)`` for each message from now on, and first for those that wait."""
+        self._on_message = on_message
+        self._on_failure = on_failure
+        while len(self._inbox) and self._on_message is not None:
+            kind, data = self._inbox.take()
+            self._deliver(kind, data)
+        if self._ended:
+            self._answer()
+        self._update_reading()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -199,7 +212,7 @@ class Link(asyncio.BufferedProtocol):
             elif kind == Opcode.PING:
                 self._writer.pong(build_frame(Opcode.PONG, data))
             elif kind == Opcode.PONG:
-                self._keepalive.pong(self._loop.time(), data)
+                self._keepalive.pong(data)
             elif kind == StreamEvent.CHUNK:
                 if self._incoming is not None:
                     self._incoming.feed(data)
@@ -253,6 +266,24 @@ class Link(asyncio.BufferedProtocol):
         """What was queued leaves: at the end of the read that is being handled, at once when all is quiet."""
         if not self._in_batch:
             self._writer.kick(at_once=not self._state.in_batch and not len(self._inbox))
+
+    def _kick_later(self) -> None:
+        """What was queued leaves with everything else that this tick brings."""
+        if not self._in_batch:
+            self._writer.kick(at_once=False)
+
+    def _fall_behind(self, bring_up: Callable[[Any], None]) -> None:
+        """A hub has something for this connection that must come before what is sent to it from now on."""
+        if self._behind is None:
+            self._behind = []
+        if bring_up not in self._behind:
+            self._behind.append(bring_up)
+
+    def _catch_up(self) -> None:
+        """Take what was broadcast to this connection before now, and still stands in a hub's lane."""
+        behind, self._behind = self._behind, None
+        for bring_up in behind or ():
+            bring_up(self)
 
     def _send_ping(self, payload: bytes) -> None:
         self._writer.control(build_frame(Opcode.PING, payload))
@@ -326,8 +357,8 @@ class Link(asyncio.BufferedProtocol):
         if self._ended:
             self._answer()
             return
-        if self._catch_up is not None and not discard:
-            self._catch_up(self)
+        if self._behind is not None and not discard:
+            self._catch_up()
         if discard:
             self._writer.discard()
         self._send_close(self._rules.close_frame(code, reason))
@@ -351,13 +382,25 @@ class Link(asyncio.BufferedProtocol):
             return
         if self._rules.error is None:
             transport.close()
+        else:
+            self._close_gently()
+
+    def _close_gently(self) -> None:
+        """End the TCP connection so that the peer can read our last words, though it may still be sending.
+
+        A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has
+        not read. So we send our FIN, discard what comes, and cut when the peer has had its time.
+        """
+        transport = self._transport
+        if transport is None:
             return
-        # Closing with unread bytes of the peer would reset the connection and could swallow our close frame.
-        if transport.can_write_eof():
-            transport.write_eof()
         if self._close_deadline is not None:
             self._close_deadline.cancel()
         self._close_deadline = self._state.timers.after(min(_LINGER, self._config.close_timeout), self._abort)
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
 
     def _abort(self) -> None:
         """End the TCP connection now; what waits is lost."""

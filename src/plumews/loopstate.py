@@ -52,7 +52,7 @@ class LoopState:
         for writer in dirty:
             try:
                 writer.flush()
-            except Exception as exc:
+            except Exception as exc:  # noqa: PERF203 - one writer that fails must not keep back the others
                 self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": exc})
 
 

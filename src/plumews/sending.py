@@ -87,8 +87,8 @@ class Sending(Receiving):
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
         payload = payload_of(opcode, data)
-        if self._catch_up is not None:
-            self._catch_up(self)
+        if self._behind is not None:
+            self._catch_up()
         return encode(opcode, payload, fragment_size=self._config.fragment_size)
 
     async def _overflow(self, message: Encoded) -> None:

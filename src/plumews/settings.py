@@ -58,9 +58,7 @@ class ConnConfig:
             _check_time("send_timeout", self.send_timeout, zero=True)
         _check_time("close_timeout", self.close_timeout)
         if not isinstance(self.send_behavior, SendBehavior):
-            raise TypeError(
-                f"send_behavior must be SendBehavior.BLOCK, DROP or CLOSE, not {self.send_behavior!r}"
-            )
+            raise TypeError(f"send_behavior must be SendBehavior.BLOCK, DROP or CLOSE, not {self.send_behavior!r}")
         for name in ("ping_interval", "ping_timeout"):
             if getattr(self, name) is not None:
                 _check_time(name, getattr(self, name))

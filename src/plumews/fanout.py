@@ -1,0 +1,205 @@
+"""One broadcast on its way to its members (layer 4).
+
+The message is encoded once; every member's queue holds a reference to the same bytes. A member whose queue
+is full is handled by its own send behavior and never holds up the others: under BLOCK it gets its send
+timeout once, then what waits for it is dropped, and so is what follows until it has made room.
+
+Invariant: at any moment ``matched = queued + dropped + skipped + pending``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from . import limits
+from .conn import Conn
+from .constants import CloseCode, SendBehavior, State
+from .outgoing import Encoded
+from .reports import BroadcastResult
+from .timers import Deadline
+from .writer import Waiter
+
+__all__ = ["Broadcast", "Stall", "Tally"]
+
+#: Members between two looks at the clock.
+_STRIDE = 64
+
+
+class Tally:
+    """The sums over all broadcasts of a hub."""
+
+    __slots__ = ("broadcasts", "dropped", "matched", "pending", "queued", "rejected", "skipped")
+
+    def __init__(self) -> None:
+        self.broadcasts = self.rejected = 0
+        self.matched = self.queued = self.dropped = self.skipped = self.pending = 0
+
+
+class Stall:
+    """A BLOCK member that is full, and the broadcasts that wait for it."""
+
+    __slots__ = ("deadline", "given_up", "waiting")
+
+    def __init__(self) -> None:
+        self.deadline: Deadline | None = None
+        self.waiting: dict[Waiter, Broadcast] = {}
+        self.given_up = False
+
+
+class Broadcast:
+    """A message and the members that were there when it was sent."""
+
+    __slots__ = (
+        "_done",
+        "_early",
+        "_members",
+        "_next",
+        "_positions",
+        "_stalls",
+        "_still_member",
+        "_tally",
+        "counts",
+        "message",
+    )
+
+    def __init__(
+        self,
+        message: Encoded,
+        members: list[Conn],
+        *,
+        tally: Tally,
+        stalls: dict[Conn, Stall],
+        still_member: Callable[[Conn], bool],
+    ) -> None:
+        self.message = message
+        self._members = members
+        self._next = 0
+        self._early: set[Conn] = set()  # reached out of turn
+        self._positions: dict[Conn, int] | None = None  # made when somebody is to be reached out of turn
+        self._tally = tally
+        self._stalls = stalls
+        self._still_member = still_member
+        self._done: asyncio.Future[None] | None = None
+        self.counts = {"queued": 0, "dropped": 0, "skipped": 0}
+        tally.broadcasts += 1
+        tally.matched += len(members)
+        tally.pending += len(members)
+
+    # --- progress ---------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        return len(self._members) - sum(self.counts.values())
+
+    def result(self) -> BroadcastResult:
+        return BroadcastResult(
+            matched=len(self._members),
+            queued=self.counts["queued"],
+            dropped=self.counts["dropped"],
+            skipped=self.counts["skipped"],
+            pending=self.pending,
+        )
+
+    async def wait(self) -> None:
+        """Until nothing is pending."""
+        if self.pending:
+            if self._done is None:
+                self._done = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._done)
+
+    def step(self, until: float) -> bool:
+        """Reach members until the monotonic time ``until``; True when all were reached."""
+        members, position, end = self._members, self._next, len(self._members)
+        while position < end:
+            stop = min(position + _STRIDE, end)
+            for conn in members[position:stop]:
+                if conn not in self._early:
+                    self._reach(conn)
+            self._next = position = stop
+            if position < end and time.monotonic() >= until:
+                return False
+        return True
+
+    def unreached(self) -> list[Conn]:
+        """The members that :meth:`step` has not come to."""
+        return self._members[self._next :]
+
+    def bring_up(self, conn: Conn) -> None:
+        """Reach ``conn`` now, out of turn, because something else is to be sent to it behind this."""
+        if self._positions is None:
+            self._positions = {member: position for position, member in enumerate(self._members)}
+        if conn not in self._early and self._positions.get(conn, -1) >= self._next:
+            self._early.add(conn)
+            self._reach(conn)
+
+    def give_up(self) -> None:
+        """The hub stops: who was not reached will not get it."""
+        for conn in self.unreached():
+            if conn not in self._early:
+                self._count("dropped")
+        self._next = len(self._members)
+
+    # --- one member -------------------------------------------------------------------------------
+
+    def _reach(self, conn: Conn) -> None:
+        if conn.state is not State.OPEN or not self._still_member(conn):
+            self._count("skipped")
+        elif conn._writer.offer(self.message):
+            self._count("queued")
+            conn._kick_later()
+            if self._stalls:
+                self._stalls.pop(conn, None)
+        elif conn.send_behavior is SendBehavior.BLOCK:
+            self._wait_for(conn)
+        else:
+            self._count("dropped")
+            conn._writer.dropped += 1
+            if conn.send_behavior is SendBehavior.CLOSE:
+                conn._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
+
+    def _wait_for(self, conn: Conn) -> None:
+        stall = self._stalls.get(conn)
+        if stall is None:
+            stall = self._stalls[conn] = Stall()
+            delay = conn._config.send_timeout
+            delay = limits.BROADCAST_WAIT if delay is None else delay
+            stall.deadline = conn._state.timers.after(delay, lambda: self._grace_is_over(conn))
+        if stall.given_up or len(stall.waiting) >= conn._config.queue_size:
+            self._count("dropped")
+            conn._writer.dropped += 1
+            return
+
+        def done(accepted: bool) -> None:
+            stall.waiting.pop(waiter, None)
+            self._count("queued" if accepted else "dropped")
+            if not stall.waiting:
+                self._recovered(conn, stall)
+
+        waiter = conn._writer.wait(self.message, done)
+        stall.waiting[waiter] = self
+
+    def _grace_is_over(self, conn: Conn) -> None:
+        stall = self._stalls.get(conn)
+        if stall is None:
+            return
+        stall.given_up = True
+        for waiter, broadcast in list(stall.waiting.items()):
+            if conn._writer.withdraw(waiter):
+                broadcast._count("dropped")
+                conn._writer.dropped += 1
+        stall.waiting.clear()
+
+    def _recovered(self, conn: Conn, stall: Stall) -> None:
+        if self._stalls.get(conn) is stall and not stall.given_up:
+            del self._stalls[conn]
+            if stall.deadline is not None:
+                stall.deadline.cancel()
+
+    def _count(self, outcome: str) -> None:
+        self.counts[outcome] += 1
+        self._tally.pending -= 1
+        setattr(self._tally, outcome, getattr(self._tally, outcome) + 1)
+        if self._done is not None and not self.pending and not self._done.done():
+            self._done.set_result(None)

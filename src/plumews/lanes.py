@@ -1,0 +1,131 @@
+"""The workers of a hub: cooperative lanes on the event loop (layer 4).
+
+Jobs of one room stand in one lane, so that their order holds with any number of workers. A job that takes
+longer than its slice lets reads, pings and the other lanes go on, and continues in the next turn of the
+loop. A job for everybody waits until all lanes have reached it, and all lanes wait until it is done.
+
+Slices are measured by the monotonic clock: the time of some loops stands still within a callback.
+
+Invariant: at most ``capacity`` jobs wait; a job that found its lane idle and fitted its slice never did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+from zlib import crc32
+
+from . import limits
+
+__all__ = ["Job", "Lanes"]
+
+
+class Job(Protocol):
+    """Work that can be done piece by piece."""
+
+    def step(self, until: float) -> bool:
+        """Work until the monotonic time ``until``; True when all is done."""
+
+
+class Lanes:
+    """The job queue and its workers. ``loop`` is given with each call, because a hub may be older than its loop."""
+
+    def __init__(self, workers: int, capacity: int) -> None:
+        self._lanes: list[deque[Job]] = [deque() for _ in range(workers)]
+        self._capacity = capacity
+        #: The jobs that are not done, oldest first, and the lanes in which each stands.
+        self._waiting: dict[Job, list[deque[Job]]] = {}
+        self._turn = 0
+        self._scheduled = False
+        self._changed: asyncio.Future[None] | None = None
+
+    def __len__(self) -> int:
+        """How many jobs are not done."""
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= self._capacity
+
+    def busy(self, room: str | None) -> bool:
+        """Whether a job for ``room`` (``None``: for everybody) would have to wait."""
+        return any(self._lanes_of(room))
+
+    def submit(self, job: Job, room: str | None, loop: asyncio.AbstractEventLoop) -> bool:
+        """Do ``job`` now as far as a slice reaches, the rest in the lane of ``room`` (``None``: in all of them).
+
+        True if it is done. Ask :attr:`full` and :meth:`busy` before.
+        """
+        lanes = self._lanes_of(room)
+        if not any(lanes) and job.step(time.monotonic() + limits.FAN_OUT_SLICE):
+            return True
+        self._waiting[job] = lanes
+        for lane in lanes:
+            lane.append(job)
+        self._schedule(loop)
+        return False
+
+    def waiting(self) -> Iterator[Job]:
+        """The jobs that are not done, in the order in which they came."""
+        return iter(list(self._waiting))
+
+    async def changed(self) -> None:
+        """Until a job was done."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._changed)
+
+    async def idle(self) -> None:
+        """Until all jobs are done."""
+        while self._waiting:
+            await self.changed()
+
+    def clear(self) -> list[Job]:
+        """Give up what waits."""
+        given_up = list(self.waiting())
+        for lane in self._lanes:
+            lane.clear()
+        self._waiting.clear()
+        self._tell()
+        return given_up
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _lanes_of(self, room: str | None) -> list[deque[Job]]:
+        if room is None:
+            return self._lanes
+        # Not hash(): it differs between processes, and a lane that changes with each start helps nobody.
+        return [self._lanes[crc32(room.encode(errors="replace")) % len(self._lanes)]]
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._run, loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One slice: the lanes in turn, each with the job at its head."""
+        self._scheduled = False
+        until = time.monotonic() + limits.FAN_OUT_SLICE
+        stuck = 0
+        while self._waiting and stuck < len(self._lanes) and time.monotonic() < until:
+            lane = self._lanes[self._turn]
+            self._turn = (self._turn + 1) % len(self._lanes)
+            job = lane[0] if lane else None
+            if job is None or any(other[0] is not job for other in self._waiting[job]):
+                stuck += 1
+                continue
+            stuck = 0
+            if job.step(until):
+                for other in self._waiting.pop(job):
+                    other.popleft()
+                self._tell()
+        if self._waiting:
+            self._schedule(loop)
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None and not changed.done():
+            changed.set_result(None)

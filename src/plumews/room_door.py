@@ -1,0 +1,196 @@
+"""Who may enter a room: the seed's order of checks, on a request or on a first message (layer 5).
+
+Room name, token, space, password; the slow one last, in a thread, a bounded number at once. Refused with an HTTP
+status where the client can see one, and with a close code where it cannot. What happens inside the room is for
+`room_server` to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+from . import limits
+from .auth import extract_user_info
+from .conn import Conn
+from .constants import CloseCode
+from .credentials import Credentials, credentials_of_message, credentials_of_request
+from .errors import (
+    AuthError,
+    ConnectionClosed,
+    HubError,
+    HubFull,
+    HubStopped,
+    InvalidHandshake,
+    InvalidRoomName,
+    Refused,
+    RoomFull,
+)
+from .http11 import Request
+from .hub import Hub
+
+__all__ = ["RoomAuth", "RoomDoor"]
+
+logger = logging.getLogger("plumews.server")
+
+#: Password hashes at once: each takes a core for a tenth of a second, and there is other work.
+_HASHERS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="plumews-password")
+
+_RETRY: Final = (("Retry-After", "5"),)
+
+
+class RoomAuth(Protocol):
+    """Who may do what; :class:`plumews.SimpleRoomAuth` is one."""
+
+    def verify_jwt(self, token: str, /) -> Mapping[str, Any]:
+        """The claims of ``token``; raises :class:`plumews.InvalidToken`."""
+
+    def has_room_password(self, room: str, /) -> bool:
+        """Whether ``room`` is protected, and known."""
+
+    def check_room_password(self, room: str, password: str | None, /) -> bool:
+        """Whether ``password`` opens ``room``. May be slow: it is called in a thread."""
+
+
+class RoomDoor:
+    """The endpoint of a path whose connections each belong to one room."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        auth: RoomAuth,
+        enter: Callable[[Conn, str], None],
+        *,
+        require_token: bool,
+        allow_unknown_rooms: bool,
+        allow_query_secrets: bool,
+        open_timeout: float,
+    ) -> None:
+        self._hub = hub
+        self._auth = auth
+        self._enter = enter
+        self._require_token = require_token
+        self._allow_unknown_rooms = allow_unknown_rooms
+        self._allow_query_secrets = allow_query_secrets
+        self._open_timeout = open_timeout
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- on the request ---------------------------------------------------------------------------
+
+    def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
+        room = request.query.get("room", "default")
+        conn.metadata["room"] = room
+        try:
+            self._hub.config.check_room_name(room)
+        except InvalidRoomName as exc:
+            raise InvalidHandshake(f"invalid websocket room: {exc}", code="WEBSOCKET_INVALID_ROOM") from exc
+        self._check_space(room)
+        if _by_message(request):
+            return None
+        credentials = credentials_of_request(request, allow_query=self._allow_query_secrets)
+        self._check_token(conn, credentials)
+        if not self._protected(room):
+            return None
+        return self._check_password(room, credentials)
+
+    def opened(self, conn: Conn) -> None:
+        assert conn.request is not None
+        if _by_message(conn.request):
+            task = conn._loop.create_task(self._admit_by_message(conn))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._let_in(conn)
+
+    # --- on the first message ---------------------------------------------------------------------
+
+    async def _admit_by_message(self, conn: Conn) -> None:
+        room = conn.metadata["room"]
+        limit, conn.read_limit = conn.read_limit, limits.HEAD_SIZE
+        try:
+            credentials = await asyncio.wait_for(self._first_message(conn), self._open_timeout)
+            self._check_token(conn, credentials)
+            if self._protected(room):
+                await self._check_password(room, credentials)
+        except asyncio.TimeoutError:
+            conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
+        except InvalidHandshake as exc:
+            code = CloseCode.UNAUTHORIZED if exc.status == 401 else CloseCode.FORBIDDEN
+            conn.close_nowait(code, str(exc))
+        except ConnectionClosed:
+            await conn.wait_closed()
+        except Exception:
+            logger.exception("authenticating connection %s failed", conn.id)
+            conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
+        else:
+            conn.read_limit = limit
+            self._let_in(conn)
+
+    async def _first_message(self, conn: Conn) -> Credentials:
+        credentials = credentials_of_message(await conn.recv())
+        if credentials is None:
+            raise Refused('the first message must be {"type": "auth", "password": ..., "token": ...}')
+        return credentials
+
+    # --- the checks -------------------------------------------------------------------------------
+
+    def _check_space(self, room: str) -> None:
+        try:
+            self._hub.can_join(room)
+        except RoomFull as exc:
+            raise Refused(str(exc), status=429, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
+        except HubError as exc:
+            raise Refused(str(exc), status=503, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
+
+    def _check_token(self, conn: Conn, credentials: Credentials) -> None:
+        if credentials.token is None:
+            if self._require_token:
+                raise Refused(
+                    "websocket token required",
+                    status=401,
+                    code="WEBSOCKET_TOKEN_REQUIRED",
+                    headers=(("WWW-Authenticate", "Bearer"),),
+                )
+            return
+        try:
+            claims = self._auth.verify_jwt(credentials.token)
+        except AuthError as exc:
+            raise Refused(f"forbidden: invalid token ({exc})", code="WEBSOCKET_INVALID_TOKEN") from exc
+        conn.user_info = extract_user_info(claims)
+
+    def _protected(self, room: str) -> bool:
+        protected = self._auth.has_room_password(room)
+        if not protected and not self._allow_unknown_rooms:
+            raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
+        return protected
+
+    async def _check_password(self, room: str, credentials: Credentials) -> None:
+        loop = asyncio.get_running_loop()
+        check = self._auth.check_room_password
+        allowed = credentials.password is not None and await loop.run_in_executor(
+            _HASHERS, check, room, credentials.password
+        )
+        if not allowed:
+            raise Refused("forbidden: bad room password", code="WEBSOCKET_ROOM_FORBIDDEN")
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _let_in(self, conn: Conn) -> None:
+        """The last check and the joining in one step, behind the 101 (section 8 point 3 of the seed's review)."""
+        if conn.closed:
+            return
+        try:
+            self._enter(conn, conn.metadata["room"])
+        except HubStopped as exc:
+            conn.close_nowait(CloseCode.GOING_AWAY, str(exc))
+        except (HubFull, RoomFull) as exc:
+            conn.close_nowait(CloseCode.TRY_AGAIN_LATER, str(exc))
+        except HubError as exc:
+            conn.close_nowait(CloseCode.POLICY_VIOLATION, str(exc))
+
+
+def _by_message(request: Request) -> bool:
+    return request.query.get("auth") == "message"

@@ -1,0 +1,136 @@
+"""Who is in which room (layer 2).
+
+Membership, its limits and the names of rooms, without a socket or a loop: members are any hashable objects.
+Invariants: a room exists while it has members; a refused join changes nothing; the connection limit counts
+members once, however many rooms they are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from . import limits
+from .errors import HubFull, InvalidRoomName, RoomFull, TooManyRooms
+
+__all__ = ["RoomTable", "check_room_name"]
+
+M = TypeVar("M")
+
+
+def check_room_name(name: str) -> None:
+    """The room-name policy unless another is given: 1 to 128 bytes of printable text.
+
+    Raises :class:`InvalidRoomName`.
+    """
+    if not isinstance(name, str):
+        raise InvalidRoomName(f"invalid room name: it must be a str, not {type(name).__name__}")
+    if not name or not name.isprintable() or len(name.encode(errors="replace")) > limits.ROOM_NAME:
+        raise InvalidRoomName(f"invalid room name: it must be 1 to {limits.ROOM_NAME} bytes of printable text")
+
+
+class RoomTable(Generic[M]):
+    """Rooms and their members, both ways. Limits of 0 are none, as in the seed."""
+
+    def __init__(
+        self,
+        *,
+        max_connections: int = 0,
+        max_room_connections: int = 0,
+        max_rooms_per_connection: int = limits.ROOMS_PER_CONNECTION,
+        check_name: Callable[[str], None] = check_room_name,
+    ) -> None:
+        self._max_connections = max_connections
+        self._max_room_connections = max_room_connections
+        self._max_rooms_per_connection = max_rooms_per_connection
+        self.check_name = check_name
+        # Dicts as ordered sets: members get a broadcast in the order in which they joined.
+        self._members: dict[str, dict[M, None]] = {}
+        self._rooms: dict[M, dict[str, None]] = {}
+        self._registrations = 0
+
+    # --- changes ----------------------------------------------------------------------------------
+
+    def join(self, room: str, member: M) -> bool:
+        """Add ``member`` to ``room``; False if it was there, limits or not.
+
+        Raises:
+            InvalidRoomName, HubFull, RoomFull, TooManyRooms: nothing was changed.
+        """
+        self.check_name(room)
+        if room in self._rooms.get(member, ()):
+            return False
+        self.check_space(room, member)
+        self._members.setdefault(room, {})[member] = None
+        self._rooms.setdefault(member, {})[room] = None
+        self._registrations += 1
+        return True
+
+    def check_space(self, room: str, member: M | None = None) -> None:
+        """Raise if ``member``, or somebody new, could not join ``room`` now."""
+        own = self._rooms.get(member, {}) if member is not None else {}
+        if self._max_connections and not own and len(self._rooms) >= self._max_connections:
+            raise HubFull(f"websocket hub at capacity: {self._max_connections} connections")
+        if self._max_room_connections and self.count(room) >= self._max_room_connections:
+            raise RoomFull(f"websocket room at capacity: {self._max_room_connections} connections")
+        if self._max_rooms_per_connection and len(own) >= self._max_rooms_per_connection:
+            raise TooManyRooms(f"a connection may be in {self._max_rooms_per_connection} rooms")
+
+    def leave(self, room: str, member: M) -> bool:
+        """Remove ``member`` from ``room``; False if it was not there."""
+        rooms = self._rooms.get(member)
+        if rooms is None or room not in rooms:
+            return False
+        del rooms[room]
+        if not rooms:
+            del self._rooms[member]
+        members = self._members[room]
+        del members[member]
+        if not members:
+            del self._members[room]
+        self._registrations -= 1
+        return True
+
+    def remove(self, member: M) -> list[str]:
+        """Remove ``member`` from all its rooms; their names."""
+        rooms = list(self._rooms.get(member, ()))
+        for room in rooms:
+            self.leave(room, member)
+        return rooms
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def members(self, room: str) -> list[M]:
+        """A snapshot of the members of ``room``, in the order in which they joined."""
+        return list(self._members.get(room, ()))
+
+    def everybody(self) -> list[M]:
+        """A snapshot of all members, each once."""
+        return list(self._rooms)
+
+    def is_member(self, room: str, member: M) -> bool:
+        return room in self._rooms.get(member, ())
+
+    def knows(self, member: M) -> bool:
+        """Whether ``member`` is in any room."""
+        return member in self._rooms
+
+    def rooms_of(self, member: M) -> list[str]:
+        return list(self._rooms.get(member, ()))
+
+    def names(self) -> list[str]:
+        """The rooms that have members."""
+        return list(self._members)
+
+    def count(self, room: str) -> int:
+        return len(self._members.get(room, ()))
+
+    @property
+    def registrations(self) -> int:
+        """Members of all rooms added up: one in two rooms counts twice."""
+        return self._registrations
+
+    @property
+    def connections(self) -> int:
+        """Members, each once."""
+        return len(self._rooms)

@@ -1,0 +1,47 @@
+"""What every test gets: its event loops, and servers that are gone when it ends.
+
+Each async test runs on asyncio and, where it is installed, on uvloop. `PLUMEWS_TEST_LOOPS=asyncio` (or `uvloop`)
+picks one of them, for a run that needs no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+import plumews
+
+LOOPS = {
+    "asyncio": ("asyncio", {"use_uvloop": False}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+}
+
+
+def loops() -> list[str]:
+    """The event loops of this run."""
+    wanted = os.environ.get("PLUMEWS_TEST_LOOPS")
+    if wanted:
+        return [name.strip() for name in wanted.split(",")]
+    return ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
+
+
+@pytest.fixture(params=loops())
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return LOOPS[request.param]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[[Any], Any]]:
+    """Starts servers that are stopped when the test ends: ``server = await start(plumews.serve(...))``."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start_one(serving: Any) -> plumews.Server:
+            server: plumews.Server = await stack.enter_async_context(serving)
+            return server
+
+        yield start_one
