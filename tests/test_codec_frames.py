@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from codec_bodies import on_both_bodies
 
+from codec_bodies import on_both_bodies
 from plumews.constants import Opcode
 from plumews.limits import COPY_SIZE, FRAGMENT_SIZE
 

@@ -8,6 +8,7 @@ import itertools
 from typing import Any
 
 import pytest
+
 from codec_bodies import on_both_bodies
 
 pytestmark = on_both_bodies
