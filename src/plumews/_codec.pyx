@@ -13,6 +13,7 @@ Import :mod:`plumews.codec` instead.
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -169,7 +170,7 @@ cdef object as_bytes(object data):
 def mask(data, key, offset=0):
     """``data`` masked or unmasked with the 4 bytes of ``key``, a copy; see :mod:`plumews.codec`."""
     cdef Py_buffer view
-    cdef uint32_t word = rotated(key_of(key), offset & 3)
+    cdef uint32_t word = rotated(key_of(key), PyNumber_Index(offset) & 3)
     if type(data) is bytes:
         result = new_bytes(PyBytes_GET_SIZE(data))
         xor(start_of(result), start_of(data), PyBytes_GET_SIZE(data), word)
@@ -186,7 +187,7 @@ def mask(data, key, offset=0):
 def mask_inplace(data, key, offset=0):
     """The same as :func:`mask`, written back into ``data``, a writable contiguous buffer."""
     cdef Py_buffer view
-    cdef uint32_t word = rotated(key_of(key), offset & 3)
+    cdef uint32_t word = rotated(key_of(key), PyNumber_Index(offset) & 3)
     fetch(data, &view, PyBUF_WRITABLE)
     xor(<byte *>view.buf, <cbyte *>view.buf, view.len, word)
     PyBuffer_Release(&view)

@@ -92,14 +92,14 @@ def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
         ValueError: the key is not exactly 4 bytes.
         TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
     """
-    key = _rotate(_check_key(key), offset)
+    key = _rotate(_check_key(key), index(offset))
     data = _as_bytes(data)
     return _xor(data, 0, len(data), key)
 
 
 def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None:
     """The same as :func:`mask`, written back into ``data``, a writable contiguous buffer."""
-    key = _rotate(_check_key(key), offset)
+    key = _rotate(_check_key(key), index(offset))
     try:
         whole = memoryview(data)
     except TypeError:
@@ -264,7 +264,7 @@ def fragment(
         piece = data if len(data) <= size else memoryview(data)[start : start + size]
         fin = start + size >= len(data)
         if mask is not None:
-            buffers.append(build_frame(opcode, piece, fin=fin, rsv1=rsv1, mask_key=mask()))
+            buffers.append(build_frame(opcode, piece, fin=fin, rsv1=rsv1, mask_key=_check_key(mask())))
         else:
             buffers += (build_header(opcode, len(piece), fin=fin, rsv1=rsv1), piece)
         opcode, rsv1 = _CONT, False
