@@ -35,6 +35,7 @@ class BuildExt(build_ext):
             super().build_extension(ext)
         except Exception as exc:
             self._give_up(exc)
+            ext.optional = True  # setuptools must not miss it where it copies what was built
 
     def _give_up(self, exc: Exception) -> None:
         if MODE == "yes":
