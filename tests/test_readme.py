@@ -1,0 +1,251 @@
+"""Every snippet of the README, run for real.
+
+A snippet is found by the heading above it. One that nothing here runs is an error, so that the README cannot
+promise what was never tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+import plumews
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def snippets(language: str) -> dict[str, list[str]]:
+    """The code blocks of ``language`` by the heading above them."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for match in re.finditer(r"^(#+ (?P<heading>[^\n]+)|```(?P<language>\w+)\n(?P<code>.*?)^```)$", README, re.M | re.S):
+        if match["heading"]:
+            heading = match["heading"]
+        elif match["language"] == language:
+            found.setdefault(heading, []).append(match["code"])
+    return found
+
+
+PYTHON = snippets("python")
+
+
+def run(heading: str, port: int = 0, **names: Any) -> dict[str, Any]:
+    """The names that the snippet under ``heading`` defines; its server listens on ``port``."""
+    (code,) = PYTHON[heading]
+    namespace: dict[str, Any] = {"plumews": plumews, "__name__": "snippet", **names}
+    exec(compile(code.replace("8080", str(port)), f"README: {heading}", "exec"), namespace)  # noqa: S102
+    return namespace
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def client(port: int, path: str = "/", **options: Any) -> Any:
+    """A connected client of the websockets package; retries while the server is coming up."""
+    while True:
+        try:
+            return await connect(f"ws://127.0.0.1:{port}{path}", **options)
+        except ConnectionRefusedError:
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def running(main: Any) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(main())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[plumews.Hub]:
+    async with plumews.Hub() as hub:
+        yield hub
+
+
+async def test_a_server() -> None:
+    port = free_port()
+    async with running(run("A server", port)["main"]), await client(port) as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+
+
+async def test_a_room_server_and_the_address_of_its_client() -> None:
+    port = free_port()
+    (one_line, by_message) = snippets("javascript")["A client in the browser"]
+    assert "/ws?room=chat&room_password=room-password" in one_line
+    assert "/ws?room=chat&auth=message" in by_message
+    async with running(run("A room server", port)["main"]):
+        async with await client(port, "/ws?room=chat&room_password=room-password") as ws:
+            await ws.send("Hello, room!")
+            assert await ws.recv() == "Hello, room!"
+        async with await client(port, "/ws?room=chat&auth=message") as ws:
+            await ws.send('{"type": "auth", "password": "room-password"}')
+            assert await ws.recv() == '{"type": "joined", "room": "chat"}'
+
+
+async def test_javascript_is_javascript() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    for code in snippets("javascript")["A client in the browser"]:
+        subprocess.run([node, "--check", "-"], input=code.encode(), check=True, capture_output=True)
+
+
+async def test_callbacks(start) -> None:
+    server = await start(run("Callbacks")["serving"])
+    async with await client(server.port) as ws:
+        await ws.send("fast")
+        assert await ws.recv() == "fast"
+
+
+async def test_connection_settings(start, capsys) -> None:
+    server = await start(run("Connection settings")["serving"])
+    async with await client(server.port, max_size=None) as ws:
+        await ws.send("x" * (2 * 1024 * 1024))
+        assert len(await ws.recv()) == 2 * 1024 * 1024
+    assert "last pong" in capsys.readouterr().out
+
+
+async def test_sending(start) -> None:
+    server = await start(plumews.serve(run("Sending")["handler"], "127.0.0.1", 0))
+    async with await client(server.port) as ws:
+        received = [message async for message in ws]
+    assert received == [
+        "Hello, world",
+        b"\x01\x02\x03",
+        '{"type":"message","content":"Hello"}',
+        b"the same with an opcode",
+        "str is text",
+        b"bytes are binary",
+    ]
+    assert (ws.close_code, ws.close_reason) == (1000, "that was all")
+
+
+async def test_reading(start, capsys) -> None:
+    server = await start(plumews.serve(run("Reading")["handler"], "127.0.0.1", 0))
+    async with await client(server.port) as ws:
+        for message in ("one", b"two", "three"):
+            await ws.send(message)
+    await ws.wait_closed()
+    assert capsys.readouterr().out == "text: one\nmessage: b'two'\nand another: three\n"
+
+
+async def test_streaming(start) -> None:
+    server = await start(plumews.serve(run("Streaming")["handler"], "127.0.0.1", 0))
+    async with await client(server.port) as ws:
+        await ws.send([b"x" * 100_000, b"y" * 100_000])
+        assert await ws.recv() == "BINARY message of 200000 bytes"
+
+
+async def test_metadata_and_user(start) -> None:
+    server = await start(plumews.serve(run("Metadata and user")["handler"], "127.0.0.1", 0))
+    async with await client(server.port, "/here") as ws:
+        assert await ws.recv() == "somebody from 127.0.0.1 asked for /here as admin"
+
+
+async def test_joining_and_leaving(start) -> None:
+    names = run("Joining and leaving")
+    server = await start(plumews.serve(names["handler"], "127.0.0.1", 0))
+    async with names["hub"], await client(server.port) as ws:
+        assert await ws.recv() == "1 in this room, 1 in all of ['chat']"
+        await ws.send("hi")
+        assert await ws.recv() == "hi"
+        await ws.send("leave")
+        await ws.send("nobody hears this")
+        await ws.send("leave all")
+
+
+async def test_broadcasting(hub, start, capsys) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        hub.join("chat", conn)
+        await run("Broadcasting")["announce"](hub)
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await client(server.port) as ws:
+        received = [await ws.recv() for _ in range(3)]
+    assert received == ["Hello, room!", b"\x00\x01", "waits until it is decided for everybody"]
+    assert capsys.readouterr().out == "1 members, 1 have it queued, 0 pending\n1 queued, 0 dropped, 0 had left\n"
+
+
+async def test_your_own_handler_behind_the_door(hub, start) -> None:
+    server = await start(run("Your own handler behind the door")["room_server"](hub, plumews.SimpleRoomAuth()))
+    async with await client(server.port, "/ws?room=a") as one, await client(server.port, "/ws?room=a") as two:
+        await one.send("hello")
+        assert await two.recv() == "hello"
+        await one.send("/who")
+        assert await one.recv() == '{"members":2}'
+
+
+async def test_workers() -> None:
+    assert run("Workers")["hub"].config.workers == 2
+
+
+async def test_room_passwords() -> None:
+    run("Room passwords")
+
+
+async def test_tokens(capsys) -> None:
+    run("Tokens")
+    assert capsys.readouterr().out == "Ada (42): ('admin',)\n"
+
+
+async def test_errors(start, capsys) -> None:
+    careful = run("Errors")["careful"]
+    seen = asyncio.Event()
+
+    async def handler(conn: plumews.Conn) -> None:
+        await careful(conn, "before")
+        await conn.wait_closed()
+        await careful(conn, "after")
+        seen.set()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await client(server.port) as ws:
+        assert await ws.recv() == "before"
+        await ws.close(1001, "bye")
+    await seen.wait()
+    assert capsys.readouterr().out == "over: 1001 bye\n"
+
+
+async def test_monitoring(hub, start, capsys) -> None:
+    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))
+    async with await client(server.port, "/ws?room=a") as ws:
+        await ws.send("x")
+        await ws.recv()
+        run("Monitoring")["report"](hub)
+    assert capsys.readouterr().out == "1 connections, 1 rooms\n1 of 1 deliveries queued, 0 dropped\na 1\n"
+
+
+async def test_shutdown(capsys) -> None:
+    hub = plumews.Hub()
+    server = await plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0)
+    async with await client(server.port, "/ws") as ws:
+        await run("Shutdown")["stop"](hub, server)
+        await ws.wait_closed()
+    assert ws.close_code == 1001
+    assert capsys.readouterr().out == "1 closed, 0 cut\n"
+
+
+def test_every_snippet_of_the_readme_is_run() -> None:
+
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert {heading for heading in PYTHON if f'run("{heading}"' not in source} == set()
+    assert set(snippets("javascript")) == {"A client in the browser"}
