@@ -461,6 +461,7 @@ class Parser:
         payload_at = 6 if mask_bit else 2
         short = 125 if self._max_size is None else min(125, self._max_size)
         pos, end = 0, len(data)
+        from_bytes = int.from_bytes
         while pos < end:
             if not self._in_frame:
                 # Most frames are a short message of their own, all there. Those are read without a call.
@@ -470,7 +471,11 @@ class Parser:
                     start = pos + payload_at
                     stop = start + size
                     if size <= short and stop <= end:
-                        payload = _xor(data, start, stop, data[pos + 2 : start]) if mask_bit else data[start:stop]
+                        payload = data[start:stop]
+                        if mask_bit:
+                            pad = (data[pos + 2 : start] * 32)[:size]
+                            number = from_bytes(payload, "little") ^ from_bytes(pad, "little")
+                            payload = number.to_bytes(size, "little")
                         if first == 0x82:
                             events.append((_BINARY, payload))
                         else:
