@@ -1,0 +1,258 @@
+"""The options of `plumews serve` (layer 6).
+
+Every option has its default in its help. What is wrong with the command line is found here, before anything is
+opened, and is said in one line with exit code 2; no password is ever in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from . import limits
+from .cli_inputs import room_entry
+from .constants import SendBehavior
+from .origin import validate_allowed
+
+__all__ = ["Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
+
+
+def add_serve_options(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the options of the room server."""
+    _add_listening(parser.add_argument_group("where it listens"))
+    _add_access(parser.add_argument_group("who may enter"))
+    _add_limits(parser.add_argument_group("limits"))
+    _add_running(parser.add_argument_group("how it runs"))
+
+
+def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the command for options that make no sense together."""
+    if args.tls_key is not None and args.tls_cert is None:
+        parser.error("--tls-key needs --tls-cert")
+    if args.require_token and args.secret_file is None:
+        parser.error("--require-token needs --secret-file, or nobody could enter")
+    if args.only_known_rooms and not args.room and args.rooms_file is None:
+        parser.error("--only-known-rooms needs --room or --rooms-file, or nobody could enter")
+    if args.loop == "uvloop" and not has_uvloop():
+        parser.error("--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'")
+
+
+def has_uvloop() -> bool:
+    """Whether uvloop is installed."""
+    return importlib.util.find_spec("uvloop") is not None
+
+
+# --- the groups -----------------------------------------------------------------------------------
+
+
+# `Any`: the class of argument groups has no public name.
+def _add_listening(group: Any) -> None:
+    group.add_argument("--host", default="127.0.0.1", help="address or name (default %(default)s; 0.0.0.0 is all)")
+    group.add_argument(
+        "--port", type=_whole(0, 65535), default=8080, help="TCP port (default %(default)s; 0 takes a free one)"
+    )
+    group.add_argument("--unix", metavar="PATH", help="a Unix socket instead of host and port (default: none)")
+    group.add_argument("--tls-cert", metavar="FILE", help="serve https and wss with this PEM chain (default: no TLS)")
+    group.add_argument("--tls-key", metavar="FILE", help="its key (default: in the file of the chain)")
+
+
+def _add_access(group: Any) -> None:
+    group.add_argument(
+        "--room",
+        action="append",
+        default=[],
+        type=_room,
+        metavar="NAME=PASSWORD",
+        help="a room with a password, or an open one by NAME alone; may be repeated (default: all rooms are open)",
+    )
+    group.add_argument(
+        "--rooms-file",
+        metavar="FILE",
+        help="the same, one a line, so that no password stands in the list of processes (default: none)",
+    )
+    group.add_argument(
+        "--only-known-rooms",
+        action="store_true",
+        help="refuse rooms that --room and --rooms-file do not name (default: they are open)",
+    )
+    group.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help=f"accept HS256 tokens signed with what this file holds, {limits.SECRET_SIZE} bytes or more; a newline at "
+        "its end does not count (default: no tokens)",
+    )
+    group.add_argument(
+        "--require-token", action="store_true", help="refuse clients without a token (default: they may enter)"
+    )
+    group.add_argument(
+        "--no-query-secrets",
+        dest="query_secrets",
+        action="store_false",
+        help="refuse ?token= and ?room_password=, which end up in logs (default: they are accepted)",
+    )
+    group.add_argument(
+        "--origin",
+        action="append",
+        type=_allowed("origins"),
+        metavar="ORIGIN",
+        help="pages from here may connect, such as https://example.com, or * for any; may be repeated "
+        "(default: only the server's own)",
+    )
+    group.add_argument(
+        "--allowed-host",
+        action="append",
+        type=_allowed("hosts"),
+        metavar="HOST",
+        help="a name by which clients may address the server, or * for any; may be repeated (default: localhost "
+        "while it listens on the loopback only, else any)",
+    )
+
+
+def _add_limits(group: Any) -> None:
+    group.add_argument(
+        "--max-connections",
+        type=_whole(0),
+        default=0,
+        metavar="N",
+        help="members in all (default %(default)s: no limit)",
+    )
+    group.add_argument(
+        "--max-room-connections",
+        type=_whole(0),
+        default=0,
+        metavar="N",
+        help="members of one room (default %(default)s: no limit)",
+    )
+    group.add_argument(
+        "--max-size",
+        type=_whole(1),
+        default=limits.READ_LIMIT,
+        metavar="BYTES",
+        help="of the largest message that is accepted (default %(default)s)",
+    )
+    group.add_argument(
+        "--queue-size",
+        type=_whole(1),
+        default=limits.QUEUE_SIZE,
+        metavar="N",
+        help="messages that may wait for one member (default %(default)s)",
+    )
+    group.add_argument(
+        "--send-behavior",
+        choices=[behavior.value for behavior in SendBehavior],
+        default=SendBehavior.BLOCK.value,
+        help="when that queue is full: give the member time, drop the message, or close the member with 1013 "
+        "(default %(default)s)",
+    )
+    group.add_argument(
+        "--send-timeout",
+        type=_seconds,
+        default=limits.SEND_TIMEOUT,
+        metavar="SECONDS",
+        help="time that --send-behavior block gives (default %(default)s)",
+    )
+    group.add_argument(
+        "--ping-interval",
+        type=_seconds,
+        default=limits.PING_INTERVAL,
+        metavar="SECONDS",
+        help="time between two pings (default %(default)g; 0 sends none)",
+    )
+    group.add_argument(
+        "--ping-timeout",
+        type=_seconds,
+        default=limits.PING_TIMEOUT,
+        metavar="SECONDS",
+        help="time for a sign of life after a ping (default %(default)g; 0 waits for ever)",
+    )
+
+
+def _add_running(group: Any) -> None:
+    group.add_argument("--no-page", dest="page", action="store_false", help="no page at / (default: there is one)")
+    group.add_argument(
+        "--no-echo",
+        dest="echo",
+        action="store_false",
+        help="a member does not get its own messages (default: it does, like everybody)",
+    )
+    group.add_argument(
+        "--loop",
+        choices=["auto", "asyncio", "uvloop"],
+        default="auto",
+        help="the event loop (default %(default)s: uvloop if it is installed)",
+    )
+    group.add_argument(
+        "--shutdown-timeout",
+        type=_seconds,
+        default=limits.SHUTDOWN_TIMEOUT,
+        metavar="SECONDS",
+        help="time for members to get what was said and to take their leave, then they are cut (default %(default)g)",
+    )
+    group.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="warning",
+        help="what is logged on stderr (default %(default)s)",
+    )
+    group.add_argument(
+        "-v",
+        "--verbose",
+        dest="log_level",
+        action="store_const",
+        const="info",
+        default=argparse.SUPPRESS,
+        help="the same as --log-level info (default: not)",
+    )
+
+
+# --- from text to values --------------------------------------------------------------------------
+
+
+def _room(text: str) -> tuple[str, str | None]:
+    try:
+        return room_entry(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+
+    def convert(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            number = int(text)
+            if least <= number and (most is None or number <= most):
+                return number
+        raise argparse.ArgumentTypeError(f"must be a whole number, {wanted}, not {text!r}")
+
+    return convert
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if math.isfinite(number) and number >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
+
+
+def _allowed(kind: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        try:
+            validate_allowed(**{kind: [text]})
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+        return text
+
+    return check

@@ -1,0 +1,191 @@
+"""`plumews serve`, from the listening socket to the last word (layer 6).
+
+The first Ctrl-C or SIGTERM closes everybody with 1001 behind what was said before, and ends with exit code 0; the
+second one ends at once, with 128 and the number of the signal. Lines for people go to stdout, flushed: somebody may
+be waiting for them at the other end of a pipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import ssl
+import stat
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from .cli_inputs import Failure, ServeAuth, make_auth, reason, tls_context
+from .cli_options import has_uvloop
+from .constants import SendBehavior
+from .hub import Hub
+from .hub_config import HubConfig
+from .room_server import serve_rooms
+from .server import Server, Serving
+
+__all__ = ["run_serve", "say"]
+
+#: Seconds for what is left when the members are gone: who watched their number, or has sent no request.
+_REST: Final = 1.0
+
+_ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Serve until a signal; the exit code. Raises :class:`Failure` if it cannot serve."""
+    auth = make_auth(args.room, args.rooms_file, args.secret_file, only_known_rooms=args.only_known_rooms)
+    context = tls_context(args.tls_cert, args.tls_key)
+    sock = None if args.unix is None else _unix_socket(args.unix)
+    try:
+        return _run(_serve(args, auth, context, sock), args.loop)
+    finally:
+        if args.unix is not None:
+            Path(args.unix).unlink(missing_ok=True)
+
+
+def say(line: str) -> None:
+    """Tell whoever started the command."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _run(main: Coroutine[Any, Any, int], loop: str) -> int:
+    if loop == "uvloop" or (loop == "auto" and has_uvloop()):
+        import uvloop
+
+        return uvloop.run(main)
+    return asyncio.run(main)
+
+
+async def _serve(
+    args: argparse.Namespace, auth: ServeAuth, context: ssl.SSLContext | None, sock: socket.socket | None
+) -> int:
+    signals = _Signals()
+    hub = Hub(HubConfig(max_connections=args.max_connections, max_room_connections=args.max_room_connections))
+    server = await _listen(_serving(args, hub, auth, context, sock), args)
+    say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
+    say(auth.describe())
+    await signals.first.wait()
+    say("stopping; a second Ctrl-C ends at once")
+    report = await hub.shutdown(args.shutdown_timeout)  # before the server: the members get what was said
+    server.close()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(server.wait_closed(), _REST)
+    say(
+        f"closed {_count(report.closed, 'connection')}, cut {report.aborted}, "
+        f"lost {_count(report.lost_messages, 'message')}"
+    )
+    return 0
+
+
+def _serving(
+    args: argparse.Namespace,
+    hub: Hub,
+    auth: ServeAuth,
+    context: ssl.SSLContext | None,
+    sock: socket.socket | None,
+) -> Serving:
+    return serve_rooms(
+        hub,
+        auth,
+        args.host if sock is None else None,
+        args.port if sock is None else None,
+        sock=sock,
+        ssl=context,
+        page=args.page,
+        echo=args.echo,
+        require_token=args.require_token,
+        allow_query_secrets=args.query_secrets,
+        queue_size=args.queue_size,
+        send_timeout=args.send_timeout,
+        send_behavior=SendBehavior(args.send_behavior),
+        max_size=args.max_size,
+        ping_interval=args.ping_interval or None,
+        ping_timeout=args.ping_timeout or None,
+        origins=args.origin,
+        allowed_hosts=args.allowed_host,
+    )
+
+
+async def _listen(serving: Serving, args: argparse.Namespace) -> Server:
+    try:
+        return await serving
+    except (OSError, UnicodeError) as exc:  # UnicodeError: the host is no name that could be looked up
+        hint = "; --port 0 takes a free one" if getattr(exc, "errno", None) == errno.EADDRINUSE else ""
+        place = args.unix or f"{args.host} port {args.port}"
+        raise Failure(f"cannot listen on {place}: {reason(exc)}{hint}") from exc
+
+
+class _Signals:
+    """The first signal asks for an orderly stop, the second one does not ask.
+
+    ``signal.signal`` rather than the loop's own handlers: it is there on Windows, too, and is heard while the loop
+    is busy.
+    """
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._caught = False
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._catch)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self._caught:
+            os._exit(128 + number)
+        self._caught = True
+        self._loop.call_soon_threadsafe(self.first.set)
+
+
+# --- Unix sockets ---------------------------------------------------------------------------------
+
+
+def _unix_socket(path: str) -> socket.socket:
+    """A bound socket; what a dead server left behind is no obstacle, anything else is."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise Failure("--unix: there are no Unix sockets here; use --host and --port")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_left_behind(path):
+            Path(path).unlink()
+        sock.bind(path)
+    except OSError as exc:
+        sock.close()
+        raise Failure(f"cannot listen on {path}: {reason(exc)}") from exc
+    return sock
+
+
+def _is_left_behind(path: str) -> bool:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            return False
+    except FileNotFoundError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _address(args: argparse.Namespace, server: Server) -> str:
+    if args.unix is not None:
+        return f"unix:{args.unix}"
+    everywhere = args.host in _ALL_INTERFACES
+    host = "localhost" if everywhere else args.host
+    authority = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+    secure = "" if args.tls_cert is None else "s"
+    address = f"http{secure}://{authority}/" if args.page else f"ws{secure}://{authority}/ws?room=NAME"
+    return f"{address} and all other addresses of this machine" if everywhere else address
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
