@@ -5,6 +5,8 @@ from typing import Any, final
 
 from .errors import ProtocolError
 
+__all__ = ["Parser", "Utf8Validator", "build_frame", "build_header", "fragment", "mask", "mask_inplace"]
+
 def mask(data: Any, key: bytes, offset: int = 0) -> bytes: ...
 def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None: ...
 
