@@ -1,0 +1,169 @@
+"""What an installation has, as far as that shows without making one; `scripts/check-package` makes several.
+
+Reads pyproject.toml beside the package that is imported, which may be the checkout's or an installed one. What an
+environment variable decides is decided at import, so it is asked in a process of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews.page import page_routes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "plumews"
+INSTALLED = Path(plumews.__file__).parent
+
+#: Packages whose import has another name.
+IMPORTS = {"pyjwt": "jwt"}
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict[str, Any]:
+    parsed: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return parsed
+
+
+def run(code: str, **environment: str) -> Any:
+    """What ``code`` prints as JSON in a fresh process, in which nothing but the package itself is on the path."""
+    env = {**os.environ, "PYTHONPATH": str(INSTALLED.parent), **environment}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_the_types_and_the_page_are_where_the_package_is() -> None:
+    for name in ("py.typed", "_codec.pyi", "page/index.html", "page/page.css", "page/page.js", "page/favicon.svg"):
+        assert (INSTALLED / name).is_file(), name
+
+
+def test_every_file_beside_the_modules_is_package_data(pyproject: dict[str, Any]) -> None:
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["plumews"]
+    made_or_compiled = {".py", ".pyx", ".pxd", ".c", ".so", ".pyd", ".pyc", ".h"}
+    data = [path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in made_or_compiled]
+    assert SOURCE / "py.typed" in data
+    for path in data:
+        name = path.relative_to(SOURCE).as_posix()
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
+
+
+def test_the_page_serves_every_file_that_is_shipped_for_it() -> None:
+    shipped = {path.name for path in (SOURCE / "page").iterdir()}
+    assert {path.strip("/") or "index.html" for path in page_routes()} == shipped
+
+
+def test_every_package_is_listed(pyproject: dict[str, Any]) -> None:
+    found = {
+        init.parent.relative_to(SOURCE.parent).as_posix().replace("/", ".") for init in SOURCE.rglob("__init__.py")
+    }
+    assert set(pyproject["tool"]["setuptools"]["packages"]) == found
+
+
+# --- metadata -------------------------------------------------------------------------------------
+
+
+def test_the_version_is_that_of_the_package_and_can_be_read_without_importing_it(pyproject: dict[str, Any]) -> None:
+    assert "version" in pyproject["project"]["dynamic"]
+    assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "plumews.__version__"}
+    tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
+    values = [node.value for node in tree.body if isinstance(node, ast.Assign) and is_named(node, "__version__")]
+    assert [ast.literal_eval(value) for value in values] == [plumews.__version__]
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?(\.dev\d+)?", plumews.__version__)
+
+
+def is_named(node: ast.Assign, name: str) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+
+
+def test_the_changelog_knows_the_version() -> None:
+    assert plumews.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_what_the_modules_import_is_what_the_package_depends_on(pyproject: dict[str, Any]) -> None:
+    declared = {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in pyproject["project"]["dependencies"]}
+    imported = {
+        name.partition(".")[0]
+        for path in SOURCE.rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for name in names_imported(node)
+    }
+    foreign = imported - set(sys.stdlib_module_names) - {"plumews"}
+    assert foreign == {IMPORTS.get(name, name) for name in declared}
+
+
+def names_imported(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+
+
+def test_the_command_is_a_function_of_the_package(pyproject: dict[str, Any]) -> None:
+    command = importlib.metadata.EntryPoint("plumews", pyproject["project"]["scripts"]["plumews"], "console_scripts")
+    assert callable(command.load())
+
+
+# --- which body -----------------------------------------------------------------------------------
+
+BODY = "import json, plumews; print(json.dumps(plumews.BODY))"
+
+
+def compiled() -> bool:
+    return importlib.util.find_spec("plumews._codec") is not None
+
+
+def test_plumews_pure_takes_the_pure_codec() -> None:
+    assert run(BODY, PLUMEWS_PURE="1") == "pure"
+
+
+@pytest.mark.parametrize("value", ["", "0"], ids=["empty", "0"])
+def test_without_plumews_pure_the_codec_is_compiled_where_it_was_built(value: str) -> None:
+    assert run(BODY, PLUMEWS_PURE=value) == ("compiled" if compiled() else "pure")
+
+
+def test_plumews_pure_holds_for_every_module() -> None:
+    files = run(
+        """
+import importlib, json, pathlib, sys
+import plumews
+for path in pathlib.Path(plumews.__file__).parent.glob("*.py"):
+    importlib.import_module(f"plumews.{path.stem}" if path.stem != "__init__" else "plumews")
+names = [name for name in sys.modules if name.partition(".")[0] == "plumews"]
+print(json.dumps({name: sys.modules[name].__file__ for name in names}))
+""",
+        PLUMEWS_PURE="1",
+    )
+    assert len(files) == len(list(INSTALLED.glob("*.py")))
+    assert {name: file for name, file in files.items() if not file.endswith(".py")} == {}
+
+
+# --- setup.py -------------------------------------------------------------------------------------
+
+
+def test_an_unknown_plumews_ext_is_an_error_that_names_the_choices() -> None:
+    env = {**os.environ, "PLUMEWS_EXT": "bogus"}
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "PLUMEWS_EXT='bogus' is not one of auto, yes, no" in done.stderr
