@@ -23,7 +23,7 @@ _IN_QUERY: Final = ("token", "room_password")
 
 
 class Credentials(NamedTuple):
-    """What a client says about itself; ``None`` is nothing."""
+    """What a client says about itself; ``None`` is nothing, and so is an empty token."""
 
     token: str | None = None
     password: str | None = None
@@ -41,14 +41,11 @@ def credentials_of_request(request: Request, *, allow_query: bool) -> Credential
     """
     if not allow_query and any(name in request.query for name in _IN_QUERY):
         raise Refused("secrets in the query are not accepted here", code="WEBSOCKET_QUERY_SECRETS")
-    token = _bearer(request)
-    if token is None:
-        offers = [offer for offer in offered_subprotocols(request) if offer.startswith(_SUBPROTOCOL)]
-        token = offers[0].removeprefix(_SUBPROTOCOL) if offers else request.query.get("token")
+    token = _bearer(request) or _offered(request) or request.query.get("token")
     password = _only(request, _PASSWORD_HEADER)
     if password is None:
         password = request.query.get("room_password")
-    return Credentials(token, password)
+    return Credentials(token or None, password)
 
 
 def credentials_of_message(message: str | bytes) -> Credentials | None:
@@ -65,12 +62,16 @@ def credentials_of_message(message: str | bytes) -> Credentials | None:
     return Credentials(token or None, password)
 
 
-def _bearer(request: Request) -> str | None:
-    value = _only(request, "Authorization")
-    if value is None:
-        return None
-    scheme, _, token = value.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+def _bearer(request: Request) -> str:
+    scheme, _, token = (_only(request, "Authorization") or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _offered(request: Request) -> str:
+    tokens = (
+        offer.removeprefix(_SUBPROTOCOL) for offer in offered_subprotocols(request) if offer.startswith(_SUBPROTOCOL)
+    )
+    return next(tokens, "")
 
 
 def _only(request: Request, name: str) -> str | None:

@@ -1,16 +1,16 @@
 """What happens on an open connection: a handler coroutine, or plain callbacks (layer 5).
 
 A handler that returns closes with 1000, one that raises with 1011 and one log entry; the other connections do
-not notice. The same holds for callbacks, which are called straight from the parser.
+not notice. The same holds for callbacks, which are called straight from the parser. That a connection is closed is
+no failure of who used it until then; that another one is closed is.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
 
 from .conn import Conn
 from .constants import CloseCode
@@ -25,31 +25,29 @@ Handler: TypeAlias = Callable[[Conn], Awaitable[object]]
 OnMessage: TypeAlias = Callable[[Conn, "str | bytes"], object]
 OnOpenOrClose: TypeAlias = Callable[[Conn], object]
 
+_FAILED = "the handler failed"
+
 
 class HandlerEndpoint:
     """Runs ``async def handler(conn)`` for each connection, in a task of its own."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self.tasks: set[asyncio.Task[None]] = set()
 
     def admit(self, conn: Conn, request: Request) -> None:
         return None
 
-    def opened(self, conn: Conn) -> None:
-        task = conn._loop.create_task(self._run(conn))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def opened(self, conn: Conn, deadline: float = 0.0) -> Coroutine[Any, Any, None]:
+        return self._run(conn)
 
     async def _run(self, conn: Conn) -> None:
         code, reason = CloseCode.NORMAL_CLOSURE, ""
         try:
             await self._handler(conn)
-        except ConnectionClosed:
-            pass  # the handler used the connection until it ended: nothing is wrong with that
-        except Exception:
-            logger.exception("the handler of connection %s failed", conn.id)
-            code, reason = CloseCode.INTERNAL_ERROR, "the handler failed"
+        except Exception as exc:
+            if not _is_its_own_end(conn, exc):
+                logger.exception("the handler of connection %s failed", conn.id)
+                code, reason = CloseCode.INTERNAL_ERROR, _FAILED
         except BaseException:
             conn.abort()
             raise
@@ -72,23 +70,33 @@ class CallbackEndpoint:
     def admit(self, conn: Conn, request: Request) -> None:
         return None
 
-    def opened(self, conn: Conn) -> None:
+    def opened(self, conn: Conn, deadline: float = 0.0) -> None:
         if self._on_close is not None:
-            conn.add_close_callback(self._on_close)
+            conn.add_close_callback(self._closed)
         if self._on_open is not None:
             try:
                 self._on_open(conn)
             except Exception as exc:
-                callback_failed(conn, exc)
-        conn._deliver_to(self._on_message, callback_failed)
+                _callback_failed(conn, exc)
+        conn._deliver_to(self._on_message, _callback_failed)
+
+    def _closed(self, conn: Conn) -> None:
+        assert self._on_close is not None
+        try:
+            self._on_close(conn)
+        except Exception as exc:
+            _callback_failed(conn, exc)
 
 
-def callback_failed(conn: Conn, exc: Exception) -> None:
+def _callback_failed(conn: Conn, exc: Exception) -> None:
     """A callback raised: the connection ends as that of a failed handler does."""
-    if isinstance(exc, ConnectionClosed):
-        return
-    logger.error("a callback of connection %s failed", conn.id, exc_info=exc)
-    conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
+    if not _is_its_own_end(conn, exc):
+        logger.error("a callback of connection %s failed", conn.id, exc_info=exc)
+        conn.close_nowait(CloseCode.INTERNAL_ERROR, _FAILED)
+
+
+def _is_its_own_end(conn: Conn, exc: Exception) -> bool:
+    return isinstance(exc, ConnectionClosed) and conn.closed
 
 
 def endpoint_for(
@@ -107,6 +115,12 @@ def endpoint_for(
     if on_message is None:
         raise TypeError("give a handler coroutine, or an on_message function")
     for name, callback in (("on_open", on_open), ("on_message", on_message), ("on_close", on_close)):
-        if callback is not None and (not callable(callback) or inspect.iscoroutinefunction(callback)):
+        if callback is not None and not _is_plain_function(callback):
             raise TypeError(f"{name} must be a plain function: it is called from the parser and cannot wait")
     return CallbackEndpoint(on_message, on_open, on_close)
+
+
+def _is_plain_function(callback: object) -> bool:
+    if not callable(callback):
+        return False
+    return not inspect.iscoroutinefunction(callback) and not inspect.iscoroutinefunction(type(callback).__call__)

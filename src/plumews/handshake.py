@@ -18,7 +18,15 @@ from .errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from .headers import Headers, HeadersLike, has_token, is_token, parse_tokens
 from .http11 import Request, Response
 
-__all__ = ["accept", "accept_key", "check_upgrade", "choose_subprotocol", "offered_subprotocols", "refusal"]
+__all__ = [
+    "accept",
+    "accept_key",
+    "application_headers",
+    "check_upgrade",
+    "choose_subprotocol",
+    "offered_subprotocols",
+    "refusal",
+]
 
 _VERSION: Final = ("Sec-WebSocket-Version", WEBSOCKET_VERSION)
 
@@ -106,11 +114,19 @@ def accept(
         answer.add("Sec-WebSocket-Protocol", subprotocol)
     if extensions is not None:
         answer.add("Sec-WebSocket-Extensions", extensions)
-    for name, value in Headers(headers).raw_items():
+    return Response(101, Headers(answer, application_headers(headers)))
+
+
+def application_headers(headers: HeadersLike) -> Headers:
+    """What an application adds to the 101, checked.
+
+    Raises ``ValueError`` for a header that is the handshake's own, or that cannot stand on one line.
+    """
+    checked = Headers(headers)
+    for name in checked:
         if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
             raise ValueError(f"header {name} belongs to the handshake: it cannot be set by the application")
-        answer.add(name, value)
-    return Response(101, answer)
+    return checked
 
 
 def refusal(exc: InvalidHandshake) -> Response:

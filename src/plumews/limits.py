@@ -88,6 +88,9 @@ END_GRACE: Final = 1.0
 
 # --- handshake ----------------------------------------------------------------------------------
 
+#: Connections that the kernel holds until they are accepted; more than the usual 100, for reconnecting crowds.
+BACKLOG: Final = 1024
+
 #: Request line and headers together. Rivals allow up to 1 MiB to strangers.
 HEAD_SIZE: Final = 16 * KiB
 

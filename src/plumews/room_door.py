@@ -1,4 +1,4 @@
-"""Who may enter a room: the seed's order of checks, on a request or on a first message (layer 5).
+"""Who may enter a room: the order of checks, on a request or on a first message (layer 5).
 
 Room name, token, space, password; the slow one last, in a thread, a bounded number at once. Refused with an HTTP
 status where the client can see one, and with a close code where it cannot. What happens inside the room is for
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from . import limits
-from .auth import extract_user_info
+from .auth import RoomAuthorizer, TokenAuthenticator, extract_user_info
 from .conn import Conn
 from .constants import CloseCode
 from .credentials import Credentials, credentials_of_message, credentials_of_request
@@ -31,8 +31,9 @@ from .errors import (
 )
 from .http11 import Request
 from .hub import Hub
+from .protocol import _cut_reason as cut_reason
 
-__all__ = ["RoomAuth", "RoomDoor"]
+__all__ = ["Inside", "RoomAuth", "RoomDoor"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -42,17 +43,21 @@ _HASHERS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="plumews-
 _RETRY: Final = (("Retry-After", "5"),)
 
 
-class RoomAuth(Protocol):
+class RoomAuth(TokenAuthenticator, RoomAuthorizer, Protocol):
     """Who may do what; :class:`plumews.SimpleRoomAuth` is one."""
-
-    def verify_jwt(self, token: str, /) -> Mapping[str, Any]:
-        """The claims of ``token``; raises :class:`plumews.InvalidToken`."""
 
     def has_room_password(self, room: str, /) -> bool:
         """Whether ``room`` is protected, and known."""
 
-    def check_room_password(self, room: str, password: str | None, /) -> bool:
-        """Whether ``password`` opens ``room``. May be slow: it is called in a thread."""
+
+class Inside(Protocol):
+    """What is behind the door."""
+
+    def check_space(self, room: str) -> None:
+        """Raise :class:`HubError` if there is no place for one more."""
+
+    def enter(self, conn: Conn, room: str) -> Coroutine[Any, Any, None] | None:
+        """Take ``conn`` in, or raise :class:`HubError`; what is returned runs as its task."""
 
 
 class RoomDoor:
@@ -62,21 +67,18 @@ class RoomDoor:
         self,
         hub: Hub,
         auth: RoomAuth,
-        enter: Callable[[Conn, str], None],
+        inside: Inside,
         *,
         require_token: bool,
         allow_unknown_rooms: bool,
         allow_query_secrets: bool,
-        open_timeout: float,
     ) -> None:
         self._hub = hub
         self._auth = auth
-        self._enter = enter
+        self._inside = inside
         self._require_token = require_token
         self._allow_unknown_rooms = allow_unknown_rooms
         self._allow_query_secrets = allow_query_secrets
-        self._open_timeout = open_timeout
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- on the request ---------------------------------------------------------------------------
 
@@ -87,63 +89,53 @@ class RoomDoor:
             self._hub.config.check_room_name(room)
         except InvalidRoomName as exc:
             raise InvalidHandshake(f"invalid websocket room: {exc}", code="WEBSOCKET_INVALID_ROOM") from exc
-        self._check_space(room)
-        if _by_message(request):
-            return None
         credentials = credentials_of_request(request, allow_query=self._allow_query_secrets)
-        self._check_token(conn, credentials)
-        if not self._protected(room):
+        if _by_message(request):
+            self._check_space(room)
             return None
-        return self._check_password(room, credentials)
+        self._check_token(conn, credentials)
+        self._check_space(room)
+        return self._check_password(room, credentials) if self._is_protected(room) else None
 
-    def opened(self, conn: Conn) -> None:
+    def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
         assert conn.request is not None
-        if _by_message(conn.request):
-            task = conn._loop.create_task(self._admit_by_message(conn))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        else:
-            self._let_in(conn)
+        if not _by_message(conn.request):
+            return self._let_in(conn)
+        limit = conn.read_limit
+        conn.read_limit = limits.HEAD_SIZE if limit is None else min(limit, limits.HEAD_SIZE)
+        return self._admit_by_message(conn, limit, deadline)
 
     # --- on the first message ---------------------------------------------------------------------
 
-    async def _admit_by_message(self, conn: Conn) -> None:
-        room = conn.metadata["room"]
-        limit, conn.read_limit = conn.read_limit, limits.HEAD_SIZE
+    async def _admit_by_message(self, conn: Conn, limit: int | None, deadline: float) -> None:
         try:
-            credentials = await asyncio.wait_for(self._first_message(conn), self._open_timeout)
-            self._check_token(conn, credentials)
-            if self._protected(room):
-                await self._check_password(room, credentials)
+            await asyncio.wait_for(self._check_message(conn), deadline - conn._loop.time())
         except asyncio.TimeoutError:
             conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
         except InvalidHandshake as exc:
             code = CloseCode.UNAUTHORIZED if exc.status == 401 else CloseCode.FORBIDDEN
-            conn.close_nowait(code, str(exc))
+            conn.close_nowait(code, cut_reason(str(exc)))
         except ConnectionClosed:
-            await conn.wait_closed()
+            pass  # nobody is there any more
         except Exception:
             logger.exception("authenticating connection %s failed", conn.id)
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
         else:
             conn.read_limit = limit
-            self._let_in(conn)
+            work = self._let_in(conn)
+            if work is not None:
+                await work
 
-    async def _first_message(self, conn: Conn) -> Credentials:
+    async def _check_message(self, conn: Conn) -> None:
+        room = conn.metadata["room"]
         credentials = credentials_of_message(await conn.recv())
         if credentials is None:
             raise Refused('the first message must be {"type": "auth", "password": ..., "token": ...}')
-        return credentials
+        self._check_token(conn, credentials)
+        if self._is_protected(room):
+            await self._check_password(room, credentials)
 
     # --- the checks -------------------------------------------------------------------------------
-
-    def _check_space(self, room: str) -> None:
-        try:
-            self._hub.can_join(room)
-        except RoomFull as exc:
-            raise Refused(str(exc), status=429, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
-        except HubError as exc:
-            raise Refused(str(exc), status=503, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
 
     def _check_token(self, conn: Conn, credentials: Credentials) -> None:
         if credentials.token is None:
@@ -161,35 +153,45 @@ class RoomDoor:
             raise Refused(f"forbidden: invalid token ({exc})", code="WEBSOCKET_INVALID_TOKEN") from exc
         conn.user_info = extract_user_info(claims)
 
-    def _protected(self, room: str) -> bool:
+    def _check_space(self, room: str) -> None:
+        try:
+            self._inside.check_space(room)
+        except RoomFull as exc:
+            raise Refused(str(exc), status=429, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
+        except HubError as exc:
+            raise Refused(str(exc), status=503, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
+
+    def _is_protected(self, room: str) -> bool:
         protected = self._auth.has_room_password(room)
         if not protected and not self._allow_unknown_rooms:
             raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
         return protected
 
     async def _check_password(self, room: str, credentials: Credentials) -> None:
-        loop = asyncio.get_running_loop()
-        check = self._auth.check_room_password
-        allowed = credentials.password is not None and await loop.run_in_executor(
-            _HASHERS, check, room, credentials.password
-        )
-        if not allowed:
+        password = credentials.password
+        if password is None or not await asyncio.get_running_loop().run_in_executor(
+            _HASHERS, self._auth.check_room_password, room, password
+        ):
             raise Refused("forbidden: bad room password", code="WEBSOCKET_ROOM_FORBIDDEN")
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _let_in(self, conn: Conn) -> None:
+    def _let_in(self, conn: Conn) -> Coroutine[Any, Any, None] | None:
         """The last check and the joining in one step, behind the 101 (section 8 point 3 of the seed's review)."""
         if conn.closed:
-            return
+            return None
         try:
-            self._enter(conn, conn.metadata["room"])
+            return self._inside.enter(conn, conn.metadata["room"])
         except HubStopped as exc:
-            conn.close_nowait(CloseCode.GOING_AWAY, str(exc))
+            conn.close_nowait(CloseCode.GOING_AWAY, cut_reason(str(exc)))
         except (HubFull, RoomFull) as exc:
-            conn.close_nowait(CloseCode.TRY_AGAIN_LATER, str(exc))
+            conn.close_nowait(CloseCode.TRY_AGAIN_LATER, cut_reason(str(exc)))
         except HubError as exc:
-            conn.close_nowait(CloseCode.POLICY_VIOLATION, str(exc))
+            conn.close_nowait(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
+        except Exception:
+            logger.exception("letting connection %s in failed", conn.id)
+            conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
+        return None
 
 
 def _by_message(request: Request) -> bool:

@@ -9,24 +9,29 @@ are only what its members said.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
-from . import limits
 from .conn import Conn
-from .constants import SendBehavior
 from .endpoints import CallbackEndpoint, Handler, HandlerEndpoint, OnMessage, OnOpenOrClose, endpoint_for
 from .errors import ConnectionClosed, HubFull, SendQueueFull
+from .http11 import Request, Response
 from .hub import Hub
-from .opening import Endpoint
+from .options import TcpOptions
 from .page import page_routes
-from .room_door import RoomAuth, RoomDoor
+from .room_door import Inside, RoomAuth, RoomDoor
 from .routes import json_route
 from .server import Serving, serve_endpoints
+from .site import Endpoint
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["serve_rooms"]
+
+#: A browser that offers ``bearer.<token>`` fails unless another subprotocol of its offer is chosen.
+_SUBPROTOCOLS = ("plumews",)
 
 
 def serve_rooms(
@@ -35,9 +40,6 @@ def serve_rooms(
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
-    queue_size: int = limits.QUEUE_SIZE,
-    send_timeout: float | None = limits.SEND_TIMEOUT,
-    send_behavior: SendBehavior = SendBehavior.BLOCK,
     handler: Handler | None = None,
     on_open: OnOpenOrClose | None = None,
     on_message: OnMessage | None = None,
@@ -49,16 +51,19 @@ def serve_rooms(
     require_token: bool = False,
     allow_unknown_rooms: bool = True,
     allow_query_secrets: bool = False,
-    open_timeout: float = limits.OPEN_TIMEOUT,
-    **options: Any,
+    **options: Unpack[TcpOptions],
 ) -> Serving:
     """Serve the rooms of ``hub``; the seed's ``ServeWSWithAuth``.
+
+    A client names its room in ``?room=`` and says who it is in one of these ways: the headers ``Authorization:
+    Bearer <token>`` and ``X-WebSocket-Room-Password``; the subprotocols ``plumews, bearer.<token>``; ``?auth=message``
+    and then ``{"type": "auth", "password": ..., "token": ...}`` as its first message; or the query, where that is
+    allowed.
 
     Args:
         hub: where connections join; it outlives the server, stop it yourself.
         auth: passwords and tokens, such as :class:`plumews.SimpleRoomAuth`.
         host, port: where to listen, as in :func:`plumews.serve`.
-        queue_size, send_timeout, send_behavior: the send queue of each connection (64, 0.05 s, BLOCK).
         handler, on_open, on_message, on_close: instead of the fan-out, as in :func:`plumews.serve`; they run after
             authentication and joining, with ``conn.metadata["room"]`` and ``conn.user_info``.
         path: of the WebSocket (default ``/ws``).
@@ -68,48 +73,43 @@ def serve_rooms(
         require_token: refuse clients without a token (default False, the seed's behaviour).
         allow_unknown_rooms: let everybody into rooms without a password (default True, the seed's behaviour).
         allow_query_secrets: accept ``?token=`` and ``?room_password=`` (default False: addresses end up in logs).
-        open_timeout: seconds from the accepted connection to the joined room (default 10).
-        options: as in :func:`plumews.serve`.
+        options: as in :func:`plumews.serve`; first of all ``queue_size``, ``send_timeout`` and ``send_behavior``, the
+            send queue of each connection (64, 0.05 s, BLOCK).
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind. OSError: as in :func:`plumews.serve`.
     """
-    door = functools.partial(
-        RoomDoor,
-        hub,
-        auth,
-        require_token=require_token,
-        allow_unknown_rooms=allow_unknown_rooms,
-        allow_query_secrets=allow_query_secrets,
-        open_timeout=open_timeout,
-    )
-    inside: HandlerEndpoint | CallbackEndpoint
+    if not isinstance(hub, Hub):
+        raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
+    for name in ("verify_jwt", "has_room_password", "check_room_password"):
+        if not callable(getattr(auth, name, None)):
+            raise TypeError(f"auth must be a plumews.SimpleRoomAuth, or have its method {name}")
+    if path == members_path:
+        raise ValueError(f"path and members_path must differ, both are {path!r}")
+
+    def door(inside: Inside) -> RoomDoor:
+        return RoomDoor(
+            hub,
+            auth,
+            inside,
+            require_token=require_token,
+            allow_unknown_rooms=allow_unknown_rooms,
+            allow_query_secrets=allow_query_secrets,
+        )
+
     if handler is None and on_message is None:
-        inside = endpoint_for(None, on_open, _fan_out(hub, echo), on_close)
-    else:
-        inside = endpoint_for(handler, on_open, on_message, on_close)
-
-    def enter(conn: Conn, room: str) -> None:
-        hub.join(room, conn)
-        _welcome(conn, room)
-        inside.opened(conn)
-
-    endpoints: dict[str | None, Endpoint] = {path: door(enter)}
+        on_message = _fan_out(hub, echo)
+    endpoints: dict[str | None, Endpoint] = {
+        path: door(_Rooms(hub, endpoint_for(handler, on_open, on_message, on_close)))
+    }
     if members_path is not None:
-        endpoints[members_path] = door(_Count(hub).enter)
-    routes = {"/healthz": json_route(lambda: {"status": "ok"})}
+        endpoints[members_path] = door(_Count(hub))
+    routes: dict[str, Callable[[Request], Response]] = {"/healthz": json_route(lambda: {"status": "ok"})}
     if page:
         routes.update(page_routes())
-    routes.update(options.pop("routes", None) or {})
-    options.setdefault("subprotocols", ("plumews",))  # a browser that offers bearer.<token> needs one that is chosen
-    return serve_endpoints(
-        endpoints,
-        host,
-        port,
-        routes=routes,
-        queue_size=queue_size,
-        send_timeout=send_timeout,
-        send_behavior=send_behavior,
-        open_timeout=open_timeout,
-        **options,
-    )
+    routes.update(options.get("routes") or {})
+    defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
+    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes})
 
 
 def _fan_out(hub: Hub, echo: bool) -> OnMessage:
@@ -121,30 +121,46 @@ def _fan_out(hub: Hub, echo: bool) -> OnMessage:
     return relay
 
 
-def _welcome(conn: Conn, room: str) -> None:
-    """Whoever authenticated by message is told that it worked, before any message of the room."""
-    if conn.request is not None and conn.request.query.get("auth") == "message":
-        conn.send_nowait(json.dumps({"type": "joined", "room": room}))
+class _Rooms:
+    """The rooms, and what happens in them."""
+
+    def __init__(self, hub: Hub, inside: HandlerEndpoint | CallbackEndpoint) -> None:
+        self._hub = hub
+        self._inside = inside
+
+    def check_space(self, room: str) -> None:
+        self._hub.can_join(room)
+
+    def enter(self, conn: Conn, room: str) -> Coroutine[Any, Any, None] | None:
+        self._hub.join(room, conn)
+        if conn.request is not None and conn.request.query.get("auth") == "message":
+            # It is told that it is in, before any message of the room.
+            conn.send_nowait(json.dumps({"type": "joined", "room": room}))
+        return self._inside.opened(conn)
 
 
 class _Count:
-    """The connections that are told how many members a room has."""
+    """The connections that are told how many members a room has: no members themselves, but as many at most."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._watching = 0
 
-    def enter(self, conn: Conn, room: str) -> None:
+    def check_space(self, room: str) -> None:
+        self._hub._check_stopped()
         most = self._hub.config.max_connections
         if most and self._watching >= most:
             raise HubFull(f"websocket hub at capacity: {most} watchers")
-        self._watching += 1
+
+    def enter(self, conn: Conn, room: str) -> None:
+        self.check_space(room)
 
         def tell(room: str, count: int) -> None:
             with contextlib.suppress(SendQueueFull, ConnectionClosed):  # then the next count will do
                 conn.send_nowait(json.dumps({"type": "members", "room": room, "members": count}))
 
         end = self._hub.watch_count(room, tell)
+        self._watching += 1
 
         def left(conn: Conn) -> None:
             self._watching -= 1

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from .errors import InvalidHandshake
+from .headers import Headers
 from .http11 import Request, Response
 
 __all__ = ["Routes", "answer_route", "json_route", "static_route"]
@@ -22,7 +23,6 @@ _SAFE_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
-    ("Connection", "close"),
 )
 
 
@@ -40,12 +40,11 @@ def answer_route(routes: Routes, request: Request) -> Response | None:
             "method not allowed", status=405, code="METHOD_NOT_ALLOWED", headers=(("Allow", "GET, HEAD"),)
         )
     response = route(request)
-    for name, value in _SAFE_HEADERS:
-        if name not in response.headers:
-            response.headers.add(name, value)
-    if request.method == "HEAD":
-        response.headers["Content-Length"] = str(len(response.body))
-    return response
+    if not isinstance(response, Response):
+        raise TypeError(f"the route of {request.path} must return a Response, not {type(response).__name__}")
+    missing = [header for header in _SAFE_HEADERS if header[0] not in response.headers]
+    # A copy: a route may answer with the same object again.
+    return Response(response.status, Headers(response.headers, missing), response.body, response.reason)
 
 
 def static_route(body: bytes, content_type: str, *headers: tuple[str, str]) -> Callable[[Request], Response]:

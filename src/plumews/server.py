@@ -8,28 +8,31 @@ graceful: no new connections, 1001 to everybody, handlers get the close timeout,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import limits
 from .conn import Conn
-from .constants import CloseCode, SendBehavior
-from .endpoints import Handler, HandlerEndpoint, OnMessage, OnOpenOrClose, endpoint_for
-from .headers import HeadersLike
-from .opening import Endpoint, Opening, ProcessRequest, Site
-from .origin import LOOPBACK_HOSTS, is_loopback, validate_allowed
+from .constants import CloseCode
+from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from .opening import Opening
+from .options import SiteOptions, TcpOptions, site_and_config
+from .origin import LOOPBACK_HOSTS, is_loopback
 from .protocol import check_close
-from .routes import Routes
 from .settings import ConnConfig
+from .site import Endpoint, Site
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Server", "Serving", "serve", "unix_serve"]
 
 logger = logging.getLogger("plumews.server")
+
+_INET = (socket.AF_INET, socket.AF_INET6)
 
 #: Makes the listening socket: called with the factory of protocols.
 Listen = Callable[[Callable[[], Conn]], Awaitable[asyncio.AbstractServer]]
@@ -47,14 +50,16 @@ class Server:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets; with ``port=0`` ask ``server.sockets[0].getsockname()[1]``."""
-        server = self._server
-        return tuple(server.sockets) if isinstance(server, asyncio.Server) else tuple(getattr(server, "sockets", ()))
+        """The listening sockets; none once the server is closed."""
+        return tuple(getattr(self._server, "sockets", ()))
 
     @property
     def port(self) -> int:
-        """The port of the first listening socket."""
-        return int(self.sockets[0].getsockname()[1])
+        """The port of the first listening socket; ``RuntimeError`` if there is none."""
+        for sock in self.sockets:
+            if sock.family in _INET:
+                return int(sock.getsockname()[1])
+        raise RuntimeError("this server has no port: it is closed, or listens on a Unix socket")
 
     @property
     def connections(self) -> set[Conn]:
@@ -66,10 +71,13 @@ class Server:
         return self._server is not None and not self._site.closing
 
     def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
-        """Stop: refuse new connections (503), close the others with ``code``. Then :meth:`wait_closed`.
+        """Stop: refuse who is not in yet (503), close the others with ``code``. Then :meth:`wait_closed`.
 
-        Handlers get the close timeout (default 10 s) to end, then they are cancelled and what is left is cut.
-        Closing twice is harmless.
+        Connections and handlers get the close timeout (default 10 s) to end, then handlers are cancelled and what is
+        left is cut. Closing twice is harmless.
+
+        Raises:
+            ValueError: ``code`` may not stand in a close frame, or ``reason`` is longer than 123 bytes.
         """
         check_close(code, reason)
         if self._closer is None:
@@ -105,35 +113,46 @@ class Server:
         conn._door = Opening(self._site, conn)
         return conn
 
-    async def _listen(self, listen: Listen) -> None:
-        self._server = await listen(self._connection)
+    async def _start(self, listen: Listen) -> None:
+        server = self._server = await listen(self._connection)
+        if self._site.allowed_hosts is None and _only_loopback(self.sockets):
+            self._site.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
+        try:
+            await server.start_serving()
+        except BaseException:
+            server.close()
+            raise
 
     async def _close(self, code: int, reason: str) -> None:
         assert self._server is not None
-        self._server.close()
-        deadline = asyncio.get_running_loop().time() + self._config.close_timeout
-        waits = []
-        for conn in list(self._site.connections):
-            if not conn.closed:
-                conn.close_nowait(code, reason)
-            waits.append(asyncio.ensure_future(conn.wait_closed()))
-        tasks: set[asyncio.Future[Any]] = {*waits, *self._site.tasks}
-        for endpoint in self._site.endpoints.values():
-            if isinstance(endpoint, HandlerEndpoint):
-                tasks |= endpoint.tasks
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=deadline - asyncio.get_running_loop().time())
-            for task in late:
-                task.cancel()
-            for conn in list(self._site.connections):
-                conn.abort()
-            if late:
-                logger.warning("stopping took longer than %g s: %d left", self._config.close_timeout, len(late))
-                await asyncio.wait(late)
-        with contextlib.suppress(Exception):
-            await self._server.wait_closed()
-        if not self._closed.done():
+        try:
+            self._server.close()
+            await self._empty(code, reason)
+        finally:
+            # Python 3.13 can end those, too, that have not even finished their TLS handshake.
+            getattr(self._server, "abort_clients", lambda: None)()
             self._closed.set_result(None)
+
+    async def _empty(self, code: int, reason: str) -> None:
+        """Wait for all connections and handlers to end, and see to it that they do."""
+        site, loop = self._site, asyncio.get_running_loop()
+        for conn in list(site.connections):
+            if isinstance(conn._door, Opening):
+                conn._door.stop()
+            else:
+                conn.close_nowait(code, reason)
+        ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
+        if not ends:
+            return
+        _, late = await asyncio.wait(ends, timeout=self._config.close_timeout)
+        if not late:
+            return
+        logger.warning("stopping took longer than %g s: what is left is cut", self._config.close_timeout)
+        for conn in list(site.connections):
+            conn.abort()
+        for end in late:
+            end.cancel()
+        await asyncio.wait(late, timeout=limits.END_GRACE)  # who ignores even that is not waited for
 
 
 class Serving:
@@ -152,9 +171,11 @@ class Serving:
         if self._server is not None:
             raise RuntimeError("this server was started before: call serve() again for another one")
         server = self._server = Server(self._site, self._config)
-        await server._listen(self._listen)
-        if self._site.allowed_hosts is None and _only_loopback(server.sockets):
-            self._site.allowed_hosts = LOOPBACK_HOSTS
+        try:
+            await server._start(self._listen)
+        except BaseException:
+            self._server = None
+            raise
         return server
 
     async def __aenter__(self) -> Server:
@@ -175,10 +196,7 @@ def serve(
     on_open: OnOpenOrClose | None = None,
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
-    sock: socket.socket | None = None,
-    reuse_port: bool | None = None,
-    backlog: int = 1024,
-    **options: Any,
+    **options: Unpack[TcpOptions],
 ) -> Serving:
     """Serve WebSockets on TCP.
 
@@ -187,25 +205,16 @@ def serve(
         host, port: where to listen; ``port=0`` takes a free one (``server.port``), ``host=None`` all interfaces.
         on_open, on_message, on_close: instead of a handler, plain functions ``f(conn)``, ``f(conn, message)``,
             ``f(conn)`` that are called straight from the parser; they answer with ``conn.send_nowait``.
-        sock: an existing socket instead of ``host`` and ``port``.
-        reuse_port: let several processes listen on one port.
-        options: see :func:`site_options` for those of the server (``ssl``, ``origins``, ``allowed_hosts``,
-            ``subprotocols``, ``process_request``, ``extra_headers``, ``routes``, ``open_timeout``) and
-            :class:`plumews.ConnConfig` for those of each connection (``max_size``, ``max_queue``, ``queue_size``,
-            ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``, ``close_timeout`` ...).
+        options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
+            ``allowed_hosts``, ``subprotocols``, ``process_request``, ``extra_headers``, ``routes``, ``open_timeout``
+            (see :class:`plumews.options.TcpOptions`); of each connection: ``max_size``, ``max_queue``,
+            ``queue_size``, ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``,
+            ``close_timeout`` ... (see :class:`plumews.ConnConfig`).
 
     Raises:
         TypeError, ValueError: an option is unknown or wrong. OSError: the address is in use, when it is awaited.
     """
-    return serve_endpoints(
-        {None: endpoint_for(handler, on_open, on_message, on_close)},
-        host,
-        port,
-        sock=sock,
-        reuse_port=reuse_port,
-        backlog=backlog,
-        **options,
-    )
+    return serve_endpoints({None: endpoint_for(handler, on_open, on_message, on_close)}, host, port, options)
 
 
 def unix_serve(
@@ -216,122 +225,56 @@ def unix_serve(
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
     sock: socket.socket | None = None,
-    backlog: int = 1024,
-    **options: Any,
+    backlog: int = limits.BACKLOG,
+    **options: Unpack[SiteOptions],
 ) -> Serving:
-    """Serve WebSockets on a Unix socket at ``path``. Options as in :func:`serve`."""
+    """Serve WebSockets on a Unix socket at ``path``, or on ``sock``. Options as in :func:`serve`."""
     if (path is None) == (sock is None):
         raise TypeError("give either the path of the Unix socket or sock")
-    site, config, ssl = site_options({None: endpoint_for(handler, on_open, on_message, on_close)}, **options)
+    site, config = site_and_config({None: endpoint_for(handler, on_open, on_message, on_close)}, options)
 
     async def listen(factory: Callable[[], Conn]) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
-        return await loop.create_unix_server(factory, path, sock=sock, backlog=backlog, **_tls(ssl, site))
+        return await loop.create_unix_server(
+            factory, path, sock=sock, backlog=backlog, start_serving=False, **_tls(site)
+        )
 
     return Serving(site, config, listen)
 
 
 def serve_endpoints(
     endpoints: dict[str | None, Endpoint],
-    host: str | Sequence[str] | None = None,
-    port: int | None = None,
-    *,
-    sock: socket.socket | None = None,
-    reuse_port: bool | None = None,
-    backlog: int = 1024,
-    **options: Any,
+    host: str | Sequence[str] | None,
+    port: int | None,
+    options: TcpOptions,
 ) -> Serving:
     """:func:`serve` with an endpoint for each path (``None`` is any path)."""
-    if sock is not None and (host is not None or port is not None):
-        raise TypeError("give either host and port or sock")
+    options = options.copy()
+    sock = options.pop("sock", None)
+    reuse_port = options.pop("reuse_port", None)
+    backlog = options.pop("backlog", limits.BACKLOG)
+    if sock is not None and (host is not None or port is not None or reuse_port is not None):
+        raise TypeError("give either host, port and reuse_port or sock")
     if sock is None and port is None:
         raise TypeError("give a port (0 takes a free one) or sock")
-    site, config, ssl = site_options(endpoints, **options)
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {port}")
+    site, config = site_and_config(endpoints, options)
 
     async def listen(factory: Callable[[], Conn]) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
-        tls = _tls(ssl, site)
+        where: dict[str, Any] = {"host": host, "port": port, "reuse_port": reuse_port}
         if sock is not None:
-            return await loop.create_server(factory, sock=sock, backlog=backlog, **tls)
-        return await loop.create_server(factory, host, port, reuse_port=reuse_port, backlog=backlog, **tls)
+            where = {"sock": sock}
+        return await loop.create_server(factory, **where, backlog=backlog, start_serving=False, **_tls(site))
 
     return Serving(site, config, listen)
 
 
-def site_options(
-    endpoints: dict[str | None, Endpoint],
-    *,
-    ssl: ssl_module.SSLContext | None = None,
-    origins: Collection[str | None] | None = None,
-    allowed_hosts: Collection[str] | None = None,
-    subprotocols: Sequence[str] = (),
-    process_request: ProcessRequest | None = None,
-    extra_headers: HeadersLike = (),
-    routes: Routes | None = None,
-    open_timeout: float = limits.OPEN_TIMEOUT,
-    max_size: int | None = limits.READ_LIMIT,
-    max_queue: int = limits.MAX_QUEUE,
-    max_queue_bytes: int = limits.MAX_QUEUE_BYTES,
-    queue_size: int = limits.QUEUE_SIZE,
-    queue_bytes: int = limits.QUEUE_BYTES,
-    send_timeout: float | None = limits.SEND_TIMEOUT,
-    send_behavior: SendBehavior = SendBehavior.BLOCK,
-    ping_interval: float | None = limits.PING_INTERVAL,
-    ping_timeout: float | None = limits.PING_TIMEOUT,
-    close_timeout: float = limits.CLOSE_TIMEOUT,
-    fragment_size: int = limits.FRAGMENT_SIZE,
-) -> tuple[Site, ConnConfig, ssl_module.SSLContext | None]:
-    """The keywords that all doors of a server share.
-
-    Args:
-        ssl: serve ``wss`` with this context.
-        origins: pages of these origins may connect beside the server's own (``"https://example.com"``; ``"*"`` is
-            any, ``None`` in the list changes nothing). A request without ``Origin`` comes from no browser.
-        allowed_hosts: names that the ``Host`` header may have (``"*"`` is any); by default the loopback names when
-            the server listens on loopback only, else any.
-        subprotocols: those the server speaks, in the order of its preference.
-        process_request: ``f(conn, request)``, async or not, called first: a ``Response`` answers instead of the
-            WebSocket.
-        extra_headers: added to the 101.
-        routes: plain HTTP answers by path, ``f(request) -> Response``.
-        open_timeout: seconds from the accepted connection to the open WebSocket (default 10).
-    """
-    if isinstance(subprotocols, str):
-        raise TypeError("subprotocols must be a sequence of str, not a str")
-    if isinstance(open_timeout, bool) or not isinstance(open_timeout, (int, float)) or not open_timeout > 0:
-        raise ValueError(f"open_timeout must be more than 0 seconds, not {open_timeout!r}")
-    validate_allowed(origins, allowed_hosts)
-    config = ConnConfig(
-        max_size=max_size,
-        max_queue=max_queue,
-        max_queue_bytes=max_queue_bytes,
-        queue_size=queue_size,
-        queue_bytes=queue_bytes,
-        send_timeout=send_timeout,
-        send_behavior=send_behavior,
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        close_timeout=close_timeout,
-        fragment_size=fragment_size,
-    )
-    site = Site(
-        endpoints,
-        routes=dict(routes or {}),
-        origins=origins,
-        allowed_hosts=allowed_hosts,
-        subprotocols=tuple(subprotocols),
-        process_request=process_request,
-        extra_headers=extra_headers,
-        open_timeout=open_timeout,
-        secure=ssl is not None,
-    )
-    return site, config, ssl
-
-
-def _tls(ssl: ssl_module.SSLContext | None, site: Site) -> dict[str, Any]:
-    return {} if ssl is None else {"ssl": ssl, "ssl_handshake_timeout": site.open_timeout}
+def _tls(site: Site) -> dict[str, Any]:
+    return {} if site.ssl is None else {"ssl": site.ssl, "ssl_handshake_timeout": site.open_timeout}
 
 
 def _only_loopback(sockets: Sequence[socket.socket]) -> bool:
-    inet = [sock for sock in sockets if sock.family in (socket.AF_INET, socket.AF_INET6)]
+    inet = [sock for sock in sockets if sock.family in _INET]
     return bool(inet) and all(is_loopback(sock.getsockname()[0]) for sock in inet)

@@ -1,0 +1,92 @@
+"""The keywords that the doors of a server share, told to type checkers and sorted out (layer 5).
+
+`serve`, `unix_serve` and `serve_rooms` take them as ``**options: Unpack[...]``, so that editors know each name and
+type, and no list of them stands in three signatures. Their defaults are those of `Site` and `ConnConfig`.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl as ssl_module
+from collections.abc import Collection, Sequence
+from typing import Any, TypedDict, cast
+
+from .constants import SendBehavior
+from .headers import HeadersLike
+from .routes import Routes
+from .settings import ConnConfig
+from .site import Endpoint, ProcessRequest, Site
+
+__all__ = ["ConnOptions", "SiteOptions", "TcpOptions", "site_and_config"]
+
+
+class ConnOptions(TypedDict, total=False):
+    """Of each connection: see :class:`plumews.ConnConfig`."""
+
+    max_size: int | None
+    max_queue: int
+    max_queue_bytes: int
+    queue_size: int
+    queue_bytes: int
+    send_timeout: float | None
+    send_behavior: SendBehavior
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float
+    fragment_size: int
+
+
+class SiteOptions(ConnOptions, total=False):
+    """Of a server.
+
+    ssl: serve ``wss`` with this context.
+    origins: pages of these origins may connect beside the server's own (``"https://example.com"``; ``"*"`` is
+        any, ``None`` in the list changes nothing). A request without ``Origin`` comes from no browser.
+    allowed_hosts: names that the ``Host`` header may have (``"*"`` is any); by default the loopback names when
+        the server listens on loopback only, else any.
+    subprotocols: those the server speaks, in the order of its preference.
+    process_request: ``f(conn, request)``, async or not, called first: a ``Response`` answers instead of the
+        WebSocket, an :class:`plumews.InvalidHandshake` refuses, ``None`` goes on.
+    extra_headers: added to the 101.
+    routes: plain HTTP answers by path, ``f(request) -> Response``, for GET and HEAD.
+    open_timeout: seconds from the accepted connection to the open WebSocket, TLS and authentication included
+        (default 10).
+    """
+
+    ssl: ssl_module.SSLContext | None
+    origins: Collection[str | None] | None
+    allowed_hosts: Collection[str] | None
+    subprotocols: Sequence[str]
+    process_request: ProcessRequest | None
+    extra_headers: HeadersLike
+    routes: Routes
+    open_timeout: float
+
+
+class TcpOptions(SiteOptions, total=False):
+    """Of a server on TCP.
+
+    sock: an existing socket instead of ``host`` and ``port``.
+    reuse_port: let several processes listen on one port.
+    backlog: connections that wait to be accepted (default 1024).
+    """
+
+    sock: socket.socket | None
+    reuse_port: bool | None
+    backlog: int
+
+
+def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions) -> tuple[Site, ConnConfig]:
+    """The site and the settings of its connections that ``options`` describe.
+
+    Raises:
+        TypeError, ValueError: an option is unknown, or its value is wrong.
+    """
+    given = cast("dict[str, Any]", options)
+    unknown = given.keys() - SiteOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(sorted(SiteOptions.__annotations__))
+        raise TypeError(f"unknown option {', '.join(sorted(unknown))}: there are {known}")
+    of_conn = ConnOptions.__annotations__.keys()
+    config = ConnConfig(**{name: value for name, value in given.items() if name in of_conn})
+    return Site(endpoints, **{name: value for name, value in given.items() if name not in of_conn}), config

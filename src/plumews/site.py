@@ -1,0 +1,100 @@
+"""What a server offers, and to whom: checked once, where it is given (layer 5).
+
+A site is what all connections of a server share: endpoints and routes by path, who may come from where, and the
+tasks that serve them. A wrong value is an error of the call that gives it, never of the first handshake (section 8
+point 31 of the seed's review). Invariant: a task that was started here is referred to until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from . import limits
+from .conn import Conn
+from .errors import InvalidHandshake
+from .handshake import application_headers
+from .headers import HeadersLike, is_token
+from .http11 import Request, Response
+from .origin import validate_allowed
+from .routes import Routes
+from .settings import _check_time
+
+__all__ = ["Endpoint", "ProcessRequest", "Site"]
+
+ProcessRequest: TypeAlias = Callable[[Conn, Request], "Response | Awaitable[Response | None] | None"]
+
+
+class Endpoint(Protocol):
+    """What a site does with the WebSockets of one path."""
+
+    def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
+        """Raise :class:`InvalidHandshake` to refuse; return an awaitable if it takes time."""
+
+    def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
+        """The connection is open. Called before the first frame is looked at, right behind the 101.
+
+        Returns what is to run as a task of the site, if anything. ``deadline`` is the time of the loop's clock at
+        which the open timeout ends, for those who authenticate on the open connection.
+        """
+
+
+@dataclass(eq=False)
+class Site:
+    """The site. What the fields mean is told by :class:`plumews.options.SiteOptions`."""
+
+    endpoints: dict[str | None, Endpoint]  # by path; None is any path
+    ssl: ssl_module.SSLContext | None = None
+    origins: Collection[str | None] | None = None
+    allowed_hosts: Collection[str] | None = None
+    subprotocols: Sequence[str] = ()
+    process_request: ProcessRequest | None = None
+    extra_headers: HeadersLike = ()
+    routes: Routes = field(default_factory=dict)
+    open_timeout: float = limits.OPEN_TIMEOUT
+    #: Whether the server is stopping: nobody is let in any more.
+    closing: bool = field(default=False, init=False)
+    #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
+    tasks: set[asyncio.Future[Any]] = field(default_factory=set, init=False)
+    #: Connections from accept to their end.
+    connections: set[Conn] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl must be an ssl.SSLContext, not {type(self.ssl).__name__}")
+        validate_allowed(self.origins, self.allowed_hosts)
+        if isinstance(self.subprotocols, str):
+            raise TypeError("subprotocols must be a sequence of str, not a str")
+        self.subprotocols = tuple(self.subprotocols)
+        for subprotocol in self.subprotocols:
+            if not is_token(subprotocol):
+                raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
+        if self.process_request is not None and not callable(self.process_request):
+            raise TypeError(f"process_request must be a function, not {type(self.process_request).__name__}")
+        self.extra_headers = application_headers(self.extra_headers)
+        self.routes = dict(self.routes or {})
+        for path, route in self.routes.items():
+            if not callable(route) or inspect.iscoroutinefunction(route):
+                raise TypeError(f"the route of {path} must be a plain function: it is called on the loop")
+        for given in (*self.endpoints, *self.routes):
+            if given is not None and not given.startswith("/"):
+                raise ValueError(f"invalid path {given!r}: a path begins with a slash")
+        _check_time("open_timeout", self.open_timeout)
+
+    def endpoint(self, path: str) -> Endpoint:
+        """The endpoint of ``path``; raises :class:`InvalidHandshake` 404 if there is none."""
+        endpoint = self.endpoints.get(path) or self.endpoints.get(None)
+        if endpoint is None:
+            raise InvalidHandshake("not found", status=404, code="NOT_FOUND")
+        return endpoint
+
+    def start(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
+        """Run ``work`` as a task that the server waits for when it stops."""
+        task = asyncio.ensure_future(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
