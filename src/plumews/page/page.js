@@ -1,1 +1,363 @@
+// The page of the room server: one room, what is said in it, and how many are there.
+//
+// The password and the token live in `visit`, in memory, and leave it in the first message of a WebSocket only.
+// What others say becomes text nodes, never markup. Nothing is lost in silence: what could not be sent stays in the
+// input, and what was sent without coming back is marked.
 
+"use strict";
+
+(() => {
+  const MOST_ENTRIES = 500;
+  const LONGEST_NAME = 128; // bytes of UTF-8, the server's limit
+  const LONGEST_WAIT = 30; // seconds between two attempts to connect
+  const COUNT_AGAIN = 5; // seconds until the member count is asked for again
+  const PATIENCE = 800; // milliseconds at the door before a slow connection is shown from inside
+
+  const UNAUTHORIZED = 4401;
+  const FORBIDDEN = 4403;
+  const AUTH_TIMEOUT = 4408;
+  const REFUSALS = [UNAUTHORIZED, FORBIDDEN, AUTH_TIMEOUT];
+
+  const FIELDS = ["room", "password", "token"];
+
+  const at = (id) => document.getElementById(id);
+  const door = at("door");
+  const inside = at("inside");
+  const log = at("log");
+  const input = at("text");
+
+  let visit = null; // the room that we are in, or at whose door we stand
+  let following = true; // whether the newest message is in view
+
+  // --- the door ----------------------------------------------------------------------------------
+
+  function roomOfAddress() {
+    try {
+      return decodeURIComponent(location.hash.slice(1));
+    } catch {
+      return ""; // not ours
+    }
+  }
+
+  function nameFault(room) {
+    if (!room) return "Give the name of a room, such as chat.";
+    const size = new TextEncoder().encode(room).length;
+    if (size > LONGEST_NAME) return `A room's name may have ${LONGEST_NAME} bytes; this one has ${size}.`;
+    if (/\p{C}|(?! )\p{Z}/u.test(room)) return "A room's name must be printable text.";
+    return "";
+  }
+
+  function join(event) {
+    event.preventDefault();
+    const room = at("room").value.trim();
+    const fault = nameFault(room);
+    if (fault) {
+      refuse(fault, at("room"));
+      return;
+    }
+    history.replaceState(null, "", `#${encodeURIComponent(room)}`);
+    at("refusal").hidden = true;
+    for (const id of FIELDS) at(id).removeAttribute("aria-invalid");
+    at("enter").disabled = true;
+    at("enter").textContent = "Entering…";
+    visit = {
+      room,
+      password: at("password").value,
+      token: at("token").value.trim(),
+      socket: null, // the room's messages
+      admitted: false, // whether they come now
+      counter: null, // the room's member count
+      attempts: 0, // to connect, since we were last admitted
+      unconfirmed: [], // what we said and have not heard yet
+      echoes: false, // whether we ever heard ourselves
+      timers: { retry: 0, count: 0, patience: 0 },
+      due: 0,
+    };
+    visit.timers.patience = setTimeout(showInside, PATIENCE);
+    connect();
+  }
+
+  function refuse(text, field) {
+    at("refusal").textContent = text;
+    at("refusal").hidden = false;
+    for (const id of FIELDS) at(id).setAttribute("aria-invalid", at(id) === field);
+    if (field === at("token")) at("more").open = true;
+    field.focus();
+  }
+
+  function refused({ code, reason }) {
+    const about = /token/.test(reason) ? at("token") : /room|password/.test(reason) ? at("password") : at("room");
+    leave();
+    const plain = reason.replace(/^forbidden: |^websocket /, "") || `code ${code}`;
+    refuse(`You were not let in: ${plain}.`, about);
+  }
+
+  // What stands in the input stays there: whoever is shown the door may come back with it.
+  function leave() {
+    const left = visit;
+    visit = null;
+    for (const timer of Object.values(left.timers)) clearTimeout(timer);
+    left.socket?.close(1000);
+    left.counter?.close(1000);
+    log.replaceChildren();
+    at("password").value = "";
+    at("unsent").hidden = true;
+    at("newest").hidden = true;
+    at("enter").disabled = false;
+    at("enter").textContent = "Enter";
+    inside.hidden = true;
+    door.hidden = false;
+    document.title = "plumews";
+    at("room").focus();
+  }
+
+  function showInside() {
+    clearTimeout(visit.timers.patience);
+    if (!inside.hidden) return;
+    door.hidden = true;
+    inside.hidden = false;
+    at("name").textContent = visit.room;
+    at("members").textContent = "";
+    document.title = `${visit.room} – plumews`;
+    input.focus();
+  }
+
+  // --- the connection ----------------------------------------------------------------------------
+
+  function dial(path) {
+    const { room, password, token } = visit;
+    const url = new URL(path, location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    url.hash = "";
+    url.search = new URLSearchParams({ room, auth: "message" });
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () =>
+      socket.send(JSON.stringify({ type: "auth", password: password || null, token: token || null }));
+    return socket;
+  }
+
+  function connect() {
+    const mine = visit;
+    clearTimeout(mine.timers.retry);
+    show("connecting", mine.attempts ? "Connecting again…" : "Connecting…");
+    let answered = false;
+    const socket = dial("ws");
+    mine.socket = socket;
+    socket.addEventListener("open", () => {
+      answered = true;
+    });
+    socket.onmessage = ({ data }) => {
+      if (visit !== mine) return;
+      if (mine.admitted) hear(data);
+      else admit(); // the first message says that we are in
+    };
+    socket.onclose = (event) => {
+      if (visit === mine && mine.socket === socket) lose(event, answered);
+    };
+  }
+
+  function admit() {
+    visit.admitted = true;
+    visit.attempts = 0;
+    showInside();
+    show("connected", "Connected");
+    at("unsent").hidden = true;
+    count();
+  }
+
+  function lose(event, answered) {
+    const mine = visit;
+    mine.admitted = false;
+    stopCounting();
+    for (const entry of mine.unconfirmed.splice(0)) {
+      if (mine.echoes) doubt(entry);
+    }
+    if (REFUSALS.includes(event.code)) {
+      refused(event);
+      return;
+    }
+    showInside();
+    wait(excuse(event));
+    if (!answered) {
+      // A page is not told why a WebSocket was turned down; whether the server answers at all says something.
+      fetch("healthz", { cache: "no-store" }).then(
+        ({ ok }) => explain(mine, ok ? "the server turns us away, the room may be full" : "the server is not well"),
+        () => explain(mine, "the server cannot be reached"),
+      );
+    }
+  }
+
+  function excuse({ code, reason }) {
+    if (code === 1013) return /capacity/.test(reason) ? "the room is full" : reason || "the server is busy";
+    if (code === 1001) return "the server was stopped";
+    if (code === 1012) return "the server is restarting";
+    return reason || "the connection was lost";
+  }
+
+  function explain(mine, why) {
+    if (visit === mine && isWaiting()) show("waiting", `Not connected: ${why}.`);
+  }
+
+  function wait(why) {
+    const most = Math.min(LONGEST_WAIT, 2 ** visit.attempts);
+    visit.attempts += 1;
+    visit.due = Date.now() + most * (500 + 500 * Math.random()); // else everybody comes back at once
+    show("waiting", `Not connected: ${why}.`);
+    tick();
+  }
+
+  function tick() {
+    const left = visit.due - Date.now();
+    if (left <= 0) {
+      connect();
+      return;
+    }
+    at("countdown").textContent = `Reconnecting in ${Math.ceil(left / 1000)} s.`;
+    visit.timers.retry = setTimeout(tick, left % 1000 || 1000);
+  }
+
+  function retry() {
+    if (visit && isWaiting()) connect();
+  }
+
+  function isWaiting() {
+    return at("connection").dataset.state === "waiting";
+  }
+
+  function show(state, text) {
+    at("connection").dataset.state = state;
+    at("state").textContent = text;
+    at("retry").hidden = !isWaiting();
+    if (!isWaiting()) at("countdown").textContent = "";
+  }
+
+  // --- how many are there ------------------------------------------------------------------------
+
+  function count() {
+    const mine = visit;
+    const counter = dial("members");
+    mine.counter = counter;
+    counter.onmessage = ({ data }) => {
+      if (visit !== mine || mine.counter !== counter) return;
+      const { members } = JSON.parse(data);
+      at("members").textContent = members === 1 ? "Only you are here" : `${members} members are here`;
+    };
+    counter.onclose = ({ code }) => {
+      if (visit !== mine || mine.counter !== counter) return;
+      at("members").textContent = "";
+      if (!REFUSALS.includes(code)) mine.timers.count = setTimeout(count, COUNT_AGAIN * 1000);
+    };
+  }
+
+  function stopCounting() {
+    clearTimeout(visit.timers.count);
+    const counter = visit.counter;
+    visit.counter = null;
+    counter?.close(1000);
+    at("members").textContent = "";
+  }
+
+  // --- what is said ------------------------------------------------------------------------------
+
+  function say(event) {
+    event.preventDefault();
+    const text = input.value;
+    if (!text.trim()) return;
+    if (!visit.admitted || visit.socket.readyState !== WebSocket.OPEN) {
+      at("unsent").textContent = "Not sent, there is no connection. It stays here; send it again when there is one.";
+      at("unsent").hidden = false;
+      return;
+    }
+    visit.socket.send(text);
+    visit.unconfirmed.push(add(text, "own", "sent"));
+    input.value = "";
+    showNewest();
+  }
+
+  function hear(data) {
+    if (typeof data !== "string") {
+      add(`(${data.byteLength} ${data.byteLength === 1 ? "byte" : "bytes"})`, "bytes");
+      return;
+    }
+    // The server sends everybody everything, us too: what we just said is ours when it comes back.
+    const index = visit.unconfirmed.findIndex((entry) => entry.firstChild.textContent === data);
+    if (index < 0) {
+      add(data);
+      return;
+    }
+    const [entry] = visit.unconfirmed.splice(index, 1);
+    visit.echoes = true;
+    entry.classList.remove("sent");
+    if (entry !== log.lastChild) follow(() => log.append(entry)); // the order is the room's, not ours
+  }
+
+  function add(text, ...classes) {
+    const entry = document.createElement("div");
+    entry.classList.add("entry", ...classes);
+    const said = document.createElement("p");
+    said.dir = "auto";
+    said.textContent = text;
+    const note = document.createElement("small");
+    const time = document.createElement("time");
+    const now = new Date();
+    time.dateTime = now.toISOString();
+    time.textContent = now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    note.append(time);
+    entry.append(said, note);
+    follow(() => {
+      log.append(entry);
+      while (log.childElementCount > MOST_ENTRIES) log.firstChild.remove();
+    });
+    return entry;
+  }
+
+  function doubt(entry) {
+    entry.classList.replace("sent", "doubtful");
+    entry.lastChild.append(" · may not have arrived");
+  }
+
+  function follow(change) {
+    const followed = following; // the change itself may scroll
+    change();
+    if (followed) showNewest();
+    else at("newest").hidden = false;
+  }
+
+  function showNewest() {
+    log.scrollTop = log.scrollHeight;
+    following = true;
+    at("newest").hidden = true;
+  }
+
+  // --- what the visitor does ---------------------------------------------------------------------
+
+  at("join").addEventListener("submit", join);
+  at("leave").addEventListener("click", leave);
+  at("retry").addEventListener("click", retry);
+  at("say").addEventListener("submit", say);
+  input.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    at("say").requestSubmit();
+  });
+  log.addEventListener("scroll", () => {
+    following = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    if (following) at("newest").hidden = true;
+  });
+  at("newest").addEventListener("click", () => {
+    showNewest();
+    input.focus();
+  });
+  // A keyboard comes up, the input grows: what was in view stays in view.
+  new ResizeObserver(() => {
+    if (following) showNewest();
+  }).observe(log);
+  addEventListener("online", retry);
+  addEventListener("hashchange", () => {
+    if (!visit) at("room").value = roomOfAddress();
+  });
+
+  at("room").value = roomOfAddress();
+  at(at("room").value ? "password" : "room").focus();
+})();
