@@ -140,11 +140,15 @@ class Opening:
 
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         def done(task: asyncio.Future[Any]) -> None:
-            if task.cancelled():
-                self._answer(refusal(_failed()))  # unless it was cancelled because that was done, or nobody waits
-                return
-            with self._answering():
-                then(task.result())
+            self._task = None
+            try:
+                if task.cancelled():
+                    self._answer(refusal(_failed()))  # unless that was because it is answered, or nobody waits
+                    return
+                with self._answering():
+                    then(task.result())
+            finally:
+                del task  # its exception refers to this frame, which must not refer to it
 
         self._task = self._site.start(work)
         self._task.add_done_callback(done)

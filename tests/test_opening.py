@@ -1,0 +1,850 @@
+"""The opening handshake on live sockets: each refusal, each deadline, each hook, and what a stranger may try."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import weakref
+
+import pytest
+from wire import KEY, Wire, close, masked, text, upgrade
+
+import plumews
+from plumews import limits
+from plumews.loopstate import loop_state
+from plumews.opening import Opening
+from plumews.options import site_and_config
+from plumews.server import serve_endpoints
+
+
+async def echo(conn):
+    async for message in conn:
+        await conn.send(message)
+
+
+def error(body):
+    return json.loads(body)["error"]
+
+
+async def answer(server, request):
+    """Status, error and headers of the answer to ``request``; the server has ended the connection behind it."""
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(request)
+        return status, error(body), wire
+
+
+async def assert_serves(server, path="/"):
+    async with await Wire.open(server, path) as wire:
+        wire.send(text("alive"))
+        assert await wire.message() == "alive"
+
+
+async def assert_empty(server):
+    """Nothing is left of whoever came: no connection, no task, no deadline."""
+    server.close()
+    await server.wait_closed()
+    assert server._site.connections == set()
+    assert server._site.tasks == set()
+    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
+
+
+def entries(caplog):
+    return [record for record in caplog.records if record.name == "plumews.server"]
+
+
+def without(name):
+    """A good request that lacks one header."""
+    return b"".join(line for line in upgrade().splitlines(True) if not line.startswith(name.encode() + b":"))
+
+
+def instead(old, new):
+    request = upgrade()
+    assert old in request
+    return request.replace(old, new)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+REFUSED = {
+    "POST": (instead(b"GET", b"POST"), 405, "METHOD_NOT_ALLOWED", "method not allowed", ("Allow", "GET")),
+    "no_upgrade": (
+        without("Upgrade"),
+        426,
+        "WEBSOCKET_BAD_UPGRADE",
+        "websocket upgrade required",
+        ("Upgrade", "websocket"),
+    ),
+    "row_17_no_connection_token": (
+        instead(b"Connection: Upgrade", b"Connection: keep-alive"),
+        426,
+        "WEBSOCKET_BAD_UPGRADE",
+        "websocket upgrade required",
+        ("Sec-WebSocket-Version", "13"),
+    ),
+    **{
+        f"row_17_version_{version}": (
+            instead(b"Version: 13", b"Version: %d" % version),
+            426,
+            "WEBSOCKET_BAD_VERSION",
+            "websocket version 13 required",
+            ("Sec-WebSocket-Version", "13"),
+        )
+        for version in (7, 8, 99)
+    },
+    "no_version": (
+        without("Sec-WebSocket-Version"),
+        426,
+        "WEBSOCKET_BAD_VERSION",
+        "websocket version 13 required",
+        ("Sec-WebSocket-Version", "13"),
+    ),
+    "no_key": (without("Sec-WebSocket-Key"), 400, "WEBSOCKET_KEY_MISSING", "websocket key required", None),
+    "short_key": (upgrade(key="c2hvcnQ="), 400, "WEBSOCKET_KEY_INVALID", "invalid websocket key", None),
+    "row_16_two_keys": (
+        upgrade("/", f"Sec-WebSocket-Key: {KEY}"),
+        400,
+        "WEBSOCKET_BAD_HEADER",
+        "more than one Sec-WebSocket-Key header",
+        None,
+    ),
+    "row_16_two_hosts": (
+        upgrade("/", "Host: localhost"),
+        400,
+        "WEBSOCKET_BAD_HEADER",
+        "more than one Host header",
+        None,
+    ),
+    "row_16_two_versions": (
+        upgrade("/", "Sec-WebSocket-Version: 13"),
+        400,
+        "WEBSOCKET_BAD_HEADER",
+        "more than one Sec-WebSocket-Version header",
+        None,
+    ),
+    "no_host": (without("Host"), 400, "WEBSOCKET_BAD_HEADER", "Host header required", None),
+    "row_21_foreign_host_on_loopback": (
+        upgrade(host="evil.com"),
+        403,
+        "WEBSOCKET_FORBIDDEN_HOST",
+        "forbidden host",
+        None,
+    ),
+    "row_21_foreign_origin": (
+        upgrade("/", "Origin: http://evil.com"),
+        403,
+        "WEBSOCKET_FORBIDDEN_ORIGIN",
+        "forbidden origin",
+        None,
+    ),
+    "row_21_two_origins": (
+        upgrade("/", "Origin: http://localhost", "Origin: http://localhost"),
+        400,
+        "WEBSOCKET_BAD_HEADER",
+        "more than one Origin header",
+        None,
+    ),
+    "malformed_subprotocol": (
+        upgrade("/", "Sec-WebSocket-Protocol: a b"),
+        400,
+        "WEBSOCKET_BAD_HEADER",
+        "invalid Sec-WebSocket-Protocol header: expected tokens separated by commas",
+        None,
+    ),
+    "row_17_content_length": (
+        upgrade("/", "Content-Length: 5"),
+        400,
+        "WEBSOCKET_BAD_REQUEST",
+        "request body not allowed",
+        None,
+    ),
+    "row_17_transfer_encoding": (
+        upgrade("/", "Transfer-Encoding: chunked"),
+        400,
+        "WEBSOCKET_BAD_REQUEST",
+        "request body not allowed",
+        None,
+    ),
+    "row_17_http_1_0": (
+        instead(b"HTTP/1.1", b"HTTP/1.0"),
+        400,
+        "WEBSOCKET_BAD_REQUEST",
+        "malformed request line: HTTP/1.1 required",
+        None,
+    ),
+    "tls_hello": (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        400,
+        "WEBSOCKET_BAD_REQUEST",
+        "not an HTTP request: it does not begin with a method",
+        None,
+    ),
+    "row_12_ten_thousand_headers": (
+        upgrade("/", *[f"X-{number}: 1" for number in range(10_000)]),
+        431,
+        "WEBSOCKET_HEAD_TOO_LARGE",
+        "too many headers: more than 100",
+        None,
+    ),
+    "row_12_one_line_of_10_MB": (
+        upgrade("/", "X: " + "x" * 10_000_000),
+        431,
+        "WEBSOCKET_HEAD_TOO_LARGE",
+        "request head too large: more than 16384 bytes",
+        None,
+    ),
+    "row_12_101_headers": (
+        upgrade("/", *[f"X-{number}: 1" for number in range(96)]),
+        431,
+        "WEBSOCKET_HEAD_TOO_LARGE",
+        "too many headers: more than 100",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_", "status", "code", "message", "header"), REFUSED.values(), ids=REFUSED.keys())
+async def test_a_bad_request_gets_one_answer_that_says_why_and_the_connection_ends(
+    start, request_, status, code, message, header
+):
+    opened = []
+    server = await start(plumews.serve(opened.append, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(request_) == (status, wire_body(code, message, status))
+        assert wire.header("connection") == "close"
+        if header is not None:
+            assert wire.header(header[0]) == header[1]
+    assert opened == []
+    assert server.is_serving()
+
+
+def wire_body(code, message, status):
+    return json.dumps({"error": {"code": code, "message": message, "status": status}}).encode() + b"\n"
+
+
+async def test_row_12_a_head_without_an_end_is_refused_within_32_KiB(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(b"GET / HTTP/1.1\r\nX: " + b"x" * (32 * 1024 - 19))
+        assert (status, error(body)["code"]) == (431, "WEBSOCKET_HEAD_TOO_LARGE")
+    await assert_serves(server)
+
+
+async def test_row_13_the_largest_head_one_byte_at_a_time_is_accepted(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    padding = "x" * (limits.HEAD_SIZE - len(upgrade("/", "X: ")))
+    head = upgrade("/", f"X: {padding}")
+    assert len(head) == limits.HEAD_SIZE
+    async with await Wire.connect(server) as wire:
+        for position in range(len(head)):
+            wire.writer.write(head[position : position + 1])
+            await asyncio.sleep(0)  # so that it goes alone
+        await wire.read_head()
+        assert wire.status == 101
+        wire.send(text("in"))
+        assert await wire.message() == "in"
+
+
+@pytest.mark.parametrize("name", ["X-Any", "Origin", "Sec-WebSocket-Protocol", "Authorization"])
+async def test_row_15_no_byte_in_a_header_harms_the_server(start, name):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, origins=["*"]))
+    for byte in range(256):
+        async with await Wire.connect(server) as wire:
+            wire.writer.write(upgrade("/", f"{name}: a{chr(byte)}b"))
+            await wire.read_head()
+            clean = byte == 0x09 or 0x20 <= byte <= 0x7E
+            token = chr(byte) in "!#$%&'*+-.^_`|~," or chr(byte).isalnum()
+            allowed = clean and (name != "Sec-WebSocket-Protocol" or token)
+            assert wire.status == (101 if allowed else 400), byte
+    await assert_serves(server)
+
+
+ROW_16 = {
+    "vertical_tab": instead(b"Host: localhost", b"Host: localhost\x0bX: 1"),
+    "form_feed": instead(b"Host: localhost", b"Host: localhost\x0cX: 1"),
+    "file_separator": instead(b"Host: localhost", b"Host: localhost\x1cX: 1"),
+    "next_line": instead(b"Host: localhost", b"Host: localhost\x85X: 1"),
+    "bare_line_feed": upgrade().replace(b"\r\n", b"\n"),
+    "one_bare_line_feed": instead(b"localhost\r\n", b"localhost\n"),
+    "bare_carriage_return": instead(b"localhost\r\n", b"localhost\rX: 1\r\n"),
+    "folded_line": instead(b"Host: localhost", b"Host: localhost\r\n folded"),
+    "blank_before_the_colon": instead(b"Host:", b"Host :"),
+    "newline_in_the_key": instead(KEY.encode(), KEY[:12].encode() + b"\n" + KEY[12:].encode()),
+}
+
+
+@pytest.mark.parametrize("request_", ROW_16.values(), ids=ROW_16.keys())
+async def test_row_16_what_parsers_read_differently_is_refused(start, request_):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(request_)
+        await wire.read_head()
+        assert wire.status == 400
+        await wire.reader.read()
+    await assert_serves(server)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.com",
+        "http://good.com.evil.com",
+        "null",
+        "http://localhost:1",
+        "https://localhost",
+        "http://xn--lcalhost-n3b",
+        "http://good.com:8080",
+        "https://good.com",
+        "file://",
+        "",
+    ],
+)
+async def test_row_21_a_page_of_another_site_is_refused(start, origin):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, origins=["http://good.com"]))
+    status, refused, _ = await answer(server, upgrade("/", f"Origin: {origin}", host=f"localhost:{server.port}"))
+    assert (status, refused["code"]) == (403, "WEBSOCKET_FORBIDDEN_ORIGIN")
+
+
+async def test_section_8_point_22_the_servers_own_page_may_connect_unlisted(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    host = f"localhost:{server.port}"
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade("/", f"Origin: http://{host}", host=host))
+        await wire.read_head()
+        assert wire.status == 101
+
+
+async def test_a_listed_page_and_a_program_without_origin_may_connect(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, origins=["http://good.com", None]))
+    for line in (["Origin: http://good.com"], ["Origin: http://good.com:80"], []):
+        async with await Wire.open(server, "/", *line):
+            pass
+
+
+async def test_a_foreign_host_is_refused_for_plain_requests_too(start):
+    server = await start(
+        plumews.serve(echo, "127.0.0.1", 0, routes={"/secret": lambda request: plumews.Response.text(200, "x")})
+    )
+    status, refused, _ = await answer(server, b"GET /secret HTTP/1.1\r\nHost: evil.com\r\n\r\n")
+    assert (status, refused["code"]) == (403, "WEBSOCKET_FORBIDDEN_HOST")
+
+
+async def test_a_path_without_endpoint_is_404(start):
+    endpoints = {"/ws": Recorder()}
+    server = await start(serve_endpoints(endpoints, "127.0.0.1", 0, {}))
+    for request in (upgrade("/other"), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        status, refused, _ = await answer(server, request)
+        assert (status, refused) == (404, {"code": "NOT_FOUND", "message": "not found", "status": 404})
+
+
+async def test_an_answer_to_HEAD_has_no_body(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (status, body) == (405, b"")
+        assert int(wire.header("content-length")) > 0
+
+
+# --- what stands behind the head ------------------------------------------------------------------
+
+
+async def test_section_8_point_29_row_18_a_frame_glued_to_the_head_is_processed_once(start):
+    got = []
+    server = await start(plumews.serve(on_message=lambda conn, message: got.append(message), host="127.0.0.1", port=0))
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade() + text("glued") + masked(9, b"and") + close())
+        await wire.read_head()
+        assert wire.status == 101
+        assert await wire.event() == (10, b"and")
+        assert await wire.closing() == (1000, "")
+    assert got == ["glued"]
+
+
+async def test_row_18_ten_thousand_pipelined_requests_get_one_answer(start):
+    asked = []
+    server = await start(
+        plumews.serve(
+            echo, "127.0.0.1", 0, routes={"/": lambda request: asked.append(1) or plumews.Response.text(200, "x")}
+        )
+    )
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10_000)
+        assert (status, body) == (200, b"x")
+    assert asked == [1]
+
+
+INVALID = {
+    "reserved_bit": b"\xc1\x80\x00\x00\x00\x00",
+    "reserved_opcode": b"\x83\x80\x00\x00\x00\x00",
+    "unmasked": b"\x81\x05Hello",
+    "orphan_continuation": b"\x80\x80\x00\x00\x00\x00",
+    "not_utf_8": b"\x81\x81\x00\x00\x00\x00\xff",
+    "long_control": b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"x" * 126,
+    "fragmented_control": b"\x09\x80\x00\x00\x00\x00",
+    "long_length_form": b"\x81\xfe\x00\x05\x00\x00\x00\x00Hello",
+    "too_big": b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("glued", [True, False], ids=["glued", "later"])
+@pytest.mark.parametrize("frame", INVALID.values(), ids=INVALID.keys())
+async def test_row_22_no_message_of_an_invalid_frame_or_behind_it_reaches_the_application(start, frame, glued):
+    got = []
+    server = await start(plumews.serve(on_message=lambda conn, message: got.append(message), host="127.0.0.1", port=0))
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade() + (frame + text("behind") if glued else b""))
+        await wire.read_head()
+        if not glued:
+            wire.send(frame, text("behind"))
+        code, _ = await wire.closing()
+        assert code in (1002, 1007, 1009)
+        await wire.eof()
+    assert got == []
+
+
+# --- the deadline ---------------------------------------------------------------------------------
+
+
+async def test_a_client_that_says_nothing_is_answered_408_at_the_deadline(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.1))
+    status, refused, _ = await answer(server, b"")
+    assert (status, refused["code"], refused["message"]) == (
+        408,
+        "WEBSOCKET_HANDSHAKE_TIMEOUT",
+        "the request took too long",
+    )
+
+
+async def test_the_deadline_is_absolute_for_a_head_that_comes_byte_by_byte(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.2))
+    clock = asyncio.get_running_loop().time
+    async with await Wire.connect(server) as wire:
+        began = clock()
+        head = asyncio.ensure_future(wire.read_head())
+        wire.writer.write(b"GET / HTTP/1.1\r\nX: ")
+        while not head.done():
+            wire.writer.write(b"x")
+            await asyncio.wait({head}, timeout=0.02)
+        assert wire.status == 408
+        assert 0.15 <= clock() - began < 2
+        await wire.reader.read()
+
+
+async def test_the_deadline_cuts_a_process_request_that_does_not_return(start):
+    cancelled = asyncio.get_running_loop().create_future()
+
+    async def process_request(conn, request):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set_result(True)
+            raise
+
+    server = await start(
+        plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.1, process_request=process_request, close_timeout=5)
+    )
+    status, refused, _ = await answer(server, upgrade())
+    assert (status, refused["code"]) == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
+    assert await cancelled
+    await assert_empty(server)
+
+
+async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end_of_the_tls_handshake():
+    loop = asyncio.get_running_loop()
+    site, config = site_and_config({None: Recorder()}, {"open_timeout": 5.0})
+    conn = plumews.Conn(config)
+    before = loop.time()
+    opening = Opening(site, conn)  # made on accept
+    accepted = loop.time()
+    while loop.time() < accepted + 0.05:
+        await asyncio.sleep(0)  # TLS shakes hands
+    opening.connected()
+    assert before + 5 <= opening._deadline.when <= accepted + 5
+    opening.lost()
+
+
+async def test_no_deadline_is_left_on_an_open_connection(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.1, ping_interval=None, ping_timeout=None))
+    async with await Wire.open(server) as wire:
+        assert len(loop_state(asyncio.get_running_loop()).timers) == 0
+        wire.send(text("open"))
+        assert await wire.message() == "open"
+
+
+# --- hooks ----------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """An endpoint whose ``admit`` and ``opened`` are what a test wants."""
+
+    def __init__(self, admit=lambda conn, request: None, opened=lambda conn, deadline: None):
+        self.admit = admit
+        self.opened = opened
+
+
+def failing(*args):
+    raise RuntimeError("broken hook")
+
+
+async def failing_later(*args):
+    raise RuntimeError("broken hook")
+
+
+async def cancelling(*args):
+    raise asyncio.CancelledError
+
+
+def lying(conn, request):
+    return plumews.Response(200, [("Content-Length", "3")], b"four")
+
+
+def unprintable(conn, request):
+    raise plumews.Refused("no", headers=(("X-Why", "a\r\nSet-Cookie: b"),))
+
+
+def impossible(conn, request):
+    raise plumews.Refused("no", status=7)
+
+
+def splitting(conn, request):
+    return plumews.Response.text(200, "x", [("X-Echo", "a\r\nb")])
+
+
+BROKEN = {
+    "raises": failing,
+    "raises_later": failing_later,
+    "returns_text": lambda conn, request: "hello",
+    "returns_text_later": lambda conn, request: asyncio.sleep(0, "hello"),
+    "lies_about_the_length": lying,
+    "row_19_refuses_with_a_header_of_two_lines": unprintable,
+    "refuses_with_an_impossible_status": impossible,
+    "row_19_answers_with_a_header_of_two_lines": splitting,
+}
+
+
+@pytest.mark.parametrize("hook", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_broken_process_request_is_500_with_one_log_entry_and_the_server_lives(start, hook, caplog):
+    broken = {"now": True}
+    server = await start(
+        plumews.serve(
+            echo, "127.0.0.1", 0, process_request=lambda conn, request: hook(conn, request) if broken["now"] else None
+        )
+    )
+    status, refused, wire = await answer(server, upgrade())
+    assert (status, refused["code"], refused["message"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED", "internal error")
+    assert all("Set-Cookie" not in name for name, _ in wire.headers)
+    (entry,) = entries(caplog)
+    assert entry.exc_info is not None
+    broken["now"] = False
+    await assert_serves(server)
+    await assert_empty(server)
+
+
+@pytest.mark.parametrize("hook", [failing, failing_later], ids=["now", "later"])
+async def test_an_admit_that_raises_is_500_with_one_log_entry(start, hook, caplog):
+    server = await start(serve_endpoints({None: Recorder(admit=hook)}, "127.0.0.1", 0, {}))
+    status, refused, _ = await answer(server, upgrade())
+    assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
+    assert [entry.exc_info is not None for entry in entries(caplog)] == [True]
+    await assert_empty(server)
+
+
+async def test_a_process_request_that_cancels_itself_is_500(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=cancelling))
+    status, refused, _ = await answer(server, upgrade())
+    assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
+
+
+async def test_an_opened_that_raises_is_1011_with_one_log_entry(start, caplog):
+    server = await start(serve_endpoints({None: Recorder(opened=failing)}, "127.0.0.1", 0, {}))
+    async with await Wire.open(server) as wire:
+        assert await wire.closing() == (1011, "the handler failed")
+    assert len(entries(caplog)) == 1
+    assert entries(caplog)[0].exc_info is not None
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
+async def test_a_process_request_may_answer_refuse_or_go_on(start, later):
+    def decide(conn, request):
+        assert conn.request is request
+        assert conn.remote_address[0] == "127.0.0.1"
+        if request.path == "/answer":
+            return plumews.Response.text(200, "instead", [("X-Mine", "1")])
+        if request.path == "/refuse":
+            raise plumews.Refused("not you", status=451, code="MINE", headers=(("X-Why", "law"),))
+        return None
+
+    async def decide_later(conn, request):
+        await asyncio.sleep(0)
+        return decide(conn, request)
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=decide_later if later else decide))
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(upgrade("/answer")) == (200, b"instead")
+        assert (wire.header("x-mine"), wire.header("connection")) == ("1", "close")
+    status, refused, wire = await answer(server, upgrade("/refuse"))
+    assert (status, refused) == (451, {"code": "MINE", "message": "not you", "status": 451})
+    assert wire.header("x-why") == "law"
+    await assert_serves(server, "/go-on")
+
+
+async def test_a_response_that_is_used_again_stays_as_it_was(start):
+    response = plumews.Response.text(200, "same")
+    server = await start(
+        plumews.serve(
+            echo,
+            "127.0.0.1",
+            0,
+            routes={"/route": lambda request: response},
+            process_request=lambda conn, request: response if request.path == "/hook" else None,
+        )
+    )
+    for _ in range(3):
+        for method, path, body in (("GET", "/hook", b"same"), ("GET", "/route", b"same"), ("HEAD", "/route", b"")):
+            async with await Wire.connect(server) as wire:
+                request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                assert await wire.response(request) == (200, body)
+                assert wire.header("content-length") == "4"
+    assert dict(response.headers) == {"Content-Type": "text/plain; charset=utf-8"}
+
+
+async def test_frames_that_come_while_the_request_is_decided_are_kept_in_order(start):
+    asked, decided = asyncio.Event(), asyncio.Event()
+
+    async def process_request(conn, request):
+        asked.set()
+        await decided.wait()
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, queue_bytes=1 << 24))
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade() + text("0"))
+        await asked.wait()
+        wire.send(text("1"), masked(2, b"x" * 300_000), text("2"))
+        decided.set()
+        await wire.read_head()
+        assert wire.status == 101
+        assert [await wire.message() for _ in range(4)] == ["0", "1", b"x" * 300_000, "2"]
+
+
+async def test_what_comes_while_the_request_is_decided_is_bounded(start):
+    asked, decided = asyncio.Event(), asyncio.Event()
+
+    async def process_request(conn, request):
+        asked.set()
+        await decided.wait()
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, queue_bytes=1 << 26))
+    message = b"x" * 64_000
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade())
+        await asked.wait()
+        (conn,) = server._site.connections
+        wire.send(*[masked(2, message)] * 200)
+        while conn._transport.is_reading():
+            await asyncio.sleep(0)
+        assert len(conn._door._rest) <= limits.HEAD_SIZE + limits.READ_BUFFER
+        assert not wire.writer.is_closing()
+        decided.set()
+        await wire.read_head()
+        for _ in range(200):
+            assert await wire.message() == message
+
+
+async def test_a_client_that_leaves_while_its_request_is_decided_is_noticed(start):
+    asked = asyncio.Event()
+    ended = asyncio.get_running_loop().create_future()
+
+    async def process_request(conn, request):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set_result(conn)
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=process_request))
+    wire = await Wire.connect(server)
+    wire.writer.write(upgrade())
+    await asked.wait()
+    wire.reset()
+    conn = await ended
+    await conn.wait_closed()
+    assert server._site.connections == set()
+    await assert_empty(server)
+
+
+@pytest.mark.parametrize("verdict", ["answer", "refuse", "accept"])
+@pytest.mark.parametrize("hook", ["process_request", "admit"])
+async def test_row_26_a_hook_may_abort_the_connection_whatever_it_says_then(start, hook, verdict, caplog):
+    opened = []
+
+    def abort(conn, request):
+        conn.abort()
+        if verdict == "answer" and hook == "process_request":
+            return plumews.Response.text(200, "too late")
+        if verdict == "refuse":
+            raise plumews.Refused("too late")
+        return None
+
+    endpoint = Recorder(opened=lambda conn, deadline: opened.append(conn))
+    if hook == "admit":
+        endpoint.admit = abort
+    options = {"process_request": abort} if hook == "process_request" else {}
+    server = await start(serve_endpoints({None: endpoint}, "127.0.0.1", 0, options))
+    wire = await Wire.connect(server)
+    wire.writer.write(upgrade() + text("glued"))
+    await wire.eof()
+    wire.writer.close()
+    assert opened == []
+    assert entries(caplog) == []
+    await assert_empty(server)
+
+
+async def test_a_client_that_resets_behind_its_request_harms_nobody(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    for request in (b"bad\r\n\r\n", upgrade(), upgrade("/", "Origin: http://evil.com"), upgrade()[:50]):
+        for _ in range(20):
+            wire = await Wire.connect(server)
+            wire.writer.write(request)
+            await asyncio.sleep(0)
+            wire.reset()
+    await assert_serves(server)
+    await assert_empty(server)
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+async def test_who_is_not_in_yet_gets_503_when_the_server_stops():
+    asked = asyncio.Event()
+    cancelled = []
+
+    async def process_request(conn, request):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(conn)
+            raise
+
+    server = await plumews.serve(echo, "127.0.0.1", 0, process_request=process_request)
+    async with contextlib.AsyncExitStack() as stack:
+        silent, halfway, asking = [await stack.enter_async_context(await Wire.connect(server)) for _ in range(3)]
+        halfway.writer.write(upgrade()[:30])
+        asking.writer.write(upgrade())
+        await asked.wait()
+        while len(server._site.connections) < 3:
+            await asyncio.sleep(0)
+        server.close()
+        for wire in (silent, halfway, asking):
+            status, body = await wire.response(b"")
+            assert (status, error(body)["code"]) == (503, "WEBSOCKET_STOPPING")
+            wire.writer.close()
+        await server.wait_closed()
+    assert len(cancelled) == 1
+    await assert_empty(server)
+
+
+async def test_who_was_accepted_while_the_server_stopped_gets_503():
+    site, config = site_and_config({None: Recorder()}, {})
+    site.closing = True
+    loop = asyncio.get_running_loop()
+
+    def connection():
+        conn = plumews.Conn(config)
+        conn._door = Opening(site, conn)
+        return conn
+
+    server = await loop.create_server(connection, "127.0.0.1", 0)
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(b"")
+        assert (status, error(body)["code"]) == (503, "WEBSOCKET_STOPPING")
+    server.close()
+
+
+# --- logs and leaks -------------------------------------------------------------------------------
+
+
+async def test_row_20_no_query_no_control_byte_and_no_secret_reaches_a_log(start, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    def process_request(conn, request):
+        if request.path.startswith("/raise"):
+            raise RuntimeError("broken hook")
+        if request.path.startswith("/refuse"):
+            raise plumews.Refused("no")
+
+    def on_message(conn, message):
+        raise RuntimeError(f"broken callback of {conn!r} with {conn.request!r} and {conn.request.headers!r}")
+
+    server = await start(
+        plumews.serve(on_message=on_message, host="127.0.0.1", port=0, process_request=process_request)
+    )
+    tail = "%1b[2J%0aFAKE%20LINE?token=s3cret&room_password=s3cret"
+    header = "Authorization: Bearer s3cret"
+    for path in ("/raise", "/refuse", "/open"):
+        async with await Wire.connect(server) as wire:
+            wire.writer.write(upgrade(path + tail, header, "Cookie: s3cret") + text("s3cret") + close())
+            await wire.reader.read()
+    assert len(entries(caplog)) >= 3
+    for record in caplog.records:
+        message = record.getMessage()
+        lines = [message, caplog.handler.format(record)]
+        assert all("s3cret" not in line for line in lines), lines
+        assert message.isprintable(), message
+        assert "\x1b" not in lines[1]
+        assert "FAKE LINE" not in lines[1]
+
+
+async def test_row_20_a_storm_of_bad_clients_is_no_storm_of_lines(start, caplog):
+    caplog.set_level(logging.INFO)
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    for request in (b"bad\r\n\r\n", upgrade("/", "Origin: http://evil.com"), upgrade("/", "Content-Length: 9")):
+        for _ in range(100):
+            async with await Wire.connect(server) as wire:
+                await wire.response(request)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("how", ["bad", "refused", "answered", "later", "timeout", "reset"])
+async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collector(how):
+    made = []
+
+    async def later(conn, request):
+        await asyncio.sleep(0)
+        raise plumews.Refused("no")
+
+    def process_request(conn, request):
+        if request.path == "/answered":
+            return plumews.Response.text(200, "x")
+        if request.path == "/later":
+            return later(conn, request)
+        raise plumews.Refused("no")
+
+    serving = plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, open_timeout=0.1)
+    server = await serving
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        async with await Wire.connect(server) as wire:
+            while not server._site.connections:
+                await asyncio.sleep(0)
+            made += map(weakref.ref, server._site.connections)
+            if how == "reset":
+                wire.reset()
+            elif how == "timeout":
+                assert (await wire.response(b""))[0] == 408
+            elif how == "bad":
+                assert (await wire.response(b"bad"))[0] == 400
+            else:
+                await wire.response(upgrade(f"/{how}"))
+        while server._site.connections:
+            await asyncio.sleep(0)
+        await assert_empty(server)
+        del server, serving
+        await asyncio.sleep(0)
+        assert [ref() for ref in made] == [None]
+    finally:
+        if collecting:
+            gc.enable()
