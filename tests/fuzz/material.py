@@ -1,0 +1,112 @@
+"""What fuzz targets are made of: bytes read as decisions, buffers of every kind, bodies held to each other.
+
+A target is a plain function of bytes that returns nothing and raises :class:`Disagreement` when the bodies of the
+codec tell different things, or something that cannot be right. Every decision comes from the input, so that an
+input is a finding that can be kept; what is missing at its end reads as zeros.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from codec_bodies import BODIES
+
+#: Text that is whole, text that is cut, and bytes that are no text (RFC 3629): what most faults are made of.
+TEXTS = [
+    b"a",
+    b"plain text ",
+    "é".encode(),
+    "€".encode(),
+    "😀".encode(),
+    "aé€😀\U0010ffff".encode(),
+    b"\xe2\x82",  # cut
+    b"\x80",  # an orphan continuation
+    b"\xc0\xaf",  # overlong
+    b"\xe0\x9f\xbf",
+    b"\xed\xa0\x80",  # a surrogate
+    b"\xf4\x90\x80\x80",  # beyond U+10FFFF
+    b"\xff",
+    bytes(range(256)),
+]
+
+
+class Disagreement(AssertionError):
+    """The bodies tell different things, or one tells what cannot be right."""
+
+
+class Input:
+    """Decisions, read from the front of some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is left."""
+        return self.at < len(self.data)
+
+    def take(self, size: int) -> bytes:
+        """The next ``size`` bytes, or as many as are left."""
+        taken = self.data[self.at : self.at + size]
+        self.at += size
+        return taken
+
+    def number(self, size: int = 1) -> int:
+        """The next ``size`` bytes as a big-endian int."""
+        return int.from_bytes(self.take(size).ljust(size, b"\0"), "big")
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self.data))
+
+    def payload(self) -> bytes:
+        """A payload: as it stands in the input, or large from a few bytes of it."""
+        form = self.number()
+        if form < 0x80:
+            return self.take(form)
+        text = TEXTS[form % len(TEXTS)]
+        lead = b"x" * (form >> 4 & 7)
+        return lead + text * min(self.number(2), 70_000 // len(text)) + self.take(form & 3)
+
+
+def lend(kind: int, data: bytes) -> Any:
+    """``data`` in a buffer of one of four kinds; the last two end where their memory ends, which a sanitizer sees."""
+    if kind == 0:
+        return data
+    if kind == 1:
+        return bytearray(data)
+    box = array("B", [0]) * (len(data) + kind - 2)
+    view = memoryview(box)[kind - 2 :]  # the last kind begins at an odd address
+    view[:] = data
+    return view
+
+
+def spoil(buffer: Any) -> None:
+    """Overwrite a buffer that was lent, if that can be done: a codec that still looks at it gives itself away."""
+    if type(buffer) is not bytes:
+        buffer[:] = b"\xee" * len(buffer)
+
+
+def agreed(call: Callable[[Any], Any]) -> Any:
+    """What ``call`` returns or raises with either body of the codec: the same, or it is a :class:`Disagreement`."""
+    told = []
+    for codec in BODIES:
+        try:
+            told.append(call(codec))
+        except Disagreement:
+            raise
+        except Exception as exc:
+            told.append((type(exc), str(exc)))
+    words = [repr(each) for each in told]  # which tells b"" from bytearray() and 1 from True, as == does not
+    for codec, each in zip(BODIES, words, strict=True):
+        if each != words[0]:
+            raise Disagreement(f"{codec.name}: {each:.2000}\n{BODIES[0].name}: {words[0]:.2000}")
+    return told[0]
+
+
+def require(holds: bool, claim: str) -> None:
+    """``claim`` must hold."""
+    if not holds:
+        raise Disagreement(claim)
