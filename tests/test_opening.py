@@ -10,7 +10,6 @@ import logging
 import weakref
 
 import pytest
-from wire import KEY, Wire, close, masked, text, upgrade
 
 import plumews
 from plumews import limits
@@ -18,6 +17,7 @@ from plumews.loopstate import loop_state
 from plumews.opening import Opening
 from plumews.options import site_and_config
 from plumews.server import serve_endpoints
+from wire import KEY, Wire, close, masked, text, upgrade
 
 
 async def echo(conn):
@@ -224,7 +224,7 @@ def wire_body(code, message, status):
     return json.dumps({"error": {"code": code, "message": message, "status": status}}).encode() + b"\n"
 
 
-async def test_row_12_a_head_without_an_end_is_refused_within_32_KiB(start):
+async def test_row_12_a_head_without_an_end_is_refused_within_32_kib(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(b"GET / HTTP/1.1\r\nX: " + b"x" * (32 * 1024 - 19))
@@ -339,7 +339,7 @@ async def test_a_path_without_endpoint_is_404(start):
         assert (status, refused) == (404, {"code": "NOT_FOUND", "message": "not found", "status": 404})
 
 
-async def test_an_answer_to_HEAD_has_no_body(start):
+async def test_an_answer_to_a_head_request_has_no_body(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")

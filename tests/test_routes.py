@@ -1,0 +1,128 @@
+"""The plain HTTP answers beside the WebSocket."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import plumews
+from plumews.errors import InvalidHandshake
+from plumews.http11 import Request, Response
+from plumews.routes import answer_route, json_route, static_route
+from wire import Wire, text, upgrade
+
+ROUTES = {
+    "/page": static_route(b"<p>", "text/html; charset=utf-8", ("Content-Security-Policy", "default-src 'none'")),
+    "/state": json_route(lambda: {"a": 1}),
+    "/framed": lambda request: Response.text(200, "x", [("X-Frame-Options", "SAMEORIGIN")]),
+}
+
+SAFE = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
+
+
+def test_a_static_route_answers_its_bytes_with_the_safe_headers():
+    response = answer_route(ROUTES, Request("GET", "/page"))
+    assert (response.status, response.body) == (200, b"<p>")
+    assert dict(response.headers) == {
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": "default-src 'none'",
+        **SAFE,
+    }
+
+
+def test_a_json_route_asks_its_source_each_time():
+    numbers = iter(range(2))
+    routes = {"/": json_route(lambda: {"number": next(numbers)})}
+    bodies = [json.loads(answer_route(routes, Request("GET", "/")).body) for _ in range(2)]
+    assert bodies == [{"number": 0}, {"number": 1}]
+
+
+def test_a_json_route_is_not_stored():
+    assert answer_route(ROUTES, Request("GET", "/state")).headers["Cache-Control"] == "no-store"
+
+
+def test_a_header_of_the_route_is_kept():
+    response = answer_route(ROUTES, Request("GET", "/framed"))
+    assert response.headers.get_all("X-Frame-Options") == ["SAMEORIGIN"]
+
+
+def test_a_path_without_route_has_no_answer():
+    assert answer_route(ROUTES, Request("GET", "/page/")) is None
+    assert answer_route(ROUTES, Request("POST", "/other")) is None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_a_route_answers_no_method_that_changes_something(method):
+    with pytest.raises(InvalidHandshake) as caught:
+        answer_route(ROUTES, Request(method, "/page"))
+    assert (caught.value.status, caught.value.headers) == (405, (("Allow", "GET, HEAD"),))
+
+
+def test_a_route_that_answers_no_response_is_named():
+    with pytest.raises(TypeError, match="the route of /broken must return a Response, not str"):
+        answer_route({"/broken": lambda request: "text"}, Request("GET", "/broken"))
+
+
+# --- live -----------------------------------------------------------------------------------------
+
+
+async def echo(conn):
+    async for message in conn:
+        await conn.send(message)
+
+
+def plain(method, path):
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def test_routes_are_answered_beside_the_websocket(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes=ROUTES))
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(plain("GET", "/page?x=1")) == (200, b"<p>")
+        for name, value in {**SAFE, "Connection": "close", "Content-Length": "3"}.items():
+            assert wire.header(name) == value
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(plain("HEAD", "/page")) == (200, b"")
+        assert wire.header("Content-Length") == "3"
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(plain("POST", "/page"))
+        assert (status, json.loads(body)["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+        assert wire.header("Allow") == "GET, HEAD"
+    async with await Wire.connect(
+        server
+    ) as wire:  # no route: what is left is the WebSocket, and that is no such request
+        assert (await wire.response(plain("GET", "/")))[0] == 426
+
+
+async def test_an_upgrade_goes_to_the_websocket_also_where_a_route_is(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes=ROUTES))
+    async with await Wire.open(server, "/page") as wire:
+        wire.send(text("x"))
+        assert await wire.message() == "x"
+
+
+async def test_a_route_that_raises_is_500_with_one_log_entry(start, caplog):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: 1 / 0}))
+    async with await Wire.connect(server) as wire:
+        assert (await wire.response(plain("GET", "/")))[0] == 500
+    (entry,) = [record for record in caplog.records if record.name == "plumews.server"]
+    assert isinstance(entry.exc_info[1], ZeroDivisionError)
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade())
+        await wire.read_head()
+        assert wire.status == 101
+
+
+async def test_a_route_sees_the_request(start):
+    server = await start(
+        plumews.serve(
+            echo,
+            "127.0.0.1",
+            0,
+            routes={"/sum": lambda request: Response.text(200, str(sum(map(int, request.query.values()))))},
+        )
+    )
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(plain("GET", "/sum?a=1&b=2")) == (200, b"3")
