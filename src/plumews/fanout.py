@@ -4,20 +4,22 @@ The message is encoded once; every member's queue holds a reference to the same 
 is full is handled by its own send behavior and never holds up the others: under BLOCK it gets its send
 timeout once, then what waits for it is dropped, and so is what follows until it has made room.
 
-Invariant: at any moment ``matched = queued + dropped + skipped + pending``.
+Invariants: at any moment ``matched = queued + dropped + skipped + pending``; whatever members do, nothing stays
+pending for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from . import limits
 from .conn import Conn
 from .constants import CloseCode, SendBehavior, State
 from .outgoing import Encoded
 from .reports import BroadcastResult
+from .rooms import Roll
 from .timers import Deadline
 from .writer import Waiter
 
@@ -38,7 +40,10 @@ class Tally:
 
 
 class Stall:
-    """A BLOCK member that is full, and the broadcasts that wait for it."""
+    """A BLOCK member that is full, and the broadcasts that wait for it.
+
+    A hub keeps it while the connection is a member; when it leaves, its timeout and those that wait go on to their end.
+    """
 
     __slots__ = ("deadline", "given_up", "waiting")
 
@@ -56,46 +61,51 @@ class Broadcast:
         "_early",
         "_members",
         "_next",
-        "_positions",
+        "_roll",
         "_stalls",
         "_still_member",
         "_tally",
         "counts",
+        "matched",
         "message",
     )
 
     def __init__(
         self,
         message: Encoded,
-        members: list[Conn],
+        roll: Roll[Conn],
         *,
+        exclude: Conn | None,
         tally: Tally,
         stalls: dict[Conn, Stall],
         still_member: Callable[[Conn], bool],
     ) -> None:
+        """``exclude`` stands in ``roll``, if it is given."""
         self.message = message
-        self._members = members
+        self._roll = roll
+        self._members = roll.members
         self._next = 0
-        self._early: set[Conn] = set()  # reached out of turn
-        self._positions: dict[Conn, int] | None = None  # made when somebody is to be reached out of turn
+        #: Reached out of turn, or not to be reached at all.
+        self._early: set[Conn] = set() if exclude is None else {exclude}
+        self.matched = len(roll.members) - len(self._early)
         self._tally = tally
         self._stalls = stalls
         self._still_member = still_member
         self._done: asyncio.Future[None] | None = None
         self.counts = {"queued": 0, "dropped": 0, "skipped": 0}
         tally.broadcasts += 1
-        tally.matched += len(members)
-        tally.pending += len(members)
+        tally.matched += self.matched
+        tally.pending += self.matched
 
     # --- progress ---------------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
-        return len(self._members) - sum(self.counts.values())
+        return self.matched - sum(self.counts.values())
 
     def result(self) -> BroadcastResult:
         return BroadcastResult(
-            matched=len(self._members),
+            matched=self.matched,
             queued=self.counts["queued"],
             dropped=self.counts["dropped"],
             skipped=self.counts["skipped"],
@@ -122,15 +132,13 @@ class Broadcast:
                 return False
         return True
 
-    def unreached(self) -> list[Conn]:
+    def unreached(self) -> Sequence[Conn]:
         """The members that :meth:`step` has not come to."""
         return self._members[self._next :]
 
     def bring_up(self, conn: Conn) -> None:
         """Reach ``conn`` now, out of turn, because something else is to be sent to it behind this."""
-        if self._positions is None:
-            self._positions = {member: position for position, member in enumerate(self._members)}
-        if conn not in self._early and self._positions.get(conn, -1) >= self._next:
+        if conn not in self._early and self._roll.position(conn) >= self._next:
             self._early.add(conn)
             self._reach(conn)
 
@@ -165,7 +173,7 @@ class Broadcast:
             stall = self._stalls[conn] = Stall()
             delay = conn._config.send_timeout
             delay = limits.BROADCAST_WAIT if delay is None else delay
-            stall.deadline = conn._state.timers.after(delay, lambda: self._grace_is_over(conn))
+            stall.deadline = conn._state.timers.after(delay, lambda: _give_up_on(conn, stall))
         if stall.given_up or len(stall.waiting) >= conn._config.queue_size:
             self._count("dropped")
             conn._writer.dropped += 1
@@ -180,22 +188,12 @@ class Broadcast:
         waiter = conn._writer.wait(self.message, done)
         stall.waiting[waiter] = self
 
-    def _grace_is_over(self, conn: Conn) -> None:
-        stall = self._stalls.get(conn)
-        if stall is None:
-            return
-        stall.given_up = True
-        for waiter, broadcast in list(stall.waiting.items()):
-            if conn._writer.withdraw(waiter):
-                broadcast._count("dropped")
-                conn._writer.dropped += 1
-        stall.waiting.clear()
-
     def _recovered(self, conn: Conn, stall: Stall) -> None:
-        if self._stalls.get(conn) is stall and not stall.given_up:
-            del self._stalls[conn]
-            if stall.deadline is not None:
-                stall.deadline.cancel()
+        if not stall.given_up:
+            assert stall.deadline is not None
+            stall.deadline.cancel()
+            if self._stalls.get(conn) is stall:
+                del self._stalls[conn]
 
     def _count(self, outcome: str) -> None:
         self.counts[outcome] += 1
@@ -203,3 +201,13 @@ class Broadcast:
         setattr(self._tally, outcome, getattr(self._tally, outcome) + 1)
         if self._done is not None and not self.pending and not self._done.done():
             self._done.set_result(None)
+
+
+def _give_up_on(conn: Conn, stall: Stall) -> None:
+    """The send timeout of a full member is over: what waits for it is dropped, and what follows while it is full."""
+    stall.given_up = True
+    for waiter, broadcast in list(stall.waiting.items()):
+        if conn._writer.withdraw(waiter):
+            broadcast._count("dropped")
+            conn._writer.dropped += 1
+    stall.waiting.clear()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
+import math
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -21,7 +23,7 @@ from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, In
 from .fanout import Broadcast, Stall, Tally
 from .hub_config import HubConfig
 from .lanes import Lanes
-from .outgoing import Data, encode, opcode_of, payload_of
+from .outgoing import Data, Encoded, encode, opcode_of, payload_of
 from .reports import BroadcastResult, HubMetrics, ShutdownReport
 from .rooms import RoomTable
 from .shutdown import close_all
@@ -50,6 +52,7 @@ class Hub:
             check_name=config.check_room_name,
         )
         self._lanes = Lanes(config.workers, config.job_queue_size)
+        self._gate = asyncio.Lock()  # of those who publish: first come, first served
         self._tally = Tally()
         self._stalls: dict[Conn, Stall] = {}
         self._watchers = Watchers(self._table.count)
@@ -66,16 +69,19 @@ class Hub:
 
         Raises:
             HubStopped, InvalidRoomName, ConnectionClosed, HubFull, RoomFull, TooManyRooms: nothing was changed.
+            ConcurrencyError: the hub, or ``conn``, belongs to another event loop.
         """
-        self._check_thread()
+        loop = self._bind()
         try:
             self._check_stopped()
             if not isinstance(conn, Conn):
                 raise TypeError(f"a member must be a Conn, not {type(conn).__name__}")
+            if conn._loop is not loop:
+                raise ConcurrencyError("the connection belongs to another event loop than the hub")
             self._table.check_name(room)
             if conn.closed:
                 raise conn._closed_error()
-            new = not self._table.knows(conn)
+            new = not self._table.is_member(None, conn)
             joined = self._table.join(room, conn)
         except (HubError, ConnectionClosed):
             self._rejected += 1
@@ -98,23 +104,21 @@ class Hub:
 
     def leave(self, room: str, conn: Conn) -> None:
         """Remove ``conn`` from ``room``; harmless if it is not there."""
-        self._check_thread()
+        self._bind()
         if self._table.leave(room, conn):
             self._left(conn, [room])
 
     def remove(self, conn: Conn) -> None:
         """Remove ``conn`` from all its rooms. It stays open."""
-        self._check_thread()
+        self._bind()
         rooms = self._table.remove(conn)
         if rooms:
             self._left(conn, rooms)
 
     def _left(self, conn: Conn, rooms: list[str]) -> None:
-        if not self._table.knows(conn):
+        if not self._table.is_member(None, conn):
             conn.remove_close_callback(self.remove)
-            stall = self._stalls.get(conn)
-            if stall is not None and not stall.waiting:  # else its grace ends by itself
-                del self._stalls[conn]
+            self._stalls.pop(conn, None)
         for room in rooms:
             self._watchers.changed(room)
 
@@ -142,7 +146,7 @@ class Hub:
 
     def members(self, room: str) -> list[Conn]:
         """A snapshot of the members of ``room``, in the order in which they joined."""
-        return self._table.members(room)
+        return list(self._table.roll(room).members)
 
     def metrics(self) -> HubMetrics:
         """A snapshot of the counters."""
@@ -188,29 +192,24 @@ class Hub:
         Raises:
             TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of.
         """
-        broadcast, failure = self._submit(room, data, opcode, exclude)
-        return failure if broadcast is None else broadcast.result()
+        if room is None:  # a slip must not become a message to everybody
+            return self._reject(BroadcastResult(invalid=True))
+        return _result(self._submit(room, _encoded(data, opcode), exclude))
 
     def broadcast_all(self, data: Data, opcode: int | None = None, *, exclude: Conn | None = None) -> BroadcastResult:
         """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise."""
-        broadcast, failure = self._submit(None, data, opcode, exclude)
-        return failure if broadcast is None else broadcast.result()
+        return _result(self._submit(None, _encoded(data, opcode), exclude))
 
     async def publish(
         self, room: str | None, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
     ) -> BroadcastResult:
         """Send a message and wait until it is decided for every member: the result has nothing pending.
 
-        Waits for space in the job queue, too. ``room=None`` is everybody. Raises as :meth:`broadcast_room`.
+        Waits for space in the job queue, too, in the order of the calls. ``room=None`` is everybody. Raises as
+        :meth:`broadcast_room`.
         """
-        while True:
-            broadcast, failure = self._submit(room, data, opcode, exclude)
-            if broadcast is not None:
-                await broadcast.wait()
-                return broadcast.result()
-            if not failure.overloaded:
-                return failure
-            await self._lanes.changed()
+        self._bind()
+        return await self._publish(room, _encoded(data, opcode), exclude)
 
     def publish_threadsafe(
         self, room: str | None, data: Data, opcode: int | None = None
@@ -218,57 +217,57 @@ class Hub:
         """:meth:`publish` from another thread; the future gives its result.
 
         Raises:
-            RuntimeError: the hub has no loop yet: nobody has joined and no ``async with`` was entered.
+            RuntimeError: the hub has no running loop: nobody has joined and no ``async with`` was entered, or the
+                loop is closed. TypeError, ValueError: as :meth:`broadcast_room`.
         """
-        if self._loop is None:
-            raise RuntimeError("the hub is not running on an event loop yet")
-        return asyncio.run_coroutine_threadsafe(self.publish(room, data, opcode), self._loop)
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            raise RuntimeError("the hub is not running on an event loop")
+        return asyncio.run_coroutine_threadsafe(self._publish(room, _encoded(data, opcode), None), loop)
 
-    def _submit(
-        self, room: str | None, data: Data, opcode: int | None, exclude: Conn | None
-    ) -> tuple[Broadcast | None, BroadcastResult]:
+    async def _publish(self, room: str | None, message: Encoded, exclude: Conn | None) -> BroadcastResult:
+        async with self._gate:
+            while self._lanes.refuse(room) and not self._stopped:
+                await self._lanes.changed()
+            submitted = self._submit(room, message, exclude)
+        if isinstance(submitted, Broadcast):
+            await submitted.wait()
+        return _result(submitted)
+
+    def _submit(self, room: str | None, message: Encoded, exclude: Conn | None) -> Broadcast | BroadcastResult:
         """Start a broadcast, or say why not."""
-        loop = self._bind()
-        opcode = opcode_of(data) if opcode is None else opcode
-        payload = payload_of(opcode, data)
+        loop, table = self._bind(), self._table
         if self._stopped:
             return self._reject(BroadcastResult(stopped=True))
         if room is not None:
             try:
-                self._table.check_name(room)
+                table.check_name(room)
             except InvalidRoomName:
                 return self._reject(BroadcastResult(invalid=True))
-        members = self._table.everybody() if room is None else self._table.members(room)
-        if exclude is not None and exclude in members:
-            members.remove(exclude)
-        if not members:
-            self._tally.broadcasts += 1
-            return None, BroadcastResult()
-        if self._lanes.full and self._lanes.busy(room):
-            return self._reject(BroadcastResult(matched=len(members), dropped=len(members), overloaded=True))
+        roll = table.roll(room)
+        if exclude is not None and not table.is_member(room, exclude):
+            exclude = None
+        matched = len(roll.members) - (exclude is not None)
+        if matched and self._lanes.refuse(room):
+            return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
         broadcast = Broadcast(
-            encode(opcode, payload),
-            members,
+            message,
+            roll,
+            exclude=exclude,
             tally=self._tally,
             stalls=self._stalls,
-            still_member=self._membership(room),
+            still_member=functools.partial(table.is_member, room),
         )
-        if not self._lanes.submit(broadcast, room, loop):
+        if matched and not self._lanes.submit(broadcast, room, loop):
             for conn in broadcast.unreached():
                 conn._fall_behind(self._bring_up)
-        return broadcast, BroadcastResult()
+        return broadcast
 
-    def _reject(self, result: BroadcastResult) -> tuple[None, BroadcastResult]:
+    def _reject(self, result: BroadcastResult) -> BroadcastResult:
         self._tally.rejected += 1
         self._tally.matched += result.matched
         self._tally.dropped += result.dropped
-        return None, result
-
-    def _membership(self, room: str | None) -> Callable[[Conn], bool]:
-        table = self._table
-        if room is None:
-            return table.knows
-        return lambda conn: table.is_member(room, conn)
+        return result
 
     def _bring_up(self, conn: Conn) -> None:
         for job in self._lanes.waiting():
@@ -289,7 +288,12 @@ class Hub:
 
         Args:
             timeout: seconds in all (default 10).
+
+        Raises:
+            ValueError: ``timeout`` is negative or not finite.
         """
+        if not (timeout >= 0 and math.isfinite(timeout)):
+            raise ValueError(f"timeout must be at least 0 seconds, not {timeout}")
         loop = self._bind()
         self._stopped = True
         if self._stopping is None:
@@ -297,16 +301,22 @@ class Hub:
         return await asyncio.shield(self._stopping)
 
     async def _shut_down(self, timeout: float, restart: bool) -> ShutdownReport:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        deadline = asyncio.get_running_loop().time() + timeout
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._lanes.idle(), timeout)
+            await asyncio.wait_for(self._settled(), timeout)
         for job in self._lanes.clear():
             assert isinstance(job, Broadcast)
             job.give_up()
-        report = await close_all(self._table.everybody(), deadline=deadline, restart=restart)
+        report = await close_all(self._table.roll(None).members, deadline=deadline, restart=restart)
         self._watchers.clear()
         return report
+
+    async def _settled(self) -> None:
+        """Until every broadcast has reached its members, and full ones have made room or had their time."""
+        await self._lanes.idle()
+        for stall in list(self._stalls.values()):
+            for broadcast in list(stall.waiting.values()):
+                await broadcast.wait()
 
     async def __aenter__(self) -> Hub:
         self._bind()
@@ -328,16 +338,22 @@ class Hub:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.get_ident()
-        else:
-            self._check_thread()
-        return self._loop
-
-    def _check_thread(self) -> None:
-        if self._loop is None:
-            self._bind()
         elif threading.get_ident() != self._thread:
             raise ConcurrencyError("a hub belongs to the thread of its event loop: use hub.publish_threadsafe")
+        elif self._loop.is_closed():
+            raise ConcurrencyError("the event loop of this hub is closed: make a hub for each loop")
+        return self._loop
 
     def _check_stopped(self) -> None:
         if self._stopped:
             raise HubStopped("the hub is stopped")
+
+
+def _encoded(data: Data, opcode: int | None) -> Encoded:
+    """``data`` as the frames that all members share."""
+    opcode = opcode_of(data) if opcode is None else opcode
+    return encode(opcode, payload_of(opcode, data))
+
+
+def _result(submitted: Broadcast | BroadcastResult) -> BroadcastResult:
+    return submitted.result() if isinstance(submitted, Broadcast) else submitted

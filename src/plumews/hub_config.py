@@ -29,7 +29,7 @@ class HubConfig:
             of printable text).
 
     Raises:
-        ValueError: a value is outside its range. TypeError: it is not an int.
+        ValueError: a value is outside its range. TypeError: it is not an int, or not a function.
     """
 
     workers: int = limits.WORKERS
@@ -53,3 +53,5 @@ class HubConfig:
                 raise TypeError(f"{name} must be an int, not {type(value).__name__}")
             if value < smallest.get(name, 0):
                 raise ValueError(f"{name} must be at least {smallest.get(name, 0)}, not {value}")
+        if not callable(self.check_room_name):
+            raise TypeError(f"check_room_name must be a function, not {type(self.check_room_name).__name__}")

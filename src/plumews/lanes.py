@@ -6,7 +6,8 @@ loop. A job for everybody waits until all lanes have reached it, and all lanes w
 
 Slices are measured by the monotonic clock: the time of some loops stands still within a callback.
 
-Invariant: at most ``capacity`` jobs wait; a job that found its lane idle and fitted its slice never did.
+Invariants: at most ``capacity`` jobs wait, besides the one that each lane is at; a job that found its lane idle
+and fitted its slice never did; in every turn at least one job gets on.
 """
 
 from __future__ import annotations
@@ -46,18 +47,14 @@ class Lanes:
         """How many jobs are not done."""
         return len(self._waiting)
 
-    @property
-    def full(self) -> bool:
-        return len(self._waiting) >= self._capacity
-
-    def busy(self, room: str | None) -> bool:
-        """Whether a job for ``room`` (``None``: for everybody) would have to wait."""
-        return any(self._lanes_of(room))
+    def refuse(self, room: str | None) -> bool:
+        """Whether a job for ``room`` (``None``: for everybody) would have to wait, and there is no space for that."""
+        return len(self._waiting) >= self._capacity and any(self._lanes_of(room))
 
     def submit(self, job: Job, room: str | None, loop: asyncio.AbstractEventLoop) -> bool:
         """Do ``job`` now as far as a slice reaches, the rest in the lane of ``room`` (``None``: in all of them).
 
-        True if it is done. Ask :attr:`full` and :meth:`busy` before.
+        True if it is done. Ask :meth:`refuse` before.
         """
         lanes = self._lanes_of(room)
         if not any(lanes) and job.step(time.monotonic() + limits.FAN_OUT_SLICE):
@@ -73,7 +70,7 @@ class Lanes:
         return iter(list(self._waiting))
 
     async def changed(self) -> None:
-        """Until a job was done."""
+        """Until a job is done, or all are given up."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._changed)
@@ -110,7 +107,7 @@ class Lanes:
         self._scheduled = False
         until = time.monotonic() + limits.FAN_OUT_SLICE
         stuck = 0
-        while self._waiting and stuck < len(self._lanes) and time.monotonic() < until:
+        while self._waiting and stuck < len(self._lanes):
             lane = self._lanes[self._turn]
             self._turn = (self._turn + 1) % len(self._lanes)
             job = lane[0] if lane else None
@@ -122,6 +119,8 @@ class Lanes:
                 for other in self._waiting.pop(job):
                     other.popleft()
                 self._tell()
+            if time.monotonic() >= until:
+                break
         if self._waiting:
             self._schedule(loop)
 

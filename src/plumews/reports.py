@@ -75,7 +75,13 @@ class HubMetrics:
 
 @dataclass(frozen=True)
 class ShutdownReport:
-    """How a hub ended: connections that closed in time, connections that were cut, messages lost with them."""
+    """How a hub ended.
+
+    Attributes:
+        closed: members whose closing handshake was completed.
+        aborted: members that ended without it: cut because they took too long, or gone by themselves.
+        lost_messages: what was still queued for those that were cut at the deadline of the shutdown.
+    """
 
     closed: int = 0
     aborted: int = 0

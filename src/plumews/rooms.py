@@ -2,7 +2,7 @@
 
 Membership, its limits and the names of rooms, without a socket or a loop: members are any hashable objects.
 Invariants: a room exists while it has members; a refused join changes nothing; the connection limit counts
-members once, however many rooms they are in.
+members once, however many rooms they are in; a roll never changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from . import limits
 from .errors import HubFull, InvalidRoomName, RoomFull, TooManyRooms
 
-__all__ = ["RoomTable", "check_room_name"]
+__all__ = ["Roll", "RoomTable", "check_room_name"]
 
 M = TypeVar("M")
 
@@ -27,6 +27,24 @@ def check_room_name(name: str) -> None:
         raise InvalidRoomName(f"invalid room name: it must be a str, not {type(name).__name__}")
     if not name or not name.isprintable() or len(name.encode(errors="replace")) > limits.ROOM_NAME:
         raise InvalidRoomName(f"invalid room name: it must be 1 to {limits.ROOM_NAME} bytes of printable text")
+
+
+class Roll(Generic[M]):
+    """The members of one room, or of all, at one moment. Who asks again before anything changed gets the same one,
+    so that a thousand broadcasts that wait hold one list and not a thousand.
+    """
+
+    __slots__ = ("_positions", "members")
+
+    def __init__(self, members: tuple[M, ...]) -> None:
+        self.members = members
+        self._positions: dict[M, int] | None = None
+
+    def position(self, member: M) -> int:
+        """The index of ``member`` in :attr:`members`, -1 if it is not there."""
+        if self._positions is None:
+            self._positions = {member: position for position, member in enumerate(self.members)}
+        return self._positions.get(member, -1)
 
 
 class RoomTable(Generic[M]):
@@ -48,6 +66,7 @@ class RoomTable(Generic[M]):
         self._members: dict[str, dict[M, None]] = {}
         self._rooms: dict[M, dict[str, None]] = {}
         self._registrations = 0
+        self._rolls: dict[str | None, Roll[M]] = {}
 
     # --- changes ----------------------------------------------------------------------------------
 
@@ -61,8 +80,12 @@ class RoomTable(Generic[M]):
         if room in self._rooms.get(member, ()):
             return False
         self.check_space(room, member)
+        if member not in self._rooms:
+            self._rooms[member] = {}
+            self._rolls.pop(None, None)
+        self._rooms[member][room] = None
         self._members.setdefault(room, {})[member] = None
-        self._rooms.setdefault(member, {})[room] = None
+        self._rolls.pop(room, None)
         self._registrations += 1
         return True
 
@@ -84,10 +107,12 @@ class RoomTable(Generic[M]):
         del rooms[room]
         if not rooms:
             del self._rooms[member]
+            self._rolls.pop(None, None)
         members = self._members[room]
         del members[member]
         if not members:
             del self._members[room]
+        self._rolls.pop(room, None)
         self._registrations -= 1
         return True
 
@@ -100,20 +125,18 @@ class RoomTable(Generic[M]):
 
     # --- questions --------------------------------------------------------------------------------
 
-    def members(self, room: str) -> list[M]:
-        """A snapshot of the members of ``room``, in the order in which they joined."""
-        return list(self._members.get(room, ()))
+    def roll(self, room: str | None) -> Roll[M]:
+        """The members of ``room``, in the order in which they joined; ``None``: of all rooms, each once."""
+        roll = self._rolls.get(room)
+        if roll is None:
+            roll = Roll(tuple(self._rooms if room is None else self._members.get(room, ())))
+            if roll.members:  # a room without members leaves no trace
+                self._rolls[room] = roll
+        return roll
 
-    def everybody(self) -> list[M]:
-        """A snapshot of all members, each once."""
-        return list(self._rooms)
-
-    def is_member(self, room: str, member: M) -> bool:
-        return room in self._rooms.get(member, ())
-
-    def knows(self, member: M) -> bool:
-        """Whether ``member`` is in any room."""
-        return member in self._rooms
+    def is_member(self, room: str | None, member: M) -> bool:
+        """Whether ``member`` is in ``room``; ``None``: in any."""
+        return member in self._rooms if room is None else room in self._rooms.get(member, ())
 
     def rooms_of(self, member: M) -> list[str]:
         return list(self._rooms.get(member, ()))

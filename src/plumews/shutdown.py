@@ -1,6 +1,7 @@
 """Closing many connections at once, in bounded time (layer 4).
 
-Every one gets its close frame behind what was queued for it; who has not answered at the deadline is cut.
+Every one gets its close frame behind what was queued for it; who has not answered at the deadline is cut, and so
+is who has not within its own close timeout.
 """
 
 from __future__ import annotations
@@ -34,4 +35,5 @@ async def close_all(
         ends[task].abort()
     if late:
         await asyncio.wait(late)
-    return ShutdownReport(closed=len(ends) - len(late), aborted=len(late), lost_messages=lost)
+    aborted = sum(conn.close_code == CloseCode.ABNORMAL_CLOSURE for conn in conns)
+    return ShutdownReport(closed=len(conns) - aborted, aborted=aborted, lost_messages=lost)
