@@ -1,0 +1,61 @@
+"""``python -m bench.codec``: measure the codec beside its peers, print the table of bars, write the results.
+
+Markdown and plot go to bench/results. ``--quick`` is for a look: less than half a minute, rougher figures, and
+nothing is written unless ``--output`` says where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import chart, environment, report
+from .measure import FULL, QUICK, measure
+from .suite import contests
+from .verdicts import judge
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.codec", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="less than half a minute; writes nothing by itself")
+    parser.add_argument("--only", metavar="WORDS", help="contests with these words in their name; writes nothing")
+    parser.add_argument("--output", metavar="DIRECTORY", type=Path, help="where to write codec.md and codec.svg")
+    return parser.parse_args()
+
+
+def progress(text: str) -> None:
+    """One line on a terminal that is written over."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    options = arguments()
+    effort = QUICK if options.quick else FULL
+    chosen = [contest for contest in contests() if not options.only or options.only in contest.name]
+    if not chosen:
+        sys.exit(f"no contest has {options.only!r} in its name")
+    samples = measure(chosen, effort, progress)
+    progress("")
+    verdicts = judge(samples)
+    print("\n".join(environment.lines()), end="\n\n")
+    if options.only:
+        for contest in chosen:
+            print("\n".join(report.standing(contest, samples[contest.name])), end="\n\n")
+    print(report.plain(verdicts))
+    directory = options.output or (None if options.quick or options.only else RESULTS)
+    if directory is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "codec.md").write_text(report.markdown(chosen, samples, verdicts, effort), encoding="utf-8")
+    try:
+        chart.draw(verdicts, directory / "codec.svg")
+    except ImportError:
+        print("no plot: matplotlib is not installed (pip install -e '.[bench]')", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

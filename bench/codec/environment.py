@@ -1,0 +1,50 @@
+"""Where a run took place, in words that mean something elsewhere: no host names, no paths."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from .ours import BODIES, COMPILED
+
+PEERS = ("websockets", "picows", "aiohttp", "wsproto")
+
+
+def processor() -> str:
+    """The CPU as it names itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def kernels() -> str:
+    """Which of its SIMD kernels the compiled body has chosen."""
+    if COMPILED not in BODIES:
+        return "not built"
+    tier = getattr(BODIES[COMPILED], "_tier", None)
+    return str(tier()) if tier is not None else "portable C"
+
+
+def version(package: str) -> str:
+    """The installed version of a peer."""
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} not installed"
+
+
+def lines() -> list[str]:
+    """The environment, a line a thing."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return [
+        f"Processor: {processor()} ({platform.machine()}, {os.cpu_count()} CPUs{load})",
+        f"Python: {platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
+        f"Compiled codec: {kernels()}",
+        f"Peers: {', '.join(version(peer) for peer in PEERS)}",
+    ]

@@ -1,0 +1,112 @@
+"""Frames in: many small ones in a read, one alone, a large one in several reads, one byte by byte (section 5.2).
+
+Ours returns a list of (opcode, payload); aiohttp a queue of messages; picows calls back, and the callback keeps
+``bytes`` or ``str`` copies, since its frames die with the call. Bytes are there already when the clock starts, but
+for picows, which takes them only in its own buffer: for small frames that copy is next to nothing, and for the large
+message it is avoided (see :func:`large`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .contest import Contender, Contest, gives
+from .ours import BODIES
+from .peers import Reader, installed, readers
+from .samples import KEY, ZERO_KEY, KiB, MiB, cut, frame, frames, payload, text
+from .texts import each
+
+
+def holds(reader: Reader, expected: bytes | str, count: int) -> Callable[[Any], bool]:
+    """Right are ``count`` messages with the ``expected`` payload; bytes where the reader does not decode."""
+    if not reader.decodes and isinstance(expected, str):
+        expected = expected.encode()
+
+    def right(messages: Any) -> bool:
+        return [reader.payload(message) for message in messages] == [expected] * count
+
+    return right
+
+
+def many(name: str, opcode: int, message: bytes | str, count: int = 1000) -> Contest:
+    """Small frames in one read."""
+    data = message.encode() if isinstance(message, str) else message
+    stream = frames(opcode, data, count)
+    contenders = {
+        peer: Contender(partial(reader.feed(), stream), holds(reader, message, count))
+        for peer, reader in readers(text=opcode == 1).items()
+    }
+    return Contest(name, count, "frame", contenders)
+
+
+def byte_by_byte() -> Contest:
+    """A frame of 1 KiB that arrives in as many reads as it has bytes."""
+    message = payload(KiB)
+    reads = cut(frame(2, message, KEY), 1)
+    contenders = {
+        peer: Contender(partial(each, reader.feed(), reads), holds(reader, message, 1))
+        for peer, reader in readers().items()
+    }
+    return Contest("1 KiB, a byte a read", len(reads), "call", contenders)
+
+
+def large() -> Contest:
+    """1 MiB in reads of 64 KiB.
+
+    picows gets a frame with a key of zeros, which it applies like any other: the bytes in its buffer stay what they
+    are, and the same ones can be announced again and again without being copied in.
+    """
+    message = payload(MiB)
+    reads = cut(frame(2, message, KEY), 64 * KiB)
+    contenders = {
+        peer: Contender(partial(each, reader.feed(), reads), holds(reader, message, 1))
+        for peer, reader in readers().items()
+        if peer != "picows"
+    }
+    if installed("picows"):
+        from .picows_peer import Picows
+
+        connection = Picows()
+        connection.place(frame(2, message, ZERO_KEY))
+        sizes = [len(read) for read in reads]
+        contenders["picows"] = Contender(partial(connection.announce, sizes), gives([message]))
+    contenders["join"] = Contender(partial(b"".join, reads))
+    return Contest("1 MiB in reads of 64 KiB", MiB, "byte", contenders)
+
+
+def received() -> Contest:
+    """The same with what ``recv_into`` does, as a copy: into one shared buffer for ours, into its own for picows."""
+    message = payload(MiB)
+    reads = cut(frame(2, message, KEY), 64 * KiB)
+    shared = memoryview(bytearray(64 * KiB))
+
+    def into_shared(feed: Callable[[Any], Any]) -> Callable[[bytes], Any]:
+        def receive(read: bytes) -> Any:
+            size = len(read)
+            shared[:size] = read
+            return feed(shared[:size])
+
+        return receive
+
+    contenders = {}
+    for name, reader in readers().items():
+        if name in BODIES or name == "picows":
+            feed = into_shared(reader.feed()) if name in BODIES else reader.feed()
+            contenders[name] = Contender(partial(each, feed, reads), holds(reader, message, 1))
+    contenders["the copies alone"] = Contender(partial(each, into_shared(len), reads))
+    return Contest("1 MiB received into buffers, 64 KiB a time", MiB, "byte", contenders)
+
+
+def contests() -> list[Contest]:
+    """All of them."""
+    return [
+        many("1,000 frames of 32 B, binary", 2, payload(32)),
+        many("1,000 frames of 32 B, ASCII", 1, text("ASCII", 32)),
+        many("1,000 frames of 32 B, Cyrillic", 1, text("Cyrillic", 32)),
+        many("one frame of 32 B a read", 2, payload(32), count=1),
+        byte_by_byte(),
+        large(),
+        received(),
+    ]

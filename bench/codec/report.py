@@ -1,0 +1,86 @@
+"""The results as text: the table of bars for the terminal, and all of it as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from . import environment
+from .contest import Contest
+from .measure import Effort, Samples, ratio
+from .ours import COMPILED, PURE
+from .verdicts import Verdict
+
+HEADINGS = ("", "bar", "wanted", "measured", "")
+
+
+def rows(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
+    """A line a bar."""
+    lines: list[tuple[str, ...]] = []
+    area = ""
+    for verdict in verdicts:
+        bar = verdict.bar
+        measured = "" if verdict.measured is None else f"{verdict.measured:.2f}x"
+        text = f"({bar.text})" if bar.aside else bar.text
+        words = f"({verdict.words})" if bar.aside else verdict.words
+        lines.append((bar.area if bar.area != area else "", text, bar.wanted, measured, words))
+        area = bar.area
+    return lines
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many of those that count are met."""
+    counted = [verdict for verdict in verdicts if not verdict.bar.aside]
+    return f"{sum(verdict.met for verdict in counted)} of {len(counted)} bars met"
+
+
+def plain(verdicts: Sequence[Verdict]) -> str:
+    """The table of bars in columns."""
+    table = [HEADINGS, *rows(verdicts)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([*lines, "", tally(verdicts)])
+
+
+def table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *lines)]
+
+
+def standing(contest: Contest, samples: dict[str, list[float]]) -> list[str]:
+    """The contenders of a contest, the fastest first, with the times of ours as the unit."""
+    ours = samples.get(COMPILED, samples[PURE])
+    order = sorted(samples, key=lambda name: statistics.median(samples[name]))
+    return table(
+        (contest.name, "median", "x the time of plumews"),
+        (
+            (name, contest.shown(statistics.median(samples[name])), f"{ratio(samples[name], ours):.2f}")
+            for name in order
+        ),
+    )
+
+
+def markdown(contests: Sequence[Contest], samples: Samples, verdicts: Sequence[Verdict], effort: Effort) -> str:
+    """The whole result."""
+    lines = [
+        "# The codec beside its peers",
+        "",
+        "Written by `python -m bench.codec`; bench/README.md says what the words mean. Ratios within a run mean",
+        "something, times on a shared machine do not.",
+        "",
+        *(f"- {line}" for line in environment.lines()),
+        f"- {effort.passes} passes of {effort.rounds} rounds, batches of {effort.batch * 1e3:.0f} ms of processor time",
+        "",
+        f"## Bars: {tally(verdicts)}",
+        "",
+        *table(HEADINGS, rows(verdicts)),
+        "",
+        "In parentheses: not a bar, but what explains the one above it.",
+        "",
+        "![Bars](codec.svg)",
+        "",
+        "## All contests",
+    ]
+    for contest in contests:
+        lines += ["", *standing(contest, samples[contest.name])]
+    return "\n".join(lines) + "\n"
