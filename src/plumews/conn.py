@@ -15,8 +15,9 @@ from typing import Any
 
 from . import limits
 from .auth import UserInfo
-from .constants import CloseCode, SendBehavior, State
+from .constants import CloseCode, Opcode, SendBehavior, State
 from .http11 import Request, Response
+from .outgoing import Data, payload_of
 from .protocol import check_close
 from .sending import Sending
 from .settings import ConnConfig, check_read_limit
@@ -97,19 +98,20 @@ class Conn(Sending):
 
     # --- keepalive --------------------------------------------------------------------------------
 
-    async def ping(self, data: str | bytes | None = None) -> Awaitable[float]:
+    async def ping(self, data: Data | None = None) -> Awaitable[float]:
         """Send a ping; the awaitable that this returns gives its latency in seconds.
 
         Args:
             data: up to 125 bytes that are not on their way in another ping; by default four random ones.
 
         Raises:
-            ConnectionClosed: the connection is closed, or closing. ValueError: ``data`` is too long or in use.
+            ConnectionClosed: the connection is closed, or closing; from the awaitable, if it ends before the pong.
+            ValueError: ``data`` is too long or in use. TypeError: it is neither ``str`` nor bytes-like.
         """
         self._check_thread()
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
-        payload = data.encode() if isinstance(data, str) else data
+        payload = None if data is None else payload_of(Opcode.BINARY, data)
         if payload is not None and len(payload) > limits.CONTROL_PAYLOAD:
             raise ValueError(f"a ping may carry {limits.CONTROL_PAYLOAD} bytes, not {len(payload)}")
         waiter: asyncio.Future[float] = self._loop.create_future()

@@ -38,8 +38,15 @@ class Inbox:
 
     @property
     def awaited(self) -> bool:
-        """Whether a reader waits for the next message."""
-        return self._waiter is not None
+        """Whether a reader waits for the next message, or for the rest of it."""
+        stream = self.stream
+        return self._waiter is not None or (stream is not None and stream.awaited)
+
+    @property
+    def stream(self) -> Stream | None:
+        """The next message, if it is one that a cancelled ``read_stream()`` had asked for."""
+        first = self._items[0][1] if self._items else None
+        return first if isinstance(first, Stream) else None
 
     def put(self, item: Item) -> None:
         if self._items is None:

@@ -35,6 +35,7 @@ class Keepalive:
         "_outstanding",
         "_ping_period",
         "_pong_wait",
+        "_running",
         "_send_ping",
         "_timers",
         "last_pong",
@@ -58,6 +59,7 @@ class Keepalive:
         self._send_ping = send_ping
         self._on_dead = on_dead
         self._deadline: Deadline | None = None
+        self._running = False
         self._doubt = False
         self._next_ping = 0.0
         self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None]] = {}
@@ -85,32 +87,37 @@ class Keepalive:
         check_keepalive(ping_period, pong_wait)
         self._ping_period = ping_period
         self._pong_wait = pong_wait
-        if self._deadline is not None:
+        if self._running:
             self._plan_ping(now)
             self._schedule(now)
 
     # --- life -------------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
+        self._running = True
+        self.last_pong = time.time()
         self.last_received = now
         self._plan_ping(now)
         self._schedule(now)
 
-    def stop(self) -> None:
-        """Forget everything; pings that wait for their pong are cancelled."""
+    def stop(self, closed: Callable[[], Exception]) -> None:
+        """Forget everything, the connection too; who waits for a pong is told why there will be none."""
+        self._running = False
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        self._send_ping = self._on_dead = _forgotten
         outstanding, self._outstanding = self._outstanding, {}
         for _, waiter in outstanding.values():
             if waiter is not None and not waiter.done():
-                waiter.cancel()
+                waiter.set_exception(closed())
+                waiter.cancel()  # done as it is, it only stops the complaint that nobody looked at the exception
 
     def heard_again(self, now: float) -> None:
         """Reading goes on after a pause: silence counts from here."""
         self.listening = True
         self.last_received = now
-        if self._deadline is not None:
+        if self._running:
             self._schedule(now)
 
     def ping(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> None:
@@ -160,6 +167,9 @@ class Keepalive:
 
     def _check(self) -> None:
         now = self._timers.time()
+        if self._deadline is not None:
+            # While the loop stood still no ping left and nothing was read: that was nobody's silence.
+            self.last_received = min(now, self.last_received + max(0.0, now - self._deadline.when))
         silent = self._pong_wait is not None and now - self.last_received >= self._pong_wait
         if silent and self.listening:
             if self._doubt:
@@ -175,3 +185,7 @@ class Keepalive:
             self.ping(None, None)
             self._plan_ping(now)
         self._schedule(now)
+
+
+def _forgotten(*_: object) -> None:
+    """What a keepalive calls when its connection is gone."""

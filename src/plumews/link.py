@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from . import limits
 from .codec import build_frame
 from .constants import CloseCode, Opcode, State, StreamEvent
-from .errors import Close, ConnectionClosed
+from .errors import ConnectionClosed
 from .inbox import Inbox
 from .keepalive import Keepalive
 from .loopstate import loop_state
@@ -136,8 +136,22 @@ class Link(asyncio.BufferedProtocol):
         else:
             self._receive(data)
 
-    def eof_received(self) -> bool | None:
-        return None  # the transport closes itself, then calls connection_lost
+    def eof_received(self) -> bool:
+        """The peer's FIN. A peer that has said its last word may still be reading ours; else nothing leaves any more.
+
+        False lets the transport close itself, once it has written what it holds: a peer that does not read could
+        hold that up for ever.
+        """
+        if self._ended and not self._writer.finished and self._transport is not None:
+            return self._transport.can_write_eof()  # TLS cannot
+        self._ended = True
+        self._rules.losing()
+        self._fail_stream()
+        self._writer.discard()
+        if self._close_deadline is None:
+            self._close_deadline = self._state.timers.after(self._config.close_timeout, self._abort)
+        self._inbox.wake()
+        return False
 
     def pause_writing(self) -> None:
         self._writer.pause()
@@ -153,7 +167,7 @@ class Link(asyncio.BufferedProtocol):
             if deadline is not None:
                 deadline.cancel()
         self._answer_deadline = self._close_deadline = self._discard_deadline = None
-        self._keepalive.stop()
+        self._keepalive.stop(self._rules.closed)
         self._writer.detach()
         self._fail_stream()
         self._inbox.wake()
@@ -217,12 +231,13 @@ class Link(asyncio.BufferedProtocol):
                 if self._incoming is not None:
                     self._incoming.feed(data)
             elif kind == StreamEvent.BEGIN:
-                self._incoming = Stream(data, self._stream_changed)
-                self._inbox.put((StreamEvent.BEGIN, self._incoming))
+                if self._rules.state is State.OPEN:
+                    self._incoming = Stream(data, self._stream_changed)
+                    self._inbox.put((StreamEvent.BEGIN, self._incoming))
             elif kind == StreamEvent.END:
                 self._finish_stream()
             elif kind == Opcode.CLOSE:
-                self._rules.close_rcvd = Close(*data)
+                self._rules.peer_closed(*data)
                 self._end()
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
@@ -246,10 +261,10 @@ class Link(asyncio.BufferedProtocol):
             pause = False
         else:
             inbox, stream = self._inbox, self._stream or self._incoming
-            if stream is not None:
-                extra = 0 if stream.awaited else stream.buffered
+            if inbox.awaited or (stream is not None and stream.awaited):
+                extra = 0  # what a reader waits for must be let in, whatever its size
             else:
-                extra = 0 if inbox.awaited else self._rules.parser.buffered
+                extra = self._rules.parser.buffered + (0 if stream is None else stream.buffered)
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
         if pause and not self._reading_paused:
             self._reading_paused = True
@@ -293,16 +308,14 @@ class Link(asyncio.BufferedProtocol):
 
     def _stream_changed(self) -> None:
         """The application took a chunk, waits for one, or closed its stream."""
-        stream = self._stream
-        if stream is None:
-            return
-        if stream.done:
+        stream = self._stream or self._incoming
+        if stream is not None and stream is self._stream and stream.done:
             self._stream = None
             if stream.discarding:
                 # The rest of a message that nobody wants must come in time, too.
                 timers = self._state.timers
                 self._discard_deadline = timers.after(self._config.close_timeout, self._discarding_failed)
-        elif not stream.buffered:
+        elif stream is not None and stream.awaited:
             self._writer.flush()
         self._update_reading()
 
@@ -313,15 +326,23 @@ class Link(asyncio.BufferedProtocol):
         if self._incoming is not None:
             self._incoming.finish()
             self._incoming = None
+        if self._stream is not None and self._stream.done:
+            self._stream = None
+        self._stop_discarding()
+        self._inbox.wake()  # who waits to have the next message in pieces asks for it now
+
+    def _fail_stream(self) -> None:
+        """Nothing more comes of the message that is arriving."""
+        for stream in (self._incoming, self._stream, self._inbox.stream):
+            if stream is not None:
+                stream.end(self._rules.closed)
+        self._incoming = None
+        self._stop_discarding()
+
+    def _stop_discarding(self) -> None:
         if self._discard_deadline is not None:
             self._discard_deadline.cancel()
             self._discard_deadline = None
-
-    def _fail_stream(self) -> None:
-        for stream in (self._incoming, self._stream):
-            if stream is not None:
-                stream.fail(self._rules.closed)
-        self._incoming = None
 
     # --- closing ----------------------------------------------------------------------------------
 
@@ -404,6 +425,7 @@ class Link(asyncio.BufferedProtocol):
 
     def _abort(self) -> None:
         """End the TCP connection now; what waits is lost."""
+        self._rules.losing()
         self._writer.discard()
         if self._transport is not None:
             self._transport.abort()

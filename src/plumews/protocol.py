@@ -38,6 +38,11 @@ class Protocol:
         self.error = self.parser.error
         return events
 
+    def peer_closed(self, code: int, reason: str) -> None:
+        """The peer's close frame. If it cut a message short that we still wanted, the end is not a good one."""
+        self.close_rcvd = Close(code, reason)
+        self.cut = self.state is State.OPEN and self.parser.mid_message
+
     def close_frame(self, code: int | None, reason: str = "") -> bytes:
         """The one close frame of our side; the connection is CLOSING from here on.
 
@@ -60,11 +65,17 @@ class Protocol:
         code = self.close_rcvd.code
         return self.close_frame(None if code == CloseCode.NO_STATUS_RCVD else code)
 
-    def lost(self) -> None:
-        """The transport is gone. A message that was still arriving is cut, and that is an error."""
-        self.state = State.CLOSED
+    def losing(self) -> None:
+        """Nothing comes any more, nothing leaves. A message that was still arriving is cut, and that is an error."""
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSING
         if self.close_rcvd is None and self.error is None:
             self.cut = self.parser.mid_message
+
+    def lost(self) -> None:
+        """The transport is gone."""
+        self.losing()
+        self.state = State.CLOSED
 
     @property
     def end_code(self) -> int | None:
@@ -85,6 +96,7 @@ class Protocol:
         rcvd, sent = self.close_rcvd, self.close_sent
         well = (
             self.error is None
+            and not self.cut
             and rcvd is not None
             and rcvd.code in _GOOD_ENDS
             and (sent is None or sent.code in _GOOD_ENDS)
@@ -101,6 +113,8 @@ def check_close(code: int, reason: str) -> None:
         raise TypeError(f"a close code must be an int, not {type(code).__name__}")
     if not is_valid_close_code(code):
         raise ValueError(f"{code} may not stand in a close frame: use 1000-1003, 1007-1014 or 3000-4999")
+    if not isinstance(reason, str):
+        raise TypeError(f"a close reason must be a str, not {type(reason).__name__}")
     size = len(reason.encode())
     if size > limits.CLOSE_REASON:
         raise ValueError(f"a close reason may have {limits.CLOSE_REASON} bytes of UTF-8, not {size}")

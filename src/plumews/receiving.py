@@ -74,10 +74,8 @@ class Receiving(Link):
         Raises what :meth:`recv` raises; a connection that ends inside the message raises from the stream.
         """
         self._check_reader()
-        if not len(self._inbox) and not self._ended and not self._rules.parser.streaming:
-            self._dispatch(self._rules.parser.start_streaming())
         try:
-            kind, data = await self._available()
+            kind, data = await self._available(in_pieces=True)
         except BaseException:
             self._rules.parser.stop_streaming()  # no message had begun: the next one comes whole again
             raise
@@ -118,13 +116,16 @@ class Receiving(Link):
         self._take()
         return data.opcode, payload
 
-    async def _available(self) -> Item:
+    async def _available(self, *, in_pieces: bool = False) -> Item:
         """Wait until there is an item, and leave it in the queue."""
-        inbox = self._inbox
+        inbox, parser = self._inbox, self._rules.parser
         while not len(inbox):
             if self._ended:
                 self._answer()
                 raise self._closed_error()
+            if in_pieces and not parser.streaming:  # it may be: what is left of a message that was discarded
+                self._dispatch(parser.start_streaming())
+                continue
             waiting = inbox.start_waiting()
             try:
                 self._writer.flush()

@@ -105,10 +105,12 @@ class Sending(Receiving):
             if not outcome.done():
                 outcome.set_result(accepted)
 
+        def give_up() -> None:
+            if self._writer.withdraw(waiter):
+                done(None)
+
         waiter = self._writer.wait(message, done)
-        deadline = None
-        if timeout is not None:
-            deadline = self._state.timers.after(timeout, lambda: done(None))
+        deadline = None if timeout is None else self._state.timers.after(timeout, give_up)
         try:
             accepted = await outcome
         except asyncio.CancelledError:
@@ -117,10 +119,10 @@ class Sending(Receiving):
         finally:
             if deadline is not None:
                 deadline.cancel()
-        if accepted is None and self._writer.withdraw(waiter):
+        if accepted is None:
             self._writer.dropped += 1
             raise SendTimeout(f"the send queue had no space for {timeout:g} s")
-        if accepted is False:
+        if not accepted:
             raise self._closed_error()
 
     def _refuse(self) -> None:

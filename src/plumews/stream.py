@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import TracebackType
 
 from .constants import Opcode
@@ -23,7 +23,8 @@ class Stream:
     """The message that ``await conn.read_stream()`` found. Use it with ``async with`` and ``async for``.
 
     ``opcode`` says whether the bytes are text (valid UTF-8, though a chunk may end inside a character) or
-    binary. Leaving the ``async with`` early discards the rest of the message; the connection goes on.
+    binary. Leaving the ``async with`` early discards the rest of the message, and the connection goes on; a
+    rest that takes longer than the close timeout (default 10 s) closes it with 1008.
     """
 
     __slots__ = ("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter", "buffered", "opcode")
@@ -85,9 +86,15 @@ class Stream:
     ) -> None:
         await self.aclose()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self.read():
-            yield chunk
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next chunk. Raises as :meth:`read`."""
+        chunk = await self.read()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "complete" if self._finished else "arriving"
@@ -130,8 +137,9 @@ class Stream:
         self._finished = True
         self._wake()
 
-    def fail(self, failure: Callable[[], ConnectionClosed]) -> None:
-        """The connection ended inside the message."""
+    def end(self, failure: Callable[[], ConnectionClosed]) -> None:
+        """The reading from the connection is over; ``failure`` says why this message is incomplete, if it is."""
+        self._changed = _nobody_cares  # a stream that somebody keeps must not keep its connection
         if not self._finished:
             self._failure = failure
             self._wake()
@@ -151,3 +159,7 @@ class Stream:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _nobody_cares() -> None:
+    """What a stream tells when its connection reads no more."""

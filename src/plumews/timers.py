@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,13 +49,15 @@ class Deadline:
 class Timers:
     """The deadlines of one loop."""
 
-    __slots__ = ("_handle", "_heap", "_live", "_loop")
+    __slots__ = ("_handle", "_heap", "_horizon", "_live", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._heap: list[Deadline] = []
         self._live = 0
         self._handle: asyncio.TimerHandle | None = None
+        #: What is due until then fires in the wake-up that is going on, or in the last one.
+        self._horizon = -math.inf
 
     def __len__(self) -> int:
         """How many deadlines are due some day."""
@@ -65,7 +68,12 @@ class Timers:
         return self._loop.time()
 
     def at(self, when: float, callback: Callable[[], Any]) -> Deadline:
-        """Call ``callback()`` at ``when`` (seconds of ``loop.time()``), or a grain (2 ms) around it."""
+        """Call ``callback()`` at ``when`` (seconds of ``loop.time()``), or a grain (2 ms) around it.
+
+        What a deadline asks for is never due in the same wake-up: the sockets are polled in between.
+        """
+        if when <= self._horizon:
+            when = math.nextafter(self._horizon, math.inf)
         deadline = Deadline(self, when, callback)
         heapq.heappush(self._heap, deadline)
         self._live += 1
@@ -95,16 +103,20 @@ class Timers:
 
     def _wake(self) -> None:
         self._handle = None
-        horizon = self._loop.time() + _GRAIN
-        while self._heap and (self._heap[0].callback is None or self._heap[0].when <= horizon):
-            deadline = heapq.heappop(self._heap)
-            callback, deadline.callback, deadline._timers = deadline.callback, None, None
-            if callback is None:
-                continue
-            self._live -= 1
-            try:
-                callback()
-            except Exception as exc:
-                self._loop.call_exception_handler({"message": "a plumews deadline failed", "exception": exc})
-        if self._heap and self._handle is None:
-            self._arm(self._heap[0].when)
+        self._horizon = self._loop.time() + _GRAIN
+        try:
+            while self._heap and (self._heap[0].callback is None or self._heap[0].when <= self._horizon):
+                deadline = heapq.heappop(self._heap)
+                callback, deadline.callback, deadline._timers = deadline.callback, None, None
+                if callback is not None:
+                    self._live -= 1
+                    self._call(callback)
+        finally:  # also when a callback ends the program: what is still due may have to close connections
+            if self._heap and self._handle is None:
+                self._arm(self._heap[0].when)
+
+    def _call(self, callback: Callable[[], Any]) -> None:
+        try:
+            callback()
+        except Exception as exc:
+            self._loop.call_exception_handler({"message": "a plumews deadline failed", "exception": exc})

@@ -1,8 +1,9 @@
 """The send queue of one connection: two lanes, two bounds, one write a flush (layer 3).
 
-Control frames never wait behind data. Data is bounded by messages and by bytes; what happens beyond the
-bounds is the caller's policy, told by :meth:`Writer.offer` and :meth:`Writer.wait`. A close frame goes
-behind everything that was accepted before it (RFC 6455 section 5.5.1).
+Control frames never wait behind data: they go between the fragments of a long message (RFC 6455 section
+5.4). Data is bounded by messages and by bytes; what happens beyond the bounds is the caller's policy, told by
+:meth:`Writer.offer` and :meth:`Writer.wait`. A close frame goes behind everything that was accepted before it
+(section 5.5.1).
 
 Invariants: messages leave in the order in which they were accepted, waiting senders included; nothing is
 written after the close frame; nothing is written while the transport asks to wait, but for a last frame.
@@ -11,8 +12,10 @@ written after the close frame; nothing is written while the transport asks to wa
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from .loopstate import LoopState
 from .outgoing import Encoded
@@ -20,7 +23,10 @@ from .outgoing import Encoded
 __all__ = ["Waiter", "Writer"]
 
 #: Bytes handed to the transport in one call; beyond it the transport is asked again whether it has room.
-_WRITE_SIZE = 256 * 1024
+_WRITE_SIZE: Final = 256 * 1024
+
+#: These CPythons never ask for a pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
+_WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 
 class Waiter:
@@ -46,6 +52,7 @@ class Writer:
         "_queue",
         "_queue_bytes",
         "_queue_size",
+        "_rest",
         "_state",
         "_transport",
         "_waiters",
@@ -64,6 +71,7 @@ class Writer:
         # Most connections are never backed up: their deques are made when there is something to hold.
         self._queue: deque[Encoded] | None = None
         self._waiters: deque[Waiter] | None = None
+        self._rest: list[bytes | memoryview] | None = None  # of a long message that is on its way
         self._closing: bytes | None = None
         self._on_finished: Callable[[], None] | None = None
         self._dirty = False
@@ -85,7 +93,7 @@ class Writer:
 
     @property
     def queued_messages(self) -> int:
-        """Accepted messages that the transport has not taken yet."""
+        """Accepted messages that have not begun to leave."""
         return len(self._queue) if self._queue else 0
 
     @property
@@ -181,6 +189,7 @@ class Writer:
         """Give up all data that waits; control frames and a close frame stay."""
         if self._queue:
             self._queue.clear()
+        self._rest = None
         self.queued_bytes = 0
         self._refuse_waiters()
 
@@ -227,6 +236,8 @@ class Writer:
                 return
             if len(batch) == 1:
                 transport.write(batch[0])
+            elif _WRITELINES_HAS_NO_BOUND:
+                transport.write(b"".join(batch))
             else:
                 transport.writelines(batch)
             if self.finished:
@@ -248,12 +259,27 @@ class Writer:
             self._pong = None
         queue = self._queue
         room = _WRITE_SIZE
+        if self._rest:
+            room -= self._take_part(self._rest, room, batch)
         while queue and room > 0:
             message = queue.popleft()
-            batch += message.buffers
             self.queued_bytes -= message.size
-            room -= message.size
-        if self._closing and not queue:
+            if message.size <= room:
+                batch += message.buffers
+                room -= message.size
+            else:
+                room -= self._take_part(message.buffers, room, batch)
+        if self._closing and not queue and not self._rest:
             batch.append(self._closing)
             self._closing = b""  # taken: nothing leaves any more
         return batch
+
+    def _take_part(self, buffers: list[bytes | memoryview], room: int, batch: list[bytes | memoryview]) -> int:
+        """Add the next frames of a long message, at least one and about ``room`` bytes; how many bytes it were."""
+        stop = size = 0
+        while stop < len(buffers) and size < room:
+            size += sum(map(len, buffers[stop : stop + 2]))  # a header and its payload, or two whole frames
+            stop += 2
+        batch += buffers[:stop]
+        self._rest = buffers[stop:]
+        return size

@@ -1,0 +1,211 @@
+"""Stand-ins that make tests of the wire exact: a loop whose clock stands still, a transport that takes what it is told.
+
+`FakeLoop` is what `Timers` asks of an event loop, and moves only when the test says so. `FakeTransport` keeps what is
+written to it, call by call, and asks its protocol to pause when the test says so. `linked` is the real thing: a
+server's connection and the raw client at its other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import plumews
+from plumews.codec import Parser
+from plumews.loopstate import loop_state
+from wire import Wire
+
+
+class FakeHandle:
+    def __init__(self, when: float, callback: Callable[[], object]) -> None:
+        self.when = when
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class FakeLoop:
+    """Time that passes by :meth:`advance` alone."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+        self.handles: list[FakeHandle] = []
+        self.wakes = 0
+        self.failures: list[dict[str, Any]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> FakeHandle:
+        handle = FakeHandle(when, callback)
+        self.handles.append(handle)
+        return handle
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.failures.append(context)
+
+    @property
+    def armed(self) -> list[float]:
+        """When the loop would wake up."""
+        return sorted(handle.when for handle in self.handles if handle.callback is not None)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, waking up at each time that was asked for."""
+        end = self.now + seconds
+        while self.armed and self.armed[0] <= end:
+            self.now = max(self.now, self.armed[0])
+            self.wake()
+        self.now = end
+
+    def stall(self, seconds: float) -> None:
+        """Let time pass at one go: what was due in the meantime is late."""
+        self.now += seconds
+        self.wake()
+
+    def wake(self) -> None:
+        due = [handle for handle in self.handles if handle.callback is not None and handle.when <= self.now]
+        self.handles = [handle for handle in self.handles if handle not in due and handle.callback is not None]
+        for handle in due:
+            if handle.callback is not None:
+                self.wakes += 1
+                handle.callback()
+
+
+class FakeTransport:
+    """Keeps what is written, one entry a call. It is full when :meth:`fill` says so."""
+
+    def __init__(self, protocol: Any = None) -> None:
+        self.protocol = protocol
+        self.writes: list[bytes] = []
+        self.full_after: int | None = None
+        self.reading = True
+        self.closing = False
+        self.aborted = False
+        self.eof_written = False
+        self.limits: list[int] = []
+
+    @property
+    def wire(self) -> bytes:
+        return b"".join(self.writes)
+
+    def events(self) -> list[tuple[int, Any]]:
+        """What a client would understand of everything written."""
+        parser = Parser(client=True, max_size=None)
+        events = parser.feed(self.wire)
+        assert parser.error is None, parser.error
+        return events
+
+    def get_extra_info(self, name: str) -> Any:
+        return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name)
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        self.limits.append(high)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def write(self, data: bytes | memoryview) -> None:
+        assert not self.eof_written, "a write after the end"
+        assert not self.closing, "a write to a transport that is closing"
+        self.writes.append(bytes(data))
+        if self.full_after is not None:
+            self.full_after -= 1
+            if self.full_after <= 0:
+                self.fill()
+
+    def writelines(self, buffers: list[bytes | memoryview]) -> None:
+        self.write(b"".join(buffers))
+
+    def fill(self) -> None:
+        self.full_after = None
+        self.protocol.pause_writing()
+
+    def drain(self) -> None:
+        self.protocol.resume_writing()
+
+    def pause_reading(self) -> None:
+        assert self.reading, "paused twice"
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading, "resumed twice"
+        self.reading = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.eof_written = True
+
+    def close(self) -> None:
+        self._end()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self._end()
+
+    def _end(self) -> None:
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+
+def fake_conn(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    """An open connection on a transport that is none."""
+    conn = plumews.Conn(plumews.ConnConfig(**config))
+    transport = FakeTransport(conn)
+    conn.connection_made(transport)  # type: ignore[arg-type]
+    conn._open()
+    return conn, transport
+
+
+def feed(conn: plumews.Conn, *frames: bytes) -> None:
+    """``frames`` arrive in one read."""
+    data = b"".join(frames)
+    conn.get_buffer(-1)[: len(data)] = data
+    conn.buffer_updated(len(data))
+
+
+def deadlines() -> int:
+    """How many deadlines the running loop has."""
+    return len(loop_state(asyncio.get_running_loop()).timers)
+
+
+async def ticks(count: int = 3) -> None:
+    """Let everything run that is ready to run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until ``condition()`` holds; the time limit of the suite is the net."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def linked(
+    start: Callable[[Any], Any], *, rcvbuf: int | None = None, **options: Any
+) -> AsyncIterator[tuple[plumews.Conn, Wire]]:
+    """A server's connection and the wire to it. Its handler lasts as long as the connection does."""
+    opened: asyncio.Future[plumews.Conn] = asyncio.get_running_loop().create_future()
+
+    async def handler(conn: plumews.Conn) -> None:
+        opened.set_result(conn)
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
+    async with await Wire.open(server, rcvbuf=rcvbuf) as wire:
+        yield await opened, wire
+
+
+def clog(conn: plumews.Conn) -> None:
+    """Send until the socket takes no more: the peer must not read, and should have a small receive buffer."""
+    assert conn._transport is not None
+    conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    while not conn._writer.paused:
+        conn.send_nowait(bytes(32 * 1024))

@@ -1,0 +1,126 @@
+"""The receive queue: its two bounds, and who may wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from plumews import ConcurrencyError
+from plumews.constants import Opcode, StreamEvent
+from plumews.inbox import Inbox
+from plumews.stream import Stream
+
+
+def inbox(max_items: int = 4, max_bytes: int = 100) -> Inbox:
+    return Inbox(max_items=max_items, max_bytes=max_bytes)
+
+
+def test_messages_come_out_as_they_went_in() -> None:
+    box = inbox()
+    items = [(Opcode.TEXT, "a"), (Opcode.BINARY, b"b"), (Opcode.TEXT, "")]
+    for item in items:
+        box.put(item)
+    assert len(box) == 3
+    assert box.peek() == box.peek() == items[0]
+    assert [box.take() for _ in items] == items
+    assert len(box) == 0
+    assert box.bytes == 0
+
+
+def test_it_is_full_at_its_bound_of_messages_and_low_at_half_of_it() -> None:
+    box = inbox()
+    fullness = []
+    for _ in range(5):
+        box.put((Opcode.BINARY, b""))
+        fullness.append(box.is_full(0))
+    assert fullness == [False, False, False, True, True]
+    lowness = []
+    for _ in range(5):
+        box.take()
+        lowness.append(box.is_low(0))
+    assert lowness == [False, False, True, True, True]
+
+
+def test_it_is_full_at_its_bound_of_bytes_and_low_at_half_of_it() -> None:
+    box = inbox()
+    box.put((Opcode.BINARY, bytes(99)))
+    assert not box.is_full(0)
+    box.put((Opcode.TEXT, "x"))
+    assert box.is_full(0)
+    box.take()
+    assert box.is_low(0)
+    assert box.bytes == 1
+
+
+def test_what_the_same_reader_holds_elsewhere_counts() -> None:
+    box = inbox()
+    box.put((Opcode.BINARY, bytes(40)))
+    assert box.is_full(60)
+    assert not box.is_full(59)
+    assert box.is_low(10)
+    assert not box.is_low(11)
+
+
+def test_a_bound_of_one_message_is_full_with_it_and_low_without() -> None:
+    box = inbox(max_items=1)
+    assert box.is_low(0)
+    box.put((Opcode.BINARY, b""))
+    assert box.is_full(0)
+    assert not box.is_low(0)
+    box.take()
+    assert box.is_low(0)
+
+
+async def test_a_message_wakes_the_one_who_waits() -> None:
+    box = inbox()
+    waiting = box.start_waiting()
+    assert box.awaited
+    assert not waiting.done()
+    box.put((Opcode.TEXT, "a"))
+    box.put((Opcode.TEXT, "b"))
+    await waiting
+    box.stop_waiting()
+    assert not box.awaited
+
+
+async def test_two_cannot_wait() -> None:
+    box = inbox()
+    box.start_waiting()
+    with pytest.raises(ConcurrencyError, match="another task is already receiving"):
+        box.start_waiting()
+    box.stop_waiting()
+    box.start_waiting()
+
+
+async def test_a_waiter_that_was_cancelled_is_not_woken() -> None:
+    box = inbox()
+    box.start_waiting().cancel()
+    box.put((Opcode.TEXT, "a"))
+    box.stop_waiting()
+    assert box.take() == (Opcode.TEXT, "a")
+
+
+async def test_a_stream_in_the_queue_has_a_reader_when_somebody_waits_for_its_rest() -> None:
+    box = inbox()
+    stream = Stream(Opcode.BINARY, lambda: None)
+    box.put((StreamEvent.BEGIN, stream))
+    assert box.stream is stream
+    assert box.bytes == 0
+    assert not box.awaited
+    task = asyncio.ensure_future(stream.complete())
+    await asyncio.sleep(0)
+    assert box.awaited
+    stream.finish()
+    assert await task == b""
+    assert box.take() == (StreamEvent.BEGIN, stream)
+    assert box.stream is None
+
+
+def test_only_the_next_message_can_be_the_stream() -> None:
+    box = inbox()
+    box.put((Opcode.TEXT, "first"))
+    box.put((StreamEvent.BEGIN, Stream(Opcode.BINARY, lambda: None)))
+    assert box.stream is None
+    box.take()
+    assert box.stream is not None

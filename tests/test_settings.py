@@ -1,0 +1,126 @@
+"""The settings of a connection: the seed's defaults, and each wrong value refused where it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from plumews import ConnConfig, SendBehavior
+from plumews.settings import check_keepalive, check_read_limit
+
+
+def test_the_defaults_are_those_of_the_seed() -> None:
+    config = ConnConfig()
+    assert config.max_size == 16 * 1024 * 1024
+    assert config.queue_size == 64
+    assert config.send_timeout == 0.05
+    assert config.send_behavior is SendBehavior.BLOCK
+    assert config.ping_interval == 20
+    assert config.pong_wait == 30
+    assert config.fragment_size == 65536
+
+
+def test_a_config_cannot_be_changed_under_its_connections() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ConnConfig().queue_size = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "name", ["max_size", "max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size"]
+)
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0, ValueError, "at least 1, not 0"),
+        (-1, ValueError, "at least 1, not -1"),
+        (1.5, TypeError, "must be an int, not float"),
+        (True, TypeError, "must be an int, not bool"),
+        ("64", TypeError, "must be an int, not str"),
+    ],
+)
+def test_section_8_point_31_a_wrong_size_is_refused_at_once(
+    name: str, value: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text) as info:
+        ConnConfig(**{name: value})
+    assert ("the read limit" if name == "max_size" else name) in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["send_timeout", "close_timeout", "ping_interval", "ping_timeout"])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (-0.1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        (float("-inf"), ValueError),
+        ("1", TypeError),
+        (True, TypeError),
+        (b"1", TypeError),
+    ],
+)
+def test_section_8_point_31_a_wrong_time_is_refused_at_once(name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=name):
+        ConnConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["close_timeout", "ping_interval", "ping_timeout"])
+def test_no_time_at_all_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="more than 0 seconds, not 0"):
+        ConnConfig(**{name: 0})
+
+
+def test_a_send_timeout_of_nothing_is_a_try() -> None:
+    assert ConnConfig(send_timeout=0).send_timeout == 0
+
+
+@pytest.mark.parametrize("value", ["block", 0, None, "drop"])
+def test_section_8_point_31_a_wrong_send_behavior_is_refused_at_once(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"SendBehavior\.BLOCK, DROP or CLOSE"):
+        ConnConfig(send_behavior=value)
+
+
+@pytest.mark.parametrize("name", ["max_size", "send_timeout", "ping_interval", "ping_timeout"])
+def test_none_turns_a_bound_off(name: str) -> None:
+    config = ConnConfig(**{name: None})  # type: ignore[arg-type]
+    assert getattr(config, name) is None
+
+
+@pytest.mark.parametrize("name", ["max_queue", "queue_size", "queue_bytes", "close_timeout", "fragment_size"])
+def test_where_there_must_be_a_bound_none_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        ConnConfig(**{name: None})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout", "wait"),
+    [(20, 10, 30), (5, 0.5, 5.5), (None, 10, None), (20, None, None), (None, None, None)],
+)
+def test_pong_wait_is_interval_and_timeout(interval: float | None, timeout: float | None, wait: float | None) -> None:
+    assert ConnConfig(ping_interval=interval, ping_timeout=timeout).pong_wait == wait
+
+
+@pytest.mark.parametrize("value", [1, 16 * 1024 * 1024, 2**40, None])
+def test_a_read_limit_is_a_positive_int_or_none(value: int | None) -> None:
+    assert check_read_limit(value) == value
+
+
+@pytest.mark.parametrize(("period", "wait"), [(30, 30), (31, 30), (0.5, 0.2)])
+def test_a_ping_period_that_is_not_below_the_pong_wait_is_refused(period: float, wait: float) -> None:
+    with pytest.raises(ValueError, match=r"must be less than pong_wait .* set the one that makes room first"):
+        check_keepalive(period, wait)
+
+
+@pytest.mark.parametrize(("period", "wait"), [(20, 30), (None, 30), (20, None), (None, None), (0.1, 0.11)])
+def test_a_ping_period_below_the_pong_wait_is_accepted(period: float | None, wait: float | None) -> None:
+    check_keepalive(period, wait)
+
+
+@pytest.mark.parametrize(
+    ("period", "wait", "name"), [(0, 30, "ping_period"), (20, -1, "pong_wait"), (20, 0, "pong_wait")]
+)
+def test_a_keepalive_time_that_is_not_positive_is_refused(period: float, wait: float, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        check_keepalive(period, wait)

@@ -1,0 +1,443 @@
+"""The send queue on a transport that says when it is full: order, bounds, lanes, the close frame."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from fakes import FakeTransport
+from plumews import writer as writer_module
+from plumews.codec import Parser, build_frame
+from plumews.constants import Opcode
+from plumews.outgoing import Encoded, encode
+from plumews.writer import Waiter, Writer
+
+
+class State:
+    """The loop's share: keeps who is dirty until the test ends the tick."""
+
+    def __init__(self) -> None:
+        self.dirty: list[Writer] = []
+
+    def mark_dirty(self, writer: Writer) -> None:
+        assert writer not in self.dirty, "marked twice"
+        self.dirty.append(writer)
+
+    def end_of_tick(self) -> None:
+        dirty, self.dirty = self.dirty, []
+        for writer in dirty:
+            writer.flush()
+
+
+class Setup:
+    def __init__(self, **bounds: int) -> None:
+        self.state = State()
+        self.writer = Writer(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})  # type: ignore[arg-type]
+        self.transport = FakeTransport(self)
+        self.writer.attach(self.transport)  # type: ignore[arg-type]
+        self.finished = 0
+
+    def pause_writing(self) -> None:
+        self.writer.pause()
+
+    def resume_writing(self) -> None:
+        self.writer.resume()
+
+    def on_finished(self) -> None:
+        self.finished += 1
+
+    @property
+    def messages(self) -> list[Any]:
+        return [payload for kind, payload in self.transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
+
+
+CLOSE = build_frame(Opcode.CLOSE, b"\x03\xe8")
+
+
+def message(text: str) -> Encoded:
+    return encode(Opcode.TEXT, text.encode())
+
+
+def ping(payload: bytes) -> bytes:
+    return build_frame(Opcode.PING, payload)
+
+
+def pong(payload: bytes) -> bytes:
+    return build_frame(Opcode.PONG, payload)
+
+
+class Outcome:
+    """What became of a message that waited."""
+
+    def __init__(self) -> None:
+        self.answers: list[bool] = []
+
+    def __call__(self, accepted: bool) -> None:
+        self.answers.append(accepted)
+
+
+def wait(setup: Setup, text: str) -> tuple[Waiter, Outcome]:
+    outcome = Outcome()
+    return setup.writer.wait(message(text), outcome), outcome
+
+
+# --- one write ------------------------------------------------------------------------------------
+
+
+def test_everything_that_waits_leaves_in_one_write() -> None:
+    setup = Setup(queue_size=64)
+    for index in range(64):
+        assert setup.writer.offer(message(str(index)))
+    setup.writer.control(ping(b"p"))
+    setup.writer.flush()
+    assert len(setup.transport.writes) == 1
+    assert setup.messages == [str(index) for index in range(64)]
+
+
+def test_a_flush_of_nothing_writes_nothing() -> None:
+    setup = Setup()
+    setup.writer.flush()
+    assert setup.transport.writes == []
+
+
+def test_a_lone_message_leaves_at_once_and_those_behind_it_together_at_the_end_of_the_tick() -> None:
+    setup = Setup()
+    for text in "abc":
+        setup.writer.offer(message(text))
+        setup.writer.kick(at_once=True)
+    assert setup.messages == ["a"]
+    setup.state.end_of_tick()
+    assert len(setup.transport.writes) == 2
+    assert setup.messages == ["a", "b", "c"]
+
+
+def test_what_is_not_to_leave_at_once_leaves_at_the_end_of_the_tick() -> None:
+    setup = Setup()
+    for text in "abc":
+        setup.writer.offer(message(text))
+        setup.writer.kick(at_once=False)
+    assert setup.transport.writes == []
+    setup.state.end_of_tick()
+    assert len(setup.transport.writes) == 1
+    assert setup.messages == ["a", "b", "c"]
+
+
+def test_a_large_backlog_leaves_in_writes_of_a_quarter_mebibyte() -> None:
+    setup = Setup(queue_size=1000, queue_bytes=10_000_000)
+    texts = [str(index) * 10_000 for index in range(10)] * 10
+    for text in texts:
+        assert setup.writer.offer(message(text))
+    setup.writer.flush()
+    assert setup.messages == texts
+    assert max(map(len, setup.transport.writes)) <= 256 * 1024 + 10_100
+
+
+def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    affected = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+    assert affected is writer_module._WRITELINES_HAS_NO_BOUND
+    monkeypatch.setattr(writer_module, "_WRITELINES_HAS_NO_BOUND", True)
+    setup = Setup()
+    setup.transport.writelines = None  # type: ignore[assignment,method-assign]
+    setup.writer.offer(message("a"))
+    setup.writer.offer(message("b"))
+    setup.writer.flush()
+    assert setup.messages == ["a", "b"]
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def test_before_the_answer_is_no_what_waits_is_flushed() -> None:
+    setup = Setup()
+    for index in range(100):
+        assert setup.writer.offer(message(str(index)))
+    assert len(setup.transport.writes) == 24  # by four
+    setup.writer.flush()
+    assert setup.messages == [str(index) for index in range(100)]
+
+
+def test_a_full_transport_leaves_room_for_as_many_messages_as_the_bound_says() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    assert [setup.writer.offer(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
+    assert setup.writer.queued_messages == 4
+    setup.transport.drain()
+    assert setup.messages == list("abcd")
+    assert setup.writer.queued_messages == 0
+
+
+def test_the_bound_in_bytes_counts_whole_frames() -> None:
+    setup = Setup(queue_size=100)
+    setup.transport.fill()
+    assert setup.writer.offer(message("x" * 496))  # and 4 bytes of header
+    assert setup.writer.queued_bytes == 500
+    assert not setup.writer.offer(message("x" * 497))
+    assert setup.writer.offer(message("x" * 496))
+    assert not setup.writer.offer(message(""))
+    assert setup.writer.queued_bytes == 1000
+
+
+def test_a_message_above_the_byte_bound_is_accepted_when_nothing_waits() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    assert setup.writer.offer(message("x" * 5000))
+    assert not setup.writer.offer(message("x" * 5000))
+    setup.transport.drain()
+    assert setup.writer.offer(message("y"))
+
+
+def test_the_message_on_its_way_does_not_count_as_waiting() -> None:
+    setup = Setup(queue_bytes=2_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    assert setup.writer.queued_messages == 0
+    assert [setup.writer.offer(message(text)) for text in "abcde"] == [True] * 4 + [False]
+    setup.transport.drain()
+    assert setup.messages == ["x" * 1_000_000, *"abcd"]
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def test_who_waits_is_accepted_when_there_is_space_in_the_order_of_waiting() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    outcomes = [wait(setup, text)[1] for text in "efg"]
+    assert setup.writer.waiting == 3
+    assert [outcome.answers for outcome in outcomes] == [[], [], []]
+    setup.transport.drain()
+    assert [outcome.answers for outcome in outcomes] == [[True]] * 3
+    assert setup.messages == list("abcdefg")
+    assert setup.writer.waiting == 0
+
+
+def test_nobody_overtakes_those_who_wait() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.offer(message("x" * 600))
+    _, outcome = wait(setup, "y" * 600)
+    assert not setup.writer.offer(message("small enough"))
+    setup.transport.drain()
+    assert outcome.answers == [True]
+    assert setup.messages == ["x" * 600, "y" * 600]
+
+
+def test_who_withdraws_lets_those_behind_pass() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.offer(message("x" * 600))
+    waiter, outcome = wait(setup, "y" * 600)
+    _, small = wait(setup, "small")
+    assert setup.writer.withdraw(waiter)
+    assert small.answers == [True]
+    assert not setup.writer.withdraw(waiter)
+    setup.transport.drain()
+    assert outcome.answers == []
+    assert setup.messages == ["x" * 600, "small"]
+
+
+def test_who_was_accepted_cannot_withdraw() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    waiter, outcome = wait(setup, "e")
+    setup.transport.drain()
+    assert outcome.answers == [True]
+    assert not setup.writer.withdraw(waiter)
+
+
+def test_a_transport_that_fills_up_again_admits_only_as_many_as_there_is_space() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    outcomes = [wait(setup, text)[1] for text in "efghij"]
+    setup.transport.full_after = 1
+    setup.transport.drain()
+    assert setup.messages == list("abcd")
+    assert [outcome.answers for outcome in outcomes] == [[True]] * 4 + [[]] * 2
+    setup.transport.drain()
+    assert setup.messages == list("abcdefghij")
+    assert [outcome.answers for outcome in outcomes] == [[True]] * 6
+
+
+# --- control frames -------------------------------------------------------------------------------
+
+
+def test_control_frames_go_before_the_data_that_waits() -> None:
+    setup = Setup()
+    setup.writer.offer(message("a"))
+    setup.writer.control(ping(b"ours"))
+    setup.writer.pong(pong(b"theirs"))
+    setup.writer.offer(message("b"))
+    setup.writer.flush()
+    assert [kind for kind, _ in setup.transport.events()] == [Opcode.PING, Opcode.PONG, Opcode.TEXT, Opcode.TEXT]
+
+
+def test_a_pong_goes_between_the_fragments_of_a_long_message() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.pong(pong(b"now"))
+    setup.transport.drain()
+    assert setup.transport.events() == [(Opcode.PONG, b"now"), (Opcode.TEXT, "x" * 1_000_000)]
+    first, second, *_ = setup.transport.writes
+    assert len(first) <= 256 * 1024 + 65_600
+    assert second.startswith(pong(b"now"))
+
+
+def test_a_long_message_of_masked_frames_is_cut_between_frames_too() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    payload = bytes(1_000_001)
+    setup.writer.offer(encode(Opcode.BINARY, payload, mask=lambda: b"mask"))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.control(build_frame(Opcode.PING, b"now", mask_key=b"keys"))
+    setup.transport.drain()
+    parser = Parser(client=False, max_size=None)
+    assert parser.feed(setup.transport.wire) == [(Opcode.PING, b"now"), (Opcode.BINARY, payload)]
+    assert parser.error is None
+
+
+def test_each_ping_is_answered_while_the_socket_takes_bytes() -> None:
+    setup = Setup()
+    for index in range(1000):
+        setup.writer.pong(pong(str(index).encode()))
+    setup.writer.flush()
+    assert [payload for _, payload in setup.transport.events()] == [str(index).encode() for index in range(1000)]
+
+
+def test_row_10_while_the_socket_takes_nothing_only_the_newest_pong_is_kept() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for index in range(100_000):
+        setup.writer.pong(pong(str(index).encode()))
+    setup.transport.drain()
+    assert setup.transport.events() == [(Opcode.PONG, b"99999")]
+
+
+# --- the close frame ------------------------------------------------------------------------------
+
+
+def test_the_close_frame_goes_behind_what_was_accepted_before_it() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abc":
+        setup.writer.offer(message(text))
+    setup.writer.finish(CLOSE, setup.on_finished)
+    assert not setup.writer.finished
+    setup.transport.drain()
+    assert setup.messages == list("abc")
+    assert setup.transport.wire.endswith(CLOSE)
+    assert setup.writer.finished
+    assert setup.finished == 1
+
+
+def test_the_close_frame_waits_for_the_last_fragment() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.transport.full_after = 1
+    setup.transport.drain()
+    assert setup.finished == 0
+    setup.transport.drain()
+    assert [kind for kind, _ in setup.transport.events()] == [Opcode.TEXT, Opcode.CLOSE]
+    assert setup.finished == 1
+
+
+def test_nothing_leaves_after_the_close_frame() -> None:
+    setup = Setup()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.control(ping(b"late"))
+    setup.writer.pong(pong(b"late"))
+    setup.writer.flush()
+    setup.transport.fill()
+    setup.writer.pong(pong(b"later"))
+    setup.writer.last_words()
+    setup.transport.drain()
+    assert setup.transport.wire == CLOSE
+    assert setup.finished == 1
+
+
+def test_a_pong_that_was_owed_leaves_before_the_close_frame() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.pong(pong(b"owed"))
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.transport.drain()
+    assert [kind for kind, _ in setup.transport.events()] == [Opcode.PONG, Opcode.CLOSE]
+
+
+def test_who_waits_for_space_when_the_closing_begins_is_refused() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    outcomes = [wait(setup, text)[1] for text in "ef"]
+    setup.writer.finish(CLOSE, setup.on_finished)
+    assert [outcome.answers for outcome in outcomes] == [[False], [False]]
+    setup.transport.drain()
+    assert setup.messages == list("abcd")
+
+
+def test_what_is_discarded_does_not_leave_and_the_last_words_do_though_the_transport_is_full() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    _, outcome = wait(setup, "e")
+    setup.writer.discard()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    assert setup.transport.wire == b""
+    setup.writer.last_words()
+    assert setup.transport.wire == CLOSE
+    assert setup.finished == 1
+    assert outcome.answers == [False]
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+
+
+def test_a_message_that_is_discarded_half_sent_ends_at_a_frame() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.discard()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.last_words()
+    assert setup.transport.events() == [(Opcode.CLOSE, (1000, ""))]
+    assert setup.finished == 1
+
+
+# --- a transport that is gone ---------------------------------------------------------------------
+
+
+def test_nothing_is_written_to_a_transport_that_is_closing() -> None:
+    setup = Setup()
+    setup.transport.closing = True
+    setup.writer.offer(message("a"))
+    setup.writer.flush()
+    assert setup.transport.writes == []
+
+
+def test_when_the_transport_is_gone_who_waits_is_told_and_nothing_is_kept() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    _, outcome = wait(setup, "e")
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.detach()
+    assert outcome.answers == [False]
+    assert setup.writer.queued_messages == setup.writer.queued_bytes == 0
+    setup.writer.resume()
+    assert setup.transport.wire == b""
+    assert setup.finished == 0
