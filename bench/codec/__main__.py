@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from . import chart, environment, report
@@ -21,7 +22,9 @@ RESULTS = Path(__file__).parent.parent / "results"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.codec", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="less than half a minute; writes nothing by itself")
-    parser.add_argument("--only", metavar="WORDS", help="contests with these words in their name; writes nothing")
+    parser.add_argument(
+        "--only", metavar="WORDS", default="", help="contests with these words in their name; writes nothing"
+    )
     parser.add_argument("--output", metavar="DIRECTORY", type=Path, help="where to write codec.md and codec.svg")
     return parser.parse_args()
 
@@ -35,10 +38,11 @@ def progress(text: str) -> None:
 def main() -> None:
     options = arguments()
     effort = QUICK if options.quick else FULL
-    chosen = [contest for contest in contests() if not options.only or options.only in contest.name]
+    suite = partial(contests, options.only)
+    chosen = suite()
     if not chosen:
         sys.exit(f"no contest has {options.only!r} in its name")
-    samples = measure(chosen, effort, progress)
+    samples = measure(suite, effort, progress)
     progress("")
     verdicts = judge(samples)
     print("\n".join(environment.lines()), end="\n\n")

@@ -1,18 +1,21 @@
 """Measuring on a machine that others use too: processor time, in rounds over all contenders, medians of ratios.
 
 A batch lasts about 5 ms, so that the clock costs nothing. A round runs one batch of each contender of a contest, in
-turning order; the rounds of a contest are spread over several passes through all of them, so that a slow minute
-of the machine falls on everybody. Invariant: a ratio is the median of the ratios within rounds.
+turning order. The rounds are spread over several passes through all contests, each in a process of its own: where a
+process happens to have its memory decides for instance whether it can grow a buffer without moving it. Invariant: a
+ratio is the median of the ratios within rounds.
 """
 
 from __future__ import annotations
 
 import gc
 import math
+import multiprocessing
 import statistics
 import time
 import timeit
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,8 +32,8 @@ class Effort:
     batch: float
 
 
-FULL = Effort(passes=3, rounds=11, batch=0.005)
-QUICK = Effort(passes=1, rounds=3, batch=0.003)
+FULL = Effort(passes=9, rounds=7, batch=0.005)
+QUICK = Effort(passes=3, rounds=3, batch=0.002)
 
 #: Seconds a call, one figure a round, by contest and contender.
 Samples = dict[str, dict[str, list[float]]]
@@ -58,29 +61,43 @@ def calls_in(batch: float, run: Callable[[int], float]) -> int:
     return max(1, math.ceil(calls * batch / taken))
 
 
-def measure(contests: Sequence[Contest], effort: Effort, progress: Callable[[str], None]) -> Samples:
-    """All contests, each of their contenders checked first."""
-    runs: dict[str, dict[str, tuple[Callable[[int], float], int]]] = {}
+def one_pass(contests: Sequence[Contest], rounds: int, batch: float) -> Samples:
+    """The rounds of one process, each contender checked first."""
+    samples: Samples = {}
+    gc.collect()
+    gc.freeze()  # what the benchmark itself holds is no work for the collector
     for contest in contests:
-        progress(f"checking: {contest.name}")
-        runs[contest.name] = {}
+        samples[contest.name] = {name: [] for name in contest.contenders}
+        runs = {}
         for name, contender in contest.contenders.items():
             contender.check()
             run = timed(contender.call)
-            runs[contest.name][name] = (run, calls_in(effort.batch, run))
-    samples: Samples = {contest.name: {name: [] for name in contest.contenders} for contest in contests}
-    gc.collect()
-    gc.freeze()  # what the benchmark itself holds is no work for the collector
-    for number in range(effort.passes):
-        for contest in contests:
-            progress(f"measuring, {number + 1} of {effort.passes}: {contest.name}")
-            order = list(contest.contenders)
-            for _ in range(effort.rounds):
-                for name in order:
-                    run, calls = runs[contest.name][name]
-                    samples[contest.name][name].append(run(calls) / calls)
-                order.append(order.pop(0))
+            runs[name] = (run, calls_in(batch, run))
+        order = list(runs)
+        for _ in range(rounds):
+            for name in order:
+                run, calls = runs[name]
+                samples[contest.name][name].append(run(calls) / calls)
+            order.append(order.pop(0))
     gc.unfreeze()
+    return samples
+
+
+def _in_this_process(suite: Callable[[], Sequence[Contest]], rounds: int, batch: float) -> Samples:
+    return one_pass(suite(), rounds, batch)
+
+
+def measure(suite: Callable[[], Sequence[Contest]], effort: Effort, progress: Callable[[str], None]) -> Samples:
+    """All passes. ``suite`` gives the contests, in the processes too: it has to be a function that can be pickled."""
+    samples: Samples = {}
+    spawning = multiprocessing.get_context("spawn")
+    for number in range(effort.passes):
+        progress(f"pass {number + 1} of {effort.passes}")
+        with ProcessPoolExecutor(1, mp_context=spawning) as process:
+            done = process.submit(_in_this_process, suite, effort.rounds, effort.batch).result()
+        for contest, contenders in done.items():
+            for name, times in contenders.items():
+                samples.setdefault(contest, {}).setdefault(name, []).extend(times)
     return samples
 
 

@@ -69,7 +69,7 @@ def markdown(contests: Sequence[Contest], samples: Samples, verdicts: Sequence[V
         "something, times on a shared machine do not.",
         "",
         *(f"- {line}" for line in environment.lines()),
-        f"- {effort.passes} passes of {effort.rounds} rounds, batches of {effort.batch * 1e3:.0f} ms of processor time",
+        f"- {effort.passes} processes, {effort.rounds} rounds in each, batches of {effort.batch * 1e3:.0f} ms or more",
         "",
         f"## Bars: {tally(verdicts)}",
         "",

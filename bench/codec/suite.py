@@ -6,6 +6,7 @@ from . import incoming, masks, outgoing, texts
 from .contest import Contest
 
 
-def contests() -> list[Contest]:
-    """In the order of the issue: masks, texts, frames in, frames out."""
-    return [*masks.contests(), *texts.contests(), *incoming.contests(), *outgoing.contests()]
+def contests(words: str = "") -> list[Contest]:
+    """Those with ``words`` in their name, in the order of the issue: masks, texts, frames in, frames out."""
+    found = [*masks.contests(), *texts.contests(), *incoming.contests(), *outgoing.contests()]
+    return [contest for contest in found if words in contest.name]

@@ -14,7 +14,7 @@ import pytest
 
 from .bars import BARS
 from .contest import Contender
-from .measure import Effort, measure
+from .measure import one_pass
 from .suite import contests
 from .verdicts import judge
 
@@ -39,7 +39,7 @@ def test_every_bar_is_about_a_contest_that_exists() -> None:
 
 def test_what_is_measured_gets_a_verdict() -> None:
     contest = CONTESTS["mask, copy, 16 B"]
-    samples = measure([contest], Effort(passes=1, rounds=1, batch=1e-5), lambda text: None)
+    samples = one_pass([contest], rounds=1, batch=1e-5)
     verdicts = judge(samples)
     assert {verdict.bar.contest for verdict in verdicts} == {contest.name}
     assert all(verdict.measured is None or verdict.measured > 0 for verdict in verdicts)
