@@ -11,7 +11,7 @@ import contextlib
 import importlib.util
 import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from . import limits
 from .cli_inputs import room_entry
@@ -19,6 +19,9 @@ from .constants import SendBehavior
 from .origin import validate_allowed
 
 __all__ = ["Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
+
+_HOST: Final = "127.0.0.1"
+_PORT: Final = 8080
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,7 +40,12 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the command for options that make no sense together."""
+    """End the command for options that make no sense together; settle where it listens."""
+    if args.unix is None:
+        args.host = _HOST if args.host is None else args.host
+        args.port = _PORT if args.port is None else args.port
+    elif args.host is not None or args.port is not None:
+        parser.error("--unix takes the place of --host and --port")
     if args.tls_key is not None and args.tls_cert is None:
         parser.error("--tls-key needs --tls-cert")
     if args.require_token and args.secret_file is None:
@@ -58,10 +66,8 @@ def has_uvloop() -> bool:
 
 # `Any`: the class of argument groups has no public name.
 def _add_listening(group: Any) -> None:
-    group.add_argument("--host", default="127.0.0.1", help="address or name (default %(default)s; 0.0.0.0 is all)")
-    group.add_argument(
-        "--port", type=_whole(0, 65535), default=8080, help="TCP port (default %(default)s; 0 takes a free one)"
-    )
+    group.add_argument("--host", help=f"address or name (default {_HOST}; 0.0.0.0 is all)")
+    group.add_argument("--port", type=_whole(0, 65535), help=f"TCP port (default {_PORT}; 0 takes a free one)")
     group.add_argument("--unix", metavar="PATH", help="a Unix socket instead of host and port (default: none)")
     group.add_argument("--tls-cert", metavar="FILE", help="serve https and wss with this PEM chain (default: no TLS)")
     group.add_argument("--tls-key", metavar="FILE", help="its key (default: in the file of the chain)")
@@ -210,9 +216,9 @@ def _add_running(group: Any) -> None:
         "--verbose",
         dest="log_level",
         action="store_const",
-        const="info",
+        const="debug",
         default=argparse.SUPPRESS,
-        help="the same as --log-level info (default: not)",
+        help="the same as --log-level debug: each refusal, too (default: not)",
     )
 
 

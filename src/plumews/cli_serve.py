@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import errno
 import os
 import signal
@@ -32,7 +31,7 @@ from .server import Server, Serving
 
 __all__ = ["run_serve", "say"]
 
-#: Seconds for what is left when the members are gone: who watched their number, or has sent no request.
+#: Seconds for those who watched the number of members, when the members are gone.
 _REST: Final = 1.0
 
 _ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
@@ -75,9 +74,14 @@ async def _serve(
     await signals.first.wait()
     say("stopping; a second Ctrl-C ends at once")
     report = await hub.shutdown(args.shutdown_timeout)  # before the server: the members get what was said
+    watchers = server.connections
     server.close()
-    with contextlib.suppress(asyncio.TimeoutError):
+    try:
         await asyncio.wait_for(server.wait_closed(), _REST)
+    except asyncio.TimeoutError:
+        for conn in watchers:
+            conn.abort()
+        await server.wait_closed()
     say(
         f"closed {_count(report.closed, 'connection')}, cut {report.aborted}, "
         f"lost {_count(report.lost_messages, 'message')}"
@@ -95,8 +99,8 @@ def _serving(
     return serve_rooms(
         hub,
         auth,
-        args.host if sock is None else None,
-        args.port if sock is None else None,
+        args.host,
+        args.port,
         sock=sock,
         ssl=context,
         page=args.page,

@@ -1,0 +1,574 @@
+"""The command `plumews`: real processes, real sockets, real signals.
+
+Async tests run on both loops, and the server in its process runs on the same one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+import plumews
+from command import STOP_SIGNALS, Command
+from plumews import cli, cli_options, cli_serve
+from plumews.cli import main
+from plumews.constants import Opcode
+from wire import Wire, close, text, upgrade
+
+Serve = Callable[..., Command]
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def serve(anyio_backend: tuple[str, dict[str, Any]]) -> Iterator[Serve]:
+    """Starts ``plumews serve`` on a free port, on the loop of the test."""
+    loop = "uvloop" if anyio_backend[1]["use_uvloop"] else "asyncio"
+    with ExitStack() as stack:
+
+        def start(*args: str) -> Command:
+            where = () if "--unix" in args else ("--port", "0")
+            return stack.enter_context(Command("serve", *where, "--loop", loop, *args)).started()
+
+        yield start
+
+
+async def status(server: Command, path: str, *lines: str, **options: Any) -> int:
+    """The status with which ``path`` is answered to somebody who asks for a WebSocket."""
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade(path, *lines, **options))
+        await wire.read_head()
+        return wire.status
+
+
+async def get(server: Command, path: str) -> tuple[int, bytes]:
+    async with await Wire.connect(server) as wire:
+        return await wire.response(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+
+
+def token(**claims: Any) -> str:
+    return jwt.encode({"sub": "ada", **claims}, SECRET, algorithm="HS256")
+
+
+# --- serving --------------------------------------------------------------------------------------
+
+
+async def test_it_announces_its_address_and_serves_rooms(serve: Serve) -> None:
+    server = serve()
+    assert re.fullmatch(r"plumews is serving at http://127\.0\.0\.1:\d+/ \(Ctrl-C stops\)", server.announced[0]), (
+        server.announced
+    )
+    assert server.announced[1] == "rooms with a password: none; every other room is open"
+    async with await Wire.open(server, "/ws?room=a") as ada, await Wire.open(server, "/ws?room=a") as bob:
+        ada.send(text("hello"))
+        assert await ada.message() == "hello"
+        assert await bob.message() == "hello"
+    code, body = await get(server, "/healthz")
+    assert (code, json.loads(body)) == (200, {"status": "ok"})
+    assert (await get(server, "/"))[0] == 200
+
+
+async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -> None:
+    server = serve("--room", "chat=a=b", "--room", "lobby", "--room", "ops=hunter2")
+    assert server.announced[1] == "rooms with a password: chat, ops; every other room is open"
+    assert await status(server, "/ws?room=chat&room_password=a=b") == 101  # only the first = ends the name
+    assert await status(server, "/ws?room=chat&room_password=a") == 403
+    assert await status(server, "/ws?room=ops") == 403
+    assert await status(server, "/ws?room=lobby") == 101
+    assert await status(server, "/ws?room=never-heard-of") == 101
+
+
+async def test_only_known_rooms_may_be_open_or_have_a_password(serve: Serve) -> None:
+    server = serve("--room", "chat=pw", "--room", "lobby", "--only-known-rooms")
+    assert server.announced[1] == "rooms with a password: chat; open rooms: lobby; there are no others"
+    assert await status(server, "/ws?room=lobby") == 101
+    assert await status(server, "/ws?room=chat&room_password=pw") == 101
+    assert await status(server, "/ws?room=chat") == 403
+    assert await status(server, "/ws?room=other") == 403
+    async with await Wire.open(server, "/ws?room=other&auth=message") as wire:
+        wire.send(text('{"type": "auth"}'))
+        assert await wire.closing() == (4403, "forbidden: unknown room")
+
+
+async def test_a_file_of_rooms(serve: Serve, tmp_path: Path) -> None:
+    rooms = tmp_path / "rooms"
+    rooms.write_bytes("\ufeffchat=pässword \r\n\n#open\nops=x".encode())
+    server = serve("--rooms-file", str(rooms), "--only-known-rooms")
+    assert server.announced[1] == "rooms with a password: chat, ops; open rooms: #open; there are no others"
+    assert await status(server, "/ws?room=chat&room_password=p%C3%A4ssword%20") == 101
+    assert await status(server, "/ws?room=ops&room_password=x") == 101
+    assert await status(server, "/ws?room=%23open") == 101
+
+
+async def test_secrets_in_the_query_can_be_turned_off(serve: Serve) -> None:
+    server = serve("--room", "chat=pw", "--no-query-secrets")
+    assert await status(server, "/ws?room=chat&room_password=pw") == 403
+    assert await status(server, "/ws?room=chat", "X-WebSocket-Room-Password: pw") == 101
+
+
+@pytest.mark.parametrize("newline", [b"", b"\n", b"\r\n"], ids=["none", "LF", "CRLF"])
+async def test_a_token_is_checked_with_the_secret_of_the_file(serve: Serve, tmp_path: Path, newline: bytes) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET + newline)
+    server = serve("--secret-file", str(secret), "--require-token")
+    assert await status(server, "/ws") == 401
+    assert await status(server, f"/ws?token={token()}") == 101
+    assert await status(server, f"/ws?token={token(exp=1)}") == 403
+    assert await status(server, "/ws", f"Authorization: Bearer {token()}") == 101
+
+
+async def test_without_require_token_a_token_may_be_absent_but_not_wrong(serve: Serve, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    server = serve("--secret-file", str(secret))
+    assert await status(server, "/ws") == 101
+    assert await status(server, "/ws?token=a.b.c") == 403
+
+
+async def test_limits_of_members(serve: Serve) -> None:
+    server = serve("--max-connections", "2", "--max-room-connections", "1")
+    async with await Wire.open(server, "/ws?room=a"):
+        assert await status(server, "/ws?room=a") == 429
+        async with await Wire.open(server, "/ws?room=b"):
+            assert await status(server, "/ws?room=c") == 503
+
+
+async def test_max_size_bounds_a_message(serve: Serve) -> None:
+    server = serve("--max-size", "5")
+    async with await Wire.open(server, "/ws") as wire:
+        wire.send(text("12345"), text("123456"))
+        assert await wire.message() == "12345"
+        assert (await wire.closing())[0] == 1009
+
+
+async def test_without_echo_a_member_hears_only_the_others(serve: Serve) -> None:
+    server = serve("--no-echo")
+    async with await Wire.open(server, "/ws") as ada, await Wire.open(server, "/ws") as bob:
+        ada.send(text("from ada"))
+        assert await bob.message() == "from ada"
+        bob.send(text("from bob"))
+        assert await ada.message() == "from bob"
+
+
+async def test_without_the_page_the_address_is_that_of_the_websocket(serve: Serve) -> None:
+    server = serve("--no-page")
+    assert server.url == f"ws://127.0.0.1:{server.port}/ws?room=NAME"
+    assert (await get(server, "/"))[0] == 404
+
+
+async def test_other_origins_and_hosts_are_let_in_where_they_are_named(serve: Serve) -> None:
+    foreign = "Origin: https://example.com"
+    server = serve()
+    assert await status(server, "/ws", foreign) == 403
+    assert await status(server, "/ws", host="chat.example.com") == 403
+    server = serve("--origin", "https://example.com", "--allowed-host", "*.example.com")
+    assert await status(server, "/ws", foreign, host="chat.example.com") == 101
+    assert await status(server, "/ws", "Origin: https://example.org", host="chat.example.com") == 403
+
+
+async def test_pings_come_as_often_as_was_said(serve: Serve) -> None:
+    server = serve("--ping-interval", "0.05")
+    async with await Wire.open(server, "/ws") as wire:
+        kind, _ = await wire.event()
+        assert kind == Opcode.PING
+
+
+async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Serve) -> None:
+    for options, lines in ((), 0), (("-v",), 1), (("--log-level", "debug"), 1), (("-v", "--log-level", "error"), 0):
+        server = serve("--room", "chat=secret-password", *options)
+        assert await status(server, "/ws?room=chat&room_password=wrong-password") == 403
+        server.stop()
+        code, _, err = server.end()
+        refusals = [line for line in err if "refused 403" in line]
+        assert (code, len(refusals)) == (0, lines), err
+        assert "password=" not in "".join(err)
+        assert "-password" not in "".join(err)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself, and its key, as files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    hour = datetime.timedelta(hours=1)
+    names: list[x509.GeneralName] = [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    ]
+    cert = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - hour, now + hour)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+@pytest.mark.parametrize("files", ["two files", "one file"])
+async def test_tls(serve: Serve, tmp_path: Path, files: str) -> None:
+    cert, key = certificate(tmp_path)
+    if files == "one file":
+        cert.write_bytes(cert.read_bytes() + key.read_bytes())
+        server = serve("--tls-cert", str(cert))
+    else:
+        server = serve("--tls-cert", str(cert), "--tls-key", str(key))
+    assert server.url == f"https://127.0.0.1:{server.port}/"
+    context = ssl.create_default_context(cafile=cert)
+    async with await Wire.open(server, "/ws", ssl=context, server_hostname="localhost") as wire:
+        wire.send(text("hello"))
+        assert await wire.message() == "hello"
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+async def test_a_unix_socket_is_gone_with_its_server_and_survives_a_dead_one(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    for _ in range(2):
+        server = serve("--unix", str(path))
+        assert server.announced[0] == f"plumews is serving at unix:{path} (Ctrl-C stops)"
+        async with await Wire.open(server, "/ws") as wire:
+            wire.send(text("hello"))
+            assert await wire.message() == "hello"
+            server.process.kill()
+            await wire.eof()
+        server.end()
+        assert path.is_socket()
+    server = serve("--unix", str(path))
+    server.stop()
+    assert server.end()[0] == 0
+    assert not path.exists()
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+STOPPED_WITHOUT_MEMBERS = ["stopping; a second Ctrl-C ends at once", "closed 0 connections, cut 0, lost 0 messages"]
+
+
+@pytest.mark.parametrize("name", STOP_SIGNALS)
+async def test_a_signal_closes_everybody_with_1001_and_ends_well(serve: Serve, name: str) -> None:
+    server = serve()
+    members = [await Wire.open(server, "/ws?room=a") for _ in range(3)]
+    watcher = await Wire.open(server, "/members?room=a")
+    assert json.loads(await watcher.message())["members"] == 3
+    server.stop(STOP_SIGNALS[name])
+    for wire in (*members, watcher):
+        assert await wire.closing() == (1001, "")
+        wire.send(close(1001))
+        await wire.eof()
+        wire.writer.close()
+    assert server.end() == (
+        0,
+        ["stopping; a second Ctrl-C ends at once", "closed 3 connections, cut 0, lost 0 messages"],
+        [],
+    )
+
+
+@pytest.mark.parametrize("name", STOP_SIGNALS)
+async def test_a_second_signal_ends_at_once(serve: Serve, name: str) -> None:
+    server = serve()
+    async with await Wire.open(server, "/ws") as wire:
+        server.stop(STOP_SIGNALS[name])
+        assert server.line() == "stopping; a second Ctrl-C ends at once"
+        assert await wire.closing() == (1001, "")  # which this client does not answer
+        server.stop(STOP_SIGNALS[name])
+        number = {"SIGINT": 2, "SIGTERM": 15, "CTRL_BREAK_EVENT": 21}[name]
+        assert server.end() == (128 + number, [], [])
+
+
+async def test_who_does_not_answer_is_cut_when_the_time_is_over(serve: Serve) -> None:
+    server = serve("--shutdown-timeout", "0.2")
+    async with await Wire.open(server, "/ws") as silent, await Wire.open(server, "/ws") as polite:
+        server.stop()
+        await polite.closing()
+        polite.send(close(1001))
+        assert await silent.closing() == (1001, "")
+        await silent.eof()
+    assert server.end()[:2] == (
+        0,
+        ["stopping; a second Ctrl-C ends at once", "closed 1 connection, cut 1, lost 0 messages"],
+    )
+
+
+async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Serve) -> None:
+    server = serve()  # with its 10 s for the opening and for the stop
+    async with await Wire.connect(server):
+        assert (await get(server, "/healthz"))[0] == 200  # by now the connection before it was accepted
+        began = time.monotonic()
+        server.stop()
+        assert server.end() == (0, STOPPED_WITHOUT_MEMBERS, [])
+        assert time.monotonic() - began < 6
+
+
+async def test_a_watcher_that_does_not_answer_does_not_hold_up_the_end(serve: Serve) -> None:
+    server = serve()
+    async with await Wire.open(server, "/members") as silent:
+        began = time.monotonic()
+        server.stop()
+        assert await silent.closing() == (1001, "")
+        assert server.end() == (0, STOPPED_WITHOUT_MEMBERS, [])
+        assert time.monotonic() - began < 6
+
+
+async def test_while_it_stops_nobody_is_let_in(serve: Serve) -> None:
+    server = serve()
+    async with await Wire.open(server, "/ws") as wire:
+        server.stop()
+        await wire.closing()
+        assert await status(server, "/ws") == 503
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+def failure(*args: str) -> tuple[int, str]:
+    """Exit code and stderr of a command that must fail, saying so in one line."""
+    with Command(*args) as command:
+        code, out, err = command.end()
+    assert out == []
+    assert len(err) == 1, err
+    return code, err[0]
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    for loop in cli_loops():
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            code, line = failure("serve", "--port", str(port), "--loop", loop)
+            assert code == 1
+            assert line.startswith(f"plumews serve: cannot listen on 127.0.0.1 port {port}: address already in use; ")
+            assert line.endswith("--port 0 takes a free one")
+
+
+def cli_loops() -> list[str]:
+    return ["asyncio", "uvloop"] if cli_options.has_uvloop() else ["asyncio"]
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: Path) -> None:
+    path, plain = tmp_path / "s", tmp_path / "plain"
+    plain.write_text("precious")
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        assert failure("serve", "--unix", str(path)) == (
+            1,
+            f"plumews serve: cannot listen on {path}: address already in use",
+        )
+        assert path.is_socket()
+    assert failure("serve", "--unix", str(plain))[0] == 1
+    assert plain.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "said"),
+    [
+        ("--secret-file", None, "cannot be read: no such file or directory"),
+        ("--secret-file", b"short", "the secret is 5 bytes long and must have at least 32; secrets.token_bytes(32)"),
+        ("--secret-file", SECRET[1:] + b"\n", "the secret is 31 bytes long"),
+        ("--rooms-file", None, "cannot be read: no such file or directory"),
+        ("--rooms-file", b"a=\xff", "must be UTF-8 text, with NAME=PASSWORD on each line"),
+        ("--rooms-file", b"good=1\n\n=hunter2", "line 3: invalid room name: it must be 1 to 128 bytes"),
+        ("--rooms-file", b"chat=\n", "line 1: the password of room chat must be text of 1 to 4096 bytes"),
+        ("--rooms-file", b"a=hunter2\na\n", "room a is given twice"),
+        ("--tls-cert", None, "cannot be read: no such file or directory"),
+        ("--tls-cert", b"hunter2", "must hold a PEM certificate chain and its private key"),
+    ],
+)
+def test_a_bad_file_ends_with_1_and_one_line_that_says_what_would_be_right(
+    tmp_path: Path, option: str, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    code, line = failure("serve", option, str(path))
+    assert code == 1
+    assert said in line
+    assert "hunter2" not in line
+
+
+def test_the_key_of_another_certificate(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    cert, _ = certificate(tmp_path)
+    _, key = certificate(tmp_path / "other")
+    code, line = failure("serve", "--tls-cert", str(cert), "--tls-key", str(key))
+    assert code == 1
+    assert line.endswith("must hold a PEM certificate chain and its private key: key values mismatch")
+    code, line = failure("serve", "--tls-cert", str(cert), "--tls-key", str(tmp_path / "absent"))
+    assert line.endswith("absent cannot be read: no such file or directory")
+
+
+@pytest.mark.parametrize("loop", cli_loops())
+def test_a_host_that_is_not_here(loop: str) -> None:
+    for host in ("192.0.2.1", "a" * 70):
+        code, line = failure("serve", "--host", host, "--port", "0", "--loop", loop)
+        assert code == 1
+        assert line.startswith(f"plumews serve: cannot listen on {host} port 0: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "a command is missing: plumews serve"),
+        (["sing"], "'sing'"),
+        (["serve", "--sing"], "unrecognized arguments: --sing"),
+        (["serve", "--verb"], "unrecognized arguments: --verb"),
+        (["serve", "--port", "http"], "argument --port: must be a whole number, from 0 to 65535, not 'http'"),
+        (["serve", "--port", "65536"], "from 0 to 65535, not '65536'"),
+        (["serve", "--port", "80", "--unix", "s"], "--unix takes the place of --host and --port"),
+        (["serve", "--unix", "s", "--host", "127.0.0.1"], "--unix takes the place of --host and --port"),
+        (["serve", "--room", "=hunter2"], "argument --room: invalid room name: it must be 1 to 128 bytes"),
+        (["serve", "--room", "chat="], "for an open room give chat alone"),
+        (["serve", "--room", "chat=" + "x" * 4097], "text of 1 to 4096 bytes of UTF-8"),
+        (["serve", "--room", "chat=\udcff"], "text of 1 to 4096 bytes of UTF-8"),
+        (["serve", "--require-token"], "--require-token needs --secret-file"),
+        (["serve", "--only-known-rooms"], "--only-known-rooms needs --room or --rooms-file"),
+        (["serve", "--tls-key", "k"], "--tls-key needs --tls-cert"),
+        (["serve", "--max-size", "0"], "argument --max-size: must be a whole number, at least 1, not '0'"),
+        (["serve", "--max-connections", "-1"], "must be a whole number, at least 0, not '-1'"),
+        (["serve", "--queue-size", "many"], "argument --queue-size: must be a whole number, at least 1, not 'many'"),
+        (["serve", "--send-timeout", "nan"], "argument --send-timeout: must be a number of seconds, 0 or more"),
+        (["serve", "--ping-interval", "inf"], "must be a number of seconds, 0 or more, not 'inf'"),
+        (["serve", "--shutdown-timeout", "-1"], "must be a number of seconds, 0 or more, not '-1'"),
+        (["serve", "--send-behavior", "explode"], "choose from"),
+        (["serve", "--origin", "example.com"], "expected http:// or https://, a host and maybe a port"),
+        (["serve", "--allowed-host", "example.com:80"], "expected a name or an address, without a port"),
+        (["serve", "--loop", "trio"], "choose from"),
+        (["serve", "--log-level", "loud"], "choose from"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_ends_with_2_and_one_line(
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "run_serve", lambda args: 0)
+    with pytest.raises(SystemExit) as end:
+        main(args)
+    out, err = capsys.readouterr()
+    assert end.value.code == 2
+    assert out == ""
+    assert err.endswith(" --help tells more)\n")
+    assert err.count("\n") == 1
+    assert said in err
+    assert "hunter2" not in err
+
+
+def test_the_process_ends_with_2_for_a_wrong_command_line() -> None:
+    code, line = failure("serve", "--port", "http")
+    assert code == 2
+    assert line.startswith("plumews serve: argument --port: must be a whole number, from 0 to 65535, not 'http' (")
+
+
+def test_uvloop_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "--loop", "uvloop"])
+    assert end.value.code == 2
+    assert "--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'" in capsys.readouterr().err
+
+
+# --- what it says about itself --------------------------------------------------------------------
+
+OPTIONS = re.findall(
+    r"\S+",
+    "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
+    "--no-query-secrets --origin --allowed-host --max-connections --max-room-connections --max-size --queue-size "
+    "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --no-echo --loop --shutdown-timeout "
+    "--log-level --verbose",
+)
+
+
+def test_the_help_explains_every_option_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with Command("serve", "--help") as command:
+        code, out, err = command.end()
+    assert (code, err) == (0, [])
+    explained = " ".join("\n".join(out).partition("where it listens:")[2].split())
+    for option in OPTIONS:
+        assert re.search(rf"{option}\b[^(]*\(default", explained), option
+    assert explained.count("(default") == len(OPTIONS)
+
+
+def test_the_version_says_what_it_runs_on() -> None:
+    with Command("--version") as command:
+        code, out, err = command.end()
+    assert (code, err) == (0, [])
+    loop = r"uvloop \d\S+" if cli_options.has_uvloop() else "asyncio, uvloop is not installed"
+    version = re.escape(plumews.__version__)
+    assert re.fullmatch(rf"plumews {version} \(codec {plumews.BODY}, loop {loop}, \w+ 3\.\S+\)", "\n".join(out)), out
+
+
+async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    seen: dict[str, Any] = {}
+
+    def serve_rooms(hub: plumews.Hub, auth: Any, host: Any, port: Any, **options: Any) -> Any:
+        seen.update(options, hub=hub.config, host=host, port=port)
+        raise Enough
+
+    def run(main: Any, loop: str) -> int:
+        seen["loop"] = loop
+        try:
+            main.send(None)
+        except Enough:
+            return 0
+        raise AssertionError
+
+    monkeypatch.setattr(cli_serve, "serve_rooms", serve_rooms)
+    monkeypatch.setattr(cli_serve, "_run", run)
+    monkeypatch.setattr(cli_serve.signal, "signal", lambda number, handler: None)
+    line = (
+        "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
+        "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
+        "--origin * --origin https://a --allowed-host * --loop asyncio"
+    )
+    assert main(line.split()) == 0
+    assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2)
+    assert seen == {
+        "host": "::1",
+        "port": 9,
+        "sock": None,
+        "ssl": None,
+        "page": False,
+        "echo": False,
+        "require_token": False,
+        "allow_query_secrets": False,
+        "queue_size": 5,
+        "send_timeout": 0.0,
+        "send_behavior": plumews.SendBehavior.DROP,
+        "max_size": 7,
+        "ping_interval": None,
+        "ping_timeout": 0.5,
+        "origins": ["*", "https://a"],
+        "allowed_hosts": ["*"],
+        "loop": "asyncio",
+    }
+    seen.clear()
+    assert main(["serve"]) == 0
+    del seen["hub"], seen["loop"]
+    defaults = plumews.ConnConfig()
+    for name in ("queue_size", "send_timeout", "send_behavior", "max_size", "ping_interval", "ping_timeout"):
+        assert seen[name] == getattr(defaults, name), name
+    assert (seen["host"], seen["port"], seen["page"], seen["echo"]) == ("127.0.0.1", 8080, True, True)
+    assert seen["allow_query_secrets"]
