@@ -4,6 +4,8 @@
     PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
     PLUMEWS_EXT=no     do not compile
     PLUMEWS_SANITIZE=address,undefined   compile with these sanitizers, unoptimised, with symbols
+
+What the package is besides stands in pyproject.toml.
 """
 
 from __future__ import annotations
