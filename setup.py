@@ -1,17 +1,16 @@
 """Builds the compiled codec where that is wanted and possible.
 
-    PLUMEWS_EXT=auto   compile; without a working compiler install the pure codec and say so (default)
-    PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
-    PLUMEWS_EXT=no     do not compile
-    PLUMEWS_SANITIZE=address,undefined   compile with these sanitizers, unoptimised, with symbols
-
-What the package is besides stands in pyproject.toml.
+PLUMEWS_EXT=auto   compile; without a working compiler install the pure codec and say so (default)
+PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
+PLUMEWS_EXT=no     do not compile
+PLUMEWS_SANITIZE=address,undefined   compile with these sanitizers, unoptimised, with symbols
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -20,6 +19,7 @@ MODES = ("auto", "yes", "no")
 MODE = os.environ.get("PLUMEWS_EXT", "auto").strip().lower()
 if MODE not in MODES:
     raise SystemExit(f"PLUMEWS_EXT={MODE!r} is not one of {', '.join(MODES)}")
+KERNELS = Path("src/plumews/csrc")
 SANITIZE = os.environ.get("PLUMEWS_SANITIZE", "").strip()
 
 
@@ -64,7 +64,8 @@ def extensions() -> list[Extension]:
         compile_args = ["-O3"]
     codec = Extension(
         "plumews._codec",
-        ["src/plumews/_codec.pyx"],
+        ["src/plumews/_codec.pyx", *sorted(map(str, KERNELS.glob("*.c")))],
+        depends=sorted(map(str, [*KERNELS.glob("*.h"), *KERNELS.parent.glob("*.pxi")])),
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )

@@ -1,14 +1,25 @@
 """What the compiled body of the codec offers: the API that plumews.codec documents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 from .errors import ProtocolError
 
-__all__ = ["Parser", "Utf8Validator", "build_frame", "build_header", "fragment", "mask", "mask_inplace"]
+__all__ = [
+    "Parser",
+    "Utf8Validator",
+    "build_batch",
+    "build_frame",
+    "build_header",
+    "fragment",
+    "mask",
+    "mask_inplace",
+    "new_mask",
+]
 
 def mask(data: Any, key: bytes, offset: int = 0) -> bytes: ...
 def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None: ...
+def new_mask() -> bytes: ...
 
 @final
 class Utf8Validator:
@@ -22,8 +33,15 @@ def build_header(
     opcode: int, length: int, *, fin: bool = True, rsv1: bool = False, mask_key: bytes | None = None
 ) -> bytes: ...
 def build_frame(
-    opcode: int, payload: Any, *, fin: bool = True, rsv1: bool = False, mask_key: bytes | None = None
+    opcode: int,
+    payload: Any,
+    *,
+    fin: bool = True,
+    rsv1: bool = False,
+    mask_key: bytes | None = None,
+    masked: bool = False,
 ) -> bytes: ...
+def build_batch(messages: Iterable[tuple[int, Any]], *, masked: bool = False) -> list[bytes | memoryview]: ...
 def fragment(
     opcode: int,
     payload: Any,
@@ -45,6 +63,8 @@ class Parser:
         allow_rsv1: bool = False,
     ) -> None: ...
     def feed(self, data: Any) -> list[tuple[int, Any]]: ...
+    def receive_buffer(self, least: int = 65536) -> memoryview | None: ...
+    def buffer_updated(self, nbytes: int) -> list[tuple[int, Any]]: ...
     def start_streaming(self) -> list[tuple[int, Any]]: ...
     def stop_streaming(self) -> bool: ...
     @property
@@ -63,3 +83,8 @@ class Parser:
     def mid_message(self) -> bool: ...
     @property
     def streaming(self) -> bool: ...
+
+# For tests: the kernels in csrc/, by the instructions that they use.
+def _tiers() -> list[str]: ...
+def _tier() -> str: ...
+def _set_tier(name: str) -> None: ...

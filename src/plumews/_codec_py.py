@@ -1,5 +1,7 @@
 """The frame codec in plain Python: the body that runs where the compiled one was not built (layer 1).
 
+This file has the parser; masks, UTF-8 and frames going out have one of their own each.
+
 RFC 6455 section 5 (framing), sections 5.5.1 and 7.4 (close payloads), section 8.1 and RFC 3629 (UTF-8).
 Bytes in, events and bytes out: no I/O, no clock. Payloads are never walked byte by byte: masks are XORs of
 large ints, UTF-8 is checked by CPython's own decoder. Invariant: same names, same results, same texts as
@@ -8,18 +10,30 @@ large ints, UTF-8 is checked by CPython's own decoder. Invariant: same names, sa
 
 from __future__ import annotations
 
-import codecs
 import io
-from collections.abc import Callable
+from contextlib import suppress
 from operator import index
 from typing import Any, Final, final
 
 from . import faults
+from ._codec_py_frames import LENGTH_LIMIT, build_batch, build_frame, build_header, fragment
+from ._codec_py_mask import as_bytes, mask, mask_inplace, new_mask, rotated, xor
+from ._codec_py_utf8 import Utf8Validator
 from .constants import COMPRESSED, Opcode, StreamEvent, is_valid_close_code
 from .errors import InvalidData, PayloadTooBig, ProtocolError, TooManyFragments
-from .limits import CONTROL_PAYLOAD, COPY_SIZE, FRAGMENT_SIZE
+from .limits import CONTROL_PAYLOAD
 
-__all__ = ["Parser", "Utf8Validator", "build_frame", "build_header", "fragment", "mask", "mask_inplace"]
+__all__ = [
+    "Parser",
+    "Utf8Validator",
+    "build_batch",
+    "build_frame",
+    "build_header",
+    "fragment",
+    "mask",
+    "mask_inplace",
+    "new_mask",
+]
 
 # Plain ints: an event has one, and comparing them is what the parser does most.
 _CONT: Final = int(Opcode.CONT)
@@ -31,247 +45,11 @@ _CHUNK: Final = int(StreamEvent.CHUNK)
 _END: Final = int(StreamEvent.END)
 _OPCODES: Final = frozenset(map(int, Opcode))
 
-_LENGTH_LIMIT: Final = 2**63 - 1
-
-#: How much is XORed at once: beyond it the ints fall out of the processor's cache.
-_PIECE: Final = 16 * 1024
+#: The least that receive_buffer() gives, if so much is missing.
+_ROOM: Final = 64 * 1024
 
 # What a parser does with the message that arrives, or is next to arrive.
 _WHOLE, _ARMED, _STREAMING = range(3)
-
-
-# --- buffers and masks (section 5.3) --------------------------------------------------------------
-
-
-def _as_bytes(data: Any) -> bytes:
-    """``data`` as bytes; copied unless it is exactly that."""
-    if type(data) is bytes:
-        return data
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise TypeError(faults.NOT_A_BUFFER.format(type=type(data).__name__)) from None
-    with view:
-        if not view.c_contiguous:
-            raise BufferError(faults.NOT_CONTIGUOUS)
-        return view.tobytes()
-
-
-def _check_key(key: bytes) -> bytes:
-    if type(key) is not bytes:
-        raise TypeError(faults.KEY_TYPE.format(type=type(key).__name__))
-    if len(key) != 4:
-        raise ValueError(faults.KEY_LENGTH.format(length=len(key)))
-    return key
-
-
-def _rotate(key: bytes, offset: int) -> bytes:
-    """The key for what begins ``offset`` bytes into a payload."""
-    offset &= 3
-    return key[offset:] + key[:offset]
-
-
-def _xor(data: bytes, start: int, stop: int, key: bytes) -> bytes:
-    """``data[start:stop]`` under ``key``."""
-    size = stop - start
-    if size <= _PIECE:
-        pad = (key * ((size + 3) >> 2))[:size]
-        return (int.from_bytes(data[start:stop], "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
-    out = io.BytesIO()  # its bytes are handed over without a copy, which b"".join cannot
-    for piece in range(start, stop, _PIECE):
-        out.write(_xor(data, piece, min(piece + _PIECE, stop), key))
-    return out.getvalue()
-
-
-def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
-    """``data`` (any contiguous buffer) masked or unmasked with the 4 bytes of ``key`` (section 5.3).
-
-    ``offset`` is the position in the payload at which ``data`` begins.
-
-    Raises:
-        ValueError: the key is not exactly 4 bytes.
-        TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
-    """
-    key = _rotate(_check_key(key), index(offset))
-    data = _as_bytes(data)
-    return _xor(data, 0, len(data), key)
-
-
-def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None:
-    """The same as :func:`mask`, written back into ``data``, a writable contiguous buffer."""
-    key = _rotate(_check_key(key), index(offset))
-    try:
-        whole = memoryview(data)
-    except TypeError:
-        raise TypeError(faults.NOT_A_BUFFER.format(type=type(data).__name__)) from None
-    with whole:
-        if not whole.c_contiguous:
-            raise BufferError(faults.NOT_CONTIGUOUS)
-        if whole.readonly:
-            raise BufferError(faults.READ_ONLY)
-        if whole.nbytes == 0:
-            return
-        with whole.cast("B") as view:
-            for start in range(0, len(view), _PIECE):
-                piece = bytes(view[start : start + _PIECE])
-                view[start : start + _PIECE] = _xor(piece, 0, len(piece), key)
-
-
-# --- UTF-8 (section 8.1) --------------------------------------------------------------------------
-
-
-def _lead_bytes() -> dict[int, tuple[int, int, int]]:
-    """For each first byte of a longer character: its length, and the range of its second byte (RFC 3629)."""
-    leads = dict.fromkeys(range(0xC2, 0xE0), (2, 0x80, 0xBF))
-    leads |= dict.fromkeys(range(0xE0, 0xF0), (3, 0x80, 0xBF))
-    leads |= dict.fromkeys(range(0xF0, 0xF5), (4, 0x80, 0xBF))
-    leads[0xE0] = (3, 0xA0, 0xBF)  # not what two bytes can say
-    leads[0xED] = (3, 0x80, 0x9F)  # no surrogates
-    leads[0xF0] = (4, 0x90, 0xBF)  # not what three bytes can say
-    leads[0xF4] = (4, 0x80, 0x8F)  # nothing above U+10FFFF
-    return leads
-
-
-_LEADS: Final = _lead_bytes()
-
-
-def _begun(rest: bytes) -> int:
-    """How many of the first bytes of ``rest``, which holds no whole character, can begin one."""
-    if not rest or rest[0] not in _LEADS:
-        return 0
-    length, low, high = _LEADS[rest[0]]
-    good = 1
-    while good < min(length, len(rest)) and low <= rest[good] <= high:
-        good += 1
-        low, high = 0x80, 0xBF
-    return good
-
-
-@final
-class Utf8Validator:
-    """Says of bytes that arrive in pieces whether they can still become valid UTF-8 (RFC 3629)."""
-
-    __slots__ = ("_failed", "_tail")
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def feed(self, data: Any) -> bool:
-        """False from the first byte on that no continuation could make valid, until :meth:`reset`."""
-        data = _as_bytes(data)
-        return not self._failed and self._scan(data) == len(data)
-
-    @property
-    def complete(self) -> bool:
-        """Whether what was fed is valid as it stands: not inside a character, and never false."""
-        return not self._failed and not self._tail
-
-    def reset(self) -> None:
-        """Begin again."""
-        self._failed = False
-        self._tail = b""  # of a character that is still arriving: at most 3 bytes
-
-    def _scan(self, data: bytes) -> int:
-        """How many bytes of ``data`` come before the first impossible one."""
-        known = len(self._tail)
-        if known:
-            data = self._tail + data
-        try:
-            done = codecs.utf_8_decode(data, "strict", False)[1]
-        except UnicodeDecodeError as exc:
-            done = exc.start
-        # CPython takes the first two bytes of a surrogate for the beginning of a character; RFC 3629 does not.
-        rest = data[done : done + 4]
-        good = done + _begun(rest)
-        self._tail = rest
-        self._failed = good < len(data)
-        return good - known
-
-
-# --- building (section 5.2) -----------------------------------------------------------------------
-
-
-def build_header(
-    opcode: int, length: int, *, fin: bool = True, rsv1: bool = False, mask_key: bytes | None = None
-) -> bytes:
-    """The header of a frame with ``length`` bytes of payload; with the key, if one is given.
-
-    The fields are written as given. Whether such a frame may be sent is the caller's to know: tests and
-    proxies build frames that may not.
-
-    Raises:
-        ValueError: ``opcode`` or ``length`` does not fit its field, or the key is not exactly 4 bytes.
-    """
-    opcode = index(opcode)
-    if not 0 <= opcode <= 15:
-        raise ValueError(faults.OPCODE.format(opcode=opcode))
-    length = index(length)
-    if not 0 <= length <= _LENGTH_LIMIT:
-        raise ValueError(faults.LENGTH.format(length=length))
-    first = opcode | (0x80 if fin else 0) | (0x40 if rsv1 else 0)
-    if mask_key is None:
-        masked, key = 0, b""
-    else:
-        masked, key = 0x80, _check_key(mask_key)
-    if length <= 125:
-        return bytes((first, masked | length)) + key
-    if length <= 0xFFFF:
-        return bytes((first, masked | 126)) + length.to_bytes(2, "big") + key
-    return bytes((first, masked | 127)) + length.to_bytes(8, "big") + key
-
-
-def build_frame(
-    opcode: int, payload: Any, *, fin: bool = True, rsv1: bool = False, mask_key: bytes | None = None
-) -> bytes:
-    """A frame with ``payload``: any contiguous buffer, or a str, which is encoded as UTF-8.
-
-    Raises:
-        UnicodeEncodeError: the str has a lone surrogate.
-        ValueError, TypeError, BufferError: as :func:`build_header` and :func:`mask`.
-    """
-    data = payload.encode() if isinstance(payload, str) else _as_bytes(payload)
-    header = build_header(opcode, len(data), fin=fin, rsv1=rsv1, mask_key=mask_key)
-    return header + (data if mask_key is None else _xor(data, 0, len(data), mask_key))
-
-
-def fragment(
-    opcode: int,
-    payload: Any,
-    *,
-    size: int = FRAGMENT_SIZE,
-    mask: Callable[[], bytes] | None = None,
-    rsv1: bool = False,
-) -> list[bytes | memoryview]:
-    """The frames of one message, as buffers to write in this order (section 5.4).
-
-    At most ``size`` bytes of payload go into a frame. The first has the opcode and ``rsv1``, the last FIN.
-    Up to 16 KiB of payload come as one bytes object; more as headers and slices of ``payload``, not copied.
-    ``mask``, where given, is called for the key of each frame, which then is a masked copy.
-
-    Raises:
-        ValueError: ``opcode`` is neither text nor binary, ``size`` is below 1, a key is not 4 bytes.
-        TypeError, BufferError, UnicodeEncodeError: as :func:`build_frame`.
-    """
-    opcode, size = index(opcode), index(size)
-    if opcode not in (_TEXT, _BINARY):
-        raise ValueError(faults.DATA_OPCODE.format(opcode=opcode))
-    if size < 1:
-        raise ValueError(faults.SIZE.format(size=size))
-    data = payload.encode() if isinstance(payload, str) else _as_bytes(payload)
-    copied = len(data) <= COPY_SIZE
-    buffers: list[bytes | memoryview] = []
-    for start in range(0, len(data) or 1, size):
-        piece = data if len(data) <= size else memoryview(data)[start : start + size]
-        fin = start + size >= len(data)
-        if mask is not None:
-            buffers.append(build_frame(opcode, piece, fin=fin, rsv1=rsv1, mask_key=_check_key(mask())))
-        else:
-            buffers += (build_header(opcode, len(piece), fin=fin, rsv1=rsv1), piece)
-        opcode, rsv1 = _CONT, False
-    return [b"".join(buffers)] if copied else buffers
-
-
-# --- parsing (sections 5.2 to 5.5) ----------------------------------------------------------------
 
 
 def _bound(name: str, value: int | None, least: int) -> int | None:
@@ -280,7 +58,7 @@ def _bound(name: str, value: int | None, least: int) -> int | None:
         return None
     if not isinstance(value, int):
         raise TypeError(faults.BOUND_TYPE.format(name=name, type=type(value).__name__))
-    if not least <= value <= _LENGTH_LIMIT:
+    if not least <= value <= LENGTH_LIMIT:
         raise ValueError(faults.BOUND.format(name=name, least=least, value=value))
     return int(value)
 
@@ -317,9 +95,11 @@ class Parser:
         "_message",
         "_opcode",
         "_remaining",
+        "_room",
         "_size",
         "_streaming",
         "_utf8",
+        "_view",
     )
 
     def __init__(
@@ -354,6 +134,9 @@ class Parser:
         self._buffer: io.BytesIO | None = None  # those that were not delivered
         self._utf8: Utf8Validator | None = None  # None if the message is not checked
         self._streaming = _WHOLE
+        # What receive_buffer() gave away, until it is taken back.
+        self._room = bytearray()
+        self._view: memoryview | None = None
 
     # --- what a caller sees -----------------------------------------------------------------------
 
@@ -376,12 +159,50 @@ class Parser:
         events: list[tuple[int, Any]] = []
         if not self._ended:
             try:
-                self._parse(self._head + _as_bytes(data), events)
+                data = as_bytes(data)
+                self._take_back()
+                self._parse(self._head + data, events)
             except ProtocolError as exc:
                 self._end()
                 self._message = 0
                 self._error = exc.with_traceback(None)  # whose frames would keep ``data`` alive
         return events
+
+    def receive_buffer(self, least: int = 65536) -> memoryview | None:
+        """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much.
+
+        For large payloads: what is written there need not be copied. The view has at least ``least`` bytes and at most
+        as many as the frame still has; with less than ``least`` missing, for control frames, between frames and while
+        streaming there is none. It holds until the next call of this, :meth:`buffer_updated`, :meth:`feed` or
+        :meth:`start_streaming`, which release it; what is written to slices of it that somebody keeps reaches no
+        message that was delivered. A loop whose views outlast the message costs it a copy, once: from then on the
+        last byte of a frame is left to :meth:`feed`.
+
+        Raises:
+            TypeError: ``least`` is no int.
+        """
+        least = max(index(least), 1)
+        self._take_back()
+        missing = self._remaining
+        if not self._in_frame or self._opcode >= _CLOSE or self._streaming or missing < least:
+            return None
+        # An int has no memory to receive into: this is a buffer beside the message, no larger than what has come of it.
+        self._room = bytearray(min(missing, max(least, self._size, _ROOM)))
+        self._view = memoryview(self._room)
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> list[tuple[int, Any]]:
+        """The events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete.
+
+        Raises:
+            ValueError: there is no such memory any more, or not so much of it.
+        """
+        nbytes = index(nbytes)
+        if self._view is None:
+            raise ValueError(faults.NOTHING_LENT)
+        if not 0 <= nbytes <= len(self._room):
+            raise ValueError(faults.NBYTES.format(size=len(self._room), nbytes=nbytes))
+        return self.feed(self._room[:nbytes])
 
     def start_streaming(self) -> list[tuple[int, Any]]:
         """Deliver the message that is arriving, or the next one, while it arrives.
@@ -398,6 +219,7 @@ class Parser:
         if not self._message or self._ended:
             self._streaming = _ARMED
             return []
+        self._take_back()
         events: list[tuple[int, Any]] = [self._begin_event()]
         collected = self._take_buffer()
         if collected:
@@ -533,10 +355,10 @@ class Parser:
             length = int.from_bytes(data[pos + 2 : start], "big")
             if length < shortest:
                 raise ProtocolError(faults.LENGTH_NOT_MINIMAL)
-            if length > _LENGTH_LIMIT:
+            if length > LENGTH_LIMIT:
                 raise ProtocolError(faults.LENGTH_TOP_BIT)
         if not control:
-            limit = _LENGTH_LIMIT if self._max_size is None else self._max_size
+            limit = LENGTH_LIMIT if self._max_size is None else self._max_size
             if length > limit - self._size:
                 raise PayloadTooBig(faults.TOO_BIG.format(length=length, have=self._size, limit=limit))
 
@@ -567,8 +389,8 @@ class Parser:
     def _payload(self, data: bytes, pos: int, stop: int, events: list[tuple[int, Any]]) -> None:
         """``data[pos:stop]`` is payload of the frame that is arriving, maybe its last."""
         if self._key:
-            piece = _xor(data, pos, stop, self._key)
-            self._key = _rotate(self._key, stop - pos)
+            piece = xor(data, pos, stop, self._key)
+            self._key = rotated(self._key, stop - pos)
         else:
             piece = data[pos:stop]
         self._remaining -= len(piece)
@@ -640,6 +462,13 @@ class Parser:
         buffer, self._buffer = self._buffer, None
         return b"" if buffer is None else buffer.getvalue()
 
+    def _take_back(self) -> None:
+        """End the loan of receive_buffer()."""
+        if self._view is not None:
+            with suppress(BufferError):  # an event loop may hold it until buffer_updated() returns: uvloop does
+                self._view.release()
+            self._view, self._room = None, bytearray()
+
     def _text(self, payload: bytes) -> Any:
         """A text that came in one piece."""
         if self._decode_text:
@@ -660,6 +489,7 @@ class Parser:
         self._in_frame = False
         self._head = self._control = b""
         self._buffer = self._utf8 = None
+        self._take_back()
 
 
 def _close_payload(payload: bytes) -> tuple[int, str]:

@@ -10,17 +10,58 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = ["BODY", "Parser", "Utf8Validator", "build_frame", "build_header", "fragment", "mask", "mask_inplace"]
+__all__ = [
+    "BODY",
+    "Parser",
+    "Utf8Validator",
+    "build_batch",
+    "build_frame",
+    "build_header",
+    "fragment",
+    "mask",
+    "mask_inplace",
+    "new_mask",
+]
 
 #: Which body this process uses.
 BODY: Literal["compiled", "pure"] = "pure"
 
 if TYPE_CHECKING or os.environ.get("PLUMEWS_PURE", "") not in ("", "0"):
-    from ._codec_py import Parser, Utf8Validator, build_frame, build_header, fragment, mask, mask_inplace
+    from ._codec_py import (
+        Parser,
+        Utf8Validator,
+        build_batch,
+        build_frame,
+        build_header,
+        fragment,
+        mask,
+        mask_inplace,
+        new_mask,
+    )
 else:
     try:
-        from ._codec import Parser, Utf8Validator, build_frame, build_header, fragment, mask, mask_inplace
+        from ._codec import (
+            Parser,
+            Utf8Validator,
+            build_batch,
+            build_frame,
+            build_header,
+            fragment,
+            mask,
+            mask_inplace,
+            new_mask,
+        )
 
         BODY = "compiled"
     except ImportError:
-        from ._codec_py import Parser, Utf8Validator, build_frame, build_header, fragment, mask, mask_inplace
+        from ._codec_py import (
+            Parser,
+            Utf8Validator,
+            build_batch,
+            build_frame,
+            build_header,
+            fragment,
+            mask,
+            mask_inplace,
+            new_mask,
+        )

@@ -1,0 +1,69 @@
+# Part of _codec.pyx: UTF-8 (section 8.1), checked, and made into a str of exactly one allocation.
+
+cdef enum:
+    PROBE = 64  # bytes that show what a text is like, and all of most
+
+
+cdef object text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state):
+    """The str that ``data`` under ``key`` is; ``None`` if it is none: ``state`` is BAD, or inside a character."""
+    cdef byte probe[PROBE]
+    cdef Py_ssize_t few = min(size, PROBE)
+    if not plumews_now.mask(probe, data, few, key):
+        text = PyUnicode_New(size, 127)
+        if size == few:
+            memcpy(PyUnicode_DATA(text), probe, few)
+            return text
+        if not plumews_now.mask(<byte *>PyUnicode_DATA(text), data, size, key):
+            return text
+        text = None  # before there is another
+    if size == few:
+        return wide_text_of(probe, size, 0, state)
+    return wide_text_of(data, size, key, state)
+
+
+cdef object wide_text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state):
+    """The same for what is not ASCII: its characters are counted first, then widened into their place."""
+    cdef size_t count = 0
+    cdef byte highest = 0
+    if plumews_survey(data, size, key, state, &count, &highest) < <size_t>size or state[0] != DONE:
+        return None
+    # By the first byte of the highest character: of 4 bytes, or of 2 and more above Latin-1.
+    cdef Py_UCS4 most = 0x10FFFF if highest >= 0xF0 else 0xFFFF if highest >= 0xC4 else 0xFF if highest >= 0x80 else 0x7F
+    text = PyUnicode_New(<Py_ssize_t>count, most)
+    plumews_decode(PyUnicode_DATA(text), PyUnicode_KIND(text), count, data, size, key)
+    return text
+
+
+@cython.final
+cdef class Utf8Validator:
+    """Says of bytes that arrive in pieces whether they can still become valid UTF-8 (RFC 3629)."""
+
+    cdef int state
+
+    def __init__(self):
+        self.state = DONE
+
+    def feed(self, data):
+        """False from the first byte on that no continuation could make valid, until :meth:`reset`."""
+        cdef Py_buffer view
+        if type(data) is bytes:
+            with cython.critical_section(self):
+                if self.state != BAD:
+                    plumews_scan(start_of(data), PyBytes_GET_SIZE(data), &self.state)
+                return self.state != BAD
+        fetch(data, &view)
+        with cython.critical_section(self):
+            if self.state != BAD:
+                plumews_scan(<cbyte *>view.buf, view.len, &self.state)
+            good = self.state != BAD
+        PyBuffer_Release(&view)
+        return good
+
+    @property
+    def complete(self):
+        """Whether what was fed is valid as it stands: not inside a character, and never false."""
+        return self.state == DONE
+
+    def reset(self):
+        """Begin again."""
+        self.state = DONE
