@@ -1,9 +1,11 @@
 """Builds the compiled codec where that is wanted and possible.
 
-PLUMEWS_EXT=auto   compile; without a working compiler install the pure codec and say so (default)
-PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
-PLUMEWS_EXT=no     do not compile
-PLUMEWS_SANITIZE=address,undefined   compile with these sanitizers, unoptimised, with symbols
+    PLUMEWS_EXT=auto   compile; without a working compiler install the pure codec and say so (default)
+    PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
+    PLUMEWS_EXT=no     do not compile
+    PLUMEWS_SANITIZE=address,undefined   compile with these sanitizers, unoptimised, with symbols
+
+What the package is besides stands in pyproject.toml.
 """
 
 from __future__ import annotations
