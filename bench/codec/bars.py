@@ -53,6 +53,7 @@ NON_ASCII = ("Cyrillic", "CJK", "emoji")
 PIECES = f"{COMPILED}, 4 KiB pieces"
 FRAMES = "1,000 frames of 32 B, binary"
 READS = "1 MiB in reads of 64 KiB"
+IN_PLACE = f"{COMPILED}, in place"
 RECEIVED = "1 MiB received into buffers, 64 KiB a time"
 
 BARS: tuple[Bar, ...] = (
@@ -116,7 +117,8 @@ BARS: tuple[Bar, ...] = (
     faster("frames in", "1,000 x 32 B, beside picows with as_bytes: (opcode, payload)", FRAMES, "picows", 4),
     cheaper("frames in", "1 MiB in 64 KiB reads, beside join of the reads", READS, "join", 1.2),
     faster("frames in", "1 MiB in 64 KiB reads, beside picows", READS, "picows", 5),
-    aside("frames in", "the same, with the copy into each one's receive buffer", RECEIVED, "picows", 5),
+    aside("frames in", "the same with a copy into a receive buffer, ours shared", RECEIVED, "picows", 5),
+    aside("frames in", "the same with a copy into a receive buffer, ours in place", RECEIVED, "picows", 5, IN_PLACE),
     cheaper("frames out", "a small server frame, beside picows", "server frame, 16 B", "picows", 0.4),
     cheaper("frames out", "1 MiB into fragments, beside memcpy", "1 MiB into fragments of 64 KiB", "memcpy", 0.25),
     faster("pure", "1,000 x 32 B, beside aiohttp's Python reader", FRAMES, "aiohttp Python", 2.5, PURE),

@@ -1,4 +1,4 @@
-"""Frames out: a small one of a server, a small one of a client under a fresh key, 1 MiB into fragments.
+"""Frames out: a small one of a server, of a client under a fresh key, many at once, 1 MiB into fragments.
 
 The product is bytes to send. picows and aiohttp hand them to a transport, here one that keeps the last.
 """
@@ -27,13 +27,15 @@ def server_frame() -> Contest:
     return Contest(f"server frame, {SMALL} B", 1, "call", contenders)
 
 
-def with_fresh_key(build_frame: Callable[..., bytes]) -> Callable[[bytes], bytes]:
-    """A client's frame with the system's random source asked each time."""
+def keys() -> Contest:
+    """Four bytes that nobody can foresee: ours out of a pool, by a system call each otherwise."""
 
-    def build(data: bytes) -> bytes:
-        return build_frame(2, data, mask_key=os.urandom(4))
+    def right(key: bytes) -> bool:
+        return len(key) == 4
 
-    return build
+    contenders = {name: Contender(partial(body.new_mask), right) for name, body in BODIES.items()}
+    contenders["os.urandom"] = Contender(partial(os.urandom, 4), right)
+    return Contest("a mask key", 1, "call", contenders)
 
 
 def client_frame() -> Contest:
@@ -46,10 +48,31 @@ def client_frame() -> Contest:
         return sent[:2] == bytes([0x82, 0x80 | SMALL]) and clear == data
 
     contenders = {
-        name: Contender(partial(with_fresh_key(body.build_frame), data), right) for name, body in BODIES.items()
+        name: Contender(partial(body.build_frame, 2, data, masked=True), right) for name, body in BODIES.items()
     }
     contenders |= {name: Contender(partial(send, data), right) for name, send in senders(client=True).items()}
     return Contest(f"client frame, {SMALL} B, fresh key", 1, "call", contenders)
+
+
+def batch() -> Contest:
+    """64 small messages to send together. picows sends each by itself: it has no other way."""
+    data = payload(32)
+    messages = [(2, data)] * 64
+    stream = (bytes([0x82, 32]) + data) * 64
+
+    def right(buffers: Any) -> bool:
+        return b"".join(buffers) == stream
+
+    def one_by_one(send: Callable[[bytes], Any]) -> Callable[[], list[Any]]:
+        return lambda: [send(message) for _, message in messages]
+
+    contenders = {name: Contender(partial(body.build_batch, messages), right) for name, body in BODIES.items()}
+    contenders |= {
+        f"{name}, frame by frame": Contender(partial(one_by_one(partial(body.build_frame, 2))), right)
+        for name, body in BODIES.items()
+    }
+    contenders |= {name: Contender(partial(one_by_one(send)), right) for name, send in senders(client=False).items()}
+    return Contest("64 server frames of 32 B", 64, "frame", contenders)
 
 
 def fragments() -> Contest:
@@ -102,4 +125,4 @@ def websockets_fragments() -> Callable[[bytes, int], list[bytes]]:
 
 def contests() -> list[Contest]:
     """All of them."""
-    return [server_frame(), client_frame(), fragments()]
+    return [server_frame(), keys(), client_frame(), batch(), fragments()]
