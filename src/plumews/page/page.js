@@ -86,7 +86,7 @@
   }
 
   function refused({ code, reason }) {
-    const about = /token/.test(reason) ? at("token") : /room|password/.test(reason) ? at("password") : at("room");
+    const about = /token/.test(reason) ? at("token") : /password/.test(reason) ? at("password") : at("room");
     leave();
     const plain = reason.replace(/^forbidden: |^websocket /, "") || `code ${code}`;
     refuse(`You were not let in: ${plain}.`, about);
@@ -118,7 +118,7 @@
     inside.hidden = false;
     at("name").textContent = visit.room;
     at("members").textContent = "";
-    document.title = `${visit.room} – plumews`;
+    document.title = `${visit.room} · plumews`;
     input.focus();
   }
 

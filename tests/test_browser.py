@@ -1,0 +1,486 @@
+"""The page in a real Chromium, against the command in a process of its own.
+
+It needs the package playwright and a Chromium: the one that ``PLUMEWS_CHROMIUM`` names, one on the path, or
+playwright's own. Where there is none these tests are skipped, unless ``PLUMEWS_REQUIRE_BROWSER=1`` says that this
+is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+
+from command import Command
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, WebSocketRoute
+
+pytestmark = pytest.mark.browser
+
+#: A refused WebSocket is reported on the console by the browser itself; anything else there is ours.
+_EXPECTED = re.compile(r"WebSocket connection to|ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
+
+ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+DESKTOP = {"width": 1200, "height": 800}
+PHONE = {"width": 360, "height": 640}
+
+
+def missing(what: str) -> None:
+    """There is no browser: that is a skip, or a failure."""
+    reason = f"{what}; `pip install playwright` and `apt-get install chromium` or `playwright install chromium`"
+    if os.environ.get("PLUMEWS_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        missing("playwright is not installed")
+        raise
+    path = os.environ.get("PLUMEWS_CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        if path is None and not Path(playwright.chromium.executable_path).exists():
+            missing("there is no Chromium")
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=list(ARGS))
+        except Error as exc:
+            missing(f"Chromium does not start: {exc}")
+            raise
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Command]]:
+    with ExitStack() as stack:
+
+        def start(*args: str) -> Command:
+            port = () if "--port" in args else ("--port", "0")
+            return stack.enter_context(Command("serve", *port, *args)).started()
+
+        yield start
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens tabs; when the test ends, none of them may have complained."""
+    complaints: list[str] = []
+    with ExitStack() as stack:
+
+        def open_tab(viewport: dict[str, int] = DESKTOP, **options: Any) -> Page:
+            context = stack.enter_context(browser.new_context(viewport=viewport, **options))
+            context.set_default_timeout(15_000)
+            page = context.new_page()
+            page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("dialog", lambda dialog: complaints.append("a dialog") or dialog.dismiss())
+            return page
+
+        yield open_tab
+    assert [text for text in complaints if not _EXPECTED.search(text)] == []
+
+
+class Visitor:
+    """Somebody who uses the page: what they do, and what they can see."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        from playwright.sync_api import expect
+
+        self.page = page
+        self.expect = expect
+        page.goto(url)
+
+    def enter(self, room: str, password: str = "") -> Visitor:
+        self.page.get_by_label("Room", exact=True).fill(room)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("button", name="Enter").click()
+        return self
+
+    def say(self, text: str) -> None:
+        self.page.get_by_label("Message", exact=True).fill(text)
+        self.page.keyboard.press("Enter")
+
+    def sees(self, locator: str, text: str | re.Pattern[str]) -> None:
+        self.expect(self.page.locator(locator)).to_have_text(text, timeout=15_000)
+
+    def is_connected(self) -> Visitor:
+        self.sees("#state", "Connected")
+        return self
+
+    def hears(self, *messages: str) -> None:
+        """Exactly these, from first to last, and the own ones have come back."""
+        self.expect(self.page.locator("#log .entry p")).to_have_text(list(messages), use_inner_text=True)
+        self.expect(self.page.locator("#log .sent")).to_have_count(0)
+
+    def has_own(self, *messages: str) -> None:
+        self.expect(self.page.locator("#log .own p")).to_have_text(list(messages), use_inner_text=True)
+
+
+# --- talking --------------------------------------------------------------------------------------
+
+
+def test_two_tabs_talk_and_know_that_they_are_two(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
+    server = serve("--room", "chat=pw")
+    ada = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
+    ada.sees("#members", "Only you are here")
+    bob = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
+    for visitor in (ada, bob):
+        visitor.sees("#members", "2 members are here")
+    ada.say("hello bob")
+    bob.hears("hello bob")
+    bob.say("hello ada")
+    for visitor in (ada, bob):
+        visitor.hears("hello bob", "hello ada")
+    ada.has_own("hello bob")
+    bob.has_own("hello ada")
+    assert re.fullmatch(r"\d{1,2}:\d\d( [AP]M)?", ada.page.locator("#log time").first.inner_text())
+    bob.page.get_by_role("button", name="Leave").click()
+    ada.sees("#members", "Only you are here")
+    assert bob.page.get_by_label("Room", exact=True).input_value() == "chat"
+    assert bob.page.get_by_label("Password").input_value() == ""
+
+
+def test_markup_in_a_message_is_text_and_nothing_of_it_runs(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve()
+    ada = Visitor(tab(), server.url).enter("<b>room</b>").is_connected()
+    bob = Visitor(tab(), server.url).enter("<b>room</b>").is_connected()
+    attack = "<img src=x onerror=\"document.title='owned';alert(1)\"><script>document.title='owned'</script>"
+    ada.say(attack)
+    for visitor in (ada, bob):
+        visitor.hears(attack)
+        visitor.sees("#name", "<b>room</b>")
+        assert visitor.page.title() == "<b>room</b> · plumews"
+        assert visitor.page.locator("#inside img, #inside script, #inside b").count() == 0
+
+
+def test_lines_and_scripts_of_the_world_and_bytes(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
+    server = serve()
+    ada = Visitor(tab(), server.url).enter("räume & mehr / 😀?").is_connected()
+    bob = Visitor(tab(), server.url).enter("räume & mehr / 😀?").is_connected()
+    field = ada.page.get_by_label("Message", exact=True)
+    field.fill("one")
+    field.press("Shift+Enter")
+    field.press_sequentially("zwei שלום 😀")
+    field.press("Enter")
+    ada.say("   ")  # nothing
+    bob.hears("one\nzwei שלום 😀")
+    address = server.url.replace("http", "ws") + "ws?room=r%C3%A4ume+%26+mehr+%2F+%F0%9F%98%80%3F"
+    bob.page.evaluate(
+        """(address) => {
+            const socket = new WebSocket(address);
+            socket.onopen = () => { socket.send(new Uint8Array(3)); socket.send("plain"); };
+        }""",
+        address,
+    )
+    ada.hears("one\nzwei שלום 😀", "(3 bytes)", "plain")
+
+
+def test_the_same_words_from_two_are_two_messages(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
+    server = serve()
+    ada = Visitor(tab(), server.url).enter("a").is_connected()
+    bob = Visitor(tab(), server.url).enter("a").is_connected()
+    ada.say("yes")
+    bob.hears("yes")
+    bob.say("yes")
+    bob.say("yes")
+    for visitor in (ada, bob):
+        visitor.hears("yes", "yes", "yes")
+    ada.has_own("yes")
+    bob.has_own("yes", "yes")
+
+
+def test_a_long_log_is_trimmed_and_does_not_run_away_from_who_reads(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve()
+    ada = Visitor(tab(), server.url).enter("a").is_connected()
+    bob = Visitor(tab(), server.url).enter("a").is_connected()
+    flood = """(count) => { for (let i = 0; i < count; i += 1) {
+        document.getElementById("text").value = `message ${i}`;
+        document.getElementById("say").requestSubmit();
+    } }"""
+    for _ in range(15):  # in portions that fit a send queue
+        bob.page.evaluate(flood, 40)
+        bob.expect(bob.page.locator(".sent")).to_have_count(0)
+    for visitor in (ada, bob):
+        visitor.expect(visitor.page.locator(".entry")).to_have_count(500)
+        visitor.expect(visitor.page.locator(".entry").last).to_be_in_viewport()
+    newest = ada.page.get_by_role("button", name="New messages")
+    ada.expect(newest).to_be_hidden()
+    ada.page.locator("#log").evaluate("(log) => { log.scrollTop = 0; }")
+    ada.expect(ada.page.locator(".entry").first).to_be_in_viewport()
+    bob.say("the last one")
+    ada.expect(newest).to_be_visible()
+    ada.expect(ada.page.locator(".entry").last).not_to_be_in_viewport()
+    newest.click()
+    ada.expect(ada.page.locator(".entry").last).to_be_in_viewport()
+    ada.expect(newest).to_be_hidden()
+
+
+# --- the door -------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_is_refused_and_said_so_and_the_right_one_still_works(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--room", "chat=pw", "--room", "lobby", "--only-known-rooms")
+    ada = Visitor(tab(), server.url).enter("chat", "wrong")
+    ada.sees("#refusal", "You were not let in: bad room password.")
+    ada.expect(ada.page.locator("#inside")).to_be_hidden()
+    ada.expect(ada.page.get_by_label("Password")).to_be_focused()
+    ada.enter("elsewhere").sees("#refusal", "You were not let in: unknown room.")
+    ada.enter("chat", "pw").is_connected()
+    ada.sees("#members", "Only you are here")
+
+
+def test_a_token_is_asked_for_where_one_is_required(
+    serve: Callable[..., Command], tab: Callable[..., Page], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"0123456789abcdef0123456789abcdef")
+    server = serve("--secret-file", str(secret), "--require-token")
+    ada = Visitor(tab(), server.url).enter("a")
+    ada.sees("#refusal", "You were not let in: token required.")
+    token = ada.page.get_by_label("Token", exact=True)
+    ada.expect(token).to_be_focused()
+    token.fill("a.b.c")
+    ada.enter("a").sees("#refusal", re.compile(r"You were not let in: invalid token \(invalid jwt: .+\)\."))
+    token.fill(jwt.encode({"sub": "ada"}, secret.read_bytes(), algorithm="HS256"))
+    ada.enter("a").is_connected()
+
+
+def test_a_room_needs_a_name_that_the_server_takes(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
+    ada = Visitor(tab(), serve().url)
+    for name, said in (
+        ("", "Give the name of a room, such as chat."),
+        ("  ", "Give the name of a room, such as chat."),
+        ("ä" * 65, "A room's name may have 128 bytes; this one has 130."),
+        ("a\u200bb", "A room's name must be printable text."),
+    ):
+        ada.enter(name).sees("#refusal", said)
+    ada.enter("ä" * 64).is_connected()
+
+
+def test_the_address_remembers_the_room_and_nothing_remembers_the_password(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--room", "a b/ü=hunter2")
+    ada = Visitor(tab(), server.url).enter("a b/ü", "hunter2").is_connected()
+    assert ada.page.url == server.url + "#a%20b%2F%C3%BC"
+    kept = ada.page.evaluate(
+        "() => [location.href, document.cookie, JSON.stringify([localStorage, sessionStorage, history.state])].join()"
+    )
+    assert "hunter2" not in kept
+    ada.page.reload()
+    assert ada.page.get_by_label("Room", exact=True).input_value() == "a b/ü"
+    assert ada.page.get_by_label("Password").input_value() == ""
+    ada.expect(ada.page.get_by_label("Password")).to_be_focused()
+    ada.page.goto(server.url + "#%E0%A4%A")  # not UTF-8
+    ada.page.reload()
+    assert ada.page.get_by_label("Room", exact=True).input_value() == ""
+
+
+# --- the connection -------------------------------------------------------------------------------
+
+
+def test_the_page_comes_back_when_the_server_does_and_loses_nothing_in_silence(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--room", "chat=pw")
+    ada = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
+    bob = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
+    ada.say("before")
+    bob.hears("before")
+    server.stop()
+    assert server.end()[0] == 0
+    ada.sees("#state", "Not connected: the server cannot be reached.")
+    ada.sees("#countdown", re.compile(r"Reconnecting in \d+ s\."))
+    ada.sees("#members", "")
+    ada.say("in between")
+    ada.sees("#unsent", "Not sent, there is no connection. It stays here; send it again when there is one.")
+    field = ada.page.get_by_label("Message", exact=True)
+    assert field.input_value() == "in between"
+    ada.hears("before")
+
+    serve("--room", "chat=pw", "--port", str(server.port))
+    ada.page.get_by_role("button", name="Try now").click()
+    for visitor in (ada, bob):  # the one at once, the other by itself
+        visitor.is_connected()
+        visitor.sees("#members", "2 members are here")
+    ada.expect(ada.page.locator("#unsent")).to_be_hidden()
+    assert field.input_value() == "in between"
+    ada.page.get_by_role("button", name="Send").click()
+    bob.hears("before", "in between")
+    bob.say("after")
+    for visitor in (ada, bob):
+        visitor.hears("before", "in between", "after")
+
+
+def test_a_password_that_was_changed_meanwhile_leads_back_to_the_door_with_the_words_kept(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--room", "chat=pw")
+    ada = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
+    ada.page.get_by_label("Message", exact=True).fill("a long thought")
+    server.stop()
+    server.end()
+    serve("--room", "chat=other", "--port", str(server.port))
+    ada.sees("#refusal", "You were not let in: bad room password.")
+    ada.enter("chat", "other").is_connected()
+    assert ada.page.get_by_label("Message", exact=True).input_value() == "a long thought"
+
+
+def test_what_was_said_and_did_not_come_back_is_marked(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
+    server = serve()
+    ada = Visitor(tab(), server.url).enter("a").is_connected()
+    ada.say("arrived")
+    ada.hears("arrived")
+    ada.page.evaluate("() => { WebSocket.prototype.send = () => {}; }")  # a network that swallows
+    ada.say("swallowed")
+    server.stop()
+    server.end()
+    ada.sees(".doubtful p", "swallowed")
+    ada.sees(".doubtful small", re.compile("may not have arrived$"))
+    assert ada.page.locator(".own:not(.doubtful)").count() == 1
+
+
+def test_a_full_room_is_said_to_be_full_and_tried_again(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve()
+    page = tab()
+    full = True
+
+    def answer(socket: WebSocketRoute) -> None:
+        if full:
+            socket.close(code=1013, reason="websocket room at capacity: 2 connections")
+        else:
+            socket.connect_to_server()
+
+    page.route_web_socket(re.compile(r"/ws\?"), answer)
+    ada = Visitor(page, server.url).enter("a")
+    ada.sees("#state", "Not connected: the room is full.")
+    full = False
+    ada.is_connected()
+    ada.say("at last")
+    ada.hears("at last")
+
+
+def test_a_server_that_turns_everybody_away_is_told_from_one_that_is_gone(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--allowed-host", "127.0.0.1", "--max-room-connections", "1")
+    ada = Visitor(tab(), server.url).enter("a").is_connected()
+    bob = Visitor(tab(), server.url).enter("a")
+    bob.sees("#state", re.compile("the room (is|may be) full"))
+    ada.page.get_by_role("button", name="Leave").click()
+    bob.is_connected()
+
+
+# --- looks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE, {"width": 320, "height": 480}], ids=["desk", "phone", "small"])
+def test_it_fits_the_screen_and_can_be_read(
+    serve: Callable[..., Command],
+    tab: Callable[..., Page],
+    viewport: dict[str, int],
+    scheme: str,
+    tmp_path: Path,
+) -> None:
+    server = serve()
+    ada = Visitor(tab(viewport, color_scheme=scheme), server.url)
+    fits(ada.page)
+    ada.enter("").sees("#refusal", "Give the name of a room, such as chat.")
+    ada.page.get_by_text("I have a token").click()
+    fits(ada.page)
+    ada.enter("a-room-with-a-name-that-is-far-too-long-for-the-screen-of-any-phone-in-the-world").is_connected()
+    ada.say("Good morning")
+    ada.say("wide" * 100)
+    ada.expect(ada.page.locator(".sent")).to_have_count(0)
+    ada.sees("#members", "Only you are here")
+    fits(ada.page)
+    for button in ada.page.get_by_role("button").all():
+        ada.expect(button).to_be_in_viewport(ratio=1)
+    server.stop()
+    server.end()
+    ada.say("not now")
+    ada.sees("#state", re.compile("Not connected"))
+    fits(ada.page)
+    ada.expect(ada.page.get_by_role("button", name="Send")).to_be_in_viewport(ratio=1)
+    assert ada.page.screenshot(path=tmp_path / "page.png")
+    for selector, least in (("#state", 4.5), ("#unsent", 4.5), (".own p", 7), ("#say button", 4.5), ("#name", 7)):
+        assert contrast(ada.page, selector) >= least, selector
+
+
+def fits(page: Page) -> None:
+    """There is nothing to scroll to at the side."""
+    width, inner = page.evaluate("() => [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= inner
+
+
+def contrast(page: Page, selector: str) -> float:
+    """Of the text of an element with what is behind it (WCAG 2.2, success criterion 1.4.3)."""
+    colours: list[str] = page.locator(selector).first.evaluate(
+        """(element) => {
+            const colour = getComputedStyle(element).color;
+            let ground = "rgba(0, 0, 0, 0)";
+            for (let e = element; e && ground === "rgba(0, 0, 0, 0)"; e = e.parentElement) {
+                ground = getComputedStyle(e).backgroundColor;
+            }
+            return [colour, ground];
+        }"""
+    )
+
+    def luminance(colour: str) -> float:
+        shares = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, light = sorted(luminance(colour) for colour in colours)
+    return (light + 0.05) / (dark + 0.05)
+
+
+# --- with the keyboard alone ----------------------------------------------------------------------
+
+
+def test_everything_can_be_done_with_the_keyboard(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
+    ada = Visitor(tab(), serve("--room", "chat=pw").url)
+    keyboard = ada.page.keyboard
+    keyboard.type("chat")  # the first field has the focus
+    keyboard.press("Tab")
+    keyboard.type("pw")
+    keyboard.press("Enter")
+    ada.is_connected()
+    keyboard.type("hello")
+    keyboard.press("Enter")
+    ada.hears("hello")
+    keyboard.press("Shift+Tab")
+    ada.expect(ada.page.get_by_role("log")).to_be_focused()  # to be scrolled with the arrows
+    keyboard.press("Shift+Tab")
+    ada.expect(ada.page.get_by_role("button", name="Leave")).to_be_focused()
+    keyboard.press("Enter")
+    ada.expect(ada.page.get_by_label("Room", exact=True)).to_be_focused()
