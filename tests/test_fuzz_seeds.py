@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from codec_bodies import BODIES
 from fuzz import TARGETS
 from fuzz.material import Disagreement
 from fuzz.shrink import shrink
@@ -43,6 +45,17 @@ def spoilt(chance: random.Random, seeds: list[bytes]) -> bytes:
             [b"", b"\x00", b"\x7f", b"\x80", b"\xff", chance.randbytes(1)]
         )
     return bytes(data)
+
+
+@pytest.mark.parametrize("codec", BODIES, ids=lambda body: body.name)
+def test_an_empty_read_judges_nothing_again(codec: Any) -> None:
+    """Found by the fuzzer: a limit that was lowered inside a header was held against it, by one body."""
+    parser = codec.Parser(client=False, max_size=None)
+    parser.feed(b"\x82\x85")
+    parser.max_size = 4
+    assert parser.feed(b"") == []
+    assert parser.error is None
+    assert parser.buffered == 2
 
 
 @pytest.mark.parametrize("row", ["04", "05", "06", "08", "09", "23", "25"])

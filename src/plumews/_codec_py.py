@@ -161,7 +161,8 @@ class Parser:
             try:
                 data = as_bytes(data)
                 self._take_back()
-                self._parse(self._head + data, events)
+                if data:  # nothing new: a header that is not all there is not judged again
+                    self._parse(self._head + data, events)
             except ProtocolError as exc:
                 self._end()
                 self._message = 0

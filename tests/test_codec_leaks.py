@@ -1,0 +1,148 @@
+"""The codec keeps nothing: after any number of rounds as much memory is in use as before.
+
+Each round goes through one way in which a parser, a validator or a builder can end, good or bad. tracemalloc counts
+what Python gave out and did not get back, under every allocator, so that the same tests hold under a sanitizer.
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from codec_bodies import on_both_bodies
+
+pytestmark = on_both_bodies
+
+KEY = b"\x37\xfa\x21\x3d"
+LARGE = 50_000
+
+
+def frames(codec: Any, *parts: tuple[int, bytes, bool]) -> bytes:
+    return b"".join(codec.build_frame(opcode, data, fin=fin, mask_key=KEY) for opcode, data, fin in parts)
+
+
+def parser(codec: Any) -> Any:
+    return codec.Parser(client=False, max_size=2 * LARGE, max_frames=4)
+
+
+def whole_messages(codec: Any) -> None:
+    stream = frames(codec, (1, "é".encode() * 50, True), (2, bytes(LARGE), True), (9, b"ping", True), (1, b"a", True))
+    assert len(parser(codec).feed(bytearray(stream))) == 4
+
+
+def messages_in_fragments_and_crumbs(codec: Any) -> None:
+    stream = frames(
+        codec, (1, b"a" * LARGE, False), (10, b"pong", True), (0, b"b" * LARGE, True), (8, b"\x03\xe8", True)
+    )
+    reader = parser(codec)
+    assert sum(len(reader.feed(stream[at : at + 999])) for at in range(0, len(stream), 999)) == 3
+
+
+def a_message_cut_by_the_end_of_the_connection(codec: Any) -> None:
+    reader = parser(codec)
+    reader.feed(frames(codec, (2, bytes(LARGE), False))[:-1])
+    assert reader.mid_message
+
+
+def a_streamed_message(codec: Any) -> None:
+    reader = parser(codec)
+    reader.feed(frames(codec, (2, bytes(LARGE), False)))
+    assert len(reader.start_streaming()) == 2
+    assert len(reader.feed(frames(codec, (0, bytes(LARGE), True)))) == 2
+
+
+def a_streamed_message_that_is_dropped(codec: Any) -> None:
+    reader = parser(codec)
+    reader.start_streaming()
+    assert len(reader.feed(frames(codec, (2, bytes(LARGE), False)))) == 2
+
+
+def faults_after_a_part(codec: Any) -> None:
+    for fault in (b"\xff", b"\x81", b"\x80\xff" + b"\xff" * 12, b"\x80\x81" + KEY + b"\xff", b"\x88\x81" + KEY + b"1"):
+        reader = parser(codec)
+        reader.feed(frames(codec, (1, b"a" * LARGE, False)) + fault)
+        assert reader.error is not None
+
+
+def too_many_fragments(codec: Any) -> None:
+    reader = parser(codec)
+    reader.feed(frames(codec, (2, b"a" * 999, False), *[(0, b"", False)] * 4))
+    assert reader.error is not None
+
+
+def validators(codec: Any) -> None:
+    validator = codec.Utf8Validator()
+    assert validator.feed("é".encode() * 999 + b"\xe2")
+    assert not validator.feed(memoryview(b"ab"))
+
+
+def masks_and_frames(codec: Any) -> None:
+    data = bytearray(LARGE)
+    codec.mask_inplace(data, KEY, 3)
+    assert codec.mask(memoryview(data)[1:], KEY) != data
+    assert codec.build_frame(1, "é" * LARGE, mask_key=KEY)
+    assert len(codec.fragment(2, data, size=999, mask=lambda: KEY)) > 50
+    assert len(codec.fragment(2, bytes(LARGE), size=999)) > 100
+
+
+def refused_arguments(codec: Any) -> None:
+    strided = memoryview(bytes(99))[::2]
+    for call in (
+        lambda: codec.mask(strided, KEY),
+        lambda: codec.mask(b"data", b"key"),
+        lambda: codec.mask_inplace(bytes(99), KEY),
+        lambda: codec.build_frame(99, bytearray(99)),
+        lambda: codec.build_frame(1, "\ud800" * 99),
+        lambda: codec.fragment(1, bytearray(LARGE), mask=lambda: b"key"),
+        lambda: parser(codec).feed(strided),
+        lambda: codec.Parser(client=True, max_size=-1),
+    ):
+        with pytest.raises((ValueError, BufferError)):
+            call()
+
+
+ROUNDS = [
+    whole_messages,
+    messages_in_fragments_and_crumbs,
+    a_message_cut_by_the_end_of_the_connection,
+    a_streamed_message,
+    a_streamed_message_that_is_dropped,
+    faults_after_a_part,
+    too_many_fragments,
+    validators,
+    masks_and_frames,
+    refused_arguments,
+]
+
+
+def kept(call: Callable[[], None], rounds: int) -> int:
+    """Bytes more in use after ``rounds`` calls than before."""
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(rounds):
+        call()
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] - before
+
+
+@pytest.mark.parametrize("one_round", ROUNDS, ids=lambda one_round: one_round.__name__)
+def test_rounds_leave_no_memory_behind(codec: Any, one_round: Callable[[Any], None]) -> None:
+    tracemalloc.start()
+    try:
+        kept(lambda: one_round(codec), 5)  # caches fill
+        assert kept(lambda: one_round(codec), 100) < 50 * 16  # the smallest object, kept in every other round
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_measure_sees_one_small_object_a_round(codec: Any) -> None:
+    leaked: list[bytes] = []
+    tracemalloc.start()
+    try:
+        assert kept(lambda: leaked.append(codec.mask(b"abc", KEY)), 100) > 50 * 16
+    finally:
+        tracemalloc.stop()
