@@ -48,6 +48,10 @@ class Contest:
         return f"{nanoseconds:.0f} ns" if nanoseconds >= 100 else f"{nanoseconds:.3g} ns"
 
 
+#: What builds a contest: its bytes, its peers. Can be pickled.
+Job = Callable[[], Contest]
+
+
 def gives(expected: object) -> Callable[[Any], bool]:
     """Right is what equals ``expected``."""
     return lambda result: bool(result == expected)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .contest import Contender, Contest, gives
+from .contest import Contender, Contest, Job, gives
 from .ours import BODIES
 from .peers import Reader, installed, readers
 from .samples import KEY, ZERO_KEY, KiB, MiB, cut, frame, frames, payload, text
@@ -123,14 +123,12 @@ def received() -> Contest:
     return Contest("1 MiB received into buffers, 64 KiB a time", MiB, "byte", contenders)
 
 
-def contests() -> list[Contest]:
-    """All of them."""
-    return [
-        many("1,000 frames of 32 B, binary", 2, payload(32)),
-        many("1,000 frames of 32 B, ASCII", 1, text("ASCII", 32)),
-        many("1,000 frames of 32 B, Cyrillic", 1, text("Cyrillic", 32)),
-        many("one frame of 32 B a read", 2, payload(32), count=1),
-        byte_by_byte(),
-        large(),
-        received(),
-    ]
+JOBS: tuple[Job, ...] = (
+    partial(many, "1,000 frames of 32 B, binary", 2, payload(32)),
+    partial(many, "1,000 frames of 32 B, ASCII", 1, text("ASCII", 32)),
+    partial(many, "1,000 frames of 32 B, Cyrillic", 1, text("Cyrillic", 32)),
+    partial(many, "one frame of 32 B a read", 2, payload(32), count=1),
+    byte_by_byte,
+    large,
+    received,
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from .contest import Contender, Contest, gives
+from .contest import Contender, Contest, Job, gives
 from .ours import BODIES
 from .peers import installed
 from .samples import KEY, KiB, MiB, payload
@@ -75,6 +75,5 @@ def in_place(size: str) -> Contest:
     return Contest(f"mask, in place, {size}", SIZES[size], "byte", contenders)
 
 
-def contests() -> list[Contest]:
-    """Every size, copied and in place."""
-    return [kind(size) for kind in (copies, in_place) for size in SIZES]
+#: Every size, copied and in place.
+JOBS: tuple[Job, ...] = tuple(partial(kind, size) for kind in (copies, in_place) for size in SIZES)

@@ -1,8 +1,8 @@
 """Measuring on a machine that others use too: processor time, in rounds over all contenders, medians of ratios.
 
 A batch lasts about 5 ms, so that the clock costs nothing. A round runs one batch of each contender of a contest, in
-turning order. The rounds are spread over several passes through all contests, each in a process of its own: where a
-process happens to have its memory decides for instance whether it can grow a buffer without moving it. Invariant: a
+turning order. The rounds are spread over several passes through all contests, each in a process and an order of its
+own: where memory happens to lie decides for instance whether a buffer can grow without being moved. Invariant: a
 ratio is the median of the ratios within rounds.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import math
 import multiprocessing
-import statistics
+import random
 import time
 import timeit
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .contest import Contest
+from .contest import Contest, Job
 
 
 @dataclass(frozen=True)
@@ -61,46 +61,52 @@ def calls_in(batch: float, run: Callable[[int], float]) -> int:
     return max(1, math.ceil(calls * batch / taken))
 
 
-def one_pass(contests: Sequence[Contest], rounds: int, batch: float) -> Samples:
-    """The rounds of one process, each contender checked first."""
-    samples: Samples = {}
+def rounds_of(contest: Contest, rounds: int, batch: float) -> dict[str, list[float]]:
+    """The seconds a call of each contender takes in each round; they are checked first."""
+    runs = {}
+    for name, contender in contest.contenders.items():
+        contender.check()
+        run = timed(contender.call)
+        runs[name] = (run, calls_in(batch, run))
     gc.collect()
     gc.freeze()  # what the benchmark itself holds is no work for the collector
-    for contest in contests:
-        samples[contest.name] = {name: [] for name in contest.contenders}
-        runs = {}
-        for name, contender in contest.contenders.items():
-            contender.check()
-            run = timed(contender.call)
-            runs[name] = (run, calls_in(batch, run))
-        order = list(runs)
-        for _ in range(rounds):
-            for name in order:
-                run, calls = runs[name]
-                samples[contest.name][name].append(run(calls) / calls)
-            order.append(order.pop(0))
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    order = list(runs)
+    for _ in range(rounds):
+        for name in order:
+            run, calls = runs[name]
+            samples[name].append(run(calls) / calls)
+        order.append(order.pop(0))
     gc.unfreeze()
     return samples
 
 
-def _in_this_process(suite: Callable[[], Sequence[Contest]], rounds: int, batch: float) -> Samples:
-    return one_pass(suite(), rounds, batch)
+def one_pass(jobs: Sequence[Job], rounds: int, batch: float, seed: int) -> Samples:
+    """What one process does: the contests in an order of its own."""
+    # As if the process had handled a large message before: glibc then keeps freed memory, and nobody pays for
+    # getting it back from the system page by page, which takes longer than anything that is measured here.
+    bytes(31 * 1024 * 1024)
+    samples: Samples = {}
+    for job in random.Random(seed).sample(jobs, len(jobs)):
+        contest = job()
+        samples[contest.name] = rounds_of(contest, rounds, batch)
+    return samples
 
 
-def measure(suite: Callable[[], Sequence[Contest]], effort: Effort, progress: Callable[[str], None]) -> Samples:
-    """All passes. ``suite`` gives the contests, in the processes too: it has to be a function that can be pickled."""
+def measure(jobs: Sequence[Job], effort: Effort, progress: Callable[[str], None]) -> Samples:
+    """All passes."""
     samples: Samples = {}
     spawning = multiprocessing.get_context("spawn")
     for number in range(effort.passes):
         progress(f"pass {number + 1} of {effort.passes}")
         with ProcessPoolExecutor(1, mp_context=spawning) as process:
-            done = process.submit(_in_this_process, suite, effort.rounds, effort.batch).result()
+            done = process.submit(one_pass, jobs, effort.rounds, effort.batch, number).result()
         for contest, contenders in done.items():
             for name, times in contenders.items():
                 samples.setdefault(contest, {}).setdefault(name, []).extend(times)
     return samples
 
 
-def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the ratios within rounds."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """The ratios within rounds."""
+    return [a / b for a, b in zip(above, below, strict=True)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .contest import Contender, Contest, gives
+from .contest import Contender, Contest, Job, gives
 from .ours import BODIES
 from .peers import installed, senders
 from .samples import KiB, MiB, cut, payload
@@ -123,6 +123,4 @@ def websockets_fragments() -> Callable[[bytes, int], list[bytes]]:
     return fragment
 
 
-def contests() -> list[Contest]:
-    """All of them."""
-    return [server_frame(), keys(), client_frame(), batch(), fragments()]
+JOBS: tuple[Job, ...] = (server_frame, keys, client_frame, batch, fragments)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from . import environment
 from .contest import Contest
-from .measure import Effort, Samples, ratio
+from .measure import Effort, Samples, ratios
 from .ours import COMPILED, PURE
 from .verdicts import Verdict
 
-HEADINGS = ("", "bar", "wanted", "measured", "")
+HEADINGS = ("", "bar", "wanted", "measured", "middle half", "")
 
 
 def rows(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
@@ -21,9 +21,10 @@ def rows(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
     for verdict in verdicts:
         bar = verdict.bar
         measured = "" if verdict.measured is None else f"{verdict.measured:.2f}x"
+        middle = "" if verdict.middle is None else "{:.2f} to {:.2f}".format(*verdict.middle)
         text = f"({bar.text})" if bar.aside else bar.text
         words = f"({verdict.words})" if bar.aside else verdict.words
-        lines.append((bar.area if bar.area != area else "", text, bar.wanted, measured, words))
+        lines.append((bar.area if bar.area != area else "", text, bar.wanted, measured, middle, words))
         area = bar.area
     return lines
 
@@ -54,7 +55,11 @@ def standing(contest: Contest, samples: dict[str, list[float]]) -> list[str]:
     return table(
         (contest.name, "median", "x the time of plumews"),
         (
-            (name, contest.shown(statistics.median(samples[name])), f"{ratio(samples[name], ours):.2f}")
+            (
+                name,
+                contest.shown(statistics.median(samples[name])),
+                f"{statistics.median(ratios(samples[name], ours)):.2f}",
+            )
             for name in order
         ),
     )

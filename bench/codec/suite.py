@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from . import incoming, masks, outgoing, texts
-from .contest import Contest
+from .contest import Job
 
-
-def contests(words: str = "") -> list[Contest]:
-    """Those with ``words`` in their name, in the order of the issue: masks, texts, frames in, frames out."""
-    found = [*masks.contests(), *texts.contests(), *incoming.contests(), *outgoing.contests()]
-    return [contest for contest in found if words in contest.name]
+#: In the order of the issue: masks, texts, frames in, frames out.
+JOBS: tuple[Job, ...] = (*masks.JOBS, *texts.JOBS, *incoming.JOBS, *outgoing.JOBS)

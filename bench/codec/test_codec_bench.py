@@ -14,11 +14,11 @@ import pytest
 
 from .bars import BARS
 from .contest import Contender
-from .measure import one_pass
-from .suite import contests
+from .measure import rounds_of
+from .suite import JOBS
 from .verdicts import judge
 
-CONTESTS = {contest.name: contest for contest in contests()}
+CONTESTS = {contest.name: contest for contest in (job() for job in JOBS)}
 PAIRS = [
     pytest.param(name, contender, id=f"{name}: {who}")
     for name, contest in CONTESTS.items()
@@ -39,7 +39,6 @@ def test_every_bar_is_about_a_contest_that_exists() -> None:
 
 def test_what_is_measured_gets_a_verdict() -> None:
     contest = CONTESTS["mask, copy, 16 B"]
-    samples = one_pass([contest], rounds=1, batch=1e-5)
-    verdicts = judge(samples)
+    verdicts = judge({contest.name: rounds_of(contest, rounds=2, batch=1e-5)})
     assert {verdict.bar.contest for verdict in verdicts} == {contest.name}
     assert all(verdict.measured is None or verdict.measured > 0 for verdict in verdicts)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .contest import Contender, Contest, gives
+from .contest import Contender, Contest, Job, gives
 from .ours import BODIES
 from .peers import installed, readers
 from .samples import KEY, SCRIPTS, KiB, MiB, cut, frame, text
@@ -79,9 +79,12 @@ def masked_to_str(script: str, size: str, length: int) -> Contest:
     return Contest(f"masked frame to str, {script}, {size}", len(data), "byte", contenders)
 
 
-def contests() -> list[Contest]:
-    """Every script: validated, and as the payload of a frame of 64 KiB and 1 MiB."""
-    sizes = {"64 KiB": 64 * KiB, "1 MiB": MiB}
-    return [validation(script) for script in SCRIPTS] + [
-        masked_to_str(script, size, length) for script in SCRIPTS for size, length in sizes.items()
-    ]
+#: Every script: validated, and as the payload of a frame.
+JOBS: tuple[Job, ...] = (
+    *(partial(validation, script) for script in SCRIPTS),
+    *(
+        partial(masked_to_str, script, size, length)
+        for script in SCRIPTS
+        for size, length in {"64 KiB": 64 * KiB, "1 MiB": MiB}.items()
+    ),
+)

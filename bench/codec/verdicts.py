@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 
 from .bars import BARS, Bar, Cost
-from .measure import Samples, ratio
+from .measure import Samples, ratios
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A bar and what was measured: a multiple of the peer's speed or time; ``None`` if somebody is missing."""
+    """A bar and what was measured, a multiple of the peer's speed or time a round; none if somebody is missing."""
 
     bar: Bar
-    measured: float | None
+    rounds: list[float]
+
+    @property
+    def measured(self) -> float | None:
+        """The median."""
+        return statistics.median(self.rounds) if self.rounds else None
+
+    @property
+    def middle(self) -> tuple[float, float] | None:
+        """Between which figures the middle half of the rounds is."""
+        if len(self.rounds) < 2:
+            return None
+        low, _, high = statistics.quantiles(self.rounds, n=4)
+        return low, high
 
     @property
     def score(self) -> float | None:
@@ -54,10 +68,9 @@ def judge(samples: Samples) -> list[Verdict]:
             continue
         ours, peer = (cost(samples[bar.contest], what) for what in (bar.ours, bar.peer))
         if ours is None or peer is None:
-            measured = None
+            verdicts.append(Verdict(bar, []))
         elif bar.kind == "speed":
-            measured = ratio(peer, ours)
+            verdicts.append(Verdict(bar, ratios(peer, ours)))
         else:
-            measured = ratio(ours, peer)
-        verdicts.append(Verdict(bar, measured))
+            verdicts.append(Verdict(bar, ratios(ours, peer)))
     return verdicts
