@@ -117,6 +117,7 @@
     door.hidden = true;
     inside.hidden = false;
     at("name").textContent = visit.room;
+    at("name").title = visit.room; // the heading may be cut off
     at("members").textContent = "";
     document.title = `${visit.room} · plumews`;
     input.focus();
