@@ -18,7 +18,7 @@ from fuzz.material import Disagreement
 from fuzz.shrink import shrink
 
 SEEDS = sorted((Path(__file__).parent / "fuzz" / "seeds").glob("*/*"))
-DOSE = 2500
+DOSE = 1200
 PUT_IN = [b"", b"", b"\x00", b"\x7f", b"\x80", b"\xff", b"\x00\x00"]
 
 
@@ -56,6 +56,16 @@ def test_an_empty_read_judges_nothing_again(codec: Any) -> None:
     assert parser.feed(b"") == []
     assert parser.error is None
     assert parser.buffered == 2
+
+
+@pytest.mark.parametrize("codec", BODIES, ids=lambda body: body.name)
+@pytest.mark.parametrize(("letter", "kind"), [("a", memoryview), ("é", bytes)])
+def test_a_large_text_is_passed_on_as_a_view_if_its_memory_is_utf_8_else_as_bytes(
+    codec: Any, letter: str, kind: type
+) -> None:
+    """Found by the fuzzer: a text that had to be encoded came as a view of that, from one body."""
+    assert [type(each) for each in codec.build_batch([(1, letter * 20_000)])] == [bytes, kind]
+    assert [type(each) for each in codec.fragment(1, letter * 20_000)] == [bytes, kind]
 
 
 @pytest.mark.parametrize("row", ["04", "05", "06", "08", "09", "23", "25"])

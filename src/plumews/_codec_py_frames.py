@@ -75,6 +75,11 @@ def build_frame(
     return header + (data if mask_key is None else xor(data, 0, len(data), mask_key))
 
 
+def _is_its_own_utf_8(payload: Any) -> bool:
+    """Whether ``payload`` is a text that lies in memory as UTF-8: large, it is passed on as a view, by both bodies."""
+    return type(payload) is str and payload.isascii()
+
+
 def build_batch(messages: Iterable[tuple[int, Any]], *, masked: bool = False) -> list[bytes | memoryview]:
     """The frames of many messages, each ``(opcode, payload)`` as for :func:`build_frame`, in one call.
 
@@ -96,7 +101,7 @@ def build_batch(messages: Iterable[tuple[int, Any]], *, masked: bool = False) ->
         if len(data) <= COPY_SIZE:
             run.append(data)
         else:
-            buffers += (b"".join(run), memoryview(data) if isinstance(payload, str) else data)
+            buffers += (b"".join(run), memoryview(data) if _is_its_own_utf_8(payload) else data)
             run = []
     if run:
         buffers.append(b"".join(run))
@@ -131,7 +136,7 @@ def fragment(
     view = memoryview(data)
     buffers: list[bytes | memoryview] = []
     for start in range(0, len(data) or 1, size):
-        piece = view[start : start + size] if len(data) > size else view if isinstance(payload, str) else data
+        piece = view[start : start + size] if len(data) > size else view if _is_its_own_utf_8(payload) else data
         fin = start + size >= len(data)
         if mask is not None:
             buffers.append(build_frame(opcode, piece, fin=fin, rsv1=rsv1, mask_key=check_key(mask())))

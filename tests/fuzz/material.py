@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from codec_bodies import BODIES
 
@@ -89,20 +90,40 @@ def spoil(buffer: Any) -> None:
         buffer[:] = b"\xee" * len(buffer)
 
 
-def agreed(call: Callable[[Any], Any]) -> Any:
-    """What ``call`` returns or raises with either body of the codec: the same, or it is a :class:`Disagreement`."""
+class Teller(NamedTuple):
+    """A body of the codec; the compiled one as many times as this CPU has tiers of instructions for its kernels."""
+
+    name: str
+    codec: Any
+    tier: str | None
+
+
+@cache
+def tellers() -> list[Teller]:
+    """Everybody who has to tell the same. The last tier is the one that is in use elsewhere."""
     told = []
-    for codec in BODIES:
+    for body in BODIES:
+        tiers = body._tiers() if body.name == "c" else [None]
+        told += [Teller(f"{body.name} {tier or ''}", body, tier) for tier in tiers]
+    return told
+
+
+def agreed(call: Callable[[Any], Any]) -> Any:
+    """What ``call`` returns or raises with any body of the codec: the same, or it is a :class:`Disagreement`."""
+    told = []
+    for teller in tellers():
+        if teller.tier:
+            teller.codec._set_tier(teller.tier)  # the last one stays
         try:
-            told.append(call(codec))
-        except Disagreement:
-            raise
+            told.append(call(teller.codec))
         except Exception as exc:
             told.append((type(exc), str(exc)))
     words = [repr(each) for each in told]  # which tells b"" from bytearray() and 1 from True, as == does not
-    for codec, each in zip(BODIES, words, strict=True):
+    for teller, each in zip(tellers(), words, strict=True):
         if each != words[0]:
-            raise Disagreement(f"{codec.name}: {each:.2000}\n{BODIES[0].name}: {words[0]:.2000}")
+            same = next((at for at, (a, b) in enumerate(zip(each, words[0], strict=False)) if a != b), 0)
+            shown = slice(max(same - 300, 0), same + 600)
+            raise Disagreement(f"{teller.name}: ...{each[shown]}\n{tellers()[0].name}: ...{words[0][shown]}")
     return told[0]
 
 

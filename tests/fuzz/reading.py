@@ -1,16 +1,17 @@
 """The fuzz target ``reading``: a parser tells the same on both bodies and however its bytes are cut.
 
-The first 13 bytes choose the parser (its side, limits, options), how the stream is cut, in what kind of buffer it
-comes, and up to three calls at places of it: streaming started or stopped, a limit changed. The rest is the stream
-itself, or a script of frames with well-formed lengths, which gets further. Invariant (tested): events, error, close
-code and state do not depend on body, cut or buffer; only what is streamed may come in other pieces.
+The first 13 bytes choose the parser (its side, limits, options), how the stream is cut, whether it comes in buffers
+(of what kind) or straight into the parser's memory, and up to three calls at places of it: streaming started or
+stopped, a limit changed. The rest is the stream itself, or a script of frames with well-formed lengths, which gets
+further. Invariant: events, error, close code and state do not depend on body, cut or buffer; only what is streamed
+may come in other pieces.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .material import Disagreement, Input, agreed, lend, spoil
+from .material import Disagreement, Input, agreed, lend, require, spoil
 
 SIZES = [None, 0, 1, 125, 126, 300, 4096, 65_535, 65_536, 65_537, 2**20, 2**31, 2**32, 2**53, 2**63 - 1, 16 * 2**20]
 FRAMES = [None, None, None, 1, 2, 3, 10, 100]
@@ -19,6 +20,8 @@ FRAMES = [None, None, None, 1, 2, 3, 10, 100]
 LENGTHS = [0, 125, 126, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 
 CHUNK = 17
+#: What is asked of receive_buffer(), at least.
+LEASTS = [1, 2, 100, 65_536]
 #: A stream longer than this comes in as many crumbs, rather than byte by byte.
 CRUMBS = 512
 
@@ -28,6 +31,7 @@ class Case(NamedTuple):
 
     options: dict[str, Any]
     buffers: int
+    least: int | None
     step: int
     turns: list[tuple[int, int, int]]  # place, call, argument
     stream: bytes
@@ -60,7 +64,8 @@ def case_of(source: Input) -> Case:
     asked = [(source.number(), source.number(2)) for _ in range(3)]
     stream = script(source, masked=not options["client"]) if flags & 8 else source.rest()
     turns = sorted((place % (len(stream) + 1), call & 7, call >> 3) for call, place in asked if call)
-    return Case(options, flags >> 4 & 3, step, turns, stream)
+    least = LEASTS[step & 3] if flags & 64 else None
+    return Case(options, flags >> 4 & 3, least, step, turns, stream)
 
 
 def script(source: Input, masked: bool) -> bytes:
@@ -102,15 +107,38 @@ def tell(codec: Any, case: Case, places: list[int]) -> list[Any]:
     """What a parser tells, read for read, of a stream cut at ``places``."""
     parser = codec.Parser(**case.options)
     told = []
+    kept: list[memoryview] = []
     for start, stop in zip(places, [*places[1:], len(case.stream)], strict=True):
         for place, call, argument in case.turns:
             if place == start:
                 told.append(turn(parser, call, argument))
-        buffer = lend(case.buffers, case.stream[start:stop])
-        events = parser.feed(buffer)
-        spoil(buffer)
+        piece = case.stream[start:stop]
+        events = [] if case.least is None else receive(parser, piece, case.least, kept if case.buffers == 3 else None)
+        if case.least is None:
+            buffer = lend(case.buffers, piece)
+            events = parser.feed(buffer)
+            spoil(buffer)
         told.append((events, state(parser)))
+    for view in kept:
+        spoil(view)  # which must not reach what was delivered
     return told
+
+
+def receive(parser: Any, piece: bytes, least: int, kept: list[memoryview] | None) -> list[Any]:
+    """``piece``, as far as the parser has memory for it, straight into that; slices of which are ``kept``."""
+    events = []
+    while piece:
+        view = parser.receive_buffer(least)
+        if view is None or len(piece) < least:
+            return events + parser.feed(piece)
+        require(least <= len(view), f"a view of {len(view)} bytes, not {least}")
+        took = min(len(view), len(piece))
+        view[:took] = piece[:took]
+        if kept is not None:
+            kept.append(view[took // 2 : took + 32])
+        events += parser.buffer_updated(took)
+        piece = piece[took:]
+    return events
 
 
 def turn(parser: Any, call: int, argument: int) -> Any:

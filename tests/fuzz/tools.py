@@ -1,8 +1,8 @@
 """The fuzz target ``tools``: masks, UTF-8 and building agree, with each other and with what defines them.
 
-The first byte picks one of masking (section 5.3), validating (RFC 3629) and building (sections 5.2 and 5.4); the
-rest are its arguments. Beside the agreement of the bodies each result is held to a definition that needs neither:
-a byte-wise XOR, CPython's decoder, a parser that reads back what was built.
+The first byte picks masking (section 5.3), validating (RFC 3629), or one way of building frames (sections 5.2 and
+5.4); the rest are its arguments. Beside the agreement of the bodies each result is held to a definition that needs
+neither: a byte-wise XOR, CPython's decoder, a parser that reads back what was built.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .material import Input, agreed, lend, require, spoil
 def tools(data: bytes) -> None:
     """The target."""
     source = Input(data)
-    (masking, validating, building, fragmenting)[source.number() & 3](source)
+    (masking, validating, building, fragmenting, batching)[source.number() % 5](source)
 
 
 # --- masks ----------------------------------------------------------------------------------------
@@ -152,3 +152,25 @@ def fragmenting(source: Input) -> None:
         stream = b"".join(each for _, each in buffers)
         told = agreed(lambda codec: parsed(codec, stream, masked=keys is not None))
         require(told == [(opcode, data)], f"{told!r:.500} put together again")
+
+
+def batching(source: Input) -> None:
+    messages = []
+    while source and len(messages) < 20:
+        kind, data = source.number(), source.payload()
+        text = kind & 4 and decodes(data)
+        messages.append((1 if text else 2, data.decode() if text and kind & 8 else data, kind & 3))
+    want = [(opcode, data.encode() if isinstance(data, str) else data) for opcode, data, _ in messages]
+
+    def batch(codec: Any, masked: bool) -> list[tuple[type, bytes]]:
+        lent = [(opcode, data if isinstance(data, str) else lend(kind, data)) for opcode, data, kind in messages]
+        buffers = codec.build_batch(iter(lent), masked=masked)
+        for _, data in lent:
+            if not isinstance(data, str):
+                spoil(data)
+        return [(type(each), bytes(each)) for each in buffers]
+
+    clear = b"".join(each for _, each in agreed(lambda codec: batch(codec, masked=False)))
+    require(clear == agreed(lambda codec: b"".join(codec.build_frame(*each) for each in want)), "a batch")
+    told = agreed(lambda codec: parsed(codec, b"".join(each for _, each in batch(codec, masked=True)), masked=True))
+    require(told == want, "a batch, masked with fresh keys, read back")
