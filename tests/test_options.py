@@ -1,0 +1,129 @@
+"""The keywords of the doors: known by one name each, and wrong where they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+
+import pytest
+
+import plumews
+from plumews.options import ConnOptions, SiteOptions, TcpOptions, site_and_config
+from plumews.settings import ConnConfig
+from plumews.site import Site
+
+
+def handler(conn):
+    raise AssertionError
+
+
+def test_the_typed_keywords_are_the_fields_of_the_settings_and_of_the_site():
+    of_conn = {field.name for field in dataclasses.fields(ConnConfig)}
+    of_site = {field.name for field in dataclasses.fields(Site) if field.init} - {"endpoints"}
+    assert set(ConnOptions.__annotations__) == of_conn
+    assert set(SiteOptions.__annotations__) == of_conn | of_site
+    assert set(TcpOptions.__annotations__) == of_conn | of_site | {"sock", "reuse_port", "backlog"}
+
+
+def test_what_is_not_given_has_the_default_of_the_settings_and_of_the_site():
+    site, config = site_and_config({None: None}, {})
+    assert config == ConnConfig()
+    assert (site.open_timeout, site.subprotocols, site.origins, site.ssl) == (10.0, (), None, None)
+
+
+def test_what_is_given_arrives():
+    site, config = site_and_config({None: None}, {"max_size": 7, "open_timeout": 3, "subprotocols": ["a", "b"]})
+    assert (config.max_size, site.open_timeout, site.subprotocols) == (7, 3, ("a", "b"))
+
+
+DOORS = {
+    "serve": lambda **options: plumews.serve(handler, "127.0.0.1", 0, **options),
+    "unix_serve": lambda **options: plumews.unix_serve(handler, "/nowhere", **options),
+    "serve_rooms": lambda **options: plumews.serve_rooms(
+        plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
+def test_an_unknown_option_is_named_beside_the_known_ones(door):
+    with pytest.raises(TypeError, match=r"unknown option maxsize: there are allowed_hosts, .*max_size, "):
+        door(maxsize=1)
+
+
+WRONG = {
+    "send_behavior": ("block", TypeError, "send_behavior must be SendBehavior.BLOCK, DROP or CLOSE, not 'block'"),
+    "queue_size": (-1, ValueError, "queue_size must be at least 1, not -1"),
+    "max_size": (0, ValueError, "the read limit must be at least 1, not 0"),
+    "close_timeout": (0, ValueError, "close_timeout must be more than 0 seconds"),
+    "open_timeout": (0, ValueError, "open_timeout must be more than 0 seconds, not 0"),
+    "ping_interval": (-1, ValueError, "ping_interval"),
+    "send_timeout": (float("nan"), ValueError, "send_timeout"),
+    "ssl": (True, TypeError, "ssl must be an ssl.SSLContext, not bool"),
+    "origins": ("https://example.com", TypeError, "allowed origins: expected a list of strings"),
+    "allowed_hosts": (["example.com:80"], ValueError, "without a port"),
+    "subprotocols": ("chat", TypeError, "subprotocols must be a sequence of str, not a str"),
+    "process_request": ("no", TypeError, "process_request must be a function, not str"),
+    "extra_headers": ([("Upgrade", "h2c")], ValueError, "header Upgrade belongs to the handshake"),
+}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
+@pytest.mark.parametrize(("name", "value", "error", "text"), [(n, *w) for n, w in WRONG.items()], ids=WRONG.keys())
+def test_section_8_point_31_a_wrong_option_raises_where_it_is_given(door, name, value, error, text):
+    with pytest.raises(error, match=text.replace(".", r"\.")):
+        door(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["infinite", True, None, float("inf")])
+def test_section_8_point_31_an_open_timeout_is_a_finite_number(value):
+    with pytest.raises((TypeError, ValueError), match="open_timeout"):
+        plumews.serve(handler, "127.0.0.1", 0, open_timeout=value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Sec-WebSocket-Protocol", "x")],
+        {"Content-Length": "1"},
+        [("X", "a\r\nSet-Cookie: b")],
+        [("X\n", "a")],
+        [("X", "\0")],
+        [("X", "\u20ac")],
+    ],
+)
+def test_row_19_extra_headers_that_could_break_the_answer_are_refused_before_a_byte_is_written(headers):
+    with pytest.raises(ValueError, match="header"):
+        plumews.serve(handler, "127.0.0.1", 0, extra_headers=headers)
+
+
+@pytest.mark.parametrize("subprotocol", ["", "a b", "a\r\nX: y", "a,b", "\u00e9"])
+def test_row_19_a_subprotocol_is_a_token(subprotocol):
+    with pytest.raises(ValueError, match="invalid subprotocol"):
+        plumews.serve(handler, "127.0.0.1", 0, subprotocols=["chat", subprotocol])
+
+
+async def async_route(request):
+    raise AssertionError
+
+
+@pytest.mark.parametrize("route", [async_route, "text"])
+def test_a_route_is_a_plain_function(route):
+    with pytest.raises(TypeError, match="the route of /x must be a plain function"):
+        plumews.serve(handler, "127.0.0.1", 0, routes={"/x": route})
+
+
+def test_a_path_begins_with_a_slash():
+    with pytest.raises(ValueError, match="invalid path 'x': a path begins with a slash"):
+        plumews.serve(handler, "127.0.0.1", 0, routes={"x": lambda request: None})
+
+
+def test_headers_are_taken_from_any_iterable_once():
+    site, _ = site_and_config({None: None}, {"extra_headers": (pair for pair in [("A", "1"), ("B", "2")])})
+    assert [dict(site.extra_headers) for _ in range(2)] == [{"A": "1", "B": "2"}] * 2
+
+
+def test_a_tls_context_is_taken():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    site, _ = site_and_config({None: None}, {"ssl": context})
+    assert site.ssl is context
