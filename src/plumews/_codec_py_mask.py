@@ -17,6 +17,8 @@ from . import faults
 #: How much is XORed at once: beyond it the ints fall out of the processor's cache.
 _PIECE: Final = 4 * 1024
 
+_from_bytes: Final = int.from_bytes
+
 #: Keys that wait to be used.
 _KEYS: Final[list[bytes]] = []
 _POOL: Final = 4096
@@ -58,12 +60,12 @@ def xor(data: bytes, start: int, stop: int, key: bytes) -> bytes:
     size = stop - start
     if size <= _PIECE:
         pad = (key * ((size + 3) >> 2))[:size]
-        return (int.from_bytes(data[start:stop], "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
-    pad_of_piece = int.from_bytes(key * (_PIECE >> 2), "little")
+        return (_from_bytes(data[start:stop], "little") ^ _from_bytes(pad, "little")).to_bytes(size, "little")
+    pad_of_piece = _from_bytes(key * (_PIECE >> 2), "little")
     out = io.BytesIO()  # its bytes are handed over without a copy, which b"".join cannot
     whole = stop - size % _PIECE
     for at in range(start, whole, _PIECE):
-        piece = int.from_bytes(data[at : at + _PIECE], "little") ^ pad_of_piece
+        piece = _from_bytes(data[at : at + _PIECE], "little") ^ pad_of_piece
         out.write(piece.to_bytes(_PIECE, "little"))
     out.write(xor(data, whole, stop, key))
     return out.getvalue()
@@ -83,15 +85,17 @@ def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
     """
     if type(key) is not bytes or len(key) != 4:
         check_key(key)
-    if type(offset) is not int or offset:
+    if offset.__class__ is not int or offset:
         key = rotated(key, index(offset))
     if type(data) is not bytes:
         data = as_bytes(data)
     size = len(data)
     if size > _PIECE:
         return xor(data, 0, size, key)
-    pad = key * (size >> 2) + key[: size & 3]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
+    pad = key * ((size + 3) >> 2)
+    if size & 3:
+        pad = pad[:size]
+    return (_from_bytes(data, "little") ^ _from_bytes(pad, "little")).to_bytes(size, "little")
 
 
 def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None:

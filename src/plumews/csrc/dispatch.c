@@ -15,26 +15,43 @@ static int has_ssse3(void)
     return parts[2] >> 9 & 1;
 }
 
-static int has_avx2(void)
+/* Leaf 7, if the system saves the registers in `state`, too. */
+static int has_extended(int *parts, unsigned state)
 {
-    int parts[4];
     __cpuid(parts, 0);
     if (parts[0] < 7)
         return 0;
     __cpuid(parts, 1);
-    if (!(parts[2] >> 27 & 1) || (_xgetbv(0) & 6) != 6) /* the system must save the wide registers, too */
+    if (!(parts[2] >> 27 & 1) || (_xgetbv(0) & state) != state)
         return 0;
     __cpuidex(parts, 7, 0);
-    return parts[1] >> 5 & 1;
+    return 1;
+}
+
+static int has_avx2(void)
+{
+    int parts[4];
+    return has_extended(parts, 0x06) && parts[1] >> 5 & 1;
+}
+
+static int has_avx512(void)
+{
+    int parts[4]; /* F, BW and VL; VBMI2 */
+    return has_extended(parts, 0xE6) && parts[1] >> 16 & parts[1] >> 30 & parts[1] >> 31 & parts[2] >> 6 & 1;
 }
 #elif defined(PLUMEWS_X86)
 static int has_ssse3(void) { return __builtin_cpu_supports("ssse3") != 0; }
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") != 0; }
+static int has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
+           && __builtin_cpu_supports("avx512vbmi2");
+}
 #endif
 
 const plumews_kernels *plumews_now = &plumews_portable;
 
-static const plumews_kernels *tiers[4];
+static const plumews_kernels *tiers[5];
 static int known;
 
 void plumews_begin(void)
@@ -50,8 +67,11 @@ void plumews_begin(void)
 #endif
     if (has_ssse3()) {
         tiers[known++] = &plumews_ssse3;
-        if (has_avx2())
+        if (has_avx2()) {
             tiers[known++] = &plumews_avx2;
+            if (has_avx512())
+                tiers[known++] = &plumews_avx512;
+        }
     }
 #endif
 #ifdef PLUMEWS_NEON

@@ -26,6 +26,14 @@
 #define PLUMEWS_INLINE __forceinline
 #endif
 
+/* The value is wanted in a register here and now. gcc would load a vector twice rather than keep it, and mix four
+ * checks of UTF-8 until the registers run out: 18 GB/s instead of 25. */
+#if defined(PLUMEWS_X86) && defined(__GNUC__) && !defined(__clang__)
+#define PLUMEWS_KEEP(v) __asm__("" : "+x"(v))
+#elif defined(PLUMEWS_X86) || defined(PLUMEWS_NEON)
+#define PLUMEWS_KEEP(v) (void)(v)
+#endif
+
 typedef struct {
     const char *name;
 
@@ -80,7 +88,7 @@ size_t plumews_widen_portable(void *out, int width, size_t room, const uint8_t *
 
 extern const plumews_kernels plumews_portable;
 #ifdef PLUMEWS_X86
-extern const plumews_kernels plumews_sse2, plumews_ssse3, plumews_avx2;
+extern const plumews_kernels plumews_sse2, plumews_ssse3, plumews_avx2, plumews_avx512;
 #endif
 #ifdef PLUMEWS_NEON
 extern const plumews_kernels plumews_neon;

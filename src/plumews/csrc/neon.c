@@ -58,6 +58,7 @@ static size_t none(const uint8_t *data, size_t size)
 
 #include "mask_vector.h"
 #include "utf8_vector.h"
+#include "census_vector.h"
 #include "widen_vector.h"
 
 const plumews_kernels plumews_neon = {

@@ -1,4 +1,4 @@
-/* plumews_kernels.utf8 and .census for any kind of vector that can look up bytes in a table of sixteen.
+/* plumews_kernels.utf8 for any kind of vector that can look up bytes in a table of sixteen.
  *
  * After Keiser and Lemire, "Validating UTF-8 in less than one instruction per byte" (2021): the two high nibbles and
  * one low nibble of each pair of neighbouring bytes choose three sets of faults, and a fault that is in all three is
@@ -59,6 +59,7 @@ static const uint8_t NAME(second_high)[16] = {
 TARGET static inline VECTOR NAME(faults)(const uint8_t *at, VECTOR now, VECTOR fh, VECTOR fl, VECTOR sh)
 {
     VECTOR before = LOAD(at - 1);
+    PLUMEWS_KEEP(before);
     VECTOR pair = AND(AND(LOOKUP(fh, HIGH_NIBBLES(before)), LOOKUP(fl, LOW_NIBBLES(before))),
                       LOOKUP(sh, HIGH_NIBBLES(now)));
     VECTOR third = SUBTRACT_OR_0(LOAD(at - 2), BYTES(0xE0 - 0x80)); /* high bit: a lead of three or four bytes */
@@ -66,15 +67,12 @@ TARGET static inline VECTOR NAME(faults)(const uint8_t *at, VECTOR now, VECTOR f
     return XOR(AND(OR(third, fourth), BYTES(0x80)), pair);
 }
 
-/* The same where there may be fewer than three bytes before: `start` of them. */
-TARGET static VECTOR NAME(faults_at)(const uint8_t *data, size_t start, VECTOR now, VECTOR fh, VECTOR fl, VECTOR sh)
+/* The same for the first vector, which has nothing before it. */
+TARGET static VECTOR NAME(first_faults)(VECTOR now, VECTOR fh, VECTOR fl, VECTOR sh)
 {
-    if (start >= 3)
-        return NAME(faults)(data + start, now, fh, fl, sh);
-    uint8_t head[16 + WIDTH] = {0};
-    memcpy(head + 16 - start, data, start);
-    STORE(head + 16, now);
-    return NAME(faults)(head + 16, now, fh, fl, sh);
+    uint8_t room[16 + WIDTH] = {0};
+    STORE(room + 16, now);
+    return NAME(faults)(room + 16, now, fh, fl, sh);
 }
 
 TARGET static size_t NAME(utf8)(const uint8_t *data, size_t size)
@@ -82,8 +80,11 @@ TARGET static size_t NAME(utf8)(const uint8_t *data, size_t size)
     if (size < WIDTH)
         return UTF8_BELOW_WIDTH(data, size);
     VECTOR fh = TABLE(NAME(first_high)), fl = TABLE(NAME(first_low)), sh = TABLE(NAME(second_high));
-    size_t at = 0;
-    int all_ascii = 1; /* so far: then nothing is unfinished before a block */
+    VECTOR first = LOAD(data);
+    int all_ascii = !ANY_HIGH(first); /* so far: then nothing is unfinished before a block */
+    if (!all_ascii && ANY(NAME(first_faults)(first, fh, fl, sh)))
+        return 0;
+    size_t at = WIDTH;
     for (; size - at >= 4 * WIDTH; at += 4 * WIDTH) {
         VECTOR a = LOAD(data + at), b = LOAD(data + at + WIDTH);
         VECTOR c = LOAD(data + at + 2 * WIDTH), d = LOAD(data + at + 3 * WIDTH);
@@ -92,45 +93,28 @@ TARGET static size_t NAME(utf8)(const uint8_t *data, size_t size)
                 return plumews_boundary(data, at);
             continue;
         }
-        VECTOR found = NAME(faults_at)(data, at, a, fh, fl, sh);
+        VECTOR found = NAME(faults)(data + at, a, fh, fl, sh);
+        PLUMEWS_KEEP(found);
         found = OR(found, NAME(faults)(data + at + WIDTH, b, fh, fl, sh));
+        PLUMEWS_KEEP(found);
         found = OR(found, NAME(faults)(data + at + 2 * WIDTH, c, fh, fl, sh));
+        PLUMEWS_KEEP(found);
         found = OR(found, NAME(faults)(data + at + 3 * WIDTH, d, fh, fl, sh));
         if (ANY(found))
             return plumews_boundary(data, at);
         all_ascii = 0;
     }
-    while (at < size) {
+    while (at < size) { /* the last vector ends where the data does: it may begin inside the one before */
         size_t start = size - at >= WIDTH ? at : size - WIDTH;
-        VECTOR a = LOAD(data + start);
-        if (!all_ascii || ANY_HIGH(a)) {
-            if (ANY(NAME(faults_at)(data, start, a, fh, fl, sh)))
+        if (start < 3)
+            return plumews_boundary(data, at);
+        VECTOR now = LOAD(data + start);
+        if (!all_ascii || ANY_HIGH(now)) {
+            if (ANY(NAME(faults)(data + start, now, fh, fl, sh)))
                 return plumews_boundary(data, at);
             all_ascii = 0;
         }
         at = start + WIDTH;
     }
     return plumews_boundary(data, size);
-}
-
-TARGET static size_t NAME(census)(const uint8_t *data, size_t size, uint8_t *highest)
-{
-    VECTOR most = BYTES(0);
-    size_t at = 0, count = 0;
-    while (size - at >= WIDTH) {
-        VECTOR sums = BYTES(0); /* of bytes: they hold out for 255 turns */
-        size_t stop = at + 255 * WIDTH < size ? at + 255 * WIDTH : size;
-        for (; stop - at >= WIDTH; at += WIDTH) {
-            VECTOR now = LOAD(data + at);
-            sums = SUBTRACT(sums, NOT_CONTINUATION(now));
-            most = MAXIMUM(most, now);
-        }
-        count += SUM(sums);
-    }
-    uint8_t bytes[WIDTH];
-    STORE(bytes, most);
-    for (int i = 0; i < WIDTH; i++)
-        if (bytes[i] > *highest)
-            *highest = bytes[i];
-    return count + plumews_census_portable(data + at, size - at, highest);
 }

@@ -39,6 +39,7 @@ TARGET static size_t sum(__m256i v)
 
 #include "mask_vector.h"
 #include "utf8_vector.h"
+#include "census_vector.h"
 
 static size_t widen(void *out, int width, size_t room, const uint8_t *data, size_t size)
 {

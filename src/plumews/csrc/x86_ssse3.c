@@ -52,6 +52,7 @@ static size_t none(const uint8_t *data, size_t size)
 #define UTF8_BELOW_WIDTH none
 
 #include "utf8_vector.h"
+#include "census_vector.h"
 #include "widen_vector.h"
 
 static int mask(uint8_t *out, const uint8_t *data, size_t size, uint32_t key)
