@@ -97,8 +97,7 @@ cdef enum:
     LONGEST_HEADER = 14
 
 cdef Py_ssize_t COPY_SIZE = _COPY_SIZE
-cdef Py_ssize_t AT_ONCE = _READ_LIMIT  # the most that is reserved for a message before its bytes are there
-cdef Py_ssize_t MUCH = 64 * 1024  # and how many must be there first, unless receive_buffer() is asked for
+cdef Py_ssize_t AT_ONCE = _READ_LIMIT  # what receive_buffer() reserves for a message before its bytes are there
 
 plumews_begin()
 

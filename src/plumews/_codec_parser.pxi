@@ -492,19 +492,13 @@ cdef class Parser:
         return 0
 
     cdef int reserve(self, Py_ssize_t size) except -1:
-        """Room for ``size`` more bytes: twice what has arrived then, but no more than can still come.
-
-        Once that is much, all that the header announces: pages that nobody has written to are not resident.
-        """
+        """Room for ``size`` more bytes: twice what has arrived then, but no more than can still come."""
         cdef Py_ssize_t needed = self.held + size
-        cdef int64_t announced, spare
+        cdef int64_t spare
         if needed <= self.capacity:
             return 0
-        announced = self.remaining - size
-        spare = min(<int64_t>needed, announced if self.fin else max(self.size_limit - needed, 0))
-        if needed >= MUCH:
-            spare = max(spare, min(announced, <int64_t>AT_ONCE))
-        return self.grow(needed + <Py_ssize_t>spare)
+        spare = self.remaining - size if self.fin else max(self.size_limit - needed, 0)
+        return self.grow(needed + <Py_ssize_t>min(spare, <int64_t>needed))
 
     cdef int grow(self, Py_ssize_t capacity) except -1:
         """A buffer of that capacity, with what is held."""
