@@ -83,7 +83,7 @@ class RoomDoor:
     # --- on the request ---------------------------------------------------------------------------
 
     def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
-        room = request.query.get("room", "default")
+        room = request.query.get("room") or "default"
         conn.metadata["room"] = room
         try:
             self._hub.config.check_room_name(room)
