@@ -60,7 +60,7 @@ def draw(verdicts: Sequence[Verdict], path: Path) -> None:
         axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("measured ÷ bar (log scale; 1 is the bar, right of it is better; grey explains the one above)")
+        axes.set_xlabel("measured ÷ bar (1 is the bar, right is better; grey explains the one above)")
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -33,12 +33,16 @@ class Contender:
 
 @dataclass(frozen=True)
 class Contest:
-    """One job. ``amount`` is how many units of it a call does; bytes are shown as GB/s, the others as ns a unit."""
+    """One job. ``amount`` is how many units of it a call does; bytes are shown as GB/s, the others as ns a unit.
+
+    ``tier`` names the kernels that our compiled body uses in it, ``None`` are those that it has chosen.
+    """
 
     name: str
     amount: int
     unit: Literal["byte", "frame", "call"]
     contenders: dict[str, Contender]
+    tier: str | None = None
 
     def shown(self, seconds: float) -> str:
         """What a call that takes ``seconds`` comes to."""

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from .ours import BODIES, COMPILED
+from .ours import chosen_tier
 
 PEERS = ("websockets", "picows", "aiohttp", "wsproto")
 
@@ -21,14 +21,6 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def kernels() -> str:
-    """Which of its SIMD kernels the compiled body has chosen."""
-    if COMPILED not in BODIES:
-        return "not built"
-    tier = getattr(BODIES[COMPILED], "_tier", None)
-    return str(tier()) if tier is not None else "portable C"
 
 
 def version(package: str) -> str:
@@ -45,6 +37,6 @@ def lines() -> list[str]:
     return [
         f"Processor: {processor()} ({platform.machine()}, {os.cpu_count()} CPUs{load})",
         f"Python: {platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
-        f"Compiled codec: {kernels()}",
+        f"Kernels of the compiled codec: {chosen_tier() or 'not built'}",
         f"Peers: {', '.join(version(peer) for peer in PEERS)}",
     ]

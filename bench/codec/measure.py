@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from .contest import Contest, Job
+from .ours import on_tier
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Effort:
 
 
 FULL = Effort(passes=9, rounds=7, batch=0.005)
-QUICK = Effort(passes=3, rounds=3, batch=0.002)
+QUICK = Effort(passes=2, rounds=4, batch=0.002)
 
 #: Seconds a call, one figure a round, by contest and contender.
 Samples = dict[str, dict[str, list[float]]]
@@ -89,7 +90,8 @@ def one_pass(jobs: Sequence[Job], rounds: int, batch: float, seed: int) -> Sampl
     samples: Samples = {}
     for job in random.Random(seed).sample(jobs, len(jobs)):
         contest = job()
-        samples[contest.name] = rounds_of(contest, rounds, batch)
+        with on_tier(contest.tier):
+            samples[contest.name] = rounds_of(contest, rounds, batch)
     return samples
 
 

@@ -42,6 +42,11 @@ def _ours(body: Any) -> Feed:
     return feed
 
 
+def _ours_alone(body: Any) -> Feed:
+    feed: Feed = body.Parser(client=False, max_size=_LIMIT).feed_messages
+    return feed
+
+
 def _aiohttp(module: str, queue_limit: int) -> Feed:
     """aiohttp's reader and its queue, which a consumer would empty one by one."""
     reader = importlib.import_module(module)
@@ -114,8 +119,9 @@ def _itself(payload: Any) -> Any:
 
 
 def readers(*, text: bool = False) -> dict[str, Reader]:
-    """Who turns bytes into messages."""
+    """Who turns bytes into messages: ours into pairs with their opcode, and into messages alone."""
     found = {name: Reader(partial(_ours, body), _event) for name, body in BODIES.items()}
+    found |= {f"{name}, messages alone": Reader(partial(_ours_alone, body), _itself) for name, body in BODIES.items()}
     if installed("picows"):
         found["picows"] = Reader(partial(_picows, text), _itself)
     if installed("aiohttp"):

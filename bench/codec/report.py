@@ -49,18 +49,17 @@ def table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
 
 
 def standing(contest: Contest, samples: dict[str, list[float]]) -> list[str]:
-    """The contenders of a contest, the fastest first, with the times of ours as the unit."""
-    ours = samples.get(COMPILED, samples[PURE])
-    order = sorted(samples, key=lambda name: statistics.median(samples[name]))
+    """The contenders of a contest, the fastest first, beside ours if it takes part."""
+    ours = next((name for name in (COMPILED, PURE) if name in samples), None)
     return table(
-        (contest.name, "median", "x the time of plumews"),
+        (contest.name, "median", f"x the time of {ours or COMPILED}"),
         (
             (
                 name,
                 contest.shown(statistics.median(samples[name])),
-                f"{statistics.median(ratios(samples[name], ours)):.2f}",
+                f"{statistics.median(ratios(samples[name], samples[ours])):.2f}" if ours else "",
             )
-            for name in order
+            for name in sorted(samples, key=lambda name: statistics.median(samples[name]))
         ),
     )
 

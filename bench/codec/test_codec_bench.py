@@ -13,24 +13,26 @@ from typing import Any
 import pytest
 
 from .bars import BARS
-from .contest import Contender
+from .contest import Contender, Contest
 from .measure import rounds_of
+from .ours import on_tier
 from .suite import JOBS
 from .verdicts import judge
 
 CONTESTS = {contest.name: contest for contest in (job() for job in JOBS)}
 PAIRS = [
-    pytest.param(name, contender, id=f"{name}: {who}")
+    pytest.param(contest, contender, id=f"{name}: {who}")
     for name, contest in CONTESTS.items()
     for who, contender in contest.contenders.items()
 ]
 
 
 @pytest.mark.parametrize(("contest", "contender"), PAIRS)
-def test_contender(benchmark: Any, contest: str, contender: Contender) -> None:
-    benchmark.group = contest
+def test_contender(benchmark: Any, contest: Contest, contender: Contender) -> None:
+    benchmark.group = contest.name
     call = contender.call
-    assert contender.right(benchmark(call.func, *call.args, **call.keywords))
+    with on_tier(contest.tier):
+        assert contender.right(benchmark(call.func, *call.args, **call.keywords))
 
 
 def test_every_bar_is_about_a_contest_that_exists() -> None:

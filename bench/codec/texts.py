@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from .contest import Contender, Contest, Job, gives
-from .ours import BODIES
+from .ours import BODIES, COMPILED, has_tier
 from .peers import installed, readers
 from .samples import KEY, SCRIPTS, KiB, MiB, cut, frame, text
 
@@ -30,21 +30,24 @@ def incremental() -> Callable[[bytes], str]:
     return codecs.getincrementaldecoder("utf-8")().decode
 
 
-def validation(script: str) -> Contest:
+def validation(script: str, tier: str | None = None) -> Contest:
     """16 KiB, at once and in four pieces; the empty calls say how much of that is calling."""
     data = text(script, 16 * KiB).encode()
     pieces = cut(data, 4 * KiB)
     nothing = [b""] * len(pieces)
     contenders = {}
     for name, body in BODIES.items():
-        contenders[name] = Contender(partial(body.Utf8Validator().feed, data), gives(True))
-        contenders[f"{name}, 4 KiB pieces"] = Contender(partial(each, body.Utf8Validator().feed, pieces), gives(True))
-    first = next(iter(BODIES.values()))
-    contenders["an empty call"] = Contender(partial(first.Utf8Validator().feed, b""), gives(True))
-    contenders["four empty calls"] = Contender(partial(each, first.Utf8Validator().feed, nothing), gives(True))
+        if tier is None or (name == COMPILED and has_tier(tier)):
+            feed = body.Utf8Validator().feed
+            contenders[name] = Contender(partial(feed, data), gives(True))
+            contenders[f"{name}, 4 KiB pieces"] = Contender(partial(each, feed, pieces), gives(True))
+            if name == COMPILED:
+                contenders["an empty call"] = Contender(partial(feed, b""), gives(True))
+                contenders["four empty calls"] = Contender(partial(each, feed, nothing), gives(True))
     contenders["decode"] = Contender(partial(data.decode), gives(data.decode()))
     contenders["decode, 4 KiB pieces"] = Contender(partial(each, incremental(), pieces))
-    return Contest(f"UTF-8, {script}, 16 KiB", len(data), "byte", contenders)
+    where = "" if tier is None else f" on {tier}"
+    return Contest(f"UTF-8{where}, {script}, 16 KiB", len(data), "byte", contenders, tier)
 
 
 def unmask_and_decode(unmask: Any) -> Callable[[bytes, bytes], str]:
@@ -79,9 +82,9 @@ def masked_to_str(script: str, size: str, length: int) -> Contest:
     return Contest(f"masked frame to str, {script}, {size}", len(data), "byte", contenders)
 
 
-#: Every script: validated, and as the payload of a frame.
+#: Every script: validated with the best kernels and those that the bars speak of, and as the payload of a frame.
 JOBS: tuple[Job, ...] = (
-    *(partial(validation, script) for script in SCRIPTS),
+    *(partial(validation, script, tier) for tier in (None, "avx2") for script in SCRIPTS),
     *(
         partial(masked_to_str, script, size, length)
         for script in SCRIPTS
