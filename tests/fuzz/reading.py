@@ -1,10 +1,10 @@
 """The fuzz target ``reading``: a parser tells the same on both bodies and however its bytes are cut.
 
 The first 13 bytes choose the parser (its side, limits, options), how the stream is cut, whether it comes in buffers
-(of what kind) or straight into the parser's memory, and up to three calls at places of it: streaming started or
-stopped, a limit changed. The rest is the stream itself, or a script of frames with well-formed lengths, which gets
-further. Invariant: events, error, close code and state do not depend on body, cut or buffer; only what is streamed
-may come in other pieces.
+(of what kind) or straight into the parser's memory, whether messages are told bare, and up to three calls at places
+of it: streaming started or stopped, a limit changed. The rest is the stream itself, or a script of frames with
+well-formed lengths, which gets further. Invariant: events, error, close code and state do not depend on body, tier,
+cut or buffer; only what is streamed may come in other pieces.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Case(NamedTuple):
     options: dict[str, Any]
     buffers: int
     least: int | None
+    bare: bool
     step: int
     turns: list[tuple[int, int, int]]  # place, call, argument
     stream: bytes
@@ -42,9 +43,11 @@ def reading(data: bytes) -> None:
     case = case_of(Input(data))
     size = len(case.stream)
     places = {place for place, _, _ in case.turns}
+    crumbs = set(range(0, size, size // CRUMBS + 1))
     outcomes = []
-    for cuts in (set(), set(range(0, size, size // CRUMBS + 1)), set(cuts_of(size, case.step))):
-        told = agreed(lambda codec, cuts=cuts: tell(codec, case, sorted(cuts | places | {0, size})))
+    for cuts in (set(), crumbs, set(cuts_of(size, case.step))):
+        where = sorted(cuts | places | {0, size})
+        told = agreed(lambda codec, where=where: tell(codec, case, where), every_tier=cuts is not crumbs)
         outcomes.append(whole(told))
     for outcome in outcomes[1:]:
         if outcome != outcomes[0]:
@@ -65,7 +68,7 @@ def case_of(source: Input) -> Case:
     stream = script(source, masked=not options["client"]) if flags & 8 else source.rest()
     turns = sorted((place % (len(stream) + 1), call & 7, call >> 3) for call, place in asked if call)
     least = LEASTS[step & 3] if flags & 64 else None
-    return Case(options, flags >> 4 & 3, least, step, turns, stream)
+    return Case(options, flags >> 4 & 3, least, bool(flags & 128), step, turns, stream)
 
 
 def script(source: Input, masked: bool) -> bytes:
@@ -116,7 +119,7 @@ def tell(codec: Any, case: Case, places: list[int]) -> list[Any]:
         events = [] if case.least is None else receive(parser, piece, case.least, kept if case.buffers == 3 else None)
         if case.least is None:
             buffer = lend(case.buffers, piece)
-            events = parser.feed(buffer)
+            events = [named(each) for each in parser.feed_messages(buffer)] if case.bare else parser.feed(buffer)
             spoil(buffer)
         told.append((events, state(parser)))
     for view in kept:
@@ -139,6 +142,11 @@ def receive(parser: Any, piece: bytes, least: int, kept: list[memoryview] | None
         events += parser.buffer_updated(took)
         piece = piece[took:]
     return events
+
+
+def named(event: Any) -> tuple[int, Any]:
+    """What feed_messages() tells, as feed() would."""
+    return (1, event) if type(event) is str else (2, event) if type(event) is bytes else event
 
 
 def turn(parser: Any, call: int, argument: int) -> Any:
