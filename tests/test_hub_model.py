@@ -1,0 +1,188 @@
+"""The hub under random use, beside what must hold whatever happens.
+
+Members of all three behaviors join, leave, fill up, drain, close and vanish while broadcasts, sliced as finely as can
+be, are under way. Every message has the number of its call, so that what a member got can be judged at the end:
+each once, those of one room in the order of the calls, and nothing on the wrong side of a direct message or of a
+broadcast to all. A failure names its seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import Counter
+
+import pytest
+
+import plumews
+from crowd import adds_up, texts
+from fakes import FakeTransport, fake_conn, ticks
+from plumews import BroadcastResult, Hub, SendBehavior, limits
+
+ROOMS = ("a", "b", "c")
+STEPS = 300
+
+
+class Story:
+    """One random sequence of calls, and everything that came of it."""
+
+    def __init__(self, seed: int, *, workers: int, job_queue_size: int, mortal: bool) -> None:
+        self.random = random.Random(seed)
+        self.hub = Hub(workers, job_queue_size)
+        self.mortal = mortal
+        self.number = 0
+        self.results: list[BroadcastResult] = []
+        self.publishing: list[asyncio.Future[BroadcastResult]] = []
+        self.all: list[tuple[plumews.Conn, FakeTransport]] = []
+        self.active = [self.newcomer() for _ in range(8)]
+        # Enough silent members in front of the others that a fan-out to room "a" takes several slices.
+        for _ in range(140):
+            conn, _ = self.newcomer(SendBehavior.DROP)
+            self.hub.join("a", conn)
+
+    def newcomer(self, behavior: SendBehavior | None = None) -> tuple[plumews.Conn, FakeTransport]:
+        if behavior is None:
+            behavior = self.random.choice(
+                list(SendBehavior) if self.mortal else [SendBehavior.BLOCK, SendBehavior.DROP]
+            )
+        pair = fake_conn(
+            ping_interval=None,
+            queue_size=self.random.choice([1, 2, 64]),
+            send_timeout=self.random.choice([0, 0.002, 60]),
+            send_behavior=behavior,
+            close_timeout=0.05,
+        )
+        self.all.append(pair)
+        return pair
+
+    def message(self, kind: str) -> str:
+        self.number += 1
+        return f"{kind}:{self.number}"
+
+    async def step(self) -> None:
+        hub, room, place = self.hub, self.random.choice(ROOMS), self.random.randrange(len(self.active))
+        conn, transport = self.active[place]
+        exclude = conn if self.random.random() < 0.1 else None
+        match self.random.choice(self.CHOICES):
+            case "join":
+                with contextlib.suppress(plumews.ConnectionClosed):
+                    hub.join(room, conn)
+            case "leave":
+                hub.leave(room, conn)
+            case "remove":
+                hub.remove(conn)
+            case "broadcast":
+                self.results.append(hub.broadcast_room(room, self.message(room), exclude=exclude))
+            case "everybody":
+                self.results.append(hub.broadcast_all(self.message("*"), exclude=exclude))
+            case "publish":
+                coroutine = hub.publish(room, self.message(room), exclude=exclude)
+                self.publishing.append(asyncio.ensure_future(coroutine))
+                await asyncio.sleep(0)  # it is called now, and not after the next step
+            case "direct":
+                with contextlib.suppress(plumews.ConnectionClosed, plumews.SendQueueFull):
+                    conn.send_nowait(self.message("direct"))
+            case "fill":
+                if not conn.closed:
+                    transport.fill()
+            case "drain":
+                if conn._transport is not None:
+                    transport.drain()
+            case "end" if self.mortal:
+                self.random.choice([conn.close_nowait, conn.abort])()
+                self.active[place] = self.newcomer()
+            case _:
+                await asyncio.sleep(0)
+        assert adds_up(hub.metrics())
+
+    CHOICES = (
+        *("join",) * 6,
+        *("broadcast",) * 6,
+        *("turn",) * 5,
+        *("publish", "direct", "fill", "drain") * 3,
+        *("leave", "remove", "everybody", "end"),
+    )
+
+    async def run(self) -> None:
+        for _ in range(STEPS):
+            await self.step()
+        for conn, transport in self.all:
+            if conn._transport is not None:
+                transport.drain()
+        self.results += await asyncio.gather(*self.publishing)
+        self.results.append(await self.hub.publish(None, self.message("*")))
+        await self.hub._settled()
+        await ticks()
+
+    # --- what must hold -------------------------------------------------------------------------------
+
+    def check_sums(self) -> None:
+        metrics = self.hub.metrics()
+        assert metrics.broadcast_pending == 0
+        assert adds_up(metrics)
+        assert all(map(adds_up, self.results))
+        assert metrics.broadcast_matched == sum(result.matched for result in self.results)
+        refused = sum(result.overloaded for result in self.results)
+        assert (metrics.broadcasts_rejected, metrics.broadcasts_total) == (refused, len(self.results) - refused)
+
+    def check_orders(self) -> Counter[str]:
+        delivered: Counter[str] = Counter()
+        for _, transport in self.all:
+            got = [(kind, int(number)) for kind, number in (line.split(":") for line in texts(transport.wire))]
+            delivered.update(kind for kind, _ in got)
+            assert len(got) == len(set(got))
+            for room in ROOMS:
+                numbers = [number for kind, number in got if kind == room]
+                assert numbers == sorted(numbers)
+            for position, (kind, number) in enumerate(got):
+                if kind in ("*", "direct"):
+                    assert all(other < number for _, other in got[:position])
+                    assert all(other > number for _, other in got[position + 1 :])
+        return delivered
+
+    def check_nothing_is_left(self) -> None:
+        members = set(self.hub._table.roll(None).members)
+        assert set(self.hub._stalls) <= members
+        assert not any(stall.waiting for stall in self.hub._stalls.values())
+        assert len(self.hub._lanes) == 0
+        assert not any(conn.state is plumews.State.CLOSED for conn in members)
+        assert self.hub.total_count() == sum(map(self.hub.room_count, self.hub.rooms()))
+
+
+@pytest.fixture
+def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_members_that_stay_get_every_message_that_was_counted_as_queued(sliced, seed):
+    story = Story(seed, workers=seed % 5 + 1, job_queue_size=10_000, mortal=False)
+    await story.run()
+    story.check_sums()
+    story.check_nothing_is_left()
+    delivered = story.check_orders()
+    del delivered["direct"]
+    assert delivered.total() == story.hub.metrics().broadcast_queued
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_members_that_come_and_go_leave_the_order_and_the_sums_as_they_are(sliced, seed):
+    story = Story(100 + seed, workers=seed % 5 + 1, job_queue_size=10_000, mortal=True)
+    await story.run()
+    story.check_sums()
+    story.check_nothing_is_left()
+    delivered = story.check_orders()
+    del delivered["direct"]
+    assert 0 < delivered.total() <= story.hub.metrics().broadcast_queued
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_job_queue_that_is_often_full_refuses_whole_broadcasts_and_nothing_else(sliced, seed):
+    story = Story(200 + seed, workers=3, job_queue_size=2, mortal=True)
+    story.CHOICES = tuple(choice for choice in story.CHOICES if choice != "publish")  # it would wait for its turn
+    await story.run()
+    story.check_sums()
+    story.check_nothing_is_left()
+    story.check_orders()
+    assert any(result.overloaded for result in story.results)
