@@ -60,7 +60,7 @@ def test_the_types_and_the_page_are_where_the_package_is() -> None:
 
 def test_every_file_beside_the_modules_is_package_data(pyproject: dict[str, Any]) -> None:
     patterns = pyproject["tool"]["setuptools"]["package-data"]["plumews"]
-    made_or_compiled = {".py", ".pyx", ".pxd", ".c", ".so", ".pyd", ".pyc", ".h"}
+    made_or_compiled = {".py", ".pyx", ".pxi", ".pxd", ".c", ".so", ".pyd", ".pyc", ".h"}
     data = [path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in made_or_compiled]
     assert SOURCE / "py.typed" in data
     for path in data:
