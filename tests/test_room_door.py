@@ -273,6 +273,7 @@ async def test_the_last_place_goes_to_one_of_two_who_were_checked_together(start
         assert wire.status == 101
         wire.send(text("in?"))
         ends.append(await wire.event())
+    for wire in (first, second):
         wire.writer.close()
     assert sorted(ends) == [(1, "in?"), (8, (1013, "websocket room at capacity: 1 connections"))]
 

@@ -9,9 +9,8 @@ Invariant: once the deadline runs, every path leads to an answer, whatever a hoo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import limits
@@ -63,12 +62,7 @@ class Opening:
         if self._reader is None:
             self._keep(data)
             return
-        with self._answering():
-            request = self._reader.feed(data)
-            if request is not None:
-                self._rest += self._reader.rest
-                self._reader = None
-                self._decide(request)
+        self._guard(lambda: self._read(data))
 
     def lost(self) -> None:
         self._end()
@@ -78,6 +72,14 @@ class Opening:
         self._end()
         self._answer(refusal(_stopping()))
 
+    def _read(self, data: bytes) -> None:
+        assert self._reader is not None
+        request = self._reader.feed(data)
+        if request is not None:
+            self._rest += self._reader.rest
+            self._reader = None
+            self._decide(request)
+
     def _keep(self, data: bytes) -> None:
         """While the request takes time: go on reading, to see whether the client still waits; but not for ever."""
         self._rest += data
@@ -86,18 +88,24 @@ class Opening:
 
     # --- the decision -----------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _guard(self, decide: Callable[[], None]) -> None:
         """Whatever is raised becomes an answer."""
         try:
+            decide()
+        except Exception as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: BaseException) -> None:
+        if not isinstance(exc, InvalidHandshake):
+            logger.error("answering the request of connection %s failed", self._conn.id, exc_info=exc)
+        else:
+            logger.debug("refused %d %s", exc.status, exc.code)
             try:
-                yield
-            except InvalidHandshake as exc:
-                logger.debug("refused %d %s", exc.status, exc.code)
                 self._answer(refusal(exc))
-        except Exception:
-            logger.exception("answering the request of connection %s failed", self._conn.id)
-            self._answer(refusal(_failed()))
+                return
+            except Exception:
+                logger.exception("the refusal of connection %s cannot be told", self._conn.id)
+        self._answer(refusal(_failed()))
 
     def _decide(self, request: Request) -> None:
         site, conn = self._site, self._conn
@@ -141,14 +149,14 @@ class Opening:
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         def done(task: asyncio.Future[Any]) -> None:
             self._task = None
-            try:
-                if task.cancelled():
-                    self._answer(refusal(_failed()))  # unless that was because it is answered, or nobody waits
-                    return
-                with self._answering():
-                    then(task.result())
-            finally:
-                del task  # its exception refers to this frame, which must not refer to it
+            if task.cancelled():
+                self._answer(refusal(_failed()))  # unless that was because it is answered, or nobody waits
+                return
+            exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
+            if exc is None:
+                self._guard(lambda: then(task.result()))
+            else:
+                self._fail(exc)
 
         self._task = self._site.start(work)
         self._task.add_done_callback(done)
