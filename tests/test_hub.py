@@ -660,6 +660,19 @@ async def test_publishing_waits_for_space_in_the_job_queue_and_counts_as_nothing
     assert all(texts(transport.wire) == expected for transport in transports)
 
 
+async def test_who_publishes_when_space_is_free_again_does_not_overtake_those_who_wait_for_it(sliced):
+    hub = Hub(1, 1)
+    _, transports = joined(hub, "chat", 200)
+    publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(3)]
+    await asyncio.sleep(0)
+    while len(hub._lanes):
+        await asyncio.sleep(0)
+    await hub.publish("chat", "late")
+    await asyncio.gather(*publishing)
+    await ticks()
+    assert all(texts(transport.wire) == ["0", "1", "2", "late"] for transport in transports)
+
+
 async def test_publishers_that_give_up_while_they_wait_do_not_keep_the_others_waiting(sliced):
     hub = Hub(1, 1)
     _, transports = joined(hub, "chat", 200)

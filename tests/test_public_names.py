@@ -1,0 +1,273 @@
+"""The public face: what `import plumews` offers, under which names, called how, and explained.
+
+A name that goes, comes or changes its arguments must change this file, so that it cannot happen by the way. The table
+is that of the design: what the seed has, and what it is called here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+import plumews
+from plumews import Conn, ConnConfig, Hub, HubConfig, SendBehavior, SimpleRoomAuth
+from plumews.options import TcpOptions
+
+NAMES = [
+    "BODY",
+    "AuthError",
+    "BroadcastResult",
+    "Close",
+    "CloseCode",
+    "ConcurrencyError",
+    "Conn",
+    "ConnConfig",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "Headers",
+    "Hub",
+    "HubConfig",
+    "HubError",
+    "HubFull",
+    "HubMetrics",
+    "HubStopped",
+    "InvalidData",
+    "InvalidHandshake",
+    "InvalidHeader",
+    "InvalidMessage",
+    "InvalidOrigin",
+    "InvalidRoomName",
+    "InvalidToken",
+    "InvalidUpgrade",
+    "Opcode",
+    "PayloadTooBig",
+    "ProtocolError",
+    "Refused",
+    "Request",
+    "Response",
+    "RoomFull",
+    "SendBehavior",
+    "SendQueueFull",
+    "SendTimeout",
+    "Server",
+    "ShutdownReport",
+    "SimpleRoomAuth",
+    "State",
+    "Stream",
+    "TokenExpired",
+    "TooManyFragments",
+    "TooManyRooms",
+    "UserInfo",
+    "WeakSecret",
+    "WebSocketException",
+    "__version__",
+    "extract_user_info",
+    "serve",
+    "serve_rooms",
+    "unix_serve",
+]
+
+#: The seed's names, ours, and how ours are called: parameters and defaults, ``async`` where they are awaited.
+CALLS = {
+    # rooms
+    (Hub, "__init__"): "(self, workers=4, job_queue_size=1024)",
+    (Hub, "join"): "(self, room, conn)",
+    (Hub, "can_join"): "(self, room)",
+    (Hub, "leave"): "(self, room, conn)",
+    (Hub, "remove"): "(self, conn)",
+    (Hub, "room_count"): "(self, room)",
+    (Hub, "total_count"): "(self)",
+    (Hub, "connection_count"): "(self)",
+    (Hub, "rooms"): "(self)",
+    (Hub, "rooms_of"): "(self, conn)",
+    (Hub, "members"): "(self, room)",
+    (Hub, "metrics"): "(self)",
+    (Hub, "watch_count"): "(self, room, callback)",
+    # broadcasting
+    (Hub, "broadcast_room"): "(self, room, data, opcode=None, *, exclude=None)",
+    (Hub, "broadcast_all"): "(self, data, opcode=None, *, exclude=None)",
+    (Hub, "publish"): "async (self, room, data, opcode=None, *, exclude=None)",
+    (Hub, "publish_threadsafe"): "(self, room, data, opcode=None)",
+    (Hub, "stop"): "async (self)",
+    (Hub, "shutdown"): "async (self, timeout=10.0, *, restart=False)",
+    # who may
+    (SimpleRoomAuth, "set_room_password"): "(self, room, password)",
+    (SimpleRoomAuth, "check_room_password"): "(self, room, password)",
+    (SimpleRoomAuth, "verify_jwt"): "(self, token)",
+    (plumews, "extract_user_info"): "(claims)",
+    # writing
+    (Conn, "write_text"): "async (self, text)",
+    (Conn, "write_binary"): "async (self, data)",
+    (Conn, "write_json"): "async (self, obj)",
+    (Conn, "write_message"): "async (self, opcode, data)",
+    (Conn, "send"): "async (self, message, text=None)",
+    (Conn, "send_nowait"): "(self, message)",
+    # reading
+    (Conn, "read_message"): "async (self)",
+    (Conn, "read_stream"): "async (self)",
+    (Conn, "recv"): "async (self, decode=None)",
+    (Conn, "__aiter__"): "(self)",
+    # the end
+    (Conn, "close"): "async (self, code=1000, reason='')",
+    (Conn, "close_nowait"): "(self, code=1000, reason='')",
+    (Conn, "abort"): "(self)",
+    (Conn, "wait_closed"): "async (self)",
+    (Conn, "ping"): "async (self, data=None)",
+}
+
+#: Of a connection: what can be set, and what can only be read.
+PROPERTIES = {
+    "read_limit": True,
+    "ping_period": True,
+    "pong_wait": True,
+    "last_pong": False,
+    "metadata": False,
+    "close_code": False,
+    "close_reason": False,
+    "closed": False,
+    "dropped_messages": False,
+    "id": False,
+    "latency": False,
+    "local_address": False,
+    "queued_bytes": False,
+    "queued_messages": False,
+    "remote_address": False,
+    "send_behavior": False,
+    "state": False,
+}
+
+
+def call(function: object) -> str:
+    """``function``'s parameters and their defaults, without types."""
+    signature = inspect.signature(function)  # type: ignore[arg-type]
+    bare = []
+    for parameter in signature.parameters.values():
+        default = parameter.default
+        plain = int(default) if isinstance(default, enum.IntEnum) else default
+        bare.append(parameter.replace(annotation=parameter.empty, default=plain))
+    prefix = "async " if inspect.iscoroutinefunction(function) else ""
+    return prefix + str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def public_methods(cls: type) -> Iterator[tuple[str, object]]:
+    """What a class of ours offers by itself or from a base of ours."""
+    for base in cls.__mro__:
+        if base.__module__.startswith("plumews"):
+            for name, member in vars(base).items():
+                if not name.startswith("_") and inspect.isroutine(member):
+                    yield name, member
+
+
+# --- the names ------------------------------------------------------------------------------------
+
+
+def test_the_public_names_are_these():
+    assert sorted(plumews.__all__) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_can_be_imported(name):
+    namespace: dict[str, object] = {}
+    exec(f"from plumews import {name}", namespace)
+    assert namespace[name] is getattr(plumews, name)
+
+
+def test_a_star_imports_these_and_nothing_else():
+    namespace: dict[str, object] = {}
+    exec("from plumews import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(NAMES)
+
+
+EXPLAINED = [name for name in NAMES if inspect.isclass(getattr(plumews, name)) or callable(getattr(plumews, name))]
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_every_class_and_function_is_explained(name):
+    thing = getattr(plumews, name)
+    docstring = thing.__doc__ or ""
+    assert docstring.strip()
+    assert not docstring.startswith(f"{name}("), "this is what a dataclass or a named tuple writes by itself"
+
+
+@pytest.mark.parametrize("cls", [Conn, Hub, SimpleRoomAuth, plumews.Server], ids=lambda cls: cls.__name__)
+def test_every_public_method_is_explained(cls):
+    silent = [name for name, member in public_methods(cls) if not (inspect.getdoc(member) or "").strip()]
+    assert silent == [name for name in silent if hasattr(asyncio.BufferedProtocol, name)]  # what transports call
+
+
+def test_the_version_is_a_version():
+    assert [part.isdigit() for part in plumews.__version__.split(".")] == [True] * 3
+    assert plumews.BODY in ("compiled", "pure")
+
+
+# --- the seed's, under our names ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("owner", "name"), CALLS, ids=lambda value: getattr(value, "__name__", value))
+def test_it_is_called_as_the_design_says(owner, name):
+    assert call(getattr(owner, name)) == CALLS[owner, name]
+
+
+@pytest.mark.parametrize(("name", "settable"), PROPERTIES.items(), ids=PROPERTIES)
+def test_a_connection_has_these_properties(name, settable):
+    member = inspect.getattr_static(Conn, name)
+    assert isinstance(member, property)
+    assert (member.fset is not None) is settable
+
+
+def test_the_seeds_hub_config_has_its_fields():
+    config = HubConfig(workers=4, job_queue_size=1024, max_connections=1000, max_room_connections=200)
+    assert (config.workers, config.job_queue_size) == (4, 1024)
+    assert (config.max_connections, config.max_room_connections) == (1000, 200)
+
+
+def test_serve_takes_a_handler_or_callbacks_by_name():
+    parameters = inspect.signature(plumews.serve).parameters
+    assert list(parameters)[:3] == ["handler", "host", "port"]
+    for name in ("on_open", "on_message", "on_close"):
+        assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+    assert list(inspect.signature(plumews.unix_serve).parameters)[:2] == ["handler", "path"]
+
+
+def test_serve_rooms_takes_the_seeds_queue_timeout_and_behavior():
+    parameters = inspect.signature(plumews.serve_rooms).parameters
+    assert list(parameters)[:4] == ["hub", "auth", "host", "port"]
+    assert {
+        "queue_size",
+        "send_timeout",
+        "send_behavior",
+    } <= TcpOptions.__required_keys__ | TcpOptions.__optional_keys__
+    config = ConnConfig()
+    assert (config.queue_size, config.send_timeout, config.send_behavior) == (64, 0.05, SendBehavior.BLOCK)
+
+
+def test_the_send_behaviors_are_the_seeds_three():
+    assert [behavior.name for behavior in SendBehavior] == ["BLOCK", "DROP", "CLOSE"]
+    assert (plumews.Opcode.TEXT, plumews.Opcode.BINARY) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "phrase"),
+    [
+        (plumews.ConnectionClosed(None, None), "connection closed"),
+        (plumews.SendTimeout(), "send timeout"),
+        (plumews.SendQueueFull(), "send queue full"),
+        (plumews.PayloadTooBig(), "payload too large"),
+        (plumews.ProtocolError(), "protocol error"),
+        (plumews.InvalidToken(), "invalid jwt"),
+        (plumews.TokenExpired(), "jwt expired"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_seeds_phrases_stand_in_the_errors(error, phrase):
+    assert phrase in str(error)
+    assert isinstance(error, plumews.WebSocketException)
+
+
+def test_a_send_timeout_is_a_timeout_error_too():
+    assert issubclass(plumews.SendTimeout, TimeoutError)
