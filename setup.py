@@ -63,7 +63,7 @@ def extensions() -> list[Extension]:
     elif sys.platform == "win32":
         compile_args = ["/O2"]
     else:
-        compile_args = ["-O3"]
+        compile_args = ["-O2"]
     codec = Extension(
         "plumews._codec",
         ["src/plumews/_codec.pyx", *sorted(map(str, KERNELS.glob("*.c")))],

@@ -1,4 +1,4 @@
-"""plumews.codec: masks (RFC 6455 section 5.3), on both bodies."""
+"""plumews.codec: masks (RFC 6455 section 5.3), on both bodies and every tier."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from codec_bodies import on_both_bodies
+from codec_bodies import on_every_tier
 
-pytestmark = on_both_bodies
+pytestmark = on_every_tier
 
 KEY = bytes.fromhex("37fa213d")
 PATTERN = bytes(itertools.islice(itertools.cycle(range(251)), 100_000))

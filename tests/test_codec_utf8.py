@@ -1,4 +1,4 @@
-"""plumews.codec: UTF-8 that arrives in pieces (RFC 6455 section 8.1, RFC 3629), on both bodies.
+"""plumews.codec: UTF-8 that arrives in pieces (RFC 6455 section 8.1, RFC 3629), on both bodies and every tier.
 
 The judge is CPython's decoder for what is complete, and the set of all beginnings of characters for what is not.
 """
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from codec_bodies import on_both_bodies
+from codec_bodies import on_every_tier
 
-pytestmark = on_both_bodies
+pytestmark = on_every_tier
 
 KEY = bytes.fromhex("37fa213d")
 
