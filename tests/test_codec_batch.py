@@ -100,7 +100,7 @@ def test_row_25_one_message_that_cannot_be_sent_is_an_error_and_nothing_is_built
         ((16, b""), ValueError),
         ((TEXT, "\ud800"), UnicodeEncodeError),
         ((BINARY, memoryview(b"abcd")[::2]), BufferError),
-        ((TEXT,), ValueError),
+        ((TEXT,), TypeError),
         (7, TypeError),
     ):
         with pytest.raises(error):

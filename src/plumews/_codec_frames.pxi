@@ -125,7 +125,11 @@ def build_batch(messages, *, bint masked=False):
     cdef list kinds = []
     cdef list payloads = []
     cdef list buffers = []
-    for opcode, payload in messages:
+    for message in messages:
+        try:
+            opcode, payload = message
+        except (TypeError, ValueError):
+            raise TypeError(faults.PAIR.format(type=type(message).__name__)) from None
         kinds.append(opcode_of(opcode) | 0x80)
         payloads.append(payload if is_plain(payload) else as_bytes(payload))
     if not masked:

@@ -92,7 +92,11 @@ def build_batch(messages: Iterable[tuple[int, Any]], *, masked: bool = False) ->
     """
     buffers: list[bytes | memoryview] = []
     run: list[bytes] = []
-    for opcode, payload in messages:
+    for message in messages:
+        try:
+            opcode, payload = message
+        except (TypeError, ValueError):
+            raise TypeError(faults.PAIR.format(type=type(message).__name__)) from None
         data = payload.encode() if isinstance(payload, str) else as_bytes(payload)
         if masked:
             run.append(build_frame(opcode, data, masked=True))
