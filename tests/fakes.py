@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 import plumews
@@ -179,6 +179,12 @@ async def ticks(count: int = 3) -> None:
     """Let everything run that is ready to run."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+async def collect(source: AsyncIterable[Any], into: list[Any]) -> None:
+    """Keep what ``source`` gives, also when it ends by an error."""
+    async for item in source:
+        into.append(item)
 
 
 async def until(condition: Callable[[], object]) -> None:

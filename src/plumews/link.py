@@ -160,6 +160,8 @@ class Link(asyncio.BufferedProtocol):
         self._writer.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._transport.close()  # Python 3.10 takes one over TLS for unclosed that the peer has ended
         self._transport = None
         self._rules.lost()
         self._ended = True
@@ -333,9 +335,10 @@ class Link(asyncio.BufferedProtocol):
 
     def _fail_stream(self) -> None:
         """Nothing more comes of the message that is arriving."""
+        failure = self._rules.closed if self._transport is None else self._past_the_end
         for stream in (self._incoming, self._stream, self._inbox.stream):
             if stream is not None:
-                stream.end(self._rules.closed)
+                stream.end(failure)
         self._incoming = None
         self._stop_discarding()
 
@@ -439,4 +442,10 @@ class Link(asyncio.BufferedProtocol):
     # --- the end, as an exception -----------------------------------------------------------------
 
     def _closed_error(self) -> ConnectionClosed:
+        return self._rules.closed()
+
+    def _past_the_end(self) -> ConnectionClosed:
+        """The application has read all that there was: now the peer's last word is answered."""
+        if self._ended:
+            self._answer()
         return self._rules.closed()

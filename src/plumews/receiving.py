@@ -121,8 +121,7 @@ class Receiving(Link):
         inbox, parser = self._inbox, self._rules.parser
         while not len(inbox):
             if self._ended:
-                self._answer()
-                raise self._closed_error()
+                raise self._past_the_end()
             if in_pieces and not parser.streaming:  # it may be: what is left of a message that was discarded
                 self._dispatch(parser.start_streaming())
                 continue

@@ -1,0 +1,934 @@
+"""The wire of a connection: one write a read, the closing handshake from both sides, every way to the end, no leaks.
+
+The names of Autobahn's cases stand where a test is about what one of them asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+import plumews
+from fakes import FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, ticks, until
+from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
+from wire import Wire, close, masked, text
+
+KiB = 1024
+
+
+def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    return asyncio.ensure_future(awaitable)
+
+
+def kinds(transport: FakeTransport) -> list[int]:
+    return [kind for kind, _ in transport.events()]
+
+
+def echo_by_callback(conn: plumews.Conn) -> None:
+    conn._deliver_to(lambda conn, message: conn.send_nowait(message), lambda conn, exc: None)
+
+
+async def echo_by_iteration(conn: plumews.Conn) -> None:
+    async for message in conn:
+        await conn.send(message)
+
+
+# --- one write a read -----------------------------------------------------------------------------
+
+
+async def test_64_pipelined_echoes_by_callback_leave_in_one_write() -> None:
+    conn, transport = fake_conn()
+    echo_by_callback(conn)
+    for _ in range(3):
+        transport.writes.clear()
+        feed(conn, *[text(str(index)) for index in range(64)])
+        assert len(transport.writes) == 1
+        assert transport.events() == [(Opcode.TEXT, str(index)) for index in range(64)]
+    await ticks()
+    assert len(transport.writes) == 1
+    conn.abort()
+
+
+async def test_64_pipelined_echoes_by_iteration_leave_in_one_write() -> None:
+    conn, transport = fake_conn()
+    task = started(echo_by_iteration(conn))
+    await ticks()
+    for _ in range(3):
+        transport.writes.clear()
+        feed(conn, *[text(str(index)) for index in range(64)])
+        await ticks()
+        assert len(transport.writes) == 1
+        assert transport.events() == [(Opcode.TEXT, str(index)) for index in range(64)]
+    task.cancel()
+    conn.abort()
+
+
+async def test_an_echo_of_one_message_leaves_in_the_tick_of_its_answer() -> None:
+    conn, transport = fake_conn()
+    task = started(echo_by_iteration(conn))
+    await ticks()
+    for count in range(1, 4):
+        feed(conn, text("one"))
+        await ticks(1)
+        assert len(transport.writes) == count
+    task.cancel()
+    conn.abort()
+
+
+async def test_pongs_and_echoes_of_one_read_leave_together() -> None:
+    conn, transport = fake_conn()
+    echo_by_callback(conn)
+    feed(conn, text("a"), masked(Opcode.PING, b"1"), text("b"), masked(Opcode.PING, b"2"))
+    assert len(transport.writes) == 1
+    assert transport.events() == [(Opcode.PONG, b"1"), (Opcode.PONG, b"2"), (Opcode.TEXT, "a"), (Opcode.TEXT, "b")]
+    conn.abort()
+
+
+async def test_what_a_callback_sends_to_others_leaves_in_one_write_each() -> None:
+    first, _ = fake_conn()
+    others = [fake_conn() for _ in range(3)]
+
+    def relay(conn: plumews.Conn, message: str | bytes) -> None:
+        for other, _ in others:
+            other.send_nowait(message)
+
+    first._deliver_to(relay, lambda conn, exc: None)
+    feed(first, *[text(str(index)) for index in range(10)])
+    await ticks()
+    for other, transport in others:
+        assert len(transport.writes) == 1
+        assert [payload for _, payload in transport.events()] == [str(index) for index in range(10)]
+        other.abort()
+    first.abort()
+
+
+# --- ping -----------------------------------------------------------------------------------------
+
+
+async def test_section_8_point_6_a_ping_is_answered_while_the_handler_is_busy(start: Any) -> None:
+    async with linked(start) as (conn, wire):  # its handler never reads
+        wire.send(text("unread"), masked(Opcode.PING, b"1"))
+        assert await wire.event() == (Opcode.PONG, b"1")
+        wire.send(masked(Opcode.PING, bytes(125)))
+        assert await wire.event() == (Opcode.PONG, bytes(125))
+        assert await conn.recv() == "unread"
+
+
+async def test_row_10_a_reading_peer_gets_every_pong(start: Any) -> None:
+    async with linked(start) as (_, wire):
+        pings = [index.to_bytes(4, "big") for index in range(5000)]
+        wire.send(*[masked(Opcode.PING, payload) for payload in pings])
+        assert [await wire.event() for _ in pings] == [(Opcode.PONG, payload) for payload in pings]
+
+
+async def test_row_10_a_flood_of_pings_by_a_peer_that_does_not_read_costs_no_memory(start: Any) -> None:
+    async with linked(start, rcvbuf=4096) as (conn, wire):
+        clog(conn)
+        assert conn._transport is not None
+        held = conn._transport.get_write_buffer_size()
+        seen = conn._keepalive.last_received
+        for _ in range(20):
+            wire.send(masked(Opcode.PING, bytes(125)) * 1000)
+            await wire.writer.drain()
+        wire.send(masked(Opcode.PING, b"the last"), text("read to here"))
+        assert await conn.recv() == "read to here"
+        assert conn._keepalive.last_received > seen
+        assert conn._transport.get_write_buffer_size() <= held + 1000
+        assert len(conn._writer._control) == 0
+        while True:
+            kind, payload = await wire.event()
+            if kind == Opcode.PONG:
+                assert payload == b"the last"
+                break
+
+
+# --- the peer closes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1010, 1011, 1013, 3000, 4999, None])
+async def test_section_8_point_8_the_close_of_the_peer_is_answered_with_its_code_1010_too(
+    start: Any, code: int | None
+) -> None:
+    async with linked(start) as (conn, wire):
+        wire.send(close(code))
+        assert await wire.closing() == (code or 1005, "")
+        await wire.eof()
+        await conn.wait_closed()
+        assert conn.close_code == (code or 1005)
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1012 - 1000, 1015, 1016, 2999, 5000, 65535])
+async def test_a_close_with_a_code_that_may_not_be_sent_is_answered_with_1002(start: Any, code: int) -> None:
+    async with linked(start) as (conn, wire):
+        wire.send(masked(Opcode.CLOSE, code.to_bytes(2, "big")))
+        assert (await wire.closing())[0] == 1002
+        wire.writer.close()
+        await conn.wait_closed()
+        assert conn.close_code == 1006
+
+
+async def test_what_comes_behind_the_close_of_the_peer_is_ignored(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        wire.send(close(1000), text("too late"), masked(Opcode.PING, b"too late"), close(4000))
+        assert await wire.event() == (Opcode.CLOSE, (1000, ""))
+        with pytest.raises(ConnectionClosedOK):
+            await conn.recv()
+        with pytest.raises(EOFError):
+            await wire.event()
+
+
+ENDS: dict[str, tuple[bytes, int]] = {
+    "close": (close(1000), 1000),
+    "a reserved bit (Autobahn 3.2)": (b"\xf1\x80" + bytes(4), 1002),
+    "a stray continuation (Autobahn 5.15)": (masked(Opcode.CONT, b"stray"), 1002),
+    "no mask": (b"\x81\x01x", 1002),
+    "not UTF-8": (masked(Opcode.TEXT, b"\xff"), 1007),
+    "too large": (masked(Opcode.BINARY, bytes(1001)), 1009),
+}
+
+
+@pytest.mark.parametrize(("end", "code"), ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("reading", ["iteration", "callback", "stream"])
+async def test_messages_before_the_last_word_are_answered_before_it_is(
+    start: Any, end: bytes, code: int, reading: str
+) -> None:
+    async def by_stream(conn: plumews.Conn) -> None:
+        while True:
+            async with await conn.read_stream() as stream:
+                await conn.write_message(stream.opcode, await stream.read_all())
+
+    options: dict[str, Any] = {
+        "iteration": {"handler": echo_by_iteration},
+        "callback": {"on_message": lambda conn, message: conn.send_nowait(message)},
+        "stream": {"handler": by_stream},
+    }[reading]
+    server = await start(plumews.serve(host="127.0.0.1", port=0, max_size=1000, **options))
+    async with await Wire.open(server) as wire:
+        await ticks(5)  # the handler is waiting
+        wire.send(text("one"), text("two"), text("three"), end, text("never"))
+        events = [await wire.event() for _ in range(4)]
+        assert events[:3] == [(Opcode.TEXT, "one"), (Opcode.TEXT, "two"), (Opcode.TEXT, "three")]
+        assert events[3][0] == Opcode.CLOSE
+        assert events[3][1][0] == code
+        with pytest.raises(EOFError):
+            await wire.event()
+
+
+async def test_the_answers_are_waited_for_while_the_handler_works_on_them(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        wire.send(text("one"), text("two"), close(1000))
+        await until(lambda: conn._ended)
+        for _ in range(2):
+            message = await conn.recv()
+            await ticks(10)  # at work
+            await conn.send(f"answer to {message}")
+        with pytest.raises(ConnectionClosedOK):
+            await conn.recv()
+        assert [await wire.event() for _ in range(3)] == [
+            (Opcode.TEXT, "answer to one"),
+            (Opcode.TEXT, "answer to two"),
+            (Opcode.CLOSE, (1000, "")),
+        ]
+
+
+@pytest.mark.parametrize(("end", "code"), [ENDS["close"], ENDS["no mask"]], ids=["close", "fault"])
+async def test_a_stuck_handler_holds_the_last_word_up_for_a_second_at_most(
+    start: Any, monkeypatch: pytest.MonkeyPatch, end: bytes, code: int
+) -> None:
+    assert limits.END_GRACE == 1.0
+    monkeypatch.setattr(limits, "END_GRACE", 0.05)
+    async with linked(start) as (conn, wire):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        wire.send(text("unread"), end)
+        assert (await wire.closing())[0] == code
+        assert 0.04 < loop.time() - began < 5
+        with pytest.raises(ConnectionClosed):
+            await conn.send("too late")
+        assert await conn.recv() == "unread"
+
+
+async def test_a_handler_that_returns_with_messages_unread_answers_at_once(start: Any) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        await conn.recv()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await Wire.open(server) as wire:
+        began = asyncio.get_running_loop().time()
+        wire.send(text("read"), text("unread"), close(4000))
+        assert await wire.closing() == (4000, "")
+        assert asyncio.get_running_loop().time() - began < 0.9
+
+
+async def test_a_peer_that_closes_and_half_closes_still_gets_its_answers(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        wire.send(text("question"), close(1000))
+        wire.writer.write_eof()
+        await until(lambda: conn._ended)
+        await ticks(20)  # the FIN, too
+        message = await conn.recv()
+        await conn.send(f"answer to {message!s}")
+        with pytest.raises(ConnectionClosedOK):
+            await conn.recv()
+        assert await wire.event() == (Opcode.TEXT, "answer to question")
+        assert await wire.closing() == (1000, "")
+        await wire.eof()
+        await conn.wait_closed()
+
+
+# --- row 22: nothing of a bad frame is seen ---------------------------------------------------------
+
+BAD_FRAMES = {
+    "RSV1": b"\xc1" + text("x")[1:],
+    "RSV2": b"\xa1" + text("x")[1:],
+    "RSV3": b"\x91" + text("x")[1:],
+    **{f"opcode {opcode}": masked(opcode, b"x") for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    "unmasked": b"\x81\x01x",
+    "a long ping": masked(Opcode.PING, bytes(126)),
+    "a fragmented ping": masked(Opcode.PING, b"x", fin=False),
+    "a length not minimal": b"\x81\xfe\x00\x01" + bytes(5),
+    "a 64-bit length not minimal": b"\x81\xff" + (65535).to_bytes(8, "big") + bytes(65540),
+    "a length with its top bit": b"\x82\xff" + (2**63).to_bytes(8, "big") + bytes(8),
+    "a stray continuation": masked(Opcode.CONT, b"x"),
+    "a message in a message": masked(Opcode.TEXT, "x", fin=False) + text("y"),
+    "not UTF-8": masked(Opcode.TEXT, b"ok \xff"),
+    "a surrogate": masked(Opcode.TEXT, b"\xed\xa0\x80"),
+    "a cut character": masked(Opcode.TEXT, b"\xe2\x82"),
+    "not UTF-8 in the second fragment": masked(Opcode.TEXT, "x", fin=False) + masked(Opcode.CONT, b"\xff"),
+    "beyond the limit": masked(Opcode.BINARY, bytes(70_001)),
+    "beyond the limit in fragments": masked(Opcode.BINARY, bytes(70_000), fin=False) + masked(Opcode.CONT, b"x"),
+    "a close of one byte": masked(Opcode.CLOSE, b"x"),
+    "a close with a bad reason": masked(Opcode.CLOSE, b"\x03\xe8\xff"),
+}
+
+
+@pytest.mark.parametrize("frame", BAD_FRAMES.values(), ids=BAD_FRAMES)
+@pytest.mark.parametrize("reading", ["iteration", "callback"])
+async def test_row_22_the_application_never_sees_a_bad_frame(start: Any, frame: bytes, reading: str) -> None:
+    seen: list[Any] = []
+
+    async def iterate(conn: plumews.Conn) -> None:
+        async for message in conn:
+            seen.append(message)
+
+    options: dict[str, Any] = {
+        "iteration": {"handler": iterate},
+        "callback": {"on_message": lambda conn, message: seen.append(message)},
+    }[reading]
+    server = await start(plumews.serve(host="127.0.0.1", port=0, max_size=70_000, **options))
+    async with await Wire.open(server) as wire:
+        wire.send(text("good"), frame, text("behind it"))
+        code, reason = await wire.closing()
+        assert code in (1002, 1007, 1009)
+        assert any(phrase in reason for phrase in ("protocol error", "UTF-8", "payload too large"))
+        assert seen == ["good"]
+        wire.writer.write_eof()
+        await wire.eof()
+    assert seen == ["good"]
+
+
+async def test_a_peer_that_keeps_sending_reads_why_it_is_refused(start: Any) -> None:
+    """A socket that is closed with unread bytes resets the connection, and a reset would swallow our close frame."""
+    async with linked(start, max_size=1000) as (_, wire):
+        with contextlib.suppress(ConnectionError):
+            for _ in range(50):
+                wire.send(masked(Opcode.BINARY, bytes(60_000)))
+                await wire.writer.drain()
+        assert (await wire.closing())[0] == 1009
+
+
+async def test_after_a_fault_a_peer_that_stays_is_cut_off(start: Any) -> None:
+    async with linked(start, close_timeout=0.05) as (conn, wire):
+        wire.send(b"\xff\xff")
+        assert (await wire.closing())[0] == 1002
+        await asyncio.wait_for(conn.wait_closed(), 5)
+
+
+# --- we close -------------------------------------------------------------------------------------
+
+
+async def test_our_close_waits_for_that_of_the_peer(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        closing = started(conn.close(4000, "enough"))
+        assert await wire.event() == (Opcode.CLOSE, (4000, "enough"))
+        assert conn.state is State.CLOSING
+        assert not closing.done()
+        wire.send(close(4000))
+        await closing
+        assert conn.state is State.CLOSED
+        assert conn.close_code == 4000
+        with pytest.raises(EOFError):
+            await wire.event()
+
+
+async def test_section_8_point_4_what_was_accepted_before_the_close_arrives_before_its_frame(start: Any) -> None:
+    async with linked(start, rcvbuf=4096, send_timeout=None) as (conn, wire):
+        clog(conn)
+        accepted = 0
+        while conn.queued_messages < 64 and conn.queued_bytes < 900 * KiB:
+            conn.send_nowait(f"{accepted:<10000}")
+            accepted += 1
+        assert accepted > 10
+        closing = started(conn.close())
+        await ticks()
+        with pytest.raises(ConnectionClosed):
+            await conn.send("after the close")
+        events = []
+        while True:
+            kind, payload = await wire.event()
+            if kind == Opcode.CLOSE:
+                break
+            events.append(payload)
+        texts = [payload for payload in events if isinstance(payload, str)]
+        assert [int(payload) for payload in texts] == list(range(accepted))
+        wire.send(close(1000))
+        await closing
+        with pytest.raises(EOFError):
+            await wire.event()
+
+
+async def test_nothing_leaves_after_the_close_frame() -> None:
+    conn, transport = fake_conn(ping_interval=0.001, ping_timeout=10)
+    conn.close_nowait()
+    feed(conn, masked(Opcode.PING, b"?"), text("?"), masked(Opcode.PING, b"?"))
+    await asyncio.sleep(0.01)
+    for send in (conn.send_nowait, lambda message: conn._send_ping(b"late")):
+        with contextlib.suppress(ConnectionClosed):
+            send("late")
+    await ticks()
+    assert transport.events() == [(Opcode.CLOSE, (1000, ""))]
+    feed(conn, close(1000))
+    await conn.wait_closed()
+    assert transport.events() == [(Opcode.CLOSE, (1000, ""))]
+
+
+async def test_messages_that_cross_our_close_are_dropped(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        closing = started(conn.close())
+        assert await wire.closing() == (1000, "")
+        wire.send(text("crossed it"), masked(Opcode.BINARY, bytes(100_000)), close(1000))
+        await closing
+        with pytest.raises(ConnectionClosedOK):
+            await conn.recv()
+
+
+async def test_a_callback_is_not_called_after_it_has_closed() -> None:
+    conn, transport = fake_conn()
+    seen: list[Any] = []
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        seen.append(message)
+        conn.send_nowait("bye")
+        conn.close_nowait(4000, "seen enough")
+
+    conn._deliver_to(on_message, lambda conn, exc: None)
+    feed(conn, text("one"), text("two"))
+    feed(conn, text("three"))
+    assert seen == ["one"]
+    assert transport.events() == [(Opcode.TEXT, "bye"), (Opcode.CLOSE, (4000, "seen enough"))]
+    conn.abort()
+
+
+@pytest.mark.parametrize("peer", ["silent", "chatty", "never reading"])
+async def test_row_32_our_close_ends_within_its_timeout(start: Any, peer: str) -> None:
+    rcvbuf = 4096 if peer == "never reading" else None
+    async with linked(start, rcvbuf=rcvbuf, close_timeout=0.15) as (conn, wire):
+        loop = asyncio.get_running_loop()
+        if peer == "never reading":
+            clog(conn)
+        began = loop.time()
+        closing = started(conn.close())
+        while not closing.done():
+            if peer == "chatty":
+                with contextlib.suppress(ConnectionError):
+                    wire.send(text("and another thing") * 100, masked(Opcode.PING, b"!"))
+            await asyncio.sleep(0.005)
+        assert 0.14 < loop.time() - began < 5
+        assert conn.close_code == 1006
+        with pytest.raises(ConnectionClosed):
+            await collect(conn, [])  # what came before the close is readable
+
+
+@pytest.mark.parametrize("peer", ["silent", "chatty", "never reading"])
+async def test_row_32_a_close_by_the_peer_ends_within_the_timeout(start: Any, peer: str) -> None:
+    rcvbuf = 4096 if peer == "never reading" else None
+    async with linked(start, rcvbuf=rcvbuf, close_timeout=0.15) as (conn, wire):
+        if peer == "never reading":
+            clog(conn)
+        wire.send(close(1000))
+        while conn.state is not State.CLOSED:
+            if peer == "chatty":
+                with contextlib.suppress(ConnectionError):
+                    wire.send(text("and another thing") * 100)
+            await asyncio.sleep(0.005)
+        assert conn.close_code == 1000
+
+
+async def test_row_32_a_fault_of_a_peer_that_never_reads_ends_within_the_timeout(start: Any) -> None:
+    async with linked(start, rcvbuf=4096, close_timeout=0.15) as (conn, wire):
+        clog(conn)
+        wire.send(b"\xff\xff")
+        await asyncio.wait_for(conn.wait_closed(), 5)
+
+
+async def test_a_peer_that_ends_its_half_and_never_reads_is_cut_off(start: Any) -> None:
+    """Without the keepalive nothing else would ever end it: the transport waits until its buffer has left."""
+    async with linked(start, rcvbuf=4096, close_timeout=0.1, ping_interval=None) as (conn, wire):
+        clog(conn)
+        wire.writer.write_eof()
+        await asyncio.wait_for(conn.wait_closed(), 5)
+        assert conn.close_code == 1006
+
+
+async def test_both_close_at_the_same_time(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        wire.send(close(4001, "theirs"))
+        await conn.close(4000, "ours")
+        assert await wire.closing() == (4000, "ours")
+        assert conn.close_code == 4001
+        error = conn._closed_error()
+        assert error.sent is not None
+        assert error.sent.code == 4000
+
+
+async def test_closing_again_is_harmless_and_the_first_code_counts(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        first, second = started(conn.close(4000)), started(conn.close(4001))
+        await ticks()
+        conn.close_nowait(4002)
+        assert await wire.closing() == (4000, "")
+        wire.send(close(4000))
+        await asyncio.gather(first, second)
+        await conn.close(4003)
+        conn.abort()
+        with pytest.raises(EOFError):
+            await wire.event()
+
+
+async def test_a_reset_in_the_closing_handshake_ends_it(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        closing = started(conn.close())
+        await wire.closing()
+        wire.reset()
+        await closing
+        assert conn.close_code == 1006
+
+
+# --- aborting -------------------------------------------------------------------------------------
+
+
+async def test_abort_cuts_the_connection_without_a_word(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        await conn.send("before")
+        conn.abort()
+        assert conn.closed
+        await conn.wait_closed()
+        assert (conn.close_code, conn.close_reason) == (1006, "")
+        with contextlib.suppress(ConnectionError, EOFError):
+            while True:
+                kind, _ = await wire.event()
+                assert kind != Opcode.CLOSE
+
+
+async def test_abort_in_a_callback_ends_its_calls_at_once() -> None:
+    conn, _ = fake_conn()
+    seen: list[Any] = []
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        seen.append(message)
+        conn.abort()
+
+    conn._deliver_to(on_message, lambda conn, exc: None)
+    feed(conn, text("one"), text("two"))
+    await conn.wait_closed()
+    assert seen == ["one"]
+
+
+async def test_abort_does_not_wait_for_a_peer_that_does_not_read(start: Any) -> None:
+    async with linked(start, rcvbuf=4096) as (conn, _):
+        clog(conn)
+        conn.abort()
+        await asyncio.wait_for(conn.wait_closed(), 5)
+
+
+async def test_the_transport_has_low_limits_of_its_own() -> None:
+    conn, transport = fake_conn()
+    assert transport.limits == [64 * KiB]
+    conn.abort()
+
+
+# --- callbacks ------------------------------------------------------------------------------------
+
+
+async def test_a_callback_that_fails_is_told_of_and_the_others_go_on() -> None:
+    conn, _ = fake_conn()
+    seen: list[Any] = []
+    failed: list[Exception] = []
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        if message == "bad":
+            raise ValueError(message)
+        seen.append(message)
+
+    conn._deliver_to(on_message, lambda conn, exc: failed.append(exc))
+    feed(conn, text("a"), text("bad"), text("b"))
+    assert seen == ["a", "b"]
+    assert [type(exc) for exc in failed] == [ValueError]
+    conn.abort()
+
+
+async def test_messages_that_came_before_the_callback_are_delivered_first() -> None:
+    conn, transport = fake_conn(max_queue=2)
+    feed(conn, text("a"), text("b"))
+    assert not transport.reading
+    seen: list[Any] = []
+    conn._deliver_to(lambda conn, message: seen.append(message), lambda conn, exc: None)
+    assert transport.reading
+    feed(conn, text("c"))
+    assert seen == ["a", "b", "c"]
+    conn.abort()
+
+
+async def test_an_end_that_came_before_the_callback_is_answered_behind_the_messages() -> None:
+    conn, transport = fake_conn()
+    feed(conn, text("a"), close(1000))
+    assert transport.writes == []
+    echo_by_callback(conn)
+    assert kinds(transport) == [Opcode.TEXT, Opcode.CLOSE]
+    await conn.wait_closed()
+
+
+async def test_close_callbacks_are_called_once_when_the_connection_is_gone(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        told: list[Any] = []
+        conn.add_close_callback(told.append)
+        removed: list[Any] = []
+        conn.add_close_callback(removed.append)
+        conn.remove_close_callback(removed.append)
+        conn.remove_close_callback(removed.append)
+        wire.send(close(1000))
+        await conn.wait_closed()
+        assert told == [conn]
+        conn.add_close_callback(told.append)
+        assert told == [conn, conn]
+        assert removed == []
+
+
+async def test_a_close_callback_that_fails_keeps_nobody_back() -> None:
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    conn, _ = fake_conn()
+    told: list[Any] = []
+    conn.add_close_callback(lambda conn: 1 / 0)
+    conn.add_close_callback(told.append)
+    conn.abort()
+    await conn.wait_closed()
+    assert told == [conn]
+    assert [type(failure["exception"]) for failure in failures] == [ZeroDivisionError]
+
+
+# --- nothing is left ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is freed here is freed by its last reference."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def referrers(gone: Callable[[], Any]) -> str:
+    """Who holds what should be gone."""
+    return ", ".join({type(referrer).__name__ for referrer in gc.get_referrers(gone())})
+
+
+async def _closes(conn: plumews.Conn, wire: Wire) -> None:
+    closing = started(conn.close())
+    await wire.closing()
+    wire.send(close(1000))
+    await closing
+
+
+async def _is_closed(conn: plumews.Conn, wire: Wire) -> None:
+    wire.send(close(1000))
+    with pytest.raises(ConnectionClosedOK):
+        await conn.recv()
+    await conn.wait_closed()
+
+
+async def _aborts(conn: plumews.Conn, wire: Wire) -> None:
+    conn.abort()
+    await conn.wait_closed()
+
+
+async def _is_reset(conn: plumews.Conn, wire: Wire) -> None:
+    wire.reset()
+    await conn.wait_closed()
+
+
+async def _sees_the_end(conn: plumews.Conn, wire: Wire) -> None:
+    wire.writer.write_eof()
+    await conn.wait_closed()
+
+
+async def _is_broken(conn: plumews.Conn, wire: Wire) -> None:
+    wire.send(b"\xff\xff")
+    await wire.closing()
+    wire.writer.close()
+    await conn.wait_closed()
+
+
+async def _dies(conn: plumews.Conn, wire: Wire) -> None:
+    conn.ping_period = 0.01
+    conn.pong_wait = 0.02
+    await conn.wait_closed()
+
+
+async def _times_out(conn: plumews.Conn, wire: Wire) -> None:
+    conn.close_nowait()
+    await conn.wait_closed()
+
+
+async def _is_cut_in_a_stream(conn: plumews.Conn, wire: Wire) -> None:
+    wire.send(masked(Opcode.BINARY, b"part", fin=False))
+    stream = await conn.read_stream()
+    assert await stream.read() == b"part"
+    wire.reset()
+    with pytest.raises(ConnectionClosedError):
+        await stream.read()
+    await conn.wait_closed()
+
+
+async def _leaves_a_stream_unread(conn: plumews.Conn, wire: Wire) -> None:
+    wire.send(text("whole"), text("more"))
+    await conn.read_stream()
+    await _aborts(conn, wire)
+
+
+async def _leaves_a_stream_in_the_queue(conn: plumews.Conn, wire: Wire) -> None:
+    reader = started(conn.read_stream())
+    await ticks()
+    feed(conn, masked(Opcode.BINARY, b"part", fin=False))
+    reader.cancel()  # before it can take it
+    await ticks()
+    wire.send(masked(Opcode.CONT, b"rest"), text("more"))
+    await until(lambda: len(conn._inbox) == 2)
+    await _aborts(conn, wire)
+
+
+async def _closes_while_clogged(conn: plumews.Conn, wire: Wire) -> None:
+    clog(conn)
+    senders = [started(conn.send(bytes(10_000))) for _ in range(100)]
+    await ticks()
+    await conn.close()
+    outcomes = await asyncio.gather(*senders, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} <= {type(None), ConnectionClosedError, plumews.SendTimeout}
+
+
+async def _waits_for_a_pong(conn: plumews.Conn, wire: Wire) -> None:
+    pong = await conn.ping()
+    conn.abort()
+    await conn.wait_closed()
+    assert isinstance(pong, asyncio.Future)
+    assert isinstance(pong.exception(), ConnectionClosed)
+
+
+async def _cancels_everything(conn: plumews.Conn, wire: Wire) -> None:
+    tasks = [started(conn.recv()), started(conn.wait_closed()), started(conn.close())]
+    await ticks()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await conn.wait_closed()
+
+
+WAYS = [
+    _closes,
+    _is_closed,
+    _aborts,
+    _is_reset,
+    _sees_the_end,
+    _is_broken,
+    _dies,
+    _times_out,
+    _is_cut_in_a_stream,
+    _leaves_a_stream_unread,
+    _leaves_a_stream_in_the_queue,
+    _closes_while_clogged,
+    _waits_for_a_pong,
+    _cancels_everything,
+]
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_").replace("_", " "))
+async def test_row_28_a_connection_is_freed_when_it_is_gone(
+    start: Any, way: Callable[[plumews.Conn, Wire], Awaitable[None]]
+) -> None:
+    opened: list[plumews.Conn] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        opened.append(conn)
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, close_timeout=0.1))
+    before = deadlines()
+    tasks = len(asyncio.all_tasks())
+    async with await Wire.open(server, rcvbuf=4096 if way is _closes_while_clogged else None) as wire:
+        await until(lambda: opened)
+        conn = opened.pop()
+        gone = weakref.ref(conn)
+        await way(conn, wire)
+        del conn
+        await ticks(5)  # the handler's task ends
+        assert gone() is None, referrers(gone)
+    assert deadlines() == before
+    assert len(asyncio.all_tasks()) == tasks
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_row_28_a_connection_is_freed_when_its_handler_is_cancelled_at_any_await(start: Any) -> None:
+    async def receives(conn: plumews.Conn) -> None:
+        await conn.recv()
+
+    async def iterates(conn: plumews.Conn) -> None:
+        async for _ in conn:
+            pass
+
+    async def streams(conn: plumews.Conn) -> None:
+        async with await conn.read_stream() as stream:
+            await stream.read_all()
+
+    async def sends(conn: plumews.Conn) -> None:
+        conn.pause_writing()
+        while True:
+            await conn.send(bytes(1000))
+
+    async def pings(conn: plumews.Conn) -> None:
+        await (await conn.ping())
+
+    async def closes(conn: plumews.Conn) -> None:
+        await conn.close()
+
+    async def waits(conn: plumews.Conn) -> None:
+        await conn.wait_closed()
+
+    running: list[Any] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        running.append((asyncio.current_task(), weakref.ref(conn)))
+        await work(conn)
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, send_timeout=None))
+    before = deadlines()
+    for work in (receives, iterates, streams, sends, pings, closes, waits):
+        async with await Wire.open(server) as wire:
+            if work is streams:
+                wire.send(masked(Opcode.BINARY, b"part", fin=False))
+            await until(lambda: running)
+            await ticks(10)
+            task, gone = running.pop()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            del task
+            await ticks(5)
+            assert gone() is None, work.__name__
+            await wire.eof()
+    assert deadlines() == before
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_row_28_a_connection_of_callbacks_is_freed(start: Any) -> None:
+    gone: list[Any] = []
+    server = await start(
+        plumews.serve(
+            host="127.0.0.1",
+            port=0,
+            on_open=lambda conn: gone.append(weakref.ref(conn)),
+            on_message=lambda conn, message: conn.send_nowait(message),
+            on_close=lambda conn: conn.metadata,
+        )
+    )
+    for end in ("close", "eof", "reset"):
+        async with await Wire.open(server) as wire:
+            wire.send(text("echo"))
+            assert await wire.message() == "echo"
+            if end == "close":
+                wire.send(close())
+                await wire.closing()
+            elif end == "eof":
+                wire.writer.write_eof()
+            else:
+                wire.reset()
+            await until(lambda: gone[-1]() is None)
+    assert len(gone) == 3
+
+
+async def test_an_open_connection_has_one_deadline(start: Any) -> None:
+    before = deadlines()
+    async with linked(start) as (conn, wire):
+        assert deadlines() == before + 1
+        for _ in range(10):
+            wire.send(text("a"))
+            await conn.recv()
+            await conn.send("b")
+            await wire.message()
+        assert deadlines() == before + 1
+
+
+async def test_an_idle_connection_without_keepalive_has_no_deadline(start: Any) -> None:
+    before = deadlines()
+    async with linked(start, ping_interval=None):
+        assert deadlines() == before
+
+
+async def test_the_receive_buffer_belongs_to_the_loop() -> None:
+    first, _ = fake_conn()
+    second, _ = fake_conn()
+    view = first.get_buffer(-1)
+    assert view is second.get_buffer(65536)
+    feed(first, text("a"), masked(Opcode.BINARY, b"unfinished", fin=False))
+    feed(second, text("b" * 1000))
+    feed(first, masked(Opcode.CONT, b" business"))
+    assert await second.recv() == "b" * 1000
+    assert [await first.recv(), await first.recv()] == ["a", b"unfinished business"]
+    for conn in (first, second):
+        conn.abort()
+
+
+async def test_every_way_to_the_end_is_quiet(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    for way in (_closes, _is_closed, _aborts, _is_reset, _sees_the_end, _is_broken):
+        async with linked(start) as (conn, wire):
+            await way(conn, wire)
+    assert caplog.records == []
+
+
+async def test_a_unix_socket_has_the_same_ends(start: Any, tmp_path: Any) -> None:
+    opened: asyncio.Future[plumews.Conn] = asyncio.get_running_loop().create_future()
+
+    async def handler(conn: plumews.Conn) -> None:
+        opened.set_result(conn)
+        await echo_by_iteration(conn)
+
+    server = await start(plumews.unix_serve(handler, str(tmp_path / "socket")))
+    assert server.sockets[0].family == socket.AF_UNIX
+    async with await Wire.open(server) as wire:
+        conn = await opened
+        wire.send(text("a"), close(1000))
+        assert await wire.message() == "a"
+        assert await wire.closing() == (1000, "")
+        await conn.wait_closed()
