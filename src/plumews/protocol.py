@@ -13,7 +13,7 @@ from . import codec, limits
 from .constants import CloseCode, Opcode, State, is_valid_close_code
 from .errors import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, ProtocolError
 
-__all__ = ["Protocol", "check_close"]
+__all__ = ["Protocol", "check_close", "cut_reason"]
 
 #: Codes with which a connection ended well: normal, going away, or a close frame without a code.
 _GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
@@ -60,7 +60,7 @@ class Protocol:
     def reply_frame(self) -> bytes:
         """Our close frame in answer to what ended the reading: the peer's close frame, or its fault."""
         if self.error is not None:
-            return self.close_frame(self.error.close_code, _cut_reason(str(self.error)))
+            return self.close_frame(self.error.close_code, cut_reason(str(self.error)))
         assert self.close_rcvd is not None
         code = self.close_rcvd.code
         return self.close_frame(None if code == CloseCode.NO_STATUS_RCVD else code)
@@ -120,6 +120,6 @@ def check_close(code: int, reason: str) -> None:
         raise ValueError(f"a close reason may have {limits.CLOSE_REASON} bytes of UTF-8, not {size}")
 
 
-def _cut_reason(text: str) -> str:
+def cut_reason(text: str) -> str:
     """As much of ``text`` as a close frame has room for, on a character's end."""
     return text.encode()[: limits.CLOSE_REASON].decode(errors="ignore")

@@ -31,7 +31,7 @@ from .errors import (
 )
 from .http11 import Request
 from .hub import Hub
-from .protocol import _cut_reason as cut_reason
+from .protocol import cut_reason
 
 __all__ = ["Inside", "RoomAuth", "RoomDoor"]
 
@@ -91,8 +91,7 @@ class RoomDoor:
             raise InvalidHandshake(f"invalid websocket room: {exc}", code="WEBSOCKET_INVALID_ROOM") from exc
         credentials = credentials_of_request(request, allow_query=self._allow_query_secrets)
         if _by_message(request):
-            self._check_space(room)
-            return None
+            return None  # a page sees no status: it is told all, a full room too, by the close code
         self._check_token(conn, credentials)
         self._check_space(room)
         return self._check_password(room, credentials) if self._is_protected(room) else None

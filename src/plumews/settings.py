@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from . import limits
 from .constants import SendBehavior
 
-__all__ = ["ConnConfig", "check_keepalive", "check_read_limit"]
+__all__ = ["ConnConfig", "check_keepalive", "check_read_limit", "check_time"]
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class ConnConfig:
         for name in ("max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size"):
             _check_count(name, getattr(self, name))
         if self.send_timeout is not None:
-            _check_time("send_timeout", self.send_timeout, zero=True)
-        _check_time("close_timeout", self.close_timeout)
+            check_time("send_timeout", self.send_timeout, zero=True)
+        check_time("close_timeout", self.close_timeout)
         if not isinstance(self.send_behavior, SendBehavior):
             raise TypeError(f"send_behavior must be SendBehavior.BLOCK, DROP or CLOSE, not {self.send_behavior!r}")
         for name in ("ping_interval", "ping_timeout"):
             if getattr(self, name) is not None:
-                _check_time(name, getattr(self, name))
+                check_time(name, getattr(self, name))
 
     @property
     def pong_wait(self) -> float | None:
@@ -81,9 +81,9 @@ def check_read_limit(value: int | None) -> int | None:
 def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
     """Raise ``ValueError`` unless a ping leaves before its connection is given up (the seed's rule)."""
     if ping_period is not None:
-        _check_time("ping_period", ping_period)
+        check_time("ping_period", ping_period)
     if pong_wait is not None:
-        _check_time("pong_wait", pong_wait)
+        check_time("pong_wait", pong_wait)
     if ping_period is not None and pong_wait is not None and ping_period >= pong_wait:
         raise ValueError(
             f"ping_period ({ping_period:g} s) must be less than pong_wait ({pong_wait:g} s): "
@@ -98,7 +98,8 @@ def _check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} must be at least 1, not {value}")
 
 
-def _check_time(name: str, value: object, *, zero: bool = False) -> None:
+def check_time(name: str, value: object, *, zero: bool = False) -> None:
+    """Raise unless ``value`` is a finite number of seconds, more than 0 or, with ``zero``, at least 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):

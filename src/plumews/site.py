@@ -22,7 +22,7 @@ from .headers import HeadersLike, is_token
 from .http11 import Request, Response
 from .origin import validate_allowed
 from .routes import Routes
-from .settings import _check_time
+from .settings import check_time
 
 __all__ = ["Endpoint", "ProcessRequest", "Site"]
 
@@ -69,7 +69,7 @@ class Site:
         validate_allowed(self.origins, self.allowed_hosts)
         if isinstance(self.subprotocols, str):
             raise TypeError("subprotocols must be a sequence of str, not a str")
-        self.subprotocols = tuple(self.subprotocols)
+        self.subprotocols = tuple(self.subprotocols or ())  # None, as the websockets package says it
         for subprotocol in self.subprotocols:
             if not is_token(subprotocol):
                 raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
@@ -83,7 +83,7 @@ class Site:
         for given in (*self.endpoints, *self.routes):
             if given is not None and not given.startswith("/"):
                 raise ValueError(f"invalid path {given!r}: a path begins with a slash")
-        _check_time("open_timeout", self.open_timeout)
+        check_time("open_timeout", self.open_timeout)
 
     def endpoint(self, path: str) -> Endpoint:
         """The endpoint of ``path``; raises :class:`InvalidHandshake` 404 if there is none."""
