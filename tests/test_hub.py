@@ -645,6 +645,19 @@ async def test_a_full_job_queue_refuses_the_broadcast_and_counts_it_once(sliced)
     assert adds_up(hub.metrics())
 
 
+async def test_a_room_without_members_needs_no_space_in_the_job_queue(sliced):
+    hub = Hub(1, 2)
+    joined(hub, "chat", 200)
+    (alone,), _ = joined(hub, "alone", 1)
+    assert hub.broadcast_room("chat", "x").pending
+    assert hub.broadcast_room("nowhere", "x") == BroadcastResult()
+    assert len(hub._lanes) == 1
+    assert hub.broadcast_room("chat", "x").pending
+    assert hub.broadcast_room("nowhere", "x") == BroadcastResult()
+    assert hub.broadcast_room("alone", "x", exclude=alone) == BroadcastResult()
+    assert hub.broadcast_room("alone", "x").overloaded
+
+
 async def test_publishing_waits_for_space_in_the_job_queue_and_counts_as_nothing_while_it_does(sliced):
     hub = Hub(1, 2)
     _, transports = joined(hub, "chat", 200)

@@ -227,7 +227,7 @@ class Hub:
 
     async def _publish(self, room: str | None, message: Encoded, exclude: Conn | None) -> BroadcastResult:
         async with self._gate:
-            while self._lanes.refuse(room) and not self._stopped:
+            while self._lanes.refuse(room):
                 await self._lanes.changed()
             submitted = self._submit(room, message, exclude)
         if isinstance(submitted, Broadcast):
