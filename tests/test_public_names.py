@@ -66,6 +66,7 @@ NAMES = [
     "WeakSecret",
     "WebSocketException",
     "__version__",
+    "broadcast",
     "extract_user_info",
     "serve",
     "serve_rooms",

@@ -7,6 +7,7 @@ names are those of the `websockets` package where it has the thing.
 from __future__ import annotations
 
 from .auth import SimpleRoomAuth, UserInfo, extract_user_info
+from .broadcast import broadcast
 from .codec import BODY
 from .conn import Conn
 from .constants import CloseCode, Opcode, SendBehavior, State
@@ -101,6 +102,7 @@ __all__ = [
     "WeakSecret",
     "WebSocketException",
     "__version__",
+    "broadcast",
     "extract_user_info",
     "serve",
     "serve_rooms",

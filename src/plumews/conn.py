@@ -96,6 +96,10 @@ class Conn(Sending):
     ) -> None:
         await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
 
+    def respond(self, status: int, text: str) -> Response:
+        """A plain HTTP answer for ``process_request`` to return, as in the `websockets` package."""
+        return Response.text(status, text)
+
     # --- keepalive --------------------------------------------------------------------------------
 
     async def ping(self, data: Data | None = None) -> Awaitable[float]:

@@ -81,6 +81,15 @@ class Sending(Receiving):
 
     # --- inside -----------------------------------------------------------------------------------
 
+    def _send_shared(self, message: Encoded) -> None:
+        """Queue what others get, too; it leaves with everything else of this tick. Raises as :meth:`send_nowait`."""
+        self._check_thread()
+        if self._behind is not None:
+            self._catch_up()
+        if not self._writer.offer(message):
+            self._refuse()
+        self._kick_later()
+
     def _outgoing(self, opcode: int, data: Data) -> Encoded:
         """Check what can be checked before the queue, and encode."""
         self._check_thread()
