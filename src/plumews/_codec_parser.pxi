@@ -7,6 +7,11 @@ cdef enum:
     STREAMING
 
 
+# How a buffer grows: to no more than twice what has arrived, and 64 KiB.
+cdef enum:
+    MUCH = 32 * 1024
+    SOME_MORE = 56 * 1024
+
 cdef tuple KINDS = tuple(range(0x80))  # the ints that events have
 
 
@@ -492,13 +497,17 @@ cdef class Parser:
         return 0
 
     cdef int reserve(self, Py_ssize_t size) except -1:
-        """Room for ``size`` more bytes: twice what has arrived then, but no more than can still come."""
+        """Room for ``size`` more bytes: twice what has arrived then, but no more than can still come.
+
+        Once it is much, some more: the fewer moves, the better, and a move is what large messages cost.
+        """
         cdef Py_ssize_t needed = self.held + size
+        cdef Py_ssize_t more = needed if needed < MUCH else needed + SOME_MORE
         cdef int64_t spare
         if needed <= self.capacity:
             return 0
         spare = self.remaining - size if self.fin else max(self.size_limit - needed, 0)
-        return self.grow(needed + <Py_ssize_t>min(spare, <int64_t>needed))
+        return self.grow(needed + <Py_ssize_t>min(spare, <int64_t>more))
 
     cdef int grow(self, Py_ssize_t capacity) except -1:
         """A buffer of that capacity, with what is held."""
