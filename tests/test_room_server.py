@@ -414,3 +414,12 @@ def test_section_8_point_31_wrong_arguments_raise_at_once():
         rooms(hub, queue_size=-1)
     with pytest.raises(TypeError, match="give a port"):
         plumews.serve_rooms(hub, AUTH)
+
+
+async def test_section_8_point_11_newlines_tabs_empty_and_long_texts_are_messages_like_others(start):
+    async with plumews.Hub() as hub:
+        server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))
+        async with await Wire.open(server, "/ws") as wire:
+            for message in ("two\nlines\tand a tab", "", "\x1b[2J", "x" * (2 * 1024 * 1024)):
+                wire.send(text(message))
+                assert await wire.message() == message
