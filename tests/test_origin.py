@@ -207,7 +207,7 @@ def test_a_loopback_server_is_reached_under_loopback_names(host):
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.com", "localhost.evil.com", "evil-localhost", "xlocalhost", "127.0.0.1.evil.com", "0.0.0.0", "127.1",  # noqa: S104
+    ["evil.com", "localhost.evil.com", "evil-localhost", "xlocalhost", "127.0.0.1.evil.com", "0.0.0.0", "127.1",
      "2130706433", "0x7f.0.0.1", "169.254.169.254", "[::2]", "good.com:8000"],
 )  # fmt: skip
 def test_row_21_a_foreign_host_on_loopback_is_403(host):
@@ -254,7 +254,7 @@ def test_loopback_names_and_addresses_are_loopback(host):
 
 @pytest.mark.parametrize(
     "host",
-    ["", "0.0.0.0", "::", "good.com", "localhost.com", "127.1", "10.0.0.1", "::ffff:10.0.0.1", "notlocalhost"],  # noqa: S104
+    ["", "0.0.0.0", "::", "good.com", "localhost.com", "127.1", "10.0.0.1", "::ffff:10.0.0.1", "notlocalhost"],
 )
 def test_other_names_and_addresses_are_not_loopback(host):
     assert not is_loopback(host)

@@ -28,7 +28,9 @@ def snippets(language: str) -> dict[str, list[str]]:
     """The code blocks of ``language`` by the heading above them."""
     found: dict[str, list[str]] = {}
     heading = ""
-    for match in re.finditer(r"^(#+ (?P<heading>[^\n]+)|```(?P<language>\w+)\n(?P<code>.*?)^```)$", README, re.M | re.S):
+    for match in re.finditer(
+        r"^(#+ (?P<heading>[^\n]+)|```(?P<language>\w+)\n(?P<code>.*?)^```)$", README, re.MULTILINE | re.DOTALL
+    ):
         if match["heading"]:
             heading = match["heading"]
         elif match["language"] == language:
@@ -43,7 +45,7 @@ def run(heading: str, port: int = 0, **names: Any) -> dict[str, Any]:
     """The names that the snippet under ``heading`` defines; its server listens on ``port``."""
     (code,) = PYTHON[heading]
     namespace: dict[str, Any] = {"plumews": plumews, "__name__": "snippet", **names}
-    exec(compile(code.replace("8080", str(port)), f"README: {heading}", "exec"), namespace)  # noqa: S102
+    exec(compile(code.replace("8080", str(port)), f"README: {heading}", "exec"), namespace)
     return namespace
 
 
