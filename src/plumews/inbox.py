@@ -39,8 +39,10 @@ class Inbox:
     @property
     def awaited(self) -> bool:
         """Whether a reader waits for the next message, or for the rest of it."""
+        if self._waiter is not None:
+            return True
         stream = self.stream
-        return self._waiter is not None or (stream is not None and stream.awaited)
+        return stream is not None and stream.awaited
 
     @property
     def stream(self) -> Stream | None:

@@ -263,10 +263,11 @@ class Link(asyncio.BufferedProtocol):
             pause = False
         else:
             inbox, stream = self._inbox, self._stream or self._incoming
-            if inbox.awaited or (stream is not None and stream.awaited):
+            extra = self._rules.parser.buffered
+            if stream is not None:
+                extra += stream.buffered
+            if extra and (inbox.awaited or (stream is not None and stream.awaited)):
                 extra = 0  # what a reader waits for must be let in, whatever its size
-            else:
-                extra = self._rules.parser.buffered + (0 if stream is None else stream.buffered)
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
         if pause and not self._reading_paused:
             self._reading_paused = True

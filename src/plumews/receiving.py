@@ -118,12 +118,12 @@ class Receiving(Link):
 
     async def _available(self, *, in_pieces: bool = False) -> Item:
         """Wait until there is an item, and leave it in the queue."""
-        inbox, parser = self._inbox, self._rules.parser
+        inbox = self._inbox
         while not len(inbox):
             if self._ended:
                 raise self._past_the_end()
-            if in_pieces and not parser.streaming:  # it may be: what is left of a message that was discarded
-                self._dispatch(parser.start_streaming())
+            if in_pieces and not self._rules.parser.streaming:  # it may be: a rest that is being discarded
+                self._dispatch(self._rules.parser.start_streaming())
                 continue
             waiting = inbox.start_waiting()
             try:
