@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from codec_bodies import BODIES
+from codec_bodies import TIERS, Body
 
 #: Text that is whole, text that is cut, and bytes that are no text (RFC 3629): what most faults are made of.
 TEXTS = [
@@ -90,45 +89,20 @@ def spoil(buffer: Any) -> None:
         buffer[:] = b"\xee" * len(buffer)
 
 
-class Teller(NamedTuple):
-    """A body of the codec; the compiled one as many times as this CPU has tiers of instructions for its kernels."""
-
-    name: str
-    codec: Any
-    tier: str | None
-    best: bool
-
-
-@cache
-def tellers() -> list[Teller]:
-    """Everybody who has to tell the same. The last tier is the one that is in use elsewhere, too."""
+def agreed(call: Callable[[Any], Any], bodies: list[Body] = TIERS) -> Any:
+    """What ``call`` returns or raises with each of ``bodies``: the same, or it is a :class:`Disagreement`."""
     told = []
-    for body in BODIES:
-        tiers = body._tiers() if body.name == "c" else [None]
-        told += [Teller(f"{body.name} {tier or ''}".strip(), body, tier, tier == tiers[-1]) for tier in tiers]
-    return told
-
-
-def agreed(call: Callable[[Any], Any], *, every_tier: bool = True) -> Any:
-    """What ``call`` returns or raises with any body of the codec: the same, or it is a :class:`Disagreement`.
-
-    ``every_tier=False`` asks the compiled one only once: where the bytes come in crumbs, no kernel has much to do.
-    """
-    asked = [teller for teller in tellers() if every_tier or teller.best]
-    told = []
-    for teller in asked:
-        if teller.tier:
-            teller.codec._set_tier(teller.tier)  # the last one stays
+    for codec in bodies:
         try:
-            told.append(call(teller.codec))
+            told.append(call(codec))
         except Exception as exc:
             told.append((type(exc), str(exc)))
     words = [repr(each) for each in told]  # which tells b"" from bytearray() and 1 from True, as == does not
-    for teller, each in zip(asked, words, strict=True):
+    for codec, each in zip(bodies, words, strict=True):
         if each != words[0]:
             same = next((at for at, (a, b) in enumerate(zip(each, words[0], strict=False)) if a != b), 0)
             shown = slice(max(same - 300, 0), same + 600)
-            raise Disagreement(f"{teller.name}: ...{each[shown]}\n{asked[0].name}: ...{words[0][shown]}")
+            raise Disagreement(f"{codec.name}: ...{each[shown]}\n{bodies[0].name}: ...{words[0][shown]}")
     return told[0]
 
 
