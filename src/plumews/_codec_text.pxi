@@ -25,10 +25,12 @@ cdef object wide_text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state)
     """The same for what is not ASCII: its characters are counted first, then widened into their place."""
     cdef size_t count = 0
     cdef byte highest = 0
+    cdef Py_UCS4 most = 0x7F
     if plumews_survey(data, size, key, state, &count, &highest) < <size_t>size or state[0] != DONE:
         return None
     # By the first byte of the highest character: of 4 bytes, or of 2 and more above Latin-1.
-    cdef Py_UCS4 most = 0x10FFFF if highest >= 0xF0 else 0xFFFF if highest >= 0xC4 else 0xFF if highest >= 0x80 else 0x7F
+    if highest >= 0x80:
+        most = 0x10FFFF if highest >= 0xF0 else 0xFFFF if highest >= 0xC4 else 0xFF
     text = PyUnicode_New(<Py_ssize_t>count, most)
     plumews_decode(PyUnicode_DATA(text), PyUnicode_KIND(text), count, data, size, key)
     return text

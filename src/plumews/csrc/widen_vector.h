@@ -73,15 +73,18 @@ TARGET static PLUMEWS_INLINE size_t NAME(widen_to)(uint8_t *out, int width, size
             at += 64, done += 64;
         } else if (ends == UINT64_C(0xAAAAAAAAAAAAAAAA)) {
             for (int i = 0; i < 64; i += 16)
-                NAME(put_halves)(to + i / 2 * width, width, NAME(two_bytes)(SHUFFLE(LOAD(from + i), TABLE(plumews_pairs))));
+                NAME(put_halves)(to + i / 2 * width, width,
+                                 NAME(two_bytes)(SHUFFLE(LOAD(from + i), TABLE(plumews_pairs))));
             at += 64, done += 32;
         } else if ((ends & UINT64_C(0xFFFFFFFFFFFF)) == UINT64_C(0x924924924924) && width > 1) {
             for (int i = 0; i < 48; i += 12)
-                NAME(put_words)(to + i / 3 * width, width, NAME(three_bytes)(SHUFFLE(LOAD(from + i), TABLE(plumews_triples))));
+                NAME(put_words)(to + i / 3 * width, width,
+                                NAME(three_bytes)(SHUFFLE(LOAD(from + i), TABLE(plumews_triples))));
             at += 48, done += 16;
         } else if (ends == UINT64_C(0x8888888888888888) && width > 2) {
             for (int i = 0; i < 64; i += 16)
-                NAME(put_words)(to + i / 4 * width, width, NAME(four_bytes)(SHUFFLE(LOAD(from + i), TABLE(plumews_quadruples))));
+                NAME(put_words)(to + i / 4 * width, width,
+                                NAME(four_bytes)(SHUFFLE(LOAD(from + i), TABLE(plumews_quadruples))));
             at += 64, done += 16;
         } else {
             size_t used = 0, count = 0;

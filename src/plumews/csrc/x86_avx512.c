@@ -59,7 +59,8 @@ TARGET static size_t census(const uint8_t *data, size_t size, uint8_t *highest)
 /* What lies `back` bytes before `from`; the lanes that would lie before the text are left out. */
 TARGET static inline __m512i earlier(const uint8_t *from, int back, int first, uint64_t here)
 {
-    return _mm512_maskz_loadu_epi8(first ? here & UINT64_MAX << back : here, (const void *)((uintptr_t)from - (uintptr_t)back));
+    const void *place = (const void *)((uintptr_t)from - (uintptr_t)back);
+    return _mm512_maskz_loadu_epi8(first ? here & UINT64_MAX << back : here, place);
 }
 
 /* Each byte that ends a character takes the bits of the three before it along, as far as those are of the same one,
@@ -81,7 +82,8 @@ TARGET static PLUMEWS_INLINE size_t widen_to(uint8_t *out, int width, const uint
         uint8_t low[64], middle[64], high[64];
 
         __m512i a = _mm512_maskz_mov_epi8(second, earlier(from, 1, at == 0, here));
-        last = _mm512_or_si512(_mm512_and_si512(last, BYTES(0x7F)), _mm512_slli_epi16(_mm512_and_si512(a, BYTES(0x03)), 6));
+        last = _mm512_or_si512(_mm512_and_si512(last, BYTES(0x7F)),
+                               _mm512_slli_epi16(_mm512_and_si512(a, BYTES(0x03)), 6));
         last = _mm512_maskz_compress_epi8(ends, last);
         if (width == 1) {
             _mm512_mask_storeu_epi8(out + done, lanes(count), last);

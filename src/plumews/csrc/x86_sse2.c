@@ -1,4 +1,4 @@
-/* The kernels for what every x86-64 has: SSE2 for masks; UTF-8 needs shuffles, which it lacks, but not to skip ASCII. */
+/* The kernels for what every x86-64 has: SSE2 for masks, and to skip ASCII. The rest of UTF-8 needs byte shuffles. */
 #include "kernels.h"
 
 #ifdef PLUMEWS_X86
@@ -20,8 +20,11 @@
 static size_t plumews_utf8_sse2(const uint8_t *data, size_t size)
 {
     size_t at = 0;
-    while (size - at >= 64 && !ANY_HIGH(OR(OR(LOAD(data + at), LOAD(data + at + 16)), OR(LOAD(data + at + 32), LOAD(data + at + 48)))))
-        at += 64;
+    for (; size - at >= 64; at += 64) {
+        __m128i a = LOAD(data + at), b = LOAD(data + at + 16), c = LOAD(data + at + 32), d = LOAD(data + at + 48);
+        if (ANY_HIGH(OR(OR(a, b), OR(c, d))))
+            break;
+    }
     while (size - at >= 16 && !ANY_HIGH(LOAD(data + at)))
         at += 16;
     return at;
