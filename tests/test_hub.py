@@ -17,7 +17,7 @@ import pytest
 
 import plumews
 from crowd import adds_up, crowd, messages, texts
-from fakes import FakeTransport, clog, fake_conn, ticks
+from fakes import FakeTransport, clog, fake_conn, feed, ticks
 from plumews import (
     BroadcastResult,
     CloseCode,
@@ -643,6 +643,26 @@ async def test_a_full_job_queue_refuses_the_broadcast_and_counts_it_once(sliced)
     await ticks()
     assert all(texts(transport.wire) == ["0", "1", "2", "end"] for transport in transports)
     assert adds_up(hub.metrics())
+
+
+async def test_a_burst_of_messages_in_one_read_is_not_lost_because_one_fan_out_was_sliced(monkeypatch):
+    hub = Hub(1, 10)
+    conns, transports = joined(hub, "chat", 200)
+
+    def relay(conn: plumews.Conn, message: str | bytes) -> None:
+        result = hub.broadcast_room("chat", message)
+        assert not result.overloaded
+        monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)  # the first was cut short, by a busy machine or whatever
+
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    failures: list[Exception] = []
+    conns[0]._deliver_to(relay, lambda conn, exc: failures.append(exc))
+    feed(conns[0], *(text(str(number)) for number in range(100)))
+    await hub.publish("chat", "end")
+    await ticks()
+    assert failures == []
+    expected = [*(str(number) for number in range(100)), "end"]
+    assert all(texts(transport.wire) == expected for transport in transports)
 
 
 async def test_a_room_without_members_needs_no_space_in_the_job_queue(sliced):

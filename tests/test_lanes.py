@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumews import limits
-from plumews.lanes import Lanes
+from plumews.lanes import Lanes, clock
 
 
 class Loop:
@@ -96,7 +96,7 @@ def test_a_job_is_given_the_time_at_which_its_slice_ends(loop):
             self.ends: list[float] = []
 
         def step(self, until: float) -> bool:
-            self.ends.append(until - time.monotonic())
+            self.ends.append(until - clock())
             return len(self.ends) == 2
 
     job = Clocked()
@@ -201,23 +201,47 @@ def test_a_room_has_the_same_lane_in_every_process():
 def test_the_queue_takes_n_jobs_and_refuses_n_plus_1(loop, log):
     lanes = Lanes(1, 3)
     for name in "abc":
-        assert not lanes.refuse("room")
+        assert not lanes.full("room")
         lanes.submit(Work(name, 2, log), "room", loop)
     assert len(lanes) == 3
-    assert lanes.refuse("room")
-    assert lanes.refuse(None)
+    assert lanes.full("room")
+    assert lanes.full(None)
     loop.run()
-    assert not lanes.refuse("room")
+    assert not lanes.full("room")
 
 
 def test_a_full_queue_does_not_keep_an_idle_lane_from_working(loop, log):
     lanes = Lanes(2, 1)
     one, two = rooms_of_two_lanes(lanes)
     lanes.submit(Work("a", 2, log), one, loop)
-    assert lanes.refuse(one)
-    assert not lanes.refuse(two)
-    assert lanes.refuse(None)
+    assert lanes.full(one)
+    assert not lanes.full(two)
+    assert lanes.full(None)
     assert lanes.submit(Work("b", 1, log), two, loop)
+
+
+def test_a_burst_in_one_callback_behind_a_job_that_was_sliced_is_worked_off_and_not_refused(loop, log, monkeypatch):
+    lanes = Lanes(1, 3)
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    assert not lanes.submit(Work("a", 3, log), "room", loop)
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
+    for name in "bcdefgh":
+        assert lanes.make_room("room")
+        lanes.submit(Work(name, 1, log), "room", loop)
+    loop.run()
+    assert "".join(log) == "aaabcdefgh"
+
+
+def test_room_is_made_for_a_slice_and_no_longer(loop, log, monkeypatch):
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    lanes = Lanes(1, 2)
+    for name in "ab":
+        lanes.submit(Work(name, 3, log), "room", loop)
+    assert not lanes.make_room("room")
+    assert log == ["a", "a"]
+    assert lanes.make_room("room")
+    assert log == ["a", "a", "a"]
+    assert len(lanes) == 1
 
 
 def test_ten_thousand_waiting_jobs_take_the_time_of_ten_thousand(loop):

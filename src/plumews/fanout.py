@@ -11,12 +11,12 @@ pending for ever.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 
 from . import limits
 from .conn import Conn
 from .constants import CloseCode, SendBehavior, State
+from .lanes import clock
 from .outgoing import Encoded
 from .reports import BroadcastResult
 from .rooms import Roll
@@ -120,7 +120,7 @@ class Broadcast:
             await asyncio.shield(self._done)
 
     def step(self, until: float) -> bool:
-        """Reach members until the monotonic time ``until``; True when all were reached."""
+        """Reach members until :func:`plumews.lanes.clock` says ``until``; True when all were reached."""
         members, position, end = self._members, self._next, len(self._members)
         while position < end:
             stop = min(position + _STRIDE, end)
@@ -128,7 +128,7 @@ class Broadcast:
                 if conn not in self._early:
                     self._reach(conn)
             self._next = position = stop
-            if position < end and time.monotonic() >= until:
+            if position < end and clock() >= until:
                 return False
         return True
 

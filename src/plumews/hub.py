@@ -227,7 +227,7 @@ class Hub:
 
     async def _publish(self, room: str | None, message: Encoded, exclude: Conn | None) -> BroadcastResult:
         async with self._gate:
-            while self._lanes.refuse(room):
+            while self._lanes.full(room):
                 await self._lanes.changed()
             submitted = self._submit(room, message, exclude)
         if isinstance(submitted, Broadcast):
@@ -248,7 +248,7 @@ class Hub:
         if exclude is not None and not table.is_member(room, exclude):
             exclude = None
         matched = len(roll.members) - (exclude is not None)
-        if matched and self._lanes.refuse(room):
+        if matched and not self._lanes.make_room(room):
             return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
         broadcast = Broadcast(
             message,

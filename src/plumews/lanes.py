@@ -4,7 +4,8 @@ Jobs of one room stand in one lane, so that their order holds with any number of
 longer than its slice lets reads, pings and the other lanes go on, and continues in the next turn of the
 loop. A job for everybody waits until all lanes have reached it, and all lanes wait until it is done.
 
-Slices are measured by the monotonic clock: the time of some loops stands still within a callback.
+Slices are measured in the processor's time of this thread: a machine that is busy with something else must not cut
+the work into smaller pieces, and the time of some loops stands still within a callback.
 
 Invariants: at most ``capacity`` jobs wait, besides the one that each lane is at; a job that found its lane idle
 and fitted its slice never did; in every turn at least one job gets on.
@@ -21,14 +22,17 @@ from zlib import crc32
 
 from . import limits
 
-__all__ = ["Job", "Lanes"]
+__all__ = ["Job", "Lanes", "clock"]
+
+#: What slices are measured by, in seconds.
+clock = time.thread_time
 
 
 class Job(Protocol):
     """Work that can be done piece by piece."""
 
     def step(self, until: float) -> bool:
-        """Work until the monotonic time ``until``; True when all is done."""
+        """Work until :func:`clock` says ``until``; True when all is done."""
 
 
 class Lanes:
@@ -47,17 +51,28 @@ class Lanes:
         """How many jobs are not done."""
         return len(self._waiting)
 
-    def refuse(self, room: str | None) -> bool:
+    def full(self, room: str | None) -> bool:
         """Whether a job for ``room`` (``None``: for everybody) would have to wait, and there is no space for that."""
         return len(self._waiting) >= self._capacity and any(self._lanes_of(room))
+
+    def make_room(self, room: str | None) -> bool:
+        """Whether a job for ``room`` can be taken; if not, what waits is worked on for a slice first.
+
+        The turns of the loop do not come while one callback submits job after job, such as for a burst of messages
+        in one read: without this the first job that is longer than its slice would make all behind it wait, and
+        most of them be refused, though each would have been done at once.
+        """
+        if self.full(room):
+            self._work()
+        return not self.full(room)
 
     def submit(self, job: Job, room: str | None, loop: asyncio.AbstractEventLoop) -> bool:
         """Do ``job`` now as far as a slice reaches, the rest in the lane of ``room`` (``None``: in all of them).
 
-        True if it is done. Ask :meth:`refuse` before.
+        True if it is done. Ask :meth:`make_room` before.
         """
         lanes = self._lanes_of(room)
-        if not any(lanes) and job.step(time.monotonic() + limits.FAN_OUT_SLICE):
+        if not any(lanes) and job.step(clock() + limits.FAN_OUT_SLICE):
             return True
         self._waiting[job] = lanes
         for lane in lanes:
@@ -103,9 +118,14 @@ class Lanes:
             loop.call_soon(self._run, loop)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One slice: the lanes in turn, each with the job at its head."""
         self._scheduled = False
-        until = time.monotonic() + limits.FAN_OUT_SLICE
+        self._work()
+        if self._waiting:
+            self._schedule(loop)
+
+    def _work(self) -> None:
+        """One slice: the lanes in turn, each with the job at its head."""
+        until = clock() + limits.FAN_OUT_SLICE
         stuck = 0
         while self._waiting and stuck < len(self._lanes):
             lane = self._lanes[self._turn]
@@ -119,10 +139,8 @@ class Lanes:
                 for other in self._waiting.pop(job):
                     other.popleft()
                 self._tell()
-            if time.monotonic() >= until:
+            if clock() >= until:
                 break
-        if self._waiting:
-            self._schedule(loop)
 
     def _tell(self) -> None:
         changed, self._changed = self._changed, None
