@@ -184,7 +184,7 @@ def test_a_star_imports_these_and_nothing_else():
     assert set(namespace) - {"__builtins__"} == set(NAMES)
 
 
-EXPLAINED = [name for name in NAMES if inspect.isclass(getattr(plumews, name)) or callable(getattr(plumews, name))]
+EXPLAINED = [name for name in NAMES if inspect.isclass(getattr(plumews, name)) or inspect.isroutine(getattr(plumews, name))]
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
