@@ -35,7 +35,8 @@ async def test_a_fresh_connection_knows_nobody_and_nothing() -> None:
     assert conn.state is State.CONNECTING
     assert conn.user_info is None
     assert conn.metadata == {}
-    assert conn.request is None
+    with pytest.raises(RuntimeError, match="no request yet"):
+        _ = conn.request
     assert conn.response is None
     assert conn.subprotocol is None
     assert (conn.close_code, conn.close_reason) == (None, None)
@@ -141,7 +142,7 @@ async def test_it_can_be_subclassed() -> None:
 
 def test_every_public_name_is_documented() -> None:
     for name, member in inspect.getmembers(Conn):
-        if not name.startswith("_") and name not in ("request", "response", "subprotocol", "user_info"):
+        if not name.startswith("_") and name not in ("response", "subprotocol", "user_info"):
             undocumented = ("state", "buffer_updated", "connection_lost", "connection_made", "get_buffer")
             assert inspect.getdoc(member) or name in undocumented or name.endswith("_writing"), name
 

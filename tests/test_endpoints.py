@@ -315,3 +315,10 @@ def test_plain_functions_methods_and_classes_are_callbacks():
 
     assert isinstance(endpoint_for(None, Game(), Game().on_message, print), CallbackEndpoint)
     assert isinstance(endpoint_for(AsyncCallable(), None, None, None), HandlerEndpoint)
+
+
+async def test_a_handler_that_is_no_coroutine_function_is_said_to_be_none(start, caplog):
+    server = await start(plumews.serve(lambda conn: None, "127.0.0.1", 0))
+    async with await Wire.open(server) as wire:
+        assert await wire.closing() == (1011, "the handler failed")
+    assert "the handler must be an `async def` function: it returned None" in caplog.text

@@ -932,3 +932,31 @@ async def test_a_unix_socket_has_the_same_ends(start: Any, tmp_path: Any) -> Non
         assert await wire.message() == "a"
         assert await wire.closing() == (1000, "")
         await conn.wait_closed()
+
+
+# --- asyncio's transports -------------------------------------------------------------------------
+
+
+async def test_a_close_that_is_answered_when_the_socket_takes_bytes_again_ends_the_connection_once(start: Any) -> None:
+    # From within resume_writing() asyncio would report the loss twice, and say so to the loop's exception handler.
+    full, told = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+
+    async def handler(conn: plumews.Conn) -> None:
+        with contextlib.suppress(plumews.SendTimeout):
+            while True:
+                await conn.send(b"x" * 50_000)
+        full.set()
+        async for _ in conn:
+            pass
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, send_timeout=0.01))
+    async with await Wire.open(server, rcvbuf=4096) as wire:
+        await full.wait()
+        wire.send(close(1000))
+        assert await wire.closing() == (1000, "")
+        await wire.eof()
+    server.close()
+    await server.wait_closed()
+    asyncio.get_running_loop().set_exception_handler(None)
+    assert told == []

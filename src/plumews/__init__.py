@@ -1,7 +1,8 @@
 """plumews: WebSockets with rooms, as fast as the machine allows.
 
 `serve` makes a server of a handler, `serve_rooms` one of a `Hub` with rooms; a `Conn` is one connection. The
-names are those of the `websockets` package where it has the thing.
+names are those of the `websockets` package where it has the thing. What docstrings call the seed is the WebSocket
+package of plumego, for Go, which plumews set out to match and to better.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from .broadcast import broadcast
 from .codec import BODY
 from .conn import Conn
 from .constants import CloseCode, Opcode, SendBehavior, State
+from .endpoints import Handler, OnMessage
 from .errors import (
     AuthError,
     Close,
@@ -46,8 +48,9 @@ from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
 from .reports import BroadcastResult, HubMetrics, ShutdownReport
+from .room_door import RoomAuth
 from .room_server import serve_rooms
-from .server import Server, serve, unix_serve
+from .server import Server, Serving, serve, unix_serve
 from .settings import ConnConfig
 from .stream import Stream
 
@@ -65,6 +68,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Handler",
     "Headers",
     "Hub",
     "HubConfig",
@@ -80,17 +84,20 @@ __all__ = [
     "InvalidRoomName",
     "InvalidToken",
     "InvalidUpgrade",
+    "OnMessage",
     "Opcode",
     "PayloadTooBig",
     "ProtocolError",
     "Refused",
     "Request",
     "Response",
+    "RoomAuth",
     "RoomFull",
     "SendBehavior",
     "SendQueueFull",
     "SendTimeout",
     "Server",
+    "Serving",
     "ShutdownReport",
     "SimpleRoomAuth",
     "State",

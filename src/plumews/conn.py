@@ -28,14 +28,13 @@ __all__ = ["Conn"]
 class Conn(Sending):
     """A WebSocket connection. ``serve`` makes them; handlers and callbacks get them."""
 
-    __slots__ = ("__weakref__", "_id", "_metadata", "request", "response", "subprotocol", "user_info")
+    __slots__ = ("__weakref__", "_id", "_metadata", "_request", "response", "subprotocol", "user_info")
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         super().__init__(config, client=client)
         self._id: uuid.UUID | None = None
         self._metadata: dict[str, Any] | None = None
-        #: The request that opened the connection: ``path``, ``query``, ``headers``.
-        self.request: Request | None = None
+        self._request: Request | None = None
         #: The answer to it.
         self.response: Response | None = None
         #: The subprotocol that was agreed on, or ``None``.
@@ -168,6 +167,16 @@ class Conn(Sending):
         self._rules.parser.max_frames = limits.max_frames(value)
 
     # --- what is to be known ----------------------------------------------------------------------
+
+    @property
+    def request(self) -> Request:
+        """The request that opened the connection: ``path``, ``query``, ``headers``.
+
+        Raises ``RuntimeError`` before it was read, which handlers and callbacks never see.
+        """
+        if self._request is None:
+            raise RuntimeError("this connection has no request yet")
+        return self._request
 
     @property
     def id(self) -> uuid.UUID:

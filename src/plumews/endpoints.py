@@ -43,7 +43,10 @@ class HandlerEndpoint:
     async def _run(self, conn: Conn) -> None:
         code, reason = CloseCode.NORMAL_CLOSURE, ""
         try:
-            await self._handler(conn)
+            work = self._handler(conn)
+            if not inspect.isawaitable(work):
+                raise TypeError(f"the handler must be an `async def` function: it returned {work!r}")
+            await work
         except Exception as exc:
             if not _is_its_own_end(conn, exc):
                 logger.exception("the handler of connection %s failed", conn.id)

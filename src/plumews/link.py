@@ -67,6 +67,7 @@ class Link(asyncio.BufferedProtocol):
         "_on_message",
         "_peername",
         "_reading_paused",
+        "_resuming",
         "_rules",
         "_sockname",
         "_state",
@@ -105,6 +106,7 @@ class Link(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._incoming: Stream | None = None  # the parser feeds it
         self._stream: Stream | None = None  # the application reads it
+        self._resuming = False  # the transport is just telling us that it has room
         # --- the end
         self._ended = False  # the peer's close frame, its fault or its FIN was seen
         self._answer_deadline: Deadline | None = None
@@ -157,7 +159,11 @@ class Link(asyncio.BufferedProtocol):
         self._writer.pause()
 
     def resume_writing(self) -> None:
-        self._writer.resume()
+        self._resuming = True
+        try:
+            self._writer.resume()
+        finally:
+            self._resuming = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
@@ -397,7 +403,10 @@ class Link(asyncio.BufferedProtocol):
         self._update_reading()
 
     def _close_frame_left(self) -> None:
-        if self._ended:
+        if self._ended and self._resuming:
+            # asyncio reports the loss of a connection twice if it is closed from within resume_writing().
+            self._loop.call_soon(self._hang_up)
+        elif self._ended:
             self._hang_up()
 
     def _hang_up(self) -> None:

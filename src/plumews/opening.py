@@ -110,7 +110,7 @@ class Opening:
     def _decide(self, request: Request) -> None:
         site, conn = self._site, self._conn
         request.secure = site.ssl is not None
-        conn.request = request
+        conn._request = request
         check_host(request, site.allowed_hosts)
         if site.process_request is None:
             self._admit(request)
@@ -193,7 +193,7 @@ class Opening:
         if self._answered or transport is None or transport.is_closing():
             return
         wire = _last(response).serialize()
-        if conn.request is not None and conn.request.method == "HEAD":
+        if conn._request is not None and conn._request.method == "HEAD":
             wire = wire[: len(wire) - len(response.body)]
         self._answered = True
         self._forget_deadline()

@@ -64,7 +64,7 @@ class SiteOptions(ConnOptions, total=False):
 
 
 class TcpOptions(SiteOptions, total=False):
-    """Of a server on TCP.
+    """Of a server on TCP: these, those of :class:`SiteOptions`, and those of :class:`plumews.ConnConfig`.
 
     sock: an existing socket instead of ``host`` and ``port``.
     reuse_port: let several processes listen on one port.

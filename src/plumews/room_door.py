@@ -97,7 +97,6 @@ class RoomDoor:
         return self._check_password(room, credentials) if self._is_protected(room) else None
 
     def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
-        assert conn.request is not None
         if not _by_message(conn.request):
             return self._let_in(conn)
         limit = conn.read_limit

@@ -133,7 +133,7 @@ class _Rooms:
 
     def enter(self, conn: Conn, room: str) -> Coroutine[Any, Any, None] | None:
         self._hub.join(room, conn)
-        if conn.request is not None and conn.request.query.get("auth") == "message":
+        if conn.request.query.get("auth") == "message":
             # It is told that it is in, before any message of the room.
             conn.send_nowait(json.dumps({"type": "joined", "room": room}))
         return self._inside.opened(conn)

@@ -207,7 +207,7 @@ def serve(
             ``f(conn)`` that are called straight from the parser; they answer with ``conn.send_nowait``.
         options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
             ``allowed_hosts``, ``subprotocols``, ``process_request``, ``extra_headers``, ``routes``, ``open_timeout``
-            (see :class:`plumews.options.TcpOptions`); of each connection: ``max_size``, ``max_queue``,
+            (see :class:`plumews.options.SiteOptions`); of each connection: ``max_size``, ``max_queue``,
             ``queue_size``, ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``,
             ``close_timeout`` ... (see :class:`plumews.ConnConfig`).
 
