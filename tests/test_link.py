@@ -522,6 +522,111 @@ async def test_a_reset_in_the_closing_handshake_ends_it(start: Any) -> None:
         assert conn.close_code == 1006
 
 
+# --- over TLS -------------------------------------------------------------------------------------
+
+
+async def test_tls_both_closings(start: Any) -> None:
+    async with linked(start, tls=True) as (conn, wire):
+        wire.send(text("one"), text("two"), close(4000, "theirs"))
+        await until(lambda: conn.close_code)
+        await conn.send(await conn.recv())
+        await conn.send(await conn.recv())
+        with pytest.raises(ConnectionClosedError, match="theirs"):
+            await conn.recv()
+        assert [await wire.message(), await wire.message()] == ["one", "two"]
+        assert await wire.closing() == (4000, "")
+        await wire.eof()
+        await conn.wait_closed()
+    async with linked(start, tls=True) as (conn, wire):
+        closing = started(conn.close(4001, "ours"))
+        assert await wire.closing() == (4001, "ours")
+        wire.send(close(4001))
+        await closing
+
+
+async def test_tls_a_fault_is_told(start: Any) -> None:
+    async with linked(start, tls=True, max_size=1000) as (conn, wire):
+        wire.send(text("x" * 1001))
+        assert (await wire.closing())[0] == 1009
+        await wire.eof()
+        await conn.wait_closed()
+
+
+@pytest.mark.parametrize("how", ["end", "reset", "our abort"])
+async def test_tls_a_connection_that_is_lost(start: Any, how: str) -> None:
+    async with linked(start, tls=True) as (conn, wire):
+        wire.send(text("whole"), masked(Opcode.BINARY, b"part", fin=False))
+        assert await conn.recv() == "whole"
+        await until(lambda: conn._rules.parser.mid_message)
+        if how == "end":
+            wire.writer.close()
+        elif how == "reset":
+            wire.writer.transport.abort()
+        else:
+            conn.abort()
+        with pytest.raises(ConnectionClosedError, match="a message was cut"):
+            await conn.recv()
+        await conn.wait_closed()
+        assert conn.close_code == 1006
+
+
+@pytest.mark.parametrize("who", ["we", "the peer", "a fault", "abort"])
+async def test_row_32_tls_a_peer_that_does_not_read_is_cut_off_in_time(start: Any, who: str) -> None:
+    async with linked(start, tls=True, rcvbuf=4096, close_timeout=0.15) as (conn, wire):
+        clog(conn)
+        if who == "we":
+            conn.close_nowait()
+        elif who == "the peer":
+            wire.send(close(1000))
+        elif who == "a fault":
+            wire.send(b"\xff\xff")
+        else:
+            conn.abort()
+        await asyncio.wait_for(conn.wait_closed(), 5)
+
+
+async def test_tls_the_queue_of_a_peer_that_does_not_read_is_bounded_and_arrives(start: Any) -> None:
+    async with linked(start, tls=True, rcvbuf=4096, send_timeout=None) as (conn, wire):
+        clog(conn)
+        with pytest.raises(plumews.SendQueueFull):
+            for _ in range(200):
+                conn.send_nowait(bytes(32 * KiB))
+        assert conn.queued_bytes <= 1024 * KiB
+        sender = started(conn.send("the last"))
+        closing = None
+        received = 0
+        while True:
+            kind, payload = await wire.event()
+            if kind == Opcode.CLOSE:
+                break
+            received += 1
+            if payload == "the last":
+                await sender
+                closing = started(conn.close())
+        assert received > 30
+        wire.send(close(1000))
+        assert closing is not None
+        await closing
+
+
+async def test_tls_backpressure_loses_nothing(start: Any) -> None:
+    async with linked(start, tls=True, max_queue_bytes=100 * KiB) as (conn, wire):
+
+        async def send() -> None:
+            for index in range(200):
+                wire.send(masked(Opcode.BINARY, index.to_bytes(2, "big") + bytes(50 * KiB)))
+                await wire.writer.drain()
+
+        sender = started(send())
+        await until(lambda: conn._reading_paused)
+        await ticks(20)
+        assert conn._inbox.bytes < 1024 * KiB
+        for index in range(200):
+            message = await conn.recv(decode=False)
+            assert message[:2] == index.to_bytes(2, "big")
+        await sender
+
+
 # --- aborting -------------------------------------------------------------------------------------
 
 
@@ -951,7 +1056,7 @@ async def test_a_close_that_is_answered_when_the_socket_takes_bytes_again_ends_t
             pass
 
     server = await start(plumews.serve(handler, "127.0.0.1", 0, send_timeout=0.01))
-    async with await Wire.open(server, rcvbuf=4096) as wire:
+    async with await Wire.open(server, limit=1024) as wire:  # which the kernel reads for, in large pieces
         await full.wait()
         wire.send(close(1000))
         assert await wire.closing() == (1000, "")
