@@ -425,3 +425,26 @@ async def test_the_sums_over_all_broadcasts_are_the_sums_of_their_results(room, 
     assert room.tally.pending == 0
     assert room.tally.broadcasts == 12
     assert min(room.tally.queued, room.tally.dropped, room.tally.skipped) > 0
+
+
+@pytest.mark.parametrize("then", ["send", "close"])
+async def test_nothing_follows_the_close_frame_that_catching_up_with_a_broadcast_brings(monkeypatch, then) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 1e-9)
+    hub = plumews.Hub()
+    for _ in range(200):
+        hub.join("room", fake_conn()[0])
+    conn, transport = fake_conn(queue_size=2, send_behavior=SendBehavior.CLOSE)
+    hub.join("room", conn)
+    transport.fill()
+    conn.send_nowait("one")
+    conn.send_nowait("two")
+    assert hub.broadcast_room("room", "all").pending
+    if then == "send":
+        with pytest.raises(plumews.ConnectionClosed):
+            conn.send_nowait("direct")
+    else:
+        conn.close_nowait()
+    assert [kind for kind, _ in transport.events()] == [Opcode.CLOSE]
+    for member in hub.members("room"):
+        member.abort()
+    await ticks(50)

@@ -105,3 +105,16 @@ async def test_what_becomes_dirty_during_a_flush_is_flushed_in_the_next_tick() -
     assert log == ["first"]
     await ticks(1)
     assert log == ["first", "second"]
+
+
+async def test_a_long_flush_is_sliced_and_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    loop = asyncio.get_running_loop()
+    log: list[str] = []
+    for number in range(200):
+        loop_state(loop).mark_dirty(Output(log, str(number)))
+    loop.call_soon(log.append, "somebody else")
+    await ticks(5)
+    assert log.index("somebody else") == 64
+    log.remove("somebody else")
+    assert log == [str(number) for number in range(200)]

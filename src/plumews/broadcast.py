@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from .conn import Conn
 from .constants import State
-from .errors import SendQueueFull
+from .errors import ConnectionClosed, SendQueueFull
 from .outgoing import Data, encode, opcode_of, payload_of
 
 __all__ = ["broadcast"]
@@ -38,7 +38,7 @@ def broadcast(connections: Iterable[Conn], message: Data) -> None:
         if conn.state is State.OPEN:
             try:
                 conn._send_shared(encoded)
-            except SendQueueFull:
+            except (SendQueueFull, ConnectionClosed):
                 full += 1
     if full:
         logger.debug("a broadcast found %d full send queues", full)

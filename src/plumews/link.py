@@ -390,6 +390,8 @@ class Link(asyncio.BufferedProtocol):
             return
         if self._behind is not None and not discard:
             self._catch_up()
+            if self._rules.state is not State.OPEN:
+                return  # catching up overflowed its queue, which closed it
         if discard:
             self._writer.discard()
         self._send_close(self._rules.close_frame(code, reason))

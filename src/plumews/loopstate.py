@@ -8,6 +8,7 @@ the loop goes.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final, Protocol
 
 from . import limits
@@ -16,6 +17,9 @@ from .timers import Timers
 __all__ = ["Flushable", "LoopState", "loop_state"]
 
 _ATTRIBUTE: Final = "_plumews_state"
+
+#: Flushes between two looks at the clock.
+_STRIDE: Final = 64
 
 
 class Flushable(Protocol):
@@ -42,18 +46,27 @@ class LoopState:
     def mark_dirty(self, writer: Flushable) -> None:
         """Flush ``writer`` at the end of this tick. The writer sees to it that it is marked once."""
         self._dirty.append(writer)
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        """One slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
         dirty, self._dirty = self._dirty, []
-        for writer in dirty:
+        until = time.monotonic() + limits.FAN_OUT_SLICE
+        for position, writer in enumerate(dirty, 1):
             try:
                 writer.flush()
-            except Exception as exc:  # noqa: PERF203 - one writer that fails must not keep back the others
+            except Exception as exc:
                 self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": exc})
+            if position % _STRIDE == 0 and position < len(dirty) and time.monotonic() >= until:
+                self._dirty = dirty[position:] + self._dirty
+                self._schedule()
+                return
 
 
 def loop_state(loop: asyncio.AbstractEventLoop) -> LoopState:

@@ -84,11 +84,17 @@ class Sending(Receiving):
     def _send_shared(self, message: Encoded) -> None:
         """Queue what others get, too; it leaves with everything else of this tick. Raises as :meth:`send_nowait`."""
         self._check_thread()
-        if self._behind is not None:
-            self._catch_up()
+        self._catch_up_open()
         if not self._writer.offer(message):
             self._refuse()
         self._kick_later()
+
+    def _catch_up_open(self) -> None:
+        """Take what must come before what is to be sent now; that may overflow the queue, and close."""
+        if self._behind is not None:
+            self._catch_up()
+            if self._rules.state is not State.OPEN:
+                raise self._closed_error()
 
     def _outgoing(self, opcode: int, data: Data) -> Encoded:
         """Check what can be checked before the queue, and encode."""
@@ -96,8 +102,7 @@ class Sending(Receiving):
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
         payload = payload_of(opcode, data)
-        if self._behind is not None:
-            self._catch_up()
+        self._catch_up_open()
         return encode(opcode, payload, fragment_size=self._config.fragment_size)
 
     async def _overflow(self, message: Encoded) -> None:
