@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 import plumews
+from wire import Wire
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -123,6 +128,19 @@ async def test_connection_settings(start, capsys) -> None:
         await ws.send("x" * (2 * 1024 * 1024))
         assert len(await ws.recv()) == 2 * 1024 * 1024
     assert "last pong" in capsys.readouterr().out
+
+
+async def test_around_the_handshake(start) -> None:
+    server = await start(run("Around the handshake")["serving"])
+    async with await client(server.port, "/here", subprotocols=["chat.v1"]) as ws:
+        assert await ws.recv() == "/here speaks chat.v1"
+        assert ws.response.headers["X-Served-By"] == "plumews"
+    for path, answer in (("/healthz", b"OK\n"), ("/", b"Hello over HTTP\n")):
+        async with await Wire.connect(server) as wire:
+            head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            assert await wire.response(head.encode()) == (200, answer)
+    with pytest.raises(InvalidStatus, match="403"):
+        await client(server.port, additional_headers={"X-Api-Version": "2"})
 
 
 async def test_sending(start) -> None:
@@ -244,6 +262,21 @@ async def test_shutdown(capsys) -> None:
         await ws.wait_closed()
     assert ws.close_code == 1001
     assert capsys.readouterr().out == "1 closed, 0 cut\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="event loops on Windows take no signal handlers")
+async def test_signals(start) -> None:
+    server = await start(plumews.serve(lambda conn: conn.wait_closed(), "127.0.0.1", 0))
+    told = asyncio.ensure_future(run("Signals")["until_told"](server))
+    try:
+        async with await client(server.port) as ws:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await told
+            await ws.wait_closed()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
+    assert ws.close_code == 1001
 
 
 def test_every_snippet_of_the_readme_is_run() -> None:
