@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import functools
 import socket
+import ssl
+import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
 from plumews.codec import Parser
@@ -193,20 +201,51 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
+@functools.cache
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a server at localhost, and for a client that knows it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    today = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_pem = certificate.public_bytes(serialization.Encoding.PEM)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(certificate_pem + key_pem)
+        file.flush()
+        server.load_cert_chain(file.name)
+    client.load_verify_locations(cadata=certificate_pem.decode())
+    return server, client
+
+
 @contextlib.asynccontextmanager
 async def linked(
-    start: Callable[[Any], Any], *, rcvbuf: int | None = None, **options: Any
+    start: Callable[[Any], Any], *, rcvbuf: int | None = None, tls: bool = False, **options: Any
 ) -> AsyncIterator[tuple[plumews.Conn, Wire]]:
     """A server's connection and the wire to it. Its handler lasts as long as the connection does."""
-    opened: asyncio.Future[plumews.Conn] = asyncio.get_running_loop().create_future()
+    client: dict[str, Any] = {}
+    if tls:
+        options["ssl"], client["ssl"] = tls_contexts()
+        client["server_hostname"] = "localhost"
+    opened: list[plumews.Conn] = []  # given away, so that a test can see its connection freed
 
     async def handler(conn: plumews.Conn) -> None:
-        opened.set_result(conn)
+        opened.append(conn)
         await conn.wait_closed()
 
     server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
-    async with await Wire.open(server, rcvbuf=rcvbuf) as wire:
-        yield await opened, wire
+    async with await Wire.open(server, rcvbuf=rcvbuf, **client) as wire:
+        await until(lambda: opened)
+        yield opened.pop(), wire
 
 
 def clog(conn: plumews.Conn) -> None:

@@ -588,9 +588,10 @@ async def test_row_32_tls_a_peer_that_does_not_read_is_cut_off_in_time(start: An
 async def test_tls_the_queue_of_a_peer_that_does_not_read_is_bounded_and_arrives(start: Any) -> None:
     async with linked(start, tls=True, rcvbuf=4096, send_timeout=None) as (conn, wire):
         clog(conn)
+        while conn.queued_bytes < 990 * KiB:
+            conn.send_nowait(bytes(32 * KiB))
         with pytest.raises(plumews.SendQueueFull):
-            for _ in range(200):
-                conn.send_nowait(bytes(32 * KiB))
+            conn.send_nowait(bytes(64 * KiB))
         assert conn.queued_bytes <= 1024 * KiB
         sender = started(conn.send("the last"))
         closing = None
@@ -877,8 +878,22 @@ WAYS = [
 ]
 
 
+def name_of(way: Callable[..., Any]) -> str:
+    return way.__name__.strip("_").replace("_", " ")
+
+
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_").replace("_", " "))
+@pytest.mark.parametrize("way", [_closes, _is_closed, _aborts, _is_reset, _times_out], ids=name_of)
+async def test_row_28_over_tls_too(start: Any, way: Callable[[plumews.Conn, Wire], Awaitable[None]]) -> None:
+    async with linked(start, tls=True, close_timeout=0.1) as (conn, wire):
+        gone = weakref.ref(conn)
+        await way(conn, wire)
+        del conn
+        await until(lambda: gone() is None)
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("way", WAYS, ids=name_of)
 async def test_row_28_a_connection_is_freed_when_it_is_gone(
     start: Any, way: Callable[[plumews.Conn, Wire], Awaitable[None]]
 ) -> None:
