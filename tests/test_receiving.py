@@ -6,6 +6,7 @@ What depends on the exact order of reads and wake-ups is fed to a connection wit
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -877,3 +878,112 @@ async def test_row_8_a_flood_of_empty_fragments_is_a_policy_violation(start: Any
         with pytest.raises(ConnectionClosedError, match="too many fragments"):
             await conn.recv()
         assert (await wire.closing())[0] == 1008
+
+
+# --- all of it at random --------------------------------------------------------------------------
+
+
+class Walk:
+    """A reader that changes its mind, on a wire that is cut anywhere: what it got must be what was sent."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.conn, self.transport = fake_conn(max_queue=3, max_queue_bytes=300, close_timeout=1000)
+        self.sent = [self.random.randbytes(self.random.choice([0, 1, 50, 200, 1000])) for _ in range(12)]
+        self.got: list[bytes | None] = []  # None: thrown away on purpose
+        self.pieces = self.cut(b"".join(map(self.frames, self.sent)))
+        self.reader: asyncio.Future[Any] | None = None
+        self.stream: plumews.Stream | None = None
+        self.part = b""
+
+    def frames(self, payload: bytes) -> bytes:
+        step = self.random.choice([len(payload) or 1, 70, 300])
+        frames = [
+            masked(
+                Opcode.CONT if start else Opcode.BINARY, payload[start : start + step], fin=start + step >= len(payload)
+            )
+            for start in range(0, len(payload) or 1, step)
+        ]
+        return b"".join(frames)
+
+    def cut(self, wire: bytes) -> list[bytes]:
+        points = sorted(self.random.sample(range(1, len(wire)), self.random.choice([0, 5, 30, 100])))
+        return [wire[start:stop] for start, stop in zip([0, *points], [*points, len(wire)], strict=True)]
+
+    async def run(self) -> None:
+        steps = 0
+        moves = [self.arrive, self.read, self.change_mind, self.arrive_too_late, ticks]
+        likely = [self.random.randint(1, 8) for _ in moves]
+        while len(self.got) < len(self.sent):
+            await self.random.choices(moves, likely)[0]()
+            steps += 1
+            assert steps < 10_000, "stuck"
+        assert self.got == [one if one is None else two for one, two in zip(self.got, self.sent, strict=True)]
+        assert self.conn._inbox.bytes == len(self.conn._inbox) == 0
+        self.conn.abort()
+
+    async def arrive(self) -> None:
+        if self.reader is not None:
+            await ticks()
+            assert self.transport.reading or self.reader is None or self.reader.done(), "waits for what is not let in"
+        if self.pieces and self.transport.reading:
+            feed(self.conn, self.pieces.pop(0))
+            if self.random.random() < 0.5:
+                await ticks()
+        await self.look()
+
+    async def arrive_too_late(self) -> None:
+        """The reader is cancelled before it can take what has woken it."""
+        if self.reader is not None and not self.reader.done() and self.pieces and self.transport.reading:
+            feed(self.conn, self.pieces.pop(0))
+            self.reader.cancel()
+            await asyncio.wait([self.reader])
+            self.reader = None
+
+    async def read(self) -> None:
+        if self.reader is None:
+            if self.stream is not None:
+                self.reader = started(self.stream.read())
+            else:
+                self.reader = started(
+                    self.random.choice([self.conn.recv, self.conn.read_message, self.conn.read_stream])()
+                )
+            await ticks(self.random.randrange(3))
+        await self.look()
+
+    async def look(self) -> None:
+        """Take what the reader has got."""
+        if self.reader is None or not self.reader.done():
+            return
+        result, self.reader = self.reader.result(), None
+        if isinstance(result, plumews.Stream):
+            self.stream, self.part = result, b""
+        elif self.stream is not None:
+            self.part += result
+            if not result:
+                self.got.append(self.part)
+                self.stream = None
+        else:
+            self.got.append(result[1] if isinstance(result, tuple) else result)
+
+    async def change_mind(self) -> None:
+        if self.reader is not None and self.random.random() < 0.5:
+            self.reader.cancel()
+            await asyncio.wait([self.reader])
+            if self.reader.cancelled():
+                self.reader = None
+            else:
+                await self.look()
+        elif self.reader is None and self.stream is not None and self.random.random() < 0.2:
+            await self.stream.aclose()
+            self.stream = None
+            self.got.append(None)
+
+
+async def test_a_reader_that_changes_its_mind_loses_nothing_whatever_it_does() -> None:
+    for seed in range(400):
+        try:
+            await asyncio.wait_for(Walk(seed).run(), 20)
+        except BaseException:
+            print("seed", seed)  # noqa: T201
+            raise

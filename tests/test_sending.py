@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import random
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -557,3 +558,73 @@ async def test_a_pong_passes_what_a_slow_peer_has_not_taken(start: Any) -> None:
         kind, payload = await wire.event()
         assert (kind, payload) == (Opcode.PONG, b"?")
         assert await wire.event() == (Opcode.BINARY, bytes(8 * MiB))
+
+
+# --- all of it at random --------------------------------------------------------------------------
+
+
+async def walk(seed: int) -> None:
+    """Senders of every kind on a transport that fills up when it likes: what each was told must be true."""
+    rnd = random.Random(seed)
+    behavior = rnd.choice([BLOCK, BLOCK, DROP])
+    conn, transport = fake_conn(queue_size=4, queue_bytes=2000, send_timeout=None, send_behavior=behavior)
+    senders: list[asyncio.Future[Any]] = []
+    told: dict[int, str] = {}
+
+    def message(number: int) -> str:
+        return f"{number} ".ljust(rnd.choice([1, 100, 1500, 3000, 400_000]), "x")
+
+    async def send(number: int) -> None:
+        try:
+            await conn.send(message(number))
+            told[number] = "queued"
+        except asyncio.CancelledError:
+            told[number] = "cancelled"
+        except (SendQueueFull, ConnectionClosed):
+            told[number] = "refused"
+
+    count = 0
+    for _ in range(60):
+        move = rnd.randrange(6)
+        if move <= 1:
+            senders.append(started(send(count)))
+            count += 1
+        elif move == 2:
+            await ticks()  # those that were started come first
+            try:
+                conn.send_nowait(message(count))
+                told[count] = "queued"
+            except SendQueueFull:
+                told[count] = "refused"
+            count += 1
+        elif move == 3 and not conn._writer.paused:
+            transport.fill()
+        elif move == 4 and conn._writer.paused:
+            transport.full_after = rnd.choice([None, 1, 2])
+            transport.drain()
+        elif senders:
+            rnd.choice(senders).cancel()
+        if rnd.random() < 0.5:
+            await ticks(rnd.randrange(3))
+    await ticks()
+    conn.close_nowait()
+    while conn._writer.paused:
+        transport.drain()
+    await asyncio.gather(*senders, return_exceptions=True)
+    events = transport.events()
+    assert events.pop() == (Opcode.CLOSE, (1000, ""))
+    arrived = [int(payload.split()[0]) for _, payload in events]
+    assert arrived == sorted(set(arrived))
+    assert {number for number, outcome in told.items() if outcome == "queued"} <= set(arrived)
+    assert not {number for number, outcome in told.items() if outcome == "refused"} & set(arrived)
+    assert (conn.queued_messages, conn.queued_bytes, conn._writer.waiting) == (0, 0, 0)
+    conn.abort()
+
+
+async def test_what_a_sender_is_told_is_true_whatever_the_transport_does() -> None:
+    for seed in range(300):
+        try:
+            await asyncio.wait_for(walk(seed), 20)
+        except BaseException:
+            print("seed", seed)  # noqa: T201
+            raise
