@@ -18,7 +18,7 @@ from fuzz.material import Disagreement
 from fuzz.shrink import shrink
 
 SEEDS = sorted((Path(__file__).parent / "fuzz" / "seeds").glob("*/*"))
-DOSE = 600
+DOSE = 2000
 PUT_IN = [b"", b"", b"\x00", b"\x7f", b"\x80", b"\xff", b"\x00\x00"]
 
 

@@ -25,7 +25,7 @@ CHUNK = 17
 #: What is asked of receive_buffer(), at least.
 LEASTS = [1, 2, 100, 65_536]
 #: A stream longer than this comes in as many crumbs, rather than byte by byte.
-CRUMBS = 512
+CRUMBS = 320
 
 
 class Case(NamedTuple):
@@ -49,7 +49,7 @@ def reading(data: bytes) -> None:
     outcomes = []
     for cuts in (set(), crumbs, set(cuts_of(size, case.step))):
         where = sorted(cuts | places | {0, size})
-        bodies = BODIES if cuts is crumbs else TIERS  # in crumbs no kernel has much to do
+        bodies = BODIES if cuts else TIERS  # in pieces no kernel has much to do
         told = agreed(lambda codec, where=where: tell(codec, case, where), bodies)
         outcomes.append(whole(told))
     for outcome in outcomes[1:]:
