@@ -1080,3 +1080,48 @@ async def test_a_close_that_is_answered_when_the_socket_takes_bytes_again_ends_t
     await server.wait_closed()
     asyncio.get_running_loop().set_exception_handler(None)
     assert told == []
+
+
+# --- a read that is too much for one turn ---------------------------------------------------------
+
+
+async def test_a_burst_for_a_slow_callback_is_worked_off_in_turns_in_order_and_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)  # over before it began: one message a turn
+    conn, transport = fake_conn()
+    heard: list[Any] = []
+    conn._deliver_to(lambda conn, message: heard.append(message), lambda conn, exc: None)
+    feed(conn, *[text(str(index)) for index in range(50)], close(1000))
+    assert heard == ["0"]
+    assert not transport.reading  # who sends faster than it is handled is not read meanwhile
+    asyncio.get_running_loop().call_soon(heard.append, "somebody else")
+    await ticks(3)
+    assert "somebody else" in heard
+    assert conn.state is State.OPEN  # its close frame stands behind its messages
+    await ticks(60)
+    heard.remove("somebody else")
+    assert heard == [str(index) for index in range(50)]
+    assert conn.state is not State.OPEN
+    conn.abort()
+
+
+async def test_a_fault_behind_a_burst_is_answered_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)
+    conn, transport = fake_conn()
+    echo_by_callback(conn)
+    feed(conn, text("one"), text("two"), masked(3, b"no such opcode"))
+    await ticks(10)
+    assert kinds(transport) == [Opcode.TEXT, Opcode.TEXT, Opcode.CLOSE]
+    conn.abort()
+
+
+async def test_a_connection_that_is_lost_in_a_burst_forgets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)
+    conn, _ = fake_conn()
+    heard: list[Any] = []
+    conn._deliver_to(lambda conn, message: heard.append(message), lambda conn, exc: None)
+    feed(conn, text("one"), text("two"))
+    conn.abort()
+    await ticks(5)
+    assert heard == ["one"]

@@ -533,13 +533,18 @@ async def test_a_client_that_leaves_while_its_password_is_hashed_leaves_nothing(
     assert caplog.records == []
 
 
-async def test_the_password_of_a_client_that_has_left_is_not_hashed(start):
+@pytest.mark.parametrize("way", ["query", "message"])
+async def test_the_password_of_a_client_that_has_left_is_not_hashed(start, way):
     auth = SlowAuth()
     server = await start(rooms(auth=auth))
     wires = []
     for number in range(12):
-        wires.append(await Wire.connect(server))
-        wires[-1].writer.write(upgrade(f"/ws?room_password={number}"))
+        if way == "query":
+            wires.append(await Wire.connect(server))
+            wires[-1].writer.write(upgrade(f"/ws?room_password={number}"))
+        else:
+            wires.append(await Wire.open(server, "/ws?auth=message"))
+            wires[-1].send(say(str(number)))
     await auth.until(2)
     while len(server._site.tasks) < 12:
         await asyncio.sleep(0)

@@ -12,7 +12,9 @@ happens, the transport is gone at most one close timeout after the closing began
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -50,6 +52,7 @@ class Link(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_answer_deadline",
+        "_backlog",
         "_behind",
         "_close_callbacks",
         "_close_deadline",
@@ -102,6 +105,7 @@ class Link(asyncio.BufferedProtocol):
         #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
         self._behind: list[Callable[[Any], None]] | None = None
         # --- read state
+        self._backlog: list[tuple[int, Any]] | None = None  # events that a slow callback has left over
         self._in_batch = False
         self._reading_paused = False
         self._incoming: Stream | None = None  # the parser feeds it
@@ -216,19 +220,39 @@ class Link(asyncio.BufferedProtocol):
         """Handle one read: every event in it, then one write of what was answered."""
         if self._ended:
             return
+        events = self._rules.receive(data)
+        if self._backlog:
+            self._backlog += events
+        else:
+            self._handle(events)
+
+    def _handle(self, events: list[tuple[int, Any]]) -> None:
+        """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
         state = self._state
         self._in_batch = state.in_batch = True
         try:
-            self._dispatch(self._rules.receive(data))
-            if self._rules.error is not None and not self._ended:
+            self._backlog = self._dispatch(events)
+            if not self._backlog and self._rules.error is not None and not self._ended:
                 self._end()
         finally:
             self._in_batch = state.in_batch = False
             self._writer.flush()
+        if self._backlog:
+            self._loop.call_soon(self._go_on)
         self._update_reading()
 
-    def _dispatch(self, events: list[tuple[int, Any]]) -> None:
-        for kind, data in events:
+    def _go_on(self) -> None:
+        backlog, self._backlog = self._backlog, None
+        if backlog and self._transport is not None:
+            self._handle(backlog)
+
+    def _dispatch(self, events: list[tuple[int, Any]]) -> list[tuple[int, Any]] | None:
+        """Tell each event; what a callback that takes its time leaves over is returned.
+
+        One read may hold tens of thousands of messages, and each may be broadcast to thousands.
+        """
+        until = time.monotonic() + limits.FAN_OUT_SLICE if self._on_message is not None else math.inf
+        for position, (kind, data) in enumerate(events, 1):
             if kind <= Opcode.BINARY:
                 self._deliver(kind, data)
             elif kind == Opcode.PING:
@@ -247,6 +271,9 @@ class Link(asyncio.BufferedProtocol):
             elif kind == Opcode.CLOSE:
                 self._rules.peer_closed(*data)
                 self._end()
+            if self._on_message is not None and time.monotonic() >= until and position < len(events):
+                return events[position:]
+        return None
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not State.OPEN:
@@ -266,7 +293,7 @@ class Link(asyncio.BufferedProtocol):
         if transport is None or transport.is_closing():
             return
         if self._rules.state is not State.OPEN or self._on_message is not None:
-            pause = False
+            pause = bool(self._backlog)
         else:
             inbox, stream = self._inbox, self._stream or self._incoming
             extra = self._rules.parser.buffered

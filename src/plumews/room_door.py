@@ -106,8 +106,14 @@ class RoomDoor:
     # --- on the first message ---------------------------------------------------------------------
 
     async def _admit_by_message(self, conn: Conn, limit: int | None, deadline: float) -> None:
+        check = asyncio.ensure_future(self._check_message(conn))
+
+        def nobody_waits(conn: Conn) -> None:
+            check.cancel()  # or the passwords of those who are gone would be hashed before those of who is there
+
+        conn.add_close_callback(nobody_waits)
         try:
-            await asyncio.wait_for(self._check_message(conn), deadline - conn._loop.time())
+            await asyncio.wait_for(check, deadline - conn._loop.time())
         except asyncio.TimeoutError:
             conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
         except InvalidHandshake as exc:
@@ -115,10 +121,14 @@ class RoomDoor:
             conn.close_nowait(code, cut_reason(str(exc)))
         except ConnectionClosed:
             pass  # nobody is there any more
+        except asyncio.CancelledError:
+            if not conn.closed:
+                raise  # the server stops
         except Exception:
             logger.exception("authenticating connection %s failed", conn.id)
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
         else:
+            conn.remove_close_callback(nobody_waits)
             conn.read_limit = limit
             work = self._let_in(conn)
             if work is not None:
