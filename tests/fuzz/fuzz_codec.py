@@ -14,7 +14,9 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-with atheris.instrument_imports(include=["plumews._codec_py"]):
+import plumews  # with the compiled body, and nothing else of it is to be instrumented
+
+with atheris.instrument_imports(include=["plumews"]):
     import plumews._codec_py  # noqa: F401 - the targets find it instrumented
 
 from fuzz import TARGETS
