@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
 import pytest
 
-from fakes import FakeLoop, linked, until
+import plumews
+from fakes import FakeLoop, deadlines, linked, until
 from plumews import ConnectionClosedError, Opcode
 from plumews.keepalive import Keepalive
 from plumews.timers import Timers
@@ -120,8 +122,11 @@ def test_a_byte_between_the_first_and_the_second_look_saves() -> None:
     peer = Peer(ping_period=None, pong_wait=30, answers=False)
     peer.loop.advance(30.005)
     peer.sends_something()
+    saved = peer.loop.now
     peer.loop.advance(29)
     assert peer.died == []
+    peer.loop.advance(2)
+    assert peer.died[0] - saved >= 30.015  # there is a second look the next time, too
 
 
 @pytest.mark.parametrize("at", [0.1, 5, 19, 25, 29.9])
@@ -169,6 +174,16 @@ def test_while_reading_is_paused_nobody_is_judged() -> None:
     assert peer.died == []
     peer.loop.advance(2)
     assert len(peer.died) == 1
+
+
+def test_silence_counts_from_where_reading_goes_on_without_pings_too() -> None:
+    peer = Peer(ping_period=None, pong_wait=30)
+    peer.keepalive.listening = False
+    peer.loop.advance(100)
+    peer.keepalive.heard_again(peer.loop.now)
+    peer.loop.advance(31)
+    assert len(peer.died) == 1
+    assert 30 <= peer.died[0] - peer.started - 100 <= 30.1
 
 
 def test_without_a_pong_wait_nobody_dies() -> None:
@@ -233,6 +248,14 @@ def test_pings_can_be_switched_off_and_on() -> None:
     assert len(peer.pings) == 1
 
 
+async def test_times_can_be_set_before_the_connection_is_open() -> None:
+    conn = plumews.Conn(plumews.ConnConfig())
+    conn.ping_period = 5
+    conn.pong_wait = 7
+    assert (conn.ping_period, conn.pong_wait) == (5, 7)
+    assert deadlines() == 0
+
+
 def test_times_that_cannot_be_are_refused_and_change_nothing() -> None:
     peer = Peer()
     for period, wait in [(30, 30), (0, 30), (-1, 30), (40, 30), (float("nan"), 30)]:
@@ -248,11 +271,31 @@ def test_a_keepalive_that_was_stopped_does_nothing_more() -> None:
     peer.keepalive.stop(lambda: ConnectionClosedError(None, None))
     assert peer.loop.armed == []
     peer.keepalive.configure(peer.loop.now, ping_period=1, pong_wait=2)
+    peer.keepalive.heard_again(peer.loop.now)
+    assert peer.loop.armed == []
     peer.loop.advance(1000)
     assert (peer.pings, peer.died) == ([], [])
 
 
 # --- pongs ----------------------------------------------------------------------------------------
+
+
+def test_before_the_first_pong_the_opening_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 5000.0)
+    peer = Peer()
+    monkeypatch.setattr(time, "time", lambda: 6000.0)
+    assert peer.keepalive.last_pong == 5000.0
+    peer.keepalive.start(peer.loop.now)  # the handshake took its time
+    assert peer.keepalive.last_pong == 6000.0
+
+
+async def test_a_random_payload_is_not_one_that_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads = iter([b"same", b"same", b"same", b"else"])
+    monkeypatch.setattr(os, "urandom", lambda size: next(payloads))
+    peer = Peer(answers=False)
+    for _ in range(2):
+        peer.keepalive.ping(None, asyncio.get_running_loop().create_future())
+    assert peer.payloads == [b"same", b"else"]
 
 
 def test_a_pong_is_a_time_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,20 @@ def test_cancelled_deadlines_do_not_pile_up(loop: FakeLoop, timers: Timers) -> N
     assert len(timers) == 0
 
 
+def test_the_order_survives_the_collection_of_cancelled_deadlines(loop: FakeLoop, timers: Timers) -> None:
+    shuffled = random.Random(7)
+    calls: list[int] = []
+    deadlines = []
+    for index in shuffled.sample(range(1000), 1000):
+        deadlines.append((index, timers.after(index, lambda index=index: calls.append(index))))  # type: ignore[misc]
+    shuffled.shuffle(deadlines)
+    for _, deadline in deadlines[:900]:
+        deadline.cancel()
+    assert len(timers._heap) <= 200
+    loop.advance(2000)
+    assert calls == sorted(index for index, _ in deadlines[900:])
+
+
 def test_a_million_second_stall_calls_each_deadline_once(loop: FakeLoop, timers: Timers) -> None:
     calls: list[int] = []
     for index in range(10):
