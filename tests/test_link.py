@@ -28,6 +28,12 @@ def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
     return asyncio.ensure_future(awaitable)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one read brings is handled in one turn here, however busy the machine is."""
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
+
+
 def kinds(transport: FakeTransport) -> list[int]:
     return [kind for kind, _ in transport.events()]
 
