@@ -180,7 +180,7 @@
     }
     showInside();
     wait(excuse(event));
-    if (!answered) {
+    if (!answered && event.code === 1006) {
       // A page is not told why a WebSocket was turned down; whether the server answers at all says something.
       fetch("healthz", { cache: "no-store" }).then(
         ({ ok }) => explain(mine, ok ? "the server turns us away, the room may be full" : "the server is not well"),
