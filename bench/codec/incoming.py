@@ -2,8 +2,8 @@
 
 Ours returns a list of (opcode, payload), or of the messages alone; aiohttp a queue of messages; picows calls back,
 and the callback keeps ``bytes`` or ``str`` copies, since its frames die with the call. Bytes are there already when
-the clock starts, but for picows, which takes them only in its own buffer: for small frames that copy is next to
-nothing, and for the large message there is a contender without it (see :func:`large`).
+the clock starts, but for picows, which takes them only in its own buffer: beside 1,000 frames that step is next to
+nothing, beside one frame or one byte it is a good part, and for the large message there is a contender without it.
 """
 
 from __future__ import annotations
