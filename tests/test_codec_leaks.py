@@ -42,6 +42,46 @@ def messages_in_fragments_and_crumbs(codec: Any) -> None:
     assert sum(len(reader.feed(stream[at : at + 999])) for at in range(0, len(stream), 999)) == 3
 
 
+def messages_in_place(codec: Any) -> None:
+    stream = frames(codec, (2, bytes(LARGE), True), (1, "é".encode() * 20_000, True), (1, b"a" * LARGE, True))
+    reader = parser(codec)
+    kept, events = [], []
+    while stream:
+        view = reader.receive_buffer(9)
+        if view is None:
+            events += reader.feed(stream[:8])
+            stream = stream[8:]
+        else:
+            size = min(len(view), len(stream), 9999)
+            view[:size] = stream[:size]
+            kept.append(view[size - 1 :])  # outlives what it is a view of
+            events += reader.buffer_updated(size)
+            stream = stream[size:]
+    assert [kind for kind, _ in events] == [2, 1, 1]
+
+
+def memory_lent_and_never_filled(codec: Any) -> None:
+    reader = parser(codec)
+    reader.feed(frames(codec, (2, bytes(LARGE), True))[:99])
+    assert reader.receive_buffer(9) is not None
+    with pytest.raises(ValueError, match="has room for"):
+        reader.buffer_updated(LARGE + 1)
+
+
+def bare_messages(codec: Any) -> None:
+    stream = frames(codec, (1, b"a", True), (2, bytes(LARGE), True), (9, b"", True), (1, "é".encode(), True))
+    assert len(parser(codec).feed_messages(stream)) == 4
+
+
+def batches(codec: Any) -> None:
+    messages = [(1, "a" * LARGE), (1, "é" * LARGE), (2, bytearray(LARGE)), (1, "small")]
+    assert len(codec.build_batch(iter(messages))) > 3
+    assert len(codec.build_batch(messages, masked=True)) == 1
+    for wrong in ([(99, b"")], [(1, "a"), (1, None)], [(2, bytearray(9)), 7], 7):
+        with pytest.raises((ValueError, TypeError)):
+            codec.build_batch(wrong)
+
+
 def a_message_cut_by_the_end_of_the_connection(codec: Any) -> None:
     reader = parser(codec)
     reader.feed(frames(codec, (2, bytes(LARGE), False))[:-1])
@@ -108,6 +148,10 @@ def refused_arguments(codec: Any) -> None:
 ROUNDS = [
     whole_messages,
     messages_in_fragments_and_crumbs,
+    messages_in_place,
+    memory_lent_and_never_filled,
+    bare_messages,
+    batches,
     a_message_cut_by_the_end_of_the_connection,
     a_streamed_message,
     a_streamed_message_that_is_dropped,
