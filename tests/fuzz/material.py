@@ -29,6 +29,8 @@ TEXTS = [
     b"\xf4\x90\x80\x80",  # beyond U+10FFFF
     b"\xff",
     bytes(range(256)),
+    "ÿĀ".encode(),  # the last character that takes a byte in a str, the first that takes two
+    "\uffff\U00010000".encode(),  # and so on
 ]
 
 #: Sizes around which something changes: headers, blocks of the kernels, what is copied, what is much.
