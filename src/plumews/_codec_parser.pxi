@@ -7,10 +7,13 @@ cdef enum:
     STREAMING
 
 
-# How a buffer grows: to no more than twice what has arrived, and 64 KiB.
+# How a buffer grows. What no header has announced: to no more than twice what has arrived, and 64 KiB. What one has:
+# once it is much, to AHEAD times as much. A page that nothing was written to is not resident, and every move of a large
+# message costs as much as unmasking it.
 cdef enum:
     MUCH = 32 * 1024
     SOME_MORE = 56 * 1024
+    AHEAD = 16
 
 cdef tuple KINDS = tuple(range(0x80))  # the ints that events have
 
@@ -497,16 +500,18 @@ cdef class Parser:
         return 0
 
     cdef int reserve(self, Py_ssize_t size) except -1:
-        """Room for ``size`` more bytes: twice what has arrived then, but no more than can still come.
-
-        Once it is much, some more: the fewer moves, the better, and a move is what large messages cost.
-        """
+        """Room for ``size`` more bytes and, so that they move seldom, for some that are still to come."""
         cdef Py_ssize_t needed = self.held + size
-        cdef Py_ssize_t more = needed if needed < MUCH else needed + SOME_MORE
+        cdef Py_ssize_t more = needed
         cdef int64_t spare
         if needed <= self.capacity:
             return 0
-        spare = self.remaining - size if self.fin else max(self.size_limit - needed, 0)
+        if self.fin:
+            spare = self.remaining - size
+        else:
+            spare = max(self.size_limit - needed, 0)
+        if needed >= MUCH:
+            more = AHEAD * needed if self.fin else needed + SOME_MORE
         return self.grow(needed + <Py_ssize_t>min(spare, <int64_t>more))
 
     cdef int grow(self, Py_ssize_t capacity) except -1:
