@@ -124,7 +124,7 @@ BARS: tuple[Bar, ...] = (
     faster("frames in", "1,000 x 32 B to a list of bytes, beside picows with as_bytes", FRAMES, "picows", 5, ALONE),
     faster("frames in", "1,000 x 32 B to (opcode, payload), beside picows with as_bytes", FRAMES, "picows", 4),
     cheaper("frames in", "1 MiB in 64 KiB reads, beside join of the reads", READS, "join", 1.2),
-    # picows takes bytes only in its own buffer: the copy into it is part of feeding it, as it was where the bar was set.
+    # picows takes bytes only in its own buffer: the copy into it is part of feeding it.
     faster("frames in", "1 MiB in 64 KiB reads, beside picows", READS, "picows", 5),
     aside("frames in", "the same, picows without the copy into its buffer", READS, "picows, not copied in", 5),
     aside("frames in", "the same, both with such a copy, ours into a shared buffer", RECEIVED, "picows", 5),
