@@ -242,7 +242,9 @@ def face(thing: Any) -> Any:
     if isinstance(thing, type):
         return {name: face(value) for name, value in vars(thing).items() if not name.startswith("_")}
     if callable(thing):
-        return [(each.name, each.kind, each.default) for each in inspect.signature(thing).parameters.values()]
+        parameters = [(each.name, each.kind, each.default) for each in inspect.signature(thing).parameters.values()]
+        # Nobody gives ``self`` by its name: the compiled body may know it by its place alone.
+        return [each for each in parameters if each[0] != "self"]
     return "property"
 
 

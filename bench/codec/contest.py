@@ -20,14 +20,17 @@ def anything(result: object) -> bool:
 
 @dataclass(frozen=True)
 class Contender:
-    """A call and what tells that it did its job."""
+    """A call, further ones if it takes several to do the job, and what tells of the last one that the job is done."""
 
     call: partial[Any]
     right: Callable[[Any], bool] = anything
+    then: tuple[partial[Any], ...] = ()
 
     def check(self) -> None:
         """Run once; ``AssertionError`` if the result is wrong."""
         result = self.call()
+        for call in self.then:
+            result = call()
         assert self.right(result), f"{self.call.func} gave {result!r:.200}"
 
 

@@ -40,18 +40,22 @@ QUICK = Effort(passes=2, rounds=4, batch=0.002)
 Samples = dict[str, dict[str, list[float]]]
 
 
-def timed(call: partial[Any]) -> Callable[[int], float]:
-    """What runs ``call`` so many times and says how long that took, the call written out as a user writes it."""
-    names: dict[str, Any] = {"gc": gc, "f": call.func}
-    words = []
-    for number, value in enumerate(call.args):
-        names[f"a{number}"] = value
-        words.append(f"a{number}")
-    for key, value in call.keywords.items():
-        names[f"k_{key}"] = value
-        words.append(f"{key}=k_{key}")
+def timed(*calls: partial[Any]) -> Callable[[int], float]:
+    """What runs ``calls`` so many times and says how long that took, each call written out as a user writes it."""
+    names: dict[str, Any] = {"gc": gc}
+    lines = []
+    for at, call in enumerate(calls):
+        names[f"f{at}"] = call.func
+        words = []
+        for number, value in enumerate(call.args):
+            names[f"a{at}_{number}"] = value
+            words.append(f"a{at}_{number}")
+        for key, value in call.keywords.items():
+            names[f"k{at}_{key}"] = value
+            words.append(f"{key}=k{at}_{key}")
+        lines.append(f"f{at}({', '.join(words)})")
     # timeit turns the garbage collector off; it is part of what objects cost
-    return timeit.Timer(f"f({', '.join(words)})", "gc.enable()", time.process_time, names).timeit
+    return timeit.Timer("; ".join(lines), "gc.enable()", time.process_time, names).timeit
 
 
 def calls_in(batch: float, run: Callable[[int], float]) -> int:
@@ -67,7 +71,7 @@ def rounds_of(contest: Contest, rounds: int, batch: float) -> dict[str, list[flo
     runs = {}
     for name, contender in contest.contenders.items():
         contender.check()
-        run = timed(contender.call)
+        run = timed(contender.call, *contender.then)
         runs[name] = (run, calls_in(batch, run))
     gc.collect()
     gc.freeze()  # what the benchmark itself holds is no work for the collector

@@ -101,11 +101,11 @@ cdef class Parser:
 
     # --- what a caller sees -----------------------------------------------------------------------
 
-    def feed(self, data):
+    def feed(self, data, /):
         """The events that ``data``, the next bytes of the connection, completes, in order."""
         return self.fed(data, False)
 
-    def feed_messages(self, data):
+    def feed_messages(self, data, /):
         """The same as :meth:`feed`, with less around the messages: what most reads hold, and what is told fastest."""
         return self.fed(data, True)
 

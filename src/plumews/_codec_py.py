@@ -140,7 +140,7 @@ class Parser:
 
     # --- what a caller sees -----------------------------------------------------------------------
 
-    def feed(self, data: Any) -> list[tuple[int, Any]]:
+    def feed(self, data: Any, /) -> list[tuple[int, Any]]:
         """The events that ``data``, the next bytes of the connection, completes, in order.
 
         ``(TEXT, str | bytes)``, ``(BINARY, bytes)``, ``(PING, bytes)``, ``(PONG, bytes)`` and
@@ -169,7 +169,7 @@ class Parser:
                 self._error = exc.with_traceback(None)  # whose frames would keep ``data`` alive
         return events
 
-    def feed_messages(self, data: Any) -> list[Any]:
+    def feed_messages(self, data: Any, /) -> list[Any]:
         """The same as :meth:`feed`, with less around the messages: what most reads hold, and what is told fastest.
 
         A whole message stands for itself: a str is a text, bytes are binary. Everything else is a tuple as in

@@ -48,7 +48,7 @@ class Utf8Validator:
     def __init__(self) -> None:
         self.reset()
 
-    def feed(self, data: Any) -> bool:
+    def feed(self, data: Any, /) -> bool:
         """False from the first byte on that no continuation could make valid, until :meth:`reset`."""
         data = as_bytes(data)
         return not self._failed and self._scan(data) == len(data)

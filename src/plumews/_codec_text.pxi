@@ -45,7 +45,7 @@ cdef class Utf8Validator:
     def __init__(self):
         self.state = DONE
 
-    def feed(self, data):
+    def feed(self, data, /):
         """False from the first byte on that no continuation could make valid, until :meth:`reset`."""
         cdef Py_buffer view
         if type(data) is bytes:
