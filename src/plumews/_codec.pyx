@@ -5,11 +5,11 @@
 
 RFC 6455 section 5 (framing), sections 5.5.1 and 7.4 (close payloads), section 8.1 and RFC 3629 (UTF-8).
 Bytes in, events and bytes out: no I/O, no clock, one buffer fetch a call, no object that nobody asked for.
-Invariants: same names, same results, same texts as ``_codec_py.py``, which has the docstrings that say why;
-no read outside the given buffer, no pointer into it kept. Functions are builtins (``binding=False``), which Python
-calls 20 ns faster than Cython's own; their signatures stand in the text that ``inspect`` reads. Each call on an object holds that object's
-critical section and runs no foreign code while its state is half changed, so threads may share it. One interpreter of
-a process may have it: in a second one the import fails. Import :mod:`plumews.codec` instead.
+Invariants: same names, same results, same texts as ``_codec_py.py``, which has the docstrings that say why; no read
+outside the given buffer, no pointer into it kept. Functions are builtins (``binding=False``), which Python calls 20 ns
+faster than Cython's own; their signatures stand in the text that ``inspect`` reads. Each call on an object holds that
+object's critical section and runs no foreign code while its state is half changed, so threads may share it. One
+interpreter of a process may have it: in a second one the import fails. Import :mod:`plumews.codec` instead.
 """
 
 cimport cython
