@@ -1,6 +1,9 @@
-"""Builds the compiled codec where that is wanted and possible.
+"""Builds the compiled modules where that is wanted and possible: all of them, or none.
 
-    PLUMEWS_EXT=auto   compile; without a working compiler install the pure codec and say so (default)
+The codec and the call that writes to a socket are Cython; the modules of TYPED are plain Python, which is compiled with
+the types of the .pxd file beside it, and runs as it stands where it is not.
+
+    PLUMEWS_EXT=auto   compile; without a working compiler install the plain Python and say so (default)
     PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
     PLUMEWS_EXT=no     do not compile
     PLUMEWS_SANITIZE=address,undefined   compile with these sanitizers, unoptimised, with symbols
@@ -22,11 +25,17 @@ MODE = os.environ.get("PLUMEWS_EXT", "auto").strip().lower()
 if MODE not in MODES:
     raise SystemExit(f"PLUMEWS_EXT={MODE!r} is not one of {', '.join(MODES)}")
 KERNELS = Path("src/plumews/csrc")
+#: Python modules that are compiled as they are.
+TYPED = ("engine", "inbox", "loopstate", "outgoing", "protocol", "writer")
+#: How they are compiled. What is annotated stays a hint, and what is divided stays what Python makes of it.
+DIRECTIVES = {"language_level": 3, "annotation_typing": False, "auto_pickle": False, "freethreading_compatible": True}
 SANITIZE = os.environ.get("PLUMEWS_SANITIZE", "").strip()
 
 
 class BuildExt(build_ext):
-    """build_ext that, in mode ``auto``, turns a failed compilation into a notice."""
+    """build_ext that, in mode ``auto``, turns a failed compilation into a notice, and then leaves nothing compiled."""
+
+    failed = False
 
     def run(self) -> None:
         try:
@@ -35,17 +44,23 @@ class BuildExt(build_ext):
             self._give_up(exc)
 
     def build_extension(self, ext: Extension) -> None:
-        try:
-            super().build_extension(ext)
-        except Exception as exc:
-            self._give_up(exc)
-            ext.optional = True  # setuptools must not miss it where it copies what was built
+        if not self.failed:
+            try:
+                super().build_extension(ext)
+            except Exception as exc:
+                self._give_up(exc)
+        if self.failed:
+            # Modules that are compiled know each other's insides: one of them missing, the others are of no use.
+            for each in self.extensions:
+                each.optional = True  # setuptools must not miss it where it copies what was built
+                Path(self.get_ext_fullpath(each.name)).unlink(missing_ok=True)
 
     def _give_up(self, exc: Exception) -> None:
         if MODE == "yes":
             raise exc
+        self.failed = True
         print(
-            f"plumews: the compiled codec could not be built ({exc}); the pure Python codec will be used. "
+            f"plumews: the compiled modules could not be built ({exc}); plain Python will be used. "
             "Set PLUMEWS_EXT=yes to make this an error.",
             file=sys.stderr,
         )
@@ -76,9 +91,22 @@ def extensions() -> list[Extension]:
     except ImportError as exc:
         if MODE == "yes":
             raise
-        print(f"plumews: Cython is missing ({exc}); the pure Python codec will be used.", file=sys.stderr)
+        print(f"plumews: Cython is missing ({exc}); plain Python will be used.", file=sys.stderr)
         return []
-    return list(cythonize([codec], language_level=3))
+    typed = [
+        Extension(
+            f"plumews.{name}", [f"src/plumews/{name}.py"], extra_compile_args=compile_args, extra_link_args=link_args
+        )
+        for name in TYPED
+    ]
+    wire = Extension(
+        "plumews._wire", ["src/plumews/_wire.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
+    )
+    posix = [] if sys.platform == "win32" else [wire]
+    return [
+        *cythonize([codec, *posix], language_level=3),
+        *cythonize(typed, compiler_directives=DIRECTIVES),
+    ]
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})

@@ -7,9 +7,11 @@ package of plumego, for Go, which plumews set out to match and to better.
 
 from __future__ import annotations
 
+from .codec import BODY  # first: it decides whether what follows comes compiled
+
+# isort: split
 from .auth import SimpleRoomAuth, UserInfo, extract_user_info
 from .broadcast import broadcast
-from .codec import BODY
 from .conn import Conn
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .endpoints import Handler, OnMessage

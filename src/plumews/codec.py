@@ -2,13 +2,16 @@
 
 Picks one of two bodies with one API: the compiled ``_codec``, or ``_codec_py`` where that was not built or
 where the environment has ``PLUMEWS_PURE`` (neither empty nor "0"). Invariant: nothing else imports
-``_codec*``, and nothing can tell the two apart but by their speed.
+``_codec*``, and nothing can tell the two apart but by their speed. What it picks holds for the package: the package
+imports this module first, and where it is pure, so is everything that is imported after it.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Literal
+
+from .sources import only_sources
 
 __all__ = [
     "BODY",
@@ -65,3 +68,6 @@ else:
             mask_inplace,
             new_mask,
         )
+
+if BODY == "pure":
+    only_sources()

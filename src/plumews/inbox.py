@@ -23,13 +23,14 @@ Item = tuple[int, Any]
 class Inbox:
     """The receive queue of one connection."""
 
-    __slots__ = ("_items", "_max_bytes", "_max_items", "_waiter", "bytes")
+    __slots__ = ("_items", "_max_bytes", "_max_items", "_waiter", "_woken", "bytes")
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._items: deque[Item] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._woken = False  # it was told
         #: Payload bytes (characters of text) in the queue.
         self.bytes = 0
 
@@ -84,11 +85,14 @@ class Inbox:
         if self._waiter is not None:
             raise ConcurrencyError("another task is already receiving from this connection")
         self._waiter = asyncio.get_running_loop().create_future()
+        self._woken = False
         return self._waiter
 
     def stop_waiting(self) -> None:
         self._waiter = None
 
     def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None and not self._woken:
+            self._woken = True
+            if not self._waiter.done():
+                self._waiter.set_result(None)

@@ -1,35 +1,27 @@
-"""One connection on its transport: bytes in, events out, and the way to the end (layer 3).
+"""One connection on its transport: how it begins, what it keeps, and the way to its end (layer 3).
 
 A `BufferedProtocol` from the first byte to the last: before the opening handshake is done a :class:`Door`
-gets the bytes, then the parser. What the handshake of closing needs in time (RFC 6455 section 7) is here;
-what applications call is in `conn`.
+gets the bytes, then the parser. What runs for each read and each message is in `engine`; what the handshake of
+closing needs in time (RFC 6455 section 7) is here; what applications call is in `conn`.
 
-Invariants: what came before a close frame, or before a fault, in the same read is delivered before it
-counts; our answer waits for a handler that still has such messages, but no longer than a second. Whatever
-happens, the transport is gone at most one close timeout after the closing began.
+Invariants: our answer to the end waits for a handler that still has earlier messages, but no longer than a second.
+Whatever happens, the transport is gone at most one close timeout after the closing began.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import threading
-import time
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from . import limits
 from .codec import build_frame
-from .constants import CloseCode, Opcode, State, StreamEvent
+from .constants import CloseCode, Opcode, State
+from .engine import Engine
 from .errors import ConnectionClosed
-from .inbox import Inbox
 from .keepalive import Keepalive
-from .loopstate import loop_state
-from .protocol import Protocol as Rules
 from .settings import ConnConfig
-from .stream import Stream
 from .timers import Deadline
-from .writer import Writer
 
 __all__ = ["Door", "Link"]
 
@@ -47,48 +39,24 @@ class Door(Protocol):
     def lost(self) -> None: ...
 
 
-class Link(asyncio.BufferedProtocol):
+class Link(Engine, asyncio.BufferedProtocol):
     """The transport side of a connection; :class:`plumews.Conn` is its public face."""
 
     __slots__ = (
         "_answer_deadline",
-        "_backlog",
-        "_behind",
         "_close_callbacks",
         "_close_deadline",
         "_closed_future",
         "_config",
         "_discard_deadline",
-        "_door",
-        "_ended",
-        "_in_batch",
-        "_inbox",
-        "_incoming",
-        "_keepalive",
-        "_loop",
-        "_on_failure",
-        "_on_message",
         "_peername",
-        "_reading_paused",
         "_resuming",
-        "_rules",
         "_sockname",
-        "_state",
-        "_stream",
-        "_thread",
-        "_transport",
-        "_writer",
     )
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
-        loop = asyncio.get_running_loop()
-        self._loop = loop
-        self._thread = threading.get_ident()
-        self._state = loop_state(loop)
+        super().__init__(config, client)
         self._config = config
-        self._rules = Rules(client=client, max_size=config.max_size)
-        self._writer = Writer(self._state, queue_size=config.queue_size, queue_bytes=config.queue_bytes)
-        self._inbox = Inbox(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
         self._keepalive = Keepalive(
             self._state.timers,
             ping_period=config.ping_interval,
@@ -96,23 +64,9 @@ class Link(asyncio.BufferedProtocol):
             send_ping=self._send_ping,
             on_dead=self._abort,
         )
-        self._transport: asyncio.Transport | None = None
         self._peername: Any = None
         self._sockname: Any = None
-        self._door: Door | None = None
-        self._on_message: Callable[[Any, str | bytes], object] | None = None
-        self._on_failure: Callable[[Any, Exception], object] | None = None
-        #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
-        self._behind: list[Callable[[Any], None]] | None = None
-        # --- read state
-        self._backlog: list[tuple[int, Any]] | None = None  # events that a slow callback has left over
-        self._in_batch = False
-        self._reading_paused = False
-        self._incoming: Stream | None = None  # the parser feeds it
-        self._stream: Stream | None = None  # the application reads it
         self._resuming = False  # the transport is just telling us that it has room
-        # --- the end
-        self._ended = False  # the peer's close frame, its fault or its FIN was seen
         self._answer_deadline: Deadline | None = None
         self._close_deadline: Deadline | None = None
         self._discard_deadline: Deadline | None = None
@@ -126,21 +80,9 @@ class Link(asyncio.BufferedProtocol):
         self._transport = transport
         self._peername = transport.get_extra_info("peername")
         self._sockname = transport.get_extra_info("sockname")
-        transport.set_write_buffer_limits(high=limits.TRANSPORT_HIGH_WATER)
         self._writer.attach(transport)
         if self._door is not None:
             self._door.connected()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._state.view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._keepalive.last_received = self._loop.time()
-        data = self._state.view[:nbytes]
-        if self._door is not None:
-            self._door.received(bytes(data))
-        else:
-            self._receive(data)
 
     def eof_received(self) -> bool:
         """The peer's FIN. A peer that has said its last word may still be reading ours; else nothing leaves any more.
@@ -201,127 +143,7 @@ class Link(asyncio.BufferedProtocol):
         self._rules.state = State.OPEN
         self._keepalive.start(self._loop.time())
 
-    def _deliver_to(
-        self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, Exception], object]
-    ) -> None:
-        """Call ``on_message(conn, message)`` for each message from now on, and first for those that wait."""
-        self._on_message = on_message
-        self._on_failure = on_failure
-        while len(self._inbox) and self._on_message is not None:
-            kind, data = self._inbox.take()
-            self._deliver(kind, data)
-        if self._ended:
-            self._answer()
-        self._update_reading()
-
-    # --- reading ----------------------------------------------------------------------------------
-
-    def _receive(self, data: bytes | memoryview) -> None:
-        """Handle one read: every event in it, then one write of what was answered."""
-        if self._ended:
-            return
-        events = self._rules.receive(data)
-        if self._backlog:
-            self._backlog += events
-        else:
-            self._handle(events)
-
-    def _handle(self, events: list[tuple[int, Any]]) -> None:
-        """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
-        state = self._state
-        self._in_batch = state.in_batch = True
-        try:
-            self._backlog = self._dispatch(events)
-            if not self._backlog and self._rules.error is not None and not self._ended:
-                self._end()
-        finally:
-            self._in_batch = state.in_batch = False
-            self._writer.flush()
-        if self._backlog:
-            self._loop.call_soon(self._go_on)
-        self._update_reading()
-
-    def _go_on(self) -> None:
-        backlog, self._backlog = self._backlog, None
-        if backlog and self._transport is not None:
-            self._handle(backlog)
-
-    def _dispatch(self, events: list[tuple[int, Any]]) -> list[tuple[int, Any]] | None:
-        """Tell each event; what a callback that takes its time leaves over is returned.
-
-        One read may hold tens of thousands of messages, and each may be broadcast to thousands.
-        """
-        until = time.monotonic() + limits.FAN_OUT_SLICE if self._on_message is not None else math.inf
-        for position, (kind, data) in enumerate(events, 1):
-            if kind <= Opcode.BINARY:
-                self._deliver(kind, data)
-            elif kind == Opcode.PING:
-                self._writer.pong(build_frame(Opcode.PONG, data))
-            elif kind == Opcode.PONG:
-                self._keepalive.pong(data)
-            elif kind == StreamEvent.CHUNK:
-                if self._incoming is not None:
-                    self._incoming.feed(data)
-            elif kind == StreamEvent.BEGIN:
-                if self._rules.state is State.OPEN:
-                    self._incoming = Stream(data, self._stream_changed)
-                    self._inbox.put((StreamEvent.BEGIN, self._incoming))
-            elif kind == StreamEvent.END:
-                self._finish_stream()
-            elif kind == Opcode.CLOSE:
-                self._rules.peer_closed(*data)
-                self._end()
-            if self._on_message is not None and time.monotonic() >= until and position < len(events):
-                return events[position:]
-        return None
-
-    def _deliver(self, kind: int, data: str | bytes) -> None:
-        if self._rules.state is not State.OPEN:
-            return  # our close frame is on its way: what still comes is not wanted any more
-        if self._on_message is None:
-            self._inbox.put((kind, data))
-            return
-        try:
-            self._on_message(self, data)
-        except Exception as exc:
-            if self._on_failure is not None:
-                self._on_failure(self, exc)
-
-    def _update_reading(self) -> None:
-        """Stop reading while the handler has enough to do, go on when it has caught up."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if self._rules.state is not State.OPEN or self._on_message is not None:
-            pause = bool(self._backlog)
-        else:
-            inbox, stream = self._inbox, self._stream or self._incoming
-            extra = self._rules.parser.buffered
-            if stream is not None:
-                extra += stream.buffered
-            if extra and (inbox.awaited or (stream is not None and stream.awaited)):
-                extra = 0  # what a reader waits for must be let in, whatever its size
-            pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
-        if pause and not self._reading_paused:
-            self._reading_paused = True
-            self._keepalive.listening = False
-            transport.pause_reading()
-        elif self._reading_paused and not pause:
-            self._reading_paused = False
-            self._keepalive.heard_again(self._loop.time())
-            transport.resume_reading()
-
     # --- writing ----------------------------------------------------------------------------------
-
-    def _kick(self) -> None:
-        """What was queued leaves: at the end of the read that is being handled, at once when all is quiet."""
-        if not self._in_batch:
-            self._writer.kick(at_once=not self._state.in_batch and not len(self._inbox))
-
-    def _kick_later(self) -> None:
-        """What was queued leaves with everything else that this tick brings."""
-        if not self._in_batch:
-            self._writer.kick(at_once=False)
 
     def _fall_behind(self, bring_up: Callable[[Any], None]) -> None:
         """A hub has something for this connection that must come before what is sent to it from now on."""

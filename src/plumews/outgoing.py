@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from . import codec, limits
 from .constants import Opcode
@@ -19,11 +19,14 @@ __all__ = ["Data", "Encoded", "encode", "encode_json", "opcode_of", "payload_of"
 Data: TypeAlias = "str | bytes | bytearray | memoryview"
 
 
-class Encoded(NamedTuple):
+class Encoded:
     """One message as buffers to write in order, and their bytes in all."""
 
-    buffers: list[bytes | memoryview]
-    size: int
+    __slots__ = ("buffers", "size")
+
+    def __init__(self, buffers: list[bytes | memoryview], size: int) -> None:
+        self.buffers = buffers
+        self.size = size
 
 
 def opcode_of(data: Data) -> int:

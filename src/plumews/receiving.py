@@ -44,6 +44,10 @@ class Receiving(Link):
                 ended as it should.
             ConcurrencyError: another task is receiving, or a stream is still open.
         """
+        if decode is None:
+            message = self._take_now()
+            if message is not None:
+                return message
         kind, payload = await self._next_message()
         if decode is None:
             # Text reaches us as str, but as bytes where it was collected from a stream.
@@ -98,6 +102,9 @@ class Receiving(Link):
 
     async def __anext__(self) -> str | bytes:
         """The next message; the iteration ends when the connection ended with 1000, 1001 or no code."""
+        message = self._take_now()
+        if message is not None:
+            return message
         try:
             return await self.recv()
         except ConnectionClosedOK:

@@ -36,6 +36,8 @@ class Sending(Receiving):
             SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``).
             TypeError, ValueError: the message is not one.
         """
+        if text is None and self._send_now(message):
+            return
         opcode = opcode_of(message)
         if text is not None:
             opcode = Opcode.TEXT if text else Opcode.BINARY
@@ -68,18 +70,13 @@ class Sending(Receiving):
         """
         await self.write_message(Opcode.TEXT, encode_json(obj))
 
-    def send_nowait(self, message: Data) -> None:
-        """Queue a message without ever waiting: for callbacks.
+    # --- inside -----------------------------------------------------------------------------------
 
-        Raises as :meth:`send`, but for a full queue always :class:`SendQueueFull`; under ``CLOSE`` the connection
-        is closed, too.
-        """
+    def _send_nowait_slowly(self, message: Data) -> None:
         outgoing = self._outgoing(opcode_of(message), message)
         if not self._writer.offer(outgoing):
             self._refuse()
         self._kick()
-
-    # --- inside -----------------------------------------------------------------------------------
 
     def _send_shared(self, message: Encoded) -> None:
         """Queue what others get, too; it leaves with everything else of this tick. Raises as :meth:`send_nowait`."""

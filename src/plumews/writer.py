@@ -5,8 +5,12 @@ Control frames never wait behind data: they go between the fragments of a long m
 :meth:`Writer.offer` and :meth:`Writer.wait`. A close frame goes behind everything that was accepted before it
 (section 5.5.1).
 
+Where the connection is a plain socket, frames go straight to it: only the rest of a frame that it took a part of is
+left to the transport, and what follows waits here until that is gone, so that the bounds mean something.
+
 Invariants: messages leave in the order in which they were accepted, waiting senders included; nothing is
-written after the close frame; nothing is written while the transport asks to wait, but for a last frame.
+written after the close frame; nothing is written while the transport asks to wait, but for a last frame; nothing goes
+past a transport that holds something, closes or is gone.
 """
 
 from __future__ import annotations
@@ -17,12 +21,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from . import limits, wire
 from .loopstate import LoopState
 from .outgoing import Encoded
 
 __all__ = ["Waiter", "Writer"]
 
-#: Bytes handed to the transport in one call; beyond it the transport is asked again whether it has room.
+#: Bytes handed over in one call; beyond it the transport is asked again whether it has room.
 _WRITE_SIZE: Final = 256 * 1024
 
 #: These CPythons never ask for a pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
@@ -46,9 +51,13 @@ class Writer:
         "_closing",
         "_control",
         "_dirty",
+        "_fd",
         "_hot",
+        "_long",
         "_on_finished",
-        "_pong",
+        "_planned",
+        "_planned_rest",
+        "_pongs",
         "_queue",
         "_queue_bytes",
         "_queue_size",
@@ -66,12 +75,16 @@ class Writer:
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
         self._transport: asyncio.WriteTransport | None = None
-        self._control: list[bytes] = []
-        self._pong: bytes | None = None
-        # Most connections are never backed up: their deques are made when there is something to hold.
-        self._queue: deque[Encoded] | None = None
+        self._fd = -1  # of the socket, where it may be written to past the transport
+        # Most connections have nothing that waits: their lists are made when there is something to hold.
+        self._control: list[bytes] | None = None
+        self._pongs: list[bytes] | None = None
+        self._queue: list[bytes | memoryview | Encoded] | None = None  # messages of one buffer are that buffer
+        self._long = 0  # messages in the queue that are of many buffers
         self._waiters: deque[Waiter] | None = None
         self._rest: list[bytes | memoryview] | None = None  # of a long message that is on its way
+        self._planned = 0  # messages of the queue, and buffers of that rest, in the write that is being made
+        self._planned_rest = 0
         self._closing: bytes | None = None
         self._on_finished: Callable[[], None] | None = None
         self._dirty = False
@@ -83,11 +96,18 @@ class Writer:
     # --- state ------------------------------------------------------------------------------------
 
     def attach(self, transport: asyncio.WriteTransport) -> None:
+        """Write to ``transport``, or past it where it is a socket and nothing has to be encrypted."""
         self._transport = transport
+        socket = transport.get_extra_info("socket")
+        if wire.DIRECT and socket is not None and transport.get_extra_info("sslcontext") is None:
+            self._fd = socket.fileno()
+        # Past a transport that holds something nothing goes, so it is to hold no more than it must.
+        transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
 
     def detach(self) -> None:
         """The transport is gone: everything that waits is given up, senders are told."""
         self._transport = None
+        self._fd = -1  # it may be another connection's soon
         self._on_finished = None
         self.discard()
 
@@ -98,7 +118,7 @@ class Writer:
 
     @property
     def finished(self) -> bool:
-        """Whether the transport has taken the close frame."""
+        """Whether the close frame has left."""
         return self._closing == b""
 
     def _has_space(self, size: int) -> bool:
@@ -121,6 +141,22 @@ class Writer:
             if self._waiters or not self._has_space(message.size):
                 return False
         self._accept(message)
+        return True
+
+    def offer_frame(self, frame: bytes) -> bool:
+        """The same for a message that is one frame in one buffer."""
+        size = len(frame)
+        if self._waiters:
+            return False
+        if not self._has_space(size):
+            self.flush()
+            if self._waiters or not self._has_space(size):
+                return False
+        if self._queue is None:
+            self._queue = [frame]
+        else:
+            self._queue.append(frame)
+        self.queued_bytes += size
         return True
 
     def wait(self, message: Encoded, done: Callable[[bool], None]) -> Waiter:
@@ -146,8 +182,12 @@ class Writer:
 
     def _accept(self, message: Encoded) -> None:
         if self._queue is None:
-            self._queue = deque()
-        self._queue.append(message)
+            self._queue = []
+        if len(message.buffers) == 1:
+            self._queue.append(message.buffers[0])
+        else:
+            self._queue.append(message)
+            self._long += 1
         self.queued_bytes += message.size
 
     def _admit(self) -> None:
@@ -161,17 +201,21 @@ class Writer:
 
     def control(self, frame: bytes) -> None:
         """Send a ping ahead of all data."""
-        if self._closing is None:
+        if self._closing is not None:
+            return
+        if self._control is None:
+            self._control = [frame]
+        else:
             self._control.append(frame)
 
     def pong(self, frame: bytes) -> None:
         """Answer a ping; while the socket takes no bytes only the newest answer is kept (section 5.5.3)."""
         if self._closing is not None:
             return
-        if self.paused:
-            self._pong = frame
+        if self.paused or self._pongs is None:
+            self._pongs = [frame]
         else:
-            self._control.append(frame)
+            self._pongs.append(frame)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -187,8 +231,8 @@ class Writer:
 
     def discard(self) -> None:
         """Give up all data that waits; control frames and a close frame stay."""
-        if self._queue:
-            self._queue.clear()
+        self._queue = None
+        self._long = 0
         self._rest = None
         self.queued_bytes = 0
         self._refuse_waiters()
@@ -209,13 +253,15 @@ class Writer:
     def pause(self) -> None:
         """The transport holds more than its high-water mark."""
         self.paused = True
+        if self._pongs is not None:
+            del self._pongs[:-1]
 
     def resume(self) -> None:
         """The transport has room again."""
         self.paused = False
         self.flush()
 
-    def kick(self, *, at_once: bool) -> None:
+    def kick(self, at_once: bool) -> None:
         """Something was queued: write it now if that is allowed and is the first in this tick, else at its end."""
         if self.paused or self._dirty:
             return
@@ -227,20 +273,13 @@ class Writer:
             self._state.mark_dirty(self)
 
     def flush(self) -> None:
-        """Hand everything that waits to the transport, in as few writes as it allows."""
+        """Let everything that waits leave, in as few writes as the socket allows."""
         self._dirty = self._hot = False
-        transport = self._transport
-        while transport is not None and not self.paused and not transport.is_closing():
-            batch = self._take()
-            if not batch:
+        while not self.paused and self._transport is not None and self._has_output():
+            if self._transport.is_closing():
                 return
-            if len(batch) == 1:
-                transport.write(batch[0])
-            elif _WRITELINES_HAS_NO_BOUND:
-                transport.write(b"".join(batch))
-            else:
-                transport.writelines(batch)
-            if self.finished:
+            self._write(self._plan())
+            if self._closing == b"":
                 finished, self._on_finished = self._on_finished, None
                 if finished is not None:
                     finished()
@@ -248,38 +287,133 @@ class Writer:
             if self._waiters:
                 self._admit()
 
-    def _take(self) -> list[bytes | memoryview]:
-        """The next buffers to write, at most about one write's worth."""
+    def _has_output(self) -> bool:
+        if self._queue is not None or self._control is not None or self._pongs is not None:
+            return True
+        return self._rest is not None or bool(self._closing)
+
+    def _plan(self) -> list[bytes | memoryview]:
+        """The next buffers to write, at most about one write's worth. They stay where they are until they left."""
         batch: list[bytes | memoryview] = []
-        if self._control:
-            batch += self._control
-            self._control.clear()
-        if self._pong is not None:
-            batch.append(self._pong)
-            self._pong = None
-        queue = self._queue
         room = _WRITE_SIZE
-        if self._rest:
-            room -= self._take_part(self._rest, room, batch)
-        while queue and room > 0:
-            message = queue.popleft()
-            self.queued_bytes -= message.size
-            if message.size <= room:
-                batch += message.buffers
-                room -= message.size
-            else:
-                room -= self._take_part(message.buffers, room, batch)
-        if self._closing and not queue and not self._rest:
+        self._planned = self._planned_rest = 0
+        if self._control is not None:
+            batch += self._control
+        if self._pongs is not None:
+            batch += self._pongs
+        if self._rest is None and self._queue is not None and type(self._queue[0]) is Encoded:
+            self._begin_long(self._queue)
+        if self._rest is not None:
+            room -= self._plan_rest(self._rest, room, batch)
+            if self._planned_rest < len(self._rest):
+                return batch
+        if self._queue is not None:
+            self._plan_short(self._queue, room, batch)
+            if self._planned < len(self._queue):
+                return batch
+        if self._closing:
             batch.append(self._closing)
-            self._closing = b""  # taken: nothing leaves any more
         return batch
 
-    def _take_part(self, buffers: list[bytes | memoryview], room: int, batch: list[bytes | memoryview]) -> int:
+    def _begin_long(self, queue: list[bytes | memoryview | Encoded]) -> None:
+        """The first message of the queue is one of many buffers: it begins to leave."""
+        message = queue.pop(0)
+        assert isinstance(message, Encoded)
+        self._rest = message.buffers
+        self.queued_bytes -= message.size
+        self._long -= 1
+        if not queue:
+            self._queue = None
+
+    def _plan_short(
+        self, queue: list[bytes | memoryview | Encoded], room: int, batch: list[bytes | memoryview]
+    ) -> None:
+        """Add messages of one buffer from the head of the queue, as far as ``room`` reaches."""
+        if self.queued_bytes <= room and not self._long:
+            batch += queue  # type: ignore[arg-type]
+            self._planned = len(queue)
+            return
+        for message in queue:
+            if room <= 0 or isinstance(message, Encoded):
+                return
+            batch.append(message)
+            self._planned += 1
+            room -= len(message)
+
+    def _plan_rest(self, rest: list[bytes | memoryview], room: int, batch: list[bytes | memoryview]) -> int:
         """Add the next frames of a long message, at least one and about ``room`` bytes; how many bytes it were."""
         stop = size = 0
-        while stop < len(buffers) and size < room:
-            size += sum(map(len, buffers[stop : stop + 2]))  # a header and its payload, or two whole frames
+        while stop < len(rest) and size < room:
+            size += sum(map(len, rest[stop : stop + 2]))  # a header and its payload, or two whole frames
             stop += 2
-        batch += buffers[:stop]
-        self._rest = buffers[stop:]
+        self._planned_rest = min(stop, len(rest))
+        batch += rest[:stop]
         return size
+
+    # --- what was planned leaves ------------------------------------------------------------------
+
+    def _write(self, batch: list[bytes | memoryview]) -> None:
+        transport = self._transport
+        assert transport is not None
+        if self._fd >= 0 and transport.get_write_buffer_size() == 0:
+            sent = wire.send(self._fd, batch)
+            if sent < 0:
+                self._left(len(batch))
+            else:
+                self._cut(batch, sent)
+            return
+        self._left(len(batch))
+        if len(batch) == 1:
+            transport.write(batch[0])
+        elif _WRITELINES_HAS_NO_BOUND:
+            transport.write(b"".join(batch))
+        else:
+            transport.writelines(batch)
+
+    def _cut(self, batch: list[bytes | memoryview], sent: int) -> None:
+        """The socket took only ``sent`` bytes: the frame at which it stopped goes to the transport, no more."""
+        at = 0
+        while sent >= len(batch[at]):
+            sent -= len(batch[at])
+            at += 1
+        stop = at + 1
+        if stop < len(batch) and _is_payload(batch[stop]):
+            stop += 1
+        self._left(stop)
+        transport = self._transport
+        assert transport is not None
+        transport.write(memoryview(batch[at])[sent:])
+        for buffer in batch[at + 1 : stop]:
+            transport.write(buffer)
+
+    def _left(self, count: int) -> None:
+        """The first ``count`` buffers of the plan are gone."""
+        if self._control is not None:
+            gone = min(len(self._control), count)
+            self._control = self._control[gone:] or None
+            count -= gone
+        if self._pongs is not None:
+            gone = min(len(self._pongs), count)
+            self._pongs = self._pongs[gone:] or None
+            count -= gone
+        if self._rest is not None:
+            gone = min(self._planned_rest, count)
+            self._rest = self._rest[gone:] or None
+            count -= gone
+        queue = self._queue
+        if queue is not None:
+            gone = min(self._planned, count)
+            count -= gone
+            if gone == len(queue):
+                self._queue = None
+                self.queued_bytes = 0
+            elif gone:
+                self.queued_bytes -= sum(map(len, queue[:gone]))  # type: ignore[arg-type]
+                del queue[:gone]
+        if count:
+            self._closing = b""  # that was the last of the plan, and of all
+
+
+def _is_payload(buffer: bytes | memoryview) -> bool:
+    """Whether ``buffer`` belongs to the header before it; a frame of its own is no view, and not as long."""
+    return type(buffer) is memoryview or len(buffer) > limits.COPY_SIZE

@@ -1,0 +1,42 @@
+# Types for engine.py where it is compiled.
+
+from .inbox cimport Inbox
+from .loopstate cimport LoopState
+from .protocol cimport Protocol as Rules
+from .writer cimport Writer
+
+
+cdef class Engine:
+    cdef public list _backlog
+    cdef public list _behind
+    cdef public object _door
+    cdef public bint _ended
+    cdef object _feed
+    cdef bint _in_batch
+    cdef bint _in_place
+    cdef readonly Inbox _inbox
+    cdef public object _incoming
+    cdef public object _keepalive
+    cdef bint _lent
+    cdef readonly object _loop
+    cdef public object _on_failure
+    cdef public object _on_message
+    cdef Py_ssize_t _quick_size
+    cdef public bint _reading_paused
+    cdef readonly Rules _rules
+    cdef readonly LoopState _state
+    cdef public object _stream
+    cdef readonly object _thread
+    cdef public object _transport
+    cdef readonly Writer _writer
+
+    cpdef _receive(self, data)
+    cdef _take_up(self, list events)
+    cdef _handle(self, list events)
+    cpdef list _dispatch(self, list events)
+    cdef _tell(self, tuple event)
+    cdef _deliver(self, int kind, data)
+    cpdef _update_reading(self)
+    cdef bint _queue_now(self, message) except -1
+    cpdef _kick(self)
+    cpdef _kick_later(self)

@@ -1,0 +1,334 @@
+"""What runs for each read and for each message of a connection (layer 3): compiled, this is where the speed is.
+
+Bytes go to the parser, its messages to a callback or into the receive queue, and what is answered meanwhile leaves in
+one write at the end of the read. :class:`plumews.link.Link` is the rest of the connection's transport side: what
+happens once, or seldom. The same source runs as plain Python.
+
+Invariants: what came before a close frame, or before a fault, in the same read is delivered before it counts; a read
+is worked off in slices, so that nobody's burst holds the loop; no view of the shared receive buffer is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from . import limits
+from .codec import build_frame
+from .constants import Opcode, State, StreamEvent
+from .inbox import Inbox
+from .loopstate import LoopState, loop_state
+from .protocol import Protocol as Rules
+from .stream import Stream
+from .writer import Writer
+
+if TYPE_CHECKING:
+    from .keepalive import Keepalive
+    from .settings import ConnConfig
+
+__all__ = ["Engine"]
+
+_OPEN = State.OPEN
+_get_ident = threading.get_ident
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = map(int, (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode.PING, Opcode.PONG))
+_BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEvent.END))
+
+#: Messages between two looks at the clock, once the first has shown that a callback does not take its time.
+_STRIDE = 4
+
+#: A read of this size announces a large message: the next ones go straight into its memory.
+_LARGE_READ = 32 * 1024
+
+
+class Engine:
+    """The hot half of a connection's transport side. What it calls and does not define is in its subclass."""
+
+    __slots__ = (
+        "_backlog",
+        "_behind",
+        "_door",
+        "_ended",
+        "_feed",
+        "_in_batch",
+        "_in_place",
+        "_inbox",
+        "_incoming",
+        "_keepalive",
+        "_lent",
+        "_loop",
+        "_on_failure",
+        "_on_message",
+        "_quick_size",
+        "_reading_paused",
+        "_rules",
+        "_state",
+        "_stream",
+        "_thread",
+        "_transport",
+        "_writer",
+    )
+
+    def __init__(self, config: ConnConfig, client: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._thread = _get_ident()
+        self._state: LoopState = loop_state(loop)
+        self._rules = Rules(client=client, max_size=config.max_size)
+        self._feed = self._rules.parser.feed_messages
+        self._writer = Writer(self._state, queue_size=config.queue_size, queue_bytes=config.queue_bytes)
+        self._inbox = Inbox(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
+        self._keepalive: Keepalive
+        self._transport: asyncio.Transport | None = None
+        #: What answers until the connection is open.
+        self._door: Any = None
+        self._on_message: Callable[[Any, str | bytes], object] | None = None
+        self._on_failure: Callable[[Any, Exception], object] | None = None
+        #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
+        self._behind: list[Callable[[Any], None]] | None = None
+        #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
+        self._quick_size = min(config.fragment_size, limits.COPY_SIZE)
+        # --- read state
+        self._backlog: list[Any] | None = None  # events that a slow callback has left over
+        self._in_batch = False
+        self._in_place = False  # a large message is arriving
+        self._lent = False  # its memory is where the next bytes go
+        self._reading_paused = False
+        self._incoming: Stream | None = None  # the parser feeds it
+        self._stream: Stream | None = None  # the application reads it
+        self._ended = False  # the peer's close frame, its fault or its FIN was seen
+
+    # --- the transport calls ----------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes are wanted: in the buffer of the loop, or in the large message that is arriving."""
+        self._lent = False
+        if self._in_place:
+            room: memoryview | None = self._rules.parser.receive_buffer()
+            if room is not None:
+                self._lent = True
+                return room
+            self._in_place = False
+        return self._state.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """``nbytes`` have arrived there."""
+        self._keepalive.last_received = self._loop.time()
+        if self._lent:
+            self._lent = False
+            events = self._rules.parser.buffer_updated(nbytes)
+            if self._ended:
+                return
+            if events or self._rules.parser.error is not None:
+                self._take_up(events)
+            elif self._on_message is None:
+                self._update_reading()
+        elif self._door is not None:
+            self._door.received(bytes(self._state.view[:nbytes]))
+        else:
+            self._receive(self._state.view[:nbytes])
+            if nbytes >= _LARGE_READ:
+                self._in_place = True
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _deliver_to(
+        self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, Exception], object]
+    ) -> None:
+        """Call ``on_message(conn, message)`` for each message from now on, and first for those that wait."""
+        self._on_message = on_message
+        self._on_failure = on_failure
+        while len(self._inbox) and self._on_message is not None:
+            kind, data = self._inbox.take()
+            self._deliver(kind, data)
+        if self._ended:
+            self._answer()
+        self._update_reading()
+
+    def _receive(self, data: bytes | memoryview) -> None:
+        """Handle one read: every event in it, then one write of what was answered."""
+        if not self._ended:
+            self._take_up(self._feed(data))
+
+    def _take_up(self, events: list[Any]) -> None:
+        """Handle ``events``, behind those that were left over; a fault of the peer stands behind all of them."""
+        self._rules.error = self._rules.parser.error
+        if self._backlog:
+            self._backlog += events
+        else:
+            self._handle(events)
+
+    def _handle(self, events: list[Any]) -> None:
+        """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
+        self._in_batch = self._state.in_batch = True
+        try:
+            self._backlog = self._dispatch(events)
+            if not self._backlog and self._rules.error is not None and not self._ended:
+                self._end()
+        finally:
+            self._in_batch = self._state.in_batch = False
+            self._writer.flush()
+        if self._backlog:
+            self._loop.call_soon(self._go_on)
+        if self._on_message is None or self._backlog or self._reading_paused:
+            self._update_reading()
+
+    def _go_on(self) -> None:
+        backlog, self._backlog = self._backlog, None
+        if backlog and self._transport is not None:
+            self._handle(backlog)
+
+    def _dispatch(self, events: list[Any]) -> list[Any] | None:
+        """Tell each event; what a callback that takes its time leaves over is returned.
+
+        One read may hold tens of thousands of messages, and each may be broadcast to thousands.
+        """
+        until = 0.0
+        look = 1
+        if self._on_message is not None:
+            until = monotonic() + limits.FAN_OUT_SLICE
+        for position, event in enumerate(events, 1):
+            if isinstance(event, str):
+                self._deliver(_TEXT, event)
+            elif isinstance(event, bytes):
+                self._deliver(_BINARY, event)
+            else:
+                self._tell(event)
+            if self._on_message is not None and position >= look:
+                if monotonic() >= until and position < len(events):
+                    return events[position:]
+                look = position + _STRIDE
+        return None
+
+    def _tell(self, event: tuple[int, Any]) -> None:
+        """Handle what is not a whole message."""
+        kind, data = event
+        if kind <= _BINARY:
+            self._deliver(kind, data)
+        elif kind == _PING:
+            self._writer.pong(build_frame(_PONG, data))
+        elif kind == _PONG:
+            self._keepalive.pong(data)
+        elif kind == _CHUNK:
+            if self._incoming is not None:
+                self._incoming.feed(data)
+        elif kind == _BEGIN:
+            if self._rules.state is _OPEN:
+                self._incoming = Stream(data, self._stream_changed)
+                self._inbox.put((StreamEvent.BEGIN, self._incoming))
+        elif kind == _END:
+            self._finish_stream()
+        elif kind == _CLOSE:
+            self._rules.peer_closed(*data)
+            self._end()
+
+    def _deliver(self, kind: int, data: str | bytes) -> None:
+        if self._rules.state is not _OPEN:
+            return  # our close frame is on its way: what still comes is not wanted any more
+        if self._on_message is None:
+            self._inbox.put((kind, data))
+            return
+        try:
+            self._on_message(self, data)
+        except Exception as exc:
+            if self._on_failure is not None:
+                self._on_failure(self, exc)
+
+    def _update_reading(self) -> None:
+        """Stop reading while the handler has enough to do, go on when it has caught up."""
+        if self._rules.state is not _OPEN or self._on_message is not None:
+            pause = bool(self._backlog)
+        else:
+            inbox, stream = self._inbox, self._stream or self._incoming
+            extra = self._rules.parser.buffered
+            if stream is not None:
+                extra += stream.buffered
+            if extra and (inbox.awaited or (stream is not None and stream.awaited)):
+                extra = 0  # what a reader waits for must be let in, whatever its size
+            pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
+        if pause == self._reading_paused:
+            return
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._reading_paused = pause
+        if pause:
+            self._keepalive.listening = False
+            transport.pause_reading()
+        else:
+            self._keepalive.heard_again(self._loop.time())
+            transport.resume_reading()
+
+    def _take_now(self) -> str | bytes | None:
+        """The next message, if there is one and nothing speaks against taking it; else ask the long way."""
+        if not len(self._inbox) or self._on_message is not None or self._stream is not None:
+            return None
+        if _get_ident() != self._thread or self._inbox.awaited:
+            return None
+        kind, data = self._inbox.peek()
+        if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
+            return None
+        self._inbox.take()
+        if self._reading_paused:
+            self._update_reading()
+        message: str | bytes = data
+        return message
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def send_nowait(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Queue a message without ever waiting: for callbacks.
+
+        Raises as :meth:`send`, but for a full queue always :class:`SendQueueFull`; under ``CLOSE`` the connection
+        is closed, too.
+        """
+        if not self._queue_now(message):
+            self._send_nowait_slowly(message)
+
+    def _send_now(self, message: Any) -> bool:
+        """Queue what is short and plain, if there is space and nothing speaks against it; else ask the long way."""
+        return self._queue_now(message)
+
+    def _queue_now(self, message: Any) -> bool:
+        if isinstance(message, str):
+            opcode, most = _TEXT, self._quick_size >> 2  # a character has up to four bytes
+        elif isinstance(message, bytes):
+            opcode, most = _BINARY, self._quick_size
+        else:
+            return False
+        if len(message) > most or self._rules.state is not _OPEN or self._behind is not None:
+            return False
+        if _get_ident() != self._thread or not self._writer.offer_frame(build_frame(opcode, message)):
+            return False
+        if not self._in_batch:
+            self._kick()
+        return True
+
+    def _kick(self) -> None:
+        """What was queued leaves: at the end of the read that is being handled, at once when all is quiet."""
+        if not self._in_batch:
+            self._writer.kick(not self._state.in_batch and not len(self._inbox))
+
+    def _kick_later(self) -> None:
+        """What was queued leaves with everything else that this tick brings."""
+        if not self._in_batch:
+            self._writer.kick(False)
+
+    # --- what is in Link, or beyond it ------------------------------------------------------------
+
+    def _end(self) -> None:
+        """The peer said its last word: a close frame, or a fault."""
+
+    def _answer(self) -> None:
+        """Send the close frame that the peer's last word asks for."""
+
+    def _finish_stream(self) -> None:
+        """The last of a message that is read as a stream has arrived."""
+
+    def _stream_changed(self) -> None:
+        """The application took a chunk, waits for one, or closed its stream."""
+
+    def _send_nowait_slowly(self, message: Any) -> None:
+        """Queue what is long, or must be looked at, or has no space; raises what :meth:`send_nowait` does."""

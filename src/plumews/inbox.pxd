@@ -1,0 +1,20 @@
+# Types for inbox.py where it is compiled.
+
+cimport cython
+
+
+@cython.final
+cdef class Inbox:
+    cdef public Py_ssize_t bytes
+    cdef object _items
+    cdef Py_ssize_t _max_bytes
+    cdef Py_ssize_t _max_items
+    cdef object _waiter
+    cdef bint _woken
+
+    cpdef put(self, tuple item)
+    cpdef tuple peek(self)
+    cpdef tuple take(self)
+    cpdef bint is_full(self, Py_ssize_t extra)
+    cpdef bint is_low(self, Py_ssize_t extra)
+    cpdef wake(self)

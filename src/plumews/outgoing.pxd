@@ -1,0 +1,5 @@
+# Types for outgoing.py where it is compiled.
+
+cdef class Encoded:
+    cdef readonly list buffers
+    cdef readonly Py_ssize_t size

@@ -1,0 +1,9 @@
+# Types for protocol.py where it is compiled.
+
+cdef class Protocol:
+    cdef public object close_rcvd
+    cdef public object close_sent
+    cdef public bint cut
+    cdef public object error
+    cdef public object parser
+    cdef public object state
