@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 
 from .ours import chosen_tier
@@ -31,12 +32,12 @@ def version(package: str) -> str:
         return f"{package} not installed"
 
 
-def lines() -> list[str]:
+def lines(peers: Iterable[str] = PEERS) -> list[str]:
     """The environment, a line a thing."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return [
         f"Processor: {processor()} ({platform.machine()}, {os.cpu_count()} CPUs{load})",
         f"Python: {platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
         f"Kernels of the compiled codec: {chosen_tier() or 'not built'}",
-        f"Peers: {', '.join(version(peer) for peer in PEERS)}",
+        f"Peers: {', '.join(version(peer) for peer in peers)}",
     ]

@@ -35,12 +35,15 @@ def tally(verdicts: Sequence[Verdict]) -> str:
     return f"{sum(verdict.met for verdict in counted)} of {len(counted)} bars met"
 
 
+def columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """A table for the terminal."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
 def plain(verdicts: Sequence[Verdict]) -> str:
     """The table of bars in columns."""
-    table = [HEADINGS, *rows(verdicts)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([*lines, "", tally(verdicts)])
+    return "\n".join([*columns([HEADINGS, *rows(verdicts)]), "", tally(verdicts)])
 
 
 def table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:

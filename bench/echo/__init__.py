@@ -1,0 +1,1 @@
+"""Whole servers beside each other: echo, idle connections, connects, system calls. ``python -m bench.echo``."""

@@ -1,0 +1,108 @@
+/* Echo: many connections, so many messages on the way on each, as a client sends that pipelines.
+ *
+ * It begins with one write of all of them; then each read is answered by one write of as many new messages as it
+ * completed. A message's latency runs from the beginning of the write that it is in to the read that completes it. */
+#define _GNU_SOURCE
+#include "load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct connection {
+    int fd;
+    bool waits; /* for room to write */
+    struct reading reading;
+    size_t out_at, out_left; /* the next byte to send in frames.out, and how many from there on */
+    unsigned oldest;         /* in sent_at */
+    uint64_t *sent_at;       /* of the messages on the way, a ring */
+};
+
+static struct frames frames;
+static uint8_t buffer[READ_SIZE];
+
+static void flush(struct connection *connection, int epoll) {
+    while (connection->out_left > 0) {
+        ssize_t size = send(connection->fd, frames.out + connection->out_at, connection->out_left, MSG_NOSIGNAL);
+        if (size < 0 && errno == EAGAIN)
+            break;
+        if (size < 0)
+            fail("send: %s", strerror(errno));
+        connection->out_left -= (size_t)size;
+        connection->out_at = (connection->out_at + (size_t)size) % (frames.kinds * frames.stride);
+    }
+    bool waits = connection->out_left > 0;
+    if (waits != connection->waits) {
+        struct epoll_event event = {.events = EPOLLIN | (waits ? EPOLLOUT : 0u), .data.ptr = connection};
+        epoll_ctl(epoll, EPOLL_CTL_MOD, connection->fd, &event);
+        connection->waits = waits;
+    }
+}
+
+/* One read and its answer; true when the run is over. */
+static bool on_readable(struct connection *connection, int epoll, int in_flight, struct window *window) {
+    ssize_t size = recv(connection->fd, buffer, sizeof buffer, 0);
+    if (size < 0 && errno == EAGAIN)
+        return false;
+    if (size <= 0)
+        fail("receive: %s", size == 0 ? "the server has closed" : strerror(errno));
+    uint64_t now = now_ns();
+    if (window_over(window, now))
+        return true;
+    unsigned complete = frames_check(&frames, &connection->reading, buffer, (size_t)size);
+    if (complete > (unsigned)in_flight)
+        fail("wrong echo: more messages than were sent");
+    for (unsigned i = 0; i < complete; i++) {
+        uint64_t *sent_at = &connection->sent_at[connection->oldest];
+        window_count(window, now - *sent_at);
+        *sent_at = now;
+        connection->oldest = connection->oldest + 1 == (unsigned)in_flight ? 0 : connection->oldest + 1;
+    }
+    connection->out_left += complete * frames.stride;
+    if (complete > 0 && !connection->waits)
+        flush(connection, epoll);
+    return false;
+}
+
+void run_echo(const struct options *options) {
+    struct connection *connections = calloc((size_t)options->connections, sizeof *connections);
+    struct window window;
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    frames_make(&frames, options->size, options->in_flight, options->raw);
+    for (int i = 0; i < options->connections; i++) {
+        struct connection *connection = &connections[i];
+        connection->fd = open_connection(options);
+        fcntl(connection->fd, F_SETFL, O_NONBLOCK);
+        connection->sent_at = calloc((size_t)options->in_flight, sizeof *connection->sent_at);
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
+        if (epoll_ctl(epoll, EPOLL_CTL_ADD, connection->fd, &event) != 0)
+            fail("epoll: %s", strerror(errno));
+    }
+    window_begin(&window, options);
+    for (int i = 0; i < options->connections; i++) {
+        uint64_t now = now_ns();
+        for (int number = 0; number < options->in_flight; number++)
+            connections[i].sent_at[number] = now;
+        connections[i].out_left = (size_t)options->in_flight * frames.stride;
+        flush(&connections[i], epoll);
+    }
+    for (;;) {
+        struct epoll_event events[64];
+        int count = epoll_wait(epoll, events, 64, STALL_MS);
+        if (count == 0)
+            fail("stalled: no echo for %d ms", STALL_MS);
+        for (int i = 0; i < count; i++) {
+            struct connection *connection = events[i].data.ptr;
+            if (events[i].events & EPOLLOUT)
+                flush(connection, epoll);
+            if (events[i].events & ~(uint32_t)EPOLLOUT && on_readable(connection, epoll, options->in_flight, &window)) {
+                window_print(&window);
+                return; /* the process ends, and with it the connections */
+            }
+        }
+    }
+}

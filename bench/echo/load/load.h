@@ -1,0 +1,74 @@
+/* The load generator: what its files share. Linux, 127.0.0.1 only, bounded in time and in count. */
+#ifndef LOAD_H
+#define LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { READ_SIZE = 256 * 1024, MAX_CONNECTIONS = 20000, MAX_IN_FLIGHT = 4096, STALL_MS = 10000 };
+
+struct options {
+    const char *mode; /* echo, connects, idle */
+    int port;
+    bool raw;           /* the server sends back what it got, without a handshake or frames */
+    size_t size;        /* of a message */
+    int in_flight;      /* messages on the way, a connection */
+    int connections;
+    double warmup, seconds;
+    int pid;            /* of the server: whose processor time is read; 0 is nobody's */
+    const char *counts; /* where the server counts its system calls (see counter.c), or NULL */
+};
+
+/* --- net.c: sockets and the opening handshake */
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int new_socket(bool blocking);
+int start_connect(int fd, int port); /* 0, or EINPROGRESS */
+size_t request_for(int port, char *into, size_t room);
+/* Bytes of a complete and right answer at the front of `data`, 0 if more has to come; fails on a wrong one. */
+size_t answer_in(const char *data, size_t size, const char *request, size_t request_size, bool raw);
+int open_connection(const struct options *options); /* connected and upgraded, still blocking */
+
+/* --- window.c: what is measured, between the end of the warm-up and the end of the run */
+enum { COUNTERS = 8 };
+struct window {
+    uint64_t warm_at, stop_at, began_at, ended_at;
+    uint64_t done; /* messages, or connects */
+    double server_cpu, load_cpu;
+    uint64_t counts[COUNTERS];
+};
+uint64_t now_ns(void);
+void window_begin(struct window *window, const struct options *options);
+/* Call with the time of each read, before what it brought is counted; true when the run is over. */
+bool window_over(struct window *window, uint64_t now);
+void window_count(struct window *window, uint64_t nanoseconds);
+void window_print(const struct window *window);
+
+/* --- frames.c: what is sent, and whether what comes back is that */
+struct frames {
+    bool raw;
+    unsigned kinds;      /* different messages, sent in turn */
+    size_t size, stride; /* of a payload, of a frame */
+    uint8_t *out;        /* frames of all kinds in turn, long enough for a burst from any of them */
+    uint8_t *expected;   /* what must come back, by kind */
+    size_t expected_size;
+};
+struct reading {
+    uint8_t head[10];
+    unsigned head_size;
+    bool in_frame, last;
+    unsigned kind;    /* of the message that comes next */
+    size_t at;        /* bytes of it that have come */
+    uint64_t left;    /* bytes of the frame that are to come */
+    uint64_t message; /* its number */
+};
+void frames_make(struct frames *frames, size_t size, int in_flight, bool raw);
+/* Check `data` byte by byte; how many messages it completes. */
+unsigned frames_check(const struct frames *frames, struct reading *reading, const uint8_t *data, size_t size);
+
+/* --- the modes */
+void run_echo(const struct options *options);
+void run_connects(const struct options *options);
+void run_idle(const struct options *options);
+
+#endif

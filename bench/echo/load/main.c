@@ -1,0 +1,72 @@
+/* The load generator of bench.echo: `load MODE --port N ...` prints one line of JSON, or fails and says why.
+ *
+ * echo: messages back and forth. connects: connections that are opened and closed. idle: opens connections, says so,
+ * and keeps them until its standard input ends. */
+#include "load.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void run_idle(const struct options *options) {
+    for (int i = 0; i < options->connections; i++)
+        open_connection(options); /* stays open until the process ends */
+    printf("{\"open\": %d}\n", options->connections);
+    fflush(stdout);
+    while (getchar() != EOF) {
+    }
+}
+
+static double number(const char *name, const char *text, double low, double high) {
+    char *end = NULL;
+    double value = text == NULL ? 0 : strtod(text, &end);
+    if (text == NULL || *end != '\0' || !(value >= low && value <= high))
+        fail("%s wants a number from %g to %g", name, low, high);
+    return value;
+}
+
+int main(int count, char **words) {
+    struct options options = {.size = 32, .in_flight = 1, .connections = 1, .warmup = 0.1, .seconds = 1};
+    if (count < 2)
+        fail("usage: load echo|connects|idle --port N [options]");
+    options.mode = words[1];
+    for (int i = 2; i < count; i++) {
+        const char *name = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
+        if (strcmp(name, "--raw") == 0) {
+            options.raw = true;
+            continue;
+        }
+        i++;
+        if (strcmp(name, "--port") == 0)
+            options.port = (int)number(name, value, 1, 65535);
+        else if (strcmp(name, "--size") == 0)
+            options.size = (size_t)number(name, value, 1, 64 << 20);
+        else if (strcmp(name, "--in-flight") == 0)
+            options.in_flight = (int)number(name, value, 1, MAX_IN_FLIGHT);
+        else if (strcmp(name, "--connections") == 0)
+            options.connections = (int)number(name, value, 1, MAX_CONNECTIONS);
+        else if (strcmp(name, "--warmup") == 0)
+            options.warmup = number(name, value, 0, 60);
+        else if (strcmp(name, "--seconds") == 0)
+            options.seconds = number(name, value, 0.001, 600);
+        else if (strcmp(name, "--pid") == 0)
+            options.pid = (int)number(name, value, 1, 1 << 30);
+        else if (strcmp(name, "--counts") == 0 && value != NULL)
+            options.counts = value;
+        else
+            fail("unknown option %s", name);
+    }
+    if (options.port == 0)
+        fail("--port is missing");
+    alarm((unsigned)(options.warmup + options.seconds) + 60); /* whatever happens, it ends */
+    if (strcmp(options.mode, "echo") == 0)
+        run_echo(&options);
+    else if (strcmp(options.mode, "connects") == 0)
+        run_connects(&options);
+    else if (strcmp(options.mode, "idle") == 0)
+        run_idle(&options);
+    else
+        fail("unknown mode %s", options.mode);
+    return 0;
+}

@@ -1,0 +1,94 @@
+/* Sockets on 127.0.0.1 and the opening handshake (RFC 6455 section 4), with the key of the RFC's own example: its
+ * answer is known, so that no SHA-1 is needed here. */
+#define _GNU_SOURCE
+#include "load.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==", ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+void fail(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+int new_socket(bool blocking) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK), 0), one = 1;
+    if (fd < 0)
+        fail("socket: %s", strerror(errno));
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
+int start_connect(int fd, int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        return 0;
+    if (errno != EINPROGRESS)
+        fail("connect: %s", strerror(errno));
+    return EINPROGRESS;
+}
+
+size_t request_for(int port, char *into, size_t room) {
+    int size = snprintf(into, room,
+                        "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
+                        port, KEY);
+    if (size < 0 || (size_t)size >= room)
+        fail("the request does not fit");
+    return (size_t)size;
+}
+
+size_t answer_in(const char *data, size_t size, const char *request, size_t request_size, bool raw) {
+    if (raw) {
+        if (memcmp(data, request, size < request_size ? size : request_size) != 0)
+            fail("wrong echo: of the first bytes");
+        return size >= request_size ? request_size : 0;
+    }
+    const char *end = memmem(data, size, "\r\n\r\n", 4);
+    if (end == NULL)
+        return 0;
+    if (size < 12 || memcmp(data, "HTTP/1.1 101", 12) != 0)
+        fail("no upgrade: %.*s", (int)(size < 60 ? size : 60), data);
+    if (memmem(data, (size_t)(end - data), ACCEPT, sizeof ACCEPT - 1) == NULL)
+        fail("no upgrade: wrong Sec-WebSocket-Accept");
+    return (size_t)(end - data) + 4;
+}
+
+int open_connection(const struct options *options) {
+    char request[512], answer[4096];
+    size_t request_size = request_for(options->port, request, sizeof request), got = 0, used = 0;
+    struct timeval limit = {.tv_sec = STALL_MS / 1000};
+    int fd = new_socket(true);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    start_connect(fd, options->port);
+    if (send(fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size)
+        fail("handshake, sending: %s", strerror(errno));
+    while (used == 0) {
+        ssize_t size = recv(fd, answer + got, sizeof answer - got, 0);
+        if (size <= 0)
+            fail("handshake, receiving: %s", size == 0 ? "the server has closed" : strerror(errno));
+        got += (size_t)size;
+        used = answer_in(answer, got, request, request_size, options->raw);
+        if (used == 0 && got == sizeof answer)
+            fail("handshake: the answer does not end");
+    }
+    if (used != got)
+        fail("the server speaks before it is spoken to");
+    return fd;
+}

@@ -1,0 +1,41 @@
+"""``python -m bench.echo.serve KIND LOOP PORT CORE``: one contender's server, in a process and on a core of its own.
+
+Says "ready" on its standard output when it listens. It stays on the core from then on, not while it imports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sys
+
+from . import servers
+
+
+def new_loop(name: str) -> asyncio.AbstractEventLoop:
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def main() -> None:
+    kind, loop_name, port, core = sys.argv[1:]
+
+    def ready() -> None:
+        os.sched_setaffinity(0, {int(core)})
+        print("ready", flush=True)
+
+    serve = getattr(servers, kind)
+    if not inspect.iscoroutinefunction(serve):
+        serve(int(port), ready)
+        return
+    loop = new_loop(loop_name)
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(serve(int(port), ready))
+
+
+if __name__ == "__main__":
+    main()

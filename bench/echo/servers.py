@@ -1,0 +1,148 @@
+"""Each contender's echo server, the way its own documentation writes one that is to be fast.
+
+No compression, no pings of their own, messages up to 16 MiB. ``ready`` is called when the server listens. Differences
+that matter: ours, picows and tornado answer from a callback; websockets, aiohttp and ours in its second form from a
+coroutine; socketify (uWebSockets) brings its own loop and knows no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+HOST = "127.0.0.1"
+MAX_SIZE = 16 * 1024 * 1024
+Ready = Callable[[], None]
+
+
+async def plumews_callback(port: int, ready: Ready) -> None:
+    import plumews
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        conn.send_nowait(message)
+
+    async with plumews.serve(
+        on_message=on_message, host=HOST, port=port, max_size=MAX_SIZE, ping_interval=None
+    ) as server:
+        ready()
+        await server.serve_forever()
+
+
+async def plumews_async_for(port: int, ready: Ready) -> None:
+    import plumews
+
+    async def handler(conn: plumews.Conn) -> None:
+        async for message in conn:
+            await conn.send(message)
+
+    async with plumews.serve(handler, HOST, port, max_size=MAX_SIZE, ping_interval=None) as server:
+        ready()
+        await server.serve_forever()
+
+
+async def raw(port: int, ready: Ready) -> None:
+    """No WebSocket at all: what is possible on this loop."""
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+    server = await asyncio.get_running_loop().create_server(Echo, HOST, port, backlog=1024)
+    ready()
+    await server.serve_forever()
+
+
+async def picows(port: int, ready: Ready) -> None:
+    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+
+    class Echo(WSListener):
+        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+            if frame.msg_type == WSMsgType.CLOSE:
+                transport.send_close(frame.get_close_code(), frame.get_close_message())
+                transport.disconnect()
+            else:
+                transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+
+    server = await ws_create_server(lambda request: Echo(), HOST, port, max_frame_size=MAX_SIZE, backlog=1024)
+    ready()
+    await server.serve_forever()
+
+
+async def websockets(port: int, ready: Ready) -> None:
+    from websockets.asyncio.server import ServerConnection, serve
+
+    async def handler(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with serve(
+        handler, HOST, port, compression=None, ping_interval=None, max_size=MAX_SIZE, backlog=1024
+    ) as server:
+        ready()
+        await server.serve_forever()
+
+
+async def aiohttp(port: int, ready: Ready) -> None:
+    from aiohttp import WSMsgType, web
+
+    async def handler(request: web.Request) -> web.WebSocketResponse:
+        response = web.WebSocketResponse(compress=False, max_msg_size=MAX_SIZE)
+        await response.prepare(request)
+        async for message in response:
+            if message.type is WSMsgType.BINARY:
+                await response.send_bytes(message.data)
+            elif message.type is WSMsgType.TEXT:
+                await response.send_str(message.data)
+        return response
+
+    application = web.Application()
+    application.router.add_get("/", handler)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port, backlog=1024).start()
+    ready()
+    await asyncio.Event().wait()
+
+
+async def tornado(port: int, ready: Ready) -> None:
+    from tornado.web import Application
+    from tornado.websocket import WebSocketHandler
+
+    class Echo(WebSocketHandler):
+        def open(self, *args: str, **kwargs: str) -> None:
+            self.set_nodelay(True)
+
+        def on_message(self, message: str | bytes) -> None:
+            self.write_message(message, binary=isinstance(message, bytes))
+
+    application = Application(
+        [("/", Echo)],
+        websocket_max_message_size=MAX_SIZE,
+        log_function=lambda handler: None,
+        compiled_template_cache=True,
+    )
+    application.listen(port, HOST, backlog=1024)
+    ready()
+    await asyncio.Event().wait()
+
+
+def socketify(port: int, ready: Ready) -> None:
+    from socketify import App, AppListenOptions, CompressOptions
+
+    app = App()
+    app.ws(
+        "/*",
+        {
+            "compression": CompressOptions.DISABLED,
+            "max_payload_length": MAX_SIZE,
+            "max_backpressure": 4 * MAX_SIZE,
+            "idle_timeout": 0,
+            "message": lambda ws, message, opcode: ws.send(message, opcode),
+        },
+    )
+    app.listen(AppListenOptions(port=port, host=HOST), lambda config: ready())
+    app.run()
