@@ -61,7 +61,7 @@ def main() -> None:
     results.notes += [f"{contender.name}: not installed" for contender in wanted if contender not in contenders]
     found = samples(results)
     verdicts = judge(found, BARS)
-    print("\n".join(environment.lines(report.PEERS)), end="\n\n")
+    print("\n".join([*environment.lines(report.PEERS), report.disturbance(results)]), end="\n\n")
     print(report.plain(results, found), end="\n\n")
     print(plain_bars(verdicts))
     print("".join(f"\n{note}" for note in results.notes), end="")

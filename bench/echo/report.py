@@ -73,6 +73,15 @@ def plain(results: Results, found: Samples) -> str:
     )
 
 
+def disturbance(results: Results) -> str:
+    """How much others on the machine were in the way."""
+    held = [reading["held"] for row in ROWS for run in results.readings.get(row.name, {}).values() for reading in run]
+    if not held:
+        return "No rows were measured"
+    usual, worst = statistics.median(held), max(held)
+    return f"Others had the core of a server or of its load for {usual:.0%} of a run, at most {worst:.0%}"
+
+
 def markdown(results: Results, found: Samples, verdicts: Sequence[Verdict], effort: Effort) -> str:
     """The whole result."""
     text = [
@@ -84,6 +93,7 @@ def markdown(results: Results, found: Samples, verdicts: Sequence[Verdict], effo
         *(f"- {line}" for line in environment.lines(PEERS)),
         f"- {effort.rounds} rounds, {effort.seconds:g} s a row and contender after {effort.warmup:g} s of warm-up",
         f"- {effort.idle_rounds} rounds of {effort.idle_connections:,} idle connections",
+        f"- {disturbance(results)}",
         "",
         f"## Bars: {tally(verdicts)}",
         "",

@@ -34,7 +34,8 @@ enum { COUNTERS = 8 };
 struct window {
     uint64_t warm_at, stop_at, began_at, ended_at;
     uint64_t done; /* messages, or connects */
-    double server_cpu, load_cpu;
+    double server_cpu, load_cpu;   /* seconds of processor time */
+    double server_held, load_held; /* seconds that they could have run, but others had their core */
     uint64_t counts[COUNTERS];
 };
 uint64_t now_ns(void);

@@ -15,7 +15,7 @@
 enum { STEPS = 64 };
 static uint64_t histogram[64 * STEPS];
 static clockid_t server_clock;
-static bool has_server;
+static int server_pid;
 static const volatile uint64_t *counters;
 
 static double seconds_of(clockid_t clock) {
@@ -33,8 +33,8 @@ uint64_t now_ns(void) {
 
 void window_begin(struct window *window, const struct options *options) {
     memset(window, 0, sizeof *window);
-    has_server = options->pid != 0;
-    if (has_server && clock_getcpuclockid(options->pid, &server_clock) != 0)
+    server_pid = options->pid;
+    if (server_pid != 0 && clock_getcpuclockid(options->pid, &server_clock) != 0)
         fail("no CPU clock of process %d", options->pid);
     if (options->counts != NULL) {
         int fd = open(options->counts, O_RDONLY | O_CLOEXEC);
@@ -48,11 +48,28 @@ void window_begin(struct window *window, const struct options *options) {
     window->stop_at = window->warm_at + (uint64_t)(options->seconds * 1e9);
 }
 
+/* How long the first thread of a process has waited for a core; 0 where the kernel does not say. */
+static double held(const char *path) {
+    unsigned long long ran, waited = 0;
+    FILE *file = fopen(path, "r");
+    if (file != NULL) {
+        if (fscanf(file, "%llu %llu", &ran, &waited) != 2)
+            waited = 0;
+        fclose(file);
+    }
+    return (double)waited / 1e9;
+}
+
 /* Add what was used so far, with sign -1 at the beginning and 1 at the end. */
 static void add_costs(struct window *window, int sign) {
     window->load_cpu += sign * seconds_of(CLOCK_PROCESS_CPUTIME_ID);
-    if (has_server)
+    window->load_held += sign * held("/proc/self/schedstat");
+    if (server_pid != 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/schedstat", server_pid);
         window->server_cpu += sign * seconds_of(server_clock);
+        window->server_held += sign * held(path);
+    }
     for (int number = 0; counters != NULL && number < COUNTERS; number++)
         window->counts[number] += (uint64_t)sign * counters[number];
 }
@@ -102,6 +119,7 @@ void window_print(const struct window *window) {
     printf("{\"done\": %llu, \"seconds\": %.9f, \"server_cpu\": %.9f, \"load_cpu\": %.9f, \"p50\": %.3f, \"p99\": %.3f",
            (unsigned long long)window->done, (double)(window->ended_at - window->began_at) / 1e9, window->server_cpu,
            window->load_cpu, percentile(window->done, 0.5), percentile(window->done, 0.99));
+    printf(", \"server_held\": %.9f, \"load_held\": %.9f", window->server_held, window->load_held);
     printf(", \"counts\": [");
     for (int number = 0; counters != NULL && number < COUNTERS; number++)
         printf("%s%llu", number ? ", " : "", (unsigned long long)window->counts[number]);
