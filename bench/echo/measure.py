@@ -19,7 +19,7 @@ from typing import Any
 
 from .contenders import Contender
 from .running import Failed, Load, Server
-from .scenarios import CONNECTS, COUNTED, IDLE, NAMES, ROWS, calls_in
+from .scenarios import CONNECTS, COUNTED, IDLE, ROWS, calls_in
 from .tools import build_counter, build_load
 
 #: The system calls that counter.c counts, in its order.
@@ -41,7 +41,7 @@ class Effort:
     idle_connections: int
 
 
-FULL = Effort(rounds=7, warmup=0.15, seconds=0.6, tries=3, idle_rounds=3, idle_connections=5000)
+FULL = Effort(rounds=7, warmup=0.15, seconds=0.4, tries=2, idle_rounds=3, idle_connections=5000)
 QUICK = Effort(rounds=2, warmup=0.04, seconds=0.15, tries=1, idle_rounds=1, idle_connections=1000)
 
 #: Beyond this part of a run that was lost to others, it is disturbed.
@@ -71,13 +71,15 @@ class Results:
             self.failed.add((scenario, contender.name))
             self.notes.append(f"{scenario}: {exc}")
 
-    def takes_in(self, server: Server) -> bool:
-        """Whether ``server`` has started; if not, that is a note."""
+    def takes_in(self, server: Server, scenarios: set[str]) -> bool:
+        """Whether ``server`` has started; if not, it is out of ``scenarios``, with a note."""
         try:
             server.wait_ready()
         except Failed as exc:
             self.notes.append(str(exc))
-            self.failed.update((name, server.contender.name) for name in NAMES)
+            for scenario in scenarios:
+                self.readings.get(scenario, {}).pop(server.contender.name, None)
+                self.failed.add((scenario, server.contender.name))
             return False
         return True
 
@@ -111,11 +113,11 @@ def least_disturbed(load: Load, server: Server, mode: str, words: dict[str, int]
 
 
 @contextlib.contextmanager
-def all_started(results: Results, contenders: Sequence[Contender]) -> Iterator[list[Server]]:
-    """A server of each, resting. Who does not start is out of everything."""
+def all_started(results: Results, contenders: Sequence[Contender], scenarios: set[str]) -> Iterator[list[Server]]:
+    """A server of each, resting."""
     with contextlib.ExitStack() as stack:
         starting = [stack.enter_context(Server(contender)) for contender in contenders]
-        started = [server for server in starting if results.takes_in(server)]
+        started = [server for server in starting if results.takes_in(server, scenarios)]
         for server in started:
             server.rest()
         yield started
@@ -128,7 +130,7 @@ def one_round(results: Results, load: Load, contenders: Sequence[Contender], nam
         for row in ROWS
     ]
     runs.append((CONNECTS, "connects", {"connections": CONNECTING}))
-    with all_started(results, contenders) as started:
+    with all_started(results, contenders, {name for name, _, _ in runs}) as started:
         for name, mode, words in runs:
             if name not in names:
                 continue
@@ -143,7 +145,7 @@ def one_round(results: Results, load: Load, contenders: Sequence[Contender], nam
 
 def idle(results: Results, load: Load, contenders: Sequence[Contender], effort: Effort) -> None:
     """How much each server grows by a connection that does nothing."""
-    with all_started(results, contenders) as started:
+    with all_started(results, contenders, {IDLE}) as started:
         for server in started:
             if not results.takes_part(IDLE, server.contender):
                 continue
@@ -164,7 +166,7 @@ def count_calls(results: Results, load: Load, counter: Path, contender: Contende
     with tempfile.NamedTemporaryFile() as counts:
         counts.truncate(COUNTERS_SIZE)
         with Server(contender, {"LD_PRELOAD": str(counter), "ECHO_COUNTS": counts.name}) as server:
-            if not results.takes_in(server):
+            if not results.takes_in(server, {calls_in(row) for row in COUNTED}):
                 return
             for row in COUNTED:
                 if calls_in(row) not in names or not results.takes_part(calls_in(row), contender):

@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from ..codec import environment
-from ..codec.measure import Samples
+from ..codec.measure import Samples, ratios
 from ..codec.report import HEADINGS, columns, rows, table, tally
 from ..codec.verdicts import Verdict
 from .bars import SENDS_A_READ, figure
-from .contenders import PICOWS
+from .contenders import PICOWS, RAW
 from .measure import CALLS, Effort, Results
 from .scenarios import CONNECTS, IDLE, NAMES, ROWS
 
@@ -23,16 +23,14 @@ def micro(seconds: float) -> str:
 
 
 def standing(scenario: str, found: Samples, names: Sequence[str]) -> tuple[tuple[str, ...], Cells]:
-    """Headings and lines of one scenario, the cheapest first."""
+    """Headings and lines of one scenario, the cheapest first; ratios are to what runs on uvloop."""
 
     def median(what: str, name: str) -> float:
         return statistics.median(found[figure(scenario, what)][name])
 
-    def beside(what: str, name: str) -> str:
+    def beside(what: str, name: str, peer: str = PICOWS) -> str:
         contest = found[figure(scenario, what)]
-        if PICOWS not in contest:
-            return ""
-        return f"{statistics.median(a / b for a, b in zip(contest[name], contest[PICOWS], strict=True)):.2f}"
+        return f"{statistics.median(ratios(contest[name], contest[peer])):.2f}" if peer in contest else ""
 
     def lines(first: str, *cells: Callable[[str], str]) -> Cells:
         return [(name, *(cell(name) for cell in cells)) for name in sorted(names, key=lambda name: median(first, name))]
@@ -43,11 +41,22 @@ def standing(scenario: str, found: Samples, names: Sequence[str]) -> tuple[tuple
         )
     if scenario in (CONNECTS, *(row.name for row in ROWS)):
         unit = "connects" if scenario == CONNECTS else "messages"
-        headings = ("", f"{unit}/s", "CPU µs each", "x picows", "p50 µs", "p99 µs", "x picows", "load's core")
+        headings = (
+            "",
+            f"{unit}/s",
+            "CPU µs each",
+            "x raw TCP",
+            "x picows",
+            "p50 µs",
+            "p99 µs",
+            "x picows",
+            "load's core",
+        )
         return headings, lines(
             "cpu",
             lambda name: f"{1 / median('seconds', name):,.0f}",
             lambda name: micro(median("cpu", name)),
+            lambda name: beside("cpu", name, RAW),
             lambda name: beside("cpu", name),
             lambda name: micro(median("p50", name)),
             lambda name: micro(median("p99", name)),
@@ -75,9 +84,10 @@ def plain(results: Results, found: Samples) -> str:
 
 def disturbance(results: Results) -> str:
     """How much others on the machine were in the way."""
-    held = [reading["held"] for row in ROWS for run in results.readings.get(row.name, {}).values() for reading in run]
+    timed = [results.readings.get(name, {}) for name in (CONNECTS, *(row.name for row in ROWS))]
+    held = [reading["held"] for by_contender in timed for readings in by_contender.values() for reading in readings]
     if not held:
-        return "No rows were measured"
+        return "Nothing was timed"
     usual, worst = statistics.median(held), max(held)
     return f"Others had the core of a server or of its load for {usual:.0%} of a run, at most {worst:.0%}"
 

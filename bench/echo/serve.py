@@ -1,13 +1,16 @@
 """``python -m bench.echo.serve KIND LOOP PORT CORE``: one contender's server, in a process and on a core of its own.
 
-Says "ready" on its standard output when it listens. It stays on the core from then on, not while it imports.
+Says "ready" on its standard output when it listens. It stays on the core from then on, not while it imports. It ends
+with the process that has started it, however that one ends, even while it is stopped itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import inspect
 import os
+import signal
 import sys
 
 from . import servers
@@ -21,7 +24,14 @@ def new_loop(name: str) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+def end_with_parent() -> None:
+    """Linux: be killed when the parent is gone."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main() -> None:
+    end_with_parent()
     kind, loop_name, port, core = sys.argv[1:]
 
     def ready() -> None:
