@@ -28,7 +28,15 @@ KERNELS = Path("src/plumews/csrc")
 #: Python modules that are compiled as they are.
 TYPED = ("engine", "inbox", "loopstate", "outgoing", "protocol", "writer")
 #: How they are compiled. What is annotated stays a hint, and what is divided stays what Python makes of it.
-DIRECTIVES = {"language_level": 3, "annotation_typing": False, "auto_pickle": False, "freethreading_compatible": True}
+DIRECTIVES = {
+    "language_level": 3,
+    "annotation_typing": False,
+    "auto_pickle": False,
+    "binding": False,
+    "embedsignature": True,
+    "embedsignature.format": "clinic",
+    "freethreading_compatible": True,
+}
 SANITIZE = os.environ.get("PLUMEWS_SANITIZE", "").strip()
 
 

@@ -1,9 +1,15 @@
 # Types for engine.py where it is compiled.
 
+cimport cython
+
 from .inbox cimport Inbox
 from .loopstate cimport LoopState
 from .protocol cimport Protocol as Rules
 from .writer cimport Writer
+
+cdef object _OPEN, _get_ident, build_frame, limits, monotonic
+cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
+cdef Py_ssize_t _STRIDE, _LARGE_READ
 
 
 cdef class Engine:
@@ -26,17 +32,20 @@ cdef class Engine:
     cdef readonly Rules _rules
     cdef readonly LoopState _state
     cdef public object _stream
-    cdef readonly object _thread
+    cdef readonly unsigned long _thread
     cdef public object _transport
     cdef readonly Writer _writer
 
     cpdef _receive(self, data)
     cdef _take_up(self, list events)
     cdef _handle(self, list events)
+    @cython.locals(position=Py_ssize_t, look=Py_ssize_t, until=double)
     cpdef list _dispatch(self, list events)
+    @cython.locals(kind=int)
     cdef _tell(self, tuple event)
     cdef _deliver(self, int kind, data)
     cpdef _update_reading(self)
+    @cython.locals(opcode=int, most=Py_ssize_t, thread="unsigned long")
     cdef bint _queue_now(self, message) except -1
     cpdef _kick(self)
     cpdef _kick_later(self)

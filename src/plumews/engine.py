@@ -300,7 +300,8 @@ class Engine:
             return False
         if len(message) > most or self._rules.state is not _OPEN or self._behind is not None:
             return False
-        if _get_ident() != self._thread or not self._writer.offer_frame(build_frame(opcode, message)):
+        thread = _get_ident()
+        if thread != self._thread or not self._writer.offer_frame(build_frame(opcode, message)):
             return False
         if not self._in_batch:
             self._kick()

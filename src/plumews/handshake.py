@@ -114,7 +114,9 @@ def accept(
         answer.add("Sec-WebSocket-Protocol", subprotocol)
     if extensions is not None:
         answer.add("Sec-WebSocket-Extensions", extensions)
-    return Response(101, Headers(answer, application_headers(headers)))
+    for name, value in application_headers(headers).raw_items():
+        answer.add(name, value)
+    return Response(101, answer)
 
 
 def application_headers(headers: HeadersLike) -> Headers:
@@ -122,7 +124,7 @@ def application_headers(headers: HeadersLike) -> Headers:
 
     Raises ``ValueError`` for a header that is the handshake's own, or that cannot stand on one line.
     """
-    checked = Headers(headers)
+    checked = headers if isinstance(headers, Headers) else Headers(headers)
     for name in checked:
         if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
             raise ValueError(f"header {name} belongs to the handshake: it cannot be set by the application")

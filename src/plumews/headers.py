@@ -44,6 +44,10 @@ def _is_control(char: str) -> bool:
 
 
 def _check(name: str, value: str) -> None:
+    if type(name) is str and type(value) is str and name.isascii() and value.isascii():
+        # What nearly every header is like, without a look at each letter of its name.
+        if name.replace("-", "").isalnum() and value.isprintable():
+            return
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"a header is a pair of str, got {type(name).__name__} and {type(value).__name__}")
     if not is_token(name):
@@ -77,22 +81,28 @@ class Headers(MutableMapping[str, str]):
         self._pairs: list[tuple[str, str]] = []
         self._values: dict[str, list[str]] = {}
         for source in sources:
-            if isinstance(source, Headers):
-                pairs: Iterable[tuple[str, str]] = source._pairs
-            elif isinstance(source, Mapping):
-                pairs = source.items()
-            elif isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
-                pairs = [source]
+            if type(source) is tuple and len(source) == 2 and isinstance(source[0], str):
+                self.add(*source)
+            elif isinstance(source, Headers):
+                for name, value in source._pairs:  # which were checked
+                    self._add(name, value)
             else:
-                pairs = source
-            for name, value in pairs:
-                self.add(name, value)
+                pairs = source.items() if isinstance(source, Mapping) else source
+                for name, value in pairs:
+                    self.add(name, value)
 
     def add(self, name: str, value: str) -> None:
         """One more line, behind the others."""
         _check(name, value)
+        self._add(name, value)
+
+    def _add(self, name: str, value: str) -> None:
         self._pairs.append((name, value))
-        self._values.setdefault(name.lower(), []).append(value)
+        values = self._values.get(key := name.lower())
+        if values is None:
+            self._values[key] = [value]
+        else:
+            values.append(value)
 
     def get_all(self, name: str) -> list[str]:
         """The values of all lines of that name, in order; empty if there is none."""

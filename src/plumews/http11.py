@@ -268,7 +268,7 @@ class Response:
 
         Raises ``ValueError`` for a header of the application that says another length, or ``Transfer-Encoding``.
         """
-        headers = Headers(self.headers)
+        headers = self.headers
         bodiless = self.status < 200 or self.status == 204
         if bodiless and self.body:
             raise ValueError(f"a response with status {self.status} has no body")
@@ -278,7 +278,7 @@ class Response:
                 f"the length of the body is {length} bytes: leave Content-Length and Transfer-Encoding out"
             )
         if not bodiless and "Content-Length" not in headers:
-            headers.add("Content-Length", length)
+            headers = Headers(headers, ("Content-Length", length))
         return self._status_line() + headers.serialize() + self.body
 
     def _status_line(self) -> bytes:
