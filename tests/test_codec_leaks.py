@@ -7,6 +7,7 @@ what Python gave out and did not get back, under every allocator, so that the sa
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -171,20 +172,32 @@ def in_use() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def kept(call: Callable[[], None], rounds: int) -> int:
-    """Bytes more in use after ``rounds`` calls than before."""
-    before = in_use()
-    for _ in range(rounds):
-        call()
-    return in_use() - before
+BOUND = 50 * 16  # the smallest object, kept in every other of 100 rounds
+
+
+def kept(call: Callable[[], None]) -> int:
+    """Bytes more in use after 100 calls than before, where they were fewest: a leak shows every time.
+
+    What is counted is not ours alone: a cache that fills late or another thread may keep something once.
+    """
+    fewest = sys.maxsize
+    for _ in range(5):
+        before = in_use()
+        for _ in range(100):
+            call()
+        fewest = min(fewest, in_use() - before)
+        if fewest < BOUND:
+            break
+    return fewest
 
 
 @pytest.mark.parametrize("one_round", ROUNDS, ids=lambda one_round: one_round.__name__)
 def test_rounds_leave_no_memory_behind(codec: Any, one_round: Callable[[Any], None]) -> None:
     tracemalloc.start()
     try:
-        kept(lambda: one_round(codec), 5)  # caches fill
-        assert kept(lambda: one_round(codec), 100) < 50 * 16  # the smallest object, kept in every other round
+        for _ in range(5):
+            one_round(codec)  # caches fill
+        assert kept(lambda: one_round(codec)) < BOUND
     finally:
         tracemalloc.stop()
 
@@ -193,6 +206,16 @@ def test_the_measure_sees_one_small_object_a_round(codec: Any) -> None:
     leaked: list[bytes] = []
     tracemalloc.start()
     try:
-        assert kept(lambda: leaked.append(codec.mask(b"abc", KEY)), 100) > 50 * 16
+        assert kept(lambda: leaked.append(codec.mask(b"abc", KEY))) > BOUND
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_measure_does_not_see_what_is_kept_once(codec: Any) -> None:
+    once: list[bytes] = []
+    tracemalloc.start()
+    try:
+        assert kept(lambda: once.append(bytes(LARGE)) if not once else None) < BOUND
+        assert once
     finally:
         tracemalloc.stop()
