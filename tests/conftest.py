@@ -2,6 +2,9 @@
 
 Each async test runs on asyncio and, where it is installed, on uvloop. `PLUMEWS_TEST_LOOPS=asyncio` (or `uvloop`)
 picks one of them, for a run that needs no more.
+
+Hypothesis tries the same examples in every run, however slow the machine is, so that a run says something about
+what was changed. `--hypothesis-profile=search` tries others each time.
 """
 
 from __future__ import annotations
@@ -13,8 +16,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import plumews
+
+settings.register_profile("search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("search"), derandomize=True)
+settings.load_profile("same")
 
 LOOPS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
