@@ -492,7 +492,8 @@ def test_row_35_the_hash_work_leaves_the_event_loop_free() -> None:
         assert await check
         return turns
 
-    assert asyncio.run(count_turns_while_checking()) > 100
+    # Who held the loop up would do so each time; a machine with other work does it now and then.
+    assert any(asyncio.run(count_turns_while_checking()) > 100 for _ in range(5))
 
 
 def test_section_8_point_24_no_lock_is_held_while_hashing(
@@ -505,21 +506,21 @@ def test_section_8_point_24_no_lock_is_held_while_hashing(
     def slow(*args: Any) -> bytes:
         if threading.current_thread() is not main:
             hashing.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
         return real(*args)
 
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", slow)
     answers: list[bool] = []
     checker = threading.Thread(target=lambda: answers.append(rooms.check_room_password("chat", "room-password")))
     checker.start()
-    assert hashing.wait(10)
+    assert hashing.wait(60)
     rooms.set_room_password("chat", "new")
     rooms.set_room_password("other", "pw")
     assert rooms.check_room_password("chat", "new")
     assert rooms.has_room_password("other")
     rooms.remove_room_password("chat")
     go_on.set()
-    checker.join(10)
+    checker.join(60)
     assert answers == [True]  # judged by the password that was set when the question came
 
 
@@ -539,7 +540,7 @@ def test_passwords_may_be_used_from_many_threads() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
     assert wrong == []
     assert repr(rooms) == "<SimpleRoomAuth: no tokens, 1 room passwords>"
 

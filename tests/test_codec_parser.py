@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import mmap
 import sys
 import time
@@ -631,8 +632,12 @@ def test_row_9_a_frame_one_byte_a_read_costs_linear_time(codec: Any) -> None:
         assert parser.feed(b"a") == [(TEXT, "a" * size)]
         return spent
 
-    small = min(seconds(10_000) for _ in range(3))
-    large = min(seconds(80_000) for _ in range(2))
+    small = large = math.inf
+    for _ in range(10):  # the machine is not ours alone: the best of some
+        small = min(small, *(seconds(10_000) for _ in range(3)))
+        large = min(large, seconds(80_000))
+        if large < 2.5 * 8 * small:
+            break
     assert large < 2.5 * 8 * small  # quadratic: 64 times
 
 
