@@ -26,6 +26,9 @@ from plumews.codec import Parser
 from plumews.loopstate import loop_state
 from wire import Wire
 
+#: Seconds for what happens at once, on a machine that others use; less than a silent peer is given (30 s).
+PATIENCE = 20.0
+
 
 class FakeHandle:
     def __init__(self, when: float, callback: Callable[[], object]) -> None:

@@ -247,6 +247,29 @@ def process_time(data: bytes) -> float:
     return elapsed
 
 
+class Heap:
+    """The least that a reader can do: keep what comes, and look for the end."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def feed(self, piece: bytes) -> bool:
+        self.data += piece
+        return self.data.endswith(b"\r\n\r\n")
+
+
+def least_time(data: bytes) -> float:
+    """What as many calls take on this machine at least."""
+    pieces = [data[n : n + 1] for n in range(len(data))]
+    heap = Heap()
+    start = time.process_time()
+    for piece in pieces:
+        complete = heap.feed(piece)
+    elapsed = time.process_time() - start
+    assert complete
+    return elapsed
+
+
 @pytest.mark.parametrize("lines", [1, 90])
 def test_row_13_a_head_one_byte_at_a_time_is_linear_and_cheap(lines):
     def head(size: int) -> bytes:
@@ -256,14 +279,16 @@ def test_row_13_a_head_one_byte_at_a_time_is_linear_and_cheap(lines):
 
     half, full = head(limits.HEAD_SIZE // 2), head(limits.HEAD_SIZE)
     assert len(full) == 2 * len(half) == limits.HEAD_SIZE
-    short = long = float("inf")
-    for _ in range(30):  # the machine is not ours alone: the best of many
+    short = long = least = float("inf")
+    for _ in range(100):  # the machine is not ours alone: the best of many
         short = min(short, process_time(half))
         long = min(long, process_time(full))
-        if long <= 2.2 * short and long < 0.010:
+        least = min(least, least_time(full))
+        cheap = max(0.010, 1.7 * least)  # where the least takes 6 ms these are the same
+        if long <= 2.2 * short and long < cheap:
             break
     assert long <= 2.2 * short
-    assert long < 0.010
+    assert long < cheap
 
 
 def test_a_query_string_has_a_bounded_number_of_fields():
