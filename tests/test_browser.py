@@ -19,6 +19,7 @@ import jwt
 import pytest
 
 from command import Command
+from wire import kept_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, WebSocketRoute
@@ -38,6 +39,9 @@ ARGS = (
     "--disable-sync",
 )
 
+#: Milliseconds for whatever has to happen on a page: by far enough for a browser on a machine that others use.
+PATIENCE = 60_000
+
 DESKTOP = {"width": 1200, "height": 800}
 PHONE = {"width": 360, "height": 640}
 
@@ -53,10 +57,11 @@ def missing(what: str) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     try:
-        from playwright.sync_api import Error, sync_playwright
+        from playwright.sync_api import Error, expect, sync_playwright
     except ImportError:
         missing("playwright is not installed")
         raise
+    expect.set_options(timeout=PATIENCE)
     path = os.environ.get("PLUMEWS_CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         if path is None and not Path(playwright.chromium.executable_path).exists():
@@ -82,6 +87,13 @@ def serve() -> Iterator[Callable[..., Command]]:
 
 
 @pytest.fixture
+def port() -> Iterator[int]:
+    """For a server that is stopped and started again."""
+    with kept_port() as port:
+        yield port
+
+
+@pytest.fixture
 def tab(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens tabs; when the test ends, none of them may have complained."""
     complaints: list[str] = []
@@ -89,7 +101,7 @@ def tab(browser: Browser) -> Iterator[Callable[..., Page]]:
 
         def open_tab(viewport: dict[str, int] = DESKTOP, **options: Any) -> Page:
             context = stack.enter_context(browser.new_context(viewport=viewport, **options))
-            context.set_default_timeout(15_000)
+            context.set_default_timeout(PATIENCE)
             page = context.new_page()
             page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -121,7 +133,7 @@ class Visitor:
         self.page.keyboard.press("Enter")
 
     def sees(self, locator: str, text: str | re.Pattern[str]) -> None:
-        self.expect(self.page.locator(locator)).to_have_text(text, timeout=15_000)
+        self.expect(self.page.locator(locator)).to_have_text(text)
 
     def is_connected(self) -> Visitor:
         self.sees("#state", "Connected")
@@ -306,9 +318,9 @@ def test_the_address_remembers_the_room_and_nothing_remembers_the_password(
 
 
 def test_the_page_comes_back_when_the_server_does_and_loses_nothing_in_silence(
-    serve: Callable[..., Command], tab: Callable[..., Page]
+    serve: Callable[..., Command], tab: Callable[..., Page], port: int
 ) -> None:
-    server = serve("--room", "chat=pw")
+    server = serve("--room", "chat=pw", "--port", str(port))
     ada = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
     bob = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
     ada.say("before")
@@ -324,7 +336,7 @@ def test_the_page_comes_back_when_the_server_does_and_loses_nothing_in_silence(
     assert field.input_value() == "in between"
     ada.hears("before")
 
-    serve("--room", "chat=pw", "--port", str(server.port))
+    serve("--room", "chat=pw", "--port", str(port))
     ada.page.get_by_role("button", name="Try now").click()
     for visitor in (ada, bob):  # the one at once, the other by itself
         visitor.is_connected()
@@ -339,14 +351,14 @@ def test_the_page_comes_back_when_the_server_does_and_loses_nothing_in_silence(
 
 
 def test_a_password_that_was_changed_meanwhile_leads_back_to_the_door_with_the_words_kept(
-    serve: Callable[..., Command], tab: Callable[..., Page]
+    serve: Callable[..., Command], tab: Callable[..., Page], port: int
 ) -> None:
-    server = serve("--room", "chat=pw")
+    server = serve("--room", "chat=pw", "--port", str(port))
     ada = Visitor(tab(), server.url).enter("chat", "pw").is_connected()
     ada.page.get_by_label("Message", exact=True).fill("a long thought")
     server.stop()
     server.end()
-    serve("--room", "chat=other", "--port", str(server.port))
+    serve("--room", "chat=other", "--port", str(port))
     ada.sees("#refusal", "You were not let in: bad room password.")
     ada.enter("chat", "other").is_connected()
     assert ada.page.get_by_label("Message", exact=True).input_value() == "a long thought"

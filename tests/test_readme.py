@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -24,7 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 import plumews
-from wire import Wire
+from wire import Wire, kept_port
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -54,12 +53,6 @@ def run(heading: str, port: int = 0, **names: Any) -> dict[str, Any]:
     return namespace
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 async def client(port: int, path: str = "/", **options: Any) -> Any:
     """A connected client of the websockets package; retries while the server is coming up."""
     while True:
@@ -87,24 +80,24 @@ async def hub() -> AsyncIterator[plumews.Hub]:
 
 
 async def test_a_server() -> None:
-    port = free_port()
-    async with running(run("A server", port)["main"]), await client(port) as ws:
-        await ws.send("hello")
-        assert await ws.recv() == "hello"
+    with kept_port() as port:
+        async with running(run("A server", port)["main"]), await client(port) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
 
 
 async def test_a_room_server_and_the_address_of_its_client() -> None:
-    port = free_port()
     (one_line, by_message) = snippets("javascript")["A client in the browser"]
     assert "/ws?room=chat&room_password=room-password" in one_line
     assert "/ws?room=chat&auth=message" in by_message
-    async with running(run("A room server", port)["main"]):
-        async with await client(port, "/ws?room=chat&room_password=room-password") as ws:
-            await ws.send("Hello, room!")
-            assert await ws.recv() == "Hello, room!"
-        async with await client(port, "/ws?room=chat&auth=message") as ws:
-            await ws.send('{"type": "auth", "password": "room-password"}')
-            assert await ws.recv() == '{"type": "joined", "room": "chat"}'
+    with kept_port() as port:
+        async with running(run("A room server", port)["main"]):
+            async with await client(port, "/ws?room=chat&room_password=room-password") as ws:
+                await ws.send("Hello, room!")
+                assert await ws.recv() == "Hello, room!"
+            async with await client(port, "/ws?room=chat&auth=message") as ws:
+                await ws.send('{"type": "auth", "password": "room-password"}')
+                assert await ws.recv() == '{"type": "joined", "room": "chat"}'
 
 
 async def test_javascript_is_javascript() -> None:

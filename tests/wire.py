@@ -10,6 +10,8 @@ import base64
 import contextlib
 import os
 import socket
+import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +19,23 @@ from plumews.codec import Parser, build_frame
 from plumews.constants import Opcode
 
 KEY = base64.b64encode(bytes(range(16))).decode()
+
+
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A free port on the loopback that nobody else gets while a test stops a server there and starts another.
+
+    The socket that holds it does not listen, so that connections are refused, and servers may listen beside it: they
+    set SO_REUSEADDR, and so does it. Elsewhere than on Linux that may mean something else, and luck has to do.
+    """
+    with socket.socket() as sock:
+        if sys.platform == "linux":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        if sys.platform != "linux":
+            sock.close()
+        yield port
 
 
 def upgrade(path: str = "/", *lines: str, host: str = "localhost", key: str = KEY) -> bytes:
