@@ -67,7 +67,7 @@ class Command:
 
     def end(self) -> tuple[int, list[str], list[str]]:
         """Wait for the end: exit code, and what is left of stdout and stderr in lines."""
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=120)
         return self.process.returncode, out.splitlines(), err.splitlines()
 
     def __enter__(self) -> Command:

@@ -296,7 +296,7 @@ async def test_a_second_signal_ends_at_once(serve: Serve, name: str) -> None:
 
 
 async def test_who_does_not_answer_is_cut_when_the_time_is_over(serve: Serve) -> None:
-    server = serve("--shutdown-timeout", "0.2")
+    server = serve("--shutdown-timeout", "3")  # in which the polite one has to be heard
     async with await Wire.open(server, "/ws") as silent, await Wire.open(server, "/ws") as polite:
         server.stop()
         await polite.closing()
@@ -310,23 +310,25 @@ async def test_who_does_not_answer_is_cut_when_the_time_is_over(serve: Serve) ->
 
 
 async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Serve) -> None:
-    server = serve()  # with its 10 s for the opening and for the stop
-    async with await Wire.connect(server):
+    server = serve("--shutdown-timeout", "1000")
+    async with await Wire.connect(server) as wire:
         assert (await get(server, "/healthz"))[0] == 200  # by now the connection before it was accepted
         began = time.monotonic()
         server.stop()
         assert server.end() == (0, STOPPED_WITHOUT_MEMBERS, [])
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 9  # the 10 s for a close are not waited for
+        await wire.read_head()
+        assert wire.status == 503  # not 408, which it would be told when its time was over
 
 
 async def test_a_watcher_that_does_not_answer_does_not_hold_up_the_end(serve: Serve) -> None:
-    server = serve()
+    server = serve("--shutdown-timeout", "1000")
     async with await Wire.open(server, "/members") as silent:
         began = time.monotonic()
         server.stop()
         assert await silent.closing() == (1001, "")
         assert server.end() == (0, STOPPED_WITHOUT_MEMBERS, [])
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 9  # the 10 s for a close are not waited for
 
 
 async def test_while_it_stops_nobody_is_let_in(serve: Serve) -> None:

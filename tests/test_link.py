@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, ticks, until
+from fakes import PATIENCE, FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, ticks, until
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
 from wire import Wire, close, masked, text
 
@@ -257,22 +257,24 @@ async def test_a_stuck_handler_holds_the_last_word_up_for_a_second_at_most(
         began = loop.time()
         wire.send(text("unread"), end)
         assert (await wire.closing())[0] == code
-        assert 0.04 < loop.time() - began < 5
+        assert 0.04 < loop.time() - began < PATIENCE
         with pytest.raises(ConnectionClosed):
             await conn.send("too late")
         assert await conn.recv() == "unread"
 
 
-async def test_a_handler_that_returns_with_messages_unread_answers_at_once(start: Any) -> None:
+async def test_a_handler_that_returns_with_messages_unread_answers_at_once(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "END_GRACE", 1000.0)
+
     async def handler(conn: plumews.Conn) -> None:
         await conn.recv()
 
     server = await start(plumews.serve(handler, "127.0.0.1", 0))
     async with await Wire.open(server) as wire:
-        began = asyncio.get_running_loop().time()
         wire.send(text("read"), text("unread"), close(4000))
-        assert await wire.closing() == (4000, "")
-        assert asyncio.get_running_loop().time() - began < 0.9
+        assert await asyncio.wait_for(wire.closing(), PATIENCE) == (4000, "")
 
 
 async def test_a_peer_that_closes_and_half_closes_still_gets_its_answers(start: Any) -> None:
@@ -356,7 +358,7 @@ async def test_after_a_fault_a_peer_that_stays_is_cut_off(start: Any) -> None:
     async with linked(start, close_timeout=0.05) as (conn, wire):
         wire.send(b"\xff\xff")
         assert (await wire.closing())[0] == 1002
-        await asyncio.wait_for(conn.wait_closed(), 5)
+        await asyncio.wait_for(conn.wait_closed(), PATIENCE)
 
 
 # --- we close -------------------------------------------------------------------------------------
@@ -458,7 +460,7 @@ async def test_row_32_our_close_ends_within_its_timeout(start: Any, peer: str) -
                 with contextlib.suppress(ConnectionError):
                     wire.send(text("and another thing") * 100, masked(Opcode.PING, b"!"))
             await asyncio.sleep(0.005)
-        assert 0.14 < loop.time() - began < 5
+        assert 0.14 < loop.time() - began < PATIENCE
         assert conn.close_code == 1006
         with pytest.raises(ConnectionClosed):
             await collect(conn, [])  # what came before the close is readable
@@ -483,7 +485,7 @@ async def test_row_32_a_fault_of_a_peer_that_never_reads_ends_within_the_timeout
     async with linked(start, rcvbuf=4096, close_timeout=0.15) as (conn, wire):
         clog(conn)
         wire.send(b"\xff\xff")
-        await asyncio.wait_for(conn.wait_closed(), 5)
+        await asyncio.wait_for(conn.wait_closed(), PATIENCE)
 
 
 async def test_a_peer_that_ends_its_half_and_never_reads_is_cut_off(start: Any) -> None:
@@ -491,7 +493,7 @@ async def test_a_peer_that_ends_its_half_and_never_reads_is_cut_off(start: Any) 
     async with linked(start, rcvbuf=4096, close_timeout=0.1, ping_interval=None) as (conn, wire):
         clog(conn)
         wire.writer.write_eof()
-        await asyncio.wait_for(conn.wait_closed(), 5)
+        await asyncio.wait_for(conn.wait_closed(), PATIENCE)
         assert conn.close_code == 1006
 
 
@@ -589,7 +591,7 @@ async def test_row_32_tls_a_peer_that_does_not_read_is_cut_off_in_time(start: An
             wire.send(b"\xff\xff")
         else:
             conn.abort()
-        await asyncio.wait_for(conn.wait_closed(), 5)
+        await asyncio.wait_for(conn.wait_closed(), PATIENCE)
 
 
 async def test_tls_the_queue_of_a_peer_that_does_not_read_is_bounded_and_arrives(start: Any) -> None:
@@ -669,7 +671,7 @@ async def test_abort_does_not_wait_for_a_peer_that_does_not_read(start: Any) -> 
     async with linked(start, rcvbuf=4096) as (conn, _):
         clog(conn)
         conn.abort()
-        await asyncio.wait_for(conn.wait_closed(), 5)
+        await asyncio.wait_for(conn.wait_closed(), PATIENCE)
 
 
 async def test_the_transport_has_low_limits_of_its_own() -> None:
@@ -760,6 +762,15 @@ def no_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+async def freed(gone: Callable[[], Any]) -> bool:
+    """Whether it goes once all that is under way has ended: there is no collector that would help."""
+    for _ in range(1000):
+        if gone() is None:
+            return True
+        await asyncio.sleep(0.001)
+    return False
 
 
 def referrers(gone: Callable[[], Any]) -> str:
@@ -919,8 +930,7 @@ async def test_row_28_a_connection_is_freed_when_it_is_gone(
         gone = weakref.ref(conn)
         await way(conn, wire)
         del conn
-        await ticks(5)  # the handler's task ends
-        assert gone() is None, referrers(gone)
+        assert await freed(gone), referrers(gone)
     assert deadlines() == before
     assert len(asyncio.all_tasks()) == tasks
 
@@ -971,8 +981,7 @@ async def test_row_28_a_connection_is_freed_when_its_handler_is_cancelled_at_any
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             del task
-            await ticks(5)
-            assert gone() is None, work.__name__
+            assert await freed(gone), work.__name__
             await wire.eof()
     assert deadlines() == before
 

@@ -302,12 +302,15 @@ async def test_500_clients_in_one_room_receive_200_broadcasts_complete_and_in_or
     clients, broadcasts = 500, 200
     allow_open_files(2 * clients + 200)
     hub = Hub()
-    server = await start(plumews.serve_rooms(hub, SimpleRoomAuth(), "127.0.0.1", 0))
+    server = await start(plumews.serve_rooms(hub, SimpleRoomAuth(), "127.0.0.1", 0, open_timeout=120))
     messages = [f"{number}: what everybody in the room should hear" for number in range(broadcasts)]
 
     async def listen() -> list[str | bytes]:
         url = f"ws://127.0.0.1:{server.port}/ws?room=hall"
-        async with websockets_connect(url, proxy=None, compression=None, open_timeout=60) as client:
+        # All of it runs on one loop, and nobody is to be given up because it takes the others a while to come in.
+        async with websockets_connect(
+            url, proxy=None, compression=None, open_timeout=120, ping_interval=None
+        ) as client:
             if hub.room_count("hall") == clients:
                 everybody_is_here.set()
             return [await client.recv() for _ in messages]

@@ -375,7 +375,7 @@ async def test_a_wrong_password_in_the_first_message_is_4403_with_its_reason(sta
 
 
 async def test_a_first_message_that_does_not_come_is_4408_at_the_deadline(start):
-    server = await start(rooms(open_timeout=0.1))
+    server = await start(rooms(open_timeout=1))  # in which the handshake has to be done
     async with await joined(server, "/ws?auth=message") as wire:
         assert await wire.closing() == (4408, "authentication took too long")
 
@@ -383,22 +383,33 @@ async def test_a_first_message_that_does_not_come_is_4408_at_the_deadline(start)
 async def test_the_open_timeout_covers_the_head_and_the_authentication_together(start):
     loop = asyncio.get_running_loop()
     server = await start(rooms(open_timeout=0.6))
-    async with await Wire.connect(server) as wire:
+
+    async def until_it_was_too_late() -> float | None:
         began = loop.time()
-        head = upgrade("/ws?auth=message")
-        wire.writer.write(head[:-2])
-        while loop.time() < began + 0.4:
-            await asyncio.sleep(0)
-        wire.writer.write(head[-2:])
-        await wire.read_head()
-        assert wire.status == 101
-        assert (await wire.closing())[0] == 4408
-        assert 0.55 <= loop.time() - began < 0.95
+        async with await Wire.connect(server) as wire:
+            head = upgrade("/ws?auth=message")
+            wire.writer.write(head[:-2])
+            await asyncio.sleep(0.4)
+            wire.writer.write(head[-2:])
+            await wire.read_head()
+            if wire.status == 408:
+                return None  # this machine was busy, and the head too late already
+            assert wire.status == 101
+            assert (await wire.closing())[0] == 4408
+            return loop.time() - began
+
+    took: list[float] = []
+    for _ in range(10):  # the machine is not ours alone: the best of some
+        took += filter(None, [await until_it_was_too_late()])
+        if took and min(took) < 0.95:
+            break
+    assert all(seconds >= 0.55 for seconds in took)
+    assert min(took) < 0.95  # a time of its own for the authentication would make it 1.0
 
 
 async def test_the_open_timeout_covers_a_slow_password_check_behind_the_first_message(start):
     auth = SlowAuth()
-    server = await start(rooms(auth=auth, open_timeout=0.1))
+    server = await start(rooms(auth=auth, open_timeout=1))
     async with await joined(server, "/ws?auth=message") as wire:
         wire.send(say("right"))
         assert await wire.closing() == (4408, "authentication took too long")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import FakeTransport, clog, deadlines, fake_conn, linked, ticks, until
+from fakes import PATIENCE, FakeTransport, clog, deadlines, fake_conn, linked, ticks, until
 from plumews import (
     ConcurrencyError,
     ConnectionClosed,
@@ -206,7 +206,7 @@ async def test_send_works_under_create_task_gather_and_wait_for(start: Any) -> N
     async with linked(start) as (conn, wire):
         await asyncio.create_task(conn.send("task"))
         await asyncio.gather(conn.send("one"), conn.send("two"))
-        await asyncio.wait_for(conn.send("three"), 5)
+        await asyncio.wait_for(conn.send("three"), PATIENCE)
         assert [await wire.message() for _ in range(4)] == ["task", "one", "two", "three"]
 
 
@@ -220,7 +220,7 @@ async def test_block_waits_for_the_send_timeout_and_then_raises_the_phrase_of_th
     began = loop.time()
     with pytest.raises(SendTimeout, match="send timeout") as info:
         await conn.send("too much")
-    assert 0.025 < loop.time() - began < 5
+    assert 0.025 < loop.time() - began < PATIENCE
     assert isinstance(info.value, TimeoutError)
     assert isinstance(info.value, WebSocketException)
     assert conn.dropped_messages == 1
@@ -536,7 +536,7 @@ async def test_row_11_a_peer_that_does_not_read_is_evicted_by_close(start: Any) 
         with pytest.raises(SendQueueFull, match="connection closed"):
             await flood(conn)
         assert conn.queued_bytes == 0
-        await asyncio.wait_for(conn.wait_closed(), 5)
+        await asyncio.wait_for(conn.wait_closed(), PATIENCE)
 
 
 async def test_row_11_a_peer_that_was_evicted_and_reads_again_learns_why(start: Any) -> None:
@@ -554,9 +554,10 @@ async def test_a_pong_passes_what_a_slow_peer_has_not_taken(start: Any) -> None:
     async with linked(start, rcvbuf=4096, queue_bytes=32 * MiB) as (conn, wire):
         await conn.send(bytes(8 * MiB))
         await until(lambda: conn._writer.paused)
-        wire.send(masked(Opcode.PING, b"?"))
-        kind, payload = await wire.event()
-        assert (kind, payload) == (Opcode.PONG, b"?")
+        wire.send(masked(Opcode.PING, b"?"), text("read to here"))
+        assert await conn.recv() == "read to here"
+        assert conn._writer.paused  # the ping came while most of the message still waited
+        assert await wire.event() == (Opcode.PONG, b"?")
         assert await wire.event() == (Opcode.BINARY, bytes(8 * MiB))
 
 
@@ -624,7 +625,7 @@ async def walk(seed: int) -> None:
 async def test_what_a_sender_is_told_is_true_whatever_the_transport_does() -> None:
     for seed in range(300):
         try:
-            await asyncio.wait_for(walk(seed), 20)
+            await asyncio.wait_for(walk(seed), 60)
         except BaseException:
             print("seed", seed)  # noqa: T201
             raise
