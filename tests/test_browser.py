@@ -67,7 +67,7 @@ def browser() -> Iterator[Browser]:
         if path is None and not Path(playwright.chromium.executable_path).exists():
             missing("there is no Chromium")
         try:
-            browser = playwright.chromium.launch(executable_path=path, args=list(ARGS))
+            browser = playwright.chromium.launch(executable_path=path, args=list(ARGS), timeout=PATIENCE)
         except Error as exc:
             missing(f"Chromium does not start: {exc}")
             raise
