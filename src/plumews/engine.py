@@ -276,6 +276,20 @@ class Engine:
         message: str | bytes = data
         return message
 
+    def _wait_now(self) -> asyncio.Future[None] | None:
+        """What a reader awaits that found nothing, if nothing speaks against waiting; else ask the long way.
+
+        What it answered so far leaves first. It must tell the receive queue when it has stopped waiting.
+        """
+        if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
+            return None
+        if self._inbox.awaited or _get_ident() != self._thread or self._rules.parser.streaming:
+            return None
+        waiting = self._inbox.start_waiting()
+        self._writer.flush()
+        self._update_reading()
+        return waiting
+
     # --- writing ----------------------------------------------------------------------------------
 
     def send_nowait(self, message: str | bytes | bytearray | memoryview) -> None:

@@ -14,7 +14,16 @@ from typing import Final, TypeAlias
 
 from .errors import InvalidHeader
 
-__all__ = ["Headers", "HeadersLike", "MultipleValuesError", "has_token", "is_token", "parse_host", "parse_tokens"]
+__all__ = [
+    "Headers",
+    "HeadersLike",
+    "MultipleValuesError",
+    "has_token",
+    "is_token",
+    "name_of",
+    "parse_host",
+    "parse_tokens",
+]
 
 HeadersLike: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
@@ -27,6 +36,20 @@ _TOKEN: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|
 #: What a host name in a URL is made of; the underscore is no DNS, but containers are named with it.
 _HOST_NAME: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 _HOST_IPV6: Final = frozenset(string.hexdigits + ":.")
+
+#: The names that handshakes have, spelled as clients spell them, and what they are compared as: kept once for all.
+_KNOWN: Final = """
+    Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Length Content-Type Cookie Host
+    Origin Pragma Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-WebSocket-Accept Sec-WebSocket-Extensions
+    Sec-WebSocket-Key Sec-WebSocket-Protocol Sec-WebSocket-Version Upgrade User-Agent
+"""
+_LOWER: Final = {name: name.lower() for name in _KNOWN.split()}
+_SPELLED: Final = {name.encode(): name for name in _LOWER}
+
+
+def name_of(raw: bytes) -> str:
+    """A header name as it was read."""
+    return _SPELLED.get(raw) or raw.decode("latin-1")
 
 
 class MultipleValuesError(LookupError):
@@ -44,13 +67,10 @@ def _is_control(char: str) -> bool:
 
 
 def _check(name: str, value: str) -> None:
-    if type(name) is str and type(value) is str and name.isascii() and value.isascii():
-        # What nearly every header is like, without a look at each letter of its name.
-        if name.replace("-", "").isalnum() and value.isprintable():
-            return
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"a header is a pair of str, got {type(name).__name__} and {type(value).__name__}")
-    if not is_token(name):
+    # Nearly every name is one at a glance, without a look at each of its letters.
+    if not (name.isascii() and name.replace("-", "").isalnum()) and not is_token(name):
         raise ValueError(f"invalid header name {name!r}: letters, digits and !#$%&'*+-.^_`|~ are allowed")
     if value.isascii() and value.isprintable():
         return
@@ -79,10 +99,11 @@ class Headers(MutableMapping[str, str]):
 
     def __init__(self, *sources: HeadersLike | tuple[str, str]) -> None:
         self._pairs: list[tuple[str, str]] = []
-        self._values: dict[str, list[str]] = {}
+        # One value as it is, several in a list: most names stand once, and a list for each costs as much as it holds.
+        self._values: dict[str, str | list[str]] = {}
         for source in sources:
             if type(source) is tuple and len(source) == 2 and isinstance(source[0], str):
-                self.add(*source)
+                self.add(source[0], source[1])
             elif isinstance(source, Headers):
                 for name, value in source._pairs:  # which were checked
                     self._add(name, value)
@@ -98,15 +119,21 @@ class Headers(MutableMapping[str, str]):
 
     def _add(self, name: str, value: str) -> None:
         self._pairs.append((name, value))
-        values = self._values.get(key := name.lower())
+        key = _LOWER.get(name) or name.lower()
+        values = self._values.get(key)
         if values is None:
-            self._values[key] = [value]
-        else:
+            self._values[key] = value
+        elif isinstance(values, list):
             values.append(value)
+        else:
+            self._values[key] = [values, value]
 
     def get_all(self, name: str) -> list[str]:
         """The values of all lines of that name, in order; empty if there is none."""
-        return list(self._values.get(name.lower(), ()))
+        values = self._values.get(name.lower())
+        if values is None:
+            return []
+        return values.copy() if isinstance(values, list) else [values]
 
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """Every line as ``(name, value)``, in order and as spelled."""
@@ -119,9 +146,9 @@ class Headers(MutableMapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         values = self._values[name.lower()]
-        if len(values) > 1:
+        if isinstance(values, list):
             raise MultipleValuesError(f"header {name} stands on {len(values)} lines: use get_all({name!r})")
-        return values[0]
+        return values
 
     def __setitem__(self, name: str, value: str) -> None:
         self.add(name, value)

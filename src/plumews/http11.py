@@ -17,7 +17,7 @@ import httptools
 
 from . import limits
 from .errors import InvalidHeader, InvalidMessage
-from .headers import Headers, HeadersLike, parse_host
+from .headers import Headers, HeadersLike, name_of, parse_host
 
 __all__ = ["HeadReader", "Request", "Response"]
 
@@ -212,7 +212,7 @@ class _Fields:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # llhttp leaves the blanks behind a value (RFC 9112 section 5.1).
-        self.pairs.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+        self.pairs.append((name_of(name), value.decode("latin-1").strip(" \t")))
 
     def on_headers_complete(self) -> None:
         self.complete = True

@@ -105,6 +105,15 @@ class Receiving(Link):
         message = self._take_now()
         if message is not None:
             return message
+        waiting = self._wait_now()
+        if waiting is not None:
+            try:
+                await waiting
+            finally:
+                self._inbox.stop_waiting()
+            message = self._take_now()
+            if message is not None:
+                return message
         try:
             return await self.recv()
         except ConnectionClosedOK:
