@@ -187,7 +187,7 @@ class Engine:
         """
         until = 0.0
         look = 1
-        if self._on_message is not None:
+        if self._on_message is not None and len(events) > 1:
             until = monotonic() + limits.FAN_OUT_SLICE
         for position, event in enumerate(events, 1):
             if isinstance(event, str):
@@ -196,8 +196,8 @@ class Engine:
                 self._deliver(_BINARY, event)
             else:
                 self._tell(event)
-            if self._on_message is not None and position >= look:
-                if monotonic() >= until and position < len(events):
+            if position >= look and position < len(events) and self._on_message is not None:
+                if monotonic() >= until:
                     return events[position:]
                 look = position + _STRIDE
         return None

@@ -102,15 +102,18 @@ class Headers(MutableMapping[str, str]):
         # One value as it is, several in a list: most names stand once, and a list for each costs as much as it holds.
         self._values: dict[str, str | list[str]] = {}
         for source in sources:
-            if type(source) is tuple and len(source) == 2 and isinstance(source[0], str):
-                self.add(source[0], source[1])
-            elif isinstance(source, Headers):
+            if isinstance(source, Headers):
                 for name, value in source._pairs:  # which were checked
                     self._add(name, value)
+                continue
+            if isinstance(source, Mapping):
+                pairs: Iterable[tuple[str, str]] = source.items()
+            elif isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
+                pairs = [source]
             else:
-                pairs = source.items() if isinstance(source, Mapping) else source
-                for name, value in pairs:
-                    self.add(name, value)
+                pairs = source
+            for name, value in pairs:
+                self.add(name, value)
 
     def add(self, name: str, value: str) -> None:
         """One more line, behind the others."""
