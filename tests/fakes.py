@@ -26,8 +26,9 @@ from plumews.codec import Parser
 from plumews.loopstate import loop_state
 from wire import Wire
 
-#: Seconds for what happens at once, on a machine that others use; less than a silent peer is given (30 s).
-PATIENCE = 20.0
+#: Seconds for what happens soon, on a machine that others use; less than the defaults for opening and closing (10 s),
+#: so that who heeds those and not what was configured is still found out.
+PATIENCE = 9.0
 
 
 class FakeHandle:
