@@ -155,7 +155,9 @@ def call(function: object) -> str:
     for parameter in signature.parameters.values():
         default = parameter.default
         plain = int(default) if isinstance(default, enum.IntEnum) else default
-        bare.append(parameter.replace(annotation=parameter.empty, default=plain))
+        # Nobody gives ``self`` by its name: what is compiled may know it by its place alone.
+        kind = parameter.POSITIONAL_OR_KEYWORD if parameter.name == "self" else parameter.kind
+        bare.append(parameter.replace(annotation=parameter.empty, default=plain, kind=kind))
     prefix = "async " if inspect.iscoroutinefunction(function) else ""
     return prefix + str(signature.replace(parameters=bare, return_annotation=signature.empty))
 

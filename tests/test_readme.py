@@ -147,6 +147,9 @@ async def test_sending(start) -> None:
         b"the same with an opcode",
         "str is text",
         b"bytes are binary",
+        "several",
+        "at once",
+        b"leave together",
     ]
     assert (ws.close_code, ws.close_reason) == (1000, "that was all")
 

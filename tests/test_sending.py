@@ -163,6 +163,38 @@ async def test_a_long_message_does_not_keep_the_callers_buffer_locked() -> None:
 # --- order ----------------------------------------------------------------------------------------
 
 
+async def test_many_messages_leave_in_one_write() -> None:
+    conn, transport = fake_conn()
+    await conn.write_many(["a", b"b", bytearray(b"c"), "d"])
+    assert messages(transport) == ["a", b"b", b"c", "d"]
+    assert len(transport.writes) == 1
+
+
+async def test_many_messages_wait_for_space_like_one() -> None:
+    conn, transport = full(send_timeout=PATIENCE)
+    writing = started(conn.write_many(["x", "y"]))
+    await ticks()
+    assert not writing.done()
+    transport.drain()
+    await writing
+    assert messages(transport) == ["0", "1", "2", "3", "x", "y"]
+
+
+async def test_of_many_messages_those_before_a_wrong_one_are_sent() -> None:
+    conn, transport = fake_conn()
+    with pytest.raises(TypeError, match="not int"):
+        await conn.write_many(["a", 1, "b"])  # type: ignore[list-item]
+    assert messages(transport) == ["a"]
+
+
+async def test_of_many_messages_those_that_fit_are_sent_and_the_next_is_refused() -> None:
+    conn, transport = full(send_behavior=DROP, queue_size=2)
+    with pytest.raises(SendQueueFull):
+        await conn.write_many(["x", "y"])
+    transport.drain()
+    assert messages(transport) == ["0", "1"]
+
+
 async def test_messages_of_one_sender_arrive_in_order_whatever_their_size(start: Any) -> None:
     sizes = [1, 100_000, 0, 70_000, 16, 500_000, 3]
     async with linked(start, send_timeout=None) as (conn, wire):

@@ -8,6 +8,7 @@ seed's: the connection, the message, the queue.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from .constants import CloseCode, Opcode, SendBehavior, State
@@ -69,6 +70,20 @@ class Sending(Receiving):
         is queued.
         """
         await self.write_message(Opcode.TEXT, encode_json(obj))
+
+    async def write_many(self, messages: Iterable[Data]) -> None:
+        """Queue several messages, ``str`` as text and bytes-like as binary, that leave together.
+
+        The same as a :meth:`send` for each, in fewer writes. Raises as :meth:`send`; the messages before the one that
+        raised are queued, those behind it are not.
+        """
+        try:
+            for message in messages:
+                outgoing = self._outgoing(opcode_of(message), message)
+                if not self._writer.offer(outgoing):
+                    await self._overflow(outgoing)
+        finally:
+            self._kick()
 
     # --- inside -----------------------------------------------------------------------------------
 
