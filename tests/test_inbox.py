@@ -79,9 +79,23 @@ async def test_a_message_wakes_the_one_who_waits() -> None:
     assert not waiting.done()
     box.put((Opcode.TEXT, "a"))
     box.put((Opcode.TEXT, "b"))
+    assert not waiting.done()  # not before all that a read has brought is there
+    box.wake()
     await waiting
     box.stop_waiting()
     assert not box.awaited
+
+
+async def test_who_waits_goes_on_at_once_where_there_is_something() -> None:
+    box = inbox()
+    waiting = box.start_waiting()
+    box.wake_now()
+    assert not waiting.done()
+    box.put((Opcode.TEXT, "a"))
+    box.wake_now()
+    assert waiting.done()
+    box.wake_now()  # once is enough
+    await waiting
 
 
 async def test_two_cannot_wait() -> None:
@@ -97,6 +111,8 @@ async def test_a_waiter_that_was_cancelled_is_not_woken() -> None:
     box = inbox()
     box.start_waiting().cancel()
     box.put((Opcode.TEXT, "a"))
+    box.wake_now()
+    box.wake()
     box.stop_waiting()
     assert box.take() == (Opcode.TEXT, "a")
 

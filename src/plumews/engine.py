@@ -22,6 +22,7 @@ from .constants import Opcode, State, StreamEvent
 from .inbox import Inbox
 from .loopstate import LoopState, loop_state
 from .protocol import Protocol as Rules
+from .ready import Ready
 from .stream import Stream
 from .writer import Writer
 
@@ -167,6 +168,7 @@ class Engine:
             self._backlog = self._dispatch(events)
             if not self._backlog and self._rules.error is not None and not self._ended:
                 self._end()
+            self._inbox.wake_now()  # what the reader answers leaves with this read
         finally:
             self._in_batch = self._state.in_batch = False
             self._writer.flush()
@@ -276,7 +278,7 @@ class Engine:
         message: str | bytes = data
         return message
 
-    def _wait_now(self) -> asyncio.Future[None] | None:
+    def _wait_now(self) -> Ready | None:
         """What a reader awaits that found nothing, if nothing speaks against waiting; else ask the long way.
 
         What it answered so far leaves first. It must tell the receive queue when it has stopped waiting.

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from .ready cimport Ready
+
 
 @cython.final
 cdef class Inbox:
@@ -9,8 +11,7 @@ cdef class Inbox:
     cdef object _items
     cdef Py_ssize_t _max_bytes
     cdef Py_ssize_t _max_items
-    cdef object _waiter
-    cdef bint _woken
+    cdef Ready _waiter
 
     cpdef put(self, tuple item)
     cpdef tuple peek(self)
@@ -18,3 +19,4 @@ cdef class Inbox:
     cpdef bint is_full(self, Py_ssize_t extra)
     cpdef bint is_low(self, Py_ssize_t extra)
     cpdef wake(self)
+    cpdef wake_now(self)

@@ -12,6 +12,7 @@ from collections import deque
 from typing import Any
 
 from .errors import ConcurrencyError
+from .ready import Ready
 from .stream import Stream
 
 __all__ = ["Inbox", "Item"]
@@ -23,14 +24,13 @@ Item = tuple[int, Any]
 class Inbox:
     """The receive queue of one connection."""
 
-    __slots__ = ("_items", "_max_bytes", "_max_items", "_waiter", "_woken", "bytes")
+    __slots__ = ("_items", "_max_bytes", "_max_items", "_waiter", "bytes")
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._items: deque[Item] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._woken = False  # it was told
+        self._waiter: Ready | None = None
         #: Payload bytes (characters of text) in the queue.
         self.bytes = 0
 
@@ -52,12 +52,12 @@ class Inbox:
         return first if isinstance(first, Stream) else None
 
     def put(self, item: Item) -> None:
+        """One more item. Who put what there was to put calls :meth:`wake` or :meth:`wake_now`."""
         if self._items is None:
             self._items = deque()
         self._items.append(item)
         if not isinstance(item[1], Stream):
             self.bytes += len(item[1])
-        self.wake()
 
     def peek(self) -> Item:
         """The oldest item, left where it is; only called when there is one."""
@@ -80,19 +80,22 @@ class Inbox:
         """Whether reading may go on: half of each bound, so that it does not flutter."""
         return len(self) <= self._max_items // 2 and self.bytes + extra <= self._max_bytes // 2
 
-    def start_waiting(self) -> asyncio.Future[None]:
+    def start_waiting(self) -> Ready:
         """What a reader awaits, until something was put or the end was reached; then :meth:`stop_waiting`."""
         if self._waiter is not None:
             raise ConcurrencyError("another task is already receiving from this connection")
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._woken = False
+        self._waiter = Ready(asyncio.get_running_loop())
         return self._waiter
 
     def stop_waiting(self) -> None:
         self._waiter = None
 
     def wake(self) -> None:
-        if self._waiter is not None and not self._woken:
-            self._woken = True
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+        """Let the reader go on in the next turn of the loop."""
+        if self._waiter is not None:
+            self._waiter.tell()
+
+    def wake_now(self) -> None:
+        """Let a reader for whom there is something go on before this returns."""
+        if self._waiter is not None and self._items:
+            self._waiter.tell_now()

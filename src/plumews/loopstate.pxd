@@ -1,7 +1,7 @@
 # Types for loopstate.py where it is compiled.
 
 cdef class LoopState:
-    cdef list _dirty
+    cdef readonly list _dirty
     cdef object _loop
     cdef bint _scheduled
     cdef readonly object buffer
