@@ -39,7 +39,7 @@ cdef extern from *:
 
 cdef enum:
     TOGETHER = 16 * 1024  # bytes that are gathered
-    PIECES = 64  # buffers that are passed on as they lie
+    PIECES = 64  # buffers that are passed on as they lie, and views that are held
 
 
 def send(int fd, list buffers, /):
@@ -56,7 +56,7 @@ def send(int fd, list buffers, /):
             buffer = buffers[i]
             if type(buffer) is bytes:
                 start, size = PyBytes_AS_STRING(buffer), PyBytes_GET_SIZE(buffer)
-            elif count < PIECES:
+            elif held < PIECES:  # those that are gathered are held, too
                 PyObject_GetBuffer(buffer, &views[held], PyBUF_SIMPLE)
                 start, size = <char *>views[held].buf, views[held].len
                 held += 1
