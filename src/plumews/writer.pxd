@@ -51,4 +51,4 @@ cdef class Writer:
     cdef _left(self, Py_ssize_t count)
 
 
-cdef bint _is_payload(object buffer)
+cdef bint _is_header(object buffer)

@@ -30,6 +30,9 @@ __all__ = ["Waiter", "Writer"]
 #: Bytes handed over in one call; beyond it the transport is asked again whether it has room.
 _WRITE_SIZE: Final = 256 * 1024
 
+#: Bytes of a frame before its payload (RFC 6455 section 5.2).
+_LONGEST_HEADER: Final = 14
+
 #: These CPythons never ask for a pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
 _WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
@@ -377,7 +380,7 @@ class Writer:
             sent -= len(batch[at])
             at += 1
         stop = at + 1
-        if stop < len(batch) and _is_payload(batch[stop]):
+        if _is_header(batch[at]):
             stop += 1
         self._left(stop)
         transport = self._transport
@@ -414,6 +417,13 @@ class Writer:
             self._closing = b""  # that was the last of the plan, and of all
 
 
-def _is_payload(buffer: bytes | memoryview) -> bool:
-    """Whether ``buffer`` belongs to the header before it; a frame of its own is no view, and not as long."""
-    return type(buffer) is memoryview or len(buffer) > limits.COPY_SIZE
+def _is_header(buffer: bytes | memoryview) -> bool:
+    """Whether ``buffer`` is a header whose payload is the buffer behind it: it ends before what it announces.
+
+    Sizes do not tell: a whole frame may be longer than a payload that lies apart. A view is always such a payload.
+    """
+    if type(buffer) is not bytes or len(buffer) > _LONGEST_HEADER:
+        return False
+    length = buffer[1] & 0x7F
+    extended = 0 if length < 126 else 2 if length == 126 else 8
+    return length > 0 and len(buffer) == 2 + extended + (4 if buffer[1] & 0x80 else 0)
