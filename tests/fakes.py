@@ -137,7 +137,10 @@ class FakeTransport:
         self.protocol.pause_writing()
 
     def drain(self) -> None:
+        """There is room again, and the tick in which the protocol is told so ends."""
         self.protocol.resume_writing()
+        if isinstance(self.protocol, plumews.Conn):
+            self.protocol._writer.flush()
 
     def pause_reading(self) -> None:
         assert self.reading, "paused twice"

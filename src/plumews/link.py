@@ -50,7 +50,6 @@ class Link(Engine, asyncio.BufferedProtocol):
         "_config",
         "_discard_deadline",
         "_peername",
-        "_resuming",
         "_sockname",
     )
 
@@ -66,7 +65,6 @@ class Link(Engine, asyncio.BufferedProtocol):
         )
         self._peername: Any = None
         self._sockname: Any = None
-        self._resuming = False  # the transport is just telling us that it has room
         self._answer_deadline: Deadline | None = None
         self._close_deadline: Deadline | None = None
         self._discard_deadline: Deadline | None = None
@@ -105,11 +103,7 @@ class Link(Engine, asyncio.BufferedProtocol):
         self._writer.pause()
 
     def resume_writing(self) -> None:
-        self._resuming = True
-        try:
-            self._writer.resume()
-        finally:
-            self._resuming = False
+        self._writer.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is not None:
@@ -254,10 +248,7 @@ class Link(Engine, asyncio.BufferedProtocol):
         self._update_reading()
 
     def _close_frame_left(self) -> None:
-        if self._ended and self._resuming:
-            # asyncio reports the loss of a connection twice if it is closed from within resume_writing().
-            self._loop.call_soon(self._hang_up)
-        elif self._ended:
+        if self._ended:
             self._hang_up()
 
     def _hang_up(self) -> None:

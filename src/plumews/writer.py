@@ -194,9 +194,9 @@ class Writer:
         self.queued_bytes += message.size
 
     def _admit(self) -> None:
-        waiters = self._waiters
-        while waiters and self._has_space(waiters[0].message.size):
-            waiter = waiters.popleft()
+        # Looked at anew each time: who is told may send, withdraw, or end the connection.
+        while self._waiters and self._has_space(self._waiters[0].message.size):
+            waiter = self._waiters.popleft()
             self._accept(waiter.message)
             waiter.done(True)
 
@@ -260,9 +260,14 @@ class Writer:
             del self._pongs[:-1]
 
     def resume(self) -> None:
-        """The transport has room again."""
+        """The transport has room again: what waits leaves at the end of this tick.
+
+        Not from within its call: asyncio, whose write fails there or whose end comes there, ends a connection twice.
+        """
         self.paused = False
-        self.flush()
+        if not self._dirty and self._has_output():
+            self._dirty = True
+            self._state.mark_dirty(self)
 
     def kick(self, at_once: bool) -> None:
         """Something was queued: write it now if that is allowed and is the first in this tick, else at its end."""
