@@ -19,7 +19,8 @@ import pytest
 import plumews
 from fakes import PATIENCE, FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, ticks, until
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
-from wire import Wire, close, masked, text
+from plumews import wire as wire_module
+from wire import Wire, close, masked, text, upgrade
 
 KiB = 1024
 
@@ -1071,6 +1072,53 @@ async def test_a_unix_socket_has_the_same_ends(start: Any, tmp_path: Any) -> Non
 
 
 # --- asyncio's transports -------------------------------------------------------------------------
+
+
+async def test_a_peer_that_is_gone_just_when_the_socket_took_bytes_again_ends_the_connection_once(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Then it is the next write that fails, and from within resume_writing() asyncio would report the loss twice.
+    loop, conns, lost, told = asyncio.get_running_loop(), [], [], []
+    loop.set_exception_handler(lambda loop, context: told.append(context))
+
+    async def handler(conn: plumews.Conn) -> None:
+        conns.append(conn)
+        conn.add_close_callback(lambda conn: lost.append(conn))
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, max_queue=1))
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await loop.sock_connect(sock, server.sockets[0].getsockname())
+    await loop.sock_sendall(sock, upgrade())
+    await until(lambda: conns)
+    sock.send(text("unread"))
+    await until(lambda: conns[0]._reading_paused)  # or the reading would be the first to see that the peer is gone
+    clog(conns[0])
+    assert conns[0].queued_messages > 1
+
+    def vanish(fd: int, buffers: list[Any]) -> int:
+        if sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01" + bytes(3) + bytes(4))
+            sock.close()
+        return send(fd, buffers)
+
+    send = wire_module.send
+    monkeypatch.setattr(wire_module, "send", vanish)
+
+    def take() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while sock.fileno() >= 0:
+                sock.recv(64 * KiB)
+        return sock.fileno() < 0
+
+    await until(take)
+    await until(lambda: lost)
+    await ticks()
+    loop.set_exception_handler(None)
+    assert lost == conns
+    assert told == []
 
 
 async def test_a_close_that_is_answered_when_the_socket_takes_bytes_again_ends_the_connection_once(start: Any) -> None:
