@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-from .sources import only_sources
+from .sources import all_compiled, only_sources
 
 __all__ = [
     "BODY",
@@ -29,7 +29,7 @@ __all__ = [
 #: Which body this process uses.
 BODY: Literal["compiled", "pure"] = "pure"
 
-if TYPE_CHECKING or os.environ.get("PLUMEWS_PURE", "") not in ("", "0"):
+if TYPE_CHECKING or os.environ.get("PLUMEWS_PURE", "") not in ("", "0") or not all_compiled():
     from ._codec_py import (
         Parser,
         Utf8Validator,
