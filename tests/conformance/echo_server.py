@@ -3,7 +3,7 @@
     python echo_server.py PORT [--reading iterate|callback|stream] [--loop asyncio|uvloop]
 
 The three ways to read a connection must conform alike, on both loops and with both bodies of the codec
-(``PLUMEWS_PURE=1`` takes the plain one). Runs until it is interrupted.
+(``PLUMEWS_PURE=1`` takes the plain one). PORT 0 is a free one; it is said. Runs until it is interrupted.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ async def main(port: int, reading: str) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    async with plumews.serve(host="127.0.0.1", port=port, **READING[reading]):
+    async with plumews.serve(host="127.0.0.1", port=port, **READING[reading]) as server:
         sys.stdout.write(
-            f"plumews {plumews.__version__}, codec {plumews.BODY}, {type(loop).__module__} {reading}: port {port}\n"
+            f"plumews {plumews.__version__}, codec {plumews.BODY}, {type(loop).__module__} {reading}: "
+            f"port {server.port}\n"
         )
         sys.stdout.flush()
         await stop.wait()
