@@ -140,6 +140,7 @@ PROPERTIES = {
     "id": False,
     "latency": False,
     "local_address": False,
+    "queued_age": False,
     "queued_bytes": False,
     "queued_messages": False,
     "remote_address": False,

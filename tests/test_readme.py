@@ -154,6 +154,13 @@ async def test_sending(start) -> None:
     assert (ws.close_code, ws.close_reason) == (1000, "that was all")
 
 
+async def test_sending_in_pieces(start, capsys) -> None:
+    server = await start(plumews.serve(run("Sending in pieces")["handler"], "127.0.0.1", 0))
+    async with await client(server.port) as ws:
+        assert [message async for message in ws] == ["line 0\nline 1\nline 2\n"]
+    assert capsys.readouterr().out == "0 0 0.0\n"
+
+
 async def test_reading(start, capsys) -> None:
     server = await start(plumews.serve(run("Reading")["handler"], "127.0.0.1", 0))
     async with await client(server.port) as ws:

@@ -9,7 +9,7 @@ import array
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -193,6 +193,207 @@ async def test_of_many_messages_those_that_fit_are_sent_and_the_next_is_refused(
         await conn.write_many(["x", "y"])
     transport.drain()
     assert messages(transport) == ["0", "1"]
+
+
+# --- in pieces ------------------------------------------------------------------------------------
+
+
+async def pieces(*values: Any) -> AsyncIterator[Any]:
+    for value in values:
+        if isinstance(value, BaseException):
+            raise value
+        yield value
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "whole"),
+    [
+        (["a", "é", ""], {}, "aé"),
+        ([b"a", bytearray(b"b"), memoryview(b"c")], {}, b"abc"),
+        ([b"\xc3", b"\xa9"], {"text": True}, "é"),
+        (["é"], {"text": False}, "é".encode()),
+        ([""], {}, ""),
+        ([bytes(200_000)], {}, bytes(200_000)),
+    ],
+)
+async def test_a_message_in_pieces_is_one_message(parts: list[Any], options: dict[str, Any], whole: Any) -> None:
+    for source in (pieces(*parts), iter(parts)):
+        conn, transport = fake_conn()
+        await conn.send(source, **options)
+        assert messages(transport) == [whole]
+
+
+async def test_a_message_of_no_pieces_is_none() -> None:
+    conn, transport = fake_conn()
+    await conn.send(pieces())
+    await conn.send("next")
+    assert messages(transport) == ["next"]
+
+
+async def test_a_message_in_pieces_waits_for_the_peer_and_holds_one_piece() -> None:
+    conn, transport = fake_conn()
+    taken = []
+
+    async def source() -> AsyncIterator[bytes]:
+        for index in range(5):
+            taken.append(index)
+            yield bytes(1000)
+
+    transport.fill()
+    sending = started(conn.send(source()))
+    await ticks(10)
+    assert taken == [0]
+    assert conn.queued_bytes < 1100
+    transport.drain()
+    await sending
+    assert messages(transport) == [bytes(5000)]
+
+
+async def test_others_wait_until_a_message_in_pieces_is_complete_and_pings_do_not() -> None:
+    conn, transport = fake_conn(send_timeout=PATIENCE)
+    going_on = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        await going_on.wait()
+        yield "b"
+
+    sending = started(conn.send(source()))
+    await ticks()
+    other = started(conn.send("other"))
+    await ticks()
+    await conn.ping(b"p")
+    with pytest.raises(SendQueueFull):
+        conn.send_nowait("no")
+    with pytest.raises(ConcurrencyError, match="another message is being sent in pieces"):
+        await conn.send(pieces("c"))
+    assert not other.done()
+    going_on.set()
+    await asyncio.gather(sending, other)
+    assert transport.events() == [(Opcode.PING, b"p"), (Opcode.TEXT, "ab"), (Opcode.TEXT, "other")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "error"),
+    [
+        (["a", ZeroDivisionError()], {}, ZeroDivisionError),
+        (["a", b"b"], {}, TypeError),
+        (["a", 1], {}, TypeError),
+        ([b"a", b"\xff"], {"text": True}, ValueError),
+        ([b"a", b"\xc3"], {"text": True}, ValueError),
+    ],
+)
+async def test_a_message_that_fails_half_way_ends_the_connection_with_1011(
+    parts: list[Any], options: dict[str, Any], error: type[Exception]
+) -> None:
+    conn, transport = fake_conn()
+    with pytest.raises(error):
+        await conn.send(pieces(*parts), **options)
+    assert messages(transport) == []
+    assert transport.events()[-1] == (Opcode.CLOSE, (1011, "a message was not completed"))
+    with pytest.raises(ConnectionClosed):
+        await conn.send("more")
+
+
+@pytest.mark.parametrize("parts", [[1], [ZeroDivisionError()], ["\ud800"]])
+async def test_a_message_that_fails_before_its_first_piece_changes_nothing(parts: list[Any]) -> None:
+    conn, transport = fake_conn()
+    with pytest.raises((TypeError, ZeroDivisionError, ValueError)):
+        await conn.send(pieces(*parts))
+    await conn.send("next")
+    assert messages(transport) == ["next"]
+
+
+async def test_a_cancelled_message_in_pieces_ends_the_connection_too() -> None:
+    conn, transport = fake_conn()
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.Event().wait()
+
+    sending = started(conn.send(source()))
+    await ticks()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert transport.events()[-1][0] == Opcode.CLOSE
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_a_message_in_pieces_ends_with_its_connection(end: str) -> None:
+    conn, transport = fake_conn()
+    going_on = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        await going_on.wait()
+        yield "b"
+
+    sending = started(conn.send(source()))
+    await ticks()
+    conn.abort() if end == "abort" else conn.close_nowait(4000)
+    await ticks()
+    going_on.set()
+    with pytest.raises(ConnectionClosed):
+        await sending
+    assert messages(transport) == []
+    conn.abort()
+
+
+async def test_a_message_in_pieces_of_any_size_costs_one_piece(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        sending = started(conn.send(bytes(100 * KiB) for _ in range(100)))
+        assert await wire.message() == bytes(100 * 100 * KiB)
+        await sending
+
+
+# --- drain, and how long the queue has waited --------------------------------------------------------
+
+
+async def test_drain_waits_until_everything_has_left() -> None:
+    conn, transport = fake_conn()
+    await conn.drain()
+    transport.fill()
+    conn.send_nowait("a")
+    draining = started(conn.drain())
+    await ticks()
+    assert not draining.done()
+    transport.drain()
+    await draining
+    assert messages(transport) == ["a"]
+
+
+async def test_drain_of_a_connection_that_ends_is_told() -> None:
+    conn, transport = fake_conn()
+    transport.fill()
+    conn.send_nowait("a")
+    draining = started(conn.drain())
+    await ticks()
+    conn.abort()
+    with pytest.raises(ConnectionClosed):
+        await draining
+    with pytest.raises(ConnectionClosed):
+        await conn.drain()
+
+
+async def test_the_age_of_the_queue_is_that_of_its_oldest_message() -> None:
+    conn, transport = fake_conn()
+    conn.send_nowait("leaves")
+    assert conn.queued_age == 0.0
+    transport.fill()
+    conn.send_nowait("oldest")
+    young = conn.queued_age
+    await asyncio.sleep(0.002)
+    conn.send_nowait("newest")
+    assert conn.queued_age >= young + 0.002
+    transport.full_after = 1
+    transport.drain()
+    await ticks()
+    conn.send_nowait("later")
+    assert conn.queued_age < 60
+    transport.drain()
+    await ticks()
+    assert conn.queued_age == 0.0
 
 
 async def test_messages_of_one_sender_arrive_in_order_whatever_their_size(start: Any) -> None:

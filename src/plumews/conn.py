@@ -232,6 +232,11 @@ class Conn(Sending):
         return self._writer.queued_messages
 
     @property
+    def queued_age(self) -> float:
+        """Seconds that the oldest message in the send queue has waited; 0.0 while the peer keeps up."""
+        return self._writer.queued_age
+
+    @property
     def queued_bytes(self) -> int:
         """Bytes that wait in the send queue."""
         return self._writer.queued_bytes

@@ -8,15 +8,20 @@ seed's: the connection, the message, the queue.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
+from contextlib import aclosing
+from typing import Any, TypeAlias
 
+from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, SendBehavior, State
-from .errors import SendQueueFull, SendTimeout
+from .errors import ConcurrencyError, SendQueueFull, SendTimeout
 from .outgoing import Data, Encoded, encode, encode_json, opcode_of, payload_of
 from .receiving import Receiving
 
-__all__ = ["Sending"]
+__all__ = ["Pieces", "Sending"]
+
+#: A message that is not all there yet.
+Pieces: TypeAlias = "AsyncIterable[Data] | Iterator[Data]"
 
 
 class Sending(Receiving):
@@ -24,8 +29,12 @@ class Sending(Receiving):
 
     __slots__ = ()
 
-    async def send(self, message: Data, text: bool | None = None) -> None:
+    async def send(self, message: Data | Pieces, text: bool | None = None) -> None:
         """Queue a message: ``str`` as text, bytes-like as binary.
+
+        An asynchronous iterable, or an iterator, of such is one message that is sent in pieces while they come, in
+        memory for one of them; nothing else can be sent before its end, and other senders wait as for a full queue.
+        If it fails before its end the connection is closed with 1011, for the peer has half a message.
 
         Args:
             message: what to send; bytes-like objects that can change are copied.
@@ -36,8 +45,12 @@ class Sending(Receiving):
             SendTimeout: the queue had no space within the send timeout (``SendBehavior.BLOCK``).
             SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``).
             TypeError, ValueError: the message is not one.
+            ConcurrencyError: another message is being sent in pieces, and this is to be, too.
         """
         if text is None and self._send_now(message):
+            return
+        if isinstance(message, (AsyncIterable, Iterator)):
+            await self._send_pieces(message, text)
             return
         opcode = opcode_of(message)
         if text is not None:
@@ -85,6 +98,18 @@ class Sending(Receiving):
         finally:
             self._kick()
 
+    async def drain(self) -> None:
+        """Wait until everything that was queued has left for the peer.
+
+        Raises ``ConnectionClosed`` if the connection ends before that.
+        """
+        self._check_thread()
+        self._writer.flush()
+        left: asyncio.Future[bool] = self._loop.create_future()
+        self._writer.when_empty(lambda good: None if left.done() else left.set_result(good))
+        if not await left:
+            raise self._closed_error()
+
     # --- inside -----------------------------------------------------------------------------------
 
     def _send_nowait_slowly(self, message: Data) -> None:
@@ -116,6 +141,56 @@ class Sending(Receiving):
         payload = payload_of(opcode, data)
         self._catch_up_open()
         return encode(opcode, payload, fragment_size=self._config.fragment_size)
+
+    async def _send_pieces(self, pieces: Pieces, text: bool | None) -> None:
+        """One message of many frames, each built when the one before it has left (RFC 6455 section 5.4)."""
+        writer = self._writer
+        kind = opcode = None
+        utf8 = Utf8Validator() if text else None
+        try:
+            async with aclosing(_each(pieces)) as each:
+                async for piece in each:
+                    if opcode is None:
+                        kind = opcode_of(piece)
+                        self._begin_pieces()
+                        opcode = kind if text is None else Opcode.TEXT if text else Opcode.BINARY
+                    elif opcode_of(piece) != kind:
+                        raise TypeError("the pieces of a message must all be str, or all bytes-like")
+                    payload = piece.encode() if isinstance(piece, str) else bytes(piece)
+                    if utf8 is not None and not utf8.feed(payload):
+                        raise ValueError("text must be valid UTF-8")
+                    for start in range(0, len(payload), self._config.fragment_size):
+                        await self._add_piece(opcode, payload[start : start + self._config.fragment_size])
+                        opcode = Opcode.CONT
+            if utf8 is not None and not utf8.complete:
+                raise ValueError("text must be valid UTF-8, which does not end inside a character")
+            if opcode is not None:
+                await self._add_piece(opcode, b"", fin=True)
+        except BaseException:
+            if opcode == Opcode.CONT and writer.in_pieces:
+                self._begin_close(CloseCode.INTERNAL_ERROR, "a message was not completed", discard=True)
+            raise
+        finally:
+            if opcode is not None and writer.in_pieces:
+                writer.end_pieces()
+
+    def _begin_pieces(self) -> None:
+        self._check_thread()
+        if self._rules.state is not State.OPEN:
+            raise self._closed_error()
+        self._catch_up_open()
+        if self._writer.in_pieces:
+            raise ConcurrencyError("another message is being sent in pieces")
+        self._writer.in_pieces = True
+
+    async def _add_piece(self, opcode: int, payload: bytes, *, fin: bool = False) -> None:
+        if not self._writer.in_pieces:
+            raise self._closed_error()
+        self._writer.add_piece(build_frame(opcode, payload, fin=fin))
+        if not fin:
+            await self.drain()
+        else:
+            self._kick()
 
     async def _overflow(self, message: Encoded) -> None:
         if self._config.send_behavior is SendBehavior.BLOCK:
@@ -158,3 +233,12 @@ class Sending(Receiving):
             self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
             raise SendQueueFull("connection closed")
         raise SendQueueFull("dropped")
+
+
+async def _each(pieces: Pieces) -> AsyncGenerator[Data, None]:
+    if isinstance(pieces, AsyncIterable):
+        async for piece in pieces:
+            yield piece
+    else:
+        for piece in pieces:
+            yield piece

@@ -15,6 +15,7 @@ cdef class Writer:
     cdef bytes _closing
     cdef public list _control
     cdef bint _dirty
+    cdef list _drains
     cdef int _fd
     cdef bint _hot
     cdef Py_ssize_t _long
@@ -27,16 +28,21 @@ cdef class Writer:
     cdef Py_ssize_t _queue_size
     cdef list _rest
     cdef object _state
+    cdef list _times
     cdef object _transport
     cdef object _waiters
     cdef public Py_ssize_t dropped
+    cdef public bint in_pieces
     cdef public bint paused
     cdef public Py_ssize_t queued_bytes
 
     cdef bint _has_space(self, Py_ssize_t size)
     cpdef bint offer(self, Encoded message)
     cpdef bint offer_frame(self, bytes frame)
+    cdef _empty(self, bint good)
     cdef _accept(self, Encoded message)
+    cdef _append(self, object message, Py_ssize_t size)
+    cdef _date(self, list queue)
     cdef _admit(self)
     cdef _refuse_waiters(self)
     cpdef kick(self, bint at_once)

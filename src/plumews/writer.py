@@ -19,6 +19,7 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from . import limits, wire
@@ -54,6 +55,7 @@ class Writer:
         "_closing",
         "_control",
         "_dirty",
+        "_drains",
         "_fd",
         "_hot",
         "_long",
@@ -66,9 +68,11 @@ class Writer:
         "_queue_size",
         "_rest",
         "_state",
+        "_times",
         "_transport",
         "_waiters",
         "dropped",
+        "in_pieces",
         "paused",
         "queued_bytes",
     )
@@ -88,6 +92,8 @@ class Writer:
         self._rest: list[bytes | memoryview] | None = None  # of a long message that is on its way
         self._planned = 0  # messages of the queue, and buffers of that rest, in the write that is being made
         self._planned_rest = 0
+        self._times: list[float] | None = None  # when the messages of the queue were accepted, while they cannot leave
+        self._drains: list[Callable[[bool], None]] | None = None
         self._closing: bytes | None = None
         self._on_finished: Callable[[], None] | None = None
         self._dirty = False
@@ -95,6 +101,8 @@ class Writer:
         self.paused = False
         self.queued_bytes = 0
         self.dropped = 0
+        #: Whether a message is being sent in pieces: no other may begin before its end.
+        self.in_pieces = False
 
     # --- state ------------------------------------------------------------------------------------
 
@@ -113,11 +121,17 @@ class Writer:
         self._fd = -1  # it may be another connection's soon
         self._on_finished = None
         self.discard()
+        self._empty(False)
 
     @property
     def queued_messages(self) -> int:
         """Accepted messages that have not begun to leave."""
         return len(self._queue) if self._queue else 0
+
+    @property
+    def queued_age(self) -> float:
+        """Seconds that the oldest of them has waited; 0.0 if they leave with this tick."""
+        return monotonic() - self._times[0] if self._times else 0.0
 
     @property
     def finished(self) -> bool:
@@ -137,7 +151,7 @@ class Writer:
 
         It leaves with the next :meth:`flush`: call :meth:`kick`, too.
         """
-        if self._waiters:
+        if self._waiters or self.in_pieces:
             return False
         if not self._has_space(message.size):
             self.flush()
@@ -149,18 +163,39 @@ class Writer:
     def offer_frame(self, frame: bytes) -> bool:
         """The same for a message that is one frame in one buffer."""
         size = len(frame)
-        if self._waiters:
+        if self._waiters or self.in_pieces:
             return False
         if not self._has_space(size):
             self.flush()
             if self._waiters or not self._has_space(size):
                 return False
-        if self._queue is None:
-            self._queue = [frame]
-        else:
-            self._queue.append(frame)
-        self.queued_bytes += size
+        self._append(frame, size)
         return True
+
+    def add_piece(self, frame: bytes) -> None:
+        """A frame of the message that is sent in pieces; :meth:`when_empty` says when there is room for the next."""
+        self._append(frame, len(frame))
+
+    def end_pieces(self) -> None:
+        """That message is complete, or never will be: others may begin."""
+        self.in_pieces = False
+        self._admit()
+
+    def when_empty(self, done: Callable[[bool], None]) -> None:
+        """Call ``done(True)`` when all that waits has left, ``done(False)`` when it never will."""
+        if self._transport is None:
+            done(False)
+        elif not self.paused and not self._has_output():
+            done(True)
+        elif self._drains is None:
+            self._drains = [done]
+        else:
+            self._drains.append(done)
+
+    def _empty(self, good: bool) -> None:
+        drains, self._drains = self._drains, None
+        for done in drains or ():
+            done(good)
 
     def wait(self, message: Encoded, done: Callable[[bool], None]) -> Waiter:
         """Queue up for space: ``done(True)`` when the message is accepted, ``done(False)`` when it never will be."""
@@ -184,18 +219,30 @@ class Writer:
         return len(self._waiters) if self._waiters else 0
 
     def _accept(self, message: Encoded) -> None:
-        if self._queue is None:
-            self._queue = []
         if len(message.buffers) == 1:
-            self._queue.append(message.buffers[0])
+            self._append(message.buffers[0], message.size)
+        else:
+            self._append(message, message.size)
+            self._long += 1
+
+    def _append(self, message: bytes | memoryview | Encoded, size: int) -> None:
+        if self._queue is None:
+            self._queue = [message]
         else:
             self._queue.append(message)
-            self._long += 1
-        self.queued_bytes += message.size
+        self.queued_bytes += size
+        if self.paused:
+            self._date(self._queue)
+
+    def _date(self, queue: list[bytes | memoryview | Encoded]) -> None:
+        """Note the time at which what is new in the queue was accepted."""
+        if self._times is None:
+            self._times = []
+        self._times += [monotonic()] * (len(queue) - len(self._times))
 
     def _admit(self) -> None:
         # Looked at anew each time: who is told may send, withdraw, or end the connection.
-        while self._waiters and self._has_space(self._waiters[0].message.size):
+        while self._waiters and not self.in_pieces and self._has_space(self._waiters[0].message.size):
             waiter = self._waiters.popleft()
             self._accept(waiter.message)
             waiter.done(True)
@@ -229,12 +276,13 @@ class Writer:
         """
         self._closing = close_frame
         self._on_finished = on_finished
+        self.in_pieces = False  # a message that was not complete never will be
         self._refuse_waiters()
         self.flush()
 
     def discard(self) -> None:
         """Give up all data that waits; control frames and a close frame stay."""
-        self._queue = None
+        self._queue = self._times = None
         self._long = 0
         self._rest = None
         self.queued_bytes = 0
@@ -258,6 +306,8 @@ class Writer:
         self.paused = True
         if self._pongs is not None:
             del self._pongs[:-1]
+        if self._queue is not None:
+            self._date(self._queue)
 
     def resume(self) -> None:
         """The transport has room again: what waits leaves at the end of this tick.
@@ -265,7 +315,7 @@ class Writer:
         Not from within its call: asyncio, whose write fails there or whose end comes there, ends a connection twice.
         """
         self.paused = False
-        if not self._dirty and self._has_output():
+        if not self._dirty and (self._drains is not None or self._has_output()):
             self._dirty = True
             self._state.mark_dirty(self)
 
@@ -291,9 +341,11 @@ class Writer:
                 finished, self._on_finished = self._on_finished, None
                 if finished is not None:
                     finished()
-                return
+                break
             if self._waiters:
                 self._admit()
+        if self._drains is not None and not self.paused and not self._has_output():
+            self._empty(True)
 
     def _has_output(self) -> bool:
         if self._queue is not None or self._control is not None or self._pongs is not None:
@@ -330,8 +382,10 @@ class Writer:
         self._rest = message.buffers
         self.queued_bytes -= message.size
         self._long -= 1
+        if self._times is not None:
+            del self._times[0]
         if not queue:
-            self._queue = None
+            self._queue = self._times = None
 
     def _plan_short(
         self, queue: list[bytes | memoryview | Encoded], room: int, batch: list[bytes | memoryview]
@@ -413,11 +467,13 @@ class Writer:
             gone = min(self._planned, count)
             count -= gone
             if gone == len(queue):
-                self._queue = None
+                self._queue = self._times = None
                 self.queued_bytes = 0
             elif gone:
                 self.queued_bytes -= sum(map(len, queue[:gone]))  # type: ignore[arg-type]
                 del queue[:gone]
+                if self._times is not None:
+                    del self._times[:gone]
         if count:
             self._closing = b""  # that was the last of the plan, and of all
 
