@@ -91,14 +91,14 @@ class CallbackEndpoint:
             _callback_failed(conn, exc)
 
 
-def _callback_failed(conn: Conn, exc: Exception) -> None:
+def _callback_failed(conn: Conn, exc: BaseException) -> None:
     """A callback raised: the connection ends as that of a failed handler does."""
     if not _is_its_own_end(conn, exc):
         logger.error("a callback of connection %s failed", conn.id, exc_info=exc)
         conn.close_nowait(CloseCode.INTERNAL_ERROR, _FAILED)
 
 
-def _is_its_own_end(conn: Conn, exc: Exception) -> bool:
+def _is_its_own_end(conn: Conn, exc: BaseException) -> bool:
     return isinstance(exc, ConnectionClosed) and conn.closed
 
 

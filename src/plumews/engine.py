@@ -86,7 +86,7 @@ class Engine:
         #: What answers until the connection is open.
         self._door: Any = None
         self._on_message: Callable[[Any, str | bytes], object] | None = None
-        self._on_failure: Callable[[Any, Exception], object] | None = None
+        self._on_failure: Callable[[Any, BaseException], object] | None = None
         #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
         self._behind: list[Callable[[Any], None]] | None = None
         #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
@@ -136,7 +136,7 @@ class Engine:
     # --- reading ----------------------------------------------------------------------------------
 
     def _deliver_to(
-        self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, Exception], object]
+        self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, BaseException], object]
     ) -> None:
         """Call ``on_message(conn, message)`` for each message from now on, and first for those that wait."""
         self._on_message = on_message
@@ -234,7 +234,7 @@ class Engine:
             return
         try:
             self._on_message(self, data)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:  # that of a future which the callback looked into
             if self._on_failure is not None:
                 self._on_failure(self, exc)
 

@@ -1,0 +1,461 @@
+"""What runs for each message: reading in place, callbacks that fail anywhere, short messages, two bodies alike."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import logging
+import pickle
+import threading
+import tracemalloc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import plumews
+from fakes import FakeTransport, clog, fake_conn, linked, ticks, tls_contexts, until
+from plumews import ConcurrencyError, Opcode, SendQueueFull, State, limits
+from wire import Wire, close, masked, text
+
+KiB = 1024
+
+
+def payloads_of(transport: FakeTransport) -> list[Any]:
+    return [payload for kind, payload in transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
+
+
+def ignore(conn: plumews.Conn, exc: BaseException) -> None:
+    """A failure that is no matter of the test."""
+
+
+# --- reading in place -----------------------------------------------------------------------------
+
+#: Around what a read holds, what is worth its own memory, and what the shared buffer holds.
+SIZES = [
+    each + by
+    for each in (32 * KiB, 64 * KiB, 96 * KiB, 256 * KiB, 320 * KiB, 1024 * KiB)
+    for by in (-15, -14, -1, 0, 1, 65_536)
+]
+
+
+def contents(size: int) -> bytes:
+    return bytes(range(251)) * (size // 251) + bytes(size % 251)
+
+
+def words(size: int) -> str:
+    """Text of ``size`` bytes that is not ASCII, with characters of each length across every border."""
+    return ("aé€\U0001f600" * (size // 10 + 1)).encode()[:size].decode(errors="ignore")
+
+
+@pytest.mark.parametrize("way", ["plain", "tls", "unix"])
+async def test_messages_of_any_size_behind_each_other_arrive_whole(start: Any, way: str, tmp_path: Any) -> None:
+    async def echo(conn: plumews.Conn) -> None:
+        async for message in conn:
+            await conn.send(f"{type(message).__name__} {len(message)} {hash(message)}")
+
+    options: dict[str, Any] = {}
+    client: dict[str, Any] = {}
+    if way == "tls":
+        options["ssl"], client["ssl"] = tls_contexts()
+        client["server_hostname"] = "localhost"
+    if way == "unix":
+        server = await start(plumews.unix_serve(echo, str(tmp_path / "s")))
+    else:
+        server = await start(plumews.serve(echo, "127.0.0.1", 0, **options))
+    async with await Wire.open(server, **client) as wire:
+        expected: list[Any] = []
+        for size in SIZES:
+            message, line = contents(size), words(size)
+            wire.send(
+                masked(Opcode.BINARY, message),
+                masked(Opcode.PING, b"between"),
+                masked(Opcode.TEXT, line),
+                text("short"),
+            )
+            expected += [f"bytes {len(message)} {hash(message)}", f"str {len(line)} {hash(line)}"]
+            expected.append(f"str 5 {hash('short')}")
+            await wire.writer.drain()
+        answers = []
+        pongs = 0
+        while len(answers) < len(expected):
+            kind, payload = await wire.event()
+            if kind == Opcode.PONG:
+                pongs += 1
+            else:
+                answers.append(payload)
+        assert answers == expected
+        assert pongs == len(SIZES)
+
+
+@pytest.mark.parametrize("fragment", [20 * KiB, 100 * KiB, 300 * KiB])
+async def test_fragments_with_pings_between_them_arrive_whole(start: Any, fragment: int) -> None:
+    async with linked(start) as (conn, wire):
+        line = words(1024 * KiB)
+        data = line.encode()
+        pieces = [data[at : at + fragment] for at in range(0, len(data), fragment)]
+        for index, piece in enumerate(pieces):
+            wire.send(
+                masked(Opcode.CONT if index else Opcode.TEXT, piece, fin=index == len(pieces) - 1),
+                masked(Opcode.PING, bytes([index])),
+            )
+        wire.send(masked(Opcode.BINARY, contents(300 * KiB)))
+        assert await conn.recv() == line
+        assert await conn.recv() == contents(300 * KiB)
+        assert [await wire.event() for _ in pieces] == [(Opcode.PONG, bytes([index])) for index in range(len(pieces))]
+
+
+class Arrival:
+    """Bytes that arrive as a transport delivers them: as many as there is room for, or as few as the test wants."""
+
+    def __init__(self, conn: plumews.Conn) -> None:
+        self.conn = conn
+        self.rooms: list[int] = []
+
+    def bring(self, data: bytes, most: int = 1 << 30) -> None:
+        at = 0
+        while at < len(data):
+            room = self.conn.get_buffer(-1)
+            self.rooms.append(len(room))
+            take = min(len(room), most, len(data) - at)
+            room[:take] = data[at : at + take]
+            self.conn.buffer_updated(take)
+            at += take
+
+
+async def test_a_large_message_arrives_in_its_own_memory_and_what_follows_it_does_not() -> None:
+    conn, _ = fake_conn()
+    arrival = Arrival(conn)
+    arrival.bring(masked(Opcode.BINARY, contents(1024 * KiB)) + text("a"), 64 * KiB)
+    shared = len(conn._state.view)
+    assert arrival.rooms[0] == shared
+    assert any(room != shared for room in arrival.rooms)
+    assert arrival.rooms[-1] == shared
+    assert await conn.recv() == contents(1024 * KiB)
+    assert await conn.recv() == "a"
+    conn.abort()
+
+
+async def test_a_buffer_that_was_asked_for_and_not_used_costs_nothing() -> None:
+    conn, _ = fake_conn()
+    frame = masked(Opcode.BINARY, contents(400 * KiB))
+    arrival = Arrival(conn)
+    for at in range(0, len(frame), 50 * KiB):
+        for _ in range(3):
+            conn.get_buffer(-1)
+        arrival.bring(frame[at : at + 50 * KiB])
+    assert await conn.recv() == contents(400 * KiB)
+    conn.abort()
+
+
+async def test_a_stream_may_be_asked_for_while_a_buffer_is_lent() -> None:
+    conn, _ = fake_conn()
+    frame = masked(Opcode.BINARY, contents(700 * KiB))
+    arrival = Arrival(conn)
+    arrival.bring(frame[: 200 * KiB], 40 * KiB)
+    conn.get_buffer(-1)
+    assert conn._state.view is not conn.get_buffer(-1)  # it is lent
+    stream = await conn.read_stream()
+    arrival.bring(frame[200 * KiB :], 40 * KiB)
+    assert await stream.read_all() == contents(700 * KiB)
+    conn.abort()
+
+
+async def test_a_lowered_limit_holds_from_the_next_header_on_though_a_message_arrives_in_place() -> None:
+    conn, transport = fake_conn()
+    frame = masked(Opcode.BINARY, contents(700 * KiB))
+    arrival = Arrival(conn)
+    arrival.bring(frame[: 200 * KiB], 40 * KiB)
+    conn.get_buffer(-1)
+    conn.read_limit = 100
+    arrival.bring(frame[200 * KiB :], 40 * KiB)
+    assert await conn.recv() == contents(700 * KiB)
+    arrival.bring(masked(Opcode.BINARY, bytes(101)))
+    with pytest.raises(plumews.ConnectionClosedError):
+        await conn.recv()
+    assert transport.events()[-1][1][0] == 1009
+    conn.abort()
+
+
+@pytest.mark.parametrize("bad", [200 * KiB, 300 * KiB, 399 * KiB])
+async def test_text_that_is_not_utf_8_is_refused_where_it_stands_in_a_lent_buffer(bad: int) -> None:
+    conn, transport = fake_conn()
+    data = bytearray(b"x" * 400 * KiB)
+    data[bad] = 0xFF
+    got: list[Any] = []
+    conn._deliver_to(lambda conn, message: got.append(message), ignore)
+    Arrival(conn).bring(text("before") + masked(Opcode.TEXT, bytes(data)) + text("behind"), 40 * KiB)
+    assert got == ["before"]
+    assert [payload[0] for kind, payload in transport.events() if kind == Opcode.CLOSE] == [1007]
+    conn.abort()
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "raise"])
+async def test_a_callback_that_ends_the_connection_gets_nothing_of_the_large_message_behind(how: str) -> None:
+    conn, transport = fake_conn()
+    got: list[Any] = []
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        got.append(message)
+        if how == "close":
+            conn.close_nowait()
+        elif how == "abort":
+            conn.abort()
+        else:
+            raise RuntimeError
+
+    conn._deliver_to(on_message, lambda conn, exc: conn.close_nowait(1011))
+    Arrival(conn).bring(text("a") + masked(Opcode.BINARY, contents(400 * KiB)) + text("b"), 40 * KiB)
+    assert got == ["a"]
+    kinds = [kind for kind, _ in transport.events()]
+    assert kinds == ([] if how == "abort" else [Opcode.CLOSE])
+    conn.abort()
+
+
+async def test_a_handler_that_does_not_read_holds_up_large_messages_and_memory_stays_bounded(start: Any) -> None:
+    size, count = 1024 * KiB, 24
+    async with linked(start) as (conn, wire):
+        tracemalloc.start()
+        frame = masked(Opcode.BINARY, contents(size))
+
+        async def send_all() -> None:
+            for _ in range(count):
+                wire.send(frame)
+                await wire.writer.drain()
+
+        sending = asyncio.ensure_future(send_all())
+        await until(lambda: conn._reading_paused)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        await ticks(100)
+        assert conn._reading_paused
+        assert conn._inbox.bytes + conn._rules.parser.buffered <= 2 * limits.MAX_QUEUE_BYTES + limits.READ_BUFFER
+        for _ in range(count):
+            assert await conn.recv() == contents(size)
+        await sending
+        tracemalloc.stop()
+        assert before < 12 * 1024 * KiB
+        wire.send(text("last"))
+        assert await conn.recv() == "last"
+
+
+# --- callbacks that fail --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", [0, 1, 3, 4, 5, 31])
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError], ids=lambda error: error.__name__)
+@pytest.mark.parametrize("slice_", [60.0, -1.0], ids=["one slice", "many slices"])
+async def test_a_callback_that_raises_ends_the_connection_once_and_gets_nothing_more(
+    start: Any,
+    position: int,
+    error: type[BaseException],
+    slice_: float,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", slice_)
+    got: list[Any] = []
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        got.append(message)
+        conn.send_nowait(message)
+        if message == str(position):
+            raise error("a callback fails")
+
+    server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0))
+    async with await Wire.open(server) as wire:
+        with caplog.at_level(logging.ERROR):
+            wire.send(*[text(str(index)) for index in range(32)])
+            answers = [await wire.event() for _ in range(position + 2)]
+            wire.send(close(1011))
+            await wire.eof()
+    assert answers[:-1] == [(Opcode.TEXT, str(index)) for index in range(position + 1)]
+    assert (answers[-1][0], answers[-1][1][0]) == (Opcode.CLOSE, 1011)
+    assert got == [str(index) for index in range(position + 1)]
+    assert len(caplog.records) == 1
+
+
+async def test_a_callback_for_which_the_queue_is_full_goes_on_where_it_catches_that(start: Any) -> None:
+    full: list[str | bytes] = []
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        if message == "clog":
+            clog(conn)
+            return
+        try:
+            while True:
+                conn.send_nowait(bytes(32 * KiB))
+        except SendQueueFull:
+            full.append(message)
+
+    server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0))
+    async with await Wire.open(server, rcvbuf=4096) as wire:
+        wire.send(text("clog"), text("a"), text("b"))
+        await until(lambda: len(full) == 2)
+        assert full == ["a", "b"]
+
+
+# --- short messages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fragment", [64 * KiB, 1000], ids=["64 KiB", "1000"])
+@pytest.mark.parametrize("character", ["a", "é", "€", "\U0001f600"], ids=["1", "2", "3", "4"])
+@pytest.mark.parametrize("by", [-1, 0, 1])
+async def test_a_message_about_as_long_as_the_quick_way_takes_is_the_same_either_way(
+    fragment: int, character: str, by: int
+) -> None:
+    quick = min(fragment, limits.COPY_SIZE)
+    conn, transport = fake_conn(fragment_size=fragment)
+    messages: list[str | bytes] = [character * (quick // 4 + by), character * (quick + by), bytes(quick + by)]
+    for message in messages:
+        conn.send_nowait(message)
+        await conn.send(message)
+        await ticks()
+    assert payloads_of(transport) == [message for message in messages for _ in range(2)]
+    conn.abort()
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Bytes(bytes):
+    pass
+
+
+@pytest.mark.parametrize("message", ["", b"", Text("text"), Bytes(b"bytes"), Text("é" * 9000), Bytes(20 * KiB)])
+async def test_empty_messages_and_those_of_a_subclass_are_messages(message: Any) -> None:
+    conn, transport = fake_conn()
+    conn.send_nowait(message)
+    await conn.send(message)
+    await ticks()
+    assert payloads_of(transport) == [message, message]
+    conn.abort()
+
+
+@pytest.mark.parametrize("message", ["\ud800", "x" * 20_000 + "\udfff"], ids=["short", "long"])
+async def test_a_lone_surrogate_is_an_error_and_nothing_is_queued(message: str) -> None:
+    conn, transport = fake_conn()
+    with pytest.raises(UnicodeEncodeError):
+        conn.send_nowait(message)
+    with pytest.raises(UnicodeEncodeError):
+        await conn.send(message)
+    await ticks()
+    assert transport.wire == b""
+    assert (conn.queued_messages, conn.queued_bytes) == (0, 0)
+    conn.abort()
+
+
+@pytest.mark.parametrize("message", ["short", b"x" * 100_000], ids=["short", "long"])
+async def test_another_thread_may_not_send(message: Any) -> None:
+    conn, transport = fake_conn()
+    raised: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            conn.send_nowait(message)
+        except ConcurrencyError as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    thread.join()
+    await ticks()
+    assert len(raised) == 1
+    assert transport.wire == b""
+    conn.abort()
+
+
+# --- both bodies alike ----------------------------------------------------------------------------
+
+
+async def test_a_connection_takes_no_attribute_of_a_stranger_and_a_subclass_does() -> None:
+    class Mine(plumews.Conn):
+        pass
+
+    conn, _ = fake_conn()
+    with pytest.raises(AttributeError):
+        conn.stranger = 1  # type: ignore[attr-defined]
+    mine = Mine(plumews.ConnConfig())
+    mine.stranger = 1  # type: ignore[attr-defined]
+    assert mine.stranger == 1  # type: ignore[attr-defined]
+    assert weakref.ref(mine)() is mine
+    assert repr(mine).startswith("<plumews.Conn ")
+    conn.abort()
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, *[lambda conn, p=p: pickle.dumps(conn, p) for p in range(6)]]
+)
+async def test_a_connection_cannot_be_copied_or_pickled(duplicate: Callable[[Any], Any]) -> None:
+    conn, _ = fake_conn()
+    with pytest.raises(TypeError, match="a connection cannot be copied or pickled"):
+        duplicate(conn)
+    conn.abort()
+
+
+# --- nothing is left ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "reset", "cut in a message", "cut while a frame waits"])
+async def test_a_connection_is_dead_when_it_is_gone_without_the_help_of_the_collector(start: Any, end: str) -> None:
+    opened: list[weakref.ref[plumews.Conn]] = []
+    conns: list[plumews.Conn] = []
+    gone: list[bool] = []
+
+    def on_open(conn: plumews.Conn) -> None:
+        opened.append(weakref.ref(conn))
+        conns.append(conn)
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        conn.send_nowait(message)
+
+    def on_close(conn: plumews.Conn) -> None:
+        gone.append(True)
+
+    server = await start(
+        plumews.serve(on_open=on_open, on_message=on_message, on_close=on_close, host="127.0.0.1", port=0)
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        async with await Wire.open(server, rcvbuf=4096) as wire:
+            wire.send(text("a"), masked(Opcode.PING, b"p"))
+            await wire.event()
+            await wire.event()
+            if end == "abort":
+                conns.pop().abort()
+            elif end == "close":
+                wire.send(close(1000))
+                await wire.eof()
+            elif end == "cut in a message":
+                wire.send(masked(Opcode.BINARY, bytes(500 * KiB))[: 300 * KiB])
+                await wire.writer.drain()
+                wire.writer.close()
+            elif end == "cut while a frame waits":
+                clog(conns[0])
+                wire.reset()
+            else:
+                wire.reset()
+            conns.clear()
+            await until(lambda: gone)
+            await ticks(10)
+            assert opened[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_connection_in_a_circle_is_found_by_the_collector() -> None:
+    conn, _ = fake_conn()
+    conn.metadata["circle"] = conn
+    conn._on_message = lambda *_, conn=conn: None
+    conn.add_close_callback(lambda gone, conn=conn: None)
+    reference = weakref.ref(conn)
+    conn.connection_lost(None)
+    assert conn.state is State.CLOSED
+    del conn, _
+    await ticks()
+    gc.collect()
+    assert reference() is None
