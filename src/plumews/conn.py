@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from . import limits
 from .auth import UserInfo
@@ -245,6 +245,10 @@ class Conn(Sending):
     def dropped_messages(self) -> int:
         """Messages that a full send queue refused, in all."""
         return self._writer.dropped
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        # Without the compiled modules copy.copy() would make a second connection of the first one's parts.
+        raise TypeError("a connection cannot be copied or pickled")
 
     def __repr__(self) -> str:
         return f"<plumews.Conn {self.id} {self._rules.state.name} remote={self._peername!r}>"
