@@ -1,0 +1,31 @@
+# Types for sendqueue.py where it is compiled.
+
+from .outgoing cimport Encoded
+
+
+cdef class SendQueue:
+    cdef bytes _closing
+    cdef public list _control
+    cdef Py_ssize_t _long
+    cdef Py_ssize_t _planned
+    cdef Py_ssize_t _planned_rest
+    cdef public list _pongs
+    cdef list _queue
+    cdef Py_ssize_t _queue_bytes
+    cdef Py_ssize_t _queue_size
+    cdef list _rest
+    cdef list _times
+    cdef public bint paused
+    cdef public Py_ssize_t queued_bytes
+
+    cdef bint _has_space(self, Py_ssize_t size)
+    cdef _accept(self, Encoded message)
+    cdef _append(self, object message, Py_ssize_t size)
+    cdef _date(self, list queue)
+    cdef _drop_data(self)
+    cdef bint _has_output(self)
+    cdef list _plan(self)
+    cdef _begin_long(self, list queue)
+    cdef _plan_short(self, list queue, Py_ssize_t room, list batch)
+    cdef Py_ssize_t _plan_rest(self, list rest, Py_ssize_t room, list batch)
+    cdef _left(self, Py_ssize_t count)

@@ -1,0 +1,226 @@
+"""What waits to be sent on one connection, and what the next write is made of (layer 3).
+
+Two lanes: control frames never wait behind data, they go between the fragments of a long message (RFC 6455 section
+5.4). Data is bounded by messages and by bytes. A close frame goes behind everything that was accepted before it
+(section 5.5.1). Who may add what, and when it is written, is the business of :class:`plumews.writer.Writer`.
+
+Invariants: messages leave in the order in which they were accepted; what is planned stays here until it has left.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Final
+
+from .outgoing import Encoded
+
+__all__ = ["SendQueue"]
+
+#: Bytes handed over in one write; beyond it the transport is asked again whether it has room.
+_WRITE_SIZE: Final = 256 * 1024
+
+
+class SendQueue:
+    """Lives on the loop's thread."""
+
+    __slots__ = (
+        "_closing",
+        "_control",
+        "_long",
+        "_planned",
+        "_planned_rest",
+        "_pongs",
+        "_queue",
+        "_queue_bytes",
+        "_queue_size",
+        "_rest",
+        "_times",
+        "paused",
+        "queued_bytes",
+    )
+
+    def __init__(self, queue_size: int, queue_bytes: int) -> None:
+        self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        # Most connections have nothing that waits: their lists are made when there is something to hold.
+        self._control: list[bytes] | None = None
+        self._pongs: list[bytes] | None = None
+        self._queue: list[bytes | memoryview | Encoded] | None = None  # messages of one buffer are that buffer
+        self._long = 0  # messages in the queue that are of many buffers
+        self._rest: list[bytes | memoryview] | None = None  # of a long message that is on its way
+        self._planned = 0  # messages of the queue, and buffers of that rest, in the write that is being made
+        self._planned_rest = 0
+        self._times: list[float] | None = None  # when the messages of the queue were accepted, while they cannot leave
+        self._closing: bytes | None = None
+        #: Whether the transport asks to wait: nothing can leave.
+        self.paused = False
+        #: Bytes of the accepted messages that have not begun to leave.
+        self.queued_bytes = 0
+
+    # --- state ------------------------------------------------------------------------------------
+
+    @property
+    def queued_messages(self) -> int:
+        """Accepted messages that have not begun to leave."""
+        return len(self._queue) if self._queue else 0
+
+    @property
+    def queued_age(self) -> float:
+        """Seconds that the oldest of them has waited; 0.0 if they leave with this tick."""
+        return monotonic() - self._times[0] if self._times else 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the close frame has left."""
+        return self._closing == b""
+
+    def _has_space(self, size: int) -> bool:
+        queue = self._queue
+        if not queue:
+            return True  # one message above the byte bound must be sendable, too
+        return len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes
+
+    # --- what is accepted -------------------------------------------------------------------------
+
+    def _accept(self, message: Encoded) -> None:
+        if len(message.buffers) == 1:
+            self._append(message.buffers[0], message.size)
+        else:
+            self._append(message, message.size)
+            self._long += 1
+
+    def _append(self, message: bytes | memoryview | Encoded, size: int) -> None:
+        if self._queue is None:
+            self._queue = [message]
+        else:
+            self._queue.append(message)
+        self.queued_bytes += size
+        if self.paused:
+            self._date(self._queue)
+
+    def _date(self, queue: list[bytes | memoryview | Encoded]) -> None:
+        """Note the time at which what is new in the queue was accepted."""
+        if self._times is None:
+            self._times = []
+        self._times += [monotonic()] * (len(queue) - len(self._times))
+
+    def control(self, frame: bytes) -> None:
+        """Send a ping ahead of all data."""
+        if self._closing is not None:
+            return
+        if self._control is None:
+            self._control = [frame]
+        else:
+            self._control.append(frame)
+
+    def pong(self, frame: bytes) -> None:
+        """Answer a ping; while the socket takes no bytes only the newest answer is kept (section 5.5.3)."""
+        if self._closing is not None:
+            return
+        if self.paused or self._pongs is None:
+            self._pongs = [frame]
+        else:
+            self._pongs.append(frame)
+
+    def _drop_data(self) -> None:
+        """Give up all data; control frames and a close frame stay."""
+        self._queue = self._times = None
+        self._long = 0
+        self._rest = None
+        self.queued_bytes = 0
+
+    # --- what leaves ------------------------------------------------------------------------------
+
+    def _has_output(self) -> bool:
+        if self._queue is not None or self._control is not None or self._pongs is not None:
+            return True
+        return self._rest is not None or bool(self._closing)
+
+    def _plan(self) -> list[bytes | memoryview]:
+        """The next buffers to write, at most about one write's worth. They stay where they are until they left."""
+        batch: list[bytes | memoryview] = []
+        room = _WRITE_SIZE
+        self._planned = self._planned_rest = 0
+        if self._control is not None:
+            batch += self._control
+        if self._pongs is not None:
+            batch += self._pongs
+        if self._rest is None and self._queue is not None and type(self._queue[0]) is Encoded:
+            self._begin_long(self._queue)
+        if self._rest is not None:
+            room -= self._plan_rest(self._rest, room, batch)
+            if self._planned_rest < len(self._rest):
+                return batch
+        if self._queue is not None:
+            self._plan_short(self._queue, room, batch)
+            if self._planned < len(self._queue):
+                return batch
+        if self._closing:
+            batch.append(self._closing)
+        return batch
+
+    def _begin_long(self, queue: list[bytes | memoryview | Encoded]) -> None:
+        """The first message of the queue is one of many buffers: it begins to leave."""
+        message = queue.pop(0)
+        assert isinstance(message, Encoded)
+        self._rest = message.buffers
+        self.queued_bytes -= message.size
+        self._long -= 1
+        if self._times is not None:
+            del self._times[0]
+        if not queue:
+            self._queue = self._times = None
+
+    def _plan_short(
+        self, queue: list[bytes | memoryview | Encoded], room: int, batch: list[bytes | memoryview]
+    ) -> None:
+        """Add messages of one buffer from the head of the queue, as far as ``room`` reaches."""
+        if self.queued_bytes <= room and not self._long:
+            batch += queue  # type: ignore[arg-type]
+            self._planned = len(queue)
+            return
+        for message in queue:
+            if room <= 0 or isinstance(message, Encoded):
+                return
+            batch.append(message)
+            self._planned += 1
+            room -= len(message)
+
+    def _plan_rest(self, rest: list[bytes | memoryview], room: int, batch: list[bytes | memoryview]) -> int:
+        """Add the next frames of a long message, at least one and about ``room`` bytes; how many bytes it were."""
+        stop = size = 0
+        while stop < len(rest) and size < room:
+            size += sum(map(len, rest[stop : stop + 2]))  # a header and its payload, or two whole frames
+            stop += 2
+        self._planned_rest = min(stop, len(rest))
+        batch += rest[:stop]
+        return size
+
+    def _left(self, count: int) -> None:
+        """The first ``count`` buffers of the plan are gone."""
+        if self._control is not None:
+            gone = min(len(self._control), count)
+            self._control = self._control[gone:] or None
+            count -= gone
+        if self._pongs is not None:
+            gone = min(len(self._pongs), count)
+            self._pongs = self._pongs[gone:] or None
+            count -= gone
+        if self._rest is not None:
+            gone = min(self._planned_rest, count)
+            self._rest = self._rest[gone:] or None
+            count -= gone
+        queue = self._queue
+        if queue is not None:
+            gone = min(self._planned, count)
+            count -= gone
+            if gone == len(queue):
+                self._queue = self._times = None
+                self.queued_bytes = 0
+            elif gone:
+                self.queued_bytes -= sum(map(len, queue[:gone]))  # type: ignore[arg-type]
+                del queue[:gone]
+                if self._times is not None:
+                    del self._times[:gone]
+        if count:
+            self._closing = b""  # that was the last of the plan, and of all
