@@ -74,7 +74,7 @@ def test_a_bound_of_one_message_is_full_with_it_and_low_without() -> None:
 
 async def test_a_message_wakes_the_one_who_waits() -> None:
     box = inbox()
-    waiting = box.start_waiting()
+    waiting = box.start_waiting(asyncio.get_running_loop())
     assert box.awaited
     assert not waiting.done()
     box.put((Opcode.TEXT, "a"))
@@ -88,7 +88,7 @@ async def test_a_message_wakes_the_one_who_waits() -> None:
 
 async def test_who_waits_goes_on_at_once_where_there_is_something() -> None:
     box = inbox()
-    waiting = box.start_waiting()
+    waiting = box.start_waiting(asyncio.get_running_loop())
     box.wake_now()
     assert not waiting.done()
     box.put((Opcode.TEXT, "a"))
@@ -100,16 +100,16 @@ async def test_who_waits_goes_on_at_once_where_there_is_something() -> None:
 
 async def test_two_cannot_wait() -> None:
     box = inbox()
-    box.start_waiting()
+    box.start_waiting(asyncio.get_running_loop())
     with pytest.raises(ConcurrencyError, match="another task is already receiving"):
-        box.start_waiting()
+        box.start_waiting(asyncio.get_running_loop())
     box.stop_waiting()
-    box.start_waiting()
+    box.start_waiting(asyncio.get_running_loop())
 
 
 async def test_a_waiter_that_was_cancelled_is_not_woken() -> None:
     box = inbox()
-    box.start_waiting().cancel()
+    box.start_waiting(asyncio.get_running_loop()).cancel()
     box.put((Opcode.TEXT, "a"))
     box.wake_now()
     box.wake()

@@ -267,7 +267,7 @@ class Engine:
         """The next message, if there is one and nothing speaks against taking it; else ask the long way."""
         if not len(self._inbox) or self._on_message is not None or self._stream is not None:
             return None
-        if _get_ident() != self._thread or self._inbox.awaited:
+        if _get_ident() != self._thread or self._inbox.has_reader():
             return None
         kind, data = self._inbox.peek()
         if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
@@ -285,11 +285,12 @@ class Engine:
         """
         if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
             return None
-        if self._inbox.awaited or _get_ident() != self._thread or self._rules.parser.streaming:
+        if self._inbox.has_reader() or _get_ident() != self._thread or self._rules.parser.streaming:
             return None
-        waiting = self._inbox.start_waiting()
+        waiting = self._inbox.start_waiting(self._loop)
         self._writer.flush()
-        self._update_reading()
+        if self._reading_paused:
+            self._update_reading()
         return waiting
 
     # --- writing ----------------------------------------------------------------------------------

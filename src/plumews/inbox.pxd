@@ -13,6 +13,7 @@ cdef class Inbox:
     cdef Py_ssize_t _max_items
     cdef Ready _waiter
 
+    cpdef bint has_reader(self)
     cpdef put(self, tuple item)
     cpdef tuple peek(self)
     cpdef tuple take(self)

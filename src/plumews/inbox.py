@@ -37,6 +37,10 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._items) if self._items else 0
 
+    def has_reader(self) -> bool:
+        """Whether a reader waits for the next message."""
+        return self._waiter is not None
+
     @property
     def awaited(self) -> bool:
         """Whether a reader waits for the next message, or for the rest of it."""
@@ -80,11 +84,11 @@ class Inbox:
         """Whether reading may go on: half of each bound, so that it does not flutter."""
         return len(self) <= self._max_items // 2 and self.bytes + extra <= self._max_bytes // 2
 
-    def start_waiting(self) -> Ready:
+    def start_waiting(self, loop: asyncio.AbstractEventLoop) -> Ready:
         """What a reader awaits, until something was put or the end was reached; then :meth:`stop_waiting`."""
         if self._waiter is not None:
             raise ConcurrencyError("another task is already receiving from this connection")
-        self._waiter = Ready(asyncio.get_running_loop())
+        self._waiter = Ready(loop)
         return self._waiter
 
     def stop_waiting(self) -> None:

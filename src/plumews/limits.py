@@ -64,7 +64,7 @@ MAX_QUEUE_BYTES: Final = 1 * MiB
 TRANSPORT_HIGH_WATER: Final = 64 * KiB
 
 #: The receive buffer that all connections of a loop share.
-READ_BUFFER: Final = 256 * KiB
+READ_BUFFER: Final = 128 * KiB
 
 # --- time ---------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class Ready:
         if self._done:
             return
         self._done = True
-        if self._callback is None or self._context is None or _current_task() is not None:
+        if self._callback is None or self._context is None or _current_task(self._loop) is not None:
             self._schedule()
             return
         callback, self._callback = self._callback, None

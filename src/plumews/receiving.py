@@ -141,7 +141,7 @@ class Receiving(Link):
             if in_pieces and not self._rules.parser.streaming:  # it may be: a rest that is being discarded
                 self._dispatch(self._rules.parser.start_streaming())
                 continue
-            waiting = inbox.start_waiting()
+            waiting = inbox.start_waiting(self._loop)
             try:
                 self._writer.flush()
                 self._update_reading()
