@@ -108,10 +108,9 @@ class Engine:
         self._lent = False
         if self._in_place:
             room: memoryview | None = self._rules.parser.receive_buffer()
+            self._in_place = self._lent = room is not None
             if room is not None:
-                self._lent = True
                 return room
-            self._in_place = False
         return self._state.view
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -8,7 +8,6 @@ reader that returns it.
 from __future__ import annotations
 
 import asyncio
-import asyncio
 from collections import deque
 from typing import Any
 
