@@ -163,5 +163,7 @@ class Wire:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.writer.close()
+        # Python 3.10 never tells of the end of a TLS connection that was cut.
         with contextlib.suppress(Exception):
-            await self.writer.wait_closed()
+            await asyncio.wait_for(self.writer.wait_closed(), 5)
+        self.writer.transport.abort()

@@ -36,10 +36,8 @@ _OPEN = State.OPEN
 _get_ident = threading.get_ident
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = map(int, (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode.PING, Opcode.PONG))
 _BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEvent.END))
-
 #: Messages between two looks at the clock, once the first has shown that a callback does not take its time.
 _STRIDE = 4
-
 #: A read of this size announces a large message: the next ones go straight into its memory.
 _LARGE_READ = 32 * 1024
 
@@ -308,6 +306,9 @@ class Engine:
         return self._queue_now(message)
 
     def _queue_now(self, message: Any) -> bool:
+        thread = _get_ident()
+        if thread != self._thread:
+            return False
         if isinstance(message, str):
             opcode, most = _TEXT, self._quick_size >> 2  # a character has up to four bytes
         elif isinstance(message, bytes):
@@ -316,8 +317,7 @@ class Engine:
             return False
         if len(message) > most or self._rules.state is not _OPEN or self._behind is not None:
             return False
-        thread = _get_ident()
-        if thread != self._thread or not self._writer.offer_frame(build_frame(opcode, message)):
+        if not self._writer.offer_frame(build_frame(opcode, message)):
             return False
         if not self._in_batch:
             self._kick()
