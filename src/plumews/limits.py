@@ -63,8 +63,9 @@ MAX_QUEUE_BYTES: Final = 1 * MiB
 #: Bytes the transport may hold before our own queue takes over, so that the policies mean something.
 TRANSPORT_HIGH_WATER: Final = 64 * KiB
 
-#: The receive buffer that all connections of a loop share.
-READ_BUFFER: Final = 128 * KiB
+#: The receive buffer that all connections of a loop share. One that is filled is read again at once, before other
+#: connections have their turn (libuv: up to 32 times), so it is larger than what a client usually has on its way.
+READ_BUFFER: Final = 256 * KiB
 
 # --- time ---------------------------------------------------------------------------------------
 
