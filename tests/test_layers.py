@@ -30,7 +30,7 @@ LAYERS = {
             "handshake origin auth credentials protocol outgoing settings rooms reports hub_config",
             """timers loopstate wire _wire _wire_py ready sendqueue writer keepalive stream inbox engine link
             receiving sending conn""",
-            "hub lanes fanout watch shutdown broadcast",
+            "hub membership publishing lanes fanout watch shutdown broadcast",
             "opening site options endpoints routes page room_door room_server server",
             "cli cli_inputs cli_options cli_serve __main__",
         ]
