@@ -1,7 +1,7 @@
 """Builds the compiled modules where that is wanted and possible: all of them, or none.
 
-The codec and the call that writes to a socket are Cython; the modules of TYPED are plain Python, which is compiled with
-the types of the .pxd file beside it, and runs as it stands where it is not.
+The codec, the call that writes to a socket, and the steps of a task are Cython; the modules of TYPED are plain Python,
+which is compiled with the types of the .pxd file beside it, and runs as it stands where it is not.
 
     PLUMEWS_EXT=auto   compile; without a working compiler install the plain Python and say so (default)
     PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
@@ -26,7 +26,7 @@ if MODE not in MODES:
     raise SystemExit(f"PLUMEWS_EXT={MODE!r} is not one of {', '.join(MODES)}")
 KERNELS = Path("src/plumews/csrc")
 #: Python modules that are compiled as they are.
-TYPED = ("engine", "inbox", "loopstate", "outgoing", "protocol", "ready", "sendqueue", "writer")
+TYPED = ("awaits", "engine", "inbox", "keepalive", "loopstate", "outgoing", "protocol", "ready", "sendqueue", "writer")
 #: How they are compiled. What is annotated stays a hint, and what is divided stays what Python makes of it.
 DIRECTIVES = {
     "language_level": 3,
@@ -110,9 +110,12 @@ def extensions() -> list[Extension]:
     wire = Extension(
         "plumews._wire", ["src/plumews/_wire.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
     )
+    steps = Extension(
+        "plumews.steps", ["src/plumews/steps.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
+    )
     posix = [] if sys.platform == "win32" else [wire]
     return [
-        *cythonize([codec, *posix], language_level=3),
+        *cythonize([codec, steps, *posix], language_level=3),
         *cythonize(typed, compiler_directives=DIRECTIVES),
     ]
 

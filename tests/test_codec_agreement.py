@@ -230,6 +230,7 @@ def test_both_bodies_refuse_odd_arguments_in_the_same_words(odd: Any) -> None:
     agreed(lambda codec: codec.build_batch([(odd, b"")]))
     agreed(lambda codec: codec.build_batch([(1, odd)]))
     agreed(lambda codec: codec.Parser(client=True, max_size=1).feed_messages(odd))
+    agreed(lambda codec: codec.Parser(client=True, max_size=1).feed_messages(b"", odd))
     agreed(lambda codec: codec.Parser(client=True, max_size=1).receive_buffer(odd))
     agreed(lambda codec: codec.Parser(client=True, max_size=1).buffer_updated(odd))
     agreed(lambda codec: codec.Parser(client=True, max_size=odd).max_size)

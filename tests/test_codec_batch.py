@@ -144,6 +144,18 @@ def test_what_is_streamed_and_what_is_wrong_is_told_as_by_feed(codec: Any) -> No
         codec.Parser(client=True, max_size=None).feed_messages("text")
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_only_the_first_bytes_of_a_buffer_count_if_so_many_are_given(codec: Any, kind: Any) -> None:
+    stream = codec.build_frame(BINARY, b"ab") + codec.build_frame(BINARY, b"cd")
+    parser = codec.Parser(client=True, max_size=None)
+    assert parser.feed_messages(kind(stream), 3) == []
+    assert parser.feed_messages(kind(stream[3:]), 1) == [b"ab"]
+    assert parser.feed_messages(kind(stream[4:]), 0) == parser.feed_messages(kind(stream[4:]), -1) == []
+    assert parser.feed_messages(kind(stream[4:]), 1 << 80) == [b"cd"]
+    with pytest.raises(TypeError):
+        parser.feed_messages(kind(stream), "4")
+
+
 # --- keys (section 10.3) --------------------------------------------------------------------------
 
 

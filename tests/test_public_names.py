@@ -111,12 +111,12 @@ CALLS = {
     (Conn, "write_binary"): "async (self, data)",
     (Conn, "write_json"): "async (self, obj)",
     (Conn, "write_message"): "async (self, opcode, data)",
-    (Conn, "send"): "async (self, message, text=None)",
+    (Conn, "send"): "(self, message, text=None)",
     (Conn, "send_nowait"): "(self, message)",
     # reading
     (Conn, "read_message"): "async (self)",
     (Conn, "read_stream"): "async (self)",
-    (Conn, "recv"): "async (self, decode=None)",
+    (Conn, "recv"): "(self, decode=None)",
     (Conn, "__aiter__"): "(self)",
     # the end
     (Conn, "close"): "async (self, code=1000, reason='')",

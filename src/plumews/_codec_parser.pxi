@@ -103,19 +103,19 @@ cdef class Parser:
 
     def feed(self, data, /):
         """The events that ``data``, the next bytes of the connection, completes, in order."""
-        return self.fed(data, False)
+        return self.fed(data, False, INT64_MAX)
 
-    def feed_messages(self, data, /):
-        """The same as :meth:`feed`, with less around the messages: what most reads hold, and what is told fastest."""
-        return self.fed(data, True)
+    def feed_messages(self, data, size=None, /):
+        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold."""
+        return self.fed(data, True, INT64_MAX if size is None else max(saturated(size), 0))
 
-    cdef list fed(self, object data, bint bare):
+    cdef list fed(self, object data, bint bare, int64_t most):
         cdef Py_buffer view
         cdef list events = []
         if type(data) is bytes:
             with cython.critical_section(self):
                 self.bare = bare
-                self.parse(start_of(data), PyBytes_GET_SIZE(data), events)
+                self.parse(start_of(data), <Py_ssize_t>min(<int64_t>PyBytes_GET_SIZE(data), most), events)
             return events
         if self.ended:
             return events
@@ -123,7 +123,7 @@ cdef class Parser:
         try:
             with cython.critical_section(self):
                 self.bare = bare
-                self.parse(<cbyte *>view.buf, view.len, events)
+                self.parse(<cbyte *>view.buf, <Py_ssize_t>min(<int64_t>view.len, most), events)
         finally:
             PyBuffer_Release(&view)
         return events

@@ -156,10 +156,13 @@ class Parser:
         Raises:
             TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
         """
+        return self._fed(data, None)
+
+    def _fed(self, data: Any, most: int | None) -> list[tuple[int, Any]]:
         events: list[tuple[int, Any]] = []
         if not self._ended:
             try:
-                data = as_bytes(data)
+                data = as_bytes(data)[:most]
                 self._take_back()
                 if data:  # nothing new: a header that is not all there is not judged again
                     self._parse(self._head + data, events)
@@ -169,14 +172,15 @@ class Parser:
                 self._error = exc.with_traceback(None)  # whose frames would keep ``data`` alive
         return events
 
-    def feed_messages(self, data: Any, /) -> list[Any]:
-        """The same as :meth:`feed`, with less around the messages: what most reads hold, and what is told fastest.
+    def feed_messages(self, data: Any, size: int | None = None, /) -> list[Any]:
+        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold.
 
         A whole message stands for itself: a str is a text, bytes are binary. Everything else is a tuple as in
         :meth:`feed`: control frames, what is streamed or compressed, and texts with ``decode_text`` off.
         """
+        most = None if size is None else max(index(size), 0)
         text = _TEXT if self._decode_text else _BINARY
-        return [event[1] if event[0] == _BINARY or event[0] == text else event for event in self.feed(data)]
+        return [event[1] if event[0] == _BINARY or event[0] == text else event for event in self._fed(data, most)]
 
     def receive_buffer(self, least: int = 65536) -> memoryview | None:
         """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much.

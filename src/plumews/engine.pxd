@@ -3,6 +3,7 @@
 cimport cython
 
 from .inbox cimport Inbox
+from .keepalive cimport Keepalive
 from .loopstate cimport LoopState
 from .protocol cimport Protocol as Rules
 from .writer cimport Writer
@@ -22,7 +23,7 @@ cdef class Engine:
     cdef bint _in_place
     cdef readonly Inbox _inbox
     cdef public object _incoming
-    cdef public object _keepalive
+    cdef public Keepalive _keepalive
     cdef bint _lent
     cdef readonly object _loop
     cdef public object _on_failure
@@ -47,5 +48,6 @@ cdef class Engine:
     cpdef _update_reading(self)
     @cython.locals(opcode=int, most=Py_ssize_t, thread="unsigned long")
     cdef bint _queue_now(self, message) except -1
+    cpdef bint _send_now(self, message) except -1
     cpdef _kick(self)
     cpdef _kick_later(self)

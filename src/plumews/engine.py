@@ -20,14 +20,13 @@ from . import limits
 from .codec import build_frame
 from .constants import Opcode, State, StreamEvent
 from .inbox import Inbox
+from .keepalive import Keepalive
 from .loopstate import LoopState, loop_state
 from .protocol import Protocol as Rules
-from .ready import Ready
 from .stream import Stream
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from .keepalive import Keepalive
     from .settings import ConnConfig
 
 __all__ = ["Engine"]
@@ -126,7 +125,8 @@ class Engine:
         elif self._door is not None:
             self._door.received(bytes(self._state.view[:nbytes]))
         else:
-            self._receive(self._state.view[:nbytes])
+            if not self._ended:
+                self._take_up(self._feed(self._state.buffer, nbytes))
             if nbytes >= _LARGE_READ:
                 self._in_place = True
 
@@ -145,8 +145,8 @@ class Engine:
             self._answer()
         self._update_reading()
 
-    def _receive(self, data: bytes | memoryview) -> None:
-        """Handle one read: every event in it, then one write of what was answered."""
+    def _receive(self, data: bytes) -> None:
+        """Handle bytes that came otherwise as one read: every event in them, then one write of what was answered."""
         if not self._ended:
             self._take_up(self._feed(data))
 
@@ -237,6 +237,8 @@ class Engine:
 
     def _update_reading(self) -> None:
         """Stop reading while the handler has enough to do, go on when it has caught up."""
+        if not self._reading_paused and not self._backlog and self._inbox.has_reader():
+            return  # who waits has read everything
         if self._rules.state is not _OPEN or self._on_message is not None:
             pause = bool(self._backlog)
         else:
@@ -259,36 +261,6 @@ class Engine:
         else:
             self._keepalive.heard_again(self._loop.time())
             transport.resume_reading()
-
-    def _take_now(self) -> str | bytes | None:
-        """The next message, if there is one and nothing speaks against taking it; else ask the long way."""
-        if not len(self._inbox) or self._on_message is not None or self._stream is not None:
-            return None
-        if _get_ident() != self._thread or self._inbox.has_reader():
-            return None
-        kind, data = self._inbox.peek()
-        if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
-            return None
-        self._inbox.take()
-        if self._reading_paused:
-            self._update_reading()
-        message: str | bytes = data
-        return message
-
-    def _wait_now(self) -> Ready | None:
-        """What a reader awaits that found nothing, if nothing speaks against waiting; else ask the long way.
-
-        What it answered so far leaves first. It must tell the receive queue when it has stopped waiting.
-        """
-        if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
-            return None
-        if self._inbox.has_reader() or _get_ident() != self._thread or self._rules.parser.streaming:
-            return None
-        waiting = self._inbox.start_waiting(self._loop)
-        self._writer.flush()
-        if self._reading_paused:
-            self._update_reading()
-        return waiting
 
     # --- writing ----------------------------------------------------------------------------------
 

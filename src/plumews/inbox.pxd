@@ -5,15 +5,22 @@ cimport cython
 from .ready cimport Ready
 
 
+cdef Py_ssize_t _TRIM
+
+
 @cython.final
 cdef class Inbox:
     cdef public Py_ssize_t bytes
-    cdef object _items
+    cdef Py_ssize_t _head
+    cdef list _items
     cdef Py_ssize_t _max_bytes
     cdef Py_ssize_t _max_items
     cdef Ready _waiter
 
     cpdef bint has_reader(self)
+    @cython.locals(waiter=Ready)
+    cpdef Ready start_waiting(self, loop)
+    cpdef stop_waiting(self)
     cpdef put(self, tuple item)
     cpdef tuple peek(self)
     cpdef tuple take(self)

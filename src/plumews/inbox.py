@@ -8,7 +8,6 @@ reader that returns it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Any
 
 from .errors import ConcurrencyError
@@ -17,6 +16,9 @@ from .stream import Stream
 
 __all__ = ["Inbox", "Item"]
 
+#: So many items that were taken are forgotten together.
+_TRIM = 64
+
 #: (opcode, payload) or (StreamEvent.BEGIN, stream), as the parser tells it.
 Item = tuple[int, Any]
 
@@ -24,18 +26,20 @@ Item = tuple[int, Any]
 class Inbox:
     """The receive queue of one connection."""
 
-    __slots__ = ("_items", "_max_bytes", "_max_items", "_waiter", "bytes")
+    __slots__ = ("_head", "_items", "_max_bytes", "_max_items", "_waiter", "bytes")
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._items: deque[Item] | None = None
+        # Made when there is something to hold; the first ``_head`` were taken.
+        self._items: list[Item | None] | None = None
+        self._head = 0
         self._waiter: Ready | None = None
         #: Payload bytes (characters of text) in the queue.
         self.bytes = 0
 
     def __len__(self) -> int:
-        return len(self._items) if self._items else 0
+        return len(self._items) - self._head if self._items is not None else 0
 
     def has_reader(self) -> bool:
         """Whether a reader waits for the next message."""
@@ -52,26 +56,36 @@ class Inbox:
     @property
     def stream(self) -> Stream | None:
         """The next message, if it is one that a cancelled ``read_stream()`` had asked for."""
-        first = self._items[0][1] if self._items else None
+        first = self.peek()[1] if len(self) else None
         return first if isinstance(first, Stream) else None
 
     def put(self, item: Item) -> None:
         """One more item. Who put what there was to put calls :meth:`wake` or :meth:`wake_now`."""
         if self._items is None:
-            self._items = deque()
+            self._items = []
         self._items.append(item)
         if not isinstance(item[1], Stream):
             self.bytes += len(item[1])
 
     def peek(self) -> Item:
         """The oldest item, left where it is; only called when there is one."""
-        assert self._items
-        return self._items[0]
+        assert self._items is not None
+        item = self._items[self._head]
+        assert item is not None
+        return item
 
     def take(self) -> Item:
         """The oldest item; only called when there is one."""
-        assert self._items
-        item = self._items.popleft()
+        item = self.peek()
+        assert self._items is not None
+        self._items[self._head] = None
+        self._head += 1
+        if self._head == len(self._items):
+            self._items.clear()
+            self._head = 0
+        elif self._head == _TRIM:
+            del self._items[:_TRIM]
+            self._head = 0
         if not isinstance(item[1], Stream):
             self.bytes -= len(item[1])
         return item
@@ -88,8 +102,9 @@ class Inbox:
         """What a reader awaits, until something was put or the end was reached; then :meth:`stop_waiting`."""
         if self._waiter is not None:
             raise ConcurrencyError("another task is already receiving from this connection")
-        self._waiter = Ready(loop)
-        return self._waiter
+        waiter = self._waiter = Ready.__new__(Ready)
+        waiter._prepare(loop)
+        return waiter
 
     def stop_waiting(self) -> None:
         self._waiter = None
@@ -101,5 +116,5 @@ class Inbox:
 
     def wake_now(self) -> None:
         """Let a reader for whom there is something go on before this returns."""
-        if self._waiter is not None and self._items:
+        if self._waiter is not None and len(self):
             self._waiter.tell_now()

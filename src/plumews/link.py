@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from . import limits
+from .awaits import Awaits
 from .codec import build_frame
 from .constants import CloseCode, Opcode, State
-from .engine import Engine
 from .errors import ConnectionClosed
 from .keepalive import Keepalive
 from .settings import ConnConfig
@@ -39,7 +39,7 @@ class Door(Protocol):
     def lost(self) -> None: ...
 
 
-class Link(Engine, asyncio.BufferedProtocol):
+class Link(Awaits, asyncio.BufferedProtocol):
     """The transport side of a connection; :class:`plumews.Conn` is its public face."""
 
     __slots__ = (

@@ -29,7 +29,7 @@ class Flushable(Protocol):
 
 
 class LoopState:
-    """The shared parts of one loop. ``buffer`` is only valid until the next read: keep no view of it."""
+    """The shared parts of one loop. What is in ``buffer`` holds until the next read: keep no view of it."""
 
     __slots__ = ("_dirty", "_loop", "_scheduled", "buffer", "in_batch", "timers", "view")
 

@@ -8,15 +8,17 @@ connections: nothing in it is ever changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any, TypeAlias
 
 from . import codec, limits
 from .constants import Opcode
 
-__all__ = ["Data", "Encoded", "encode", "encode_json", "opcode_of", "payload_of"]
+__all__ = ["Data", "Encoded", "Pieces", "encode", "encode_json", "opcode_of", "payload_of"]
 
 Data: TypeAlias = "str | bytes | bytearray | memoryview"
+#: A message that is not all there yet.
+Pieces: TypeAlias = "AsyncIterable[Data] | Iterator[Data]"
 
 
 class Encoded:

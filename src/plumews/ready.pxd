@@ -2,9 +2,11 @@
 
 cimport cython
 
+from .steps cimport Steps
 
-@cython.final
-cdef class Ready:
+
+@cython.freelist(32)
+cdef class Ready(Steps):
     cdef public bint _asyncio_future_blocking
     cdef object _callback
     cdef bint _cancelled
@@ -13,6 +15,10 @@ cdef class Ready:
     cdef object _loop
     cdef object _message
 
+    cdef _prepare(self, loop)
+    cpdef object step(self)
+    cpdef result(self)
+    cpdef bint done(self)
     cpdef tell(self)
     cpdef tell_now(self)
     cdef _schedule(self)

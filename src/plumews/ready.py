@@ -9,21 +9,27 @@ answers leaves in the same write. asyncio's tasks take anything that is like a f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any
+
+from .steps import Steps
 
 __all__ = ["Ready"]
 
 _current_task = asyncio.current_task
 
 
-class Ready:
+class Ready(Steps):
     """Await it once. Somebody calls :meth:`tell` or :meth:`tell_now`, once."""
 
     __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_done", "_loop", "_message")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._prepare(loop)
+
+    def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.over = False
         self._asyncio_future_blocking = False
         self._loop = loop
         self._done = False
@@ -58,20 +64,15 @@ class Ready:
 
     # --- for the task that awaits it --------------------------------------------------------------
 
-    def __await__(self) -> Generator[Any, None, None]:
-        return self  # type: ignore[return-value]  # an iterator is what await needs
-
-    def __iter__(self) -> Ready:
-        return self
-
-    def __next__(self) -> Ready:
+    def step(self) -> Any:
+        """Wait, or go on."""
         if not self._done:
             if self._callback is not None:
                 raise RuntimeError("one task waits here, not two")
             self._asyncio_future_blocking = True
             return self
-        self.result()
-        raise StopIteration
+        self.over = True
+        return self.result()
 
     def result(self) -> None:
         """``None`` when the task may go on; ``CancelledError`` if it was cancelled."""

@@ -8,7 +8,8 @@ connection is readable after it.
 from __future__ import annotations
 
 import threading
-from typing import Literal, overload
+from collections.abc import Coroutine
+from typing import Any, Literal, overload
 
 from .constants import Opcode, StreamEvent
 from .errors import ConcurrencyError, ConnectionClosedOK
@@ -25,16 +26,16 @@ class Receiving(Link):
     __slots__ = ()
 
     @overload
-    async def recv(self, decode: Literal[True]) -> str: ...
+    def recv(self, decode: Literal[True]) -> Coroutine[Any, Any, str]: ...
 
     @overload
-    async def recv(self, decode: Literal[False]) -> bytes: ...
+    def recv(self, decode: Literal[False]) -> Coroutine[Any, Any, bytes]: ...
 
     @overload
-    async def recv(self, decode: bool | None = None) -> str | bytes: ...
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, str | bytes]: ...
 
-    async def recv(self, decode: bool | None = None) -> str | bytes:
-        """The next message: ``str`` if it is text, ``bytes`` if it is binary.
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Any]:
+        """The next message: ``str`` if it is text, ``bytes`` if it is binary. To be awaited.
 
         Args:
             decode: ``True`` gives ``str`` for both (binary must be UTF-8), ``False`` gives ``bytes`` for both.
@@ -44,17 +45,7 @@ class Receiving(Link):
                 ended as it should.
             ConcurrencyError: another task is receiving, or a stream is still open.
         """
-        if decode is None:
-            message = self._take_now()
-            if message is not None:
-                return message
-        kind, payload = await self._next_message()
-        if decode is None:
-            # Text reaches us as str, but as bytes where it was collected from a stream.
-            return payload.decode() if kind == Opcode.TEXT and isinstance(payload, bytes) else payload
-        if decode:
-            return payload if isinstance(payload, str) else payload.decode()
-        return payload if isinstance(payload, bytes) else payload.encode()
+        return self._next(False) if decode is None else self._recv(decode)
 
     async def read_message(self) -> tuple[Opcode, bytes]:
         """The next message as ``(opcode, data)``, the seed's ``ReadMessage``.
@@ -100,26 +91,24 @@ class Receiving(Link):
     def __aiter__(self) -> Receiving:
         return self
 
-    async def __anext__(self) -> str | bytes:
-        """The next message; the iteration ends when the connection ended with 1000, 1001 or no code."""
-        message = self._take_now()
-        if message is not None:
-            return message
-        waiting = self._wait_now()
-        if waiting is not None:
-            try:
-                await waiting
-            finally:
-                self._inbox.stop_waiting()
-            message = self._take_now()
-            if message is not None:
-                return message
-        try:
-            return await self.recv()
-        except ConnectionClosedOK:
-            raise StopAsyncIteration from None
-
     # --- inside -----------------------------------------------------------------------------------
+
+    async def _recv(self, decode: bool | None) -> str | bytes:
+        kind, payload = await self._next_message()
+        if decode is None:
+            # Text reaches us as str, but as bytes where it was collected from a stream.
+            return payload.decode() if kind == Opcode.TEXT and isinstance(payload, bytes) else payload
+        if decode:
+            return payload if isinstance(payload, str) else payload.decode()
+        return payload if isinstance(payload, bytes) else payload.encode()
+
+    async def _next_slowly(self, iterating: bool) -> str | bytes:
+        try:
+            return await self._recv(None)
+        except ConnectionClosedOK:
+            if iterating:
+                raise StopAsyncIteration from None
+            raise
 
     async def _next_message(self) -> tuple[int, str | bytes]:
         self._check_reader()

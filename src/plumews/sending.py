@@ -10,18 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any
 
 from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .errors import ConcurrencyError, SendQueueFull, SendTimeout
-from .outgoing import Data, Encoded, encode, encode_json, opcode_of, payload_of
+from .outgoing import Data, Encoded, Pieces, encode, encode_json, opcode_of, payload_of
 from .receiving import Receiving
 
-__all__ = ["Pieces", "Sending"]
-
-#: A message that is not all there yet.
-Pieces: TypeAlias = "AsyncIterable[Data] | Iterator[Data]"
+__all__ = ["Sending"]
 
 
 class Sending(Receiving):
@@ -29,26 +26,7 @@ class Sending(Receiving):
 
     __slots__ = ()
 
-    async def send(self, message: Data | Pieces, text: bool | None = None) -> None:
-        """Queue a message: ``str`` as text, bytes-like as binary.
-
-        An asynchronous iterable, or an iterator, of such is one message that is sent in pieces while they come, in
-        memory for one of them; nothing else can be sent before its end, and other senders wait as for a full queue.
-        If it fails before its end the connection is closed with 1011, for the peer has half a message.
-
-        Args:
-            message: what to send; bytes-like objects that can change are copied.
-            text: ``True`` sends bytes (which must be UTF-8) as text, ``False`` sends ``str`` as binary.
-
-        Raises:
-            ConnectionClosed: the connection is closed, or closing.
-            SendTimeout: the queue had no space within the send timeout (``SendBehavior.BLOCK``).
-            SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``).
-            TypeError, ValueError: the message is not one.
-            ConcurrencyError: another message is being sent in pieces, and this is to be, too.
-        """
-        if text is None and self._send_now(message):
-            return
+    async def _send_slowly(self, message: Data | Pieces, text: bool | None) -> None:
         if isinstance(message, (AsyncIterable, Iterator)):
             await self._send_pieces(message, text)
             return

@@ -24,6 +24,8 @@ cdef class SendQueue:
     cdef _date(self, list queue)
     cdef _drop_data(self)
     cdef bint _has_output(self)
+    cdef bint _is_plain(self)
+    cdef _sent_all(self)
     cdef list _plan(self)
     cdef _begin_long(self, list queue)
     cdef _plan_short(self, list queue, Py_ssize_t room, list batch)

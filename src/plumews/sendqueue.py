@@ -136,6 +136,17 @@ class SendQueue:
             return True
         return self._rest is not None or bool(self._closing)
 
+    def _is_plain(self) -> bool:
+        """Whether all that waits are messages of one buffer each, no more than one write takes."""
+        if self._queue is None or self._control is not None or self._pongs is not None or self._rest is not None:
+            return False
+        return not self._long and not self._closing and self.queued_bytes <= _WRITE_SIZE
+
+    def _sent_all(self) -> None:
+        """They are gone."""
+        self._queue = self._times = None
+        self.queued_bytes = 0
+
     def _plan(self) -> list[bytes | memoryview]:
         """The next buffers to write, at most about one write's worth. They stay where they are until they left."""
         batch: list[bytes | memoryview] = []

@@ -16,6 +16,7 @@ cdef class Writer(SendQueue):
     cdef bint _dirty
     cdef list _drains
     cdef int _fd
+    cdef bint _handed
     cdef bint _hot
     cdef object _on_finished
     cdef object _state
@@ -31,6 +32,9 @@ cdef class Writer(SendQueue):
     cdef _refuse_waiters(self)
     cpdef kick(self, bint at_once)
     cpdef flush(self)
+    cdef bint _past(self) except -1
+    cdef _write_all(self)
+    cdef _write_past(self, list batch)
     cdef _write(self, list batch)
     cdef _cut(self, list batch, Py_ssize_t sent)
 

@@ -50,6 +50,7 @@ class Writer(SendQueue):
         "_dirty",
         "_drains",
         "_fd",
+        "_handed",
         "_hot",
         "_on_finished",
         "_state",
@@ -64,6 +65,7 @@ class Writer(SendQueue):
         self._state = state
         self._transport: asyncio.WriteTransport | None = None
         self._fd = -1  # of the socket, where it may be written to past the transport
+        self._handed = True  # the transport was given something, and was not seen empty since
         self._waiters: deque[Waiter] | None = None
         self._drains: list[Callable[[bool], None]] | None = None
         self._on_finished: Callable[[], None] | None = None
@@ -240,7 +242,13 @@ class Writer(SendQueue):
         while not self.paused and self._transport is not None and self._has_output():
             if self._transport.is_closing():
                 return
-            self._write(self._plan())
+            if self._past():
+                if self._is_plain():
+                    self._write_all()
+                else:
+                    self._write_past(self._plan())
+            else:
+                self._write(self._plan())
             if self._closing == b"":
                 finished, self._on_finished = self._on_finished, None
                 if finished is not None:
@@ -251,17 +259,35 @@ class Writer(SendQueue):
         if self._drains is not None and not self.paused and not self._has_output():
             self._empty(True)
 
+    def _past(self) -> bool:
+        """Whether bytes may go past the transport: it is a socket's, and holds nothing."""
+        if self._handed and self._fd >= 0 and self._transport is not None:
+            self._handed = self._transport.get_write_buffer_size() != 0
+        return self._fd >= 0 and not self._handed
+
+    def _write_all(self) -> None:
+        """What nearly every write is: all messages of the queue, and nothing else waits."""
+        queue = self._queue
+        assert queue is not None
+        sent = wire.send(self._fd, queue)
+        if sent < 0:
+            self._sent_all()
+        else:
+            self._planned, self._planned_rest = len(queue), 0
+            self._cut(queue.copy(), sent)  # type: ignore[arg-type]
+
+    def _write_past(self, batch: list[bytes | memoryview]) -> None:
+        sent = wire.send(self._fd, batch)
+        if sent < 0:
+            self._left(len(batch))
+        else:
+            self._cut(batch, sent)
+
     def _write(self, batch: list[bytes | memoryview]) -> None:
         transport = self._transport
         assert transport is not None
-        if self._fd >= 0 and transport.get_write_buffer_size() == 0:
-            sent = wire.send(self._fd, batch)
-            if sent < 0:
-                self._left(len(batch))
-            else:
-                self._cut(batch, sent)
-            return
         self._left(len(batch))
+        self._handed = True
         if len(batch) == 1:
             transport.write(batch[0])
         elif _WRITELINES_HAS_NO_BOUND:
@@ -279,6 +305,7 @@ class Writer(SendQueue):
         if _is_header(batch[at]):
             stop += 1
         self._left(stop)
+        self._handed = True
         transport = self._transport
         assert transport is not None
         transport.write(memoryview(batch[at])[sent:])

@@ -1,0 +1,45 @@
+# Types for awaits.py where it is compiled.
+
+cimport cython
+
+from .engine cimport Engine
+from .ready cimport Ready
+from .steps cimport Steps
+
+cdef object _get_ident, warnings
+cdef int _TEXT, _BINARY
+
+
+cdef class Awaits(Engine):
+    @cython.locals(following=NextMessage)
+    cpdef NextMessage _next(self, bint iterating)
+    @cython.locals(sent=Sent)
+    cdef Sent _sent(self, message)
+    @cython.locals(kind=int)
+    cpdef _take_now(self)
+    cpdef Ready _wait_now(self)
+
+
+@cython.freelist(32)
+cdef class NextMessage(Steps):
+    cdef Awaits _conn
+    cdef object _inner
+    cdef bint _iterating
+    cdef Ready _waiting
+
+    cdef _begin(self, Awaits conn, bint iterating)
+    @cython.locals(conn=Awaits, waiting=Ready)
+    cpdef object step(self)
+    cdef _long_way(self)
+    cpdef close(self)
+
+
+@cython.freelist(32)
+cdef class Sent(Steps):
+    cdef Awaits _conn
+    cdef object _inner
+    cdef object _message
+
+    cdef _begin(self, Awaits conn, object message)
+    @cython.locals(conn=Awaits)
+    cpdef object step(self)

@@ -1,0 +1,217 @@
+"""What applications await most, the next message and a send, without a coroutine for each (layer 3).
+
+``async for`` and ``send`` run for every message. Here they give objects that asyncio takes for coroutines: what can be
+had at once ends them in their first step, a reader that has to wait is what its task waits for, and whatever is not
+that simple goes on in a coroutine, the long way. Compiled this is some tenths of a microsecond a message.
+
+Invariants: nothing happens before it is awaited; each is awaited once; a message is taken only by the step that returns
+it, so a cancelled one loses nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Coroutine
+from typing import Any
+
+from .constants import Opcode
+from .engine import Engine
+from .outgoing import Data, Pieces
+from .ready import Ready
+from .steps import Steps
+
+__all__ = ["Awaits", "NextMessage", "Sent"]
+
+_get_ident = threading.get_ident
+_TEXT, _BINARY = map(int, (Opcode.TEXT, Opcode.BINARY))
+
+
+class NextMessage(Steps):
+    """The next message of a connection; ``iterating`` makes its good end the end of an iteration."""
+
+    __slots__ = ("_conn", "_inner", "_iterating", "_waiting")
+
+    def _begin(self, conn: Any, iterating: bool) -> None:
+        self.over = False
+        self._conn = conn
+        self._iterating = iterating
+        self._inner: Coroutine[Any, Any, str | bytes] | None = None
+        self._waiting: Ready | None = None
+
+    def step(self) -> Any:
+        """Take it, wait for it, or go the long way."""
+        if self._inner is not None:
+            return self._long_way()
+        conn, waiting = self._conn, self._waiting
+        if conn is None:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        if waiting is not None:
+            if not waiting.done():
+                raise RuntimeError("one task waits here, not two")
+            self._waiting = None
+            conn._inbox.stop_waiting()
+            waiting.result()
+        message = conn._take_now()
+        if message is not None:
+            self._conn = None
+            self.over = True
+            return message
+        if waiting is None:
+            waiting = self._waiting = conn._wait_now()
+            if waiting is not None:
+                return waiting.step()
+        self._inner = conn._next_slowly(self._iterating)
+        self._conn = None
+        return self._long_way()
+
+    def _long_way(self) -> Any:
+        assert self._inner is not None
+        try:
+            return self._inner.send(None)
+        except StopIteration as end:
+            self.over = True
+            return end.value
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """As of a coroutine: whoever waited has stopped."""
+        if self._inner is not None:
+            return self._inner.throw(kind if value is None else value)
+        self.close()
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """As of a coroutine: nothing is awaited any more."""
+        if self._inner is not None:
+            self._inner.close()
+        if self._waiting is not None and self._conn is not None:
+            self._waiting = None
+            self._conn._inbox.stop_waiting()
+        self._conn = None
+
+
+class Sent(Steps):
+    """A message that is queued when this is awaited."""
+
+    __slots__ = ("_conn", "_inner", "_message")
+
+    def _begin(self, conn: Any, message: Any) -> None:
+        self.over = False
+        self._conn = conn
+        self._message = message
+        self._inner: Coroutine[Any, Any, None] | None = None
+
+    def step(self) -> Any:
+        """Queue it at once, or go the long way."""
+        if self._inner is None:
+            conn, self._conn = self._conn, None
+            if conn is None:
+                raise RuntimeError("cannot reuse already awaited coroutine")
+            if conn._send_now(self._message):
+                self.over = True
+                return None
+            self._inner = conn._send_slowly(self._message, None)
+            self._message = None
+        try:
+            return self._inner.send(None)
+        except StopIteration:
+            self.over = True
+            return None
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """As of a coroutine."""
+        if self._inner is not None:
+            return self._inner.throw(kind if value is None else value)
+        self._conn = None
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """As of a coroutine."""
+        if self._inner is not None:
+            self._inner.close()
+        self._conn = None
+
+    def __del__(self) -> None:
+        if self._conn is not None:
+            warnings.warn("Conn.send() was never awaited: nothing was sent", RuntimeWarning, stacklevel=2)
+
+
+class Awaits(Engine):
+    """The part of a connection that tasks are at for each message."""
+
+    __slots__ = ()
+
+    def send(self, message: Data | Pieces, text: bool | None = None) -> Coroutine[Any, Any, None]:
+        """Queue a message: ``str`` as text, bytes-like as binary. To be awaited.
+
+        An asynchronous iterable, or an iterator, of such is one message that is sent in pieces while they come, in
+        memory for one of them; nothing else can be sent before its end, and other senders wait as for a full queue.
+        If it fails before its end the connection is closed with 1011, for the peer has half a message.
+
+        Args:
+            message: what to send; bytes-like objects that can change are copied.
+            text: ``True`` sends bytes (which must be UTF-8) as text, ``False`` sends ``str`` as binary.
+
+        Raises:
+            ConnectionClosed: the connection is closed, or closing.
+            SendTimeout: the queue had no space within the send timeout (``SendBehavior.BLOCK``).
+            SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``).
+            TypeError, ValueError: the message is not one.
+            ConcurrencyError: another message is being sent in pieces, and this is to be, too.
+        """
+        if text is not None:
+            return self._send_slowly(message, text)
+        return self._sent(message)
+
+    def _sent(self, message: Any) -> Sent:
+        sent = Sent.__new__(Sent)
+        sent._begin(self, message)
+        return sent
+
+    def __anext__(self) -> Any:
+        """The next message; the iteration ends when the connection ended with 1000, 1001 or no code."""
+        return self._next(True)
+
+    def _next(self, iterating: bool) -> NextMessage:
+        following = NextMessage.__new__(NextMessage)
+        following._begin(self, iterating)
+        return following
+
+    def _take_now(self) -> str | bytes | None:
+        """The next message, if there is one and nothing speaks against taking it; else ask the long way."""
+        inbox = self._inbox
+        if not len(inbox) or self._on_message is not None or self._stream is not None:
+            return None
+        if inbox.has_reader() or _get_ident() != self._thread:
+            return None
+        kind, data = inbox.peek()
+        if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
+            return None
+        inbox.take()
+        if self._reading_paused:
+            self._update_reading()
+        message: str | bytes = data
+        return message
+
+    def _wait_now(self) -> Ready | None:
+        """What a reader awaits that found nothing, if nothing speaks against waiting; else ask the long way.
+
+        What it answered so far leaves first. It must tell the receive queue when it has stopped waiting.
+        """
+        if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
+            return None
+        if self._inbox.has_reader() or _get_ident() != self._thread or self._rules.parser.streaming:
+            return None
+        waiting = self._inbox.start_waiting(self._loop)
+        self._writer.flush()
+        if self._reading_paused:
+            self._update_reading()
+        return waiting
+
+    def _next_slowly(self, iterating: bool) -> Coroutine[Any, Any, str | bytes]:
+        """The next message, whatever stands in its way."""
+        raise NotImplementedError
+
+    def _send_slowly(self, message: Any, text: bool | None) -> Coroutine[Any, Any, None]:
+        """Queue what is long, or must be looked at, or has no space."""
+        raise NotImplementedError
