@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plumews.errors import InvalidHandshake, InvalidHeader, InvalidMessage, InvalidUpgrade, Refused
-from plumews.handshake import accept, accept_key, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
+from plumews.handshake import (
+    accept,
+    accept_key,
+    accepted,
+    check_upgrade,
+    choose_subprotocol,
+    offered_subprotocols,
+    refusal,
+)
 from plumews.headers import Headers
 from plumews.http11 import HeadReader, Request
 from plumews.origin import LOOPBACK_HOSTS, check_host, check_origin
@@ -43,6 +51,15 @@ def refused(request: Request) -> InvalidHandshake:
 
 
 # --- accepted -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subprotocol", [None, "chat.v1"])
+@pytest.mark.parametrize("extra", [[], [("Server", "x"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]])
+def test_the_answer_that_is_made_in_one_go_is_the_same_on_the_wire(subprotocol, extra):
+    request = upgrade(Sec_WebSocket_Protocol="other, chat.v1")
+    lines = Headers(extra).serialize()[:-2]
+    answer = accept(request, subprotocol=subprotocol, headers=extra)
+    assert accepted(request, subprotocol=subprotocol, headers=lines) == answer.serialize()
 
 
 def test_the_key_of_rfc_6455_section_1_3_is_accepted_with_its_answer():

@@ -254,3 +254,13 @@ def test_a_host_is_a_name_or_an_address_and_maybe_a_port(value, expected):
 def test_anything_else_is_no_host(value):
     with pytest.raises(ValueError, match=r"invalid (host|port)"):
         parse_host(value)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["A", "a", "Host", "host", "HOST", "B"]), st.sampled_from(["", "x", "y"]))))
+def test_what_a_parser_has_read_is_the_same_as_if_it_had_been_added(pairs: list[tuple[str, str]]) -> None:
+    added, read = Headers(pairs), Headers.read(list(pairs))
+    assert read == added
+    assert list(read.raw_items()) == list(added.raw_items())
+    assert [read.get_all(name) for name in "ABh"] == [added.get_all(name) for name in "ABh"]
+    several = [name for name in ("B", "Host", "A") if len(added.get_all(name)) > 1]
+    assert read.repeated(("B", "Host", "A")) == (several[0] if several else None)

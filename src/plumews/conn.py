@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 from . import limits
 from .auth import UserInfo
 from .constants import CloseCode, Opcode, SendBehavior, State
+from .handshake import accept
+from .headers import HeadersLike
 from .http11 import Request, Response
 from .outgoing import Data, payload_of
 from .protocol import check_close
@@ -28,15 +30,24 @@ __all__ = ["Conn"]
 class Conn(Sending):
     """A WebSocket connection. ``serve`` makes them; handlers and callbacks get them."""
 
-    __slots__ = ("__weakref__", "_id", "_metadata", "_request", "response", "subprotocol", "user_info")
+    __slots__ = (
+        "__weakref__",
+        "_accepted_with",
+        "_id",
+        "_metadata",
+        "_request",
+        "_response",
+        "subprotocol",
+        "user_info",
+    )
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         super().__init__(config, client=client)
         self._id: uuid.UUID | None = None
         self._metadata: dict[str, Any] | None = None
         self._request: Request | None = None
-        #: The answer to it.
-        self.response: Response | None = None
+        self._response: Response | None = None
+        self._accepted_with: HeadersLike | None = None  # the headers that were added to the answer
         #: The subprotocol that was agreed on, or ``None``.
         self.subprotocol: str | None = None
         #: Who is at the other end, from a verified token; ``None`` without one (the seed).
@@ -177,6 +188,13 @@ class Conn(Sending):
         if self._request is None:
             raise RuntimeError("this connection has no request yet")
         return self._request
+
+    @property
+    def response(self) -> Response | None:
+        """The answer that opened the connection; ``None`` before it was given."""
+        if self._response is None and self._accepted_with is not None:
+            self._response = accept(self.request, subprotocol=self.subprotocol, headers=self._accepted_with)
+        return self._response
 
     @property
     def id(self) -> uuid.UUID:

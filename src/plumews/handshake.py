@@ -21,6 +21,7 @@ from .http11 import Request, Response
 __all__ = [
     "accept",
     "accept_key",
+    "accepted",
     "application_headers",
     "check_upgrade",
     "choose_subprotocol",
@@ -29,6 +30,11 @@ __all__ = [
 ]
 
 _VERSION: Final = ("Sec-WebSocket-Version", WEBSOCKET_VERSION)
+
+#: The lines that every answer has, up to the value of the last.
+_ANSWER: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+)
 
 #: Bytes of the nonce in Sec-WebSocket-Key (RFC 6455 section 4.1), and of its base64.
 _NONCE_SIZE: Final = 16
@@ -117,6 +123,13 @@ def accept(
     for name, value in application_headers(headers).raw_items():
         answer.add(name, value)
     return Response(101, answer)
+
+
+def accepted(request: Request, *, subprotocol: str | None = None, headers: bytes = b"") -> bytes:
+    """What :func:`accept` serializes to, made in one go; ``headers`` are lines that were checked and serialized."""
+    chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+    key = accept_key(request.headers["Sec-WebSocket-Key"]).encode()
+    return b"%b%b\r\n%b%b\r\n" % (_ANSWER, key, chosen, headers)
 
 
 def application_headers(headers: HeadersLike) -> Headers:

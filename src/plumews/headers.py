@@ -9,7 +9,7 @@ Every function here is linear in what it reads and uses no regular expression.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final, TypeAlias
 
 from .errors import InvalidHeader
@@ -67,6 +67,8 @@ def _is_control(char: str) -> bool:
 
 
 def _check(name: str, value: str) -> None:
+    if name in _LOWER and type(value) is str and value.isascii() and value.isprintable():
+        return
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"a header is a pair of str, got {type(name).__name__} and {type(value).__name__}")
     # Nearly every name is one at a glance, without a look at each of its letters.
@@ -115,6 +117,18 @@ class Headers(MutableMapping[str, str]):
             for name, value in pairs:
                 self.add(name, value)
 
+    @classmethod
+    def read(cls, pairs: list[tuple[str, str]]) -> Headers:
+        """What a parser has read, which has seen to it that every pair could stand on a line; it keeps ``pairs``."""
+        headers = cls.__new__(cls)
+        headers._pairs = pairs
+        headers._values = {_LOWER.get(name) or name.lower(): value for name, value in pairs}
+        if len(headers._values) != len(pairs):  # a name stands there more than once
+            headers._pairs, headers._values = [], {}
+            for name, value in pairs:
+                headers._add(name, value)
+        return headers
+
     def add(self, name: str, value: str) -> None:
         """One more line, behind the others."""
         _check(name, value)
@@ -133,10 +147,16 @@ class Headers(MutableMapping[str, str]):
 
     def get_all(self, name: str) -> list[str]:
         """The values of all lines of that name, in order; empty if there is none."""
-        values = self._values.get(name.lower())
+        values = self._values.get(_LOWER.get(name) or name.lower())
         if values is None:
             return []
         return values.copy() if isinstance(values, list) else [values]
+
+    def repeated(self, names: Iterable[str]) -> str | None:
+        """The first of ``names`` that stands on more than one line."""
+        if len(self._values) == len(self._pairs):
+            return None
+        return next((name for name in names if isinstance(self._values.get(name.lower()), list)), None)
 
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """Every line as ``(name, value)``, in order and as spelled."""
@@ -193,24 +213,29 @@ def _elements(values: Iterable[str]) -> Iterator[str]:
                 yield stripped
 
 
-def parse_tokens(values: Iterable[str], name: str = "header") -> list[str]:
+def parse_tokens(values: Sequence[str], name: str = "header") -> list[str]:
     """The tokens of a comma-separated list that may be spread over several header lines.
 
     ``name`` is for the error: `InvalidHeader` if an element is not a token (RFC 9110 section 5.6.1 and 5.6.2).
     """
+    if not values:
+        return []
     tokens = list(_elements(values))
     if not all(map(is_token, tokens)):
         raise InvalidHeader(f"invalid {name}: expected tokens separated by commas")
     return tokens
 
 
-def has_token(values: Iterable[str], token: str) -> bool:
+def has_token(values: Sequence[str], token: str) -> bool:
     """Whether the list, as in `parse_tokens`, has ``token``, without regard to case.
 
     For ``Connection`` and ``Upgrade``, whose other elements are none of our business (an ``Upgrade`` may
     offer ``h2/2``, which is not a token): an element that is malformed matches nothing.
     """
-    return any(element.lower() == token.lower() for element in _elements(values))
+    token = token.lower()
+    return any(value.lower() == token for value in values) or any(
+        element.lower() == token for element in _elements(values)
+    )
 
 
 def parse_host(value: str) -> tuple[str, int | None]:

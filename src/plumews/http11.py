@@ -191,7 +191,7 @@ class HeadReader:
         assert self._parser is not None
         if not self._fields.complete:  # we and llhttp would disagree about where the head ends
             raise InvalidMessage("malformed request head")
-        headers = Headers(self._fields.pairs)
+        headers = Headers.read(self._fields.pairs)
         _check_headers(headers)
         _refuse_body(headers)
         return Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
@@ -220,9 +220,9 @@ class _Fields:
 
 def _check_headers(headers: Headers) -> None:
     """RFC 9112 section 3.2: one valid Host; and one of each header that must not be ambiguous."""
-    for name in _ONCE:
-        if len(headers.get_all(name)) > 1:
-            raise InvalidHeader(f"more than one {name} header")
+    ambiguous = headers.repeated(_ONCE)
+    if ambiguous is not None:
+        raise InvalidHeader(f"more than one {ambiguous} header")
     if "Host" not in headers:
         raise InvalidHeader("Host header required")
     try:

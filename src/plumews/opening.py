@@ -17,7 +17,7 @@ from . import limits
 from .conn import Conn
 from .constants import CloseCode
 from .errors import InvalidHandshake, Refused
-from .handshake import accept, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
+from .handshake import accepted, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
 from .headers import Headers
 from .http11 import HeadReader, Request, Response
 from .origin import check_host, check_origin
@@ -62,7 +62,10 @@ class Opening:
         if self._reader is None:
             self._keep(data)
             return
-        self._guard(lambda: self._read(data))
+        try:
+            self._read(data)
+        except Exception as exc:
+            self._fail(exc)
 
     def lost(self) -> None:
         self._end()
@@ -167,13 +170,15 @@ class Opening:
         site, conn, transport = self._site, self._conn, self._conn._transport
         if self._answered or transport is None or transport.is_closing():
             return
-        subprotocol = choose_subprotocol(offered_subprotocols(request), site.subprotocols)
-        response = accept(request, subprotocol=subprotocol, headers=site.extra_headers)
+        subprotocol = None
+        if site.subprotocols:
+            subprotocol = choose_subprotocol(offered_subprotocols(request), site.subprotocols)
+        wire = accepted(request, subprotocol=subprotocol, headers=site.extra_lines)
         self._answered = True
         self._forget_deadline()
-        conn.response = response
+        conn._accepted_with = site.extra_headers
         conn.subprotocol = subprotocol
-        transport.write(response.serialize())
+        transport.write(wire)
         conn._open()
         transport.resume_reading()
         try:

@@ -58,6 +58,8 @@ class Site:
     open_timeout: float = limits.OPEN_TIMEOUT
     #: Whether the server is stopping: nobody is let in any more.
     closing: bool = field(default=False, init=False)
+    #: The extra headers as they stand in an answer.
+    extra_lines: bytes = field(default=b"", init=False)
     #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
     tasks: set[asyncio.Future[Any]] = field(default_factory=set, init=False)
     #: Connections from accept to their end.
@@ -75,7 +77,8 @@ class Site:
                 raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
         if self.process_request is not None and not callable(self.process_request):
             raise TypeError(f"process_request must be a function, not {type(self.process_request).__name__}")
-        self.extra_headers = application_headers(self.extra_headers)
+        extra = self.extra_headers = application_headers(self.extra_headers)
+        self.extra_lines = extra.serialize()[:-2]
         self.routes = dict(self.routes or {})
         for path, route in self.routes.items():
             if not callable(route) or inspect.iscoroutinefunction(route):
