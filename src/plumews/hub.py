@@ -91,6 +91,8 @@ class Hub(Publishing):
             job.give_up()
         report = await close_all(self._table.roll(None).members, deadline=deadline, restart=restart)
         self._watchers.clear()
+        if self._archive is not None:
+            self._archive.clear()
         return report
 
     async def _settled(self) -> None:

@@ -124,6 +124,24 @@ BROADCAST_WAIT: Final = 0.1
 #: Changes of a room's member count are told at most this often.
 COUNT_EVERY: Final = 0.1
 
+#: Messages of a room that are kept for those who come back: a page that lost its network for a minute.
+HISTORY_MESSAGES: Final = 100
+
+#: How long they are kept; who was away longer loads anew anyway.
+HISTORY_AGE: Final = 300.0
+
+#: Bytes of them; as much as one send queue would take.
+HISTORY_ROOM_BYTES: Final = QUEUE_BYTES
+
+#: Rooms of one hub that have a history, with members or without.
+HISTORY_ROOMS: Final = 10_000
+
+#: Bytes of all histories of a hub together.
+HISTORY_BYTES: Final = 64 * MiB
+
+#: Characters of each half of a position that a client sends back; ours have 16 and, in a lifetime, no more.
+POSITION_PART: Final = 32
+
 #: For the members' queues to drain and their closing handshakes to end when a hub or a server stops.
 SHUTDOWN_TIMEOUT: Final = 10.0
 

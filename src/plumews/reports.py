@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .history import Position
+
 __all__ = ["BroadcastResult", "HubMetrics", "ShutdownReport"]
 
 
@@ -24,6 +26,7 @@ class BroadcastResult:
         invalid: the room's name is outside the policy; nothing was done.
         stopped: the hub was stopped; nothing was done.
         overloaded: the job queue was full; the message was dropped for everybody.
+        position: of the message in the history of its room; ``None`` if that keeps none, and if nothing was done.
     """
 
     matched: int = 0
@@ -34,6 +37,7 @@ class BroadcastResult:
     invalid: bool = False
     stopped: bool = False
     overloaded: bool = False
+    position: Position | None = None
 
     @property
     def rejected(self) -> bool:
