@@ -99,5 +99,5 @@ def test_history_is_one_answer_for_all_rooms_or_a_function_of_the_room():
 
 @pytest.mark.parametrize("value", [True, 100, {"chat": 1}, "chat"], ids=lambda value: type(value).__name__)
 def test_history_that_is_neither_is_a_type_error(value):
-    with pytest.raises(TypeError, match="^history must be HistoryLimits, or a function that gives them, not "):
+    with pytest.raises(TypeError, match=r"^history must be HistoryLimits, or a function that gives them, not "):
         HubConfig(history=value)

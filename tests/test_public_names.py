@@ -105,7 +105,7 @@ CALLS = {
     (Hub, "publish"): "async (self, room, data, opcode=None, *, exclude=None)",
     (Hub, "publish_threadsafe"): "(self, room, data, opcode=None)",
     (Hub, "stop"): "async (self)",
-    (Hub, "shutdown"): "async (self, timeout=10.0, *, restart=False)",
+    (Hub, "shutdown"): "async (self, timeout=10.0, *, restart=False, spread=None, reconnect_in=5.0)",
     # who may
     (SimpleRoomAuth, "set_room_password"): "(self, room, password)",
     (SimpleRoomAuth, "check_room_password"): "(self, room, password)",

@@ -145,6 +145,26 @@ POSITION_PART: Final = 32
 #: For the members' queues to drain and their closing handshakes to end when a hub or a server stops.
 SHUTDOWN_TIMEOUT: Final = 10.0
 
+#: How many connections are closed in a second when a hub or a server stops, unless it is told how long to take: what
+#: another server can take in without its own clients noticing.
+CLOSES_PER_SECOND: Final = 2000
+
+#: The share of a shutdown's time that this may take; the rest is for the answers.
+SPREAD_SHARE: Final = 0.2
+
+#: Connections are closed in slices this many seconds apart.
+CLOSE_SLICE: Final = 0.02
+
+#: The share of a shutdown's time in which broadcasts reach their members, and full members may make room.
+SETTLE_SHARE: Final = 0.5
+
+#: Members of a hub that stops are told to come back within this time, each at its own moment: 10,000 make 2,000
+#: handshakes a second.
+RECONNECT_IN: Final = 5.0
+
+#: Nobody is told to come back later than this.
+LONGEST_RECONNECT: Final = 3600.0
+
 # --- authentication -----------------------------------------------------------------------------
 
 #: An HS256 key shorter than its hash is weaker than the signature (RFC 7518 section 3.2).

@@ -79,14 +79,20 @@ class HubMetrics:
 
 @dataclass(frozen=True)
 class ShutdownReport:
-    """How a hub ended.
+    """How a hub ended, for those who were its members when the stop began and did not leave it open.
 
     Attributes:
         closed: members whose closing handshake was completed.
         aborted: members that ended without it: cut because they took too long, or gone by themselves.
-        lost_messages: what was still queued for those that were cut at the deadline of the shutdown.
+        delivered_messages, delivered_bytes: what waited for the members when the stop began, in their send queues or
+            in broadcasts that had not reached them yet, and has left for the network; bytes are those of the frames.
+        undelivered_messages, undelivered_bytes: what waited and has not left, because its member was cut, had gone,
+            or had no space for it in time.
     """
 
     closed: int = 0
     aborted: int = 0
-    lost_messages: int = 0
+    delivered_messages: int = 0
+    delivered_bytes: int = 0
+    undelivered_messages: int = 0
+    undelivered_bytes: int = 0
