@@ -106,6 +106,7 @@ CALLS = {
     (Hub, "publish_threadsafe"): "(self, room, data, opcode=None)",
     (Hub, "stop"): "async (self)",
     (Hub, "shutdown"): "async (self, timeout=10.0, *, restart=False, spread=None, reconnect_in=5.0)",
+    (plumews.Server, "close"): "(self, code=1001, reason='', *, spread=None, reconnect_in=0.0)",
     # who may
     (SimpleRoomAuth, "set_room_password"): "(self, room, password)",
     (SimpleRoomAuth, "check_room_password"): "(self, room, password)",

@@ -76,7 +76,7 @@ async def _serve(
     # Before the server, which refuses who comes now with 503: the members get what was said.
     report = await hub.shutdown(args.shutdown_timeout, spread=args.shutdown_spread, reconnect_in=args.reconnect_in)
     watchers = server.connections
-    server.close()
+    server.close(reconnect_in=args.reconnect_in)
     try:
         await asyncio.wait_for(server.wait_closed(), _REST)
     except asyncio.TimeoutError:
