@@ -470,8 +470,7 @@ async def test_members_are_closed_over_the_time_that_was_given_and_not_in_the_or
     await stopping
     assert list(closed) != transports
     times = sorted(closed.values())
-    assert times[0] < times[-1] / 4
-    assert times[-1] > 0.15
+    assert times[-1] - times[0] > 0.1
     assert max(Counter(round(time, 3) for time in times).values()) < 30
 
 
