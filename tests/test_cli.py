@@ -5,6 +5,7 @@ Async tests run on both loops, and the server in its process runs on the same on
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ipaddress
 import json
@@ -261,7 +262,25 @@ async def test_a_unix_socket_is_gone_with_its_server_and_survives_a_dead_one(ser
 
 # --- stopping -------------------------------------------------------------------------------------
 
-STOPPED_WITHOUT_MEMBERS = ["stopping; a second Ctrl-C ends at once", "closed 0 connections, cut 0, lost 0 messages"]
+
+def stopped(closed: str, cut: int) -> list[str]:
+    """The last words of a server whose members had read everything."""
+    return [
+        "stopping; a second Ctrl-C ends at once",
+        f"closed {closed}, cut {cut}; delivered 0 messages that waited, lost 0",
+    ]
+
+
+async def says_goodbye(wire: Wire, most: float = 5.0) -> None:
+    """A close frame with 1001 and a hint, answered, and the end."""
+    code, reason = await wire.closing()
+    assert code == 1001
+    hint = re.fullmatch(r"reconnect in (\d+\.\d) s", reason)
+    assert hint, reason
+    assert float(hint[1]) <= most
+    wire.send(close(1001))
+    await wire.eof()
+    wire.writer.close()
 
 
 @pytest.mark.parametrize("name", STOP_SIGNALS)
@@ -272,15 +291,75 @@ async def test_a_signal_closes_everybody_with_1001_and_ends_well(serve: Serve, n
     assert json.loads(await watcher.message())["members"] == 3
     server.stop(STOP_SIGNALS[name])
     for wire in (*members, watcher):
+        await says_goodbye(wire)
+    assert server.end() == (0, stopped("3 connections", 0), [])
+
+
+async def test_what_was_said_before_the_signal_is_read_before_the_end(serve: Serve) -> None:
+    server = serve("--shutdown-timeout", "1000")
+    said = [f"{number:06}" + "x" * 30_000 for number in range(60)]
+    async with (
+        await Wire.open(server, "/ws?room=a") as ada,
+        await Wire.open(server, "/ws?room=a", rcvbuf=4096) as slow,
+    ):
+        for message in said:  # one after the other: ada's own queue never is full
+            ada.send(text(message))
+            assert await ada.message() == message
+        server.stop(STOP_SIGNALS[next(reversed(STOP_SIGNALS))])
+        await says_goodbye(ada)
+        for message in said[:30]:  # as far as its queue of 1 MiB reaches, whatever the system's holds
+            assert await slow.message() == message
+        while (event := await slow.event())[0] != Opcode.CLOSE:
+            assert event[1] in said
+        slow.send(close(1001))
+        await slow.eof()
+    code, lines, err = server.end()
+    assert (code, err) == (0, [])
+    assert re.fullmatch(r"closed 2 connections, cut 0; delivered \d+ messages? that waited, lost 0", lines[1])
+
+
+async def test_what_a_member_did_not_read_in_time_is_lost_and_counted(serve: Serve) -> None:
+    server = serve("--shutdown-timeout", "1", "--send-behavior", "drop")
+    async with (
+        await Wire.open(server, "/ws?room=a") as ada,
+        await Wire.open(server, "/ws?room=a", rcvbuf=4096),
+    ):
+        for _ in range(120):  # more than the socket and the queue can hold together
+            ada.send(text("x" * 60_000))
+            await ada.message()
+        server.stop()
+        await says_goodbye(ada)
+        code, lines, err = server.end()
+    assert (code, err) == (0, [])
+    counts = re.fullmatch(r"closed 1 connection, cut 1; delivered 0 messages that waited, lost (\d+)", lines[1])
+    assert counts, lines
+    assert 0 < int(counts[1]) <= 64
+
+
+async def test_members_are_told_to_leave_over_the_time_that_was_given(serve: Serve) -> None:
+    server = serve("--shutdown-spread", "0.5", "--reconnect-in", "60")
+    members = [await Wire.open(server, "/ws") for _ in range(10)]
+    server.stop()
+    began = time.monotonic()
+    times: list[float] = []
+
+    async def leave(wire: Wire) -> None:
+        await says_goodbye(wire, 60)
+        times.append(time.monotonic() - began)
+
+    await asyncio.gather(*map(leave, members))
+    assert server.end()[:2] == (0, stopped("10 connections", 0))
+    assert max(times) - min(times) > 0.2
+
+
+async def test_the_hint_can_be_turned_off(serve: Serve) -> None:
+    server = serve("--reconnect-in", "0")
+    async with await Wire.open(server, "/ws") as wire:
+        server.stop()
         assert await wire.closing() == (1001, "")
         wire.send(close(1001))
         await wire.eof()
-        wire.writer.close()
-    assert server.end() == (
-        0,
-        ["stopping; a second Ctrl-C ends at once", "closed 3 connections, cut 0, lost 0 messages"],
-        [],
-    )
+    assert server.end()[0] == 0
 
 
 @pytest.mark.parametrize("name", STOP_SIGNALS)
@@ -289,7 +368,7 @@ async def test_a_second_signal_ends_at_once(serve: Serve, name: str) -> None:
     async with await Wire.open(server, "/ws") as wire:
         server.stop(STOP_SIGNALS[name])
         assert server.line() == "stopping; a second Ctrl-C ends at once"
-        assert await wire.closing() == (1001, "")  # which this client does not answer
+        assert (await wire.closing())[0] == 1001  # which this client does not answer
         server.stop(STOP_SIGNALS[name])
         number = {"SIGINT": 2, "SIGTERM": 15, "CTRL_BREAK_EVENT": 21}[name]
         assert server.end() == (128 + number, [], [])
@@ -301,12 +380,9 @@ async def test_who_does_not_answer_is_cut_when_the_time_is_over(serve: Serve) ->
         server.stop()
         await polite.closing()
         polite.send(close(1001))
-        assert await silent.closing() == (1001, "")
+        assert (await silent.closing())[0] == 1001
         await silent.eof()
-    assert server.end()[:2] == (
-        0,
-        ["stopping; a second Ctrl-C ends at once", "closed 1 connection, cut 1, lost 0 messages"],
-    )
+    assert server.end()[:2] == (0, stopped("1 connection", 1))
 
 
 async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Serve) -> None:
@@ -315,7 +391,7 @@ async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Se
         assert (await get(server, "/healthz"))[0] == 200  # by now the connection before it was accepted
         began = time.monotonic()
         server.stop()
-        assert server.end() == (0, STOPPED_WITHOUT_MEMBERS, [])
+        assert server.end() == (0, stopped("0 connections", 0), [])
         assert time.monotonic() - began < 9  # the 10 s for a close are not waited for
         await wire.read_head()
         assert wire.status == 503  # not 408, which it would be told when its time was over
@@ -326,8 +402,8 @@ async def test_a_watcher_that_does_not_answer_does_not_hold_up_the_end(serve: Se
     async with await Wire.open(server, "/members") as silent:
         began = time.monotonic()
         server.stop()
-        assert await silent.closing() == (1001, "")
-        assert server.end() == (0, STOPPED_WITHOUT_MEMBERS, [])
+        assert (await silent.closing())[0] == 1001
+        assert server.end() == (0, stopped("0 connections", 0), [])
         assert time.monotonic() - began < 9  # the 10 s for a close are not waited for
 
 
@@ -451,6 +527,8 @@ def test_a_host_that_is_not_here(loop: str) -> None:
         (["serve", "--send-timeout", "nan"], "argument --send-timeout: must be a number of seconds, 0 or more"),
         (["serve", "--ping-interval", "inf"], "must be a number of seconds, 0 or more, not 'inf'"),
         (["serve", "--shutdown-timeout", "-1"], "must be a number of seconds, 0 or more, not '-1'"),
+        (["serve", "--shutdown-spread", "11"], "--shutdown-spread must not be more than --shutdown-timeout"),
+        (["serve", "--reconnect-in", "3601"], "--reconnect-in must be at most 3600"),
         (["serve", "--send-behavior", "explode"], "choose from"),
         (["serve", "--origin", "example.com"], "expected http:// or https://, a host and maybe a port"),
         (["serve", "--allowed-host", "example.com:80"], "expected a name or an address, without a port"),
@@ -495,7 +573,7 @@ OPTIONS = re.findall(
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
     "--no-query-secrets --origin --allowed-host --max-connections --max-room-connections --max-size --queue-size "
     "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --no-echo --loop --shutdown-timeout "
-    "--log-level --verbose",
+    "--shutdown-spread --reconnect-in --log-level --verbose",
 )
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plumews.errors import InvalidHeader
 from plumews.headers import Headers, MultipleValuesError, has_token, is_token, parse_host, parse_tokens

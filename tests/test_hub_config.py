@@ -6,10 +6,18 @@ import dataclasses
 
 import pytest
 
-from plumews import Hub, HubConfig
+from plumews import HistoryLimits, Hub, HubConfig
 from plumews.errors import InvalidRoomName
 
-COUNTS = ("workers", "job_queue_size", "max_connections", "max_room_connections", "max_rooms_per_connection")
+COUNTS = (
+    "workers",
+    "job_queue_size",
+    "max_connections",
+    "max_room_connections",
+    "max_rooms_per_connection",
+    "max_history_rooms",
+    "max_history_bytes",
+)
 
 
 def test_the_defaults_are_those_of_the_seed():
@@ -73,3 +81,23 @@ def test_another_name_policy_takes_the_place_of_the_default_one():
     hub.can_join("abc")
     with pytest.raises(InvalidRoomName, match="at most three letters"):
         hub.can_join("abcd")
+
+
+def test_no_room_has_a_history_unless_it_is_asked_for():
+    assert HubConfig().history_policy is None
+
+
+def test_history_is_one_answer_for_all_rooms_or_a_function_of_the_room():
+    much, little = HistoryLimits(max_messages=1000), HistoryLimits(max_messages=1)
+    policy = HubConfig(history=much).history_policy
+    assert policy is not None
+    assert policy("chat") is policy("news") is much
+    policy = HubConfig(history={"chat": little}.get).history_policy
+    assert policy is not None
+    assert (policy("chat"), policy("news")) == (little, None)
+
+
+@pytest.mark.parametrize("value", [True, 100, {"chat": 1}, "chat"], ids=lambda value: type(value).__name__)
+def test_history_that_is_neither_is_a_type_error(value):
+    with pytest.raises(TypeError, match=r"^history must be HistoryLimits, or a function that gives them, not "):
+        HubConfig(history=value)

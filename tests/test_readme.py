@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -208,6 +209,26 @@ async def test_broadcasting(hub, start, capsys) -> None:
     assert capsys.readouterr().out == "1 members, 1 have it queued, 0 pending\n1 queued, 0 dropped, 0 had left\n"
 
 
+async def test_coming_back(start) -> None:
+    names = run("Coming back")
+    async with names["hub"]:
+        server = await start(plumews.serve(names["handler"], "127.0.0.1", 0))
+        async with await client(server.port) as ada:
+            async with await client(server.port) as bob:
+                await bob.send("0")
+                seen = json.loads(await bob.recv())
+                assert json.loads(await ada.recv()) == seen
+            for text in ("1", "2"):
+                await ada.send(text)
+                assert json.loads(await ada.recv())["text"] == text
+            async with await client(server.port, f"/?since={seen['at']}") as bob:
+                await ada.send("3")
+                assert [json.loads(await bob.recv())["text"] for _ in range(2)] == ["1", "2"]
+                assert json.loads(await bob.recv()) == {"complete": True, "missed": 2}
+                epoch = seen["at"].partition(".")[0]
+                assert json.loads(await bob.recv()) == {"at": f"{epoch}.4", "text": "3"}
+
+
 async def test_your_own_handler_behind_the_door(hub, start) -> None:
     server = await start(run("Your own handler behind the door")["room_server"](hub, plumews.SimpleRoomAuth()))
     async with await client(server.port, "/ws?room=a") as one, await client(server.port, "/ws?room=a") as two:
@@ -264,7 +285,7 @@ async def test_shutdown(capsys) -> None:
         await run("Shutdown")["stop"](hub, server)
         await ws.wait_closed()
     assert ws.close_code == 1001
-    assert capsys.readouterr().out == "1 closed, 0 cut\n"
+    assert capsys.readouterr().out == "1 closed, 0 cut, 0 messages lost\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="event loops on Windows take no signal handlers")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import ipaddress
+import re
 import socket
 import ssl
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import plumews
+from fakes import fake_conn, until
 from plumews.loopstate import loop_state
 from wire import Wire, close, kept_port, masked, text, upgrade
 
@@ -345,6 +347,86 @@ async def test_closing_may_say_something_else():
         assert await wire.closing() == (1012, "back in a minute")
         wire.send(close())
         await server.wait_closed()
+
+
+async def test_closing_may_be_spread_over_time_and_tell_each_when_to_come_back():
+    async with plumews.serve(echo, "127.0.0.1", 0) as server:
+        wires = [await Wire.open(server) for _ in range(10)]
+        server.close(1012, "new version", spread=0.3, reconnect_in=30)
+        loop = asyncio.get_running_loop()
+        began, times, hints = loop.time(), [], set()
+
+        async def leave(wire: Wire) -> None:
+            code, reason = await wire.closing()
+            times.append(loop.time() - began)
+            hint = re.fullmatch(r"new version; reconnect in (\d+\.\d) s", reason)
+            assert hint, reason
+            hints.add(float(hint[1]))
+            assert code == 1012
+            wire.send(close(1012))
+            await wire.eof()
+            wire.writer.close()
+
+        await asyncio.gather(*map(leave, wires))
+        await server.wait_closed()
+    assert max(times) - min(times) > 0.1
+    assert len(hints) > 1
+    assert max(hints) <= 30
+    assert_empty(server)
+
+
+async def test_who_is_not_told_yet_goes_on_until_its_turn_comes(start):
+    opened: list[plumews.Conn] = []
+
+    def answer(conn: plumews.Conn, message: str | bytes) -> None:
+        conn.send_nowait(message)
+
+    server = await start(plumews.serve(host="127.0.0.1", port=0, on_open=opened.append, on_message=answer))
+    async with await Wire.open(server) as one, await Wire.open(server) as two:
+        server.close(spread=1)
+        await until(lambda: any(conn.closed for conn in opened))
+        told, other = (one, two) if opened[0].closed else (two, one)
+        other.send(text("still here?"))
+        assert await other.message() == "still here?"
+        for wire in (told, other):
+            assert (await wire.closing())[0] == 1001
+            wire.send(close(1001))
+        await server.wait_closed()
+
+
+async def test_what_a_hub_has_not_brought_yet_leaves_before_the_close_frame(monkeypatch):
+    monkeypatch.setattr(plumews.limits, "FAN_OUT_SLICE", 0.0)
+    hub = plumews.Hub()
+    async with plumews.serve(host="127.0.0.1", port=0, on_message=lambda conn, message: None) as server:
+        for _ in range(100):
+            hub.join("chat", fake_conn(ping_interval=None)[0])
+        async with await Wire.open(server) as wire:
+            (conn,) = server.connections
+            hub.join("chat", conn)
+            for number in range(20):
+                assert hub.broadcast_room("chat", str(number)).pending
+            server.close()
+            assert [await wire.message() for _ in range(20)] == [str(number) for number in range(20)]
+            assert (await wire.closing())[0] == 1001
+    hub.remove(conn)
+    await hub.shutdown(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"spread": -1}, "spread must be at least 0 seconds, not -1"),
+        ({"spread": 11}, "spread (11 s) must not be more than the timeout (10 s)"),
+        ({"reconnect_in": 3601}, "reconnect_in must be at most 3600 seconds, not 3601"),
+        ({"reason": "x" * 123, "reconnect_in": 1}, "a close reason may have 123 bytes of UTF-8, not 146"),
+    ],
+    ids=["a spread of less than nothing", "a spread of too much", "a hint too late", "a reason too long with its hint"],
+)
+async def test_a_way_of_closing_that_makes_no_sense_is_refused_and_the_server_goes_on(start, options, said):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        server.close(**options)
+    await assert_serves(server)
 
 
 async def test_nobody_connects_to_a_closed_server():

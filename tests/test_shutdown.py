@@ -7,15 +7,31 @@ comes twice or when somebody still broadcasts (14, 16), a drain without limit (1
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 import plumews
 from crowd import adds_up, crowd, messages, texts
-from fakes import PATIENCE, clog, deadlines, fake_conn, pass_time, ticks
-from plumews import BroadcastResult, CloseCode, ConnectionClosed, Hub, HubStopped, ShutdownReport, State, limits
-from plumews.shutdown import close_all
+from fakes import PATIENCE, FakeTransport, clog, deadlines, fake_conn, feed, pass_time, ticks, until
+from plumews import (
+    BroadcastResult,
+    CloseCode,
+    ConnectionClosed,
+    Hub,
+    HubStopped,
+    Opcode,
+    ShutdownReport,
+    State,
+    limits,
+)
+from plumews.shutdown import Farewell, check_goodbye
+from plumews.timelimit import TimeLimit
 from wire import Wire, close, text
 
 
@@ -29,6 +45,21 @@ async def says_goodbye(wire: Wire) -> tuple[int, str]:
     """The server's close frame, answered as a client does."""
     code, reason = await wire.closing()
     wire.send(close(code))
+    return code, reason
+
+
+def joined(hub: Hub, count: int) -> list[FakeTransport]:
+    """The transports of ``count`` new members that answer nothing."""
+    pairs = [fake_conn(ping_interval=None, close_timeout=1000) for _ in range(count)]
+    for conn, _ in pairs:
+        hub.join("chat", conn)
+    return [transport for _, transport in pairs]
+
+
+def goodbye(transport: FakeTransport) -> tuple[int, str]:
+    """The close frame that was written, as the last of all."""
+    kind, (code, reason) = transport.events()[-1]
+    assert kind == Opcode.CLOSE
     return code, reason
 
 
@@ -46,7 +77,7 @@ async def test_section_8_point_9_stopping_closes_every_member_with_1001(start):
             hub.join(f"room {number % 2}", conn)
         hub.join("room 0", conns[1])
         stopping = asyncio.ensure_future(hub.stop())
-        assert await goodbyes(wires) == [(CloseCode.GOING_AWAY, "")] * 4
+        assert [code for code, _ in await goodbyes(wires)] == [CloseCode.GOING_AWAY] * 4
         assert await stopping == ShutdownReport(closed=4)
         assert hub.rooms() == []
         assert hub.connection_count() == 0
@@ -59,7 +90,7 @@ async def test_a_restart_is_announced_with_1012(start):
         for conn in conns:
             hub.join("chat", conn)
         stopping = asyncio.ensure_future(hub.shutdown(restart=True))
-        assert await goodbyes(wires) == [(CloseCode.SERVICE_RESTART, "")] * 2
+        assert [code for code, _ in await goodbyes(wires)] == [CloseCode.SERVICE_RESTART] * 2
         assert await stopping == ShutdownReport(closed=2)
 
 
@@ -110,7 +141,9 @@ async def test_what_was_broadcast_before_the_stop_stands_before_the_close_frame(
         stopping = asyncio.ensure_future(hub.stop())
         assert await messages(wire, 20) == [str(number) for number in range(20)]
         assert (await says_goodbye(wire))[0] == CloseCode.GOING_AWAY
-        assert await stopping == ShutdownReport(closed=1, aborted=300)
+        report = await stopping
+        assert (report.closed, report.aborted, report.undelivered_messages) == (1, 300, 0)
+        assert report.delivered_messages >= 20
         metrics = hub.metrics()
         assert metrics.broadcast_matched == metrics.broadcast_queued == 20 * 301
 
@@ -132,7 +165,9 @@ async def test_a_member_that_is_full_gets_its_send_timeout_before_it_is_closed(s
                 received.append(message)
         assert received == ["0", "1", "2", "3"]
         assert (await says_goodbye(wire))[0] == CloseCode.GOING_AWAY
-        assert await stopping == ShutdownReport(closed=1)
+        report = await stopping
+        assert (report.closed, report.aborted, report.undelivered_messages) == (1, 0, 0)
+        assert report.delivered_messages >= 8  # what filled its queue, and what waited behind that
         assert hub.metrics().broadcast_dropped == 0
 
 
@@ -179,9 +214,10 @@ async def test_a_member_that_reads_nothing_is_cut_and_what_it_lost_is_counted(st
         clog(conn)
         for _ in range(5):
             hub.broadcast_room("chat", "never read")
-        queued = conn.queued_messages
+        queued, size = conn.queued_messages, conn.queued_bytes
         assert queued >= 5
-        assert await hub.shutdown(0.1) == ShutdownReport(aborted=1, lost_messages=queued)
+        report = await hub.shutdown(0.1)
+        assert report == ShutdownReport(aborted=1, undelivered_messages=queued, undelivered_bytes=size)
 
 
 async def test_a_member_that_is_cut_by_its_own_close_timeout_is_no_member_that_closed(start):
@@ -260,7 +296,7 @@ async def test_section_8_point_14_stopping_twice_waits_for_the_first_and_says_th
     hub = Hub()
     async with crowd(start, 1) as ((conn,), (wire,)):
         hub.join("chat", conn)
-        stopping = [asyncio.ensure_future(stop) for stop in (hub.stop(), hub.shutdown(0, restart=True), hub.stop())]
+        stopping = [asyncio.ensure_future(stop) for stop in (hub.stop(), hub.shutdown(20, restart=True), hub.stop())]
         await ticks()
         assert not any(stop.done() for stop in stopping)
         assert (await says_goodbye(wire))[0] == CloseCode.GOING_AWAY
@@ -350,7 +386,7 @@ async def test_members_that_broadcast_leave_and_close_while_it_stops_do_no_harm(
         conns[3].abort()
         await asyncio.gather(*map(says_goodbye, wires[4:]))
         report = await stopping
-        assert report.closed + report.aborted <= 204
+        assert report.closed + report.aborted == 205
         assert report.aborted >= 200
         await asyncio.gather(*(conn.wait_closed() for conn in conns if conn is not conns[2]))
         assert all(result.stopped for result in results)
@@ -376,23 +412,308 @@ async def test_stopping_from_the_handler_of_a_member_does_not_wait_for_itself(st
         assert await reports.get() == ShutdownReport(closed=1)
 
 
-# --- close_all ------------------------------------------------------------------------------------
+# --- when to come back ----------------------------------------------------------------------------
+
+
+def hints(goodbyes: list[tuple[int, str]]) -> list[float]:
+    """The times at which those who were closed are to come back."""
+    found = [re.fullmatch(r"reconnect in (\d+\.\d) s", reason) for _, reason in goodbyes]
+    assert all(found), goodbyes
+    return [float(match[1]) for match in found if match]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["for good", "restart"])
+async def test_each_member_is_told_to_come_back_at_a_moment_of_its_own(restart):
+    hub = Hub()
+    transports = joined(hub, 200)
+    await hub.shutdown(0, restart=restart, reconnect_in=3.0)
+    told = hints([goodbye(transport) for transport in transports])
+    assert 0 <= min(told) < 0.5
+    assert 2.5 < max(told) <= 3.0
+    assert len(set(told)) > 20
+
+
+async def test_the_hint_reaches_five_seconds_unless_it_is_told_otherwise(start):
+    hub = Hub()
+    async with crowd(start, 3) as (conns, wires):
+        for conn in conns:
+            hub.join("chat", conn)
+        stopping = asyncio.ensure_future(hub.stop())
+        assert all(0 <= hint <= 5 for hint in hints(await goodbyes(wires)))
+        await stopping
+
+
+async def test_without_a_hint_the_reason_is_empty():
+    hub = Hub()
+    (transport,) = joined(hub, 1)
+    await hub.shutdown(0, reconnect_in=0)
+    assert goodbye(transport) == (CloseCode.GOING_AWAY, "")
+
+
+# --- not all in the same second -------------------------------------------------------------------
+
+
+async def test_members_are_closed_over_the_time_that_was_given_and_not_in_the_order_in_which_they_came():
+    hub = Hub()
+    transports = joined(hub, 60)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    closed: dict[FakeTransport, float] = {}
+    stopping = asyncio.ensure_future(hub.shutdown(30, spread=0.3))
+    while len(closed) < 60:
+        for transport in transports:
+            if transport.writes and transport not in closed:
+                closed[transport] = loop.time() - began
+        await asyncio.sleep(0.001)
+    for transport in transports:
+        transport.abort()
+    await stopping
+    assert list(closed) != transports
+    times = sorted(closed.values())
+    assert times[-1] - times[0] > 0.1
+    assert max(Counter(round(time, 3) for time in times).values()) < 30
+
+
+async def test_a_crowd_takes_longer_than_a_handful_but_no_more_than_a_fifth_of_the_time(monkeypatch):
+    pauses: list[float] = []
+
+    async def pause(limit: TimeLimit, seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(TimeLimit, "pause", pause)
+    for count, least, most in ((3, 0, 0), (400, 0.1, 0.3), (4000, 0.5, 1.5)):
+        pauses.clear()
+        limit = TimeLimit(5)
+        await Farewell(limit).close(fake_conn(ping_interval=None)[0] for _ in range(count))
+        limit.end()
+        assert least <= sum(pauses) <= most
+        assert max(pauses, default=0) <= 1.5 * limits.CLOSE_SLICE
+
+
+async def test_closing_thousands_lets_others_go_on(monkeypatch):
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    limit = TimeLimit(60)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count())
+    farewell = Farewell(limit, spread=0)
+    await farewell.close(fake_conn(ping_interval=None)[0] for _ in range(2000))
+    assert turns > 50
+    turns = 0
+    limit.hasten(0)
+    await farewell.ended()
+    assert turns > 50
+    assert (farewell.closed, farewell.aborted) == (0, 2000)
+    counting.cancel()
+
+
+async def test_who_left_the_hub_before_its_turn_came_is_left_alone():
+    hub = Hub()
+    transports = joined(hub, 40)
+    stopping = asyncio.ensure_future(hub.shutdown(30, spread=0.5))
+    await until(lambda: any(transport.writes for transport in transports))
+    waiting = [transport for transport in transports if not transport.writes]
+    for transport in waiting:
+        hub.remove(transport.protocol)
+    for transport in transports:
+        if transport not in waiting:
+            transport.abort()
+    report = await stopping
+    assert report == ShutdownReport(aborted=40 - len(waiting))
+    assert waiting
+    assert not any(transport.writes for transport in waiting)
+
+
+# --- a shorter time than was said first -----------------------------------------------------------
+
+
+async def test_a_second_call_with_less_time_shortens_the_first(start):
+    hub = Hub()
+    async with crowd(start, 1, close_timeout=1000) as ((conn,), (wire,)):
+        hub.join("chat", conn)
+        first = asyncio.ensure_future(hub.shutdown(1000))
+        assert (await wire.closing())[0] == CloseCode.GOING_AWAY  # which is not answered
+        assert await hub.shutdown(0.05) == ShutdownReport(aborted=1)
+        assert await first == ShutdownReport(aborted=1)
+
+
+async def test_a_second_call_with_more_time_does_not_lengthen_the_first(start):
+    hub = Hub()
+    async with crowd(start, 1, close_timeout=1000) as ((conn,), (wire,)):
+        hub.join("chat", conn)
+        first = asyncio.ensure_future(hub.shutdown(0.2))
+        await wire.closing()
+        assert await hub.shutdown(1000) == await first == ShutdownReport(aborted=1)
+
+
+async def test_less_time_ends_the_pauses_between_those_who_are_closed():
+    hub = Hub()
+    transports = joined(hub, 40)
+    first = asyncio.ensure_future(hub.shutdown(1000, spread=900))
+    await until(lambda: any(transport.writes for transport in transports))
+    assert await hub.shutdown(0) == ShutdownReport(aborted=40)
+    await first
+    assert all(goodbye(transport)[0] == CloseCode.GOING_AWAY for transport in transports)
+
+
+async def test_less_time_ends_the_wait_for_members_that_are_full():
+    hub = Hub()
+    conn, transport = fake_conn(ping_interval=None, queue_size=1, send_timeout=1000, close_timeout=1000)
+    hub.join("chat", conn)
+    transport.fill()
+    hub.broadcast_room("chat", "fills")
+    publishing = asyncio.ensure_future(hub.publish("chat", "waits"))
+    first = asyncio.ensure_future(hub.shutdown(1000))
+    await ticks()
+    assert not first.done()
+    report = await hub.shutdown(0)
+    assert (report.aborted, report.undelivered_messages) == (1, 2)
+    assert await publishing == BroadcastResult(matched=1, dropped=1)
+
+
+async def test_a_call_after_the_end_leaves_no_deadline_behind():
+    before = deadlines()
+    hub = Hub()
+    report = await hub.shutdown(0)
+    assert await hub.shutdown(1000) == await hub.shutdown(0) == report
+    assert deadlines() == before
+
+
+async def test_one_full_member_does_not_keep_the_others_waiting(start):
+    hub = Hub()
+    full, transport = fake_conn(ping_interval=None, queue_size=1, send_timeout=1000, close_timeout=1000)
+    hub.join("chat", full)
+    transport.fill()
+    hub.broadcast_room("chat", "fills")
+    hub.broadcast_room("chat", "waits")
+    async with crowd(start, 1) as ((conn,), (wire,)):
+        hub.join("chat", conn)
+        stopping = asyncio.ensure_future(hub.shutdown(2000))
+        assert (await says_goodbye(wire))[0] == CloseCode.GOING_AWAY
+        await conn.wait_closed()
+        assert not full.closed
+        pass_time(2000)
+        report = await stopping
+        assert (report.closed, report.aborted, report.undelivered_messages) == (1, 1, 2)
+
+
+# --- who waits is told ----------------------------------------------------------------------------
+
+
+async def test_who_waits_for_space_in_the_job_queue_is_told_that_the_hub_stops(sliced):
+    hub = Hub(1, 1)
+    joined(hub, 1000)
+    publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(5)]
+    await asyncio.sleep(0)
+    await hub.shutdown(0)
+    results = await asyncio.gather(*publishing)
+    assert results[0].dropped > 0
+    assert results[1:] == [BroadcastResult(stopped=True)] * 4
+
+
+async def test_a_thread_that_publishes_while_the_hub_stops_is_told():
+    hub = Hub()
+    joined(hub, 1)
+    await hub.shutdown(0)
+    future = await asyncio.to_thread(hub.publish_threadsafe, "chat", "x")
+    assert await asyncio.wrap_future(future) == BroadcastResult(stopped=True)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"spread": -1}, "spread must be at least 0 seconds, not -1"),
+        ({"spread": math.inf}, "spread must be at least 0 seconds, not inf"),
+        ({"spread": 11}, r"spread \(11 s\) must not be more than the timeout \(10 s\)"),
+        ({"reconnect_in": -1}, "reconnect_in must be at least 0 seconds, not -1"),
+        ({"reconnect_in": math.nan}, "reconnect_in must be at least 0 seconds, not nan"),
+        ({"reconnect_in": 3601}, "reconnect_in must be at most 3600 seconds, not 3601"),
+    ],
+)
+async def test_times_that_make_no_sense_are_refused_and_the_hub_goes_on(options, said):
+    hub = Hub()
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        await hub.shutdown(**options)
+    hub.can_join("chat")
+
+
+@pytest.mark.parametrize("name", ["timeout", "spread", "reconnect_in"])
+async def test_a_time_must_be_a_number(name):
+    with pytest.raises(TypeError, match=f"^{name} must be a number of seconds, not str$"):
+        await Hub().shutdown(**{name: "5"})
+
+
+def test_a_reason_leaves_room_for_the_longest_hint():
+    check_goodbye(10, None, 3600, reason="x" * (123 - len("; reconnect in 3600.0 s")))
+    with pytest.raises(ValueError, match="a close reason may have 123 bytes of UTF-8, not 124"):
+        check_goodbye(10, None, 1, reason="x" * (124 - len("; reconnect in 3600.0 s")))
+    check_goodbye(10, None, 0, reason="x" * 123)
+
+
+# --- the farewell itself --------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def farewell_within(seconds: float, **options: Any) -> AsyncIterator[Farewell]:
+    limit = TimeLimit(seconds)
+    yield Farewell(limit, **options)
+    limit.end()
 
 
 async def test_closing_nobody_is_done_at_once():
-    assert await close_all([], deadline=0) == ShutdownReport()
+    async with farewell_within(60) as farewell:
+        await farewell.close([])
+        await farewell.ended()
+        assert (farewell.closed, farewell.aborted) == (0, 0)
 
 
 async def test_a_connection_that_was_closing_already_keeps_its_code(start):
-    async with crowd(start, 1) as ((conn,), (wire,)):
+    async with crowd(start, 1) as ((conn,), (wire,)), farewell_within(60) as farewell:
         conn.close_nowait(CloseCode.POLICY_VIOLATION, "enough")
-        closing = asyncio.ensure_future(close_all([conn], deadline=asyncio.get_running_loop().time() + 10))
+        await farewell.close([conn])
+        ending = asyncio.ensure_future(farewell.ended())
         assert await says_goodbye(wire) == (CloseCode.POLICY_VIOLATION, "enough")
-        assert await closing == ShutdownReport(closed=1)
+        await ending
+        assert (farewell.closed, farewell.aborted) == (1, 0)
 
 
 async def test_a_deadline_that_has_passed_cuts_at_once():
     conn, transport = fake_conn(ping_interval=None)
-    assert await close_all([conn], deadline=0, reason="too late") == ShutdownReport(aborted=1)
+    async with farewell_within(0, reason="too late") as farewell:
+        await farewell.close([conn])
+        await farewell.ended()
+        assert (farewell.closed, farewell.aborted) == (0, 1)
     assert transport.aborted
     assert transport.events() == [(8, (CloseCode.GOING_AWAY, "too late"))]
+
+
+async def test_those_who_come_later_are_waited_for_though_the_first_are_gone():
+    one, two = fake_conn(ping_interval=None)[0], fake_conn(ping_interval=None)[0]
+    async with farewell_within(60) as farewell:
+        await farewell.close([one])
+        one.abort()
+        await one.wait_closed()
+        await farewell.close([two])
+        ending = asyncio.ensure_future(farewell.ended())
+        await ticks()
+        assert not ending.done()
+        feed(two, close(CloseCode.GOING_AWAY))
+        await ending
+        assert (farewell.closed, farewell.aborted) == (1, 1)
+
+
+async def test_the_hint_stands_behind_the_reason_that_was_given():
+    conn, transport = fake_conn(ping_interval=None)
+    async with farewell_within(0, reason="new version", reconnect_in=2.0) as farewell:
+        await farewell.close([conn])
+        await farewell.ended()
+    assert re.fullmatch(r"new version; reconnect in [012]\.\d s", goodbye(transport)[1])

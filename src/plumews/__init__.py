@@ -46,6 +46,7 @@ from .errors import (
     WebSocketException,
 )
 from .headers import Headers
+from .history import HistoryLimits, Position, Recovery
 from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
@@ -72,6 +73,7 @@ __all__ = [
     "ConnectionClosedOK",
     "Handler",
     "Headers",
+    "HistoryLimits",
     "Hub",
     "HubConfig",
     "HubError",
@@ -89,7 +91,9 @@ __all__ = [
     "OnMessage",
     "Opcode",
     "PayloadTooBig",
+    "Position",
     "ProtocolError",
+    "Recovery",
     "Refused",
     "Request",
     "Response",

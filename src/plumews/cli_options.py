@@ -52,6 +52,10 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error("--require-token needs --secret-file, or nobody could enter")
     if args.only_known_rooms and not args.room and args.rooms_file is None:
         parser.error("--only-known-rooms needs --room or --rooms-file, or nobody could enter")
+    if args.shutdown_spread is not None and args.shutdown_spread > args.shutdown_timeout:
+        parser.error("--shutdown-spread must not be more than --shutdown-timeout")
+    if args.reconnect_in > limits.LONGEST_RECONNECT:
+        parser.error(f"--reconnect-in must be at most {limits.LONGEST_RECONNECT:g}")
     if args.loop == "uvloop" and not has_uvloop():
         parser.error("--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'")
 
@@ -204,6 +208,21 @@ def _add_running(group: Any) -> None:
         default=limits.SHUTDOWN_TIMEOUT,
         metavar="SECONDS",
         help="time for members to get what was said and to take their leave, then they are cut (default %(default)g)",
+    )
+    group.add_argument(
+        "--shutdown-spread",
+        type=_seconds,
+        metavar="SECONDS",
+        help="the part of it over which members are told to leave (default: one for each "
+        f"{limits.CLOSES_PER_SECOND} members, a fifth of it at most)",
+    )
+    group.add_argument(
+        "--reconnect-in",
+        type=_seconds,
+        default=limits.RECONNECT_IN,
+        metavar="SECONDS",
+        help="members are told to come back within this time, each at its own moment (default %(default)g; 0: they are "
+        "told nothing)",
     )
     group.add_argument(
         "--log-level",

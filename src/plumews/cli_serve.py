@@ -1,8 +1,8 @@
 """`plumews serve`, from the listening socket to the last word (layer 6).
 
-The first Ctrl-C or SIGTERM closes everybody with 1001 behind what was said before, and ends with exit code 0; the
-second one ends at once, with 128 and the number of the signal. Lines for people go to stdout, flushed: somebody may
-be waiting for them at the other end of a pipe.
+The first Ctrl-C or SIGTERM lets nobody in any more (503), closes everybody with 1001 behind what was said before, tells
+each when to come back, and ends with exit code 0; the second one ends at once, with 128 and the number of the signal.
+Lines for people go to stdout, flushed: somebody may be waiting for them at the other end of a pipe.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ async def _serve(
     say(auth.describe())
     await signals.first.wait()
     say("stopping; a second Ctrl-C ends at once")
-    report = await hub.shutdown(args.shutdown_timeout)  # before the server: the members get what was said
+    # Before the server, which refuses who comes now with 503: the members get what was said.
+    report = await hub.shutdown(args.shutdown_timeout, spread=args.shutdown_spread, reconnect_in=args.reconnect_in)
     watchers = server.connections
-    server.close()
+    server.close(reconnect_in=args.reconnect_in)
     try:
         await asyncio.wait_for(server.wait_closed(), _REST)
     except asyncio.TimeoutError:
@@ -83,8 +84,8 @@ async def _serve(
             conn.abort()
         await server.wait_closed()
     say(
-        f"closed {_count(report.closed, 'connection')}, cut {report.aborted}, "
-        f"lost {_count(report.lost_messages, 'message')}"
+        f"closed {_count(report.closed, 'connection')}, cut {report.aborted}; "
+        f"delivered {_count(report.delivered_messages, 'message')} that waited, lost {report.undelivered_messages}"
     )
     return 0
 

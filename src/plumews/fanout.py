@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from . import limits
 from .conn import Conn
 from .constants import CloseCode, SendBehavior, State
+from .history import Position
 from .lanes import clock
 from .outgoing import Encoded
 from .reports import BroadcastResult
@@ -68,6 +69,7 @@ class Broadcast:
         "counts",
         "matched",
         "message",
+        "position",
     )
 
     def __init__(
@@ -79,9 +81,11 @@ class Broadcast:
         tally: Tally,
         stalls: dict[Conn, Stall],
         still_member: Callable[[Conn], bool],
+        position: Position | None = None,
     ) -> None:
         """``exclude`` stands in ``roll``, if it is given."""
         self.message = message
+        self.position = position
         self._roll = roll
         self._members = roll.members
         self._next = 0
@@ -110,6 +114,7 @@ class Broadcast:
             dropped=self.counts["dropped"],
             skipped=self.counts["skipped"],
             pending=self.pending,
+            position=self.position,
         )
 
     async def wait(self) -> None:

@@ -7,16 +7,18 @@ making, its counters and its end. A hub belongs to the thread of its event loop;
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 from types import TracebackType
 
 from . import limits
+from .conn import Conn
+from .constants import CloseCode, State
 from .fanout import Broadcast
 from .hub_config import HubConfig
+from .ledger import Ledger
 from .publishing import Publishing
 from .reports import HubMetrics, ShutdownReport
-from .shutdown import close_all
+from .shutdown import Farewell, check_goodbye
+from .timelimit import TimeLimit
 
 __all__ = ["Hub"]
 
@@ -35,6 +37,7 @@ class Hub(Publishing):
             config = HubConfig(workers=workers, job_queue_size=job_queue_size)
         super().__init__(config)
         self._stopping: asyncio.Task[ShutdownReport] | None = None
+        self._limit: TimeLimit | None = None
 
     def metrics(self) -> HubMetrics:
         """A snapshot of the counters."""
@@ -62,40 +65,91 @@ class Hub(Publishing):
         """:meth:`shutdown` with its defaults (the seed's ``Stop``)."""
         return await self.shutdown()
 
-    async def shutdown(self, timeout: float = limits.SHUTDOWN_TIMEOUT, *, restart: bool = False) -> ShutdownReport:
+    async def shutdown(
+        self,
+        timeout: float = limits.SHUTDOWN_TIMEOUT,
+        *,
+        restart: bool = False,
+        spread: float | None = None,
+        reconnect_in: float = limits.RECONNECT_IN,
+    ) -> ShutdownReport:
         """Refuse joins and broadcasts, deliver what was broadcast, close all members, cut who takes too long.
 
-        Members are closed with 1001 (going away), or with 1012 (service restart) if ``restart``. Idempotent: a
-        second call waits for the first and returns its report.
+        Members are closed with 1001 (going away), or with 1012 (service restart) if ``restart``, in an order of chance;
+        the reason tells each when to come back, such as ``reconnect in 3.2 s``. Cancelling the call does not stop the
+        shutdown. A second call waits for the first and returns its report; with a shorter ``timeout`` it shortens it.
 
         Args:
-            timeout: seconds in all (default 10).
+            timeout: seconds in all (default 10); for the broadcasts and for full members half of it.
+            restart: whether to say that the service comes back.
+            spread: seconds over which the close frames are sent, ``timeout`` at most (default: one for each 2,000
+                members, a fifth of ``timeout`` at most).
+            reconnect_in: seconds within which the members are told to come back, each at its own moment (default 5,
+                3600 at most; 0: no hint).
 
         Raises:
-            ValueError: ``timeout`` is negative or not finite.
+            ValueError: a time is negative, not finite or too long. TypeError: it is no number.
         """
-        if not (timeout >= 0 and math.isfinite(timeout)):
-            raise ValueError(f"timeout must be at least 0 seconds, not {timeout}")
+        check_goodbye(timeout, spread, reconnect_in)
         loop = self._bind()
         self._stopped = True
         if self._stopping is None:
-            self._stopping = loop.create_task(self._shut_down(timeout, restart))
+            self._limit = TimeLimit(timeout)
+            farewell = Farewell(
+                self._limit,
+                code=CloseCode.SERVICE_RESTART if restart else CloseCode.GOING_AWAY,
+                spread=spread,
+                reconnect_in=reconnect_in,
+                wanted=lambda conn: conn.state is State.CLOSED or self._table.is_member(None, conn),
+            )
+            members = self._table.roll(None).members
+            ledger = Ledger(members, self._undecided())
+            self._stopping = loop.create_task(self._shut_down(self._limit, farewell, members, ledger))
+        elif self._limit is not None:
+            self._limit.hasten(timeout)
         return await asyncio.shield(self._stopping)
 
-    async def _shut_down(self, timeout: float, restart: bool) -> ShutdownReport:
-        deadline = asyncio.get_running_loop().time() + timeout
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._settled(), timeout)
+    async def _shut_down(
+        self, limit: TimeLimit, farewell: Farewell, members: tuple[Conn, ...], ledger: Ledger
+    ) -> ShutdownReport:
+        rest = limit.left * (1 - limits.SETTLE_SHARE)
+        await limit.bound(self._lanes.idle(), max(0.0, limit.left - rest))
+        if limit.over:
+            self._give_up()  # else each member gets what is left for it when it is closed
+        waited_for = {conn for conn in members if conn in self._stalls and self._stalls[conn].waiting}
+        await farewell.close(conn for conn in members if conn not in waited_for)
+        await limit.bound(self._settled(), max(0.0, limit.left - rest))
+        await farewell.close(waited_for)
+        await farewell.ended()
+        limit.end()
+        self._limit = None
+        self._give_up()
+        self._watchers.clear()
+        if self._archive is not None:
+            self._archive.clear()
+        messages, size = ledger.undelivered()
+        return ShutdownReport(
+            closed=farewell.closed,
+            aborted=farewell.aborted,
+            delivered_messages=ledger.messages - messages,
+            delivered_bytes=ledger.bytes - size,
+            undelivered_messages=messages,
+            undelivered_bytes=size,
+        )
+
+    def _undecided(self) -> list[Broadcast]:
+        """The broadcasts that have not reached all their members, or wait for full ones to make room."""
+        lanes = [job for job in self._lanes.waiting() if isinstance(job, Broadcast)]
+        stalls = [broadcast for stall in self._stalls.values() for broadcast in stall.waiting.values()]
+        return list(dict.fromkeys(lanes + stalls))
+
+    def _give_up(self) -> None:
         for job in self._lanes.clear():
             assert isinstance(job, Broadcast)
             job.give_up()
-        report = await close_all(self._table.roll(None).members, deadline=deadline, restart=restart)
-        self._watchers.clear()
-        return report
 
     async def _settled(self) -> None:
-        """Until every broadcast has reached its members, and full ones have made room or had their time."""
-        await self._lanes.idle()
+        """Until full members have made room for what waits for them, or had their time."""
         for stall in list(self._stalls.values()):
             for broadcast in list(stall.waiting.values()):
                 await broadcast.wait()

@@ -124,8 +124,46 @@ BROADCAST_WAIT: Final = 0.1
 #: Changes of a room's member count are told at most this often.
 COUNT_EVERY: Final = 0.1
 
+#: Messages of a room that are kept for those who come back: a page that lost its network for a minute.
+HISTORY_MESSAGES: Final = 100
+
+#: How long they are kept; who was away longer loads anew anyway.
+HISTORY_AGE: Final = 300.0
+
+#: Bytes of them; as much as one send queue would take.
+HISTORY_ROOM_BYTES: Final = QUEUE_BYTES
+
+#: Rooms of one hub that have a history, with members or without.
+HISTORY_ROOMS: Final = 10_000
+
+#: Bytes of all histories of a hub together.
+HISTORY_BYTES: Final = 64 * MiB
+
+#: Characters of each half of a position that a client sends back; ours have 16 and, in a lifetime, no more.
+POSITION_PART: Final = 32
+
 #: For the members' queues to drain and their closing handshakes to end when a hub or a server stops.
 SHUTDOWN_TIMEOUT: Final = 10.0
+
+#: How many connections are closed in a second when a hub or a server stops, unless it is told how long to take: what
+#: another server can take in without its own clients noticing.
+CLOSES_PER_SECOND: Final = 2000
+
+#: The share of a shutdown's time that this may take; the rest is for the answers.
+SPREAD_SHARE: Final = 0.2
+
+#: Connections are closed in slices this many seconds apart.
+CLOSE_SLICE: Final = 0.02
+
+#: The share of a shutdown's time in which broadcasts reach their members, and full members may make room.
+SETTLE_SHARE: Final = 0.5
+
+#: Members of a hub that stops are told to come back within this time, each at its own moment: 10,000 make 2,000
+#: handshakes a second.
+RECONNECT_IN: Final = 5.0
+
+#: Nobody is told to come back later than this.
+LONGEST_RECONNECT: Final = 3600.0
 
 # --- authentication -----------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         "_closed_future",
         "_config",
         "_discard_deadline",
+        "_lost",
         "_peername",
         "_sockname",
     )
@@ -70,6 +71,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._discard_deadline: Deadline | None = None
         self._closed_future: asyncio.Future[None] | None = None
         self._close_callbacks: list[Callable[[Any], object]] = []
+        #: Messages, and their bytes, that were queued and never left.
+        self._lost = (0, 0)
 
     # --- the transport calls ----------------------------------------------------------------------
 
@@ -93,7 +96,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._ended = True
         self._rules.losing()
         self._fail_stream()
-        self._writer.discard()
+        self._discard()
         if self._close_deadline is None:
             self._close_deadline = self._state.timers.after(self._config.close_timeout, self._abort)
         self._inbox.wake()
@@ -116,6 +119,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
                 deadline.cancel()
         self._answer_deadline = self._close_deadline = self._discard_deadline = None
         self._keepalive.stop(self._rules.closed)
+        self._count_lost()
         self._writer.detach()
         self._fail_stream()
         self._inbox.wake()
@@ -236,7 +240,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
             if self._rules.state is not State.OPEN:
                 return  # catching up overflowed its queue, which closed it
         if discard:
-            self._writer.discard()
+            self._discard()
         self._send_close(self._rules.close_frame(code, reason))
         if discard:
             self._writer.last_words()
@@ -281,9 +285,19 @@ class Link(Awaits, asyncio.BufferedProtocol):
     def _abort(self) -> None:
         """End the TCP connection now; what waits is lost."""
         self._rules.losing()
-        self._writer.discard()
+        self._discard()
         if self._transport is not None:
             self._transport.abort()
+
+    def _discard(self) -> None:
+        """Give up what waits to be sent."""
+        self._count_lost()
+        self._writer.discard()
+
+    def _count_lost(self) -> None:
+        if self._writer.queued_messages:
+            messages, size = self._lost
+            self._lost = (messages + self._writer.queued_messages, size + self._writer.queued_bytes)
 
     def _call_back(self, callback: Callable[[Any], object]) -> None:
         try:

@@ -48,6 +48,11 @@ class Membership:
             HubStopped, InvalidRoomName, ConnectionClosed, HubFull, RoomFull, TooManyRooms: nothing was changed.
             ConcurrencyError: the hub, or ``conn``, belongs to another event loop.
         """
+        if self._enter(room, conn):
+            self._joined(conn, room)
+
+    def _enter(self, room: str, conn: Conn) -> bool:
+        """:meth:`join` before anybody hears of it; whether ``conn`` is new in ``room``."""
         loop = self._bind()
         try:
             self._check_stopped()
@@ -65,9 +70,12 @@ class Membership:
             raise
         if joined:
             self._accepted += 1
-            self._watchers.changed(room)
         if new:
             conn.add_close_callback(self.remove)
+        return joined
+
+    def _joined(self, conn: Conn, room: str) -> None:
+        self._watchers.changed(room)
 
     def can_join(self, room: str) -> None:
         """Raise what :meth:`join` would raise for a new connection now; changes nothing, counts a refusal."""

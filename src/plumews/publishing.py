@@ -16,14 +16,14 @@ from .errors import InvalidRoomName
 from .fanout import Broadcast, Tally
 from .hub_config import HubConfig
 from .lanes import Lanes
-from .membership import Membership
 from .outgoing import Data, Encoded, encode, opcode_of, payload_of
+from .recovery import Recovering
 from .reports import BroadcastResult
 
 __all__ = ["Publishing"]
 
 
-class Publishing(Membership):
+class Publishing(Recovering):
     """The broadcasting half of :class:`plumews.Hub`."""
 
     def __init__(self, config: HubConfig) -> None:
@@ -113,6 +113,7 @@ class Publishing(Membership):
             tally=self._tally,
             stalls=self._stalls,
             still_member=functools.partial(table.is_member, room),
+            position=self._record(room, message),
         )
         if matched and not self._lanes.submit(broadcast, room, loop):
             for conn in broadcast.unreached():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .history import Position
+
 __all__ = ["BroadcastResult", "HubMetrics", "ShutdownReport"]
 
 
@@ -24,6 +26,7 @@ class BroadcastResult:
         invalid: the room's name is outside the policy; nothing was done.
         stopped: the hub was stopped; nothing was done.
         overloaded: the job queue was full; the message was dropped for everybody.
+        position: of the message in the history of its room; ``None`` if that keeps none, and if nothing was done.
     """
 
     matched: int = 0
@@ -34,6 +37,7 @@ class BroadcastResult:
     invalid: bool = False
     stopped: bool = False
     overloaded: bool = False
+    position: Position | None = None
 
     @property
     def rejected(self) -> bool:
@@ -75,14 +79,20 @@ class HubMetrics:
 
 @dataclass(frozen=True)
 class ShutdownReport:
-    """How a hub ended.
+    """How a hub ended, for those who were its members when the stop began and did not leave it open.
 
     Attributes:
         closed: members whose closing handshake was completed.
         aborted: members that ended without it: cut because they took too long, or gone by themselves.
-        lost_messages: what was still queued for those that were cut at the deadline of the shutdown.
+        delivered_messages, delivered_bytes: what waited for the members when the stop began, in their send queues or
+            in broadcasts that had not reached them yet, and has left for the network; bytes are those of the frames.
+        undelivered_messages, undelivered_bytes: what waited and has not left, because its member was cut, had gone,
+            or had no space for it in time.
     """
 
     closed: int = 0
     aborted: int = 0
-    lost_messages: int = 0
+    delivered_messages: int = 0
+    delivered_bytes: int = 0
+    undelivered_messages: int = 0
+    undelivered_bytes: int = 0

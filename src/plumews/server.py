@@ -21,9 +21,10 @@ from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
 from .origin import LOOPBACK_HOSTS, is_loopback
-from .protocol import check_close
 from .settings import ConnConfig
+from .shutdown import Farewell, check_goodbye
 from .site import Endpoint, Site
+from .timelimit import TimeLimit
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -70,19 +71,37 @@ class Server:
         """Whether new connections are accepted."""
         return self._server is not None and not self._site.closing
 
-    def close(self, code: int = CloseCode.GOING_AWAY, reason: str = "") -> None:
+    def close(
+        self,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+        *,
+        spread: float | None = None,
+        reconnect_in: float = 0.0,
+    ) -> None:
         """Stop: refuse who is not in yet (503), close the others with ``code``. Then :meth:`wait_closed`.
 
         Connections and handlers get the close timeout (default 10 s) to end, then handlers are cancelled and what is
-        left is cut. Closing twice is harmless.
+        left is cut. What was queued leaves first. Closing twice is harmless; the first call counts.
+
+        Args:
+            code, reason: what the close frames say.
+            spread: seconds over which they are sent, the close timeout at most (default: one for each 2,000
+                connections, a fifth of the close timeout at most).
+            reconnect_in: seconds within which each client is told to come back, at a moment of its own, behind
+                ``reason``: ``reconnect in 3.2 s`` (default 0: no hint; 3600 at most).
 
         Raises:
-            ValueError: ``code`` may not stand in a close frame, or ``reason`` is longer than 123 bytes.
+            ValueError: ``code`` may not stand in a close frame, ``reason`` is longer than 123 bytes, with the hint, or
+                a time is out of range. TypeError: one of them is of the wrong kind.
         """
-        check_close(code, reason)
+        timeout = self._config.close_timeout
+        check_goodbye(timeout, spread, reconnect_in, code=code, reason=reason)
         if self._closer is None:
             self._site.closing = True
-            self._closer = asyncio.get_running_loop().create_task(self._close(code, reason))
+            limit = TimeLimit(timeout)
+            farewell = Farewell(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
+            self._closer = asyncio.get_running_loop().create_task(self._close(limit, farewell))
 
     async def wait_closed(self) -> None:
         """Until :meth:`close` was called and everything has ended."""
@@ -123,28 +142,31 @@ class Server:
             server.close()
             raise
 
-    async def _close(self, code: int, reason: str) -> None:
+    async def _close(self, limit: TimeLimit, farewell: Farewell) -> None:
         assert self._server is not None
         try:
             self._server.close()
-            await self._empty(code, reason)
+            await self._empty(limit, farewell)
         finally:
+            limit.end()
             # Python 3.13 can end those, too, that have not even finished their TLS handshake.
             getattr(self._server, "abort_clients", lambda: None)()
             self._closed.set_result(None)
 
-    async def _empty(self, code: int, reason: str) -> None:
+    async def _empty(self, limit: TimeLimit, farewell: Farewell) -> None:
         """Wait for all connections and handlers to end, and see to it that they do."""
         site, loop = self._site, asyncio.get_running_loop()
+        inside = []
         for conn in list(site.connections):
             if isinstance(conn._door, Opening):
                 conn._door.stop()
             else:
-                conn.close_nowait(code, reason)
+                inside.append(conn)
+        await farewell.close(inside)
         ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
         if not ends:
             return
-        _, late = await asyncio.wait(ends, timeout=self._config.close_timeout)
+        _, late = await asyncio.wait(ends, timeout=limit.left)
         if not late:
             return
         logger.warning("stopping took longer than %g s: what is left is cut", self._config.close_timeout)

@@ -53,7 +53,7 @@ class ConnConfig:
     def __post_init__(self) -> None:
         check_read_limit(self.max_size)
         for name in ("max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size"):
-            _check_count(name, getattr(self, name))
+            check_count(name, getattr(self, name))
         if self.send_timeout is not None:
             check_time("send_timeout", self.send_timeout, zero=True)
         check_time("close_timeout", self.close_timeout)
@@ -74,7 +74,7 @@ class ConnConfig:
 def check_read_limit(value: int | None) -> int | None:
     """``value`` if it can bound a message: a positive number of bytes, or ``None``."""
     if value is not None:
-        _check_count("the read limit", value)
+        check_count("the read limit", value)
     return value
 
 
@@ -91,11 +91,12 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
         )
 
 
-def _check_count(name: str, value: object) -> None:
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """Raise unless ``value`` is an int of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def check_time(name: str, value: object, *, zero: bool = False) -> None:

@@ -1,39 +1,142 @@
-"""Closing many connections at once, in bounded time (layer 4).
+"""Closing many connections in bounded time, without sending them all back in the same second (layer 4).
 
-Every one gets its close frame behind what was queued for it; who has not answered at the deadline is cut, and so
-is who has not within its own close timeout.
+Every one gets its close frame behind what was queued for it; who has not answered at the time limit is cut, and so is
+who has not within its own close timeout. They are closed in an order of chance, a slice at a time, and each may be told
+when to come back. Invariants: nothing here holds the loop for long; at the limit nobody is left.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
 
+from . import limits
 from .conn import Conn
 from .constants import CloseCode
-from .reports import ShutdownReport
+from .lanes import clock
+from .protocol import check_close
+from .settings import check_time
+from .timelimit import TimeLimit
 
-__all__ = ["close_all"]
+__all__ = ["Farewell", "check_goodbye"]
+
+#: Connections between two looks at the clock.
+_STRIDE = 16
 
 
-async def close_all(
-    conns: Iterable[Conn], *, deadline: float, restart: bool = False, reason: str = ""
-) -> ShutdownReport:
-    """Close ``conns`` with 1001, or 1012 if ``restart``; ``deadline`` is a time of the loop's clock."""
-    loop = asyncio.get_running_loop()
-    code = CloseCode.SERVICE_RESTART if restart else CloseCode.GOING_AWAY
-    conns = list(conns)
-    for conn in conns:
-        conn.close_nowait(code, reason)
-    ends = {loop.create_task(conn.wait_closed()): conn for conn in conns}
-    if not ends:
-        return ShutdownReport()
-    _, late = await asyncio.wait(ends, timeout=max(0.0, deadline - loop.time()))
-    lost = 0
-    for task in late:
-        lost += ends[task].queued_messages
-        ends[task].abort()
-    if late:
-        await asyncio.wait(late)
-    aborted = sum(conn.close_code == CloseCode.ABNORMAL_CLOSURE for conn in conns)
-    return ShutdownReport(closed=len(conns) - aborted, aborted=aborted, lost_messages=lost)
+def check_goodbye(
+    timeout: float, spread: float | None, reconnect_in: float, *, code: int = CloseCode.GOING_AWAY, reason: str = ""
+) -> None:
+    """Raise ``ValueError`` or ``TypeError`` for what no :class:`Farewell` could be made of."""
+    check_close(code, reason)
+    check_time("timeout", timeout, zero=True)
+    if spread is not None:
+        check_time("spread", spread, zero=True)
+        if spread > timeout:
+            raise ValueError(f"spread ({spread:g} s) must not be more than the timeout ({timeout:g} s)")
+    check_time("reconnect_in", reconnect_in, zero=True)
+    if reconnect_in > limits.LONGEST_RECONNECT:
+        raise ValueError(f"reconnect_in must be at most {limits.LONGEST_RECONNECT:g} seconds, not {reconnect_in:g}")
+    check_close(code, _with_hint(reason, reconnect_in, limits.LONGEST_RECONNECT))
+
+
+class Farewell:
+    """Close frames for many, and the wait for their ends.
+
+    Args:
+        limit: when who is left is cut.
+        code, reason: what the close frames say.
+        spread: seconds over which the closing begins (``None``: longer for many, a fifth of the time at most).
+        reconnect_in: each is told a time of chance up to this many seconds at which to come back; 0 tells none.
+        wanted: asked of each when its turn comes; who is not wanted any more is left alone.
+    """
+
+    def __init__(
+        self,
+        limit: TimeLimit,
+        *,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+        spread: float | None = None,
+        reconnect_in: float = 0.0,
+        wanted: Callable[[Conn], bool] = lambda conn: True,
+    ) -> None:
+        self._limit = limit
+        self._code = code
+        self._reason = reason
+        self._spread = spread
+        self._most = limit.left * limits.SPREAD_SHARE
+        self._reconnect_in = reconnect_in
+        self._wanted = wanted
+        self._told: list[Conn] = []
+        self._open: set[Conn] = set()
+        self._empty: asyncio.Future[None] | None = None
+
+    async def close(self, conns: Iterable[Conn]) -> None:
+        """Begin to close ``conns``, one slice after the other."""
+        order = list(conns)
+        random.shuffle(order)  # who came together, from one place, does not go together
+        spread = self._spread
+        if spread is None:
+            spread = min(self._most, len(order) / limits.CLOSES_PER_SECOND)
+        slices = max(1, min(len(order), math.ceil(spread / limits.CLOSE_SLICE)))
+        for number in range(slices):
+            if number:
+                await self._limit.pause(spread / slices * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            await self._each(order[number * len(order) // slices : (number + 1) * len(order) // slices], self._say)
+
+    async def ended(self) -> None:
+        """Until all are gone; at the limit they are cut."""
+        if self._open:
+            self._empty = asyncio.get_running_loop().create_future()
+            await self._limit.bound(_until(self._empty))
+            await self._each(list(self._open), Conn.abort)
+            await self._empty
+
+    @property
+    def aborted(self) -> int:
+        """How many of those that are gone ended without a closing handshake: cut, or gone by themselves."""
+        return sum(conn.close_code == CloseCode.ABNORMAL_CLOSURE for conn in self._told)
+
+    @property
+    def closed(self) -> int:
+        """How many ended with one."""
+        return len(self._told) - len(self._open) - self.aborted
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _each(self, conns: Sequence[Conn], do: Callable[[Conn], object]) -> None:
+        """``do`` it to each, and let others go on in between."""
+        until = clock() + limits.FAN_OUT_SLICE
+        for position, conn in enumerate(conns, 1):
+            do(conn)
+            if position % _STRIDE == 0 and clock() >= until:
+                await asyncio.sleep(0)
+                until = clock() + limits.FAN_OUT_SLICE
+
+    def _say(self, conn: Conn) -> None:
+        if not self._wanted(conn):
+            return
+        self._told.append(conn)
+        self._open.add(conn)
+        conn.add_close_callback(self._gone)
+        hint = random.uniform(0, self._reconnect_in)  # noqa: S311 - no secret
+        conn.close_nowait(self._code, _with_hint(self._reason, self._reconnect_in, hint))
+
+    def _gone(self, conn: Conn) -> None:
+        self._open.discard(conn)
+        if not self._open and self._empty is not None:
+            self._empty.set_result(None)
+
+
+def _with_hint(reason: str, reconnect_in: float, hint: float) -> str:
+    if not reconnect_in:
+        return reason
+    told = f"reconnect in {hint:.1f} s"
+    return f"{reason}; {told}" if reason else told
+
+
+async def _until(future: asyncio.Future[None]) -> None:
+    await asyncio.shield(future)

@@ -1,0 +1,473 @@
+"""Coming back to a room: nothing is missed, nothing comes twice, and what is missing is said."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+import plumews
+from crowd import adds_up, crowd, messages, texts
+from fakes import FakeTransport, clog, deadlines, fake_conn, ticks, until
+from plumews import (
+    BroadcastResult,
+    ConcurrencyError,
+    ConnectionClosed,
+    HistoryLimits,
+    Hub,
+    HubConfig,
+    HubFull,
+    HubStopped,
+    InvalidRoomName,
+    Position,
+    Recovery,
+    RoomFull,
+    SendBehavior,
+    TooManyRooms,
+    limits,
+)
+
+NOBODYS = Position("", 0)
+
+
+@pytest.fixture
+def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fan-out lets others go on after each stride of members, whatever the clock says."""
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+
+
+def remembering(**config: Any) -> Hub:
+    return Hub(HubConfig(**{"history": HistoryLimits(), **config}))
+
+
+def position(hub: Hub, room: str = "chat") -> Position:
+    found = hub.position(room)
+    assert found is not None
+    return found
+
+
+def newcomer(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    return fake_conn(**{"ping_interval": None, **config})
+
+
+# --- positions ------------------------------------------------------------------------------------
+
+
+async def test_a_broadcast_says_its_position_and_so_does_the_room():
+    hub = remembering()
+    start = position(hub)
+    assert start.offset == 0
+    results = [hub.broadcast_room("chat", str(number)) for number in range(3)]
+    results.append(await hub.publish("chat", "3"))
+    assert [result.position for result in results] == [Position(start.epoch, offset) for offset in (1, 2, 3, 4)]
+    assert position(hub) == Position(start.epoch, 4)
+    assert position(hub, "news").epoch != start.epoch
+
+
+async def test_a_hub_without_history_has_no_positions():
+    hub = Hub()
+    conn, transport = newcomer()
+    assert hub.position("chat") is None
+    assert hub.broadcast_room("chat", "x").position is None
+    assert hub.recover("chat", conn, Position("x", 3)) == Recovery(complete=False, messages=0, position=None)
+    assert hub.members("chat") == [conn]
+    await ticks()
+    assert transport.writes == []
+
+
+async def test_the_policy_says_which_rooms_have_one():
+    hub = remembering(history={"chat": HistoryLimits(max_messages=1)}.get)
+    assert hub.position("news") is None
+    assert hub.broadcast_room("news", "x").position is None
+    for number in range(3):
+        hub.broadcast_room("chat", str(number))
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, NOBODYS).messages == 1
+    await ticks()
+    assert texts(transport.wire) == ["2"]
+
+
+async def test_what_is_sent_to_nobody_or_to_everybody_has_no_position(sliced):
+    hub = remembering(workers=1, job_queue_size=1)
+    for _ in range(200):
+        hub.join("chat", newcomer()[0])
+    before = position(hub)
+    assert hub.broadcast_all("to all").position is None
+    assert hub.broadcast_room("chat", "too much") == BroadcastResult(matched=200, dropped=200, overloaded=True)
+    assert hub.broadcast_room("", "no room").position is None
+    with pytest.raises(ValueError, match="must be TEXT"):
+        hub.broadcast_room("chat", "x", 9)
+    assert position(hub) == before
+
+
+async def test_a_position_is_asked_of_a_room_that_may_be():
+    hub = remembering()
+    with pytest.raises(InvalidRoomName):
+        hub.position("x" * 129)
+    assert len(hub._archive or ()) == 0
+
+
+async def test_a_policy_that_fails_is_told_to_who_broadcasts_and_nothing_is_sent():
+    def policy(room: str) -> HistoryLimits | None:
+        raise LookupError("no such room")
+
+    hub = remembering(history=policy)
+    member, transport = newcomer()
+    hub.join("chat", member)
+    with pytest.raises(LookupError, match="no such room"):
+        hub.broadcast_room("chat", "x")
+    stranger, _ = newcomer()
+    with pytest.raises(LookupError, match="no such room"):
+        hub.recover("chat", stranger, NOBODYS)
+    await ticks()
+    assert transport.writes == []
+    assert hub.members("chat") == [member]
+    assert hub.metrics().broadcast_matched == 0
+
+
+# --- who comes back -------------------------------------------------------------------------------
+
+
+async def test_who_comes_back_gets_what_was_missed_and_then_what_comes(start):
+    hub = remembering()
+    async with crowd(start, 3) as (conns, (one, two, three)):
+        hub.join("chat", conns[0])
+        hub.join("chat", conns[1])
+        hub.broadcast_room("chat", "0")
+        seen = position(hub)
+        assert await one.message() == await two.message() == "0"
+        two.reset()
+        await conns[1].wait_closed()
+        for number in range(1, 4):
+            hub.broadcast_room("chat", str(number))
+        recovery = hub.recover("chat", conns[2], Position.parse(str(seen)))
+        hub.broadcast_room("chat", "4")
+        assert recovery == Recovery(complete=True, messages=3, position=Position(seen.epoch, 4))
+        assert await messages(three, 4) == await messages(one, 4) == ["1", "2", "3", "4"]
+
+
+async def test_what_was_said_to_an_empty_room_is_there_for_who_comes_back():
+    hub = remembering()
+    seen = position(hub)
+    hub.broadcast_room("chat", "anybody?")
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, seen).complete
+    await ticks()
+    assert texts(transport.wire) == ["anybody?"]
+
+
+async def test_text_binary_and_fragments_come_back_as_what_they_were(start):
+    hub = remembering()
+    said: list[str | bytes] = ["grüße", b"\xff\x00", bytes(200_000), "", "x" * 70_000]
+    for data in said:
+        hub.broadcast_room("chat", data)
+    async with crowd(start, 1) as ((conn,), (wire,)):
+        assert hub.recover("chat", conn, NOBODYS).messages == 5
+        assert await messages(wire, 5) == said
+
+
+async def test_who_missed_nothing_gets_nothing():
+    hub = remembering()
+    hub.broadcast_room("chat", "x")
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, position(hub)) == Recovery(True, 0, position(hub))
+    await ticks()
+    assert transport.writes == []
+
+
+async def test_a_broadcast_that_is_under_way_comes_to_who_comes_back_once(sliced):
+    hub = remembering()
+    for _ in range(300):
+        hub.join("chat", newcomer()[0])
+    seen = position(hub)
+    assert [hub.broadcast_room("chat", str(number)).pending > 0 for number in range(3)] == [True] * 3
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, seen).messages == 3
+    await hub.publish("chat", "3")
+    await ticks()
+    assert texts(transport.wire) == ["0", "1", "2", "3"]
+
+
+async def test_who_leaves_and_comes_back_while_a_broadcast_is_under_way_gets_it_once(sliced):
+    hub = remembering()
+    for _ in range(300):
+        hub.join("chat", newcomer()[0])
+    conn, transport = newcomer()
+    hub.join("chat", conn)
+    hub.join("news", conn)
+    seen = position(hub)
+    hub.broadcast_room("chat", "0")
+    hub.broadcast_room("news", "news")
+    hub.leave("chat", conn)
+    hub.broadcast_room("chat", "1")
+    assert hub.recover("chat", conn, seen) == Recovery(True, 2, position(hub))
+    await hub.publish("chat", "2")
+    await ticks()
+    assert texts(transport.wire) == ["news", "0", "1", "2"]
+    assert hub.metrics().broadcast_skipped == 1
+    assert adds_up(hub.metrics())
+
+
+async def test_who_is_told_of_the_newcomer_and_broadcasts_at_once_comes_behind_what_was_missed(monkeypatch):
+    hub = remembering()
+    seen = position(hub)
+    hub.broadcast_room("chat", "missed")
+    conn, transport = newcomer()
+    monkeypatch.setattr(hub._watchers, "changed", lambda room: hub.broadcast_room(room, "welcome"))
+    assert hub.recover("chat", conn, seen) == Recovery(True, 1, Position(seen.epoch, 1))
+    await ticks()
+    assert texts(transport.wire) == ["missed", "welcome"]
+
+
+async def test_what_was_broadcast_without_its_sender_is_there_for_everybody():
+    hub = remembering()
+    sender, _ = newcomer()
+    hub.join("chat", sender)
+    seen = position(hub)
+    hub.broadcast_room("chat", "mine", exclude=sender)
+    hub.broadcast_all("to all")
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, seen).complete
+    await ticks()
+    assert texts(transport.wire) == ["mine"]
+
+
+async def test_the_members_queues_and_the_history_share_one_copy_of_the_frames():
+    hub = remembering()
+    for _ in range(5):
+        hub.broadcast_room("chat", bytes(100_000))
+    stream = hub._archive and hub._archive._entries["chat"].stream
+    assert stream
+    kept = [encoded.buffers for _, encoded in stream._kept]
+    for _ in range(3):
+        conn, transport = newcomer()
+        transport.fill()
+        assert hub.recover("chat", conn, NOBODYS).messages == 5
+        assert conn.queued_messages == 5
+    assert [encoded.buffers for _, encoded in stream._kept] == kept
+    assert stream.bytes == sum(sum(map(len, buffers)) for buffers in kept)
+
+
+# --- what is missing is said ----------------------------------------------------------------------
+
+
+async def test_what_went_beyond_the_bounds_is_missing():
+    hub = remembering(history=HistoryLimits(max_messages=2))
+    seen = position(hub)
+    for number in range(3):
+        hub.broadcast_room("chat", str(number))
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, seen) == Recovery(False, 2, position(hub))
+    await ticks()
+    assert texts(transport.wire) == ["1", "2"]
+
+
+async def test_of_another_life_of_the_history_everything_comes_and_nothing_is_complete():
+    hub = remembering()
+    hub.broadcast_room("chat", "x")
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, Position("another", 1)) == Recovery(False, 1, position(hub))
+    await ticks()
+    assert texts(transport.wire) == ["x"]
+
+
+async def test_a_position_in_the_future_gets_nothing_and_is_not_complete():
+    hub = remembering()
+    hub.broadcast_room("chat", "x")
+    conn, transport = newcomer()
+    top = position(hub)
+    assert hub.recover("chat", conn, Position(top.epoch, 2)) == Recovery(False, 0, top)
+    hub.broadcast_room("chat", "y")
+    await ticks()
+    assert texts(transport.wire) == ["y"]
+
+
+@pytest.mark.parametrize("behavior", list(SendBehavior), ids=str)
+async def test_what_finds_no_space_in_the_queue_is_missing_whatever_the_send_behavior(behavior):
+    hub = remembering()
+    seen = position(hub)
+    for number in range(5):
+        hub.broadcast_room("chat", str(number))
+    conn, transport = newcomer(queue_size=3, send_behavior=behavior)
+    transport.fill()
+    assert hub.recover("chat", conn, seen) == Recovery(False, 3, position(hub))
+    assert conn.dropped_messages == 2
+    assert not conn.closed
+    assert hub.members("chat") == [conn]
+    transport.drain()
+    assert texts(transport.wire) == ["0", "1", "2"]
+
+
+async def test_a_queue_that_is_shorter_than_the_history_takes_it_all_while_the_peer_reads(start):
+    hub = remembering()
+    for number in range(100):
+        hub.broadcast_room("chat", str(number))
+    async with crowd(start, 1, queue_size=4) as ((conn,), (wire,)):
+        assert hub.recover("chat", conn, NOBODYS).messages == 100
+        assert await messages(wire, 100) == [str(number) for number in range(100)]
+
+
+async def test_a_peer_that_does_not_read_gets_what_its_queue_holds_and_no_more(start):
+    hub = remembering()
+    seen = position(hub)
+    for number in range(50):
+        hub.broadcast_room("chat", str(number))
+    async with crowd(start, 1, rcvbuf=4096, queue_size=10) as ((conn,), (_,)):
+        clog(conn)
+        free = 10 - conn.queued_messages
+        assert hub.recover("chat", conn, seen) == Recovery(False, free, position(hub))
+        assert conn.queued_messages == 10
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+async def test_who_comes_back_is_refused_as_anybody_else():
+    hub = remembering(max_connections=2, max_room_connections=1, max_rooms_per_connection=2)
+    member, other = newcomer()[0], newcomer()[0]
+    hub.join("chat", member)
+    hub.join("weather", member)
+    hub.join("news", other)
+    closed, _ = newcomer()
+    closed.abort()
+    stranger, transport = newcomer()
+    hub.broadcast_room("chat", "x")
+    before = hub.metrics()
+    refusals: list[tuple[type[Exception], str, plumews.Conn]] = [
+        (RoomFull, "chat", other),
+        (HubFull, "sport", stranger),
+        (TooManyRooms, "sport", member),
+        (InvalidRoomName, "", stranger),
+        (ConnectionClosed, "sport", closed),
+    ]
+    for error, room, conn in refusals:
+        with pytest.raises(error):
+            hub.recover(room, conn, NOBODYS)
+    metrics = hub.metrics()
+    assert metrics.rejected_total == before.rejected_total + len(refusals)
+    assert (metrics.accepted_total, metrics.room_registrations) == (3, 3)
+    await ticks()
+    assert transport.writes == []
+
+
+async def test_a_member_is_not_brought_back_where_it_is():
+    hub = remembering()
+    conn, transport = newcomer()
+    hub.join("chat", conn)
+    with pytest.raises(ValueError, match="in this room already: call recover instead of join"):
+        hub.recover("chat", conn, NOBODYS)
+    assert hub.recover("news", conn, NOBODYS).messages == 0
+    assert transport.writes == []
+
+
+@pytest.mark.parametrize("wrong", [None, "x.1", 1, ("x", 1)], ids=repr)
+async def test_a_position_must_be_one(wrong):
+    hub = remembering()
+    conn, _ = newcomer()
+    with pytest.raises(TypeError, match=r"position must be a plumews\.Position, not .*: use Position\.parse"):
+        hub.recover("chat", conn, wrong)
+    assert hub.rooms() == []
+
+
+async def test_only_connections_of_this_loop_come_back():
+    hub = remembering()
+    with pytest.raises(TypeError, match="a member must be a Conn, not str"):
+        hub.recover("chat", "ann", NOBODYS)  # type: ignore[arg-type]
+    hub.position("chat")
+
+    async def elsewhere() -> plumews.Conn:
+        return newcomer()[0]
+
+    conn = await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+    with pytest.raises(ConcurrencyError):
+        hub.recover("chat", conn, NOBODYS)
+
+
+async def test_a_stopped_hub_remembers_nothing_and_nobody():
+    before = deadlines()
+    hub = remembering()
+    conn, _ = newcomer()
+    hub.broadcast_room("chat", "x")
+    await hub.shutdown(0)
+    with pytest.raises(HubStopped):
+        hub.recover("chat", conn, NOBODYS)
+    with pytest.raises(HubStopped):
+        hub.position("chat")
+    assert hub.broadcast_room("chat", "x").position is None
+    assert len(hub._archive or ()) == 0
+    assert deadlines() == before
+
+
+# --- how long a room is remembered ----------------------------------------------------------------
+
+
+async def test_the_history_of_an_empty_room_ends_with_the_age_of_its_messages():
+    before = deadlines()
+    hub = remembering(history=HistoryLimits(max_age=0.05))
+    conn, _ = newcomer()
+    hub.join("chat", conn)
+    hub.broadcast_room("chat", "x")
+    seen = position(hub)
+    archive = hub._archive
+    assert archive is not None
+    await until(lambda: archive.bytes == 0)
+    assert position(hub) == seen  # there is a member, who is behind nothing
+    left = asyncio.get_running_loop().time()
+    hub.remove(conn)
+    await until(lambda: len(archive) == 0)
+    assert asyncio.get_running_loop().time() - left > 0.045
+    assert deadlines() == before
+    assert hub.recover("chat", conn, seen) == Recovery(False, 0, position(hub))
+
+
+# --- under random use -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whoever_comes_and_goes_has_every_message_once_and_in_order(sliced, seed):
+    dice = random.Random(seed)
+    hub = remembering(workers=dice.randint(1, 3), history=HistoryLimits(max_messages=dice.choice([5, 1000])))
+    for _ in range(130):
+        hub.join("chat", newcomer()[0])
+    epoch = position(hub).epoch
+    number = 0
+    alive: list[tuple[plumews.Conn, FakeTransport, int, list[str]]] = []  # with what each must get
+    away: list[int] = [0] * 4
+    done: list[tuple[FakeTransport, list[str]]] = []
+
+    def publish() -> None:
+        nonlocal number
+        result = hub.broadcast_room("chat", str(number + 1))
+        assert not result.overloaded
+        number += 1
+        assert result.position == Position(epoch, number)
+        for _, _, _, wanted in alive:
+            wanted.append(str(number))
+
+    for _ in range(200):
+        action = dice.randrange(5)
+        if action < 2:
+            publish()
+        elif action == 2 and away:
+            offset = away.pop(dice.randrange(len(away)))
+            conn, transport = newcomer(queue_size=10_000)
+            recovery = hub.recover("chat", conn, Position(epoch, offset))
+            first = number + 1 - recovery.messages
+            assert recovery.complete == (first == offset + 1)
+            assert recovery.position == Position(epoch, number)
+            alive.append((conn, transport, first, [str(offset) for offset in range(first, number + 1)]))
+        elif action == 3 and alive:
+            conn, transport, first, wanted = alive.pop(dice.randrange(len(alive)))
+            conn.close_nowait()  # behind what was broadcast before
+            away.append(first + len(wanted) - 1)
+            done.append((transport, wanted))
+        else:
+            await asyncio.sleep(0)
+    await hub.publish("news", "the end")
+    await hub._lanes.idle()
+    await ticks(5)
+    for transport, wanted in [*done, *((transport, wanted) for _, transport, _, wanted in alive)]:
+        assert texts(transport.wire) == wanted
+    assert adds_up(hub.metrics())
