@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from . import limits
 from .conn import Conn
+from .counts import RequestTally
 from .errors import InvalidHandshake
 from .handshake import application_headers
 from .headers import HeadersLike, is_token
@@ -56,6 +57,8 @@ class Site:
     extra_headers: HeadersLike = ()
     routes: Routes = field(default_factory=dict)
     open_timeout: float = limits.OPEN_TIMEOUT
+    #: What became of the requests; a hub counts those of all its servers in one.
+    requests: RequestTally = field(default_factory=RequestTally)
     #: Whether the server is stopping: nobody is let in any more.
     closing: bool = field(default=False, init=False)
     #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
