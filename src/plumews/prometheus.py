@@ -22,12 +22,17 @@ from .reports import HubMetrics
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-    from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder
+    from prometheus_client.openmetrics import exposition as openmetrics_exposition
     from prometheus_client.registry import Collector
 except ImportError as exc:
     raise ImportError("plumews.prometheus needs prometheus_client: pip install 'plumews[prometheus]'") from exc
 
 __all__ = ["HubCollector", "metrics_route"]
+
+_OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Encode: TypeAlias = Callable[[CollectorRegistry], bytes]
 
 #: The figures of a hub, and the members of some of its rooms.
 _Answer: TypeAlias = "tuple[HubMetrics, Mapping[str, int]]"
@@ -38,7 +43,7 @@ class _Figure(NamedTuple):
 
     name: str
     text: str
-    value: Callable[[HubMetrics], "float | Mapping[str, float]"]
+    value: Callable[[HubMetrics], float | Mapping[str, float]]
     label: str = ""
     unit: str = ""
 
@@ -193,10 +198,11 @@ def metrics_route(registry: CollectorRegistry = REGISTRY) -> Callable[[Request],
     """
 
     def answer(request: Request) -> Response:
-        try:
-            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        except ValueError:  # a version that is none
-            encode, content_type = generate_latest, CONTENT_TYPE_LATEST
+        accepted = {entry.partition(";")[0].strip() for entry in request.headers.get("Accept", "").split(",")}
+        # Not by choose_encoder() of the client, which fails on a version that is none.
+        openmetrics = _OPENMETRICS.partition(";")[0] in accepted
+        encode: Encode = openmetrics_exposition.generate_latest if openmetrics else generate_latest
+        content_type = _OPENMETRICS if openmetrics else _TEXT
         return Response(200, [("Content-Type", content_type), ("Cache-Control", "no-store")], encode(registry))
 
     return answer
