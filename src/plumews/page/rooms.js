@@ -1,4 +1,4 @@
-// The table of rooms at the door: which there are, how many are in them, and how much waits to be sent to them.
+// The table of rooms at the door: which there are, how many are in them, and how much is not sent to them yet.
 //
 // The server says who may see it; to others it answers 204, and nothing is shown. It is asked again while somebody can
 // see the table, and no longer. Names become text nodes, never markup.
