@@ -34,8 +34,8 @@ class Introspection(Publishing):
     def metrics(self) -> HubMetrics:
         """A snapshot of all figures.
 
-        The counters cost nothing; for what waits in the send queues every member is looked at, which takes about a
-        millisecond for 10,000 members. Call it on the thread of the event loop.
+        The counters cost nothing; for what waits in the send queues every member is looked at: with 10,000 members that
+        takes half a millisecond while they keep up, 5 if none of them does. Call it on the thread of the event loop.
         """
         table, tally, requests = self._table, self._tally, self._requests
         outcomes = self._outcomes.snapshot()
