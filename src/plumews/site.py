@@ -57,10 +57,10 @@ class Site:
     extra_headers: HeadersLike = ()
     routes: Routes = field(default_factory=dict)
     open_timeout: float = limits.OPEN_TIMEOUT
-    #: What became of the requests; a hub counts those of all its servers in one.
-    requests: RequestTally = field(default_factory=RequestTally)
     #: Whether the server is stopping: nobody is let in any more.
     closing: bool = field(default=False, init=False)
+    #: What became of the requests; a hub counts those of all its servers in one.
+    requests: RequestTally = field(default_factory=RequestTally, init=False)
     #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
     tasks: set[asyncio.Future[Any]] = field(default_factory=set, init=False)
     #: Connections from accept to their end.
