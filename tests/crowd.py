@@ -57,6 +57,8 @@ def texts(frames: bytes) -> list[str]:
 def adds_up(counts: BroadcastResult | HubMetrics) -> bool:
     """Whether every member that was matched is accounted for."""
     if isinstance(counts, HubMetrics):
+        if sum(counts.broadcast_dropped_by.values()) != counts.broadcast_dropped:
+            return False
         parts = (counts.broadcast_queued, counts.broadcast_dropped, counts.broadcast_skipped, counts.broadcast_pending)
         return counts.broadcast_matched == sum(parts) and min(parts) >= 0
     parts = (counts.queued, counts.dropped, counts.skipped, counts.pending)

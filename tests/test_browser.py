@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,8 @@ import jwt
 import pytest
 
 from command import Command
-from wire import kept_port
+from plumews.constants import Opcode
+from wire import kept_port, masked, upgrade
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, WebSocketRoute
@@ -312,6 +314,85 @@ def test_the_address_remembers_the_room_and_nothing_remembers_the_password(
     ada.page.goto(server.url + "#%E0%A4%A")  # not UTF-8
     ada.page.reload()
     assert ada.page.get_by_label("Room", exact=True).input_value() == ""
+
+
+# --- the rooms ------------------------------------------------------------------------------------
+
+
+def test_the_table_of_rooms_follows_what_happens_and_a_click_chooses_a_room(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve()
+    watcher = Visitor(tab(), server.url)
+    watcher.sees("#rooms-state", "Nobody is in any room.")
+    watcher.expect(watcher.page.locator("#rooms-table")).to_be_hidden()
+    ada = Visitor(tab(), server.url).enter("chat").is_connected()
+    Visitor(tab(), server.url).enter("chat").is_connected()
+    name = "<img src=x onerror=alert(1)>räume"
+    Visitor(tab(PHONE), server.url).enter(name).is_connected()
+    watcher.sees("#rooms-state", "3 members in 2 rooms")
+    watcher.expect(watcher.page.locator("#rooms-list tr")).to_have_text(["chat2nothing", f"{name}1nothing"])
+    assert watcher.page.locator("#rooms img").count() == 0
+    fits(watcher.page)
+    ada.page.get_by_role("button", name="Leave").click()
+    watcher.expect(watcher.page.locator("#rooms-list td").first).to_have_text("1")
+    ada.expect(ada.page.locator("#rooms-list tr")).to_have_count(2)  # at the door it is seen again
+    watcher.page.get_by_role("button", name=name).click()
+    watcher.expect(watcher.page.get_by_label("Password")).to_be_focused()
+    watcher.page.keyboard.press("Enter")
+    watcher.is_connected().sees("#name", name)
+
+
+def test_a_member_that_does_not_read_shows_in_the_table(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--send-behavior", "drop", "--no-echo")
+    with ExitStack() as stack:
+        speaker, _ = (stack.enter_context(member(server, "chat")) for _ in ("speaker", "silent"))
+        for _ in range(60):  # more than what a socket holds
+            speaker.sendall(masked(Opcode.BINARY, bytes(200_000)))
+        watcher = Visitor(tab(PHONE), server.url)
+        watcher.expect(watcher.page.locator("#rooms-list td").last).to_have_text(
+            re.compile(r"\d+ messages?, [\d.]+ [kM]B; 1 slow, \d+ s")
+        )
+        fits(watcher.page)
+
+
+def member(server: Command, room: str) -> socket.socket:
+    """Somebody in ``room`` who is no browser."""
+    sock = socket.create_connection(("127.0.0.1", server.port))
+    sock.sendall(upgrade(f"/ws?room={room}", host="127.0.0.1"))
+    assert sock.recv(13) == b"HTTP/1.1 101 "
+    return sock
+
+
+@pytest.mark.parametrize("options", [["--rooms-table", "nobody"], ["--allowed-host", "127.0.0.1"]], ids=" ".join)
+def test_where_the_rooms_are_nobodys_business_there_is_no_table(
+    serve: Callable[..., Command], tab: Callable[..., Page], options: list[str]
+) -> None:
+    server = serve(*options)
+    Visitor(tab(), server.url).enter("chat").is_connected()
+    page = tab()
+    with page.expect_response(re.compile("rooms.json")) as answered:
+        page.goto(server.url)
+    assert answered.value.status == 204
+    from playwright.sync_api import expect
+
+    expect(page.locator("#rooms")).to_be_hidden()
+    assert "chat" not in page.locator("#rooms").inner_text()
+
+
+def test_a_table_of_rooms_whose_server_is_gone_says_so_and_comes_back(
+    serve: Callable[..., Command], tab: Callable[..., Page], port: int
+) -> None:
+    server = serve("--port", str(port))
+    watcher = Visitor(tab(), server.url)
+    watcher.sees("#rooms-state", "Nobody is in any room.")
+    server.process.kill()
+    server.end()
+    watcher.sees("#rooms-state", "The server cannot be reached.")
+    serve("--port", str(port))
+    watcher.sees("#rooms-state", "Nobody is in any room.")
 
 
 # --- the connection -------------------------------------------------------------------------------

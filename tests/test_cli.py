@@ -58,9 +58,10 @@ async def status(server: Command, path: str, *lines: str, **options: Any) -> int
         return wire.status
 
 
-async def get(server: Command, path: str) -> tuple[int, bytes]:
+async def get(server: Command, path: str, *lines: str) -> tuple[int, bytes]:
     async with await Wire.connect(server) as wire:
-        return await wire.response(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        head = "\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *lines])
+        return await wire.response(f"{head}\r\n\r\n".encode())
 
 
 def token(**claims: Any) -> str:
@@ -258,6 +259,45 @@ async def test_a_unix_socket_is_gone_with_its_server_and_survives_a_dead_one(ser
     server.stop()
     assert server.end()[0] == 0
     assert not path.exists()
+
+
+# --- being seen ---------------------------------------------------------------------------------------
+
+
+async def test_metrics_are_told_to_this_machine_and_to_nobody_who_comes_through_a_proxy(serve: Serve) -> None:
+    server = serve("--metrics")
+    async with await Wire.open(server, "/ws?room=secret-room"):
+        code, body = await get(server, "/metrics")
+    assert code == 200
+    for line in (
+        b'plumews_hub_connections{hub="default"} 1.0\n',
+        b'plumews_hub_websockets_opened_total{hub="default"} 1.0\n',
+        b"process_cpu_seconds_total " if sys.platform == "linux" else b"python_info",
+    ):
+        assert line in body
+    assert b"secret-room" not in body
+    assert (await get(server, "/metrics", "X-Forwarded-For: 192.0.2.1"))[0] == 403
+    assert (await get(serve(), "/metrics"))[0] == 404
+
+
+async def test_with_a_token_metrics_are_told_to_who_has_it(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("0123456789abcdef\n")
+    server = serve("--metrics", "--metrics-token-file", str(path))
+    assert (await get(server, "/metrics"))[0] == 401
+    through_a_proxy = ("Authorization: Bearer 0123456789abcdef", "X-Forwarded-For: 192.0.2.1")
+    assert (await get(server, "/metrics", *through_a_proxy))[0] == 200
+
+
+async def test_the_names_of_rooms_are_told_to_this_machine_unless_something_speaks_against_it(serve: Serve) -> None:
+    for options, lines, status in (
+        ([], [], 200),
+        ([], ["Via: 1.1 proxy"], 204),
+        (["--rooms-table", "nobody"], [], 204),
+        (["--allowed-host", "localhost"], [], 204),
+        (["--rooms-table", "everybody"], ["Via: 1.1 proxy"], 200),
+    ):
+        assert (await get(serve(*options), "/rooms.json", *lines))[0] == status, options
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -468,6 +508,9 @@ def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: P
         ("--rooms-file", b"good=1\n\n=hunter2", "line 3: invalid room name: it must be 1 to 128 bytes"),
         ("--rooms-file", b"chat=\n", "line 1: the password of room chat must be text of 1 to 4096 bytes"),
         ("--rooms-file", b"a=hunter2\na\n", "room a is given twice"),
+        ("--metrics-token-file", None, "cannot be read: no such file or directory"),
+        ("--metrics-token-file", b"hunter2", "the token has 7 characters and must have 16 to 8192"),
+        ("--metrics-token-file", b"hunter2\nhunter2hunter2", "the token must be visible ASCII, without spaces"),
         ("--tls-cert", None, "cannot be read: no such file or directory"),
         ("--tls-cert", b"hunter2", "must hold a PEM certificate chain and its private key"),
     ],
@@ -478,7 +521,7 @@ def test_a_bad_file_ends_with_1_and_one_line_that_says_what_would_be_right(
     path = tmp_path / "file"
     if content is not None:
         path.write_bytes(content)
-    code, line = failure("serve", option, str(path))
+    code, line = failure("serve", option, str(path), *(["--metrics"] if "metrics" in option else []))
     assert code == 1
     assert said in line
     assert "hunter2" not in line
@@ -533,6 +576,8 @@ def test_a_host_that_is_not_here(loop: str) -> None:
         (["serve", "--origin", "example.com"], "expected http:// or https://, a host and maybe a port"),
         (["serve", "--allowed-host", "example.com:80"], "expected a name or an address, without a port"),
         (["serve", "--loop", "trio"], "choose from"),
+        (["serve", "--rooms-table", "friends"], "choose from"),
+        (["serve", "--metrics-token-file", "f"], "--metrics-token-file needs --metrics"),
         (["serve", "--log-level", "loud"], "choose from"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -566,14 +611,25 @@ def test_uvloop_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsy
     assert "--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'" in capsys.readouterr().err
 
 
+def test_metrics_where_the_client_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "--metrics"])
+    assert end.value.code == 2
+    said = "--metrics: prometheus_client is not installed here; pip install 'plumews[prometheus]'"
+    assert said in capsys.readouterr().err
+
+
 # --- what it says about itself --------------------------------------------------------------------
 
 OPTIONS = re.findall(
     r"\S+",
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
     "--no-query-secrets --origin --allowed-host --max-connections --max-room-connections --max-size --queue-size "
-    "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --no-echo --loop --shutdown-timeout "
-    "--shutdown-spread --reconnect-in --log-level --verbose",
+    "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
+    "--metrics-token-file --no-echo --loop --shutdown-timeout --shutdown-spread --reconnect-in --log-level --verbose",
 )
 
 
@@ -621,7 +677,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
     line = (
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
-        "--origin * --origin https://a --allowed-host * --loop asyncio"
+        "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio"
     )
     assert main(line.split()) == 0
     assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2)
@@ -631,6 +687,8 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "sock": None,
         "ssl": None,
         "page": False,
+        "rooms_table": "everybody",
+        "routes": {},
         "echo": False,
         "require_token": False,
         "allow_query_secrets": False,
@@ -652,3 +710,18 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         assert seen[name] == getattr(defaults, name), name
     assert (seen["host"], seen["port"], seen["page"], seen["echo"]) == ("127.0.0.1", 8080, True, True)
     assert seen["allow_query_secrets"]
+    for line, audience in (
+        ("serve", "local"),
+        ("serve --host ::1", "local"),
+        ("serve --host 0.0.0.0", "nobody"),
+        ("serve --unix s", "nobody"),
+        ("serve --origin https://a", "nobody"),  # signs of a proxy, for which everybody is local
+        ("serve --allowed-host a", "nobody"),
+        ("serve --host 0.0.0.0 --rooms-table local", "local"),
+        ("serve --rooms-table nobody", "nobody"),
+    ):
+        monkeypatch.setattr(cli_serve, "_unix_socket", lambda path: None)
+        assert main(line.split()) == 0
+        assert seen["rooms_table"] == audience, line
+    assert main(["serve", "--metrics"]) == 0
+    assert list(seen["routes"]) == ["/metrics"]

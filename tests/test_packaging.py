@@ -54,7 +54,15 @@ def run(code: str, **environment: str) -> Any:
 
 
 def test_the_types_and_the_page_are_where_the_package_is() -> None:
-    for name in ("py.typed", "_codec.pyi", "page/index.html", "page/page.css", "page/page.js", "page/favicon.svg"):
+    for name in (
+        "py.typed",
+        "_codec.pyi",
+        "page/index.html",
+        "page/page.css",
+        "page/page.js",
+        "page/rooms.js",
+        "page/favicon.svg",
+    ):
         assert (INSTALLED / name).is_file(), name
 
 

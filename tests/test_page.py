@@ -19,6 +19,7 @@ TYPES = {
     "/": "text/html; charset=utf-8",
     "/page.css": "text/css; charset=utf-8",
     "/page.js": "text/javascript; charset=utf-8",
+    "/rooms.js": "text/javascript; charset=utf-8",
     "/favicon.svg": "image/svg+xml",
 }
 
@@ -173,8 +174,9 @@ def test_the_files_name_no_other_place() -> None:
     assert not re.search(r"url\(|@import", source("/page.css"))
 
 
-def test_the_script_builds_no_markup_and_keeps_nothing() -> None:
-    script = source("/page.js")
+@pytest.mark.parametrize("name", ["/page.js", "/rooms.js"])
+def test_a_script_builds_no_markup_and_keeps_nothing(name: str) -> None:
+    script = source(name)
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "Function("):
         assert word not in script
     for word in ("localStorage", "sessionStorage", "indexedDB", "cookie"):

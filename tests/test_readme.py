@@ -271,11 +271,29 @@ async def test_errors(start, capsys) -> None:
 
 async def test_monitoring(hub, start, capsys) -> None:
     server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))
-    async with await client(server.port, "/ws?room=a") as ws:
+    async with await client(server.port, "/ws?room=chat") as ws:
         await ws.send("x")
         await ws.recv()
         run("Monitoring")["report"](hub)
-    assert capsys.readouterr().out == "1 connections, 1 rooms\n1 of 1 deliveries queued, 0 dropped\na 1\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["1 connections, 1 rooms", "1 of 1 deliveries queued, 0 dropped"]
+    assert lines[2:4] == ["0 members do not keep up, 0 bytes wait for them", "chat 1 0"]
+    (member,) = lines[4:]
+    assert member.startswith("MemberInfo(id=")
+
+
+async def test_prometheus(hub, start) -> None:
+    prometheus_client = pytest.importorskip("prometheus_client")
+    with kept_port() as port:
+        server = await start(run("Prometheus", port)["room_server"](hub, plumews.SimpleRoomAuth()))
+    try:
+        async with await Wire.connect(server) as wire:
+            status, body = await wire.response(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert status == 200
+        assert b'plumews_hub_connections{hub="default"} 0.0' in body
+    finally:
+        for collector in [c for c in prometheus_client.REGISTRY._collector_to_names if "Hub" in type(c).__name__]:
+            prometheus_client.REGISTRY.unregister(collector)
 
 
 async def test_shutdown(capsys) -> None:

@@ -126,3 +126,17 @@ async def test_a_route_sees_the_request(start):
     )
     async with await Wire.connect(server) as wire:
         assert await wire.response(plain("GET", "/sum?a=1&b=2")) == (200, b"3")
+
+
+async def test_a_route_sees_who_asks_as_the_socket_tells_it(start):
+    server = await start(
+        plumews.serve(
+            echo,
+            "127.0.0.1",
+            0,
+            routes={"/who": lambda request: Response.json(200, request.remote_address)},
+        )
+    )
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(plain("GET", "/who"))
+        assert (status, json.loads(body)) == (200, list(wire.writer.get_extra_info("sockname")))

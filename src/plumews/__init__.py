@@ -55,6 +55,7 @@ from .room_door import RoomAuth
 from .room_server import serve_rooms
 from .server import Server, Serving, serve, unix_serve
 from .settings import ConnConfig
+from .snapshots import MemberInfo, RoomInfo
 from .stream import Stream
 
 __version__ = "0.1.0"
@@ -88,6 +89,7 @@ __all__ = [
     "InvalidRoomName",
     "InvalidToken",
     "InvalidUpgrade",
+    "MemberInfo",
     "OnMessage",
     "Opcode",
     "PayloadTooBig",
@@ -99,6 +101,7 @@ __all__ = [
     "Response",
     "RoomAuth",
     "RoomFull",
+    "RoomInfo",
     "SendBehavior",
     "SendQueueFull",
     "SendTimeout",

@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "serve",
         help="serve rooms, with a page for the browser",
         description="Serve rooms: what a member says goes to everybody in the room. The page is at /, the WebSocket "
-        "at /ws?room=NAME, the number of members at /members?room=NAME, a health check at /healthz.",
+        "at /ws?room=NAME, the number of members at /members?room=NAME, a health check at /healthz, with --metrics "
+        "figures for Prometheus at /metrics.",
         epilog="Exit codes: 0 after Ctrl-C or SIGTERM, 1 if it cannot serve, 2 if the command line is wrong.",
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""What `plumews serve` takes from files and from the command line: rooms, secret, certificate (layer 6).
+"""What `plumews serve` takes from files and from the command line: rooms, secrets, certificate (layer 6).
 
 Whatever is wrong with them ends in one line that says what would be right, and never what the secret is.
 """
@@ -15,9 +15,10 @@ from pathlib import Path
 from . import limits
 from .auth import SimpleRoomAuth
 from .errors import Refused, WeakSecret
+from .restricted import check_route_token
 from .rooms import check_room_name
 
-__all__ = ["Failure", "RoomEntry", "ServeAuth", "make_auth", "reason", "room_entry", "tls_context"]
+__all__ = ["Failure", "RoomEntry", "ServeAuth", "make_auth", "reason", "room_entry", "tls_context", "token_of_file"]
 
 #: A room and its password; ``None`` is an open room.
 RoomEntry = tuple[str, "str | None"]
@@ -107,6 +108,14 @@ def tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
         detail = (exc.reason or "not PEM").replace("_", " ").lower()
         raise Failure(f"{files} must hold a PEM certificate chain and its private key: {detail}") from exc
     return context
+
+
+def token_of_file(path: str) -> str:
+    """The token in the file of ``--metrics-token-file``; a newline at its end does not count."""
+    try:
+        return check_route_token(_read(path, "--metrics-token-file").decode("latin-1").rstrip("\r\n"))
+    except ValueError as exc:
+        raise Failure(f"--metrics-token-file {path}: {exc}") from exc
 
 
 def reason(exc: Exception) -> str:

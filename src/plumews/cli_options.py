@@ -11,12 +11,13 @@ import contextlib
 import importlib.util
 import math
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, get_args
 
 from . import limits
 from .cli_inputs import room_entry
 from .constants import SendBehavior
-from .origin import validate_allowed
+from .origin import is_loopback, validate_allowed
+from .room_list import RoomsTable
 
 __all__ = ["Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
 
@@ -36,6 +37,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     _add_listening(parser.add_argument_group("where it listens"))
     _add_access(parser.add_argument_group("who may enter"))
     _add_limits(parser.add_argument_group("limits"))
+    _add_seeing(parser.add_argument_group("what it shows"))
     _add_running(parser.add_argument_group("how it runs"))
 
 
@@ -56,6 +58,13 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error("--shutdown-spread must not be more than --shutdown-timeout")
     if args.reconnect_in > limits.LONGEST_RECONNECT:
         parser.error(f"--reconnect-in must be at most {limits.LONGEST_RECONNECT:g}")
+    if args.rooms_table is None:
+        direct = args.host is not None and is_loopback(args.host) and not args.origin and not args.allowed_host
+        args.rooms_table = "local" if direct else "nobody"
+    if args.metrics_token_file is not None and not args.metrics:
+        parser.error("--metrics-token-file needs --metrics")
+    if args.metrics and importlib.util.find_spec("prometheus_client") is None:
+        parser.error("--metrics: prometheus_client is not installed here; pip install 'plumews[prometheus]'")
     if args.loop == "uvloop" and not has_uvloop():
         parser.error("--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'")
 
@@ -188,8 +197,29 @@ def _add_limits(group: Any) -> None:
     )
 
 
-def _add_running(group: Any) -> None:
+def _add_seeing(group: Any) -> None:
     group.add_argument("--no-page", dest="page", action="store_false", help="no page at / (default: there is one)")
+    group.add_argument(
+        "--rooms-table",
+        choices=get_args(RoomsTable),
+        help="who sees on the page which rooms there are, and how many are in them; local is who asks straight from "
+        "this machine (default: local while it listens on the loopback only, without --origin and --allowed-host, "
+        "else nobody)",
+    )
+    group.add_argument(
+        "--metrics",
+        action="store_true",
+        help="figures for Prometheus at /metrics, for who asks straight from this machine (default: none)",
+    )
+    group.add_argument(
+        "--metrics-token-file",
+        metavar="FILE",
+        help=f"for who sends the token in this file as a bearer, {limits.ROUTE_TOKEN} characters or more, from "
+        "anywhere, and nobody else; wanted behind a proxy (default: none)",
+    )
+
+
+def _add_running(group: Any) -> None:
     group.add_argument(
         "--no-echo",
         dest="echo",

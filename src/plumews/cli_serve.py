@@ -16,16 +16,18 @@ import socket
 import ssl
 import stat
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from .cli_inputs import Failure, ServeAuth, make_auth, reason, tls_context
+from .cli_inputs import Failure, ServeAuth, make_auth, reason, tls_context, token_of_file
 from .cli_options import has_uvloop
 from .constants import SendBehavior
+from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
+from .restricted import restricted
 from .room_server import serve_rooms
 from .server import Server, Serving
 
@@ -41,9 +43,10 @@ def run_serve(args: argparse.Namespace) -> int:
     """Serve until a signal; the exit code. Raises :class:`Failure` if it cannot serve."""
     auth = make_auth(args.room, args.rooms_file, args.secret_file, only_known_rooms=args.only_known_rooms)
     context = tls_context(args.tls_cert, args.tls_key)
+    token = None if args.metrics_token_file is None else token_of_file(args.metrics_token_file)
     sock = None if args.unix is None else _unix_socket(args.unix)
     try:
-        return _run(_serve(args, auth, context, sock), args.loop)
+        return _run(_serve(args, auth, context, sock, token), args.loop)
     finally:
         if args.unix is not None:
             Path(args.unix).unlink(missing_ok=True)
@@ -64,11 +67,15 @@ def _run(main: Coroutine[Any, Any, int], loop: str) -> int:
 
 
 async def _serve(
-    args: argparse.Namespace, auth: ServeAuth, context: ssl.SSLContext | None, sock: socket.socket | None
+    args: argparse.Namespace,
+    auth: ServeAuth,
+    context: ssl.SSLContext | None,
+    sock: socket.socket | None,
+    token: str | None,
 ) -> int:
     signals = _Signals()
     hub = Hub(HubConfig(max_connections=args.max_connections, max_room_connections=args.max_room_connections))
-    server = await _listen(_serving(args, hub, auth, context, sock), args)
+    server = await _listen(_serving(args, hub, auth, context, sock, token), args)
     say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
     say(auth.describe())
     await signals.first.wait()
@@ -96,6 +103,7 @@ def _serving(
     auth: ServeAuth,
     context: ssl.SSLContext | None,
     sock: socket.socket | None,
+    token: str | None,
 ) -> Serving:
     return serve_rooms(
         hub,
@@ -105,6 +113,7 @@ def _serving(
         sock=sock,
         ssl=context,
         page=args.page,
+        rooms_table=args.rooms_table,
         echo=args.echo,
         require_token=args.require_token,
         allow_query_secrets=args.query_secrets,
@@ -116,7 +125,21 @@ def _serving(
         ping_timeout=args.ping_timeout or None,
         origins=args.origin,
         allowed_hosts=args.allowed_host,
+        routes={"/metrics": _metrics(hub, token)} if args.metrics else {},
     )
+
+
+def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:
+    """The figures of ``hub`` and of this process."""
+    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+    from .prometheus import HubCollector, metrics_route
+
+    registry = CollectorRegistry(auto_describe=True)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    registry.register(HubCollector(hub))
+    return restricted(metrics_route(registry), token)
 
 
 async def _listen(serving: Serving, args: argparse.Namespace) -> Server:

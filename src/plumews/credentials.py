@@ -15,7 +15,7 @@ from .errors import InvalidHeader, Refused
 from .handshake import offered_subprotocols
 from .http11 import Request
 
-__all__ = ["Credentials", "credentials_of_message", "credentials_of_request"]
+__all__ = ["Credentials", "bearer_of", "credentials_of_message", "credentials_of_request"]
 
 _SUBPROTOCOL: Final = "bearer."
 _PASSWORD_HEADER: Final = "X-WebSocket-Room-Password"  # noqa: S105 - a name, no password
@@ -41,7 +41,7 @@ def credentials_of_request(request: Request, *, allow_query: bool) -> Credential
     """
     if not allow_query and any(name in request.query for name in _IN_QUERY):
         raise Refused("secrets in the query are not accepted here", code="WEBSOCKET_QUERY_SECRETS")
-    token = _bearer(request) or _offered(request) or request.query.get("token")
+    token = bearer_of(request) or _offered(request) or request.query.get("token")
     password = _only(request, _PASSWORD_HEADER)
     if password is None:
         password = request.query.get("room_password")
@@ -62,7 +62,8 @@ def credentials_of_message(message: str | bytes) -> Credentials | None:
     return Credentials(token or None, password)
 
 
-def _bearer(request: Request) -> str:
+def bearer_of(request: Request) -> str:
+    """The token in ``Authorization: Bearer``, empty without one; `InvalidHeader` for two such headers."""
     scheme, _, token = (_only(request, "Authorization") or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

@@ -33,11 +33,13 @@ _STRIDE = 64
 class Tally:
     """The sums over all broadcasts of a hub."""
 
-    __slots__ = ("broadcasts", "dropped", "matched", "pending", "queued", "rejected", "skipped")
+    __slots__ = ("broadcasts", "dropped", "dropped_by", "matched", "pending", "queued", "rejected", "skipped")
 
     def __init__(self) -> None:
         self.broadcasts = self.rejected = 0
         self.matched = self.queued = self.dropped = self.skipped = self.pending = 0
+        #: What was dropped, by the cause: the policy of a full member, its end, that of the hub, a full job queue.
+        self.dropped_by = dict.fromkeys([*(each.value for each in SendBehavior), "ended", "stopped", "overloaded"], 0)
 
 
 class Stall:
@@ -151,7 +153,7 @@ class Broadcast:
         """The hub stops: who was not reached will not get it."""
         for conn in self.unreached():
             if conn not in self._early:
-                self._count("dropped")
+                self._drop("stopped")
         self._next = len(self._members)
 
     # --- one member -------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ class Broadcast:
         elif conn.send_behavior is SendBehavior.BLOCK:
             self._wait_for(conn)
         else:
-            self._count("dropped")
+            self._drop("close" if conn.send_behavior is SendBehavior.CLOSE else "drop")
             conn._writer.dropped += 1
             if conn.send_behavior is SendBehavior.CLOSE:
                 conn._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
@@ -180,13 +182,16 @@ class Broadcast:
             delay = limits.BROADCAST_WAIT if delay is None else delay
             stall.deadline = conn._state.timers.after(delay, lambda: _give_up_on(conn, stall))
         if stall.given_up or len(stall.waiting) >= conn._config.queue_size:
-            self._count("dropped")
+            self._drop("block")
             conn._writer.dropped += 1
             return
 
         def done(accepted: bool) -> None:
             stall.waiting.pop(waiter, None)
-            self._count("queued" if accepted else "dropped")
+            if accepted:
+                self._count("queued")
+            else:
+                self._drop("ended")
             if not stall.waiting:
                 self._recovered(conn, stall)
 
@@ -199,6 +204,10 @@ class Broadcast:
             stall.deadline.cancel()
             if self._stalls.get(conn) is stall:
                 del self._stalls[conn]
+
+    def _drop(self, cause: str) -> None:
+        self._tally.dropped_by[cause] += 1
+        self._count("dropped")
 
     def _count(self, outcome: str) -> None:
         self.counts[outcome] += 1
@@ -213,6 +222,6 @@ def _give_up_on(conn: Conn, stall: Stall) -> None:
     stall.given_up = True
     for waiter, broadcast in list(stall.waiting.items()):
         if conn._writer.withdraw(waiter):
-            broadcast._count("dropped")
+            broadcast._drop("block")
             conn._writer.dropped += 1
     stall.waiting.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json as json_module
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 import httptools
@@ -39,13 +39,14 @@ class Request:
 
     ``target`` is the request target as sent, in visible ASCII; ``path`` and ``query`` are its decoded parts:
     the path without its percent escapes, and the first value of each name in the query. ``secure`` says whether
-    the client came through TLS and is for the caller to set.
+    the client came through TLS, ``remote_address`` is the client's as the socket tells it; both are for the caller to
+    set.
 
     Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), or if the
     query has more than ``limits.QUERY_FIELDS`` fields.
     """
 
-    __slots__ = ("headers", "method", "path", "query", "query_string", "secure", "target")
+    __slots__ = ("headers", "method", "path", "query", "query_string", "remote_address", "secure", "target")
 
     def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
         _check_target(target)
@@ -56,6 +57,7 @@ class Request:
         self.query: dict[str, str] = {}
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
         self.secure = secure
+        self.remote_address: Any = None
         if self.query_string:
             try:
                 fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=limits.QUERY_FIELDS)

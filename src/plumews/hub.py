@@ -1,7 +1,8 @@
 """`Hub`: rooms of connections, and broadcasts to them (layer 4).
 
-The seed's hub, with an order that holds. Who is in it is in `membership`, what is sent is in `publishing`; here are its
-making, its counters and its end. A hub belongs to the thread of its event loop; `publish_threadsafe` is for the others.
+The seed's hub, with an order that holds. Who is in it is in `membership`, what is sent is in `publishing`, what it says
+about itself in `introspection`; here are its making and its end. A hub belongs to the thread of its event loop;
+`publish_threadsafe` is for the others.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from .conn import Conn
 from .constants import CloseCode, State
 from .fanout import Broadcast
 from .hub_config import HubConfig
+from .introspection import Introspection
 from .ledger import Ledger
-from .publishing import Publishing
-from .reports import HubMetrics, ShutdownReport
+from .reports import ShutdownReport
 from .shutdown import Farewell, check_goodbye
 from .timelimit import TimeLimit
 
 __all__ = ["Hub"]
 
 
-class Hub(Publishing):
+class Hub(Introspection):
     """Rooms and broadcasts.
 
     ``Hub()``, ``Hub(workers, job_queue_size)`` as the seed's ``NewHub``, or ``Hub(HubConfig(...))``. Use it with
@@ -38,26 +39,6 @@ class Hub(Publishing):
         super().__init__(config)
         self._stopping: asyncio.Task[ShutdownReport] | None = None
         self._limit: TimeLimit | None = None
-
-    def metrics(self) -> HubMetrics:
-        """A snapshot of the counters."""
-        tally = self._tally
-        return HubMetrics(
-            active_connections=self._table.connections,
-            room_registrations=self._table.registrations,
-            rooms=len(self._table.names()),
-            accepted_total=self._accepted,
-            rejected_total=self._rejected,
-            max_connections=self.config.max_connections,
-            max_room_connections=self.config.max_room_connections,
-            broadcasts_total=tally.broadcasts,
-            broadcasts_rejected=tally.rejected,
-            broadcast_matched=tally.matched,
-            broadcast_queued=tally.queued,
-            broadcast_dropped=tally.dropped,
-            broadcast_skipped=tally.skipped,
-            broadcast_pending=tally.pending,
-        )
 
     # --- the end ----------------------------------------------------------------------------------
 

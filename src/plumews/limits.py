@@ -142,6 +142,18 @@ HISTORY_BYTES: Final = 64 * MiB
 #: Characters of each half of a position that a client sends back; ours have 16 and, in a lifetime, no more.
 POSITION_PART: Final = 32
 
+#: Different names that one counter keeps apart, such as the words of refusals, which may be an application's.
+COUNTED_NAMES: Final = 100
+
+#: The table of rooms on the page is made at most this often, however many look at it.
+ROOMS_EVERY: Final = 1.0
+
+#: Rooms in that table, the largest first: a page with more helps nobody.
+ROOMS_SHOWN: Final = 100
+
+#: For an event loop to answer a scrape that comes on another thread; Prometheus gives up after 10 s.
+SCRAPE_TIMEOUT: Final = 5.0
+
 #: For the members' queues to drain and their closing handshakes to end when a hub or a server stops.
 SHUTDOWN_TIMEOUT: Final = 10.0
 
@@ -169,6 +181,9 @@ LONGEST_RECONNECT: Final = 3600.0
 
 #: An HS256 key shorter than its hash is weaker than the signature (RFC 7518 section 3.2).
 SECRET_SIZE: Final = 32
+
+#: A shorter token that opens a route could be guessed: 16 characters of base64 are 96 bits.
+ROUTE_TOKEN: Final = 16
 
 #: A longer token is not looked at.
 TOKEN_SIZE: Final = 8 * KiB

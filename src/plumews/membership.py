@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 from .conn import Conn
+from .counts import Counts, RequestTally
 from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped
 from .fanout import Stall
 from .hub_config import HubConfig
+from .refusals import REASONS, reason_of
 from .rooms import RoomTable
 from .watch import Watchers
 
@@ -34,7 +37,10 @@ class Membership:
         )
         self._stalls: dict[Conn, Stall] = {}
         self._watchers = Watchers(self._table.count)
-        self._accepted = self._rejected = 0
+        self._accepted = 0
+        self._refusals = Counts(REASONS)  # of joins
+        self._requests = RequestTally()  # of the servers that let in its members
+        self._since: dict[Conn, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
         self._stopped = False
@@ -65,12 +71,13 @@ class Membership:
                 raise conn._closed_error()
             new = not self._table.is_member(None, conn)
             joined = self._table.join(room, conn)
-        except (HubError, ConnectionClosed):
-            self._rejected += 1
+        except (HubError, ConnectionClosed) as exc:
+            self._refusals.add(reason_of(exc))
             raise
         if joined:
             self._accepted += 1
         if new:
+            self._since[conn] = time.time()
             conn.add_close_callback(self.remove)
         return joined
 
@@ -83,8 +90,8 @@ class Membership:
             self._check_stopped()
             self._table.check_name(room)
             self._table.check_space(room)
-        except HubError:
-            self._rejected += 1
+        except HubError as exc:
+            self._refusals.add(reason_of(exc))
             raise
 
     def leave(self, room: str, conn: Conn) -> None:
@@ -104,6 +111,7 @@ class Membership:
         if not self._table.is_member(None, conn):
             conn.remove_close_callback(self.remove)
             self._stalls.pop(conn, None)
+            self._since.pop(conn, None)
         for room in rooms:
             self._watchers.changed(room)
 

@@ -73,7 +73,7 @@ class Opening:
     def stop(self) -> None:
         """The server stops: who is not in yet is turned away."""
         self._end()
-        self._answer(refusal(_stopping()))
+        self._refuse(_stopping())
 
     def _read(self, data: bytes) -> None:
         assert self._reader is not None
@@ -104,15 +104,16 @@ class Opening:
         else:
             logger.debug("refused %d %s", exc.status, exc.code)
             try:
-                self._answer(refusal(exc))
+                self._refuse(exc)
                 return
             except Exception:
                 logger.exception("the refusal of connection %s cannot be told", self._conn.id)
-        self._answer(refusal(_failed()))
+        self._refuse(_failed())
 
     def _decide(self, request: Request) -> None:
         site, conn = self._site, self._conn
         request.secure = site.ssl is not None
+        request.remote_address = conn.remote_address
         conn._request = request
         check_host(request, site.allowed_hosts)
         if site.process_request is None:
@@ -153,7 +154,7 @@ class Opening:
         def done(task: asyncio.Future[Any]) -> None:
             self._task = None
             if task.cancelled():
-                self._answer(refusal(_failed()))  # unless that was because it is answered, or nobody waits
+                self._refuse(_failed())  # unless that was because it is answered, or nobody waits
                 return
             exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
             if exc is None:
@@ -176,6 +177,7 @@ class Opening:
         wire = accepted(request, subprotocol=subprotocol, headers=site.extra_lines)
         self._answered = True
         self._forget_deadline()
+        site.requests.opened += 1
         conn._accepted_with = site.extra_headers
         conn.subprotocol = subprotocol
         transport.write(wire)
@@ -192,11 +194,15 @@ class Opening:
             conn._receive(bytes(self._rest))
         self._rest.clear()
 
-    def _answer(self, response: Response) -> None:
-        """Answer with plain HTTP, and end the connection."""
+    def _refuse(self, exc: InvalidHandshake) -> None:
+        if self._answer(refusal(exc)):
+            self._site.requests.refused.add(exc.code)
+
+    def _answer(self, response: Response) -> bool:
+        """Answer with plain HTTP, and end the connection; False if it has its answer, or nobody is there any more."""
         conn, transport = self._conn, self._conn._transport
         if self._answered or transport is None or transport.is_closing():
-            return
+            return False
         wire = _last(response).serialize()
         if conn._request is not None and conn._request.method == "HEAD":
             wire = wire[: len(wire) - len(response.body)]
@@ -206,10 +212,11 @@ class Opening:
         transport.write(wire)
         transport.resume_reading()
         conn._close_gently()
+        return True
 
     def _too_late(self) -> None:
         self._end()
-        self._answer(refusal(_late()))
+        self._refuse(_late())
 
     def _end(self) -> None:
         """Nobody waits for what is being asked any more."""

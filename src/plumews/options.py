@@ -48,7 +48,8 @@ class SiteOptions(ConnOptions, total=False):
     process_request: ``f(conn, request)``, async or not, called first: a ``Response`` answers instead of the
         WebSocket, an :class:`plumews.InvalidHandshake` refuses, ``None`` goes on.
     extra_headers: added to the 101.
-    routes: plain HTTP answers by path, ``f(request) -> Response``, for GET and HEAD.
+    routes: plain HTTP answers by path, ``f(request) -> Response``, for GET and HEAD; everybody is answered, unless
+        the function looks at ``request.remote_address`` or at a header first (:mod:`plumews.restricted` does).
     open_timeout: seconds from the accepted connection to the open WebSocket, TLS and authentication included
         (default 10).
     """

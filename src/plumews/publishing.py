@@ -12,6 +12,7 @@ import concurrent.futures
 import functools
 
 from .conn import Conn
+from .counts import Counts
 from .errors import InvalidRoomName
 from .fanout import Broadcast, Tally
 from .hub_config import HubConfig
@@ -31,6 +32,7 @@ class Publishing(Recovering):
         self._lanes = Lanes(config.workers, config.job_queue_size)
         self._gate = asyncio.Lock()  # of those who publish: first come, first served
         self._tally = Tally()
+        self._outcomes = Counts(("invalid", "stopped", "overloaded"))  # of broadcasts that were not accepted
 
     # --- broadcasting -----------------------------------------------------------------------------
 
@@ -124,6 +126,8 @@ class Publishing(Recovering):
         self._tally.rejected += 1
         self._tally.matched += result.matched
         self._tally.dropped += result.dropped
+        self._tally.dropped_by["overloaded"] += result.dropped
+        self._outcomes.add("invalid" if result.invalid else "stopped" if result.stopped else "overloaded")
         return result
 
     def _bring_up(self, conn: Conn) -> None:

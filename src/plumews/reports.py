@@ -6,11 +6,25 @@ same numbers over time. Nothing here counts; `fanout` does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from .history import Position
 
 __all__ = ["BroadcastResult", "HubMetrics", "ShutdownReport"]
+
+#: The words of refusals that are about who may, and from where.
+_SECURITY: Final = (
+    "WEBSOCKET_FORBIDDEN_HOST",
+    "WEBSOCKET_FORBIDDEN_ORIGIN",
+    "WEBSOCKET_INVALID_ROOM",
+    "WEBSOCKET_INVALID_TOKEN",
+    "WEBSOCKET_QUERY_SECRETS",
+    "WEBSOCKET_ROOM_FORBIDDEN",
+    "WEBSOCKET_TOKEN_REQUIRED",
+)
+_KEYS: Final = ("WEBSOCKET_KEY_INVALID", "WEBSOCKET_KEY_MISSING")
 
 
 @dataclass(frozen=True)
@@ -48,17 +62,37 @@ class BroadcastResult:
 
 @dataclass(frozen=True)
 class HubMetrics:
-    """The counters of a hub. Totals count from its making; limits of 0 are none.
+    """The figures of a hub, at the moment when they were asked for. Totals count from its making; limits of 0 are none.
+
+    Sums that hold at any moment: ``broadcast_matched = broadcast_queued + broadcast_dropped + broadcast_skipped +
+    broadcast_pending``; the values of ``rejected_by`` are ``rejected_total``, those of ``broadcast_dropped_by``
+    ``broadcast_dropped``; ``broadcasts_rejected = broadcasts_invalid + broadcasts_stopped + broadcasts_overloaded``.
 
     Attributes:
         active_connections: unique connections in any room, now.
         room_registrations: members of all rooms added up, now.
         rooms: rooms with members, now.
-        accepted_total, rejected_total: joins.
+        accepted_total, rejected_total: joins; refusals by :meth:`plumews.Hub.can_join`, too.
+        rejected_by: refused joins by reason, the name of the exception: ``hub_full``, ``room_full``,
+            ``too_many_rooms``, ``invalid_room_name``, ``hub_stopped``, ``connection_closed`` and so on.
         max_connections, max_room_connections: the configured limits.
-        broadcasts_total: broadcasts that were accepted; broadcasts_rejected: invalid, stopped or overloaded.
+        broadcasts_total: broadcasts that were accepted; broadcasts_rejected: those that were not, because of a bad
+            room name (broadcasts_invalid), of the end of the hub (broadcasts_stopped), or of a full job queue
+            (broadcasts_overloaded).
         broadcast_matched, broadcast_queued, broadcast_dropped, broadcast_skipped: deliveries, added up.
+        broadcast_dropped_by: dropped deliveries by cause: ``block``, ``drop``, ``close`` are the send behavior of a
+            member that was full, ``ended`` that it ended before it had space, ``overloaded`` the job queue,
+            ``stopped`` the end of the hub.
         broadcast_pending: deliveries that are not decided yet, now.
+        jobs_waiting: broadcasts that have not reached all their members, now; job_queue_size: how many may wait.
+        queued_messages, queued_bytes: what waits in the send queues of all members, now.
+        largest_queue_messages, largest_queue_bytes: the longest of these queues, and the one of most bytes.
+        backlogged_connections: members for which messages wait because they do not read fast enough.
+        oldest_queued_age: seconds that the oldest of these messages has waited; 0.0 if there is none.
+        websockets_opened: by the servers of :func:`plumews.serve_rooms` with this hub.
+        requests_refused: requests that these servers refused, by the code in the answer
+            (``WEBSOCKET_FORBIDDEN_ORIGIN`` ...), also where a close code told it.
+        successful_auths: tokens and room passwords that these servers found right.
     """
 
     active_connections: int
@@ -66,15 +100,41 @@ class HubMetrics:
     rooms: int
     accepted_total: int
     rejected_total: int
+    rejected_by: Mapping[str, int]
     max_connections: int
     max_room_connections: int
     broadcasts_total: int
     broadcasts_rejected: int
+    broadcasts_invalid: int
+    broadcasts_stopped: int
+    broadcasts_overloaded: int
     broadcast_matched: int
     broadcast_queued: int
     broadcast_dropped: int
+    broadcast_dropped_by: Mapping[str, int]
     broadcast_skipped: int
     broadcast_pending: int
+    jobs_waiting: int
+    job_queue_size: int
+    queued_messages: int
+    queued_bytes: int
+    largest_queue_messages: int
+    largest_queue_bytes: int
+    backlogged_connections: int
+    oldest_queued_age: float
+    websockets_opened: int
+    requests_refused: Mapping[str, int]
+    successful_auths: int
+
+    @property
+    def security_rejections(self) -> int:
+        """Requests refused for their host, origin, room name, token or password."""
+        return sum(self.requests_refused.get(code, 0) for code in _SECURITY)
+
+    @property
+    def invalid_ws_keys(self) -> int:
+        """Requests refused for their ``Sec-WebSocket-Key``."""
+        return sum(self.requests_refused.get(code, 0) for code in _KEYS)
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,10 @@ class RoomDoor:
         try:
             await asyncio.wait_for(check, deadline - conn._loop.time())
         except asyncio.TimeoutError:
+            self._hub._requests.refused.add("WEBSOCKET_HANDSHAKE_TIMEOUT")
             conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
         except InvalidHandshake as exc:
+            self._hub._requests.refused.add(exc.code)
             code = CloseCode.UNAUTHORIZED if exc.status == 401 else CloseCode.FORBIDDEN
             conn.close_nowait(code, cut_reason(str(exc)))
         except ConnectionClosed:
@@ -160,6 +162,7 @@ class RoomDoor:
         except AuthError as exc:
             raise Refused(f"forbidden: invalid token ({exc})", code="WEBSOCKET_INVALID_TOKEN") from exc
         conn.user_info = extract_user_info(claims)
+        self._hub._requests.authenticated += 1
 
     def _check_space(self, room: str) -> None:
         try:
@@ -181,6 +184,7 @@ class RoomDoor:
             _HASHERS, self._auth.check_room_password, room, password
         ):
             raise Refused("forbidden: bad room password", code="WEBSOCKET_ROOM_FORBIDDEN")
+        self._hub._requests.authenticated += 1
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from .hub import Hub
 from .options import TcpOptions
 from .page import page_routes
 from .room_door import Inside, RoomAuth, RoomDoor
+from .room_list import RoomsTable, check_rooms_table, room_list_route
 from .routes import json_route
 from .server import Serving, serve_endpoints
 from .site import Endpoint
@@ -47,6 +48,7 @@ def serve_rooms(
     path: str = "/ws",
     members_path: str | None = "/members",
     page: bool = False,
+    rooms_table: RoomsTable = "nobody",
     echo: bool = True,
     require_token: bool = False,
     allow_unknown_rooms: bool = True,
@@ -69,6 +71,9 @@ def serve_rooms(
         path: of the WebSocket (default ``/ws``).
         members_path: of the WebSocket that tells the member count as JSON (default ``/members``; ``None``: none).
         page: whether ``/`` answers with a page for the browser (default False).
+        rooms_table: who sees on that page which rooms there are, how many are in them, and whose queues are long:
+            ``"nobody"`` (default), ``"everybody"``, or ``"local"``, which is who asks straight from this machine; a
+            proxy on this machine that does not say that it is one would pass for that.
         echo: whether the sender gets its own message, too (default True, the seed's behaviour).
         require_token: refuse clients without a token (default False, the seed's behaviour).
         allow_unknown_rooms: let everybody into rooms without a password (default True, the seed's behaviour).
@@ -84,6 +89,7 @@ def serve_rooms(
     for name in ("verify_jwt", "has_room_password", "check_room_password"):
         if not callable(getattr(auth, name, None)):
             raise TypeError(f"auth must be a plumews.SimpleRoomAuth, or have its method {name}")
+    check_rooms_table(rooms_table)
     if path == members_path:
         raise ValueError(f"path and members_path must differ, both are {path!r}")
 
@@ -107,9 +113,10 @@ def serve_rooms(
     routes: dict[str, Callable[[Request], Response]] = {"/healthz": json_route(lambda: {"status": "ok"})}
     if page:
         routes.update(page_routes())
+        routes["/rooms.json"] = room_list_route(hub, rooms_table)
     routes.update(options.get("routes") or {})
     defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
-    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes})
+    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests)
 
 
 def _fan_out(hub: Hub, echo: bool) -> OnMessage:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import limits
 from .conn import Conn
 from .constants import CloseCode
+from .counts import RequestTally
 from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
@@ -269,8 +270,9 @@ def serve_endpoints(
     host: str | Sequence[str] | None,
     port: int | None,
     options: TcpOptions,
+    requests: RequestTally | None = None,
 ) -> Serving:
-    """:func:`serve` with an endpoint for each path (``None`` is any path)."""
+    """:func:`serve` with an endpoint for each path (``None`` is any path); its requests are counted in ``requests``."""
     options = options.copy()
     sock = options.pop("sock", None)
     reuse_port = options.pop("reuse_port", None)
@@ -282,6 +284,8 @@ def serve_endpoints(
     if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"port must be 0 to 65535, not {port}")
     site, config = site_and_config(endpoints, options)
+    if requests is not None:
+        site.requests = requests
 
     async def listen(factory: Callable[[], Conn]) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()

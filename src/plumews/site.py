@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from . import limits
 from .conn import Conn
+from .counts import RequestTally
 from .errors import InvalidHandshake
 from .handshake import application_headers
 from .headers import HeadersLike, is_token
@@ -60,6 +61,8 @@ class Site:
     closing: bool = field(default=False, init=False)
     #: The extra headers as they stand in an answer.
     extra_lines: bytes = field(default=b"", init=False)
+    #: What became of the requests; a hub counts those of all its servers in one.
+    requests: RequestTally = field(default_factory=RequestTally, init=False)
     #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
     tasks: set[asyncio.Future[Any]] = field(default_factory=set, init=False)
     #: Connections from accept to their end.
