@@ -27,10 +27,12 @@ LAYERS = {
         [
             "constants errors limits faults sources",
             "codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11",
-            "handshake origin auth credentials protocol outgoing settings rooms reports hub_config",
+            """handshake origin auth credentials protocol outgoing settings rooms reports hub_config accepting
+            presence""",
             """timers loopstate wire _wire _wire_py ready sendqueue writer keepalive stream inbox engine link
             receiving sending conn""",
-            "hub membership publishing lanes fanout watch shutdown broadcast",
+            """hub membership identity audience publishing lanes fanout callbacks watch presence_watch shutdown
+            broadcast""",
             "opening site options endpoints routes page room_door room_server server",
             "cli cli_inputs cli_options cli_serve __main__",
         ]

@@ -35,6 +35,7 @@ from .errors import (
     InvalidUpgrade,
     PayloadTooBig,
     ProtocolError,
+    RateLimited,
     Refused,
     RoomFull,
     SendQueueFull,
@@ -49,6 +50,7 @@ from .headers import Headers
 from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
+from .presence import RoomPresence, UserPresence
 from .reports import BroadcastResult, HubMetrics, ShutdownReport
 from .room_door import RoomAuth
 from .room_server import serve_rooms
@@ -90,11 +92,13 @@ __all__ = [
     "Opcode",
     "PayloadTooBig",
     "ProtocolError",
+    "RateLimited",
     "Refused",
     "Request",
     "Response",
     "RoomAuth",
     "RoomFull",
+    "RoomPresence",
     "SendBehavior",
     "SendQueueFull",
     "SendTimeout",
@@ -108,6 +112,7 @@ __all__ = [
     "TooManyFragments",
     "TooManyRooms",
     "UserInfo",
+    "UserPresence",
     "WeakSecret",
     "WebSocketException",
     "__version__",

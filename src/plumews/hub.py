@@ -90,7 +90,7 @@ class Hub(Publishing):
             assert isinstance(job, Broadcast)
             job.give_up()
         report = await close_all(self._table.roll(None).members, deadline=deadline, restart=restart)
-        self._watchers.clear()
+        self._end_watches()
         return report
 
     async def _settled(self) -> None:
