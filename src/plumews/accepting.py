@@ -12,7 +12,7 @@ from . import limits
 
 __all__ = ["TokenBucket", "burst_of"]
 
-#: What two times of a clock may differ by and still mean the same, in seconds.
+#: What a token may lack and still be one: who waits as long as it was told must not be refused for a rounding.
 _GRAIN = 1e-6
 
 
@@ -24,22 +24,25 @@ def burst_of(rate: float) -> int:
 class TokenBucket:
     """``rate`` tokens a second, ``burst`` at most; full at the beginning."""
 
-    __slots__ = ("_interval", "_slack", "_spent_until")
+    __slots__ = ("_burst", "_filled", "_rate", "_tokens")
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._interval = 1 / rate
-        self._slack = (burst - 1) / rate
-        #: When the bucket is full again: one number that neither overflows nor drifts, however long nobody comes.
-        self._spent_until = -math.inf
+        self._rate = rate
+        self._burst = burst
+        self._tokens: float = burst
+        self._filled = -math.inf
 
     def wait(self, now: float) -> float:
         """Seconds until there is a token; 0.0 if there is one now."""
-        wait = self._spent_until - now - self._slack
-        return wait if wait > _GRAIN else 0.0
+        if now > self._filled:
+            self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+            self._filled = now
+        lacking = 1 - self._tokens
+        return lacking / self._rate if lacking > _GRAIN else 0.0
 
     def take(self, now: float) -> float:
         """Take a token, and return 0.0; if there is none, the seconds until there is one, and nothing is taken."""
         wait = self.wait(now)
         if not wait:
-            self._spent_until = max(self._spent_until, now) + self._interval
+            self._tokens -= 1
         return wait
