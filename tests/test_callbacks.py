@@ -5,24 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
+from fakes import failures
 from plumews.callbacks import Callbacks, check_callback, is_plain_function
-
-
-@contextlib.contextmanager
-def failures() -> Iterator[list[dict[str, Any]]]:
-    """What the running loop is told of."""
-    told: list[dict[str, Any]] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda loop, context: told.append(context))
-    try:
-        yield told
-    finally:
-        loop.set_exception_handler(None)
 
 
 async def test_callbacks_of_a_kind_are_called_in_the_order_in_which_they_came():

@@ -1,4 +1,4 @@
-"""Which users the members are, of members that are plain numbers, and against the plainest thing that could be right."""
+"""Which users the members are: of members that are numbers, and against the plainest thing that could be right."""
 
 from __future__ import annotations
 
