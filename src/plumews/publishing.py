@@ -171,8 +171,11 @@ class Publishing(Identity):
             return self._reject(BroadcastResult(stopped=True))
         if target is not None:
             try:
-                for room in target if isinstance(target, tuple) else (target,):
-                    self._table.check_name(room)
+                if isinstance(target, tuple):
+                    for room in target:
+                        self._table.check_name(room)
+                else:
+                    self._table.check_name(target)
             except InvalidRoomName:
                 return self._reject(BroadcastResult(invalid=True))
         return self._start(message, choose(self._table, target, exclude, where), target, loop)
