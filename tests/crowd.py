@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import plumews
+from fakes import FakeTransport, fake_conn
+from plumews import Hub
 from plumews.codec import Parser
 from plumews.constants import Opcode
 from plumews.reports import BroadcastResult, HubMetrics
@@ -41,6 +43,14 @@ async def crowd(
             wires.append(await stack.enter_async_context(await Wire.open(server, rcvbuf=rcvbuf)))
             conns.append(await opened.get())
         yield conns, wires
+
+
+def joined(hub: Hub, room: str, count: int, **config: Any) -> tuple[list[plumews.Conn], list[FakeTransport]]:
+    """``count`` members of ``room`` that need no socket."""
+    pairs = [fake_conn(**{"ping_interval": None, **config}) for _ in range(count)]
+    for conn, _ in pairs:
+        hub.join(room, conn)
+    return [conn for conn, _ in pairs], [transport for _, transport in pairs]
 
 
 async def messages(wire: Wire, count: int) -> list[str | bytes]:

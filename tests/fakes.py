@@ -14,7 +14,7 @@ import functools
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Any
 
 from cryptography import x509
@@ -213,6 +213,18 @@ async def ticks(count: int = 3) -> None:
     """Let everything run that is ready to run."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[list[dict[str, Any]]]:
+    """What the running loop is told of."""
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: told.append(context))
+    try:
+        yield told
+    finally:
+        loop.set_exception_handler(None)
 
 
 async def collect(source: AsyncIterable[Any], into: list[Any]) -> None:

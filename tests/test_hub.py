@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import plumews
-from crowd import adds_up, crowd, messages, texts
-from fakes import FakeTransport, clog, fake_conn, feed, pass_time, ticks
+from crowd import adds_up, crowd, joined, messages, texts
+from fakes import clog, fake_conn, feed, pass_time, ticks
 from plumews import (
     BroadcastResult,
     CloseCode,
@@ -41,14 +41,6 @@ from wire import Wire, close, masked, text
 def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fan-out lets others go on after each stride of members, whatever the clock says."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-
-
-def joined(hub: Hub, room: str, count: int, **config: Any) -> tuple[list[plumews.Conn], list[FakeTransport]]:
-    """``count`` members of ``room`` that need no socket."""
-    pairs = [fake_conn(**{"ping_interval": None, **config}) for _ in range(count)]
-    for conn, _ in pairs:
-        hub.join(room, conn)
-    return [conn for conn, _ in pairs], [transport for _, transport in pairs]
 
 
 # --- rooms ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -17,6 +18,7 @@ COUNTS = (
     "max_rooms_per_connection",
     "max_history_rooms",
     "max_history_bytes",
+    "accept_burst",
 )
 
 
@@ -57,6 +59,38 @@ def test_a_limit_of_0_is_none_and_a_negative_one_is_refused(name):
     assert getattr(HubConfig(**{name: 0}), name) == 0
     with pytest.raises(ValueError, match=f"^{name} must be at least 0, not -1$"):
         HubConfig(**{name: -1})
+
+
+@pytest.mark.parametrize("rate", ["10", None, True, 1j], ids=repr)
+def test_a_rate_that_is_no_number_is_a_type_error(rate):
+    with pytest.raises(TypeError, match=f"^accept_rate must be a number, not {type(rate).__name__}$"):
+        HubConfig(accept_rate=rate)
+
+
+@pytest.mark.parametrize("rate", [-1, 0.0009, 1_000_001, 1e-320, float("inf"), float("nan")])
+def test_a_rate_outside_its_range_is_refused(rate):
+    with pytest.raises(ValueError, match=r"^accept_rate must be 0, or 0\.001 to 1,000,000 connections a second, not "):
+        HubConfig(accept_rate=rate)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.5, 100, 1_000_000])
+def test_a_rate_lets_in_what_comes_in_two_seconds_at_once_unless_another_burst_is_given(rate):
+    def burst(config: HubConfig) -> int:
+        bucket = config.accepting()
+        assert bucket is not None
+        return next(count for count in itertools.count() if bucket.take(0.0))
+
+    if rate < 1000:
+        assert burst(HubConfig(accept_rate=rate)) == max(1, int(2 * rate))
+    assert burst(HubConfig(accept_rate=rate, accept_burst=3)) == 3
+
+
+def test_without_a_rate_nothing_is_bounded_and_a_burst_alone_is_a_slip():
+    assert HubConfig().accepting() is None
+    with pytest.raises(ValueError, match="accept_burst bounds nothing without accept_rate"):
+        HubConfig(accept_burst=5)
+    with pytest.raises(ValueError, match=r"^accept_burst must be at least 0, not -1$"):
+        HubConfig(accept_burst=-1, accept_rate=1)
 
 
 def test_a_name_policy_must_be_a_function():

@@ -1,9 +1,10 @@
 """The hub under random use, beside what must hold whatever happens.
 
-Members of all three behaviors join, leave, fill up, drain, close and vanish while broadcasts, sliced as finely as can
-be, are under way. Every message has the number of its call, so that what a member got can be judged at the end:
-each once, those of one room in the order of the calls, and nothing on the wrong side of a direct message or of a
-broadcast to all. A failure names its seed.
+Members of all behaviors join, leave, fill up, drain, close and vanish while broadcasts, sliced as finely as can be, are
+under way: to a room, to several, to some, to a user, to all; and callbacks that hear of joins and leaves do the same
+from inside. Every message has the number of its call, so that what a member got can be judged at the end:
+each once, those of one room in the order of the calls, and nothing on the wrong side of a message to a connection, to
+a user or to all. A failure names its seed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import pytest
 import plumews
 from crowd import adds_up, texts
 from fakes import FakeTransport, fake_conn, ticks
-from plumews import BroadcastResult, Hub, SendBehavior, limits
+from plumews import BroadcastResult, Hub, SendBehavior, UserInfo, limits
 
 ROOMS = ("a", "b", "c")
+USERS = (None, UserInfo("ann"), UserInfo("bob"))
 STEPS = 300
 
 
@@ -36,6 +38,8 @@ class Story:
         self.publishing: list[asyncio.Future[BroadcastResult]] = []
         self.all: list[tuple[plumews.Conn, FakeTransport]] = []
         self.active = [self.newcomer() for _ in range(8)]
+        self.hub.on_join(self.heard)
+        self.hub.on_leave(self.heard)
         # Enough silent members in front of the others that a fan-out to room "a" takes several slices.
         for _ in range(140):
             conn, _ = self.newcomer(SendBehavior.DROP)
@@ -53,8 +57,23 @@ class Story:
             send_behavior=behavior,
             close_timeout=0.05,
         )
+        pair[0].user_info = self.random.choice(USERS)
         self.all.append(pair)
         return pair
+
+    def heard(self, room: str, conn: plumews.Conn) -> None:
+        """What a callback does, once in a while."""
+        hub, other, there = self.hub, self.random.choice(self.active)[0], self.random.choice(ROOMS)
+        match self.random.choice(("join", "leave", "broadcast", "end", *("nothing",) * 4)):
+            case "join":
+                with contextlib.suppress(plumews.ConnectionClosed):
+                    hub.join(there, other)
+            case "leave":
+                hub.leave(room, conn)
+            case "broadcast":
+                self.results.append(hub.broadcast_room(there, self.message(there)))
+            case "end" if self.mortal and (conn is other):
+                conn.abort()
 
     def message(self, kind: str) -> str:
         self.number += 1
@@ -74,6 +93,15 @@ class Story:
                 hub.remove(conn)
             case "broadcast":
                 self.results.append(hub.broadcast_room(room, self.message(room), exclude=exclude))
+            case "several":
+                rooms = self.random.sample(ROOMS, 2)
+                self.results.append(hub.broadcast_room(rooms, self.message("".join(rooms)), exclude=exclude))
+            case "some":
+                chosen = {conn for conn, _ in self.random.sample(self.active, 4)}
+                self.results.append(hub.broadcast_room(room, self.message(room), where=chosen.__contains__))
+            case "user":
+                conn.user_info = self.random.choice(USERS)
+                self.results.append(hub.send_to_user(self.random.choice(("ann", "bob")), self.message("user")))
             case "everybody":
                 self.results.append(hub.broadcast_all(self.message("*"), exclude=exclude))
             case "publish":
@@ -101,6 +129,7 @@ class Story:
         *("broadcast",) * 6,
         *("turn",) * 5,
         *("publish", "direct", "fill", "drain") * 3,
+        *("several", "some", "user") * 2,
         *("leave", "remove", "everybody", "end"),
     )
 
@@ -133,10 +162,10 @@ class Story:
             delivered.update(kind for kind, _ in got)
             assert len(got) == len(set(got))
             for room in ROOMS:
-                numbers = [number for kind, number in got if kind == room]
+                numbers = [number for kind, number in got if room in kind and set(kind) <= set(ROOMS)]
                 assert numbers == sorted(numbers)
             for position, (kind, number) in enumerate(got):
-                if kind in ("*", "direct"):
+                if kind in ("*", "direct", "user"):
                     assert all(other < number for _, other in got[:position])
                     assert all(other > number for _, other in got[position + 1 :])
         return delivered
@@ -148,6 +177,18 @@ class Story:
         assert len(self.hub._lanes) == 0
         assert not any(conn.state is plumews.State.CLOSED for conn in members)
         assert self.hub.total_count() == sum(map(self.hub.room_count, self.hub.rooms()))
+        assert not self.hub._callbacks._news
+
+    def check_users(self) -> None:
+        people = self.hub._people
+        assert set(people._users) <= set(self.hub._table.roll(None).members)
+        for room in ROOMS:
+            ids = Counter(people._users.get(conn, UserInfo()).id for conn in self.hub.members(room))
+            presence = self.hub.presence(room)
+            assert presence.anonymous == ids.pop("", 0)
+            assert {user.id: user.connections for user in presence.users} == ids
+        for user in ("ann", "bob"):
+            assert set(self.hub.connections_of(user)) == {c for c, known in people._users.items() if known.id == user}
 
 
 @pytest.fixture
@@ -161,6 +202,7 @@ async def test_members_that_stay_get_every_message_that_was_counted_as_queued(sl
     await story.run()
     story.check_sums()
     story.check_nothing_is_left()
+    story.check_users()
     delivered = story.check_orders()
     del delivered["direct"]
     assert delivered.total() == story.hub.metrics().broadcast_queued
@@ -172,6 +214,7 @@ async def test_members_that_come_and_go_leave_the_order_and_the_sums_as_they_are
     await story.run()
     story.check_sums()
     story.check_nothing_is_left()
+    story.check_users()
     delivered = story.check_orders()
     del delivered["direct"]
     assert 0 < delivered.total() <= story.hub.metrics().broadcast_queued
@@ -184,5 +227,6 @@ async def test_a_job_queue_that_is_often_full_refuses_whole_broadcasts_and_nothi
     await story.run()
     story.check_sums()
     story.check_nothing_is_left()
+    story.check_users()
     story.check_orders()
     assert any(result.overloaded for result in story.results)

@@ -156,8 +156,42 @@ def test_a_job_for_everybody_starts_at_once_when_all_is_quiet(loop, log):
     assert lanes.submit(Work("*", 1, log), None, loop)
 
 
+def test_a_job_for_several_rooms_is_a_barrier_for_their_lanes_and_for_no_other(loop, log, monkeypatch):
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    lanes = Lanes(3, 100)
+    one, two, three = (
+        next(name for name in map(str, range(100)) if lanes._lanes_of(name)[0] is lane) for lane in lanes._lanes
+    )
+    lanes.submit(Work("a", 3, log), one, loop)
+    lanes.submit(Work("b", 5, log), two, loop)
+    assert not lanes.submit(Work("+", 2, log), (two, one, one), loop)
+    lanes.submit(Work("c", 1, log), one, loop)
+    lanes.submit(Work("d", 1, log), two, loop)
+    assert lanes.submit(Work("e", 1, log), three, loop)
+    loop.run()
+    order = "".join(log)
+    assert order.index("e") < order.index("+")
+    assert sorted(order[: order.index("+")].replace("e", "")) == list("aaabbbbb")
+    assert sorted(order[order.rindex("+") + 1 :]) == ["c", "d"]
+
+
+def test_rooms_that_share_a_lane_are_one_lane_for_a_job(loop, log):
+    lanes = Lanes(1, 1)
+    assert len(lanes._lanes_of(("a", "b", "c"))) == 1
+    assert lanes._lanes_of(()) == []
+    lanes.submit(Work("a", 2, log), ("a", "b"), loop)
+    assert lanes.full(("b", "c"))
+    loop.run()
+    assert "".join(log) == "aa"
+
+
 JOBS = st.lists(
-    st.tuples(st.sampled_from([None, "a", "b", "c", "d"]), st.integers(1, 4), st.integers(0, 3)), max_size=30
+    st.tuples(
+        st.sampled_from([None, "a", "b", "c", "d", ("a", "b"), ("b", "d"), ("a", "c", "d")]),
+        st.integers(1, 4),
+        st.integers(0, 3),
+    ),
+    max_size=30,
 )
 
 
@@ -179,7 +213,8 @@ def test_whatever_is_submitted_what_shares_a_room_is_done_in_the_order_of_the_ca
         assert log.count(str(later)) == steps
         first = log.index(str(later))
         for earlier in range(later):
-            if room is None or jobs[earlier][0] in (None, room):
+            other = jobs[earlier][0]
+            if room is None or other is None or set(room) & set(other):
                 assert str(earlier) not in log[first:], (earlier, later)
 
 

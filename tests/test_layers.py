@@ -28,11 +28,11 @@ LAYERS = {
             "constants errors limits faults sources",
             "codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
-            refusals snapshots""",
+            refusals snapshots accepting presence""",
             """timers timelimit loopstate wire _wire _wire_py steps ready sendqueue writer keepalive stream inbox engine
             awaits link receiving sending conn""",
-            """hub introspection membership recovery archive publishing lanes fanout watch shutdown ledger
-            broadcast""",
+            """hub introspection membership identity recovery archive audience publishing lanes fanout callbacks watch
+            presence_watch shutdown ledger broadcast""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server
             server""",
             "cli cli_inputs cli_options cli_serve __main__",

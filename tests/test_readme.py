@@ -229,6 +229,50 @@ async def test_coming_back(start) -> None:
                 assert json.loads(await bob.recv()) == {"at": f"{epoch}.4", "text": "3"}
 
 
+async def test_some_of_them(hub, start, capsys) -> None:
+    users = iter(["u1", "u2"])
+
+    async def handler(conn: plumews.Conn) -> None:
+        conn.metadata["language"] = "en"
+        conn.user_info = plumews.UserInfo(next(users))
+        hub.join("chat", conn)
+        hub.join("news", conn)
+        if len(hub.members("chat")) == 2:
+            run("Some of them")["tell_some"](hub)
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await client(server.port) as one, await client(server.port) as two:
+        received = [await one.recv() for _ in range(3)]
+        assert received == ["who is in both gets it once", "for those who can read it", "on all your devices"]
+        assert [await two.recv() for _ in range(2)] == received[:2]
+        await two.wait_closed()
+    assert (two.close_code, two.close_reason) == (1008, "banned")
+    assert capsys.readouterr().out == "1 connections closed\n"
+
+
+async def test_who_is_there(hub, start, capsys) -> None:
+    told = asyncio.Event()
+
+    async def handler(conn: plumews.Conn) -> None:
+        conn.user_info = plumews.UserInfo("u1", "Ada")
+        hub.join("chat", conn)
+        end = run("Who is there")["watch"](hub)
+        hub.watch_presence("chat", lambda room, joined, left: told.set())
+        await told.wait()
+        end()
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await client(server.port) as one:
+        await told.wait()
+        async with await client(server.port):
+            assert await one.recv() == "somebody came"
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("u1 1 ")
+    assert second == "chat + ['Ada'] - []"
+
+
 async def test_your_own_handler_behind_the_door(hub, start) -> None:
     server = await start(run("Your own handler behind the door")["room_server"](hub, plumews.SimpleRoomAuth()))
     async with await client(server.port, "/ws?room=a") as one, await client(server.port, "/ws?room=a") as two:

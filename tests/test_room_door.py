@@ -256,6 +256,48 @@ async def test_a_page_that_finds_the_room_full_is_told_by_the_close_code(start):
         assert await wire.closing() == (1013, "websocket room at capacity: 1 connections")
 
 
+async def test_section_8_point_26_too_many_new_connections_are_429_with_the_time_to_wait_and_counted(start):
+    hub = plumews.Hub(plumews.HubConfig(accept_rate=0.05, accept_burst=2))
+    server = await start(rooms(hub))
+    async with await joined(server, "/ws?room=a"), await joined(server, "/ws?room=b"):
+        *answer, wire = await refused(server, "/ws?room=a")
+        assert answer == [
+            429,
+            "WEBSOCKET_JOIN_DENIED",
+            "websocket join rate exceeded: 0.05 new connections a second",
+        ]
+        assert 10 < int(wire.header("Retry-After")) <= 20
+        async with await Wire.open(server, "/ws?room=a&auth=message") as wire:
+            wire.send(say())
+            assert await wire.closing() == (1013, "websocket join rate exceeded: 0.05 new connections a second")
+        assert hub.metrics().rejected_total == 2
+        assert hub.connection_count() == 2
+
+
+async def test_who_may_come_again_in_less_than_a_second_is_told_a_second(start):
+    hub = plumews.Hub(plumews.HubConfig(accept_rate=2, accept_burst=1))
+    hub._accepting.take(asyncio.get_running_loop().time() + 0.2)
+    *_, wire = await refused(await start(rooms(hub)), "/ws")
+    assert wire.header("Retry-After") == "1"
+
+
+async def test_of_two_who_were_checked_together_the_second_is_told_to_come_again(start):
+    auth = SlowAuth()
+    hub = plumews.Hub(plumews.HubConfig(accept_rate=0.001, accept_burst=1))
+    server = await start(rooms(hub, auth))
+    async with await Wire.connect(server) as first, await Wire.connect(server) as second:
+        for wire in (first, second):
+            wire.writer.write(upgrade("/ws?room_password=right"))
+        await auth.until(2)
+        auth.release.set()
+        ends = []
+        for wire in (first, second):
+            await wire.read_head()
+            wire.send(text("in?"))
+            ends.append(await wire.event())
+    assert sorted(ends) == [(1, "in?"), (8, (1013, "websocket join rate exceeded: 0.001 new connections a second"))]
+
+
 async def test_a_stopped_hub_is_503(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))

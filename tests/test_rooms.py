@@ -258,6 +258,41 @@ def test_all_who_ask_between_two_changes_share_one_roll():
     assert table.roll(None) is everybody
 
 
+def test_the_roll_of_several_rooms_has_each_member_once_in_the_order_of_the_rooms():
+    table: RoomTable[str] = RoomTable()
+    for room, members in {"chat": ("ann", "bob"), "news": ("cid", "bob", "dan")}.items():
+        for member in members:
+            table.join(room, member)
+    assert table.roll(("news", "chat", "nowhere")).members == ("cid", "bob", "dan", "ann")
+    assert table.roll(("chat", "chat")).members == ("ann", "bob")
+    assert table.roll(()).members == ()
+
+
+def test_those_who_ask_for_the_same_rooms_between_two_changes_share_one_roll_and_no_more_are_kept():
+    table: RoomTable[str] = RoomTable()
+    table.join("chat", "ann")
+    table.join("news", "bob")
+    roll = table.roll(("chat", "news"))
+    assert table.roll(("chat", "news")) is roll
+    table.join("news", "cid")
+    assert table.roll(("chat", "news")).members == ("ann", "bob", "cid")
+    table.leave("chat", "ann")
+    assert table.roll(("chat", "news")).members == ("bob", "cid")
+    for number in range(100):
+        last = table.roll(("news", f"room {number}"))
+    assert not table._rolls
+    assert table._union == (("news", "room 99"), last)
+
+
+def test_a_member_of_several_rooms_is_in_one_of_them():
+    table: RoomTable[str] = RoomTable()
+    table.join("chat", "ann")
+    assert table.is_member(("chat", "news"), "ann")
+    assert not table.is_member(("news", "sport"), "ann")
+    assert not table.is_member((), "ann")
+    assert not table.is_member(("chat",), "bob")
+
+
 def test_a_roll_knows_where_a_member_stands():
     table: RoomTable[str] = RoomTable()
     for member in ("ann", "bob"):

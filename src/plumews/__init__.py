@@ -35,6 +35,7 @@ from .errors import (
     InvalidUpgrade,
     PayloadTooBig,
     ProtocolError,
+    RateLimited,
     Refused,
     RoomFull,
     SendQueueFull,
@@ -50,6 +51,7 @@ from .history import HistoryLimits, Position, Recovery
 from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
+from .presence import RoomPresence, UserPresence
 from .reports import BroadcastResult, HubMetrics, ShutdownReport
 from .room_door import RoomAuth
 from .room_server import serve_rooms
@@ -95,6 +97,7 @@ __all__ = [
     "PayloadTooBig",
     "Position",
     "ProtocolError",
+    "RateLimited",
     "Recovery",
     "Refused",
     "Request",
@@ -102,6 +105,7 @@ __all__ = [
     "RoomAuth",
     "RoomFull",
     "RoomInfo",
+    "RoomPresence",
     "SendBehavior",
     "SendQueueFull",
     "SendTimeout",
@@ -115,6 +119,7 @@ __all__ = [
     "TooManyFragments",
     "TooManyRooms",
     "UserInfo",
+    "UserPresence",
     "WeakSecret",
     "WebSocketException",
     "__version__",

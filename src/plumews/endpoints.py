@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
+from .callbacks import is_plain_function
 from .conn import Conn
 from .constants import CloseCode
 from .errors import ConnectionClosed
@@ -118,12 +119,6 @@ def endpoint_for(
     if on_message is None:
         raise TypeError("give a handler coroutine, or an on_message function")
     for name, callback in (("on_open", on_open), ("on_message", on_message), ("on_close", on_close)):
-        if callback is not None and not _is_plain_function(callback):
+        if callback is not None and not is_plain_function(callback):
             raise TypeError(f"{name} must be a plain function: it is called from the parser and cannot wait")
     return CallbackEndpoint(on_message, on_open, on_close)
-
-
-def _is_plain_function(callback: object) -> bool:
-    if not callable(callback):
-        return False
-    return not inspect.iscoroutinefunction(callback) and not inspect.iscoroutinefunction(type(callback).__call__)

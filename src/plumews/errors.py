@@ -18,7 +18,7 @@
     ├── SendQueueFull                       "send queue full"
     ├── ConcurrencyError                    two readers at once, or a foreign thread
     ├── HubError
-    │   ├── HubFull, RoomFull, HubStopped, InvalidRoomName, TooManyRooms
+    │   ├── HubFull, RoomFull, RateLimited, HubStopped, InvalidRoomName, TooManyRooms
     └── AuthError
         ├── InvalidToken                    "invalid jwt"
         │   └── TokenExpired                "jwt expired"
@@ -53,6 +53,7 @@ __all__ = [
     "InvalidUpgrade",
     "PayloadTooBig",
     "ProtocolError",
+    "RateLimited",
     "Refused",
     "RoomFull",
     "SendQueueFull",
@@ -250,6 +251,14 @@ class HubFull(HubError):
 
 class RoomFull(HubError):
     """The room has as many connections as it may have."""
+
+
+class RateLimited(HubError):
+    """More connections come than are accepted in this time; ``retry_after`` seconds from now there is room for one."""
+
+    def __init__(self, text: str, retry_after: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class HubStopped(HubError):

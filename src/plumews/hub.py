@@ -105,7 +105,7 @@ class Hub(Introspection):
         limit.end()
         self._limit = None
         self._give_up()
-        self._watchers.clear()
+        self._end_watches()
         if self._archive is not None:
             self._archive.clear()
         messages, size = ledger.undelivered()

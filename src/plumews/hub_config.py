@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import limits
+from .accepting import TokenBucket, burst_of
 from .history import HistoryLimits
 from .rooms import check_room_name
 
@@ -35,9 +36,12 @@ class HubConfig:
             least recently.
         max_history_bytes: of all histories together (default 64 MiB; 0: no limit); beyond that the oldest messages go
             of the room that was published to least recently.
+        accept_rate: connections a second that are let in, joining their first room, 0.001 to 1,000,000 (default 0: no
+            limit); who is in a room is not accepted anew in the next.
+        accept_burst: how many of them at once (default 0: what comes in two seconds, at least 1).
 
     Raises:
-        ValueError: a value is outside its range. TypeError: it is not an int, or not a function.
+        ValueError: a value is outside its range. TypeError: it is not a number, or not a function.
     """
 
     workers: int = limits.WORKERS
@@ -49,6 +53,8 @@ class HubConfig:
     history: HistoryLimits | Callable[[str], HistoryLimits | None] | None = None
     max_history_rooms: int = limits.HISTORY_ROOMS
     max_history_bytes: int = limits.HISTORY_BYTES
+    accept_rate: float = 0
+    accept_burst: int = 0
 
     def __post_init__(self) -> None:
         smallest = {"workers": 1, "job_queue_size": 1}
@@ -60,12 +66,23 @@ class HubConfig:
             "max_rooms_per_connection",
             "max_history_rooms",
             "max_history_bytes",
+            "accept_burst",
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an int, not {type(value).__name__}")
             if value < smallest.get(name, 0):
                 raise ValueError(f"{name} must be at least {smallest.get(name, 0)}, not {value}")
+        rate = self.accept_rate
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+            raise TypeError(f"accept_rate must be a number, not {type(rate).__name__}")
+        if rate != 0 and not limits.ACCEPT_RATE_LEAST <= rate <= limits.ACCEPT_RATE_MOST:
+            raise ValueError(
+                f"accept_rate must be 0, or {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} connections "
+                f"a second, not {rate}"
+            )
+        if self.accept_burst and not rate:
+            raise ValueError("accept_burst bounds nothing without accept_rate: give that, too")
         if not callable(self.check_room_name):
             raise TypeError(f"check_room_name must be a function, not {type(self.check_room_name).__name__}")
         if self.history is not None and not isinstance(self.history, HistoryLimits) and not callable(self.history):
@@ -78,3 +95,9 @@ class HubConfig:
         """:attr:`history` as a function of the room's name; ``None``: no room has one."""
         history = self.history
         return (lambda room: history) if isinstance(history, HistoryLimits) else history
+
+    def accepting(self) -> TokenBucket | None:
+        """What bounds the rate of new connections; ``None``: nothing does."""
+        if not self.accept_rate:
+            return None
+        return TokenBucket(self.accept_rate, self.accept_burst or burst_of(self.accept_rate))

@@ -2,7 +2,8 @@
 
 Jobs of one room stand in one lane, so that their order holds with any number of workers. A job that takes
 longer than its slice lets reads, pings and the other lanes go on, and continues in the next turn of the
-loop. A job for everybody waits until all lanes have reached it, and all lanes wait until it is done.
+loop. A job for several rooms stands in the lanes of all of them, one for everybody in every lane: it waits until each
+of these has reached it, and they wait until it is done.
 
 Slices are measured in the processor's time of this thread: a machine that is busy with something else must not cut
 the work into smaller pieces, and the time of some loops stands still within a callback.
@@ -21,6 +22,7 @@ from typing import Protocol
 from zlib import crc32
 
 from . import limits
+from .rooms import Target
 
 __all__ = ["Job", "Lanes", "clock"]
 
@@ -51,11 +53,11 @@ class Lanes:
         """How many jobs are not done."""
         return len(self._waiting)
 
-    def full(self, room: str | None) -> bool:
+    def full(self, room: Target) -> bool:
         """Whether a job for ``room`` (``None``: for everybody) would have to wait, and there is no space for that."""
         return len(self._waiting) >= self._capacity and any(self._lanes_of(room))
 
-    def make_room(self, room: str | None) -> bool:
+    def make_room(self, room: Target) -> bool:
         """Whether a job for ``room`` can be taken; if not, what waits is worked on for a slice first.
 
         The turns of the loop do not come while one callback submits job after job, such as for a burst of messages
@@ -66,8 +68,8 @@ class Lanes:
             self._work()
         return not self.full(room)
 
-    def submit(self, job: Job, room: str | None, loop: asyncio.AbstractEventLoop) -> bool:
-        """Do ``job`` now as far as a slice reaches, the rest in the lane of ``room`` (``None``: in all of them).
+    def submit(self, job: Job, room: Target, loop: asyncio.AbstractEventLoop) -> bool:
+        """Do ``job`` now as far as a slice reaches, the rest in the lanes of ``room`` (``None``: in all of them).
 
         True if it is done. Ask :meth:`make_room` before.
         """
@@ -106,11 +108,16 @@ class Lanes:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _lanes_of(self, room: str | None) -> list[deque[Job]]:
+    def _lanes_of(self, room: Target) -> list[deque[Job]]:
         if room is None:
             return self._lanes
+        if isinstance(room, str):
+            return [self._lanes[self._lane_of(room)]]
+        return [self._lanes[lane] for lane in sorted(set(map(self._lane_of, room)))]
+
+    def _lane_of(self, room: str) -> int:
         # Not hash(): it differs between processes, and a lane that changes with each start helps nobody.
-        return [self._lanes[crc32(room.encode(errors="replace")) % len(self._lanes)]]
+        return crc32(room.encode(errors="replace")) % len(self._lanes)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled:

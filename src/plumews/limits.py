@@ -118,10 +118,20 @@ ROOM_NAME: Final = 128
 #: Rooms one connection may be in.
 ROOMS_PER_CONNECTION: Final = 100
 
+#: Connections of one user that get a message at once, as by a send to each; for more it is a fan-out like any other.
+USER_CONNECTIONS: Final = 64
+
+#: Accept rates beyond these are slips: one connection in a quarter of an hour, and more than a loop can open.
+ACCEPT_RATE_LEAST: Final = 0.001
+ACCEPT_RATE_MOST: Final = 1_000_000
+
+#: New connections that are accepted at once, in seconds of the accept rate. The seed's later ones.
+ACCEPT_BURST_TIME: Final = 2.0
+
 #: How long a broadcast waits for a full member that has no send timeout of its own.
 BROADCAST_WAIT: Final = 0.1
 
-#: Changes of a room's member count are told at most this often.
+#: Changes of a room's member count, and of its users, are told at most this often.
 COUNT_EVERY: Final = 0.1
 
 #: Messages of a room that are kept for those who come back: a page that lost its network for a minute.

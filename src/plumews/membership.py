@@ -1,8 +1,8 @@
 """Who is in a hub: joining, leaving, and what is to be known about it (layer 4).
 
 The table itself is in `rooms`; here it meets connections, which leave by themselves when they close, and those who want
-to hear of it. Invariants: a refused join changes nothing and is counted; a hub belongs to the loop on which it is first
-used.
+to hear of it. Invariants: a refused join changes nothing and is counted; who hears of a change finds it complete; a hub
+belongs to the loop on which it is first used.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 
+from .auth import UserInfo
+from .callbacks import Callbacks
 from .conn import Conn
 from .counts import Counts, RequestTally
-from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped
+from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
 from .fanout import Stall
 from .hub_config import HubConfig
+from .presence import People
+from .presence_watch import PresenceWatchers
 from .refusals import REASONS, reason_of
 from .rooms import RoomTable
 from .watch import Watchers
@@ -35,8 +39,14 @@ class Membership:
             max_rooms_per_connection=config.max_rooms_per_connection,
             check_name=config.check_room_name,
         )
+        self._accepting = config.accepting()
         self._stalls: dict[Conn, Stall] = {}
         self._watchers = Watchers(self._table.count)
+        self._presence_watchers = PresenceWatchers(lambda room: self._people.users(room))
+        self._people: People[Conn] = People(
+            self._table.rooms_of, self._presence_watchers.came, self._presence_watchers.went
+        )
+        self._callbacks = Callbacks()
         self._accepted = 0
         self._refusals = Counts(REASONS)  # of joins
         self._requests = RequestTally()  # of the servers that let in its members
@@ -50,9 +60,15 @@ class Membership:
     def join(self, room: str, conn: Conn) -> None:
         """Add ``conn`` to ``room``; joining twice is harmless. It leaves by itself when it closes.
 
+        Who it is, for :meth:`presence` and :meth:`send_to_user`, is what ``conn.user_info`` says now; after a change
+        of that, join again. Who goes from one room to another joins first and leaves then: without a room it is a
+        stranger, to the accept rate, too.
+
         Raises:
             HubStopped, InvalidRoomName, ConnectionClosed, HubFull, RoomFull, TooManyRooms: nothing was changed.
+            RateLimited: the same, and its ``retry_after`` says when to come again.
             ConcurrencyError: the hub, or ``conn``, belongs to another event loop.
+            TypeError: ``conn`` is no ``Conn``, or its ``user_info`` neither a ``UserInfo`` nor ``None``.
         """
         if self._enter(room, conn):
             self._joined(conn, room)
@@ -66,23 +82,32 @@ class Membership:
                 raise TypeError(f"a member must be a Conn, not {type(conn).__name__}")
             if conn._loop is not loop:
                 raise ConcurrencyError("the connection belongs to another event loop than the hub")
+            user = conn.user_info
+            if user is not None and not isinstance(user, UserInfo):
+                raise TypeError(f"user_info must be a plumews.UserInfo or None, not {type(user).__name__}")
             self._table.check_name(room)
             if conn.closed:
                 raise conn._closed_error()
             new = not self._table.is_member(None, conn)
+            if new and self._accepting is not None:
+                self._table.check_space(room, conn)  # who finds no space takes no token
+                self._check_rate(self._accepting.take(loop.time()))
             joined = self._table.join(room, conn)
         except (HubError, ConnectionClosed) as exc:
             self._refusals.add(reason_of(exc))
             raise
+        now = time.time()
+        if new:
+            self._since[conn] = now
+            conn.add_close_callback(self.remove)
+        self._people.enter(room, conn, user, now, new=joined)
         if joined:
             self._accepted += 1
-        if new:
-            self._since[conn] = time.time()
-            conn.add_close_callback(self.remove)
         return joined
 
     def _joined(self, conn: Conn, room: str) -> None:
         self._watchers.changed(room)
+        self._callbacks.happened("join", (room, conn))
 
     def can_join(self, room: str) -> None:
         """Raise what :meth:`join` would raise for a new connection now; changes nothing, counts a refusal."""
@@ -90,6 +115,8 @@ class Membership:
             self._check_stopped()
             self._table.check_name(room)
             self._table.check_space(room)
+            if self._accepting is not None:
+                self._check_rate(self._accepting.wait(self._bind().time()))
         except HubError as exc:
             self._refusals.add(reason_of(exc))
             raise
@@ -108,12 +135,41 @@ class Membership:
             self._left(conn, rooms)
 
     def _left(self, conn: Conn, rooms: list[str]) -> None:
+        for room in rooms:
+            self._people.leave(room, conn)
+            self._watchers.changed(room)
         if not self._table.is_member(None, conn):
+            self._people.forget(conn)
             conn.remove_close_callback(self.remove)
             self._stalls.pop(conn, None)
             self._since.pop(conn, None)
-        for room in rooms:
-            self._watchers.changed(room)
+        self._callbacks.happened("leave", *[(room, conn) for room in rooms])
+
+    # --- who hears of it --------------------------------------------------------------------------
+
+    def on_join(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
+        """Call ``callback(room, conn)`` whenever a connection has joined a room.
+
+        It may do what it likes, joining, leaving, closing and publishing included; what that changes is told when all
+        callbacks have heard of this. One that raises is reported to the event loop, and the join stands.
+
+        Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
+        """
+        return self._callbacks.add("join", callback)
+
+    def on_leave(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
+        """As :meth:`on_join`, whenever a connection has left a room, by itself or because it is gone."""
+        return self._callbacks.add("leave", callback)
+
+    def watch_count(self, room: str, callback: Callable[[str, int], object]) -> Callable[[], None]:
+        """Call ``callback(room, count)`` after the member count of ``room`` changed, a few times a second at most.
+
+        Returns the function that ends it. Raises ``InvalidRoomName``, or ``TypeError`` if ``callback`` is no plain
+        function.
+        """
+        self._bind()
+        self._table.check_name(room)
+        return self._watchers.add(room, callback)
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -141,14 +197,6 @@ class Membership:
         """A snapshot of the members of ``room``, in the order in which they joined."""
         return list(self._table.roll(room).members)
 
-    def watch_count(self, room: str, callback: Callable[[str, int], object]) -> Callable[[], None]:
-        """Call ``callback(room, count)`` after the member count of ``room`` changed, a few times a second at most.
-
-        Returns the function that ends it.
-        """
-        self._bind()
-        return self._watchers.add(room, callback)
-
     # --- inside -----------------------------------------------------------------------------------
 
     def _bind(self) -> asyncio.AbstractEventLoop:
@@ -161,6 +209,17 @@ class Membership:
         elif self._loop.is_closed():
             raise ConcurrencyError("the event loop of this hub is closed: make a hub for each loop")
         return self._loop
+
+    def _check_rate(self, wait: float) -> None:
+        """Raise unless ``wait``, the seconds until one more may be accepted, is over."""
+        if wait:
+            rate = self.config.accept_rate
+            raise RateLimited(f"websocket join rate exceeded: {rate:g} new connections a second", wait)
+
+    def _end_watches(self) -> None:
+        """Nothing more is told to those who watch rooms."""
+        self._watchers.clear()
+        self._presence_watchers.clear()
 
     def _check_stopped(self) -> None:
         if self._stopped:

@@ -1,8 +1,8 @@
 """Broadcasting: what is sent to whom, now or when there is space for it (layer 4).
 
-One broadcast on its way is in `fanout`, the workers that carry it are in `lanes`. Invariants: what is broadcast to one
-room arrives at each member in the order of the calls, whatever the number of workers; nothing that is sent to a member
-directly overtakes it.
+One broadcast on its way is in `fanout`, the workers that carry it are in `lanes`, whom it is for is in `audience`.
+Invariants: what is broadcast to one room arrives at each member in the order of the calls, whatever the number of
+workers; nothing that is sent to a member, or to a user, directly overtakes it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,23 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import math
+from collections.abc import Callable
 
+from . import limits
+from .audience import Audience, Rooms, choose, target_of
 from .conn import Conn
 from .counts import Counts
 from .errors import InvalidRoomName
 from .fanout import Broadcast, Tally
+from .history import Position
 from .hub_config import HubConfig
 from .lanes import Lanes
 from .outgoing import Data, Encoded, encode, opcode_of, payload_of
+from .presence import check_user_id
 from .recovery import Recovering
 from .reports import BroadcastResult
+from .rooms import Roll, Target
 
 __all__ = ["Publishing"]
 
@@ -37,40 +44,63 @@ class Publishing(Recovering):
     # --- broadcasting -----------------------------------------------------------------------------
 
     def broadcast_room(
-        self, room: str, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
+        self,
+        room: Rooms,
+        data: Data,
+        opcode: int | None = None,
+        *,
+        exclude: Conn | None = None,
+        where: Callable[[Conn], bool] | None = None,
     ) -> BroadcastResult:
         """Send a message to all members of ``room``; never waits.
 
         Args:
-            room: an unknown or empty room is no error: nobody is matched.
+            room: an unknown or empty room is no error: nobody is matched. Several rooms, as a list, tuple or set of
+                names: each member of any of them gets the message once, in the order of each of these rooms.
             data: ``str``, or bytes-like, which is copied if it can change.
             opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``; by default what the type of ``data`` says.
             exclude: a member that does not get it, such as the sender.
+            where: a plain function; only members for which it returns true get the message. It is asked about all of
+                them before anything is sent, so it should be quick.
 
         Raises:
-            TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of.
+            TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, ``where`` is no function.
+            What ``where`` raises: nothing was sent.
         """
         if room is None:  # a slip must not become a message to everybody
             return self._reject(BroadcastResult(invalid=True))
-        return _result(self._submit(room, _encoded(data, opcode), exclude))
+        return _result(self._submit(target_of(room), _encoded(data, opcode), exclude, where))
 
-    def broadcast_all(self, data: Data, opcode: int | None = None, *, exclude: Conn | None = None) -> BroadcastResult:
+    def broadcast_all(
+        self,
+        data: Data,
+        opcode: int | None = None,
+        *,
+        exclude: Conn | None = None,
+        where: Callable[[Conn], bool] | None = None,
+    ) -> BroadcastResult:
         """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise."""
-        return _result(self._submit(None, _encoded(data, opcode), exclude))
+        return _result(self._submit(None, _encoded(data, opcode), exclude, where))
 
     async def publish(
-        self, room: str | None, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
+        self,
+        room: Rooms | None,
+        data: Data,
+        opcode: int | None = None,
+        *,
+        exclude: Conn | None = None,
+        where: Callable[[Conn], bool] | None = None,
     ) -> BroadcastResult:
         """Send a message and wait until it is decided for every member: the result has nothing pending.
 
-        Waits for space in the job queue, too, in the order of the calls. ``room=None`` is everybody. Raises as
-        :meth:`broadcast_room`.
+        Waits for space in the job queue, too, in the order of the calls. ``room=None`` is everybody. The members are
+        those at the end of that wait, and so it is then that ``where`` is asked. Raises as :meth:`broadcast_room`.
         """
         self._bind()
-        return await self._publish(room, _encoded(data, opcode), exclude)
+        return await self._publish(target_of(room), _encoded(data, opcode), exclude, where)
 
     def publish_threadsafe(
-        self, room: str | None, data: Data, opcode: int | None = None
+        self, room: Rooms | None, data: Data, opcode: int | None = None
     ) -> concurrent.futures.Future[BroadcastResult]:
         """:meth:`publish` from another thread; the future gives its result.
 
@@ -81,46 +111,108 @@ class Publishing(Recovering):
         loop = self._loop
         if loop is None or loop.is_closed():
             raise RuntimeError("the hub is not running on an event loop")
-        return asyncio.run_coroutine_threadsafe(self._publish(room, _encoded(data, opcode), None), loop)
+        return asyncio.run_coroutine_threadsafe(self._publish(target_of(room), _encoded(data, opcode)), loop)
 
-    async def _publish(self, room: str | None, message: Encoded, exclude: Conn | None) -> BroadcastResult:
+    def send_to_user(
+        self, user_id: str, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
+    ) -> BroadcastResult:
+        """Send a message to all connections of one user in this hub, whatever rooms they are in; never waits.
+
+        It comes behind what was broadcast to them before, as a send to each of them would, and it is counted as a
+        broadcast. Nobody there is no error.
+
+        Args:
+            user_id: the ``user_info.id`` of the connections.
+            data, opcode: as in :meth:`broadcast_room`.
+            exclude: a connection that does not get it, such as the one on which the user did what is told.
+
+        Raises:
+            TypeError, ValueError: ``user_id`` is no ``str`` or empty, or as :meth:`broadcast_room`.
+        """
+        loop = self._bind()
+        message = _encoded(data, opcode)
+        conns = self._people.members(check_user_id(user_id))
+        if self._stopped:
+            return self._reject(BroadcastResult(stopped=True))
+        audience = Audience(
+            Roll(conns),
+            functools.partial(self._people.is_user, user_id),
+            exclude if exclude in conns else None,
+        )
+        if len(conns) > limits.USER_CONNECTIONS:
+            return _result(self._start(message, audience, None, loop, kept=False))
+        for conn in conns:
+            if conn._behind is not None:
+                conn._catch_up()
+        broadcast = self._broadcast(message, audience)
+        broadcast.step(math.inf)
+        return broadcast.result()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _publish(
+        self,
+        target: Target,
+        message: Encoded,
+        exclude: Conn | None = None,
+        where: Callable[[Conn], bool] | None = None,
+    ) -> BroadcastResult:
         async with self._gate:
-            while self._lanes.full(room):
+            while self._lanes.full(target):
                 await self._lanes.changed()
-            submitted = self._submit(room, message, exclude)
+            submitted = self._submit(target, message, exclude, where)
         if isinstance(submitted, Broadcast):
             await submitted.wait()
         return _result(submitted)
 
-    def _submit(self, room: str | None, message: Encoded, exclude: Conn | None) -> Broadcast | BroadcastResult:
+    def _submit(
+        self, target: Target, message: Encoded, exclude: Conn | None, where: Callable[[Conn], bool] | None
+    ) -> Broadcast | BroadcastResult:
         """Start a broadcast, or say why not."""
-        loop, table = self._bind(), self._table
+        loop = self._bind()
         if self._stopped:
             return self._reject(BroadcastResult(stopped=True))
-        if room is not None:
+        if target is not None:
             try:
-                table.check_name(room)
+                if isinstance(target, tuple):
+                    for room in target:
+                        self._table.check_name(room)
+                else:
+                    self._table.check_name(target)
             except InvalidRoomName:
                 return self._reject(BroadcastResult(invalid=True))
-        roll = table.roll(room)
-        if exclude is not None and not table.is_member(room, exclude):
-            exclude = None
-        matched = len(roll.members) - (exclude is not None)
-        if matched and not self._lanes.make_room(room):
+        audience = choose(self._table, target, exclude, where)
+        return self._start(message, audience, target, loop, kept=where is None)
+
+    def _start(
+        self,
+        message: Encoded,
+        audience: Audience[Conn],
+        target: Target,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        kept: bool,
+    ) -> Broadcast | BroadcastResult:
+        """Give a broadcast to the lanes of ``target``; ``kept``: it becomes a part of the history."""
+        matched = audience.matched
+        if matched and not self._lanes.make_room(target):
             return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
-        broadcast = Broadcast(
-            message,
-            roll,
-            exclude=exclude,
-            tally=self._tally,
-            stalls=self._stalls,
-            still_member=functools.partial(table.is_member, room),
-            position=self._record(room, message),
-        )
-        if matched and not self._lanes.submit(broadcast, room, loop):
+        broadcast = self._broadcast(message, audience, self._record(target, message) if kept else None)
+        if matched and not self._lanes.submit(broadcast, target, loop):
             for conn in broadcast.unreached():
                 conn._fall_behind(self._bring_up)
         return broadcast
+
+    def _broadcast(self, message: Encoded, audience: Audience[Conn], position: Position | None = None) -> Broadcast:
+        return Broadcast(
+            message,
+            audience.roll,
+            exclude=audience.exclude,
+            tally=self._tally,
+            stalls=self._stalls,
+            still_member=audience.still_member,
+            position=position,
+        )
 
     def _reject(self, result: BroadcastResult) -> BroadcastResult:
         self._tally.rejected += 1

@@ -11,15 +11,16 @@ from .archive import Archive
 from .conn import Conn
 from .history import Position, Recovery
 from .hub_config import HubConfig
+from .identity import Identity
 from .loopstate import loop_state
-from .membership import Membership
 from .outgoing import Encoded
+from .rooms import Target
 from .timers import Timers
 
 __all__ = ["Recovering"]
 
 
-class Recovering(Membership):
+class Recovering(Identity):
     """The part of :class:`plumews.Hub` that remembers."""
 
     def __init__(self, config: HubConfig) -> None:
@@ -59,7 +60,8 @@ class Recovering(Membership):
         of another life of the history, when everything is sent that there is, or lies in the future, when nothing is.
         ``Position("", 0)`` is nobody's: a newcomer with it gets what is kept.
 
-        Messages to everybody are no part of a room's history; what was broadcast with ``exclude=`` is.
+        Messages to everybody, to one user, and with ``where=`` are no part of a room's history; what was broadcast with
+        ``exclude=`` is, and what went to several rooms is in that of each.
 
         Raises:
             As :meth:`join`: nothing was changed.
@@ -99,11 +101,15 @@ class Recovering(Membership):
         conn._writer.dropped += left_out
         return Recovery(complete=complete and not left_out, messages=sent, position=stream.position)
 
-    def _record(self, room: str | None, message: Encoded) -> Position | None:
-        """Remember a message that is about to be sent to the members of ``room``."""
-        if self._archive is None or room is None:
+    def _record(self, target: Target, message: Encoded) -> Position | None:
+        """Remember a message that is about to be sent to the members of ``target``; where, if that is one room."""
+        if self._archive is None or target is None:
             return None
-        return self._archive.record(room, message, self._timers())
+        if isinstance(target, str):
+            return self._archive.record(target, message, self._timers())
+        for room in target:
+            self._archive.record(room, message, self._timers())
+        return None
 
     def _left(self, conn: Conn, rooms: list[str]) -> None:
         super()._left(conn, rooms)

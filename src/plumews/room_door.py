@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
@@ -26,6 +27,7 @@ from .errors import (
     HubStopped,
     InvalidHandshake,
     InvalidRoomName,
+    RateLimited,
     Refused,
     RoomFull,
 )
@@ -169,6 +171,9 @@ class RoomDoor:
             self._inside.check_space(room)
         except RoomFull as exc:
             raise Refused(str(exc), status=429, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
+        except RateLimited as exc:
+            retry = (("Retry-After", str(max(1, math.ceil(exc.retry_after)))),)
+            raise Refused(str(exc), status=429, code="WEBSOCKET_JOIN_DENIED", headers=retry) from exc
         except HubError as exc:
             raise Refused(str(exc), status=503, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
 
@@ -196,7 +201,7 @@ class RoomDoor:
             return self._inside.enter(conn, conn.metadata["room"])
         except HubStopped as exc:
             conn.close_nowait(CloseCode.GOING_AWAY, cut_reason(str(exc)))
-        except (HubFull, RoomFull) as exc:
+        except (HubFull, RoomFull, RateLimited) as exc:
             conn.close_nowait(CloseCode.TRY_AGAIN_LATER, cut_reason(str(exc)))
         except HubError as exc:
             conn.close_nowait(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))

@@ -8,14 +8,17 @@ members once, however many rooms they are in; a roll never changes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from . import limits
 from .errors import HubFull, InvalidRoomName, RoomFull, TooManyRooms
 
-__all__ = ["Roll", "RoomTable", "check_room_name"]
+__all__ = ["Roll", "RoomTable", "Target", "check_room_name"]
 
 M = TypeVar("M")
+
+#: One room, several, or (``None``) all of them.
+Target: TypeAlias = "str | tuple[str, ...] | None"
 
 
 def check_room_name(name: str) -> None:
@@ -61,12 +64,20 @@ class RoomTable(Generic[M]):
         self._max_connections = max_connections
         self._max_room_connections = max_room_connections
         self._max_rooms_per_connection = max_rooms_per_connection
-        self.check_name = check_name
+        self._check_name = check_name
         # Dicts as ordered sets: members get a broadcast in the order in which they joined.
         self._members: dict[str, dict[M, None]] = {}
         self._rooms: dict[M, dict[str, None]] = {}
         self._registrations = 0
         self._rolls: dict[str | None, Roll[M]] = {}
+        #: The last roll of several rooms; one, for there are more sets of rooms than rooms.
+        self._union: tuple[tuple[str, ...], Roll[M]] | None = None
+
+    def check_name(self, name: str) -> None:
+        """Raise :class:`InvalidRoomName` if ``name`` is outside the policy."""
+        if not isinstance(name, str):
+            check_room_name(name)  # a policy that somebody gave is asked about text alone
+        self._check_name(name)
 
     # --- changes ----------------------------------------------------------------------------------
 
@@ -86,6 +97,7 @@ class RoomTable(Generic[M]):
         self._rooms[member][room] = None
         self._members.setdefault(room, {})[member] = None
         self._rolls.pop(room, None)
+        self._union = None
         self._registrations += 1
         return True
 
@@ -113,6 +125,7 @@ class RoomTable(Generic[M]):
         if not members:
             del self._members[room]
         self._rolls.pop(room, None)
+        self._union = None
         self._registrations -= 1
         return True
 
@@ -125,8 +138,10 @@ class RoomTable(Generic[M]):
 
     # --- questions --------------------------------------------------------------------------------
 
-    def roll(self, room: str | None) -> Roll[M]:
-        """The members of ``room``, in the order in which they joined; ``None``: of all rooms, each once."""
+    def roll(self, room: Target) -> Roll[M]:
+        """The members of ``room``, in the order in which they joined; of several rooms, or of all, each once."""
+        if isinstance(room, tuple):
+            return self._roll_of_several(room)
         roll = self._rolls.get(room)
         if roll is None:
             roll = Roll(tuple(self._rooms if room is None else self._members.get(room, ())))
@@ -134,9 +149,25 @@ class RoomTable(Generic[M]):
                 self._rolls[room] = roll
         return roll
 
-    def is_member(self, room: str | None, member: M) -> bool:
-        """Whether ``member`` is in ``room``; ``None``: in any."""
-        return member in self._rooms if room is None else room in self._rooms.get(member, ())
+    def _roll_of_several(self, rooms: tuple[str, ...]) -> Roll[M]:
+        if self._union is not None and self._union[0] == rooms:
+            return self._union[1]
+        members: dict[M, None] = {}
+        for room in rooms:
+            members.update(self._members.get(room, {}))
+        roll = Roll(tuple(members))
+        if members:
+            self._union = rooms, roll
+        return roll
+
+    def is_member(self, room: Target, member: M) -> bool:
+        """Whether ``member`` is in ``room``, or in one of several; ``None``: in any."""
+        if room is None:
+            return member in self._rooms
+        rooms = self._rooms.get(member)
+        if rooms is None:
+            return False
+        return room in rooms if isinstance(room, str) else not rooms.keys().isdisjoint(room)
 
     def rooms_of(self, member: M) -> list[str]:
         return list(self._rooms.get(member, ()))

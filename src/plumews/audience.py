@@ -1,0 +1,61 @@
+"""Whom a message is for: rooms, less one member, less those whom a predicate passes over (layer 4).
+
+Invariants: who is in several of the rooms is there once; the predicate is asked before anything is sent, so that one
+that raises sends nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+from .callbacks import is_plain_function
+from .rooms import Roll, RoomTable, Target
+
+__all__ = ["Audience", "Rooms", "choose", "target_of"]
+
+M = TypeVar("M")
+
+#: How callers name one room or several.
+Rooms: TypeAlias = "str | list[str] | tuple[str, ...] | set[str] | frozenset[str]"
+
+
+@dataclass(slots=True)
+class Audience(Generic[M]):
+    """Those who are to get a message: ``roll`` without ``exclude``, as long as ``still_member`` says so."""
+
+    roll: Roll[M]
+    still_member: Callable[[M], bool]
+    exclude: M | None = None
+
+    @property
+    def matched(self) -> int:
+        """How many they are."""
+        return len(self.roll.members) - (self.exclude is not None)
+
+
+def target_of(room: Rooms | None) -> Target:
+    """What was given as rooms, as it is known inside; the caller may change its list afterwards."""
+    if isinstance(room, (list, tuple, set, frozenset)):
+        names = tuple(room)
+        # Not whatever is alone in a list: ``[None]`` is not everybody.
+        return names[0] if len(names) == 1 and isinstance(names[0], str) else names
+    return room
+
+
+def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callable[[M], bool] | None) -> Audience[M]:
+    """The members of ``target`` now, but for ``exclude``, for whom ``where`` is true.
+
+    Raises what ``where`` raises; ``TypeError`` if it cannot be asked.
+    """
+    roll = table.roll(target)
+    if exclude is not None and not table.is_member(target, exclude):
+        exclude = None
+    if where is not None:
+        if not is_plain_function(where):
+            raise TypeError("where must be a plain function that takes a Conn and returns a bool")
+        roll = Roll(tuple([member for member in roll.members if member is not exclude and where(member)]))
+        exclude = None
+    return Audience(roll, functools.partial(table.is_member, target), exclude)
