@@ -55,7 +55,7 @@ class HandlerEndpoint:
         except BaseException:
             conn.abort()
             raise
-        await conn.close(code, reason)
+        conn.close_nowait(code, reason)  # the server waits for its end, not this task
 
 
 class CallbackEndpoint:

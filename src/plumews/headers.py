@@ -8,6 +8,7 @@ Every function here is linear in what it reads and uses no regular expression.
 
 from __future__ import annotations
 
+import functools
 import string
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final, TypeAlias
@@ -36,6 +37,9 @@ _TOKEN: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|
 #: What a host name in a URL is made of; the underscore is no DNS, but containers are named with it.
 _HOST_NAME: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 _HOST_IPV6: Final = frozenset(string.hexdigits + ":.")
+
+#: Longer than any host that is: what is longer is not worth being remembered.
+_HOST_SIZE: Final = 264
 
 #: The names that handshakes have, spelled as clients spell them, and what they are compared as: kept once for all.
 _KNOWN: Final = """
@@ -244,6 +248,10 @@ def parse_host(value: str) -> tuple[str, int | None]:
     Returns the host in lower case, an IPv6 address without its brackets, and the port or ``None``. Raises
     ``ValueError`` for anything else: user names, paths, blanks, an empty host, a port beyond 65535.
     """
+    return _known_host(value) if len(value) <= _HOST_SIZE else _parse_host(value)
+
+
+def _parse_host(value: str) -> tuple[str, int | None]:
     if value.startswith("["):
         host, bracket, rest = value[1:].partition("]")
         colon, port = rest[:1], rest[1:]
@@ -258,3 +266,7 @@ def parse_host(value: str) -> tuple[str, int | None]:
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         raise ValueError(f"invalid port in host {value!r}: expected a number up to 65535")
     return host.lower(), int(port)
+
+
+#: Nearly all clients of a server name it in the same way.
+_known_host = functools.lru_cache(maxsize=64)(_parse_host)

@@ -189,6 +189,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
     def _fail_stream(self) -> None:
         """Nothing more comes of the message that is arriving."""
+        if self._incoming is None and self._stream is None and self._discard_deadline is None and not len(self._inbox):
+            return
         failure = self._rules.closed if self._transport is None else self._past_the_end
         for stream in (self._incoming, self._stream, self._inbox.stream):
             if stream is not None:

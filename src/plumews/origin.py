@@ -106,7 +106,7 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
         host, _ = parse_host(hosts[0])
     except ValueError:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
-    if not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
+    if host not in allowed_hosts and not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
         raise InvalidHeader("forbidden host", status=403, code="WEBSOCKET_FORBIDDEN_HOST")
 
 
