@@ -12,10 +12,10 @@ import pytest
 
 from fakes import ticks
 from plumews import limits
-from plumews.loopstate import loop_state
+from plumews.loopstate import Flushable, loop_state
 
 
-class Output:
+class Output(Flushable):
     """Something to flush."""
 
     def __init__(self, log: list[str], name: str, then: Callable[[], object] = lambda: None) -> None:

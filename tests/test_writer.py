@@ -11,17 +11,18 @@ from fakes import FakeTransport
 from plumews import writer as writer_module
 from plumews.codec import Parser, build_frame
 from plumews.constants import Opcode
+from plumews.loopstate import Flushable, LoopState
 from plumews.outgoing import Encoded, encode
 from plumews.writer import Waiter, Writer
 
 
-class State:
+class State(LoopState):
     """The loop's share: keeps who is dirty until the test ends the tick."""
 
     def __init__(self) -> None:
-        self.dirty: list[Writer] = []
+        self.dirty: list[Flushable] = []
 
-    def mark_dirty(self, writer: Writer) -> None:
+    def mark_dirty(self, writer: Flushable) -> None:
         assert writer not in self.dirty, "marked twice"
         self.dirty.append(writer)
 
@@ -34,7 +35,7 @@ class State:
 class Setup:
     def __init__(self, **bounds: int) -> None:
         self.state = State()
-        self.writer = Writer(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})  # type: ignore[arg-type]
+        self.writer = Writer(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})
         self.transport = FakeTransport(self)
         self.writer.attach(self.transport)  # type: ignore[arg-type]
         self.finished = 0

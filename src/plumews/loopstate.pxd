@@ -1,5 +1,12 @@
 # Types for loopstate.py where it is compiled.
 
+cimport cython
+
+
+cdef class Flushable:
+    cpdef flush(self)
+
+
 cdef class LoopState:
     cdef readonly list _dirty
     cdef object _loop
@@ -9,5 +16,7 @@ cdef class LoopState:
     cdef readonly object timers
     cdef readonly object view
 
-    cpdef mark_dirty(self, writer)
+    cpdef mark_dirty(self, Flushable writer)
     cdef _schedule(self)
+    @cython.locals(writer=Flushable, position=Py_ssize_t, until=double)
+    cpdef _flush(self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final, Protocol
+from typing import Final
 
 from . import limits
 from .timers import Timers
@@ -22,10 +22,14 @@ _ATTRIBUTE: Final = "_plumews_state"
 _STRIDE: Final = 64
 
 
-class Flushable(Protocol):
+class Flushable:
     """Something with output that waits: a writer."""
 
-    def flush(self) -> None: ...
+    __slots__ = ()
+
+    def flush(self) -> None:
+        """Let it leave."""
+        raise NotImplementedError
 
 
 class LoopState:

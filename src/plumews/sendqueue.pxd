@@ -1,9 +1,10 @@
 # Types for sendqueue.py where it is compiled.
 
+from .loopstate cimport Flushable
 from .outgoing cimport Encoded
 
 
-cdef class SendQueue:
+cdef class SendQueue(Flushable):
     cdef bytes _closing
     cdef public list _control
     cdef Py_ssize_t _long

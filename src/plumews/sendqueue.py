@@ -12,6 +12,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Final
 
+from .loopstate import Flushable
 from .outgoing import Encoded
 
 __all__ = ["SendQueue"]
@@ -20,7 +21,7 @@ __all__ = ["SendQueue"]
 _WRITE_SIZE: Final = 256 * 1024
 
 
-class SendQueue:
+class SendQueue(Flushable):
     """Lives on the loop's thread."""
 
     __slots__ = (

@@ -1,7 +1,6 @@
 # Types for writer.py where it is compiled.
 
-cimport cython
-
+from .loopstate cimport LoopState
 from .outgoing cimport Encoded
 from .sendqueue cimport SendQueue
 
@@ -11,7 +10,6 @@ cdef class Waiter:
     cdef public Encoded message
 
 
-@cython.final
 cdef class Writer(SendQueue):
     cdef bint _dirty
     cdef list _drains
@@ -19,7 +17,7 @@ cdef class Writer(SendQueue):
     cdef bint _handed
     cdef bint _hot
     cdef object _on_finished
-    cdef object _state
+    cdef LoopState _state
     cdef object _transport
     cdef object _waiters
     cdef public Py_ssize_t dropped
