@@ -365,3 +365,27 @@ class Membership(RuleBasedStateMachine):
 
 Membership.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
 TestMembership = Membership.TestCase
+
+
+def test_a_roll_is_current_until_anybody_of_its_rooms_comes_or_goes() -> None:
+    table: RoomTable[str] = RoomTable()
+    for room, member in (("a", "ada"), ("b", "bob"), ("b", "ada"), ("c", "eve")):
+        table.join(room, member)
+    one, all_of_them, several = table.roll("a"), table.roll(None), table.roll(("a", "b"))
+    assert one.current
+    assert all_of_them.current
+    assert several.current
+    table.leave("b", "ada")
+    assert one.current
+    assert all_of_them.current  # she is still in a room
+    assert not several.current
+    again = table.roll(("a", "b"))
+    table.roll(("a", "c"))
+    assert not again.current  # only the last one is kept up to date
+    table.join("a", "eve")
+    assert not one.current
+    assert table.roll("a").current
+    table.leave("c", "eve")
+    table.leave("a", "eve")
+    assert not all_of_them.current
+    assert not table.roll("nowhere").current

@@ -35,12 +35,15 @@ def check_room_name(name: str) -> None:
 class Roll(Generic[M]):
     """The members of one room, or of all, at one moment. Who asks again before anything changed gets the same one,
     so that a thousand broadcasts that wait hold one list and not a thousand.
+
+    While :attr:`current` is true all of them are still there; afterwards that is to be asked of each.
     """
 
-    __slots__ = ("_positions", "members")
+    __slots__ = ("_positions", "current", "members")
 
     def __init__(self, members: tuple[M, ...]) -> None:
         self.members = members
+        self.current = False
         self._positions: dict[M, int] | None = None
 
     def position(self, member: M) -> int:
@@ -93,11 +96,10 @@ class RoomTable(Generic[M]):
         self.check_space(room, member)
         if member not in self._rooms:
             self._rooms[member] = {}
-            self._rolls.pop(None, None)
+            self._outdate(None)
         self._rooms[member][room] = None
         self._members.setdefault(room, {})[member] = None
-        self._rolls.pop(room, None)
-        self._union = None
+        self._outdate(room)
         self._registrations += 1
         return True
 
@@ -119,13 +121,12 @@ class RoomTable(Generic[M]):
         del rooms[room]
         if not rooms:
             del self._rooms[member]
-            self._rolls.pop(None, None)
+            self._outdate(None)
         members = self._members[room]
         del members[member]
         if not members:
             del self._members[room]
-        self._rolls.pop(room, None)
-        self._union = None
+        self._outdate(room)
         self._registrations -= 1
         return True
 
@@ -147,18 +148,31 @@ class RoomTable(Generic[M]):
             roll = Roll(tuple(self._rooms if room is None else self._members.get(room, ())))
             if roll.members:  # a room without members leaves no trace
                 self._rolls[room] = roll
+                roll.current = True
         return roll
 
     def _roll_of_several(self, rooms: tuple[str, ...]) -> Roll[M]:
         if self._union is not None and self._union[0] == rooms:
             return self._union[1]
+        if self._union is not None:
+            self._union[1].current = False  # nobody will tell it any more
         members: dict[M, None] = {}
         for room in rooms:
             members.update(self._members.get(room, {}))
         roll = Roll(tuple(members))
         if members:
             self._union = rooms, roll
+            roll.current = True
         return roll
+
+    def _outdate(self, room: str | None) -> None:
+        """Who is in ``room`` (``None``: in any) has changed."""
+        roll = self._rolls.pop(room, None)
+        if roll is not None:
+            roll.current = False
+        if self._union is not None:
+            self._union[1].current = False
+            self._union = None
 
     def is_member(self, room: Target, member: M) -> bool:
         """Whether ``member`` is in ``room``, or in one of several; ``None``: in any."""
