@@ -45,7 +45,7 @@ static int epoll, publisher;
 static uint64_t published, awaited_from; /* the next number; the first one that members are waited for */
 static uint64_t sent_at[REMEMBERED];
 static unsigned awaited[REMEMBERED], flying; /* members that a publish has not reached; publishes in flight */
-static unsigned long long deliveries, joined;
+static unsigned long long deliveries, complete, joined; /* complete: publishes that all members have got */
 static bool measuring, ending;
 static uint8_t buffer[READ_SIZE];
 
@@ -133,13 +133,13 @@ static void on_readable(struct member *member) {
     uint64_t number = member->reading.message;
     if (number + REMEMBERED < published)
         fail("a member is more than %d publishes behind", REMEMBERED);
-    unsigned complete = frames_check(&frames, &member->reading, buffer, (size_t)size);
+    unsigned count = frames_check(&frames, &member->reading, buffer, (size_t)size);
     if (member->reading.message > published)
         fail("wrong delivery: more than was published");
-    if (measuring)
-        deliveries += complete;
+    if (measuring && window.began_at != 0)
+        deliveries += count;
     if (member->passing) {
-        member->stay -= complete < member->stay ? complete : member->stay;
+        member->stay -= count < member->stay ? count : member->stay;
         if (member->stay == 0 && !ending) {
             go(member);
             come(member);
@@ -150,6 +150,7 @@ static void on_readable(struct member *member) {
         if (number < awaited_from || --awaited[number % REMEMBERED] > 0)
             continue;
         flying--;
+        complete++;
         if (measuring)
             window_count(&window, now_ns() - sent_at[number % REMEMBERED]);
     }
@@ -182,7 +183,7 @@ static bool turn(int milliseconds) {
 /* Publish one after the other until there was one that every member has got: the upgrade's answer does not say that the
  * server has made it a member. */
 static void call_the_roll(void) {
-    published = awaited_from = 0;
+    published = awaited_from = complete = 0;
     for (int i = 0; i < options->connections; i++)
         members[i].state = NEW;
     for (int call = 0; call < ROLL_CALLS; call++) {
@@ -191,6 +192,7 @@ static void call_the_roll(void) {
         while (flying > 0 && now_ns() < until)
             turn(ROLL_MS);
         awaited_from = published;
+        complete = 0;
         if (flying == 0)
             return;
         flying = 0;
@@ -204,13 +206,16 @@ static void finish(const char *when) {
             fail("stalled %s: no delivery for %d ms, %u publishes in flight", when, options->stall_ms, flying);
 }
 
-static void fill_the_silent(void) {
+/* What the server has in memory before. */
+static double fill_the_silent(void) {
     frames_make_numbered(&frames, REMEMBERED, FILLER_SIZE, !options->raw);
-    call_the_roll();
+    call_the_roll(); /* what the first message to each brings into memory is no price of those that do not read */
+    double before = memory_of(options->pid);
     for (int i = 0; i < FILLERS; i++) {
         publish(1);
         finish("before the measuring");
     }
+    return before;
 }
 
 static void open_all(struct options *given) {
@@ -242,9 +247,7 @@ void run_broadcast(const struct options *given) {
         fail("--in-flight is at most %d in a broadcast", REMEMBERED / 4);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     open_all(&usual);
-    double before = options->silent == 0 ? 0 : memory_of(options->pid);
-    if (options->silent > 0)
-        fill_the_silent();
+    double before = options->silent > 0 ? fill_the_silent() : 0;
     frames_make_numbered(&frames, REMEMBERED, options->size, !options->raw);
     call_the_roll();
     for (int i = 0; i < options->churn; i++) {
@@ -263,17 +266,18 @@ void run_broadcast(const struct options *given) {
     measuring = true;
     publish_more();
     while (!ending) {
-        if (!turn(options->stall_ms))
-            fail("stalled: no delivery for %d ms, %u publishes in flight", options->stall_ms, flying);
         if (options->publishes != 0 && flying == 0)
             window.stop_at = 0; /* all were published, and came */
+        if (!turn(flying > 0 ? options->stall_ms : 0) && flying > 0)
+            fail("stalled: no delivery for %d ms, %u publishes in flight", options->stall_ms, flying);
     }
     double grown = options->silent == 0 ? 0 : memory_of(options->pid) - before;
     finish("at the end");
     while (turn(QUIET_MS)) { /* what comes twice, may come last */
     }
-    char more[160];
-    snprintf(more, sizeof more, ", \"deliveries\": %llu, \"published\": %llu, \"joined\": %llu, \"grown\": %.0f", deliveries,
-             (unsigned long long)(published - awaited_from), joined, grown);
+    char more[200];
+    snprintf(more, sizeof more,
+             ", \"deliveries\": %llu, \"published\": %llu, \"complete\": %llu, \"joined\": %llu, \"grown\": %.0f",
+             deliveries, (unsigned long long)(published - awaited_from), complete, joined, grown);
     window_print(&window, more);
 }
