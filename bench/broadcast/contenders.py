@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..harness import contender
-from .scenarios import ONE, SILENT, SIXTEEN
+from .scenarios import MEMORY, ONE, SILENT, SIXTEEN
 
 PLUMEWS = "plumews, uvloop"
 DROP = "plumews drop, uvloop"
@@ -24,7 +24,7 @@ class Contender(contender.Contender):
     servers: ClassVar[str] = "bench.broadcast.servers"
 
     rows: tuple[str, ...] = ()  # takes part in these only, if there are any
-    beside: bool = False  # takes part where another connection's echo is measured
+    long: bool = False  # takes part in what takes long
 
     @property
     def name(self) -> str:
@@ -41,17 +41,17 @@ class Contender(contender.Contender):
 
 
 #: Where the send behavior of a member matters, and what that is compared with.
-POLICY_ROWS = tuple(row.name for row in (ONE, SIXTEEN, *SILENT))
+POLICY_ROWS = (*(row.name for row in (ONE, SIXTEEN, *SILENT)), MEMORY)
 
 CONTENDERS: tuple[Contender, ...] = (
-    Contender("plumews", "uvloop", "plumews", beside=True),
-    Contender("plumews_drop", "uvloop", "plumews", rows=POLICY_ROWS),
-    Contender("plumews_close", "uvloop", "plumews", quick=False, rows=POLICY_ROWS),
+    Contender("plumews", "uvloop", "plumews", long=True),
+    Contender("plumews_drop", "uvloop", "plumews", long=True, rows=POLICY_ROWS),
+    Contender("plumews_close", "uvloop", "plumews", quick=False, long=True, rows=POLICY_ROWS),
     Contender("bare", None, "asyncio"),
     Contender("raw", "uvloop", "asyncio"),
-    Contender("picows", "uvloop", "picows", beside=True),
-    Contender("socketify", None, "socketify", beside=True),
-    Contender("websockets", "uvloop", "websockets", quick=False, beside=True),
+    Contender("picows", "uvloop", "picows", long=True),
+    Contender("socketify", None, "socketify", long=True),
+    Contender("websockets", "uvloop", "websockets", quick=False, long=True),
     Contender("aiohttp", "uvloop", "aiohttp", quick=False),
     Contender("tornado", "uvloop", "tornado", quick=False),
 )

@@ -12,7 +12,7 @@ from ..harness.rounds import Effort, Reading, Results, all_started, counting, ea
 from ..harness.running import Load, Server
 from ..harness.tools import build_counter, build_load
 from .contenders import Contender
-from .scenarios import BESIDE, CHURN, CHURN_NAME, COUNTED, CROWD, ROWS, Row, beside, calls_in
+from .scenarios import BESIDE, CHURN, CHURN_NAME, COUNTED, CROWD, FILLED, MEMORY, ROWS, Row, beside, calls_in
 
 #: So many members at a time are there for a while only, where members come and go.
 COMING = 100
@@ -22,13 +22,13 @@ LONGEST = 600
 
 @dataclass(frozen=True)
 class BroadcastEffort(Effort):
-    """And with 10,000 members: how often, who, and how much."""
+    """And of what takes long, such as 10,000 members: how often, who, and how much."""
 
-    crowd_rounds: int
-    crowd_peers: bool  # or ours alone
+    long_rounds: int
+    long_peers: bool  # or ours alone
     crowd_seconds: float
     echo_seconds: float
-    broadcasts: int  # while members come and go
+    broadcasts: int  # while members come and go, or do not read
 
 
 FULL = BroadcastEffort(
@@ -36,8 +36,8 @@ FULL = BroadcastEffort(
     warmup=0.15,
     seconds=1.0,
     tries=2,
-    crowd_rounds=3,
-    crowd_peers=True,
+    long_rounds=3,
+    long_peers=True,
     crowd_seconds=1.5,
     echo_seconds=3.0,
     broadcasts=1000,
@@ -47,8 +47,8 @@ QUICK = BroadcastEffort(
     warmup=0.04,
     seconds=0.15,
     tries=1,
-    crowd_rounds=1,
-    crowd_peers=False,
+    long_rounds=1,
+    long_peers=False,
     crowd_seconds=0.3,
     echo_seconds=0.5,
     broadcasts=100,
@@ -65,9 +65,7 @@ def broadcast(load: Load, server: Server, row: Row, **words: Any) -> Reading:
     """One run; ``asked`` is how many publishes there were for one that has reached everybody who reads."""
     output = load.run(server, "broadcast", **words_of(row), **words)
     reading = reading_of(output, "deliveries") | {"asked": output["published"] / output["complete"]}
-    if row.silent:
-        reading["grown"] = output["grown"] / row.silent
-    return reading | {"joined": output["joined"]}
+    return reading | {"joined": output["joined"], "grown": output["grown"]}
 
 
 def one_round(
@@ -84,6 +82,15 @@ def one_round(
                         return broadcast(load, server, row, warmup=effort.warmup, seconds=effort.seconds)
 
                     take(least_disturbed(run, effort))
+
+
+def memory(results: Results, load: Load, contenders: Sequence[Contender], effort: BroadcastEffort) -> None:
+    """What a member that never reads makes the server grow by."""
+    with all_started(results, load, contenders, {MEMORY}) as started:
+        for server in each_awake(results, MEMORY, started):
+            with results.taking(MEMORY, server.contender) as take:
+                reading = broadcast(load, server, FILLED, publishes=effort.broadcasts, seconds=LONGEST)
+                take({"bytes": reading["grown"] / FILLED.silent})
 
 
 def churn(results: Results, load: Load, contenders: Sequence[Contender], effort: BroadcastEffort) -> None:
@@ -133,25 +140,34 @@ def measure(
 ) -> Results:
     """All scenarios in ``names``."""
     results = Results()
-    ours = [contender for contender in contenders if contender.ours and contender.beside]
-    crowd = [contender for contender in contenders if contender.takes(CROWD.name)] if effort.crowd_peers else ours
+
+    def taking_part(scenario: str, *, long: bool) -> list[Contender]:
+        return [
+            contender
+            for contender in contenders
+            if contender.takes(scenario) and (contender.ours or effort.long_peers) and (contender.long or not long)
+        ]
+
     rows = [row for row in ROWS if row.name in names]
     with tempfile.TemporaryDirectory() as directory:
         load = Load(build_load(Path(directory)))
         for number in range(effort.rounds if rows else 0):
             progress(f"round {number + 1} of {effort.rounds}")
             one_round(results, load, contenders, rows, effort)
-        for number in range(effort.crowd_rounds):
-            progress(f"{CROWD.members:,} members, round {number + 1} of {effort.crowd_rounds}")
+        for number in range(effort.long_rounds):
+            progress(f"what takes long, round {number + 1} of {effort.long_rounds}")
+            if MEMORY in names:
+                memory(results, load, taking_part(MEMORY, long=True), effort)
             if CROWD.name in names:
                 # Once: to open so many connections takes longer than what is measured then.
-                one_round(results, load, crowd, [CROWD], replace(effort, seconds=effort.crowd_seconds, tries=1))
+                once = replace(effort, seconds=effort.crowd_seconds, tries=1)
+                one_round(results, load, taking_part(CROWD.name, long=False), [CROWD], once)
             for row in BESIDE:
                 if beside(row) in names:
-                    echo_beside(results, load, [one for one in crowd if one.beside], row, effort)
+                    echo_beside(results, load, taking_part(beside(row), long=True), row, effort)
         if CHURN_NAME in names:
             progress(CHURN_NAME)
-            churn(results, load, ours, effort)
+            churn(results, load, [one for one in taking_part(CHURN_NAME, long=True) if one.ours], effort)
         if names & {calls_in(row) for row in COUNTED}:
             counter = build_counter(Path(directory))
             for contender in contenders:

@@ -10,7 +10,7 @@ from ..harness.rounds import CALLS, Results
 from .bars import LOOPS, all_reading, cheaper_loop
 from .contenders import BARE, PICOWS, SOCKETIFY
 from .measure import COMING, BroadcastEffort
-from .scenarios import BESIDE, CHURN, CHURN_NAME, COUNTED, NAMES, SILENT, beside, calls_in
+from .scenarios import BESIDE, CHURN, CHURN_NAME, COUNTED, MEMORY, NAMES, SILENT, beside, calls_in
 
 Column = tuple[str, Callable[[str], str]]
 
@@ -26,6 +26,8 @@ def columns(name: str, cells: Cells) -> list[Column]:
 
     if name in (calls_in(row) for row in COUNTED):
         return [(f"{what} a delivery", lambda who, what=what: f"{cells.median(what, who):.3f}") for what in CALLS]
+    if name == MEMORY:
+        return [("KiB for one that never reads", lambda who: f"{cells.median('bytes', who) / 1024:.1f}")]
     rate: Column = ("deliveries/s", lambda who: f"{1 / cells.median('seconds', who):,.0f}")
     if name in (beside(row) for row in BESIDE):
         return [times("p50"), times("p99"), rate]
@@ -36,7 +38,6 @@ def columns(name: str, cells: Cells) -> list[Column]:
             times("p50"),
             times("p99"),
             ("x all reading", lambda who: cells.beside("p99", who, all_reading(who))),
-            ("KiB for a silent one", lambda who: f"{cells.median('grown', who) / 1024:.1f}"),
         ]
     elif name == CHURN_NAME:
         found += [times("p50"), times("p99"), ("came and went", lambda who: f"{cells.median('joined', who):,.0f}")]
@@ -50,10 +51,8 @@ def table(name: str, cells: Cells) -> Table:
     """One scenario, the cheapest on top."""
     told = columns(name, cells)
     headings: Line = tuple(heading for heading, _ in told)
-    if name in (calls_in(row) for row in COUNTED):
-        first = "sends"
-    else:
-        first = "p99" if name in (beside(row) for row in BESIDE) else "cpu"
+    firsts = {MEMORY: "bytes"} | {beside(row): "p99" for row in BESIDE} | {calls_in(row): "sends" for row in COUNTED}
+    first = firsts.get(name, "cpu")
     return Table(name, headings, cells.lines(first, *(cell for _, cell in told)))
 
 
@@ -69,8 +68,8 @@ def facts(effort: BroadcastEffort, found: Samples) -> list[str]:
     loop = cheaper_loop(found)
     return [
         f"{effort.rounds} rounds, {effort.seconds:g} s a row and contender after {effort.warmup:g} s of warm-up",
-        f"{CHURN.members:,} members: {effort.crowd_rounds} rounds of {effort.crowd_seconds:g} s",
-        f"Echoes beside: {effort.crowd_rounds} rounds of {effort.echo_seconds:g} s",
-        f"{effort.broadcasts:,} broadcasts while {COMING} others come and go",
+        f"{CHURN.members:,} members: {effort.long_rounds} rounds of {effort.crowd_seconds:g} s",
+        f"Echoes beside: {effort.long_rounds} rounds of {effort.echo_seconds:g} s",
+        f"{effort.broadcasts:,} broadcasts while {COMING} others come and go, or for what is in memory",
         *([f"The cheaper loop of {' and '.join(LOOPS)} is {loop}"] if loop else []),
     ]

@@ -40,6 +40,10 @@ CHURN_NAME = f"{CHURN.name}, others come and go"
 #: The latency of an echo on another connection, while members are broadcast to.
 BESIDE = BESIDE_ONE, BESIDE_SIXTEEN = Row(64, 10_000, 1), Row(64, 10_000, 16)
 
+#: What members that never read cost in memory: in a process of its own, and by the same number of publishes for all.
+FILLED = SIXTEEN_SILENT
+MEMORY = f"memory, {FILLED.name}"
+
 COUNTED = (ONE, SIXTEEN)
 
 
@@ -56,6 +60,7 @@ def calls_in(row: Row) -> str:
 #: All of them, by name, in the order of the report.
 NAMES: tuple[str, ...] = (
     *(row.name for row in ROWS),
+    MEMORY,
     CROWD.name,
     CHURN_NAME,
     *(beside(row) for row in BESIDE),
