@@ -6,6 +6,7 @@ A load generator that takes any delivery makes every figure of ``python -m bench
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -53,10 +54,11 @@ def room(send: Send) -> plumews.Serving:
     def on_message(conn: plumews.Conn, message: str | bytes) -> None:
         assert isinstance(message, bytes)
         for number, member in enumerate(members):
-            if number == 0:
-                send(member, message)
-            else:
-                member.send_nowait(message)
+            with contextlib.suppress(plumews.ConnectionClosed):  # it has just gone
+                if number == 0:
+                    send(member, message)
+                else:
+                    member.send_nowait(message)
 
     return plumews.serve(
         on_open=on_open,
@@ -177,7 +179,8 @@ async def test_a_gap_is_noticed_at_a_member_that_comes_and_goes(start: Any, load
         for place, member in enumerate(members):
             members[member] += 1
             if place < 2 or members[member] != 5:
-                member.send_nowait(message)
+                with contextlib.suppress(plumews.ConnectionClosed):  # it has just gone
+                    member.send_nowait(message)
 
     server = await start(
         plumews.serve(
