@@ -1,4 +1,4 @@
-"""The load generator of bench/echo takes a right echo and no other, and the counter of system calls counts.
+"""The load generator of bench.echo takes a right echo and no other, and the counter of system calls counts.
 
 A load generator that takes any answer makes every figure of ``python -m bench.echo`` worthless.
 """
@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from bench.echo import scenarios
 from bench.echo.contenders import Contender
-from bench.echo.measure import Results, count_calls
-from bench.echo.running import Load
-from bench.echo.tools import available, build_counter, build_load
+from bench.echo.measure import count_calls
+from bench.harness.rounds import Results
+from bench.harness.running import Load
+from bench.harness.tools import available, build_counter, build_load
 
 import plumews
 

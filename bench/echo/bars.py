@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from ..codec.bars import Bar, Cost, cheaper, faster
 from ..codec.measure import Samples
+from ..harness.document import add_numbers, figure, samples_of
+from ..harness.rounds import CALLS, Results
 from .contenders import ASYNC_FOR, CALLBACK, PICOWS, RAW
-from .measure import CALLS, Results
 from .scenarios import ALONE, BATCH_CALLS, CONNECTS, HUGE, IDLE, LARGE, MANY_SMALL, ONE_CALL, SMALL, Row, calls_in
 
 FORMS = {"callback": CALLBACK, "async for": ASYNC_FOR}
 PEERS = {"raw TCP": RAW, "picows": PICOWS, "websockets": "websockets, uvloop", "aiohttp": "aiohttp, uvloop"}
 #: Numbers that take part: bytes a connection, calls a message.
 NUMBERS = {"6 KiB": 6 * 1024.0, "one": 1.0}
-
-
-def figure(scenario: str, what: str) -> str:
-    """The name of a contest."""
-    return f"{scenario}: {what}"
 
 
 def cpu(row: Row, form: str, peer: str, limit: float) -> Bar:
@@ -76,16 +72,12 @@ BARS: tuple[Bar, ...] = (
 
 
 def samples(results: Results) -> Samples:
-    """The readings as contests: one figure a round, by scenario and figure, then by contender."""
-    found: Samples = {}
+    """The readings as contests, with the numbers, and with how many sends there were for a read."""
+    found = samples_of(results)
     for scenario, by_contender in results.readings.items():
         for name, readings in by_contender.items():
-            for what in readings[0]:
-                found.setdefault(figure(scenario, what), {})[name] = [reading[what] for reading in readings]
             if set(CALLS) <= readings[0].keys():
                 sends = [reading["sends"] / reading["receives"] for reading in readings]
                 found.setdefault(figure(scenario, SENDS_A_READ), {})[name] = sends
-    for contest in found.values():
-        rounds = max(map(len, contest.values()))
-        contest.update({name: [number] * rounds for name, number in NUMBERS.items()})
+    add_numbers(found, NUMBERS)
     return found

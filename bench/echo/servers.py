@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-HOST = "127.0.0.1"
+from ..harness.running import HOST
+
 MAX_SIZE = 16 * 1024 * 1024
 Ready = Callable[[], None]
 

@@ -100,7 +100,7 @@ void run_echo(const struct options *options) {
             if (events[i].events & EPOLLOUT)
                 flush(connection, epoll);
             if (events[i].events & ~(uint32_t)EPOLLOUT && on_readable(connection, epoll, options->in_flight, &window)) {
-                window_print(&window);
+                window_print(&window, "");
                 return; /* the process ends, and with it the connections */
             }
         }

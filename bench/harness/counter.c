@@ -1,6 +1,6 @@
-/* Counts the system calls of a server that matter to an echo. Loaded with LD_PRELOAD; nothing has to be installed.
+/* Counts the system calls of a server that matter to messages. Loaded with LD_PRELOAD; nothing has to be installed.
  *
- * The counts are in the file that ECHO_COUNTS names, shared memory that the load generator reads at the edges of its
+ * The counts are in the file that BENCH_COUNTS names, shared memory that the load generator reads at the edges of its
  * window: receives, sends, waits of the event loop, changes of what it waits for. A call that does not go through
  * libc's functions is not seen. */
 #define _GNU_SOURCE
@@ -19,7 +19,7 @@ enum { RECEIVES, SENDS, WAITS, CHANGES, COUNTERS = 8 };
 static uint64_t elsewhere[COUNTERS], *counts = elsewhere;
 
 __attribute__((constructor)) static void begin(void) {
-    const char *path = getenv("ECHO_COUNTS");
+    const char *path = getenv("BENCH_COUNTS");
     int fd = path == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return;

@@ -1,12 +1,15 @@
-/* The load generator of bench.echo: `load MODE --port N ...` prints one line of JSON, or fails and says why.
+/* The load generator of bench.echo and bench.broadcast: `load MODE --port N ...` prints one line of JSON, or fails and
+ * says why.
  *
  * echo: messages back and forth. connects: connections that are opened and closed. idle: opens connections, says so,
- * and keeps them until its standard input ends. */
+ * and keeps them until its standard input ends. broadcast: one publisher and many members. bare: no load at all, but
+ * the barest server of a broadcast. */
 #include "load.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 void run_idle(const struct options *options) {
@@ -15,6 +18,15 @@ void run_idle(const struct options *options) {
     printf("{\"open\": %d}\n", options->connections);
     fflush(stdout);
     while (getchar() != EOF) {
+    }
+}
+
+/* As many descriptors as we may have: the usual 1,024 are fewer than the connections. */
+static void raise_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
     }
 }
 
@@ -27,14 +39,16 @@ static double number(const char *name, const char *text, double low, double high
 }
 
 int main(int count, char **words) {
-    struct options options = {.size = 32, .in_flight = 1, .connections = 1, .warmup = 0.1, .seconds = 1};
+    struct options options = {.path = "/", .size = 32, .in_flight = 1, .connections = 1, .warmup = 0.1, .seconds = 1};
+    options.stall_ms = STALL_MS;
     if (count < 2)
-        fail("usage: load echo|connects|idle --port N [options]");
+        fail("usage: load echo|connects|idle|broadcast|bare --port N [options]");
     options.mode = words[1];
     for (int i = 2; i < count; i++) {
         const char *name = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
-        if (strcmp(name, "--raw") == 0) {
-            options.raw = true;
+        bool *flag = strcmp(name, "--raw") == 0 ? &options.raw : strcmp(name, "--hold") == 0 ? &options.hold : NULL;
+        if (flag != NULL) {
+            *flag = true;
             continue;
         }
         i++;
@@ -52,11 +66,26 @@ int main(int count, char **words) {
             options.seconds = number(name, value, 0.001, 600);
         else if (strcmp(name, "--pid") == 0)
             options.pid = (int)number(name, value, 1, 1 << 30);
+        else if (strcmp(name, "--silent") == 0)
+            options.silent = (int)number(name, value, 0, MAX_CONNECTIONS);
+        else if (strcmp(name, "--churn") == 0)
+            options.churn = (int)number(name, value, 0, MAX_CONNECTIONS);
+        else if (strcmp(name, "--publishes") == 0)
+            options.publishes = (long)number(name, value, LEAST_PUBLISHES, 1 << 30);
+        else if (strcmp(name, "--stall-ms") == 0)
+            options.stall_ms = (int)number(name, value, 1, 60000);
+        else if (strcmp(name, "--listener") == 0)
+            options.listener = (int)number(name, value, 3, MAX_CONNECTIONS);
+        else if (strcmp(name, "--path") == 0 && value != NULL)
+            options.path = value;
         else if (strcmp(name, "--counts") == 0 && value != NULL)
             options.counts = value;
         else
             fail("unknown option %s", name);
     }
+    raise_limit();
+    if (strcmp(options.mode, "bare") == 0)
+        run_bare(&options); /* until it is killed */
     if (options.port == 0)
         fail("--port is missing");
     alarm((unsigned)(options.warmup + options.seconds) + 60); /* whatever happens, it ends */
@@ -66,6 +95,8 @@ int main(int count, char **words) {
         run_connects(&options);
     else if (strcmp(options.mode, "idle") == 0)
         run_idle(&options);
+    else if (strcmp(options.mode, "broadcast") == 0)
+        run_broadcast(&options);
     else
         fail("unknown mode %s", options.mode);
     return 0;

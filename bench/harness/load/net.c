@@ -15,7 +15,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==", ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+#define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
+const char UPGRADED[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                        "Sec-WebSocket-Accept: " ACCEPT "\r\n\r\n";
 
 void fail(const char *format, ...) {
     va_list arguments;
@@ -44,11 +47,11 @@ int start_connect(int fd, int port) {
     return EINPROGRESS;
 }
 
-size_t request_for(int port, char *into, size_t room) {
+size_t request_for(const struct options *options, char *into, size_t room) {
     int size = snprintf(into, room,
-                        "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                        "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                        port, KEY);
+                        options->path, options->port, KEY);
     if (size < 0 || (size_t)size >= room)
         fail("the request does not fit");
     return (size_t)size;
@@ -70,15 +73,20 @@ size_t answer_in(const char *data, size_t size, const char *request, size_t requ
     return (size_t)(end - data) + 4;
 }
 
-int open_connection(const struct options *options) {
-    char request[512], answer[4096];
-    size_t request_size = request_for(options->port, request, sizeof request), got = 0, used = 0;
-    struct timeval limit = {.tv_sec = STALL_MS / 1000};
-    int fd = new_socket(true);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+void send_request(const struct options *options, int fd) {
+    char request[512];
+    size_t size = request_for(options, request, sizeof request);
     start_connect(fd, options->port);
-    if (send(fd, request, request_size, MSG_NOSIGNAL) != (ssize_t)request_size)
+    if (send(fd, request, size, MSG_NOSIGNAL) != (ssize_t)size)
         fail("handshake, sending: %s", strerror(errno));
+}
+
+void upgrade(const struct options *options, int fd) {
+    char request[512], answer[4096];
+    size_t request_size = request_for(options, request, sizeof request), got = 0, used = 0;
+    struct timeval limit = {.tv_sec = STALL_MS / 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    send_request(options, fd);
     while (used == 0) {
         ssize_t size = recv(fd, answer + got, sizeof answer - got, 0);
         if (size <= 0)
@@ -90,5 +98,10 @@ int open_connection(const struct options *options) {
     }
     if (used != got)
         fail("the server speaks before it is spoken to");
+}
+
+int open_connection(const struct options *options) {
+    int fd = new_socket(true);
+    upgrade(options, fd);
     return fd;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -10,15 +11,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .contenders import Contender
-from .servers import HOST
+from .contender import Contender
 
 ROOT = Path(__file__).parent.parent.parent
+HOST = "127.0.0.1"
 START_TIMEOUT = 20.0
 
 
@@ -42,15 +44,15 @@ def free_port() -> int:
 class Server:
     """A contender's server process. ``with``: it is gone at the end."""
 
-    def __init__(self, contender: Contender, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, contender: Contender, load: Load, environment: dict[str, str] | None = None) -> None:
         self.contender = contender
         self.port = free_port()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by stop()
-        words = [contender.kind, contender.loop or "-", str(self.port), str(cores()[0])]
+        words = [contender.servers, contender.kind, contender.loop or "-", str(self.port), str(cores()[0])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.echo.serve", *words],
+            [sys.executable, "-m", "bench.harness.serve", *words],
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "BENCH_LOAD": str(load.path), **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
@@ -121,14 +123,14 @@ class Load:
     path: Path
 
     def _start(self, server: Server, mode: str, words: dict[str, Any]) -> subprocess.Popen[str]:
-        options = {"port": server.port, **words}
-        command = [
-            str(self.path),
-            mode,
-            *(f"{word}" for name, value in options.items() for word in (f"--{name}", value)),
-        ]
-        if server.contender.raw:
-            command.append("--raw")
+        options = {"port": server.port, "raw": server.contender.raw, **words}
+        command = [str(self.path), mode]
+        for name, value in options.items():
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                command += [option] * value
+            else:
+                command += [option, str(value)]
         core = {cores()[1]}
         return subprocess.Popen(
             command,
@@ -140,28 +142,33 @@ class Load:
         )
 
     def run(self, server: Server, mode: str, **words: Any) -> dict[str, Any]:
-        """Put load on ``server``; what was measured. Names of options are written with ``_``.
+        """Put load on ``server``; what was measured. Names of options are written with ``_``, a flag is a bool.
 
         Raises:
             Failed: an echo was wrong or did not come.
         """
-        named = {name.replace("_", "-"): value for name, value in words.items()}
-        with self._start(server, mode, {"pid": server.pid, **named}) as process:
-            output, errors = process.communicate()
+        with self._start(server, mode, {"pid": server.pid, **words}) as process:
+            return self._result(server, process)
+
+    def _result(self, server: Server, process: subprocess.Popen[str]) -> dict[str, Any]:
+        output, errors = process.communicate()  # closes its input
         if process.returncode != 0:
             raise Failed(f"{server.contender.name}: {errors.strip() or process.returncode} {server.errors()}".strip())
-        result: dict[str, Any] = json.loads(output)
+        result: dict[str, Any] = json.loads(output or "{}")
         return result
 
-    def hold(self, server: Server, connections: int) -> subprocess.Popen[str]:
-        """Open idle connections, which stay until the returned process is left (``with``) or its input closed.
+    @contextlib.contextmanager
+    def hold(self, server: Server, mode: str, **words: Any) -> Iterator[dict[str, Any]]:
+        """As :meth:`run`, but it goes on until the end of the ``with``; then the dict is filled with what was measured.
 
         Raises:
-            Failed: they cannot be opened.
+            Failed: it could not begin, or as :meth:`run` at the end.
         """
-        process = self._start(server, "idle", {"connections": connections})
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            _, errors = process.communicate()
-            raise Failed(f"{server.contender.name}: {errors.strip()}")
-        return process
+        with self._start(server, mode, {"pid": server.pid, **words}) as process:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                self._result(server, process)
+                raise Failed(f"{server.contender.name}: it ends before it has begun")
+            result: dict[str, Any] = {}
+            yield result
+            result |= self._result(server, process)

@@ -94,7 +94,7 @@ void run_connects(const struct options *given) {
     struct attempt *attempts = calloc((size_t)options->connections, sizeof *attempts);
     struct window window;
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    request_size = request_for(options->port, request, sizeof request);
+    request_size = request_for(options, request, sizeof request);
     window_begin(&window, options);
     for (int i = 0; i < options->connections; i++)
         begin(&attempts[i]);
@@ -116,7 +116,7 @@ void run_connects(const struct options *given) {
             setsockopt(attempt->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
             close(attempt->fd);
             if (window_over(&window, now)) {
-                window_print(&window);
+                window_print(&window, "");
                 return;
             }
             window_count(&window, now - attempt->began_at);

@@ -1,4 +1,4 @@
-"""``python -m bench.echo.serve KIND LOOP PORT CORE``: one contender's server, in a process and on a core of its own.
+"""``python -m bench.harness.serve MODULE KIND LOOP PORT CORE``: a contender's server, in a process of its own.
 
 Says "ready" on its standard output when it listens. It stays on the core from then on, not while it imports. It ends
 with the process that has started it, however that one ends, even while it is stopped itself.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import importlib
 import inspect
 import os
+import resource
 import signal
 import sys
-
-from . import servers
 
 
 def new_loop(name: str) -> asyncio.AbstractEventLoop:
@@ -30,15 +30,22 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
+def raise_limit() -> None:
+    """As many descriptors as it may have: the usual 1,024 are fewer than the connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     end_with_parent()
-    kind, loop_name, port, core = sys.argv[1:]
+    raise_limit()
+    module, kind, loop_name, port, core = sys.argv[1:]
 
     def ready() -> None:
         os.sched_setaffinity(0, {int(core)})
         print("ready", flush=True)
 
-    serve = getattr(servers, kind)
+    serve = getattr(importlib.import_module(module), kind)
     if not inspect.iscoroutinefunction(serve):
         serve(int(port), ready)
         return

@@ -6,16 +6,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { READ_SIZE = 256 * 1024, MAX_CONNECTIONS = 20000, MAX_IN_FLIGHT = 4096, STALL_MS = 10000 };
+enum { READ_SIZE = 256 * 1024, MAX_CONNECTIONS = 20000, MAX_IN_FLIGHT = 4096, STALL_MS = 10000, NUMBER_SIZE = 8,
+       LEAST_PUBLISHES = 3 }; /* that are measured, however long they take */
 
 struct options {
-    const char *mode; /* echo, connects, idle */
+    const char *mode; /* echo, connects, idle, broadcast, bare */
+    const char *path; /* that is asked for */
     int port;
-    bool raw;           /* the server sends back what it got, without a handshake or frames */
+    bool raw;           /* the server knows no frames: it sends what it got; to an echo's not even a handshake */
     size_t size;        /* of a message */
     int in_flight;      /* messages on the way, a connection */
     int connections;
     double warmup, seconds;
+    int silent;         /* broadcast: further members that never read */
+    int churn;          /* broadcast: further members, each of which leaves after a while, and another one comes */
+    long publishes;     /* broadcast: end after so many; 0 is not by their count */
+    bool hold;          /* broadcast: say when it begins, and end when the standard input does */
+    int stall_ms;       /* broadcast: nothing for so long is a failure */
+    int listener;       /* bare: the descriptor that listens */
     int pid;            /* of the server: whose processor time is read; 0 is nobody's */
     const char *counts; /* where the server counts its system calls (see counter.c), or NULL */
 };
@@ -24,16 +32,19 @@ struct options {
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int new_socket(bool blocking);
 int start_connect(int fd, int port); /* 0, or EINPROGRESS */
-size_t request_for(int port, char *into, size_t room);
+size_t request_for(const struct options *options, char *into, size_t room);
 /* Bytes of a complete and right answer at the front of `data`, 0 if more has to come; fails on a wrong one. */
 size_t answer_in(const char *data, size_t size, const char *request, size_t request_size, bool raw);
-int open_connection(const struct options *options); /* connected and upgraded, still blocking */
+void send_request(const struct options *options, int fd); /* connect, and ask for the upgrade; `fd` is blocking */
+void upgrade(const struct options *options, int fd);      /* the same, and wait for the answer */
+int open_connection(const struct options *options);       /* connected and upgraded, still blocking */
+extern const char UPGRADED[];                             /* what answers such a request rightly */
 
 /* --- window.c: what is measured, between the end of the warm-up and the end of the run */
 enum { COUNTERS = 8 };
 struct window {
     uint64_t warm_at, stop_at, began_at, ended_at;
-    uint64_t done; /* messages, or connects */
+    uint64_t done; /* messages, connects, or publishes */
     double server_cpu, load_cpu;   /* seconds of processor time */
     double server_held, load_held; /* seconds that they could have run, but others had their core */
     uint64_t counts[COUNTERS];
@@ -43,11 +54,15 @@ void window_begin(struct window *window, const struct options *options);
 /* Call with the time of each read, before what it brought is counted; true when the run is over. */
 bool window_over(struct window *window, uint64_t now);
 void window_count(struct window *window, uint64_t nanoseconds);
-void window_print(const struct window *window);
+double memory_of(int pid); /* bytes that are its own: its proportional share */
+/* One line of JSON; `more` is further fields, each with a comma before it. */
+void window_print(const struct window *window, const char *more);
 
 /* --- frames.c: what is sent, and whether what comes back is that */
 struct frames {
-    bool raw;
+    const char *what;    /* they are, in words: echo, delivery */
+    bool raw, masked;
+    bool numbered;       /* each payload begins with its number, NUMBER_SIZE bytes, big-endian */
     unsigned kinds;      /* different messages, sent in turn */
     size_t size, stride; /* of a payload, of a frame */
     uint8_t *out;        /* frames of all kinds in turn, long enough for a burst from any of them */
@@ -64,6 +79,12 @@ struct reading {
     uint64_t message; /* its number */
 };
 void frames_make(struct frames *frames, size_t size, int in_flight, bool raw);
+/* The same for payloads that are numbered as they are sent; the last `kinds` of them can be checked. */
+void frames_make_numbered(struct frames *frames, unsigned kinds, size_t size, bool masked);
+/* Make message `number`, in the place of an older one; where its frame is. */
+const uint8_t *frames_number(struct frames *frames, uint64_t number);
+/* Begin to read at the message that is the first in `data`: false if its number has not come yet. */
+bool frames_join(const struct frames *frames, struct reading *reading, const uint8_t *data, size_t size);
 /* Check `data` byte by byte; how many messages it completes. */
 unsigned frames_check(const struct frames *frames, struct reading *reading, const uint8_t *data, size_t size);
 
@@ -71,5 +92,7 @@ unsigned frames_check(const struct frames *frames, struct reading *reading, cons
 void run_echo(const struct options *options);
 void run_connects(const struct options *options);
 void run_idle(const struct options *options);
+void run_broadcast(const struct options *options);
+void run_bare(const struct options *options);
 
 #endif

@@ -1,6 +1,7 @@
 /* What is sent, and whether what comes back is that.
  *
- * Messages of several kinds are sent in turn, so that an echo of the wrong one shows; every byte is compared.
+ * Messages of several kinds are sent in turn, so that an echo of the wrong one shows; every byte is compared. Numbered
+ * ones differ all, so that of a broadcast none can be lost, come twice or in the wrong order without being noticed.
  * A server may answer in fragments (RFC 6455 section 5.4); its pings and pongs are passed over. */
 #include "load.h"
 
@@ -16,47 +17,98 @@ static uint64_t random_bits(void) {
     return state ^= state << 17;
 }
 
-/* A masked frame (section 5.2); its size. */
-static size_t put_frame(uint8_t *out, const uint8_t *payload, size_t size) {
-    uint8_t key[4], *at = out;
+/* A frame (section 5.2); its size. */
+static size_t put_frame(uint8_t *out, const uint8_t *payload, size_t size, bool masked) {
+    uint8_t key[4] = {0}, *at = out;
     uint64_t bits = random_bits();
-    memcpy(key, &bits, 4);
+    if (masked)
+        memcpy(key, &bits, 4);
     *at++ = 0x80 | BINARY;
     int bytes = size < 126 ? 0 : size < 65536 ? 2 : 8;
-    *at++ = (uint8_t)(0x80 | (bytes == 0 ? size : bytes == 2 ? 126 : 127));
+    *at++ = (uint8_t)((masked ? 0x80 : 0) | (bytes == 0 ? size : bytes == 2 ? 126 : 127));
     for (int left = bytes - 1; left >= 0; left--)
         *at++ = (uint8_t)((uint64_t)size >> (8 * left));
-    memcpy(at, key, 4);
-    at += 4;
+    if (masked) {
+        memcpy(at, key, 4);
+        at += 4;
+    }
     for (size_t i = 0; i < size; i++)
         at[i] = payload[i] ^ key[i % 4];
     return (size_t)(at - out) + size;
 }
 
-void frames_make(struct frames *frames, size_t size, int in_flight, bool raw) {
-    unsigned kinds = size >= 65536 ? 3 : 17; /* primes: no size of a burst always begins with the same */
+/* Frames of random payloads, which are returned; those at the front once more behind, as many as a burst has. */
+static uint8_t *make(struct frames *frames, unsigned kinds, size_t size, size_t burst) {
     uint8_t *payloads = malloc(kinds * size), *first = malloc(size + 14);
     if (payloads == NULL || first == NULL)
         fail("no memory");
     for (size_t i = 0; i < kinds * size; i++)
         payloads[i] = (uint8_t)random_bits();
-    frames->stride = put_frame(first, payloads, size);
+    frames->stride = put_frame(first, payloads, size, frames->masked);
     free(first);
-    size_t count = kinds + (size_t)in_flight;
+    size_t count = kinds + burst;
     frames->out = malloc(count * frames->stride);
     if (frames->out == NULL)
         fail("no memory");
     for (size_t i = 0; i < count; i++) {
         if (i < kinds)
-            put_frame(frames->out + i * frames->stride, payloads + i * size, size);
+            put_frame(frames->out + i * frames->stride, payloads + i * size, size, frames->masked);
         else
             memcpy(frames->out + i * frames->stride, frames->out + (i - kinds) * frames->stride, frames->stride);
     }
-    frames->raw = raw;
     frames->kinds = kinds;
     frames->size = size;
+    return payloads;
+}
+
+void frames_make(struct frames *frames, size_t size, int in_flight, bool raw) {
+    unsigned kinds = size >= 65536 ? 3 : 17; /* primes: no size of a burst always begins with the same */
+    *frames = (struct frames){.what = "echo", .raw = raw, .masked = true};
+    uint8_t *payloads = make(frames, kinds, size, (size_t)in_flight);
     frames->expected = raw ? frames->out : payloads;
     frames->expected_size = raw ? frames->stride : size;
+}
+
+void frames_make_numbered(struct frames *frames, unsigned kinds, size_t size, bool masked) {
+    if (size < NUMBER_SIZE)
+        fail("--size wants at least %d bytes", NUMBER_SIZE);
+    *frames = (struct frames){.what = "delivery", .masked = masked, .numbered = true};
+    frames->expected = make(frames, kinds, size, 0);
+    frames->expected_size = size;
+}
+
+const uint8_t *frames_number(struct frames *frames, uint64_t number) {
+    size_t kind = number % frames->kinds;
+    uint8_t *frame = frames->out + kind * frames->stride, *payload = frame + frames->stride - frames->size;
+    for (unsigned i = 0; i < NUMBER_SIZE; i++) {
+        uint8_t byte = (uint8_t)(number >> (8 * (NUMBER_SIZE - 1 - i)));
+        frames->expected[kind * frames->size + i] = byte;
+        payload[i] = frames->masked ? byte ^ payload[(int)(i % 4) - 4] : byte; /* the key is before it */
+    }
+    return frame;
+}
+
+bool frames_join(const struct frames *frames, struct reading *reading, const uint8_t *data, size_t size) {
+    size_t head = frames->size < 126 ? 2 : frames->size < 65536 ? 4 : 10;
+    if (size < head + NUMBER_SIZE)
+        return false;
+    *reading = (struct reading){0};
+    for (unsigned i = 0; i < NUMBER_SIZE; i++)
+        reading->message = reading->message << 8 | data[head + i];
+    reading->kind = (unsigned)(reading->message % frames->kinds);
+    return true;
+}
+
+/* What differs, where `data` is not what was due: says so and ends. */
+static _Noreturn void fail_at(const struct frames *frames, const struct reading *reading, const uint8_t *data,
+                              const uint8_t *expected) {
+    size_t at = reading->at;
+    while (*data == *expected)
+        data++, expected++, at++;
+    if (frames->numbered && at < NUMBER_SIZE)
+        fail("wrong %s: another one where number %llu was due: lost, twice or out of order", frames->what,
+             (unsigned long long)reading->message);
+    fail("wrong %s: the bytes of message %llu are others", frames->what, (unsigned long long)reading->message);
 }
 
 /* Take bytes of a header; how many were used. `in_frame` when it is complete. */
@@ -74,7 +126,7 @@ static size_t take_head(const struct frames *frames, struct reading *reading, co
     }
     uint8_t opcode = reading->head[0] & 15;
     if (reading->head[1] & 128 || reading->head[0] & 0x70)
-        fail("wrong echo: a frame that is masked or has reserved bits, message %llu",
+        fail("wrong %s: a frame that is masked or has reserved bits, message %llu", frames->what,
              (unsigned long long)reading->message);
     if (opcode == CLOSE)
         fail("the server has closed the WebSocket at message %llu", (unsigned long long)reading->message);
@@ -86,8 +138,8 @@ static size_t take_head(const struct frames *frames, struct reading *reading, co
     }
     if (opcode < 8) {
         if (opcode != (reading->at == 0 ? BINARY : 0) || reading->left > frames->size - reading->at)
-            fail("wrong echo: opcode %d and %llu bytes, message %llu", opcode, (unsigned long long)reading->left,
-                 (unsigned long long)reading->message);
+            fail("wrong %s: opcode %d and %llu bytes, message %llu", frames->what, opcode,
+                 (unsigned long long)reading->left, (unsigned long long)reading->message);
         reading->last = reading->head[0] & 0x80;
     }
     reading->in_frame = true;
@@ -111,8 +163,9 @@ unsigned frames_check(const struct frames *frames, struct reading *reading, cons
         size_t part = size - at < reading->left ? size - at : (size_t)reading->left;
         bool control = !frames->raw && (reading->head[0] & 8);
         if (!control) {
-            if (memcmp(data + at, frames->expected + reading->kind * frames->expected_size + reading->at, part) != 0)
-                fail("wrong echo: the bytes of message %llu are others", (unsigned long long)reading->message);
+            const uint8_t *expected = frames->expected + reading->kind * frames->expected_size + reading->at;
+            if (memcmp(data + at, expected, part) != 0)
+                fail_at(frames, reading, data + at, expected);
             reading->at += part;
         }
         at += part;
@@ -124,7 +177,7 @@ unsigned frames_check(const struct frames *frames, struct reading *reading, cons
         if (control || !reading->last)
             continue;
         if (reading->at != frames->expected_size)
-            fail("wrong echo: %zu bytes, message %llu", reading->at, (unsigned long long)reading->message);
+            fail("wrong %s: %zu bytes, message %llu", frames->what, reading->at, (unsigned long long)reading->message);
         reading->at = 0;
         reading->message++;
         reading->kind = reading->kind + 1 == frames->kinds ? 0 : reading->kind + 1;

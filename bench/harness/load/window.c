@@ -60,6 +60,20 @@ static double held(const char *path) {
     return (double)waited / 1e9;
 }
 
+double memory_of(int pid) {
+    char path[64], line[256];
+    double kibibytes = 0;
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        fail("the server's memory cannot be read: --pid");
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "Pss: %lf", &kibibytes) == 1)
+            break;
+    fclose(file);
+    return kibibytes * 1024;
+}
+
 /* Add what was used so far, with sign -1 at the beginning and 1 at the end. */
 static void add_costs(struct window *window, int sign) {
     window->load_cpu += sign * seconds_of(CLOCK_PROCESS_CPUTIME_ID);
@@ -113,7 +127,7 @@ static double percentile(uint64_t done, double part) {
     return 0;
 }
 
-void window_print(const struct window *window) {
+void window_print(const struct window *window, const char *more) {
     if (window->done == 0)
         fail("nothing was done in time");
     printf("{\"done\": %llu, \"seconds\": %.9f, \"server_cpu\": %.9f, \"load_cpu\": %.9f, \"p50\": %.3f, \"p99\": %.3f",
@@ -123,5 +137,5 @@ void window_print(const struct window *window) {
     printf(", \"counts\": [");
     for (int number = 0; counters != NULL && number < COUNTERS; number++)
         printf("%s%llu", number ? ", " : "", (unsigned long long)window->counts[number]);
-    printf("]}\n");
+    printf("]%s}\n", more);
 }

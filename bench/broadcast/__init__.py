@@ -1,0 +1,1 @@
+"""Broadcasts of whole servers beside each other: rooms of many members. ``python -m bench.broadcast``."""

@@ -1,0 +1,134 @@
+"""Measuring in rounds: each round starts every server anew, and runs each row on all of them, one after the other.
+
+So what a neighbour on the machine does, or where memory happens to lie in one process, hits all contenders alike and
+shows in the spread. Servers whose turn it is not are stopped (SIGSTOP): some have loops that never sleep. Who fails
+in a row is out of that row, with a note. Where others took the core of the server or of the load for more than a
+tenth of a run, the run is repeated, and the least disturbed one counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .contender import Contender
+from .running import Failed, Load, Server
+
+#: The system calls that counter.c counts, in its order.
+CALLS = ("receives", "sends", "waits", "changes")
+COUNTERS_SIZE = 8 * 8
+
+#: Beyond this part of a run that was lost to others, it is disturbed.
+DISTURBED = 0.1
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long is measured, and how often at most until a run is not disturbed."""
+
+    rounds: int
+    warmup: float
+    seconds: float
+    tries: int
+
+
+#: What one run of the load gave, for one of what was done: ``cpu``, ``seconds``, ``p50``, ``p99``; and ``busy`` (the
+#: load's part of its core), ``held`` (part of the run in which others had the core of one of the two).
+Reading = dict[str, float]
+
+
+@dataclass
+class Results:
+    """Readings by scenario and contender, one a round; and who failed."""
+
+    readings: dict[str, dict[str, list[Reading]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    failed: set[tuple[str, str]] = field(default_factory=set)
+
+    @contextlib.contextmanager
+    def taking(self, scenario: str, contender: Contender) -> Iterator[Callable[[Reading], None]]:
+        """Gives what takes a reading; a failure becomes a note."""
+        readings = self.readings.setdefault(scenario, {})
+        try:
+            yield readings.setdefault(contender.name, []).append
+        except Failed as exc:
+            del readings[contender.name]
+            self.failed.add((scenario, contender.name))
+            self.notes.append(f"{scenario}: {exc}")
+
+    def takes_in(self, server: Server, scenarios: set[str]) -> bool:
+        """Whether ``server`` has started; if not, it is out of ``scenarios``, with a note."""
+        try:
+            server.wait_ready()
+        except Failed as exc:
+            self.notes.append(str(exc))
+            for scenario in scenarios:
+                self.readings.get(scenario, {}).pop(server.contender.name, None)
+                self.failed.add((scenario, server.contender.name))
+            return False
+        return True
+
+    def takes_part(self, scenario: str, contender: Contender) -> bool:
+        return (scenario, contender.name) not in self.failed
+
+
+def reading_of(output: dict[str, Any], unit: str = "done") -> Reading:
+    """What the load printed, for one of ``unit``; times in seconds."""
+    done, seconds = output[unit], output["seconds"]
+    reading = {
+        "cpu": output["server_cpu"] / done,
+        "seconds": seconds / done,
+        "p50": output["p50"] / 1e6,
+        "p99": output["p99"] / 1e6,
+        "busy": output["load_cpu"] / seconds,
+        "held": max(output["server_held"], output["load_held"]) / seconds,
+    }
+    return reading | {name: count / done for name, count in zip(CALLS, output["counts"], strict=False)}
+
+
+def least_disturbed(run: Callable[[], Reading], effort: Effort) -> Reading:
+    """One run, or the best of some."""
+    readings = []
+    for _ in range(effort.tries):
+        readings.append(run())
+        if readings[-1]["held"] <= DISTURBED:
+            break
+    return min(readings, key=lambda reading: reading["held"])
+
+
+@contextlib.contextmanager
+def all_started(
+    results: Results, load: Load, contenders: Sequence[Contender], scenarios: set[str]
+) -> Iterator[list[Server]]:
+    """A server of each, resting."""
+    with contextlib.ExitStack() as stack:
+        starting = [stack.enter_context(Server(contender, load)) for contender in contenders]
+        started = [server for server in starting if results.takes_in(server, scenarios)]
+        for server in started:
+            server.rest()
+        yield started
+
+
+def each_awake(results: Results, scenario: str, started: Sequence[Server]) -> Iterator[Server]:
+    """Those that take part, in an order that changes, each of them awake while it has its turn."""
+    for server in random.sample(started, len(started)):
+        if results.takes_part(scenario, server.contender):
+            server.wake()
+            yield server
+            server.rest()
+
+
+@contextlib.contextmanager
+def counting(
+    results: Results, load: Load, counter: Path, contender: Contender, scenarios: set[str]
+) -> Iterator[tuple[Server, str] | None]:
+    """A server whose system calls are counted, in a process of its own because that takes time; and where. Or None."""
+    with tempfile.NamedTemporaryFile() as counts:
+        counts.truncate(COUNTERS_SIZE)
+        with Server(contender, load, {"LD_PRELOAD": str(counter), "BENCH_COUNTS": counts.name}) as server:
+            yield (server, counts.name) if results.takes_in(server, scenarios) else None
