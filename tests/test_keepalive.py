@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+import websockets
 
 import plumews
 from fakes import PATIENCE, FakeLoop, deadlines, linked, until
@@ -433,3 +434,76 @@ async def test_new_times_of_a_connection_are_effective_at_once(start: Any) -> No
         conn.pong_wait = 0.05
         await conn.wait_closed()
         assert conn.close_code == 1006
+
+
+class FreezingProxy:
+    """Stands between a client and a server; frozen, it is a network that drops every packet, the last ones, too."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> FreezingProxy:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, server_writer]
+        for source, target in ((reader, server_writer), (server_reader, writer)):
+            self._pumps.append(asyncio.create_task(self._pump(source, target)))
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(4096):
+            target.write(data)
+
+    async def freeze(self) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.wait(self._pumps)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+
+async def test_row_31_a_peer_whose_network_drops_everything_is_dead_within_ping_interval_and_pong_wait(
+    start: Any,
+) -> None:
+    interval, pong_wait = 0.2, 0.4
+    ends: list[tuple[float, int | None]] = []
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def handler(conn: plumews.Conn) -> None:
+        try:
+            async for message in conn:
+                await conn.send(message)
+        except ConnectionClosedError:
+            ends.append((loop.time(), conn.close_code))
+            ended.set()
+
+    server = await start(
+        plumews.serve(handler, "127.0.0.1", 0, ping_interval=interval, ping_timeout=pong_wait - interval)
+    )
+    async with (
+        FreezingProxy(server.port) as proxy,
+        websockets.connect(f"ws://127.0.0.1:{proxy.port}/", ping_interval=None, proxy=None, close_timeout=0) as frozen,
+        websockets.connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None, proxy=None) as healthy,
+    ):
+        await frozen.send("through the proxy")
+        assert await frozen.recv() == "through the proxy"
+        await proxy.freeze()
+        frozen_at = loop.time()
+        await frozen.send("lost")
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+        ((at, code),) = ends
+        assert code == 1006
+        assert pong_wait - interval < at - frozen_at < PATIENCE
+        assert len(server.connections) == 1
+        await healthy.send("alive")
+        assert await healthy.recv() == "alive"
+        frozen.transport.abort()
