@@ -28,9 +28,9 @@ LAYERS = {
             "constants errors limits faults sources",
             "codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11",
             "handshake origin auth credentials protocol outgoing settings rooms reports hub_config",
-            """timers loopstate wire _wire _wire_py ready sendqueue writer keepalive stream inbox engine link
-            receiving sending conn""",
-            "hub membership publishing lanes fanout watch shutdown broadcast",
+            """timers loopstate wire _wire _wire_py ready sendqueue displacing writer keepalive stream inbox engine link
+            receiving overflowing sending conn""",
+            "hub membership publishing lanes fanout slow gaps notices drop_log budget watch shutdown broadcast",
             "opening site options endpoints routes page room_door room_server server",
             "cli cli_inputs cli_options cli_serve __main__",
         ]

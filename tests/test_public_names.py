@@ -30,6 +30,7 @@ NAMES = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Gap",
     "Handler",
     "Headers",
     "Hub",
@@ -95,10 +96,13 @@ CALLS = {
     (Hub, "metrics"): "(self)",
     (Hub, "watch_count"): "(self, room, callback)",
     # broadcasting
-    (Hub, "broadcast_room"): "(self, room, data, opcode=None, *, exclude=None)",
-    (Hub, "broadcast_all"): "(self, data, opcode=None, *, exclude=None)",
-    (Hub, "publish"): "async (self, room, data, opcode=None, *, exclude=None)",
-    (Hub, "publish_threadsafe"): "(self, room, data, opcode=None)",
+    (Hub, "broadcast_room"): "(self, room, data, opcode=None, *, exclude=None, key=None)",
+    (Hub, "broadcast_all"): "(self, data, opcode=None, *, exclude=None, key=None)",
+    (Hub, "publish"): "async (self, room, data, opcode=None, *, exclude=None, key=None)",
+    (Hub, "publish_threadsafe"): "(self, room, data, opcode=None, *, key=None)",
+    (Hub, "on_slow"): "(self, callback)",
+    (Hub, "on_drop"): "(self, callback)",
+    (Hub, "on_gap"): "(self, callback)",
     (Hub, "stop"): "async (self)",
     (Hub, "shutdown"): "async (self, timeout=10.0, *, restart=False)",
     # who may
@@ -137,6 +141,7 @@ PROPERTIES = {
     "close_reason": False,
     "closed": False,
     "dropped_messages": False,
+    "evicted_messages": False,
     "id": False,
     "latency": False,
     "local_address": False,
@@ -144,6 +149,7 @@ PROPERTIES = {
     "queued_bytes": False,
     "queued_messages": False,
     "remote_address": False,
+    "replaced_messages": False,
     "send_behavior": False,
     "state": False,
 }
@@ -260,8 +266,8 @@ def test_serve_rooms_takes_the_seeds_queue_timeout_and_behavior():
     assert (config.queue_size, config.send_timeout, config.send_behavior) == (64, 0.05, SendBehavior.BLOCK)
 
 
-def test_the_send_behaviors_are_the_seeds_three():
-    assert [behavior.name for behavior in SendBehavior] == ["BLOCK", "DROP", "CLOSE"]
+def test_the_send_behaviors_are_the_seeds_three_and_two_of_our_own():
+    assert [behavior.name for behavior in SendBehavior] == ["BLOCK", "DROP", "CLOSE", "DROP_OLDEST", "CONFLATE"]
     assert (plumews.Opcode.TEXT, plumews.Opcode.BINARY) == (1, 2)
 
 

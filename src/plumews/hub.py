@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any, TypeVar
 
 from . import limits
+from .conn import Conn
 from .fanout import Broadcast
 from .hub_config import HubConfig
 from .publishing import Publishing
-from .reports import HubMetrics, ShutdownReport
+from .reports import Gap, HubMetrics, ShutdownReport
 from .shutdown import close_all
 
 __all__ = ["Hub"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Hub(Publishing):
@@ -54,7 +59,45 @@ class Hub(Publishing):
             broadcast_dropped=tally.dropped,
             broadcast_skipped=tally.skipped,
             broadcast_pending=tally.pending,
+            messages_evicted=self._slow.evicted,
+            messages_replaced=self._slow.replaced,
         )
+
+    # --- slow members -----------------------------------------------------------------------------
+
+    def on_slow(self, callback: Callable[[Conn], object]) -> Callable[[], None]:
+        """Call ``callback(conn)`` when the send queue of a member is half full and its peer takes nothing.
+
+        Once for each time, until the queue was empty again. Callbacks about slow members are called at the end of the
+        tick; what they do to the hub is done like anything else, and one that raises is reported to the loop's
+        exception handler. This and its siblings return the function that ends it.
+        """
+        return self._register(self._slow.notices.on_slow, callback)
+
+    def on_drop(self, callback: Callable[[Conn, str | None, int], object]) -> Callable[[], None]:
+        """Call ``callback(conn, room, count)`` when a member has lost messages, those of a tick together.
+
+        ``room`` is ``None`` where they were for everybody, or may be of any room that the member is in.
+        """
+        return self._register(self._slow.notices.on_drop, callback)
+
+    def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
+        """Call ``callback(conn, gap)`` when a member that has lost messages takes others again.
+
+        At that point stands what ``encode_gap`` made of it, if that is configured. ``gap.dropped`` counts what was
+        lost since the last call for this member and room.
+        """
+        return self._register(self._slow.notices.on_gap, callback)
+
+    def _register(self, callbacks: dict[object, F], callback: F) -> Callable[[], None]:
+        self._bind()
+        key = object()
+        callbacks[key] = callback
+
+        def end() -> None:
+            callbacks.pop(key, None)
+
+        return end
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -91,14 +134,14 @@ class Hub(Publishing):
             job.give_up()
         report = await close_all(self._table.roll(None).members, deadline=deadline, restart=restart)
         self._watchers.clear()
+        self._slow.end()
         return report
 
     async def _settled(self) -> None:
         """Until every broadcast has reached its members, and full ones have made room or had their time."""
         await self._lanes.idle()
-        for stall in list(self._stalls.values()):
-            for broadcast in list(stall.waiting.values()):
-                await broadcast.wait()
+        for broadcast in self._slow.waiting():
+            await broadcast.wait()
 
     async def __aenter__(self) -> Hub:
         self._bind()

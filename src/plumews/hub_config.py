@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import limits
+from .reports import Gap
 from .rooms import check_room_name
 
 __all__ = ["HubConfig"]
@@ -27,6 +28,13 @@ class HubConfig:
         max_rooms_per_connection: rooms one connection may be in (default 100; 0: no limit).
         check_room_name: raises :class:`InvalidRoomName` for a name outside the policy (default: 1 to 128 bytes
             of printable text).
+        encode_gap: makes of a :class:`Gap` what a member is told about messages that it lost, in their place: ``str``
+            leaves as text, bytes-like as binary, ``None`` is nothing. By default members are told nothing. It is
+            called while messages are sent, and should do no more than that.
+        max_queued_bytes: bytes that may wait in the send queues of all members together (default 0: no limit). Beyond
+            it those with the largest queues lose what waits for them, or are closed with 1013 if their behavior is
+            ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it. Looked after at the end of each
+            tick in which something is broadcast to members whose peers take nothing.
 
     Raises:
         ValueError: a value is outside its range. TypeError: it is not an int, or not a function.
@@ -38,6 +46,8 @@ class HubConfig:
     max_room_connections: int = 0
     max_rooms_per_connection: int = limits.ROOMS_PER_CONNECTION
     check_room_name: Callable[[str], None] = check_room_name
+    encode_gap: Callable[[Gap], str | bytes | None] | None = None
+    max_queued_bytes: int = limits.MAX_QUEUED_BYTES
 
     def __post_init__(self) -> None:
         smallest = {"workers": 1, "job_queue_size": 1}
@@ -47,6 +57,7 @@ class HubConfig:
             "max_connections",
             "max_room_connections",
             "max_rooms_per_connection",
+            "max_queued_bytes",
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -55,3 +66,5 @@ class HubConfig:
                 raise ValueError(f"{name} must be at least {smallest.get(name, 0)}, not {value}")
         if not callable(self.check_room_name):
             raise TypeError(f"check_room_name must be a function, not {type(self.check_room_name).__name__}")
+        if self.encode_gap is not None and not callable(self.encode_gap):
+            raise TypeError(f"encode_gap must be a function or None, not {type(self.encode_gap).__name__}")

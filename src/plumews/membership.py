@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from .conn import Conn
 from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped
-from .fanout import Stall
 from .hub_config import HubConfig
 from .rooms import RoomTable
+from .slow import SlowMembers
 from .watch import Watchers
 
 __all__ = ["Membership"]
@@ -32,7 +32,7 @@ class Membership:
             max_rooms_per_connection=config.max_rooms_per_connection,
             check_name=config.check_room_name,
         )
-        self._stalls: dict[Conn, Stall] = {}
+        self._slow = SlowMembers(config, self._table.rooms_of)
         self._watchers = Watchers(self._table.count)
         self._accepted = self._rejected = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,6 +68,7 @@ class Membership:
             self._watchers.changed(room)
         if new:
             conn.add_close_callback(self.remove)
+            self._slow.joined(conn)
 
     def can_join(self, room: str) -> None:
         """Raise what :meth:`join` would raise for a new connection now; changes nothing, counts a refusal."""
@@ -95,7 +96,7 @@ class Membership:
     def _left(self, conn: Conn, rooms: list[str]) -> None:
         if not self._table.is_member(None, conn):
             conn.remove_close_callback(self.remove)
-            self._stalls.pop(conn, None)
+            self._slow.left(conn)
         for room in rooms:
             self._watchers.changed(room)
 

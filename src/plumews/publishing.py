@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+from collections.abc import Hashable
 
 from .conn import Conn
 from .errors import InvalidRoomName
@@ -35,7 +36,7 @@ class Publishing(Membership):
     # --- broadcasting -----------------------------------------------------------------------------
 
     def broadcast_room(
-        self, room: str, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
+        self, room: str, data: Data, opcode: int | None = None, *, exclude: Conn | None = None, key: Hashable = None
     ) -> BroadcastResult:
         """Send a message to all members of ``room``; never waits.
 
@@ -44,20 +45,30 @@ class Publishing(Membership):
             data: ``str``, or bytes-like, which is copied if it can change.
             opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``; by default what the type of ``data`` says.
             exclude: a member that does not get it, such as the sender.
+            key: what the message is the newest value of (in this room): for a member under ``SendBehavior.CONFLATE`` it
+                takes the place of an older one with an equal key that still waits. Others get both.
 
         Raises:
-            TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of.
+            TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, or ``key`` not hashable.
         """
         if room is None:  # a slip must not become a message to everybody
             return self._reject(BroadcastResult(invalid=True))
-        return _result(self._submit(room, _encoded(data, opcode), exclude))
+        return _result(self._submit(room, _encoded(data, opcode), exclude, self._key(room, key)))
 
-    def broadcast_all(self, data: Data, opcode: int | None = None, *, exclude: Conn | None = None) -> BroadcastResult:
+    def broadcast_all(
+        self, data: Data, opcode: int | None = None, *, exclude: Conn | None = None, key: Hashable = None
+    ) -> BroadcastResult:
         """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise."""
-        return _result(self._submit(None, _encoded(data, opcode), exclude))
+        return _result(self._submit(None, _encoded(data, opcode), exclude, self._key(None, key)))
 
     async def publish(
-        self, room: str | None, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
+        self,
+        room: str | None,
+        data: Data,
+        opcode: int | None = None,
+        *,
+        exclude: Conn | None = None,
+        key: Hashable = None,
     ) -> BroadcastResult:
         """Send a message and wait until it is decided for every member: the result has nothing pending.
 
@@ -65,10 +76,10 @@ class Publishing(Membership):
         :meth:`broadcast_room`.
         """
         self._bind()
-        return await self._publish(room, _encoded(data, opcode), exclude)
+        return await self._publish(room, _encoded(data, opcode), exclude, self._key(room, key))
 
     def publish_threadsafe(
-        self, room: str | None, data: Data, opcode: int | None = None
+        self, room: str | None, data: Data, opcode: int | None = None, *, key: Hashable = None
     ) -> concurrent.futures.Future[BroadcastResult]:
         """:meth:`publish` from another thread; the future gives its result.
 
@@ -79,18 +90,24 @@ class Publishing(Membership):
         loop = self._loop
         if loop is None or loop.is_closed():
             raise RuntimeError("the hub is not running on an event loop")
-        return asyncio.run_coroutine_threadsafe(self._publish(room, _encoded(data, opcode), None), loop)
+        return asyncio.run_coroutine_threadsafe(
+            self._publish(room, _encoded(data, opcode), None, self._key(room, key)), loop
+        )
 
-    async def _publish(self, room: str | None, message: Encoded, exclude: Conn | None) -> BroadcastResult:
+    async def _publish(
+        self, room: str | None, message: Encoded, exclude: Conn | None, key: Hashable
+    ) -> BroadcastResult:
         async with self._gate:
             while self._lanes.full(room):
                 await self._lanes.changed()
-            submitted = self._submit(room, message, exclude)
+            submitted = self._submit(room, message, exclude, key)
         if isinstance(submitted, Broadcast):
             await submitted.wait()
         return _result(submitted)
 
-    def _submit(self, room: str | None, message: Encoded, exclude: Conn | None) -> Broadcast | BroadcastResult:
+    def _submit(
+        self, room: str | None, message: Encoded, exclude: Conn | None, key: Hashable
+    ) -> Broadcast | BroadcastResult:
         """Start a broadcast, or say why not."""
         loop, table = self._bind(), self._table
         if self._stopped:
@@ -111,13 +128,25 @@ class Publishing(Membership):
             roll,
             exclude=exclude,
             tally=self._tally,
-            stalls=self._stalls,
+            slow=self._slow,
             still_member=functools.partial(table.is_member, room),
+            room=room,
+            key=key,
         )
         if matched and not self._lanes.submit(broadcast, room, loop):
             for conn in broadcast.unreached():
                 conn._fall_behind(self._bring_up)
         return broadcast
+
+    def _key(self, room: str | None, key: Hashable) -> Hashable:
+        """``key`` as members' queues know it: those of other rooms and hubs are others."""
+        if key is None:
+            return None
+        try:
+            hash(key)
+        except TypeError:
+            raise TypeError(f"a key must be hashable, such as a str, not {type(key).__name__}") from None
+        return (self._slow, room, key)
 
     def _reject(self, result: BroadcastResult) -> BroadcastResult:
         self._tally.rejected += 1

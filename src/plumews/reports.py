@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BroadcastResult", "HubMetrics", "ShutdownReport"]
+__all__ = ["BroadcastResult", "Gap", "HubMetrics", "ShutdownReport"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class HubMetrics:
         broadcasts_total: broadcasts that were accepted; broadcasts_rejected: invalid, stopped or overloaded.
         broadcast_matched, broadcast_queued, broadcast_dropped, broadcast_skipped: deliveries, added up.
         broadcast_pending: deliveries that are not decided yet, now.
+        messages_evicted: messages that waited for members, broadcast or sent directly, and gave way to newer ones or
+            to the limit of what may wait in all. A broadcast among them stays counted as queued.
+        messages_replaced: broadcasts with a key that waited for members and were replaced by newer ones. As above.
     """
 
     active_connections: int
@@ -71,6 +74,21 @@ class HubMetrics:
     broadcast_dropped: int
     broadcast_skipped: int
     broadcast_pending: int
+    messages_evicted: int
+    messages_replaced: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a slow member has lost in one place.
+
+    Attributes:
+        room: of the messages; ``None`` where they were for everybody, or may be of any room that the member is in.
+        dropped: how many they are.
+    """
+
+    room: str | None
+    dropped: int
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,18 @@ from types import ModuleType
 __all__ = ["COMPILED", "all_compiled", "only_sources"]
 
 #: What setup.py compiles, but for `_wire`, which not every system has and nobody knows the insides of.
-COMPILED = ("_codec", "engine", "inbox", "loopstate", "outgoing", "protocol", "ready", "sendqueue", "writer")
+COMPILED = (
+    "_codec",
+    "displacing",
+    "engine",
+    "inbox",
+    "loopstate",
+    "outgoing",
+    "protocol",
+    "ready",
+    "sendqueue",
+    "writer",
+)
 
 _PACKAGE = __name__.rpartition(".")[0]
 _FOLDER = str(Path(__file__).parent)
