@@ -26,7 +26,19 @@ if MODE not in MODES:
     raise SystemExit(f"PLUMEWS_EXT={MODE!r} is not one of {', '.join(MODES)}")
 KERNELS = Path("src/plumews/csrc")
 #: Python modules that are compiled as they are.
-TYPED = ("awaits", "engine", "inbox", "keepalive", "loopstate", "outgoing", "protocol", "ready", "sendqueue", "writer")
+TYPED = (
+    "awaits",
+    "displacing",
+    "engine",
+    "inbox",
+    "keepalive",
+    "loopstate",
+    "outgoing",
+    "protocol",
+    "ready",
+    "sendqueue",
+    "writer",
+)
 #: How they are compiled. What is annotated stays a hint, and what is divided stays what Python makes of it.
 DIRECTIVES = {
     "language_level": 3,

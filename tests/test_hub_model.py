@@ -172,8 +172,8 @@ class Story:
 
     def check_nothing_is_left(self) -> None:
         members = set(self.hub._table.roll(None).members)
-        assert set(self.hub._stalls) <= members
-        assert not any(stall.waiting for stall in self.hub._stalls.values())
+        assert set(self.hub._slow.members) <= members
+        assert not any(stall.waiting for stall in self.hub._slow.members.values())
         assert len(self.hub._lanes) == 0
         assert not any(conn.state is plumews.State.CLOSED for conn in members)
         assert self.hub.total_count() == sum(map(self.hub.room_count, self.hub.rooms()))

@@ -65,6 +65,8 @@ async def test_metrics_are_a_snapshot_of_all_counters():
         broadcast_dropped_by=dict.fromkeys([*BEHAVIORS, "ended", "overloaded", "stopped"], 0),
         broadcast_skipped=0,
         broadcast_pending=0,
+        messages_evicted=0,
+        messages_replaced=0,
         jobs_waiting=0,
         job_queue_size=7,
         queued_messages=0,

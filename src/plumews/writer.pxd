@@ -2,8 +2,8 @@
 
 cimport cython
 
+from .displacing cimport DisplacingQueue
 from .outgoing cimport Encoded
-from .sendqueue cimport SendQueue
 
 
 cdef class Waiter:
@@ -12,7 +12,7 @@ cdef class Waiter:
 
 
 @cython.final
-cdef class Writer(SendQueue):
+cdef class Writer(DisplacingQueue):
     cdef bint _dirty
     cdef list _drains
     cdef int _fd
