@@ -9,7 +9,14 @@ import pytest
 from plumews import Hub, HubConfig
 from plumews.errors import InvalidRoomName
 
-COUNTS = ("workers", "job_queue_size", "max_connections", "max_room_connections", "max_rooms_per_connection")
+COUNTS = (
+    "max_queued_bytes",
+    "workers",
+    "job_queue_size",
+    "max_connections",
+    "max_room_connections",
+    "max_rooms_per_connection",
+)
 
 
 def test_the_defaults_are_those_of_the_seed():
@@ -73,3 +80,10 @@ def test_another_name_policy_takes_the_place_of_the_default_one():
     hub.can_join("abc")
     with pytest.raises(InvalidRoomName, match="at most three letters"):
         hub.can_join("abcd")
+
+
+def test_what_encodes_gaps_must_be_a_function_or_nothing():
+    assert HubConfig(encode_gap=str).encode_gap is str
+    assert HubConfig().encode_gap is None
+    with pytest.raises(TypeError, match="encode_gap must be a function or None, not str"):
+        HubConfig(encode_gap="gap")  # type: ignore[arg-type]

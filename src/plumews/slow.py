@@ -296,7 +296,7 @@ class SlowMembers:
 
 def _is_over(conn: Conn, member: SlowMember) -> bool:
     """Whether there is nothing left to remember of ``conn``."""
-    return not (conn._writer.queued_messages or conn._writer.paused or member.waiting or member.debt)
+    return not (conn._writer.queued_messages or member.waiting or member.debt)
 
 
 def _takes(conn: Conn, size: int) -> bool:
