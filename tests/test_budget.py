@@ -5,19 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import plumews
-from crowd import adds_up, crowd, messages, texts
+from crowd import adds_up, crowd, messages, stalled, texts
 from fakes import FakeTransport, clog, fake_conn, ticks
 from plumews import CloseCode, Hub, HubConfig, Opcode, SendBehavior, State
 from plumews.budget import ByteBudget
 
 
 def member(hub: Hub, *rooms: str, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
-    """A member whose socket takes nothing."""
-    conn, transport = fake_conn(**{"ping_interval": None, "send_behavior": SendBehavior.DROP, **config})
-    for room in rooms:
-        hub.join(room, conn)
-    transport.fill()
-    return conn, transport
+    return stalled(hub, *rooms, **{"queue_size": 64, "send_behavior": SendBehavior.DROP, **config})
 
 
 def waiting(*conns: plumews.Conn) -> list[int]:

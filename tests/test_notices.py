@@ -8,19 +8,13 @@ from typing import Any
 import pytest
 
 import plumews
-from crowd import adds_up
+from crowd import adds_up, stalled
 from fakes import FakeTransport, fake_conn, ticks
 from plumews import Gap, Hub, HubConfig, SendBehavior
 
 
 def member(hub: Hub, *rooms: str, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
-    conn, transport = fake_conn(
-        **{"ping_interval": None, "queue_size": 4, "send_behavior": SendBehavior.DROP, **config}
-    )
-    for room in rooms or ("room",):
-        hub.join(room, conn)
-    transport.fill()
-    return conn, transport
+    return stalled(hub, *rooms, **{"queue_size": 4, "send_behavior": SendBehavior.DROP, **config})
 
 
 def send(hub: Hub, count: int) -> None:
