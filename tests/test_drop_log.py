@@ -45,12 +45,12 @@ async def test_a_thousand_drops_are_one_line_a_second(hub, lines):
     assert deadlines() == before + 1
     pass_time(limits.DROP_LOG_EVERY)
     await ticks()
-    assert lines() == ["dropped 1000 messages of 8 members that are slow, and closed 0 of them"]
+    assert lines() == ["slow members: 1000 messages dropped, 8 members concerned, 0 of them closed"]
     assert deadlines() == before
     send(hub, 1)
     pass_time(limits.DROP_LOG_EVERY)
     await ticks()
-    assert lines()[1:] == ["dropped 8 messages of 8 members that are slow, and closed 0 of them"]
+    assert lines()[1:] == ["slow members: 8 messages dropped, 8 members concerned, 0 of them closed"]
 
 
 async def test_members_that_are_closed_are_in_the_line(hub, lines):
@@ -58,7 +58,7 @@ async def test_members_that_are_closed_are_in_the_line(hub, lines):
     send(hub, 3)
     pass_time(limits.DROP_LOG_EVERY)
     await ticks()
-    assert lines() == ["dropped 4 messages of 4 members that are slow, and closed 4 of them"]
+    assert lines() == ["slow members: 4 messages dropped, 4 members concerned, 4 of them closed"]
 
 
 async def test_what_comes_from_outside_is_not_in_the_line(hub, lines):
@@ -75,7 +75,7 @@ async def test_a_hub_that_stops_logs_what_is_left_and_nothing_later(hub, lines):
     members(hub, 1, send_behavior=SendBehavior.DROP)
     send(hub, 2)
     await hub.shutdown(0)
-    assert lines() == ["dropped 1 messages of 1 members that are slow, and closed 0 of them"]
+    assert lines() == ["slow members: 1 messages dropped, 1 members concerned, 0 of them closed"]
     await ticks()
     assert deadlines() == before
 
