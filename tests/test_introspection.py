@@ -129,6 +129,29 @@ async def test_what_a_full_member_loses_is_counted_for_its_policy(behavior):
     assert adds_up(metrics)
 
 
+@pytest.mark.parametrize("behavior", [SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE])
+async def test_what_a_message_in_pieces_keeps_out_is_counted_for_the_policy_and_what_gives_way_apart(behavior):
+    hub = Hub()
+    (conn,), (transport,) = joined(hub, "chat", 1, queue_size=2, send_behavior=behavior)
+    transport.fill()
+    for _ in range(3):
+        hub.broadcast_room("chat", "x")
+    for _ in range(2):
+        hub.broadcast_room("chat", "x", key="key")
+    replaced = 1 if behavior is SendBehavior.CONFLATE else 0
+    metrics = hub.metrics()
+    assert (metrics.broadcast_dropped, metrics.messages_evicted, metrics.messages_replaced) == (
+        0,
+        3 - replaced,
+        replaced,
+    )
+    conn._writer.in_pieces = True
+    hub.broadcast_room("chat", "x")
+    metrics = hub.metrics()
+    assert metrics.broadcast_dropped_by[behavior.value] == metrics.broadcast_dropped == 1
+    assert adds_up(metrics)
+
+
 async def test_what_is_given_up_for_a_blocked_member_is_counted_for_block_or_for_its_end():
     hub = Hub()
     conns, transports = joined(hub, "chat", 2, queue_size=1, send_timeout=1000)

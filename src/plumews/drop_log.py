@@ -49,7 +49,7 @@ class DropLog:
         self._next.cancel()
         self._next = None
         logger.warning(
-            "dropped %d messages of %d members that are slow, and closed %d of them",
+            "slow members: %d messages dropped, %d members concerned, %d of them closed",
             self._messages,
             len(self._members),
             self._closed,

@@ -47,10 +47,12 @@ class Broadcast:
         "_early",
         "_members",
         "_next",
+        "_remembered",
         "_roll",
         "_slow",
         "_still_member",
         "_tally",
+        "_watching",
         "counts",
         "key",
         "matched",
@@ -85,6 +87,9 @@ class Broadcast:
         self.matched = len(roll.members) - len(self._early)
         self._tally = tally
         self._slow = slow
+        # Looked at for each member.
+        self._remembered = slow.members
+        self._watching = slow.watching
         self._still_member = still_member
         self._done: asyncio.Future[None] | None = None
         self.counts = {"queued": 0, "dropped": 0, "skipped": 0}
@@ -153,20 +158,19 @@ class Broadcast:
     # --- one member -------------------------------------------------------------------------------
 
     def _reach(self, conn: Conn) -> None:
-        slow = self._slow
         if conn.state is not State.OPEN or not self._still_member(conn):
             self._count("skipped")
-        elif slow.members and conn in slow.members:
-            slow.reach(self, conn)
+        elif self._remembered and conn in self._remembered:
+            self._slow.reach(self, conn)
         elif self.key is not None and conn.send_behavior is SendBehavior.CONFLATE:
-            slow.conflate(self, conn)
+            self._slow.conflate(self, conn)
         elif conn._writer.offer(self.message):
             self._count("queued")
             conn._kick_later()
-            if conn._writer.paused and slow.watching:
-                slow.backlogged(conn, self.message.size)
+            if self._watching and conn._writer.paused:
+                self._slow.backlogged(conn, self.message.size)
         else:
-            slow.full(self, conn)
+            self._slow.full(self, conn)
 
     def _drop(self, cause: str) -> None:
         self._tally.dropped_by[cause] += 1

@@ -150,7 +150,7 @@ class Gap:
     Attributes:
         room: of the messages; ``None`` where they were for everybody, for several rooms or for one user, or may be of
             any room that the member is in.
-        dropped: how many they are.
+        dropped: how many they are. Where queued messages gave way, those sent to the member directly count, too.
     """
 
     room: str | None

@@ -227,7 +227,10 @@ class SlowMembers:
         if self._gaps.wanted:
             lost = self._member(conn).debt.first.lost
             lost[room] = lost.get(room, 0) + count
-            conn._owe(self._pay)
+            if conn._writer.paused:
+                conn._owe(self._pay)
+            else:  # what waits leaves with this tick
+                self._pay(conn)
 
     # --- what is owed -----------------------------------------------------------------------------
 
@@ -253,7 +256,8 @@ class SlowMembers:
 
     def _wait(self, delivery: Delivery, conn: Conn) -> None:
         member = self._member(conn)
-        if member.given_up or len(member.waiting) >= conn._config.queue_size:
+        # What is missing must be told before more may wait, or it would be told behind that.
+        if member.given_up or member.debt.last.lost or len(member.waiting) >= conn._config.queue_size:
             self._refused(delivery, conn)
             return
         if not member.waiting:
@@ -323,7 +327,7 @@ class SlowMembers:
 
 def _is_over(conn: Conn, member: SlowMember) -> bool:
     """Whether there is nothing left to remember of ``conn``."""
-    return not (conn._writer.queued_messages or conn._writer.paused or member.waiting or member.debt)
+    return not (conn._writer.queued_messages or member.waiting or member.debt)
 
 
 def _takes(conn: Conn, size: int) -> bool:
