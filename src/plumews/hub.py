@@ -11,7 +11,6 @@ import contextlib
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
 
 from . import limits
 from .conn import Conn
@@ -22,8 +21,6 @@ from .reports import Gap, HubMetrics, ShutdownReport
 from .shutdown import close_all
 
 __all__ = ["Hub"]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Hub(Publishing):
@@ -72,14 +69,16 @@ class Hub(Publishing):
         tick; what they do to the hub is done like anything else, and one that raises is reported to the loop's
         exception handler. This and its siblings return the function that ends it.
         """
-        return self._register(self._slow.notices.on_slow, callback)
+        self._bind()
+        return self._slow.notices.register(self._slow.notices.on_slow, callback)
 
     def on_drop(self, callback: Callable[[Conn, str | None, int], object]) -> Callable[[], None]:
         """Call ``callback(conn, room, count)`` when a member has lost messages, those of a tick together.
 
         ``room`` is ``None`` where they were for everybody, or may be of any room that the member is in.
         """
-        return self._register(self._slow.notices.on_drop, callback)
+        self._bind()
+        return self._slow.notices.register(self._slow.notices.on_drop, callback)
 
     def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
         """Call ``callback(conn, gap)`` when a member that has lost messages takes others again.
@@ -87,17 +86,8 @@ class Hub(Publishing):
         At that point stands what ``encode_gap`` made of it, if that is configured. ``gap.dropped`` counts what was
         lost since the last call for this member and room.
         """
-        return self._register(self._slow.notices.on_gap, callback)
-
-    def _register(self, callbacks: dict[object, F], callback: F) -> Callable[[], None]:
         self._bind()
-        key = object()
-        callbacks[key] = callback
-
-        def end() -> None:
-            callbacks.pop(key, None)
-
-        return end
+        return self._slow.notices.register(self._slow.notices.on_gap, callback)
 
     # --- the end ----------------------------------------------------------------------------------
 

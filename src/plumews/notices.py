@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .conn import Conn
 from .reports import Gap
 
 __all__ = ["Notices"]
 
+F = TypeVar("F", bound=Callable[..., Any])
 OnSlow = Callable[[Conn], object]
 OnDrop = Callable[[Conn, "str | None", int], object]
 OnGap = Callable[[Conn, Gap], object]
@@ -24,7 +25,9 @@ OnGap = Callable[[Conn, Gap], object]
 class Notices:
     """The callbacks of one hub, and what they are to be told."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
+        """``changed`` is called when there is one more or one less."""
+        self._changed = changed
         # By a key of each one's own: the same callback may be given more than once.
         self.on_slow: dict[object, OnSlow] = {}
         self.on_drop: dict[object, OnDrop] = {}
@@ -33,6 +36,18 @@ class Notices:
         self._drops: dict[tuple[Conn, str | None], int] = {}
         self._gaps: list[tuple[Conn, Gap]] = []
         self._scheduled = False
+
+    def register(self, callbacks: dict[object, F], callback: F) -> Callable[[], None]:
+        """Add ``callback`` to one of the dicts above, until the function that this returns is called."""
+        key = object()
+        callbacks[key] = callback
+        self._changed()
+
+        def end() -> None:
+            callbacks.pop(key, None)
+            self._changed()
+
+        return end
 
     def slow(self, conn: Conn) -> None:
         """The queue of ``conn`` is half full."""

@@ -69,12 +69,15 @@ class SlowMembers:
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]]) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
-        self.notices = Notices()
+        self.notices = Notices(self._look_who_listens)
         self._gaps = Gaps(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
         self._log = DropLog()
         #: Messages that gave way in the queues of members, and that newer ones with their key replaced.
         self.evicted = self.replaced = 0
+        #: Whether a backlog is of interest before anything is lost, and whether gaps are.
+        self.watching = self._telling = False
+        self._look_who_listens()
 
     # --- who comes and goes -----------------------------------------------------------------------
 
@@ -96,10 +99,9 @@ class SlowMembers:
         """The hub is stopped: nothing is left to come."""
         self._log.write()
 
-    @property
-    def watching(self) -> bool:
-        """Whether a backlog is of interest before anything is lost."""
-        return self._budget.limit > 0 or bool(self.notices.on_slow)
+    def _look_who_listens(self) -> None:
+        self.watching = self._budget.limit > 0 or bool(self.notices.on_slow)
+        self._telling = self._gaps.wanted
 
     # --- one delivery -----------------------------------------------------------------------------
 
@@ -142,13 +144,15 @@ class SlowMembers:
         behavior = conn.send_behavior
         if self.watching:
             self._look(conn)
-        if behavior is SendBehavior.BLOCK:
+        if behavior is SendBehavior.DROP:
+            self._refused(delivery, conn)
+        elif behavior is SendBehavior.BLOCK:
             self._wait(delivery, conn)
         elif behavior is SendBehavior.CLOSE:
             self._drop(delivery, conn)
             self._log.closed(conn)
             conn._evict()
-        elif behavior in DISPLACING and conn._displace(delivery.message):
+        elif conn._displace(delivery.message):
             self._queued(delivery, conn)
         else:
             self._refused(delivery, conn)
@@ -171,21 +175,22 @@ class SlowMembers:
 
     def _refused(self, delivery: Delivery, conn: Conn) -> None:
         self._drop(delivery, conn)
-        self._owe_last(delivery, conn)
+        if self._telling:
+            self._owe_last(delivery, conn)
 
     def _drop(self, delivery: Delivery, conn: Conn) -> None:
         delivery._count("dropped")
         conn._writer.dropped += 1
         self._log.dropped(conn, 1)
-        self.notices.dropped(conn, delivery.room, 1)
+        if self.notices.on_drop:
+            self.notices.dropped(conn, delivery.room, 1)
 
     def _owe_last(self, delivery: Delivery, conn: Conn) -> None:
         """What ``conn`` did not get is missing behind all that waits for it."""
-        if self._gaps.wanted:
-            lost = self._member(conn).debt.last.lost
-            lost[delivery.room] = lost.get(delivery.room, 0) + 1
-            conn._owe(self._pay)
-            conn._fall_behind(self._pay_if_space)
+        lost = self._member(conn).debt.last.lost
+        lost[delivery.room] = lost.get(delivery.room, 0) + 1
+        conn._owe(self._pay)
+        conn._fall_behind(self._pay_if_space)
 
     def _gave_way(self, conn: Conn, count: int) -> None:
         """Messages that waited for ``conn`` were dropped, oldest first. Of which room they were is not known any more,
@@ -196,7 +201,7 @@ class SlowMembers:
         self.evicted += count
         self._log.dropped(conn, count)
         self.notices.dropped(conn, room, count)
-        if self._gaps.wanted:
+        if self._telling:
             lost = self._member(conn).debt.first.lost
             lost[room] = lost.get(room, 0) + count
             if conn._writer.paused:
@@ -265,7 +270,7 @@ class SlowMembers:
             del member.waiting[waiter]
             conn._writer.withdraw(waiter)
             self._drop(delivery, conn)
-            if self.members.get(conn) is member:
+            if self._telling and self.members.get(conn) is member:
                 self._owe_last(delivery, conn)
 
     # --- all together -----------------------------------------------------------------------------
