@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,37 @@ async def test_what_a_message_in_pieces_kept_out_is_told_at_its_end(start):
             await conn.send(pieces())
             assert await messages(wire, 2) == ["one message", "room: 3"]
             hub.remove(conn)
+
+
+async def test_nothing_is_told_in_the_middle_of_a_message_in_pieces_whatever_the_transport_says(start):
+    hub = Hub(HubConfig(encode_gap=told))
+    options: dict[str, Any] = {"send_behavior": SendBehavior.DROP, "fragment_size": 300_000}
+    async with crowd(start, 1, rcvbuf=4096, **options) as ((conn,), (wire,)):
+        hub.join("room", conn)
+        conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        lost = 0
+
+        async def pieces() -> Any:
+            nonlocal lost
+            for _ in range(4):
+                yield "x" * 300_000  # more than the socket takes at once
+                lost += send(hub, "lost")[0].dropped
+
+        sending = asyncio.ensure_future(conn.send(pieces()))
+        assert await wire.message() == "x" * 1_200_000
+        await sending
+        assert lost == 4
+        assert await wire.message() == "room: 4"
+
+
+async def test_events_of_several_rooms_stand_in_the_order_of_the_losses():
+    hub = Hub(HubConfig(encode_gap=told))
+    conn, transport = stalled(hub, "a", send_behavior=SendBehavior.DROP_OLDEST, queue_size=1)
+    hub.broadcast_room("a", "1")
+    hub.broadcast_room("a", "2")
+    hub.join("b", conn)
+    hub.broadcast_room("b", "3")
+    assert await drained(transport) == ["a: 1", "None: 1", "3"]
 
 
 @pytest.mark.parametrize("behavior", [SendBehavior.DROP, SendBehavior.DROP_OLDEST], ids=lambda each: each.name)

@@ -22,8 +22,8 @@ logger = logging.getLogger("plumews.server")
 def broadcast(connections: Iterable[Conn], message: Data) -> None:
     """Queue ``message`` on each of ``connections`` that is open; never waits, never raises for one of them.
 
-    ``str`` leaves as text, bytes-like as binary. A connection whose send queue is full loses the message, or its oldest
-    ones under ``SendBehavior.DROP_OLDEST`` and ``CONFLATE``, which it counts in ``dropped_messages``; under ``CLOSE``
+    ``str`` leaves as text, bytes-like as binary. A connection whose send queue is full loses the message, which it
+    counts in ``dropped_messages``, or older ones under ``SendBehavior.DROP_OLDEST`` and ``CONFLATE``; under ``CLOSE``
     it is closed with 1013.
 
     Raises:

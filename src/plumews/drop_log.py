@@ -30,17 +30,17 @@ class DropLog:
     def dropped(self, conn: Conn, count: int) -> None:
         """``conn`` has lost ``count`` messages."""
         self._messages += count
-        self._note(conn)
+        self._members.add(id(conn))
+        if self._next is None:
+            self._schedule()
 
     def closed(self, conn: Conn) -> None:
         """``conn`` is closed with 1013."""
         self._closed += 1
-        self._note(conn)
+        self.dropped(conn, 0)
 
-    def _note(self, conn: Conn) -> None:
-        self._members.add(id(conn))
-        if self._next is None:
-            self._next = loop_state(asyncio.get_running_loop()).timers.after(limits.DROP_LOG_EVERY, self.write)
+    def _schedule(self) -> None:
+        self._next = loop_state(asyncio.get_running_loop()).timers.after(limits.DROP_LOG_EVERY, self.write)
 
     def write(self) -> None:
         """Log what there is to be logged, now."""

@@ -54,7 +54,7 @@ class Listening(Membership):
 
         Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
         """
-        return self._callbacks.add("slow", callback)
+        return self._slow.notices.register("slow", callback)
 
     def on_drop(self, callback: Callable[[Conn, str | None, int], object]) -> Callable[[], None]:
         """As :meth:`on_slow`: ``callback(conn, room, count)`` when a member has lost messages; those of a tick are
@@ -63,7 +63,7 @@ class Listening(Membership):
         ``room`` is ``None`` where they were for everybody, for several rooms or for one user, or may be of any room
         that the member is in.
         """
-        return self._callbacks.add("drop", callback)
+        return self._slow.notices.register("drop", callback)
 
     def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
         """As :meth:`on_slow`: ``callback(conn, gap)`` when a member that has lost messages takes others again.
@@ -71,4 +71,4 @@ class Listening(Membership):
         At that point stands what ``encode_gap`` made of it, if that is configured. ``gap.dropped`` counts what was
         lost since the last call for this member and room.
         """
-        return self._callbacks.add("gap", callback)
+        return self._slow.notices.register("gap", callback)

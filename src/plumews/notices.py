@@ -8,8 +8,9 @@ is bounded by the members.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from .callbacks import Callbacks
+from .callbacks import Callback, Callbacks
 from .conn import Conn
 from .reports import Gap
 
@@ -19,15 +20,31 @@ __all__ = ["Notices"]
 class Notices:
     """What the callbacks of one hub are to be told."""
 
-    def __init__(self, callbacks: Callbacks) -> None:
+    def __init__(self, callbacks: Callbacks, changed: Callable[[], None]) -> None:
+        """``changed`` is called when somebody wants to hear of it, or does not any more."""
         self._callbacks = callbacks
+        self._changed = changed
         self._slow: list[Conn] = []
         self._drops: dict[tuple[Conn, str | None], int] = {}
         self._gaps: list[tuple[Conn, Gap]] = []
         self._scheduled = False
 
+    def register(self, kind: str, callback: Callback) -> Callable[[], None]:
+        """Call ``callback`` with what is told of ``slow``, ``drop`` or ``gap``, until what this returns is called.
+
+        Raises ``TypeError`` if ``callback`` is no plain function.
+        """
+        remove = self._callbacks.add(kind, callback)
+        self._changed()
+
+        def end() -> None:
+            remove()
+            self._changed()
+
+        return end
+
     def wanted(self, kind: str) -> bool:
-        """Whether anybody is to hear of ``slow``, ``drop`` or ``gap``."""
+        """Whether anybody is to hear of ``kind``."""
         return self._callbacks.wanted(kind)
 
     def slow(self, conn: Conn) -> None:

@@ -80,12 +80,16 @@ class SlowMembers:
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: Callbacks) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
-        self._notices = Notices(callbacks)
-        self._gaps = Gaps(config.encode_gap, self._notices)
+        self.notices = Notices(callbacks, self._look_who_listens)
+        self._gaps = Gaps(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
         self._log = DropLog()
         #: Messages that gave way in the queues of members, and that newer ones with their key replaced.
         self.evicted = self.replaced = 0
+        #: Whether a backlog is of interest before anything is lost.
+        self.watching = False
+        self._counting = self._telling = False  # whether drops are, and gaps
+        self._look_who_listens()
 
     # --- who comes and goes -----------------------------------------------------------------------
 
@@ -113,14 +117,14 @@ class SlowMembers:
         self._log.write()
 
     @property
-    def watching(self) -> bool:
-        """Whether a backlog is of interest before anything is lost."""
-        return self._budget.limit > 0 or self._notices.wanted("slow")
-
-    @property
     def encoding(self) -> bool:
         """Whether ``encode_gap`` is called at this moment."""
         return self._gaps.encoding
+
+    def _look_who_listens(self) -> None:
+        self.watching = self._budget.limit > 0 or self.notices.wanted("slow")
+        self._counting = self.notices.wanted("drop")
+        self._telling = self._gaps.wanted
 
     # --- one delivery -----------------------------------------------------------------------------
 
@@ -166,13 +170,15 @@ class SlowMembers:
         behavior = conn.send_behavior
         if self.watching:
             self._look(conn)
-        if behavior is SendBehavior.BLOCK:
+        if behavior is SendBehavior.DROP:
+            self._refused(delivery, conn)
+        elif behavior is SendBehavior.BLOCK:
             self._wait(delivery, conn)
         elif behavior is SendBehavior.CLOSE:
             self._drop(delivery, conn)
             self._log.closed(conn)
             conn._evict()
-        elif behavior in DISPLACING and conn._displace(delivery.message):
+        elif conn._displace(delivery.message):
             self._queued(delivery, conn)
         else:
             self._refused(delivery, conn)
@@ -193,27 +199,28 @@ class SlowMembers:
         half = conn.queued_messages * 2 >= config.queue_size or conn.queued_bytes * 2 >= config.queue_bytes
         if half and conn._writer.paused and not member.told:
             member.told = True
-            self._notices.slow(conn)
+            self.notices.slow(conn)
 
     # --- what is lost -----------------------------------------------------------------------------
 
     def _refused(self, delivery: Delivery, conn: Conn) -> None:
         self._drop(delivery, conn)
-        self._owe_last(delivery, conn)
+        if self._telling:
+            self._owe_last(delivery, conn)
 
     def _drop(self, delivery: Delivery, conn: Conn) -> None:
-        delivery._drop(conn.send_behavior.value)
+        delivery._drop(conn.send_behavior._value_)  # value would ask the class
         conn._writer.dropped += 1
         self._log.dropped(conn, 1)
-        self._notices.dropped(conn, delivery.room, 1)
+        if self._counting:
+            self.notices.dropped(conn, delivery.room, 1)
 
     def _owe_last(self, delivery: Delivery, conn: Conn) -> None:
         """What ``conn`` did not get is missing behind all that waits for it."""
-        if self._gaps.wanted:
-            lost = self._member(conn).debt.last.lost
-            lost[delivery.room] = lost.get(delivery.room, 0) + 1
-            conn._owe(self._pay)
-            conn._fall_behind(self._pay_if_space)
+        lost = self._member(conn).debt.last.lost
+        lost[delivery.room] = lost.get(delivery.room, 0) + 1
+        conn._owe(self._pay)
+        conn._fall_behind(self._pay_if_space)
 
     def _gave_way(self, conn: Conn, count: int) -> None:
         """Messages that waited for ``conn`` were dropped, oldest first. Of which room they were is not known any more,
@@ -223,8 +230,8 @@ class SlowMembers:
         room = rooms[0] if len(rooms) == 1 else None
         self.evicted += count
         self._log.dropped(conn, count)
-        self._notices.dropped(conn, room, count)
-        if self._gaps.wanted:
+        self.notices.dropped(conn, room, count)
+        if self._telling:
             lost = self._member(conn).debt.first.lost
             lost[room] = lost.get(room, 0) + count
             if conn._writer.paused:
@@ -296,7 +303,7 @@ class SlowMembers:
             del member.waiting[waiter]
             conn._writer.withdraw(waiter)
             self._drop(delivery, conn)
-            if self.members.get(conn) is member:
+            if self._telling and self.members.get(conn) is member:
                 self._owe_last(delivery, conn)
 
     # --- all together -----------------------------------------------------------------------------
