@@ -28,6 +28,7 @@ KERNELS = Path("src/plumews/csrc")
 #: Python modules that are compiled as they are.
 TYPED = (
     "awaits",
+    "displacing",
     "engine",
     "inbox",
     "keepalive",

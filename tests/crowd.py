@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import plumews
-from fakes import FakeTransport, fake_conn
+from fakes import FakeTransport, fake_conn, ticks
 from plumews import Hub
 from plumews.codec import Parser
 from plumews.constants import Opcode
@@ -62,6 +62,22 @@ def texts(frames: bytes) -> list[str]:
     """The text messages in what a server wrote."""
     parser = Parser(client=True, max_size=None)
     return [payload for kind, payload in parser.feed(frames) if kind == Opcode.TEXT]
+
+
+def stalled(hub: Hub, *rooms: str, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    """A member of ``rooms`` whose socket takes nothing."""
+    conn, transport = fake_conn(**{"ping_interval": None, "queue_size": 3, **config})
+    for room in rooms or ("room",):
+        hub.join(room, conn)
+    transport.fill()
+    return conn, transport
+
+
+async def drained(transport: FakeTransport) -> list[str]:
+    """All texts that the peer got, now that it takes something again."""
+    transport.drain()
+    await ticks()
+    return texts(transport.wire)
 
 
 def adds_up(counts: BroadcastResult | HubMetrics) -> bool:

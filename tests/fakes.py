@@ -94,6 +94,7 @@ class FakeTransport:
         self.protocol = protocol
         self.writes: list[bytes] = []
         self.full_after: int | None = None
+        self.held = 0
         self.reading = True
         self.closing = False
         self.aborted = False
@@ -119,6 +120,9 @@ class FakeTransport:
 
     def is_closing(self) -> bool:
         return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.held
 
     def write(self, data: bytes | memoryview) -> None:
         assert not self.eof_written, "a write after the end"

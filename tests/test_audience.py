@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plumews.audience import choose, target_of
+from plumews.audience import choose, key_of, target_of
 from plumews.rooms import RoomTable
 
 
@@ -111,3 +111,15 @@ def test_who_leaves_one_of_several_rooms_is_still_meant_while_it_is_in_another(t
     table.leave("chat", "a")
     assert chosen.still_member("b")
     assert not chosen.still_member("a")
+
+
+def test_a_key_is_one_among_those_of_its_rooms():
+    targets = [None, "chat", "news", ("chat", "news"), ("chat", "sport")]
+    assert len({key_of(target, "key") for target in targets}) == len(targets)
+    assert key_of(("chat", "news"), "key") == key_of(("news", "chat"), "key")
+    assert key_of("chat", 1) != key_of("chat", 2)
+
+
+def test_what_cannot_be_hashed_is_no_key():
+    with pytest.raises(TypeError, match="a key must be hashable, such as a str, not list"):
+        key_of("chat", [])

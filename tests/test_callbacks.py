@@ -151,3 +151,13 @@ def test_a_callback_is_a_plain_function(callback, plain):
         check_callback(callback)
     with contextlib.nullcontext() if plain else pytest.raises(TypeError, match="must be a plain function"):
         Callbacks().add("join", callback)
+
+
+def test_whether_anybody_wants_to_hear_is_known():
+    callbacks = Callbacks()
+    assert not callbacks.wanted("join")
+    end = callbacks.add("join", print)
+    assert callbacks.wanted("join")
+    assert not callbacks.wanted("leave")
+    end()
+    assert not callbacks.wanted("join")

@@ -11,6 +11,7 @@ from plumews import HistoryLimits, Hub, HubConfig
 from plumews.errors import InvalidRoomName
 
 COUNTS = (
+    "max_queued_bytes",
     "workers",
     "job_queue_size",
     "max_connections",
@@ -135,3 +136,10 @@ def test_history_is_one_answer_for_all_rooms_or_a_function_of_the_room():
 def test_history_that_is_neither_is_a_type_error(value):
     with pytest.raises(TypeError, match=r"^history must be HistoryLimits, or a function that gives them, not "):
         HubConfig(history=value)
+
+
+def test_what_encodes_gaps_must_be_a_function_or_nothing():
+    assert HubConfig(encode_gap=str).encode_gap is str
+    assert HubConfig().encode_gap is None
+    with pytest.raises(TypeError, match="encode_gap must be a function or None, not str"):
+        HubConfig(encode_gap="gap")  # type: ignore[arg-type]

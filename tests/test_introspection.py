@@ -65,6 +65,8 @@ async def test_metrics_are_a_snapshot_of_all_counters():
         broadcast_dropped_by=dict.fromkeys([*BEHAVIORS, "ended", "overloaded", "stopped"], 0),
         broadcast_skipped=0,
         broadcast_pending=0,
+        messages_evicted=0,
+        messages_replaced=0,
         jobs_waiting=0,
         job_queue_size=7,
         queued_messages=0,
@@ -124,6 +126,29 @@ async def test_what_a_full_member_loses_is_counted_for_its_policy(behavior):
         hub.broadcast_room("chat", "x")
     metrics = hub.metrics()
     assert metrics.broadcast_dropped_by[behavior.value] == metrics.broadcast_dropped == conn.dropped_messages == 1
+    assert adds_up(metrics)
+
+
+@pytest.mark.parametrize("behavior", [SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE])
+async def test_what_a_message_in_pieces_keeps_out_is_counted_for_the_policy_and_what_gives_way_apart(behavior):
+    hub = Hub()
+    (conn,), (transport,) = joined(hub, "chat", 1, queue_size=2, send_behavior=behavior)
+    transport.fill()
+    for _ in range(3):
+        hub.broadcast_room("chat", "x")
+    for _ in range(2):
+        hub.broadcast_room("chat", "x", key="key")
+    replaced = 1 if behavior is SendBehavior.CONFLATE else 0
+    metrics = hub.metrics()
+    assert (metrics.broadcast_dropped, metrics.messages_evicted, metrics.messages_replaced) == (
+        0,
+        3 - replaced,
+        replaced,
+    )
+    conn._writer.in_pieces = True
+    hub.broadcast_room("chat", "x")
+    metrics = hub.metrics()
+    assert metrics.broadcast_dropped_by[behavior.value] == metrics.broadcast_dropped == 1
     assert adds_up(metrics)
 
 

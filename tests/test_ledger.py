@@ -10,7 +10,7 @@ import pytest
 
 import plumews
 from fakes import FakeTransport, fake_conn, ticks
-from plumews import Hub, Opcode, SendBehavior, ShutdownReport, limits
+from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport, limits
 from plumews.ledger import Ledger
 
 FRAME = 2 + len("x")  # of the message "x"
@@ -207,3 +207,39 @@ async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, 
         sums[0] += report.delivered_messages
         sums[1] += report.undelivered_messages
     assert min(sums) > 500  # there was something of both to count
+
+
+@pytest.mark.parametrize(("behavior", "key"), [(SendBehavior.DROP_OLDEST, None), (SendBehavior.CONFLATE, "key")])
+async def test_what_gives_way_while_the_hub_stops_was_not_delivered(sliced, behavior, key):
+    hub = Hub()
+    for _ in range(64):
+        member(hub)
+    _, transport = member(hub, queue_size=1, send_behavior=behavior)
+    transport.fill()
+    await hub.publish("chat", "x", key=key)
+    hub.broadcast_room("chat", "x", key=key)  # reaches the last one when the stop has begun
+    ledger = opened(hub)
+    assert ledger.messages >= 2
+    await hub._lanes.idle()
+    transport.drain()
+    await ticks(30)
+    assert ledger.undelivered() == (1, FRAME)
+    assert ledger.undelivered()[0] == hub.metrics().messages_evicted + hub.metrics().messages_replaced
+
+
+async def test_what_a_limit_for_all_queues_evicts_while_the_hub_stops_was_not_delivered(sliced):
+    hub = Hub(HubConfig(max_queued_bytes=4 * FRAME))
+    for _ in range(64):
+        member(hub)
+    for _ in range(3):
+        _, transport = member(hub, send_behavior=SendBehavior.DROP)
+        transport.fill()
+    await hub.publish("chat", "x")
+    hub.broadcast_room("chat", "x")
+    ledger = opened(hub)
+    await hub._lanes.idle()
+    await ticks(30)
+    waiting = hub.metrics().queued_messages
+    evicted = hub.metrics().messages_evicted
+    assert evicted > 0
+    assert ledger.undelivered() == (evicted + waiting, (evicted + waiting) * FRAME)

@@ -52,7 +52,11 @@ def test_an_unknown_option_is_named_beside_the_known_ones(door):
 
 
 WRONG = {
-    "send_behavior": ("block", TypeError, "send_behavior must be SendBehavior.BLOCK, DROP or CLOSE, not 'block'"),
+    "send_behavior": (
+        "block",
+        TypeError,
+        "send_behavior must be SendBehavior.BLOCK, DROP, CLOSE, DROP_OLDEST or CONFLATE, not 'block'",
+    ),
     "queue_size": (-1, ValueError, "queue_size must be at least 1, not -1"),
     "max_size": (0, ValueError, "the read limit must be at least 1, not 0"),
     "close_timeout": (0, ValueError, "close_timeout must be more than 0 seconds"),

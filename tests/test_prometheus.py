@@ -85,6 +85,8 @@ async def test_every_figure_of_a_hub_is_told_as_openmetrics():
         "largest_queue_messages": 1,
         "largest_queue_bytes": conn.queued_bytes,
         "backlogged_connections": 1,
+        "evicted_messages_total": 0,
+        "replaced_messages_total": 0,
         "websockets_opened_total": 0,
         "successful_auths_total": 0,
     }.items():
@@ -284,3 +286,14 @@ def test_without_prometheus_client_the_error_says_what_to_install():
     assert done.stderr.splitlines()[-1] == (
         "ImportError: plumews.prometheus needs prometheus_client: pip install 'plumews[prometheus]'"
     )
+
+
+async def test_what_gave_way_in_the_queues_is_told():
+    hub = Hub()
+    conn, transport = member(hub, "chat", queue_size=1, send_behavior=SendBehavior.CONFLATE)
+    transport.fill()
+    for key in (None, None, "key", "key", "key"):
+        hub.broadcast_room("chat", "x", key=key)
+    found = samples(registered(HubCollector(hub)))
+    assert one(found, "evicted_messages_total") == conn.evicted_messages == 2
+    assert one(found, "replaced_messages_total") == conn.replaced_messages == 2

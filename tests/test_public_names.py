@@ -30,6 +30,7 @@ NAMES = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Gap",
     "Handler",
     "Headers",
     "HistoryLimits",
@@ -112,12 +113,15 @@ CALLS = {
     (Hub, "disconnect_user"): "(self, user_id, code=1008, reason='')",
     (Hub, "presence"): "(self, room)",
     (Hub, "watch_presence"): "(self, room, callback)",
+    (Hub, "on_slow"): "(self, callback)",
+    (Hub, "on_drop"): "(self, callback)",
+    (Hub, "on_gap"): "(self, callback)",
     # broadcasting
-    (Hub, "broadcast_room"): "(self, room, data, opcode=None, *, exclude=None, where=None)",
-    (Hub, "broadcast_all"): "(self, data, opcode=None, *, exclude=None, where=None)",
-    (Hub, "publish"): "async (self, room, data, opcode=None, *, exclude=None, where=None)",
+    (Hub, "broadcast_room"): "(self, room, data, opcode=None, *, exclude=None, where=None, key=None)",
+    (Hub, "broadcast_all"): "(self, data, opcode=None, *, exclude=None, where=None, key=None)",
+    (Hub, "publish"): "async (self, room, data, opcode=None, *, exclude=None, where=None, key=None)",
+    (Hub, "publish_threadsafe"): "(self, room, data, opcode=None, *, key=None)",
     (Hub, "send_to_user"): "(self, user_id, data, opcode=None, *, exclude=None)",
-    (Hub, "publish_threadsafe"): "(self, room, data, opcode=None)",
     (Hub, "stop"): "async (self)",
     (Hub, "shutdown"): "async (self, timeout=10.0, *, restart=False, spread=None, reconnect_in=5.0)",
     (plumews.Server, "close"): "(self, code=1001, reason='', *, spread=None, reconnect_in=0.0)",
@@ -157,6 +161,7 @@ PROPERTIES = {
     "close_reason": False,
     "closed": False,
     "dropped_messages": False,
+    "evicted_messages": False,
     "id": False,
     "latency": False,
     "local_address": False,
@@ -164,6 +169,7 @@ PROPERTIES = {
     "queued_bytes": False,
     "queued_messages": False,
     "remote_address": False,
+    "replaced_messages": False,
     "send_behavior": False,
     "state": False,
 }
@@ -280,8 +286,8 @@ def test_serve_rooms_takes_the_seeds_queue_timeout_and_behavior():
     assert (config.queue_size, config.send_timeout, config.send_behavior) == (64, 0.05, SendBehavior.BLOCK)
 
 
-def test_the_send_behaviors_are_the_seeds_three():
-    assert [behavior.name for behavior in SendBehavior] == ["BLOCK", "DROP", "CLOSE"]
+def test_the_send_behaviors_are_the_seeds_three_and_two_of_our_own():
+    assert [behavior.name for behavior in SendBehavior] == ["BLOCK", "DROP", "CLOSE", "DROP_OLDEST", "CONFLATE"]
     assert (plumews.Opcode.TEXT, plumews.Opcode.BINARY) == (1, 2)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 import plumews
-from crowd import adds_up, crowd, joined, messages, texts
+from crowd import adds_up, crowd, drained, joined, messages, stalled, texts
 from fakes import FakeTransport, clog, fake_conn, ticks
 from plumews import BroadcastResult, Hub, HubConfig, InvalidRoomName, SendBehavior, UserInfo, limits
 
@@ -343,7 +343,7 @@ async def test_a_full_connection_of_a_user_does_what_its_behavior_says_and_the_s
         await hub._settled()
         assert hub.metrics().broadcast_pending == 0
         assert adds_up(hub.metrics())
-        assert hub.metrics().broadcast_dropped > 0
+        assert hub.metrics().broadcast_dropped + hub.metrics().messages_evicted > 0
         wire.reset()
 
 
@@ -389,3 +389,34 @@ async def test_a_policy_that_refuses_a_room_is_heard_for_each_of_several():
     joined(hub, "a", 1)
     assert hub.broadcast_room(["a", "b"], "x").queued == 1
     assert hub.broadcast_room(["a", "bb"], "x").invalid
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+async def test_a_key_for_several_rooms_is_another_than_that_of_one_of_them():
+    hub = Hub()
+    conn, transport = stalled(hub, "a", "b", send_behavior=SendBehavior.CONFLATE, queue_size=9)
+    for number in "12":
+        hub.broadcast_room(["a", "b"], "both " + number, key="key")
+        hub.broadcast_room({"b", "a"}, "again " + number, key="key")
+        hub.broadcast_room("a", "a " + number, key="key")
+        hub.broadcast_room("a", "some " + number, key="key", where=lambda each: each is conn)
+    assert await drained(transport) == ["again 2", "some 2"]
+    assert hub.metrics().messages_replaced == 6
+
+
+async def test_what_is_lost_of_messages_to_several_rooms_or_to_a_user_is_of_no_room_in_particular():
+    drops: list[tuple[str | None, int]] = []
+    hub = Hub()
+    hub.on_drop(lambda conn, room, count: drops.append((room, count)))
+    conn, _ = stalled(hub, send_behavior=SendBehavior.DROP, queue_size=1)
+    conn.user_info = ANN
+    hub.join("a", conn)
+    hub.join("b", conn)
+    hub.broadcast_room("a", "queued")
+    hub.broadcast_room(["a", "b"], "x")
+    hub.send_to_user("ann", "x")
+    hub.broadcast_room(["a"], "x")
+    await ticks()
+    assert drops == [(None, 2), ("a", 1)]

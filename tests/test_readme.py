@@ -24,6 +24,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 import plumews
+from crowd import drained, stalled
 from wire import Wire, kept_port
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -271,6 +272,26 @@ async def test_who_is_there(hub, start, capsys) -> None:
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("u1 1 ")
     assert second == "chat + ['Ada'] - []"
+
+
+async def test_slow_members(capsys) -> None:
+    names = run("Slow members")
+    conflating, one = stalled(names["hub"], "prices", queue_size=4, send_behavior=plumews.SendBehavior.CONFLATE)
+    _, other = stalled(names["hub"], "prices", queue_size=4, send_behavior=plumews.SendBehavior.DROP)
+
+    async def prices() -> AsyncIterator[tuple[str, int]]:
+        for number in range(6):
+            yield "AB"[number % 2], number
+
+    await names["follow"](prices())
+    assert await drained(one) == ["A 4", "B 5"]
+    assert await drained(other) == ["A 0", "B 1", "A 2", "B 3", '{"type": "gap", "room": "prices", "dropped": 2}']
+    assert capsys.readouterr().out.splitlines() == [
+        "half of a queue is full",
+        "half of a queue is full",
+        "2 messages of prices lost",
+    ]
+    assert conflating.dropped_messages == 0
 
 
 async def test_your_own_handler_behind_the_door(hub, start) -> None:

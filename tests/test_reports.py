@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from plumews.reports import BroadcastResult, HubMetrics, ShutdownReport
+from plumews.reports import BroadcastResult, Gap, HubMetrics, ShutdownReport
 
 
 @pytest.mark.parametrize("report", [BroadcastResult(), ShutdownReport()], ids=lambda report: type(report).__name__)
@@ -25,7 +25,9 @@ def test_metrics_have_no_defaults_so_that_no_counter_can_be_forgotten():
         metrics.rooms = 7  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("report", [BroadcastResult, HubMetrics, ShutdownReport], ids=lambda report: report.__name__)
+@pytest.mark.parametrize(
+    "report", [BroadcastResult, Gap, HubMetrics, ShutdownReport], ids=lambda report: report.__name__
+)
 def test_every_field_is_explained(report):
     for field in dataclasses.fields(report):
         assert field.name in (report.__doc__ or "")

@@ -621,7 +621,7 @@ async def test_send_nowait_does_not_overtake_a_sender_that_waits() -> None:
 
 
 async def test_a_message_larger_than_the_byte_bound_is_accepted_when_nothing_waits() -> None:
-    for behavior in SendBehavior:
+    for behavior in (SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE):
         conn, transport = fake_conn(queue_bytes=1000, send_behavior=behavior, send_timeout=0)
         transport.fill()
         await conn.send(bytes(100_000))

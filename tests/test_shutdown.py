@@ -284,7 +284,7 @@ async def test_nothing_is_left_of_a_stopped_hub():
     await hub.shutdown(0)
     await ticks()
     assert deadlines() == before
-    assert not hub._stalls
+    assert not hub._slow.members
     assert not hub._table._rolls
     assert len(hub._lanes) == hub.connection_count() == 0
 

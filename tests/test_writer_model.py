@@ -1,5 +1,8 @@
 """The writer on real sockets against a model of what must arrive: hypothesis sends, reads, stalls, closes and cuts.
 
+Messages that wait give way to newer ones, and the model works out for itself what is dropped, what is replaced, and
+where the newer one stands.
+
 After each step the peer's end of the pair is looked into, unread bytes included. So what has begun to leave is known to
 the byte, and with it what the transport may hold, and every number that the writer tells.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -37,6 +40,15 @@ def new_loop(name: str) -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+class Entry(NamedTuple):
+    """What was accepted."""
+
+    payload: bytes
+    size: int  # bytes of its frames
+    key: int | None = None
+    note: bool = False
 
 
 class Ours(asyncio.Protocol):
@@ -97,12 +109,15 @@ class Model(RuleBasedStateMachine):
         connecting = self.loop.create_unix_connection(lambda: Ours(self.writer), sock=ours)
         _, self.ours = self.loop.run_until_complete(connecting)
         self.arrived = bytearray()
-        self.accepted: list[tuple[bytes, int]] = []  # payloads, and the bytes of their frames
-        self.waiting: dict[Waiter, tuple[bytes, int]] = {}
+        self.accepted: list[Entry] = []
+        self.waiting: dict[Waiter, Entry] = {}
+        self.evicted = self.replaced = 0
         self.pings: list[bytes] = []
         self.pongs: list[bytes] = []
         self.count = 0
         self.closing = self.discarded = self.aborted = False
+        self.before = 0  # how many waited
+        self.note: tuple[memoryview, bool] | None = None
         self.finished = 0
 
     # --- what may happen --------------------------------------------------------------------------
@@ -123,7 +138,7 @@ class Model(RuleBasedStateMachine):
             fragment = limits.FRAGMENT_SIZE  # or its fragments were one buffer, which leaves as one frame does
         message = encode(Opcode.BINARY, payload, fragment_size=fragment)
         if self.writer.offer(message):
-            self.accepted.append((payload, message.size))
+            self.accepted.append(Entry(payload, message.size))
         elif wait:
             self.wait(payload, message)
         if kick:
@@ -138,7 +153,7 @@ class Model(RuleBasedStateMachine):
                 assert not self.open or self.discarded
 
         waiter = self.writer.wait(message, done)
-        self.waiting[waiter] = (payload, message.size)
+        self.waiting[waiter] = Entry(payload, message.size)
 
     @precondition(lambda self: self.open)
     @rule(size=st.sampled_from(SIZES[:7]), count=st.integers(1, 9), at_once=st.booleans())
@@ -147,8 +162,102 @@ class Model(RuleBasedStateMachine):
             payload = self.payload(size)
             frame = build_frame(Opcode.BINARY, payload)
             if self.writer.offer_frame(frame):
-                self.accepted.append((payload, len(frame)))
+                self.accepted.append(Entry(payload, len(frame)))
             self.writer.kick(at_once)
+
+    @property
+    def queued(self) -> list[Entry]:
+        """What has not begun to leave, as the step before has shown."""
+        return self.accepted[len(self.accepted) - self.writer.queued_messages :]
+
+    def queue_is(self, queued: list[Entry]) -> None:
+        del self.accepted[len(self.accepted) - self.before :]
+        self.accepted += queued
+
+    def make_room(self, queued: list[Entry], size: int) -> None:
+        """The oldest go, but for notes, until ``size`` bytes have space."""
+        for entry in list(queued):
+            full = len(queued) >= QUEUE_SIZE or sum(each.size for each in queued) + size > QUEUE_BYTES
+            if full and not entry.note:
+                queued.remove(entry)
+                self.evicted += 1
+
+    @precondition(lambda self: self.open)
+    @rule(messages=st.lists(st.tuples(st.sampled_from([0, 125, 30_000, 70 * KiB]), st.integers(0, 4)), max_size=9))
+    def displace_many(self, messages: list[tuple[int, int]]) -> None:
+        for size, key in messages:
+            self.displace(size, 5000, key, False)
+
+    @precondition(lambda self: self.open)
+    @rule(size=st.sampled_from(SIZES), fragment=st.sampled_from(FRAGMENTS), key=st.integers(0, 4), kick=st.booleans())
+    def displace(self, size: int, fragment: int, key: int, kick: bool) -> None:
+        payload = self.payload(size)
+        if size <= limits.COPY_SIZE:
+            fragment = limits.FRAGMENT_SIZE
+        message = encode(Opcode.BINARY, payload, fragment_size=fragment)
+        if not self.writer.has_space(message.size) and self.waiting:
+            assert self.writer.displace(message) == self.writer.conflate(message, key) == -1
+            return
+        self.before, queued, evicted = self.writer.queued_messages, self.queued, self.evicted
+        if key:
+            self.conflate(queued, Entry(payload, message.size, key))
+            count = self.writer.conflate(message, key)
+        else:
+            self.make_room(queued, message.size)
+            queued.append(Entry(payload, message.size))
+            count = self.writer.displace(message)
+        assert count == self.evicted - evicted
+        self.queue_is(queued)
+        if kick:
+            self.writer.kick(True)
+
+    def conflate(self, queued: list[Entry], new: Entry) -> None:
+        old = next((entry for entry in reversed(queued) if entry.key == new.key), None)
+        if old is not None:
+            self.replaced += 1
+            at = queued.index(old)
+            size = sum(entry.size for entry in queued) - old.size + new.size
+            passes = all(entry.key is not None for entry in queued[at + 1 :])
+            if passes and (size <= QUEUE_BYTES or len(queued) == 1):
+                queued[at] = new
+                return
+            del queued[at]
+        self.make_room(queued, new.size)
+        queued.append(new)
+
+    @precondition(lambda self: self.open)
+    @rule()
+    def drop_all(self) -> None:
+        self.before, queued = self.writer.queued_messages, self.queued
+        count = sum(not entry.note for entry in queued)
+        assert self.writer.evict() == count
+        self.evicted += count
+        self.queue_is([entry for entry in queued if entry.note])
+
+    @precondition(lambda self: self.open and sum(entry.note for entry in self.queued) < 3)
+    @rule(first=st.booleans())
+    def add_note(self, first: bool) -> None:
+        payload = self.payload(20)
+        note = memoryview(build_frame(Opcode.BINARY, payload))
+        self.before, queued = self.writer.queued_messages, self.queued
+        queued.insert(0 if first else len(queued), Entry(payload, len(note), note=True))
+        self.writer.add_note(note, first=first)
+        self.queue_is(queued)
+        self.note = note, first
+
+    @precondition(lambda self: self.open and self.note is not None)
+    @rule()
+    def take_note(self) -> None:
+        assert self.note is not None
+        note, first = self.note
+        self.before, queued = self.writer.queued_messages, self.queued
+        payloads = [entry.payload for entry in queued]
+        payload = bytes(note)[2:]
+        may = payload in payloads and (first or payloads[-1] == payload)
+        assert self.writer.take_note(note, last=not first) is may
+        if may:
+            del queued[payloads.index(payload)]
+        self.queue_is(queued)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -229,8 +338,10 @@ class Model(RuleBasedStateMachine):
     def what_is_told_is_what_has_left(self) -> None:
         writer = self.writer
         assert writer.waiting == len(self.waiting)
-        assert writer.queued_messages <= QUEUE_SIZE
-        assert writer.queued_bytes <= QUEUE_BYTES or writer.queued_messages == 1
+        assert (writer.evicted, writer.replaced) == (self.evicted, self.replaced)
+        notes = [entry.size for entry in self.queued if entry.note]
+        assert writer.queued_messages <= QUEUE_SIZE + len(notes)
+        assert writer.queued_bytes <= QUEUE_BYTES + sum(notes) or writer.queued_messages == 1 + len(notes)
         if self.aborted or self.discarded:
             assert (writer.queued_messages, writer.queued_bytes, writer.waiting) == (0, 0, 0)
         if self.aborted:
@@ -251,7 +362,7 @@ class Model(RuleBasedStateMachine):
         begun = [frames.begun] if frames.missing != 0 or not held else [frames.begun, frames.begun + 1]
         assert len(self.accepted) - writer.queued_messages in begun
         first = len(self.accepted) - writer.queued_messages
-        assert writer.queued_bytes == sum(size for _, size in self.accepted[first:])
+        assert writer.queued_bytes == sum(entry.size for entry in self.accepted[first:])
 
     # --- and in the end ---------------------------------------------------------------------------
 
@@ -291,7 +402,7 @@ class Model(RuleBasedStateMachine):
             [payload for kind, payload in events if kind == wanted]
             for wanted in (Opcode.BINARY, Opcode.PING, Opcode.PONG)
         )
-        accepted = [payload for payload, _ in self.accepted]
+        accepted = [entry.payload for entry in self.accepted]
         assert messages == (accepted[: len(messages)] if self.discarded else accepted)
         assert pings == self.pings
         assert sorted(pongs) == pongs  # their numbers count up

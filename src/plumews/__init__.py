@@ -52,7 +52,7 @@ from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
 from .presence import RoomPresence, UserPresence
-from .reports import BroadcastResult, HubMetrics, ShutdownReport
+from .reports import BroadcastResult, Gap, HubMetrics, ShutdownReport
 from .room_door import RoomAuth
 from .room_server import serve_rooms
 from .server import Server, Serving, serve, unix_serve
@@ -74,6 +74,7 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Gap",
     "Handler",
     "Headers",
     "HistoryLimits",

@@ -7,14 +7,14 @@ that raises sends nothing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from .callbacks import is_plain_function
 from .rooms import Roll, RoomTable, Target
 
-__all__ = ["Audience", "Rooms", "choose", "target_of"]
+__all__ = ["Audience", "Rooms", "choose", "key_of", "target_of"]
 
 M = TypeVar("M")
 
@@ -43,6 +43,18 @@ def target_of(room: Rooms | None) -> Target:
         # Not whatever is alone in a list: ``[None]`` is not everybody.
         return names[0] if len(names) == 1 and isinstance(names[0], str) else names
     return room
+
+
+def key_of(target: Target, key: Hashable) -> Hashable:
+    """``key`` among those of all rooms. ``TypeError`` if it can be none.
+
+    Several rooms in another order are the same ones; neither are the keys of several those of one of them.
+    """
+    try:
+        hash(key)
+    except TypeError:
+        raise TypeError(f"a key must be hashable, such as a str, not {type(key).__name__}") from None
+    return (frozenset(target) if isinstance(target, tuple) else target, key)
 
 
 def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callable[[M], bool] | None) -> Audience[M]:

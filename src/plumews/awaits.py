@@ -155,7 +155,8 @@ class Awaits(Engine):
         Raises:
             ConnectionClosed: the connection is closed, or closing.
             SendTimeout: the queue had no space within the send timeout (``SendBehavior.BLOCK``).
-            SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``).
+            SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``); under
+                ``DROP_OLDEST`` and ``CONFLATE`` only while another message is being sent in pieces.
             TypeError, ValueError: the message is not one.
             ConcurrencyError: another message is being sent in pieces, and this is to be, too.
         """

@@ -23,7 +23,8 @@ def broadcast(connections: Iterable[Conn], message: Data) -> None:
     """Queue ``message`` on each of ``connections`` that is open; never waits, never raises for one of them.
 
     ``str`` leaves as text, bytes-like as binary. A connection whose send queue is full loses the message, which it
-    counts in ``dropped_messages``, or is closed with 1013 under ``SendBehavior.CLOSE``.
+    counts in ``dropped_messages``, or older ones under ``SendBehavior.DROP_OLDEST`` and ``CONFLATE``; under ``CLOSE``
+    it is closed with 1013.
 
     Raises:
         TypeError, ValueError: ``message`` is not what a message is made of, or a connection is none.

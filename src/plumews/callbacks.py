@@ -66,6 +66,10 @@ class Callbacks:
 
         return end
 
+    def wanted(self, kind: str) -> bool:
+        """Whether anybody is to hear of ``kind``."""
+        return kind in self._callbacks
+
     def happened(self, kind: str, *each: tuple[Any, ...]) -> None:
         """Call the callbacks of ``kind`` with each of the arguments in ``each``."""
         if kind not in self._callbacks:

@@ -171,8 +171,8 @@ def _add_limits(group: Any) -> None:
         "--send-behavior",
         choices=[behavior.value for behavior in SendBehavior],
         default=SendBehavior.BLOCK.value,
-        help="when that queue is full: give the member time, drop the message, or close the member with 1013 "
-        "(default %(default)s)",
+        help="when that queue is full: give the member time, drop the new message, close the member with 1013, or drop "
+        "the oldest message (conflate does the same here) (default %(default)s)",
     )
     group.add_argument(
         "--send-timeout",

@@ -261,8 +261,18 @@ class Conn(Sending):
 
     @property
     def dropped_messages(self) -> int:
-        """Messages that a full send queue refused, in all."""
+        """Messages that a full send queue refused, or dropped for others, in all."""
         return self._writer.dropped
+
+    @property
+    def evicted_messages(self) -> int:
+        """Those of the dropped messages that had been queued before, and gave way to newer ones."""
+        return self._writer.evicted
+
+    @property
+    def replaced_messages(self) -> int:
+        """Queued messages in whose stead a newer one with their key was sent (``SendBehavior.CONFLATE``), in all."""
+        return self._writer.replaced
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         # Without the compiled modules copy.copy() would make a second connection of the first one's parts.

@@ -86,15 +86,21 @@ class State(enum.IntEnum):
 
 
 class SendBehavior(enum.Enum):
-    """What a send does when the connection's send queue is full (the seed's three choices).
+    """What a send does when the connection's send queue is full (the seed's three choices, and two more).
 
-    ``BLOCK`` waits for space up to the send timeout, ``DROP`` refuses the new message,
-    ``CLOSE`` closes the connection with 1013.
+    ``BLOCK`` waits for space up to the send timeout, ``DROP`` refuses the new message, ``CLOSE`` closes the connection
+    with 1013. ``DROP_OLDEST`` accepts the new message and drops the oldest that has not begun to leave. ``CONFLATE``
+    does the same for messages without a key; one with a key takes the place of an older one with its key that waits,
+    so that the newest of each key stays. Such a message may pass others with a key, and never one without.
+
+    While a message is sent in pieces, behind which nothing can be queued, the last two refuse as ``DROP`` does.
     """
 
     BLOCK = "block"
     DROP = "drop"
     CLOSE = "close"
+    DROP_OLDEST = "drop-oldest"
+    CONFLATE = "conflate"
 
 
 _NEVER_ON_THE_WIRE: Final = frozenset({1004, 1005, 1006, 1015})

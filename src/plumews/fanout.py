@@ -1,8 +1,7 @@
 """One broadcast on its way to its members (layer 4).
 
-The message is encoded once; every member's queue holds a reference to the same bytes. A member whose queue
-is full is handled by its own send behavior and never holds up the others: under BLOCK it gets its send
-timeout once, then what waits for it is dropped, and so is what follows until it has made room.
+The message is encoded once; every member's queue holds a reference to the same bytes. What becomes of it for a member
+that does not keep up is in `slow`; it never holds up the others.
 
 Invariants: at any moment ``matched = queued + dropped + skipped + pending``; whatever members do, nothing stays
 pending for ever.
@@ -11,20 +10,18 @@ pending for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
-from . import limits
 from .conn import Conn
-from .constants import CloseCode, SendBehavior, State
+from .constants import SendBehavior, State
 from .history import Position
 from .lanes import clock
 from .outgoing import Encoded
 from .reports import BroadcastResult
 from .rooms import Roll
-from .timers import Deadline
-from .writer import Waiter
+from .slow import SlowMembers
 
-__all__ = ["Broadcast", "Stall", "Tally"]
+__all__ = ["Broadcast", "Tally"]
 
 #: Members between two looks at the clock.
 _STRIDE = 64
@@ -42,20 +39,6 @@ class Tally:
         self.dropped_by = dict.fromkeys([*(each.value for each in SendBehavior), "ended", "stopped", "overloaded"], 0)
 
 
-class Stall:
-    """A BLOCK member that is full, and the broadcasts that wait for it.
-
-    A hub keeps it while the connection is a member; when it leaves, its timeout and those that wait go on to their end.
-    """
-
-    __slots__ = ("deadline", "given_up", "waiting")
-
-    def __init__(self) -> None:
-        self.deadline: Deadline | None = None
-        self.waiting: dict[Waiter, Broadcast] = {}
-        self.given_up = False
-
-
 class Broadcast:
     """A message and the members that were there when it was sent."""
 
@@ -64,14 +47,18 @@ class Broadcast:
         "_early",
         "_members",
         "_next",
+        "_remembered",
         "_roll",
-        "_stalls",
+        "_slow",
         "_still_member",
         "_tally",
+        "_watching",
         "counts",
+        "key",
         "matched",
         "message",
         "position",
+        "room",
     )
 
     def __init__(
@@ -81,13 +68,17 @@ class Broadcast:
         *,
         exclude: Conn | None,
         tally: Tally,
-        stalls: dict[Conn, Stall],
+        slow: SlowMembers,
         still_member: Callable[[Conn], bool],
         position: Position | None = None,
+        room: str | None = None,
+        key: Hashable = None,
     ) -> None:
-        """``exclude`` stands in ``roll``, if it is given."""
+        """``exclude`` stands in ``roll``, if it is given. ``room`` is what the message is for; ``None``: all."""
         self.message = message
         self.position = position
+        self.room = room
+        self.key = key
         self._roll = roll
         self._members = roll.members
         self._next = 0
@@ -95,7 +86,10 @@ class Broadcast:
         self._early: set[Conn] = set() if exclude is None else {exclude}
         self.matched = len(roll.members) - len(self._early)
         self._tally = tally
-        self._stalls = stalls
+        self._slow = slow
+        # Looked at for each member.
+        self._remembered = slow.members
+        self._watching = slow.watching
         self._still_member = still_member
         self._done: asyncio.Future[None] | None = None
         self.counts = {"queued": 0, "dropped": 0, "skipped": 0}
@@ -156,54 +150,27 @@ class Broadcast:
                 self._drop("stopped")
         self._next = len(self._members)
 
+    def _mark(self, conn: Conn) -> None:
+        """``conn`` is being reached and the application may be called: :meth:`bring_up` must know who was."""
+        if conn not in self._early:
+            self._next = self._roll.position(conn) + 1
+
     # --- one member -------------------------------------------------------------------------------
 
     def _reach(self, conn: Conn) -> None:
         if conn.state is not State.OPEN or not self._still_member(conn):
             self._count("skipped")
+        elif self._remembered and conn in self._remembered:
+            self._slow.reach(self, conn)
+        elif self.key is not None and conn.send_behavior is SendBehavior.CONFLATE:
+            self._slow.conflate(self, conn)
         elif conn._writer.offer(self.message):
             self._count("queued")
             conn._kick_later()
-            if self._stalls:
-                self._stalls.pop(conn, None)
-        elif conn.send_behavior is SendBehavior.BLOCK:
-            self._wait_for(conn)
+            if self._watching and conn._writer.paused:
+                self._slow.backlogged(conn, self.message.size)
         else:
-            self._drop("close" if conn.send_behavior is SendBehavior.CLOSE else "drop")
-            conn._writer.dropped += 1
-            if conn.send_behavior is SendBehavior.CLOSE:
-                conn._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
-
-    def _wait_for(self, conn: Conn) -> None:
-        stall = self._stalls.get(conn)
-        if stall is None:
-            stall = self._stalls[conn] = Stall()
-            delay = conn._config.send_timeout
-            delay = limits.BROADCAST_WAIT if delay is None else delay
-            stall.deadline = conn._state.timers.after(delay, lambda: _give_up_on(conn, stall))
-        if stall.given_up or len(stall.waiting) >= conn._config.queue_size:
-            self._drop("block")
-            conn._writer.dropped += 1
-            return
-
-        def done(accepted: bool) -> None:
-            stall.waiting.pop(waiter, None)
-            if accepted:
-                self._count("queued")
-            else:
-                self._drop("ended")
-            if not stall.waiting:
-                self._recovered(conn, stall)
-
-        waiter = conn._writer.wait(self.message, done)
-        stall.waiting[waiter] = self
-
-    def _recovered(self, conn: Conn, stall: Stall) -> None:
-        if not stall.given_up:
-            assert stall.deadline is not None
-            stall.deadline.cancel()
-            if self._stalls.get(conn) is stall:
-                del self._stalls[conn]
+            self._slow.full(self, conn)
 
     def _drop(self, cause: str) -> None:
         self._tally.dropped_by[cause] += 1
@@ -215,13 +182,3 @@ class Broadcast:
         setattr(self._tally, outcome, getattr(self._tally, outcome) + 1)
         if self._done is not None and not self.pending and not self._done.done():
             self._done.set_result(None)
-
-
-def _give_up_on(conn: Conn, stall: Stall) -> None:
-    """The send timeout of a full member is over: what waits for it is dropped, and what follows while it is full."""
-    stall.given_up = True
-    for waiter, broadcast in list(stall.waiting.items()):
-        if conn._writer.withdraw(waiter):
-            broadcast._drop("block")
-            conn._writer.dropped += 1
-    stall.waiting.clear()

@@ -19,6 +19,7 @@ from .introspection import Introspection
 from .ledger import Ledger
 from .reports import ShutdownReport
 from .shutdown import Farewell, check_goodbye
+from .slow import Delivery
 from .timelimit import TimeLimit
 
 __all__ = ["Hub"]
@@ -97,7 +98,7 @@ class Hub(Introspection):
         await limit.bound(self._lanes.idle(), max(0.0, limit.left - rest))
         if limit.over:
             self._give_up()  # else each member gets what is left for it when it is closed
-        waited_for = {conn for conn in members if conn in self._stalls and self._stalls[conn].waiting}
+        waited_for = {conn for conn in members if self._slow.waits_for(conn)}
         await farewell.close(conn for conn in members if conn not in waited_for)
         await limit.bound(self._settled(), max(0.0, limit.left - rest))
         await farewell.close(waited_for)
@@ -106,6 +107,7 @@ class Hub(Introspection):
         self._limit = None
         self._give_up()
         self._end_watches()
+        self._slow.end()
         if self._archive is not None:
             self._archive.clear()
         messages, size = ledger.undelivered()
@@ -118,11 +120,10 @@ class Hub(Introspection):
             undelivered_bytes=size,
         )
 
-    def _undecided(self) -> list[Broadcast]:
+    def _undecided(self) -> list[Delivery]:
         """The broadcasts that have not reached all their members, or wait for full ones to make room."""
-        lanes = [job for job in self._lanes.waiting() if isinstance(job, Broadcast)]
-        stalls = [broadcast for stall in self._stalls.values() for broadcast in stall.waiting.values()]
-        return list(dict.fromkeys(lanes + stalls))
+        lanes: list[Delivery] = [job for job in self._lanes.waiting() if isinstance(job, Broadcast)]
+        return list(dict.fromkeys(lanes + self._slow.waiting()))
 
     def _give_up(self) -> None:
         for job in self._lanes.clear():
@@ -131,9 +132,8 @@ class Hub(Introspection):
 
     async def _settled(self) -> None:
         """Until full members have made room for what waits for them, or had their time."""
-        for stall in list(self._stalls.values()):
-            for broadcast in list(stall.waiting.values()):
-                await broadcast.wait()
+        for broadcast in self._slow.waiting():
+            await broadcast.wait()
 
     async def __aenter__(self) -> Hub:
         self._bind()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from . import limits
 from .accepting import TokenBucket, burst_of
 from .history import HistoryLimits
+from .reports import Gap
 from .rooms import check_room_name
 
 __all__ = ["HubConfig"]
@@ -39,6 +40,14 @@ class HubConfig:
         accept_rate: connections a second that are let in, joining their first room, 0.001 to 1,000,000 (default 0: no
             limit); who is in a room is not accepted anew in the next.
         accept_burst: how many of them at once (default 0: what comes in two seconds, at least 1).
+        encode_gap: makes of a :class:`Gap` what a member is told about messages that it lost, in their place: ``str``
+            leaves as text, bytes-like as binary, ``None`` is nothing. By default members are told nothing. It is
+            called while messages are sent, and should do no more than that: it cannot broadcast, and what it sends
+            directly may overtake what is being sent.
+        max_queued_bytes: bytes that may wait in the send queues of all members together (default 0: no limit). Beyond
+            it those with the largest queues lose what waits for them, or are closed with 1013 if their behavior is
+            ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it. Looked after at the end of each
+            tick in which something is broadcast to members whose peers take nothing.
 
     Raises:
         ValueError: a value is outside its range. TypeError: it is not a number, or not a function.
@@ -55,6 +64,8 @@ class HubConfig:
     max_history_bytes: int = limits.HISTORY_BYTES
     accept_rate: float = 0
     accept_burst: int = 0
+    encode_gap: Callable[[Gap], str | bytes | None] | None = None
+    max_queued_bytes: int = limits.MAX_QUEUED_BYTES
 
     def __post_init__(self) -> None:
         smallest = {"workers": 1, "job_queue_size": 1}
@@ -67,6 +78,7 @@ class HubConfig:
             "max_history_rooms",
             "max_history_bytes",
             "accept_burst",
+            "max_queued_bytes",
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -89,6 +101,8 @@ class HubConfig:
             raise TypeError(
                 f"history must be HistoryLimits, or a function that gives them, not {type(self.history).__name__}"
             )
+        if self.encode_gap is not None and not callable(self.encode_gap):
+            raise TypeError(f"encode_gap must be a function or None, not {type(self.encode_gap).__name__}")
 
     @property
     def history_policy(self) -> Callable[[str], HistoryLimits | None] | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from .conn import Conn
 from .constants import CloseCode
-from .membership import Membership
+from .listening import Listening
 from .presence import RoomPresence, check_user_id
 from .presence_watch import PresenceCallback
 from .protocol import check_close
@@ -18,7 +18,7 @@ from .protocol import check_close
 __all__ = ["Identity"]
 
 
-class Identity(Membership):
+class Identity(Listening):
     """The part of :class:`plumews.Hub` that knows users."""
 
     def connections_of(self, user_id: str) -> list[Conn]:

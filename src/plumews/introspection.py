@@ -60,6 +60,8 @@ class Introspection(Publishing):
             broadcast_dropped_by=dict(tally.dropped_by),
             broadcast_skipped=tally.skipped,
             broadcast_pending=tally.pending,
+            messages_evicted=self._slow.evicted,
+            messages_replaced=self._slow.replaced,
             jobs_waiting=len(self._lanes),
             job_queue_size=self.config.job_queue_size,
             queued_messages=backlog.messages,

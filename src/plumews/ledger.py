@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from .conn import Conn
 from .constants import State
-from .fanout import Broadcast
+from .slow import Delivery
 
 __all__ = ["Ledger"]
 
@@ -20,8 +20,8 @@ __all__ = ["Ledger"]
 class Ledger:
     """Opened with what is owed to ``members``; ``broadcasts`` are those that are not decided for all of them."""
 
-    def __init__(self, members: Sequence[Conn], broadcasts: Iterable[Broadcast]) -> None:
-        self._before = {conn: conn._lost for conn in members}
+    def __init__(self, members: Sequence[Conn], broadcasts: Iterable[Delivery]) -> None:
+        self._before = {conn: conn._never_left() for conn in members}
         self._broadcasts = [(broadcast, broadcast.result()) for broadcast in broadcasts]
         #: Messages that the members are to get, and their bytes as frames.
         self.messages = sum(conn.queued_messages for conn in members)
@@ -34,8 +34,9 @@ class Ledger:
         """Messages and bytes, of those that were owed, that have not left and never will, or not by now."""
         messages = size = 0
         for conn, (lost_messages, lost_bytes) in self._before.items():
-            messages += conn._lost[0] - lost_messages
-            size += conn._lost[1] - lost_bytes
+            lost = conn._never_left()
+            messages += lost[0] - lost_messages
+            size += lost[1] - lost_bytes
             if conn.state is not State.CLOSED:
                 messages += conn.queued_messages
                 size += conn.queued_bytes

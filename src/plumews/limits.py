@@ -131,6 +131,21 @@ ACCEPT_BURST_TIME: Final = 2.0
 #: How long a broadcast waits for a full member that has no send timeout of its own.
 BROADCAST_WAIT: Final = 0.1
 
+#: From the closing of a connection whose queue is full to its end, if the peer takes nothing at all meanwhile: it is as
+#: good as gone, and what the kernel holds for it is memory that others need. Who is only slow takes something.
+EVICT_TIMEOUT: Final = 2.0
+
+#: Bytes that may wait in the queues of all members of a hub together; 0 is no limit. Each queue is bounded already, and
+#: what is broadcast waits once in memory, however many queues hold it: a sum is for those who know their traffic.
+MAX_QUEUED_BYTES: Final = 0
+
+#: When a hub has more waiting than it may, members are evicted until this share of it is left, so that there is not
+#: somebody to be evicted in every tick.
+QUEUED_BYTES_LEFT: Final = 0.875
+
+#: A hub logs at most one line in this time about messages that slow members lost.
+DROP_LOG_EVERY: Final = 1.0
+
 #: Changes of a room's member count, and of its users, are told at most this often.
 COUNT_EVERY: Final = 0.1
 

@@ -71,7 +71,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._discard_deadline: Deadline | None = None
         self._closed_future: asyncio.Future[None] | None = None
         self._close_callbacks: list[Callable[[Any], object]] = []
-        #: Messages, and their bytes, that were queued and never left.
+        #: Messages, and their bytes, that waited when all that waited was given up.
         self._lost = (0, 0)
 
     # --- the transport calls ----------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Who is in a hub: joining, leaving, and what is to be known about it (layer 4).
 
-The table itself is in `rooms`; here it meets connections, which leave by themselves when they close, and those who want
-to hear of it. Invariants: a refused join changes nothing and is counted; who hears of a change finds it complete; a hub
-belongs to the loop on which it is first used.
+The table itself is in `rooms`; here it meets connections, which leave by themselves when they close. Who wants to hear
+of it says so in `listening`. Invariants: a refused join changes nothing and is counted; who hears of a change finds it
+complete; a hub belongs to the loop on which it is first used.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 
 from .auth import UserInfo
 from .callbacks import Callbacks
 from .conn import Conn
 from .counts import Counts, RequestTally
 from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
-from .fanout import Stall
 from .hub_config import HubConfig
 from .presence import People
 from .presence_watch import PresenceWatchers
 from .refusals import REASONS, reason_of
 from .rooms import RoomTable
+from .slow import SlowMembers
 from .watch import Watchers
 
 __all__ = ["Membership"]
@@ -40,13 +39,13 @@ class Membership:
             check_name=config.check_room_name,
         )
         self._accepting = config.accepting()
-        self._stalls: dict[Conn, Stall] = {}
+        self._callbacks = Callbacks()
+        self._slow = SlowMembers(config, self._table.rooms_of, self._callbacks)
         self._watchers = Watchers(self._table.count)
         self._presence_watchers = PresenceWatchers(lambda room: self._people.users(room))
         self._people: People[Conn] = People(
             self._table.rooms_of, self._presence_watchers.came, self._presence_watchers.went
         )
-        self._callbacks = Callbacks()
         self._accepted = 0
         self._refusals = Counts(REASONS)  # of joins
         self._requests = RequestTally()  # of the servers that let in its members
@@ -100,6 +99,7 @@ class Membership:
         if new:
             self._since[conn] = now
             conn.add_close_callback(self.remove)
+            self._slow.joined(conn)
         self._people.enter(room, conn, user, now, new=joined)
         if joined:
             self._accepted += 1
@@ -141,35 +141,9 @@ class Membership:
         if not self._table.is_member(None, conn):
             self._people.forget(conn)
             conn.remove_close_callback(self.remove)
-            self._stalls.pop(conn, None)
+            self._slow.left(conn)
             self._since.pop(conn, None)
         self._callbacks.happened("leave", *[(room, conn) for room in rooms])
-
-    # --- who hears of it --------------------------------------------------------------------------
-
-    def on_join(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
-        """Call ``callback(room, conn)`` whenever a connection has joined a room.
-
-        It may do what it likes, joining, leaving, closing and publishing included; what that changes is told when all
-        callbacks have heard of this. One that raises is reported to the event loop, and the join stands.
-
-        Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
-        """
-        return self._callbacks.add("join", callback)
-
-    def on_leave(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
-        """As :meth:`on_join`, whenever a connection has left a room, by itself or because it is gone."""
-        return self._callbacks.add("leave", callback)
-
-    def watch_count(self, room: str, callback: Callable[[str, int], object]) -> Callable[[], None]:
-        """Call ``callback(room, count)`` after the member count of ``room`` changed, a few times a second at most.
-
-        Returns the function that ends it. Raises ``InvalidRoomName``, or ``TypeError`` if ``callback`` is no plain
-        function.
-        """
-        self._bind()
-        self._table.check_name(room)
-        return self._watchers.add(room, callback)
 
     # --- questions --------------------------------------------------------------------------------
 

@@ -78,6 +78,16 @@ _COUNTERS: Final = (
         lambda m: m.broadcast_dropped_by,
         label="cause",
     ),
+    _Figure(
+        "evicted_messages",
+        "Messages that waited for members and gave way to newer ones, or to the limit of what may wait in all.",
+        lambda m: m.messages_evicted,
+    ),
+    _Figure(
+        "replaced_messages",
+        "Broadcasts that waited for members and were replaced by newer ones of their key.",
+        lambda m: m.messages_replaced,
+    ),
     _Figure("websockets_opened", "WebSockets that room servers opened.", lambda m: m.websockets_opened),
     _Figure(
         "requests_refused",

@@ -11,10 +11,10 @@ import asyncio
 import concurrent.futures
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from . import limits
-from .audience import Audience, Rooms, choose, target_of
+from .audience import Audience, Rooms, choose, key_of, target_of
 from .conn import Conn
 from .counts import Counts
 from .errors import InvalidRoomName
@@ -51,6 +51,7 @@ class Publishing(Recovering):
         *,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
+        key: Hashable = None,
     ) -> BroadcastResult:
         """Send a message to all members of ``room``; never waits.
 
@@ -62,14 +63,20 @@ class Publishing(Recovering):
             exclude: a member that does not get it, such as the sender.
             where: a plain function; only members for which it returns true get the message. It is asked about all of
                 them before anything is sent, so it should be quick.
+            key: what the message is the newest value of (in this room, or these): for a member under
+                ``SendBehavior.CONFLATE`` it takes the place of an older one with an equal key that still waits. Others
+                get both.
 
         Raises:
-            TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, ``where`` is no function.
+            TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, ``where`` is no function,
+                ``key`` is not hashable.
             What ``where`` raises: nothing was sent.
+            RuntimeError: it is called by ``encode_gap``, which is called in the midst of broadcasts.
         """
         if room is None:  # a slip must not become a message to everybody
             return self._reject(BroadcastResult(invalid=True))
-        return _result(self._submit(target_of(room), _encoded(data, opcode), exclude, where))
+        target = target_of(room)
+        return _result(self._submit(target, _encoded(data, opcode), exclude, where, self._key(target, key)))
 
     def broadcast_all(
         self,
@@ -78,9 +85,10 @@ class Publishing(Recovering):
         *,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
+        key: Hashable = None,
     ) -> BroadcastResult:
         """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise."""
-        return _result(self._submit(None, _encoded(data, opcode), exclude, where))
+        return _result(self._submit(None, _encoded(data, opcode), exclude, where, self._key(None, key)))
 
     async def publish(
         self,
@@ -90,6 +98,7 @@ class Publishing(Recovering):
         *,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
+        key: Hashable = None,
     ) -> BroadcastResult:
         """Send a message and wait until it is decided for every member: the result has nothing pending.
 
@@ -97,10 +106,11 @@ class Publishing(Recovering):
         those at the end of that wait, and so it is then that ``where`` is asked. Raises as :meth:`broadcast_room`.
         """
         self._bind()
-        return await self._publish(target_of(room), _encoded(data, opcode), exclude, where)
+        target = target_of(room)
+        return await self._publish(target, _encoded(data, opcode), exclude, where, self._key(target, key))
 
     def publish_threadsafe(
-        self, room: Rooms | None, data: Data, opcode: int | None = None
+        self, room: Rooms | None, data: Data, opcode: int | None = None, *, key: Hashable = None
     ) -> concurrent.futures.Future[BroadcastResult]:
         """:meth:`publish` from another thread; the future gives its result.
 
@@ -111,7 +121,9 @@ class Publishing(Recovering):
         loop = self._loop
         if loop is None or loop.is_closed():
             raise RuntimeError("the hub is not running on an event loop")
-        return asyncio.run_coroutine_threadsafe(self._publish(target_of(room), _encoded(data, opcode)), loop)
+        target = target_of(room)
+        publishing = self._publish(target, _encoded(data, opcode), key=self._key(target, key))
+        return asyncio.run_coroutine_threadsafe(publishing, loop)
 
     def send_to_user(
         self, user_id: str, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
@@ -128,10 +140,12 @@ class Publishing(Recovering):
 
         Raises:
             TypeError, ValueError: ``user_id`` is no ``str`` or empty, or as :meth:`broadcast_room`.
+            RuntimeError: as there.
         """
         loop = self._bind()
         message = _encoded(data, opcode)
         conns = self._people.members(check_user_id(user_id))
+        self._check_not_within()
         if self._stopped:
             return self._reject(BroadcastResult(stopped=True))
         audience = Audience(
@@ -140,7 +154,7 @@ class Publishing(Recovering):
             exclude if exclude in conns else None,
         )
         if len(conns) > limits.USER_CONNECTIONS:
-            return _result(self._start(message, audience, None, loop, kept=False))
+            return _result(self._start(message, audience, None, loop, None, kept=False))
         for conn in conns:
             if conn._behind is not None:
                 conn._catch_up()
@@ -156,20 +170,27 @@ class Publishing(Recovering):
         message: Encoded,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
+        key: Hashable = None,
     ) -> BroadcastResult:
         async with self._gate:
             while self._lanes.full(target):
                 await self._lanes.changed()
-            submitted = self._submit(target, message, exclude, where)
+            submitted = self._submit(target, message, exclude, where, key)
         if isinstance(submitted, Broadcast):
             await submitted.wait()
         return _result(submitted)
 
     def _submit(
-        self, target: Target, message: Encoded, exclude: Conn | None, where: Callable[[Conn], bool] | None
+        self,
+        target: Target,
+        message: Encoded,
+        exclude: Conn | None,
+        where: Callable[[Conn], bool] | None,
+        key: Hashable,
     ) -> Broadcast | BroadcastResult:
         """Start a broadcast, or say why not."""
         loop = self._bind()
+        self._check_not_within()
         if self._stopped:
             return self._reject(BroadcastResult(stopped=True))
         if target is not None:
@@ -182,7 +203,7 @@ class Publishing(Recovering):
             except InvalidRoomName:
                 return self._reject(BroadcastResult(invalid=True))
         audience = choose(self._table, target, exclude, where)
-        return self._start(message, audience, target, loop, kept=where is None)
+        return self._start(message, audience, target, loop, key, kept=where is None)
 
     def _start(
         self,
@@ -190,6 +211,7 @@ class Publishing(Recovering):
         audience: Audience[Conn],
         target: Target,
         loop: asyncio.AbstractEventLoop,
+        key: Hashable,
         *,
         kept: bool,
     ) -> Broadcast | BroadcastResult:
@@ -197,22 +219,41 @@ class Publishing(Recovering):
         matched = audience.matched
         if matched and not self._lanes.make_room(target):
             return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
-        broadcast = self._broadcast(message, audience, self._record(target, message) if kept else None)
+        position = self._record(target, message) if kept else None
+        room = target if isinstance(target, str) else None
+        broadcast = self._broadcast(message, audience, position, room, key)
         if matched and not self._lanes.submit(broadcast, target, loop):
             for conn in broadcast.unreached():
                 conn._fall_behind(self._bring_up)
         return broadcast
 
-    def _broadcast(self, message: Encoded, audience: Audience[Conn], position: Position | None = None) -> Broadcast:
+    def _broadcast(
+        self,
+        message: Encoded,
+        audience: Audience[Conn],
+        position: Position | None = None,
+        room: str | None = None,
+        key: Hashable = None,
+    ) -> Broadcast:
         return Broadcast(
             message,
             audience.roll,
             exclude=audience.exclude,
             tally=self._tally,
-            stalls=self._stalls,
+            slow=self._slow,
             still_member=audience.still_member,
             position=position,
+            room=room,
+            key=key,
         )
+
+    def _key(self, target: Target, key: Hashable) -> Hashable:
+        """``key`` as members' queues know it: those of other rooms and hubs are others."""
+        return None if key is None else (self._slow, key_of(target, key))
+
+    def _check_not_within(self) -> None:
+        if self._slow.encoding:
+            raise RuntimeError("encode_gap must not broadcast: it may be called in the midst of a broadcast")
 
     def _reject(self, result: BroadcastResult) -> BroadcastResult:
         self._tally.rejected += 1

@@ -12,7 +12,7 @@ from typing import Final
 
 from .history import Position
 
-__all__ = ["BroadcastResult", "HubMetrics", "ShutdownReport"]
+__all__ = ["BroadcastResult", "Gap", "HubMetrics", "ShutdownReport"]
 
 #: The words of refusals that are about who may, and from where.
 _SECURITY: Final = (
@@ -80,10 +80,14 @@ class HubMetrics:
             room name (broadcasts_invalid), of the end of the hub (broadcasts_stopped), or of a full job queue
             (broadcasts_overloaded).
         broadcast_matched, broadcast_queued, broadcast_dropped, broadcast_skipped: deliveries, added up.
-        broadcast_dropped_by: dropped deliveries by cause: ``block``, ``drop``, ``close`` are the send behavior of a
-            member that was full, ``ended`` that it ended before it had space, ``overloaded`` the job queue,
-            ``stopped`` the end of the hub.
+        broadcast_dropped_by: dropped deliveries by cause: ``block``, ``drop``, ``close``, ``drop-oldest``, ``conflate``
+            are the send behavior of a member that was full (the last two drop a new message only while another is sent
+            in pieces), ``ended`` that it ended before it had space, ``overloaded`` the job queue, ``stopped`` the end
+            of the hub.
         broadcast_pending: deliveries that are not decided yet, now.
+        messages_evicted: messages that waited for members, broadcast or sent directly, and gave way to newer ones or
+            to the limit of what may wait in all. A broadcast among them stays counted as queued.
+        messages_replaced: broadcasts with a key that waited for members and were replaced by newer ones. As above.
         jobs_waiting: broadcasts that have not reached all their members, now; job_queue_size: how many may wait.
         queued_messages, queued_bytes: what waits in the send queues of all members, now.
         largest_queue_messages, largest_queue_bytes: the longest of these queues, and the one of most bytes.
@@ -114,6 +118,8 @@ class HubMetrics:
     broadcast_dropped_by: Mapping[str, int]
     broadcast_skipped: int
     broadcast_pending: int
+    messages_evicted: int
+    messages_replaced: int
     jobs_waiting: int
     job_queue_size: int
     queued_messages: int
@@ -135,6 +141,20 @@ class HubMetrics:
     def invalid_ws_keys(self) -> int:
         """Requests refused for their ``Sec-WebSocket-Key``."""
         return sum(self.requests_refused.get(code, 0) for code in _KEYS)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a slow member has lost in one place.
+
+    Attributes:
+        room: of the messages; ``None`` where they were for everybody, for several rooms or for one user, or may be of
+            any room that the member is in.
+        dropped: how many they are. Where queued messages gave way, those sent to the member directly count, too.
+    """
+
+    room: str | None
+    dropped: int
 
 
 @dataclass(frozen=True)

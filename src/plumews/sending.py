@@ -1,8 +1,7 @@
-"""How an application writes, and what happens when the queue is full (layer 3).
+"""How an application writes: whole messages, several, or one in pieces (layer 3).
 
-A send returns when its message is queued. Beyond the bounds of the queue the seed's three behaviours
-apply: BLOCK waits up to the send timeout, DROP refuses, CLOSE closes with 1013. The order of checks is the
-seed's: the connection, the message, the queue.
+A send returns when its message is queued; what happens beyond the bounds of the queue is in `overflowing`. The order of
+checks is the seed's: the connection, the message, the queue.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from contextlib import aclosing
 from typing import Any
 
 from .codec import Utf8Validator, build_frame
-from .constants import CloseCode, Opcode, SendBehavior, State
-from .errors import ConcurrencyError, SendQueueFull, SendTimeout
+from .constants import CloseCode, Opcode, State
+from .errors import ConcurrencyError
 from .outgoing import Data, Encoded, Pieces, encode, encode_json, opcode_of, payload_of
-from .receiving import Receiving
+from .overflowing import Overflowing
 
 __all__ = ["Sending"]
 
 
-class Sending(Receiving):
+class Sending(Overflowing):
     """The writing half of :class:`plumews.Conn`."""
 
     __slots__ = ()
@@ -93,7 +92,7 @@ class Sending(Receiving):
     def _send_nowait_slowly(self, message: Data) -> None:
         outgoing = self._outgoing(opcode_of(message), message)
         if not self._writer.offer(outgoing):
-            self._refuse()
+            self._overflow_now(outgoing)
         self._kick()
 
     def _send_shared(self, message: Encoded) -> None:
@@ -101,7 +100,7 @@ class Sending(Receiving):
         self._check_thread()
         self._catch_up_open()
         if not self._writer.offer(message):
-            self._refuse()
+            self._overflow_now(message)
         self._kick_later()
 
     def _catch_up_open(self) -> None:
@@ -151,6 +150,7 @@ class Sending(Receiving):
         finally:
             if opcode is not None and writer.in_pieces:
                 writer.end_pieces()
+                self._pay()
 
     def _begin_pieces(self) -> None:
         self._check_thread()
@@ -169,48 +169,6 @@ class Sending(Receiving):
             await self.drain()
         else:
             self._kick()
-
-    async def _overflow(self, message: Encoded) -> None:
-        if self._config.send_behavior is SendBehavior.BLOCK:
-            await self._wait_for_space(message)
-        else:
-            self._refuse()
-
-    async def _wait_for_space(self, message: Encoded) -> None:
-        timeout = self._config.send_timeout
-        outcome: asyncio.Future[bool | None] = self._loop.create_future()
-
-        def done(accepted: bool | None) -> None:
-            if not outcome.done():
-                outcome.set_result(accepted)
-
-        def give_up() -> None:
-            if self._writer.withdraw(waiter):
-                done(None)
-
-        waiter = self._writer.wait(message, done)
-        deadline = None if timeout is None else self._state.timers.after(timeout, give_up)
-        try:
-            accepted = await outcome
-        except asyncio.CancelledError:
-            self._writer.withdraw(waiter)
-            raise
-        finally:
-            if deadline is not None:
-                deadline.cancel()
-        if accepted is None:
-            self._writer.dropped += 1
-            raise SendTimeout(f"the send queue had no space for {timeout:g} s")
-        if not accepted:
-            raise self._closed_error()
-
-    def _refuse(self) -> None:
-        """The queue is full and nobody may wait."""
-        self._writer.dropped += 1
-        if self._config.send_behavior is SendBehavior.CLOSE:
-            self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
-            raise SendQueueFull("connection closed")
-        raise SendQueueFull("dropped")
 
 
 async def _each(pieces: Pieces) -> AsyncGenerator[Data, None]:

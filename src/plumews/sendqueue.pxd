@@ -7,6 +7,8 @@ from .outgoing cimport Encoded
 cdef class SendQueue(Flushable):
     cdef bytes _closing
     cdef public list _control
+    cdef Py_ssize_t _gone
+    cdef dict _keys
     cdef Py_ssize_t _long
     cdef Py_ssize_t _planned
     cdef Py_ssize_t _planned_rest

@@ -10,7 +10,7 @@ Invariants: messages leave in the order in which they were accepted; what is pla
 from __future__ import annotations
 
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from .loopstate import Flushable
 from .outgoing import Encoded
@@ -27,6 +27,8 @@ class SendQueue(Flushable):
     __slots__ = (
         "_closing",
         "_control",
+        "_gone",
+        "_keys",
         "_long",
         "_planned",
         "_planned_rest",
@@ -53,6 +55,10 @@ class SendQueue(Flushable):
         self._planned_rest = 0
         self._times: list[float] | None = None  # when the messages of the queue were accepted, while they cannot leave
         self._closing: bytes | None = None
+        #: By key, which messages that wait are known by it; see `displacing`. Places count from the first message since
+        #: there are keys, and those that are gone from the head of the queue count.
+        self._keys: dict[Any, tuple[int, int, object]] | None = None
+        self._gone = 0
         #: Whether the transport asks to wait: nothing can leave.
         self.paused = False
         #: Bytes of the accepted messages that have not begun to leave.
@@ -125,7 +131,7 @@ class SendQueue(Flushable):
 
     def _drop_data(self) -> None:
         """Give up all data; control frames and a close frame stay."""
-        self._queue = self._times = None
+        self._queue = self._times = self._keys = None
         self._long = 0
         self._rest = None
         self.queued_bytes = 0
@@ -145,7 +151,7 @@ class SendQueue(Flushable):
 
     def _sent_all(self) -> None:
         """They are gone."""
-        self._queue = self._times = None
+        self._queue = self._times = self._keys = None
         self.queued_bytes = 0
 
     def _plan(self) -> list[bytes | memoryview]:
@@ -178,10 +184,11 @@ class SendQueue(Flushable):
         self._rest = message.buffers
         self.queued_bytes -= message.size
         self._long -= 1
+        self._gone += 1
         if self._times is not None:
             del self._times[0]
         if not queue:
-            self._queue = self._times = None
+            self._queue = self._times = self._keys = None
 
     def _plan_short(
         self, queue: list[bytes | memoryview | Encoded], room: int, batch: list[bytes | memoryview]
@@ -227,9 +234,10 @@ class SendQueue(Flushable):
             gone = min(self._planned, count)
             count -= gone
             if gone == len(queue):
-                self._queue = self._times = None
+                self._queue = self._times = self._keys = None
                 self.queued_bytes = 0
             elif gone:
+                self._gone += gone
                 self.queued_bytes -= sum(map(len, queue[:gone]))  # type: ignore[arg-type]
                 del queue[:gone]
                 if self._times is not None:

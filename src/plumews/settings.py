@@ -28,7 +28,8 @@ class ConnConfig:
         queue_bytes: the same in bytes (default 1 MiB); a larger message is taken when nothing else waits.
         send_timeout: how long ``SendBehavior.BLOCK`` waits for space (default 0.05); ``None`` waits until
             there is space or the connection closes.
-        send_behavior: what a full send queue does: ``BLOCK`` (default), ``DROP`` or ``CLOSE``.
+        send_behavior: what a full send queue does: ``BLOCK`` (default), ``DROP``, ``CLOSE``, ``DROP_OLDEST`` or
+            ``CONFLATE``; see :class:`SendBehavior`.
         ping_interval: between two pings (default 20); ``None`` turns the keepalive off.
         ping_timeout: for a sign of life after a ping (default 10).
         close_timeout: for the closing handshake, then the connection is cut (default 10).
@@ -58,7 +59,9 @@ class ConnConfig:
             check_time("send_timeout", self.send_timeout, zero=True)
         check_time("close_timeout", self.close_timeout)
         if not isinstance(self.send_behavior, SendBehavior):
-            raise TypeError(f"send_behavior must be SendBehavior.BLOCK, DROP or CLOSE, not {self.send_behavior!r}")
+            names = [behavior.name for behavior in SendBehavior]
+            choices = f"{', '.join(names[:-1])} or {names[-1]}"
+            raise TypeError(f"send_behavior must be SendBehavior.{choices}, not {self.send_behavior!r}")
         for name in ("ping_interval", "ping_timeout"):
             if getattr(self, name) is not None:
                 check_time(name, getattr(self, name))

@@ -27,6 +27,7 @@ __all__ = ["COMPILED", "all_compiled", "only_sources"]
 COMPILED = (
     "_codec",
     "awaits",
+    "displacing",
     "engine",
     "inbox",
     "keepalive",

@@ -1,8 +1,8 @@
 # Types for writer.py where it is compiled.
 
+from .displacing cimport DisplacingQueue
 from .loopstate cimport LoopState
 from .outgoing cimport Encoded
-from .sendqueue cimport SendQueue
 
 
 cdef class Waiter:
@@ -10,7 +10,7 @@ cdef class Waiter:
     cdef public Encoded message
 
 
-cdef class Writer(SendQueue):
+cdef class Writer(DisplacingQueue):
     cdef bint _dirty
     cdef list _drains
     cdef int _fd

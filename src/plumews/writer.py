@@ -17,12 +17,12 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from . import limits, wire
+from .displacing import DONE, STALE, DisplacingQueue
 from .loopstate import LoopState
 from .outgoing import Encoded
-from .sendqueue import SendQueue
 
 __all__ = ["Waiter", "Writer"]
 
@@ -43,7 +43,7 @@ class Waiter:
         self.done = done
 
 
-class Writer(SendQueue):
+class Writer(DisplacingQueue):
     """What one connection has to send. Lives on the loop's thread."""
 
     __slots__ = (
@@ -122,6 +122,52 @@ class Writer(SendQueue):
                 return False
         self._append(frame, size)
         return True
+
+    def has_space(self, size: int) -> bool:
+        """Whether :meth:`offer` would accept a message of ``size`` bytes; what waits is flushed before the no."""
+        if self._waiters or self.in_pieces:
+            return False
+        if not self._has_space(size):
+            self.flush()
+        return not self._waiters and self._has_space(size)
+
+    def displace(self, message: Encoded) -> int:
+        """Accept ``message``, which was refused, in the stead of the oldest ones.
+
+        Returns how many were dropped for it; -1 if it cannot be accepted, because a message is being sent in pieces.
+        """
+        if self._waiters or self.in_pieces:
+            return -1
+        dropped = self._make_room(message.size)
+        self._accept(message)
+        self.evicted += dropped
+        return dropped
+
+    def conflate(self, message: Encoded, key: Any) -> int:
+        """Accept ``message`` in the stead of the one with ``key`` that waits, else as :meth:`displace`."""
+        if self._waiters:
+            return -1
+        found = self._replace(message, key)
+        if found == DONE:
+            self.replaced += 1
+            return 0
+        if self.in_pieces:
+            return -1
+        if found == STALE:
+            self._take_key(key)
+            self.replaced += 1
+        elif not self._has_space(message.size):
+            self.flush()
+        dropped = self.displace(message)
+        if dropped >= 0:
+            self._remember(key)
+        return dropped
+
+    def evict(self) -> int:
+        """Drop all messages that wait, but for one that is being sent in pieces; how many it were."""
+        dropped = 0 if self.in_pieces else self._drop_messages()
+        self.evicted += dropped
+        return dropped
 
     def add_piece(self, frame: bytes) -> None:
         """A frame of the message that is sent in pieces; :meth:`when_empty` says when there is room for the next."""

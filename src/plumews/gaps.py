@@ -1,0 +1,106 @@
+"""What a member has lost, told in the place where it is missing (layer 4).
+
+A refused message is missing behind all that waits, one that gave way in front of it. While nothing leaves, losses are
+added up; one event for each room is queued when the peer takes something again, or before the next message is queued.
+Two events never stand side by side: one that still waits when more is lost is taken back and told anew.
+
+Invariant: what the events of a member say, with what is owed to it, is what it has lost in the rooms that it is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from .conn import Conn
+from .constants import State
+from .notices import Notices
+from .outgoing import encode, opcode_of, payload_of
+from .reports import Gap
+
+__all__ = ["Debt", "EncodeGap", "Gaps"]
+
+EncodeGap = Callable[[Gap], "str | bytes | None"]
+
+
+class End:
+    """What is missing at one end of a member's queue, by room, and the events about it that stand there."""
+
+    __slots__ = ("lost", "notes")
+
+    def __init__(self) -> None:
+        self.lost: dict[str | None, int] = {}
+        self.notes: list[tuple[memoryview, str | None, int]] = []
+
+
+class Debt:
+    """What is owed to one member."""
+
+    __slots__ = ("first", "last")
+
+    def __init__(self) -> None:
+        self.first = End()
+        self.last = End()
+
+    def __bool__(self) -> bool:
+        return bool(self.first.lost or self.last.lost)
+
+
+class Gaps:
+    """Makes the events of one hub."""
+
+    def __init__(self, encode_gap: EncodeGap | None, notices: Notices) -> None:
+        self._encode_gap = encode_gap
+        self._notices = notices
+        #: Whether the application is at it, maybe in the midst of a broadcast.
+        self.encoding = False
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the application is asked when events are queued."""
+        return self._encode_gap is not None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody is to hear of gaps."""
+        return self._encode_gap is not None or self._notices.wanted("gap")
+
+    def pay(self, conn: Conn, debt: Debt, rooms: Collection[str]) -> None:
+        """Queue the events that ``conn`` is owed, for ``rooms`` and for messages to everybody."""
+        for end, first in ((debt.first, True), (debt.last, False)):
+            lost, end.lost = end.lost, {}
+            lost = {room: count for room, count in lost.items() if room is None or room in rooms}
+            for room, count in lost.items():
+                self._notices.gap(conn, Gap(room, count))
+            if lost and self._encode_gap is not None:
+                self._queue(conn, end, lost, first)
+
+    def _queue(self, conn: Conn, end: End, lost: dict[str | None, int], first: bool) -> None:
+        writer = conn._writer
+        notes, end.notes = end.notes, []
+        for note, room, count in reversed(notes):
+            if writer.take_note(note, last=not first):
+                lost[room] = lost.get(room, 0) + count
+        # All are encoded before one is queued: the application is asked, and it may end the connection.
+        encoded = [(self._encode(Gap(room, count)), room, count) for room, count in lost.items()]
+        if conn.state is not State.OPEN:
+            return
+        end.notes = [(frame, room, count) for frame, room, count in encoded if frame is not None]
+        for frame, _, _ in reversed(end.notes) if first else end.notes:
+            writer.add_note(frame, first=first)
+        conn._kick_later()
+
+    def _encode(self, gap: Gap) -> memoryview | None:
+        assert self._encode_gap is not None
+        outer, self.encoding = self.encoding, True  # what it sends directly may make it be asked for another member
+        try:
+            data = self._encode_gap(gap)
+            if data is None:
+                return None
+            opcode = opcode_of(data)
+            return memoryview(b"".join(encode(opcode, payload_of(opcode, data)).buffers))
+        except Exception as exc:
+            asyncio.get_running_loop().call_exception_handler({"message": "encode_gap failed", "exception": exc})
+            return None
+        finally:
+            self.encoding = outer

@@ -1,0 +1,74 @@
+"""Who wants to hear of what happens in a hub (layer 4).
+
+How callbacks are called is in `callbacks`, what is told of slow members in `notices`. Invariant: whoever registers gets
+the function that ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .conn import Conn
+from .membership import Membership
+from .reports import Gap
+
+__all__ = ["Listening"]
+
+
+class Listening(Membership):
+    """The part of :class:`plumews.Hub` that calls back."""
+
+    # --- members ----------------------------------------------------------------------------------
+
+    def on_join(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
+        """Call ``callback(room, conn)`` whenever a connection has joined a room.
+
+        It may do what it likes, joining, leaving, closing and publishing included; what that changes is told when all
+        callbacks have heard of this. One that raises is reported to the event loop, and the join stands.
+
+        Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
+        """
+        return self._callbacks.add("join", callback)
+
+    def on_leave(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
+        """As :meth:`on_join`, whenever a connection has left a room, by itself or because it is gone."""
+        return self._callbacks.add("leave", callback)
+
+    def watch_count(self, room: str, callback: Callable[[str, int], object]) -> Callable[[], None]:
+        """Call ``callback(room, count)`` after the member count of ``room`` changed, a few times a second at most.
+
+        Returns the function that ends it. Raises ``InvalidRoomName``, or ``TypeError`` if ``callback`` is no plain
+        function.
+        """
+        self._bind()
+        self._table.check_name(room)
+        return self._watchers.add(room, callback)
+
+    # --- slow members -----------------------------------------------------------------------------
+
+    def on_slow(self, callback: Callable[[Conn], object]) -> Callable[[], None]:
+        """Call ``callback(conn)`` when the send queue of a member is half full and its peer takes nothing.
+
+        Once for each time, until the queue was empty again. Callbacks about slow members are called at the end of the
+        tick; for what they may do, and what comes of one that raises, see :meth:`on_join`.
+
+        Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
+        """
+        return self._slow.notices.register("slow", callback)
+
+    def on_drop(self, callback: Callable[[Conn, str | None, int], object]) -> Callable[[], None]:
+        """As :meth:`on_slow`: ``callback(conn, room, count)`` when a member has lost messages; those of a tick are
+        told together.
+
+        ``room`` is ``None`` where they were for everybody, for several rooms or for one user, or may be of any room
+        that the member is in.
+        """
+        return self._slow.notices.register("drop", callback)
+
+    def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
+        """As :meth:`on_slow`: ``callback(conn, gap)`` when a member that has lost messages takes others again.
+
+        At that point stands what ``encode_gap`` made of it, if that is configured. ``gap.dropped`` counts what was
+        lost since the last call for this member and room.
+        """
+        return self._slow.notices.register("gap", callback)

@@ -1,0 +1,170 @@
+"""What becomes of a message for which the send queue has no space (layer 3).
+
+The send behavior says it: BLOCK waits up to the send timeout, DROP refuses, CLOSE closes with 1013, DROP_OLDEST and
+CONFLATE let older messages give way. Hubs, which have their own way with BLOCK, use the parts. They also hear of what
+gave way, and have their say before the peer gets anything again.
+
+Invariants: every message that is lost is counted once; a peer that takes nothing while it is closed is cut soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, Final
+
+from . import limits
+from .constants import CloseCode, SendBehavior, State
+from .errors import SendQueueFull, SendTimeout
+from .outgoing import Encoded
+from .receiving import Receiving
+from .settings import ConnConfig
+from .timers import Deadline
+
+__all__ = ["DISPLACING", "Overflowing"]
+
+#: Behaviors under which older messages give way.
+DISPLACING: Final = (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
+
+
+class Overflowing(Receiving):
+    """The full send queue of :class:`plumews.Conn`."""
+
+    __slots__ = ("_evict_deadline", "_loss_watchers", "_owed")
+
+    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
+        super().__init__(config, client=client)
+        self._evict_deadline: Deadline | None = None
+        #: Hubs that have something to tell the peer before anything leaves again.
+        self._owed: list[Callable[[Any], None]] | None = None
+        #: Hubs that count the messages which gave way.
+        self._loss_watchers: list[Callable[[Any, int], None]] | None = None
+
+    # --- a message of the application -------------------------------------------------------------
+
+    async def _overflow(self, message: Encoded) -> None:
+        if self._config.send_behavior is SendBehavior.BLOCK:
+            await self._wait_for_space(message)
+        else:
+            self._overflow_now(message)
+
+    async def _wait_for_space(self, message: Encoded) -> None:
+        timeout = self._config.send_timeout
+        outcome: asyncio.Future[bool | None] = self._loop.create_future()
+
+        def done(accepted: bool | None) -> None:
+            if not outcome.done():
+                outcome.set_result(accepted)
+
+        def give_up() -> None:
+            if self._writer.withdraw(waiter):
+                done(None)
+
+        waiter = self._writer.wait(message, done)
+        deadline = None if timeout is None else self._state.timers.after(timeout, give_up)
+        try:
+            accepted = await outcome
+        except asyncio.CancelledError:
+            self._writer.withdraw(waiter)
+            raise
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+        if accepted is None:
+            self._writer.dropped += 1
+            raise SendTimeout(f"the send queue had no space for {timeout:g} s")
+        if not accepted:
+            raise self._closed_error()
+
+    def _overflow_now(self, message: Encoded) -> None:
+        """Nobody may wait."""
+        if self._config.send_behavior in DISPLACING and self._displace(message):
+            return
+        self._writer.dropped += 1
+        if self._config.send_behavior is SendBehavior.CLOSE:
+            self._evict()
+            raise SendQueueFull("connection closed")
+        raise SendQueueFull("dropped")
+
+    # --- what gives way ---------------------------------------------------------------------------
+
+    def _displace(self, message: Encoded) -> bool:
+        """Queue ``message`` in the stead of the oldest ones; False if it cannot be queued now."""
+        return self._gave_way(self._writer.displace(message))
+
+    def _conflate(self, message: Encoded, key: Hashable) -> bool:
+        """Queue ``message`` in the stead of the one with ``key``, if one waits; False if it cannot be queued now."""
+        return self._gave_way(self._writer.conflate(message, key))
+
+    def _gave_way(self, count: int) -> bool:
+        """``count`` messages gave way; with -1 none can, and this is False."""
+        if count > 0:
+            self._writer.dropped += count
+            for watcher in self._loss_watchers or ():
+                watcher(self, count)
+        return count >= 0
+
+    def _never_left(self) -> tuple[int, int]:
+        """Messages, and their bytes, that were queued and will not leave: given up at the end, or for newer ones."""
+        writer, (messages, size) = self._writer, self._lost
+        return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
+
+    def _watch_losses(self, watcher: Callable[[Any, int], None]) -> None:
+        """Call ``watcher(conn, count)`` when messages give way."""
+        if self._loss_watchers is None:
+            self._loss_watchers = []
+        self._loss_watchers.append(watcher)
+
+    def _unwatch_losses(self, watcher: Callable[[Any, int], None]) -> None:
+        if self._loss_watchers is not None and watcher in self._loss_watchers:
+            self._loss_watchers.remove(watcher)
+
+    # --- before anything leaves again -------------------------------------------------------------
+
+    def _owe(self, pay: Callable[[Any], None]) -> None:
+        """Call ``pay(conn)`` when the peer takes something again, before it gets anything."""
+        if self._owed is None:
+            self._owed = []
+        if pay not in self._owed:
+            self._owed.append(pay)
+
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, None
+        for pay in owed or ():
+            pay(self)
+
+    def _pay_and_resume(self) -> None:
+        if self._transport is not None:
+            self._pay()
+            self._writer.resume()
+
+    def resume_writing(self) -> None:
+        if self._owed is None:
+            self._writer.resume()
+        else:  # who pays asks the application, which may end the connection: not from within the transport's call
+            self._loop.call_soon(self._pay_and_resume)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _evict(self) -> None:
+        """Close with 1013 because the peer does not keep up: what waits is lost. It is cut soon if nothing drains."""
+        if self._rules.state is State.OPEN:
+            self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
+            self._expect_drain(math.inf)
+
+    def _expect_drain(self, held: float) -> None:
+        """Cut the connection if the transport still holds the ``held`` bytes that it held a while ago."""
+        transport = self._transport
+        size = 0 if transport is None else transport.get_write_buffer_size()
+        if size >= held:
+            self._abort()
+        elif size:
+            self._evict_deadline = self._state.timers.after(limits.EVICT_TIMEOUT, lambda: self._expect_drain(size))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._evict_deadline is not None:
+            self._evict_deadline.cancel()
+        self._evict_deadline = None
+        super().connection_lost(exc)
+        self._owed = self._loss_watchers = None

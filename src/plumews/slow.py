@@ -1,0 +1,343 @@
+"""What becomes of a broadcast for a member that does not keep up (layer 4).
+
+Each member's own send behavior decides, and nobody holds up the others: under BLOCK a member that is full gets its send
+timeout once, then what waits for it is dropped, and so is what follows until it has made room. A hub remembers a member
+from its first loss, or from its first backlog if anybody wants to know, until it is found without one.
+
+Invariants: every delivery that comes here is decided, or waits under a deadline; nothing that is queued here passes
+what a member is owed an event about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+from . import limits
+from .budget import ByteBudget
+from .callbacks import Callbacks
+from .conn import Conn
+from .constants import SendBehavior, State
+from .drop_log import DropLog
+from .gaps import Debt, Gaps
+from .hub_config import HubConfig
+from .notices import Notices
+from .outgoing import Encoded
+from .overflowing import DISPLACING
+from .reports import BroadcastResult
+from .timers import Deadline
+from .writer import Waiter
+
+__all__ = ["Delivery", "SlowMember", "SlowMembers"]
+
+
+class Delivery(Protocol):
+    """A broadcast on its way."""
+
+    message: Encoded
+    room: str | None
+    key: Hashable
+
+    def _reach(self, conn: Conn) -> None:
+        """Decide what becomes of it for ``conn``, from the start."""
+
+    def _mark(self, conn: Conn) -> None:
+        """The application may be called while ``conn`` is reached, and ask who was."""
+
+    def _count(self, outcome: str) -> None:
+        """It is decided for one more member."""
+
+    def _drop(self, cause: str) -> None:
+        """It is dropped for one more member."""
+
+    def result(self) -> BroadcastResult:
+        """What is decided so far."""
+
+    async def wait(self) -> None:
+        """Until it is decided for all."""
+
+
+class SlowMember:
+    """What a hub remembers of a member."""
+
+    __slots__ = ("deadline", "debt", "given_up", "told", "waiting")
+
+    def __init__(self) -> None:
+        #: Under BLOCK: until when it may make room, what waits for that, and whether the time is over.
+        self.deadline: Deadline | None = None
+        self.waiting: dict[Waiter, Delivery] = {}
+        self.given_up = False
+        #: What it lost and was not told of.
+        self.debt = Debt()
+        #: Whether the application was told that it is slow.
+        self.told = False
+
+
+class SlowMembers:
+    """Those of one hub."""
+
+    def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: Callbacks) -> None:
+        self._rooms_of = rooms_of
+        self.members: dict[Conn, SlowMember] = {}
+        self.notices = Notices(callbacks, self._look_who_listens)
+        self._gaps = Gaps(config.encode_gap, self.notices)
+        self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
+        self._log = DropLog()
+        #: Messages that gave way in the queues of members, and that newer ones with their key replaced.
+        self.evicted = self.replaced = 0
+        #: Whether a backlog is of interest before anything is lost.
+        self.watching = False
+        self._counting = self._telling = False  # whether drops are, and gaps
+        self._look_who_listens()
+
+    # --- who comes and goes -----------------------------------------------------------------------
+
+    def joined(self, conn: Conn) -> None:
+        """``conn`` is a member now."""
+        if conn.send_behavior not in (SendBehavior.BLOCK, SendBehavior.CLOSE):
+            conn._watch_losses(self._gave_way)
+
+    def left(self, conn: Conn) -> None:
+        """``conn`` is no member any more; its timeout and what waits for it go on to their end."""
+        conn._unwatch_losses(self._gave_way)
+        self.members.pop(conn, None)
+
+    def waits_for(self, conn: Conn) -> bool:
+        """Whether broadcasts wait until ``conn`` has made room."""
+        member = self.members.get(conn)
+        return member is not None and bool(member.waiting)
+
+    def waiting(self) -> list[Delivery]:
+        """The broadcasts that wait until members have made room."""
+        return [delivery for member in self.members.values() for delivery in member.waiting.values()]
+
+    def end(self) -> None:
+        """The hub is stopped: nothing is left to come."""
+        self._log.write()
+
+    @property
+    def encoding(self) -> bool:
+        """Whether ``encode_gap`` is called at this moment."""
+        return self._gaps.encoding
+
+    def _look_who_listens(self) -> None:
+        self.watching = self._budget.limit > 0 or self.notices.wanted("slow")
+        self._counting = self.notices.wanted("drop")
+        self._telling = self._gaps.wanted
+
+    # --- one delivery -----------------------------------------------------------------------------
+
+    def reach(self, delivery: Delivery, conn: Conn) -> None:
+        """``conn`` is remembered as slow."""
+        self._mark(delivery, conn)
+        member, writer = self.members[conn], conn._writer
+        if _is_over(conn, member):
+            del self.members[conn]
+            delivery._reach(conn)
+        elif member.debt.last.lost and _takes(conn, delivery.message.size):
+            self._pay(conn)
+            delivery._reach(conn)
+        elif delivery.key is not None and conn.send_behavior is SendBehavior.CONFLATE:
+            self.conflate(delivery, conn)
+        elif writer.offer(delivery.message):
+            self._queued(delivery, conn)
+            member.given_up = False
+            if not self.watching and not member.debt:
+                self.members.pop(conn, None)
+        else:
+            self.full(delivery, conn)
+
+    def backlogged(self, conn: Conn, size: int) -> None:
+        """``size`` bytes more wait for ``conn``, whose peer takes nothing."""
+        self._member(conn)
+        self._budget.grew(size)
+        self._look(conn)
+
+    def conflate(self, delivery: Delivery, conn: Conn) -> None:
+        """A message with a key, for a member whose behavior heeds it."""
+        self._mark(delivery, conn)
+        replaced = conn._writer.replaced
+        if not conn._conflate(delivery.message, delivery.key):
+            self._refused(delivery, conn)
+            return
+        self.replaced += conn._writer.replaced - replaced
+        self._queued(delivery, conn)
+
+    def full(self, delivery: Delivery, conn: Conn) -> None:
+        """The queue of ``conn`` has no space, and what could leave has left."""
+        self._mark(delivery, conn)
+        behavior = conn.send_behavior
+        if self.watching:
+            self._look(conn)
+        if behavior is SendBehavior.DROP:
+            self._refused(delivery, conn)
+        elif behavior is SendBehavior.BLOCK:
+            self._wait(delivery, conn)
+        elif behavior is SendBehavior.CLOSE:
+            self._drop(delivery, conn)
+            self._log.closed(conn)
+            conn._evict()
+        elif conn._displace(delivery.message):
+            self._queued(delivery, conn)
+        else:
+            self._refused(delivery, conn)
+
+    def _mark(self, delivery: Delivery, conn: Conn) -> None:
+        if self._gaps.encodes:
+            delivery._mark(conn)
+
+    def _queued(self, delivery: Delivery, conn: Conn) -> None:
+        delivery._count("queued")
+        conn._kick_later()
+        if self.watching and conn._writer.paused:
+            self.backlogged(conn, delivery.message.size)
+
+    def _look(self, conn: Conn) -> None:
+        """Tell the application if the queue of ``conn`` is half full."""
+        member, config = self._member(conn), conn._config
+        half = conn.queued_messages * 2 >= config.queue_size or conn.queued_bytes * 2 >= config.queue_bytes
+        if half and conn._writer.paused and not member.told:
+            member.told = True
+            self.notices.slow(conn)
+
+    # --- what is lost -----------------------------------------------------------------------------
+
+    def _refused(self, delivery: Delivery, conn: Conn) -> None:
+        self._drop(delivery, conn)
+        if self._telling:
+            self._owe_last(delivery, conn)
+
+    def _drop(self, delivery: Delivery, conn: Conn) -> None:
+        delivery._drop(conn.send_behavior._value_)  # value would ask the class
+        conn._writer.dropped += 1
+        self._log.dropped(conn, 1)
+        if self._counting:
+            self.notices.dropped(conn, delivery.room, 1)
+
+    def _owe_last(self, delivery: Delivery, conn: Conn) -> None:
+        """What ``conn`` did not get is missing behind all that waits for it."""
+        lost = self._member(conn).debt.last.lost
+        lost[delivery.room] = lost.get(delivery.room, 0) + 1
+        conn._owe(self._pay)
+        conn._fall_behind(self._pay_if_space)
+
+    def _gave_way(self, conn: Conn, count: int) -> None:
+        """Messages that waited for ``conn`` were dropped, oldest first. Of which room they were is not known any more,
+        unless there is but one.
+        """
+        rooms = self._rooms_of(conn)
+        room = rooms[0] if len(rooms) == 1 else None
+        self.evicted += count
+        self._log.dropped(conn, count)
+        self.notices.dropped(conn, room, count)
+        if self._telling:
+            lost = self._member(conn).debt.first.lost
+            lost[room] = lost.get(room, 0) + count
+            if conn._writer.paused:
+                conn._owe(self._pay)
+            else:  # what waits leaves with this tick
+                self._pay(conn)
+
+    # --- what is owed -----------------------------------------------------------------------------
+
+    def _pay_if_space(self, conn: Conn) -> None:
+        """Something is to be sent to ``conn`` directly: what it is owed comes first, if that finds space at all."""
+        member = self.members.get(conn)
+        if member is not None and member.debt.last.lost:
+            if _takes(conn, 0):
+                self._pay(conn)
+            else:
+                conn._fall_behind(self._pay_if_space)
+
+    def _pay(self, conn: Conn) -> None:
+        member = self.members.get(conn)
+        if member is None or conn.state is not State.OPEN:
+            return
+        if member.waiting or conn._writer.in_pieces:
+            conn._owe(self._pay)  # behind what waits, but within no message
+        else:
+            self._gaps.pay(conn, member.debt, self._rooms_of(conn))
+
+    # --- BLOCK ------------------------------------------------------------------------------------
+
+    def _wait(self, delivery: Delivery, conn: Conn) -> None:
+        member = self._member(conn)
+        # What is missing must be told before more may wait, or it would be told behind that.
+        if member.given_up or member.debt.last.lost or len(member.waiting) >= conn._config.queue_size:
+            self._refused(delivery, conn)
+            return
+        if not member.waiting:
+            delay = conn._config.send_timeout
+            delay = limits.BROADCAST_WAIT if delay is None else delay
+            member.deadline = conn._state.timers.after(delay, lambda: self._give_up_on(conn, member))
+
+        def done(accepted: bool) -> None:
+            member.waiting.pop(waiter, None)
+            if accepted:
+                delivery._count("queued")
+            else:
+                delivery._drop("ended")
+            if not member.waiting:
+                self._recovered(conn, member)
+
+        waiter = conn._writer.wait(delivery.message, done)
+        member.waiting[waiter] = delivery
+
+    def _recovered(self, conn: Conn, member: SlowMember) -> None:
+        """Nothing waits for ``conn`` any more: all found space, or it ends."""
+        assert member.deadline is not None
+        member.deadline.cancel()
+        if self.members.get(conn) is not member:
+            return
+        if member.debt:
+            asyncio.get_running_loop().call_soon(self._pay, conn)
+        elif not self.watching:
+            self.members.pop(conn, None)
+
+    def _give_up_on(self, conn: Conn, member: SlowMember) -> None:
+        """The send timeout is over: what waits is dropped, and so is what follows while ``conn`` is full."""
+        member.given_up = True
+        # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
+        for waiter, delivery in reversed(list(member.waiting.items())):
+            del member.waiting[waiter]
+            conn._writer.withdraw(waiter)
+            self._drop(delivery, conn)
+            if self._telling and self.members.get(conn) is member:
+                self._owe_last(delivery, conn)
+
+    # --- all together -----------------------------------------------------------------------------
+
+    def _member(self, conn: Conn) -> SlowMember:
+        member = self.members.get(conn)
+        if member is None:
+            member = self.members[conn] = SlowMember()
+            self._budget.grew(conn.queued_bytes)
+        return member
+
+    def _backlogs(self) -> list[Conn]:
+        for conn, member in list(self.members.items()):
+            if _is_over(conn, member):
+                del self.members[conn]
+        return [conn for conn in self.members if conn.state is State.OPEN]
+
+    def _relieve(self, conn: Conn) -> None:
+        """Too much waits in all, and most of it for ``conn``."""
+        count = 0
+        if conn.send_behavior not in (SendBehavior.BLOCK, SendBehavior.CLOSE):
+            count = conn._writer.evict()
+            conn._gave_way(count)
+        if not count:
+            self._log.closed(conn)
+            conn._evict()
+
+
+def _is_over(conn: Conn, member: SlowMember) -> bool:
+    """Whether there is nothing left to remember of ``conn``."""
+    return not (conn._writer.queued_messages or member.waiting or member.debt)
+
+
+def _takes(conn: Conn, size: int) -> bool:
+    """Whether a message of ``size`` bytes could be queued for ``conn``, be it in the stead of others."""
+    writer = conn._writer
+    return writer.has_space(size) or (conn.send_behavior in DISPLACING and not writer.in_pieces)

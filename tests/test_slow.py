@@ -1,0 +1,173 @@
+"""Members of a hub that do not keep up: what each behavior makes of a broadcast, and that no loss goes untold.
+
+What `test_fanout` tests of BLOCK, DROP and CLOSE is not tested again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import plumews
+from crowd import adds_up, crowd, drained, messages, stalled
+from fakes import clog, ticks
+from plumews import BroadcastResult, Gap, Hub, HubConfig, SendBehavior, State
+
+
+def told(gap: Gap) -> str:
+    return f"{gap.room}: {gap.dropped}"
+
+
+def send(hub: Hub, *lines: str, **options: Any) -> list[BroadcastResult]:
+    results = [hub.broadcast_room("room", line, **options) for line in lines]
+    assert all(map(adds_up, results))
+    return results
+
+
+# --- DROP_OLDEST ----------------------------------------------------------------------------------
+
+
+async def test_a_full_member_that_drops_the_oldest_has_every_broadcast_queued():
+    hub = Hub()
+    conn, transport = stalled(hub, send_behavior=SendBehavior.DROP_OLDEST)
+    assert send(hub, *"abcdefg") == [BroadcastResult(matched=1, queued=1)] * 7
+    metrics = hub.metrics()
+    assert (metrics.broadcast_queued, metrics.broadcast_dropped, metrics.messages_evicted) == (7, 0, 4)
+    assert conn.evicted_messages == conn.dropped_messages == 4
+    assert await drained(transport) == ["e", "f", "g"]
+
+
+async def test_what_a_direct_message_displaces_is_counted_by_the_hub_as_well():
+    hub = Hub()
+    conn, transport = stalled(hub, send_behavior=SendBehavior.DROP_OLDEST)
+    send(hub, *"abc")
+    conn.send_nowait("direct")
+    assert hub.metrics().messages_evicted == 1
+    hub.remove(conn)
+    conn.send_nowait("not a member any more")
+    assert hub.metrics().messages_evicted == 1
+    assert await drained(transport) == ["c", "direct", "not a member any more"]
+
+
+# --- CONFLATE -------------------------------------------------------------------------------------
+
+
+async def test_the_newest_value_of_each_key_stays():
+    hub = Hub()
+    conn, transport = stalled(hub, send_behavior=SendBehavior.CONFLATE)
+    for number in range(5):
+        send(hub, f"x{number}", key="x")
+        send(hub, f"y{number}", key="y")
+    metrics = hub.metrics()
+    assert (metrics.broadcast_queued, metrics.messages_replaced, metrics.messages_evicted) == (10, 8, 0)
+    assert (conn.replaced_messages, conn.dropped_messages) == (8, 0)
+    assert await drained(transport) == ["x4", "y4"]
+
+
+async def test_without_a_key_the_oldest_are_dropped():
+    hub = Hub()
+    _, transport = stalled(hub, send_behavior=SendBehavior.CONFLATE)
+    send(hub, *"abcde")
+    assert await drained(transport) == ["c", "d", "e"]
+
+
+async def test_the_same_key_in_another_room_or_for_all_is_another_one():
+    hub, other = Hub(), Hub()
+    conn, transport = stalled(hub, "a", "b", send_behavior=SendBehavior.CONFLATE, queue_size=9)
+    other.join("a", conn)
+    for round_ in "12":
+        hub.broadcast_room("a", "a" + round_, key="key")
+        hub.broadcast_room("b", "b" + round_, key="key")
+        hub.broadcast_all("all" + round_, key="key")
+        other.broadcast_room("a", "other" + round_, key="key")
+    assert await drained(transport) == ["a2", "b2", "all2", "other2"]
+
+
+@pytest.mark.parametrize("behavior", [SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.DROP_OLDEST])
+async def test_a_key_means_nothing_under_another_behavior(behavior):
+    hub = Hub()
+    _, transport = stalled(hub, send_behavior=behavior)
+    send(hub, "1", "2", "3", key="key")
+    assert await drained(transport) == ["1", "2", "3"]
+    assert hub.metrics().messages_replaced == 0
+
+
+async def test_every_way_to_broadcast_takes_a_key_and_none_that_cannot_be_one():
+    hub = Hub()
+    _, transport = stalled(hub, send_behavior=SendBehavior.CONFLATE)
+    hub.broadcast_room("room", "1", key=("a", 1))
+    await hub.publish("room", "2", key=("a", 1))
+    await asyncio.wrap_future(hub.publish_threadsafe("room", "3", key=("a", 1)))
+    with pytest.raises(TypeError, match="a key must be hashable, such as a str, not list"):
+        hub.broadcast_room("room", "4", key=["a"])
+    assert hub.metrics().broadcasts_total == 3
+    assert await drained(transport) == ["3"]
+
+
+async def test_a_member_that_keeps_up_gets_every_value(start):
+    hub = Hub()
+    async with crowd(start, 1, send_behavior=SendBehavior.CONFLATE) as (conns, wires):
+        hub.join("room", conns[0])
+        for number in range(100):
+            hub.broadcast_room("room", str(number), key="key")
+            assert await wires[0].message() == str(number)
+        assert conns[0].replaced_messages == 0
+
+
+async def test_a_peer_that_reads_again_gets_the_newest_value_of_each_key(start):
+    hub = Hub()
+    async with crowd(start, 2, rcvbuf=4096, send_behavior=SendBehavior.CONFLATE, queue_size=50) as (conns, wires):
+        for conn in conns:
+            hub.join("room", conn)
+        clog(conns[0])
+        waiting = conns[0].queued_messages
+        for number in range(200):
+            hub.broadcast_room("room", f"{number % 10}:{number}", key=number % 10)
+            await asyncio.sleep(0)
+        assert conns[0].queued_messages == waiting + 10
+        while not isinstance(first := await wires[0].message(), str):
+            pass
+        got = [first, *await messages(wires[0], 9)]
+        assert got == [f"{number % 10}:{number}" for number in range(190, 200)]
+        assert await messages(wires[1], 200) == [f"{number % 10}:{number}" for number in range(200)]
+
+
+# --- all behaviors --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behavior", list(SendBehavior), ids=lambda behavior: behavior.name)
+async def test_members_that_never_read_cost_the_others_nothing(start, behavior):
+    hub = Hub()
+    options: dict[str, Any] = {"send_behavior": behavior, "queue_size": 8, "close_timeout": 0.2}
+    async with crowd(start, 4, rcvbuf=4096, **options) as (conns, wires):
+        for conn in conns:
+            hub.join("room", conn)
+        clog(conns[0])
+        for number in range(300):
+            result = hub.broadcast_room("room", str(number))
+            assert result.queued >= 3
+            if number % 8 == 7:
+                await asyncio.sleep(0)
+        for wire in wires[1:]:
+            assert await messages(wire, 300) == [str(number) for number in range(300)]
+        assert conns[0].queued_messages <= 8
+        assert adds_up(hub.metrics())
+        assert (conns[0].state is State.OPEN) is (behavior is not SendBehavior.CLOSE)
+
+
+async def test_a_full_member_that_closes_or_leaves_while_it_is_owed_a_gap_leaves_nothing_behind():
+    hub = Hub(HubConfig(encode_gap=told, max_queued_bytes=10**9))
+    for behavior in SendBehavior:
+        for end in (plumews.Conn.abort, plumews.Conn.close_nowait, hub.remove):
+            conn, transport = stalled(hub, send_behavior=behavior, send_timeout=0.01, close_timeout=0.01)
+            send(hub, *"abcdef")
+            end(conn)
+            transport.drain()
+            await ticks()
+            hub.remove(conn)
+            assert not hub._slow.members
+            conn.abort()
+    await ticks()
+    assert adds_up(hub.metrics())
