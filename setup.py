@@ -30,6 +30,7 @@ TYPED = (
     "awaits",
     "displacing",
     "engine",
+    "fanout",
     "inbox",
     "keepalive",
     "loopstate",

@@ -45,8 +45,8 @@ class Delivery(Protocol):
     def _mark(self, conn: Conn) -> None:
         """The application may be called while ``conn`` is reached, and ask who was."""
 
-    def _count(self, outcome: str) -> None:
-        """It is decided for one more member."""
+    def _queue(self) -> None:
+        """It is in the queue of one more member."""
 
     def _drop(self, cause: str) -> None:
         """It is dropped for one more member."""
@@ -188,7 +188,7 @@ class SlowMembers:
             delivery._mark(conn)
 
     def _queued(self, delivery: Delivery, conn: Conn) -> None:
-        delivery._count("queued")
+        delivery._queue()
         conn._kick_later()
         if self.watching and conn._writer.paused:
             self.backlogged(conn, delivery.message.size)
@@ -275,7 +275,7 @@ class SlowMembers:
         def done(accepted: bool) -> None:
             member.waiting.pop(waiter, None)
             if accepted:
-                delivery._count("queued")
+                delivery._queue()
             else:
                 delivery._drop("ended")
             if not member.waiting:

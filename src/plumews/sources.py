@@ -29,6 +29,7 @@ COMPILED = (
     "awaits",
     "displacing",
     "engine",
+    "fanout",
     "inbox",
     "keepalive",
     "loopstate",

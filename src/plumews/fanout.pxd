@@ -1,0 +1,49 @@
+# Types for fanout.py where it is compiled.
+
+cimport cython
+
+from .engine cimport Engine
+from .outgoing cimport Encoded
+
+cdef object _CONFLATE, _OPEN, clock
+cdef Py_ssize_t _STRIDE
+
+
+cdef class Tally:
+    cdef public Py_ssize_t broadcasts
+    cdef public Py_ssize_t dropped
+    cdef public dict dropped_by
+    cdef public Py_ssize_t matched
+    cdef public Py_ssize_t pending
+    cdef public Py_ssize_t queued
+    cdef public Py_ssize_t rejected
+    cdef public Py_ssize_t skipped
+
+
+cdef class Broadcast:
+    cdef object _done
+    cdef set _early
+    cdef tuple _members
+    cdef Py_ssize_t _next
+    cdef dict _remembered
+    cdef object _roll
+    cdef object _slow
+    cdef object _still_member
+    cdef Tally _tally
+    cdef bint _watching
+    cdef readonly Py_ssize_t dropped
+    cdef readonly object key
+    cdef readonly Py_ssize_t matched
+    cdef readonly Encoded message
+    cdef readonly object position
+    cdef readonly Py_ssize_t queued
+    cdef readonly object room
+    cdef readonly Py_ssize_t skipped
+
+    @cython.locals(members=tuple, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    cpdef bint step(self, double until) except -1
+    cpdef _reach(self, Engine conn)
+    cpdef _queue(self)
+    cpdef _skip(self)
+    cpdef _drop(self, str cause)
+    cdef _decided(self)
