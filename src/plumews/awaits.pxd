@@ -16,8 +16,8 @@ cdef class Awaits(Engine):
     @cython.locals(sent=Sent)
     cdef Sent _sent(self, message)
     @cython.locals(kind=int)
-    cpdef _take_now(self)
-    cpdef Ready _wait_now(self)
+    cdef _take_now(self)
+    cdef Ready _wait_now(self)
 
 
 @cython.freelist(32)

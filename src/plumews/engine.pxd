@@ -48,6 +48,6 @@ cdef class Engine:
     cpdef _update_reading(self)
     @cython.locals(opcode=int, most=Py_ssize_t, thread="unsigned long")
     cdef bint _queue_now(self, message) except -1
-    cpdef bint _send_now(self, message) except -1
+    cdef bint _send_now(self, message) except -1
     cpdef _kick(self)
     cpdef _kick_later(self)

@@ -2,7 +2,8 @@
 
 Bytes go to the parser, its messages to a callback or into the receive queue, and what is answered meanwhile leaves in
 one write at the end of the read. :class:`plumews.link.Link` is the rest of the connection's transport side: what
-happens once, or seldom. The same source runs as plain Python.
+happens once, or seldom. The same source runs as plain Python. Where a method is called by the name of its class no
+subclass is asked first for its own, which costs more than the call.
 
 Invariants: what came before a close frame, or before a fault, in the same read is delivered before it counts; a read
 is worked off in slices, so that nobody's burst holds the loop; no view of the shared receive buffer is kept.
@@ -162,7 +163,7 @@ class Engine:
         """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
         self._in_batch = self._state.in_batch = True
         try:
-            self._backlog = self._dispatch(events)
+            self._backlog = Engine._dispatch(self, events)
             if not self._backlog and self._rules.error is not None and not self._ended:
                 self._end()
             self._inbox.wake_now()  # what the reader answers leaves with this read
@@ -172,7 +173,7 @@ class Engine:
         if self._backlog:
             self._loop.call_soon(self._go_on)
         if self._on_message is None or self._backlog or self._reading_paused:
-            self._update_reading()
+            Engine._update_reading(self)
 
     def _go_on(self) -> None:
         backlog, self._backlog = self._backlog, None
@@ -292,7 +293,7 @@ class Engine:
         if not self._writer.offer_frame(build_frame(opcode, message)):
             return False
         if not self._in_batch:
-            self._kick()
+            Engine._kick(self)
         return True
 
     def _kick(self) -> None:

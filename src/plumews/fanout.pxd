@@ -27,9 +27,11 @@ cdef class Broadcast:
     cdef Py_ssize_t _next
     cdef dict _remembered
     cdef object _roll
+    cdef object _simple
     cdef object _slow
     cdef object _still_member
     cdef Tally _tally
+    cdef bint _sure
     cdef bint _watching
     cdef readonly Py_ssize_t dropped
     cdef readonly object key
@@ -40,7 +42,7 @@ cdef class Broadcast:
     cdef readonly object room
     cdef readonly Py_ssize_t skipped
 
-    @cython.locals(members=tuple, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(conn=Engine, members=tuple, size=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cpdef bint step(self, double until) except -1
     cpdef _reach(self, Engine conn)
     cpdef _queue(self)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from .conn import Conn
 from .constants import SendBehavior, State
+from .engine import Engine
 from .history import Position
 from .lanes import clock
 from .outgoing import Encoded
@@ -52,8 +53,10 @@ class Broadcast:
         "_next",
         "_remembered",
         "_roll",
+        "_simple",
         "_slow",
         "_still_member",
+        "_sure",
         "_tally",
         "_watching",
         "dropped",
@@ -87,6 +90,8 @@ class Broadcast:
         self._roll = roll
         self._members = roll.members
         self._next = 0
+        #: The message, if it is one buffer and nobody's queue holds an earlier value of it.
+        self._simple = message.buffers[0] if len(message.buffers) == 1 and key is None else None
         #: Reached out of turn, or not to be reached at all.
         self._early: set[Conn] = set() if exclude is None else {exclude}
         self.matched = len(roll.members) - len(self._early)
@@ -96,6 +101,7 @@ class Broadcast:
         self._remembered = slow.members
         self._watching = slow.watching
         self._still_member = still_member
+        self._sure = False  # everybody in the roll is still a member
         self._done: asyncio.Future[None] | None = None
         self.queued = self.dropped = self.skipped = 0
         tally.broadcasts += 1
@@ -128,12 +134,24 @@ class Broadcast:
     def step(self, until: float) -> bool:
         """Reach members until :func:`plumews.lanes.clock` says ``until``; True when all were reached."""
         members, position, end = self._members, self._next, len(self._members)
+        simple, size = self._simple, self.message.size
         while position < end:
             stop = min(position + _STRIDE, end)
+            self._sure = self._roll.current
             while position < stop:
                 conn = members[position]
                 position += 1
-                if not self._early or conn not in self._early:
+                if self._early and conn in self._early:
+                    continue
+                if (
+                    simple is not None
+                    and self._sure
+                    and not self._remembered
+                    and conn._rules.state is _OPEN
+                    and conn._writer.share(simple, size)
+                ):
+                    self._queue()  # what nearly every delivery is
+                else:
                     self._reach(conn)
             self._next = stop
             if position < end and clock() >= until:
@@ -148,6 +166,7 @@ class Broadcast:
         """Reach ``conn`` now, out of turn, because something else is to be sent to it behind this."""
         if conn not in self._early and self._roll.position(conn) >= self._next:
             self._early.add(conn)
+            self._sure = False
             self._reach(conn)
 
     def give_up(self) -> None:
@@ -165,18 +184,21 @@ class Broadcast:
     # --- one member -------------------------------------------------------------------------------
 
     def _reach(self, conn: Conn) -> None:
-        if conn._rules.state is not _OPEN or not (self._roll.current or self._still_member(conn)):
+        if conn._rules.state is not _OPEN or not (self._sure or self._still_member(conn)):
             self._skip()
         elif self._remembered and conn in self._remembered:
+            self._sure = False  # the application may be called
             self._slow.reach(self, conn)
         elif self.key is not None and conn.send_behavior is _CONFLATE:
+            self._sure = False
             self._slow.conflate(self, conn)
         elif conn._writer.offer(self.message):
             self._queue()
-            conn._kick_later()
+            Engine._kick_later(conn)
             if self._watching and conn._writer.paused:
                 self._slow.backlogged(conn, self.message.size)
         else:
+            self._sure = False
             self._slow.full(self, conn)
 
     # --- what is decided --------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 # Types for writer.py where it is compiled.
 
+cimport cython
+
 from .displacing cimport DisplacingQueue
 from .loopstate cimport LoopState
 from .outgoing cimport Encoded
@@ -25,6 +27,8 @@ cdef class Writer(DisplacingQueue):
 
     cpdef bint offer(self, Encoded message)
     cpdef bint offer_frame(self, bytes frame)
+    @cython.locals(queue=list)
+    cpdef bint share(self, object frame, Py_ssize_t size) except -1
     cdef _empty(self, bint good)
     cdef _admit(self)
     cdef _refuse_waiters(self)

@@ -169,6 +169,26 @@ class Writer(DisplacingQueue):
         self.evicted += dropped
         return dropped
 
+    def share(self, frame: bytes | memoryview, size: int) -> bool:
+        """Accept a message that many get, to leave at the end of this tick, if nothing is in its way.
+
+        If not, all of what :meth:`offer` and :meth:`kick` do is to be asked for.
+        """
+        if self.paused or self.in_pieces or self._waiters is not None:
+            return False
+        queue = self._queue
+        if queue is None:
+            self._queue = [frame]
+        elif len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes:
+            queue.append(frame)
+        else:
+            return False
+        self.queued_bytes += size
+        if not self._dirty:
+            self._dirty = True
+            self._state.mark_dirty(self)
+        return True
+
     def add_piece(self, frame: bytes) -> None:
         """A frame of the message that is sent in pieces; :meth:`when_empty` says when there is room for the next."""
         self._append(frame, len(frame))
