@@ -187,7 +187,7 @@ async def test_a_scrape_on_another_thread_asks_the_hub_on_its_own():
             return super().metrics()
 
     async with Asked() as hub:
-        conn = member(hub, "chat")
+        conn, _ = member(hub, "chat")
         registry = registered(HubCollector(hub))
         found = await asyncio.get_running_loop().run_in_executor(None, samples, registry)
         assert one(found, "connections") == 1
