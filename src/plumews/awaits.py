@@ -75,13 +75,14 @@ class NextMessage(Steps):
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """As of a coroutine: whoever waited has stopped."""
-        if self._inner is not None:
-            return self._inner.throw(kind if value is None else value)
-        self.close()
+        exc = kind if value is None else value
         try:
-            raise kind if value is None else value
+            if self._inner is not None:
+                return self._inner.throw(exc)
+            self.close()
+            raise exc
         finally:
-            del kind, value, traceback  # this frame is in the exception's traceback: no cycle
+            del exc, kind, value, traceback  # this frame is in the exception's traceback: no cycle
 
     def close(self) -> None:
         """As of a coroutine: nothing is awaited any more."""
@@ -123,13 +124,14 @@ class Sent(Steps):
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """As of a coroutine."""
-        if self._inner is not None:
-            return self._inner.throw(kind if value is None else value)
-        self._conn = None
+        exc = kind if value is None else value
         try:
-            raise kind if value is None else value
+            if self._inner is not None:
+                return self._inner.throw(exc)
+            self._conn = None
+            raise exc
         finally:
-            del kind, value, traceback
+            del exc, kind, value, traceback
 
     def close(self) -> None:
         """As of a coroutine."""
