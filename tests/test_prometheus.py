@@ -187,12 +187,13 @@ async def test_a_scrape_on_another_thread_asks_the_hub_on_its_own():
             return super().metrics()
 
     async with Asked() as hub:
-        member(hub, "chat")
+        conn, _ = member(hub, "chat")
         registry = registered(HubCollector(hub))
         found = await asyncio.get_running_loop().run_in_executor(None, samples, registry)
         assert one(found, "connections") == 1
         assert one(samples(registry), "connections") == 1
         assert threads == [threading.get_ident()] * 2
+        conn.abort()  # it would not answer a close frame
 
 
 async def test_a_loop_that_does_not_answer_is_an_error_of_the_scrape(monkeypatch: pytest.MonkeyPatch):
