@@ -571,6 +571,12 @@ def test_no_claims_give_an_empty_user() -> None:
     assert extract_user_info(None) == extract_user_info({}) == UserInfo()
 
 
+@pytest.mark.parametrize("wrong", [42, None, b"42"])
+def test_a_user_id_that_is_no_text_is_refused_where_it_is_made(wrong):
+    with pytest.raises(TypeError, match=f"the id of a user must be a str, not {type(wrong).__name__}"):
+        UserInfo(wrong, "Ada")
+
+
 def test_a_user_cannot_be_changed_is_hashable_and_does_not_print_its_claims() -> None:
     claims = {"sub": "42", "card": "4111"}
     user = extract_user_info(claims)

@@ -389,6 +389,21 @@ async def test_excluding_somebody_who_is_not_there_changes_nothing():
     assert hub.broadcast_room("news", "x", exclude=elsewhere) == BroadcastResult()
 
 
+async def test_only_a_connection_can_be_excluded_and_who_wants_more_is_told_how():
+    hub = Hub()
+    (conn,), transports = joined(hub, "chat", 1)
+    for wrong in ([conn], "conn", conn.id):
+        with pytest.raises(TypeError, match=r"exclude must be a Conn or None, not .*: for several use where"):
+            hub.broadcast_room("chat", "x", exclude=wrong)
+    await ticks()
+    assert transports[0].events() == []
+
+
+def test_a_hub_without_an_event_loop_says_where_it_is_used():
+    with pytest.raises(RuntimeError, match="no running event loop: a hub is used in coroutines and callbacks"):
+        Hub().broadcast_room("chat", "x")
+
+
 async def test_all_members_share_the_bytes_of_one_frame():
     hub = Hub()
     _, transports = joined(hub, "chat", 20)

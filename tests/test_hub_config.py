@@ -138,6 +138,11 @@ def test_history_that_is_neither_is_a_type_error(value):
         HubConfig(history=value)
 
 
+def test_a_table_of_histories_is_given_by_its_method():
+    with pytest.raises(TypeError, match=r"not dict: give its method get$"):
+        HubConfig(history={"chat": HistoryLimits()})  # type: ignore[arg-type]
+
+
 def test_what_encodes_gaps_must_be_a_function_or_nothing():
     assert HubConfig(encode_gap=str).encode_gap is str
     assert HubConfig().encode_gap is None

@@ -47,8 +47,19 @@ DOORS = {
 
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
 def test_an_unknown_option_is_named_beside_the_known_ones(door):
-    with pytest.raises(TypeError, match=r"unknown option maxsize: there are allowed_hosts, .*max_size, "):
-        door(maxsize=1)
+    with pytest.raises(TypeError, match=r"unknown option colour: there are allowed_hosts, .*max_size, "):
+        door(colour=1)
+
+
+def test_an_unknown_option_that_resembles_one_is_asked_about():
+    with pytest.raises(TypeError, match=r"unknown option maxsize \(do you mean max_size\?\): there are "):
+        DOORS["serve"](maxsize=1)
+
+
+def test_an_option_of_another_package_is_told_what_it_is_here():
+    text = r"unknown option compression \(there is none: leave it out\), on_connect \(here it is on_open\): there are "
+    with pytest.raises(TypeError, match=text):
+        DOORS["serve"](compression=None, on_connect=handler)
 
 
 WRONG = {

@@ -1,4 +1,4 @@
-"""Every snippet of the README, run for real.
+"""Every snippet of the README and of the pages in docs, run for real.
 
 A snippet is found by the heading above it. One that nothing here runs is an error, so that the README cannot
 promise what was never tried.
@@ -27,7 +27,9 @@ import plumews
 from crowd import drained, stalled
 from wire import Wire, kept_port
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+TEXT = "\n".join(PAGES.values())
 
 
 def snippets(language: str) -> dict[str, list[str]]:
@@ -35,7 +37,7 @@ def snippets(language: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     heading = ""
     for match in re.finditer(
-        r"^(#+ (?P<heading>[^\n]+)|```(?P<language>\w+)\n(?P<code>.*?)^```)$", README, re.MULTILINE | re.DOTALL
+        r"^(#+ (?P<heading>[^\n]+)|```(?P<language>\w+)\n(?P<code>.*?)^```)$", TEXT, re.MULTILINE | re.DOTALL
     ):
         if match["heading"]:
             heading = match["heading"]
@@ -110,11 +112,11 @@ async def test_javascript_is_javascript() -> None:
         subprocess.run([node, "--check", "-"], input=code.encode(), check=True, capture_output=True)
 
 
-async def test_callbacks(start) -> None:
-    server = await start(run("Callbacks")["serving"])
-    async with await client(server.port) as ws:
+async def test_callbacks(capsys) -> None:
+    async with run("Callbacks")["serving"] as server, await client(server.port) as ws:
         await ws.send("fast")
         assert await ws.recv() == "fast"
+    assert capsys.readouterr().out == "1 messages, then 1000\n"
 
 
 async def test_connection_settings(start, capsys) -> None:
@@ -181,8 +183,8 @@ async def test_streaming(start) -> None:
 
 async def test_metadata_and_user(start) -> None:
     server = await start(plumews.serve(run("Metadata and user")["handler"], "127.0.0.1", 0))
-    async with await client(server.port, "/here") as ws:
-        assert await ws.recv() == "somebody from 127.0.0.1 asked for /here as admin"
+    async with await client(server.port, "/here?name=Ada") as ws:
+        assert await ws.recv() == "Ada from 127.0.0.1 asked for /here as admin"
 
 
 async def test_joining_and_leaving(start) -> None:
@@ -228,6 +230,9 @@ async def test_coming_back(start) -> None:
                 assert json.loads(await bob.recv()) == {"complete": True, "missed": 2}
                 epoch = seen["at"].partition(".")[0]
                 assert json.loads(await bob.recv()) == {"at": f"{epoch}.4", "text": "3"}
+            async with await client(server.port, "/?since=yesterday") as bob:
+                await bob.wait_closed()
+            assert (bob.close_code, bob.close_reason[:10]) == (1008, "a position")
 
 
 async def test_some_of_them(hub, start, capsys) -> None:
@@ -269,6 +274,7 @@ async def test_who_is_there(hub, start, capsys) -> None:
         await told.wait()
         async with await client(server.port):
             assert await one.recv() == "somebody came"
+        assert await one.recv() == "somebody left"
     first, second, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("u1 1 ")
     assert second == "chat + ['Ada'] - []"
@@ -342,8 +348,12 @@ async def test_monitoring(hub, start, capsys) -> None:
         run("Monitoring")["report"](hub)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["1 connections, 1 rooms", "1 of 1 deliveries queued, 0 dropped"]
-    assert lines[2:4] == ["0 members do not keep up, 0 bytes wait for them", "chat 1 0"]
-    (member,) = lines[4:]
+    assert lines[2:4] == [
+        "0 queued ones gave way, 0 had a newer one of their key",
+        "0 members do not keep up, 0 bytes wait for them",
+    ]
+    room, member = lines[4:]
+    assert room == "chat 1 0"
     assert member.startswith("MemberInfo(id=")
 
 
@@ -361,33 +371,42 @@ async def test_prometheus(hub, start) -> None:
             prometheus_client.REGISTRY.unregister(collector)
 
 
-async def test_shutdown(capsys) -> None:
-    hub = plumews.Hub()
-    server = await plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0)
-    async with await client(server.port, "/ws") as ws:
-        await run("Shutdown")["stop"](hub, server)
-        await ws.wait_closed()
-    assert ws.close_code == 1001
-    assert capsys.readouterr().out == "1 closed, 0 cut, 0 messages lost\n"
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="event loops on Windows take no signal handlers")
-async def test_signals(start) -> None:
-    server = await start(plumews.serve(lambda conn: conn.wait_closed(), "127.0.0.1", 0))
-    told = asyncio.ensure_future(run("Signals")["until_told"](server))
+async def test_stopping(hub, capsys) -> None:
+    with kept_port() as port:
+        serving = plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", port)
+    running = asyncio.ensure_future(run("Stopping")["run"](hub, serving))
     try:
-        async with await client(server.port) as ws:
+        async with await client(port, "/ws") as ws:
             os.kill(os.getpid(), signal.SIGTERM)
-            await told
+            await running
             await ws.wait_closed()
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().remove_signal_handler(number)
     assert ws.close_code == 1001
+    assert re.fullmatch(r"reconnect in \d\.\d s", ws.close_reason)
+    assert capsys.readouterr().out == "1 closed, 0 cut, 0 messages lost\n"
 
 
-def test_every_snippet_of_the_readme_is_run() -> None:
+def anchors(page: str) -> set[str]:
+    """What a link may have behind the ``#``."""
+    prose = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
+
+def test_every_link_to_a_page_of_ours_leads_somewhere() -> None:
+    links = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    ours = [(page, *link.partition("#")) for page, link in links if "://" not in link]
+    assert {page for page, *_ in ours} >= {ROOT / "README.md"}
+    for page, path, _, anchor in ours:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), anchor
+
+
+def test_every_snippet_is_run() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert {heading for heading in PYTHON if f'run("{heading}"' not in source} == set()
     assert set(snippets("javascript")) == {"A client in the browser"}

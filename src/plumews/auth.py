@@ -58,13 +58,21 @@ class RoomAuthorizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UserInfo:
-    """Whom a token speaks of; what it does not say is empty. ``claims`` is the whole of it."""
+    """Whom a token speaks of; what it does not say is empty. ``claims`` is the whole of it.
+
+    A program with another way to know its users makes one itself, ``UserInfo("42", "Ada")``, and sets
+    ``conn.user_info`` before the connection joins a room. Raises ``TypeError`` if ``id`` is no ``str``.
+    """
 
     id: str = ""
     name: str = ""
     email: str = ""
     roles: tuple[str, ...] = ()
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise TypeError(f"the id of a user must be a str, not {type(self.id).__name__}: str(id) makes one")
 
 
 def extract_user_info(claims: Mapping[str, Any] | None) -> UserInfo:

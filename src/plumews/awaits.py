@@ -141,7 +141,8 @@ class Sent(Steps):
 
     def __del__(self) -> None:
         if self._conn is not None:
-            warnings.warn("Conn.send() was never awaited: nothing was sent", RuntimeWarning, stacklevel=2)
+            text = "Conn.send() was never awaited: nothing was sent; without await there is send_nowait()"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 class Awaits(Engine):

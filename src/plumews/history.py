@@ -82,11 +82,11 @@ class HistoryLimits:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What somebody got who came back.
+    """What somebody got who came back; the messages themselves are on their way.
 
     Attributes:
         complete: whether nothing is missing between the position that was asked for and what comes from now on.
-        messages: how many were queued.
+        messages: how many were queued for it.
         position: behind the last message before what comes from now on; ``None`` if the room has no history.
     """
 

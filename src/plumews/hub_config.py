@@ -6,7 +6,7 @@ would never deliver anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from . import limits
@@ -98,8 +98,9 @@ class HubConfig:
         if not callable(self.check_room_name):
             raise TypeError(f"check_room_name must be a function, not {type(self.check_room_name).__name__}")
         if self.history is not None and not isinstance(self.history, HistoryLimits) and not callable(self.history):
+            hint = ": give its method get" if isinstance(self.history, Mapping) else ""
             raise TypeError(
-                f"history must be HistoryLimits, or a function that gives them, not {type(self.history).__name__}"
+                f"history must be HistoryLimits, or a function that gives them, not {type(self.history).__name__}{hint}"
             )
         if self.encode_gap is not None and not callable(self.encode_gap):
             raise TypeError(f"encode_gap must be a function or None, not {type(self.encode_gap).__name__}")

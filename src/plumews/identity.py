@@ -48,7 +48,10 @@ class Identity(Listening):
         return len(conns)
 
     def presence(self, room: str) -> RoomPresence:
-        """Who is in ``room``: one entry for each user, and how many connections without a user id."""
+        """Who is in ``room``: one entry for each user, and how many connections without a user id.
+
+        Users are known by ``conn.user_info``, which a token sets, or the application before it calls :meth:`join`.
+        """
         return self._people.presence(room, self._table.count(room))
 
     def watch_presence(self, room: str, callback: PresenceCallback) -> Callable[[], None]:

@@ -176,7 +176,10 @@ class Membership:
     def _bind(self) -> asyncio.AbstractEventLoop:
         """The loop of this hub: the one on which it is first used."""
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:
+                raise RuntimeError("no running event loop: a hub is used in coroutines and callbacks") from None
             self._thread = threading.get_ident()
         elif threading.get_ident() != self._thread:
             raise ConcurrencyError("a hub belongs to the thread of its event loop: use hub.publish_threadsafe")

@@ -6,10 +6,11 @@ type, and no list of them stands in three signatures. Their defaults are those o
 
 from __future__ import annotations
 
+import difflib
 import socket
 import ssl as ssl_module
 from collections.abc import Collection, Sequence
-from typing import Any, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 from .constants import SendBehavior
 from .headers import HeadersLike
@@ -77,6 +78,19 @@ class TcpOptions(SiteOptions, total=False):
     backlog: int
 
 
+#: What other packages call it, and what it is here.
+_ELSEWHERE: Final = {
+    "compression": "there is none: leave it out",
+    "logger": 'logs go to the logger "plumews.server"',
+    "on_connect": "here it is on_open",
+    "on_disconnect": "here it is on_close",
+    "process_response": "there is extra_headers",
+    "select_subprotocol": "there is subprotocols, in the order of preference",
+    "server_header": "none is sent: leave it out",
+    "write_limit": "there are queue_size and queue_bytes",
+}
+
+
 def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions) -> tuple[Site, ConnConfig]:
     """The site and the settings of its connections that ``options`` describe.
 
@@ -87,7 +101,16 @@ def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions)
     unknown = given.keys() - SiteOptions.__annotations__.keys()
     if unknown:
         known = ", ".join(sorted(SiteOptions.__annotations__))
-        raise TypeError(f"unknown option {', '.join(sorted(unknown))}: there are {known}")
+        raise TypeError(f"unknown option {', '.join(map(_with_hint, sorted(unknown)))}: there are {known}")
     of_conn = ConnOptions.__annotations__.keys()
     config = ConnConfig(**{name: value for name, value in given.items() if name in of_conn})
     return Site(endpoints, **{name: value for name, value in given.items() if name not in of_conn}), config
+
+
+def _with_hint(unknown: str) -> str:
+    """The name of an option that there is not, and what may have been meant."""
+    hint = _ELSEWHERE.get(unknown)
+    if hint is None:
+        near = difflib.get_close_matches(unknown, TcpOptions.__annotations__, n=1, cutoff=0.75)
+        hint = f"do you mean {near[0]}?" if near else ""
+    return f"{unknown} ({hint})" if hint else unknown

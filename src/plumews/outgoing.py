@@ -37,7 +37,7 @@ def opcode_of(data: Data) -> int:
         return Opcode.TEXT
     if isinstance(data, (bytes, bytearray, memoryview)):
         return Opcode.BINARY
-    hint = " (use write_json for objects)" if isinstance(data, (dict, list, tuple)) else ""
+    hint = " (use write_json, or json.dumps, for objects)" if isinstance(data, (dict, list, tuple)) else ""
     raise TypeError(f"a message must be str or bytes-like, not {type(data).__name__}{hint}")
 
 

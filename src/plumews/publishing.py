@@ -202,6 +202,8 @@ class Publishing(Recovering):
                     self._table.check_name(target)
             except InvalidRoomName:
                 return self._reject(BroadcastResult(invalid=True))
+        if exclude is not None and not isinstance(exclude, Conn):
+            raise TypeError(f"exclude must be a Conn or None, not {type(exclude).__name__}: for several use where")
         audience = choose(self._table, target, exclude, where)
         return self._start(message, audience, target, loop, key, kept=where is None)
 
