@@ -147,6 +147,9 @@ class Story:
             if conn._transport is not None:
                 transport.drain()
         self.results += await asyncio.gather(*self.publishing)
+        await (
+            self.hub._lanes.idle()
+        )  # who publishes into a full job queue waits, and what is called meanwhile goes ahead
         self.results.append(await self.hub.publish(None, self.message("*")))
         await self.hub._settled()
         await ticks()
