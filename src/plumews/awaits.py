@@ -78,7 +78,10 @@ class NextMessage(Steps):
         if self._inner is not None:
             return self._inner.throw(kind if value is None else value)
         self.close()
-        raise kind if value is None else value
+        try:
+            raise kind if value is None else value
+        finally:
+            del kind, value, traceback  # else the exception is kept by its own traceback, which has this frame
 
     def close(self) -> None:
         """As of a coroutine: nothing is awaited any more."""
@@ -123,7 +126,10 @@ class Sent(Steps):
         if self._inner is not None:
             return self._inner.throw(kind if value is None else value)
         self._conn = None
-        raise kind if value is None else value
+        try:
+            raise kind if value is None else value
+        finally:
+            del kind, value, traceback  # see above
 
     def close(self) -> None:
         """As of a coroutine."""
