@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plumews.audience import choose, key_of, target_of
+from plumews.constants import Opcode
 from plumews.rooms import RoomTable
 
 
@@ -118,6 +119,34 @@ def test_a_key_is_one_among_those_of_its_rooms():
     assert len({key_of(target, "key") for target in targets}) == len(targets)
     assert key_of(("chat", "news"), "key") == key_of(("news", "chat"), "key")
     assert key_of("chat", 1) != key_of("chat", 2)
+
+
+class Incomparable:
+    """Its values cannot say whether they are equal, nor always what their hash is."""
+
+    def __init__(self) -> None:
+        self.hashed = False
+
+    def __hash__(self) -> int:
+        if self.hashed:
+            raise ValueError("no hash")
+        self.hashed = True
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("no comparison")
+
+
+def test_a_key_that_cannot_be_compared_is_another_than_all_others():
+    keys = [key_of("chat", Incomparable()) for _ in range(3)]
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize(("one", "other"), [(Opcode.TEXT, 1), (1.0, 1), (("bid", 1), ("bid", 1.0)), (True, 1)])
+def test_keys_of_any_type_are_the_same_if_they_are_equal(one, other):
+    assert key_of("chat", one) == key_of("chat", other)
+    assert key_of("chat", other) == key_of("chat", one)
+    assert len({key_of("chat", one), key_of("chat", other)}) == 1
 
 
 def test_what_cannot_be_hashed_is_no_key():

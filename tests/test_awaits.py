@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -149,3 +151,22 @@ async def test_the_end_of_an_iteration_is_told_by_a_good_close_and_raised_by_ano
     feed(conn, close(1011))
     with pytest.raises(plumews.ConnectionClosedError):
         await anext(conn)
+
+
+@pytest.mark.parametrize("make", READERS)
+async def test_a_cancelled_reader_leaves_nothing_for_the_garbage_collector(make: Callable[[Conn], Any]) -> None:
+    conn, _ = fake_conn()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            reader = asyncio.ensure_future(make(conn))
+            await ticks()
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+        del reader
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    conn.abort()

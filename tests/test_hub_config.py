@@ -99,6 +99,18 @@ def test_a_name_policy_must_be_a_function():
         HubConfig(check_room_name="[a-z]+")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["check_room_name", "history", "encode_gap"])
+def test_what_would_have_to_be_awaited_is_refused_since_nobody_awaits_it(name):
+    async def function(argument: object) -> None: ...
+
+    class Called:
+        async def __call__(self, argument: object) -> None: ...
+
+    for wrong in (function, Called()):
+        with pytest.raises(TypeError, match=f"{name} must be a plain function"):
+            HubConfig(**{name: wrong})
+
+
 def test_the_two_arguments_of_the_seeds_new_hub_are_checked_as_well():
     assert Hub(8, 2048).config == HubConfig(workers=8, job_queue_size=2048)
     with pytest.raises(ValueError, match="workers must be at least 1"):

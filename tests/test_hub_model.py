@@ -147,9 +147,7 @@ class Story:
             if conn._transport is not None:
                 transport.drain()
         self.results += await asyncio.gather(*self.publishing)
-        await (
-            self.hub._lanes.idle()
-        )  # who publishes into a full job queue waits, and what is called meanwhile goes ahead
+        await self.hub._lanes.idle()  # or the last one waits for its turn, and callbacks broadcast meanwhile
         self.results.append(await self.hub.publish(None, self.message("*")))
         await self.hub._settled()
         await ticks()

@@ -168,6 +168,9 @@ def test_registering_asks_no_hub():
             lambda: HubCollector(Hub(), rooms="chat"),
             r"rooms must be a collection of names, such as \['chat'\], not a str",
         ),
+        (lambda: HubCollector(Hub(), rooms=[5]), "must be a str, not int"),  # type: ignore[list-item]
+        (lambda: HubCollector({b"a": Hub()}), "must be a str, not bytes"),  # type: ignore[dict-item]
+        (lambda: HubCollector(Hub(), rooms=["\ud800"]), r"the name '\\ud800' cannot be told in a scrape"),
     ],
 )
 def test_what_is_no_hub_and_no_collection_of_rooms_is_an_error(make: Callable[[], Any], said: str | None):

@@ -380,6 +380,31 @@ async def test_data_that_is_no_message_is_refused_for_a_user_as_well():
         hub.send_to_user("ann", "x", 9)
 
 
+@pytest.mark.parametrize("stranger", ["ann", 7, ["ann"]])
+async def test_who_is_excluded_must_be_a_connection_or_nobody_gets_it(stranger):
+    hub = Hub()
+    _, (transport,) = of_user(hub, ANN, 1, "chat")
+    said = f"exclude must be a Conn or None, not {type(stranger).__name__}: for several use where"
+    for send in (hub.broadcast_room, hub.send_to_user):
+        with pytest.raises(TypeError, match=said):
+            send("ann", "x", exclude=stranger)
+    with pytest.raises(TypeError, match=said):
+        hub.broadcast_all("x", exclude=stranger)
+    with pytest.raises(TypeError, match=said):
+        await hub.publish("chat", "x", exclude=stranger)
+    await ticks()
+    assert transport.writes == []
+    assert hub.broadcast_all("x", exclude=fake_conn()[0]).queued == 1
+
+
+@pytest.mark.parametrize("room", [7, b"chat", ["chat", 7], [None]])
+async def test_what_is_no_name_is_invalid_also_when_the_job_queue_is_full(sliced, room):
+    hub = Hub(1, 1)
+    joined(hub, "chat", 200)
+    hub.broadcast_room("chat", "long")
+    assert (await hub.publish(room, "x")).invalid
+
+
 async def test_a_policy_that_refuses_a_room_is_heard_for_each_of_several():
     def short(name: str) -> None:
         if len(name) > 1:
@@ -404,6 +429,25 @@ async def test_a_key_for_several_rooms_is_another_than_that_of_one_of_them():
         hub.broadcast_room("a", "some " + number, key="key", where=lambda each: each is conn)
     assert await drained(transport) == ["again 2", "some 2"]
     assert hub.metrics().messages_replaced == 6
+
+
+async def test_a_key_that_cannot_be_compared_replaces_nothing_and_everybody_gets_the_message_once():
+    class Key:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+    hub = Hub()
+    _, slow = stalled(hub, "chat", send_behavior=SendBehavior.CONFLATE)
+    _, (transport,) = joined(hub, "chat", 1)
+    for message in "ab":
+        result = hub.broadcast_room("chat", message, key=Key())
+        assert (result.queued, result.pending) == (2, 0)
+    await ticks()
+    assert texts(transport.wire) == ["a", "b"]
+    assert await drained(slow) == ["a", "b"]
 
 
 async def test_what_is_lost_of_messages_to_several_rooms_or_to_a_user_is_of_no_room_in_particular():

@@ -59,7 +59,19 @@ def test_another_address_or_a_unix_socket_is_not(address):
 
 
 @pytest.mark.parametrize(
-    "header", ["Forwarded", "Via", "X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Proto", "X-Real-IP"]
+    "header",
+    [
+        "Forwarded",
+        "Via",
+        "X-Forwarded-For",
+        "x-forwarded-host",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Server",
+        "X-Forwarded",
+        "X-Real-IP",
+        "True-Client-Ip",
+        "Cf-Connecting-Ip",
+    ],
 )
 def test_what_a_proxy_passes_on_is_not(header):
     assert not is_local(local((header, "127.0.0.1")))

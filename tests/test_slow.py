@@ -12,7 +12,7 @@ import pytest
 
 import plumews
 from crowd import adds_up, crowd, drained, messages, stalled
-from fakes import clog, ticks
+from fakes import clog, pass_time, ticks, until
 from plumews import BroadcastResult, Gap, Hub, HubConfig, SendBehavior, State
 
 
@@ -171,3 +171,27 @@ async def test_a_full_member_that_closes_or_leaves_while_it_is_owed_a_gap_leaves
             conn.abort()
     await ticks()
     assert adds_up(hub.metrics())
+
+
+@pytest.mark.parametrize("end", ["space", "time", "connection"])
+async def test_a_member_that_leaves_and_comes_back_has_no_more_wait_for_it_than_before(end: str):
+    hub = Hub()
+    conn, transport = stalled(hub, send_behavior=SendBehavior.BLOCK, send_timeout=60)
+    for _ in range(5):
+        send(hub, *"abcdef")
+        hub.leave("room", conn)
+        hub.join("room", conn)
+    assert (conn.queued_messages, conn._writer.waiting) == (3, 3)
+    assert hub.metrics().broadcast_pending == 3
+    hub.leave("room", conn)
+    if end == "space":
+        assert await drained(transport) == [*"abcdef"]
+    elif end == "time":
+        pass_time(60)
+        await until(lambda: not conn._writer.waiting)
+    else:
+        conn.abort()
+        await ticks()
+    assert (hub.metrics().broadcast_pending, hub._slow._gone, hub._slow.members) == (0, {}, {})
+    assert adds_up(hub.metrics())
+    conn.abort()

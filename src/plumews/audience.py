@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from .callbacks import is_plain_function
 from .rooms import Roll, RoomTable, Target
@@ -36,6 +36,31 @@ class Audience(Generic[M]):
         return len(self.roll.members) - (self.exclude is not None)
 
 
+#: Types whose values compare without a line of the application's.
+_PLAIN: Final = (str, bytes, int)
+
+
+class _Key:
+    """A key of a type of the application's own. Keys are compared in the midst of broadcasts, where nothing may fail:
+    one that cannot say whether it equals another is another.
+    """
+
+    __slots__ = ("_hash", "_key")
+
+    def __init__(self, key: Hashable) -> None:
+        self._key = key
+        self._hash = hash(key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        try:
+            return bool(self._key == (other._key if isinstance(other, _Key) else other))
+        except Exception:
+            return False
+
+
 def target_of(room: Rooms | None) -> Target:
     """What was given as rooms, as it is known inside; the caller may change its list afterwards."""
     if isinstance(room, (list, tuple, set, frozenset)):
@@ -50,10 +75,11 @@ def key_of(target: Target, key: Hashable) -> Hashable:
 
     Several rooms in another order are the same ones; neither are the keys of several those of one of them.
     """
-    try:
-        hash(key)
-    except TypeError:
-        raise TypeError(f"a key must be hashable, such as a str, not {type(key).__name__}") from None
+    if type(key) not in _PLAIN:
+        try:
+            key = _Key(key)
+        except TypeError:
+            raise TypeError(f"a key must be hashable, such as a str, not {type(key).__name__}") from None
     return (frozenset(target) if isinstance(target, tuple) else target, key)
 
 

@@ -6,6 +6,7 @@ would never deliver anything.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -104,6 +105,11 @@ class HubConfig:
             )
         if self.encode_gap is not None and not callable(self.encode_gap):
             raise TypeError(f"encode_gap must be a function or None, not {type(self.encode_gap).__name__}")
+        for name in ("check_room_name", "history", "encode_gap"):
+            function = getattr(self, name)
+            # A policy that is never awaited would refuse nothing.
+            if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+                raise TypeError(f"{name} must be a plain function: it is called where nothing can be awaited")
 
     @property
     def history_policy(self) -> Callable[[str], HistoryLimits | None] | None:

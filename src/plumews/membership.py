@@ -67,7 +67,8 @@ class Membership:
             HubStopped, InvalidRoomName, ConnectionClosed, HubFull, RoomFull, TooManyRooms: nothing was changed.
             RateLimited: the same, and its ``retry_after`` says when to come again.
             ConcurrencyError: the hub, or ``conn``, belongs to another event loop.
-            TypeError: ``conn`` is no ``Conn``, or its ``user_info`` neither a ``UserInfo`` nor ``None``.
+            TypeError: ``conn`` is no ``Conn``, or its ``user_info`` neither a ``UserInfo``, whose id is a ``str``, nor
+                ``None``.
         """
         if self._enter(room, conn):
             self._joined(conn, room)
@@ -84,6 +85,8 @@ class Membership:
             user = conn.user_info
             if user is not None and not isinstance(user, UserInfo):
                 raise TypeError(f"user_info must be a plumews.UserInfo or None, not {type(user).__name__}")
+            if user is not None and not isinstance(user.id, str):
+                raise TypeError(f"the id in user_info must be a str, not {type(user.id).__name__}")
             self._table.check_name(room)
             if conn.closed:
                 raise conn._closed_error()

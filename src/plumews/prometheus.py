@@ -135,7 +135,8 @@ class HubCollector(Collector):
             none, because clients could make as many time series as they like).
 
     Raises:
-        TypeError: ``hubs`` is neither a hub nor a mapping of them, or ``rooms`` is a str.
+        TypeError: ``hubs`` is neither a hub nor a mapping of them, or ``rooms`` is a str, or a name is none.
+        ValueError: a name is not valid Unicode, which no scrape could tell.
     """
 
     def __init__(self, hubs: Hub | Mapping[str, Hub], *, rooms: Collection[str] = ()) -> None:
@@ -146,6 +147,8 @@ class HubCollector(Collector):
         if isinstance(rooms, str):
             raise TypeError(f"rooms must be a collection of names, such as [{rooms!r}], not a str")
         self._rooms = tuple(dict.fromkeys(rooms))
+        for name in (*self._hubs, *self._rooms):
+            _check_label(name)
 
     def describe(self) -> Iterator[Metric]:
         """The names, for the registry to see that they are free; no hub is asked."""
@@ -198,6 +201,15 @@ class HubCollector(Collector):
             raise ConcurrencyError(
                 f"the event loop of a hub did not answer within {limits.SCRAPE_TIMEOUT:g} s"
             ) from None
+
+
+def _check_label(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a hub or room must be a str, not {type(name).__name__}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the name {name!r} cannot be told in a scrape: it is not valid Unicode") from None
 
 
 def metrics_route(registry: CollectorRegistry = REGISTRY) -> Callable[[Request], Response]:

@@ -69,7 +69,7 @@ class Publishing(Recovering):
 
         Raises:
             TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, ``where`` is no function,
-                ``key`` is not hashable.
+                ``exclude`` is no ``Conn``, ``key`` is not hashable.
             What ``where`` raises: nothing was sent.
             RuntimeError: it is called by ``encode_gap``, which is called in the midst of broadcasts.
         """
@@ -144,6 +144,7 @@ class Publishing(Recovering):
         """
         loop = self._bind()
         message = _encoded(data, opcode)
+        _check_exclude(exclude)
         conns = self._people.members(check_user_id(user_id))
         self._check_not_within()
         if self._stopped:
@@ -172,8 +173,9 @@ class Publishing(Recovering):
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
     ) -> BroadcastResult:
+        _check_exclude(exclude)
         async with self._gate:
-            while self._lanes.full(target):
+            while self._has_names(target) and self._lanes.full(target):
                 await self._lanes.changed()
             submitted = self._submit(target, message, exclude, where, key)
         if isinstance(submitted, Broadcast):
@@ -190,22 +192,26 @@ class Publishing(Recovering):
     ) -> Broadcast | BroadcastResult:
         """Start a broadcast, or say why not."""
         loop = self._bind()
+        _check_exclude(exclude)
         self._check_not_within()
         if self._stopped:
             return self._reject(BroadcastResult(stopped=True))
-        if target is not None:
-            try:
-                if isinstance(target, tuple):
-                    for room in target:
-                        self._table.check_name(room)
-                else:
-                    self._table.check_name(target)
-            except InvalidRoomName:
-                return self._reject(BroadcastResult(invalid=True))
-        if exclude is not None and not isinstance(exclude, Conn):
-            raise TypeError(f"exclude must be a Conn or None, not {type(exclude).__name__}: for several use where")
+        if not self._has_names(target):
+            return self._reject(BroadcastResult(invalid=True))
         audience = choose(self._table, target, exclude, where)
         return self._start(message, audience, target, loop, key, kept=where is None)
+
+    def _has_names(self, target: Target) -> bool:
+        """Whether ``target`` is made of names within the policy."""
+        try:
+            if isinstance(target, tuple):
+                for room in target:
+                    self._table.check_name(room)
+            elif target is not None:
+                self._table.check_name(target)
+        except InvalidRoomName:
+            return False
+        return True
 
     def _start(
         self,
@@ -275,6 +281,12 @@ def _encoded(data: Data, opcode: int | None) -> Encoded:
     """``data`` as the frames that all members share."""
     opcode = opcode_of(data) if opcode is None else opcode
     return encode(opcode, payload_of(opcode, data))
+
+
+def _check_exclude(exclude: object) -> None:
+    """A ``TypeError`` for what could be no member: the message would go to whom it was not meant for."""
+    if exclude is not None and not isinstance(exclude, Conn):
+        raise TypeError(f"exclude must be a Conn or None, not {type(exclude).__name__}: for several use where")
 
 
 def _result(submitted: Broadcast | BroadcastResult) -> BroadcastResult:

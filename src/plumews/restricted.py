@@ -19,8 +19,9 @@ from .origin import LOOPBACK_HOSTS, check_host, is_loopback
 
 __all__ = ["check_route_token", "is_local", "restricted"]
 
-#: What proxies add to a request.
-_FORWARDED: Final = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
+#: What proxies add to a request, but for those whose names begin in the same way.
+_FORWARDED: Final = ("CF-Connecting-IP", "Forwarded", "True-Client-IP", "Via", "X-Client-IP", "X-Real-IP")
+_FORWARDED_ALL: Final = "x-forwarded"
 
 
 def is_local(request: Request) -> bool:
@@ -28,7 +29,8 @@ def is_local(request: Request) -> bool:
     address = request.remote_address
     if not (isinstance(address, tuple) and is_loopback(address[0])):
         return False  # also a Unix socket: what connects to it is a proxy, as a rule
-    if any(name in request.headers for name in _FORWARDED):
+    headers = request.headers
+    if any(name in headers for name in _FORWARDED) or any(name.lower().startswith(_FORWARDED_ALL) for name in headers):
         return False
     try:
         check_host(request, LOOPBACK_HOSTS)

@@ -80,6 +80,8 @@ class SlowMembers:
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: Callbacks) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
+        #: Those that left while something waited for them; who comes back meanwhile goes on with that.
+        self._gone: dict[Conn, SlowMember] = {}
         self.notices = Notices(callbacks, self._look_who_listens)
         self._gaps = Gaps(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
@@ -97,11 +99,17 @@ class SlowMembers:
         """``conn`` is a member now."""
         if conn.send_behavior not in (SendBehavior.BLOCK, SendBehavior.CLOSE):
             conn._watch_losses(self._gave_way)
+        member = self._gone.pop(conn, None)
+        if member is not None:
+            self.members[conn] = member
 
     def left(self, conn: Conn) -> None:
         """``conn`` is no member any more; its timeout and what waits for it go on to their end."""
         conn._unwatch_losses(self._gave_way)
-        self.members.pop(conn, None)
+        member = self.members.pop(conn, None)
+        if member is not None and member.waiting:
+            member.debt = Debt()
+            self._gone[conn] = member
 
     def waits_for(self, conn: Conn) -> bool:
         """Whether broadcasts wait until ``conn`` has made room."""
@@ -289,6 +297,7 @@ class SlowMembers:
         assert member.deadline is not None
         member.deadline.cancel()
         if self.members.get(conn) is not member:
+            self._gone.pop(conn, None)
             return
         if member.debt:
             asyncio.get_running_loop().call_soon(self._pay, conn)
@@ -305,6 +314,7 @@ class SlowMembers:
             self._drop(delivery, conn)
             if self._telling and self.members.get(conn) is member:
                 self._owe_last(delivery, conn)
+        self._gone.pop(conn, None)
 
     # --- all together -----------------------------------------------------------------------------
 
