@@ -132,7 +132,8 @@ class LoopState:
         failures: list[BaseException] = []
         try:
             threads.send(batch)
-        except BaseException as exc:  # from the handler of a signal; what was sent was sent
+        except BaseException as exc:  # from the handler of a signal, wherever that was: threads may be at it
+            batch.finish()
             failures.append(exc)
         results = batch.sent
         for position in range(len(sending)):

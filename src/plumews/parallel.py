@@ -55,14 +55,12 @@ class SendingThreads:
         return len(self._helpers)
 
     def send(self, batch: Batch) -> None:
-        """Have ``batch`` sent."""
+        """Have ``batch`` sent. If this is interrupted threads may be at it: finish it before anything else is done."""
         for helper in self._helpers:
             helper.give(batch)
-        try:
-            batch.finish()
-        finally:
-            for helper in self._helpers:
-                helper.take_back()
+        batch.finish()
+        for helper in self._helpers:
+            helper.take_back()
 
     def __del__(self) -> None:
         for helper in self._helpers:
