@@ -488,7 +488,10 @@ def test_a_loop_that_goes_without_a_stop_takes_its_threads_along() -> None:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_what_was_sent_is_not_kept_for_threads_that_wait() -> None:
+def test_what_was_sent_is_not_kept_for_threads_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "results", [], raising=False)
+    monkeypatch.setattr(Watched, "helped", [], raising=False)
+    monkeypatch.setattr(Watched, "threads_first", True, raising=False)
     threads = SendingThreads()
     threads.want(2)
     assert threads.start() == 2
@@ -496,7 +499,7 @@ def test_what_was_sent_is_not_kept_for_threads_that_wait() -> None:
     before = sys.getrefcount(frame)
     pairs = linked_pairs(8)
     for _ in range(20):
-        threads.send(sending.Batch([ours.fileno() for ours, _ in pairs], [[frame] for _ in pairs]))
+        threads.send(Watched([ours.fileno() for ours, _ in pairs], [[frame] for _ in pairs]))
         assert [len(theirs.recv(2000)) for _, theirs in pairs] == [1000] * 8
     assert all_of(lambda: sys.getrefcount(frame) == before)
     assert threads.give_up(2) == 0
