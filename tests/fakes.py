@@ -173,10 +173,64 @@ class FakeTransport:
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
 
-def fake_conn(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
+class SocketTransport(FakeTransport):
+    """Has a socket that takes little, past which others may write; its peer reads when the test says :meth:`drain`."""
+
+    def __init__(self, protocol: Any = None) -> None:
+        super().__init__(protocol)
+        self.socket, self.peer = socket.socketpair()
+        self.socket.setblocking(False)
+        self.peer.setblocking(False)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.kept = bytearray()  # what the socket did not take
+
+    @property
+    def wire(self) -> bytes:
+        self._read()
+        return super().wire
+
+    def get_extra_info(self, name: str) -> Any:
+        return self.socket if name == "socket" else super().get_extra_info(name)
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.kept)
+
+    def write(self, data: bytes | memoryview) -> None:
+        assert not self.closing, "a write to a transport that is closing"
+        self.kept += data
+        self._pass_on()
+        if self.kept:
+            self.fill()
+
+    def drain(self) -> None:
+        """There is room for all that waits."""
+        self._read()
+        super().drain()
+        while self.kept:
+            self._pass_on()
+            self._read()
+            if not self.kept:
+                super().drain()
+
+    def close_socket(self) -> None:
+        self.socket.close()
+        self.peer.close()
+
+    def _pass_on(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self.kept:
+                del self.kept[: self.socket.send(self.kept)]
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.writes.append(self.peer.recv(1 << 20))
+
+
+def fake_conn(make: type[FakeTransport] = FakeTransport, /, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
     """An open connection on a transport that is none."""
     conn = plumews.Conn(plumews.ConnConfig(**config))
-    transport = FakeTransport(conn)
+    transport = make(conn)
     conn.connection_made(transport)  # type: ignore[arg-type]
     conn._open()
     return conn, transport

@@ -18,8 +18,8 @@ import pytest
 
 import plumews
 from crowd import adds_up, texts
-from fakes import FakeTransport, fake_conn, ticks
-from plumews import BroadcastResult, Hub, SendBehavior, UserInfo, limits
+from fakes import FakeTransport, SocketTransport, fake_conn, ticks
+from plumews import BroadcastResult, Hub, HubConfig, SendBehavior, UserInfo, limits, wire
 
 ROOMS = ("a", "b", "c")
 USERS = (None, UserInfo("ann"), UserInfo("bob"))
@@ -29,17 +29,18 @@ STEPS = 300
 class Story:
     """One random sequence of calls, and everything that came of it."""
 
-    def __init__(self, seed: int, *, workers: int, job_queue_size: int, mortal: bool) -> None:
+    transport: type[FakeTransport] = FakeTransport
+
+    def __init__(self, seed: int, *, workers: int, job_queue_size: int, mortal: bool, sending_threads: int = 0) -> None:
         self.random = random.Random(seed)
-        self.hub = Hub(workers, job_queue_size)
+        self.hub = Hub(HubConfig(workers, job_queue_size, sending_threads=sending_threads))
         self.mortal = mortal
         self.number = self.direct = 0
         self.results: list[BroadcastResult] = []
         self.publishing: list[asyncio.Future[BroadcastResult]] = []
         self.all: list[tuple[plumews.Conn, FakeTransport]] = []
         self.active = [self.newcomer() for _ in range(8)]
-        self.hub.on_join(self.heard)
-        self.hub.on_leave(self.heard)
+        self.listening = [self.hub.on_join(self.heard), self.hub.on_leave(self.heard)]
         # Enough silent members in front of the others that a fan-out to room "a" takes several slices.
         for _ in range(140):
             conn, _ = self.newcomer(SendBehavior.DROP)
@@ -51,6 +52,7 @@ class Story:
                 [each for each in SendBehavior if self.mortal or each is not SendBehavior.CLOSE]
             )
         pair = fake_conn(
+            self.transport,
             ping_interval=None,
             queue_size=self.random.choice([1, 2, 64]),
             send_timeout=self.random.choice([0, 0.002, 60]),
@@ -244,3 +246,60 @@ async def test_a_job_queue_that_is_often_full_refuses_whole_broadcasts_and_nothi
     story.check_users()
     story.check_orders()
     assert any(result.overloaded for result in story.results)
+
+
+class StoryOfThreads(Story):
+    """With sockets, so that threads can help to send."""
+
+    transport = SocketTransport
+
+    async def run(self) -> None:
+        await super().run()
+        for conn, transport in self.all:  # who is full again
+            if conn._transport is not None:
+                transport.drain()
+
+    async def end(self) -> None:
+        """The hub stops, and the sockets are closed."""
+        for stop_listening in self.listening:
+            stop_listening()
+        await self.hub.shutdown(0)
+        for conn, transport in self.all:
+            conn.abort()
+            assert isinstance(transport, SocketTransport)
+        await ticks()
+        for _, transport in self.all:
+            transport.close_socket()  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not wire.DIRECT, reason="sockets are no file descriptors here")
+@pytest.mark.parametrize("mortal", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+async def test_threads_that_help_to_send_change_nothing_of_all_that(sliced, seed, mortal, monkeypatch):
+    sent: list[int] = []
+
+    class Watched(wire.Batch):
+        def finish(self) -> None:
+            super().finish()
+            sent.extend(self.sent)
+
+    monkeypatch.setattr(wire, "Batch", Watched)
+    monkeypatch.setattr(limits, "PARALLEL_LEAST", 8)
+    story = StoryOfThreads(300 + seed, workers=seed + 1, job_queue_size=10_000, mortal=mortal, sending_threads=2)
+    try:
+        await story.run()
+        story.check_sums()
+        story.check_nothing_is_left()
+        story.check_users()
+        delivered = story.check_orders()
+        metrics = story.hub.metrics()
+        lost = sum(conn.evicted_messages + conn.replaced_messages for conn, _ in story.all)
+        if mortal:
+            del delivered["direct"]
+            assert 0 < delivered.total() <= metrics.broadcast_queued
+        else:
+            assert delivered.total() == metrics.broadcast_queued + story.direct - lost
+    finally:
+        await story.end()
+    assert sent.count(-1) > 100
+    assert any(result >= 0 for result in sent), "no socket was full"

@@ -29,8 +29,8 @@ LAYERS = {
             "codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence""",
-            """timers timelimit loopstate wire _wire _wire_py steps ready sendqueue displacing writer keepalive stream
-            inbox engine awaits link receiving overflowing sending conn""",
+            """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer keepalive
+            stream inbox engine awaits link receiving overflowing sending conn""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server

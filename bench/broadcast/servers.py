@@ -14,7 +14,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from ..harness.running import HOST
+from ..harness.running import HOST, cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,11 @@ UPGRADED = (
 )
 
 
-async def plumews(port: int, ready: Ready, **options: Any) -> None:
+async def plumews(port: int, ready: Ready, *, threads: int = 0, **options: Any) -> None:
     """As it is without settings: under BLOCK."""
-    from plumews import Hub, serve
+    from plumews import Hub, HubConfig, serve
 
-    hub = Hub()
+    hub = Hub(HubConfig(sending_threads=threads))
 
     def on_open(conn: ours.Conn) -> None:
         if conn.request.path == "/":
@@ -65,6 +65,17 @@ async def plumews_close(port: int, ready: Ready) -> None:
     from plumews import SendBehavior
 
     await plumews(port, ready, send_behavior=SendBehavior.CLOSE)
+
+
+async def plumews_threads(port: int, ready: Ready) -> None:
+    """With a thread that helps to send on each core that neither the event loop nor the load is on; at least one."""
+    free = os.sched_getaffinity(0) - {cores()[1]} or os.sched_getaffinity(0)
+
+    def ready_everywhere() -> None:
+        ready()
+        os.sched_setaffinity(0, free)
+
+    await plumews(port, ready_everywhere, threads=min(16, max(1, len(free) - 1)))
 
 
 async def raw(port: int, ready: Ready) -> None:

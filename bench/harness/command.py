@@ -75,7 +75,9 @@ def run(benchmark: Benchmark) -> None:
     wanted = [
         contender
         for contender in benchmark.contenders
-        if any(word in contender.name for word in who) and (contender.quick or not options.quick)
+        if any(word in contender.name for word in who)
+        and (contender.quick or not options.quick)
+        and (options.who or not contender.asked)
     ]
     contenders = [contender for contender in wanted if contender.installed]
     try:

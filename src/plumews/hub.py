@@ -17,6 +17,7 @@ from .fanout import Broadcast
 from .hub_config import HubConfig
 from .introspection import Introspection
 from .ledger import Ledger
+from .loopstate import loop_state
 from .reports import ShutdownReport
 from .shutdown import Farewell, check_goodbye
 from .slow import Delivery
@@ -87,6 +88,8 @@ class Hub(Introspection):
             members = self._table.roll(None).members
             ledger = Ledger(members, self._undecided())
             self._stopping = loop.create_task(self._shut_down(self._limit, farewell, members, ledger))
+            if self.config.sending_threads:
+                self._stopping.add_done_callback(self._give_up_threads)
         elif self._limit is not None:
             self._limit.hasten(timeout)
         return await asyncio.shield(self._stopping)
@@ -129,6 +132,10 @@ class Hub(Introspection):
         for job in self._lanes.clear():
             assert isinstance(job, Broadcast)
             job.give_up()
+
+    def _give_up_threads(self, stopped: object) -> None:
+        assert self._loop is not None
+        loop_state(self._loop).give_up_threads(self.config.sending_threads)
 
     async def _settled(self) -> None:
         """Until full members have made room for what waits for them, or had their time."""

@@ -49,6 +49,13 @@ class HubConfig:
             it those with the largest queues lose what waits for them, or are closed with 1013 if their behavior is
             ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it. Looked after at the end of each
             tick in which something is broadcast to members whose peers take nothing.
+        sending_threads: threads that help the event loop to send (default 0: none; 16 at most). They are for rooms of
+            thousands on a machine with four free cores or more: nearly all of a fan-out to small queues is system
+            calls, which are made side by side then, when 512 connections or more have something to send at once. With
+            fewer cores the last member gets its message no sooner, at more processor time in all, and so it is where
+            other threads of the application are busy with Python, for whom the event loop has to wait. TLS leaves by
+            the event loop alone. Of several hubs on one loop the one that wants most decides. They are started when
+            they are first needed, and gone when the hub is stopped.
 
     Raises:
         ValueError: a value is outside its range. TypeError: it is not a number, or not a function.
@@ -67,6 +74,7 @@ class HubConfig:
     accept_burst: int = 0
     encode_gap: Callable[[Gap], str | bytes | None] | None = None
     max_queued_bytes: int = limits.MAX_QUEUED_BYTES
+    sending_threads: int = 0
 
     def __post_init__(self) -> None:
         smallest = {"workers": 1, "job_queue_size": 1}
@@ -80,12 +88,17 @@ class HubConfig:
             "max_history_bytes",
             "accept_burst",
             "max_queued_bytes",
+            "sending_threads",
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be an int, not {type(value).__name__}")
             if value < smallest.get(name, 0):
                 raise ValueError(f"{name} must be at least {smallest.get(name, 0)}, not {value}")
+        if self.sending_threads > limits.SENDING_THREADS_MOST:
+            raise ValueError(
+                f"sending_threads must be at most {limits.SENDING_THREADS_MOST}, not {self.sending_threads}"
+            )
         rate = self.accept_rate
         if isinstance(rate, bool) or not isinstance(rate, (int, float)):
             raise TypeError(f"accept_rate must be a number, not {type(rate).__name__}")

@@ -112,6 +112,16 @@ JOB_QUEUE_SIZE: Final = 1024
 #: How long one fan-out may hold the loop before reads, pings and other rooms get their turn.
 FAN_OUT_SLICE: Final = 0.004
 
+#: Threads that help the loop's thread to send. What it has to do alone is some tenth of the work, so that more than
+#: these would find nothing left to do.
+SENDING_THREADS_MOST: Final = 16
+
+#: Connections with something to send in one tick from which on threads are woken for it; less is sent sooner by one.
+PARALLEL_LEAST: Final = 512
+
+#: Connections for each thread in one go, some 2 ms: the loop waits for the last of them, and looks at the clock then.
+PARALLEL_SHARE: Final = 512
+
 #: Characters of a room name.
 ROOM_NAME: Final = 128
 

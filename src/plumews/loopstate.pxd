@@ -5,12 +5,15 @@ cimport cython
 
 cdef class Flushable:
     cpdef flush(self)
+    cpdef bint hand_over(self, list fds, list queues)
+    cpdef bint was_sent(self, Py_ssize_t sent)
 
 
 cdef class LoopState:
     cdef readonly list _dirty
     cdef object _loop
     cdef bint _scheduled
+    cdef readonly object _threads
     cdef readonly object buffer
     cdef public bint in_batch
     cdef readonly object timers
@@ -20,3 +23,10 @@ cdef class LoopState:
     cdef _schedule(self)
     @cython.locals(writer=Flushable, position=Py_ssize_t, until=double)
     cpdef _flush(self)
+    @cython.locals(size=Py_ssize_t, position=Py_ssize_t, left=list)
+    cdef list _flush_together(self, object threads, list dirty, double until)
+    @cython.locals(
+        fds=list, queues=list, sending=list, left=list, results=list, writer=Flushable, position=Py_ssize_t
+    )
+    cdef list _send_together(self, object threads, list writers)
+    cdef _report(self, object failure)

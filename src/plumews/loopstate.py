@@ -1,17 +1,21 @@
 """What all connections of one event loop share: receive buffer, timers, the flush (layer 3).
 
 An idle connection keeps no receive buffer, and what many connections have to send leaves in one pass at
-the end of the tick, not by a callback for each. The state lives on the loop itself, so that it goes when
-the loop goes.
+the end of the tick, not by a callback for each; threads may help with that. The state lives on the loop itself,
+so that it goes when the loop goes.
+
+Invariant: while threads send, nothing else happens on the loop's thread, and before anything else does every writer
+knows what was sent of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from typing import Any, Final
 
-from . import limits
+from . import limits, wire
+from .parallel import SendingThreads
 from .timers import Timers
 
 __all__ = ["Flushable", "LoopState", "loop_state"]
@@ -31,11 +35,22 @@ class Flushable:
         """Let it leave."""
         raise NotImplementedError
 
+    def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
+        """Add a descriptor and what is to be written to it, if that is all that a flush would do now.
+
+        Then nothing may be done with it but to write, once, and to say with :meth:`was_sent` what came of it.
+        """
+        return False
+
+    def was_sent(self, sent: int) -> bool:
+        """What :func:`plumews.wire.send` said of what was handed over; whether there is a flush to be made now."""
+        raise NotImplementedError
+
 
 class LoopState:
     """The shared parts of one loop. What is in ``buffer`` holds until the next read: keep no view of it."""
 
-    __slots__ = ("_dirty", "_loop", "_scheduled", "buffer", "in_batch", "timers", "view")
+    __slots__ = ("_dirty", "_loop", "_scheduled", "_threads", "buffer", "in_batch", "timers", "view")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -44,6 +59,7 @@ class LoopState:
         self.view = memoryview(self.buffer)
         self._dirty: list[Flushable] = []
         self._scheduled = False
+        self._threads: SendingThreads | None = None
         #: Whether a read is being handled: what is sent meanwhile leaves at its end.
         self.in_batch = False
 
@@ -57,20 +73,84 @@ class LoopState:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    def want_threads(self, count: int) -> None:
+        """Let up to ``count`` threads help to send, until as many are given up; of several wishes the largest holds."""
+        if self._threads is None:
+            self._threads = SendingThreads()
+        self._threads.want(count)
+
+    def give_up_threads(self, count: int) -> None:
+        """What was wanted is not wanted any more; threads that nobody else wants are gone then."""
+        if self._threads is not None and self._threads.give_up(count) == 0:
+            self._threads = None
+
     def _flush(self) -> None:
         """One slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
         dirty, self._dirty = self._dirty, []
         until = time.monotonic() + limits.FAN_OUT_SLICE
+        if self._threads is not None and len(dirty) >= limits.PARALLEL_LEAST:
+            dirty = self._flush_together(self._threads, dirty, until)
         for position, writer in enumerate(dirty, 1):
             try:
                 writer.flush()
             except Exception as exc:
-                self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": exc})
+                self._report(exc)
             if position % _STRIDE == 0 and position < len(dirty) and time.monotonic() >= until:
                 self._dirty = dirty[position:] + self._dirty
                 self._schedule()
                 return
+
+    def _flush_together(self, threads: SendingThreads, dirty: list[Flushable], until: float) -> list[Flushable]:
+        """Let threads help as long as there is enough to do; who is left to be flushed."""
+        size = limits.PARALLEL_SHARE * (threads.start() + 1)
+        left: list[Flushable] = []
+        position = 0
+        while size > limits.PARALLEL_SHARE and len(dirty) - position >= limits.PARALLEL_LEAST:
+            left += self._send_together(threads, dirty[position : position + size])
+            position += size
+            if time.monotonic() >= until:
+                break
+        return left + dirty[position:]
+
+    def _send_together(self, threads: SendingThreads, writers: list[Flushable]) -> list[Flushable]:
+        fds: list[int] = []
+        queues: list[list[Any]] = []
+        sending: list[Flushable] = []
+        left: list[Flushable] = []
+        for writer in writers:
+            if writer.hand_over(fds, queues):
+                sending.append(writer)
+            else:
+                left.append(writer)
+        if 2 * len(sending) < limits.PARALLEL_LEAST:
+            return writers
+        try:
+            batch = wire.Batch(fds, queues)
+        except MemoryError:
+            return writers
+        failures: list[BaseException] = []
+        try:
+            threads.send(batch)
+        except BaseException as exc:  # from the handler of a signal, wherever that was: threads may be at it
+            batch.finish()
+            failures.append(exc)
+        results = batch.sent
+        for position in range(len(sending)):
+            writer = sending[position]
+            try:
+                if writer.was_sent(results[position]):
+                    left.append(writer)
+            except BaseException as exc:  # who hears of it may send: first all must know what they have sent
+                failures.append(exc)
+        for failure in failures:
+            self._report(failure)
+        return left
+
+    def _report(self, failure: BaseException) -> None:
+        if not isinstance(failure, Exception):
+            raise failure
+        self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": failure})
 
 
 def loop_state(loop: asyncio.AbstractEventLoop) -> LoopState:

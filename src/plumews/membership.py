@@ -17,6 +17,7 @@ from .conn import Conn
 from .counts import Counts, RequestTally
 from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
 from .hub_config import HubConfig
+from .loopstate import loop_state
 from .presence import People
 from .presence_watch import PresenceWatchers
 from .refusals import REASONS, reason_of
@@ -184,6 +185,8 @@ class Membership:
             except RuntimeError:
                 raise RuntimeError("no running event loop: a hub is used in coroutines and callbacks") from None
             self._thread = threading.get_ident()
+            if self.config.sending_threads:
+                loop_state(self._loop).want_threads(self.config.sending_threads)
         elif threading.get_ident() != self._thread:
             raise ConcurrencyError("a hub belongs to the thread of its event loop: use hub.publish_threadsafe")
         elif self._loop.is_closed():

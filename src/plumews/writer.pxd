@@ -34,6 +34,8 @@ cdef class Writer(DisplacingQueue):
     cdef _refuse_waiters(self)
     cpdef kick(self, bint at_once)
     cpdef flush(self)
+    cpdef bint hand_over(self, list fds, list queues)
+    cpdef bint was_sent(self, Py_ssize_t sent)
     cdef bint _past(self) except -1
     cdef _write_all(self)
     cdef _write_past(self, list batch)

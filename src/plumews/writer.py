@@ -335,12 +335,31 @@ class Writer(DisplacingQueue):
         """What nearly every write is: all messages of the queue, and nothing else waits."""
         queue = self._queue
         assert queue is not None
-        sent = wire.send(self._fd, queue)
+        self.was_sent(wire.send(self._fd, queue))
+
+    def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
+        """Let another thread make the write, if it is one such as :meth:`_write_all` makes, and nobody waits for it."""
+        if not self._dirty or self.paused or self._waiters or self._drains is not None:
+            return False
+        transport = self._transport
+        if transport is None or transport.is_closing() or not self._past() or not self._is_plain():
+            return False
+        assert self._queue is not None
+        self._dirty = self._hot = False
+        fds.append(self._fd)
+        queues.append(self._queue)
+        return True
+
+    def was_sent(self, sent: int) -> bool:
+        """The socket took all messages of the queue (-1), or only so many bytes of them; whether it may take more."""
         if sent < 0:
             self._sent_all()
-        else:
-            self._planned, self._planned_rest = len(queue), 0
-            self._cut(queue.copy(), sent)  # type: ignore[arg-type]
+            return False
+        queue = self._queue
+        assert queue is not None
+        self._planned, self._planned_rest = len(queue), 0
+        self._cut(queue.copy(), sent)  # type: ignore[arg-type]
+        return True
 
     def _write_past(self, batch: list[bytes | memoryview]) -> None:
         sent = wire.send(self._fd, batch)
