@@ -20,7 +20,6 @@ cdef class Awaits(Engine):
     cdef Ready _wait_now(self)
 
 
-@cython.freelist(32)
 cdef class NextMessage(Steps):
     cdef Awaits _conn
     cdef object _inner
@@ -34,7 +33,6 @@ cdef class NextMessage(Steps):
     cpdef close(self)
 
 
-@cython.freelist(32)
 cdef class Sent(Steps):
     cdef Awaits _conn
     cdef object _inner

@@ -1,11 +1,8 @@
 # Types for ready.py where it is compiled.
 
-cimport cython
-
 from .steps cimport Steps
 
 
-@cython.freelist(32)
 cdef class Ready(Steps):
     cdef public bint _asyncio_future_blocking
     cdef object _callback
