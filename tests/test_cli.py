@@ -569,6 +569,7 @@ def test_a_host_that_is_not_here(loop: str) -> None:
         (["serve", "--tls-key", "k"], "--tls-key needs --tls-cert"),
         (["serve", "--max-size", "0"], "argument --max-size: must be a whole number, at least 1, not '0'"),
         (["serve", "--max-connections", "-1"], "must be a whole number, at least 0, not '-1'"),
+        (["serve", "--sending-threads", "17"], "must be a whole number, from 0 to 16, not '17'"),
         (["serve", "--queue-size", "many"], "argument --queue-size: must be a whole number, at least 1, not 'many'"),
         (["serve", "--send-timeout", "nan"], "argument --send-timeout: must be a number of seconds, 0 or more"),
         (["serve", "--ping-interval", "inf"], "must be a number of seconds, 0 or more, not 'inf'"),
@@ -632,7 +633,8 @@ OPTIONS = re.findall(
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
     "--no-query-secrets --origin --allowed-host --max-connections --max-room-connections --max-size --queue-size "
     "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
-    "--metrics-token-file --no-echo --loop --shutdown-timeout --shutdown-spread --reconnect-in --log-level --verbose",
+    "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
+    "--log-level --verbose",
 )
 
 
@@ -680,10 +682,10 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
     line = (
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
-        "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio"
+        "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2"
     )
     assert main(line.split()) == 0
-    assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2)
+    assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2, sending_threads=2)
     assert seen == {
         "host": "::1",
         "port": 9,

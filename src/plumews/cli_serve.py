@@ -74,7 +74,13 @@ async def _serve(
     token: str | None,
 ) -> int:
     signals = _Signals()
-    hub = Hub(HubConfig(max_connections=args.max_connections, max_room_connections=args.max_room_connections))
+    hub = Hub(
+        HubConfig(
+            max_connections=args.max_connections,
+            max_room_connections=args.max_room_connections,
+            sending_threads=args.sending_threads,
+        )
+    )
     server = await _listen(_serving(args, hub, auth, context, sock, token), args)
     say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
     say(auth.describe())

@@ -49,13 +49,13 @@ class HubConfig:
             it those with the largest queues lose what waits for them, or are closed with 1013 if their behavior is
             ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it. Looked after at the end of each
             tick in which something is broadcast to members whose peers take nothing.
-        sending_threads: threads that help the event loop to send (default 0: none; 16 at most). They are for rooms of
-            thousands on a machine with four free cores or more: nearly all of a fan-out to small queues is system
-            calls, which are made side by side then, when 512 connections or more have something to send at once. With
-            fewer cores the last member gets its message no sooner, at more processor time in all, and so it is where
-            other threads of the application are busy with Python, for whom the event loop has to wait. TLS leaves by
-            the event loop alone. Of several hubs on one loop the one that wants most decides. They are started when
-            they are first needed, and gone when the hub is stopped.
+        sending_threads: threads that help the event loop to send (default 0: none; 16 at most). Nearly all of a fan-out
+            is system calls, which are made side by side then, without the GIL, when 512 connections or more have
+            something to send at once. That is for rooms of thousands on a machine with four free cores or more; with
+            fewer nobody gets a message sooner. Nor where other threads of the application are busy with Python, since
+            the event loop must have the GIL back. TLS leaves by the event loop alone. The threads are started when
+            they are first needed, and gone when the hub is stopped; of several hubs on one loop the one that wants
+            most decides.
 
     Raises:
         ValueError: a value is outside its range. TypeError: it is not a number, or not a function.
