@@ -11,7 +11,7 @@ what a member is owed an event about.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol
 
 from . import limits
@@ -66,7 +66,7 @@ class SlowMember:
     def __init__(self) -> None:
         #: Under BLOCK: until when it may make room, what waits for that, and whether the time is over.
         self.deadline: Deadline | None = None
-        self.waiting: dict[Waiter, Delivery] = {}
+        self.waiting: dict[object, tuple[Waiter, Delivery]] = {}
         self.given_up = False
         #: What it lost and was not told of.
         self.debt = Debt()
@@ -80,6 +80,8 @@ class SlowMembers:
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: Callbacks) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
+        #: Those who have left while broadcasts wait for them: who comes back gets no second timeout.
+        self._gone: dict[Conn, SlowMember] = {}
         self.notices = Notices(callbacks, self._look_who_listens)
         self._gaps = Gaps(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
@@ -97,11 +99,17 @@ class SlowMembers:
         """``conn`` is a member now."""
         if conn.send_behavior not in (SendBehavior.BLOCK, SendBehavior.CLOSE):
             conn._watch_losses(self._gave_way)
+        member = self._gone.pop(conn, None)
+        if member is not None:
+            self.members[conn] = member
 
     def left(self, conn: Conn) -> None:
         """``conn`` is no member any more; its timeout and what waits for it go on to their end."""
         conn._unwatch_losses(self._gave_way)
-        self.members.pop(conn, None)
+        member = self.members.pop(conn, None)
+        if member is not None and member.waiting:
+            member.debt = Debt()
+            self._gone[conn] = member
 
     def waits_for(self, conn: Conn) -> bool:
         """Whether broadcasts wait until ``conn`` has made room."""
@@ -110,10 +118,14 @@ class SlowMembers:
 
     def waiting(self) -> list[Delivery]:
         """The broadcasts that wait until members have made room."""
-        return [delivery for member in self.members.values() for delivery in member.waiting.values()]
+        return [delivery for member in self.members.values() for _, delivery in member.waiting.values()]
 
     def end(self) -> None:
-        """The hub is stopped: nothing is left to come."""
+        """The hub is stopped: nothing is left to come, not even for who has left."""
+        gone, self._gone = self._gone, {}
+        for conn, member in gone.items():
+            for delivery in self._no_more(conn, member):
+                delivery._drop("stopped")
         self._log.write()
 
     @property
@@ -272,8 +284,10 @@ class SlowMembers:
             delay = limits.BROADCAST_WAIT if delay is None else delay
             member.deadline = conn._state.timers.after(delay, lambda: self._give_up_on(conn, member))
 
+        key = object()  # not the waiter: it knows ``done``, and nothing would free the two but the collector
+
         def done(accepted: bool) -> None:
-            member.waiting.pop(waiter, None)
+            member.waiting.pop(key, None)
             if accepted:
                 delivery._queue()
             else:
@@ -281,14 +295,14 @@ class SlowMembers:
             if not member.waiting:
                 self._recovered(conn, member)
 
-        waiter = conn._writer.wait(delivery.message, done)
-        member.waiting[waiter] = delivery
+        member.waiting[key] = conn._writer.wait(delivery.message, done), delivery
 
     def _recovered(self, conn: Conn, member: SlowMember) -> None:
         """Nothing waits for ``conn`` any more: all found space, or it ends."""
         assert member.deadline is not None
         member.deadline.cancel()
         if self.members.get(conn) is not member:
+            self._gone.pop(conn, None)
             return
         if member.debt:
             asyncio.get_running_loop().call_soon(self._pay, conn)
@@ -298,13 +312,23 @@ class SlowMembers:
     def _give_up_on(self, conn: Conn, member: SlowMember) -> None:
         """The send timeout is over: what waits is dropped, and so is what follows while ``conn`` is full."""
         member.given_up = True
-        # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
-        for waiter, delivery in reversed(list(member.waiting.items())):
-            del member.waiting[waiter]
-            conn._writer.withdraw(waiter)
+        here = self.members.get(conn) is member
+        if not here:
+            self._gone.pop(conn, None)
+        for delivery in self._no_more(conn, member):
             self._drop(delivery, conn)
-            if self._telling and self.members.get(conn) is member:
+            if here and self._telling:
                 self._owe_last(delivery, conn)
+
+    def _no_more(self, conn: Conn, member: SlowMember) -> Iterator[Delivery]:
+        """What waits for ``conn`` stops waiting, one by one."""
+        assert member.deadline is not None
+        member.deadline.cancel()
+        # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
+        for key, (waiter, delivery) in reversed(list(member.waiting.items())):
+            del member.waiting[key]
+            conn._writer.withdraw(waiter)
+            yield delivery
 
     # --- all together -----------------------------------------------------------------------------
 
