@@ -6,13 +6,15 @@ What `test_fanout` tests of BLOCK, DROP and CLOSE is not tested again.
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
 
 import plumews
 from crowd import adds_up, crowd, drained, messages, stalled
-from fakes import clog, pass_time, ticks, until
+from fakes import clog, deadlines, pass_time, ticks, until
 from plumews import BroadcastResult, Gap, Hub, HubConfig, SendBehavior, State
 
 
@@ -195,3 +197,76 @@ async def test_a_member_that_leaves_and_comes_back_has_no_more_wait_for_it_than_
     assert (hub.metrics().broadcast_pending, hub._slow._gone, hub._slow.members) == (0, {}, {})
     assert adds_up(hub.metrics())
     conn.abort()
+
+
+# --- who leaves while broadcasts wait for it -------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["room", "timeout", "close"])
+async def test_what_waited_for_a_full_member_keeps_nobody_from_being_freed(end):
+    hub = Hub()
+    conn, transport = stalled(hub, queue_size=1, send_timeout=0.01)
+    other, _ = stalled(hub)
+    gc.collect()
+    gc.disable()
+    try:
+        assert send(hub, *"ab") == [BroadcastResult(matched=2, queued=2), BroadcastResult(2, queued=1, pending=1)]
+        if end == "room":
+            assert await drained(transport) == ["a", "b"]
+        elif end == "timeout":
+            pass_time(1)
+        else:
+            conn.abort()
+        await until(lambda: not hub.metrics().broadcast_pending)
+        other.abort()
+        await ticks()
+        gone = weakref.ref(other)
+        del other, _
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+async def test_who_leaves_and_comes_back_while_broadcasts_wait_for_it_gets_no_second_queue_and_no_second_timeout():
+    hub = Hub()
+    conn, transport = stalled(hub, queue_size=2, send_timeout=60)
+    for _ in range(5):
+        send(hub, *"abcd")
+        hub.leave("room", conn)
+        hub.join("room", conn)
+    metrics = hub.metrics()
+    assert (metrics.broadcast_queued, metrics.broadcast_pending, metrics.broadcast_dropped) == (2, 2, 16)
+    pass_time(61)
+    await until(lambda: hub.metrics().broadcast_dropped == 18)
+    assert await drained(transport) == ["a", "b"]
+    assert send(hub, "e") == [BroadcastResult(matched=1, queued=1)]
+    assert not hub._slow._gone
+
+
+async def test_who_has_left_gets_what_waits_for_it_and_is_forgotten_then():
+    hub = Hub()
+    conn, transport = stalled(hub, queue_size=1, send_timeout=60)
+    send(hub, *"ab")
+    hub.leave("room", conn)
+    assert hub._slow._gone
+    assert await drained(transport) == ["a", "b"]
+    assert not hub._slow._gone
+    assert hub.metrics().broadcast_queued == 2
+
+
+async def test_what_waits_for_somebody_who_has_left_is_given_up_when_the_hub_stops():
+    hub = Hub()
+    conn, _ = stalled(hub, queue_size=1, send_timeout=60)
+    publishing = [asyncio.ensure_future(hub.publish("room", line)) for line in "abc"]
+    await ticks()
+    hub.leave("room", conn)
+    await hub.stop()
+    assert [await each for each in publishing] == [
+        BroadcastResult(matched=1, queued=1),
+        BroadcastResult(matched=1, dropped=1),
+        BroadcastResult(matched=1, dropped=1),
+    ]
+    metrics = hub.metrics()
+    assert (metrics.broadcast_pending, metrics.broadcast_dropped_by["stopped"]) == (0, 1)
+    assert deadlines() == 0
+    assert conn.state is State.OPEN

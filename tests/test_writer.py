@@ -205,6 +205,17 @@ def test_the_message_on_its_way_does_not_count_as_waiting() -> None:
 # --- waiting --------------------------------------------------------------------------------------
 
 
+def test_a_message_of_many_buffers_that_comes_before_what_had_to_wait_has_left_goes_behind_it() -> None:
+    setup = Setup(queue_bytes=100_000)
+    setup.writer.offer(encode(Opcode.TEXT, b"waited"))
+    setup.transport.fill()
+    setup.writer.resume()  # nothing has left yet
+    setup.writer.offer(encode(Opcode.BINARY, bytes(20_000)))
+    setup.state.end_of_tick()
+    assert setup.messages == ["waited", bytes(20_000)]
+    assert setup.writer.queued_age == 0.0
+
+
 def test_who_waits_is_accepted_when_there_is_space_in_the_order_of_waiting() -> None:
     setup = Setup()
     setup.transport.fill()

@@ -186,7 +186,7 @@ class SendQueue(Flushable):
         self._long -= 1
         self._gone += 1
         if self._times is not None:
-            del self._times[0]
+            del self._times[:1]  # it has none if it was accepted after those that had to wait
         if not queue:
             self._queue = self._times = self._keys = None
 

@@ -11,7 +11,7 @@ what a member is owed an event about.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Protocol
 
 from . import limits
@@ -66,7 +66,7 @@ class SlowMember:
     def __init__(self) -> None:
         #: Under BLOCK: until when it may make room, what waits for that, and whether the time is over.
         self.deadline: Deadline | None = None
-        self.waiting: dict[Waiter, Delivery] = {}
+        self.waiting: dict[object, tuple[Waiter, Delivery]] = {}
         self.given_up = False
         #: What it lost and was not told of.
         self.debt = Debt()
@@ -80,7 +80,7 @@ class SlowMembers:
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: Callbacks) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
-        #: Those that left while something waited for them; who comes back meanwhile goes on with that.
+        #: Those who have left while broadcasts wait for them: who comes back gets no second timeout.
         self._gone: dict[Conn, SlowMember] = {}
         self.notices = Notices(callbacks, self._look_who_listens)
         self._gaps = Gaps(config.encode_gap, self.notices)
@@ -118,10 +118,14 @@ class SlowMembers:
 
     def waiting(self) -> list[Delivery]:
         """The broadcasts that wait until members have made room."""
-        return [delivery for member in self.members.values() for delivery in member.waiting.values()]
+        return [delivery for member in self.members.values() for _, delivery in member.waiting.values()]
 
     def end(self) -> None:
-        """The hub is stopped: nothing is left to come."""
+        """The hub is stopped: nothing is left to come, not even for who has left."""
+        gone, self._gone = self._gone, {}
+        for conn, member in gone.items():
+            for delivery in self._no_more(conn, member):
+                delivery._drop("stopped")
         self._log.write()
 
     @property
@@ -280,8 +284,10 @@ class SlowMembers:
             delay = limits.BROADCAST_WAIT if delay is None else delay
             member.deadline = conn._state.timers.after(delay, lambda: self._give_up_on(conn, member))
 
+        key = object()  # not the waiter: it knows ``done``, and nothing would free the two but the collector
+
         def done(accepted: bool) -> None:
-            member.waiting.pop(waiter, None)
+            member.waiting.pop(key, None)
             if accepted:
                 delivery._queue()
             else:
@@ -289,8 +295,7 @@ class SlowMembers:
             if not member.waiting:
                 self._recovered(conn, member)
 
-        waiter = conn._writer.wait(delivery.message, done)
-        member.waiting[waiter] = delivery
+        member.waiting[key] = conn._writer.wait(delivery.message, done), delivery
 
     def _recovered(self, conn: Conn, member: SlowMember) -> None:
         """Nothing waits for ``conn`` any more: all found space, or it ends."""
@@ -307,14 +312,23 @@ class SlowMembers:
     def _give_up_on(self, conn: Conn, member: SlowMember) -> None:
         """The send timeout is over: what waits is dropped, and so is what follows while ``conn`` is full."""
         member.given_up = True
-        # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
-        for waiter, delivery in reversed(list(member.waiting.items())):
-            del member.waiting[waiter]
-            conn._writer.withdraw(waiter)
+        here = self.members.get(conn) is member
+        if not here:
+            self._gone.pop(conn, None)
+        for delivery in self._no_more(conn, member):
             self._drop(delivery, conn)
-            if self._telling and self.members.get(conn) is member:
+            if here and self._telling:
                 self._owe_last(delivery, conn)
-        self._gone.pop(conn, None)
+
+    def _no_more(self, conn: Conn, member: SlowMember) -> Iterator[Delivery]:
+        """What waits for ``conn`` stops waiting, one by one."""
+        assert member.deadline is not None
+        member.deadline.cancel()
+        # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
+        for key, (waiter, delivery) in reversed(list(member.waiting.items())):
+            del member.waiting[key]
+            conn._writer.withdraw(waiter)
+            yield delivery
 
     # --- all together -----------------------------------------------------------------------------
 
