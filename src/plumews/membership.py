@@ -86,8 +86,6 @@ class Membership:
             user = conn.user_info
             if user is not None and not isinstance(user, UserInfo):
                 raise TypeError(f"user_info must be a plumews.UserInfo or None, not {type(user).__name__}")
-            if user is not None and not isinstance(user.id, str):
-                raise TypeError(f"the id in user_info must be a str, not {type(user.id).__name__}")
             self._table.check_name(room)
             if conn.closed:
                 raise conn._closed_error()
