@@ -373,7 +373,8 @@ class Record:
             for one, other in combinations(known, 2):
                 assert one.order(other, conflated=conflated) is not False, f"{peer}: {one.number}, {other.number}"
             if not peer.blocked and not peer.lossy:
-                missing = {sent.number for sent in due[peer] if peer in sent.sure} - set(peer.items)
+                sure = [sent for sent in due[peer] if peer in sent.sure and (sent.key is None or not conflated)]
+                missing = {sent.number for sent in sure} - set(peer.items)
                 missing |= {sent.number for sent in self.copies[peer]} - set(peer.items)
                 assert not missing, f"{peer} did not get {missing}"
 

@@ -441,7 +441,6 @@ class World(Record):
 
     def abort_all(self) -> None:
         for peer in self.peers:
-            peer.lossy = True
             peer.conn.abort()
 
     def abandon(self) -> None:
@@ -459,13 +458,13 @@ class World(Record):
         self.look_after_tasks()
         self.check()
         assert not self.undecided
+        self.check_deliveries()
         with self.loop.within():
             self.abort_all()
         self.loop.settle()
         self.look_after_tasks()
         assert not self.tasks
         self.check()
-        self.check_deliveries()
         hub = self.hub
         for rest in (
             hub._since,
