@@ -33,13 +33,13 @@ class BroadcastEffort(Effort):
 
 FULL = BroadcastEffort(
     rounds=7,
-    warmup=0.15,
-    seconds=1.0,
+    warmup=0.1,
+    seconds=0.4,
     tries=2,
-    long_rounds=3,
+    long_rounds=2,
     long_peers=True,
-    crowd_seconds=1.5,
-    echo_seconds=3.0,
+    crowd_seconds=0.8,
+    echo_seconds=1.5,
     broadcasts=1000,
 )
 QUICK = BroadcastEffort(
