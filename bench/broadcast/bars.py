@@ -37,7 +37,7 @@ def cpu(row: Row, peer: str, limit: float, *, aside: bool = False) -> Bar:
 
 
 def silent(row: Row, policy: str) -> tuple[Bar, ...]:
-    """What members that never read may cost the others; the bars are for DROP and CLOSE."""
+    """What members that never read may cost the others, whatever their send behavior."""
     ours = POLICIES[policy]
     wanted = (
         ("CPU beside all reading", "cpu", all_reading(ours), 1.1),
@@ -53,7 +53,6 @@ def silent(row: Row, policy: str) -> tuple[Bar, ...]:
             peer,
             "time",
             limit,
-            aside=policy == "block",
         )
         for text, what, peer, limit in wanted
     )
@@ -62,7 +61,7 @@ def silent(row: Row, policy: str) -> tuple[Bar, ...]:
 def memory(policy: str) -> Bar:
     """What a member that never reads may make the server grow by."""
     text, bound = f"{policy}, beside its queue's bound", "its queue's bound"
-    return Bar(MEMORY, text, figure(MEMORY, "bytes"), POLICIES[policy], bound, "time", 1, aside=policy == "block")
+    return Bar(MEMORY, text, figure(MEMORY, "bytes"), POLICIES[policy], bound, "time", 1)
 
 
 BARS: tuple[Bar, ...] = (

@@ -218,6 +218,8 @@ class Awaits(Engine):
             self._update_reading()
         return waiting
 
+    # --- what is in Receiving and Sending ---------------------------------------------------------
+
     def _next_slowly(self, iterating: bool) -> Coroutine[Any, Any, str | bytes]:
         """The next message, whatever stands in its way."""
         raise NotImplementedError
