@@ -351,7 +351,10 @@ class Record:
             notes = 2 * (4 if "encode" in self.listen else 0)
             assert conn.queued_messages <= peer.config.queue_size + notes
             assert conn.queued_bytes <= peer.config.queue_bytes + 20 * notes or conn.queued_messages <= 1 + notes
-            assert conn._writer.waiting <= (0 if conn.closed else peer.config.queue_size + self.sending)
+            members = (self.hub._slow.members.get(conn), self.hub._slow._gone.get(conn))
+            line = sum(len(member.waiting or ()) for member in members if member is not None)
+            assert line <= peer.config.queue_size
+            assert conn._writer.waiting <= (0 if conn.closed else line + self.sending)
         assert set(self.hub._slow.members) <= {peer.conn for peer in self.everybody}
 
     # --- what holds in the end --------------------------------------------------------------------

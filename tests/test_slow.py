@@ -183,7 +183,7 @@ async def test_a_member_that_leaves_and_comes_back_has_no_more_wait_for_it_than_
         send(hub, *"abcdef")
         hub.leave("room", conn)
         hub.join("room", conn)
-    assert (conn.queued_messages, conn._writer.waiting) == (3, 3)
+    assert (conn.queued_messages, len(hub._slow.waiting())) == (3, 3)
     assert hub.metrics().broadcast_pending == 3
     hub.leave("room", conn)
     if end == "space":

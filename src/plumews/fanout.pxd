@@ -5,7 +5,7 @@ cimport cython
 from .engine cimport Engine
 from .outgoing cimport Encoded
 
-cdef object _CONFLATE, _OPEN, clock
+cdef object _BLOCK, _CONFLATE, _DROP, _OPEN, clock
 cdef Py_ssize_t _STRIDE
 
 
@@ -42,8 +42,9 @@ cdef class Broadcast:
     cdef readonly object room
     cdef readonly Py_ssize_t skipped
 
-    @cython.locals(conn=Engine, members=tuple, size=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(conn=Engine, members=tuple, remembered=dict, size=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cpdef bint step(self, double until) except -1
+    cdef bint _is_refused(self, Engine conn) except -1
     cpdef _reach(self, Engine conn)
     cpdef _queue(self)
     cpdef _skip(self)

@@ -25,7 +25,9 @@ from .slow import SlowMembers
 __all__ = ["Broadcast", "Tally"]
 
 _OPEN = State.OPEN
+_BLOCK = SendBehavior.BLOCK
 _CONFLATE = SendBehavior.CONFLATE
+_DROP = SendBehavior.DROP
 
 #: Members between two looks at the clock.
 _STRIDE = 64
@@ -134,7 +136,7 @@ class Broadcast:
     def step(self, until: float) -> bool:
         """Reach members until :func:`plumews.lanes.clock` says ``until``; True when all were reached."""
         members, position, end = self._members, self._next, len(self._members)
-        simple, size = self._simple, self.message.size
+        simple, size, remembered = self._simple, self.message.size, self._remembered
         while position < end:
             stop = min(position + _STRIDE, end)
             self._sure = self._roll.current
@@ -146,13 +148,17 @@ class Broadcast:
                 if (
                     simple is not None
                     and self._sure
-                    and not self._remembered
+                    and (not remembered or conn not in remembered)
                     and conn._rules.state is _OPEN
                     and conn._writer.share(simple, size)
                 ):
                     self._queue()  # what nearly every delivery is
+                elif self._sure and conn._writer.stuck(size) and self._is_refused(conn):
+                    self._drop(conn._config.send_behavior._value_)  # value would ask the class
+                    self._slow.refuse_quietly(conn)
                 else:
                     self._reach(conn)
+                    self._sure = self._roll.current
             self._next = stop
             if position < end and clock() >= until:
                 return False
@@ -182,6 +188,16 @@ class Broadcast:
             self._next = self._roll.position(conn) + 1
 
     # --- one member -------------------------------------------------------------------------------
+
+    def _is_refused(self, conn: Conn) -> bool:
+        """Whether the message is dropped for ``conn``, which has no space, and nobody is to hear of it now."""
+        if conn._rules.state is not _OPEN or not self._slow.quiet:
+            return False
+        behavior = conn._config.send_behavior
+        if behavior is _DROP:
+            return True
+        member = self._remembered.get(conn) if behavior is _BLOCK else None
+        return member is not None and member.given_up
 
     def _reach(self, conn: Conn) -> None:
         if conn._rules.state is not _OPEN or not (self._sure or self._still_member(conn)):

@@ -23,19 +23,18 @@ from .drop_log import DropLog
 from .gaps import Debt, Gaps
 from .hub_config import HubConfig
 from .notices import Notices
-from .outgoing import Encoded
 from .overflowing import DISPLACING
 from .reports import BroadcastResult
 from .timers import Deadline
-from .writer import Waiter
+from .waiting import Delivery as Waiting
+from .waiting import Line
 
 __all__ = ["Delivery", "SlowMember", "SlowMembers"]
 
 
-class Delivery(Protocol):
+class Delivery(Waiting, Protocol):
     """A broadcast on its way."""
 
-    message: Encoded
     room: str | None
     key: Hashable
 
@@ -44,12 +43,6 @@ class Delivery(Protocol):
 
     def _mark(self, conn: Conn) -> None:
         """The application may be called while ``conn`` is reached, and ask who was."""
-
-    def _queue(self) -> None:
-        """It is in the queue of one more member."""
-
-    def _drop(self, cause: str) -> None:
-        """It is dropped for one more member."""
 
     def result(self) -> BroadcastResult:
         """What is decided so far."""
@@ -66,7 +59,7 @@ class SlowMember:
     def __init__(self) -> None:
         #: Under BLOCK: until when it may make room, what waits for that, and whether the time is over.
         self.deadline: Deadline | None = None
-        self.waiting: dict[object, tuple[Waiter, Delivery]] = {}
+        self.waiting: Line[Delivery] | None = None
         self.given_up = False
         #: What it lost and was not told of.
         self.debt = Debt()
@@ -91,6 +84,8 @@ class SlowMembers:
         #: Whether a backlog is of interest before anything is lost.
         self.watching = False
         self._counting = self._telling = False  # whether drops are, and gaps
+        #: Whether nobody is to hear of what is refused, neither the application nor a member.
+        self.quiet = False
         self._look_who_listens()
 
     # --- who comes and goes -----------------------------------------------------------------------
@@ -118,7 +113,7 @@ class SlowMembers:
 
     def waiting(self) -> list[Delivery]:
         """The broadcasts that wait until members have made room."""
-        return [delivery for member in self.members.values() for _, delivery in member.waiting.values()]
+        return [delivery for member in self.members.values() for delivery in member.waiting or ()]
 
     def end(self) -> None:
         """The hub is stopped: nothing is left to come, not even for who has left."""
@@ -137,6 +132,7 @@ class SlowMembers:
         self.watching = self._budget.limit > 0 or self.notices.wanted("slow")
         self._counting = self.notices.wanted("drop")
         self._telling = self._gaps.wanted
+        self.quiet = not (self.watching or self._counting or self._telling)
 
     # --- one delivery -----------------------------------------------------------------------------
 
@@ -227,6 +223,11 @@ class SlowMembers:
         if self._counting:
             self.notices.dropped(conn, delivery.room, 1)
 
+    def refuse_quietly(self, conn: Conn) -> None:
+        """A broadcast is dropped for ``conn``, and there is nothing to do but to count it."""
+        conn._writer.dropped += 1
+        self._log.dropped(conn, 1)
+
     def _owe_last(self, delivery: Delivery, conn: Conn) -> None:
         """What ``conn`` did not get is missing behind all that waits for it."""
         lost = self._member(conn).debt.last.lost
@@ -276,31 +277,22 @@ class SlowMembers:
     def _wait(self, delivery: Delivery, conn: Conn) -> None:
         member = self._member(conn)
         # What is missing must be told before more may wait, or it would be told behind that.
-        if member.given_up or member.debt.last.lost or len(member.waiting) >= conn._config.queue_size:
+        full = member.waiting is not None and len(member.waiting) >= conn._config.queue_size
+        if member.given_up or member.debt.last.lost or full:
             self._refused(delivery, conn)
             return
-        if not member.waiting:
+        if member.waiting is None:
             delay = conn._config.send_timeout
             delay = limits.BROADCAST_WAIT if delay is None else delay
             member.deadline = conn._state.timers.after(delay, lambda: self._give_up_on(conn, member))
-
-        key = object()  # not the waiter: it knows ``done``, and nothing would free the two but the collector
-
-        def done(accepted: bool) -> None:
-            member.waiting.pop(key, None)
-            if accepted:
-                delivery._queue()
-            else:
-                delivery._drop("ended")
-            if not member.waiting:
-                self._recovered(conn, member)
-
-        member.waiting[key] = conn._writer.wait(delivery.message, done), delivery
+            member.waiting = Line(conn._writer, lambda: self._recovered(conn, member))
+        member.waiting.add(delivery)
 
     def _recovered(self, conn: Conn, member: SlowMember) -> None:
         """Nothing waits for ``conn`` any more: all found space, or it ends."""
         assert member.deadline is not None
         member.deadline.cancel()
+        member.waiting = None
         if self.members.get(conn) is not member:
             self._gone.pop(conn, None)
             return
@@ -324,11 +316,8 @@ class SlowMembers:
         """What waits for ``conn`` stops waiting, one by one."""
         assert member.deadline is not None
         member.deadline.cancel()
-        # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
-        for key, (waiter, delivery) in reversed(list(member.waiting.items())):
-            del member.waiting[key]
-            conn._writer.withdraw(waiter)
-            yield delivery
+        line, member.waiting = member.waiting, None
+        return line.clear() if line is not None else iter(())
 
     # --- all together -----------------------------------------------------------------------------
 

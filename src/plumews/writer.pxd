@@ -29,6 +29,7 @@ cdef class Writer(DisplacingQueue):
     cpdef bint offer_frame(self, bytes frame)
     @cython.locals(queue=list)
     cpdef bint share(self, object frame, Py_ssize_t size) except -1
+    cpdef bint stuck(self, Py_ssize_t size) except -1
     cdef _empty(self, bint good)
     cdef _admit(self)
     cdef _refuse_waiters(self)

@@ -189,6 +189,10 @@ class Writer(DisplacingQueue):
             self._state.mark_dirty(self)
         return True
 
+    def stuck(self, size: int) -> bool:
+        """Whether a message of ``size`` bytes finds no space, and nothing can leave to make some."""
+        return self.paused and (bool(self._waiters) or self.in_pieces or not self._has_space(size))
+
     def add_piece(self, frame: bytes) -> None:
         """A frame of the message that is sent in pieces; :meth:`when_empty` says when there is room for the next."""
         self._append(frame, len(frame))
@@ -222,6 +226,18 @@ class Writer(DisplacingQueue):
         self._waiters.append(waiter)
         return waiter
 
+    def wait_on(self, waiter: Waiter, message: Encoded) -> None:
+        """``waiter`` was told that its message is accepted: it waits on, in its place, with another one."""
+        waiter.message = message
+        if self._waiters is None:
+            self._waiters = deque()
+        self._waiters.appendleft(waiter)
+
+    @property
+    def last_waiter(self) -> Waiter | None:
+        """Who came last to wait for space."""
+        return self._waiters[-1] if self._waiters else None
+
     def withdraw(self, waiter: Waiter) -> bool:
         """Stop waiting; False if the message was accepted or given up before."""
         if self._waiters is None or waiter not in self._waiters:
@@ -241,6 +257,8 @@ class Writer(DisplacingQueue):
             waiter = self._waiters.popleft()
             self._accept(waiter.message)
             waiter.done(True)
+        if not self._waiters:
+            self._waiters = None
 
     # --- the end ----------------------------------------------------------------------------------
 

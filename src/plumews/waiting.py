@@ -1,0 +1,105 @@
+"""The broadcasts that wait until one member has made room (layer 4).
+
+A room of thousands may have hundreds of members that are full, and each of them a queue's worth that waits: so what
+waits costs a reference to the broadcast, which all share. Those that come one behind the other have one place in the
+line of the writer; what somebody sends to the member directly in between stands in between.
+
+Invariant: they are let in in the order in which they came, and each is told once what became of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from .outgoing import Encoded
+from .writer import Waiter, Writer
+
+__all__ = ["Delivery", "Line"]
+
+
+class Delivery(Protocol):
+    """A broadcast on its way."""
+
+    message: Encoded
+
+    def _queue(self) -> None:
+        """It is in the queue of one more member."""
+
+    def _drop(self, cause: str) -> None:
+        """It is dropped for one more member."""
+
+
+D = TypeVar("D", bound=Delivery)
+
+
+class _Place(Generic[D]):
+    """Broadcasts that wait one behind the other; the first of them waits in the writer."""
+
+    __slots__ = ("deliveries", "waiter")
+
+    def __init__(self, delivery: D) -> None:
+        self.deliveries = deque((delivery,))
+        self.waiter: Waiter | None = None
+
+
+class Line(Generic[D]):
+    """What waits for one member. Who has made one lets go of it when it is empty."""
+
+    __slots__ = ("_count", "_emptied", "_places", "_writer")
+
+    def __init__(self, writer: Writer, emptied: Callable[[], None]) -> None:
+        """``emptied`` is called when all found space, or the member ends."""
+        self._writer = writer
+        self._emptied = emptied
+        self._places: deque[_Place[D]] = deque()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[D]:
+        for place in self._places:
+            yield from place.deliveries
+
+    def add(self, delivery: D) -> None:
+        """``delivery`` waits behind all others."""
+        self._count += 1
+        last = self._places[-1] if self._places else None
+        if last is not None and last.waiter is self._writer.last_waiter:
+            last.deliveries.append(delivery)
+            return
+        place = _Place(delivery)
+        self._places.append(place)
+        place.waiter = self._writer.wait(delivery.message, lambda accepted: self._told(place, accepted))
+
+    def clear(self) -> Iterator[D]:
+        """All of them stop waiting, one by one, and are told nothing: that is for the caller."""
+        # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
+        while self._places:
+            place = self._places.pop()
+            self._count -= len(place.deliveries)
+            waiter, place.waiter = place.waiter, None
+            assert waiter is not None
+            self._writer.withdraw(waiter)
+            yield from reversed(place.deliveries)
+
+    def _told(self, place: _Place[D], accepted: bool) -> None:
+        """The first of ``place`` was accepted, or none of them ever will be."""
+        assert place is self._places[0]
+        told = [place.deliveries.popleft()] if accepted else list(place.deliveries)
+        self._count -= len(told)
+        if accepted and place.deliveries:
+            assert place.waiter is not None
+            self._writer.wait_on(place.waiter, place.deliveries[0].message)
+        else:
+            self._places.popleft()
+            place.waiter = None  # which knows this place
+        for delivery in told:
+            if accepted:
+                delivery._queue()
+            else:
+                delivery._drop("ended")
+        if not self._count:
+            self._emptied()
