@@ -1,7 +1,8 @@
-"""Runs the Autobahn testsuite against ``echo_server.py`` and holds plumews to what it finds.
+"""Runs the Autobahn testsuite against ``echo_server.py`` and ``echo_client.py``, and holds plumews to what it finds.
 
 ``scripts/conformance`` installs the suite and calls this. A run is one echo server (a body of the codec, a loop, a way
-to read) and one fuzzing client, which tries every case on it. Everything stays on 127.0.0.1.
+to read) and one fuzzing client, which tries every case on it; or one fuzzing server, and an echo client that asks it for
+every case. Everything stays on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -27,6 +29,8 @@ HERE = Path(__file__).resolve().parent
 BODIES = ["compiled", "pure"]
 LOOPS = ["asyncio", "uvloop"]
 READINGS = ["iterate", "callback", "stream"]
+#: The run in which we are the client has neither.
+CLIENT = "client"
 
 #: The cases of each section. Known beforehand, so that a suite that was cut short does not look like one that passed.
 #: 8 is not there, 11 is not written; 12 and 13 are permessage-deflate.
@@ -62,9 +66,13 @@ class Run:
     def __str__(self) -> str:
         return f"{self.body}-{self.loop}-{self.reading}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PLUMEWS_PURE": "1" if self.body == "pure" else "0"}
+
 
 #: One for each body of the codec. They share neither the loop nor the way to read, so that two runs see the most.
-QUICK = [Run("compiled", "uvloop", "iterate"), Run("pure", "asyncio", "stream")]
+QUICK = [Run("compiled", "uvloop", "iterate"), Run("pure", "asyncio", "stream"), Run("pure", CLIENT, CLIENT)]
 
 
 @dataclass
@@ -144,7 +152,7 @@ async def echo_server(run: Run, errors: IO[bytes]) -> AsyncIterator[int]:
     """The port of a server that is what ``run`` says. It has to live until it is told to go, and then go in peace."""
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, HERE / "echo_server.py", "0", "--reading", run.reading, "--loop", run.loop),
-        env={**os.environ, "PLUMEWS_PURE": "1" if run.body == "pure" else "0"},
+        env=run.environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=errors,
     )
@@ -165,33 +173,78 @@ async def echo_server(run: Run, errors: IO[bytes]) -> AsyncIterator[int]:
         await end(server)
 
 
-async def fuzz(port: int, options: argparse.Namespace, reports: Path) -> dict[str, dict[str, Any]]:
-    """What the fuzzing client has to say about each case that it tried on ``port``."""
-    spec = {
-        "outdir": str(reports),
-        "servers": [{"agent": "plumews", "url": f"ws://127.0.0.1:{port}"}],
-        "cases": [f"{section}.*" for section in SECTIONS],
-        "exclude-cases": [],
-    }
+@contextlib.asynccontextmanager
+async def wstest(mode: str, spec: dict[str, Any], options: argparse.Namespace, reports: Path) -> AsyncIterator[Any]:
+    """The suite at work, as a process; it is gone afterwards."""
+    spec = {"outdir": str(reports), "cases": [f"{section}.*" for section in SECTIONS], "exclude-cases": [], **spec}
     reports.joinpath("spec.json").write_text(json.dumps(spec))
     with reports.joinpath("wstest.log").open("wb") as log:
-        wstest = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *(options.python27, "-E", "-s", "-W", "ignore", "-u", "-c", WSTEST, options.packages),
-            *("-m", "fuzzingclient", "-s", reports / "spec.json"),
+            *("-m", mode, "-s", reports / "spec.json", "--webport", "0"),
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            code = await asyncio.wait_for(wstest.wait(), PATIENCE_OF_A_RUN)
-        except asyncio.TimeoutError:
-            tried = re.findall(r"test case ID (\S+)", reports.joinpath("wstest.log").read_text())
-            raise NoRun(f"not done after {PATIENCE_OF_A_RUN} s; the last case: {[None, *tried][-1]}") from None
+            yield process
         finally:
-            await end(wstest)
+            await end(process)
+
+
+async def patiently(process: asyncio.subprocess.Process, reports: Path) -> None:
+    """Until ``process`` has tried all cases."""
+    try:
+        code = await asyncio.wait_for(process.wait(), PATIENCE_OF_A_RUN)
+    except asyncio.TimeoutError:
+        tried = re.findall(r"test case ID (\S+)", reports.joinpath("wstest.log").read_text())
+        raise NoRun(f"not done after {PATIENCE_OF_A_RUN} s; the last case: {[None, *tried][-1]}") from None
     if code or not reports.joinpath("index.json").exists():
-        raise NoRun(f"wstest wrote no results, exit code {code}")
-    index: dict[str, dict[str, Any]] = json.loads(reports.joinpath("index.json").read_text())["plumews"]
-    return index
+        raise NoRun(f"there are no results, exit code {code}")
+
+
+async def fuzz_server(run: Run, options: argparse.Namespace, reports: Path, errors: IO[bytes]) -> None:
+    """The fuzzing client tries each case on our server."""
+    async with echo_server(run, errors) as port:
+        spec = {"servers": [{"agent": "plumews", "url": f"ws://127.0.0.1:{port}"}]}
+        async with wstest("fuzzingclient", spec, options, reports) as suite:
+            await patiently(suite, reports)
+
+
+async def fuzz_client(run: Run, options: argparse.Namespace, reports: Path, errors: IO[bytes]) -> None:
+    """Our client asks the fuzzing server for each case."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    spec = {"url": f"ws://127.0.0.1:{port}"}
+    async with wstest("fuzzingserver", spec, options, reports) as suite:
+        await listening(port, suite)
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, HERE / "echo_client.py", str(port)),
+            env=run.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+        )
+        try:
+            await patiently(client, reports)
+            assert client.stdout is not None
+            said = (await client.stdout.read()).decode()
+            if f"codec {run.body}, client: " not in said:
+                raise NoRun(f"this is no {run}: {said.strip()}")
+        finally:
+            await end(client)
+
+
+async def listening(port: int, suite: asyncio.subprocess.Process) -> None:
+    """Until the fuzzing server, which does not say so, is there."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and suite.returncode is None:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+    raise NoRun("the fuzzing server did not come up")
 
 
 async def conform(run: Run, options: argparse.Namespace, turn: asyncio.Semaphore) -> Outcome:
@@ -203,19 +256,19 @@ async def conform(run: Run, options: argparse.Namespace, turn: asyncio.Semaphore
         reports.mkdir(parents=True)
         began = time.monotonic()
         index: dict[str, dict[str, Any]] = {}
-        with reports.joinpath("server.log").open("wb") as errors:
+        with reports.joinpath("plumews.log").open("wb") as errors:
             try:
-                async with echo_server(run, errors) as port:
-                    index = await fuzz(port, options, reports)
+                await (fuzz_client if run.reading == CLIENT else fuzz_server)(run, options, reports, errors)
+                index = json.loads(reports.joinpath("index.json").read_text())["plumews"]
             except (NoRun, asyncio.TimeoutError) as exc:
                 outcome.faults.append(str(exc) or "the echo server did not come up in time")
         outcome.seconds = time.monotonic() - began
     outcome.counts, faults = judge(index, SECTIONS)
     if index or not outcome.faults:  # where nothing was run, there is no more to say
         outcome.faults += faults
-    # A peer that breaks the rules is no fault of the server, so none of these cases is a reason to log anything.
-    if reports.joinpath("server.log").stat().st_size:
-        outcome.faults.append("the echo server complained")
+    # A peer that breaks the rules is no fault of ours, so none of these cases is a reason to log anything.
+    if reports.joinpath("plumews.log").stat().st_size:
+        outcome.faults.append(f"plumews complained: {reports}/plumews.log")
     tell(f"{run}: {'not good' if outcome.faults else 'ok'} ({outcome.seconds:.0f} s)")
     for fault in outcome.faults:
         tell(f"    {fault}")
@@ -252,14 +305,17 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/conformance", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one run for each body of the codec")
     parser.add_argument("--body", nargs="+", choices=BODIES, default=BODIES)
-    parser.add_argument("--loop", nargs="+", choices=LOOPS, default=LOOPS)
-    parser.add_argument("--reading", nargs="+", choices=READINGS, default=READINGS)
+    parser.add_argument("--loop", nargs="+", choices=LOOPS, default=LOOPS, help="of a server")
+    parser.add_argument("--reading", nargs="+", choices=[*READINGS, CLIENT], default=[*READINGS, CLIENT])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: %(default)s)")
     parser.add_argument("--python27", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--packages", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--reports", required=True, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    matrix = [Run(*each) for each in itertools.product(options.body, options.loop, options.reading)]
+    readings = [reading for reading in options.reading if reading != CLIENT]
+    matrix = [Run(*each) for each in itertools.product(options.body, options.loop, readings)]
+    if CLIENT in options.reading:
+        matrix += [Run(body, CLIENT, CLIENT) for body in options.body]
     try:
         sys.exit(asyncio.run(main(QUICK if options.quick else matrix, options)))
     except asyncio.CancelledError:
