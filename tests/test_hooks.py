@@ -108,6 +108,7 @@ async def test_process_response_may_turn_the_client_away_instead_of_the_101(star
             return Response.text(402, "pay")
         else:
             raise plumews.Refused("no", code="MINE")
+        return None
 
     started = []
 
@@ -214,9 +215,9 @@ def informational(conn, request, response):
 BROKEN = {
     "raises": raising,
     "returns_text": lambda conn, request, response: "text",
-    "row_19_reason_of_two_lines": splitting_reason,
-    "row_19_value_of_two_lines": splitting_value,
-    "row_19_name_of_two_lines": splitting_name,
+    "row_19_cve_2020_7695_reason_of_two_lines": splitting_reason,
+    "row_19_cve_2020_7695_value_of_two_lines": splitting_value,
+    "row_19_cve_2020_7695_name_of_two_lines": splitting_name,
     "row_19_nul": with_nul,
     "body_on_101": with_body,
     "informational": informational,
@@ -344,7 +345,7 @@ async def test_a_select_subprotocol_that_raises_invalid_handshake_refuses(start)
         lambda conn, offered: asyncio.sleep(0, "v1"),
         lambda conn, offered: 1 / 0,
     ],
-    ids=["other", "empty", "row_19_crlf", "row_19_nul", "bytes", "list", "bearer", "awaitable", "raises"],
+    ids=["other", "empty", "row_19_cve_2026_1527_crlf", "row_19_nul", "bytes", "list", "bearer", "awaitable", "raises"],
 )
 @pytest.mark.filterwarnings("error")
 async def test_what_select_subprotocol_must_not_choose_is_500_and_logged_and_never_sent(start, select, caplog):
