@@ -8,6 +8,7 @@ import json
 import pytest
 
 import plumews
+from fakes import PATIENCE
 from plumews import Headers, Response
 from wire import Wire, masked, text, upgrade
 
@@ -277,6 +278,38 @@ async def test_the_deadline_cuts_a_process_response_that_does_not_return(start, 
     status, body, _ = await answer(server, request_)
     assert (status, word(body)) == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
     await ended.wait()
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["late", "stopping"])
+async def test_who_is_late_or_meets_a_stop_is_told_at_once_without_process_response(start, stop):
+    asked, hanging, calls = asyncio.Event(), asyncio.Event(), []
+
+    async def forever(*args):
+        asked.set()
+        await hanging.wait()
+
+    async def respond(*args):
+        calls.append(args)
+        await hanging.wait()
+
+    server = await start(
+        plumews.serve(
+            echo,
+            "127.0.0.1",
+            0,
+            process_request=forever,
+            process_response=respond,
+            open_timeout=PATIENCE if stop else 0.1,
+        )
+    )
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade())
+        await asked.wait()
+        if stop:
+            server.close()
+        await wire.read_head()
+        assert wire.status == (503 if stop else 408)
+    assert calls == []
 
 
 async def test_frames_that_come_while_process_response_decides_are_kept(start):
