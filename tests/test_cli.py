@@ -577,6 +577,7 @@ def test_a_host_that_is_not_here(loop: str) -> None:
         (["serve", "--shutdown-spread", "11"], "--shutdown-spread must not be more than --shutdown-timeout"),
         (["serve", "--reconnect-in", "3601"], "--reconnect-in must be at most 3600"),
         (["serve", "--send-behavior", "explode"], "choose from"),
+        (["serve", "--trusted-proxy", "proxy.example"], "invalid trusted proxy 'proxy.example': expected an address"),
         (["serve", "--origin", "example.com"], "expected http:// or https://, a host and maybe a port"),
         (["serve", "--allowed-host", "example.com:80"], "expected a name or an address, without a port"),
         (["serve", "--loop", "trio"], "choose from"),
@@ -631,8 +632,9 @@ def test_metrics_where_the_client_is_not_installed(
 OPTIONS = re.findall(
     r"\S+",
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
-    "--no-query-secrets --origin --allowed-host --max-connections --max-room-connections --max-size --queue-size "
-    "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
+    "--no-query-secrets --origin --allowed-host --trusted-proxy --max-connections "
+    "--max-room-connections --max-size --queue-size --send-behavior --send-timeout "
+    "--ping-interval --ping-timeout --no-page --rooms-table --metrics "
     "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",
 )
@@ -682,7 +684,8 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
     line = (
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
-        "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2"
+        "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
+        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8"
     )
     assert main(line.split()) == 0
     assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2, sending_threads=2)
@@ -705,6 +708,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "ping_timeout": 0.5,
         "origins": ["*", "https://a"],
         "allowed_hosts": ["*"],
+        "trusted_proxies": ["unix", "10.0.0.0/8"],
         "loop": "asyncio",
     }
     seen.clear()
@@ -722,6 +726,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         ("serve --unix s", "nobody"),
         ("serve --origin https://a", "nobody"),  # signs of a proxy, for which everybody is local
         ("serve --allowed-host a", "nobody"),
+        ("serve --trusted-proxy ::1", "nobody"),
         ("serve --host 0.0.0.0 --rooms-table local", "local"),
         ("serve --rooms-table nobody", "nobody"),
     ):

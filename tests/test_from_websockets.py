@@ -172,6 +172,41 @@ async def test_a_health_check_in_process_request(library: ModuleType) -> None:
         assert refused.value.response.status_code == HTTPStatus.GONE
 
 
+# --- hooks of the handshake -----------------------------------------------------------------------
+
+
+async def hooks_program(library: ModuleType, started: asyncio.Future[Any]) -> None:
+    def select_subprotocol(connection: Any, subprotocols: Any) -> Any:
+        for subprotocol in subprotocols:
+            if subprotocol.startswith("chat."):
+                return subprotocol
+        raise library.InvalidHandshake("no chat was offered")
+
+    async def process_response(connection: Any, request: Any, response: Any) -> None:
+        response.headers["X-Path"] = request.path
+
+    async def greet(websocket: Any) -> None:
+        await websocket.send(f"{websocket.subprotocol}, {websocket.response.headers['X-Path']}")
+
+    async with library.serve(
+        greet, "127.0.0.1", 0, select_subprotocol=select_subprotocol, process_response=process_response
+    ) as server:
+        started.set_result(server)
+        await server.serve_forever()
+
+
+async def test_process_response_and_select_subprotocol(library: ModuleType) -> None:
+    async with Running(hooks_program, library) as address:
+        async with connect(f"ws://{address}/a", proxy=None, subprotocols=["x", "chat.v1"]) as client:  # type: ignore[list-item]
+            assert await client.recv() == "chat.v1, /a"
+            assert client.response is not None
+            assert client.response.headers["X-Path"] == "/a"
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await connect(f"ws://{address}/b", proxy=None)
+        assert refused.value.response.status_code == HTTPStatus.BAD_REQUEST
+        assert refused.value.response.headers["X-Path"] == "/b"
+
+
 # --- habits ---------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,8 @@ WRONG = {
     "allowed_hosts": (["example.com:80"], ValueError, "without a port"),
     "subprotocols": ("chat", TypeError, "subprotocols must be a sequence of str, not a str"),
     "process_request": ("no", TypeError, "process_request must be a function, not str"),
+    "process_response": (1, TypeError, "process_response must be a function, not int"),
+    "select_subprotocol": ([], TypeError, "select_subprotocol must be a function, not list"),
     "extra_headers": ([("Upgrade", "h2c")], ValueError, "header Upgrade belongs to the handshake"),
 }
 

@@ -129,15 +129,25 @@ async def test_connection_settings(start, capsys) -> None:
 
 async def test_around_the_handshake(start) -> None:
     server = await start(run("Around the handshake")["serving"])
-    async with await client(server.port, "/here", subprotocols=["chat.v1"]) as ws:
-        assert await ws.recv() == "/here speaks chat.v1"
+    async with await client(server.port, "/here", subprotocols=["chat.v1", "chat.v2"]) as ws:
+        assert await ws.recv() == "/here speaks chat.v2"
         assert ws.response.headers["X-Served-By"] == "plumews"
+        assert ws.response.headers["X-Served-To"] == "127.0.0.1"
+    with pytest.raises(InvalidStatus, match="400"):
+        await client(server.port, subprotocols=["chat.v1"])
     for path, answer in (("/healthz", b"OK\n"), ("/", b"Hello over HTTP\n")):
         async with await Wire.connect(server) as wire:
             head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
             assert await wire.response(head.encode()) == (200, answer)
     with pytest.raises(InvalidStatus, match="403"):
         await client(server.port, additional_headers={"X-Api-Version": "2"})
+
+
+async def test_behind_a_proxy(start) -> None:
+    server = await start(run("Behind a proxy")["serving"])
+    said = {"X-Forwarded-For": "203.0.113.9, 198.51.100.1", "X-Forwarded-Proto": "https"}
+    async with await client(server.port, additional_headers=said, origin="https://chat.example.com") as ws:
+        assert await ws.recv() == "hello, 198.51.100.1"
 
 
 async def test_sending(start) -> None:

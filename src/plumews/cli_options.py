@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, get_args
 from . import limits
 from .cli_inputs import room_entry
 from .constants import SendBehavior
+from .forwarded import TrustedProxies
 from .origin import is_loopback, validate_allowed
 from .room_list import RoomsTable
 
@@ -59,7 +60,8 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
     if args.reconnect_in > limits.LONGEST_RECONNECT:
         parser.error(f"--reconnect-in must be at most {limits.LONGEST_RECONNECT:g}")
     if args.rooms_table is None:
-        direct = args.host is not None and is_loopback(args.host) and not args.origin and not args.allowed_host
+        proxied = args.origin or args.allowed_host or args.trusted_proxy
+        direct = args.host is not None and is_loopback(args.host) and not proxied
         args.rooms_table = "local" if direct else "nobody"
     if args.metrics_token_file is not None and not args.metrics:
         parser.error("--metrics-token-file needs --metrics")
@@ -136,6 +138,14 @@ def _add_access(group: Any) -> None:
         help="a name by which clients may address the server, or * for any; may be repeated (default: localhost "
         "while it listens on the loopback only, else any)",
     )
+    group.add_argument(
+        "--trusted-proxy",
+        action="append",
+        type=_trusted_proxy,
+        metavar="ADDRESS",
+        help="take the word of this proxy, an address, a network or unix, about who its clients are (Forwarded, "
+        "X-Forwarded-For, -Proto and -Host); may be repeated (default: of none)",
+    )
 
 
 def _add_limits(group: Any) -> None:
@@ -203,8 +213,8 @@ def _add_seeing(group: Any) -> None:
         "--rooms-table",
         choices=get_args(RoomsTable),
         help="who sees on the page which rooms there are, and how many are in them; local is who asks straight from "
-        "this machine (default: local while it listens on the loopback only, without --origin and --allowed-host, "
-        "else nobody)",
+        "this machine (default: local while it listens on the loopback only, without --origin, --allowed-host and "
+        "--trusted-proxy, else nobody)",
     )
     group.add_argument(
         "--metrics",
@@ -319,3 +329,11 @@ def _allowed(kind: str) -> Callable[[str], str]:
         return text
 
     return check
+
+
+def _trusted_proxy(text: str) -> str:
+    try:
+        TrustedProxies([text])
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return text

@@ -131,6 +131,7 @@ def _serving(
         ping_timeout=args.ping_timeout or None,
         origins=args.origin,
         allowed_hosts=args.allowed_host,
+        trusted_proxies=args.trusted_proxy,
         routes={"/metrics": _metrics(hub, token)} if args.metrics else {},
     )
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from . import limits
 from .auth import UserInfo
 from .constants import CloseCode, Opcode, SendBehavior, State
+from .forwarded import address_of
 from .handshake import accept
 from .headers import HeadersLike
 from .http11 import Request, Response
@@ -233,6 +234,14 @@ class Conn(Sending):
     def remote_address(self) -> Any:
         """The peer's address as the socket tells it: ``(host, port, ...)``."""
         return self._peername
+
+    @property
+    def client_address(self) -> str:
+        """The client's address without port, as the outermost of the ``trusted_proxies`` saw it.
+
+        Without such a proxy it is that of :attr:`remote_address`; empty on a Unix socket.
+        """
+        return address_of(self._peername) if self._request is None else self._request.client_address
 
     @property
     def local_address(self) -> Any:

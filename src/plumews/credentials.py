@@ -12,12 +12,12 @@ import json
 from typing import Any, Final, NamedTuple
 
 from .errors import InvalidHeader, Refused
-from .handshake import offered_subprotocols
+from .handshake import BEARER, offered_subprotocols
 from .http11 import Request
 
 __all__ = ["Credentials", "bearer_of", "credentials_of_message", "credentials_of_request"]
 
-_SUBPROTOCOL: Final = "bearer."
+_SUBPROTOCOL: Final = BEARER
 _PASSWORD_HEADER: Final = "X-WebSocket-Room-Password"  # noqa: S105 - a name, no password
 _IN_QUERY: Final = ("token", "room_password")
 

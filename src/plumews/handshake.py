@@ -19,15 +19,20 @@ from .headers import Headers, HeadersLike, has_token, is_token, parse_tokens
 from .http11 import Request, Response
 
 __all__ = [
+    "BEARER",
     "accept",
     "accept_key",
     "accepted",
     "application_headers",
     "check_upgrade",
     "choose_subprotocol",
+    "is_handshake_header",
     "offered_subprotocols",
     "refusal",
 ]
+
+#: A browser cannot set headers: behind this, among the subprotocols that it offers, stands a token.
+BEARER: Final = "bearer."
 
 _VERSION: Final = ("Sec-WebSocket-Version", WEBSOCKET_VERSION)
 
@@ -139,9 +144,14 @@ def application_headers(headers: HeadersLike) -> Headers:
     """
     checked = headers if isinstance(headers, Headers) else Headers(headers)
     for name in checked:
-        if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
+        if is_handshake_header(name):
             raise ValueError(f"header {name} belongs to the handshake: it cannot be set by the application")
     return checked
+
+
+def is_handshake_header(name: str) -> bool:
+    """Whether the handshake alone says what stands in the header ``name`` of a 101."""
+    return name.lower() in _OURS or name.lower().startswith("sec-websocket-")
 
 
 def refusal(exc: InvalidHandshake) -> Response:

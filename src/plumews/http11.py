@@ -38,15 +38,28 @@ class Request:
     """A request head.
 
     ``target`` is the request target as sent, in visible ASCII; ``path`` and ``query`` are its decoded parts:
-    the path without its percent escapes, and the first value of each name in the query. ``secure`` says whether
-    the client came through TLS, ``remote_address`` is the client's as the socket tells it; both are for the caller to
-    set.
+    the path without its percent escapes, and the first value of each name in the query.
+
+    For the caller to set: ``remote_address`` is the peer's as the socket tells it; ``client_address`` is the address of
+    the client and ``secure`` whether it came through TLS, both as the outermost trusted proxy saw it;
+    ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says.
 
     Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), or if the
     query has more than ``limits.QUERY_FIELDS`` fields.
     """
 
-    __slots__ = ("headers", "method", "path", "query", "query_string", "remote_address", "secure", "target")
+    __slots__ = (
+        "client_address",
+        "forwarded_host",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "query_string",
+        "remote_address",
+        "secure",
+        "target",
+    )
 
     def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
         _check_target(target)
@@ -58,6 +71,8 @@ class Request:
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
         self.secure = secure
         self.remote_address: Any = None
+        self.client_address = ""
+        self.forwarded_host: str | None = None
         if self.query_string:
             try:
                 fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=limits.QUERY_FIELDS)

@@ -101,6 +101,9 @@ HEADER_COUNT: Final = 100
 #: Fields of a query string.
 QUERY_FIELDS: Final = 100
 
+#: Trusted proxies that a request has come through; real chains have two or three.
+FORWARDED_HOPS: Final = 32
+
 # --- hub ----------------------------------------------------------------------------------------
 
 #: Lanes that carry broadcasts. The seed's.

@@ -17,8 +17,10 @@ from . import limits
 from .conn import Conn
 from .constants import CloseCode
 from .errors import InvalidHandshake, Refused
-from .handshake import accepted, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
+from .forwarded import address_of
+from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
 from .headers import Headers
+from .hooks import changed_answer, changed_upgrade, copy_of, selected_subprotocol
 from .http11 import HeadReader, Request, Response
 from .origin import check_host, check_origin
 from .routes import answer_route
@@ -33,7 +35,7 @@ logger = logging.getLogger("plumews.server")
 class Opening:
     """The door of one connection (a :class:`plumews.link.Door`)."""
 
-    __slots__ = ("_answered", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task")
+    __slots__ = ("_answered", "_asked", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task")
 
     def __init__(self, site: Site, conn: Conn) -> None:
         self._site = site
@@ -41,6 +43,7 @@ class Opening:
         self._reader: HeadReader | None = HeadReader()
         self._rest = bytearray()  # what came behind the head
         self._answered = False
+        self._asked = False  # whether process_response has had its say
         self._task: asyncio.Future[Any] | None = None
         # Made when the connection is accepted, connected when TLS has shaken hands: the time counts from here.
         self._due = conn._loop.time() + site.open_timeout
@@ -73,7 +76,7 @@ class Opening:
     def stop(self) -> None:
         """The server stops: who is not in yet is turned away."""
         self._end()
-        self._refuse(_stopping())
+        self._refuse(_stopping(), ask=False)
 
     def _read(self, data: bytes) -> None:
         assert self._reader is not None
@@ -99,22 +102,28 @@ class Opening:
             self._fail(exc)
 
     def _fail(self, exc: BaseException) -> None:
-        if not isinstance(exc, InvalidHandshake):
-            logger.error("answering the request of connection %s failed", self._conn.id, exc_info=exc)
-        else:
+        if isinstance(exc, InvalidHandshake):
+            refused = exc
             logger.debug("refused %d %s", exc.status, exc.code)
-            try:
-                self._refuse(exc)
-                return
-            except Exception:
-                logger.exception("the refusal of connection %s cannot be told", self._conn.id)
-        self._refuse(_failed())
+        else:
+            refused = _failed()
+            logger.error("answering the request of connection %s failed", self._conn.id, exc_info=exc)
+        try:
+            self._refuse(refused)
+        except InvalidHandshake as instead:  # says process_response, which is asked once
+            self._fail(instead)
+        except Exception:
+            logger.exception("the refusal of connection %s cannot be told", self._conn.id)
+            self._refuse(_failed(), ask=False)
 
     def _decide(self, request: Request) -> None:
         site, conn = self._site, self._conn
         request.secure = site.ssl is not None
         request.remote_address = conn.remote_address
+        request.client_address = address_of(conn.remote_address)
         conn._request = request
+        if site.proxies is not None:
+            request.client_address, request.secure, request.forwarded_host = site.proxies.client_of(request)
         check_host(request, site.allowed_hosts)
         if site.process_request is None:
             self._admit(request)
@@ -154,7 +163,7 @@ class Opening:
         def done(task: asyncio.Future[Any]) -> None:
             self._task = None
             if task.cancelled():
-                self._refuse(_failed())  # unless that was because it is answered, or nobody waits
+                self._fail(_failed())  # unless that was because it is answered, or nobody waits
                 return
             exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
             if exc is None:
@@ -168,13 +177,36 @@ class Opening:
     # --- the answer -------------------------------------------------------------------------------
 
     def _accept(self, endpoint: Endpoint, request: Request) -> None:
-        site, conn, transport = self._site, self._conn, self._conn._transport
-        if self._answered or transport is None or transport.is_closing():
+        site, conn = self._site, self._conn
+        if self._is_over():
             return
         subprotocol = None
-        if site.subprotocols:
+        if site.select_subprotocol is not None:
+            subprotocol = selected_subprotocol(site.select_subprotocol, conn, request)
+        elif site.subprotocols:
             subprotocol = choose_subprotocol(offered_subprotocols(request), site.subprotocols)
-        wire = accepted(request, subprotocol=subprotocol, headers=site.extra_lines)
+        if site.process_response is None:
+            self._open(endpoint, subprotocol, accepted(request, subprotocol=subprotocol, headers=site.extra_lines))
+            return
+        response = accept(request, subprotocol=subprotocol, headers=site.extra_headers)
+        before = Headers(response.headers)
+
+        def go_on(returned: object) -> None:
+            changed = changed_upgrade(before, response, returned)
+            if changed.status != 101:
+                self._reply(changed)
+                return
+            wire = changed.serialize()
+            conn._response = changed
+            self._open(endpoint, subprotocol, wire)
+
+        self._ask(request, response, go_on)
+
+    def _open(self, endpoint: Endpoint, subprotocol: str | None, wire: bytes) -> None:
+        site, conn, transport = self._site, self._conn, self._conn._transport
+        if self._is_over():
+            return
+        assert transport is not None
         self._answered = True
         self._forget_deadline()
         site.requests.opened += 1
@@ -194,15 +226,40 @@ class Opening:
             conn._receive(bytes(self._rest))
         self._rest.clear()
 
-    def _refuse(self, exc: InvalidHandshake) -> None:
-        if self._answer(refusal(exc)):
-            self._site.requests.refused.add(exc.code)
+    def _refuse(self, exc: InvalidHandshake, *, ask: bool = True) -> None:
+        self._answer(refusal(exc), exc.code, ask=ask)
 
-    def _answer(self, response: Response) -> bool:
-        """Answer with plain HTTP, and end the connection; False if it has its answer, or nobody is there any more."""
+    def _answer(self, response: Response, refused: str | None = None, *, ask: bool = True) -> None:
+        """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is the word of a refusal."""
+        request, hook = self._conn._request, self._site.process_response
+        if not ask or hook is None or request is None or self._asked:
+            self._reply(response, refused)
+        elif not self._is_over():
+            given = copy_of(response)
+            self._ask(request, given, lambda returned: self._reply(changed_answer(given, returned), refused))
+
+    def _ask(self, request: Request, response: Response, then: Callable[[object], None]) -> None:
+        assert self._site.process_response is not None
+        self._asked = True
+        returned = self._site.process_response(self._conn, request, response)
+        if isinstance(returned, Awaitable):
+            self._later(returned, then)
+        else:
+            then(returned)
+
+    def _is_over(self) -> bool:
+        """Whether there is an answer, or nobody to get it."""
+        transport = self._conn._transport
+        return self._answered or transport is None or transport.is_closing()
+
+    def _reply(self, response: Response, refused: str | None = None) -> None:
+        """Send a plain answer, and end the connection."""
         conn, transport = self._conn, self._conn._transport
-        if self._answered or transport is None or transport.is_closing():
-            return False
+        if self._is_over():
+            return
+        assert transport is not None
+        if response.status < 200:
+            raise ValueError(f"an answer in place of the WebSocket has a final status, from 200 on: {response.status}")
         wire = _last(response).serialize()
         if conn._request is not None and conn._request.method == "HEAD":
             wire = wire[: len(wire) - len(response.body)]
@@ -212,11 +269,12 @@ class Opening:
         transport.write(wire)
         transport.resume_reading()
         conn._close_gently()
-        return True
+        if refused is not None:
+            self._site.requests.refused.add(refused)
 
     def _too_late(self) -> None:
         self._end()
-        self._refuse(_late())
+        self._refuse(_late(), ask=False)
 
     def _end(self) -> None:
         """Nobody waits for what is being asked any more."""

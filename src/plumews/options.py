@@ -14,9 +14,10 @@ from typing import Any, Final, TypedDict, cast
 
 from .constants import SendBehavior
 from .headers import HeadersLike
+from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Routes
 from .settings import ConnConfig
-from .site import Endpoint, ProcessRequest, Site
+from .site import Endpoint, Site
 
 __all__ = ["ConnOptions", "SiteOptions", "TcpOptions", "site_and_config"]
 
@@ -45,9 +46,17 @@ class SiteOptions(ConnOptions, total=False):
         any, ``None`` in the list changes nothing). A request without ``Origin`` comes from no browser.
     allowed_hosts: names that the ``Host`` header may have (``"*"`` is any); by default the loopback names when
         the server listens on loopback only, else any.
+    trusted_proxies: addresses and networks (``"10.0.0.0/8"``) of the proxies in front of the server, ``"unix"`` for
+        who comes over a Unix socket: their ``Forwarded`` or ``X-Forwarded-For``, ``-Proto`` and ``-Host`` say who the
+        client is; those of others are ignored, and by default those of all.
     subprotocols: those the server speaks, in the order of its preference.
+    select_subprotocol: ``f(conn, offered) -> str | None`` in place of ``subprotocols``, a plain function, called once
+        the client may come in: one of the offered, ``None`` for none, or an :class:`plumews.InvalidHandshake`.
     process_request: ``f(conn, request)``, async or not, called first: a ``Response`` answers instead of the
         WebSocket, an :class:`plumews.InvalidHandshake` refuses, ``None`` goes on.
+    process_response: ``f(conn, request, response)``, async or not, called with the answer to each request that could
+        be read, the 101 too, before it is sent: it may change the response or return another one. What it raises
+        refuses, as in ``process_request``. A refusal because time is up, or the server stops, does not wait for it.
     extra_headers: added to the 101.
     routes: plain HTTP answers by path, ``f(request) -> Response``, for GET and HEAD; everybody is answered, unless
         the function looks at ``request.remote_address`` or at a header first (:mod:`plumews.restricted` does).
@@ -58,8 +67,11 @@ class SiteOptions(ConnOptions, total=False):
     ssl: ssl_module.SSLContext | None
     origins: Collection[str | None] | None
     allowed_hosts: Collection[str] | None
+    trusted_proxies: Collection[str] | None
     subprotocols: Sequence[str]
+    select_subprotocol: SelectSubprotocol | None
     process_request: ProcessRequest | None
+    process_response: ProcessResponse | None
     extra_headers: HeadersLike
     routes: Routes
     open_timeout: float
@@ -84,8 +96,6 @@ _ELSEWHERE: Final = {
     "logger": 'logs go to the logger "plumews.server"',
     "on_connect": "here it is on_open",
     "on_disconnect": "here it is on_close",
-    "process_response": "there is extra_headers",
-    "select_subprotocol": "there is subprotocols, in the order of preference",
     "server_header": "none is sent: leave it out",
     "write_limit": "there are queue_size and queue_bytes",
 }

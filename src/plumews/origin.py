@@ -53,7 +53,8 @@ def check_origin(
 ) -> None:
     """Let through requests without ``Origin``, from the same origin, and from the ``allowed`` ones.
 
-    ``secure`` is whether the client's side of the connection is TLS, as the outermost trusted proxy saw it.
+    ``secure`` is whether the client's side of the connection is TLS, as the outermost trusted proxy saw it; the host is
+    the one that this proxy was asked for, if it says so, else that of the ``Host`` header.
     ``allowed`` has origins as `parse_origin` reads them, ``"null"`` for sandboxed pages and files, ``"*"`` for any;
     ``None`` in it stands, as in the ``websockets`` package, for no ``Origin`` and changes nothing. ``required``
     refuses requests without ``Origin`` too: for servers that take cookies for authentication.
@@ -82,7 +83,7 @@ def _origin_or_none(text: str) -> Origin | None:
 
 
 def _own_origin(request: Request, secure: bool) -> Origin | None:
-    hosts = request.headers.get_all("Host")
+    hosts = [request.forwarded_host] if request.forwarded_host else request.headers.get_all("Host")
     return _origin_or_none(f"{'https' if secure else 'http'}://{hosts[0]}") if len(hosts) == 1 else None
 
 
@@ -93,6 +94,7 @@ def _is_listed(origin: Origin, allowed: Collection[str | None]) -> bool:
 def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
     """Let through requests for one of ``allowed_hosts``, whatever the port.
 
+    It is the ``Host`` header that counts, whatever a proxy says: a page cannot set it, nor any other.
     ``allowed_hosts`` has names and addresses without port, ``"*.example.com"`` for everything below
     ``example.com``, ``"*"`` for any; ``None`` checks nothing. Raises `InvalidHeader`: 403 for another host, 400 if
     there is not exactly one ``Host`` header or it is malformed.

@@ -229,9 +229,10 @@ def serve(
         on_open, on_message, on_close: instead of a handler, plain functions ``f(conn)``, ``f(conn, message)``,
             ``f(conn)`` that are called straight from the parser; they answer with ``conn.send_nowait``.
         options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
-            ``allowed_hosts``, ``subprotocols``, ``process_request``, ``extra_headers``, ``routes``, ``open_timeout``
-            (see :class:`plumews.options.SiteOptions`); of each connection: ``max_size``, ``max_queue``,
-            ``queue_size``, ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``,
+            ``allowed_hosts``, ``trusted_proxies``, ``subprotocols``, ``select_subprotocol``, ``process_request``,
+            ``process_response``, ``extra_headers``, ``routes``, ``open_timeout`` (see
+            :class:`plumews.options.SiteOptions`); of each connection: ``max_size``, ``max_queue``, ``queue_size``,
+            ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``,
             ``close_timeout`` ... (see :class:`plumews.ConnConfig`).
 
     Raises:

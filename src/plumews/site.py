@@ -10,24 +10,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from . import limits
 from .conn import Conn
 from .counts import RequestTally
 from .errors import InvalidHandshake
+from .forwarded import TrustedProxies
 from .handshake import application_headers
 from .headers import HeadersLike, is_token
-from .http11 import Request, Response
+from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
+from .http11 import Request
 from .origin import validate_allowed
 from .routes import Routes
 from .settings import check_time
 
-__all__ = ["Endpoint", "ProcessRequest", "Site"]
-
-ProcessRequest: TypeAlias = Callable[[Conn, Request], "Response | Awaitable[Response | None] | None"]
+__all__ = ["Endpoint", "Site"]
 
 
 class Endpoint(Protocol):
@@ -52,8 +52,11 @@ class Site:
     ssl: ssl_module.SSLContext | None = None
     origins: Collection[str | None] | None = None
     allowed_hosts: Collection[str] | None = None
+    trusted_proxies: Collection[str] | None = None
     subprotocols: Sequence[str] = ()
+    select_subprotocol: SelectSubprotocol | None = None
     process_request: ProcessRequest | None = None
+    process_response: ProcessResponse | None = None
     extra_headers: HeadersLike = ()
     routes: Routes = field(default_factory=dict)
     open_timeout: float = limits.OPEN_TIMEOUT
@@ -61,6 +64,8 @@ class Site:
     closing: bool = field(default=False, init=False)
     #: The extra headers as they stand in an answer.
     extra_lines: bytes = field(default=b"", init=False)
+    #: Those whose word about their clients is taken; ``None`` if there are none.
+    proxies: TrustedProxies | None = field(default=None, init=False)
     #: What became of the requests; a hub counts those of all its servers in one.
     requests: RequestTally = field(default_factory=RequestTally, init=False)
     #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
@@ -72,14 +77,22 @@ class Site:
         if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
             raise TypeError(f"ssl must be an ssl.SSLContext, not {type(self.ssl).__name__}")
         validate_allowed(self.origins, self.allowed_hosts)
+        if self.trusted_proxies is not None:
+            self.proxies = TrustedProxies(self.trusted_proxies)
         if isinstance(self.subprotocols, str):
             raise TypeError("subprotocols must be a sequence of str, not a str")
         self.subprotocols = tuple(self.subprotocols or ())  # None, as the websockets package says it
         for subprotocol in self.subprotocols:
             if not is_token(subprotocol):
                 raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
-        if self.process_request is not None and not callable(self.process_request):
-            raise TypeError(f"process_request must be a function, not {type(self.process_request).__name__}")
+        for name in ("process_request", "process_response", "select_subprotocol"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
+        if inspect.iscoroutinefunction(self.select_subprotocol):
+            raise TypeError("select_subprotocol must be a plain function: what takes time belongs into process_request")
+        if self.select_subprotocol is not None and self.subprotocols:
+            raise TypeError("give either subprotocols or select_subprotocol")
         extra = self.extra_headers = application_headers(self.extra_headers)
         self.extra_lines = extra.serialize()[:-2]
         self.routes = dict(self.routes or {})
