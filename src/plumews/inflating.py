@@ -95,6 +95,8 @@ class Inflater:
 
     def finish(self) -> None:
         """That was all of it."""
+        if not self._wire:
+            raise InvalidCompression(faults.NOT_DEFLATE)  # an empty message has one byte (section 7.2.3.6)
         if self._after is None:
             self._tail = _TAIL if self._takeover else _CLOSED_TAIL
             self.pending = True
