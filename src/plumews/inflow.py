@@ -201,8 +201,8 @@ class Inflow:
             return True
         stream = conn._incoming if self.streaming else None
         if stream is None:
-            return conn._inbox.awaited or not conn._inbox.is_full(0)
-        return stream.awaited or stream.discarding or not conn._inbox.is_full(stream.buffered)
+            return not conn._inbox.is_full(0)
+        return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
 
     def _may_work(self, now: float) -> bool:
         if self._turn_until:
