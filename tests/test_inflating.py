@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import tracemalloc
@@ -155,7 +156,7 @@ def test_row_2_trailing_bytes_behind_a_final_block_are_refused(after, split):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 400_000], ids=lambda size: f"pieces-of-{size}")
-def test_row_2_CVE_2026_128131_many_empty_members_are_refused_within_10_ms(size):
+def test_row_2_cve_2026_128131_many_empty_members_are_refused_within_10_ms(size):
     members = b"\x03\x00" * 200_000
     inflater = Inflater(15, takeover=False)
     began = time.process_time()
@@ -176,7 +177,7 @@ def test_the_limit_is_that_of_what_comes_out(size):
                 inflate(inflater, squeezed(message + b"x"), limit=size)
 
 
-def test_row_1_CVE_2018_1000518_a_bomb_makes_no_more_than_the_limit():
+def test_row_1_cve_2018_1000518_a_bomb_makes_no_more_than_the_limit():
     assert len(BOMB) < 17 * KiB
     inflater = Inflater(15, takeover=False)
     tracemalloc.start()
@@ -225,10 +226,8 @@ def test_time_follows_what_is_received_and_made():
     for part in (wire[: len(wire) // 8], wire):
         inflater = Inflater(15, takeover=True)
         began = time.process_time()
-        try:
+        with contextlib.suppress(ProtocolError):
             inflate(inflater, part)
-        except ProtocolError:
-            pass
         durations.append(time.process_time() - began)
     assert durations[1] < 20 * durations[0] + 0.01
 

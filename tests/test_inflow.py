@@ -234,7 +234,7 @@ ROW_3 = {
 
 
 @pytest.mark.parametrize(("compression", "sent", "code"), ROW_3.values(), ids=ROW_3.keys())
-async def test_row_3_GHSA_mq44_7p77_q5h7_rsv1_only_where_it_was_agreed_on(
+async def test_row_3_ghsa_mq44_7p77_q5h7_rsv1_only_where_it_was_agreed_on(
     start: Any, compression: Any, sent: bytes, code: int
 ) -> None:
     seen = Seen("callback")
@@ -252,7 +252,7 @@ async def test_row_3_GHSA_mq44_7p77_q5h7_rsv1_only_where_it_was_agreed_on(
 
 @DOORS
 @pytest.mark.parametrize("count", [1, 100], ids=["whole", "fragmented"])
-async def test_row_1_CVE_2018_1000518_a_bomb_is_refused_and_costs_no_memory(start: Any, door: str, count: int) -> None:
+async def test_row_1_cve_2018_1000518_a_bomb_is_refused_and_costs_no_memory(start: Any, door: str, count: int) -> None:
     seen = Seen(door)
     server = await start(plumews.serve(**seen.doors, host="127.0.0.1", port=0, compression="deflate", max_size=MiB))
     assert len(BOMB) < 17 * KiB
@@ -272,7 +272,7 @@ async def test_row_1_CVE_2018_1000518_a_bomb_is_refused_and_costs_no_memory(star
 @pytest.mark.parametrize("count", [1, 2, 1000])
 @pytest.mark.parametrize("size", [-1, 0, 1], ids=["limit-1", "limit", "limit+1"])
 @pytest.mark.parametrize("what", ["zeros", "noise"])
-async def test_row_7_CVE_2026_9675_the_limit_holds_for_what_comes_out(
+async def test_row_7_cve_2026_9675_the_limit_holds_for_what_comes_out(
     start: Any, door: str, count: int, size: int, what: str
 ) -> None:
     seen = Seen(door)

@@ -52,8 +52,12 @@ def test_an_offer_is_answered_with_what_will_be_done(offered, by_default, at_mos
         assert agreement.answer == "; ".join(filter(None, [NAME, expected]))
         assert agreement.server_takeover is ("server_no_context_takeover" not in expected)
         assert agreement.client_takeover is ("client_no_context_takeover" not in expected)
-        assert f"server_max_window_bits={agreement.server_window_bits}" in expected or agreement.server_window_bits == 15
-        assert f"client_max_window_bits={agreement.client_window_bits}" in expected or agreement.client_window_bits == 15
+        assert (
+            f"server_max_window_bits={agreement.server_window_bits}" in expected or agreement.server_window_bits == 15
+        )
+        assert (
+            f"client_max_window_bits={agreement.client_window_bits}" in expected or agreement.client_window_bits == 15
+        )
 
 
 BAD_BITS = ['""', "0", "7", "16", "99", "08", "+9", "-9", "9.0", "0x9", "1_0", '" 9"', "nine", "99999999999999999999"]
@@ -105,7 +109,9 @@ def test_a_line_that_is_no_list_of_extensions_is_refused():
 
 def all_settings():
     for server, client, bits in itertools.product([False, True], [False, True], [9, 12, 15]):
-        yield Deflate(server_takeover=server, client_takeover=client, server_window_bits=bits, client_window_bits=24 - bits)
+        yield Deflate(
+            server_takeover=server, client_takeover=client, server_window_bits=bits, client_window_bits=24 - bits
+        )
 
 
 def test_a_client_takes_what_any_of_our_servers_answers_to_its_offer():
@@ -131,7 +137,10 @@ SMALL = Deflate(server_window_bits=10, client_window_bits=10, server_takeover=Tr
 NOT_OFFERED = {
     "another extension": ("permessage-bzip2", "that were not offered"),
     "it twice": (f"{NAME}, {NAME}", "that were not offered"),
-    "a larger window of the server": (f"{NAME}; server_max_window_bits=11", "server_max_window_bits must be 10 or less"),
+    "a larger window of the server": (
+        f"{NAME}; server_max_window_bits=11",
+        "server_max_window_bits must be 10 or less",
+    ),
     "no window of the server": (NAME, "server_max_window_bits must be 10 or less"),
     "a larger window of the client": (
         f"{NAME}; server_max_window_bits=10; client_max_window_bits=11",
