@@ -1,4 +1,4 @@
-"""A short dose of compressed messages that chance makes, the same in every run; `scripts/fuzz compressed` gives more."""
+"""A short dose of compressed messages that chance makes, always the same; `scripts/fuzz compressed` gives more."""
 
 from __future__ import annotations
 

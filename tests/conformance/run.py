@@ -1,7 +1,8 @@
-"""Runs the Autobahn testsuite against ``echo_server.py`` and holds plumews to what it finds.
+"""Runs the Autobahn testsuite against ``echo_server.py`` and ``echo_client.py``, and holds plumews to what it finds.
 
 ``scripts/conformance`` installs the suite and calls this. A run is one echo server (a body of the codec, a loop, a way
-to read) and one fuzzing client, which tries every case on it. Everything stays on 127.0.0.1.
+to read) and one fuzzing client, which tries every case on it; or one fuzzing server, and the echo client. Everything
+stays on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -26,7 +28,8 @@ from typing import IO, Any
 HERE = Path(__file__).resolve().parent
 BODIES = ["compiled", "pure"]
 LOOPS = ["asyncio", "uvloop"]
-READINGS = ["iterate", "callback", "stream"]
+#: The last is no server: it is the client.
+READINGS = ["iterate", "callback", "stream", "client"]
 
 #: The cases of each section. Known beforehand, so that a suite that was cut short does not look like one that passed.
 #: 8 is not there, 11 is not written; 12 and 13 are permessage-deflate.
@@ -38,7 +41,7 @@ GOOD = {"OK", "INFORMATIONAL"}
 
 #: Seconds for a server to come up or go away, and for all cases; far above what they take on a busy machine.
 PATIENCE = 60
-PATIENCE_OF_A_RUN = 900
+PATIENCE_OF_A_RUN = 1800
 
 #: Runs under Python 2.7. The packages come before those that it may have itself; addsitedir heeds their .pth files.
 WSTEST = """
@@ -63,8 +66,13 @@ class Run:
         return f"{self.body}-{self.loop}-{self.reading}"
 
 
-#: One for each body of the codec. They share neither the loop nor the way to read, so that two runs see the most.
-QUICK = [Run("compiled", "uvloop", "iterate"), Run("pure", "asyncio", "stream")]
+#: One for each body of the codec. They share neither the loop nor the way to read, so that two runs see the most. And
+#: a client.
+QUICK = [
+    Run("compiled", "uvloop", "iterate"),
+    Run("pure", "asyncio", "stream"),
+    Run("compiled", "asyncio", "client"),
+]
 
 
 @dataclass
@@ -165,22 +173,75 @@ async def echo_server(run: Run, errors: IO[bytes]) -> AsyncIterator[int]:
         await end(server)
 
 
+async def start_wstest(
+    mode: str, url: dict[str, Any], options: argparse.Namespace, reports: Path, log: IO[bytes]
+) -> asyncio.subprocess.Process:
+    """The suite as ``mode``: ``fuzzingclient`` or ``fuzzingserver``."""
+    spec = {"outdir": str(reports), **url, "cases": [f"{section}.*" for section in SECTIONS], "exclude-cases": []}
+    reports.joinpath("spec.json").write_text(json.dumps(spec))
+    return await asyncio.create_subprocess_exec(
+        *(options.python27, "-E", "-s", "-W", "ignore", "-u", "-c", WSTEST, options.packages),
+        *("-m", mode, "-s", reports / "spec.json"),
+        stdout=log,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+def results(reports: Path) -> dict[str, dict[str, Any]]:
+    """What the suite has written."""
+    if not reports.joinpath("index.json").exists():
+        raise NoRun("wstest wrote no results")
+    index: dict[str, dict[str, Any]] = json.loads(reports.joinpath("index.json").read_text())["plumews"]
+    return index
+
+
+async def fuzz_client(run: Run, options: argparse.Namespace, reports: Path, errors: IO[bytes]) -> dict[str, Any]:
+    """What the fuzzing server has to say about each case that the echo client has visited."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with reports.joinpath("wstest.log").open("wb") as log:
+        wstest = await start_wstest("fuzzingserver", {"url": f"ws://127.0.0.1:{port}"}, options, reports, log)
+        try:
+            await listening(port)
+            client = await asyncio.create_subprocess_exec(
+                *(sys.executable, HERE / "echo_client.py", str(port)),
+                env={**os.environ, "PLUMEWS_PURE": "1" if run.body == "pure" else "0"},
+                stderr=errors,
+            )
+            try:
+                code = await asyncio.wait_for(client.wait(), PATIENCE_OF_A_RUN)
+            except asyncio.TimeoutError:
+                raise NoRun(f"not done after {PATIENCE_OF_A_RUN} s") from None
+            finally:
+                await end(client)
+            if code:
+                raise NoRun(f"the echo client failed, exit code {code}")
+        finally:
+            await end(wstest)
+    return results(reports)
+
+
+async def listening(port: int) -> None:
+    """Until somebody listens on ``port``."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            if time.monotonic() > until:
+                raise NoRun("wstest did not come up") from None
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+
+
 async def fuzz(port: int, options: argparse.Namespace, reports: Path) -> dict[str, dict[str, Any]]:
     """What the fuzzing client has to say about each case that it tried on ``port``."""
-    spec = {
-        "outdir": str(reports),
-        "servers": [{"agent": "plumews", "url": f"ws://127.0.0.1:{port}"}],
-        "cases": [f"{section}.*" for section in SECTIONS],
-        "exclude-cases": [],
-    }
-    reports.joinpath("spec.json").write_text(json.dumps(spec))
+    url = {"servers": [{"agent": "plumews", "url": f"ws://127.0.0.1:{port}"}]}
     with reports.joinpath("wstest.log").open("wb") as log:
-        wstest = await asyncio.create_subprocess_exec(
-            *(options.python27, "-E", "-s", "-W", "ignore", "-u", "-c", WSTEST, options.packages),
-            *("-m", "fuzzingclient", "-s", reports / "spec.json"),
-            stdout=log,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        wstest = await start_wstest("fuzzingclient", url, options, reports, log)
         try:
             code = await asyncio.wait_for(wstest.wait(), PATIENCE_OF_A_RUN)
         except asyncio.TimeoutError:
@@ -188,10 +249,9 @@ async def fuzz(port: int, options: argparse.Namespace, reports: Path) -> dict[st
             raise NoRun(f"not done after {PATIENCE_OF_A_RUN} s; the last case: {[None, *tried][-1]}") from None
         finally:
             await end(wstest)
-    if code or not reports.joinpath("index.json").exists():
+    if code:
         raise NoRun(f"wstest wrote no results, exit code {code}")
-    index: dict[str, dict[str, Any]] = json.loads(reports.joinpath("index.json").read_text())["plumews"]
-    return index
+    return results(reports)
 
 
 async def conform(run: Run, options: argparse.Namespace, turn: asyncio.Semaphore) -> Outcome:
@@ -205,8 +265,11 @@ async def conform(run: Run, options: argparse.Namespace, turn: asyncio.Semaphore
         index: dict[str, dict[str, Any]] = {}
         with reports.joinpath("server.log").open("wb") as errors:
             try:
-                async with echo_server(run, errors) as port:
-                    index = await fuzz(port, options, reports)
+                if run.reading == "client":
+                    index = await fuzz_client(run, options, reports, errors)
+                else:
+                    async with echo_server(run, errors) as port:
+                        index = await fuzz(port, options, reports)
             except (NoRun, asyncio.TimeoutError) as exc:
                 outcome.faults.append(str(exc) or "the echo server did not come up in time")
         outcome.seconds = time.monotonic() - began
@@ -260,6 +323,8 @@ if __name__ == "__main__":
     parser.add_argument("--reports", required=True, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     matrix = [Run(*each) for each in itertools.product(options.body, options.loop, options.reading)]
+    # The client has one loop.
+    matrix = [each for each in matrix if each.reading != "client" or each.loop == options.loop[0]]
     try:
         sys.exit(asyncio.run(main(QUICK if options.quick else matrix, options)))
     except asyncio.CancelledError:
