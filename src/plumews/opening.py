@@ -16,12 +16,14 @@ from typing import Any
 from . import limits
 from .conn import Conn
 from .constants import CloseCode
+from .deflate import Agreement
 from .errors import InvalidHandshake, Refused
 from .forwarded import address_of
 from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
 from .headers import Headers
 from .hooks import changed_answer, changed_upgrade, copy_of, selected_subprotocol
 from .http11 import HeadReader, Request, Response
+from .negotiation import negotiate
 from .origin import check_host, check_origin
 from .routes import answer_route
 from .site import Endpoint, Site
@@ -185,10 +187,16 @@ class Opening:
             subprotocol = selected_subprotocol(site.select_subprotocol, conn, request)
         elif site.subprotocols:
             subprotocol = choose_subprotocol(offered_subprotocols(request), site.subprotocols)
+        deflate = conn._config.deflate
+        agreement = None
+        if deflate is not None:
+            agreement = negotiate(request.headers.get_all("Sec-WebSocket-Extensions"), deflate)
+        extensions = None if agreement is None else agreement.answer
         if site.process_response is None:
-            self._open(endpoint, subprotocol, accepted(request, subprotocol=subprotocol, headers=site.extra_lines))
+            wire = accepted(request, subprotocol=subprotocol, extensions=extensions, headers=site.extra_lines)
+            self._open(endpoint, subprotocol, agreement, wire)
             return
-        response = accept(request, subprotocol=subprotocol, headers=site.extra_headers)
+        response = accept(request, subprotocol=subprotocol, extensions=extensions, headers=site.extra_headers)
         before = Headers(response.headers)
 
         def go_on(returned: object) -> None:
@@ -198,11 +206,11 @@ class Opening:
                 return
             wire = changed.serialize()
             conn._response = changed
-            self._open(endpoint, subprotocol, wire)
+            self._open(endpoint, subprotocol, agreement, wire)
 
         self._ask(request, response, go_on)
 
-    def _open(self, endpoint: Endpoint, subprotocol: str | None, wire: bytes) -> None:
+    def _open(self, endpoint: Endpoint, subprotocol: str | None, agreement: Agreement | None, wire: bytes) -> None:
         site, conn, transport = self._site, self._conn, self._conn._transport
         if self._is_over():
             return
@@ -212,6 +220,8 @@ class Opening:
         site.requests.opened += 1
         conn._accepted_with = site.extra_headers
         conn.subprotocol = subprotocol
+        if agreement is not None:
+            conn._compress(agreement)
         transport.write(wire)
         conn._open()
         transport.resume_reading()
