@@ -11,6 +11,7 @@ from .codec import BODY  # first: it decides whether what follows comes compiled
 
 # isort: split
 from .auth import SimpleRoomAuth, UserInfo, extract_user_info
+from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .broadcast import broadcast
 from .conn import Conn
 from .constants import CloseCode, Opcode, SendBehavior, State
@@ -104,6 +105,8 @@ __all__ = [
     "Request",
     "Response",
     "RoomAuth",
+    "RoomAuthorization",
+    "RoomAuthorizer",
     "RoomFull",
     "RoomInfo",
     "RoomPresence",
@@ -116,6 +119,7 @@ __all__ = [
     "SimpleRoomAuth",
     "State",
     "Stream",
+    "TokenAuthenticator",
     "TokenExpired",
     "TooManyFragments",
     "TooManyRooms",

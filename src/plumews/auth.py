@@ -18,14 +18,14 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn
 
 from jwt import InvalidKeyError, PyJWS, PyJWTError
 
 from . import limits
 from .errors import InvalidToken, TokenExpired, WeakSecret
 
-__all__ = ["RoomAuthorizer", "SimpleRoomAuth", "TokenAuthenticator", "UserInfo", "extract_user_info"]
+__all__ = ["SimpleRoomAuth", "UserInfo", "extract_user_info"]
 
 #: The only algorithm: a choice left to the token is a choice left to the attacker (RFC 8725 section 3.1).
 _ALGORITHM: Final = "HS256"
@@ -40,20 +40,6 @@ _OWN_KEY: Final = ("jku", "jwk", "x5u", "x5c")
 _LAST_SECOND: Final = 253_402_300_799
 
 _SALT_SIZE: Final = 16
-
-
-class TokenAuthenticator(Protocol):
-    """Verifies tokens. ``SimpleRoomAuth`` is one; yours may know other algorithms, or ask a cache of sessions."""
-
-    def verify_jwt(self, token: str, /) -> Mapping[str, Any]:
-        """Return the claims of ``token``, or raise ``InvalidToken``."""
-
-
-class RoomAuthorizer(Protocol):
-    """Decides who enters a room. It is called in a thread, so it may take its time."""
-
-    def check_room_password(self, room: str, password: str | None, /) -> bool:
-        """Whether ``password`` (``None``: none was given) opens ``room``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +172,14 @@ class SimpleRoomAuth:
         self._check_times(claims)
         self._check_parties(claims)
         return claims
+
+    def seconds_left(self, claims: Mapping[str, Any]) -> float | None:
+        """For how long a token with these verified ``claims`` is still good, in seconds by the clock here.
+
+        The leeway counts; less than 0 when it has ended, ``None`` if it never does.
+        """
+        exp = claims.get("exp")
+        return None if exp is None else float(exp) + self._leeway - self._clock()
 
     def _checked_secret(self, secret: bytes | bytearray | str) -> bytes:
         if not isinstance(secret, (bytes, bytearray, str)):
