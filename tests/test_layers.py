@@ -28,6 +28,7 @@ LAYERS = {
             "constants errors limits faults sources",
             "codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
+            users authorizing revocation tokens strength passwords attempts
             refusals snapshots accepting presence""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer keepalive
             stream inbox engine awaits link receiving overflowing sending conn""",

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from . import limits
-from .auth import RoomAuthorizer, TokenAuthenticator, extract_user_info
+from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
 from .credentials import Credentials, credentials_of_message, credentials_of_request
@@ -34,6 +34,7 @@ from .errors import (
 from .http11 import Request
 from .hub import Hub
 from .protocol import cut_reason
+from .users import extract_user_info
 
 __all__ = ["Inside", "RoomAuth", "RoomDoor"]
 
@@ -163,6 +164,7 @@ class RoomDoor:
             claims = self._auth.verify_jwt(credentials.token)
         except AuthError as exc:
             raise Refused(f"forbidden: invalid token ({exc})", code="WEBSOCKET_INVALID_TOKEN") from exc
+        assert isinstance(claims, Mapping), "verify_jwt must be a plain method here"
         conn.user_info = extract_user_info(claims)
         self._hub._requests.authenticated += 1
 
