@@ -28,7 +28,8 @@ LAYERS = {
             "constants errors limits faults sources redaction",
             "codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
-            refusals snapshots accepting presence authorizing""",
+            users authorizing revocation tokens strength passwords attempts
+            refusals snapshots accepting presence""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer keepalive
             stream inbox engine awaits link receiving overflowing sending conn""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow

@@ -17,15 +17,16 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NoReturn
 
 from jwt import InvalidKeyError, PyJWS, PyJWTError
 
 from . import limits
+from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .errors import InvalidToken, TokenExpired, WeakSecret
+from .users import UserInfo, extract_user_info
 
-__all__ = ["SimpleRoomAuth", "UserInfo", "extract_user_info"]
+__all__ = ["RoomAuthorizer", "SimpleRoomAuth", "TokenAuthenticator", "UserInfo", "extract_user_info"]
 
 #: The only algorithm: a choice left to the token is a choice left to the attacker (RFC 8725 section 3.1).
 _ALGORITHM: Final = "HS256"
@@ -40,39 +41,6 @@ _OWN_KEY: Final = ("jku", "jwk", "x5u", "x5c")
 _LAST_SECOND: Final = 253_402_300_799
 
 _SALT_SIZE: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class UserInfo:
-    """Whom a token speaks of; what it does not say is empty. ``claims`` is the whole of it.
-
-    A program with another way to know its users makes one itself, ``UserInfo("42", "Ada")``, and sets
-    ``conn.user_info`` before the connection joins a room. Raises ``TypeError`` if ``id`` is no ``str``.
-    """
-
-    id: str = ""
-    name: str = ""
-    email: str = ""
-    roles: tuple[str, ...] = ()
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.id, str):
-            raise TypeError(f"the id of a user must be a str, not {type(self.id).__name__}: str(id) makes one")
-
-
-def extract_user_info(claims: Mapping[str, Any] | None) -> UserInfo:
-    """The user that verified ``claims`` describe (the seed's ExtractUserInfo).
-
-    ``sub`` becomes ``id``; ``name`` and ``email`` keep their names; ``roles`` is a list. Values of another type
-    are passed over, also inside the list; ``claims`` still has them. ``None`` gives an empty ``UserInfo``.
-    """
-    if claims is None:
-        return UserInfo()
-    id_, name, email = (value if isinstance(value := claims.get(key), str) else "" for key in ("sub", "name", "email"))
-    listed = claims.get("roles")
-    roles = tuple(role for role in listed if isinstance(role, str)) if isinstance(listed, (list, tuple)) else ()
-    return UserInfo(id_, name, email, roles, dict(claims))
 
 
 class _PasswordHash(NamedTuple):

@@ -1,7 +1,7 @@
-"""What an application puts in place of our own authentication: two protocols (layer 2).
+"""What a door asks: who is it, and who may enter a room (layer 2).
 
-Who is it: a :class:`TokenAuthenticator`. May they enter this room: a :class:`RoomAuthorizer`. Each method may be a
-plain function or ``async def``; ``SimpleRoomAuth`` is both.
+The two questions are apart, so that a program may answer either with code of its own; each method may be plain or
+``async def``. Invariant: what a client showed to get in is in no repr.
 """
 
 from __future__ import annotations
@@ -10,42 +10,52 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .auth import UserInfo
 from .http11 import Request
+from .users import UserInfo
 
 __all__ = ["RoomAuthorization", "RoomAuthorizer", "TokenAuthenticator"]
 
 
 class TokenAuthenticator(Protocol):
-    """Verifies tokens: yours may know other algorithms, or ask a service."""
+    """Verifies tokens. ``HS256TokenAuth`` is one; yours may know other algorithms, or ask a store of sessions."""
 
     def verify_jwt(self, token: str, /) -> Mapping[str, Any] | Awaitable[Mapping[str, Any]]:
-        """Return the claims of ``token``, or raise ``InvalidToken``. A plain function is called on the loop."""
+        """Return the claims of ``token``, or raise ``InvalidToken``.
+
+        A plain method is called on the event loop and must be quick; one that waits is ``async def``.
+        """
 
 
 class RoomAuthorizer(Protocol):
-    """Decides who enters a room. A plain method is called in a thread, so it may take its time."""
+    """Decides who enters a room. ``RoomPasswords`` is one.
+
+    It may have ``authorize_room(authorization: RoomAuthorization) -> bool`` as well, plain or ``async def``, which
+    then is asked instead, for every room: it sees the request, the user and the claims, too.
+    """
 
     def check_room_password(self, room: str, password: str | None, /) -> bool | Awaitable[bool]:
-        """Whether ``password`` (``None``: none was given) opens ``room``."""
+        """Whether ``password`` (``None``: none was given) opens ``room``.
+
+        A plain method is called in a thread, so it may take its time; one that is ``async def`` is awaited.
+        """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RoomAuthorization:
-    """What ``authorize_room(authorization)`` of an authorizer is asked, in place of ``check_room_password``.
+    """Somebody who wants to enter ``room``, and all that is known of them.
 
-    Attributes:
-        request: the request that opened the connection, or is to.
-        room: its name, which the policy allows.
-        password: what the client gave, ``None`` for nothing; in no ``repr``.
-        user: whom the token speaks of; ``None`` without one.
-        claims: those of the token; empty without one.
+    Args:
+        request: the opening request; the address of the client and its headers are there.
+        room: the room, whose name is within the policy.
+        password: the room password that was given; ``None`` without one.
+        user: whom the token speaks of; ``None`` without a token.
+        claims: what the token says, verified; empty without one.
         anonymous: whether there was no token.
     """
 
-    request: Request
+    request: Request = field(repr=False)
     room: str
     password: str | None = field(default=None, repr=False)
     user: UserInfo | None = None
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
     anonymous: bool = True

@@ -234,3 +234,6 @@ PASSWORD_SIZE: Final = 4 * KiB
 
 #: PBKDF2-HMAC-SHA512, about a tenth of a second of one core.
 PASSWORD_ROUNDS: Final = 210_000
+
+#: Revoked users and tokens that are kept: some 20 MB. Who revokes more is told so, rather than the oldest forgotten.
+REVOCATIONS: Final = 100_000

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from . import limits
-from .auth import UserInfo, extract_user_info
 from .authorizing import TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
+from .revocation import Revocation
 from .timers import Deadline
+from .users import UserInfo, extract_user_info
 
 __all__ = ["LiveToken", "LiveTokens"]
 
@@ -77,16 +78,18 @@ class LiveTokens:
         return [(table, key) for table, key in tables if isinstance(key, str)]
 
     def _subscribe(self, loop: asyncio.AbstractEventLoop) -> None:
-        def revoked(revocation: Any) -> None:  # in any thread
+        def revoked(revocation: Revocation) -> None:  # in any thread
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the connections
                 loop.call_soon_threadsafe(self._revoke, revocation)
 
         self._unsubscribe = self._revocations.subscribe(revoked)
 
-    def _revoke(self, revocation: Any) -> None:
-        found = [*self._by_user.get(revocation.user, ()), *self._by_jti.get(revocation.jti, ())]
+    def _revoke(self, revocation: Revocation) -> None:
+        tables = (self._by_user, revocation.user_id), (self._by_jti, revocation.jti)
+        found = [token for table, key in tables if key is not None for token in table.get(key, ())]
         for token in found:
-            token.end(REVOKED)
+            if revocation.covers(token.claims):
+                token.end(REVOKED)
 
 
 class LiveToken:
