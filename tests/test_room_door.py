@@ -568,7 +568,7 @@ async def test_section_8_point_24_two_passwords_are_hashed_at_once_and_no_more(s
 
 
 @pytest.mark.parametrize("way", ["query", "message"])
-async def test_a_client_that_leaves_while_its_password_is_hashed_leaves_nothing(start, way, caplog):
+async def test_section_8_point_27_a_client_that_leaves_while_its_password_is_hashed_never_joins(start, way, caplog):
     auth = SlowAuth()
     hub = plumews.Hub()
     server = await start(rooms(hub, auth))
