@@ -325,6 +325,7 @@ async def test_a_refresh_takes_the_place_of_a_token_that_is_revoked_later(start)
         await is_in(wire)
         wire.send(refresh(token(jti="new")))
         await wire.message()
+        assert list(server._site.endpoint("/")._login._live._by_jti) == ["new"]
         auth.revocations.revoke_token("old")
         await is_in(wire)
         auth.revocations.revoke_token("new")
