@@ -21,7 +21,8 @@ import jwt
 import pytest
 
 from plumews import auth, limits
-from plumews.auth import RoomAuthorizer, SimpleRoomAuth, TokenAuthenticator, UserInfo, extract_user_info
+from plumews.auth import SimpleRoomAuth, UserInfo, extract_user_info
+from plumews.authorizing import RoomAuthorizer, TokenAuthenticator
 from plumews.errors import AuthError, InvalidToken, TokenExpired, WeakSecret
 
 SECRET = bytes(range(32))

@@ -291,6 +291,41 @@ def test_a_token_is_asked_for_where_one_is_required(
     ada.enter("a").is_connected()
 
 
+#: What a page of an application does, with nothing but the browser: logs in, says something, and tells what it heard.
+LOGIN = """([path, protocols, first]) => new Promise((resolve) => {
+  const url = new URL(path, location.href);
+  url.protocol = "ws:";
+  const socket = new WebSocket(url, protocols);
+  const heard = [];
+  socket.onopen = () => {
+    if (first) socket.send(JSON.stringify(first));
+    socket.send("hello");
+  };
+  socket.onmessage = ({ data }) => {
+    heard.push(data);
+    if (data === "hello") resolve([socket.protocol, ...heard]);
+  };
+  socket.onclose = ({ code, reason }) => resolve([code, reason]);
+})"""
+
+
+def test_section_8_point_22_a_browser_logs_in_with_a_token_by_subprotocol_and_by_first_message(
+    serve: Callable[..., Command], tab: Callable[..., Page], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"0123456789abcdef0123456789abcdef")
+    page = tab()
+    page.goto(serve("--secret-file", str(secret), "--require-token").url)
+    good = jwt.encode({"sub": "ada"}, secret.read_bytes(), algorithm="HS256")
+    assert page.evaluate(LOGIN, ["ws?room=a", ["plumews", f"bearer.{good}"], None]) == ["plumews", "hello"]
+    by_message = page.evaluate(LOGIN, ["ws?room=b&auth=message", [], {"type": "auth", "token": good}])
+    assert by_message == ["", '{"type": "joined", "room": "b"}', "hello"]
+    # A page is not told the status of a refusal, but the reason behind a first message.
+    assert page.evaluate(LOGIN, ["ws?room=a", ["plumews", "bearer.a.b.c"], None]) == [1006, ""]
+    code, reason = page.evaluate(LOGIN, ["ws?auth=message", [], {"type": "auth", "token": "a.b.c"}])
+    assert (code, reason[:32]) == (4403, "forbidden: invalid token (invali")
+
+
 def test_a_room_needs_a_name_that_the_server_takes(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
     ada = Visitor(tab(), serve().url)
     for name, said in (

@@ -6,13 +6,14 @@ import json
 
 import pytest
 
-from plumews.credentials import Credentials, credentials_of_message, credentials_of_request
-from plumews.errors import InvalidHeader, Refused
+from plumews.credentials import Credentials, TokenSources, credentials_of_message, credentials_of_request
+from plumews.errors import InvalidHeader, InvalidOrigin, Refused
 from plumews.http11 import Request
 
 
-def of(target="/ws", *headers, allow_query=True):
-    return credentials_of_request(Request("GET", target, list(headers)), allow_query=allow_query)
+def of(target="/ws", *headers, **sources):
+    sources.setdefault("query", True)
+    return credentials_of_request(Request("GET", target, list(headers)), TokenSources(**sources))
 
 
 # --- of a request ---------------------------------------------------------------------------------
@@ -51,15 +52,98 @@ def test_both_stand_in_the_query_where_that_is_allowed():
 @pytest.mark.parametrize("target", ["/ws?token=a.b.c", "/ws?room_password=x", "/ws?token=", "/ws?room=x&token=a"])
 def test_section_8_point_20_secrets_in_the_query_are_refused_where_they_are_not_allowed(target):
     with pytest.raises(Refused, match="secrets in the query are not accepted here") as caught:
-        of(target, allow_query=False)
+        of(target, query=False)
     assert (caught.value.status, caught.value.code) == (403, "WEBSOCKET_QUERY_SECRETS")
 
 
-def test_the_header_counts_before_the_subprotocol_and_that_before_the_query():
-    header, offer = ("Authorization", "Bearer header"), ("Sec-WebSocket-Protocol", "bearer.offer")
-    assert of("/?token=query", header, offer).token == "header"
-    assert of("/?token=query", offer).token == "offer"
+HEADER, OFFER, COOKIE = (
+    ("Authorization", "Bearer a.b.c"),
+    ("Sec-WebSocket-Protocol", "plumews, bearer.a.b.c"),
+    ("Cookie", "theme=dark; token=a.b.c"),
+)
+ORIGIN = ("Origin", "https://example.com")
+
+
+def test_the_same_token_may_stand_in_several_places():
+    assert of("/?token=a.b.c", HEADER, OFFER, COOKIE, ORIGIN, cookie="token") == Credentials("a.b.c")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("Authorization", "Bearer another"),),
+        (("Sec-WebSocket-Protocol", "bearer.another"),),
+        (("Cookie", "token=another"), ORIGIN),
+        (("Cookie", "token=a.b.c; token=another"), ORIGIN),
+    ],
+    ids=["header", "subprotocol", "cookie", "two_cookies"],
+)
+def test_two_different_tokens_in_one_request_are_refused(headers):
+    with pytest.raises(InvalidHeader, match="two different tokens in one request") as caught:
+        of("/?token=a.b.c", *headers, cookie="token")
+    assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_TWO_TOKENS")
+
+
+def test_the_password_in_the_header_counts_before_that_in_the_query():
     assert of("/?room_password=query", ("X-WebSocket-Room-Password", "header")).password == "header"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "headers"),
+    [("header", "/", [HEADER]), ("subprotocol", "/", [OFFER]), ("message", "/?auth=message", [])],
+)
+def test_a_source_that_is_off_is_refused_and_the_others_are_not(source, target, headers):
+    on = [name for name in ("header", "subprotocol", "message") if name != source]
+    of(target, *headers)
+    with pytest.raises(Refused, match="are not accepted here") as caught:
+        of(target, *headers, named=on)
+    assert (caught.value.status, caught.value.code) == (403, "WEBSOCKET_TOKEN_SOURCE")
+    assert of("/?token=a.b.c", named=()).token == "a.b.c"
+
+
+def test_a_cookie_is_no_token_unless_it_is_named():
+    assert of("/", COOKIE).token is None
+    assert of("/", COOKIE, ORIGIN, cookie="theme").token == "dark"
+    assert of("/", ("Cookie", 'token="a.b.c"'), ORIGIN, cookie="token").token == "a.b.c"
+    assert of("/", ("Cookie", "xtoken=1; token"), ORIGIN, cookie="token").token is None
+
+
+def test_row_21_a_token_in_a_cookie_needs_an_origin():
+    with pytest.raises(InvalidOrigin):
+        of("/", COOKIE, cookie="token")
+    assert of("/", HEADER, cookie="token").token == "a.b.c"  # no cookie, no browser
+
+
+@pytest.mark.parametrize("origins", [["*"], ["https://example.com", "null"]])
+def test_row_21_a_cookie_cannot_be_taken_from_pages_of_any_site(origins):
+    with pytest.raises(ValueError, match="the origins must be listed"):
+        TokenSources(cookie="token").check_origins(origins)
+    TokenSources().check_origins(origins)
+    TokenSources(cookie="token").check_origins(["https://example.com", None])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"named": "header"}, TypeError),
+        ({"named": ["headers"]}, ValueError),
+        ({"named": ["cookie"]}, ValueError),
+        ({"cookie": ""}, ValueError),
+        ({"cookie": "a b"}, ValueError),
+    ],
+)
+def test_a_source_that_there_is_not_is_an_error_where_it_is_given(wrong, error):
+    with pytest.raises(error, match="token"):
+        TokenSources(**wrong)
+
+
+def test_a_first_message_fills_the_gaps_of_the_request_and_contradicts_nothing():
+    request = Credentials("a.b.c", "pw")
+    assert request.with_message(Credentials()) == request
+    assert request.with_message(Credentials("a.b.c", "other")) == Credentials("a.b.c", "other")
+    assert Credentials().with_message(request) == request
+    with pytest.raises(Refused, match="two different tokens"):
+        request.with_message(Credentials("d.e.f"))
 
 
 @pytest.mark.parametrize("name", ["Authorization", "X-WebSocket-Room-Password"])

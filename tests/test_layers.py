@@ -25,17 +25,18 @@ LAYERS = {
     name: layer
     for layer, names in enumerate(
         [
-            "constants errors limits faults sources",
+            "constants errors limits faults sources redaction",
             """codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11 backends
             deflating extensions inflating negotiation""",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
-            refusals snapshots accepting presence forwarded hops""",
+            refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
+            passwords attempts""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer
             keepalive stream inbox engine awaits link receiving overflowing sending conn turns compression inflow""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server server
-            hooks""",
+            hooks live_tokens token_refresh first_message login token_door""",
             "cli cli_inputs cli_options cli_serve __main__",
         ]
     )
@@ -180,7 +181,7 @@ def test_nobody_imports_the_command_but_main_and_its_own_parts(name):
 
 
 def test_what_has_a_layer_exists_or_is_announced():
-    announced = {"deflate"}
+    announced = {"deflate", "tokens", "strength", "passwords", "attempts"}
     assert set(LAYERS) - set(MODULES) <= announced
 
 

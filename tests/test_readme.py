@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -102,6 +103,18 @@ async def test_a_room_server_and_the_address_of_its_client() -> None:
             async with await client(port, "/ws?room=chat&auth=message") as ws:
                 await ws.send('{"type": "auth", "password": "room-password"}')
                 assert await ws.recv() == '{"type": "joined", "room": "chat"}'
+
+
+async def test_where_a_client_puts_its_token() -> None:
+    secret = b"0123456789abcdef" * 2
+    token = jwt.encode({"sub": "1", "name": "Ada"}, secret, algorithm="HS256")
+    private = run("Where a client puts its token")["private"]
+    async with private(secret) as server:
+        async with await client(server.port, additional_headers={"Authorization": f"Bearer {token}"}) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "Ada said hello"
+        with pytest.raises(InvalidStatus, match="401"):
+            await client(server.port)
 
 
 async def test_javascript_is_javascript() -> None:

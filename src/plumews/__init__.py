@@ -11,6 +11,7 @@ from .codec import BODY  # first: it decides whether what follows comes compiled
 
 # isort: split
 from .auth import SimpleRoomAuth, UserInfo, extract_user_info
+from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .broadcast import broadcast
 from .compression import CompressionInfo
 from .conn import Conn
@@ -110,6 +111,8 @@ __all__ = [
     "Request",
     "Response",
     "RoomAuth",
+    "RoomAuthorization",
+    "RoomAuthorizer",
     "RoomFull",
     "RoomInfo",
     "RoomPresence",
@@ -122,6 +125,7 @@ __all__ = [
     "SimpleRoomAuth",
     "State",
     "Stream",
+    "TokenAuthenticator",
     "TokenExpired",
     "TooManyFragments",
     "TooManyRooms",

@@ -17,13 +17,14 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn
 
 from jwt import InvalidKeyError, PyJWS, PyJWTError
 
 from . import limits
+from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .errors import InvalidToken, TokenExpired, WeakSecret
+from .users import UserInfo, extract_user_info
 
 __all__ = ["RoomAuthorizer", "SimpleRoomAuth", "TokenAuthenticator", "UserInfo", "extract_user_info"]
 
@@ -40,53 +41,6 @@ _OWN_KEY: Final = ("jku", "jwk", "x5u", "x5c")
 _LAST_SECOND: Final = 253_402_300_799
 
 _SALT_SIZE: Final = 16
-
-
-class TokenAuthenticator(Protocol):
-    """Verifies tokens. ``SimpleRoomAuth`` is one; yours may know other algorithms, or ask a cache of sessions."""
-
-    def verify_jwt(self, token: str, /) -> Mapping[str, Any]:
-        """Return the claims of ``token``, or raise ``InvalidToken``."""
-
-
-class RoomAuthorizer(Protocol):
-    """Decides who enters a room. It is called in a thread, so it may take its time."""
-
-    def check_room_password(self, room: str, password: str | None, /) -> bool:
-        """Whether ``password`` (``None``: none was given) opens ``room``."""
-
-
-@dataclass(frozen=True, slots=True)
-class UserInfo:
-    """Whom a token speaks of; what it does not say is empty. ``claims`` is the whole of it.
-
-    A program with another way to know its users makes one itself, ``UserInfo("42", "Ada")``, and sets
-    ``conn.user_info`` before the connection joins a room. Raises ``TypeError`` if ``id`` is no ``str``.
-    """
-
-    id: str = ""
-    name: str = ""
-    email: str = ""
-    roles: tuple[str, ...] = ()
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.id, str):
-            raise TypeError(f"the id of a user must be a str, not {type(self.id).__name__}: str(id) makes one")
-
-
-def extract_user_info(claims: Mapping[str, Any] | None) -> UserInfo:
-    """The user that verified ``claims`` describe (the seed's ExtractUserInfo).
-
-    ``sub`` becomes ``id``; ``name`` and ``email`` keep their names; ``roles`` is a list. Values of another type
-    are passed over, also inside the list; ``claims`` still has them. ``None`` gives an empty ``UserInfo``.
-    """
-    if claims is None:
-        return UserInfo()
-    id_, name, email = (value if isinstance(value := claims.get(key), str) else "" for key in ("sub", "name", "email"))
-    listed = claims.get("roles")
-    roles = tuple(role for role in listed if isinstance(role, str)) if isinstance(listed, (list, tuple)) else ()
-    return UserInfo(id_, name, email, roles, dict(claims))
 
 
 class _PasswordHash(NamedTuple):
@@ -186,6 +140,14 @@ class SimpleRoomAuth:
         self._check_times(claims)
         self._check_parties(claims)
         return claims
+
+    def seconds_left(self, claims: Mapping[str, Any]) -> float | None:
+        """For how long a token with these verified ``claims`` is still good, in seconds by the clock here.
+
+        The leeway counts; less than 0 when it has ended, ``None`` if it never does.
+        """
+        exp = claims.get("exp")
+        return None if exp is None else float(exp) + self._leeway - self._clock()
 
     def _checked_secret(self, secret: bytes | bytearray | str) -> bytes:
         if not isinstance(secret, (bytes, bytearray, str)):

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from . import limits
-from .auth import UserInfo
 from .compression import CompressionInfo
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .forwarded import address_of
@@ -25,6 +24,7 @@ from .outgoing import Data, payload_of
 from .protocol import check_close
 from .sending import Sending
 from .settings import ConnConfig, check_read_limit
+from .users import UserInfo
 
 __all__ = ["Conn"]
 

@@ -2,20 +2,38 @@
 
 A program sets ``Authorization: Bearer`` and ``X-WebSocket-Room-Password``. A browser cannot set headers: it offers
 the subprotocol ``bearer.<token>`` beside a real one (section 8 point 22 of the seed's review), or sends both in
-its first message. ``?token=`` and ``?room_password=`` work as in the seed when they are allowed: addresses end up in
-logs (point 20).
+its first message, or a cookie (RFC 6265) by itself. ``?token=`` and ``?room_password=`` work as in the seed when they
+are allowed: addresses end up in logs (point 20). Invariant: a request has one token, or none; what comes from where
+it is not taken is refused and never passed over.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from .errors import InvalidHeader, Refused
 from .handshake import BEARER, offered_subprotocols
+from .headers import is_token
 from .http11 import Request
+from .origin import check_origin
 
-__all__ = ["Credentials", "bearer_of", "credentials_of_message", "credentials_of_request"]
+__all__ = [
+    "TOKEN_SOURCES",
+    "Credentials",
+    "TokenSources",
+    "auth_fields",
+    "bearer_of",
+    "credentials_in",
+    "credentials_of_message",
+    "credentials_of_request",
+    "logs_in_by_message",
+]
+
+#: The sources that a name switches; a cookie has a name of its own, and the query its own word of warning.
+TOKEN_SOURCES: Final = ("header", "subprotocol", "message")
 
 _SUBPROTOCOL: Final = BEARER
 _PASSWORD_HEADER: Final = "X-WebSocket-Room-Password"  # noqa: S105 - a name, no password
@@ -31,31 +49,98 @@ class Credentials(NamedTuple):
     def __repr__(self) -> str:
         return "Credentials(...)"  # never in a log
 
+    def with_message(self, said: Credentials) -> Credentials:
+        """These of a request with what the first message ``said``, which fills the gaps and contradicts nothing.
 
-def credentials_of_request(request: Request, *, allow_query: bool) -> Credentials:
-    """The credentials in the headers, the subprotocols and, if ``allow_query``, the query.
+        Raises :class:`Refused` for two different tokens.
+        """
+        if self.token and said.token and self.token != said.token:
+            raise Refused("two different tokens", code="WEBSOCKET_TWO_TOKENS")
+        return Credentials(said.token or self.token, self.password if said.password is None else said.password)
+
+
+@dataclass(frozen=True)
+class TokenSources:
+    """Where a server takes credentials from.
+
+    Args:
+        named: those of ``TOKEN_SOURCES`` that are on: ``header`` is ``Authorization: Bearer``, ``subprotocol`` is
+            ``bearer.<token>``, ``message`` is ``?auth=message`` and a first message (default: all of them).
+        cookie: the cookie that has the token (default: none has). A browser sends it for every page there is, so a
+            request with it must name an ``Origin``.
+        query: whether ``?token=`` and ``?room_password=`` are taken (default False).
 
     Raises:
-        Refused: 403, there are secrets in the query and they are not allowed there.
-        InvalidHeader: a header is repeated or malformed.
+        TypeError, ValueError: a source is unknown, or the name of the cookie is none.
     """
-    if not allow_query and any(name in request.query for name in _IN_QUERY):
+
+    named: Collection[str] = TOKEN_SOURCES
+    cookie: str | None = None
+    query: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.named, str):
+            raise TypeError(f'token_sources must be a collection of names, such as ("header",), not {self.named!r}')
+        for name in self.named:
+            if name not in TOKEN_SOURCES:
+                raise ValueError(
+                    f"unknown token source {name!r}: there are {', '.join(TOKEN_SOURCES)}; "
+                    "a cookie is named by token_cookie, and allow_query_secrets opens the query"
+                )
+        if self.cookie is not None and not (isinstance(self.cookie, str) and is_token(self.cookie)):
+            raise ValueError(f'token_cookie must be the name of a cookie, such as "__Host-token", not {self.cookie!r}')
+
+    def check_origins(self, origins: Collection[str | None] | None) -> None:
+        """Raise ``ValueError`` if pages of any site could act with the cookies of their visitors."""
+        if self.cookie is not None and any(origin in ("*", "null") for origin in origins or ()):
+            raise ValueError(
+                'with token_cookie the origins must be listed: "*" and "null" would let any site act as its visitors'
+            )
+
+
+def credentials_of_request(request: Request, sources: TokenSources) -> Credentials:
+    """The credentials in the headers, the subprotocols, the cookies and the query.
+
+    Raises:
+        Refused: 403, they stand where they are not taken.
+        InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens.
+        InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
+    """
+    if not sources.query and any(name in request.query for name in _IN_QUERY):
         raise Refused("secrets in the query are not accepted here", code="WEBSOCKET_QUERY_SECRETS")
-    token = bearer_of(request) or _offered(request) or request.query.get("token")
+    if logs_in_by_message(request):
+        _check_source("message", "a first message", sources)
+    tokens = {token for token in _tokens(request, sources) if token}
+    if len(tokens) > 1:
+        raise InvalidHeader("two different tokens in one request", code="WEBSOCKET_TWO_TOKENS")
     password = _only(request, _PASSWORD_HEADER)
     if password is None:
         password = request.query.get("room_password")
-    return Credentials(token or None, password)
+    return Credentials(next(iter(tokens), None), password)
+
+
+def logs_in_by_message(request: Request) -> bool:
+    """Whether the client says who it is in its first message."""
+    return request.query.get("auth") == "message"
 
 
 def credentials_of_message(message: str | bytes) -> Credentials | None:
     """What ``{"type": "auth", "token": ..., "password": ...}`` says; ``None`` if the message is no such thing."""
+    fields = auth_fields(message)
+    return None if fields is None else credentials_in(fields)
+
+
+def auth_fields(message: str | bytes) -> dict[str, Any] | None:
+    """The fields of a message of type ``auth``, whatever they are; ``None`` for any other message."""
     try:
         fields: Any = json.loads(message)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(fields, dict) or fields.get("type") != "auth":
-        return None
+    return fields if isinstance(fields, dict) and fields.get("type") == "auth" else None
+
+
+def credentials_in(fields: dict[str, Any]) -> Credentials | None:
+    """The credentials among ``fields``; ``None`` if they are no text."""
     token, password = fields.get("token"), fields.get("password")
     if not isinstance(token, (str, type(None))) or not isinstance(password, (str, type(None))):
         return None
@@ -68,11 +153,33 @@ def bearer_of(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _offered(request: Request) -> str:
-    tokens = (
-        offer.removeprefix(_SUBPROTOCOL) for offer in offered_subprotocols(request) if offer.startswith(_SUBPROTOCOL)
-    )
-    return next(tokens, "")
+def _tokens(request: Request, sources: TokenSources) -> Iterator[str]:
+    if token := bearer_of(request):
+        _check_source("header", "an Authorization header", sources)
+        yield token
+    for offer in offered_subprotocols(request):
+        if offer.startswith(_SUBPROTOCOL):
+            _check_source("subprotocol", "a subprotocol", sources)
+            yield offer.removeprefix(_SUBPROTOCOL)
+    if sources.cookie is not None:
+        for token in _cookies(request, sources.cookie):
+            check_origin(request, ("*",), secure=request.secure, required=True)  # which one: the server has looked
+            yield token
+    yield request.query.get("token", "")
+
+
+def _cookies(request: Request, name: str) -> Iterator[str]:
+    """The values of the cookie ``name`` (RFC 6265 section 4.2.1); of two that differ one may be somebody else's."""
+    for line in request.headers.get_all("Cookie"):
+        for pair in line.split(";"):
+            key, _, value = pair.partition("=")
+            if key.strip() == name:
+                yield value.strip().strip('"')
+
+
+def _check_source(name: str, where: str, sources: TokenSources) -> None:
+    if name not in sources.named:
+        raise Refused(f"credentials in {where} are not accepted here", code="WEBSOCKET_TOKEN_SOURCE")
 
 
 def _only(request: Request, name: str) -> str | None:

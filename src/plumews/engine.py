@@ -70,6 +70,7 @@ class Engine:
         "_quick_size",
         "_reading_paused",
         "_rules",
+        "_screen",
         "_state",
         "_stream",
         "_thread",
@@ -95,6 +96,8 @@ class Engine:
         self._door: Any = None
         self._on_message: Callable[[Any, str | bytes], object] | None = None
         self._on_failure: Callable[[Any, BaseException], object] | None = None
+        #: Sees each whole message first, and says whether it was meant for it.
+        self._screen: Any = None
         #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
         self._behind: list[Callable[[Any], None]] | None = None
         #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
@@ -270,6 +273,8 @@ class Engine:
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not _OPEN:
             return  # our close frame is on its way: what still comes is not wanted any more
+        if self._screen is not None and self._screen(self, data):
+            return
         if self._on_message is None:
             self._inbox.put((kind, data))
             return

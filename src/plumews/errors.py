@@ -22,8 +22,11 @@
     │   ├── HubFull, RoomFull, RateLimited, HubStopped, InvalidRoomName, TooManyRooms
     └── AuthError
         ├── InvalidToken                    "invalid jwt"
-        │   └── TokenExpired                "jwt expired"
-        └── WeakSecret (ValueError)         a key that is too short
+        │   ├── TokenExpired                "jwt expired"
+        │   └── TokenRevoked                "invalid jwt": it was good until it was revoked
+        ├── RevocationsFull                 no more revocations can be kept
+        ├── WeakSecret (ValueError)         a key that is too short
+        └── WeakRoomPassword (ValueError)   "room password does not meet strength requirements"
 
 The texts in quotation marks are the seed's phrases: each stands in the message of its class.
 """
@@ -57,12 +60,15 @@ __all__ = [
     "ProtocolError",
     "RateLimited",
     "Refused",
+    "RevocationsFull",
     "RoomFull",
     "SendQueueFull",
     "SendTimeout",
     "TokenExpired",
+    "TokenRevoked",
     "TooManyFragments",
     "TooManyRooms",
+    "WeakRoomPassword",
     "WeakSecret",
     "WebSocketException",
 ]
@@ -304,5 +310,25 @@ class TokenExpired(InvalidToken):
     phrase = "jwt expired"
 
 
+class TokenRevoked(InvalidToken):
+    """The token was valid until somebody revoked it."""
+
+    def __init__(self, detail: str = "it was revoked") -> None:
+        super().__init__(detail)
+
+
+class RevocationsFull(AuthError):
+    """No more revocations can be kept: tokens that ought to be refused would be let in."""
+
+
 class WeakSecret(AuthError, ValueError):
     """A key that is too short to sign with."""
+
+
+class WeakRoomPassword(AuthError, ValueError):
+    """A room password that is easy to guess."""
+
+    phrase = "room password does not meet strength requirements"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(f"{self.phrase}: {detail}" if detail else self.phrase)

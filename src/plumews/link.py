@@ -134,7 +134,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         callbacks, self._close_callbacks = self._close_callbacks, []
         for callback in callbacks:
             self._call_back(callback)
-        self._on_message = self._on_failure = self._behind = None
+        self._on_message = self._on_failure = self._screen = self._behind = None
         if self._deflate is not None:
             self._deflate.end()
         if self._inflow is not None:

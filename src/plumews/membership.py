@@ -11,7 +11,6 @@ import asyncio
 import threading
 import time
 
-from .auth import UserInfo
 from .callbacks import Callbacks
 from .conn import Conn
 from .counts import Counts, RequestTally
@@ -23,6 +22,7 @@ from .presence_watch import PresenceWatchers
 from .refusals import REASONS, reason_of
 from .rooms import RoomTable
 from .slow import SlowMembers
+from .users import UserInfo
 from .watch import Watchers
 
 __all__ = ["Membership"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .auth import UserInfo
+from .users import UserInfo
 
 __all__ = ["People", "RoomPresence", "UserPresence", "check_user_id"]
 

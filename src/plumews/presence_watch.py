@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from .auth import UserInfo
 from .callbacks import call_safely
+from .users import UserInfo
 from .watch import RoomWatchers
 
 __all__ = ["PresenceCallback", "PresenceWatchers"]

@@ -1,27 +1,25 @@
 """Who may enter a room: the order of checks, on a request or on a first message (layer 5).
 
-Room name, token, space, password; the slow one last, in a thread, a bounded number at once. Refused with an HTTP
-status where the client can see one, and with a close code where it cannot. What happens inside the room is for
-`room_server` to say.
+Room name, token, space, the room itself; the slow ones last, in a thread, a bounded number at once. Refused with an
+HTTP status where the client can see one, and with a close code where it cannot. Who it is that asks is for `login`
+to say, and what happens inside the room for `room_server`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
-from . import limits
-from .auth import RoomAuthorizer, TokenAuthenticator, extract_user_info
+from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
-from .credentials import Credentials, credentials_of_message, credentials_of_request
+from .credentials import Credentials, logs_in_by_message
 from .errors import (
-    AuthError,
-    ConnectionClosed,
     HubError,
     HubFull,
     HubStopped,
@@ -31,8 +29,10 @@ from .errors import (
     Refused,
     RoomFull,
 )
+from .first_message import admit_by_message
 from .http11 import Request
 from .hub import Hub
+from .login import Login, failed
 from .protocol import cut_reason
 
 __all__ = ["Inside", "RoomAuth", "RoomDoor"]
@@ -68,19 +68,20 @@ class RoomDoor:
     def __init__(
         self,
         hub: Hub,
-        auth: RoomAuth,
+        login: Login,
+        authorizer: RoomAuthorizer,
         inside: Inside,
         *,
-        require_token: bool,
         allow_unknown_rooms: bool,
-        allow_query_secrets: bool,
     ) -> None:
         self._hub = hub
-        self._auth = auth
+        self._login = login
+        self._auth = authorizer
+        self._authorize_room: Callable[[RoomAuthorization], Any] | None = getattr(authorizer, "authorize_room", None)
+        #: One that cannot say which rooms have a password is asked about each of them.
+        self._has_room_password: Callable[[str], bool] | None = getattr(authorizer, "has_room_password", None)
         self._inside = inside
-        self._require_token = require_token
         self._allow_unknown_rooms = allow_unknown_rooms
-        self._allow_query_secrets = allow_query_secrets
 
     # --- on the request ---------------------------------------------------------------------------
 
@@ -91,80 +92,32 @@ class RoomDoor:
             self._hub.config.check_room_name(room)
         except InvalidRoomName as exc:
             raise InvalidHandshake(f"invalid websocket room: {exc}", code="WEBSOCKET_INVALID_ROOM") from exc
-        credentials = credentials_of_request(request, allow_query=self._allow_query_secrets)
-        if _by_message(request):
+        credentials = self._login.credentials_of(request)
+        if logs_in_by_message(request):
             return None  # a page sees no status: it is told all, a full room too, by the close code
-        self._check_token(conn, credentials)
+        work = self._login.check(conn, credentials)
+        if work is not None:
+            return self._admit_later(conn, work, credentials)
         self._check_space(room)
-        return self._check_password(room, credentials) if self._is_protected(room) else None
+        return self._authorize(conn, credentials)
+
+    async def _admit_later(self, conn: Conn, work: Awaitable[None], credentials: Credentials) -> None:
+        await work
+        self._check_space(conn.metadata["room"])
+        await _done(self._authorize(conn, credentials))
 
     def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
-        if not _by_message(conn.request):
+        if not logs_in_by_message(conn.request):
             return self._let_in(conn)
-        limit = conn.read_limit
-        conn.read_limit = limits.HEAD_SIZE if limit is None else min(limit, limits.HEAD_SIZE)
-        return self._admit_by_message(conn, limit, deadline)
+        self._login.expect_message(conn)
+        return admit_by_message(conn, deadline, self._login.tally, self._check_message, self._let_in)
 
-    # --- on the first message ---------------------------------------------------------------------
-
-    async def _admit_by_message(self, conn: Conn, limit: int | None, deadline: float) -> None:
-        check = asyncio.ensure_future(self._check_message(conn))
-
-        def nobody_waits(conn: Conn) -> None:
-            check.cancel()  # or the passwords of those who are gone would be hashed before those of who is there
-
-        conn.add_close_callback(nobody_waits)
-        try:
-            await asyncio.wait_for(check, deadline - conn._loop.time())
-        except asyncio.TimeoutError:
-            self._hub._requests.refused.add("WEBSOCKET_HANDSHAKE_TIMEOUT")
-            conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
-        except InvalidHandshake as exc:
-            self._hub._requests.refused.add(exc.code)
-            code = CloseCode.UNAUTHORIZED if exc.status == 401 else CloseCode.FORBIDDEN
-            conn.close_nowait(code, cut_reason(str(exc)))
-        except ConnectionClosed:
-            pass  # nobody is there any more
-        except asyncio.CancelledError:
-            if not conn.closed:
-                raise  # the server stops
-        except Exception:
-            logger.exception("authenticating connection %s failed", conn.id)
-            conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
-        else:
-            conn.remove_close_callback(nobody_waits)
-            conn.read_limit = limit
-            work = self._let_in(conn)
-            if work is not None:
-                await work
-
-    async def _check_message(self, conn: Conn) -> None:
-        room = conn.metadata["room"]
-        credentials = credentials_of_message(await conn.recv())
-        if credentials is None:
-            raise Refused('the first message must be {"type": "auth", "password": ..., "token": ...}')
-        self._check_token(conn, credentials)
-        if self._is_protected(room):
-            await self._check_password(room, credentials)
+    async def _check_message(self, conn: Conn, said: Credentials) -> None:
+        credentials = self._login.credentials_of(conn.request).with_message(said)
+        await _done(self._login.check(conn, credentials))
+        await _done(self._authorize(conn, credentials))
 
     # --- the checks -------------------------------------------------------------------------------
-
-    def _check_token(self, conn: Conn, credentials: Credentials) -> None:
-        if credentials.token is None:
-            if self._require_token:
-                raise Refused(
-                    "websocket token required",
-                    status=401,
-                    code="WEBSOCKET_TOKEN_REQUIRED",
-                    headers=(("WWW-Authenticate", "Bearer"),),
-                )
-            return
-        try:
-            claims = self._auth.verify_jwt(credentials.token)
-        except AuthError as exc:
-            raise Refused(f"forbidden: invalid token ({exc})", code="WEBSOCKET_INVALID_TOKEN") from exc
-        conn.user_info = extract_user_info(claims)
-        self._hub._requests.authenticated += 1
 
     def _check_space(self, room: str) -> None:
         try:
@@ -177,17 +130,43 @@ class RoomDoor:
         except HubError as exc:
             raise Refused(str(exc), status=503, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
 
-    def _is_protected(self, room: str) -> bool:
-        protected = self._auth.has_room_password(room)
-        if not protected and not self._allow_unknown_rooms:
-            raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
-        return protected
+    def _authorize(self, conn: Conn, credentials: Credentials) -> Awaitable[None] | None:
+        """Whether ``conn`` may enter its room; an authorizer that has ``authorize_room`` is asked that and no more."""
+        room = conn.metadata["room"]
+        if self._authorize_room is not None:
+            return self._guarded(conn, credentials, self._ask(self._authorize_room, conn, room, credentials.password))
+        if self._has_room_password is not None and not self._has_room_password(room):
+            if not self._allow_unknown_rooms:
+                raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
+            return None
+        return self._guarded(conn, credentials, self._check_password(room, credentials))
+
+    async def _ask(
+        self, authorize: Callable[[RoomAuthorization], Any], conn: Conn, room: str, password: str | None
+    ) -> None:
+        user = conn.user_info
+        claims = {} if user is None else user.claims
+        asked = RoomAuthorization(conn.request, room, password, user, claims, user is None)
+        if not await _called(authorize, asked):
+            raise Refused("forbidden: this room is not for you", code="WEBSOCKET_ROOM_FORBIDDEN")
+        self._hub._requests.authenticated += 1
+
+    async def _guarded(self, conn: Conn, credentials: Credentials, work: Coroutine[Any, Any, None]) -> None:
+        """``work``, whose failures are logged without the credentials."""
+        try:
+            await work
+        except InvalidHandshake:
+            raise
+        except Exception as exc:
+            raise failed(conn, "the authorizer", exc, credentials) from None
 
     async def _check_password(self, room: str, credentials: Credentials) -> None:
         password = credentials.password
-        if password is None or not await asyncio.get_running_loop().run_in_executor(
-            _HASHERS, self._auth.check_room_password, room, password
-        ):
+        if self._has_room_password is not None and password is None:
+            correct = False  # it has one
+        else:
+            correct = await _called(self._auth.check_room_password, room, password)
+        if not correct:
             raise Refused("forbidden: bad room password", code="WEBSOCKET_ROOM_FORBIDDEN")
         self._hub._requests.authenticated += 1
 
@@ -195,7 +174,7 @@ class RoomDoor:
 
     def _let_in(self, conn: Conn) -> Coroutine[Any, Any, None] | None:
         """The last check and the joining in one step, behind the 101 (section 8 point 3 of the seed's review)."""
-        if conn.closed:
+        if conn.closed or not self._login.is_good(conn):
             return None
         try:
             return self._inside.enter(conn, conn.metadata["room"])
@@ -211,5 +190,14 @@ class RoomDoor:
         return None
 
 
-def _by_message(request: Request) -> bool:
-    return request.query.get("auth") == "message"
+async def _called(function: Callable[..., Any], *args: Any) -> bool:
+    """What an application's function says: a coroutine on the loop, a plain one in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return bool(await function(*args))
+    answer = await asyncio.get_running_loop().run_in_executor(_HASHERS, function, *args)
+    return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
+
+
+async def _done(work: Awaitable[None] | None) -> None:
+    if work is not None:
+        await work

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
+from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import CallbackEndpoint, Handler, HandlerEndpoint, OnMessage, OnOpenOrClose, endpoint_for
-from .errors import ConnectionClosed, HubFull, SendQueueFull
+from .errors import ConnectionClosed, HubError, HubFull, SendQueueFull
 from .http11 import Request, Response
 from .hub import Hub
+from .login import Login
 from .options import TcpOptions
 from .page import page_routes
 from .room_door import Inside, RoomAuth, RoomDoor
@@ -37,7 +40,7 @@ _SUBPROTOCOLS = ("plumews",)
 
 def serve_rooms(
     hub: Hub,
-    auth: RoomAuth,
+    auth: RoomAuth | None,
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
@@ -50,8 +53,12 @@ def serve_rooms(
     page: bool = False,
     rooms_table: RoomsTable = "nobody",
     echo: bool = True,
+    token_auth: TokenAuthenticator | None = None,
+    room_auth: RoomAuthorizer | None = None,
     require_token: bool = False,
     allow_unknown_rooms: bool = True,
+    token_sources: Collection[str] = TOKEN_SOURCES,
+    token_cookie: str | None = None,
     allow_query_secrets: bool = False,
     **options: Unpack[TcpOptions],
 ) -> Serving:
@@ -59,12 +66,14 @@ def serve_rooms(
 
     A client names its room in ``?room=`` and says who it is in one of these ways: the headers ``Authorization:
     Bearer <token>`` and ``X-WebSocket-Room-Password``; the subprotocols ``plumews, bearer.<token>``; ``?auth=message``
-    and then ``{"type": "auth", "password": ..., "token": ...}`` as its first message; or the query, where that is
-    allowed.
+    and then ``{"type": "auth", "password": ..., "token": ...}`` as its first message; a cookie, or the query, where
+    that is allowed. A connection ends with its token, unless it sends a new one in time as such a message.
 
     Args:
         hub: where connections join; it outlives the server, stop it yourself.
-        auth: passwords and tokens, such as :class:`plumews.SimpleRoomAuth`.
+        auth: passwords and tokens, such as :class:`plumews.SimpleRoomAuth`; ``None`` if the next two are given.
+        token_auth: verifies the tokens instead: a :class:`plumews.TokenAuthenticator`.
+        room_auth: says who enters which room instead: a :class:`plumews.RoomAuthorizer`.
         host, port: where to listen, as in :func:`plumews.serve`.
         handler, on_open, on_message, on_close: instead of the fan-out, as in :func:`plumews.serve`; they run after
             authentication and joining, with ``conn.metadata["room"]`` and ``conn.user_info``.
@@ -76,7 +85,10 @@ def serve_rooms(
             proxy on this machine that does not say that it is one would pass for that.
         echo: whether the sender gets its own message, too (default True, the seed's behaviour).
         require_token: refuse clients without a token (default False, the seed's behaviour).
-        allow_unknown_rooms: let everybody into rooms without a password (default True, the seed's behaviour).
+        allow_unknown_rooms: let everybody into rooms without a password (default True, the seed's behaviour); an
+            authorizer with ``authorize_room``, or without ``has_room_password``, decides about each room by itself.
+        token_sources: which of ``"header"``, ``"subprotocol"`` and ``"message"`` are taken (default all).
+        token_cookie: the name of a cookie that has the token (default none has); requests with it need an ``Origin``.
         allow_query_secrets: accept ``?token=`` and ``?room_password=`` (default False: addresses end up in logs).
         options: as in :func:`plumews.serve`; first of all ``queue_size``, ``send_timeout`` and ``send_behavior``, the
             send queue of each connection (64, 0.05 s, BLOCK).
@@ -86,22 +98,22 @@ def serve_rooms(
     """
     if not isinstance(hub, Hub):
         raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
-    for name in ("verify_jwt", "has_room_password", "check_room_password"):
-        if not callable(getattr(auth, name, None)):
-            raise TypeError(f"auth must be a plumews.SimpleRoomAuth, or have its method {name}")
+    sources = TokenSources(token_sources, token_cookie, allow_query_secrets)
+    sources.check_origins(options.get("origins"))
+    login = Login(
+        _authenticator(auth if token_auth is None else token_auth),
+        sources=sources,
+        require_token=require_token,
+        tally=hub._requests,
+        identified=lambda conn: _identify(hub, conn),
+    )
+    authorizer = _authorizer(auth if room_auth is None else room_auth, allow_unknown_rooms)
     check_rooms_table(rooms_table)
     if path == members_path:
         raise ValueError(f"path and members_path must differ, both are {path!r}")
 
     def door(inside: Inside) -> RoomDoor:
-        return RoomDoor(
-            hub,
-            auth,
-            inside,
-            require_token=require_token,
-            allow_unknown_rooms=allow_unknown_rooms,
-            allow_query_secrets=allow_query_secrets,
-        )
+        return RoomDoor(hub, login, authorizer, inside, allow_unknown_rooms=allow_unknown_rooms)
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
@@ -117,6 +129,32 @@ def serve_rooms(
     routes.update(options.get("routes") or {})
     defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
     return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests)
+
+
+def _authenticator(given: TokenAuthenticator | None) -> TokenAuthenticator:
+    if given is None or not callable(getattr(given, "verify_jwt", None)):
+        raise TypeError("auth must be a plumews.SimpleRoomAuth, or have its method verify_jwt; or give token_auth")
+    return given
+
+
+def _authorizer(given: RoomAuthorizer | None, allow_unknown_rooms: bool) -> RoomAuthorizer:
+    if given is not None and callable(getattr(given, "authorize_room", None)):
+        return given
+    if given is None or not callable(getattr(given, "check_room_password", None)):
+        raise TypeError(
+            "auth must be a plumews.SimpleRoomAuth, or have its method check_room_password, or authorize_room; "
+            "or give room_auth"
+        )
+    if not allow_unknown_rooms and not callable(getattr(given, "has_room_password", None)):
+        raise TypeError("allow_unknown_rooms=False needs has_room_password(room), which says what rooms there are")
+    return given
+
+
+def _identify(hub: Hub, conn: Conn) -> None:
+    """The hub looks again who ``conn`` is, if it is a member."""
+    for room in hub.rooms_of(conn)[:1]:  # what is true of it in one room is in all
+        with contextlib.suppress(HubError):  # the hub has been stopped
+            hub.join(room, conn)
 
 
 def _fan_out(hub: Hub, echo: bool) -> OnMessage:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import limits
+from .authorizing import TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
 from .counts import RequestTally
+from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
@@ -26,6 +28,7 @@ from .settings import ConnConfig
 from .shutdown import Farewell, check_goodbye
 from .site import Endpoint, Site
 from .timelimit import TimeLimit
+from .token_door import token_door
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -219,6 +222,11 @@ def serve(
     on_open: OnOpenOrClose | None = None,
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
+    authenticator: TokenAuthenticator | None = None,
+    require_token: bool = True,
+    token_sources: Collection[str] = TOKEN_SOURCES,
+    token_cookie: str | None = None,
+    allow_query_secrets: bool = False,
     **options: Unpack[TcpOptions],
 ) -> Serving:
     """Serve WebSockets on TCP.
@@ -228,6 +236,11 @@ def serve(
         host, port: where to listen; ``port=0`` takes a free one (``server.port``), ``host=None`` all interfaces.
         on_open, on_message, on_close: instead of a handler, plain functions ``f(conn)``, ``f(conn, message)``,
             ``f(conn)`` that are called straight from the parser; they answer with ``conn.send_nowait``.
+        authenticator: verifies the token of each client, such as a :class:`plumews.SimpleRoomAuth`, and sets
+            ``conn.user_info`` (default: nobody is asked for one).
+        require_token: with an authenticator, refuse clients without a token (default True).
+        token_sources, token_cookie, allow_query_secrets: where a client may put its token, as in
+            :func:`plumews.serve_rooms`.
         options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
             ``allowed_hosts``, ``trusted_proxies``, ``subprotocols``, ``select_subprotocol``, ``process_request``,
             ``process_response``, ``extra_headers``, ``routes``, ``open_timeout`` (see
@@ -238,7 +251,16 @@ def serve(
     Raises:
         TypeError, ValueError: an option is unknown or wrong. OSError: the address is in use, when it is awaited.
     """
-    return serve_endpoints({None: endpoint_for(handler, on_open, on_message, on_close)}, host, port, options)
+    tally = RequestTally()
+    endpoint = token_door(
+        endpoint_for(handler, on_open, on_message, on_close),
+        authenticator,
+        require_token=require_token,
+        sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
+        origins=options.get("origins"),
+        tally=tally,
+    )
+    return serve_endpoints({None: endpoint}, host, port, options, tally)
 
 
 def unix_serve(
@@ -248,6 +270,11 @@ def unix_serve(
     on_open: OnOpenOrClose | None = None,
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
+    authenticator: TokenAuthenticator | None = None,
+    require_token: bool = True,
+    token_sources: Collection[str] = TOKEN_SOURCES,
+    token_cookie: str | None = None,
+    allow_query_secrets: bool = False,
     sock: socket.socket | None = None,
     backlog: int = limits.BACKLOG,
     **options: Unpack[SiteOptions],
@@ -255,7 +282,17 @@ def unix_serve(
     """Serve WebSockets on a Unix socket at ``path``, or on ``sock``. Options as in :func:`serve`."""
     if (path is None) == (sock is None):
         raise TypeError("give either the path of the Unix socket or sock")
-    site, config = site_and_config({None: endpoint_for(handler, on_open, on_message, on_close)}, options)
+    tally = RequestTally()
+    endpoint = token_door(
+        endpoint_for(handler, on_open, on_message, on_close),
+        authenticator,
+        require_token=require_token,
+        sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
+        origins=options.get("origins"),
+        tally=tally,
+    )
+    site, config = site_and_config({None: endpoint}, options)
+    site.requests = tally
 
     async def listen(factory: Callable[[], Conn]) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()

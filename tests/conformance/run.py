@@ -1,8 +1,8 @@
 """Runs the Autobahn testsuite against ``echo_server.py`` and ``echo_client.py``, and holds plumews to what it finds.
 
 ``scripts/conformance`` installs the suite and calls this. A run is one echo server (a body of the codec, a loop, a way
-to read) and one fuzzing client, which tries every case on it; or one fuzzing server, and an echo client that asks it for
-every case. Everything stays on 127.0.0.1.
+to read) and one fuzzing client, which tries every case on it; or one fuzzing server, and an echo client that asks it
+for every case. Everything stays on 127.0.0.1.
 """
 
 from __future__ import annotations

@@ -1,0 +1,162 @@
+"""A new token for a live connection, as a message of its own (layer 5).
+
+``{"type": "auth", "token": "..."}`` extends the life of a connection that came with a token; the answer is ``{"type":
+"auth", "ok": true, "exp": ...}``. Such a message is for the server alone: on a connection with a token, or that logs
+in by message, neither handler nor room ever sees it. Whoever brings a bad token is closed with 4403, and has to come
+again. Invariants: a connection stays the user that it is; one new token at a time is looked at, and for no longer than
+the opening may take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from . import limits
+from .conn import Conn
+from .constants import CloseCode
+from .counts import RequestTally
+from .credentials import auth_fields, credentials_in
+from .errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
+from .live_tokens import LiveToken
+from .protocol import cut_reason
+
+__all__ = ["TokenRefresh", "refuse"]
+
+#: Answers at once, or later.
+Verify = Callable[[Conn, str], "Mapping[str, Any] | Awaitable[Mapping[str, Any]]"]
+
+#: What stands for an HTTP status on an open connection; any other is 4403.
+_CLOSE_CODES: Final = {
+    401: CloseCode.UNAUTHORIZED,
+    408: CloseCode.AUTH_TIMEOUT,
+    429: CloseCode.TRY_AGAIN_LATER,
+    500: CloseCode.INTERNAL_ERROR,
+    503: CloseCode.TRY_AGAIN_LATER,
+}
+
+_USAGE: Final = 'a new token must come as {"type": "auth", "token": ...}'
+
+
+class TokenRefresh:
+    """The refreshes of one server."""
+
+    def __init__(self, verify: Verify, tally: RequestTally, identified: Callable[[Conn], object]) -> None:
+        self._verify = verify
+        self._tally = tally
+        self._identified = identified
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def watch(self, conn: Conn, *, token: LiveToken | None = None, first: bool = False) -> None:
+        """Look for new tokens in what ``conn`` says; of its ``first`` message somebody else takes care."""
+        if conn._screen is None:
+            conn._screen = _Screen(self, first)
+        conn._screen.token = token
+
+    def ended(self, conn: Conn) -> str | None:
+        """Why the token of ``conn`` is good no longer; ``None`` if it is, or there is none."""
+        screen: _Screen | None = conn._screen
+        return None if screen is None or screen.token is None else screen.token.ended
+
+    def came(self, conn: Conn, screen: _Screen, fields: dict[str, Any]) -> None:
+        """``conn`` has brought a new token."""
+        try:
+            claims = self._verify(conn, _token_in(fields, screen))
+        except InvalidHandshake as exc:
+            refuse(conn, exc, self._tally)
+            return
+        if isinstance(claims, Mapping):
+            self._renew(conn, screen, claims)
+            return
+        screen.busy = True
+        task = asyncio.ensure_future(self._renew_later(conn, screen, claims))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _renew_later(self, conn: Conn, screen: _Screen, claims: Awaitable[Mapping[str, Any]]) -> None:
+        task = asyncio.ensure_future(claims)
+
+        def gone(conn: Conn) -> None:
+            task.cancel()
+
+        conn.add_close_callback(gone)
+        try:
+            self._renew(conn, screen, await asyncio.wait_for(task, limits.OPEN_TIMEOUT))
+        except asyncio.TimeoutError:
+            conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
+        except InvalidHandshake as exc:
+            refuse(conn, exc, self._tally)
+        except asyncio.CancelledError:
+            if not conn.closed:
+                raise
+        finally:
+            screen.busy = False
+            conn.remove_close_callback(gone)
+
+    def _renew(self, conn: Conn, screen: _Screen, claims: Mapping[str, Any]) -> None:
+        token = screen.token
+        if conn.closed or token is None:
+            return
+        if claims.get("sub") != token.claims.get("sub"):
+            refuse(conn, Refused("forbidden: the token is of another user", code="WEBSOCKET_OTHER_USER"), self._tally)
+            return
+        was_ours = conn.user_info is token.user
+        token.renew(claims)
+        self._tally.authenticated += 1
+        if was_ours:
+            conn.user_info = token.user
+            self._identified(conn)
+        with contextlib.suppress(ConnectionClosed, SendQueueFull):  # it counts whether or not they can be told
+            conn.send_nowait(json.dumps({"type": "auth", "ok": True, "exp": claims.get("exp")}))
+
+
+class _Screen:
+    """Sees each message of one connection before anybody else does."""
+
+    __slots__ = ("_first", "_refresh", "busy", "token")
+
+    def __init__(self, refresh: TokenRefresh, first: bool) -> None:
+        self._refresh = refresh
+        self._first = first
+        self.token: LiveToken | None = None
+        self.busy = False
+
+    def __call__(self, conn: Conn, message: str | bytes) -> bool:
+        """Whether ``message`` was for us. Most are not, and are told from one that may be without reading them."""
+        if self._first:
+            self._first = False
+            return False
+        if isinstance(message, str):
+            if '"auth"' not in message or not message.lstrip().startswith("{"):
+                return False
+        elif b'"auth"' not in message or not message.lstrip().startswith(b"{"):
+            return False
+        if len(message) > limits.HEAD_SIZE:
+            return False
+        fields = auth_fields(message)
+        if fields is None:
+            return False
+        self._refresh.came(conn, self, fields)
+        return True
+
+
+def refuse(conn: Conn, refusal: InvalidHandshake, tally: RequestTally) -> None:
+    """Close ``conn``, which is open, with what its handshake would have been refused for; it is counted."""
+    tally.refused.add(refusal.code)
+    code = _CLOSE_CODES.get(refusal.status, CloseCode.FORBIDDEN)
+    reason = "authentication failed" if code is CloseCode.INTERNAL_ERROR else cut_reason(str(refusal))
+    conn.close_nowait(code, reason)
+
+
+def _token_in(fields: dict[str, Any], screen: _Screen) -> str:
+    credentials = credentials_in(fields)
+    if credentials is None or credentials.token is None:
+        raise Refused(_USAGE, code="WEBSOCKET_INVALID_TOKEN")
+    if screen.token is None:
+        raise Refused("there is no token here that a new one could follow", code="WEBSOCKET_INVALID_TOKEN")
+    if screen.busy:
+        raise Refused("one new token at a time", code="WEBSOCKET_INVALID_TOKEN")
+    return credentials.token
