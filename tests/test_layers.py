@@ -34,8 +34,8 @@ LAYERS = {
             stream inbox engine awaits link receiving overflowing sending conn""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
-            """opening site options endpoints routes restricted page room_list prometheus room_door room_server
-            server""",
+            """opening site options endpoints routes restricted page room_list prometheus password_gate
+            room_door room_server server""",
             "cli cli_inputs cli_options cli_serve __main__",
         ]
     )

@@ -606,6 +606,8 @@ async def test_the_password_of_a_client_that_has_left_is_not_hashed(start, way):
         wire.reset()
     for conn in conns:
         await conn.wait_closed()
+    while server._site.tasks:
+        await asyncio.sleep(0)
     auth.release.set()
     wire = await Wire.open(server, "/ws?room_password=right")  # it had to stand behind them all
     wire.writer.close()

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from . import limits
@@ -33,6 +32,7 @@ from .errors import (
 )
 from .http11 import Request
 from .hub import Hub
+from .password_gate import PasswordGate
 from .protocol import cut_reason
 from .users import extract_user_info
 
@@ -40,8 +40,12 @@ __all__ = ["Inside", "RoomAuth", "RoomDoor"]
 
 logger = logging.getLogger("plumews.server")
 
-#: Password hashes at once: each takes a core for a tenth of a second, and there is other work.
-_HASHERS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="plumews-password")
+#: What a status becomes for who is told by a close code; the others become 4403.
+_CLOSE_CODES: Final = {
+    401: CloseCode.UNAUTHORIZED,
+    429: CloseCode.TRY_AGAIN_LATER,
+    503: CloseCode.TRY_AGAIN_LATER,
+}
 
 _RETRY: Final = (("Retry-After", "5"),)
 
@@ -75,6 +79,7 @@ class RoomDoor:
         require_token: bool,
         allow_unknown_rooms: bool,
         allow_query_secrets: bool,
+        gate: PasswordGate | None = None,
     ) -> None:
         self._hub = hub
         self._auth = auth
@@ -82,6 +87,7 @@ class RoomDoor:
         self._require_token = require_token
         self._allow_unknown_rooms = allow_unknown_rooms
         self._allow_query_secrets = allow_query_secrets
+        self._gate = PasswordGate(auth) if gate is None else gate
 
     # --- on the request ---------------------------------------------------------------------------
 
@@ -97,7 +103,7 @@ class RoomDoor:
             return None  # a page sees no status: it is told all, a full room too, by the close code
         self._check_token(conn, credentials)
         self._check_space(room)
-        return self._check_password(room, credentials) if self._is_protected(room) else None
+        return self._check_password(conn, room, credentials) if self._is_protected(room) else None
 
     def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
         if not _by_message(conn.request):
@@ -122,8 +128,7 @@ class RoomDoor:
             conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
         except InvalidHandshake as exc:
             self._hub._requests.refused.add(exc.code)
-            code = CloseCode.UNAUTHORIZED if exc.status == 401 else CloseCode.FORBIDDEN
-            conn.close_nowait(code, cut_reason(str(exc)))
+            conn.close_nowait(_CLOSE_CODES.get(exc.status, CloseCode.FORBIDDEN), cut_reason(str(exc)))
         except ConnectionClosed:
             pass  # nobody is there any more
         except asyncio.CancelledError:
@@ -146,7 +151,7 @@ class RoomDoor:
             raise Refused('the first message must be {"type": "auth", "password": ..., "token": ...}')
         self._check_token(conn, credentials)
         if self._is_protected(room):
-            await self._check_password(room, credentials)
+            await self._check_password(conn, room, credentials)
 
     # --- the checks -------------------------------------------------------------------------------
 
@@ -185,11 +190,9 @@ class RoomDoor:
             raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
         return protected
 
-    async def _check_password(self, room: str, credentials: Credentials) -> None:
+    async def _check_password(self, conn: Conn, room: str, credentials: Credentials) -> None:
         password = credentials.password
-        if password is None or not await asyncio.get_running_loop().run_in_executor(
-            _HASHERS, self._auth.check_room_password, room, password
-        ):
+        if password is None or not await self._gate.check(room, password, _address(conn)):
             raise Refused("forbidden: bad room password", code="WEBSOCKET_ROOM_FORBIDDEN")
         self._hub._requests.authenticated += 1
 
@@ -215,3 +218,9 @@ class RoomDoor:
 
 def _by_message(request: Request) -> bool:
     return request.query.get("auth") == "message"
+
+
+def _address(conn: Conn) -> str | None:
+    """Whose guesses count together; who comes by a Unix socket has no address."""
+    address = conn.remote_address
+    return address[0] if isinstance(address, tuple) else None

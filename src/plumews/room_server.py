@@ -20,6 +20,7 @@ from .http11 import Request, Response
 from .hub import Hub
 from .options import TcpOptions
 from .page import page_routes
+from .password_gate import PasswordGate
 from .room_door import Inside, RoomAuth, RoomDoor
 from .room_list import RoomsTable, check_rooms_table, room_list_route
 from .routes import json_route
@@ -93,6 +94,8 @@ def serve_rooms(
     if path == members_path:
         raise ValueError(f"path and members_path must differ, both are {path!r}")
 
+    gate = PasswordGate(auth)  # one for all doors: what an address guesses at one counts at the others
+
     def door(inside: Inside) -> RoomDoor:
         return RoomDoor(
             hub,
@@ -101,6 +104,7 @@ def serve_rooms(
             require_token=require_token,
             allow_unknown_rooms=allow_unknown_rooms,
             allow_query_secrets=allow_query_secrets,
+            gate=gate,
         )
 
     if handler is None and on_message is None:
