@@ -504,8 +504,8 @@ def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: P
     ("option", "content", "said"),
     [
         ("--secret-file", None, "cannot be read: no such file or directory"),
-        ("--secret-file", b"short", "the secret is 5 bytes long and must have at least 32; secrets.token_bytes(32)"),
-        ("--secret-file", SECRET[1:] + b"\n", "the secret is 31 bytes long"),
+        ("--secret-file", b"short", "jwt secret too weak: minimum 32 bytes required, got 5"),
+        ("--secret-file", SECRET[1:] + b"\n", "minimum 32 bytes required, got 31"),
         ("--rooms-file", None, "cannot be read: no such file or directory"),
         ("--rooms-file", b"a=\xff", "must be UTF-8 text, with NAME=PASSWORD on each line"),
         ("--rooms-file", b"good=1\n\n=hunter2", "line 3: invalid room name: it must be 1 to 128 bytes"),

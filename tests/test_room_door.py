@@ -50,6 +50,14 @@ async def joined(server, target, *lines):
     return wire
 
 
+async def checked_together(server, auth, count):
+    """Let ``auth`` answer when ``count`` clients wait for it: with the same password, for one check."""
+    await auth.until(1)
+    while len(server._site.tasks) < count:
+        await asyncio.sleep(0)
+    auth.release.set()
+
+
 async def assert_empty(server):
     server.close()
     await server.wait_closed()
@@ -288,8 +296,7 @@ async def test_of_two_who_were_checked_together_the_second_is_told_to_come_again
     async with await Wire.connect(server) as first, await Wire.connect(server) as second:
         for wire in (first, second):
             wire.writer.write(upgrade("/ws?room_password=right"))
-        await auth.until(2)
-        auth.release.set()
+        await checked_together(server, auth, 2)
         ends = []
         for wire in (first, second):
             await wire.read_head()
@@ -313,8 +320,7 @@ async def test_the_last_place_goes_to_one_of_two_who_were_checked_together(start
     first, second = await Wire.connect(server), await Wire.connect(server)
     for wire in (first, second):
         wire.writer.write(upgrade("/ws?room_password=right"))
-    await auth.until(2)
-    auth.release.set()
+    await checked_together(server, auth, 2)
     ends = []
     for wire in (first, second):
         await wire.read_head()
@@ -608,6 +614,8 @@ async def test_the_password_of_a_client_that_has_left_is_not_hashed(start, way):
         wire.reset()
     for conn in conns:
         await conn.wait_closed()
+    while server._site.tasks:
+        await asyncio.sleep(0)
     auth.release.set()
     wire = await Wire.open(server, "/ws?room_password=right")  # it had to stand behind them all
     wire.writer.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .codec import BODY  # first: it decides whether what follows comes compiled
 
 # isort: split
-from .auth import SimpleRoomAuth, UserInfo, extract_user_info
+from .auth import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
 from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .broadcast import broadcast
 from .compression import CompressionInfo
@@ -41,12 +41,15 @@ from .errors import (
     ProtocolError,
     RateLimited,
     Refused,
+    RevocationsFull,
     RoomFull,
     SendQueueFull,
     SendTimeout,
     TokenExpired,
+    TokenRevoked,
     TooManyFragments,
     TooManyRooms,
+    WeakRoomPassword,
     WeakSecret,
     WebSocketException,
 )
@@ -55,20 +58,26 @@ from .history import HistoryLimits, Position, Recovery
 from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
+from .passwords import RoomPasswords
 from .presence import RoomPresence, UserPresence
 from .reports import BroadcastResult, Gap, HubMetrics, ShutdownReport
+from .revocation import Revocation, Revocations
 from .room_door import RoomAuth
 from .room_server import serve_rooms
 from .server import Server, Serving, serve, unix_serve
 from .settings import ConnConfig
 from .snapshots import MemberInfo, RoomInfo
 from .stream import Stream
+from .strength import PasswordStrength, generate_secure_secret, validate_room_password
+from .tokens import HS256TokenAuth
+from .users import UserInfo, extract_user_info
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BODY",
     "AuthError",
+    "AuthMetrics",
     "BroadcastResult",
     "Close",
     "CloseCode",
@@ -81,6 +90,7 @@ __all__ = [
     "ConnectionClosedOK",
     "Deflate",
     "Gap",
+    "HS256TokenAuth",
     "Handler",
     "Headers",
     "HistoryLimits",
@@ -102,6 +112,7 @@ __all__ = [
     "MemberInfo",
     "OnMessage",
     "Opcode",
+    "PasswordStrength",
     "PayloadTooBig",
     "Position",
     "ProtocolError",
@@ -110,12 +121,17 @@ __all__ = [
     "Refused",
     "Request",
     "Response",
+    "Revocation",
+    "Revocations",
+    "RevocationsFull",
     "RoomAuth",
     "RoomAuthorization",
     "RoomAuthorizer",
     "RoomFull",
     "RoomInfo",
+    "RoomPasswords",
     "RoomPresence",
+    "SecureRoomAuth",
     "SendBehavior",
     "SendQueueFull",
     "SendTimeout",
@@ -127,16 +143,20 @@ __all__ = [
     "Stream",
     "TokenAuthenticator",
     "TokenExpired",
+    "TokenRevoked",
     "TooManyFragments",
     "TooManyRooms",
     "UserInfo",
     "UserPresence",
+    "WeakRoomPassword",
     "WeakSecret",
     "WebSocketException",
     "__version__",
     "broadcast",
     "extract_user_info",
+    "generate_secure_secret",
     "serve",
     "serve_rooms",
     "unix_serve",
+    "validate_room_password",
 ]

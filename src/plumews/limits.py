@@ -269,3 +269,26 @@ PASSWORD_ROUNDS: Final = 210_000
 
 #: Revoked users and tokens that are kept: some 20 MB. Who revokes more is told so, rather than the oldest forgotten.
 REVOCATIONS: Final = 100_000
+
+#: Rounds that a kept hash may have: fewer are quick to guess, more would keep a core busy for seconds.
+PASSWORD_COSTS: Final = (100_000, 2_000_000)
+
+#: In code points. Eight are what NIST SP 800-63B asks for; beyond the longest no rule is looked at.
+PASSWORD_MIN_LENGTH: Final = 8
+PASSWORD_MAX_LENGTH: Final = 1024
+
+#: Passwords that are hashed at once, in the whole process: each takes a core, and there is other work.
+PASSWORD_HASHES: Final = 2
+
+#: Passwords that are hashed or wait for it, for one server: some 5 s of work for two cores, half a handshake's time.
+PASSWORD_QUEUE: Final = 100
+
+#: Right passwords that are remembered, 100 bytes each: more than there are busy rooms.
+PASSWORD_MEMORY: Final = 10_000
+
+#: Wrong passwords that an address has free (people behind one address mistype, too), and seconds until one more is.
+ATTEMPTS_BURST: Final = 20
+ATTEMPTS_INTERVAL: Final = 3.0
+
+#: Addresses whose failures are remembered: some 3 MB.
+ATTEMPTS_ADDRESSES: Final = 16_384

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
+from . import limits
 from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
@@ -33,14 +34,15 @@ from .first_message import admit_by_message
 from .http11 import Request
 from .hub import Hub
 from .login import Login, failed
+from .password_gate import PasswordGate
 from .protocol import cut_reason
 
 __all__ = ["Inside", "RoomAuth", "RoomDoor"]
 
 logger = logging.getLogger("plumews.server")
 
-#: Password hashes at once: each takes a core for a tenth of a second, and there is other work.
-_HASHERS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="plumews-password")
+#: Authorizers of the application at once, and the name of their threads.
+_ASKERS: Final = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix="plumews-authorizer")
 
 _RETRY: Final = (("Retry-After", "5"),)
 
@@ -73,6 +75,7 @@ class RoomDoor:
         inside: Inside,
         *,
         allow_unknown_rooms: bool,
+        gate: PasswordGate,
     ) -> None:
         self._hub = hub
         self._login = login
@@ -82,6 +85,7 @@ class RoomDoor:
         self._has_room_password: Callable[[str], bool] | None = getattr(authorizer, "has_room_password", None)
         self._inside = inside
         self._allow_unknown_rooms = allow_unknown_rooms
+        self._gate = gate
 
     # --- on the request ---------------------------------------------------------------------------
 
@@ -139,7 +143,7 @@ class RoomDoor:
             if not self._allow_unknown_rooms:
                 raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
             return None
-        return self._guarded(conn, credentials, self._check_password(room, credentials))
+        return self._guarded(conn, credentials, self._check_password(conn, room, credentials))
 
     async def _ask(
         self, authorize: Callable[[RoomAuthorization], Any], conn: Conn, room: str, password: str | None
@@ -160,12 +164,12 @@ class RoomDoor:
         except Exception as exc:
             raise failed(conn, "the authorizer", exc, credentials) from None
 
-    async def _check_password(self, room: str, credentials: Credentials) -> None:
+    async def _check_password(self, conn: Conn, room: str, credentials: Credentials) -> None:
         password = credentials.password
         if self._has_room_password is not None and password is None:
             correct = False  # it has one
         else:
-            correct = await _called(self._auth.check_room_password, room, password)
+            correct = await self._gate.check(room, password, conn.client_address or None)
         if not correct:
             raise Refused("forbidden: bad room password", code="WEBSOCKET_ROOM_FORBIDDEN")
         self._hub._requests.authenticated += 1
@@ -194,7 +198,7 @@ async def _called(function: Callable[..., Any], *args: Any) -> bool:
     """What an application's function says: a coroutine on the loop, a plain one in a thread."""
     if inspect.iscoroutinefunction(function):
         return bool(await function(*args))
-    answer = await asyncio.get_running_loop().run_in_executor(_HASHERS, function, *args)
+    answer = await asyncio.get_running_loop().run_in_executor(_ASKERS, function, *args)
     return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
 
 

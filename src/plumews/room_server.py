@@ -23,6 +23,7 @@ from .hub import Hub
 from .login import Login
 from .options import TcpOptions
 from .page import page_routes
+from .password_gate import PasswordGate
 from .room_door import Inside, RoomAuth, RoomDoor
 from .room_list import RoomsTable, check_rooms_table, room_list_route
 from .routes import json_route
@@ -112,8 +113,10 @@ def serve_rooms(
     if path == members_path:
         raise ValueError(f"path and members_path must differ, both are {path!r}")
 
+    gate = PasswordGate(authorizer)  # one for all doors: what an address guesses at one counts at the others
+
     def door(inside: Inside) -> RoomDoor:
-        return RoomDoor(hub, login, authorizer, inside, allow_unknown_rooms=allow_unknown_rooms)
+        return RoomDoor(hub, login, authorizer, inside, allow_unknown_rooms=allow_unknown_rooms, gate=gate)
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
