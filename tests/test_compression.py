@@ -243,6 +243,7 @@ async def test_broadcasts_to_a_connection_with_a_context_go_through_it() -> None
     await asyncio.sleep(0)
     events = left(transport)
     assert all(kind == TEXT | COMPRESSED for kind, _ in events)
+    assert hub.inspect(conn).compression_bytes == deflate_context_size(12, 5)
     messages = [inflater.decompress(data + TAIL).decode() for _, data in events]
     assert messages == [JSON, "mine" * 100] * 3 + [JSON]
     assert len(events[-1][1]) < 30
