@@ -18,7 +18,7 @@ from .codec import Utf8Validator
 from .constants import COMPRESSED, Opcode, State
 from .deflate import Agreement, Deflate
 from .errors import InvalidData, ProtocolError
-from .inflating import Inflater
+from .inflating import Inflater, inflate_whole
 from .turns import turns_of
 
 __all__ = ["GO_ON", "LATER", "STOP", "Inflow"]
@@ -44,12 +44,14 @@ class Inflow:
         "_busy",
         "_collected",
         "_inflater",
+        "_max_ratio",
         "_share",
         "_takeover",
         "_turn_until",
         "_used_until",
         "_utf8",
         "_waits_for",
+        "_window_bits",
         "messages",
         "payload_bytes",
         "streaming",
@@ -57,10 +59,12 @@ class Inflow:
     )
 
     def __init__(self, agreement: Agreement, settings: Deflate, *, client: bool) -> None:
-        bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
+        self._window_bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
         if client:
-            bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
-        self._inflater = Inflater(bits, takeover=self._takeover, max_ratio=settings.max_ratio)
+            self._window_bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
+        self._max_ratio = settings.max_ratio
+        #: Made when there is something for it to do that it cannot do in one go.
+        self._inflater: Inflater | None = None
         # One step makes no more than what no ratio bounds.
         self._at_once = not self._takeover and limits.INFLATE_STEP <= limits.RATIO_FREE
         self._share = settings.inflate_share
@@ -79,7 +83,7 @@ class Inflow:
     @property
     def context_size(self) -> int:
         """Bytes that zlib holds, about."""
-        return self._inflater.size
+        return 0 if self._inflater is None else self._inflater.size
 
     # --- a whole message --------------------------------------------------------------------------
 
@@ -87,20 +91,21 @@ class Inflow:
         """A compressed message has arrived; after `LATER` it is to be told again."""
         if conn._rules.state is not _OPEN:
             return GO_ON
-        inflater = self._inflater
         if not self._busy:
             if not self._has_room(conn):
                 return self._wait_for(_ROOM)
             if self._at_once and len(data) <= limits.INFLATE_PIECE:
                 now = monotonic()
                 if self._used_until - now <= limits.INFLATE_BURST:
-                    whole = inflater.whole(data, conn._rules.parser.max_size)
+                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size)
                     self._count(now)
                     if whole is not None:
                         return self._hand_on(conn, kind, whole, len(data))
             self.messages += 1
             self.wire_bytes += len(data)
-            inflater.start(conn._rules.parser.max_size)
+            self._start(conn)
+        inflater = self._inflater
+        assert inflater is not None
         message = b""
         try:
             if not self._busy:
@@ -125,6 +130,8 @@ class Inflow:
             return self._fail(conn, exc)
         self._collected = None
         self._busy = False
+        if not self._takeover:
+            self._inflater = None
         self.payload_bytes += len(message)
         if text is not None:
             conn._hand_on(_TEXT, text)
@@ -159,6 +166,11 @@ class Inflow:
         self.streaming = True
         self.messages += 1
         self._utf8 = Utf8Validator() if opcode == _TEXT else None
+        self._start(conn)
+
+    def _start(self, conn: Any) -> None:
+        if self._inflater is None:
+            self._inflater = Inflater(self._window_bits, takeover=self._takeover, max_ratio=self._max_ratio)
         self._inflater.start(conn._rules.parser.max_size)
 
     def chunk(self, conn: Any, data: bytes) -> int:
@@ -168,7 +180,7 @@ class Inflow:
             self.wire_bytes += len(data)
             if not self._unwanted(conn):
                 try:
-                    self._inflater.feed(data)
+                    self._inflater.feed(data)  # type: ignore[union-attr]
                 except ProtocolError as exc:
                     return self._fail(conn, exc)
         return self._pass_on(conn)
@@ -179,7 +191,7 @@ class Inflow:
             self._busy = True
             if not self._unwanted(conn):
                 try:
-                    self._inflater.finish()
+                    self._inflater.finish()  # type: ignore[union-attr]
                 except ProtocolError as exc:
                     return self._fail(conn, exc)
         outcome = self._pass_on(conn)
@@ -188,10 +200,13 @@ class Inflow:
             if self._utf8 is not None and not self._utf8.complete and not self._unwanted(conn):
                 return self._fail(conn, InvalidData(faults.TEXT_CUT))
             self._utf8 = None
+            if not self._takeover:
+                self._inflater = None
         return outcome
 
     def _pass_on(self, conn: Any) -> int:
         inflater = self._inflater
+        assert inflater is not None
         try:
             while inflater.pending and not self._unwanted(conn):
                 if not self._has_room(conn):
@@ -273,7 +288,7 @@ class Inflow:
     def end(self) -> None:
         """Nothing is inflated any more."""
         self._collected = self._utf8 = None
-        self._inflater = Inflater(limits.WINDOW_BITS, takeover=False)
+        self._inflater = None
         self.streaming = self._busy = False
 
 
