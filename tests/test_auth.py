@@ -22,9 +22,10 @@ import jwt
 import pytest
 
 from plumews import attempts, auth, limits, password_gate, passwords, strength, tokens
-from plumews.auth import SimpleRoomAuth
+from plumews.auth import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
 from plumews.authorizing import RoomAuthorizer, TokenAuthenticator
-from plumews.errors import AuthError, InvalidToken, TokenExpired, WeakSecret
+from plumews.errors import AuthError, InvalidToken, TokenExpired, WeakRoomPassword, WeakSecret
+from plumews.strength import PasswordStrength, generate_secure_secret
 from plumews.tokens import HS256TokenAuth
 from plumews.users import UserInfo, extract_user_info
 
@@ -598,3 +599,70 @@ def test_the_simple_auth_is_what_a_server_asks_for() -> None:
     passwords: RoomAuthorizer = SimpleRoomAuth()
     assert tokens.verify_jwt(GOOD) == {"sub": "42"}
     assert passwords.check_room_password("lobby", None)
+
+
+# --- the secure one -------------------------------------------------------------------------------
+
+
+def secure(**options: Any) -> SecureRoomAuth:
+    return SecureRoomAuth(SECRET, rounds=1, clock=lambda: NOW, **options)
+
+
+def test_section_4_the_secure_auth_refuses_weak_room_passwords_unless_it_is_told_not_to() -> None:
+    strict = secure()
+    for weak in ("", "short", "nodigitsHERE"):
+        with pytest.raises(WeakRoomPassword, match="room password does not meet strength requirements"):
+            strict.set_room_password("chat", weak)
+    assert not strict.has_room_password("chat")
+    strict.set_room_password("chat", "Long3nough")
+    assert strict.check_room_password("chat", "Long3nough")
+    lenient = secure(allow_weak_room_passwords=True)
+    lenient.set_room_password("chat", "x")
+    with pytest.raises(ValueError, match="text of 1 to 4096 bytes"):
+        lenient.set_room_password("chat", "")
+    assert (strict.metrics().weak_room_passwords, lenient.metrics().weak_room_passwords) == (3, 1)
+
+
+def test_section_4_the_rules_for_room_passwords_can_be_others() -> None:
+    auth = secure(password_strength=PasswordStrength(min_length=12))
+    with pytest.raises(WeakRoomPassword, match="12 to 1024 characters"):
+        auth.set_room_password("chat", "Long3nough")
+
+
+def test_section_4_the_secure_auth_counts_for_itself_and_from_0_again() -> None:
+    auth, other = secure(), secure()
+    auth.set_room_password("chat", "Long3nough")
+    auth.check_room_password("chat", "Long3nough")
+    auth.check_room_password("chat", "wrong")
+    auth.check_room_password("open", None)
+    auth.verify_jwt(GOOD)
+    for bad in ("x", sign({"exp": NOW - 1})):
+        refusal(bad, auth)
+    assert auth.metrics() == AuthMetrics(2, 0, 2)
+    assert other.metrics() == AuthMetrics()
+    auth.reset_metrics()
+    assert auth.metrics() == AuthMetrics()
+
+
+@pytest.mark.parametrize(("least", "held_to"), [(8, 32), (48, 48)])
+def test_section_4_a_minimum_may_be_more_than_32_bytes_and_not_less(least: int, held_to: int) -> None:
+    for make in (
+        lambda: SecureRoomAuth(bytes(held_to - 1), min_secret_length=least),
+        lambda: SecureRoomAuth({"a": bytes(64), "b": bytes(held_to - 1)}, min_secret_length=least),
+        lambda: SecureRoomAuth(bytes(64), min_secret_length=least).add_key("b", bytes(held_to - 1)),
+    ):
+        with pytest.raises(WeakSecret, match=f"minimum {held_to} bytes required"):
+            make()
+    SecureRoomAuth(bytes(held_to), min_secret_length=least)
+    with pytest.raises(TypeError, match="needs a secret"):
+        SecureRoomAuth(None)  # type: ignore[arg-type]
+
+
+def test_section_4_a_word_that_is_in_many_secrets_is_warned_of_without_the_secret(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    SecureRoomAuth(generate_secure_secret())
+    assert caplog.messages == []
+    SecureRoomAuth("my-very-own-Secret-of-the-house-42")
+    assert len(caplog.messages) == 1
+    assert "house" not in caplog.text

@@ -26,6 +26,7 @@ from websockets.exceptions import InvalidStatus
 
 import plumews
 from crowd import drained, stalled
+from plumews.password_gate import PasswordGate
 from wire import Wire, kept_port
 
 ROOT = Path(__file__).parent.parent
@@ -256,6 +257,24 @@ async def test_coming_back(start) -> None:
             async with await client(server.port, "/?since=yesterday") as bob:
                 await bob.wait_closed()
             assert (bob.close_code, bob.close_reason[:10]) == (1008, "a position")
+
+
+def test_keys_revocation_strength_and_kept_hashes(capsys) -> None:
+    assert run("Keys that change")["auth"].tokens.key_ids == ("2026-11",)
+    names = run("Revocation")
+    assert str(names["auth"].revocations) == "<Revocations: 2>"
+    run("Strong passwords")
+    assert run("Kept hashes")["again"].has_room_password("chat")
+    assert capsys.readouterr().out == (
+        "revoked: 42 None\nrevoked: None a-jti\n"
+        "room password does not meet strength requirements: it must have 12 to 1024 characters\n"
+    )
+
+
+async def test_authenticators_of_your_own() -> None:
+    gate = PasswordGate(run("Authenticators of your own")["Members"]({"chat": ["pw"]}))
+    assert await gate.check("chat", "pw", None)
+    assert not await gate.check("chat", "px", None)
 
 
 async def test_some_of_them(hub, start, capsys) -> None:

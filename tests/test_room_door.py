@@ -508,6 +508,21 @@ async def test_an_authorizer_that_raises_is_500_or_1011_with_one_log_entry_each(
     assert all("the authorizer failed" in log and "RuntimeError: the user database is away" in log for log in logs)
 
 
+async def test_section_8_point_24_who_guesses_at_a_door_is_turned_away_at_each_door_with_429_or_1013(start):
+    server = await start(rooms())
+    for number in range(limits.ATTEMPTS_BURST):
+        assert (await refused(server, f"/ws?room=vault&room_password={number}"))[0] == 403
+    for path in ("/ws", "/members"):
+        status, code, _, wire = await refused(server, f"{path}?room=vault&room_password=open+sesame")
+        assert (status, code) == (429, "WEBSOCKET_TOO_MANY_ATTEMPTS")
+        assert 1 <= int(wire.header("Retry-After")) <= limits.ATTEMPTS_INTERVAL
+    async with await joined(server, "/ws?auth=message&room=vault") as wire:
+        wire.send(say("open sesame"))
+        assert await wire.closing() == (1013, "too many wrong passwords from this address")
+    async with await joined(server, "/ws?room=open"):
+        pass
+
+
 # --- hashing --------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,119 @@
+"""Half-open handshakes beside good clients: strangers that never finish their request must not be felt by the others.
+
+They are on the loopback, so that no bound of an address turns them away: this is about what they cost when they are
+in. Each has sent a part of its head, gives one byte more now and then, and comes again when its time is up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from ..codec.bars import cheaper
+from ..harness import contender
+from ..harness.document import Cells, Table, figure, micro
+from ..harness.rounds import Results, all_started, each_awake, least_disturbed, reading_of
+from ..harness.running import ROOT, Failed, Load, Server, cores
+from .scenario import DoorEffort, Scenario
+
+NAME = "half-open handshakes"
+HALF_OPEN = 5000
+GOOD = 100
+MOST = "50 ms"
+
+
+class Contender(contender.Contender):
+    """An echo server."""
+
+    servers: ClassVar[str] = "bench.echo.servers"
+
+
+CONTENDERS = (
+    Contender("plumews_callback", "uvloop", "plumews"),
+    Contender("plumews_async_for", "uvloop", "plumews"),
+    Contender("plumews_callback", "asyncio", "plumews"),
+    Contender("picows", "uvloop", "picows"),
+    Contender("websockets", "uvloop", "websockets"),
+)
+
+
+@contextlib.contextmanager
+def strangers(server: Server, count: int) -> Iterator[None]:
+    """So many half-open handshakes on ``server``, from the core of the load, to the end of the ``with``.
+
+    Raises:
+        Failed: they cannot all connect.
+    """
+    core = {cores()[1]}
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.door.strangers", str(server.port), str(count)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, core),
+    ) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline() == "ready\n"
+        try:
+            if ready:
+                yield
+        finally:
+            _, errors = process.communicate()  # closes its input, which ends it
+        if not ready or process.returncode:
+            raise Failed(f"{server.contender.name}: the strangers failed: {errors.strip()[-500:]}")
+
+
+def one_round(results: Results, load: Load, contenders: Sequence[contender.Contender], effort: DoorEffort) -> None:
+    """The good clients alone, then with the strangers."""
+    words = {"connections": GOOD, "in_flight": 1, "warmup": effort.warmup, "seconds": effort.seconds}
+    with all_started(results, load, contenders, {NAME}) as started:
+        for server in each_awake(results, NAME, started):
+            with results.taking(NAME, server.contender) as take:
+                alone = least_disturbed(lambda: reading_of(load.run(server, "echo", **words)), effort)  # noqa: B023 -- called at once
+                with strangers(server, round(HALF_OPEN * effort.crowd)):
+                    time.sleep(effort.warmup)
+                    among = least_disturbed(lambda: reading_of(load.run(server, "echo", **words)), effort)  # noqa: B023 -- called at once
+                take({**among, "alone_p99": alone["p99"], "alone_cpu": alone["cpu"]})
+
+
+def table(cells: Cells) -> Table:
+    """The good clients, among the strangers and without them."""
+    return Table(
+        NAME,
+        ("p50 µs", "p99 µs", "p99 alone", "CPU µs a message", "alone", "load's core"),
+        cells.lines(
+            "p99",
+            *(
+                lambda who, what=what: micro(cells.median(what, who))
+                for what in ("p50", "p99", "alone_p99", "cpu", "alone_cpu")
+            ),
+            lambda who: f"{cells.median('busy', who):.0%}",
+        ),
+    )
+
+
+def facts(effort: DoorEffort) -> list[str]:
+    crowd = f"{round(HALF_OPEN * effort.crowd):,} of them beside {GOOD} clients with one echo each on its way"
+    return [f"{NAME}: {crowd}, {effort.rounds} rounds of {effort.seconds:g} s"]
+
+
+SCENARIO = Scenario(
+    name=NAME,
+    contenders=CONTENDERS,
+    one_round=one_round,
+    bars=tuple(
+        cheaper(NAME, f"p99 of the good clients, {one.name}", figure(NAME, "p99"), MOST, 1, one.name)
+        for one in CONTENDERS
+        if one.ours
+    ),
+    numbers={MOST: 0.05},
+    table=table,
+    facts=facts,
+)
