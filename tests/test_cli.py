@@ -633,7 +633,7 @@ OPTIONS = re.findall(
     r"\S+",
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
     "--no-query-secrets --origin --allowed-host --trusted-proxy --max-connections "
-    "--max-room-connections --max-size --queue-size --send-behavior --send-timeout "
+    "--max-room-connections --max-size --compression --queue-size --send-behavior --send-timeout "
     "--ping-interval --ping-timeout --no-page --rooms-table --metrics "
     "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",
@@ -685,7 +685,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
-        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8"
+        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression"
     )
     assert main(line.split()) == 0
     assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2, sending_threads=2)
@@ -704,6 +704,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "send_timeout": 0.0,
         "send_behavior": plumews.SendBehavior.DROP,
         "max_size": 7,
+        "compression": "deflate",
         "ping_interval": None,
         "ping_timeout": 0.5,
         "origins": ["*", "https://a"],
@@ -715,7 +716,15 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
     assert main(["serve"]) == 0
     del seen["hub"], seen["loop"]
     defaults = plumews.ConnConfig()
-    for name in ("queue_size", "send_timeout", "send_behavior", "max_size", "ping_interval", "ping_timeout"):
+    for name in (
+        "queue_size",
+        "send_timeout",
+        "send_behavior",
+        "max_size",
+        "compression",
+        "ping_interval",
+        "ping_timeout",
+    ):
         assert seen[name] == getattr(defaults, name), name
     assert (seen["host"], seen["port"], seen["page"], seen["echo"]) == ("127.0.0.1", 8080, True, True)
     assert seen["allow_query_secrets"]

@@ -171,6 +171,11 @@ def _add_limits(group: Any) -> None:
         help="of the largest message that is accepted (default %(default)s)",
     )
     group.add_argument(
+        "--compression",
+        action="store_true",
+        help="permessage-deflate for clients that offer it, as browsers do (default: none)",
+    )
+    group.add_argument(
         "--queue-size",
         type=_whole(1),
         default=limits.QUEUE_SIZE,

@@ -127,6 +127,7 @@ def _serving(
         send_timeout=args.send_timeout,
         send_behavior=SendBehavior(args.send_behavior),
         max_size=args.max_size,
+        compression="deflate" if args.compression else None,
         ping_interval=args.ping_interval or None,
         ping_timeout=args.ping_timeout or None,
         origins=args.origin,
