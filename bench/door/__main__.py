@@ -16,10 +16,10 @@ from ..harness.document import Cells, Table, add_numbers, samples_of
 from ..harness.rounds import Results
 from ..harness.running import Load
 from ..harness.tools import build_load
-from . import half_open
+from . import half_open, reconnect_storm
 from .scenario import DoorEffort
 
-SCENARIOS = (half_open.SCENARIO,)
+SCENARIOS = (half_open.SCENARIO, reconnect_storm.SCENARIO)
 #: Two times the time that a handshake may take, so that the strangers are told off and come again while it is measured.
 FULL = DoorEffort(rounds=3, warmup=1.0, seconds=20.0, tries=2, crowd=1.0)
 QUICK = DoorEffort(rounds=1, warmup=0.2, seconds=2.0, tries=1, crowd=0.2)
