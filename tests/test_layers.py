@@ -32,7 +32,8 @@ LAYERS = {
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
             passwords attempts""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer
-            keepalive stream inbox engine awaits link receiving overflowing sending conn turns compression inflow""",
+            keepalive stream inbox engine awaits link receiving overflowing sending conn turns compression inflow
+            pacing""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server server

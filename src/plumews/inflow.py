@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from . import faults, limits
 from .codec import Utf8Validator
@@ -19,38 +19,25 @@ from .constants import COMPRESSED, Opcode, State
 from .deflate import Agreement, Deflate
 from .errors import InvalidData, ProtocolError
 from .inflating import Inflater, inflate_whole
-from .turns import turns_of
+from .pacing import GO_ON, ROOM, STOP, TURN, Pacing
 
-__all__ = ["GO_ON", "LATER", "STOP", "Inflow"]
-
-#: What becomes of the events behind: they go on, wait with this one, or never count.
-GO_ON: Final = 0
-LATER: Final = 1
-STOP: Final = 2
-
-# What an event that waits waits for.
-_NOTHING, _TURN, _ROOM = range(3)
+__all__ = ["Inflow"]
 
 _OPEN = State.OPEN
 _TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
 
 
-class Inflow:
+class Inflow(Pacing):
     """The receiving half of permessage-deflate on one connection."""
 
     __slots__ = (
-        "_asked",
         "_at_once",
         "_busy",
         "_collected",
         "_inflater",
         "_max_ratio",
-        "_share",
         "_takeover",
-        "_turn_until",
-        "_used_until",
         "_utf8",
-        "_waits_for",
         "_window_bits",
         "messages",
         "payload_bytes",
@@ -59,6 +46,7 @@ class Inflow:
     )
 
     def __init__(self, agreement: Agreement, settings: Deflate, *, client: bool) -> None:
+        super().__init__(settings.inflate_share)
         self._window_bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
         if client:
             self._window_bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
@@ -67,12 +55,6 @@ class Inflow:
         self._inflater: Inflater | None = None
         # One step makes no more than what no ratio bounds.
         self._at_once = not self._takeover and limits.INFLATE_STEP <= limits.RATIO_FREE
-        self._share = settings.inflate_share
-        #: Until when this connection has used its share of time.
-        self._used_until = 0.0
-        self._turn_until = 0.0  # not 0 while it has its turn
-        self._asked = False
-        self._waits_for = _NOTHING
         self._busy = False  # the event that comes next had begun before
         self._collected: io.BytesIO | None = None
         self._utf8: Utf8Validator | None = None
@@ -93,10 +75,10 @@ class Inflow:
             return GO_ON
         if not self._busy:
             if not self._has_room(conn):
-                return self._wait_for(_ROOM)
+                return self._wait_for(ROOM)
             if self._at_once and len(data) <= limits.INFLATE_PIECE:
                 now = monotonic()
-                if self._used_until - now <= limits.INFLATE_BURST:
+                if self._has_time(now):
                     whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size)
                     self._count(now)
                     if whole is not None:
@@ -117,7 +99,7 @@ class Inflow:
                 if not self._may_work(now):
                     if message:
                         self._collect(message)
-                    return self._wait_for(_TURN)
+                    return self._wait_for(TURN)
                 if message:
                     self._collect(message)
                 message = inflater.step()
@@ -210,10 +192,10 @@ class Inflow:
         try:
             while inflater.pending and not self._unwanted(conn):
                 if not self._has_room(conn):
-                    return self._wait_for(_ROOM)
+                    return self._wait_for(ROOM)
                 now = monotonic()
                 if not self._may_work(now):
-                    return self._wait_for(_TURN)
+                    return self._wait_for(TURN)
                 part = inflater.step()
                 self._count(now)
                 self.payload_bytes += len(part)
@@ -233,7 +215,7 @@ class Inflow:
             return True
         return stream.discarding and not self._takeover
 
-    # --- whose turn it is -------------------------------------------------------------------------
+    # --- what is wanted ---------------------------------------------------------------------------
 
     def _has_room(self, conn: Any) -> bool:
         """Whether the application has asked for more, or may be given more without that."""
@@ -243,40 +225,6 @@ class Inflow:
         if stream is None:
             return not conn._inbox.is_full(0)
         return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
-
-    def _may_work(self, now: float) -> bool:
-        if self._turn_until:
-            return now < self._turn_until
-        return self._used_until - now <= limits.INFLATE_BURST
-
-    def _count(self, began: float) -> None:
-        self._used_until = max(self._used_until, began) + (monotonic() - began) / self._share
-
-    def _wait_for(self, what: int) -> int:
-        self._waits_for = what
-        return LATER
-
-    def waits(self, conn: Any) -> bool:
-        """Whether what is left over waits for something else than the next turn of the event loop."""
-        if self._waits_for == _TURN and not self._asked:
-            self._asked = True
-            turns_of(conn._loop).ask(lambda until: self._take_turn(conn, until), self._share)
-        return self._waits_for != _NOTHING
-
-    def _take_turn(self, conn: Any, until: float) -> None:
-        self._asked = False
-        self._waits_for = _NOTHING
-        self._turn_until = until
-        try:
-            conn._go_on()
-        finally:
-            self._turn_until = 0.0
-
-    def changed(self, conn: Any) -> None:
-        """The application has read something, or the connection does not wait for it any more."""
-        if self._waits_for == _ROOM and self._has_room(conn):
-            self._waits_for = _NOTHING
-            conn._loop.call_soon(conn._go_on)
 
     # --- the end ----------------------------------------------------------------------------------
 
