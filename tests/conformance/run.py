@@ -36,8 +36,8 @@ CLIENT = "client"
 #: 8 is not there, 11 is not written; 12 and 13 are permessage-deflate.
 SECTIONS = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1, "12": 90, "13": 126}
 
-#: Of 12 and 13 a quick run takes these of each group of eighteen: a thousand messages of 16 bytes to 4 KiB, and one case
-#: of fragments. The others take the suite most of an hour.
+#: Of 12 and 13 a quick run takes these of each group of eighteen: a thousand messages of 16 bytes to 4 KiB, and one
+#: case of fragments. The others take the suite ten minutes.
 QUICK_CASES = (1, 2, 3, 4, 5, 11)
 GROUPS = {"12": 5, "13": 7}
 
