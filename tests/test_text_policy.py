@@ -94,6 +94,19 @@ def test_the_length_is_counted_in_bytes_of_utf8(message, most):
             assert validate_text_message(given_, policy) == message
 
 
+@pytest.mark.parametrize("character", ["a", "ü", "€", "😀", "\ud800"], ids=["1", "2", "3", "4", "surrogate"])
+def test_the_length_is_exact_for_characters_of_every_size(character):
+    size = len(character.encode("utf-8", "surrogatepass"))
+    for count in (2, 5):
+        message = character * count
+        assert broken(message, TextPolicy(max_length=size * count - 1))[0] == "length"
+        exact = TextPolicy(max_length=size * count)
+        if character == "\ud800":
+            assert broken(message, exact)[0] == "utf8"
+        else:
+            assert validate_text_message(message, exact) == message
+
+
 @given(st.binary(max_size=30))
 def test_bytes_are_text_exactly_if_python_can_decode_them(data):
     try:
