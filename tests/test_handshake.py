@@ -284,7 +284,13 @@ def test_a_refusal_is_json_with_the_word_the_text_and_the_status():
     exc = refused(upgrade(Upgrade=None))
     head, _, body = refusal(exc).serialize().partition(b"\r\n\r\n")
     assert json.loads(body) == {
-        "error": {"code": "WEBSOCKET_BAD_UPGRADE", "message": "websocket upgrade required", "status": 426}
+        "error": {
+            "code": "WEBSOCKET_BAD_UPGRADE",
+            "message": "websocket upgrade required",
+            "status": 426,
+            "category": "client_error",
+            "type": "validation_failure",
+        }
     }
     assert body.endswith(b"\n")
     assert head.split(b"\r\n") == [
@@ -310,7 +316,8 @@ def test_a_refusal_is_json_with_the_word_the_text_and_the_status():
 def test_every_refusal_has_its_status_and_word(exc, status, code):
     response = refusal(exc)
     assert response.status == status
-    assert json.loads(response.body)["error"] == {"code": code, "message": "x", "status": status}
+    error = json.loads(response.body)["error"]
+    assert (error["code"], error["message"], error["status"]) == (code, "x", status)
 
 
 def test_row_19_a_refusal_with_a_header_of_two_lines_is_an_error():

@@ -51,6 +51,7 @@ NAMES = [
     "InvalidMessage",
     "InvalidOrigin",
     "InvalidRoomName",
+    "InvalidText",
     "InvalidToken",
     "InvalidUpgrade",
     "MemberInfo",
@@ -85,6 +86,7 @@ NAMES = [
     "SimpleRoomAuth",
     "State",
     "Stream",
+    "TextPolicy",
     "TokenAuthenticator",
     "TokenExpired",
     "TokenRevoked",
@@ -102,7 +104,9 @@ NAMES = [
     "serve",
     "serve_rooms",
     "unix_serve",
+    "validate_room_name",
     "validate_room_password",
+    "validate_text_message",
 ]
 
 #: The seed's names, ours, and how ours are called: parameters and defaults, ``async`` where they are awaited.
@@ -158,6 +162,9 @@ CALLS = {
     (plumews.Revocations, "subscribe"): "(self, callback)",
     (plumews, "generate_secure_secret"): "(n=32)",
     (plumews, "extract_user_info"): "(claims)",
+    # what is said
+    (plumews, "validate_room_name"): "(name)",
+    (plumews, "validate_text_message"): "(message, policy=None)",
     # writing
     (Conn, "write_text"): "async (self, text, *, compress=None)",
     (Conn, "write_binary"): "async (self, data, *, compress=None)",

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import jwt
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import plumews
 from crowd import drained, stalled
@@ -349,6 +350,33 @@ async def test_your_own_handler_behind_the_door(hub, start) -> None:
         assert await two.recv() == "hello"
         await one.send("/who")
         assert await one.recv() == '{"members":2}'
+
+
+async def test_what_may_be_said(capsys) -> None:
+    names = run("What may be said")
+    async with names["room_server"](plumews.SimpleRoomAuth()) as server:
+        async with await client(server.port, "/ws") as ws:
+            await ws.send("two\nlines")
+            assert await ws.recv() == "two\nlines"
+            await ws.send("\x07")
+            with pytest.raises(ConnectionClosed, match="message rejected: message contains control characters"):
+                await ws.recv()
+        with pytest.raises(InvalidStatus, match="400"):
+            await client(server.port, "/ws?room=two%20words")
+    assert names["is_a_title"]("A title")
+    assert not names["is_a_title"]("")
+    assert capsys.readouterr().out == "empty - empty message\n"
+
+
+async def test_what_a_refused_client_sees() -> None:
+    (told,) = map(json.loads, snippets("json")["What a refused client sees"])
+    serving = plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(b"x" * 32), "127.0.0.1", 0, require_token=True)
+    async with serving as server:
+        with pytest.raises(InvalidStatus) as refused:
+            await client(server.port, "/ws")
+    said = json.loads(refused.value.response.body)
+    assert said["error"] == told["error"]
+    assert uuid.UUID(said["request_id"]).version == uuid.UUID(told["request_id"]).version == 4
 
 
 async def test_workers() -> None:

@@ -499,7 +499,7 @@ class Broken(plumews.SimpleRoomAuth):
 async def test_an_authorizer_that_raises_is_500_or_1011_with_one_log_entry_each(start, caplog):
     server = await start(rooms(auth=Broken()))
     status, code, message, _ = await refused(server, "/ws?room_password=x")
-    assert (status, code, message) == (500, "WEBSOCKET_HANDSHAKE_FAILED", "internal error")
+    assert (status, code, message) == (500, "WEBSOCKET_HANDSHAKE_FAILED", "websocket handshake failed")
     async with await joined(server, "/ws?auth=message") as wire:
         wire.send(say("x"))
         assert await wire.closing() == (1011, "authentication failed")

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from plumews import limits
 from plumews.errors import HubError, HubFull, InvalidRoomName, RoomFull, TooManyRooms
-from plumews.rooms import RoomTable, check_room_name
+from plumews.rooms import RoomTable, check_room_name, validate_room_name
 
 # --- names ----------------------------------------------------------------------------------------
 
@@ -31,6 +31,21 @@ def test_a_name_of_1_to_128_bytes_of_printable_text_is_accepted(name):
 def test_any_other_name_is_refused_in_words(name):
     with pytest.raises(InvalidRoomName, match=f"invalid room name: it must be 1 to {limits.ROOM_NAME} bytes"):
         check_room_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "chat.v1", "team:42_x-Y", "x" * 128, "."])
+def test_the_seeds_policy_accepts_what_may_stand_in_addresses_and_log_lines(name):
+    validate_room_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x" * 129, "room 7", "a/b", "caf\u00e9", "\u0430", "a\n", "\u0661", "a%20b", None, 7, b"chat"],
+    ids=["empty", "129", "blank", "slash", "e acute", "cyrillic", "newline", "digit", "escape", "None", "int", "bytes"],
+)
+def test_the_seeds_policy_refuses_any_other_name_in_words(name):
+    with pytest.raises(InvalidRoomName, match="invalid room name: it must be 1 to 128 of A-Z a-z 0-9"):
+        validate_room_name(name)
 
 
 @pytest.mark.parametrize("name", [None, 7, b"chat"], ids=["None", "int", "bytes"])

@@ -35,6 +35,7 @@ from .errors import (
     InvalidMessage,
     InvalidOrigin,
     InvalidRoomName,
+    InvalidText,
     InvalidToken,
     InvalidUpgrade,
     PayloadTooBig,
@@ -64,11 +65,13 @@ from .reports import BroadcastResult, Gap, HubMetrics, ShutdownReport
 from .revocation import Revocation, Revocations
 from .room_door import RoomAuth
 from .room_server import serve_rooms
+from .rooms import validate_room_name
 from .server import Server, Serving, serve, unix_serve
 from .settings import ConnConfig
 from .snapshots import MemberInfo, RoomInfo
 from .stream import Stream
 from .strength import PasswordStrength, generate_secure_secret, validate_room_password
+from .text_policy import TextPolicy, validate_text_message
 from .tokens import HS256TokenAuth
 from .users import UserInfo, extract_user_info
 
@@ -107,6 +110,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidOrigin",
     "InvalidRoomName",
+    "InvalidText",
     "InvalidToken",
     "InvalidUpgrade",
     "MemberInfo",
@@ -141,6 +145,7 @@ __all__ = [
     "SimpleRoomAuth",
     "State",
     "Stream",
+    "TextPolicy",
     "TokenAuthenticator",
     "TokenExpired",
     "TokenRevoked",
@@ -158,5 +163,7 @@ __all__ = [
     "serve",
     "serve_rooms",
     "unix_serve",
+    "validate_room_name",
     "validate_room_password",
+    "validate_text_message",
 ]

@@ -9,6 +9,7 @@
     │   ├── InvalidCompression              a compressed message that cannot be inflated: 1007
     │   ├── PayloadTooBig                   "payload too large"    beyond the read limit: 1009
     │   └── TooManyFragments                beyond the bound of frames in one message: 1008
+    ├── InvalidText (ValueError)            a text message outside a policy, in the words of its rule
     ├── InvalidHandshake                    a request that is refused, with its HTTP status
     │   ├── InvalidMessage                  not an HTTP/1.1 request that we accept
     │   ├── InvalidHeader                   a header that is missing, repeated or wrong
@@ -54,6 +55,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidOrigin",
     "InvalidRoomName",
+    "InvalidText",
     "InvalidToken",
     "InvalidUpgrade",
     "PayloadTooBig",
@@ -170,6 +172,25 @@ class TooManyFragments(ProtocolError):
 
     close_code = CloseCode.POLICY_VIOLATION
     phrase = "too many fragments"
+
+
+class InvalidText(WebSocketException, ValueError):
+    """A text message that a :class:`plumews.TextPolicy` does not allow.
+
+    ``rule`` is ``"length"``, ``"empty"``, ``"utf8"`` or ``"control"``; ``close_code`` is what a connection is closed
+    with for it. Nothing of the message stands in the text.
+    """
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(text)
+        self.rule = rule
+
+    @property
+    def close_code(self) -> int:
+        return _TEXT_CODES.get(self.rule, CloseCode.POLICY_VIOLATION)
+
+
+_TEXT_CODES = {"length": CloseCode.MESSAGE_TOO_BIG, "utf8": CloseCode.INVALID_DATA}
 
 
 # --- a request that is refused --------------------------------------------------------------------

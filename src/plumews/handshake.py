@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .constants import ACCEPT_GUID, WEBSOCKET_VERSION
+from .error_body import error_body
 from .errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from .headers import Headers, HeadersLike, has_token, is_token, parse_tokens
 from .http11 import Request, Response
@@ -158,15 +159,14 @@ def is_handshake_header(name: str) -> bool:
     return name.lower() in _OURS or name.lower().startswith("sec-websocket-")
 
 
-def refusal(exc: InvalidHandshake) -> Response:
+def refusal(exc: InvalidHandshake, request_id: str | None = None) -> Response:
     """The answer to a request that is refused, after which the connection is closed.
 
-    ``exc.headers`` are added; the body is ``{"error": {"code": ..., "message": ..., "status": ...}}``.
+    ``exc.headers`` are added; the body is that of :func:`plumews.error_body.error_body`.
     """
     headers = Headers(
         ("Connection", "close"),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
     )
-    error = {"code": exc.code, "message": str(exc), "status": exc.status}
-    return Response.json(exc.status, {"error": error}, Headers(headers, exc.headers))
+    return Response.json(exc.status, error_body(exc, request_id), Headers(headers, exc.headers))

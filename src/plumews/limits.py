@@ -43,6 +43,9 @@ def max_frames(read_limit: int | None) -> int | None:
     return FRAMES_BASE + read_limit // BYTES_PER_FRAME
 
 
+#: UTF-8 bytes of a text message under a text policy. The seed's.
+TEXT_LENGTH: Final = 1 * MiB
+
 # --- queues -------------------------------------------------------------------------------------
 
 #: Messages waiting to be sent on one connection. The seed's.

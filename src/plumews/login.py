@@ -120,7 +120,7 @@ class Login:
 def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) -> InvalidHandshake:
     """The refusal for a failure of the application's code ``what``, which is logged without the credentials."""
     logger.error("%s failed on connection %s:\n%s", what, conn.id, traceback_without(exc, credentials))
-    return InvalidHandshake("internal error", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
+    return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
 
 
 def _checked(claims: Any) -> Mapping[str, Any]:

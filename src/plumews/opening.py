@@ -237,7 +237,7 @@ class Opening:
         self._rest.clear()
 
     def _refuse(self, exc: InvalidHandshake, *, ask: bool = True) -> None:
-        self._answer(refusal(exc), exc.code, ask=ask)
+        self._answer(refusal(exc, str(self._conn.id)), exc.code, ask=ask)
 
     def _answer(self, response: Response, refused: str | None = None, *, ask: bool = True) -> None:
         """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is the word of a refusal."""
@@ -307,7 +307,7 @@ def _last(response: Response) -> Response:
 
 
 def _failed() -> InvalidHandshake:
-    return InvalidHandshake("internal error", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
+    return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
 
 
 def _late() -> InvalidHandshake:

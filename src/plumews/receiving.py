@@ -112,14 +112,16 @@ class Receiving(Link):
 
     async def _next_message(self) -> tuple[int, str | bytes]:
         self._check_reader()
-        kind, data = await self._available()
-        if kind != StreamEvent.BEGIN:
+        while True:
+            kind, data = await self._available()
+            if kind != StreamEvent.BEGIN:
+                self._take()
+                return kind, data
+            # A read_stream() that was cancelled had asked for it in pieces: put them together.
+            payload = await data.complete()
             self._take()
-            return kind, data
-        # A read_stream() that was cancelled had asked for it in pieces: put them together.
-        payload = await data.complete()
-        self._take()
-        return data.opcode, payload
+            if self._screen is None or not self._screen(self, _as_it_came(data.opcode, payload)):
+                return data.opcode, payload
 
     async def _available(self, *, in_pieces: bool = False) -> Item:
         """Wait until there is an item, and leave it in the queue."""
@@ -160,3 +162,7 @@ class Receiving(Link):
                 "a connection belongs to the thread of its event loop: "
                 "use loop.call_soon_threadsafe, asyncio.run_coroutine_threadsafe or hub.publish_threadsafe"
             )
+
+
+def _as_it_came(opcode: Opcode, payload: bytes) -> str | bytes:
+    return payload.decode() if opcode == Opcode.TEXT else payload

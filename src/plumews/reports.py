@@ -95,7 +95,8 @@ class HubMetrics:
         oldest_queued_age: seconds that the oldest of these messages has waited; 0.0 if there is none.
         websockets_opened: by the servers of :func:`plumews.serve_rooms` with this hub.
         requests_refused: requests that these servers refused, by the code in the answer
-            (``WEBSOCKET_FORBIDDEN_ORIGIN`` ...), also where a close code told it.
+            (``WEBSOCKET_FORBIDDEN_ORIGIN`` ...), also where a close code told it; and messages that a text policy
+            rejected, as ``WEBSOCKET_MESSAGE_REJECTED``.
         successful_auths: tokens and room passwords that these servers found right.
     """
 

@@ -29,6 +29,8 @@ from .room_list import RoomsTable, check_rooms_table, room_list_route
 from .routes import json_route
 from .server import Serving, serve_endpoints
 from .site import Endpoint
+from .text_policy import TextPolicy
+from .text_screen import TextScreened
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,6 +63,7 @@ def serve_rooms(
     token_sources: Collection[str] = TOKEN_SOURCES,
     token_cookie: str | None = None,
     allow_query_secrets: bool = False,
+    text_policy: TextPolicy | None = None,
     **options: Unpack[TcpOptions],
 ) -> Serving:
     """Serve the rooms of ``hub``; the seed's ``ServeWSWithAuth``.
@@ -91,6 +94,9 @@ def serve_rooms(
         token_sources: which of ``"header"``, ``"subprotocol"`` and ``"message"`` are taken (default all).
         token_cookie: the name of a cookie that has the token (default none has); requests with it need an ``Origin``.
         allow_query_secrets: accept ``?token=`` and ``?room_password=`` (default False: addresses end up in logs).
+        text_policy: what text messages may be, beyond UTF-8 (default ``None``: anything). Who breaks it is closed, or
+            not heard, before room, handler or callback see it. What a handler reads with ``read_stream`` it has to
+            look at by itself.
         options: as in :func:`plumews.serve`; first of all ``queue_size``, ``send_timeout`` and ``send_behavior``, the
             send queue of each connection (64, 0.05 s, BLOCK).
 
@@ -110,6 +116,8 @@ def serve_rooms(
     )
     authorizer = _authorizer(auth if room_auth is None else room_auth, allow_unknown_rooms)
     check_rooms_table(rooms_table)
+    if text_policy is not None and not isinstance(text_policy, TextPolicy):
+        raise TypeError(f"text_policy must be a plumews.TextPolicy, not {type(text_policy).__name__}")
     if path == members_path:
         raise ValueError(f"path and members_path must differ, both are {path!r}")
 
@@ -120,9 +128,10 @@ def serve_rooms(
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
-    endpoints: dict[str | None, Endpoint] = {
-        path: door(_Rooms(hub, endpoint_for(handler, on_open, on_message, on_close)))
-    }
+    rooms: Endpoint = door(_Rooms(hub, endpoint_for(handler, on_open, on_message, on_close)))
+    if text_policy is not None:
+        rooms = TextScreened(rooms, text_policy, hub._requests)
+    endpoints: dict[str | None, Endpoint] = {path: rooms}
     if members_path is not None:
         endpoints[members_path] = door(_Count(hub))
     routes: dict[str, Callable[[Request], Response]] = {"/healthz": json_route(lambda: {"status": "ok"})}

@@ -7,15 +7,18 @@ members once, however many rooms they are in; a roll never changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from . import limits
 from .errors import HubFull, InvalidRoomName, RoomFull, TooManyRooms
 
-__all__ = ["Roll", "RoomTable", "Target", "check_room_name"]
+__all__ = ["Roll", "RoomTable", "Target", "check_room_name", "validate_room_name"]
 
 M = TypeVar("M")
+
+_PLAIN_NAME: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{limits.ROOM_NAME}}}")
 
 #: One room, several, or (``None``) all of them.
 Target: TypeAlias = "str | tuple[str, ...] | None"
@@ -30,6 +33,16 @@ def check_room_name(name: str) -> None:
         raise InvalidRoomName(f"invalid room name: it must be a str, not {type(name).__name__}")
     if not name or not name.isprintable() or len(name.encode(errors="replace")) > limits.ROOM_NAME:
         raise InvalidRoomName(f"invalid room name: it must be 1 to {limits.ROOM_NAME} bytes of printable text")
+
+
+def validate_room_name(name: str) -> None:
+    """The seed's room-name policy: 1 to 128 of ``A-Z a-z 0-9 . _ : -``, for ``HubConfig(check_room_name=...)``.
+
+    What else is printable looks different from what it is: letters of other alphabets, blanks, markup. Names of this
+    kind can stand in addresses, keys and log lines as they are. Raises :class:`InvalidRoomName`.
+    """
+    if not isinstance(name, str) or _PLAIN_NAME.fullmatch(name) is None:
+        raise InvalidRoomName(f"invalid room name: it must be 1 to {limits.ROOM_NAME} of A-Z a-z 0-9 . _ : -")
 
 
 class Roll(Generic[M]):

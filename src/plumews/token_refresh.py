@@ -23,6 +23,7 @@ from .credentials import auth_fields, credentials_in
 from .errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
 from .live_tokens import LiveToken
 from .protocol import cut_reason
+from .screens import add_screen, screen_of
 
 __all__ = ["TokenRefresh", "refuse"]
 
@@ -52,13 +53,15 @@ class TokenRefresh:
 
     def watch(self, conn: Conn, *, token: LiveToken | None = None, first: bool = False) -> None:
         """Look for new tokens in what ``conn`` says; of its ``first`` message somebody else takes care."""
-        if conn._screen is None:
-            conn._screen = _Screen(self, first)
-        conn._screen.token = token
+        screen = screen_of(conn, _Screen)
+        if screen is None:
+            screen = _Screen(self, first)
+            add_screen(conn, screen)
+        screen.token = token
 
     def ended(self, conn: Conn) -> str | None:
         """Why the token of ``conn`` is good no longer; ``None`` if it is, or there is none."""
-        screen: _Screen | None = conn._screen
+        screen = screen_of(conn, _Screen)
         return None if screen is None or screen.token is None else screen.token.ended
 
     def came(self, conn: Conn, screen: _Screen, fields: dict[str, Any]) -> None:
