@@ -26,10 +26,10 @@ from .request_secrets import secrets_of
 if TYPE_CHECKING:
     from .conn import Conn
 
-__all__ = ["about", "request_line"]
+__all__ = ["LOGGERS", "about", "request_line"]
 
 #: The loggers of plumews; a filter on one that stands above them would not see their records.
-_LOGGERS: Final = ("plumews.auth", "plumews.hub", "plumews.server")
+LOGGERS: Final = ("plumews.auth", "plumews.hub", "plumews.server")
 
 #: What a record says of a connection, in this order.
 _FIELDS: Final = ("connection", "client", "room", "user")
@@ -162,6 +162,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-for _name in _LOGGERS:
+for _name in LOGGERS:
     _logger = logging.getLogger(_name)
     _logger.addFilter(_Filter(_logger))
