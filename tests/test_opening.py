@@ -603,7 +603,9 @@ async def test_row_20_a_storm_of_bad_clients_is_no_storm_of_lines(start, caplog)
         for _ in range(100):
             async with await Wire.connect(server) as wire:
                 await wire.response(request)
-    assert caplog.records == []
+    times = [record.created for record in entries(caplog)]
+    assert times
+    assert all(sum(start <= time < start + 1 for time in times) <= limits.LOG_LINES for start in times)
 
 
 @pytest.mark.parametrize("how", ["bad", "refused", "answered", "later", "timeout", "reset"])

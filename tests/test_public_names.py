@@ -101,6 +101,7 @@ NAMES = [
     "broadcast",
     "extract_user_info",
     "generate_secure_secret",
+    "sanitize_for_logging",
     "serve",
     "serve_rooms",
     "unix_serve",

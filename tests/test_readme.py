@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import plumews
 from crowd import drained, stalled
 from plumews.password_gate import PasswordGate
-from wire import Wire, kept_port
+from wire import Wire, kept_port, upgrade
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -439,6 +439,20 @@ async def test_prometheus(hub, start) -> None:
     finally:
         for collector in [c for c in prometheus_client.REGISTRY._collector_to_names if "Hub" in type(c).__name__]:
             prometheus_client.REGISTRY.unregister(collector)
+
+
+async def test_logging(hub, start, capsys) -> None:
+    logger = run("Logging")["logging"].getLogger("plumews")
+    try:
+        server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, require_token=True))
+        async with await Wire.connect(server) as wire:
+            host, port = wire.writer.get_extra_info("sockname")
+            assert (await wire.response(upgrade("/ws?room=blue")))[0] == 401
+    finally:
+        logger.handlers.pop()
+        logger.setLevel("NOTSET")
+    line = capsys.readouterr().err
+    assert f" INFO {host}:{port} blue refused 401 WEBSOCKET_TOKEN_REQUIRED: GET /ws [" in line
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="event loops on Windows take no signal handlers")

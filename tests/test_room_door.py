@@ -503,8 +503,9 @@ async def test_an_authorizer_that_raises_is_500_or_1011_with_one_log_entry_each(
     async with await joined(server, "/ws?auth=message") as wire:
         wire.send(say("x"))
         assert await wire.closing() == (1011, "authentication failed")
-    logs = [record.getMessage() for record in caplog.records]
+    logs = [caplog.handler.format(record) for record in caplog.records]
     assert len(logs) == 2
+    assert all(record.exc_info is None for record in caplog.records), "its frames hold the password"
     assert all("the authorizer failed" in log and "RuntimeError: the user database is away" in log for log in logs)
 
 

@@ -59,6 +59,7 @@ from .history import HistoryLimits, Position, Recovery
 from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
+from .log_text import sanitize_for_logging
 from .passwords import RoomPasswords
 from .presence import RoomPresence, UserPresence
 from .reports import BroadcastResult, Gap, HubMetrics, ShutdownReport
@@ -160,6 +161,7 @@ __all__ = [
     "broadcast",
     "extract_user_info",
     "generate_secure_secret",
+    "sanitize_for_logging",
     "serve",
     "serve_rooms",
     "unix_serve",

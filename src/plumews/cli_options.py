@@ -290,7 +290,7 @@ def _add_running(group: Any) -> None:
         action="store_const",
         const="debug",
         default=argparse.SUPPRESS,
-        help="the same as --log-level debug: each refusal, too (default: not)",
+        help="the same as --log-level debug: who opens, closes and is refused (default: not)",
     )
 
 

@@ -17,6 +17,7 @@ from .conn import Conn
 from .constants import CloseCode
 from .errors import ConnectionClosed
 from .http11 import Request
+from .logs import about
 
 __all__ = ["CallbackEndpoint", "Handler", "HandlerEndpoint", "OnMessage", "OnOpenOrClose", "endpoint_for"]
 
@@ -50,7 +51,7 @@ class HandlerEndpoint:
             await work
         except Exception as exc:
             if not _is_its_own_end(conn, exc):
-                logger.exception("the handler of connection %s failed", conn.id)
+                logger.exception("the handler failed", extra=about(conn))
                 code, reason = CloseCode.INTERNAL_ERROR, _FAILED
         except BaseException:
             conn.abort()
@@ -95,7 +96,7 @@ class CallbackEndpoint:
 def _callback_failed(conn: Conn, exc: BaseException) -> None:
     """A callback raised: the connection ends as that of a failed handler does."""
     if not _is_its_own_end(conn, exc):
-        logger.error("a callback of connection %s failed", conn.id, exc_info=exc)
+        logger.error("a callback failed", exc_info=exc, extra=about(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, _FAILED)
 
 

@@ -17,7 +17,8 @@ from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import Credentials, credentials_of_message
 from .errors import ConnectionClosed, InvalidHandshake, Refused
-from .token_refresh import refuse
+from .logs import about
+from .token_refresh import log_refusal, refuse
 
 __all__ = ["admit_by_message"]
 
@@ -53,6 +54,7 @@ async def _admit(
         await asyncio.wait_for(checking, deadline - conn._loop.time())
     except asyncio.TimeoutError:
         tally.refused.add("WEBSOCKET_HANDSHAKE_TIMEOUT")
+        log_refusal(conn, CloseCode.AUTH_TIMEOUT, "WEBSOCKET_HANDSHAKE_TIMEOUT")
         conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
     except InvalidHandshake as exc:
         refuse(conn, exc, tally)
@@ -62,7 +64,7 @@ async def _admit(
         if not conn.closed:
             raise  # the server stops
     except Exception:
-        logger.exception("authenticating connection %s failed", conn.id)
+        logger.exception("authenticating a connection failed", extra=about(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
     else:
         conn.remove_close_callback(nobody_waits)

@@ -295,3 +295,26 @@ ATTEMPTS_INTERVAL: Final = 3.0
 
 #: Addresses whose failures are remembered: some 3 MB.
 ATTEMPTS_ADDRESSES: Final = 16_384
+
+# --- logs -----------------------------------------------------------------------------------------
+
+#: Bytes of a value from outside that are shown in a log; the seed's.
+LOG_VALUE: Final = 200
+
+#: Characters of a line in a log, less what says whom it is about.
+LOG_LINE: Final = 2000
+
+#: Lines in a second, whatever 10,000 bad clients do: what a person can still read, and a disk can hold.
+LOG_LINES: Final = 10
+
+#: Lines of which there may have been so many in the last second before one more of a kind that was there is left out.
+LOG_REPEATED: Final = 3
+
+#: The same for a line of a new kind, unless it is a warning: those have the rest.
+LOG_CALM: Final = 6
+
+#: What was left out is told this often.
+LOG_SUMMARY_EVERY: Final = 1.0
+
+#: Kinds of lines that this names, the most frequent first.
+LOG_KINDS: Final = 8

@@ -20,7 +20,7 @@ from .credentials import Credentials, TokenSources, credentials_of_request
 from .errors import AuthError, InvalidHandshake, Refused
 from .http11 import Request
 from .live_tokens import LiveTokens
-from .redaction import traceback_without
+from .logs import about
 from .token_refresh import TokenRefresh
 
 __all__ = ["Login", "failed"]
@@ -119,7 +119,7 @@ class Login:
 
 def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) -> InvalidHandshake:
     """The refusal for a failure of the application's code ``what``, which is logged without the credentials."""
-    logger.error("%s failed on connection %s:\n%s", what, conn.id, traceback_without(exc, credentials))
+    logger.error("%s failed", what, exc_info=exc, extra=about(conn, secrets=credentials))
     return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
 
 

@@ -23,6 +23,7 @@ from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offe
 from .headers import Headers
 from .hooks import changed_answer, changed_upgrade, copy_of, selected_subprotocol
 from .http11 import HeadReader, Request, Response
+from .logs import about, request_line
 from .negotiation import negotiate
 from .origin import check_host, check_origin
 from .routes import answer_route
@@ -106,16 +107,15 @@ class Opening:
     def _fail(self, exc: BaseException) -> None:
         if isinstance(exc, InvalidHandshake):
             refused = exc
-            logger.debug("refused %d %s", exc.status, exc.code)
         else:
             refused = _failed()
-            logger.error("answering the request of connection %s failed", self._conn.id, exc_info=exc)
+            logger.error("answering a request failed", exc_info=exc, extra=about(self._conn))
         try:
             self._refuse(refused)
         except InvalidHandshake as instead:  # says process_response, which is asked once
             self._fail(instead)
         except Exception:
-            logger.exception("the refusal of connection %s cannot be told", self._conn.id)
+            logger.exception("a refusal cannot be told", extra=about(self._conn))
             self._refuse(_failed(), ask=False)
 
     def _decide(self, request: Request) -> None:
@@ -224,13 +224,15 @@ class Opening:
             conn._compress(agreement)
         transport.write(wire)
         conn._open()
+        if logger.isEnabledFor(logging.DEBUG):
+            _log_opened(conn)
         transport.resume_reading()
         try:
             work = endpoint.opened(conn, self._due)
             if work is not None:
                 site.start(work)
         except Exception:
-            logger.exception("opening connection %s failed", conn.id)
+            logger.exception("opening a connection failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         if self._rest and not transport.is_closing():
             conn._receive(bytes(self._rest))
@@ -281,6 +283,8 @@ class Opening:
         conn._close_gently()
         if refused is not None:
             self._site.requests.refused.add(refused)
+            status, asked = response.status, request_line(conn)
+            logger.info("refused %d %s: %s", status, refused, asked, extra=about(conn, f"refused {refused}"))
 
     def _too_late(self) -> None:
         self._end()
@@ -296,6 +300,15 @@ class Opening:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _log_opened(conn: Conn) -> None:
+    logger.debug("opened: %s", request_line(conn), extra=about(conn, "opened"))
+
+    def closed(conn: Conn) -> None:
+        logger.debug("closed with %s", conn.close_code, extra=about(conn, "closed"))
+
+    conn.add_close_callback(closed)
 
 
 def _last(response: Response) -> Response:

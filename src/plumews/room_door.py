@@ -34,6 +34,7 @@ from .first_message import admit_by_message
 from .http11 import Request
 from .hub import Hub
 from .login import Login, failed
+from .logs import about
 from .password_gate import PasswordGate
 from .protocol import cut_reason
 
@@ -189,7 +190,7 @@ class RoomDoor:
         except HubError as exc:
             conn.close_nowait(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
         except Exception:
-            logger.exception("letting connection %s in failed", conn.id)
+            logger.exception("letting a connection in failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         return None
 

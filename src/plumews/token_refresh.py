@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -22,10 +23,13 @@ from .counts import RequestTally
 from .credentials import auth_fields, credentials_in
 from .errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
 from .live_tokens import LiveToken
+from .logs import about
 from .protocol import cut_reason
 from .screens import add_screen, screen_of
 
-__all__ = ["TokenRefresh", "refuse"]
+__all__ = ["TokenRefresh", "log_refusal", "refuse"]
+
+logger = logging.getLogger("plumews.server")
 
 #: Answers at once, or later.
 Verify = Callable[[Conn, str], "Mapping[str, Any] | Awaitable[Mapping[str, Any]]"]
@@ -151,7 +155,13 @@ def refuse(conn: Conn, refusal: InvalidHandshake, tally: RequestTally) -> None:
     tally.refused.add(refusal.code)
     code = _CLOSE_CODES.get(refusal.status, CloseCode.FORBIDDEN)
     reason = "authentication failed" if code is CloseCode.INTERNAL_ERROR else cut_reason(str(refusal))
+    log_refusal(conn, code, refusal.code)
     conn.close_nowait(code, reason)
+
+
+def log_refusal(conn: Conn, code: int, word: str) -> None:
+    """Log that ``conn``, which is open, is closed with ``code`` for what ``word`` says."""
+    logger.info("refused by close code %d %s", code, word, extra=about(conn, f"refused {word}"))
 
 
 def _token_in(fields: dict[str, Any], screen: _Screen) -> str:
