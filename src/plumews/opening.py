@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import limits
+from .addresses import address_of
+from .admission import Visit
 from .conn import Conn
 from .constants import CloseCode
 from .errors import InvalidHandshake, Refused
@@ -25,7 +27,7 @@ from .routes import answer_route
 from .site import Endpoint, Site
 from .timers import Deadline
 
-__all__ = ["Opening"]
+__all__ = ["Opening", "stopping"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -33,15 +35,16 @@ logger = logging.getLogger("plumews.server")
 class Opening:
     """The door of one connection (a :class:`plumews.link.Door`)."""
 
-    __slots__ = ("_answered", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task")
+    __slots__ = ("_answered", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task", "_visit")
 
-    def __init__(self, site: Site, conn: Conn) -> None:
+    def __init__(self, site: Site, conn: Conn, visit: Visit | None = None) -> None:
         self._site = site
         self._conn = conn
         self._reader: HeadReader | None = HeadReader()
         self._rest = bytearray()  # what came behind the head
         self._answered = False
         self._task: asyncio.Future[Any] | None = None
+        self._visit = visit  # None: not admitted yet
         # Made when the connection is accepted, connected when TLS has shaken hands: the time counts from here.
         self._due = conn._loop.time() + site.open_timeout
         self._deadline: Deadline | None = None
@@ -52,9 +55,15 @@ class Opening:
         self._site.connections.add(self._conn)
         self._conn.add_close_callback(self._site.connections.discard)
         if self._site.closing:
+            self._leave_by(self._visit)
             self.stop()
-        else:
-            self._deadline = self._conn._state.timers.at(self._due, self._too_late)
+            return
+        try:
+            self._leave_by(self._visit or self._enter())
+        except Refused as exc:
+            self._fail(exc)
+            return
+        self._deadline = self._conn._state.timers.at(self._due, self._too_late)
 
     def received(self, data: bytes) -> None:
         if self._answered:
@@ -73,7 +82,24 @@ class Opening:
     def stop(self) -> None:
         """The server stops: who is not in yet is turned away."""
         self._end()
-        self._refuse(_stopping())
+        self._refuse(stopping())
+
+    # --- admission --------------------------------------------------------------------------------
+
+    def _enter(self) -> Visit:
+        """Where the loop's own server has accepted: what `listener` does before."""
+        return self._site.admission.admit(address_of(self._conn.remote_address), self._conn._loop.time())
+
+    def _leave_by(self, visit: Visit | None) -> None:
+        """From here on the connection itself tells when it is gone."""
+        self._visit = visit
+        if visit is not None:
+            self._conn.add_close_callback(visit.left)
+
+    def _known_as(self, address: str) -> None:
+        """The client's address, as a trusted proxy has told it; raises :class:`Refused` 429 if it has its share."""
+        if self._visit is not None and address != address_of(self._conn.remote_address):
+            self._visit.known_as(address, self._conn._loop.time())
 
     def _read(self, data: bytes) -> None:
         assert self._reader is not None
@@ -115,6 +141,9 @@ class Opening:
         request.secure = site.ssl is not None
         request.remote_address = conn.remote_address
         conn._request = request
+        client = getattr(request, "client_address", "")
+        if client:
+            self._known_as(client)
         check_host(request, site.allowed_hosts)
         if site.process_request is None:
             self._admit(request)
@@ -177,6 +206,8 @@ class Opening:
         wire = accepted(request, subprotocol=subprotocol, headers=site.extra_lines)
         self._answered = True
         self._forget_deadline()
+        if self._visit is not None:
+            self._visit.opened()
         site.requests.opened += 1
         conn._accepted_with = site.extra_headers
         conn.subprotocol = subprotocol
@@ -246,5 +277,6 @@ def _late() -> InvalidHandshake:
     return InvalidHandshake("the request took too long", status=408, code="WEBSOCKET_HANDSHAKE_TIMEOUT")
 
 
-def _stopping() -> InvalidHandshake:
+def stopping() -> InvalidHandshake:
+    """The refusal of a server that stops."""
     return Refused("the server is stopping", status=503, code="WEBSOCKET_STOPPING")
