@@ -16,6 +16,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from . import limits
@@ -45,6 +46,7 @@ class Listener:
         self._server = server
         self._backlog = backlog
         self._connection = connection
+        self._tls = tls_options(site)
         self._loop = asyncio.get_running_loop()
         self._timers = loop_state(self._loop).timers
         self._sockets: list[socket.socket] = []  # none: the loop's server accepts
@@ -52,7 +54,7 @@ class Listener:
         self._reserve: Reserve | None = None
         self._turning_away = TurningAway(self._timers)
         #: Connections on their way to a transport; over TLS until hands are shaken.
-        self._connecting: set[asyncio.Task[None]] = set()
+        self._connecting: set[asyncio.Task[Any]] = set()
         self._turned = 0  # since the last line about it
         self._next_line = -math.inf
 
@@ -130,19 +132,21 @@ class Listener:
         except Refused as exc:
             self._refuse(sock, exc)
             return
-        task = self._loop.create_task(self._connect(sock, visit))
+        connecting = self._loop.connect_accepted_socket(partial(self._connection, visit), sock, **self._tls)
+        task = self._loop.create_task(connecting)
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(partial(self._connected, sock, visit))
 
-    async def _connect(self, sock: socket.socket, visit: Visit) -> None:
-        try:
-            await self._loop.connect_accepted_socket(lambda: self._connection(visit), sock, **tls_options(self._site))
-        except BaseException as exc:
-            visit.left()
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)  # whoever holds it now, it ends
-            if not isinstance(exc, OSError):  # which is how TLS fails, or the client goes: nothing to tell
-                raise
+    def _connected(self, sock: socket.socket, visit: Visit, task: asyncio.Task[Any]) -> None:
+        self._connecting.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if not task.cancelled() and failure is None:
+            return
+        visit.left()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # whoever holds it now, it ends
+        if failure is not None and not isinstance(failure, OSError):  # which is how TLS fails, or the client goes
+            logger.error("connecting a client failed", exc_info=failure)
 
     # --- refusing ---------------------------------------------------------------------------------
 
