@@ -93,6 +93,11 @@ class Listener:
             self._reserve.close()
         self._server.close()
 
+    async def wait_connected(self) -> None:
+        """Until whoever was admitted last has its transport; over TLS that may take too long."""
+        if self._connecting and self._site.ssl is None:
+            await asyncio.wait(self._connecting)
+
     async def wait_told(self) -> None:
         """Until those who were turned away had the time to read why."""
         await self._turning_away.wait_idle()
@@ -127,6 +132,9 @@ class Listener:
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         site = self._site
+        if site.closing:
+            self._refuse(sock, stopping())
+            return
         try:
             visit = site.admission.admit(address_of(address), self._loop.time())
         except Refused as exc:

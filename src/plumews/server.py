@@ -149,6 +149,7 @@ class Server:
         assert self._listener is not None
         try:
             self._listener.close()
+            await self._listener.wait_connected()
             await self._empty(limit, farewell)
             await self._listener.wait_told()
         finally:
