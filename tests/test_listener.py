@@ -1,4 +1,4 @@
-"""Our own accept against real sockets: who is turned away and reads why, and what is left of it; no descriptors; slow ones.
+"""Our own accept against real sockets: who is turned away and reads why, and what is left of it.
 
 Rows 29 and 30 of what has broken others are here.
 """
@@ -53,7 +53,7 @@ async def answer(wire):
 
 
 def descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 and /proc are there on Linux")
@@ -106,9 +106,8 @@ async def test_an_address_that_has_its_share_is_told_429_and_another_is_let_in(s
 
 async def test_all_of_a_64_network_are_one_address(start):
     server = await start(plumews.serve(echo, "::1", 0, max_connections_per_address=1))
-    async with await Wire.open(server):
-        async with await Wire.connect(server) as wire:
-            assert await answer(wire) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
+    async with await Wire.open(server), await Wire.connect(server) as wire:
+        assert await answer(wire) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
 
 
 @pytest.mark.parametrize("option", ["accept_rate", "accept_rate_per_address"])
@@ -134,10 +133,12 @@ async def test_a_client_is_counted_by_the_address_that_its_proxy_tells(start):
         plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, max_connections_per_address=1)
     )
     server._site.admission._is_proxy = lambda address: address == "127.0.0.1"
-    async with await Wire.open(server, "/", "X-Client: 8.8.8.8"), await Wire.open(server, "/", "X-Client: 9.9.9.9"):
-        async with await Wire.connect(server) as wire:
-            status, body = await wire.response(upgrade("/", "X-Client: 8.8.8.8"))
-            assert (status, code_of(body)) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
+    one, other = "X-Client: 8.8.8.8", "X-Client: 9.9.9.9"
+    async with await Wire.open(server, "/", one), await Wire.open(server, "/", other):
+        wire = await Wire.connect(server)
+        status, body = await wire.response(upgrade("/", one))
+        wire.writer.close()
+        assert (status, code_of(body)) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
     await until(lambda: not server._site.connections)
     assert server._site.admission.connections == server._site.admission.opening == 0
 
@@ -231,19 +232,21 @@ async def test_the_backlog_of_a_server_that_stops_is_told_so():
 async def test_nothing_is_left_of_whom_was_admitted_refused_or_gone(tls):
     options = {"ssl": tls_contexts()[1], "server_hostname": "localhost"} if tls else {}
     loop = asyncio.get_running_loop()
-    async with plumews.serve(echo, "127.0.0.1", 0, ssl=tls_contexts()[0] if tls else None, max_connections=3) as server:
-        async with await Wire.open(server, **options) as inside:
-            before = descriptors()
-            for _ in range(20):
-                wires = [await Wire.connect(server) for _ in range(6)]
-                wires[0].reset()
-                for wire in wires[1:]:
-                    wire.writer.close()
-                await until(lambda: server._site.admission.connections == 1)
-            await until(lambda: descriptors() <= before and not server._listener._connecting)
-            inside.send(text("alive"))
-            assert await inside.message() == "alive"
-            assert len(refused(server)) == 1
+    server = await plumews.serve(
+        echo, "127.0.0.1", 0, ssl=tls_contexts()[0] if tls else None, open_timeout=1, max_connections=3
+    )
+    async with server, await Wire.open(server, **options) as inside:
+        before = descriptors()
+        for _ in range(20):
+            wires = [await Wire.connect(server) for _ in range(6)]
+            wires[0].reset()
+            for wire in wires[1:]:
+                wire.writer.close()
+            await until(lambda: server._site.admission.connections == 1)
+        await until(lambda: descriptors() <= before and not server._listener._connecting)
+        inside.send(text("alive"))
+        assert await inside.message() == "alive"
+        assert len(refused(server)) == 1
     assert (server._site.admission.connections, server._site.admission.opening) == (0, 0)
     assert server._site.tasks == server._site.connections == server._listener._connecting == set()
     await until(lambda: len(loop_state(loop).timers) == 0)
