@@ -112,7 +112,7 @@ ACCEPT_RATE_PER_ADDRESS: Final = 200.0
 #: How many come at once from one address, in seconds of its rate: an office whose network is back.
 ADDRESS_BURST_TIME: Final = 10.0
 
-#: Addresses without a connection of which is known how fast they came; some 20 MiB.
+#: Addresses without a connection of which is known how fast they came; some 30 MiB.
 IDLE_ADDRESSES: Final = 65_536
 
 #: Seconds after which to come again, where nobody can know when there will be room.
