@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
 from command import STOP_SIGNALS, Command
-from plumews import cli, cli_options, cli_serve
+from plumews import cli, cli_options, cli_serve, limits
+from plumews.admission import AdmissionLimits
 from plumews.cli import main
 from plumews.constants import Opcode
 from wire import Wire, close, text, upgrade
@@ -632,9 +633,9 @@ def test_metrics_where_the_client_is_not_installed(
 OPTIONS = re.findall(
     r"\S+",
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
-    "--no-query-secrets --origin --allowed-host --trusted-proxy --max-connections "
-    "--max-room-connections --max-size --compression --queue-size --send-behavior --send-timeout "
-    "--ping-interval --ping-timeout --no-page --rooms-table --metrics "
+    "--no-query-secrets --origin --allowed-host --trusted-proxy --max-connections --max-room-connections "
+    "--max-connections-per-address --accept-rate --accept-rate-per-address --max-size --compression --queue-size "
+    "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
     "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",
 )
@@ -685,7 +686,8 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
-        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression"
+        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression "
+        "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5"
     )
     assert main(line.split()) == 0
     assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2, sending_threads=2)
@@ -710,11 +712,21 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "origins": ["*", "https://a"],
         "allowed_hosts": ["*"],
         "trusted_proxies": ["unix", "10.0.0.0/8"],
+        "max_connections": limits.MAX_CONNECTIONS,
+        "max_connections_per_address": None,
+        "accept_rate": 50.0,
+        "accept_rate_per_address": 0.5,
         "loop": "asyncio",
     }
     seen.clear()
+    assert main(["serve", "--max-connections", "1000000"]) == 0
+    assert seen["max_connections"] == 1_100_000
+    seen.clear()
     assert main(["serve"]) == 0
     del seen["hub"], seen["loop"]
+    bounds = AdmissionLimits()
+    for name in ("max_connections", "max_connections_per_address", "accept_rate", "accept_rate_per_address"):
+        assert seen[name] == getattr(bounds, name), name
     defaults = plumews.ConnConfig()
     for name in (
         "queue_size",

@@ -30,14 +30,15 @@ LAYERS = {
             deflating extensions inflating negotiation""",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
-            passwords attempts error_body text_policy log_limit request_secrets""",
+            passwords attempts error_body text_policy log_limit request_secrets addresses admission""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer
             keepalive stream inbox engine awaits link receiving overflowing sending conn turns compression inflow
             pacing""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast logs""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server server
-            hooks live_tokens token_refresh first_message login token_door password_gate screens text_screen""",
+            hooks live_tokens token_refresh first_message login token_door password_gate screens text_screen
+            listener turning_away reserve""",
             "cli cli_inputs cli_options cli_serve __main__",
         ]
     )

@@ -47,7 +47,7 @@ DOORS = {
 
 @pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
 def test_an_unknown_option_is_named_beside_the_known_ones(door):
-    with pytest.raises(TypeError, match=r"unknown option colour: there are allowed_hosts, .*max_size, "):
+    with pytest.raises(TypeError, match=r"unknown option colour: there are accept_rate, .*max_size, "):
         door(colour=1)
 
 

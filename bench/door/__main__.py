@@ -20,8 +20,8 @@ from . import half_open, reconnect_storm
 from .scenario import DoorEffort
 
 SCENARIOS = (half_open.SCENARIO, reconnect_storm.SCENARIO)
-#: Two times the time that a handshake may take, so that the strangers are told off and come again while it is measured.
-FULL = DoorEffort(rounds=3, warmup=1.0, seconds=20.0, tries=2, crowd=1.0)
+#: Longer than a handshake may take, so that all strangers are told off and come again while it is measured.
+FULL = DoorEffort(rounds=3, warmup=1.0, seconds=12.0, tries=2, crowd=1.0)
 QUICK = DoorEffort(rounds=1, warmup=0.2, seconds=2.0, tries=1, crowd=0.2)
 
 

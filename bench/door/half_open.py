@@ -72,14 +72,15 @@ def strangers(server: Server, count: int) -> Iterator[None]:
 
 def one_round(results: Results, load: Load, contenders: Sequence[contender.Contender], effort: DoorEffort) -> None:
     """The good clients alone, then with the strangers."""
-    words = {"connections": GOOD, "in_flight": 1, "warmup": effort.warmup, "seconds": effort.seconds}
+    words = {"connections": GOOD, "in_flight": 1, "warmup": effort.warmup}
+    short, long = {**words, "seconds": effort.seconds / 4}, {**words, "seconds": effort.seconds}
     with all_started(results, load, contenders, {NAME}) as started:
         for server in each_awake(results, NAME, started):
             with results.taking(NAME, server.contender) as take:
-                alone = least_disturbed(lambda: reading_of(load.run(server, "echo", **words)), effort)  # noqa: B023 -- called at once
+                alone = least_disturbed(lambda: reading_of(load.run(server, "echo", **short)), effort)  # noqa: B023 -- called at once
                 with strangers(server, round(HALF_OPEN * effort.crowd)):
                     time.sleep(effort.warmup)
-                    among = least_disturbed(lambda: reading_of(load.run(server, "echo", **words)), effort)  # noqa: B023 -- called at once
+                    among = least_disturbed(lambda: reading_of(load.run(server, "echo", **long)), effort)  # noqa: B023 -- called at once
                 take({**among, "alone_p99": alone["p99"], "alone_cpu": alone["cpu"]})
 
 

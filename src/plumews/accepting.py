@@ -32,6 +32,11 @@ class TokenBucket:
         self._tokens: float = burst
         self._filled = -math.inf
 
+    @property
+    def refill_time(self) -> float:
+        """Seconds without anybody in which an empty bucket is full again."""
+        return self._burst / self._rate
+
     def wait(self, now: float) -> float:
         """Seconds until there is a token; 0.0 if there is one now."""
         if now > self._filled:

@@ -154,7 +154,8 @@ def _add_limits(group: Any) -> None:
         type=_whole(0),
         default=0,
         metavar="N",
-        help="members in all (default %(default)s: no limit)",
+        help="members in all (default %(default)s: no limit but that of the server, "
+        f"{limits.MAX_CONNECTIONS:,} connections)",
     )
     group.add_argument(
         "--max-room-connections",
@@ -162,6 +163,29 @@ def _add_limits(group: Any) -> None:
         default=0,
         metavar="N",
         help="members of one room (default %(default)s: no limit)",
+    )
+    group.add_argument(
+        "--max-connections-per-address",
+        type=_whole(0),
+        default=limits.CONNECTIONS_PER_ADDRESS,
+        metavar="N",
+        help="connections of one IPv4 address or /64 network of IPv6 (default %(default)s, for addresses of the "
+        "internet only; another number holds for private networks and this machine, too; 0: no limit)",
+    )
+    group.add_argument(
+        "--accept-rate",
+        type=_rate,
+        default=0.0,
+        metavar="N",
+        help="new connections a second, those of two seconds at once (default %(default)g: no limit)",
+    )
+    group.add_argument(
+        "--accept-rate-per-address",
+        type=_rate,
+        default=limits.ACCEPT_RATE_PER_ADDRESS,
+        metavar="N",
+        help="the same for each address, those of ten seconds at once (default %(default)g, for addresses of the "
+        "internet only, as above; 0: no limit)",
     )
     group.add_argument(
         "--max-size",
@@ -323,6 +347,16 @@ def _seconds(text: str) -> float:
         if math.isfinite(number) and number >= 0:
             return number
     raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
+
+
+def _rate(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if number == 0 or limits.ACCEPT_RATE_LEAST <= number <= limits.ACCEPT_RATE_MOST:
+            return number
+    raise argparse.ArgumentTypeError(
+        f"must be 0, or {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} a second, not {text!r}"
+    )
 
 
 def _allowed(kind: str) -> Callable[[str], str]:

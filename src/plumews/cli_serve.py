@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from . import limits
 from .cli_inputs import Failure, ServeAuth, make_auth, reason, tls_context, token_of_file
 from .cli_options import has_uvloop
 from .constants import SendBehavior
@@ -133,8 +134,17 @@ def _serving(
         origins=args.origin,
         allowed_hosts=args.allowed_host,
         trusted_proxies=args.trusted_proxy,
+        max_connections=_most_connections(args.max_connections),
+        max_connections_per_address=args.max_connections_per_address or None,
+        accept_rate=args.accept_rate or None,
+        accept_rate_per_address=args.accept_rate_per_address or None,
         routes={"/metrics": _metrics(hub, token)} if args.metrics else {},
     )
+
+
+def _most_connections(members: int) -> int:
+    """Of the server: some more than it may have members, so that who is one too many is told by the room's door."""
+    return max(limits.MAX_CONNECTIONS, members + members // 10)
 
 
 def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:

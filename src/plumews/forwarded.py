@@ -83,6 +83,10 @@ class TrustedProxies:
             raise InvalidHeader("the Forwarded and X-Forwarded headers contradict each other")
         return standard if standard.host else older
 
+    def is_proxy(self, address: str) -> bool:
+        """Whether the proxy with ``address`` is one of them."""
+        return self._trusts_peer((address, 0))
+
     def _trusts_peer(self, remote_address: Any) -> bool:
         if not isinstance(remote_address, tuple):
             return self._unix

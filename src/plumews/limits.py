@@ -124,6 +124,47 @@ END_GRACE: Final = 1.0
 #: Connections that the kernel holds until they are accepted; more than the usual 100, for reconnecting crowds.
 BACKLOG: Final = 1024
 
+#: Connections that are accepted in one wake-up, some 3 ms of work: those that are open want their turn, too.
+ACCEPTS_AT_ONCE: Final = 64
+
+#: Connections of one server. Idle ones take less than a gigabyte then; who expects more has planned for it.
+MAX_CONNECTIONS: Final = 100_000
+
+#: Connections whose opening handshake is not done. That many are a second's work and more, so that a crowd that comes
+#: back gets in, and two addresses with all that they may have (see below) do not fill it.
+MAX_OPENING: Final = 10_000
+
+#: Connections of one address on the internet: an office or a campus behind one address has thousands, and more than
+#: these from one place are an attack, or a proxy that should be named as one.
+CONNECTIONS_PER_ADDRESS: Final = 4096
+
+#: New connections a second of one address on the internet, in the long run: some 3 % of a core.
+ACCEPT_RATE_PER_ADDRESS: Final = 200.0
+
+#: How many come at once from one address, in seconds of its rate: an office whose network is back.
+ADDRESS_BURST_TIME: Final = 10.0
+
+#: Addresses without a connection of which is known how fast they came; some 30 MiB.
+IDLE_ADDRESSES: Final = 65_536
+
+#: Seconds after which to come again, where nobody can know when there will be room.
+RETRY_AFTER: Final = 5
+
+#: How long a client that is turned away may take to read why.
+LINGER_TIME: Final = 1.0
+
+#: How many of them are waited for at once; beyond that they are cut, and some get a reset in place of the answer.
+LINGERING: Final = 256
+
+#: How often it is looked whether they have gone.
+LINGER_EVERY: Final = 0.1
+
+#: How long nothing is accepted when there are no descriptors: short enough to be back at once when there are some.
+ACCEPT_PAUSE: Final = 0.1
+
+#: A server logs at most one line in this time about connections that it cannot accept.
+ACCEPT_LOG_EVERY: Final = 1.0
+
 #: Request line and headers together. Rivals allow up to 1 MiB to strangers.
 HEAD_SIZE: Final = 16 * KiB
 

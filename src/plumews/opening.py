@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from . import limits
+from .admission import Visit
 from .conn import Conn
 from .constants import CloseCode
 from .deflate import Agreement
@@ -30,7 +31,7 @@ from .routes import answer_route
 from .site import Endpoint, Site
 from .timers import Deadline
 
-__all__ = ["Opening"]
+__all__ = ["Opening", "stopping"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -38,9 +39,9 @@ logger = logging.getLogger("plumews.server")
 class Opening:
     """The door of one connection (a :class:`plumews.link.Door`)."""
 
-    __slots__ = ("_answered", "_asked", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task")
+    __slots__ = ("_answered", "_asked", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task", "_visit")
 
-    def __init__(self, site: Site, conn: Conn) -> None:
+    def __init__(self, site: Site, conn: Conn, visit: Visit | None = None) -> None:
         self._site = site
         self._conn = conn
         self._reader: HeadReader | None = HeadReader()
@@ -48,6 +49,7 @@ class Opening:
         self._answered = False
         self._asked = False  # whether process_response has had its say
         self._task: asyncio.Future[Any] | None = None
+        self._visit = visit  # None: not admitted yet
         # Made when the connection is accepted, connected when TLS has shaken hands: the time counts from here.
         self._due = conn._loop.time() + site.open_timeout
         self._deadline: Deadline | None = None
@@ -58,9 +60,15 @@ class Opening:
         self._site.connections.add(self._conn)
         self._conn.add_close_callback(self._site.connections.discard)
         if self._site.closing:
+            self._leave_by(self._visit)
             self.stop()
-        else:
-            self._deadline = self._conn._state.timers.at(self._due, self._too_late)
+            return
+        try:
+            self._leave_by(self._visit or self._enter())
+        except Refused as exc:
+            self._fail(exc)
+            return
+        self._deadline = self._conn._state.timers.at(self._due, self._too_late)
 
     def received(self, data: bytes) -> None:
         if self._answered:
@@ -79,7 +87,24 @@ class Opening:
     def stop(self) -> None:
         """The server stops: who is not in yet is turned away."""
         self._end()
-        self._refuse(_stopping(), ask=False)
+        self._refuse(stopping(), ask=False)
+
+    # --- admission --------------------------------------------------------------------------------
+
+    def _enter(self) -> Visit:
+        """Where the loop's own server has accepted: what `listener` does before."""
+        return self._site.admission.admit(address_of(self._conn.remote_address) or None, self._conn._loop.time())
+
+    def _leave_by(self, visit: Visit | None) -> None:
+        """From here on the connection itself tells when it is gone."""
+        self._visit = visit
+        if visit is not None:
+            self._conn.add_close_callback(visit.left)
+
+    def _known_as(self, address: str) -> None:
+        """The client's address, as a trusted proxy has told it; raises :class:`Refused` 429 if it has its share."""
+        if self._visit is not None and address != address_of(self._conn.remote_address):
+            self._visit.known_as(address, self._conn._loop.time())
 
     def _read(self, data: bytes) -> None:
         assert self._reader is not None
@@ -126,6 +151,8 @@ class Opening:
         conn._request = request
         if site.proxies is not None:
             request.client_address, request.secure, request.forwarded_host = site.proxies.client_of(request)
+        if request.client_address:
+            self._known_as(request.client_address)
         check_host(request, site.allowed_hosts)
         if site.process_request is None:
             self._admit(request)
@@ -217,6 +244,8 @@ class Opening:
         assert transport is not None
         self._answered = True
         self._forget_deadline()
+        if self._visit is not None:
+            self._visit.opened()
         site.requests.opened += 1
         conn._accepted_with = site.extra_headers
         conn.subprotocol = subprotocol
@@ -327,5 +356,6 @@ def _late() -> InvalidHandshake:
     return InvalidHandshake("the request took too long", status=408, code="WEBSOCKET_HANDSHAKE_TIMEOUT")
 
 
-def _stopping() -> InvalidHandshake:
+def stopping() -> InvalidHandshake:
+    """The refusal of a server that stops."""
     return Refused("the server is stopping", status=503, code="WEBSOCKET_STOPPING")

@@ -64,6 +64,15 @@ class SiteOptions(ConnOptions, total=False):
         the function looks at ``request.remote_address`` or at a header first (:mod:`plumews.restricted` does).
     open_timeout: seconds from the accepted connection to the open WebSocket, TLS and authentication included
         (default 10).
+    max_connections: connections in all (default 100,000; ``None``: no bound); beyond it 503.
+    max_opening: those of them whose opening handshake is not done (default 10,000; ``None``: no bound); beyond it 503.
+    max_connections_per_address: connections of one IPv4 address, or of one /64 network of IPv6; beyond it 429. By
+        default 4,096, for addresses of the internet only; another number holds for private networks and this machine,
+        too; ``None``: no bound.
+    accept_rate: new connections a second, 0.001 to 1,000,000 (default ``None``: no bound), of which those of two
+        seconds may come at once; beyond it 429, with the time to wait as ``Retry-After``.
+    accept_rate_per_address: the same for each address, those of ten seconds at once. By default 200, for addresses of
+        the internet only, as above.
     """
 
     ssl: ssl_module.SSLContext | None
@@ -77,6 +86,11 @@ class SiteOptions(ConnOptions, total=False):
     extra_headers: HeadersLike
     routes: Routes
     open_timeout: float
+    max_connections: int | None
+    max_opening: int | None
+    max_connections_per_address: int | None
+    accept_rate: float | None
+    accept_rate_per_address: float | None
 
 
 class TcpOptions(SiteOptions, total=False):

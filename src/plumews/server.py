@@ -15,12 +15,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import limits
+from .admission import Visit
 from .authorizing import TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from .listener import Listener, tls_options
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
 from .origin import LOOPBACK_HOSTS, is_loopback
@@ -49,14 +51,14 @@ class Server:
     def __init__(self, site: Site, config: ConnConfig) -> None:
         self._site = site
         self._config = config
-        self._server: asyncio.AbstractServer | None = None
+        self._listener: Listener | None = None
         self._closer: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets; none once the server is closed."""
-        return tuple(getattr(self._server, "sockets", ()))
+        return () if self._listener is None else self._listener.sockets
 
     @property
     def port(self) -> int:
@@ -73,7 +75,7 @@ class Server:
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
-        return self._server is not None and not self._site.closing
+        return self._listener is not None and not self._site.closing
 
     def close(
         self,
@@ -131,30 +133,31 @@ class Server:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _connection(self) -> Conn:
+    def _connection(self, visit: Visit | None = None) -> Conn:
         conn = Conn(self._config)
-        conn._door = Opening(self._site, conn)
+        conn._door = Opening(self._site, conn, visit)
         return conn
 
-    async def _start(self, listen: Listen) -> None:
-        server = self._server = await listen(self._connection)
+    async def _start(self, listen: Listen, backlog: int) -> None:
+        listener = self._listener = Listener(self._site, await listen(self._connection), backlog, self._connection)
         if self._site.allowed_hosts is None and _only_loopback(self.sockets):
             self._site.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
         try:
-            await server.start_serving()
+            await listener.start_serving()
         except BaseException:
-            server.close()
+            listener.close()
             raise
 
     async def _close(self, limit: TimeLimit, farewell: Farewell) -> None:
-        assert self._server is not None
+        assert self._listener is not None
         try:
-            self._server.close()
+            self._listener.close()
+            await self._listener.wait_connected()
             await self._empty(limit, farewell)
+            await self._listener.wait_told()
         finally:
             limit.end()
-            # Python 3.13 can end those, too, that have not even finished their TLS handshake.
-            getattr(self._server, "abort_clients", lambda: None)()
+            self._listener.abort()
             self._closed.set_result(None)
 
     async def _empty(self, limit: TimeLimit, farewell: Farewell) -> None:
@@ -184,10 +187,11 @@ class Server:
 class Serving:
     """What ``serve`` returns: await it for the server, or enter it with ``async with``."""
 
-    def __init__(self, site: Site, config: ConnConfig, listen: Listen) -> None:
+    def __init__(self, site: Site, config: ConnConfig, listen: Listen, backlog: int) -> None:
         self._site = site
         self._config = config
         self._listen = listen
+        self._backlog = backlog
         self._server: Server | None = None
 
     def __await__(self) -> Generator[Any, None, Server]:
@@ -198,7 +202,7 @@ class Serving:
             raise RuntimeError("this server was started before: call serve() again for another one")
         server = self._server = Server(self._site, self._config)
         try:
-            await server._start(self._listen)
+            await server._start(self._listen, self._backlog)
         except BaseException:
             self._server = None
             raise
@@ -297,10 +301,10 @@ def unix_serve(
     async def listen(factory: Callable[[], Conn]) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
         return await loop.create_unix_server(
-            factory, path, sock=sock, backlog=backlog, start_serving=False, **_tls(site)
+            factory, path, sock=sock, backlog=backlog, start_serving=False, **tls_options(site)
         )
 
-    return Serving(site, config, listen)
+    return Serving(site, config, listen, backlog)
 
 
 def serve_endpoints(
@@ -330,13 +334,9 @@ def serve_endpoints(
         where: dict[str, Any] = {"host": host, "port": port, "reuse_port": reuse_port}
         if sock is not None:
             where = {"sock": sock}
-        return await loop.create_server(factory, **where, backlog=backlog, start_serving=False, **_tls(site))
+        return await loop.create_server(factory, **where, backlog=backlog, start_serving=False, **tls_options(site))
 
-    return Serving(site, config, listen)
-
-
-def _tls(site: Site) -> dict[str, Any]:
-    return {} if site.ssl is None else {"ssl": site.ssl, "ssl_handshake_timeout": site.open_timeout}
+    return Serving(site, config, listen, backlog)
 
 
 def _only_loopback(sockets: Sequence[socket.socket]) -> bool:

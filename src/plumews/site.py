@@ -11,10 +11,11 @@ import asyncio
 import inspect
 import ssl as ssl_module
 from collections.abc import Awaitable, Collection, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from . import limits
+from .admission import Admission, AdmissionLimits
 from .conn import Conn
 from .counts import RequestTally
 from .errors import InvalidHandshake
@@ -60,6 +61,13 @@ class Site:
     extra_headers: HeadersLike = ()
     routes: Routes = field(default_factory=dict)
     open_timeout: float = limits.OPEN_TIMEOUT
+    max_connections: int | None = limits.MAX_CONNECTIONS
+    max_opening: int | None = limits.MAX_OPENING
+    max_connections_per_address: int | None = limits.CONNECTIONS_PER_ADDRESS
+    accept_rate: float | None = None
+    accept_rate_per_address: float | None = limits.ACCEPT_RATE_PER_ADDRESS
+    #: Who may connect.
+    admission: Admission = field(init=False)
     #: Whether the server is stopping: nobody is let in any more.
     closing: bool = field(default=False, init=False)
     #: The extra headers as they stand in an answer.
@@ -103,6 +111,10 @@ class Site:
             if given is not None and not given.startswith("/"):
                 raise ValueError(f"invalid path {given!r}: a path begins with a slash")
         check_time("open_timeout", self.open_timeout)
+        self.admission = Admission(
+            AdmissionLimits(**{one.name: getattr(self, one.name) for one in fields(AdmissionLimits)}),
+            None if self.proxies is None else self.proxies.is_proxy,
+        )
 
     def endpoint(self, path: str) -> Endpoint:
         """The endpoint of ``path``; raises :class:`InvalidHandshake` 404 if there is none."""

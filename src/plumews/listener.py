@@ -1,0 +1,206 @@
+"""Our own accept on the listening sockets (layer 5).
+
+An event loop accepts whoever comes and has no descriptor in reserve; here each client is looked at by its address
+(`admission`) before anything is made for it, and who is refused costs an answer and no more (`turning_away`). The
+loop's own server makes and binds the sockets, and does all of it where it cannot watch sockets (Windows' proactor):
+then admission is left to `opening`. Invariants: a bounded number is accepted in one wake-up; a socket that cannot be
+accepted from is not looked at for a moment, so that nothing spins; who is in the backlog of a server that stops gets
+an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from . import limits
+from .admission import Visit
+from .conn import Conn
+from .errors import InvalidHandshake, Refused
+from .forwarded import address_of
+from .loopstate import loop_state
+from .opening import stopping
+from .reserve import EXHAUSTED, Reserve
+from .site import Site
+from .timers import Deadline
+from .turning_away import TurningAway
+
+__all__ = ["Listener", "tls_options"]
+
+logger = logging.getLogger("plumews.server")
+
+
+class Listener:
+    """Accepts for one server. ``connection(visit)`` makes the protocol of who was admitted."""
+
+    def __init__(
+        self, site: Site, server: asyncio.AbstractServer, backlog: int, connection: Callable[[Visit], Conn]
+    ) -> None:
+        self._site = site
+        self._server = server
+        self._backlog = backlog
+        self._connection = connection
+        self._tls = tls_options(site)
+        self._loop = asyncio.get_running_loop()
+        self._timers = loop_state(self._loop).timers
+        self._sockets: list[socket.socket] = []  # none: the loop's server accepts
+        self._paused: dict[socket.socket, Deadline] = {}
+        self._reserve: Reserve | None = None
+        self._turning_away = TurningAway(self._timers)
+        #: Connections on their way to a transport; over TLS until hands are shaken.
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._turned = 0  # since the last line about it
+        self._next_line = -math.inf
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets; none once it is closed."""
+        return tuple(getattr(self._server, "sockets", None) or ())
+
+    async def start_serving(self) -> None:
+        """Accept from now on."""
+        try:
+            self._sockets = [
+                # The loop's server keeps its own descriptor: a loop may not let others watch it.
+                socket.fromfd(sock.fileno(), sock.family, sock.type, sock.proto)
+                for sock in self.sockets
+            ]
+            for sock in self._sockets:
+                sock.setblocking(False)
+                self._watch(sock)
+                sock.listen(self._backlog)
+            self._reserve = Reserve()
+        except NotImplementedError:
+            self._close_sockets()
+            await self._server.start_serving()
+
+    def close(self) -> None:
+        """Accept nobody any more: who is in the backlog is told that the server stops."""
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+            self._empty(sock)
+        for deadline in self._paused.values():
+            deadline.cancel()
+        self._paused.clear()
+        self._close_sockets()
+        if self._reserve is not None:
+            self._reserve.close()
+        self._server.close()
+
+    async def wait_connected(self) -> None:
+        """Until whoever was admitted last has its transport; over TLS that may take too long."""
+        if self._connecting and self._site.ssl is None:
+            await asyncio.wait(self._connecting)
+
+    async def wait_told(self) -> None:
+        """Until those who were turned away had the time to read why."""
+        await self._turning_away.wait_idle()
+
+    def abort(self) -> None:
+        """End what has not even shaken hands for TLS."""
+        self._turning_away.close()
+        for task in self._connecting:
+            task.cancel()
+        # Python 3.13 can end those that the loop's server has accepted.
+        getattr(self._server, "abort_clients", lambda: None)()
+
+    # --- accepting --------------------------------------------------------------------------------
+
+    def _watch(self, sock: socket.socket) -> None:
+        self._paused.pop(sock, None)
+        self._loop.add_reader(sock, self._accept, sock)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Somebody is in the backlog."""
+        for _ in range(limits.ACCEPTS_AT_ONCE):
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue  # it has gone meanwhile
+            except OSError as exc:
+                self._cannot_accept(listening, exc)
+                return
+            self._admit(sock, address)
+
+    def _admit(self, sock: socket.socket, address: Any) -> None:
+        site = self._site
+        if site.closing:
+            self._refuse(sock, stopping())
+            return
+        try:
+            visit = site.admission.admit(address_of(address) or None, self._loop.time())
+        except Refused as exc:
+            self._refuse(sock, exc)
+            return
+        connecting = self._loop.connect_accepted_socket(partial(self._connection, visit), sock, **self._tls)
+        task = self._loop.create_task(connecting)
+        self._connecting.add(task)
+        task.add_done_callback(partial(self._connected, sock, visit))
+
+    def _connected(self, sock: socket.socket, visit: Visit, task: asyncio.Task[Any]) -> None:
+        self._connecting.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if not task.cancelled() and failure is None:
+            return
+        visit.left()
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # whoever holds it now, it ends
+        if failure is not None and not isinstance(failure, OSError):  # which is how TLS fails, or the client goes
+            logger.error("connecting a client failed", exc_info=failure)
+
+    # --- refusing ---------------------------------------------------------------------------------
+
+    def _refuse(self, sock: socket.socket, reason: InvalidHandshake, *, wait: bool = True) -> None:
+        logger.debug("refused %d %s", reason.status, reason.code)
+        self._site.requests.refused.add(reason.code)
+        if self._site.ssl is None:
+            self._turning_away.answer(sock, reason, wait=wait)
+        else:
+            sock.close()  # shaking hands first would be what the refusal is to save
+
+    def _empty(self, listening: socket.socket) -> None:
+        """Tell the backlog that the server stops."""
+        with contextlib.suppress(OSError):
+            for _ in range(self._backlog):
+                sock, _ = listening.accept()
+                self._refuse(sock, stopping())
+
+    def _cannot_accept(self, listening: socket.socket, exc: OSError) -> None:
+        """Turn some away, and look again in a moment: the socket stays readable, and would wake us without end."""
+        if exc.errno in EXHAUSTED and self._reserve is not None:
+            self._turned += self._reserve.turn_away(
+                listening, lambda sock: self._refuse(sock, _exhausted(), wait=False)
+            )
+        self._loop.remove_reader(listening)
+        self._paused[listening] = self._timers.after(limits.ACCEPT_PAUSE, lambda: self._watch(listening))
+        now = self._loop.time()
+        if now >= self._next_line:
+            logger.error("cannot accept connections: %s (%d turned away)", exc.strerror, self._turned)
+            self._turned, self._next_line = 0, now + limits.ACCEPT_LOG_EVERY
+
+    def _close_sockets(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
+
+
+def tls_options(site: Site) -> dict[str, Any]:
+    """What the loop wants to know for TLS, whose handshake is a part of the opening."""
+    return {} if site.ssl is None else {"ssl": site.ssl, "ssl_handshake_timeout": site.open_timeout}
+
+
+def _exhausted() -> Refused:
+    return Refused(
+        "the server has no room",
+        status=503,
+        code="WEBSOCKET_OUT_OF_DESCRIPTORS",
+        headers=(("Retry-After", str(limits.RETRY_AFTER)),),
+    )
