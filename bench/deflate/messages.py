@@ -28,24 +28,23 @@ TAIL = b"\x00\x00\xff\xff"
 
 _NAMES = ("Ada", "Björn", "Chiara", "Dmitri", "Elif", "Farid", "Grace", "Hideo", "Inés", "Jakub", "Kofi", "Lena")
 _KINDS = ("message", "edited", "reaction", "trade", "quote")
-_WORDS = (
-    "about after again almost also always another anyone around because before being better between both build "
-    "called came change check could deploy different does done down each early either enough even every failed few "
-    "fixed found from give good great have here hours idea into issue just keep last later less like little long "
-    "look made make many maybe meeting might more morning most much need never next night nothing number often "
-    "only open order other over people place please point price probably question ready really release review "
-    "right same second seems server should since some something soon still such sure take team than thanks that "
-    "their them then there these they thing think this those through time today together tomorrow tried under "
-    "until update very wait want week well were what when where which while with without work would wrong years "
-    "yesterday your"
-).split()
+_VOCABULARY = """
+about after again almost also always another anyone around because before being better between both build called
+came change check could deploy different does done down each early either enough even every failed few fixed
+found from give good great have here hours idea into issue just keep last later less like little long look made
+make many maybe meeting might more morning most much need never next night nothing number often only open order
+other over people place please point price probably question ready really release review right same second seems
+server should since some something soon still such sure take team than thanks that their them then there these
+they thing think this those through time today together tomorrow tried under until update very wait want week
+well were what when where which while with without work would wrong years yesterday your
+"""
 
 
 def _text(random_: random.Random, most: int) -> str:
     """Sentences of so many characters."""
     text = ""
     while len(text) < most:
-        sentence = " ".join(random_.choices(_WORDS, k=random_.randint(4, 12)))
+        sentence = " ".join(random_.choices(_VOCABULARY.split(), k=random_.randint(4, 12)))
         text += sentence.capitalize() + random_.choice((". ", "! ", "? ", ". "))
     return text[:most]
 
@@ -70,7 +69,7 @@ def _event(random_: random.Random, number: int) -> dict[str, object]:
                 "ask": round(random_.uniform(5, 900), 2),
                 "volume": random_.randrange(100, 90_000),
             }
-            for _ in range(random_.randint(1, 4))
+            for _ in range(random_.randint(3, 6))
         ],
         "text": "",
     }
