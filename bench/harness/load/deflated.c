@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_DIFFERENT = 64 }; /* answers to one message: without context takeover there is hardly ever a second one */
+enum { MOST_DIFFERENT = 16 }; /* answers to one message: without context takeover there is hardly ever a second one */
 
 struct answer {
     struct answer *next;
