@@ -370,11 +370,11 @@ def test_a_broadcast_is_measured_if_it_is_compressed(deflating: Deflating, kind:
 
 def test_who_agrees_to_something_else_than_the_table_says_is_a_failure(deflating: Deflating) -> None:
     contender = next(one for one in CONTENDERS if one.kind == "websockets")
-    with started(deflating, dataclasses.replace(contender, window_bits=11)) as process:
-        with pytest.raises(
-            Failed, match=r"^websockets, uvloop: agreed to a window of 12 bits, where 11 were expected$"
-        ):
-            run(deflating, process, Echo(1, 1), warmup=0.01, seconds=0.02)
+    with (
+        started(deflating, dataclasses.replace(contender, window_bits=11)) as process,
+        pytest.raises(Failed, match=r"^websockets, uvloop: agreed to a window of 12 bits, where 11 were expected$"),
+    ):
+        run(deflating, process, Echo(1, 1), warmup=0.01, seconds=0.02)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class DeflateEffort(Effort):
 
 
 FULL = DeflateEffort(
-    rounds=7, warmup=0.1, seconds=0.4, tries=2, broadcast_rounds=5, idle_rounds=2, idle_connections=5000
+    rounds=7, warmup=0.1, seconds=0.4, tries=2, broadcast_rounds=7, idle_rounds=3, idle_connections=5000
 )
 QUICK = DeflateEffort(
     rounds=1, warmup=0.04, seconds=0.15, tries=1, broadcast_rounds=1, idle_rounds=1, idle_connections=500
