@@ -30,7 +30,8 @@ class CompressionInfo:
     """What ``conn.compression`` tells: what was agreed on, and what came of it so far.
 
     ``context_bytes`` is what zlib holds for this connection now, by its own formula. Of the messages that were
-    compressed, ``wire_bytes`` is what they were on the wire, ``payload_bytes`` what they are.
+    compressed, ``wire_bytes`` is what they were on the wire, ``payload_bytes`` what they are; those that were sent in
+    pieces, or to many at once, are not among them.
     """
 
     server_window_bits: int
@@ -54,6 +55,7 @@ class Compression:
         "_context",
         "_fragment_size",
         "_idle",
+        "_key",
         "_messages",
         "_payload_bytes",
         "_timers",
@@ -76,7 +78,7 @@ class Compression:
         if client:
             bits, takeover = agreement.client_window_bits, agreement.client_takeover
         assert settings.level is not None
-        key = (settings.backend, settings.level, bits, settings.mem_level)
+        key = self._key = (settings.backend, settings.level, bits, settings.mem_level)
         #: Connections with equal keys can be sent the same bytes; ``None`` if nobody else can be sent what this one is.
         self.shared_key: Hashable = None
         self._context: Context | None = None
@@ -110,9 +112,24 @@ class Compression:
             return message
         opcode, payload = message.message()
         data = self._compress(payload)
+        self._keep_context()
+        return self._counted(opcode, payload, data)
+
+    def begin(self, size: int, compress: bool | None) -> Context | None:
+        """What compresses the pieces of a message of which the first has ``size`` bytes; ``None``: it leaves as it is.
+
+        Behind the last piece comes `EMPTY`.
+        """
+        if not (size >= self.min_size if compress is None else compress):
+            return None
+        if self._context is not None:
+            self._keep_context()
+            return self._context
+        return Context(*self._key)
+
+    def _keep_context(self) -> None:
         if self._idle is None:
             self._idle = self._timers.after(limits.CONTEXT_IDLE, self._release)
-        return self._counted(opcode, payload, data)
 
     def _counted(self, opcode: int, payload: bytes, data: bytes) -> Encoded:
         self._messages += 1

@@ -15,13 +15,13 @@ from typing import Any, Final
 from .backends import backend
 from .deflate import deflate_context_size
 
-__all__ = ["Compressor", "Context"]
+__all__ = ["EMPTY", "Compressor", "Context"]
 
 #: Every flush ends with these four bytes of an empty block, which are not sent.
 _TAIL: Final = 4
 
 #: What stands for nothing: the first byte of an empty block (section 7.2.3.6).
-_EMPTY: Final = b"\x00"
+EMPTY: Final = b"\x00"
 
 
 class Compressor:
@@ -37,7 +37,7 @@ class Compressor:
     def compress(self, payload: bytes) -> bytes:
         """``payload`` as the payload of a compressed message."""
         data: bytes = self._compress(payload) + self._flush(zlib.Z_FULL_FLUSH)
-        return data[:-_TAIL] or _EMPTY
+        return data[:-_TAIL] or EMPTY
 
 
 class Context:
@@ -58,7 +58,7 @@ class Context:
 
     def compress(self, payload: bytes) -> bytes:
         """``payload`` as the payload of a compressed message: it must be sent."""
-        return self.piece(payload)[:-_TAIL] or _EMPTY
+        return self.piece(payload)[:-_TAIL] or EMPTY
 
     def piece(self, payload: bytes) -> bytes:
         """``payload`` as a part of a message, all of which the peer can inflate when it has this part."""

@@ -77,9 +77,15 @@ class Inflater:
         return 0 if self._inflater is None else inflate_context_size(self._window_bits)
 
     def start(self, limit: int | None) -> None:
-        """A message begins, of which no more than ``limit`` bytes may come out."""
-        if self._inflater is None:
+        """A message begins, of which no more than ``limit`` bytes may come out.
+
+        Without takeover the one before it may have been given up at any point.
+        """
+        if self._inflater is None or not self._takeover:
             self._inflater = zlib.decompressobj(-self._window_bits)
+            self._data = self._rest = self._tail = b""
+            self._at = 0
+            self._full = self._closing = self.pending = False
         self._limit = limit
         self._have = self._wire = 0
         self._after = None
@@ -95,6 +101,8 @@ class Inflater:
 
     def finish(self) -> None:
         """That was all of it."""
+        if not self._wire:
+            raise InvalidCompression(faults.NOT_DEFLATE)  # an empty message has one byte (section 7.2.3.6)
         if self._after is None:
             self._tail = _TAIL if self._takeover else _CLOSED_TAIL
             self.pending = True

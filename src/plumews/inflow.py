@@ -88,14 +88,15 @@ class Inflow:
         if not self._busy:
             if not self._has_room(conn):
                 return self._wait_for(_ROOM)
-            self._busy = True
             self.messages += 1
             self.wire_bytes += len(data)
             inflater.start(conn._rules.parser.max_size)
-            inflater.feed(data)
-            inflater.finish()
         message = b""
         try:
+            if not self._busy:
+                self._busy = True
+                inflater.feed(data)
+                inflater.finish()
             while inflater.pending:
                 now = monotonic()
                 if not self._may_work(now):
@@ -152,7 +153,10 @@ class Inflow:
         if not self._busy:
             self._busy = True
             if not self._unwanted(conn):
-                self._inflater.finish()
+                try:
+                    self._inflater.finish()
+                except ProtocolError as exc:
+                    return self._fail(conn, exc)
         outcome = self._pass_on(conn)
         if outcome == GO_ON:
             self.streaming = False
@@ -197,8 +201,8 @@ class Inflow:
             return True
         stream = conn._incoming if self.streaming else None
         if stream is None:
-            return conn._inbox.awaited or not conn._inbox.is_full(0)
-        return stream.awaited or stream.discarding or not conn._inbox.is_full(stream.buffered)
+            return not conn._inbox.is_full(0)
+        return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
 
     def _may_work(self, now: float) -> bool:
         if self._turn_until:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, State
+from .deflating import EMPTY
 from .errors import ConcurrencyError
 from .outgoing import Data, Encoded, Pieces, encode, encode_json, opcode_of, payload_of
 from .overflowing import Overflowing
@@ -127,7 +128,7 @@ class Sending(Overflowing):
     async def _send_pieces(self, pieces: Pieces, text: bool | None, compress: bool | None) -> None:
         """One message of many frames, each built when the one before it has left (RFC 6455 section 5.4)."""
         writer = self._writer
-        kind = opcode = None
+        kind = opcode = compressor = None
         utf8 = Utf8Validator() if text else None
         try:
             async with aclosing(_each(pieces)) as each:
@@ -136,18 +137,24 @@ class Sending(Overflowing):
                         kind = opcode_of(piece)
                         self._begin_pieces()
                         opcode = kind if text is None else Opcode.TEXT if text else Opcode.BINARY
+                        if self._deflate is not None:
+                            compressor = self._deflate.begin(len(piece), compress)
                     elif opcode_of(piece) != kind:
                         raise TypeError("the pieces of a message must all be str, or all bytes-like")
                     payload = piece.encode() if isinstance(piece, str) else bytes(piece)
                     if utf8 is not None and not utf8.feed(payload):
                         raise ValueError("text must be valid UTF-8")
+                    if compressor is not None:
+                        payload = compressor.piece(payload)
                     for start in range(0, len(payload), self._config.fragment_size):
-                        await self._add_piece(opcode, payload[start : start + self._config.fragment_size])
-                        opcode = Opcode.CONT
+                        first, opcode = opcode, Opcode.CONT
+                        piece = payload[start : start + self._config.fragment_size]
+                        await self._add_piece(first, piece, rsv1=compressor is not None and first != Opcode.CONT)
             if utf8 is not None and not utf8.complete:
                 raise ValueError("text must be valid UTF-8, which does not end inside a character")
             if opcode is not None:
-                await self._add_piece(opcode, b"", fin=True)
+                rsv1 = compressor is not None and opcode != Opcode.CONT
+                await self._add_piece(opcode, b"" if compressor is None else EMPTY, fin=True, rsv1=rsv1)
         except BaseException:
             if opcode == Opcode.CONT and writer.in_pieces:
                 self._begin_close(CloseCode.INTERNAL_ERROR, "a message was not completed", discard=True)
@@ -166,10 +173,10 @@ class Sending(Overflowing):
             raise ConcurrencyError("another message is being sent in pieces")
         self._writer.in_pieces = True
 
-    async def _add_piece(self, opcode: int, payload: bytes, *, fin: bool = False) -> None:
+    async def _add_piece(self, opcode: int, payload: bytes, *, fin: bool = False, rsv1: bool = False) -> None:
         if not self._writer.in_pieces:
             raise self._closed_error()
-        self._writer.add_piece(build_frame(opcode, payload, fin=fin))
+        self._writer.add_piece(build_frame(opcode, payload, fin=fin, rsv1=rsv1))
         if not fin:
             await self.drain()
         else:
