@@ -26,11 +26,12 @@ LAYERS = {
     for layer, names in enumerate(
         [
             "constants errors limits faults sources",
-            "codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11",
+            """codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 headers http11
+            backends deflate deflating extensions inflating negotiation""",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer keepalive
-            stream inbox engine awaits link receiving overflowing sending conn""",
+            stream inbox turns compression inflow engine awaits link receiving overflowing sending conn""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server

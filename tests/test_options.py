@@ -57,9 +57,9 @@ def test_an_unknown_option_that_resembles_one_is_asked_about():
 
 
 def test_an_option_of_another_package_is_told_what_it_is_here():
-    text = r"unknown option compression \(there is none: leave it out\), on_connect \(here it is on_open\): there are "
+    text = r"unknown option on_connect \(here it is on_open\), server_header \(none is sent: leave it out\): there are "
     with pytest.raises(TypeError, match=text):
-        DOORS["serve"](compression=None, on_connect=handler)
+        DOORS["serve"](server_header=None, on_connect=handler)
 
 
 WRONG = {

@@ -12,8 +12,10 @@ from .codec import BODY  # first: it decides whether what follows comes compiled
 # isort: split
 from .auth import SimpleRoomAuth, UserInfo, extract_user_info
 from .broadcast import broadcast
+from .compression import CompressionInfo
 from .conn import Conn
 from .constants import CloseCode, Opcode, SendBehavior, State
+from .deflate import Deflate
 from .endpoints import Handler, OnMessage
 from .errors import (
     AuthError,
@@ -25,6 +27,7 @@ from .errors import (
     HubError,
     HubFull,
     HubStopped,
+    InvalidCompression,
     InvalidData,
     InvalidHandshake,
     InvalidHeader,
@@ -68,12 +71,14 @@ __all__ = [
     "BroadcastResult",
     "Close",
     "CloseCode",
+    "CompressionInfo",
     "ConcurrencyError",
     "Conn",
     "ConnConfig",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "Deflate",
     "Gap",
     "Handler",
     "Headers",
@@ -84,6 +89,7 @@ __all__ = [
     "HubFull",
     "HubMetrics",
     "HubStopped",
+    "InvalidCompression",
     "InvalidData",
     "InvalidHandshake",
     "InvalidHeader",

@@ -40,6 +40,12 @@ cdef int64_t bound_of(str name, object value, int least) except? -1:
     return number
 
 
+cdef inline int64_t widened(int64_t limit):
+    """What a message of ``limit`` bytes may have compressed: what cannot be compressed becomes a little larger."""
+    cdef int64_t more = (limit >> 6) + 64
+    return limit + more if limit < INT64_MAX - more else INT64_MAX
+
+
 @cython.final
 cdef class Parser:
     """Turns the bytes that a peer sent into messages and control frames; see :mod:`plumews.codec`."""
@@ -321,6 +327,7 @@ cdef class Parser:
         cdef int opcode = first & 0x0F
         cdef int second, used = 2, i
         cdef uint64_t length
+        cdef int64_t limit
         if first & 0x70:
             if first & 0x30 or not self.allow_rsv1:
                 return self.refuse(ProtocolError, faults.RESERVED_BITS)
@@ -357,7 +364,10 @@ cdef class Parser:
                 return self.refuse(ProtocolError, faults.LENGTH_NOT_MINIMAL)
             if length > INT64_MAX:
                 return self.refuse(ProtocolError, faults.LENGTH_TOP_BIT)
-        if not opcode & 8 and <int64_t>length > self.size_limit - self.size:
+        limit = self.size_limit
+        if first & 0x40 or (opcode == CONT and self.compressed):
+            limit = widened(limit)
+        if not opcode & 8 and <int64_t>length > limit - self.size:
             return self.refuse(
                 PayloadTooBig, faults.TOO_BIG.format(length=length, have=self.size, limit=self.size_limit)
             )

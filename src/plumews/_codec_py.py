@@ -63,12 +63,18 @@ def _bound(name: str, value: int | None, least: int) -> int | None:
     return int(value)
 
 
+def _widened(limit: int) -> int:
+    """What a message of ``limit`` bytes may have compressed: what cannot be compressed becomes a little larger."""
+    return min(limit + (limit >> 6) + 64, LENGTH_LIMIT)
+
+
 @final
 class Parser:
     """Turns the bytes that a peer sent into messages and control frames.
 
     ``client`` says which side we are: a client takes unmasked frames, a server masked ones (section 5.1).
-    ``max_size`` bounds the payload bytes of one message, ``max_frames`` its frames; ``None`` is no bound.
+    ``max_size`` bounds the payload bytes of one message, ``max_frames`` its frames; ``None`` is no bound. A compressed
+    message may have a little more, a 64th and 64 bytes: whoever inflates it has ``max_size`` to keep.
     With ``decode_text`` a text message is a str, otherwise checked bytes. ``allow_rsv1`` takes compressed
     messages (RFC 7692): their kind is ``opcode | COMPRESSED``, their payload bytes that nobody checked.
 
@@ -373,7 +379,8 @@ class Parser:
                 raise ProtocolError(faults.LENGTH_TOP_BIT)
         if not control:
             limit = LENGTH_LIMIT if self._max_size is None else self._max_size
-            if length > limit - self._size:
+            compressed = self._compressed if opcode == _CONT else first & 0x40
+            if length > (_widened(limit) if compressed else limit) - self._size:
                 raise PayloadTooBig(faults.TOO_BIG.format(length=length, have=self._size, limit=limit))
 
         if self._mask_bit:

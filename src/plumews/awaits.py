@@ -114,7 +114,7 @@ class Sent(Steps):
             if conn._send_now(self._message):
                 self.over = True
                 return None
-            self._inner = conn._send_slowly(self._message, None)
+            self._inner = conn._send_slowly(self._message, None, None)
             self._message = None
         try:
             return self._inner.send(None)
@@ -150,7 +150,9 @@ class Awaits(Engine):
 
     __slots__ = ()
 
-    def send(self, message: Data | Pieces, text: bool | None = None) -> Coroutine[Any, Any, None]:
+    def send(
+        self, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None
+    ) -> Coroutine[Any, Any, None]:
         """Queue a message: ``str`` as text, bytes-like as binary. To be awaited.
 
         An asynchronous iterable, or an iterator, of such is one message that is sent in pieces while they come, in
@@ -160,6 +162,8 @@ class Awaits(Engine):
         Args:
             message: what to send; bytes-like objects that can change are copied.
             text: ``True`` sends bytes (which must be UTF-8) as text, ``False`` sends ``str`` as binary.
+            compress: ``True`` compresses, ``False`` does not, ``None`` does if the message is large enough and gets
+                smaller; all where permessage-deflate was agreed on, else it leaves as it is.
 
         Raises:
             ConnectionClosed: the connection is closed, or closing.
@@ -169,8 +173,8 @@ class Awaits(Engine):
             TypeError, ValueError: the message is not one.
             ConcurrencyError: another message is being sent in pieces, and this is to be, too.
         """
-        if text is not None:
-            return self._send_slowly(message, text)
+        if text is not None or compress is not None:
+            return self._send_slowly(message, text, compress)
         return self._sent(message)
 
     def _sent(self, message: Any) -> Sent:
@@ -224,6 +228,6 @@ class Awaits(Engine):
         """The next message, whatever stands in its way."""
         raise NotImplementedError
 
-    def _send_slowly(self, message: Any, text: bool | None) -> Coroutine[Any, Any, None]:
+    def _send_slowly(self, message: Any, text: bool | None, compress: bool | None) -> Coroutine[Any, Any, None]:
         """Queue what is long, or must be looked at, or has no space."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from . import limits
 from .auth import UserInfo
+from .compression import CompressionInfo
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .handshake import accept
 from .headers import HeadersLike
@@ -193,7 +194,10 @@ class Conn(Sending):
     def response(self) -> Response | None:
         """The answer that opened the connection; ``None`` before it was given."""
         if self._response is None and self._accepted_with is not None:
-            self._response = accept(self.request, subprotocol=self.subprotocol, headers=self._accepted_with)
+            extensions = None if self._deflate is None else self._deflate.agreement.answer
+            self._response = accept(
+                self.request, subprotocol=self.subprotocol, extensions=extensions, headers=self._accepted_with
+            )
         return self._response
 
     @property
@@ -209,6 +213,13 @@ class Conn(Sending):
         if self._metadata is None:
             self._metadata = {}
         return self._metadata
+
+    @property
+    def compression(self) -> CompressionInfo | None:
+        """What was agreed on about permessage-deflate, and what came of it; ``None`` where nothing is compressed."""
+        if self._deflate is None or self._inflow is None:
+            return None
+        return self._deflate.info(self._inflow)
 
     @property
     def state(self) -> State:

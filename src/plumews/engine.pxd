@@ -11,11 +11,13 @@ from .writer cimport Writer
 cdef object _OPEN, _get_ident, build_frame, limits, monotonic
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
+cdef int _COMPRESSED, _GO_ON, _LATER
 
 
 cdef class Engine:
     cdef public list _backlog
     cdef public list _behind
+    cdef readonly object _deflate
     cdef public object _door
     cdef public bint _ended
     cdef object _feed
@@ -23,6 +25,7 @@ cdef class Engine:
     cdef bint _in_place
     cdef readonly Inbox _inbox
     cdef public object _incoming
+    cdef readonly object _inflow
     cdef public Keepalive _keepalive
     cdef bint _lent
     cdef readonly object _loop
@@ -40,10 +43,10 @@ cdef class Engine:
     cpdef _receive(self, data)
     cdef _take_up(self, list events)
     cdef _handle(self, list events)
-    @cython.locals(position=Py_ssize_t, look=Py_ssize_t, until=double)
+    @cython.locals(position=Py_ssize_t, look=Py_ssize_t, until=double, outcome=int)
     cpdef list _dispatch(self, list events)
-    @cython.locals(kind=int)
-    cdef _tell(self, tuple event)
+    @cython.locals(kind=int, outcome=int)
+    cdef int _tell(self, tuple event) except -1
     cdef _deliver(self, int kind, data)
     cpdef _update_reading(self)
     @cython.locals(opcode=int, most=Py_ssize_t, thread="unsigned long")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import limits
 from .codec import build_frame
-from .constants import Opcode, State, StreamEvent
+from .constants import COMPRESSED, Opcode, State, StreamEvent
 from .inbox import Inbox
 from .keepalive import Keepalive
 from .loopstate import LoopState, loop_state
@@ -28,6 +28,8 @@ from .stream import Stream
 from .writer import Writer
 
 if TYPE_CHECKING:
+    from .compression import Compression
+    from .inflow import Inflow
     from .settings import ConnConfig
 
 __all__ = ["Engine"]
@@ -40,6 +42,9 @@ _BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEve
 _STRIDE = 4
 #: A read of this size announces a large message: the next ones go straight into its memory.
 _LARGE_READ = 32 * 1024
+_COMPRESSED = COMPRESSED
+#: What `Inflow` says of an event.
+_GO_ON, _LATER = 0, 1
 
 
 class Engine:
@@ -48,6 +53,7 @@ class Engine:
     __slots__ = (
         "_backlog",
         "_behind",
+        "_deflate",
         "_door",
         "_ended",
         "_feed",
@@ -55,6 +61,7 @@ class Engine:
         "_in_place",
         "_inbox",
         "_incoming",
+        "_inflow",
         "_keepalive",
         "_lent",
         "_loop",
@@ -80,6 +87,9 @@ class Engine:
         self._writer = Writer(self._state, queue_size=config.queue_size, queue_bytes=config.queue_bytes)
         self._inbox = Inbox(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
         self._keepalive: Keepalive
+        #: permessage-deflate, where it was agreed on.
+        self._deflate: Compression | None = None
+        self._inflow: Inflow | None = None
         self._transport: asyncio.Transport | None = None
         #: What answers until the connection is open.
         self._door: Any = None
@@ -98,6 +108,14 @@ class Engine:
         self._incoming: Stream | None = None  # the parser feeds it
         self._stream: Stream | None = None  # the application reads it
         self._ended = False  # the peer's close frame, its fault or its FIN was seen
+
+    def _use_deflate(self, deflate: Compression, inflow: Inflow, *, client: bool) -> None:
+        """permessage-deflate was agreed on; nothing was received yet."""
+        self._deflate = deflate
+        self._inflow = inflow
+        self._rules.allow_compressed(client=client)
+        self._feed = self._rules.parser.feed_messages
+        self._quick_size = min(self._quick_size, deflate.min_size - 1)  # what is longer may have to be compressed
 
     # --- the transport calls ----------------------------------------------------------------------
 
@@ -170,7 +188,7 @@ class Engine:
         finally:
             self._in_batch = self._state.in_batch = False
             self._writer.flush()
-        if self._backlog:
+        if self._backlog and (self._inflow is None or not self._inflow.waits(self)):
             self._loop.call_soon(self._go_on)
         if self._on_message is None or self._backlog or self._reading_paused:
             Engine._update_reading(self)
@@ -179,6 +197,8 @@ class Engine:
         backlog, self._backlog = self._backlog, None
         if backlog and self._transport is not None:
             self._handle(backlog)
+            if not self._backlog:
+                self._inbox.wake()  # who waits to have the next message in pieces asks for it now
 
     def _dispatch(self, events: list[Any]) -> list[Any] | None:
         """Tell each event; what a callback that takes its time leaves over is returned.
@@ -187,6 +207,7 @@ class Engine:
         """
         until = 0.0
         look = 1
+        outcome = _GO_ON
         if self._on_message is not None and len(events) > 1:
             until = monotonic() + limits.FAN_OUT_SLICE
         for position, event in enumerate(events, 1):
@@ -195,15 +216,17 @@ class Engine:
             elif isinstance(event, bytes):
                 self._deliver(_BINARY, event)
             else:
-                self._tell(event)
+                outcome = self._tell(event)
+                if outcome != _GO_ON:
+                    return events[position - 1 :] if outcome == _LATER else None
             if position >= look and position < len(events) and self._on_message is not None:
                 if monotonic() >= until:
                     return events[position:]
                 look = position + _STRIDE
         return None
 
-    def _tell(self, event: tuple[int, Any]) -> None:
-        """Handle what is not a whole message."""
+    def _tell(self, event: tuple[int, Any]) -> int:
+        """Handle what is not a whole message; whether what stands behind it goes on, waits, or never counts."""
         kind, data = event
         if kind <= _BINARY:
             self._deliver(kind, data)
@@ -212,17 +235,37 @@ class Engine:
         elif kind == _PONG:
             self._keepalive.pong(data)
         elif kind == _CHUNK:
+            if self._inflow is not None and self._inflow.streaming:
+                return self._inflow.chunk(self, data)
             if self._incoming is not None:
                 self._incoming.feed(data)
         elif kind == _BEGIN:
+            if data & _COMPRESSED and self._inflow is not None:
+                data ^= _COMPRESSED
+                self._inflow.begin(self, data)
             if self._rules.state is _OPEN:
                 self._incoming = Stream(data, self._stream_changed)
                 self._inbox.put((StreamEvent.BEGIN, self._incoming))
         elif kind == _END:
+            if self._inflow is not None and self._inflow.streaming:
+                outcome = self._inflow.end_of_stream(self)
+                if outcome != _GO_ON:
+                    return outcome
             self._finish_stream()
         elif kind == _CLOSE:
             self._rules.peer_closed(*data)
             self._end()
+        elif self._inflow is not None:
+            return self._inflow.take(self, kind, data)
+        return _GO_ON
+
+    def _hand_on(self, kind: int, data: str | bytes) -> None:
+        """A message that was inflated."""
+        self._deliver(kind, data)
+
+    def _start_streaming(self) -> None:
+        """The next message is wanted in pieces, or the one that is arriving."""
+        self._take_up(self._rules.parser.start_streaming())
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not _OPEN:
@@ -238,9 +281,11 @@ class Engine:
 
     def _update_reading(self) -> None:
         """Stop reading while the handler has enough to do, go on when it has caught up."""
+        if self._inflow is not None and self._backlog:
+            self._inflow.changed(self)
         if not self._reading_paused and not self._backlog and self._inbox.has_reader():
             return  # who waits has read everything
-        if self._rules.state is not _OPEN or self._on_message is not None:
+        if self._backlog or self._rules.state is not _OPEN or self._on_message is not None:
             pause = bool(self._backlog)
         else:
             inbox, stream = self._inbox, self._stream or self._incoming
@@ -265,14 +310,14 @@ class Engine:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def send_nowait(self, message: str | bytes | bytearray | memoryview) -> None:
-        """Queue a message without ever waiting: for callbacks.
+    def send_nowait(self, message: str | bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
+        """Queue a message without ever waiting: for callbacks. ``compress`` is as in :meth:`send`.
 
         Raises as :meth:`send`, but for a full queue always :class:`SendQueueFull`; under ``CLOSE`` the connection
         is closed, too.
         """
-        if not self._queue_now(message):
-            self._send_nowait_slowly(message)
+        if compress is not None or not self._queue_now(message):
+            self._send_nowait_slowly(message, compress)
 
     def _send_now(self, message: Any) -> bool:
         """Queue what is short and plain, if there is space and nothing speaks against it; else ask the long way."""
@@ -320,5 +365,5 @@ class Engine:
     def _stream_changed(self) -> None:
         """The application took a chunk, waits for one, or closed its stream."""
 
-    def _send_nowait_slowly(self, message: Any) -> None:
+    def _send_nowait_slowly(self, message: Any, compress: bool | None) -> None:
         """Queue what is long, or must be looked at, or has no space; raises what :meth:`send_nowait` does."""

@@ -6,6 +6,7 @@
     │   └── ConnectionClosedError           anything else
     ├── ProtocolError                       "protocol error"       the peer broke RFC 6455: 1002
     │   ├── InvalidData                     text that is not UTF-8: 1007
+    │   ├── InvalidCompression              a compressed message that cannot be inflated: 1007
     │   ├── PayloadTooBig                   "payload too large"    beyond the read limit: 1009
     │   └── TooManyFragments                beyond the bound of frames in one message: 1008
     ├── InvalidHandshake                    a request that is refused, with its HTTP status
@@ -43,6 +44,7 @@ __all__ = [
     "HubError",
     "HubFull",
     "HubStopped",
+    "InvalidCompression",
     "InvalidData",
     "InvalidHandshake",
     "InvalidHeader",
@@ -141,6 +143,13 @@ class InvalidData(ProtocolError):
 
     close_code = CloseCode.INVALID_DATA
     phrase = "invalid UTF-8"
+
+
+class InvalidCompression(ProtocolError):
+    """A compressed message that cannot be inflated (RFC 7692 section 7.2.2)."""
+
+    close_code = CloseCode.INVALID_DATA
+    phrase = "invalid compressed data"
 
 
 class PayloadTooBig(ProtocolError):

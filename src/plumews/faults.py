@@ -36,6 +36,13 @@ CLOSE_ONE_BYTE: Final = "close frame with a payload of one byte: a code has two 
 CLOSE_CODE: Final = "close code {code} may not be sent (RFC 6455 section 7.4)"
 CLOSE_REASON_NOT_UTF8: Final = "the reason of a close frame (RFC 6455 section 5.5.1)"
 
+# --- a compressed message -------------------------------------------------------------------------
+
+NOT_DEFLATE: Final = "a compressed message that cannot be inflated (RFC 7692 section 7.2.2)"
+AFTER_THE_LAST_BLOCK: Final = "a compressed message that goes on behind its final block (RFC 7692 section 7.2.3.4)"
+INFLATED_TOO_BIG: Final = "a compressed message that inflates beyond the limit of {limit}"
+INFLATED_TOO_MUCH: Final = "a compressed message that inflates to more than {ratio} times its {size} bytes"
+
 # --- a caller's argument --------------------------------------------------------------------------
 
 NOT_A_BUFFER: Final = "a bytes-like object is required, not {type!r}"

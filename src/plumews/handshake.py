@@ -125,9 +125,13 @@ def accept(
     return Response(101, answer)
 
 
-def accepted(request: Request, *, subprotocol: str | None = None, headers: bytes = b"") -> bytes:
+def accepted(
+    request: Request, *, subprotocol: str | None = None, extensions: str | None = None, headers: bytes = b""
+) -> bytes:
     """What :func:`accept` serializes to, made in one go; ``headers`` are lines that were checked and serialized."""
     chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+    if extensions is not None:
+        chosen += b"Sec-WebSocket-Extensions: %b\r\n" % extensions.encode()
     key = accept_key(request.headers["Sec-WebSocket-Key"]).encode()
     return b"%b%b\r\n%b%b\r\n" % (_ANSWER, key, chosen, headers)
 

@@ -67,6 +67,35 @@ TRANSPORT_HIGH_WATER: Final = 64 * KiB
 #: connections have their turn (libuv: up to 32 times), so it is larger than what a client usually has on its way.
 READ_BUFFER: Final = 256 * KiB
 
+# --- compression --------------------------------------------------------------------------------
+
+#: Bits of the window: 4 KiB hold most of what repeats in a message, for an eighth of the memory of the most, 15.
+WINDOW_BITS: Final = 12
+
+#: Memory level of a compressor: 16 KiB for its tables.
+MEM_LEVEL: Final = 5
+
+#: Shorter messages leave as they are: what compressing saves is less than what it costs.
+COMPRESS_LEAST: Final = 128
+
+#: A compressor with takeover that had nothing to do for so long is given up; the next message begins anew.
+CONTEXT_IDLE: Final = 60.0
+
+#: What is inflated in one step: large enough to be quick, and some tenths of a millisecond.
+INFLATE_STEP: Final = 64 * KiB
+
+#: What goes into an inflater at once, so that what it leaves over is not copied again and again.
+INFLATE_PIECE: Final = 16 * KiB
+
+#: How much time inflating may take of one event loop when peers send more than that; the others get the rest.
+INFLATE_SHARE: Final = 0.5
+
+#: How much of that time one connection may use ahead, in seconds.
+INFLATE_BURST: Final = 0.002
+
+#: A message that `Deflate.max_ratio` bounds may always inflate to this: what is that small harms nobody.
+RATIO_FREE: Final = 64 * KiB
+
 # --- time ---------------------------------------------------------------------------------------
 
 #: From the accepted connection to the open WebSocket: TLS, request head and authentication together.

@@ -17,8 +17,11 @@ from typing import Any, Protocol, cast
 from . import limits
 from .awaits import Awaits
 from .codec import build_frame
+from .compression import Compression
 from .constants import CloseCode, Opcode, State
+from .deflate import Agreement
 from .errors import ConnectionClosed
+from .inflow import Inflow
 from .keepalive import Keepalive
 from .settings import ConnConfig
 from .timers import Deadline
@@ -132,6 +135,10 @@ class Link(Awaits, asyncio.BufferedProtocol):
         for callback in callbacks:
             self._call_back(callback)
         self._on_message = self._on_failure = self._behind = None
+        if self._deflate is not None:
+            self._deflate.end()
+        if self._inflow is not None:
+            self._inflow.end()
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -140,6 +147,15 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._door = None
         self._rules.state = State.OPEN
         self._keepalive.start(self._loop.time())
+
+    def _compress(self, agreement: Agreement, *, client: bool = False) -> None:
+        """permessage-deflate was agreed on. To be called before the connection is open."""
+        settings = self._config.deflate
+        assert settings is not None
+        deflate = Compression(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
+        self._use_deflate(deflate, Inflow(agreement, settings, client=client), client=client)
+        if deflate.shared_key is None:
+            self._writer.context = deflate
 
     # --- writing ----------------------------------------------------------------------------------
 

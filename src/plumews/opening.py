@@ -20,6 +20,7 @@ from .errors import InvalidHandshake, Refused
 from .handshake import accepted, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
 from .headers import Headers
 from .http11 import HeadReader, Request, Response
+from .negotiation import negotiate
 from .origin import check_host, check_origin
 from .routes import answer_route
 from .site import Endpoint, Site
@@ -174,12 +175,19 @@ class Opening:
         subprotocol = None
         if site.subprotocols:
             subprotocol = choose_subprotocol(offered_subprotocols(request), site.subprotocols)
-        wire = accepted(request, subprotocol=subprotocol, headers=site.extra_lines)
+        agreement = None
+        deflate = conn._config.deflate
+        if deflate is not None:
+            agreement = negotiate(request.headers.get_all("Sec-WebSocket-Extensions"), deflate)
+        extensions = None if agreement is None else agreement.answer
+        wire = accepted(request, subprotocol=subprotocol, extensions=extensions, headers=site.extra_lines)
         self._answered = True
         self._forget_deadline()
         site.requests.opened += 1
         conn._accepted_with = site.extra_headers
         conn.subprotocol = subprotocol
+        if agreement is not None:
+            conn._compress(agreement)
         transport.write(wire)
         conn._open()
         transport.resume_reading()

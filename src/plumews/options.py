@@ -10,9 +10,10 @@ import difflib
 import socket
 import ssl as ssl_module
 from collections.abc import Collection, Sequence
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, Literal, TypedDict, cast
 
 from .constants import SendBehavior
+from .deflate import Deflate
 from .headers import HeadersLike
 from .routes import Routes
 from .settings import ConnConfig
@@ -35,6 +36,7 @@ class ConnOptions(TypedDict, total=False):
     ping_timeout: float | None
     close_timeout: float
     fragment_size: int
+    compression: Deflate | Literal["deflate"] | None
 
 
 class SiteOptions(ConnOptions, total=False):
@@ -80,7 +82,6 @@ class TcpOptions(SiteOptions, total=False):
 
 #: What other packages call it, and what it is here.
 _ELSEWHERE: Final = {
-    "compression": "there is none: leave it out",
     "logger": 'logs go to the logger "plumews.server"',
     "on_connect": "here it is on_open",
     "on_disconnect": "here it is on_close",

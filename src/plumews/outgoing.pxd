@@ -2,4 +2,5 @@
 
 cdef class Encoded:
     cdef readonly list buffers
+    cdef readonly object compress
     cdef readonly Py_ssize_t size

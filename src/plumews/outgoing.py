@@ -22,13 +22,27 @@ Pieces: TypeAlias = "AsyncIterable[Data] | Iterator[Data]"
 
 
 class Encoded:
-    """One message as buffers to write in order, and their bytes in all."""
+    """One message as buffers to write in order, and their bytes in all.
 
-    __slots__ = ("buffers", "size")
+    ``compress`` is what the application asked for, where that was not decided before: True, False, or ``None`` for what
+    its size says.
+    """
 
-    def __init__(self, buffers: list[bytes | memoryview], size: int) -> None:
+    __slots__ = ("buffers", "compress", "size")
+
+    def __init__(self, buffers: list[bytes | memoryview], size: int, compress: bool | None = None) -> None:
         self.buffers = buffers
         self.size = size
+        self.compress = compress
+
+    def message(self) -> tuple[int, bytes]:
+        """The opcode and the payload, read out of the frames of a server: for those who need them in another form."""
+        parser = codec.Parser(client=True, max_size=None, decode_text=False)
+        events: list[tuple[int, Any]] = []
+        for buffer in self.buffers:
+            events += parser.feed(buffer)
+        opcode, payload = events[0]
+        return opcode, payload
 
 
 def opcode_of(data: Data) -> int:
@@ -65,9 +79,10 @@ def encode(
     *,
     fragment_size: int = limits.FRAGMENT_SIZE,
     mask: Callable[[], bytes] | None = None,
+    rsv1: bool = False,
 ) -> Encoded:
-    """The frames of a message whose payload was checked by :func:`payload_of`."""
-    buffers = codec.fragment(opcode, payload, size=fragment_size, mask=mask)
+    """The frames of a message whose payload was checked by :func:`payload_of`; ``rsv1`` says that it is compressed."""
+    buffers = codec.fragment(opcode, payload, size=fragment_size, mask=mask, rsv1=rsv1)
     return Encoded(buffers, sum(map(len, buffers)))
 
 

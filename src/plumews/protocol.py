@@ -32,6 +32,11 @@ class Protocol:
         self.error: ProtocolError | None = None
         self.cut = False
 
+    def allow_compressed(self, *, client: bool) -> None:
+        """Take compressed messages, too: to be called before anything was received."""
+        old = self.parser
+        self.parser = codec.Parser(client=client, max_size=old.max_size, max_frames=old.max_frames, allow_rsv1=True)
+
     def receive(self, data: Any) -> list[tuple[int, Any]]:
         """The events in ``data``; a fault of the peer ends them and stands in :attr:`error`."""
         events: list[tuple[int, Any]] = self.parser.feed(data)

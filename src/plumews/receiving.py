@@ -127,8 +127,9 @@ class Receiving(Link):
         while not len(inbox):
             if self._ended:
                 raise self._past_the_end()
-            if in_pieces and not self._rules.parser.streaming:  # it may be: a rest that is being discarded
-                self._dispatch(self._rules.parser.start_streaming())
+            # It may be streaming: a rest that is being discarded. What was received before comes before.
+            if in_pieces and not self._rules.parser.streaming and not self._backlog:
+                self._start_streaming()
                 continue
             waiting = inbox.start_waiting(self._loop)
             try:

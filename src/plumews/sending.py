@@ -13,6 +13,7 @@ from typing import Any
 
 from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, State
+from .deflating import EMPTY
 from .errors import ConcurrencyError
 from .outgoing import Data, Encoded, Pieces, encode, encode_json, opcode_of, payload_of
 from .overflowing import Overflowing
@@ -25,43 +26,46 @@ class Sending(Overflowing):
 
     __slots__ = ()
 
-    async def _send_slowly(self, message: Data | Pieces, text: bool | None) -> None:
+    async def _send_slowly(self, message: Data | Pieces, text: bool | None, compress: bool | None) -> None:
         if isinstance(message, (AsyncIterable, Iterator)):
-            await self._send_pieces(message, text)
+            await self._send_pieces(message, text, compress)
             return
         opcode = opcode_of(message)
         if text is not None:
             opcode = Opcode.TEXT if text else Opcode.BINARY
-        await self.write_message(opcode, message)
+        await self.write_message(opcode, message, compress=compress)
 
-    async def write_message(self, opcode: int, data: Data) -> None:
-        """Queue ``data`` as a message of ``opcode``: ``Opcode.TEXT`` or ``Opcode.BINARY``. Raises as :meth:`send`."""
-        message = self._outgoing(opcode, data)
+    async def write_message(self, opcode: int, data: Data, *, compress: bool | None = None) -> None:
+        """Queue ``data`` as a message of ``opcode``: ``Opcode.TEXT`` or ``Opcode.BINARY``. Raises as :meth:`send`.
+
+        ``compress`` is as in :meth:`send`, here and in the methods below.
+        """
+        message = self._outgoing(opcode, data, compress)
         if not self._writer.offer(message):
             await self._overflow(message)
         self._kick()
 
-    async def write_text(self, text: str) -> None:
+    async def write_text(self, text: str, *, compress: bool | None = None) -> None:
         """Queue a text message. Raises as :meth:`send`."""
         if not isinstance(text, str):
             raise TypeError(f"write_text takes a str, not {type(text).__name__}")
-        await self.write_message(Opcode.TEXT, text)
+        await self.write_message(Opcode.TEXT, text, compress=compress)
 
-    async def write_binary(self, data: bytes | bytearray | memoryview) -> None:
+    async def write_binary(self, data: bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
         """Queue a binary message. Raises as :meth:`send`."""
         if isinstance(data, str):
             raise TypeError("write_binary takes bytes, not str")
-        await self.write_message(Opcode.BINARY, data)
+        await self.write_message(Opcode.BINARY, data, compress=compress)
 
-    async def write_json(self, obj: Any) -> None:
+    async def write_json(self, obj: Any, *, compress: bool | None = None) -> None:
         """Queue ``obj`` as compact JSON in a text message.
 
         Raises as :meth:`send`; an object that JSON cannot express is a TypeError or ValueError, and nothing
         is queued.
         """
-        await self.write_message(Opcode.TEXT, encode_json(obj))
+        await self.write_message(Opcode.TEXT, encode_json(obj), compress=compress)
 
-    async def write_many(self, messages: Iterable[Data]) -> None:
+    async def write_many(self, messages: Iterable[Data], *, compress: bool | None = None) -> None:
         """Queue several messages, ``str`` as text and bytes-like as binary, that leave together.
 
         The same as a :meth:`send` for each, in fewer writes. Raises as :meth:`send`; the messages before the one that
@@ -69,7 +73,7 @@ class Sending(Overflowing):
         """
         try:
             for message in messages:
-                outgoing = self._outgoing(opcode_of(message), message)
+                outgoing = self._outgoing(opcode_of(message), message, compress)
                 if not self._writer.offer(outgoing):
                     await self._overflow(outgoing)
         finally:
@@ -89,8 +93,8 @@ class Sending(Overflowing):
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _send_nowait_slowly(self, message: Data) -> None:
-        outgoing = self._outgoing(opcode_of(message), message)
+    def _send_nowait_slowly(self, message: Data, compress: bool | None) -> None:
+        outgoing = self._outgoing(opcode_of(message), message, compress)
         if not self._writer.offer(outgoing):
             self._overflow_now(outgoing)
         self._kick()
@@ -110,19 +114,21 @@ class Sending(Overflowing):
             if self._rules.state is not State.OPEN:
                 raise self._closed_error()
 
-    def _outgoing(self, opcode: int, data: Data) -> Encoded:
-        """Check what can be checked before the queue, and encode."""
+    def _outgoing(self, opcode: int, data: Data, compress: bool | None = None) -> Encoded:
+        """Check what can be checked before the queue, and encode; ``compress`` is for connections that can."""
         self._check_thread()
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
         payload = payload_of(opcode, data)
         self._catch_up_open()
+        if self._deflate is not None:
+            return self._deflate.encode(opcode, payload, compress)
         return encode(opcode, payload, fragment_size=self._config.fragment_size)
 
-    async def _send_pieces(self, pieces: Pieces, text: bool | None) -> None:
+    async def _send_pieces(self, pieces: Pieces, text: bool | None, compress: bool | None) -> None:
         """One message of many frames, each built when the one before it has left (RFC 6455 section 5.4)."""
         writer = self._writer
-        kind = opcode = None
+        kind = opcode = compressor = None
         utf8 = Utf8Validator() if text else None
         try:
             async with aclosing(_each(pieces)) as each:
@@ -131,18 +137,24 @@ class Sending(Overflowing):
                         kind = opcode_of(piece)
                         self._begin_pieces()
                         opcode = kind if text is None else Opcode.TEXT if text else Opcode.BINARY
+                        if self._deflate is not None:
+                            compressor = self._deflate.begin(len(piece), compress)
                     elif opcode_of(piece) != kind:
                         raise TypeError("the pieces of a message must all be str, or all bytes-like")
                     payload = piece.encode() if isinstance(piece, str) else bytes(piece)
                     if utf8 is not None and not utf8.feed(payload):
                         raise ValueError("text must be valid UTF-8")
+                    if compressor is not None:
+                        payload = compressor.piece(payload)
                     for start in range(0, len(payload), self._config.fragment_size):
-                        await self._add_piece(opcode, payload[start : start + self._config.fragment_size])
-                        opcode = Opcode.CONT
+                        first, opcode = opcode, Opcode.CONT
+                        piece = payload[start : start + self._config.fragment_size]
+                        await self._add_piece(first, piece, rsv1=compressor is not None and first != Opcode.CONT)
             if utf8 is not None and not utf8.complete:
                 raise ValueError("text must be valid UTF-8, which does not end inside a character")
             if opcode is not None:
-                await self._add_piece(opcode, b"", fin=True)
+                rsv1 = compressor is not None and opcode != Opcode.CONT
+                await self._add_piece(opcode, b"" if compressor is None else EMPTY, fin=True, rsv1=rsv1)
         except BaseException:
             if opcode == Opcode.CONT and writer.in_pieces:
                 self._begin_close(CloseCode.INTERNAL_ERROR, "a message was not completed", discard=True)
@@ -161,10 +173,10 @@ class Sending(Overflowing):
             raise ConcurrencyError("another message is being sent in pieces")
         self._writer.in_pieces = True
 
-    async def _add_piece(self, opcode: int, payload: bytes, *, fin: bool = False) -> None:
+    async def _add_piece(self, opcode: int, payload: bytes, *, fin: bool = False, rsv1: bool = False) -> None:
         if not self._writer.in_pieces:
             raise self._closed_error()
-        self._writer.add_piece(build_frame(opcode, payload, fin=fin))
+        self._writer.add_piece(build_frame(opcode, payload, fin=fin, rsv1=rsv1))
         if not fin:
             await self.drain()
         else:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from . import limits
 from .constants import SendBehavior
+from .deflate import Deflate
 
 __all__ = ["ConnConfig", "check_keepalive", "check_read_limit", "check_time"]
 
@@ -34,6 +36,8 @@ class ConnConfig:
         ping_timeout: for a sign of life after a ping (default 10).
         close_timeout: for the closing handshake, then the connection is cut (default 10).
         fragment_size: a longer message is sent in fragments of this size (default 64 KiB).
+        compression: ``"deflate"``, or a :class:`plumews.Deflate`, offers permessage-deflate (RFC 7692) to those who
+            ask for it; ``None`` (default) does not.
 
     Raises:
         ValueError: a value is outside its range. TypeError: it is of the wrong type.
@@ -50,6 +54,7 @@ class ConnConfig:
     ping_timeout: float | None = limits.PING_TIMEOUT
     close_timeout: float = limits.CLOSE_TIMEOUT
     fragment_size: int = limits.FRAGMENT_SIZE
+    compression: Deflate | Literal["deflate"] | None = None
 
     def __post_init__(self) -> None:
         check_read_limit(self.max_size)
@@ -65,6 +70,25 @@ class ConnConfig:
         for name in ("ping_interval", "ping_timeout"):
             if getattr(self, name) is not None:
                 check_time(name, getattr(self, name))
+        deflate = self.deflate
+        if deflate is not None:
+            takeover = deflate.server_takeover or deflate.client_takeover
+            if takeover and self.send_behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE):
+                raise ValueError(
+                    f"SendBehavior.{self.send_behavior.name} drops messages that later ones would refer to: "
+                    "use it without server_takeover and client_takeover"
+                )
+
+    @property
+    def deflate(self) -> Deflate | None:
+        """How to compress, if at all."""
+        compression = self.compression
+        if compression is None or isinstance(compression, Deflate):
+            return compression
+        if compression == "deflate":
+            return _DEFLATE
+        kind = repr(compression) if isinstance(compression, str) else type(compression).__name__
+        raise TypeError(f"compression must be None, 'deflate' or a plumews.Deflate, not {kind}")
 
     @property
     def pong_wait(self) -> float | None:
@@ -72,6 +96,10 @@ class ConnConfig:
         if self.ping_interval is None or self.ping_timeout is None:
             return None
         return self.ping_interval + self.ping_timeout
+
+
+#: ``compression="deflate"``.
+_DEFLATE = Deflate()
 
 
 def check_read_limit(value: int | None) -> int | None:

@@ -117,6 +117,11 @@ class Stream:
         """Whether a reader waits for the next chunk."""
         return self._waiter is not None
 
+    @property
+    def hungry(self) -> bool:
+        """Whether a reader waits for the next chunk, and there is none for it yet."""
+        return self._waiter is not None and not self._waiter.done()
+
     async def complete(self) -> bytes:
         """The whole message, taken in one piece when it is there: cancelling this loses nothing."""
         while not self._finished:

@@ -22,10 +22,12 @@ cdef class Writer(DisplacingQueue):
     cdef LoopState _state
     cdef object _transport
     cdef object _waiters
+    cdef public object context
     cdef public Py_ssize_t dropped
     cdef public bint in_pieces
 
     cpdef bint offer(self, Encoded message)
+    cdef _enter(self, Encoded message)
     cpdef bint offer_frame(self, bytes frame)
     @cython.locals(queue=list)
     cpdef bint share(self, object frame, Py_ssize_t size) except -1

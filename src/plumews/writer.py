@@ -56,6 +56,7 @@ class Writer(DisplacingQueue):
         "_state",
         "_transport",
         "_waiters",
+        "context",
         "dropped",
         "in_pieces",
     )
@@ -71,6 +72,8 @@ class Writer(DisplacingQueue):
         self._on_finished: Callable[[], None] | None = None
         self._dirty = False
         self._hot = False
+        #: What compresses messages with the earlier ones in mind, when they are accepted: none is dropped after that.
+        self.context: Any = None
         #: Messages that a full queue refused.
         self.dropped = 0
         #: Whether a message is being sent in pieces: no other may begin before its end.
@@ -108,8 +111,11 @@ class Writer(DisplacingQueue):
             self.flush()
             if self._waiters or not self._has_space(message.size):
                 return False
-        self._accept(message)
+        self._enter(message)
         return True
+
+    def _enter(self, message: Encoded) -> None:
+        self._accept(message if self.context is None else self.context.enter(message))
 
     def offer_frame(self, frame: bytes) -> bool:
         """The same for a message that is one frame in one buffer."""
@@ -167,6 +173,8 @@ class Writer(DisplacingQueue):
         """Drop all messages that wait, but for one that is being sent in pieces; how many it were."""
         dropped = 0 if self.in_pieces else self._drop_messages()
         self.evicted += dropped
+        if dropped and self.context is not None:
+            self.context.reset()
         return dropped
 
     def share(self, frame: bytes | memoryview, size: int) -> bool:
@@ -174,7 +182,7 @@ class Writer(DisplacingQueue):
 
         If not, all of what :meth:`offer` and :meth:`kick` do is to be asked for.
         """
-        if self.paused or self.in_pieces or self._waiters is not None:
+        if self.paused or self.in_pieces or self._waiters is not None or self.context is not None:
             return False
         queue = self._queue
         if queue is None:
@@ -255,7 +263,7 @@ class Writer(DisplacingQueue):
         # Looked at anew each time: who is told may send, withdraw, or end the connection.
         while self._waiters and not self.in_pieces and self._has_space(self._waiters[0].message.size):
             waiter = self._waiters.popleft()
-            self._accept(waiter.message)
+            self._enter(waiter.message)
             waiter.done(True)
         if not self._waiters:
             self._waiters = None

@@ -1,0 +1,262 @@
+"""Compressed messages on their way to the application: inflated, checked, and not at the cost of others (layer 3).
+
+Most are inflated while the read is handled that brought them. A connection that has used its share of time stands in
+line (see `turns`), and one whose application does not read waits for it; meanwhile its socket is not read. So a message
+of any allowed size arrives, and nobody else's waits for it.
+
+Invariants: what is held is at most one message, and what the receive queue takes; after a fault nothing is delivered.
+"""
+
+from __future__ import annotations
+
+import io
+from time import monotonic
+from typing import Any, Final
+
+from . import faults, limits
+from .codec import Utf8Validator
+from .constants import COMPRESSED, Opcode, State
+from .deflate import Agreement, Deflate
+from .errors import InvalidData, ProtocolError
+from .inflating import Inflater
+from .turns import turns_of
+
+__all__ = ["GO_ON", "LATER", "STOP", "Inflow"]
+
+#: What becomes of the events behind: they go on, wait with this one, or never count.
+GO_ON: Final = 0
+LATER: Final = 1
+STOP: Final = 2
+
+# What an event that waits waits for.
+_NOTHING, _TURN, _ROOM = range(3)
+
+_OPEN = State.OPEN
+_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
+
+
+class Inflow:
+    """The receiving half of permessage-deflate on one connection."""
+
+    __slots__ = (
+        "_asked",
+        "_busy",
+        "_collected",
+        "_inflater",
+        "_share",
+        "_takeover",
+        "_turn_until",
+        "_used_until",
+        "_utf8",
+        "_waits_for",
+        "messages",
+        "payload_bytes",
+        "streaming",
+        "wire_bytes",
+    )
+
+    def __init__(self, agreement: Agreement, settings: Deflate, *, client: bool) -> None:
+        bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
+        if client:
+            bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
+        self._inflater = Inflater(bits, takeover=self._takeover, max_ratio=settings.max_ratio)
+        self._share = settings.inflate_share
+        #: Until when this connection has used its share of time.
+        self._used_until = 0.0
+        self._turn_until = 0.0  # not 0 while it has its turn
+        self._asked = False
+        self._waits_for = _NOTHING
+        self._busy = False  # the event that comes next had begun before
+        self._collected: io.BytesIO | None = None
+        self._utf8: Utf8Validator | None = None
+        #: Whether the message that arrives is compressed, and read as a stream.
+        self.streaming = False
+        self.messages = self.payload_bytes = self.wire_bytes = 0
+
+    @property
+    def context_size(self) -> int:
+        """Bytes that zlib holds, about."""
+        return self._inflater.size
+
+    # --- a whole message --------------------------------------------------------------------------
+
+    def take(self, conn: Any, kind: int, data: bytes) -> int:
+        """A compressed message has arrived; after `LATER` it is to be told again."""
+        if conn._rules.state is not _OPEN:
+            return GO_ON
+        inflater = self._inflater
+        if not self._busy:
+            if not self._has_room(conn):
+                return self._wait_for(_ROOM)
+            self.messages += 1
+            self.wire_bytes += len(data)
+            inflater.start(conn._rules.parser.max_size)
+        message = b""
+        try:
+            if not self._busy:
+                self._busy = True
+                inflater.feed(data)
+                inflater.finish()
+            while inflater.pending:
+                now = monotonic()
+                if not self._may_work(now):
+                    if message:
+                        self._collect(message)
+                    return self._wait_for(_TURN)
+                if message:
+                    self._collect(message)
+                message = inflater.step()
+                self._count(now)
+            if self._collected is not None:
+                self._collected.write(message)
+                message = self._collected.getvalue()
+            text = _decoded(message) if kind == COMPRESSED | _TEXT else None
+        except ProtocolError as exc:
+            return self._fail(conn, exc)
+        self._collected = None
+        self._busy = False
+        self.payload_bytes += len(message)
+        if text is not None:
+            conn._hand_on(_TEXT, text)
+        else:
+            conn._hand_on(_BINARY, message)
+        return GO_ON
+
+    def _collect(self, part: bytes) -> None:
+        if self._collected is None:
+            self._collected = io.BytesIO()
+        self._collected.write(part)
+
+    # --- a stream ---------------------------------------------------------------------------------
+
+    def begin(self, conn: Any, opcode: int) -> None:
+        """A compressed message begins to arrive as a stream."""
+        self.streaming = True
+        self.messages += 1
+        self._utf8 = Utf8Validator() if opcode == _TEXT else None
+        self._inflater.start(conn._rules.parser.max_size)
+
+    def chunk(self, conn: Any, data: bytes) -> int:
+        """More of it; after `LATER` it is to be told again."""
+        if not self._busy:
+            self._busy = True
+            self.wire_bytes += len(data)
+            if not self._unwanted(conn):
+                try:
+                    self._inflater.feed(data)
+                except ProtocolError as exc:
+                    return self._fail(conn, exc)
+        return self._pass_on(conn)
+
+    def end_of_stream(self, conn: Any) -> int:
+        """That was all of it; after `LATER` it is to be told again."""
+        if not self._busy:
+            self._busy = True
+            if not self._unwanted(conn):
+                try:
+                    self._inflater.finish()
+                except ProtocolError as exc:
+                    return self._fail(conn, exc)
+        outcome = self._pass_on(conn)
+        if outcome == GO_ON:
+            self.streaming = False
+            if self._utf8 is not None and not self._utf8.complete and not self._unwanted(conn):
+                return self._fail(conn, InvalidData(faults.TEXT_CUT))
+            self._utf8 = None
+        return outcome
+
+    def _pass_on(self, conn: Any) -> int:
+        inflater = self._inflater
+        try:
+            while inflater.pending and not self._unwanted(conn):
+                if not self._has_room(conn):
+                    return self._wait_for(_ROOM)
+                now = monotonic()
+                if not self._may_work(now):
+                    return self._wait_for(_TURN)
+                part = inflater.step()
+                self._count(now)
+                self.payload_bytes += len(part)
+                if self._utf8 is not None and not self._utf8.feed(part):
+                    raise InvalidData(faults.TEXT_NOT_UTF8)
+                if part and conn._incoming is not None:
+                    conn._incoming.feed(part)
+        except ProtocolError as exc:
+            return self._fail(conn, exc)
+        self._busy = False
+        return GO_ON
+
+    def _unwanted(self, conn: Any) -> bool:
+        """Whether nobody will see what comes, nor anything that refers to it."""
+        stream = conn._incoming
+        if stream is None or conn._rules.state is not _OPEN:
+            return True
+        return stream.discarding and not self._takeover
+
+    # --- whose turn it is -------------------------------------------------------------------------
+
+    def _has_room(self, conn: Any) -> bool:
+        """Whether the application has asked for more, or may be given more without that."""
+        if conn._on_message is not None or conn._rules.state is not _OPEN:
+            return True
+        stream = conn._incoming if self.streaming else None
+        if stream is None:
+            return not conn._inbox.is_full(0)
+        return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
+
+    def _may_work(self, now: float) -> bool:
+        if self._turn_until:
+            return now < self._turn_until
+        return self._used_until - now <= limits.INFLATE_BURST
+
+    def _count(self, began: float) -> None:
+        self._used_until = max(self._used_until, began) + (monotonic() - began) / self._share
+
+    def _wait_for(self, what: int) -> int:
+        self._waits_for = what
+        return LATER
+
+    def waits(self, conn: Any) -> bool:
+        """Whether what is left over waits for something else than the next turn of the event loop."""
+        if self._waits_for == _TURN and not self._asked:
+            self._asked = True
+            turns_of(conn._loop).ask(lambda until: self._take_turn(conn, until), self._share)
+        return self._waits_for != _NOTHING
+
+    def _take_turn(self, conn: Any, until: float) -> None:
+        self._asked = False
+        self._waits_for = _NOTHING
+        self._turn_until = until
+        try:
+            conn._go_on()
+        finally:
+            self._turn_until = 0.0
+
+    def changed(self, conn: Any) -> None:
+        """The application has read something, or the connection does not wait for it any more."""
+        if self._waits_for == _ROOM and self._has_room(conn):
+            self._waits_for = _NOTHING
+            conn._loop.call_soon(conn._go_on)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _fail(self, conn: Any, exc: ProtocolError) -> int:
+        conn._rules.error = exc.with_traceback(None)
+        self.end()
+        return STOP
+
+    def end(self) -> None:
+        """Nothing is inflated any more."""
+        self._collected = self._utf8 = None
+        self._inflater = Inflater(limits.WINDOW_BITS, takeover=False)
+        self.streaming = self._busy = False
+
+
+def _decoded(message: bytes) -> str:
+    """``message`` as text. Raises `InvalidData` that says what is wrong."""
+    try:
+        return str(message, "utf-8")
+    except UnicodeDecodeError:
+        pass  # a validator says more exactly what is wrong
+    valid = Utf8Validator().feed(message)
+    raise InvalidData(faults.TEXT_CUT if valid else faults.TEXT_NOT_UTF8)
