@@ -68,7 +68,7 @@ def test_the_table_has_a_row_for_each_run() -> None:
 
 
 def test_a_quick_run_has_each_body_once() -> None:
-    assert [each.body for each in run.QUICK] == run.BODIES
+    assert [each.body for each in run.QUICK if each.reading != "client"] == run.BODIES
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a script of bash")

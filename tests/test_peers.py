@@ -16,10 +16,11 @@ from typing import Any, TypeAlias
 
 import pytest
 from websockets.asyncio.client import connect as websockets_connect
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 import plumews
 from peers.clients import CLIENTS, FRAGMENTING, MIB, NODE_MISSING, Client, find_node
-from plumews import Conn, Hub, SimpleRoomAuth
+from plumews import Conn, Deflate, Hub, SimpleRoomAuth
 
 pytestmark = pytest.mark.peer
 
@@ -156,6 +157,63 @@ async def test_many_messages_at_once_come_back_in_order(serve_echo: ServeEcho, c
     for message in messages:
         await client.send(message)
     assert [await client.recv() for _ in messages] == messages
+
+
+# --- compressed messages --------------------------------------------------------------------------
+
+#: Everything that may be agreed on: nothing remembered, everything, in the smallest window and in the largest.
+DEFLATES = {
+    "default": Deflate(),
+    "takeover": Deflate(server_takeover=True, client_takeover=True),
+    "small-takeover": Deflate(server_window_bits=9, client_window_bits=9, server_takeover=True, client_takeover=True),
+    "large": Deflate(server_window_bits=15, client_window_bits=15, mem_level=9, min_size=0),
+}
+
+
+@pytest.mark.parametrize("serve_echo", ["handler"], indirect=True)
+@pytest.mark.parametrize("deflate", DEFLATES.values(), ids=DEFLATES.keys())
+async def test_compressed_messages_come_back(serve_echo: ServeEcho, connect: Connect, deflate: Deflate) -> None:
+    echo = await serve_echo(compression=deflate)
+    client = await connect(echo)
+    for size in (0, 1, 127, 128, 1000, 70_000):
+        for message in ("\u20ac" * size, "abc " * size, os.urandom(size), bytes(size)):
+            await client.send(message)
+            assert await client.recv() == message
+    told = echo.opened.result().compression
+    assert told is not None
+    assert (told.server_takeover, told.server_window_bits) == (deflate.server_takeover, deflate.server_window_bits)
+    assert told.received_messages > 5
+    assert told.sent_messages > 10
+    assert told.sent_wire_bytes < told.sent_payload_bytes / 5
+    assert (told.context_bytes == 0) is not told.server_takeover
+
+
+OFFERS = [
+    {},
+    {"server_no_context_takeover": True},
+    {"client_no_context_takeover": True},
+    {"server_max_window_bits": 9},
+    {"client_max_window_bits": True},
+    {"client_max_window_bits": 9, "server_no_context_takeover": True, "client_no_context_takeover": True},
+]
+
+
+@pytest.mark.parametrize("serve_echo", ["handler", "callbacks"], indirect=True)
+@pytest.mark.parametrize("offer", OFFERS, ids=[",".join(offer) or "nothing" for offer in OFFERS])
+@pytest.mark.parametrize("deflate", DEFLATES.values(), ids=DEFLATES.keys())
+async def test_the_websockets_package_takes_the_answer_to_each_of_its_offers(
+    serve_echo: ServeEcho, offer: dict[str, Any], deflate: Deflate
+) -> None:
+    echo = await serve_echo(compression=deflate)
+    factory = ClientPerMessageDeflateFactory(**offer)
+    async with websockets_connect(echo.url, proxy=None, compression=None, extensions=[factory]) as client:
+        assert [extension.name for extension in client.protocol.extensions] == ["permessage-deflate"]
+        messages = ["", "abc " * 5000, "abc " * 5000, os.urandom(5000), SCRIPTS["emoji"] * 40]
+        for message in messages:
+            await client.send(message)
+        await client.send(["abc " * 400, "in ", "fragments " * 400])
+        assert [await client.recv() for _ in messages] == messages
+        assert await client.recv() == "abc " * 400 + "in " + "fragments " * 400
 
 
 @pytest.mark.parametrize("peer", FRAGMENTING, indirect=True)

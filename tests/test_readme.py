@@ -396,6 +396,32 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
+async def test_turning_it_on(start) -> None:
+    with kept_port() as port:
+        server = await start(run("Turning it on", port)["server"]())
+        async with await client(port) as ws:  # which offers compression by default
+            await ws.send("hello " * 100)
+            assert await ws.recv() == "hello " * 100
+            (conn,) = server.connections
+            assert run("Memory")["savings"](conn) > 400
+        plain = await client(port, compression=None)
+        await plain.send("hello")
+        assert await plain.recv() == "hello"
+        (conn,) = server.connections
+        assert run("Memory")["savings"](conn) == 0
+        await plain.close()
+
+
+async def test_what_there_is_to_choose() -> None:
+    chosen = run("What there is to choose")
+    assert chosen["small"] == plumews.ConnConfig(compression="deflate").deflate
+    assert {name: type(chosen[name]) for name in ("smallest", "fast", "wary")} == {
+        "smallest": plumews.Deflate,
+        "fast": plumews.Deflate,
+        "wary": plumews.Deflate,
+    }
+
+
 def test_every_link_to_a_page_of_ours_leads_somewhere() -> None:
     links = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
     ours = [(page, *link.partition("#")) for page, link in links if "://" not in link]

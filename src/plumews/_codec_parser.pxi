@@ -41,8 +41,8 @@ cdef int64_t bound_of(str name, object value, int least) except? -1:
 
 
 cdef inline int64_t widened(int64_t limit):
-    """What a message of ``limit`` bytes may have compressed: what cannot be compressed becomes a little larger."""
-    cdef int64_t more = (limit >> 6) + 64
+    """What a message of ``limit`` bytes may have compressed: in zlib's fixed codes a byte may take nine bits."""
+    cdef int64_t more = (limit >> 3) + 64
     return limit + more if limit < INT64_MAX - more else INT64_MAX
 
 

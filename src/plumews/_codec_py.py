@@ -64,8 +64,8 @@ def _bound(name: str, value: int | None, least: int) -> int | None:
 
 
 def _widened(limit: int) -> int:
-    """What a message of ``limit`` bytes may have compressed: what cannot be compressed becomes a little larger."""
-    return min(limit + (limit >> 6) + 64, LENGTH_LIMIT)
+    """What a message of ``limit`` bytes may have compressed: in zlib's fixed codes a byte may take nine bits."""
+    return min(limit + (limit >> 3) + 64, LENGTH_LIMIT)
 
 
 @final
@@ -74,7 +74,7 @@ class Parser:
 
     ``client`` says which side we are: a client takes unmasked frames, a server masked ones (section 5.1).
     ``max_size`` bounds the payload bytes of one message, ``max_frames`` its frames; ``None`` is no bound. A compressed
-    message may have a little more, a 64th and 64 bytes: whoever inflates it has ``max_size`` to keep.
+    message may have more, an eighth and 64 bytes: whoever inflates it has ``max_size`` to keep.
     With ``decode_text`` a text message is a str, otherwise checked bytes. ``allow_rsv1`` takes compressed
     messages (RFC 7692): their kind is ``opcode | COMPRESSED``, their payload bytes that nobody checked.
 

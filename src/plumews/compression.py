@@ -14,6 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from . import limits
+from .codec import build_frame
 from .deflate import Agreement, Deflate
 from .deflating import Compressor, Context
 from .inflow import Inflow
@@ -30,8 +31,8 @@ class CompressionInfo:
     """What ``conn.compression`` tells: what was agreed on, and what came of it so far.
 
     ``context_bytes`` is what zlib holds for this connection now, by its own formula. Of the messages that were
-    compressed, ``wire_bytes`` is what they were on the wire, ``payload_bytes`` what they are; those that were sent in
-    pieces, or to many at once, are not among them.
+    compressed, ``wire_bytes`` is what they were on the wire, ``payload_bytes`` what they are; those that are sent in
+    pieces, or to many at once, are not among them, and one that a full queue refuses is.
     """
 
     server_window_bits: int
@@ -58,6 +59,7 @@ class Compression:
         "_key",
         "_messages",
         "_payload_bytes",
+        "_quick_size",
         "_timers",
         "_wire_bytes",
         "agreement",
@@ -71,6 +73,7 @@ class Compression:
         self.agreement = agreement
         self.min_size = settings.min_size
         self._fragment_size = fragment_size
+        self._quick_size = min(fragment_size, limits.COPY_SIZE)
         self._timers = timers
         self._idle: Deadline | None = None
         self._messages = self._payload_bytes = self._wire_bytes = 0
@@ -105,6 +108,23 @@ class Compression:
         if len(data) >= len(payload) and not compress:
             return encode(opcode, payload, fragment_size=self._fragment_size)
         return self._counted(opcode, payload, data)
+
+    def frame(self, opcode: int, message: str | bytes) -> bytes | None:
+        """The same for a message that is one frame in one buffer; ``None``: ask the long way."""
+        if self._context is not None or len(message) > self._quick_size:
+            return None
+        payload = message.encode() if isinstance(message, str) else message
+        size = len(payload)
+        if size > self._quick_size:
+            return None
+        if size >= self.min_size:
+            data = self._compress(payload)
+            if len(data) < size:
+                self._messages += 1
+                self._payload_bytes += size
+                self._wire_bytes += len(data)
+                return build_frame(opcode, data, rsv1=True)
+        return build_frame(opcode, payload)
 
     def enter(self, message: Encoded) -> Encoded:
         """``message``, which the queue accepts now, as it leaves (with takeover)."""

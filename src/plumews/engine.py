@@ -333,9 +333,18 @@ class Engine:
             opcode, most = _BINARY, self._quick_size
         else:
             return False
-        if len(message) > most or self._rules.state is not _OPEN or self._behind is not None:
+        if self._rules.state is not _OPEN or self._behind is not None:
             return False
-        if not self._writer.offer_frame(build_frame(opcode, message)):
+        frame: bytes | None
+        if len(message) <= most:
+            frame = build_frame(opcode, message)
+        elif self._deflate is not None:
+            frame = self._deflate.frame(opcode, message)
+            if frame is None:
+                return False
+        else:
+            return False
+        if not self._writer.offer_frame(frame):
             return False
         if not self._in_batch:
             Engine._kick(self)

@@ -76,6 +76,21 @@ class Inflater:
         """Bytes that zlib holds, about; 0 between messages without takeover."""
         return 0 if self._inflater is None else inflate_context_size(self._window_bits)
 
+    def whole(self, data: bytes, limit: int | None) -> bytes | None:
+        """A message that is all there, if it takes one step; else ``None``, and it is to be begun.
+
+        For most messages, and without takeover only: what was tried in vain costs no more than that step.
+        """
+        most = limits.INFLATE_STEP
+        if limit is not None and limit < most:
+            most = limit + 1
+        inflater = zlib.decompressobj(-self._window_bits)
+        try:
+            out: bytes = inflater.decompress(data + _CLOSED_TAIL, most)
+        except zlib.error:
+            return None
+        return out if inflater.eof and len(out) < most and not inflater.unused_data and data else None
+
     def start(self, limit: int | None) -> None:
         """A message begins, of which no more than ``limit`` bytes may come out.
 

@@ -40,6 +40,7 @@ class Inflow:
 
     __slots__ = (
         "_asked",
+        "_at_once",
         "_busy",
         "_collected",
         "_inflater",
@@ -60,6 +61,8 @@ class Inflow:
         if client:
             bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
         self._inflater = Inflater(bits, takeover=self._takeover, max_ratio=settings.max_ratio)
+        # One step makes no more than what no ratio bounds.
+        self._at_once = not self._takeover and limits.INFLATE_STEP <= limits.RATIO_FREE
         self._share = settings.inflate_share
         #: Until when this connection has used its share of time.
         self._used_until = 0.0
@@ -88,6 +91,13 @@ class Inflow:
         if not self._busy:
             if not self._has_room(conn):
                 return self._wait_for(_ROOM)
+            if self._at_once and len(data) <= limits.INFLATE_PIECE:
+                now = monotonic()
+                if self._used_until - now <= limits.INFLATE_BURST:
+                    whole = inflater.whole(data, conn._rules.parser.max_size)
+                    self._count(now)
+                    if whole is not None:
+                        return self._hand_on(conn, kind, whole, len(data))
             self.messages += 1
             self.wire_bytes += len(data)
             inflater.start(conn._rules.parser.max_size)
@@ -120,6 +130,21 @@ class Inflow:
             conn._hand_on(_TEXT, text)
         else:
             conn._hand_on(_BINARY, message)
+        return GO_ON
+
+    def _hand_on(self, conn: Any, kind: int, message: bytes, size: int) -> int:
+        """``message`` came in one step out of ``size`` bytes."""
+        self.messages += 1
+        self.wire_bytes += size
+        self.payload_bytes += len(message)
+        if kind != COMPRESSED | _TEXT:
+            conn._hand_on(_BINARY, message)
+            return GO_ON
+        try:
+            text = str(message, "utf-8")
+        except UnicodeDecodeError:
+            return self._fail(conn, _not_text(message))
+        conn._hand_on(_TEXT, text)
         return GO_ON
 
     def _collect(self, part: bytes) -> None:
@@ -257,6 +282,10 @@ def _decoded(message: bytes) -> str:
     try:
         return str(message, "utf-8")
     except UnicodeDecodeError:
-        pass  # a validator says more exactly what is wrong
-    valid = Utf8Validator().feed(message)
-    raise InvalidData(faults.TEXT_CUT if valid else faults.TEXT_NOT_UTF8)
+        pass  # whose frames would keep the message alive
+    raise _not_text(message)
+
+
+def _not_text(message: bytes) -> InvalidData:
+    """What is wrong with ``message``: a validator says it more exactly."""
+    return InvalidData(faults.TEXT_CUT if Utf8Validator().feed(message) else faults.TEXT_NOT_UTF8)

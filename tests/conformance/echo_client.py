@@ -1,110 +1,154 @@
-"""An echo client for conformance suites: it says back each message that a fuzzing server sends, case after case.
+"""An echo client for the fuzzing server of a conformance suite, made of the parts of plumews that know no sockets.
 
-    python echo_client.py PORT
+    python echo_client.py PORT      runs every case that the server has, and has it write its reports
 
-plumews has no client of its own: this one is a socket around what a client needs of it, the parser and the frames on
-a client's side. PORT is that of `wstest -m fuzzingserver`, on 127.0.0.1. ``PLUMEWS_PURE=1`` takes the plain codec.
+It is no client for anything else: what it shows is that parser, frames, negotiation and compression hold on that side,
+too. ``PLUMEWS_PURE=1`` takes the plain body of the codec.
 """
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import base64
 import os
-import socket
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import plumews
-from plumews import codec
-from plumews.constants import Opcode
+from plumews.codec import Parser, build_frame, fragment, new_mask
+from plumews.constants import COMPRESSED, CloseCode, Opcode
+from plumews.deflating import Context
+from plumews.errors import InvalidData, ProtocolError
 from plumews.handshake import accept_key
+from plumews.inflating import Inflater
+from plumews.negotiation import check_answer, offer
 
-AGENT = "plumews"
+LIMIT = 32 * 1024 * 1024
+DEFLATE = plumews.Deflate(
+    server_window_bits=15, client_window_bits=15, server_takeover=True, client_takeover=True, mem_level=8, min_size=0
+)
 
-#: Seconds in which a server says something, or goes.
-PATIENCE = 60
 
+class Case:
+    """One connection: it says back what it hears until the other side, or a fault, ends it."""
 
-class Client:
-    """One connection, from the request to the end."""
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.parser = Parser(client=True, max_size=LIMIT)
+        self.inflater: Inflater | None = None
+        self.context: Context | None = None
+        self.fresh = False  # each message stands for itself
+        self.last: Any = None
 
-    def __init__(self, port: int, target: str) -> None:
-        self.parser = codec.Parser(client=True, max_size=None)
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            self.rest = self._shake_hands(port, target)
-        except BaseException:
-            self.socket.close()
-            raise
-
-    def _shake_hands(self, port: int, target: str) -> bytes:
+    async def open(self, path: str) -> None:
         key = base64.b64encode(os.urandom(16)).decode()
-        lines = [
-            f"GET {target} HTTP/1.1",
-            f"Host: 127.0.0.1:{port}",
+        head = [
+            f"GET {path} HTTP/1.1",
+            "Host: 127.0.0.1",
             "Upgrade: websocket",
             "Connection: Upgrade",
             f"Sec-WebSocket-Key: {key}",
             "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Extensions: {offer(DEFLATE)}",
         ]
-        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            data = self.socket.recv(65536)
-            if not data:
-                raise ConnectionError("the server ended the opening handshake")
-            head += data
-        head, _, rest = head.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 101 ") or accept_key(key).encode() not in head:
-            raise ConnectionError(f"the server did not accept: {head[:200]!r}")
-        return rest
+        self.writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
+        status, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines if line)]
+        assert status.split(" ")[1] == "101", status
+        assert ("sec-websocket-accept", accept_key(key)) in headers
+        agreement = check_answer([value for name, value in headers if name == "sec-websocket-extensions"], DEFLATE)
+        if agreement is not None:
+            self.parser = Parser(client=True, max_size=LIMIT, allow_rsv1=True)
+            self.inflater = Inflater(agreement.server_window_bits, takeover=agreement.server_takeover)
+            assert DEFLATE.level is not None
+            self.context = Context("zlib", DEFLATE.level, agreement.client_window_bits, DEFLATE.mem_level)
+            self.fresh = not agreement.client_takeover
 
-    def messages(self) -> Iterator[tuple[int, Any]]:
-        """What the server says, to the end; pings and the closing are answered here."""
-        with self.socket:
-            data = self.rest
-            try:
-                while True:
-                    for kind, payload in self.parser.feed(data):
-                        if kind == Opcode.PING:
-                            self.send(Opcode.PONG, payload)
-                        elif kind == Opcode.CLOSE:
-                            code, _ = payload
-                            self.send(Opcode.CLOSE, b"" if code == 1005 else code.to_bytes(2, "big"))
-                        elif kind != Opcode.PONG:
-                            yield kind, payload
-                    if self.parser.error is not None:
-                        self.send(Opcode.CLOSE, self.parser.error.close_code.to_bytes(2, "big"))
-                        self.socket.shutdown(socket.SHUT_WR)
-                        while self.socket.recv(65536):
-                            pass
-                        return
-                    data = self.socket.recv(65536)
-                    if not data:
-                        return
-            except (BrokenPipeError, ConnectionResetError):
-                return  # some cases end that way
+    async def run(self) -> None:
+        open_ = True
+        while data := await self.reader.read(65536):
+            if not open_:
+                continue
+            for event in self.parser.feed(data):
+                try:
+                    open_ = self.take(*event)
+                except ProtocolError as exc:
+                    open_ = self.fail(exc)
+                if not open_:
+                    break
+            if open_ and self.parser.error is not None:
+                open_ = self.fail(self.parser.error)
+            await self.writer.drain()
+        self.writer.close()
 
-    def send(self, opcode: int, payload: Any) -> None:
-        """A message, or a control frame."""
-        self.socket.sendall(codec.build_frame(opcode, payload, masked=True))
+    def take(self, kind: int, data: Any) -> bool:
+        """Answer one event; whether more are wanted."""
+        if kind == Opcode.PING:
+            self.writer.write(build_frame(Opcode.PONG, data, masked=True))
+        elif kind == Opcode.CLOSE:
+            code, _ = data
+            payload = b"" if code == CloseCode.NO_STATUS_RCVD else code.to_bytes(2, "big")
+            self.writer.write(build_frame(Opcode.CLOSE, payload, masked=True))
+            return False
+        elif kind != Opcode.PONG:
+            opcode = kind & ~COMPRESSED
+            payload = self.inflated(data) if kind & COMPRESSED else data.encode() if isinstance(data, str) else data
+            if opcode == Opcode.TEXT:
+                self.last = text_of(payload)
+            self.say(opcode, payload)
+        return True
+
+    def inflated(self, data: bytes) -> bytes:
+        assert self.inflater is not None
+        self.inflater.start(LIMIT)
+        self.inflater.feed(data)
+        self.inflater.finish()
+        parts = []
+        while self.inflater.pending:
+            parts.append(self.inflater.step())
+        return b"".join(parts)
+
+    def say(self, opcode: int, payload: bytes) -> None:
+        if self.context is not None:
+            payload = self.context.compress(payload)
+            if self.fresh:
+                self.context.reset()
+        self.writer.writelines(fragment(opcode, payload, mask=new_mask, rsv1=self.context is not None))
+
+    def fail(self, exc: ProtocolError) -> bool:
+        self.writer.write(build_frame(Opcode.CLOSE, exc.close_code.to_bytes(2, "big"), masked=True))
+        self.writer.write_eof()
+        return False
 
 
-def main(port: int) -> None:
-    [count] = [int(payload) for _, payload in Client(port, "/getCaseCount").messages()]
-    for case in range(1, count + 1):
-        client = Client(port, f"/runCase?case={case}&agent={AGENT}")
-        for kind, payload in client.messages():
-            client.send(kind, payload)
-    for _ in Client(port, f"/updateReports?agent={AGENT}").messages():
-        pass
-    sys.stdout.write(f"plumews {plumews.__version__}, codec {plumews.BODY}, client: {count} cases\n")
+def text_of(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidData(str(exc)) from None
+
+
+async def visit(port: int, path: str) -> Any:
+    """The last text that the server said on a connection to ``path``."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    case = Case(reader, writer)
+    try:
+        await case.open(path)
+        await case.run()
+    except ConnectionError:
+        pass  # cut by the suite, which has its own view of that
+    finally:
+        writer.close()
+    return case.last
+
+
+async def main(port: int) -> None:
+    count = int(await visit(port, "/getCaseCount"))
+    for number in range(1, count + 1):
+        await visit(port, f"/runCase?case={number}&agent=plumews")
+    await visit(port, "/updateReports?agent=plumews")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="An echo client for conformance suites.")
-    parser.add_argument("port", type=int)
-    main(parser.parse_args().port)
+    asyncio.run(main(int(sys.argv[1])))

@@ -17,6 +17,16 @@ from typing import Any
 import plumews
 
 
+def _deflate(bits: int, *, takeover: bool) -> plumews.Deflate:
+    return plumews.Deflate(
+        server_window_bits=bits,
+        client_window_bits=bits,
+        server_takeover=takeover,
+        client_takeover=takeover,
+        min_size=0,
+    )
+
+
 async def iterate(conn: plumews.Conn) -> None:
     """Whole messages, one after another."""
     async for message in conn:
@@ -35,10 +45,11 @@ async def stream(conn: plumews.Conn) -> None:
             await conn.write_message(message.opcode, await message.read_all())
 
 
+#: Each way to read goes with another way to compress, so that all of them are tried; short messages, too.
 READING: dict[str, dict[str, Any]] = {
-    "iterate": {"handler": iterate},
-    "callback": {"on_message": callback},
-    "stream": {"handler": stream},
+    "iterate": {"handler": iterate, "compression": _deflate(15, takeover=True)},
+    "callback": {"on_message": callback, "compression": _deflate(12, takeover=False)},
+    "stream": {"handler": stream, "compression": _deflate(12, takeover=True)},
 }
 
 
