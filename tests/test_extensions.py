@@ -74,7 +74,7 @@ SLOW = {
 
 def duration(line: str) -> float:
     best = float("inf")
-    for _ in range(5):
+    for _ in range(3):
         began = time.process_time()
         with contextlib.suppress(InvalidHeader):
             parse_extensions([line])
@@ -84,4 +84,4 @@ def duration(line: str) -> float:
 
 @pytest.mark.parametrize("make", SLOW.values(), ids=[f"row14-CVE-2020-7662-{name}" for name in SLOW])
 def test_a_long_line_takes_time_in_proportion_to_its_length(make):
-    assert duration(make(40_000)) < 12 * duration(make(5_000)) + 0.002
+    assert duration(make(16_000)) < 12 * duration(make(2_000)) + 0.002

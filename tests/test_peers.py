@@ -198,7 +198,7 @@ OFFERS = [
 ]
 
 
-@pytest.mark.parametrize("serve_echo", ["handler", "callbacks"], indirect=True)
+@pytest.mark.parametrize("serve_echo", ["handler"], indirect=True)
 @pytest.mark.parametrize("offer", OFFERS, ids=[",".join(offer) or "nothing" for offer in OFFERS])
 @pytest.mark.parametrize("deflate", DEFLATES.values(), ids=DEFLATES.keys())
 async def test_the_websockets_package_takes_the_answer_to_each_of_its_offers(

@@ -26,6 +26,7 @@ MEMBER = MemberInfo(
     queued_bytes=3,
     queued_age=0.25,
     dropped_messages=4,
+    compression_bytes=5,
     latency=0.001,
     last_pong=2.5,
 )
@@ -43,7 +44,8 @@ def test_a_repr_says_all_there_is():
     assert repr(dataclasses.replace(MEMBER, user_id="7", user_name=None, rooms=("chat",))) == (
         "MemberInfo(id=00000000-0000-0000-0000-000000000001, remote_address=('::1', 80, 0, 0), user_id='7', "
         "user_name=None, rooms=('chat',), since=1.5, state=OPEN, subprotocol=None, send_behavior=DROP, "
-        "queued_messages=2, queued_bytes=3, queued_age=0.25, dropped_messages=4, latency=0.001, last_pong=2.5)"
+        "queued_messages=2, queued_bytes=3, queued_age=0.25, dropped_messages=4, compression_bytes=5, "
+        "latency=0.001, last_pong=2.5)"
     )
 
 

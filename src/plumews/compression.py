@@ -9,9 +9,11 @@ Invariant: memory for a connection that is idle is none, but for the inflater of
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from . import limits
 from .codec import build_frame
@@ -24,6 +26,9 @@ from .timers import Deadline, Timers
 __all__ = ["Compression", "CompressionInfo"]
 
 _local = threading.local()
+
+#: Back end, level, window bits, memory level.
+Key: TypeAlias = "tuple[str, int, int, int]"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Compression:
     """The sending half of permessage-deflate on one connection, and what is known of both."""
 
     __slots__ = (
-        "_compress",
+        "_compressor",
         "_context",
         "_fragment_size",
         "_idle",
@@ -80,17 +85,17 @@ class Compression:
         bits, takeover = agreement.server_window_bits, agreement.server_takeover
         if client:
             bits, takeover = agreement.client_window_bits, agreement.client_takeover
-        assert settings.level is not None
-        key = self._key = (settings.backend, settings.level, bits, settings.mem_level)
+        key, shared_key = _keys(settings, bits, fragment_size)
+        self._key = key
         #: Connections with equal keys can be sent the same bytes; ``None`` if nobody else can be sent what this one is.
         self.shared_key: Hashable = None
         self._context: Context | None = None
+        self._compressor: Compressor | Context
         if takeover:
-            self._context = Context(*key)
-            self._compress = self._context.compress
+            self._context = self._compressor = Context(*key)
         else:
-            self.shared_key = (key, settings.min_size, fragment_size)
-            self._compress = _compressor(key).compress
+            self.shared_key = shared_key
+            self._compressor = _compressor(key)
 
     def encode(self, opcode: int, payload: bytes, compress: bool | None = None) -> Encoded:
         """The frames of a message for this connection; with takeover it is to be queued as it is, by `enter`.
@@ -104,7 +109,7 @@ class Compression:
             return Encoded(plain.buffers, plain.size, wanted)
         if not wanted:
             return encode(opcode, payload, fragment_size=self._fragment_size)
-        data = self._compress(payload)
+        data = self._compressor.compress(payload)
         if len(data) >= len(payload) and not compress:
             return encode(opcode, payload, fragment_size=self._fragment_size)
         return self._counted(opcode, payload, data)
@@ -118,7 +123,7 @@ class Compression:
         if size > self._quick_size:
             return None
         if size >= self.min_size:
-            data = self._compress(payload)
+            data = self._compressor.compress(payload)
             if len(data) < size:
                 self._messages += 1
                 self._payload_bytes += size
@@ -131,7 +136,7 @@ class Compression:
         if message.compress is False or (message.compress is None and message.size < self.min_size):
             return message
         opcode, payload = message.message()
-        data = self._compress(payload)
+        data = self._compressor.compress(payload)
         self._keep_context()
         return self._counted(opcode, payload, data)
 
@@ -195,9 +200,17 @@ class Compression:
         self.reset()
 
 
-def _compressor(key: tuple[str, int, int, int]) -> Compressor:
+@functools.lru_cache(maxsize=64)
+def _keys(settings: Deflate, bits: int, fragment_size: int) -> tuple[Key, Hashable]:
+    """What a compressor is made of, and what connections have in common: one object for all of them."""
+    assert settings.level is not None
+    key = (settings.backend, settings.level, bits, settings.mem_level)
+    return key, (key, settings.min_size, fragment_size)
+
+
+def _compressor(key: Key) -> Compressor:
     """The compressor with these parameters of this thread."""
-    compressors: dict[tuple[str, int, int, int], Compressor] | None = getattr(_local, "compressors", None)
+    compressors: dict[Key, Compressor] | None = getattr(_local, "compressors", None)
     if compressors is None:
         compressors = _local.compressors = {}
     found = compressors.get(key)

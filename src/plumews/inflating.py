@@ -17,7 +17,7 @@ from . import faults, limits
 from .deflate import LEAST_WINDOW_BITS, inflate_context_size
 from .errors import InvalidCompression, PayloadTooBig
 
-__all__ = ["Inflater"]
+__all__ = ["Inflater", "inflate_whole"]
 
 #: What every message ends with, and leaves out on the wire.
 _TAIL: Final = b"\x00\x00\xff\xff"
@@ -75,21 +75,6 @@ class Inflater:
     def size(self) -> int:
         """Bytes that zlib holds, about; 0 between messages without takeover."""
         return 0 if self._inflater is None else inflate_context_size(self._window_bits)
-
-    def whole(self, data: bytes, limit: int | None) -> bytes | None:
-        """A message that is all there, if it takes one step; else ``None``, and it is to be begun.
-
-        For most messages, and without takeover only: what was tried in vain costs no more than that step.
-        """
-        most = limits.INFLATE_STEP
-        if limit is not None and limit < most:
-            most = limit + 1
-        inflater = zlib.decompressobj(-self._window_bits)
-        try:
-            out: bytes = inflater.decompress(data + _CLOSED_TAIL, most)
-        except zlib.error:
-            return None
-        return out if inflater.eof and len(out) < most and not inflater.unused_data and data else None
 
     def start(self, limit: int | None) -> None:
         """A message begins, of which no more than ``limit`` bytes may come out.
@@ -193,3 +178,19 @@ class Inflater:
         self._data, self._at = b"", 0
         if closed:
             self._inflater = None
+
+
+def inflate_whole(data: bytes, window_bits: int, limit: int | None) -> bytes | None:
+    """A message that stands for itself, if it takes one step; else ``None``, and an `Inflater` is to be asked.
+
+    For most messages; what was tried in vain costs no more than that step.
+    """
+    most = limits.INFLATE_STEP
+    if limit is not None and limit < most:
+        most = limit + 1
+    inflater = zlib.decompressobj(-max(window_bits, LEAST_WINDOW_BITS))
+    try:
+        out: bytes = inflater.decompress(data + _CLOSED_TAIL, most)
+    except zlib.error:
+        return None
+    return out if inflater.eof and len(out) < most and not inflater.unused_data and data else None

@@ -11,45 +11,34 @@ from __future__ import annotations
 
 import io
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from . import faults, limits
 from .codec import Utf8Validator
 from .constants import COMPRESSED, Opcode, State
 from .deflate import Agreement, Deflate
 from .errors import InvalidData, ProtocolError
-from .inflating import Inflater
-from .turns import turns_of
+from .inflating import Inflater, inflate_whole
+from .pacing import GO_ON, ROOM, STOP, TURN, Pacing
 
-__all__ = ["GO_ON", "LATER", "STOP", "Inflow"]
-
-#: What becomes of the events behind: they go on, wait with this one, or never count.
-GO_ON: Final = 0
-LATER: Final = 1
-STOP: Final = 2
-
-# What an event that waits waits for.
-_NOTHING, _TURN, _ROOM = range(3)
+__all__ = ["Inflow"]
 
 _OPEN = State.OPEN
 _TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
 
 
-class Inflow:
+class Inflow(Pacing):
     """The receiving half of permessage-deflate on one connection."""
 
     __slots__ = (
-        "_asked",
         "_at_once",
         "_busy",
         "_collected",
         "_inflater",
-        "_share",
+        "_max_ratio",
         "_takeover",
-        "_turn_until",
-        "_used_until",
         "_utf8",
-        "_waits_for",
+        "_window_bits",
         "messages",
         "payload_bytes",
         "streaming",
@@ -57,18 +46,15 @@ class Inflow:
     )
 
     def __init__(self, agreement: Agreement, settings: Deflate, *, client: bool) -> None:
-        bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
+        super().__init__(settings.inflate_share)
+        self._window_bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
         if client:
-            bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
-        self._inflater = Inflater(bits, takeover=self._takeover, max_ratio=settings.max_ratio)
+            self._window_bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
+        self._max_ratio = settings.max_ratio
+        #: Made when there is something for it to do that it cannot do in one go.
+        self._inflater: Inflater | None = None
         # One step makes no more than what no ratio bounds.
         self._at_once = not self._takeover and limits.INFLATE_STEP <= limits.RATIO_FREE
-        self._share = settings.inflate_share
-        #: Until when this connection has used its share of time.
-        self._used_until = 0.0
-        self._turn_until = 0.0  # not 0 while it has its turn
-        self._asked = False
-        self._waits_for = _NOTHING
         self._busy = False  # the event that comes next had begun before
         self._collected: io.BytesIO | None = None
         self._utf8: Utf8Validator | None = None
@@ -79,7 +65,7 @@ class Inflow:
     @property
     def context_size(self) -> int:
         """Bytes that zlib holds, about."""
-        return self._inflater.size
+        return 0 if self._inflater is None else self._inflater.size
 
     # --- a whole message --------------------------------------------------------------------------
 
@@ -87,20 +73,21 @@ class Inflow:
         """A compressed message has arrived; after `LATER` it is to be told again."""
         if conn._rules.state is not _OPEN:
             return GO_ON
-        inflater = self._inflater
         if not self._busy:
             if not self._has_room(conn):
-                return self._wait_for(_ROOM)
+                return self._wait_for(ROOM)
             if self._at_once and len(data) <= limits.INFLATE_PIECE:
                 now = monotonic()
-                if self._used_until - now <= limits.INFLATE_BURST:
-                    whole = inflater.whole(data, conn._rules.parser.max_size)
+                if self._has_time(now):
+                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size)
                     self._count(now)
                     if whole is not None:
                         return self._hand_on(conn, kind, whole, len(data))
             self.messages += 1
             self.wire_bytes += len(data)
-            inflater.start(conn._rules.parser.max_size)
+            self._start(conn)
+        inflater = self._inflater
+        assert inflater is not None
         message = b""
         try:
             if not self._busy:
@@ -112,7 +99,7 @@ class Inflow:
                 if not self._may_work(now):
                     if message:
                         self._collect(message)
-                    return self._wait_for(_TURN)
+                    return self._wait_for(TURN)
                 if message:
                     self._collect(message)
                 message = inflater.step()
@@ -125,6 +112,8 @@ class Inflow:
             return self._fail(conn, exc)
         self._collected = None
         self._busy = False
+        if not self._takeover:
+            self._inflater = None
         self.payload_bytes += len(message)
         if text is not None:
             conn._hand_on(_TEXT, text)
@@ -159,6 +148,11 @@ class Inflow:
         self.streaming = True
         self.messages += 1
         self._utf8 = Utf8Validator() if opcode == _TEXT else None
+        self._start(conn)
+
+    def _start(self, conn: Any) -> None:
+        if self._inflater is None:
+            self._inflater = Inflater(self._window_bits, takeover=self._takeover, max_ratio=self._max_ratio)
         self._inflater.start(conn._rules.parser.max_size)
 
     def chunk(self, conn: Any, data: bytes) -> int:
@@ -168,7 +162,7 @@ class Inflow:
             self.wire_bytes += len(data)
             if not self._unwanted(conn):
                 try:
-                    self._inflater.feed(data)
+                    self._inflater.feed(data)  # type: ignore[union-attr]
                 except ProtocolError as exc:
                     return self._fail(conn, exc)
         return self._pass_on(conn)
@@ -179,7 +173,7 @@ class Inflow:
             self._busy = True
             if not self._unwanted(conn):
                 try:
-                    self._inflater.finish()
+                    self._inflater.finish()  # type: ignore[union-attr]
                 except ProtocolError as exc:
                     return self._fail(conn, exc)
         outcome = self._pass_on(conn)
@@ -188,17 +182,20 @@ class Inflow:
             if self._utf8 is not None and not self._utf8.complete and not self._unwanted(conn):
                 return self._fail(conn, InvalidData(faults.TEXT_CUT))
             self._utf8 = None
+            if not self._takeover:
+                self._inflater = None
         return outcome
 
     def _pass_on(self, conn: Any) -> int:
         inflater = self._inflater
+        assert inflater is not None
         try:
             while inflater.pending and not self._unwanted(conn):
                 if not self._has_room(conn):
-                    return self._wait_for(_ROOM)
+                    return self._wait_for(ROOM)
                 now = monotonic()
                 if not self._may_work(now):
-                    return self._wait_for(_TURN)
+                    return self._wait_for(TURN)
                 part = inflater.step()
                 self._count(now)
                 self.payload_bytes += len(part)
@@ -218,7 +215,7 @@ class Inflow:
             return True
         return stream.discarding and not self._takeover
 
-    # --- whose turn it is -------------------------------------------------------------------------
+    # --- what is wanted ---------------------------------------------------------------------------
 
     def _has_room(self, conn: Any) -> bool:
         """Whether the application has asked for more, or may be given more without that."""
@@ -228,40 +225,6 @@ class Inflow:
         if stream is None:
             return not conn._inbox.is_full(0)
         return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
-
-    def _may_work(self, now: float) -> bool:
-        if self._turn_until:
-            return now < self._turn_until
-        return self._used_until - now <= limits.INFLATE_BURST
-
-    def _count(self, began: float) -> None:
-        self._used_until = max(self._used_until, began) + (monotonic() - began) / self._share
-
-    def _wait_for(self, what: int) -> int:
-        self._waits_for = what
-        return LATER
-
-    def waits(self, conn: Any) -> bool:
-        """Whether what is left over waits for something else than the next turn of the event loop."""
-        if self._waits_for == _TURN and not self._asked:
-            self._asked = True
-            turns_of(conn._loop).ask(lambda until: self._take_turn(conn, until), self._share)
-        return self._waits_for != _NOTHING
-
-    def _take_turn(self, conn: Any, until: float) -> None:
-        self._asked = False
-        self._waits_for = _NOTHING
-        self._turn_until = until
-        try:
-            conn._go_on()
-        finally:
-            self._turn_until = 0.0
-
-    def changed(self, conn: Any) -> None:
-        """The application has read something, or the connection does not wait for it any more."""
-        if self._waits_for == _ROOM and self._has_room(conn):
-            self._waits_for = _NOTHING
-            conn._loop.call_soon(conn._go_on)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -273,7 +236,7 @@ class Inflow:
     def end(self) -> None:
         """Nothing is inflated any more."""
         self._collected = self._utf8 = None
-        self._inflater = Inflater(limits.WINDOW_BITS, takeover=False)
+        self._inflater = None
         self.streaming = self._busy = False
 
 

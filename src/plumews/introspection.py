@@ -98,6 +98,7 @@ class Introspection(Publishing):
             queued_bytes=conn.queued_bytes,
             queued_age=conn.queued_age,
             dropped_messages=conn.dropped_messages,
+            compression_bytes=0 if (compression := conn.compression) is None else compression.context_bytes,
             latency=conn.latency,
             last_pong=conn.last_pong,
         )

@@ -46,6 +46,7 @@ class MemberInfo(_Printable):
         queued_messages, queued_bytes: what waits in its send queue.
         queued_age: seconds that the oldest of that has waited; 0.0 while the peer keeps up.
         dropped_messages: what its full send queue refused, in all.
+        compression_bytes: what zlib holds for it, about; 0 where nothing is compressed with takeover.
         latency: seconds that its newest answered ping took; 0.0 before there was one.
         last_pong: when its last pong arrived, in seconds since the epoch; its opening before the first.
     """
@@ -63,6 +64,7 @@ class MemberInfo(_Printable):
     queued_bytes: int
     queued_age: float
     dropped_messages: int
+    compression_bytes: int
     latency: float
     last_pong: float
 

@@ -41,11 +41,11 @@ class Case:
         self.fresh = False  # each message stands for itself
         self.last: Any = None
 
-    async def open(self, path: str) -> None:
+    async def open(self, port: int, path: str) -> None:
         key = base64.b64encode(os.urandom(16)).decode()
         head = [
             f"GET {path} HTTP/1.1",
-            "Host: 127.0.0.1",
+            f"Host: 127.0.0.1:{port}",
             "Upgrade: websocket",
             "Connection: Upgrade",
             f"Sec-WebSocket-Key: {key}",
@@ -134,7 +134,7 @@ async def visit(port: int, path: str) -> Any:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     case = Case(reader, writer)
     try:
-        await case.open(path)
+        await case.open(port, path)
         await case.run()
     except ConnectionError:
         pass  # cut by the suite, which has its own view of that
