@@ -357,7 +357,7 @@ def test_ours_can_be_measured_as_echo_and_idle(deflating: Deflating, contender: 
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param("plumews", marks=pytest.mark.xfail(strict=True, reason="a hub does not compress what it sends")),
+        "plumews",
         "websockets",
     ],
 )

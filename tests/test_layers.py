@@ -31,7 +31,7 @@ LAYERS = {
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer keepalive
-            stream inbox turns pacing compression inflow engine awaits link receiving overflowing sending conn""",
+            stream inbox turns pacing compression forms inflow engine awaits link receiving overflowing sending conn""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server

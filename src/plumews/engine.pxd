@@ -34,6 +34,7 @@ cdef class Engine:
     cdef Py_ssize_t _quick_size
     cdef public bint _reading_paused
     cdef readonly Rules _rules
+    cdef readonly object _shared
     cdef readonly LoopState _state
     cdef public object _stream
     cdef readonly unsigned long _thread
