@@ -34,9 +34,9 @@ from plumews import (
     ShutdownReport,
     State,
     UserInfo,
+    limits,
 )
 from plumews.loopstate import loop_state
-from plumews.outgoing import encode
 from wire import masked
 
 __all__ = ["Action", "World"]
@@ -124,8 +124,16 @@ class World(Record):
     def peer(self, who: int) -> Peer:
         return self.members[who % len(self.members)]
 
-    def open(self, polite: bool, user: UserInfo | None, config: dict[str, Any], rooms: str, full: int | None) -> None:
-        peer = self.newcomer(polite, config)
+    def open(
+        self,
+        polite: bool,
+        user: UserInfo | None,
+        config: dict[str, Any],
+        agreed: tuple[int, bool] | None,
+        rooms: str,
+        full: int | None,
+    ) -> None:
+        peer = self.newcomer(polite, config, agreed)
         peer.conn.user_info = user
         peer.conn._deliver_to(lambda conn, _: self.react("message"), lambda conn, exc: self.failed({"exception": exc}))
         peer.conn.add_close_callback(lambda conn: self.react("closed"))
@@ -342,7 +350,8 @@ class World(Record):
         peers = self.roll(rooms)
         if self.stopped or "encode" in self.listen or len(self.hub._lanes) or len(peers) > STRIDE:
             return None
-        size = encode(Opcode.TEXT, message.encode()).size
+        if len(message) > limits.COMPRESS_PIECE and any(peer.inflater is not None for peer in peers):
+            return None  # it is compressed piece by piece, before it goes on
         foreseen: Counter[str] = Counter()
         for peer in peers:
             behavior = peer.config.send_behavior
@@ -352,7 +361,7 @@ class World(Record):
                 return None
             if peer.conn.state is not State.OPEN:
                 foreseen["skipped"] += 1
-            elif peer.has_space(size) or behavior in DISPLACING:
+            elif peer.has_space(peer.size_of(message)) or behavior in DISPLACING:
                 foreseen["queued"] += 1
             else:
                 foreseen["dropped" if behavior is not SendBehavior.BLOCK else "undecided"] += 1

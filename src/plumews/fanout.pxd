@@ -48,7 +48,6 @@ cdef class Broadcast:
 
     @cython.locals(conn=Engine, form=Encoded, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cpdef bint step(self, double until) except -1
-    @cython.locals(forms=dict, made=Encoded)
     cpdef Encoded form(self, Engine conn)
     cdef Encoded _form_by(self, shared, double until)
     cdef Encoded _count(self, Encoded form)

@@ -18,7 +18,7 @@ from .compression import Shared
 from .conn import Conn
 from .constants import SendBehavior, State
 from .engine import Engine
-from .forms import Making, is_long, make_form, without_context
+from .forms import Making, is_long, known_form, make_form, without_context
 from .history import Position
 from .lanes import clock
 from .outgoing import Encoded
@@ -212,8 +212,7 @@ class Broadcast:
         shared = conn._shared
         if shared is None:
             return self.message if conn._deflate is None else without_context(self.message)
-        forms = self.message.forms
-        made = None if forms is None else forms.get(shared)
+        made = known_form(self.message, shared)
         if made is not None:
             return made
         return self.message if is_long(self.message) else self._count(make_form(self.message, shared))
@@ -221,9 +220,10 @@ class Broadcast:
     def _form_by(self, shared: Shared, until: float) -> Encoded | None:
         """The form for those with these parameters; ``None`` if it is not ready when the clock says ``until``."""
         message = self.message
-        if message.forms is not None and shared in message.forms:
-            return message.forms[shared]
-        if message.size <= limits.COMPRESS_PIECE:
+        known = known_form(message, shared)
+        if known is not None:
+            return known
+        if message.size <= limits.COMPRESS_PIECE or message.compress is False:
             return self._count(make_form(message, shared))
         if self._making is None or self._making.shared != shared:
             self._making = Making(message, shared)

@@ -14,7 +14,7 @@ from .deflating import EMPTY, Context
 from .engine import Engine
 from .outgoing import Encoded, encode
 
-__all__ = ["KeptForms", "Making", "form_of", "is_long", "make_form", "without_context"]
+__all__ = ["KeptForms", "Making", "form_of", "is_long", "known_form", "make_form", "without_context"]
 
 #: Every flush ends with these bytes, which are not sent (section 7.2.1).
 _TAIL = 4
@@ -25,11 +25,18 @@ def form_of(message: Encoded, conn: Engine) -> Encoded:
     shared = conn._shared
     if shared is None:
         return message if conn._deflate is None else without_context(message)
-    forms = message.forms
-    form = None if forms is None else forms.get(shared)
+    form = known_form(message, shared)
     if form is None:
         form = message if is_long(message) else make_form(message, shared)
     return form
+
+
+def known_form(message: Encoded, shared: Shared) -> Encoded | None:
+    """The form that was made for those with the parameters ``shared``; ``None``: none was."""
+    forms = message.forms
+    if forms is None or shared not in forms:
+        return None
+    return forms[shared] or message
 
 
 def is_long(message: Encoded) -> bool:
@@ -43,7 +50,7 @@ def without_context(message: Encoded) -> Encoded:
         return message
     if message.forms is None:
         message.forms = {}
-    plain = message.forms.get(None)
+    plain: Encoded | None = message.forms.get(None)
     if plain is None:
         plain = message.forms[None] = Encoded(message.buffers, message.size, False)
     return plain
@@ -127,7 +134,7 @@ class KeptForms:
         self.bytes = 0
 
     def _known(self, message: Encoded, shared: Shared) -> Encoded | None:
-        form: Encoded | None = None if message.forms is None else message.forms.get(shared)
+        form = known_form(message, shared)
         if form is not None and message in self._held:
             self._held[message] = self._held.pop(message)
         return form
@@ -166,5 +173,5 @@ def _made(message: Encoded, shared: Shared, opcode: int, payload: bytes, data: b
 def _keep(message: Encoded, shared: Shared, form: Encoded) -> Encoded:
     if message.forms is None:
         message.forms = {}
-    message.forms[shared] = form
+    message.forms[shared] = None if form is message else form  # else it would hold itself
     return form

@@ -34,7 +34,7 @@ class Encoded:
         self.buffers = buffers
         self.size = size
         self.compress = compress
-        self.forms: dict[Any, Encoded] | None = None
+        self.forms: dict[Any, Encoded | None] | None = None
 
     def message(self) -> tuple[int, bytes]:
         """The opcode and the payload, read out of the frames of a server: for those who need them in another form."""

@@ -172,8 +172,8 @@ class Publishing(Recovering):
             functools.partial(self._people.is_user, user_id),
             exclude if exclude in conns else None,
         )
-        many = len(conns) > limits.USER_CONNECTIONS
-        if many or (message.size > limits.COMPRESS_PIECE and any(conn._shared is not None for conn in conns)):
+        slow = message.size > limits.COMPRESS_PIECE and message.compress is not False
+        if len(conns) > limits.USER_CONNECTIONS or (slow and any(conn._shared is not None for conn in conns)):
             return _result(self._start(message, audience, None, loop, None, kept=False))
         for conn in conns:
             if conn._behind is not None:
