@@ -46,7 +46,7 @@ cdef class Broadcast:
     cdef readonly object room
     cdef readonly Py_ssize_t skipped
 
-    @cython.locals(conn=Engine, form=Encoded, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(conn=Engine, form=Encoded, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cpdef bint step(self, double until) except -1
     cpdef Encoded form(self, Engine conn)
     cdef Encoded _form_by(self, shared, double until)

@@ -162,7 +162,7 @@ class Broadcast:
         # Whose form these are, and whose was the last compressed one: neighbours mostly agreed on the same.
         at_hand: Shared | None = None
         known: Shared | None = None
-        squeezed, form_size = None, 0
+        squeezed, form_size, compressed = None, 0, self._tally.compressed
         while position < end:
             stop = min(position + _STRIDE, end)
             self._sure = self._roll.current
@@ -181,6 +181,9 @@ class Broadcast:
                             if form is None:  # the rest of it, and this member, when others have had their turn
                                 self._next = position - 1
                                 return False
+                            if self._tally.compressed != compressed:  # that took its time
+                                compressed = self._tally.compressed
+                                stop = position
                             known = shared
                             squeezed = form.buffers[0] if len(form.buffers) == 1 and self.key is None else None
                             form_size = form.size
