@@ -277,6 +277,23 @@ async def test_the_figures_of_a_hub_tell_what_came_of_it() -> None:
     await ended(hub)
 
 
+async def test_a_history_holds_no_forms_but_those_that_are_counted() -> None:
+    hub = Hub(HubConfig(history=HistoryLimits()))
+    pairs = members_of(hub, TWELVE, NINE)
+    position = hub.position("room")
+    assert position is not None
+    hub.broadcast_room("room", JSON)
+    stream = hub._archive.stream("room", pairs[0][0]._state.timers)  # type: ignore[union-attr]
+    assert stream is not None
+    [kept] = stream.since(position)[1]
+    assert kept.forms is None
+    hub.leave("room", pairs[0][0])
+    hub.recover("room", pairs[0][0], position)
+    assert kept.forms is not None
+    assert hub._forms.bytes == kept.size + sum(form.size for form in kept.forms.values() if form is not None)
+    await ended(hub)
+
+
 # --- a choice ---------------------------------------------------------------------------------------
 
 
@@ -369,6 +386,18 @@ async def test_members_with_takeover_that_compress_one_by_one_do_not_hold_the_lo
     await ended(hub)
 
 
+async def test_the_clock_is_looked_at_behind_each_form_that_is_made(monkeypatch) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    hub = Hub()
+    members_of(hub, PLAIN, TWELVE, TWELVE, NINE, PLAIN)
+    assert hub.broadcast_room("room", JSON).queued == 2
+    await asyncio.sleep(0)
+    assert hub.metrics().broadcast_queued == 4
+    await asyncio.sleep(0)
+    assert hub.metrics().broadcast_queued == 5
+    await ended(hub)
+
+
 # --- who is slow ------------------------------------------------------------------------------------
 
 
@@ -386,6 +415,23 @@ async def test_what_waits_counts_as_it_is_sent(behavior) -> None:
     await ended(hub)
 
 
+async def test_the_bytes_of_all_queues_are_those_of_what_is_in_them() -> None:
+    hub = Hub(HubConfig(max_queued_bytes=20 * len(JSON)))
+    pairs = members_of(hub, TWELVE, PLAIN, send_behavior=SendBehavior.DROP, queue_size=1000)
+    for _, transport in pairs:
+        transport.fill()
+    for _ in range(50):
+        hub.broadcast_room("room", JSON)
+        await asyncio.sleep(0)
+    assert [conn.evicted_messages > 0 for conn, _ in pairs] == [False, True]
+    assert hub.metrics().queued_bytes <= 20 * len(JSON)
+    for _ in range(500):
+        hub.broadcast_room("room", JSON)
+        await asyncio.sleep(0)
+    assert [conn.evicted_messages > 0 for conn, _ in pairs] == [True, True]
+    await ended(hub)
+
+
 async def test_the_oldest_gives_way_and_a_gap_is_told_between_compressed_messages() -> None:
     hub = Hub(HubConfig(encode_gap=lambda gap: f"lost {gap.dropped}"))
     pairs = members_of(hub, TWELVE, PLAIN, queue_size=2, send_behavior=SendBehavior.DROP_OLDEST)
@@ -397,6 +443,7 @@ async def test_the_oldest_gives_way_and_a_gap_is_told_between_compressed_message
         transport.drain()
         await ticks()
         assert inflated(transport) == ["lost 3", f"3:{JSON}", f"4:{JSON}"]
+    assert [kind for kind, _ in events(pairs[0][1])] == [TEXT, TEXT | COMPRESSED, TEXT | COMPRESSED]
     await ended(hub)
 
 
