@@ -447,6 +447,27 @@ async def test_the_oldest_gives_way_and_a_gap_is_told_between_compressed_message
     await ended(hub)
 
 
+async def test_what_waits_for_a_full_member_comes_in_its_own_form() -> None:
+    hub = Hub()
+    pairs = members_of(hub, TWELVE, TAKEOVER, PLAIN, queue_size=2, send_timeout=60)
+    for _, transport in pairs:
+        transport.fill()
+    for number in range(4):
+        hub.broadcast_room("room", f"{number}:{JSON}")
+    assert hub.metrics().broadcast_pending == 6
+    for _, transport in pairs:
+        transport.drain()
+    await ticks()
+    for (_, transport), takeover in zip(pairs, (False, True, False), strict=True):
+        assert inflated(transport, takeover=takeover) == [f"{number}:{JSON}" for number in range(4)]
+    assert [{kind for kind, _ in events(transport)} for _, transport in pairs] == [
+        {TEXT | COMPRESSED},
+        {TEXT | COMPRESSED},
+        {TEXT},
+    ]
+    await ended(hub)
+
+
 async def test_the_newest_value_takes_the_place_of_an_older_one_in_its_own_form() -> None:
     hub = Hub()
     pairs = members_of(hub, TWELVE, NINE, PLAIN, send_behavior=SendBehavior.CONFLATE)
