@@ -11,6 +11,7 @@ import pytest
 import plumews
 from fakes import FakeTransport, fake_conn
 from plumews import Opcode, limits
+from plumews.backends import BACKENDS
 from plumews.codec import Parser
 from plumews.constants import COMPRESSED
 from plumews.deflate import Agreement
@@ -120,8 +121,10 @@ async def test_what_is_long_leaves_as_it_is_where_nobody_can_wait_unless_it_must
     assert form_of(must, conn_with(takeover=True)) is must
 
 
-async def test_what_is_long_can_be_compressed_in_pieces() -> None:
-    shared, conn = message(LONG), conn_with()
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_what_is_long_can_be_compressed_in_pieces(backend: str) -> None:
+    pytest.importorskip(BACKENDS[backend].module)
+    shared, conn = message(LONG), conn_with(compression=plumews.Deflate(backend=backend))
     making = Making(shared, conn._shared)
     count = 1
     while (form := making.more()) is None:
