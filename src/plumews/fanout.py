@@ -1,8 +1,8 @@
 """One broadcast on its way to its members (layer 4).
 
 The message is encoded once, and compressed once for all that agreed on the same; every member's queue holds a reference
-to the same bytes. What becomes of it for a member
-that does not keep up is in `slow`; it never holds up the others. Compiled, the walk over the members is one loop in C.
+to the same bytes. What becomes of it for a member that does not keep up is in `slow`; it never holds up the others.
+Compiled, the walk over the members is one loop in C.
 
 Invariants: at any moment ``matched = queued + dropped + skipped + pending``; whatever members do, nothing stays
 pending for ever.
