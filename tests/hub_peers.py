@@ -17,8 +17,6 @@ from plumews import Gap, Opcode, Position, SendBehavior, UserInfo
 from plumews.codec import Parser
 from plumews.constants import COMPRESSED
 from plumews.deflate import Agreement
-from plumews.forms import form_of
-from plumews.outgoing import encode
 from squeezed import TAIL
 from wire import masked
 
@@ -191,10 +189,6 @@ class Peer:
         if transport.reading and not transport.over and transport.arriving:
             frames, transport.arriving = tuple(transport.arriving), []
             feed(self.conn, *frames)
-
-    def size_of(self, message: str) -> int:
-        """Bytes that ``message`` takes in its queue, at most."""
-        return form_of(encode(Opcode.TEXT, message.encode()), self.conn).size
 
     def has_space(self, size: int) -> bool:
         """Whether a message of ``size`` bytes finds a place without anybody's leaving."""

@@ -37,6 +37,7 @@ from plumews import (
     limits,
 )
 from plumews.loopstate import loop_state
+from plumews.outgoing import encode
 from wire import masked
 
 __all__ = ["Action", "World"]
@@ -350,8 +351,9 @@ class World(Record):
         peers = self.roll(rooms)
         if self.stopped or "encode" in self.listen or len(self.hub._lanes) or len(peers) > STRIDE:
             return None
-        if len(message) > limits.COMPRESS_PIECE and any(peer.inflater is not None for peer in peers):
-            return None  # it is compressed piece by piece, before it goes on
+        if len(message) >= limits.COMPRESS_LEAST and any(peer.inflater is not None for peer in peers):
+            return None  # it is compressed, which may take more than a slice
+        size = encode(Opcode.TEXT, message.encode()).size
         foreseen: Counter[str] = Counter()
         for peer in peers:
             behavior = peer.config.send_behavior
@@ -361,7 +363,7 @@ class World(Record):
                 return None
             if peer.conn.state is not State.OPEN:
                 foreseen["skipped"] += 1
-            elif peer.has_space(peer.size_of(message)) or behavior in DISPLACING:
+            elif peer.has_space(size) or behavior in DISPLACING:
                 foreseen["queued"] += 1
             else:
                 foreseen["dropped" if behavior is not SendBehavior.BLOCK else "undecided"] += 1
