@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import plumews
 from fakes import FakeTransport, feed
-from plumews import Gap, Opcode, Position, UserInfo
+from plumews import Gap, Opcode, Position, SendBehavior, UserInfo
 from plumews.codec import Parser
+from plumews.constants import COMPRESSED
+from plumews.deflate import Agreement
+from squeezed import TAIL
 from wire import masked
 
 __all__ = ["Peer", "StillLoop"]
@@ -62,7 +66,7 @@ class PeerTransport(FakeTransport):
     def __init__(self, peer: Peer) -> None:
         super().__init__(peer.conn)
         self.peer = peer
-        self.parser = Parser(client=True, max_size=None)
+        self.parser = Parser(client=True, max_size=None, allow_rsv1=peer.inflater is not None)
         self.arriving: list[bytes] = []
         self.over = False
 
@@ -75,6 +79,7 @@ class PeerTransport(FakeTransport):
         self.writes.clear()
         for kind, payload in self.parser.feed(bytes(data)):
             self.peer.got(kind, payload)
+        assert self.parser.error is None
 
     def fill(self) -> None:
         self.held = 1000
@@ -109,13 +114,31 @@ class PeerTransport(FakeTransport):
 class Peer:
     """One connection, and what its client got. ``polite``: it answers our close frame."""
 
-    def __init__(self, number: int, polite: bool, ends: Callable[[Peer], None], config: dict[str, Any]) -> None:
-        """``ends(peer)`` is called when it may get nothing new any more."""
+    def __init__(
+        self,
+        number: int,
+        polite: bool,
+        ends: Callable[[Peer], None],
+        config: dict[str, Any],
+        agreed: tuple[int, bool] | None = None,
+    ) -> None:
+        """``ends(peer)`` is called when it may get nothing new any more. ``agreed`` are the bits of the window with
+        which it is sent compressed messages, if it is, and whether they refer to the ones before them.
+        """
         self.number = number
+        self.takeover = False
+        self.inflater: Any = None
+        if agreed is not None:
+            bits, self.takeover = agreed
+            self.takeover &= config.get("send_behavior") not in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
+            self.inflater = zlib.decompressobj(-bits)
+            config = {"compression": "deflate", **config}
         self.config = plumews.ConnConfig(**{"ping_interval": None, **config})
         self.conn = plumews.Conn(self.config)
         self.transport = PeerTransport(self)
         self.conn.connection_made(self.transport)  # type: ignore[arg-type]
+        if agreed is not None:
+            self.conn._compress(Agreement(bits, 12, self.takeover, False, "permessage-deflate"))
         self.conn._open()
         self.conn.add_close_callback(lambda conn: ends(self))
         self._polite = polite
@@ -145,6 +168,9 @@ class Peer:
         """What a frame says."""
         if self._close_frames:
             self.faults.append(f"{self} got {payload!r} behind the close frame")
+        if kind & COMPRESSED:
+            kind ^= COMPRESSED
+            payload = (self.inflater if self.takeover else self.inflater.copy()).decompress(payload + TAIL).decode()
         if kind == Opcode.CLOSE:
             self._close_frames += 1
             self._ends(self)

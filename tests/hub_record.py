@@ -143,8 +143,8 @@ class Record:
 
     # --- who is there -----------------------------------------------------------------------------
 
-    def newcomer(self, polite: bool, config: dict[str, Any]) -> Peer:
-        peer = Peer(len(self.peers), polite, self.ends, config)
+    def newcomer(self, polite: bool, config: dict[str, Any], agreed: tuple[int, bool] | None = None) -> Peer:
+        peer = Peer(len(self.peers), polite, self.ends, config, agreed)
         self.peers.append(peer)
         self.by_conn[peer.conn] = peer
         return peer

@@ -34,6 +34,7 @@ from plumews import (
     ShutdownReport,
     State,
     UserInfo,
+    limits,
 )
 from plumews.loopstate import loop_state
 from plumews.outgoing import encode
@@ -124,8 +125,16 @@ class World(Record):
     def peer(self, who: int) -> Peer:
         return self.members[who % len(self.members)]
 
-    def open(self, polite: bool, user: UserInfo | None, config: dict[str, Any], rooms: str, full: int | None) -> None:
-        peer = self.newcomer(polite, config)
+    def open(
+        self,
+        polite: bool,
+        user: UserInfo | None,
+        config: dict[str, Any],
+        agreed: tuple[int, bool] | None,
+        rooms: str,
+        full: int | None,
+    ) -> None:
+        peer = self.newcomer(polite, config, agreed)
         peer.conn.user_info = user
         peer.conn._deliver_to(lambda conn, _: self.react("message"), lambda conn, exc: self.failed({"exception": exc}))
         peer.conn.add_close_callback(lambda conn: self.react("closed"))
@@ -342,6 +351,8 @@ class World(Record):
         peers = self.roll(rooms)
         if self.stopped or "encode" in self.listen or len(self.hub._lanes) or len(peers) > STRIDE:
             return None
+        if len(message) >= limits.COMPRESS_LEAST and any(peer.inflater is not None for peer in peers):
+            return None  # it is compressed, which may take more than a slice
         size = encode(Opcode.TEXT, message.encode()).size
         foreseen: Counter[str] = Counter()
         for peer in peers:

@@ -37,7 +37,7 @@ async def test_everybody_gets_it_and_it_is_encoded_once(start, monkeypatch) -> N
     async with await crowd.join(server) as one, await crowd.join(server) as two:
         made = []
         module = importlib.import_module("plumews.broadcast")  # the name in the package is the function's
-        monkeypatch.setattr(module, "encode", lambda *args: made.append(encode(*args)) or made[-1])
+        monkeypatch.setattr(module, "encode", lambda *args, **how: made.append(encode(*args, **how)) or made[-1])
         plumews.broadcast(crowd.connections, "hello")
         assert len(made) == 1
         plumews.broadcast(crowd.connections, b"\x00")

@@ -36,7 +36,7 @@ from plumews import SendBehavior, UserInfo, limits
 WHO = st.integers(0, 5)
 ROOM = st.sampled_from("abc")
 ROOMS = st.sampled_from(["a", "b", "a", "c", ["a", "b"], ["b", "c"], None])
-SIZE = st.sampled_from([0, 0, 0, 20_000])  # the long ones leave in two buffers
+SIZE = st.sampled_from([0, 0, 0, 200, 20_000])  # the long ones leave in two buffers, or compressed in pieces
 USER = st.sampled_from([None, UserInfo("ann"), UserInfo("bob")])
 FULL = st.sampled_from([0, 0, 1, 2])  # after so many writes
 NAME = st.sampled_from(["ann", "bob"])
@@ -53,6 +53,8 @@ PEER = (
             "close_timeout": st.sampled_from([10, 0.5]),
         }
     ),
+    # The window of what it is sent compressed, and whether that refers to the messages before.
+    st.sampled_from([None, None, (12, False), (12, False), (9, False), (12, True)]),
     st.sampled_from(["a", "ab", "b", ""]),
     st.sampled_from([0, None, 1, None]),
 )
@@ -177,5 +179,6 @@ class Story(RuleBasedStateMachine):
 
 def test_row_27_whatever_happens_inside_of_deliveries_the_hub_stays_true(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    monkeypatch.setattr(limits, "COMPRESS_PIECE", 8000)
     examples = int(os.environ.get("PLUMEWS_HUB_EXAMPLES", "150"))
     run_state_machine_as_test(Story, settings=settings(max_examples=examples, stateful_step_count=50))

@@ -33,7 +33,7 @@ LAYERS = {
             passwords attempts error_body text_policy log_limit request_secrets addresses admission""",
             """timers timelimit loopstate parallel wire _wire _wire_py steps ready sendqueue displacing writer
             keepalive stream inbox engine awaits link receiving overflowing sending conn turns compression inflow
-            pacing""",
+            pacing forms""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast logs""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server server

@@ -506,6 +506,23 @@ async def test_what_there_is_to_choose() -> None:
     }
 
 
+async def test_compressed_once(start) -> None:
+    told = run("Compressed once")
+    hub, picture = told["hub"], bytes(range(256)) * 4
+    opened: asyncio.Queue[plumews.Conn] = asyncio.Queue()
+    callbacks = {"on_open": opened.put_nowait, "on_message": lambda conn, message: None}
+    server = await start(plumews.serve(host="127.0.0.1", port=0, compression="deflate", **callbacks))
+    port = server.sockets[0].getsockname()[1]
+    async with await client(port) as one, await client(port) as two, await client(port, compression=None) as plain:
+        for _ in range(3):
+            hub.join("prices", await opened.get())
+        await told["publish"]("hello " * 100, picture)
+        for ws in (one, two, plain):
+            assert [await ws.recv(), await ws.recv()] == ["hello " * 100, picture]
+        assert hub.metrics().broadcasts_compressed == 1
+    await hub.stop()
+
+
 def test_every_link_to_a_page_of_ours_leads_somewhere() -> None:
     links = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
     ours = [(page, *link.partition("#")) for page, link in links if "://" not in link]

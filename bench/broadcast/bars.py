@@ -7,11 +7,9 @@ run in which a member does not get each message once, whole and in order, fails,
 
 from __future__ import annotations
 
-import statistics
-
 from ..codec.bars import Bar, cheaper
 from ..codec.measure import Samples
-from ..harness.document import add_numbers, figure, samples_of
+from ..harness.document import add_numbers, cheapest, figure, samples_of
 from ..harness.rounds import Results
 from .contenders import BARE, CLOSE, DROP, PICOWS, PLUMEWS, RAW, SOCKETIFY
 from .scenarios import BESIDE, CHURN_NAME, LARGE, MEMORY, ONE, SILENT, SIXTEEN, Row, beside
@@ -82,9 +80,7 @@ BARS: tuple[Bar, ...] = (
 
 def cheaper_loop(found: Samples) -> str | None:
     """Which of the loops it is, if any was measured."""
-    contest = found.get(figure(ONE.name, "cpu"), {})
-    measured = [loop for loop in LOOPS if loop in contest]
-    return min(measured, key=lambda loop: statistics.median(contest[loop])) if measured else None
+    return cheapest(found.get(figure(ONE.name, "cpu"), {}), LOOPS)
 
 
 def samples(results: Results) -> Samples:

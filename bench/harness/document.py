@@ -38,6 +38,12 @@ def add_numbers(found: Samples, numbers: dict[str, float]) -> None:
         contest.update({name: [number] * rounds for name, number in numbers.items()})
 
 
+def cheapest(contest: dict[str, list[float]], names: Iterable[str]) -> str | None:
+    """Which of ``names`` it is, if any was measured."""
+    measured = [name for name in names if name in contest]
+    return min(measured, key=lambda name: statistics.median(contest[name])) if measured else None
+
+
 def micro(seconds: float) -> str:
     """Microseconds, three digits."""
     return f"{seconds * 1e6:.3g}" if seconds < 1e-3 else f"{seconds * 1e6:.0f}"

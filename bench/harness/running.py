@@ -159,16 +159,18 @@ class Load:
 
     @contextlib.contextmanager
     def hold(self, server: Server, mode: str, **words: Any) -> Iterator[dict[str, Any]]:
-        """As :meth:`run`, but it goes on until the end of the ``with``; then the dict is filled with what was measured.
+        """As :meth:`run`, but it goes on until the end of the ``with``: the dict is what it said when it had begun, and
+        at the end also what was measured.
 
         Raises:
             Failed: it could not begin, or as :meth:`run` at the end.
         """
         with self._start(server, mode, {"pid": server.pid, **words}) as process:
             assert process.stdout is not None
-            if not process.stdout.readline():
+            line = process.stdout.readline()
+            if not line:
                 self._result(server, process)
                 raise Failed(f"{server.contender.name}: it ends before it has begun")
-            result: dict[str, Any] = {}
+            result: dict[str, Any] = json.loads(line)
             yield result
             result |= self._result(server, process)

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from . import limits
 from .codec import build_frame
@@ -23,12 +22,20 @@ from .inflow import Inflow
 from .outgoing import Encoded, encode
 from .timers import Deadline, Timers
 
-__all__ = ["Compression", "CompressionInfo"]
+__all__ = ["Compression", "CompressionInfo", "Shared", "shared_compressor"]
 
 _local = threading.local()
 
 #: Back end, level, window bits, memory level.
 Key: TypeAlias = "tuple[str, int, int, int]"
+
+
+class Shared(NamedTuple):
+    """What connections have in common that can be sent the same bytes."""
+
+    key: Key
+    min_size: int
+    fragment_size: int
 
 
 @dataclass(frozen=True)
@@ -88,14 +95,14 @@ class Compression:
         key, shared_key = _keys(settings, bits, fragment_size)
         self._key = key
         #: Connections with equal keys can be sent the same bytes; ``None`` if nobody else can be sent what this one is.
-        self.shared_key: Hashable = None
+        self.shared_key: Shared | None = None
         self._context: Context | None = None
         self._compressor: Compressor | Context
         if takeover:
             self._context = self._compressor = Context(*key)
         else:
             self.shared_key = shared_key
-            self._compressor = _compressor(key)
+            self._compressor = shared_compressor(key)
 
     def encode(self, opcode: int, payload: bytes, compress: bool | None = None) -> Encoded:
         """The frames of a message for this connection; with takeover it is to be queued as it is, by `enter`.
@@ -178,12 +185,15 @@ class Compression:
         else:
             self.reset()
 
+    def held(self, received: Inflow) -> int:
+        """Bytes that zlib holds for this connection now, about."""
+        return received.context_size + (0 if self._context is None else self._context.size)
+
     def info(self, received: Inflow) -> CompressionInfo:
         """What is known of this, and of the receiving half."""
-        context_bytes = received.context_size + (0 if self._context is None else self._context.size)
         return CompressionInfo(
             *self.agreement[:4],
-            context_bytes,
+            self.held(received),
             self._messages,
             self._payload_bytes,
             self._wire_bytes,
@@ -201,14 +211,14 @@ class Compression:
 
 
 @functools.lru_cache(maxsize=64)
-def _keys(settings: Deflate, bits: int, fragment_size: int) -> tuple[Key, Hashable]:
+def _keys(settings: Deflate, bits: int, fragment_size: int) -> tuple[Key, Shared]:
     """What a compressor is made of, and what connections have in common: one object for all of them."""
     assert settings.level is not None
     key = (settings.backend, settings.level, bits, settings.mem_level)
-    return key, (key, settings.min_size, fragment_size)
+    return key, Shared(key, settings.min_size, fragment_size)
 
 
-def _compressor(key: Key) -> Compressor:
+def shared_compressor(key: Key) -> Compressor:
     """The compressor with these parameters of this thread."""
     compressors: dict[Key, Compressor] | None = getattr(_local, "compressors", None)
     if compressors is None:

@@ -35,6 +35,7 @@ cdef class Engine:
     cdef public bint _reading_paused
     cdef readonly Rules _rules
     cdef public object _screen
+    cdef readonly object _shared
     cdef readonly LoopState _state
     cdef public object _stream
     cdef readonly unsigned long _thread

@@ -28,7 +28,7 @@ from .stream import Stream
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from .compression import Compression
+    from .compression import Compression, Shared
     from .inflow import Inflow
     from .settings import ConnConfig
 
@@ -71,6 +71,7 @@ class Engine:
         "_reading_paused",
         "_rules",
         "_screen",
+        "_shared",
         "_state",
         "_stream",
         "_thread",
@@ -91,6 +92,8 @@ class Engine:
         #: permessage-deflate, where it was agreed on.
         self._deflate: Compression | None = None
         self._inflow: Inflow | None = None
+        #: With whom it can be sent the same compressed bytes; one object, mostly.
+        self._shared: Shared | None = None
         self._transport: asyncio.Transport | None = None
         #: What answers until the connection is open.
         self._door: Any = None
@@ -116,6 +119,7 @@ class Engine:
         """permessage-deflate was agreed on; nothing was received yet."""
         self._deflate = deflate
         self._inflow = inflow
+        self._shared = deflate.shared_key
         self._rules.allow_compressed(client=client)
         self._feed = self._rules.parser.feed_messages
         self._quick_size = min(self._quick_size, deflate.min_size - 1)  # what is longer may have to be compressed

@@ -11,6 +11,9 @@ cdef Py_ssize_t _STRIDE
 
 cdef class Tally:
     cdef public Py_ssize_t broadcasts
+    cdef public Py_ssize_t compressed
+    cdef public Py_ssize_t compressed_after
+    cdef public Py_ssize_t compressed_before
     cdef public Py_ssize_t dropped
     cdef public dict dropped_by
     cdef public Py_ssize_t matched
@@ -23,6 +26,7 @@ cdef class Tally:
 cdef class Broadcast:
     cdef object _done
     cdef set _early
+    cdef object _making
     cdef tuple _members
     cdef Py_ssize_t _next
     cdef dict _remembered
@@ -42,8 +46,11 @@ cdef class Broadcast:
     cdef readonly object room
     cdef readonly Py_ssize_t skipped
 
-    @cython.locals(conn=Engine, members=tuple, remembered=dict, size=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(conn=Engine, form=Encoded, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cpdef bint step(self, double until) except -1
+    cpdef Encoded form(self, Engine conn)
+    cdef Encoded _form_by(self, shared, double until)
+    cdef Encoded _count(self, Encoded form)
     cdef bint _is_refused(self, Engine conn) except -1
     cpdef _reach(self, Engine conn)
     cpdef _queue(self)

@@ -1,7 +1,8 @@
 """One broadcast on its way to its members (layer 4).
 
-The message is encoded once; every member's queue holds a reference to the same bytes. What becomes of it for a member
-that does not keep up is in `slow`; it never holds up the others. Compiled, the walk over the members is one loop in C.
+The message is encoded once, and compressed once for all that agreed on the same; every member's queue holds a reference
+to the same bytes. What becomes of it for a member that does not keep up is in `slow`; it never holds up the others.
+Compiled, the walk over the members is one loop in C.
 
 Invariants: at any moment ``matched = queued + dropped + skipped + pending``; whatever members do, nothing stays
 pending for ever.
@@ -12,9 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 
+from . import limits
+from .compression import Shared
 from .conn import Conn
 from .constants import SendBehavior, State
 from .engine import Engine
+from .forms import Making, is_long, known_form, make_form, without_context
 from .history import Position
 from .lanes import clock
 from .outgoing import Encoded
@@ -36,11 +40,25 @@ _STRIDE = 64
 class Tally:
     """The sums over all broadcasts of a hub."""
 
-    __slots__ = ("broadcasts", "dropped", "dropped_by", "matched", "pending", "queued", "rejected", "skipped")
+    __slots__ = (
+        "broadcasts",
+        "compressed",
+        "compressed_after",
+        "compressed_before",
+        "dropped",
+        "dropped_by",
+        "matched",
+        "pending",
+        "queued",
+        "rejected",
+        "skipped",
+    )
 
     def __init__(self) -> None:
         self.broadcasts = self.rejected = 0
         self.matched = self.queued = self.dropped = self.skipped = self.pending = 0
+        #: Compressed forms that were made, their bytes, and those of what they were made of.
+        self.compressed = self.compressed_after = self.compressed_before = 0
         #: What was dropped, by the cause: the policy of a full member, its end, that of the hub, a full job queue.
         self.dropped_by = dict.fromkeys([*(each.value for each in SendBehavior), "ended", "stopped", "overloaded"], 0)
 
@@ -51,6 +69,7 @@ class Broadcast:
     __slots__ = (
         "_done",
         "_early",
+        "_making",
         "_members",
         "_next",
         "_remembered",
@@ -94,6 +113,8 @@ class Broadcast:
         self._next = 0
         #: The message, if it is one buffer and nobody's queue holds an earlier value of it.
         self._simple = message.buffers[0] if len(message.buffers) == 1 and key is None else None
+        #: A compressed form that takes more than a slice.
+        self._making: Making | None = None
         #: Reached out of turn, or not to be reached at all.
         self._early: set[Conn] = set() if exclude is None else {exclude}
         self.matched = len(roll.members) - len(self._early)
@@ -136,7 +157,12 @@ class Broadcast:
     def step(self, until: float) -> bool:
         """Reach members until :func:`plumews.lanes.clock` says ``until``; True when all were reached."""
         members, position, end = self._members, self._next, len(self._members)
-        simple, size, remembered = self._simple, self.message.size, self._remembered
+        plain, plain_size, remembered = self._simple, self.message.size, self._remembered
+        simple, size = plain, plain_size
+        # Whose form these are, and whose was the last compressed one: neighbours mostly agreed on the same.
+        at_hand: Shared | None = None
+        known: Shared | None = None
+        squeezed, form_size, compressed = None, 0, self._tally.compressed
         while position < end:
             stop = min(position + _STRIDE, end)
             self._sure = self._roll.current
@@ -145,6 +171,24 @@ class Broadcast:
                 position += 1
                 if self._early and conn in self._early:
                     continue
+                shared = conn._shared
+                if shared is not at_hand:
+                    if shared is None:
+                        simple, size = plain, plain_size
+                    else:
+                        if shared is not known:
+                            form = self._form_by(shared, until)
+                            if form is None:  # the rest of it, and this member, when others have had their turn
+                                self._next = position - 1
+                                return False
+                            if self._tally.compressed != compressed:  # that took its time
+                                compressed = self._tally.compressed
+                                stop = position
+                            known = shared
+                            squeezed = form.buffers[0] if len(form.buffers) == 1 and self.key is None else None
+                            form_size = form.size
+                        simple, size = squeezed, form_size
+                    at_hand = shared
                 if (
                     simple is not None
                     and self._sure
@@ -159,10 +203,47 @@ class Broadcast:
                 else:
                     self._reach(conn)
                     self._sure = self._roll.current
+                    if conn._writer.context is not None and size >= limits.CONTEXT_LONG:
+                        stop = position
             self._next = stop
             if position < end and clock() >= until:
                 return False
         return True
+
+    def form(self, conn: Conn) -> Encoded:
+        """The message as ``conn`` gets it, now: what is not compressed yet and would take long leaves as it is."""
+        shared = conn._shared
+        if shared is None:
+            return self.message if conn._deflate is None else without_context(self.message)
+        made = known_form(self.message, shared)
+        if made is not None:
+            return made
+        return self.message if is_long(self.message) else self._count(make_form(self.message, shared))
+
+    def _form_by(self, shared: Shared, until: float) -> Encoded | None:
+        """The form for those with these parameters; ``None`` if it is not ready when the clock says ``until``."""
+        message = self.message
+        known = known_form(message, shared)
+        if known is not None:
+            return known
+        if message.size <= limits.COMPRESS_PIECE or message.compress is False:
+            return self._count(make_form(message, shared))
+        if self._making is None or self._making.shared != shared:
+            self._making = Making(message, shared)
+        form = self._making.more()
+        while form is None:
+            if clock() >= until:
+                return None
+            form = self._making.more()
+        self._making = None
+        return self._count(form)
+
+    def _count(self, form: Encoded) -> Encoded:
+        if form is not self.message:
+            self._tally.compressed += 1
+            self._tally.compressed_before += self.message.size
+            self._tally.compressed_after += form.size
+        return form
 
     def unreached(self) -> Sequence[Conn]:
         """The members that :meth:`step` has not come to."""
@@ -208,11 +289,11 @@ class Broadcast:
         elif self.key is not None and conn.send_behavior is _CONFLATE:
             self._sure = False
             self._slow.conflate(self, conn)
-        elif conn._writer.offer(self.message):
+        elif conn._writer.offer(self.form(conn)):
             self._queue()
             Engine._kick_later(conn)
             if self._watching and conn._writer.paused:
-                self._slow.backlogged(conn, self.message.size)
+                self._slow.backlogged(conn, self.form(conn).size)
         else:
             self._sure = False
             self._slow.full(self, conn)

@@ -113,6 +113,7 @@ class Hub(Introspection):
         self._slow.end()
         if self._archive is not None:
             self._archive.clear()
+            self._forms.clear()
         messages, size = ledger.undelivered()
         return ShutdownReport(
             closed=farewell.closed,

@@ -18,7 +18,7 @@ __all__ = ["Introspection"]
 
 
 class _Backlog(NamedTuple):
-    """What waits in the send queues of some connections."""
+    """What waits in the send queues of some connections, and what zlib holds for them."""
 
     messages: int
     bytes: int
@@ -26,6 +26,7 @@ class _Backlog(NamedTuple):
     most_bytes: int
     connections: int
     oldest: float
+    compression: int
 
 
 class Introspection(Publishing):
@@ -62,6 +63,10 @@ class Introspection(Publishing):
             broadcast_pending=tally.pending,
             messages_evicted=self._slow.evicted,
             messages_replaced=self._slow.replaced,
+            broadcasts_compressed=tally.compressed,
+            compressed_bytes_before=tally.compressed_before,
+            compressed_bytes_after=tally.compressed_after,
+            compression_bytes=backlog.compression,
             jobs_waiting=len(self._lanes),
             job_queue_size=self.config.job_queue_size,
             queued_messages=backlog.messages,
@@ -118,11 +123,13 @@ class Introspection(Publishing):
 
 
 def _backlog(conns: Iterable[Conn]) -> _Backlog:
-    messages = size = most_messages = most_bytes = behind = 0
+    messages = size = most_messages = most_bytes = behind = compression = 0
     oldest = 0.0
     for conn in conns:
         writer = conn._writer
         waiting = writer.queued_messages
+        if conn._deflate is not None and conn._inflow is not None:
+            compression += conn._deflate.held(conn._inflow)
         if waiting:
             messages += waiting
             size += writer.queued_bytes
@@ -131,4 +138,4 @@ def _backlog(conns: Iterable[Conn]) -> _Backlog:
             if writer.paused:  # else they leave with this tick
                 behind += 1
                 oldest = max(oldest, writer.queued_age)
-    return _Backlog(messages, size, most_messages, most_bytes, behind, oldest)
+    return _Backlog(messages, size, most_messages, most_bytes, behind, oldest, compression)

@@ -81,6 +81,18 @@ MEM_LEVEL: Final = 5
 #: Shorter messages leave as they are: what compressing saves is less than what it costs.
 COMPRESS_LEAST: Final = 128
 
+#: What is compressed for a broadcast between two turns of the loop, a millisecond or two; one that is longer is made in
+#: pieces of this, before it goes on to those who get it compressed.
+COMPRESS_PIECE: Final = 64 * KiB
+
+#: Messages of histories with the compressed forms that are made once for all who come back, as long as they fit:
+#: so many bytes for one hub.
+RECOVERED_FORMS: Final = 4 * MiB
+
+#: Members with takeover compress what is broadcast one by one: of messages this long the loop looks at the clock after
+#: each of them, for 64 take more than a slice.
+CONTEXT_LONG: Final = 2 * KiB
+
 #: A compressor with takeover that had nothing to do for so long is given up; the next message begins anew.
 CONTEXT_IDLE: Final = 60.0
 

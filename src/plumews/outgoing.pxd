@@ -3,4 +3,5 @@
 cdef class Encoded:
     cdef readonly list buffers
     cdef readonly object compress
+    cdef public dict forms
     cdef readonly Py_ssize_t size

@@ -2,7 +2,7 @@
 
 Checks the opcode, copies what could still change, makes sure that text is UTF-8, and cuts messages above
 the fragment size (RFC 6455 sections 5.4 and 5.6). The same encoded message may be queued on any number of
-connections: nothing in it is ever changed.
+connections: nothing in it is ever changed, and what is known of its other forms only grows or is forgotten.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from . import codec, limits
 from .constants import Opcode
 
-__all__ = ["Data", "Encoded", "Pieces", "encode", "encode_json", "opcode_of", "payload_of"]
+__all__ = ["Data", "Encoded", "Pieces", "checked_compress", "encode", "encode_json", "opcode_of", "payload_of"]
 
 Data: TypeAlias = "str | bytes | bytearray | memoryview"
 #: A message that is not all there yet.
@@ -25,15 +25,16 @@ class Encoded:
     """One message as buffers to write in order, and their bytes in all.
 
     ``compress`` is what the application asked for, where that was not decided before: True, False, or ``None`` for what
-    its size says.
+    its size says. ``forms`` are others in which the same message is sent, see `forms`.
     """
 
-    __slots__ = ("buffers", "compress", "size")
+    __slots__ = ("buffers", "compress", "forms", "size")
 
     def __init__(self, buffers: list[bytes | memoryview], size: int, compress: bool | None = None) -> None:
         self.buffers = buffers
         self.size = size
         self.compress = compress
+        self.forms: dict[Any, Encoded | None] | None = None
 
     def message(self) -> tuple[int, bytes]:
         """The opcode and the payload, read out of the frames of a server: for those who need them in another form."""
@@ -73,6 +74,13 @@ def payload_of(opcode: int, data: Data) -> bytes:
     return payload
 
 
+def checked_compress(compress: object) -> bool | None:
+    """``compress``, if it is a choice; raises ``TypeError`` otherwise."""
+    if compress is not None and not isinstance(compress, bool):
+        raise TypeError(f"compress must be True, False or None, not {type(compress).__name__}")
+    return compress
+
+
 def encode(
     opcode: int,
     payload: bytes,
@@ -80,10 +88,14 @@ def encode(
     fragment_size: int = limits.FRAGMENT_SIZE,
     mask: Callable[[], bytes] | None = None,
     rsv1: bool = False,
+    compress: bool | None = None,
 ) -> Encoded:
-    """The frames of a message whose payload was checked by :func:`payload_of`; ``rsv1`` says that it is compressed."""
+    """The frames of a message whose payload was checked by :func:`payload_of`; ``rsv1`` says that it is compressed.
+
+    ``compress`` is for those who will compress it, if anybody does.
+    """
     buffers = codec.fragment(opcode, payload, size=fragment_size, mask=mask, rsv1=rsv1)
-    return Encoded(buffers, sum(map(len, buffers)))
+    return Encoded(buffers, sum(map(len, buffers)), compress)
 
 
 def encode_json(obj: Any) -> bytes:

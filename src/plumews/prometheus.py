@@ -88,6 +88,17 @@ _COUNTERS: Final = (
         "Broadcasts that waited for members and were replaced by newer ones of their key.",
         lambda m: m.messages_replaced,
     ),
+    _Figure(
+        "compressed_broadcasts",
+        "Compressed frames that were made for broadcasts, one for all members that agreed on the same.",
+        lambda m: m.broadcasts_compressed,
+    ),
+    _Figure(
+        "compressed_bytes",
+        "Bytes of the frames that were compressed for broadcasts, before and after.",
+        lambda m: {"before": m.compressed_bytes_before, "after": m.compressed_bytes_after},
+        label="when",
+    ),
     _Figure("websockets_opened", "WebSockets that room servers opened.", lambda m: m.websockets_opened),
     _Figure(
         "requests_refused",
@@ -111,6 +122,7 @@ _GAUGES: Final = (
     _Figure("max_waiting_jobs", "Broadcasts that may wait.", lambda m: m.job_queue_size),
     _Figure("queued_messages", "Messages in the send queues of all members.", lambda m: m.queued_messages),
     _Figure("queued_bytes", "Bytes in the send queues of all members.", lambda m: m.queued_bytes, unit="bytes"),
+    _Figure("compression_bytes", "Bytes that zlib holds for all members.", lambda m: m.compression_bytes, unit="bytes"),
     _Figure("largest_queue_messages", "Messages in the longest send queue.", lambda m: m.largest_queue_messages),
     _Figure("largest_queue_bytes", "Bytes in the largest send queue.", lambda m: m.largest_queue_bytes, unit="bytes"),
     _Figure("backlogged_connections", "Members that do not read fast enough.", lambda m: m.backlogged_connections),

@@ -22,7 +22,7 @@ from .fanout import Broadcast, Tally
 from .history import Position
 from .hub_config import HubConfig
 from .lanes import Lanes
-from .outgoing import Data, Encoded, encode, opcode_of, payload_of
+from .outgoing import Data, Encoded, checked_compress, encode, opcode_of, payload_of
 from .presence import check_user_id
 from .recovery import Recovering
 from .reports import BroadcastResult
@@ -52,6 +52,7 @@ class Publishing(Recovering):
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
+        compress: bool | None = None,
     ) -> BroadcastResult:
         """Send a message to all members of ``room``; never waits.
 
@@ -66,17 +67,20 @@ class Publishing(Recovering):
             key: what the message is the newest value of (in this room, or these): for a member under
                 ``SendBehavior.CONFLATE`` it takes the place of an older one with an equal key that still waits. Others
                 get both.
+            compress: for members that agreed on permessage-deflate. ``None``: from :attr:`plumews.Deflate.min_size` on,
+                where it gets smaller. True: always. False: never. It is done once for all members that agreed on the
+                same; one above 64 KiB is made in pieces before it goes on, so that it holds up nobody else.
 
         Raises:
             TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, ``where`` is no function,
-                ``exclude`` is no ``Conn``, ``key`` is not hashable.
+                ``exclude`` is no ``Conn``, ``key`` is not hashable, ``compress`` is no choice.
             What ``where`` raises: nothing was sent.
             RuntimeError: it is called by ``encode_gap``, which is called in the midst of broadcasts.
         """
         if room is None:  # a slip must not become a message to everybody
             return self._reject(BroadcastResult(invalid=True))
         target = target_of(room)
-        return _result(self._submit(target, _encoded(data, opcode), exclude, where, self._key(target, key)))
+        return _result(self._submit(target, _encoded(data, opcode, compress), exclude, where, self._key(target, key)))
 
     def broadcast_all(
         self,
@@ -86,9 +90,10 @@ class Publishing(Recovering):
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
+        compress: bool | None = None,
     ) -> BroadcastResult:
         """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise."""
-        return _result(self._submit(None, _encoded(data, opcode), exclude, where, self._key(None, key)))
+        return _result(self._submit(None, _encoded(data, opcode, compress), exclude, where, self._key(None, key)))
 
     async def publish(
         self,
@@ -99,6 +104,7 @@ class Publishing(Recovering):
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
+        compress: bool | None = None,
     ) -> BroadcastResult:
         """Send a message and wait until it is decided for every member: the result has nothing pending.
 
@@ -107,10 +113,16 @@ class Publishing(Recovering):
         """
         self._bind()
         target = target_of(room)
-        return await self._publish(target, _encoded(data, opcode), exclude, where, self._key(target, key))
+        return await self._publish(target, _encoded(data, opcode, compress), exclude, where, self._key(target, key))
 
     def publish_threadsafe(
-        self, room: Rooms | None, data: Data, opcode: int | None = None, *, key: Hashable = None
+        self,
+        room: Rooms | None,
+        data: Data,
+        opcode: int | None = None,
+        *,
+        key: Hashable = None,
+        compress: bool | None = None,
     ) -> concurrent.futures.Future[BroadcastResult]:
         """:meth:`publish` from another thread; the future gives its result.
 
@@ -122,11 +134,17 @@ class Publishing(Recovering):
         if loop is None or loop.is_closed():
             raise RuntimeError("the hub is not running on an event loop")
         target = target_of(room)
-        publishing = self._publish(target, _encoded(data, opcode), key=self._key(target, key))
+        publishing = self._publish(target, _encoded(data, opcode, compress), key=self._key(target, key))
         return asyncio.run_coroutine_threadsafe(publishing, loop)
 
     def send_to_user(
-        self, user_id: str, data: Data, opcode: int | None = None, *, exclude: Conn | None = None
+        self,
+        user_id: str,
+        data: Data,
+        opcode: int | None = None,
+        *,
+        exclude: Conn | None = None,
+        compress: bool | None = None,
     ) -> BroadcastResult:
         """Send a message to all connections of one user in this hub, whatever rooms they are in; never waits.
 
@@ -135,7 +153,7 @@ class Publishing(Recovering):
 
         Args:
             user_id: the ``user_info.id`` of the connections.
-            data, opcode: as in :meth:`broadcast_room`.
+            data, opcode, compress: as in :meth:`broadcast_room`.
             exclude: a connection that does not get it, such as the one on which the user did what is told.
 
         Raises:
@@ -143,7 +161,7 @@ class Publishing(Recovering):
             RuntimeError: as there.
         """
         loop = self._bind()
-        message = _encoded(data, opcode)
+        message = _encoded(data, opcode, compress)
         _check_exclude(exclude)
         conns = self._people.members(check_user_id(user_id))
         self._check_not_within()
@@ -154,7 +172,8 @@ class Publishing(Recovering):
             functools.partial(self._people.is_user, user_id),
             exclude if exclude in conns else None,
         )
-        if len(conns) > limits.USER_CONNECTIONS:
+        slow = message.size > limits.COMPRESS_PIECE and message.compress is not False
+        if len(conns) > limits.USER_CONNECTIONS or (slow and any(conn._shared is not None for conn in conns)):
             return _result(self._start(message, audience, None, loop, None, kept=False))
         for conn in conns:
             if conn._behind is not None:
@@ -172,6 +191,7 @@ class Publishing(Recovering):
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
+        compress: bool | None = None,
     ) -> BroadcastResult:
         _check_exclude(exclude)
         async with self._gate:
@@ -277,10 +297,10 @@ class Publishing(Recovering):
             job.bring_up(conn)
 
 
-def _encoded(data: Data, opcode: int | None) -> Encoded:
+def _encoded(data: Data, opcode: int | None, compress: bool | None) -> Encoded:
     """``data`` as the frames that all members share."""
     opcode = opcode_of(data) if opcode is None else opcode
-    return encode(opcode, payload_of(opcode, data))
+    return encode(opcode, payload_of(opcode, data), compress=checked_compress(compress))
 
 
 def _check_exclude(exclude: object) -> None:

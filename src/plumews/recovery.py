@@ -7,8 +7,10 @@ because nothing can be broadcast in between.
 
 from __future__ import annotations
 
+from . import limits
 from .archive import Archive
 from .conn import Conn
+from .forms import KeptForms
 from .history import Position, Recovery
 from .hub_config import HubConfig
 from .identity import Identity
@@ -27,6 +29,7 @@ class Recovering(Identity):
         super().__init__(config)
         policy = config.history_policy
         self._archive: Archive | None = None
+        self._forms = KeptForms(limits.RECOVERED_FORMS)
         if policy is not None:
             self._archive = Archive(
                 policy,
@@ -92,6 +95,7 @@ class Recovering(Identity):
         if stream is None:
             return Recovery(complete=False, messages=0, position=None)
         complete, messages = stream.since(position)
+        messages = self._forms.choose(messages, conn)
         sent = 0
         while sent < len(messages) and conn._writer.offer(messages[sent]):
             sent += 1
@@ -105,6 +109,8 @@ class Recovering(Identity):
         """Remember a message that is about to be sent to the members of ``target``; where, if that is one room."""
         if self._archive is None or target is None:
             return None
+        # What is kept is the message alone: the forms of it that its members get now are not counted there.
+        message = Encoded(message.buffers, message.size, message.compress)
         if isinstance(target, str):
             return self._archive.record(target, message, self._timers())
         for room in target:

@@ -88,6 +88,10 @@ class HubMetrics:
         messages_evicted: messages that waited for members, broadcast or sent directly, and gave way to newer ones or
             to the limit of what may wait in all. A broadcast among them stays counted as queued.
         messages_replaced: broadcasts with a key that waited for members and were replaced by newer ones. As above.
+        broadcasts_compressed: compressed frames that were made for broadcasts: one for each set of parameters on which
+            members without takeover agreed, whatever their number.
+        compressed_bytes_before, compressed_bytes_after: of these, as frames.
+        compression_bytes: what zlib holds for all members together, about, now.
         jobs_waiting: broadcasts that have not reached all their members, now; job_queue_size: how many may wait.
         queued_messages, queued_bytes: what waits in the send queues of all members, now.
         largest_queue_messages, largest_queue_bytes: the longest of these queues, and the one of most bytes.
@@ -121,6 +125,10 @@ class HubMetrics:
     broadcast_pending: int
     messages_evicted: int
     messages_replaced: int
+    broadcasts_compressed: int
+    compressed_bytes_before: int
+    compressed_bytes_after: int
+    compression_bytes: int
     jobs_waiting: int
     job_queue_size: int
     queued_messages: int
@@ -168,7 +176,8 @@ class ShutdownReport:
         delivered_messages, delivered_bytes: what waited for the members when the stop began, in their send queues or
             in broadcasts that had not reached them yet, and has left for the network; bytes are those of the frames.
         undelivered_messages, undelivered_bytes: what waited and has not left, because its member was cut, had gone,
-            or had no space for it in time.
+            or had no space for it in time. What a broadcast has not brought to its members counts as it is, not as it
+            would be compressed.
     """
 
     closed: int = 0

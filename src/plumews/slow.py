@@ -23,6 +23,7 @@ from .drop_log import DropLog
 from .gaps import Debt, Gaps
 from .hub_config import HubConfig
 from .notices import Notices
+from .outgoing import Encoded
 from .overflowing import DISPLACING
 from .reports import BroadcastResult
 from .timers import Deadline
@@ -37,6 +38,9 @@ class Delivery(Waiting, Protocol):
 
     room: str | None
     key: Hashable
+
+    def form(self, conn: Conn) -> Encoded:
+        """The message as ``conn`` gets it."""
 
     def _reach(self, conn: Conn) -> None:
         """Decide what becomes of it for ``conn``, from the start."""
@@ -143,12 +147,12 @@ class SlowMembers:
         if _is_over(conn, member):
             del self.members[conn]
             delivery._reach(conn)
-        elif member.debt.last.lost and _takes(conn, delivery.message.size):
+        elif member.debt.last.lost and _takes(conn, delivery.form(conn).size):
             self._pay(conn)
             delivery._reach(conn)
         elif delivery.key is not None and conn.send_behavior is SendBehavior.CONFLATE:
             self.conflate(delivery, conn)
-        elif writer.offer(delivery.message):
+        elif writer.offer(delivery.form(conn)):
             self._queued(delivery, conn)
             member.given_up = False
             if not self.watching and not member.debt:
@@ -166,7 +170,7 @@ class SlowMembers:
         """A message with a key, for a member whose behavior heeds it."""
         self._mark(delivery, conn)
         replaced = conn._writer.replaced
-        if not conn._conflate(delivery.message, delivery.key):
+        if not conn._conflate(delivery.form(conn), delivery.key):
             self._refused(delivery, conn)
             return
         self.replaced += conn._writer.replaced - replaced
@@ -186,7 +190,7 @@ class SlowMembers:
             self._drop(delivery, conn)
             self._log.closed(conn)
             conn._evict()
-        elif conn._displace(delivery.message):
+        elif conn._displace(delivery.form(conn)):
             self._queued(delivery, conn)
         else:
             self._refused(delivery, conn)
@@ -199,7 +203,7 @@ class SlowMembers:
         delivery._queue()
         conn._kick_later()
         if self.watching and conn._writer.paused:
-            self.backlogged(conn, delivery.message.size)
+            self.backlogged(conn, delivery.form(conn).size)
 
     def _look(self, conn: Conn) -> None:
         """Tell the application if the queue of ``conn`` is half full."""
@@ -285,7 +289,9 @@ class SlowMembers:
             delay = conn._config.send_timeout
             delay = limits.BROADCAST_WAIT if delay is None else delay
             member.deadline = conn._state.timers.after(delay, lambda: self._give_up_on(conn, member))
-            member.waiting = Line(conn._writer, lambda: self._recovered(conn, member))
+            member.waiting = Line(
+                conn._writer, lambda: self._recovered(conn, member), lambda delivery: delivery.form(conn)
+            )
         member.waiting.add(delivery)
 
     def _recovered(self, conn: Conn, member: SlowMember) -> None:

@@ -47,12 +47,18 @@ class _Place(Generic[D]):
 class Line(Generic[D]):
     """What waits for one member. Who has made one lets go of it when it is empty."""
 
-    __slots__ = ("_count", "_emptied", "_places", "_writer")
+    __slots__ = ("_count", "_emptied", "_form", "_places", "_writer")
 
-    def __init__(self, writer: Writer, emptied: Callable[[], None]) -> None:
-        """``emptied`` is called when all found space, or the member ends."""
+    def __init__(
+        self,
+        writer: Writer,
+        emptied: Callable[[], None],
+        form: Callable[[D], Encoded] = lambda delivery: delivery.message,
+    ) -> None:
+        """``emptied`` is called when all found space, or the member ends; ``form`` says what the member gets."""
         self._writer = writer
         self._emptied = emptied
+        self._form = form
         self._places: deque[_Place[D]] = deque()
         self._count = 0
 
@@ -72,7 +78,7 @@ class Line(Generic[D]):
             return
         place = _Place(delivery)
         self._places.append(place)
-        place.waiter = self._writer.wait(delivery.message, lambda accepted: self._told(place, accepted))
+        place.waiter = self._writer.wait(self._form(delivery), lambda accepted: self._told(place, accepted))
 
     def clear(self) -> Iterator[D]:
         """All of them stop waiting, one by one, and are told nothing: that is for the caller."""
@@ -92,7 +98,7 @@ class Line(Generic[D]):
         self._count -= len(told)
         if accepted and place.deliveries:
             assert place.waiter is not None
-            self._writer.wait_on(place.waiter, place.deliveries[0].message)
+            self._writer.wait_on(place.waiter, self._form(place.deliveries[0]))
         else:
             self._places.popleft()
             place.waiter = None  # which knows this place

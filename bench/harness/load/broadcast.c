@@ -61,13 +61,14 @@ static void publish(unsigned count) {
     if (room < count * frames.stride && (out = realloc(out, room = count * frames.stride)) == NULL)
         fail("no memory");
     uint64_t now = now_ns();
+    size_t all = 0;
     for (unsigned i = 0; i < count; i++, published++) {
-        memcpy(out + i * frames.stride, frames_number(&frames, published), frames.stride);
+        all += frames_put(&frames, published, out + all);
         awaited[published % REMEMBERED] = (unsigned)options->connections;
         sent_at[published % REMEMBERED] = now;
     }
     flying += count;
-    for (size_t at = 0, all = count * frames.stride; at < all;) { /* blocks: the server reads it, or is stalled */
+    for (size_t at = 0; at < all;) { /* blocks: the server reads it, or is stalled */
         ssize_t size = send(publisher, out + at, all - at, MSG_NOSIGNAL);
         if (size < 0)
             fail("publishing: %s", strerror(errno));
@@ -110,6 +111,11 @@ static bool begins(struct member *member, size_t size) {
         if (used > 0 && recv(member->fd, buffer, used, 0) == (ssize_t)used)
             member->state = NEW;
         return false; /* what is behind the answer makes the descriptor ready again */
+    }
+    if (frames.answers != NULL) { /* has no number; but it is the only one in flight now */
+        member->reading = (struct reading){.message = published - 1, .kind = (unsigned)((published - 1) % frames.kinds)};
+        member->state = IN;
+        return true;
     }
     if (!frames_join(&frames, &member->reading, buffer, size))
         return false;
@@ -191,6 +197,8 @@ static void call_the_roll(void) {
         uint64_t until = now_ns() + (uint64_t)(ROLL_MS + options->connections / 10) * 1000000u;
         while (flying > 0 && now_ns() < until)
             turn(ROLL_MS);
+        while (flying > 0 && turn(ROLL_MS)) { /* whoever is late gets no more to be late with */
+        }
         awaited_from = published;
         complete = 0;
         if (flying == 0)
@@ -245,10 +253,15 @@ void run_broadcast(const struct options *given) {
     options = &usual;
     if (options->in_flight > REMEMBERED / 4)
         fail("--in-flight is at most %d in a broadcast", REMEMBERED / 4);
+    if (options->messages != NULL && (options->silent > 0 || options->churn > 0))
+        fail("--messages goes neither with --silent nor with --churn: they need numbers that can be read");
     epoll = epoll_create1(EPOLL_CLOEXEC);
     open_all(&usual);
     double before = options->silent > 0 ? fill_the_silent() : 0;
-    frames_make_numbered(&frames, REMEMBERED, options->size, !options->raw);
+    if (options->messages != NULL)
+        frames_make_deflated(&frames, options, "delivery");
+    else
+        frames_make_numbered(&frames, REMEMBERED, options->size, !options->raw);
     call_the_roll();
     for (int i = 0; i < options->churn; i++) {
         members[options->connections + i].passing = true;
@@ -279,5 +292,6 @@ void run_broadcast(const struct options *given) {
     snprintf(more, sizeof more,
              ", \"deliveries\": %llu, \"published\": %llu, \"complete\": %llu, \"joined\": %llu, \"grown\": %.0f",
              deliveries, (unsigned long long)(published - awaited_from), complete, joined, grown);
+    answers_write(&frames, options->answers);
     window_print(&window, more);
 }

@@ -18,6 +18,7 @@ struct connection {
     bool waits; /* for room to write */
     struct reading reading;
     size_t out_at, out_left; /* the next byte to send in frames.out, and how many from there on */
+    unsigned next;           /* the kind of the first message behind those */
     unsigned oldest;         /* in sent_at */
     uint64_t *sent_at;       /* of the messages on the way, a ring */
 };
@@ -33,7 +34,7 @@ static void flush(struct connection *connection, int epoll) {
         if (size < 0)
             fail("send: %s", strerror(errno));
         connection->out_left -= (size_t)size;
-        connection->out_at = (connection->out_at + (size_t)size) % (frames.kinds * frames.stride);
+        connection->out_at = (connection->out_at + (size_t)size) % frames.starts[frames.kinds];
     }
     bool waits = connection->out_left > 0;
     if (waits != connection->waits) {
@@ -41,6 +42,11 @@ static void flush(struct connection *connection, int epoll) {
         epoll_ctl(epoll, EPOLL_CTL_MOD, connection->fd, &event);
         connection->waits = waits;
     }
+}
+
+static void send_more(struct connection *connection, unsigned count) {
+    connection->out_left += frames_span(&frames, connection->next, count);
+    connection->next = (connection->next + count) % frames.kinds;
 }
 
 /* One read and its answer; true when the run is over. */
@@ -62,7 +68,7 @@ static bool on_readable(struct connection *connection, int epoll, int in_flight,
         *sent_at = now;
         connection->oldest = connection->oldest + 1 == (unsigned)in_flight ? 0 : connection->oldest + 1;
     }
-    connection->out_left += complete * frames.stride;
+    send_more(connection, complete);
     if (complete > 0 && !connection->waits)
         flush(connection, epoll);
     return false;
@@ -72,7 +78,10 @@ void run_echo(const struct options *options) {
     struct connection *connections = calloc((size_t)options->connections, sizeof *connections);
     struct window window;
     int epoll = epoll_create1(EPOLL_CLOEXEC);
-    frames_make(&frames, options->size, options->in_flight, options->raw);
+    if (options->messages != NULL)
+        frames_make_deflated(&frames, options, "echo");
+    else
+        frames_make(&frames, options->size, options->in_flight, options->raw);
     for (int i = 0; i < options->connections; i++) {
         struct connection *connection = &connections[i];
         connection->fd = open_connection(options);
@@ -87,7 +96,7 @@ void run_echo(const struct options *options) {
         uint64_t now = now_ns();
         for (int number = 0; number < options->in_flight; number++)
             connections[i].sent_at[number] = now;
-        connections[i].out_left = (size_t)options->in_flight * frames.stride;
+        send_more(&connections[i], (unsigned)options->in_flight);
         flush(&connections[i], epoll);
     }
     for (;;) {
@@ -100,6 +109,7 @@ void run_echo(const struct options *options) {
             if (events[i].events & EPOLLOUT)
                 flush(connection, epoll);
             if (events[i].events & ~(uint32_t)EPOLLOUT && on_readable(connection, epoll, options->in_flight, &window)) {
+                answers_write(&frames, options->answers);
                 window_print(&window, "");
                 return; /* the process ends, and with it the connections */
             }

@@ -13,11 +13,15 @@ struct options {
     const char *mode; /* echo, connects, idle, broadcast, bare */
     const char *path; /* that is asked for */
     int port;
+    const char *offer;    /* of extensions, which the server has to agree to; or NULL */
+    const char *messages; /* a file of compressed ones that are sent (see deflated.c), or NULL */
+    const char *answers;  /* the file that what came back is written to, to be inflated by others; or NULL */
     bool raw;           /* the server knows no frames: it sends what it got; to an echo's not even a handshake */
     size_t size;        /* of a message */
     int in_flight;      /* messages on the way, a connection */
     int connections;
     double warmup, seconds;
+    bool exchange;      /* idle: one message there and back on each, before it is idle */
     int silent;         /* broadcast: further members that never read */
     int churn;          /* broadcast: further members, each of which leaves after a while, and another one comes */
     long publishes;     /* broadcast: end after so many; 0 is not by their count */
@@ -38,6 +42,7 @@ size_t answer_in(const char *data, size_t size, const char *request, size_t requ
 void send_request(const struct options *options, int fd); /* connect, and ask for the upgrade; `fd` is blocking */
 void upgrade(const struct options *options, int fd);      /* the same, and wait for the answer */
 int open_connection(const struct options *options);       /* connected and upgraded, still blocking */
+const char *agreed(void);                                 /* to which extensions; "" is none */
 extern const char UPGRADED[];                             /* what answers such a request rightly */
 
 /* --- window.c: what is measured, between the end of the warm-up and the end of the run */
@@ -63,9 +68,12 @@ struct frames {
     const char *what;    /* they are, in words: echo, delivery */
     bool raw, masked;
     bool numbered;       /* each payload begins with its number, NUMBER_SIZE bytes, big-endian */
+    uint8_t opcode;
     unsigned kinds;      /* different messages, sent in turn */
-    size_t size, stride; /* of a payload, of a frame */
+    size_t size, stride; /* of the largest payload that is right to come, of the largest frame that is sent */
     uint8_t *out;        /* frames of all kinds in turn, long enough for a burst from any of them */
+    size_t *starts;      /* where each begins, and where the last one ends */
+    struct answers *answers; /* what has come back, where messages are compressed; or NULL */
     uint8_t *expected;   /* what must come back, by kind */
     size_t expected_size;
 };
@@ -77,16 +85,31 @@ struct reading {
     size_t at;        /* bytes of it that have come */
     uint64_t left;    /* bytes of the frame that are to come */
     uint64_t message; /* its number */
+    uint8_t *kept;    /* what has come of it, where messages are compressed */
 };
 void frames_make(struct frames *frames, size_t size, int in_flight, bool raw);
 /* The same for payloads that are numbered as they are sent; the last `kinds` of them can be checked. */
 void frames_make_numbered(struct frames *frames, unsigned kinds, size_t size, bool masked);
-/* Make message `number`, in the place of an older one; where its frame is. */
-const uint8_t *frames_number(struct frames *frames, uint64_t number);
+/* Those of the payloads that `options` name, which are compressed. */
+void frames_make_deflated(struct frames *frames, const struct options *options, const char *what);
+/* From payloads one behind the other, so many bytes each; those at the front once more behind, a burst. */
+void frames_build(struct frames *frames, const uint8_t *payloads, const size_t *sizes, size_t burst);
+/* Bytes of `count` frames from that of `kind` on: not more than a burst. */
+size_t frames_span(const struct frames *frames, unsigned kind, unsigned count);
+/* Put the frame of message `number`, if it is numbered in the place of an older one; its size. */
+size_t frames_put(struct frames *frames, uint64_t number, uint8_t *into);
 /* Begin to read at the message that is the first in `data`: false if its number has not come yet. */
 bool frames_join(const struct frames *frames, struct reading *reading, const uint8_t *data, size_t size);
 /* Check `data` byte by byte; how many messages it completes. */
 unsigned frames_check(const struct frames *frames, struct reading *reading, const uint8_t *data, size_t size);
+
+/* --- deflated.c: messages that are compressed, and what has come back for each */
+uint8_t *deflated_read(const char *path, unsigned *kinds, size_t **sizes);
+struct answers *answers_new(unsigned kinds);
+void answers_part(struct reading *reading, const uint8_t *data, size_t size);
+void answers_complete(const struct frames *frames, struct reading *reading);
+void answers_write(const struct frames *frames, const char *path);
+enum { MOST_ANSWER = 4096 }; /* bytes */
 
 /* --- the modes */
 void run_echo(const struct options *options);

@@ -1,4 +1,4 @@
-/* The load generator of bench.echo and bench.broadcast: `load MODE --port N ...` prints one line of JSON, or fails and
+/* The load generator of bench.echo, bench.broadcast and bench.deflate: `load MODE --port N ...` prints one line of JSON, or fails and
  * says why.
  *
  * echo: messages back and forth. connects: connections that are opened and closed. idle: opens connections, says so,
@@ -6,19 +6,46 @@
  * the barest server of a broadcast. */
 #include "load.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+/* Message `number` there and back. */
+static void exchange(struct frames *frames, int fd, unsigned number) {
+    static uint8_t buffer[READ_SIZE];
+    struct reading reading = {.message = number, .kind = number % frames->kinds};
+    size_t size = frames_put(frames, number, buffer);
+    if (send(fd, buffer, size, MSG_NOSIGNAL) != (ssize_t)size)
+        fail("sending before it is idle: %s", strerror(errno));
+    for (unsigned complete = 0; complete == 0;) {
+        ssize_t got = recv(fd, buffer, sizeof buffer, 0);
+        if (got <= 0)
+            fail("receiving before it is idle: %s", got == 0 ? "the server has closed" : strerror(errno));
+        complete = frames_check(frames, &reading, buffer, (size_t)got);
+    }
+    free(reading.kept);
+}
+
 void run_idle(const struct options *options) {
-    for (int i = 0; i < options->connections; i++)
-        open_connection(options); /* stays open until the process ends */
-    printf("{\"open\": %d}\n", options->connections);
+    struct frames frames = {0};
+    if (options->messages != NULL)
+        frames_make_deflated(&frames, options, "echo");
+    else
+        frames_make(&frames, options->size, options->in_flight, options->raw);
+    for (int i = 0; i < options->connections; i++) {
+        int fd = open_connection(options); /* stays open until the process ends */
+        if (options->exchange)
+            exchange(&frames, fd, (unsigned)i);
+    }
+    printf("{\"open\": %d, \"agreed\": \"%s\"}\n", options->connections, agreed());
     fflush(stdout);
     while (getchar() != EOF) {
     }
+    answers_write(&frames, options->answers);
 }
 
 /* As many descriptors as we may have: the usual 1,024 are fewer than the connections. */
@@ -46,7 +73,10 @@ int main(int count, char **words) {
     options.mode = words[1];
     for (int i = 2; i < count; i++) {
         const char *name = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
-        bool *flag = strcmp(name, "--raw") == 0 ? &options.raw : strcmp(name, "--hold") == 0 ? &options.hold : NULL;
+        bool *flag = strcmp(name, "--raw") == 0        ? &options.raw
+                     : strcmp(name, "--hold") == 0     ? &options.hold
+                     : strcmp(name, "--exchange") == 0 ? &options.exchange
+                                                       : NULL;
         if (flag != NULL) {
             *flag = true;
             continue;
@@ -78,6 +108,12 @@ int main(int count, char **words) {
             options.listener = (int)number(name, value, 3, MAX_CONNECTIONS);
         else if (strcmp(name, "--path") == 0 && value != NULL)
             options.path = value;
+        else if (strcmp(name, "--offer") == 0 && value != NULL)
+            options.offer = value;
+        else if (strcmp(name, "--messages") == 0 && value != NULL)
+            options.messages = value;
+        else if (strcmp(name, "--answers") == 0 && value != NULL)
+            options.answers = value;
         else if (strcmp(name, "--counts") == 0 && value != NULL)
             options.counts = value;
         else

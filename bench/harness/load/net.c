@@ -15,10 +15,13 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#define EXTENSIONS "Sec-WebSocket-Extensions"
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
 const char UPGRADED[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Accept: " ACCEPT "\r\n\r\n";
+
+static char extensions[256];
 
 void fail(const char *format, ...) {
     va_list arguments;
@@ -50,8 +53,9 @@ int start_connect(int fd, int port) {
 size_t request_for(const struct options *options, char *into, size_t room) {
     int size = snprintf(into, room,
                         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                        options->path, options->port, KEY);
+                        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n",
+                        options->path, options->port, KEY, options->offer ? EXTENSIONS ": " : "",
+                        options->offer ? options->offer : "", options->offer ? "\r\n" : "");
     if (size < 0 || (size_t)size >= room)
         fail("the request does not fit");
     return (size_t)size;
@@ -71,6 +75,29 @@ size_t answer_in(const char *data, size_t size, const char *request, size_t requ
     if (memmem(data, (size_t)(end - data), ACCEPT, sizeof ACCEPT - 1) == NULL)
         fail("no upgrade: wrong Sec-WebSocket-Accept");
     return (size_t)(end - data) + 4;
+}
+
+const char *agreed(void) { return extensions; }
+
+/* Keep what the answer says of extensions: the same for each connection, and something if there was an offer. */
+static void note_agreed(const struct options *options, const char *answer, size_t size) {
+    static bool noted;
+    char found[sizeof extensions] = "";
+    for (const char *line = answer, *end; (end = memmem(line, size - (size_t)(line - answer), "\r\n", 2)) != NULL;
+         line = end + 2) {
+        size_t name = sizeof EXTENSIONS; /* with its colon */
+        if (strncasecmp(line, EXTENSIONS ":", name) != 0)
+            continue;
+        line += name + strspn(line + name, " ");
+        for (size_t i = 0; line + i < end && i < sizeof found - 1; i++)
+            found[i] = line[i] < ' ' || line[i] == '"' || line[i] == '\\' ? '?' : line[i];
+    }
+    if (options->offer != NULL && *found == '\0')
+        fail("no upgrade: nothing agreed of %s", options->offer);
+    if (noted && strcmp(found, extensions) != 0)
+        fail("agreed differently: %s, and %s", extensions, found);
+    memcpy(extensions, found, sizeof found);
+    noted = true;
 }
 
 void send_request(const struct options *options, int fd) {
@@ -96,6 +123,8 @@ void upgrade(const struct options *options, int fd) {
         if (used == 0 && got == sizeof answer)
             fail("handshake: the answer does not end");
     }
+    if (!options->raw)
+        note_agreed(options, answer, used);
     if (used != got)
         fail("the server speaks before it is spoken to");
 }

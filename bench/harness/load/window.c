@@ -134,6 +134,7 @@ void window_print(const struct window *window, const char *more) {
            (unsigned long long)window->done, (double)(window->ended_at - window->began_at) / 1e9, window->server_cpu,
            window->load_cpu, percentile(window->done, 0.5), percentile(window->done, 0.99));
     printf(", \"server_held\": %.9f, \"load_held\": %.9f", window->server_held, window->load_held);
+    printf(", \"agreed\": \"%s\"", agreed());
     printf(", \"counts\": [");
     for (int number = 0; counters != NULL && number < COUNTERS; number++)
         printf("%s%llu", number ? ", " : "", (unsigned long long)window->counts[number]);
