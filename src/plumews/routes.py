@@ -12,11 +12,12 @@ from typing import TypeAlias
 from .errors import InvalidHandshake
 from .headers import Headers
 from .http11 import Request, Response
+from .request_body import BodyRoute
 
 __all__ = ["Routes", "answer_route", "json_route", "static_route"]
 
 #: Path to the function that answers it. It runs on the loop: it must not block.
-Routes: TypeAlias = "Mapping[str, Callable[[Request], Response]]"
+Routes: TypeAlias = "Mapping[str, Callable[[Request], Response] | BodyRoute]"
 
 #: Sent with every answer that a browser may show: nothing is sniffed, framed, or told to other sites.
 _SAFE_HEADERS = (
@@ -33,7 +34,7 @@ def answer_route(routes: Routes, request: Request) -> Response | None:
         InvalidHandshake: 405 for a method other than GET and HEAD.
     """
     route = routes.get(request.path)
-    if route is None:
+    if route is None or isinstance(route, BodyRoute):
         return None
     if request.method not in ("GET", "HEAD"):
         raise InvalidHandshake(
