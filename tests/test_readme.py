@@ -441,15 +441,6 @@ async def test_prometheus(hub, start) -> None:
             prometheus_client.REGISTRY.unregister(collector)
 
 
-async def test_admin_broadcast(hub, start) -> None:
-    secret = "s" * 32
-    server = await start(run("Admin broadcast")["room_server"](hub, plumews.SimpleRoomAuth(), secret))
-    async with await client(server.port, "/ws?room=chat") as ws, await Wire.connect(server) as wire:
-        head = f"POST /_admin/broadcast?room=chat HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\n"
-        assert (await wire.response(f"{head}Content-Length: 5\r\n\r\nhello".encode()))[0] == 204
-        assert await ws.recv() == "hello"
-
-
 async def test_logging(hub, start, capsys) -> None:
     logger = run("Logging")["logging"].getLogger("plumews")
     try:

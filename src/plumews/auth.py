@@ -86,10 +86,6 @@ class SimpleRoomAuth:
         """The claims of a token that is ours and valid now, as :meth:`HS256TokenAuth.verify_jwt`."""
         return self._tokens().verify_jwt(token)
 
-    def knows_secret(self, secret: bytes) -> bool:
-        """Whether ``secret`` signs tokens here, as :meth:`HS256TokenAuth.knows_secret`."""
-        return self.tokens is not None and self.tokens.knows_secret(secret)
-
     def seconds_left(self, claims: Mapping[str, Any]) -> float | None:
         """For how long a token with these claims is still good, as :meth:`HS256TokenAuth.seconds_left`."""
         return self._tokens().seconds_left(claims)

@@ -50,7 +50,6 @@ class Request:
 
     __slots__ = (
         "client_address",
-        "content_length",
         "forwarded_host",
         "headers",
         "method",
@@ -73,8 +72,6 @@ class Request:
         self.secure = secure
         self.remote_address: Any = None
         self.client_address = ""
-        #: Bytes of the body that comes behind the head.
-        self.content_length = 0
         self.forwarded_host: str | None = None
         if self.query_string:
             try:
@@ -213,11 +210,8 @@ class HeadReader:
             raise InvalidMessage("malformed request head")
         headers = Headers.read(self._fields.pairs)
         _check_headers(headers)
-        method = self._parser.get_method().decode()
-        length = _body_length(headers, method)
-        request = Request(method, self._fields.target.decode(), headers)
-        request.content_length = length
-        return request
+        _refuse_body(headers)
+        return Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
 
 
 class _Fields:
@@ -254,16 +248,10 @@ def _check_headers(headers: Headers) -> None:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
 
 
-def _body_length(headers: Headers, method: str) -> int:
-    """Bytes of the body (RFC 9112 section 6): only a POST that is no upgrade may have one, if a route wants it."""
-    length = headers.get("Content-Length", "0")
-    if "Transfer-Encoding" in headers:
+def _refuse_body(headers: Headers) -> None:
+    """The one place that decides about bodies (RFC 9112 section 6): no request has one."""
+    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0").strip("0"):
         raise InvalidMessage("request body not allowed")
-    if not length.strip("0"):
-        return 0
-    if method != "POST" or "Upgrade" in headers or not (length.isascii() and length.isdigit() and len(length) <= 18):
-        raise InvalidMessage("request body not allowed")
-    return int(length)
 
 
 class Response:

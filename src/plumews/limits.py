@@ -371,6 +371,3 @@ LOG_SUMMARY_EVERY: Final = 1.0
 
 #: Kinds of lines that this names, the most frequent first.
 LOG_KINDS: Final = 8
-
-#: Bytes of a message that an admin posts: the seed's bound.
-ADMIN_BODY: Final = 1024 * 1024

@@ -27,7 +27,6 @@ from .http11 import HeadReader, Request, Response
 from .logs import about, request_line
 from .negotiation import negotiate
 from .origin import check_host, check_origin
-from .request_body import BodyRoute, check_body
 from .routes import answer_route
 from .site import Endpoint, Site
 from .timers import Deadline
@@ -36,26 +35,11 @@ __all__ = ["Opening", "stopping"]
 
 logger = logging.getLogger("plumews.server")
 
-#: The interim answer for a client that asks before it sends its body (RFC 9110 section 10.1.1).
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 
 class Opening:
     """The door of one connection (a :class:`plumews.link.Door`)."""
 
-    __slots__ = (
-        "_answered",
-        "_asked",
-        "_body",
-        "_conn",
-        "_deadline",
-        "_due",
-        "_reader",
-        "_rest",
-        "_site",
-        "_task",
-        "_visit",
-    )
+    __slots__ = ("_answered", "_asked", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task", "_visit")
 
     def __init__(self, site: Site, conn: Conn, visit: Visit | None = None) -> None:
         self._site = site
@@ -63,7 +47,6 @@ class Opening:
         self._reader: HeadReader | None = HeadReader()
         self._rest = bytearray()  # what came behind the head
         self._answered = False
-        self._body: BodyRoute | None = None  # whose body is arriving
         self._asked = False  # whether process_response has had its say
         self._task: asyncio.Future[Any] | None = None
         self._visit = visit  # None: not admitted yet
@@ -134,9 +117,7 @@ class Opening:
     def _keep(self, data: bytes) -> None:
         """While the request takes time: go on reading, to see whether the client still waits; but not for ever."""
         self._rest += data
-        if self._body is not None:
-            self._guard(self._take_body)
-        elif len(self._rest) > limits.HEAD_SIZE and self._conn._transport is not None:
+        if len(self._rest) > limits.HEAD_SIZE and self._conn._transport is not None:
             self._conn._transport.pause_reading()
 
     # --- the decision -----------------------------------------------------------------------------
@@ -173,7 +154,6 @@ class Opening:
         if request.client_address:
             self._known_as(request.client_address)
         check_host(request, site.allowed_hosts)
-        check_body(request, site.routes.get(request.path))
         if site.process_request is None:
             self._admit(request)
             return
@@ -194,14 +174,6 @@ class Opening:
     def _admit(self, request: Request) -> None:
         site, conn = self._site, self._conn
         if "Upgrade" not in request.headers:
-            route = site.routes.get(request.path)
-            if isinstance(route, BodyRoute):
-                route.check(request)
-                self._body = route
-                if request.headers.get("Expect", "").lower() == "100-continue" and conn._transport is not None:
-                    conn._transport.write(_CONTINUE)
-                self._take_body()
-                return
             response = answer_route(site.routes, request)
             if response is not None:
                 self._answer(response)
@@ -215,20 +187,6 @@ class Opening:
             self._accept(endpoint, request)
         else:
             self._later(admission, lambda _: self._accept(endpoint, request))
-
-    def _take_body(self) -> None:
-        """Answer once all of the body is there."""
-        request, route = self._conn.request, self._body
-        if route is None or len(self._rest) < request.content_length:
-            return
-        body = bytes(self._rest[: request.content_length])
-        self._body = None
-        self._rest.clear()
-        answer = route.answer(request, body)
-        if isinstance(answer, Awaitable):
-            self._later(answer, self._answer)
-        else:
-            self._answer(answer)
 
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         def done(task: asyncio.Future[Any]) -> None:

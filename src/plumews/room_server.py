@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .admin import admin_broadcast_route
 from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .credentials import TOKEN_SOURCES, TokenSources
@@ -25,9 +24,9 @@ from .login import Login
 from .options import TcpOptions
 from .page import page_routes
 from .password_gate import PasswordGate
-from .request_body import BodyRoute
 from .room_door import Inside, RoomAuth, RoomDoor
 from .room_list import RoomsTable, check_rooms_table, room_list_route
+from .routes import json_route
 from .server import Serving, serve_endpoints
 from .site import Endpoint
 from .text_policy import TextPolicy
@@ -59,7 +58,6 @@ def serve_rooms(
     echo: bool = True,
     token_auth: TokenAuthenticator | None = None,
     room_auth: RoomAuthorizer | None = None,
-    broadcast_secret: str | bytes | None = None,
     require_token: bool = False,
     allow_unknown_rooms: bool = True,
     token_sources: Collection[str] = TOKEN_SOURCES,
@@ -99,8 +97,6 @@ def serve_rooms(
         text_policy: what text messages may be, beyond UTF-8 (default ``None``: anything). Who breaks it is closed, or
             not heard, before room, handler or callback see it. What a handler reads with ``read_stream`` it has to
             look at by itself.
-        broadcast_secret: who has it may POST a message to ``/_admin/broadcast?room=`` (default ``None``: nobody); at
-            least 32 bytes, and another one than that of the tokens. See :mod:`plumews.admin`.
         options: as in :func:`plumews.serve`; first of all ``queue_size``, ``send_timeout`` and ``send_behavior``, the
             send queue of each connection (64, 0.05 s, BLOCK).
 
@@ -138,11 +134,7 @@ def serve_rooms(
     endpoints: dict[str | None, Endpoint] = {path: rooms}
     if members_path is not None:
         endpoints[members_path] = door(_Count(hub))
-    routes: dict[str, Callable[[Request], Response] | BodyRoute] = {
-        "/healthz": _health(hub, broadcasts=broadcast_secret is not None)
-    }
-    if broadcast_secret is not None:
-        routes["/_admin/broadcast"] = _admin(hub, broadcast_secret, auth if token_auth is None else token_auth)
+    routes: dict[str, Callable[[Request], Response]] = {"/healthz": json_route(lambda: {"status": "ok"})}
     if page:
         routes.update(page_routes())
         routes["/rooms.json"] = room_list_route(hub, rooms_table)
@@ -175,24 +167,6 @@ def _identify(hub: Hub, conn: Conn) -> None:
     for room in hub.rooms_of(conn)[:1]:  # what is true of it in one room is in all
         with contextlib.suppress(HubError):  # the hub has been stopped
             hub.join(room, conn)
-
-
-def _health(hub: Hub, *, broadcasts: bool) -> Callable[[Request], Response]:
-    """200 while the hub takes members, 503 when it is stopped (the seed's Health)."""
-
-    def answer(request: Request) -> Response:
-        status = "stopping" if hub._stopped else "ok"
-        told = {"status": status, "component": "websocket", "broadcast_enabled": broadcasts}
-        return Response.json(503 if hub._stopped else 200, told, [("Cache-Control", "no-store")])
-
-    return answer
-
-
-def _admin(hub: Hub, secret: str | bytes, authenticator: object) -> BodyRoute:
-    knows = getattr(authenticator, "knows_secret", None)
-    if knows is not None and knows(secret.encode() if isinstance(secret, str) else bytes(secret)):
-        raise ValueError("websocket broadcast secret must be separate from websocket JWT secret")
-    return admin_broadcast_route(hub, secret)
 
 
 def _fan_out(hub: Hub, echo: bool) -> OnMessage:

@@ -12,12 +12,11 @@ from typing import TypeAlias
 from .errors import InvalidHandshake
 from .headers import Headers
 from .http11 import Request, Response
-from .request_body import BodyRoute
 
 __all__ = ["Routes", "answer_route", "json_route", "static_route"]
 
 #: Path to the function that answers it. It runs on the loop: it must not block.
-Routes: TypeAlias = "Mapping[str, Callable[[Request], Response] | BodyRoute]"
+Routes: TypeAlias = "Mapping[str, Callable[[Request], Response]]"
 
 #: Sent with every answer that a browser may show: nothing is sniffed, framed, or told to other sites.
 _SAFE_HEADERS = (
@@ -34,7 +33,7 @@ def answer_route(routes: Routes, request: Request) -> Response | None:
         InvalidHandshake: 405 for a method other than GET and HEAD.
     """
     route = routes.get(request.path)
-    if route is None or isinstance(route, BodyRoute):
+    if route is None:
         return None
     if request.method not in ("GET", "HEAD"):
         raise InvalidHandshake(

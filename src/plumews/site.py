@@ -25,7 +25,6 @@ from .headers import HeadersLike, is_token
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .http11 import Request
 from .origin import validate_allowed
-from .request_body import BodyRoute
 from .routes import Routes
 from .settings import check_time
 
@@ -106,8 +105,6 @@ class Site:
         self.extra_lines = extra.serialize()[:-2]
         self.routes = dict(self.routes or {})
         for path, route in self.routes.items():
-            if isinstance(route, BodyRoute):
-                continue
             if not callable(route) or inspect.iscoroutinefunction(route):
                 raise TypeError(f"the route of {path} must be a plain function: it is called on the loop")
         for given in (*self.endpoints, *self.routes):

@@ -8,7 +8,6 @@ those that were given, whatever a token says; whatever a stranger sends ends in 
 from __future__ import annotations
 
 import base64
-import hmac
 import json
 import math
 import re
@@ -149,10 +148,6 @@ class HS256TokenAuth:
         if self.revocations.revoked(claims):
             raise TokenRevoked
         return claims
-
-    def knows_secret(self, secret: bytes) -> bool:
-        """Whether ``secret`` signs tokens here: one secret for two things is one for both."""
-        return any(hmac.compare_digest(key, secret) for key in list(self._keys.values()))
 
     def seconds_left(self, claims: Mapping[str, Any]) -> float | None:
         """For how long a token with these verified ``claims`` is still good, in seconds by the clock here.
