@@ -36,7 +36,7 @@ LAYERS = {
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening site options endpoints routes restricted page room_list prometheus room_door room_server server
-            hooks live_tokens token_refresh first_message login token_door password_gate""",
+            hooks admin health route_body live_tokens token_refresh first_message login token_door password_gate""",
             "cli cli_inputs cli_options cli_serve __main__",
         ]
     )

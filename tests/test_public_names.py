@@ -75,6 +75,7 @@ NAMES = [
     "RoomInfo",
     "RoomPasswords",
     "RoomPresence",
+    "Route",
     "SecureRoomAuth",
     "SendBehavior",
     "SendQueueFull",
@@ -103,6 +104,7 @@ NAMES = [
     "serve_rooms",
     "unix_serve",
     "validate_room_password",
+    "admin_broadcast_route",
 ]
 
 #: The seed's names, ours, and how ours are called: parameters and defaults, ``async`` where they are awaited.
