@@ -11,7 +11,7 @@ import plumews
 from plumews.admin import admin_broadcast_route
 from plumews.attempts import Attempts
 from plumews.http11 import Response
-from wire import Wire
+from wire import Wire, upgrade
 
 SECRET = "0123456789abcdef0123456789abcdef"
 PATH = "/_admin/broadcast"
@@ -138,8 +138,6 @@ async def test_503_where_all_that_are_there_are_full(start):
     hub = plumews.Hub()
     server = await start(rooms(hub, queue_size=1, queue_bytes=1000, send_behavior=plumews.SendBehavior.DROP))
     async with await Wire.connect(server, rcvbuf=4096) as wire:
-        from wire import upgrade
-
         wire.writer.write(upgrade("/ws?room=a"))
         await wire.read_head()
         (conn,) = hub.members("a")

@@ -681,7 +681,7 @@ def test_the_version_says_what_it_runs_on() -> None:
     assert re.fullmatch(rf"plumews {version} \(codec {plumews.BODY}, loop {loop}, \w+ 3\.\S+\)", "\n".join(out)), out
 
 
-async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Enough(Exception):
         pass
 
@@ -706,9 +706,11 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
-        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8"
+        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --broadcast-secret-file"
     )
-    assert main(line.split()) == 0
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET + b"\n")
+    assert main([*line.split(), str(secret)]) == 0
     assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2, sending_threads=2)
     assert seen == {
         "host": "::1",
@@ -730,6 +732,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "origins": ["*", "https://a"],
         "allowed_hosts": ["*"],
         "trusted_proxies": ["unix", "10.0.0.0/8"],
+        "broadcast_secret": SECRET,
         "loop": "asyncio",
     }
     seen.clear()

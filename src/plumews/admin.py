@@ -48,9 +48,7 @@ def check_broadcast_secret(secret: str | bytes) -> bytes:
             "secrets.token_urlsafe() makes one"
         )
     if len(text) > limits.TOKEN_SIZE:
-        raise ValueError(
-            f"the websocket broadcast secret must be at most {limits.TOKEN_SIZE} bytes: it comes in a header"
-        )
+        raise ValueError(f"the websocket broadcast secret must be at most {limits.TOKEN_SIZE} bytes, to fit its header")
     return text.encode()
 
 
@@ -139,9 +137,8 @@ def _broadcaster(hub: Hub) -> Callable[[Request], Response]:
         if result.invalid:
             raise InvalidHandshake("invalid websocket room", code="WEBSOCKET_INVALID_ROOM")
         if result.rejected:
-            raise Refused(
-                _why(result), status=503, code="WEBSOCKET_BROADCAST_REJECTED", headers=(("Retry-After", "5"),)
-            )
+            retry = () if result.stopped else (("Retry-After", "5"),)
+            raise Refused(_why(result), status=503, code="WEBSOCKET_BROADCAST_REJECTED", headers=retry)
         return Response(204)
 
     return answer

@@ -45,8 +45,8 @@ class Request:
 
     For the caller to set: ``remote_address`` is the peer's as the socket tells it; ``client_address`` is the address of
     the client and ``secure`` whether it came through TLS, both as the outermost trusted proxy saw it;
-    ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says; ``body`` is what
-    came behind the head, for the routes that take a body (else ``b""``).
+    ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says; ``body`` is
+    what came behind the head, for the routes that take a body (else ``b""``).
 
     Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), or if the
     query has more than ``limits.QUERY_FIELDS`` fields.
