@@ -97,6 +97,34 @@ async def test_who_may_not_is_refused_before_the_body_is_sent(start):
     assert asked == [b""]
 
 
+async def test_a_body_that_comes_while_it_is_asked_waits_and_little_of_it_is_kept(start):
+    paused = asyncio.Event()
+    kept = []
+
+    async def authorize(request):
+        await paused.wait()
+        (conn,) = server._site.connections
+        kept.append(len(conn._door._rest))
+
+    server = await start(serving(Route(mirror, authorize=authorize)))
+    body = bytes(1024 * 1024)
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(post(body=body))
+        (conn,) = await appeared(server)
+        while conn._transport.is_reading():
+            await asyncio.sleep(0)
+        paused.set()
+        await wire.read_head()
+        assert (wire.status, await wire.reader.read() == body) == (200, True)
+    assert 16 * 1024 < kept[0] < 512 * 1024
+
+
+async def appeared(server):
+    while not server._site.connections:
+        await asyncio.sleep(0)
+    return server._site.connections
+
+
 async def test_a_client_that_waits_to_be_told_is_told_to_go_on(start):
     server = await start(serving(Route(mirror, max_body=5)))
     async with await Wire.connect(server) as wire:
