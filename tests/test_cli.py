@@ -83,8 +83,28 @@ async def test_it_announces_its_address_and_serves_rooms(serve: Serve) -> None:
         assert await ada.message() == "hello"
         assert await bob.message() == "hello"
     code, body = await get(server, "/healthz")
-    assert (code, json.loads(body)["status"]) == (200, "ok")
+    assert (code, json.loads(body)) == (200, {"status": "ok", "component": "websocket", "broadcast_enabled": False})
     assert (await get(server, "/"))[0] == 200
+
+
+async def test_who_has_the_broadcast_secret_speaks_to_a_room(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(SECRET + b"\n")
+    server = serve("--broadcast-secret-file", str(path))
+    async with await Wire.open(server, "/ws?room=a") as ada, await Wire.connect(server) as wire:
+        head = "POST /_admin/broadcast?room=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+        bearer = f"Authorization: Bearer {SECRET.decode()}\r\n\r\nhello"
+        assert await wire.response((head + bearer).encode()) == (204, b"")
+        assert await ada.message() == "hello"
+
+
+def test_the_broadcast_secret_is_not_that_of_the_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(SECRET)
+    code, line = failure("serve", "--secret-file", str(path), "--broadcast-secret-file", str(path))
+    assert code == 1
+    assert "it must not hold the secret of --secret-file" in line
+    assert SECRET.decode() not in line
 
 
 async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -> None:
@@ -515,6 +535,7 @@ def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: P
         ("--metrics-token-file", None, "cannot be read: no such file or directory"),
         ("--metrics-token-file", b"hunter2", "the token has 7 characters and must have 16 to 8192"),
         ("--metrics-token-file", b"hunter2\nhunter2hunter2", "the token must be visible ASCII, without spaces"),
+        ("--broadcast-secret-file", b"hunter2", "must be at least 32 bytes, and has 7"),
         ("--tls-cert", None, "cannot be read: no such file or directory"),
         ("--tls-cert", b"hunter2", "must hold a PEM certificate chain and its private key"),
     ],
@@ -633,8 +654,9 @@ def test_metrics_where_the_client_is_not_installed(
 OPTIONS = re.findall(
     r"\S+",
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
-    "--no-query-secrets --origin --allowed-host --trusted-proxy --max-connections --max-room-connections "
-    "--max-connections-per-address --accept-rate --accept-rate-per-address --max-size --compression --queue-size "
+    "--no-query-secrets --origin --allowed-host --trusted-proxy --broadcast-secret-file --max-connections "
+    "--max-room-connections --max-connections-per-address --accept-rate --accept-rate-per-address --max-size "
+    "--compression --queue-size "
     "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
     "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",
@@ -661,7 +683,7 @@ def test_the_version_says_what_it_runs_on() -> None:
     assert re.fullmatch(rf"plumews {version} \(codec {plumews.BODY}, loop {loop}, \w+ 3\.\S+\)", "\n".join(out)), out
 
 
-async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Enough(Exception):
         pass
 
@@ -687,9 +709,11 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
         "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression "
-        "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5"
+        "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5 --broadcast-secret-file"
     )
-    assert main(line.split()) == 0
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET + b"\n")
+    assert main([*line.split(), str(secret)]) == 0
     assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2, sending_threads=2)
     assert seen == {
         "host": "::1",
@@ -716,6 +740,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch) 
         "max_connections_per_address": None,
         "accept_rate": 50.0,
         "accept_rate_per_address": 0.5,
+        "broadcast_secret": SECRET,
         "loop": "asyncio",
     }
     seen.clear()

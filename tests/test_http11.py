@@ -411,7 +411,7 @@ def test_row_16_a_host_is_required_and_must_be_one():
 @pytest.mark.parametrize(
     "line",
     [
-        b"Content-Length: 5", b"Content-Length: 00001", b"Content-Length: -1", b"Content-Length: +0",
+        b"Content-Length: 00001", b"Content-Length: -1", b"Content-Length: +0",
         b"Content-Length: 0x0", b"Content-Length: 0, 0", b"Content-Length:", b"Content-Length: a",
         b"Content-Length: " + b"9" * 5000,
         b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity", b"Transfer-Encoding:", b"transfer-encoding: x",
@@ -421,6 +421,13 @@ def test_row_16_a_host_is_required_and_must_be_one():
 def test_row_17_a_request_with_a_body_is_refused(line, upgrade):
     assert_refused(with_lines(*upgrade, line))
     assert_refused(with_lines(line, *upgrade))
+
+
+def test_row_17_a_body_with_a_length_is_let_through_but_not_with_an_upgrade():
+    request = read(with_lines(b"Content-Length: 5"))
+    assert (request.content_length, request.body) == (5, b"")
+    assert_refused(with_lines(b"Content-Length: 5", b"Connection: Upgrade", b"Upgrade: websocket"))
+    assert_refused(with_lines(b"Upgrade: h2c", b"Content-Length: 5"))
 
 
 def test_row_15_every_byte_in_a_value_is_text_or_400():

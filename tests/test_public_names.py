@@ -76,6 +76,7 @@ NAMES = [
     "RoomInfo",
     "RoomPasswords",
     "RoomPresence",
+    "Route",
     "SecureRoomAuth",
     "SendBehavior",
     "SendQueueFull",
@@ -108,6 +109,7 @@ NAMES = [
     "validate_room_name",
     "validate_room_password",
     "validate_text_message",
+    "admin_broadcast_route",
 ]
 
 #: The seed's names, ours, and how ours are called: parameters and defaults, ``async`` where they are awaited.

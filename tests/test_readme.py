@@ -427,6 +427,29 @@ async def test_monitoring(hub, start, capsys) -> None:
     assert member.startswith("MemberInfo(id=")
 
 
+async def posted(server: plumews.Server, path: str, body: bytes) -> tuple[int, bytes]:
+    async with await Wire.connect(server) as wire:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        return await wire.response(head.encode() + body)
+
+
+async def test_messages_from_outside(hub, start) -> None:
+    with kept_port() as port:
+        shown = run("Messages from outside", port)
+        server = await start(shown["with_admin"](hub, plumews.SimpleRoomAuth()))
+    assert (await posted(server, "/internal/say?room=chat", b"x"))[0] == 401
+    request = plumews.Request("POST", "/internal/say")
+    request.client_address = "192.0.2.7"
+    assert shown["may_broadcast"](request)
+
+
+async def test_routes_of_your_own(start) -> None:
+    routes = run("Routes of your own")["routes"]
+    server = await start(plumews.serve(on_message=print, host="127.0.0.1", port=0, routes=routes))
+    assert await posted(server, "/upload", b"x" * 10) == (200, b'{"bytes": 10}\n')
+    assert (await posted(server, "/upload", b"x" * (64 * 1024 + 1)))[0] == 413
+
+
 async def test_prometheus(hub, start) -> None:
     prometheus_client = pytest.importorskip("prometheus_client")
     with kept_port() as port:

@@ -7,6 +7,7 @@ package of plumego, for Go, which plumews set out to match and to better.
 
 from __future__ import annotations
 
+from .admin import admin_broadcast_route
 from .codec import BODY  # first: it decides whether what follows comes compiled
 
 # isort: split
@@ -67,6 +68,7 @@ from .revocation import Revocation, Revocations
 from .room_door import RoomAuth
 from .room_server import serve_rooms
 from .rooms import validate_room_name
+from .routes import Route
 from .server import Server, Serving, serve, unix_serve
 from .settings import ConnConfig
 from .snapshots import MemberInfo, RoomInfo
@@ -136,6 +138,7 @@ __all__ = [
     "RoomInfo",
     "RoomPasswords",
     "RoomPresence",
+    "Route",
     "SecureRoomAuth",
     "SendBehavior",
     "SendQueueFull",
@@ -158,6 +161,7 @@ __all__ = [
     "WeakSecret",
     "WebSocketException",
     "__version__",
+    "admin_broadcast_route",
     "broadcast",
     "extract_user_info",
     "generate_secure_secret",

@@ -98,6 +98,10 @@ class SimpleRoomAuth:
         """Refuse a key from now on, as :meth:`HS256TokenAuth.remove_key`."""
         self._tokens().remove_key(kid)
 
+    def signs_with(self, secret: Secret) -> bool:
+        """Whether ``secret`` is one of the keys, as :meth:`HS256TokenAuth.signs_with`; False where there are none."""
+        return self.tokens is not None and self.tokens.signs_with(secret)
+
     def revoke_user(self, user_id: str) -> None:
         """Refuse the tokens that were issued to this user until now, as :meth:`Revocations.revoke_user`."""
         self.revocations.revoke_user(user_id)

@@ -13,12 +13,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import limits
+from .admin import check_broadcast_secret
 from .auth import SimpleRoomAuth
 from .errors import Refused, WeakSecret
 from .restricted import check_route_token
 from .rooms import check_room_name
 
-__all__ = ["Failure", "RoomEntry", "ServeAuth", "make_auth", "reason", "room_entry", "tls_context", "token_of_file"]
+__all__ = [
+    "Failure",
+    "RoomEntry",
+    "ServeAuth",
+    "broadcast_secret_of_file",
+    "make_auth",
+    "reason",
+    "room_entry",
+    "tls_context",
+    "token_of_file",
+]
 
 #: A room and its password; ``None`` is an open room.
 RoomEntry = tuple[str, "str | None"]
@@ -116,6 +127,17 @@ def token_of_file(path: str) -> str:
         return check_route_token(_read(path, "--metrics-token-file").decode("latin-1").rstrip("\r\n"))
     except ValueError as exc:
         raise Failure(f"--metrics-token-file {path}: {exc}") from exc
+
+
+def broadcast_secret_of_file(path: str, auth: ServeAuth) -> bytes:
+    """The secret in the file of ``--broadcast-secret-file``, which must not be that of the tokens."""
+    try:
+        secret = check_broadcast_secret(_read(path, "--broadcast-secret-file").rstrip(b"\r\n"))
+    except ValueError as exc:
+        raise Failure(f"--broadcast-secret-file {path}: {exc}") from exc
+    if auth.signs_with(secret):
+        raise Failure(f"--broadcast-secret-file {path}: it must not hold the secret of --secret-file")
+    return secret
 
 
 def reason(exc: Exception) -> str:

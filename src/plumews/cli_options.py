@@ -37,6 +37,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the options of the room server."""
     _add_listening(parser.add_argument_group("where it listens"))
     _add_access(parser.add_argument_group("who may enter"))
+    _add_broadcast(parser.add_argument_group("who may speak to all"))
     _add_limits(parser.add_argument_group("limits"))
     _add_seeing(parser.add_argument_group("what it shows"))
     _add_running(parser.add_argument_group("how it runs"))
@@ -255,6 +256,15 @@ def _add_seeing(group: Any) -> None:
         metavar="FILE",
         help=f"for who sends the token in this file as a bearer, {limits.ROUTE_TOKEN} characters or more, from "
         "anywhere, and nobody else; wanted behind a proxy (default: none)",
+    )
+
+
+def _add_broadcast(group: Any) -> None:
+    group.add_argument(
+        "--broadcast-secret-file",
+        metavar="FILE",
+        help="who sends what this file holds as a bearer may POST messages to /_admin/broadcast?room=NAME; "
+        f"{limits.SECRET_SIZE} characters or more, and not those of --secret-file (default: nobody may)",
     )
 
 

@@ -22,7 +22,15 @@ from types import FrameType
 from typing import Any, Final
 
 from . import limits
-from .cli_inputs import Failure, ServeAuth, make_auth, reason, tls_context, token_of_file
+from .cli_inputs import (
+    Failure,
+    ServeAuth,
+    broadcast_secret_of_file,
+    make_auth,
+    reason,
+    tls_context,
+    token_of_file,
+)
 from .cli_options import has_uvloop
 from .constants import SendBehavior
 from .http11 import Request, Response
@@ -45,9 +53,11 @@ def run_serve(args: argparse.Namespace) -> int:
     auth = make_auth(args.room, args.rooms_file, args.secret_file, only_known_rooms=args.only_known_rooms)
     context = tls_context(args.tls_cert, args.tls_key)
     token = None if args.metrics_token_file is None else token_of_file(args.metrics_token_file)
+    secret_file = args.broadcast_secret_file
+    broadcast_secret = None if secret_file is None else broadcast_secret_of_file(secret_file, auth)
     sock = None if args.unix is None else _unix_socket(args.unix)
     try:
-        return _run(_serve(args, auth, context, sock, token), args.loop)
+        return _run(_serve(args, auth, context, sock, token, broadcast_secret), args.loop)
     finally:
         if args.unix is not None:
             Path(args.unix).unlink(missing_ok=True)
@@ -73,6 +83,7 @@ async def _serve(
     context: ssl.SSLContext | None,
     sock: socket.socket | None,
     token: str | None,
+    broadcast_secret: bytes | None,
 ) -> int:
     signals = _Signals()
     hub = Hub(
@@ -82,7 +93,7 @@ async def _serve(
             sending_threads=args.sending_threads,
         )
     )
-    server = await _listen(_serving(args, hub, auth, context, sock, token), args)
+    server = await _listen(_serving(args, hub, auth, context, sock, token, broadcast_secret), args)
     say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
     say(auth.describe())
     await signals.first.wait()
@@ -111,6 +122,7 @@ def _serving(
     context: ssl.SSLContext | None,
     sock: socket.socket | None,
     token: str | None,
+    broadcast_secret: bytes | None,
 ) -> Serving:
     return serve_rooms(
         hub,
@@ -119,6 +131,7 @@ def _serving(
         args.port,
         sock=sock,
         ssl=context,
+        broadcast_secret=broadcast_secret,
         page=args.page,
         rooms_table=args.rooms_table,
         echo=args.echo,

@@ -27,6 +27,9 @@ _CAPITALS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 #: Bytes of the longest method name that is waited for; the registry's longest is UPDATEREDIRECTREF.
 _METHOD_SIZE: Final = 17
 
+#: Digits of the longest Content-Length that is read as a number: more than any body has.
+_LENGTH_SIZE: Final = 18
+
 #: Visible ASCII, space and tab: what may stand in a line.
 _IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t"
 
@@ -42,13 +45,15 @@ class Request:
 
     For the caller to set: ``remote_address`` is the peer's as the socket tells it; ``client_address`` is the address of
     the client and ``secure`` whether it came through TLS, both as the outermost trusted proxy saw it;
-    ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says.
+    ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says; ``body`` is
+    what came behind the head, for the routes that take a body (else ``b""``).
 
     Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), or if the
     query has more than ``limits.QUERY_FIELDS`` fields.
     """
 
     __slots__ = (
+        "body",
         "client_address",
         "forwarded_host",
         "headers",
@@ -72,6 +77,7 @@ class Request:
         self.secure = secure
         self.remote_address: Any = None
         self.client_address = ""
+        self.body = b""
         self.forwarded_host: str | None = None
         if self.query_string:
             try:
@@ -80,6 +86,11 @@ class Request:
                 raise InvalidMessage(f"query string of more than {limits.QUERY_FIELDS} fields") from None
             for name, value in fields:
                 self.query.setdefault(name, value)
+
+    @property
+    def content_length(self) -> int:
+        """The bytes of the body that the head announces (RFC 9112 section 6.2); 0 without one."""
+        return int(self.headers.get("Content-Length", "0"))
 
     def __repr__(self) -> str:
         # Without the query, which may carry a token, and without the decoded path, which may carry anything.
@@ -210,7 +221,7 @@ class HeadReader:
             raise InvalidMessage("malformed request head")
         headers = Headers.read(self._fields.pairs)
         _check_headers(headers)
-        _refuse_body(headers)
+        _check_body(headers)
         return Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
 
 
@@ -248,10 +259,17 @@ def _check_headers(headers: Headers) -> None:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
 
 
-def _refuse_body(headers: Headers) -> None:
-    """The one place that decides about bodies (RFC 9112 section 6): no request has one."""
-    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0").strip("0"):
+def _check_body(headers: Headers) -> None:
+    """A body has a plain length and no other framing (RFC 9112 section 6), and never comes with an upgrade.
+
+    Whoever has the request decides whether a body is wanted at all.
+    """
+    length = headers.get("Content-Length", "0")
+    if "Transfer-Encoding" in headers or ("Upgrade" in headers and length.strip("0")):
         raise InvalidMessage("request body not allowed")
+    padded = length.startswith("0") and length.strip("0")  # others may read that as octal
+    if padded or not (length.isdecimal() and len(length) <= _LENGTH_SIZE):
+        raise InvalidHeader("invalid Content-Length header: expected a number of bytes")
 
 
 class Response:

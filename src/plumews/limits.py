@@ -305,6 +305,9 @@ LONGEST_RECONNECT: Final = 3600.0
 #: An HS256 key shorter than its hash is weaker than the signature (RFC 7518 section 3.2).
 SECRET_SIZE: Final = 32
 
+#: The body of a request to a route, such as a message for everybody (the seed's bound).
+ROUTE_BODY: Final = 1 * MiB
+
 #: A shorter token that opens a route could be guessed: 16 characters of base64 are 96 bits.
 ROUTE_TOKEN: Final = 16
 

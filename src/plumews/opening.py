@@ -18,7 +18,7 @@ from .admission import Visit
 from .conn import Conn
 from .constants import CloseCode
 from .deflate import Agreement
-from .errors import InvalidHandshake, Refused
+from .errors import InvalidHandshake, InvalidMessage, Refused
 from .forwarded import address_of
 from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
 from .headers import Headers
@@ -27,7 +27,8 @@ from .http11 import HeadReader, Request, Response
 from .logs import about, request_line
 from .negotiation import negotiate
 from .origin import check_host, check_origin
-from .routes import answer_route
+from .route_body import ArrivingBody, answer_with_body
+from .routes import Route, answer_route, takes_body
 from .site import Endpoint, Site
 from .timers import Deadline
 
@@ -39,13 +40,26 @@ logger = logging.getLogger("plumews.server")
 class Opening:
     """The door of one connection (a :class:`plumews.link.Door`)."""
 
-    __slots__ = ("_answered", "_asked", "_conn", "_deadline", "_due", "_reader", "_rest", "_site", "_task", "_visit")
+    __slots__ = (
+        "_answered",
+        "_asked",
+        "_body",
+        "_conn",
+        "_deadline",
+        "_due",
+        "_reader",
+        "_rest",
+        "_site",
+        "_task",
+        "_visit",
+    )
 
     def __init__(self, site: Site, conn: Conn, visit: Visit | None = None) -> None:
         self._site = site
         self._conn = conn
         self._reader: HeadReader | None = HeadReader()
         self._rest = bytearray()  # what came behind the head
+        self._body: ArrivingBody | None = None  # what of that belongs to the request
         self._answered = False
         self._asked = False  # whether process_response has had its say
         self._task: asyncio.Future[Any] | None = None
@@ -117,7 +131,9 @@ class Opening:
     def _keep(self, data: bytes) -> None:
         """While the request takes time: go on reading, to see whether the client still waits; but not for ever."""
         self._rest += data
-        if len(self._rest) > limits.HEAD_SIZE and self._conn._transport is not None:
+        if self._body is not None:
+            self._body.arrived()
+        elif len(self._rest) > limits.HEAD_SIZE and self._conn._transport is not None:
             self._conn._transport.pause_reading()
 
     # --- the decision -----------------------------------------------------------------------------
@@ -145,6 +161,8 @@ class Opening:
 
     def _decide(self, request: Request) -> None:
         site, conn = self._site, self._conn
+        if request.content_length and not takes_body(site.routes, request):
+            raise InvalidMessage("request body not allowed")
         request.secure = site.ssl is not None
         request.remote_address = conn.remote_address
         request.client_address = address_of(conn.remote_address)
@@ -174,6 +192,10 @@ class Opening:
     def _admit(self, request: Request) -> None:
         site, conn = self._site, self._conn
         if "Upgrade" not in request.headers:
+            route = site.routes.get(request.path)
+            if isinstance(route, Route):
+                self._serve_route(route, request)
+                return
             response = answer_route(site.routes, request)
             if response is not None:
                 self._answer(response)
@@ -187,6 +209,14 @@ class Opening:
             self._accept(endpoint, request)
         else:
             self._later(admission, lambda _: self._accept(endpoint, request))
+
+    def _serve_route(self, route: Route, request: Request) -> None:
+        assert self._conn._transport is not None
+        route.check_method(request)
+        if request.method not in ("GET", "HEAD"):
+            check_origin(request, self._site.origins, secure=request.secure)
+        self._body = ArrivingBody(self._rest, self._conn._transport)
+        self._later(answer_with_body(route, request, self._body), self._answer)
 
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         def done(task: asyncio.Future[Any]) -> None:

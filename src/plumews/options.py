@@ -60,8 +60,9 @@ class SiteOptions(ConnOptions, total=False):
         be read, the 101 too, before it is sent: it may change the response or return another one. What it raises
         refuses, as in ``process_request``. A refusal because time is up, or the server stops, does not wait for it.
     extra_headers: added to the 101.
-    routes: plain HTTP answers by path, ``f(request) -> Response``, for GET and HEAD; everybody is answered, unless
-        the function looks at ``request.remote_address`` or at a header first (:mod:`plumews.restricted` does).
+    routes: plain HTTP answers by path, ``f(request) -> Response``, for GET and HEAD, or a :class:`plumews.Route`, for
+        other methods, with a body, or ``async def``; everybody is answered, unless the function looks at
+        ``request.remote_address`` or at a header first (:mod:`plumews.restricted` does).
     open_timeout: seconds from the accepted connection to the open WebSocket, TLS and authentication included
         (default 10).
     max_connections: connections in all (default 100,000; ``None``: no bound); beyond it 503.

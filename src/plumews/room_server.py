@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .admin import BROADCAST_PATH, admin_broadcast_route
 from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import CallbackEndpoint, Handler, HandlerEndpoint, OnMessage, OnOpenOrClose, endpoint_for
 from .errors import ConnectionClosed, HubError, HubFull, SendQueueFull
-from .http11 import Request, Response
+from .health import health_route
 from .hub import Hub
 from .login import Login
 from .options import TcpOptions
@@ -26,7 +27,6 @@ from .page import page_routes
 from .password_gate import PasswordGate
 from .room_door import Inside, RoomAuth, RoomDoor
 from .room_list import RoomsTable, check_rooms_table, room_list_route
-from .routes import json_route
 from .server import Serving, serve_endpoints
 from .site import Endpoint
 from .text_policy import TextPolicy
@@ -63,6 +63,7 @@ def serve_rooms(
     token_sources: Collection[str] = TOKEN_SOURCES,
     token_cookie: str | None = None,
     allow_query_secrets: bool = False,
+    broadcast_secret: str | bytes | None = None,
     text_policy: TextPolicy | None = None,
     **options: Unpack[TcpOptions],
 ) -> Serving:
@@ -94,6 +95,8 @@ def serve_rooms(
         token_sources: which of ``"header"``, ``"subprotocol"`` and ``"message"`` are taken (default all).
         token_cookie: the name of a cookie that has the token (default none has); requests with it need an ``Origin``.
         allow_query_secrets: accept ``?token=`` and ``?room_password=`` (default False: addresses end up in logs).
+        broadcast_secret: whoever has it may ``POST /_admin/broadcast``, see :func:`plumews.admin_broadcast_route`
+            (default: nobody may, and there is no such path). At least 32 bytes, and none of those that sign tokens.
         text_policy: what text messages may be, beyond UTF-8 (default ``None``: anything). Who breaks it is closed, or
             not heard, before room, handler or callback see it. What a handler reads with ``read_stream`` it has to
             look at by itself.
@@ -101,7 +104,8 @@ def serve_rooms(
             send queue of each connection (64, 0.05 s, BLOCK).
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind. OSError: as in :func:`plumews.serve`.
+        TypeError, ValueError: an argument is of the wrong kind. WeakSecret: ``broadcast_secret`` is too short.
+        OSError: as in :func:`plumews.serve`.
     """
     if not isinstance(hub, Hub):
         raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
@@ -134,13 +138,25 @@ def serve_rooms(
     endpoints: dict[str | None, Endpoint] = {path: rooms}
     if members_path is not None:
         endpoints[members_path] = door(_Count(hub))
-    routes: dict[str, Callable[[Request], Response]] = {"/healthz": json_route(lambda: {"status": "ok"})}
+    routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=broadcast_secret is not None)}
     if page:
         routes.update(page_routes())
         routes["/rooms.json"] = room_list_route(hub, rooms_table)
     routes.update(options.get("routes") or {})
+    if broadcast_secret is not None:
+        _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
     defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
     return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests)
+
+
+def _add_broadcast(routes: dict[str, Any], hub: Hub, secret: str | bytes, *authenticators: object) -> None:
+    if BROADCAST_PATH in routes:
+        raise ValueError(f"the route of {BROADCAST_PATH} is that of broadcast_secret: give one of the two")
+    routes[BROADCAST_PATH] = admin_broadcast_route(hub, secret)
+    for authenticator in authenticators:
+        signs_with = getattr(authenticator, "signs_with", None)
+        if signs_with is not None and signs_with(secret):
+            raise ValueError("websocket broadcast secret must be separate from websocket JWT secret")
 
 
 def _authenticator(given: TokenAuthenticator | None) -> TokenAuthenticator:

@@ -1,22 +1,28 @@
 """The plain HTTP answers beside the WebSocket: a page, a health check (layer 5).
 
-One small table from path to answer. GET and HEAD only, no request bodies; each answer closes its connection,
-because everything that is worth keeping open is a WebSocket.
+One small table from path to answer. A plain function answers GET and HEAD, and gets no request body; a `Route` says
+which methods it answers and how large a body it takes. Each answer closes its connection, because everything that is
+worth keeping open is a WebSocket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
+from . import limits
 from .errors import InvalidHandshake
 from .headers import Headers
 from .http11 import Request, Response
 
-__all__ = ["Routes", "answer_route", "json_route", "static_route"]
+__all__ = ["Route", "Routes", "answer_route", "checked_answer", "json_route", "static_route", "takes_body"]
 
-#: Path to the function that answers it. It runs on the loop: it must not block.
-Routes: TypeAlias = "Mapping[str, Callable[[Request], Response]]"
+#: Path to what answers it. It runs on the loop: it must not block.
+Routes: TypeAlias = "Mapping[str, Callable[[Request], Response] | Route]"
+
+_METHOD: Final = re.compile("[A-Z]+(-[A-Z]+)*")
 
 #: Sent with every answer that a browser may show: nothing is sniffed, framed, or told to other sites.
 _SAFE_HEADERS = (
@@ -26,20 +32,83 @@ _SAFE_HEADERS = (
 )
 
 
+@dataclass(frozen=True)
+class Route:
+    """A route that answers other methods than GET and HEAD, takes a body, or takes time.
+
+    Args:
+        handler: ``f(request) -> Response``, plain or ``async def``; ``request.body`` is the whole body. A plain one
+            runs on the loop and must not block. :class:`plumews.InvalidHandshake` refuses.
+        methods: those it answers (default ``POST``); others get 405. HEAD comes with GET.
+        max_body: bytes of the largest body (default 1 MiB; 0: none); a larger one gets 413 before it is read. Body and
+            handler have to be done within the open timeout of the server.
+        authorize: ``f(request)``, plain or ``async def``, asked before any of the body is read: what it returns does
+            not matter, :class:`plumews.InvalidHandshake` refuses (default: everybody may).
+
+    A page of a foreign site (``Origin``) is refused with 403, but for GET and HEAD. Only bodies with a
+    ``Content-Length`` are read; the handler's answer ends the connection.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, or out of range.
+    """
+
+    handler: Callable[[Request], Response | Awaitable[Response]]
+    methods: Collection[str] = ("POST",)
+    max_body: int = limits.ROUTE_BODY
+    authorize: Callable[[Request], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.handler):
+            raise TypeError(f"handler must be a function, not {type(self.handler).__name__}")
+        if self.authorize is not None and not callable(self.authorize):
+            raise TypeError(f"authorize must be a function or None, not {type(self.authorize).__name__}")
+        if isinstance(self.methods, str):
+            raise TypeError(f"methods must be a collection of str, such as [{self.methods!r}], not a str")
+        if not self.methods:
+            raise ValueError("methods must have at least one method, such as POST")
+        for method in self.methods:
+            if not (isinstance(method, str) and _METHOD.fullmatch(method)):
+                raise ValueError(f"invalid method {method!r}: expected a name in capitals, such as POST")
+        if isinstance(self.max_body, bool) or not isinstance(self.max_body, int):
+            raise TypeError(f"max_body must be an int, not {type(self.max_body).__name__}")
+        if self.max_body < 0:
+            raise ValueError(f"max_body must be 0 or more, not {self.max_body}")
+        more = ("HEAD",) if "GET" in self.methods and "HEAD" not in self.methods else ()
+        object.__setattr__(self, "methods", (*self.methods, *more))
+
+    def check_method(self, request: Request) -> None:
+        """Raise :class:`InvalidHandshake` 405 for a method that is not answered."""
+        if request.method not in self.methods:
+            raise _not_allowed(self.methods)
+
+
+def takes_body(routes: Routes, request: Request) -> bool:
+    """Whether there is a route for ``request`` that takes a body."""
+    route = routes.get(request.path)
+    return isinstance(route, Route) and route.max_body > 0
+
+
 def answer_route(routes: Routes, request: Request) -> Response | None:
-    """The answer of the route for ``request``, or ``None`` if its path has none.
+    """The answer of the function for ``request``, or ``None`` if its path has none.
 
     Raises:
         InvalidHandshake: 405 for a method other than GET and HEAD.
     """
     route = routes.get(request.path)
-    if route is None:
+    if route is None or isinstance(route, Route):
         return None
     if request.method not in ("GET", "HEAD"):
-        raise InvalidHandshake(
-            "method not allowed", status=405, code="METHOD_NOT_ALLOWED", headers=(("Allow", "GET, HEAD"),)
-        )
-    response = route(request)
+        raise _not_allowed(("GET", "HEAD"))
+    return checked_answer(request, route(request))
+
+
+def _not_allowed(methods: Collection[str]) -> InvalidHandshake:
+    allow = (("Allow", ", ".join(methods)),)
+    return InvalidHandshake("method not allowed", status=405, code="METHOD_NOT_ALLOWED", headers=allow)
+
+
+def checked_answer(request: Request, response: object) -> Response:
+    """What a route answered, with the headers that every answer has; a ``TypeError`` for what is no answer."""
     if not isinstance(response, Response):
         raise TypeError(f"the route of {request.path} must return a Response, not {type(response).__name__}")
     missing = [header for header in _SAFE_HEADERS if header[0] not in response.headers]

@@ -25,7 +25,7 @@ from .headers import HeadersLike, is_token
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .http11 import Request
 from .origin import validate_allowed
-from .routes import Routes
+from .routes import Route, Routes
 from .settings import check_time
 
 __all__ = ["Endpoint", "Site"]
@@ -105,8 +105,12 @@ class Site:
         self.extra_lines = extra.serialize()[:-2]
         self.routes = dict(self.routes or {})
         for path, route in self.routes.items():
+            if isinstance(route, Route):
+                continue
             if not callable(route) or inspect.iscoroutinefunction(route):
-                raise TypeError(f"the route of {path} must be a plain function: it is called on the loop")
+                raise TypeError(
+                    f"the route of {path} must be a plain function, which is called on the loop, or a plumews.Route"
+                )
         for given in (*self.endpoints, *self.routes):
             if given is not None and not given.startswith("/"):
                 raise ValueError(f"invalid path {given!r}: a path begins with a slash")

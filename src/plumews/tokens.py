@@ -8,6 +8,7 @@ those that were given, whatever a token says; whatever a stranger sends ends in 
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import math
 import re
@@ -116,6 +117,11 @@ class HS256TokenAuth:
         if kid == self._current:
             raise ValueError(f"{kid!r} is the current key; make another the current one first, by add_key")
         self._keys.pop(kid, None)
+
+    def signs_with(self, secret: Secret) -> bool:
+        """Whether ``secret`` is one of the keys: for what must not be opened by the same secret."""
+        given = secret.encode() if isinstance(secret, str) else bytes(secret)
+        return any(hmac.compare_digest(given, key) for key in list(self._keys.values()))
 
     # --- revoking ---------------------------------------------------------------------------------
 
