@@ -35,6 +35,7 @@ TYPED = (
     "keepalive",
     "loopstate",
     "outgoing",
+    "outlet",
     "protocol",
     "ready",
     "sendqueue",

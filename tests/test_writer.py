@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes import FakeTransport
-from plumews import writer as writer_module
+from plumews import outlet as outlet_module
 from plumews.codec import Parser, build_frame
 from plumews.constants import Opcode
 from plumews.loopstate import Flushable, LoopState
@@ -139,8 +139,8 @@ def test_a_large_backlog_leaves_in_writes_of_a_quarter_mebibyte() -> None:
 
 def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     affected = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
-    assert affected is writer_module._WRITELINES_HAS_NO_BOUND
-    monkeypatch.setattr(writer_module, "_WRITELINES_HAS_NO_BOUND", True)
+    assert affected is outlet_module._WRITELINES_HAS_NO_BOUND
+    monkeypatch.setattr(outlet_module, "_WRITELINES_HAS_NO_BOUND", True)
     setup = Setup()
     setup.transport.writelines = None  # type: ignore[assignment,method-assign]
     setup.writer.offer(message("a"))
@@ -641,7 +641,7 @@ class Direct(Setup):
         self.transport = SocketTransport(self)
         self.transport.room = room
         self.writer.attach(self.transport)  # type: ignore[arg-type]
-        monkeypatch.setattr(writer_module.wire, "send", self.transport.send)
+        monkeypatch.setattr(outlet_module.wire, "send", self.transport.send)
 
     def whole(self) -> list[tuple[int, Any]]:
         """Everything that has left, once all of it has."""

@@ -34,6 +34,7 @@ COMPILED = (
     "keepalive",
     "loopstate",
     "outgoing",
+    "outlet",
     "protocol",
     "ready",
     "sendqueue",

@@ -2,9 +2,9 @@
 
 cimport cython
 
-from .displacing cimport DisplacingQueue
 from .loopstate cimport LoopState
 from .outgoing cimport Encoded
+from .outlet cimport Outlet
 
 
 cdef class Waiter:
@@ -12,15 +12,12 @@ cdef class Waiter:
     cdef public Encoded message
 
 
-cdef class Writer(DisplacingQueue):
+cdef class Writer(Outlet):
     cdef bint _dirty
     cdef list _drains
-    cdef int _fd
-    cdef bint _handed
     cdef bint _hot
     cdef object _on_finished
     cdef LoopState _state
-    cdef object _transport
     cdef object _waiters
     cdef public object context
     cdef public Py_ssize_t dropped
@@ -38,12 +35,3 @@ cdef class Writer(DisplacingQueue):
     cpdef kick(self, bint at_once)
     cpdef flush(self)
     cpdef bint hand_over(self, list fds, list queues)
-    cpdef bint was_sent(self, Py_ssize_t sent)
-    cdef bint _past(self) except -1
-    cdef _write_all(self)
-    cdef _write_past(self, list batch)
-    cdef _write(self, list batch)
-    cdef _cut(self, list batch, Py_ssize_t sent)
-
-
-cdef bint _is_header(object buffer)

@@ -1,36 +1,24 @@
 """When what a connection has to send is accepted, and when it is written: one write a flush (layer 3).
 
-What waits, and in which order it leaves, is in `sendqueue`; what happens beyond its bounds is the caller's policy, told
-by :meth:`Writer.offer` and :meth:`Writer.wait`.
-
-Where the connection is a plain socket, frames go straight to it: only the rest of a frame that it took a part of is
-left to the transport, and what follows waits here until that is gone, so that the bounds mean something.
+What waits, and in which order it leaves, is in `sendqueue`; how it gets to the socket in `outlet`; what happens beyond
+its bounds is the caller's policy, told by :meth:`Writer.offer` and :meth:`Writer.wait`.
 
 Invariants: waiting senders are served in the order in which they came; nothing is written after the close frame;
-nothing is written while the transport asks to wait, but for a last frame; nothing goes past a transport that holds
-something, closes or is gone.
+nothing is written while the transport asks to wait, but for a last frame.
 """
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from . import limits, wire
-from .displacing import DONE, STALE, DisplacingQueue
+from .displacing import DONE, STALE
 from .loopstate import LoopState
 from .outgoing import Encoded
+from .outlet import Outlet
 
 __all__ = ["Waiter", "Writer"]
-
-#: Bytes of a frame before its payload (RFC 6455 section 5.2).
-_LONGEST_HEADER: Final = 14
-
-#: These CPythons never ask for a pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
-_WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 
 class Waiter:
@@ -43,18 +31,15 @@ class Waiter:
         self.done = done
 
 
-class Writer(DisplacingQueue):
+class Writer(Outlet):
     """What one connection has to send. Lives on the loop's thread."""
 
     __slots__ = (
         "_dirty",
         "_drains",
-        "_fd",
-        "_handed",
         "_hot",
         "_on_finished",
         "_state",
-        "_transport",
         "_waiters",
         "context",
         "dropped",
@@ -64,9 +49,6 @@ class Writer(DisplacingQueue):
     def __init__(self, state: LoopState, *, queue_size: int, queue_bytes: int) -> None:
         super().__init__(queue_size, queue_bytes)
         self._state = state
-        self._transport: asyncio.WriteTransport | None = None
-        self._fd = -1  # of the socket, where it may be written to past the transport
-        self._handed = True  # the transport was given something, and was not seen empty since
         self._waiters: deque[Waiter] | None = None
         self._drains: list[Callable[[bool], None]] | None = None
         self._on_finished: Callable[[], None] | None = None
@@ -81,19 +63,9 @@ class Writer(DisplacingQueue):
 
     # --- the transport ----------------------------------------------------------------------------
 
-    def attach(self, transport: asyncio.WriteTransport) -> None:
-        """Write to ``transport``, or past it where it is a socket and nothing has to be encrypted."""
-        self._transport = transport
-        socket = transport.get_extra_info("socket")
-        if wire.DIRECT and socket is not None and transport.get_extra_info("sslcontext") is None:
-            self._fd = socket.fileno()
-        # Past a transport that holds something nothing goes, so it is to hold no more than it must.
-        transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
-
     def detach(self) -> None:
         """The transport is gone: everything that waits is given up, senders are told."""
-        self._transport = None
-        self._fd = -1  # it may be another connection's soon
+        self._detach()
         self._on_finished = None
         self.discard()
         self._empty(False)
@@ -334,13 +306,7 @@ class Writer(DisplacingQueue):
         while not self.paused and self._transport is not None and self._has_output():
             if self._transport.is_closing():
                 return
-            if self._past():
-                if self._is_plain():
-                    self._write_all()
-                else:
-                    self._write_past(self._plan())
-            else:
-                self._write(self._plan())
+            self._write_some()
             if self._closing == b"":
                 finished, self._on_finished = self._on_finished, None
                 if finished is not None:
@@ -350,18 +316,6 @@ class Writer(DisplacingQueue):
                 self._admit()
         if self._drains is not None and not self.paused and not self._has_output():
             self._empty(True)
-
-    def _past(self) -> bool:
-        """Whether bytes may go past the transport: it is a socket's, and holds nothing."""
-        if self._handed and self._fd >= 0 and self._transport is not None:
-            self._handed = self._transport.get_write_buffer_size() != 0
-        return self._fd >= 0 and not self._handed
-
-    def _write_all(self) -> None:
-        """What nearly every write is: all messages of the queue, and nothing else waits."""
-        queue = self._queue
-        assert queue is not None
-        self.was_sent(wire.send(self._fd, queue))
 
     def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
         """Let another thread make the write, if it is one such as :meth:`_write_all` makes, and nobody waits for it."""
@@ -375,62 +329,3 @@ class Writer(DisplacingQueue):
         fds.append(self._fd)
         queues.append(self._queue)
         return True
-
-    def was_sent(self, sent: int) -> bool:
-        """The socket took all messages of the queue (-1), or only so many bytes of them; whether it may take more."""
-        if sent < 0:
-            self._sent_all()
-            return False
-        queue = self._queue
-        assert queue is not None
-        self._planned, self._planned_rest = len(queue), 0
-        self._cut(queue.copy(), sent)  # type: ignore[arg-type]
-        return True
-
-    def _write_past(self, batch: list[bytes | memoryview]) -> None:
-        sent = wire.send(self._fd, batch)
-        if sent < 0:
-            self._left(len(batch))
-        else:
-            self._cut(batch, sent)
-
-    def _write(self, batch: list[bytes | memoryview]) -> None:
-        transport = self._transport
-        assert transport is not None
-        self._left(len(batch))
-        self._handed = True
-        if len(batch) == 1:
-            transport.write(batch[0])
-        elif _WRITELINES_HAS_NO_BOUND:
-            transport.write(b"".join(batch))
-        else:
-            transport.writelines(batch)
-
-    def _cut(self, batch: list[bytes | memoryview], sent: int) -> None:
-        """The socket took only ``sent`` bytes: the frame at which it stopped goes to the transport, no more."""
-        at = 0
-        while sent >= len(batch[at]):
-            sent -= len(batch[at])
-            at += 1
-        stop = at + 1
-        if _is_header(batch[at]):
-            stop += 1
-        self._left(stop)
-        self._handed = True
-        transport = self._transport
-        assert transport is not None
-        transport.write(memoryview(batch[at])[sent:])
-        for buffer in batch[at + 1 : stop]:
-            transport.write(buffer)
-
-
-def _is_header(buffer: bytes | memoryview) -> bool:
-    """Whether ``buffer`` is a header whose payload is the buffer behind it: it ends before what it announces.
-
-    Sizes do not tell: a whole frame may be longer than a payload that lies apart. A view is always such a payload.
-    """
-    if type(buffer) is not bytes or len(buffer) > _LONGEST_HEADER:
-        return False
-    length = buffer[1] & 0x7F
-    extended = 0 if length < 126 else 2 if length == 126 else 8
-    return length > 0 and len(buffer) == 2 + extended + (4 if buffer[1] & 0x80 else 0)

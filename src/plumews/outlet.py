@@ -1,0 +1,130 @@
+"""The way out of a send queue: to the socket itself, or to its transport (layer 3).
+
+Where the connection is a plain socket, frames go straight to it: only the rest of a frame that it took a part of is
+left to the transport, and what follows waits in the queue until that is gone, so that its bounds mean something.
+
+Invariant: nothing goes past a transport that holds something, or is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Final
+
+from . import limits, wire
+from .displacing import DisplacingQueue
+
+__all__ = ["Outlet"]
+
+#: Bytes of a frame before its payload (RFC 6455 section 5.2).
+_LONGEST_HEADER: Final = 14
+
+#: These CPythons never ask for a pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
+_WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+
+
+class Outlet(DisplacingQueue):
+    """A queue that can be written. Lives on the loop's thread."""
+
+    __slots__ = ("_fd", "_handed", "_transport")
+
+    def __init__(self, queue_size: int, queue_bytes: int) -> None:
+        super().__init__(queue_size, queue_bytes)
+        self._transport: asyncio.WriteTransport | None = None
+        self._fd = -1  # of the socket, where it may be written to past the transport
+        self._handed = True  # the transport was given something, and was not seen empty since
+
+    def attach(self, transport: asyncio.WriteTransport) -> None:
+        """Write to ``transport``, or past it where it is a socket and nothing has to be encrypted."""
+        self._transport = transport
+        socket = transport.get_extra_info("socket")
+        if wire.DIRECT and socket is not None and transport.get_extra_info("sslcontext") is None:
+            self._fd = socket.fileno()
+        # Past a transport that holds something nothing goes, so it is to hold no more than it must.
+        transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
+
+    def _detach(self) -> None:
+        self._transport = None
+        self._fd = -1  # it may be another connection's soon
+
+    def _write_some(self) -> None:
+        """One write of what waits; there is something, and a transport."""
+        if self._past():
+            if self._is_plain():
+                self._write_all()
+            else:
+                self._write_past(self._plan())
+        else:
+            self._write(self._plan())
+
+    def _past(self) -> bool:
+        """Whether bytes may go past the transport: it is a socket's, and holds nothing."""
+        if self._handed and self._fd >= 0 and self._transport is not None:
+            self._handed = self._transport.get_write_buffer_size() != 0
+        return self._fd >= 0 and not self._handed
+
+    def _write_all(self) -> None:
+        """What nearly every write is: all messages of the queue, and nothing else waits."""
+        queue = self._queue
+        assert queue is not None
+        self.was_sent(wire.send(self._fd, queue))
+
+    def was_sent(self, sent: int) -> bool:
+        """The socket took all messages of the queue (-1), or only so many bytes of them; whether it may take more."""
+        if sent < 0:
+            self._sent_all()
+            return False
+        queue = self._queue
+        assert queue is not None
+        self._planned, self._planned_rest = len(queue), 0
+        self._cut(queue.copy(), sent)  # type: ignore[arg-type]
+        return True
+
+    def _write_past(self, batch: list[bytes | memoryview]) -> None:
+        sent = wire.send(self._fd, batch)
+        if sent < 0:
+            self._left(len(batch))
+        else:
+            self._cut(batch, sent)
+
+    def _write(self, batch: list[bytes | memoryview]) -> None:
+        transport = self._transport
+        assert transport is not None
+        self._left(len(batch))
+        self._handed = True
+        if len(batch) == 1:
+            transport.write(batch[0])
+        elif _WRITELINES_HAS_NO_BOUND:
+            transport.write(b"".join(batch))
+        else:
+            transport.writelines(batch)
+
+    def _cut(self, batch: list[bytes | memoryview], sent: int) -> None:
+        """The socket took only ``sent`` bytes: the frame at which it stopped goes to the transport, no more."""
+        at = 0
+        while sent >= len(batch[at]):
+            sent -= len(batch[at])
+            at += 1
+        stop = at + 1
+        if _is_header(batch[at]):
+            stop += 1
+        self._left(stop)
+        self._handed = True
+        transport = self._transport
+        assert transport is not None
+        transport.write(memoryview(batch[at])[sent:])
+        for buffer in batch[at + 1 : stop]:
+            transport.write(buffer)
+
+
+def _is_header(buffer: bytes | memoryview) -> bool:
+    """Whether ``buffer`` is a header whose payload is the buffer behind it: it ends before what it announces.
+
+    Sizes do not tell: a whole frame may be longer than a payload that lies apart. A view is always such a payload.
+    """
+    if type(buffer) is not bytes or len(buffer) > _LONGEST_HEADER:
+        return False
+    length = buffer[1] & 0x7F
+    extended = 0 if length < 126 else 2 if length == 126 else 8
+    return length > 0 and len(buffer) == 2 + extended + (4 if buffer[1] & 0x80 else 0)
