@@ -21,11 +21,11 @@ from typing import Any
 
 from . import limits
 from .admission import Visit
+from .answering import stopping
 from .conn import Conn
 from .errors import InvalidHandshake, Refused
 from .forwarded import address_of
 from .loopstate import loop_state
-from .opening import stopping
 from .reserve import EXHAUSTED, Reserve
 from .site import Site
 from .timers import Deadline

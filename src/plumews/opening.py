@@ -1,28 +1,27 @@
-"""The door of a server: from the first byte to an open WebSocket, an HTTP answer, or a refusal (layer 5).
+"""The door of a server: from the first byte to an open WebSocket, or to what is answered instead (layer 5).
 
-RFC 6455 section 4.2 on a live connection. Reads one request head, asks the site what it wants to do with it,
-answers once. One absolute deadline covers TLS, the head and everything that is asked (slow clients, slow
-authentication). Bytes behind the head are kept for the WebSocket; behind any other answer they are discarded.
-Invariant: once the deadline runs, every path leads to an answer, whatever a hook does.
+RFC 6455 section 4.2 on a live connection. Reads one request head, and asks the site what it wants to do with it; how an
+answer that is no WebSocket is given is in `answering`. One absolute deadline covers TLS, the head and everything that
+is asked (slow clients, slow authentication). Bytes behind the head are kept for the WebSocket; behind any other answer
+they are discarded. Invariant: once the deadline runs, every path leads to an answer, whatever a hook does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable
 
 from . import limits
 from .admission import Visit
+from .answering import Answering, stopping
 from .conn import Conn
 from .constants import CloseCode
 from .deflate import Agreement
-from .errors import InvalidHandshake, InvalidMessage, Refused
+from .errors import InvalidMessage, Refused
 from .forwarded import address_of
-from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols, refusal
+from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols
 from .headers import Headers
-from .hooks import changed_answer, changed_upgrade, copy_of, selected_subprotocol
+from .hooks import changed_upgrade, selected_subprotocol
 from .http11 import HeadReader, Request, Response
 from .logs import about, request_line
 from .negotiation import negotiate
@@ -30,43 +29,24 @@ from .origin import check_host, check_origin
 from .route_body import ArrivingBody, answer_with_body
 from .routes import Route, answer_route, takes_body
 from .site import Endpoint, Site
-from .timers import Deadline
 
-__all__ = ["Opening", "stopping"]
+__all__ = ["Opening"]
 
 logger = logging.getLogger("plumews.server")
 
 
-class Opening:
+class Opening(Answering):
     """The door of one connection (a :class:`plumews.link.Door`)."""
 
-    __slots__ = (
-        "_answered",
-        "_asked",
-        "_body",
-        "_conn",
-        "_deadline",
-        "_due",
-        "_reader",
-        "_rest",
-        "_site",
-        "_task",
-        "_visit",
-    )
+    __slots__ = ("_body", "_due", "_reader", "_visit")
 
     def __init__(self, site: Site, conn: Conn, visit: Visit | None = None) -> None:
-        self._site = site
-        self._conn = conn
+        super().__init__(site, conn)
         self._reader: HeadReader | None = HeadReader()
-        self._rest = bytearray()  # what came behind the head
         self._body: ArrivingBody | None = None  # what of that belongs to the request
-        self._answered = False
-        self._asked = False  # whether process_response has had its say
-        self._task: asyncio.Future[Any] | None = None
         self._visit = visit  # None: not admitted yet
         # Made when the connection is accepted, connected when TLS has shaken hands: the time counts from here.
         self._due = conn._loop.time() + site.open_timeout
-        self._deadline: Deadline | None = None
 
     # --- the connection calls ---------------------------------------------------------------------
 
@@ -138,27 +118,6 @@ class Opening:
 
     # --- the decision -----------------------------------------------------------------------------
 
-    def _guard(self, decide: Callable[[], None]) -> None:
-        """Whatever is raised becomes an answer."""
-        try:
-            decide()
-        except Exception as exc:
-            self._fail(exc)
-
-    def _fail(self, exc: BaseException) -> None:
-        if isinstance(exc, InvalidHandshake):
-            refused = exc
-        else:
-            refused = _failed()
-            logger.error("answering a request failed", exc_info=exc, extra=about(self._conn))
-        try:
-            self._refuse(refused)
-        except InvalidHandshake as instead:  # says process_response, which is asked once
-            self._fail(instead)
-        except Exception:
-            logger.exception("a refusal cannot be told", extra=about(self._conn))
-            self._refuse(_failed(), ask=False)
-
     def _decide(self, request: Request) -> None:
         site, conn = self._site, self._conn
         if request.content_length and not takes_body(site.routes, request):
@@ -217,21 +176,6 @@ class Opening:
             check_origin(request, self._site.origins, secure=request.secure)
         self._body = ArrivingBody(self._rest, self._conn._transport)
         self._later(answer_with_body(route, request, self._body), self._answer)
-
-    def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
-        def done(task: asyncio.Future[Any]) -> None:
-            self._task = None
-            if task.cancelled():
-                self._fail(_failed())  # unless that was because it is answered, or nobody waits
-                return
-            exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
-            if exc is None:
-                self._guard(lambda: then(task.result()))
-            else:
-                self._fail(exc)
-
-        self._task = self._site.start(work)
-        self._task.add_done_callback(done)
 
     # --- the answer -------------------------------------------------------------------------------
 
@@ -297,69 +241,6 @@ class Opening:
             conn._receive(bytes(self._rest))
         self._rest.clear()
 
-    def _refuse(self, exc: InvalidHandshake, *, ask: bool = True) -> None:
-        self._answer(refusal(exc, str(self._conn.id)), exc.code, ask=ask)
-
-    def _answer(self, response: Response, refused: str | None = None, *, ask: bool = True) -> None:
-        """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is the word of a refusal."""
-        request, hook = self._conn._request, self._site.process_response
-        if not ask or hook is None or request is None or self._asked:
-            self._reply(response, refused)
-        elif not self._is_over():
-            given = copy_of(response)
-            self._ask(request, given, lambda returned: self._reply(changed_answer(given, returned), refused))
-
-    def _ask(self, request: Request, response: Response, then: Callable[[object], None]) -> None:
-        assert self._site.process_response is not None
-        self._asked = True
-        returned = self._site.process_response(self._conn, request, response)
-        if isinstance(returned, Awaitable):
-            self._later(returned, then)
-        else:
-            then(returned)
-
-    def _is_over(self) -> bool:
-        """Whether there is an answer, or nobody to get it."""
-        transport = self._conn._transport
-        return self._answered or transport is None or transport.is_closing()
-
-    def _reply(self, response: Response, refused: str | None = None) -> None:
-        """Send a plain answer, and end the connection."""
-        conn, transport = self._conn, self._conn._transport
-        if self._is_over():
-            return
-        assert transport is not None
-        if response.status < 200:
-            raise ValueError(f"an answer in place of the WebSocket has a final status, from 200 on: {response.status}")
-        wire = _last(response).serialize()
-        if conn._request is not None and conn._request.method == "HEAD":
-            wire = wire[: len(wire) - len(response.body)]
-        self._answered = True
-        self._forget_deadline()
-        self._rest.clear()
-        transport.write(wire)
-        transport.resume_reading()
-        conn._close_gently()
-        if refused is not None:
-            self._site.requests.refused.add(refused)
-            status, asked = response.status, request_line(conn)
-            logger.info("refused %d %s: %s", status, refused, asked, extra=about(conn, f"refused {refused}"))
-
-    def _too_late(self) -> None:
-        self._end()
-        self._refuse(_late(), ask=False)
-
-    def _end(self) -> None:
-        """Nobody waits for what is being asked any more."""
-        self._forget_deadline()
-        if self._task is not None:
-            self._task.cancel()
-
-    def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
 
 def _log_opened(conn: Conn) -> None:
     logger.debug("opened: %s", request_line(conn), extra=about(conn, "opened"))
@@ -368,24 +249,3 @@ def _log_opened(conn: Conn) -> None:
         logger.debug("closed with %s", conn.close_code, extra=about(conn, "closed"))
 
     conn.add_close_callback(closed)
-
-
-def _last(response: Response) -> Response:
-    """``response`` with the word that nothing comes behind it. A copy: a route may answer the same one again."""
-    if "Connection" in response.headers:
-        return response
-    headers = Headers(response.headers, ("Connection", "close"))
-    return Response(response.status, headers, response.body, response.reason)
-
-
-def _failed() -> InvalidHandshake:
-    return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
-
-
-def _late() -> InvalidHandshake:
-    return InvalidHandshake("the request took too long", status=408, code="WEBSOCKET_HANDSHAKE_TIMEOUT")
-
-
-def stopping() -> InvalidHandshake:
-    """The refusal of a server that stops."""
-    return Refused("the server is stopping", status=503, code="WEBSOCKET_STOPPING")
