@@ -26,8 +26,8 @@ LAYERS = {
     for layer, names in enumerate(
         [
             "constants errors limits faults sources redaction log_text",
-            """codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11 backends
-            deflating extensions inflating negotiation""",
+            """codec _codec _codec_py _codec_py_frames _codec_py_incoming _codec_py_message _codec_py_mask
+            _codec_py_utf8 deflate headers http11 backends deflating extensions inflating negotiation""",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
             passwords attempts error_body text_policy log_limit request_secrets addresses admission""",
@@ -36,9 +36,9 @@ LAYERS = {
             pacing forms""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast logs""",
-            """opening answering site options endpoints routes restricted page room_list prometheus room_door room_server
-            server hooks live_tokens token_refresh first_message login token_door password_gate screens text_screen
-            listener turning_away reserve admin health route_body""",
+            """opening answering site options endpoints routes restricted page room_list prometheus room_door
+            room_server server hooks live_tokens token_refresh first_message login token_door password_gate screens
+            text_screen listener turning_away reserve admin health route_body""",
             "cli cli_inputs cli_options cli_serve __main__",
         ]
     )
