@@ -1,7 +1,4 @@
-"""plumews.auth: tokens and room passwords, with the seed's weak points and the known attacks on both.
-
-Tokens are put together here by hand, so that what no library would sign can be signed.
-"""
+"""plumews.auth: tokens and room passwords, with the seed's weak points and the known attacks on both."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import base64
 import hashlib
 import hmac
 import inspect
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -23,33 +19,10 @@ import pytest
 
 from plumews import attempts, auth, limits, password_gate, passwords, strength, tokens
 from plumews.auth import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
-from plumews.authorizing import RoomAuthorizer, TokenAuthenticator
 from plumews.errors import AuthError, InvalidToken, TokenExpired, WeakRoomPassword, WeakSecret
 from plumews.strength import PasswordStrength, generate_secure_secret
 from plumews.tokens import HS256TokenAuth
-from plumews.users import UserInfo, extract_user_info
-
-SECRET = bytes(range(32))
-NOW = 1_700_000_000
-HEADER = {"alg": "HS256", "typ": "JWT"}
-
-
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def as_json(value: object) -> bytes:
-    return value if isinstance(value, bytes) else json.dumps(value).encode()
-
-
-def sign(claims: object, header: object = HEADER, key: bytes = SECRET, digest: str = "sha256") -> str:
-    """A token; ``claims`` and ``header`` may be raw bytes."""
-    head = f"{b64(as_json(header))}.{b64(as_json(claims))}"
-    return f"{head}.{b64(hmac.new(key, head.encode(), digest).digest())}"
-
-
-def at(now: float = NOW, **options: Any) -> SimpleRoomAuth:
-    return SimpleRoomAuth(SECRET, clock=lambda: now, **options)
+from token_setup import GOOD, HEADER, NOW, SECRET, as_json, at, b64, sign
 
 
 def refusal(token: Any, verifier: SimpleRoomAuth | None = None) -> InvalidToken:
@@ -113,7 +86,6 @@ def test_the_clock_of_the_machine_is_the_default() -> None:
 
 # --- tokens that are not --------------------------------------------------------------------------
 
-GOOD = sign({"sub": "42"})
 HEAD, BODY, SIGNATURE = GOOD.split(".")
 
 
@@ -549,56 +521,6 @@ def test_passwords_may_be_used_from_many_threads() -> None:
         thread.join()
     assert wrong == []
     assert repr(rooms) == "<SimpleRoomAuth: no tokens, 1 room passwords>"
-
-
-# --- who it is ------------------------------------------------------------------------------------
-
-
-def test_a_user_is_what_the_claims_say() -> None:
-    claims = {"sub": "42", "name": "Ada", "email": "ada@example.com", "roles": ["admin", "dev"], "team": 7}
-    user = extract_user_info(claims)
-    assert user == UserInfo("42", "Ada", "ada@example.com", ("admin", "dev"), claims)
-    assert user.claims["team"] == 7
-
-
-def test_section_8_roles_never_filled_roles_come_out_of_a_real_token() -> None:
-    user = extract_user_info(at().verify_jwt(sign({"sub": "42", "roles": ["admin", 5, None, "dev"]})))
-    assert user.roles == ("admin", "dev")
-
-
-def test_claims_of_other_types_are_passed_over_and_stay_visible() -> None:
-    claims = {"sub": 42, "name": ["Ada"], "email": None, "roles": "admin"}
-    user = extract_user_info(claims)
-    assert (user.id, user.name, user.email, user.roles) == ("", "", "", ())
-    assert user.claims == claims
-
-
-def test_no_claims_give_an_empty_user() -> None:
-    assert extract_user_info(None) == extract_user_info({}) == UserInfo()
-
-
-@pytest.mark.parametrize("wrong", [42, None, b"42"])
-def test_a_user_id_that_is_no_text_is_refused_where_it_is_made(wrong):
-    with pytest.raises(TypeError, match=f"the id of a user must be a str, not {type(wrong).__name__}"):
-        UserInfo(wrong, "Ada")
-
-
-def test_a_user_cannot_be_changed_is_hashable_and_does_not_print_its_claims() -> None:
-    claims = {"sub": "42", "card": "4111"}
-    user = extract_user_info(claims)
-    claims["sub"] = "1"
-    assert user.claims["sub"] == "42"
-    assert "4111" not in repr(user)
-    assert len({user, extract_user_info({"sub": "42", "card": "4111"})}) == 1
-    with pytest.raises(AttributeError):
-        user.id = "1"  # type: ignore[misc]
-
-
-def test_the_simple_auth_is_what_a_server_asks_for() -> None:
-    tokens: TokenAuthenticator = at()
-    passwords: RoomAuthorizer = SimpleRoomAuth()
-    assert tokens.verify_jwt(GOOD) == {"sub": "42"}
-    assert passwords.check_room_password("lobby", None)
 
 
 # --- the secure one -------------------------------------------------------------------------------
