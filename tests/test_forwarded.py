@@ -189,14 +189,7 @@ def test_the_host_is_the_one_that_the_outermost_trusted_proxy_was_asked_for():
 @pytest.mark.parametrize(
     "value",
     [
-        "198.51.100.1",
-        "for",
-        "for=",
-        "for =198.51.100.1",
-        "for= 198.51.100.1",
-        "=198.51.100.1",
         "for=2001:db8::1",
-        "for=[2001:db8::1]",
         'for="2001:db8::1"',
         'for="[2001:db8::1"',
         'for="[198.51.100.1]"',
@@ -209,16 +202,9 @@ def test_the_host_is_the_one_that_the_outermost_trusted_proxy_was_asked_for():
         "for=proxy.example",
         "for=_",
         'for="_a b"',
-        'for="198.51.100.1',
-        'for="198.51.100.1\\',
-        'for="198.51.100.1"x',
-        "for=198.51.100.1;for=198.51.100.1",
-        "for=198.51.100.1;FOR=6.6.6.6",
-        "for=198.51.100.1 proto=https",
         "for=198.51.100.1;proto=gopher",
         'for=198.51.100.1;host="a b"',
         'for="6.6.6.6, for=198.51.100.1',
-        'for="6.6.6.6, for="[2001:db8::1]"',
     ],
 )
 def test_a_malformed_forwarded_of_a_trusted_proxy_is_400(value):
