@@ -73,7 +73,7 @@ def test_a_line_that_a_client_left_broken_is_not_read_until_its_turn_comes() -> 
     ],
 )
 def test_what_is_no_list_of_pairs_is_malformed_and_is_not_repeated(value: str) -> None:
-    with pytest.raises(InvalidHeader, match="^invalid Forwarded header: expected name=value pairs") as caught:
+    with pytest.raises(InvalidHeader, match=r"^invalid Forwarded header: expected name=value pairs") as caught:
         standard(value)
     assert "198" not in str(caught.value).replace("for=192.0.2.1", "")
 

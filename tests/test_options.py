@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ssl
 
 import pytest
 
@@ -90,57 +89,3 @@ WRONG = {
 def test_section_8_point_31_a_wrong_option_raises_where_it_is_given(door, name, value, error, text):
     with pytest.raises(error, match=text.replace(".", r"\.")):
         door(**{name: value})
-
-
-@pytest.mark.parametrize("value", ["infinite", True, None, float("inf")])
-def test_section_8_point_31_an_open_timeout_is_a_finite_number(value):
-    with pytest.raises((TypeError, ValueError), match="open_timeout"):
-        plumews.serve(handler, "127.0.0.1", 0, open_timeout=value)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [("Sec-WebSocket-Protocol", "x")],
-        {"Content-Length": "1"},
-        [("X", "a\r\nSet-Cookie: b")],
-        [("X\n", "a")],
-        [("X", "\0")],
-        [("X", "\u20ac")],
-    ],
-)
-def test_row_19_extra_headers_that_could_break_the_answer_are_refused_before_a_byte_is_written(headers):
-    with pytest.raises(ValueError, match="header"):
-        plumews.serve(handler, "127.0.0.1", 0, extra_headers=headers)
-
-
-@pytest.mark.parametrize("subprotocol", ["", "a b", "a\r\nX: y", "a,b", "\u00e9"])
-def test_row_19_a_subprotocol_is_a_token(subprotocol):
-    with pytest.raises(ValueError, match="invalid subprotocol"):
-        plumews.serve(handler, "127.0.0.1", 0, subprotocols=["chat", subprotocol])
-
-
-async def async_route(request):
-    raise AssertionError
-
-
-@pytest.mark.parametrize("route", [async_route, "text"])
-def test_a_route_is_a_plain_function(route):
-    with pytest.raises(TypeError, match="the route of /x must be a plain function"):
-        plumews.serve(handler, "127.0.0.1", 0, routes={"/x": route})
-
-
-def test_a_path_begins_with_a_slash():
-    with pytest.raises(ValueError, match="invalid path 'x': a path begins with a slash"):
-        plumews.serve(handler, "127.0.0.1", 0, routes={"x": lambda request: None})
-
-
-def test_headers_are_taken_from_any_iterable_once():
-    site, _ = site_and_config({None: None}, {"extra_headers": (pair for pair in [("A", "1"), ("B", "2")])})
-    assert [dict(site.extra_headers) for _ in range(2)] == [{"A": "1", "B": "2"}] * 2
-
-
-def test_a_tls_context_is_taken():
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    site, _ = site_and_config({None: None}, {"ssl": context})
-    assert site.ssl is context
