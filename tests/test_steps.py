@@ -1,0 +1,115 @@
+"""An object that a task runs step by step as if it were a coroutine: in plain Python, and in the body that is in use.
+
+The compiled one cannot be subclassed from Python, so its steps are those of what a connection awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import plumews
+from fakes import fake_conn, feed
+from plumews import steps
+from wire import text
+
+
+def plain() -> Any:
+    """``steps.py`` as it stands, whatever is imported in its place."""
+    path = Path(plumews.__file__).with_name("steps.py")
+    spec = importlib.util.spec_from_file_location("plain_steps", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+Plain: Any = plain().Steps
+
+
+class Countdown(Plain):  # type: ignore[misc]
+    """Lets the loop turn ``turns`` times, and then gives ``result``, or raises it."""
+
+    def __init__(self, turns: int, result: Any) -> None:
+        self.over = False
+        self.turns, self.result = turns, result
+
+    def step(self) -> Any:
+        if self.turns:
+            self.turns -= 1
+            return None
+        if isinstance(self.result, Exception):
+            raise self.result
+        self.over = True
+        return self.result
+
+
+def received(message: str) -> Coroutine[Any, Any, str | bytes]:
+    """What gives ``message`` in its first step, in the body that is in use."""
+    conn, _ = fake_conn()
+    feed(conn, text(message))
+    made = conn.recv()
+    conn.abort()
+    return made
+
+
+MAKERS: list[Callable[[str], Any]] = [lambda result: Countdown(0, result), received]
+
+
+async def awaiting(steps: Any) -> Any:
+    return await steps
+
+
+@pytest.mark.parametrize("make", MAKERS)
+async def test_what_is_awaited_gives_the_result_of_its_last_step(make: Callable[[str], Any]) -> None:
+    assert await make("done") == "done"
+    with pytest.raises(StopIteration) as ended:
+        awaiting(make("done")).send(None)  # no turn of a loop is needed
+    assert ended.value.value == "done"
+
+
+@pytest.mark.parametrize("make", MAKERS)
+async def test_by_send_and_by_next_the_result_is_that_of_a_coroutine(make: Callable[[str], Any]) -> None:
+    for take in (lambda made: made.send(None), next):
+        with pytest.raises(StopIteration) as ended:
+            take(make("done"))
+        assert ended.value.value == "done"
+
+
+@pytest.mark.parametrize("make", MAKERS)
+async def test_it_is_what_it_is_awaited_and_iterated_by(make: Callable[[str], Any]) -> None:
+    made = make("done")
+    assert made.__await__() is iter(made) is made
+    assert await made == "done"
+
+
+async def test_every_step_but_the_last_is_a_turn_of_the_loop() -> None:
+    steps = Countdown(5, "done")
+    left = []
+
+    def look() -> None:
+        left.append(steps.turns)
+        if not steps.over:
+            asyncio.get_running_loop().call_soon(look)
+
+    asyncio.get_running_loop().call_soon(look)
+    assert await steps == "done"
+    assert left == [4, 3, 2, 1, 0]
+
+
+async def test_what_a_step_raises_is_raised_where_it_is_awaited() -> None:
+    with pytest.raises(KeyError, match="no"):
+        await Countdown(1, KeyError("no"))
+
+
+@pytest.mark.parametrize("body", [Plain, steps.Steps], ids=["plain", "in use"])
+async def test_without_a_step_of_its_own_there_is_nothing_to_await(body: Any) -> None:
+    for take in (lambda made: made.step(), lambda made: made.send(None), next, lambda made: awaiting(made).send(None)):
+        with pytest.raises(NotImplementedError):
+            take(body())
