@@ -6,16 +6,29 @@ for `wire.Wire` to connect to it.
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 import plumews
+from plumews import cli_options
+from wire import Wire, upgrade
+
+#: Of tokens, in the files that say so.
+SECRET = b"0123456789abcdef0123456789abcdef"
 
 #: Signals that ask for a stop, by name: on Windows only a console event reaches another process.
 STOP_SIGNALS: dict[str, int] = (
@@ -95,3 +108,65 @@ class Command:
 
     def getsockname(self) -> str | tuple[str, int]:
         return self.url.removeprefix("unix:") if self.url.startswith("unix:") else ("127.0.0.1", self.port)
+
+
+#: What the fixture of that name is: it starts ``plumews serve`` with arguments.
+Serve = Callable[..., Command]
+
+
+# --- for its tests --------------------------------------------------------------------------------
+
+
+def failure(*args: str) -> tuple[int, str]:
+    """Exit code and stderr of a command that must fail, saying so in one line."""
+    with Command(*args) as command:
+        code, out, err = command.end()
+    assert out == []
+    assert len(err) == 1, err
+    return code, err[0]
+
+
+def cli_loops() -> list[str]:
+    return ["asyncio", "uvloop"] if cli_options.has_uvloop() else ["asyncio"]
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself, and its key, as files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    hour = datetime.timedelta(hours=1)
+    names: list[x509.GeneralName] = [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+    ]
+    cert = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - hour, now + hour)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+async def status(server: Command, path: str, *lines: str, **options: Any) -> int:
+    """The status with which ``path`` is answered to somebody who asks for a WebSocket."""
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade(path, *lines, **options))
+        await wire.read_head()
+        return wire.status
+
+
+async def get(server: Command, path: str, *lines: str) -> tuple[int, bytes]:
+    async with await Wire.connect(server) as wire:
+        head = "\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *lines])
+        return await wire.response(f"{head}\r\n\r\n".encode())
+
+
+def token(**claims: Any) -> str:
+    return jwt.encode({"sub": "ada", **claims}, SECRET, algorithm="HS256")

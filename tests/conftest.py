@@ -12,13 +12,16 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import plumews
+
+if TYPE_CHECKING:
+    from command import Command, Serve
 
 settings.register_profile("search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
@@ -53,3 +56,18 @@ async def start() -> AsyncIterator[Callable[[Any], Any]]:
             return server
 
         yield start_one
+
+
+@pytest.fixture
+def serve(anyio_backend: tuple[str, dict[str, Any]]) -> Iterator[Serve]:
+    """Starts ``plumews serve`` on a free port, on the loop of the test."""
+    from command import Command  # not above: what it needs is much for those who run a single file
+
+    loop = "uvloop" if anyio_backend[1]["use_uvloop"] else "asyncio"
+    with contextlib.ExitStack() as stack:
+
+        def start(*args: str) -> Command:
+            where = () if "--unix" in args else ("--port", "0")
+            return stack.enter_context(Command("serve", *where, "--loop", loop, *args)).started()
+
+        yield start
