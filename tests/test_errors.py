@@ -1,0 +1,180 @@
+"""The exceptions: what each is, what its text says, and what it is made of."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+import plumews
+from plumews import errors
+from plumews.constants import CloseCode
+from plumews.errors import Close, ConnectionClosed, InvalidHandshake, ProtocolError, WebSocketException
+
+CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, WebSocketException)]
+
+
+def drawn() -> list[tuple[int, str, str]]:
+    """The tree in the docstring: depth, names and what is said of them."""
+    found = []
+    for line in (errors.__doc__ or "").split("\n"):
+        if match := re.match(r"((?:[ │]   )+)(?:[├└]── )?(\w+(?:, \w+)*)(.*)", line):
+            depth = len(match[1]) // 4 - 1 + ("── " in line)
+            found += [(depth, name, match[3]) for name in match[2].split(", ")]
+    return found
+
+
+def test_the_tree_in_the_docstring_is_that_of_the_classes():
+    tree = {}
+    path: list[str] = []
+    for depth, name, _ in drawn():
+        path[depth:] = [name]
+        tree[name] = path[-2] if depth else "Exception"
+    assert tree == {kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES}
+
+
+def test_what_stands_in_parentheses_behind_a_class_is_what_it_may_be_caught_as_too():
+    said = {name: match[1] for _, name, text in drawn() if (match := re.match(r" \((\w+)\)", text))}
+    assert said
+    assert said == {name: getattr(errors, name).__bases__[1].__name__ for name in said}
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual"),
+    [
+        (errors.InvalidText, ValueError),
+        (errors.InvalidRoomName, ValueError),
+        (errors.WeakSecret, ValueError),
+        (errors.WeakRoomPassword, ValueError),
+        (errors.ConcurrencyError, RuntimeError),
+    ],
+)
+def test_what_python_has_a_word_for_may_be_caught_by_that(kind, usual):
+    assert issubclass(kind, usual)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_class_is_public(kind):
+    assert kind.__name__ in errors.__all__
+    assert getattr(plumews, kind.__name__) is kind
+
+
+# --- their texts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "phrase"),
+    [
+        (plumews.ConnectionClosed(None, None), "connection closed"),
+        (plumews.SendTimeout(), "send timeout"),
+        (plumews.SendQueueFull(), "send queue full"),
+        (plumews.PayloadTooBig(), "payload too large"),
+        (plumews.ProtocolError(), "protocol error"),
+        (plumews.InvalidToken(), "invalid jwt"),
+        (plumews.TokenExpired(), "jwt expired"),
+        (plumews.TokenRevoked(), "invalid jwt"),
+        (plumews.WeakRoomPassword(), "room password does not meet strength requirements"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_seeds_phrases_stand_in_the_errors(error, phrase):
+    assert phrase in str(error)
+    assert isinstance(error, plumews.WebSocketException)
+
+
+def test_a_send_timeout_is_a_timeout_error_too():
+    assert issubclass(plumews.SendTimeout, TimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (errors.PayloadTooBig("9 bytes"), "payload too large: 9 bytes"),
+        (errors.InvalidData("why"), "invalid UTF-8: why"),
+        (errors.InvalidCompression("why"), "invalid compressed data: why"),
+        (errors.TooManyFragments("why"), "too many fragments: why"),
+        (errors.SendTimeout("1 s"), "send timeout: 1 s"),
+        (errors.SendQueueFull("dropped"), "send queue full: dropped"),
+        (errors.TokenExpired("a minute ago"), "jwt expired: a minute ago"),
+        (errors.TokenRevoked(), "invalid jwt: it was revoked"),
+    ],
+)
+def test_a_detail_stands_behind_the_phrase(error, said):
+    assert str(error) == said
+
+
+# --- the end of a connection ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rcvd", "sent", "cause", "said"),
+    [
+        (None, None, "", "connection closed: no close frame received or sent"),
+        (None, None, "a reset", "connection closed: no close frame received or sent; a reset"),
+        (Close(1000, ""), None, "", "connection closed: received 1000 (normal closure)"),
+        (None, Close(1001, "bye"), "", "connection closed: sent 1001 (going away) bye"),
+        (
+            Close(4000, "theirs"),
+            Close(1011, ""),
+            "why",
+            "connection closed: received 4000 (private use) theirs; sent 1011 (internal error); why",
+        ),
+    ],
+)
+def test_who_said_what_at_the_end_stands_in_the_text(rcvd, sent, cause, said):
+    error = ConnectionClosed(rcvd, sent, cause)
+    assert str(error) == said
+    assert (error.rcvd, error.sent) == (rcvd, sent)
+
+
+def test_the_code_of_the_end_is_the_one_that_the_peer_sent_and_1006_if_it_sent_none():
+    told = ConnectionClosed(Close(4000, "bye"), Close(1000, "ours"))
+    assert (told.code, told.reason) == (4000, "bye")
+    silent = ConnectionClosed(None, Close(1001, "ours"))
+    assert (silent.code, silent.reason) == (CloseCode.ABNORMAL_CLOSURE, "")
+
+
+# --- what a refusal leads to ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (ProtocolError, 1002),
+        (errors.InvalidData, 1007),
+        (errors.InvalidCompression, 1007),
+        (errors.PayloadTooBig, 1009),
+        (errors.TooManyFragments, 1008),
+    ],
+)
+def test_each_fault_of_the_peer_has_its_close_code(kind, code):
+    assert kind().close_code == code
+
+
+@pytest.mark.parametrize(("rule", "code"), [("length", 1009), ("utf8", 1007), ("empty", 1008), ("control", 1008)])
+def test_each_rule_for_texts_has_its_close_code(rule, code):
+    error = errors.InvalidText(rule, "why")
+    assert (error.rule, error.close_code, str(error)) == (rule, code, "why")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [
+        (InvalidHandshake, 400, "WEBSOCKET_BAD_REQUEST"),
+        (errors.InvalidMessage, 400, "WEBSOCKET_BAD_REQUEST"),
+        (errors.InvalidHeader, 400, "WEBSOCKET_BAD_HEADER"),
+        (errors.InvalidOrigin, 403, "WEBSOCKET_FORBIDDEN_ORIGIN"),
+        (errors.InvalidUpgrade, 426, "WEBSOCKET_BAD_UPGRADE"),
+        (errors.Refused, 403, "WEBSOCKET_FORBIDDEN"),
+    ],
+)
+def test_each_refused_request_has_its_status_and_word_unless_it_is_given_others(kind, status, code):
+    plain, other = kind("why"), kind("why", status=418, code="TEAPOT", headers=(("Retry-After", "1"),))
+    assert (str(plain), plain.status, plain.code, plain.headers) == ("why", status, code, ())
+    assert (other.status, other.code, other.headers) == (418, "TEAPOT", (("Retry-After", "1"),))
+
+
+def test_who_comes_too_fast_is_told_when_there_is_room():
+    assert errors.RateLimited("too fast").retry_after == 0.0
+    assert errors.RateLimited("too fast", 2.5).retry_after == 2.5
