@@ -5,56 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import weakref
 
 import pytest
 
 import plumews
-from fakes import PATIENCE, pass_time
+from fakes import PATIENCE
+from opening_setup import Recorder, answer, assert_empty, assert_serves, echo, entries, error, failing
 from plumews import limits, link
 from plumews.loopstate import loop_state
 from plumews.opening import Opening
 from plumews.options import site_and_config
 from plumews.server import serve_endpoints
 from wire import Wire, close, masked, text, upgrade
-
-
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
-
-
-def error(body):
-    said = json.loads(body)["error"]
-    return {key: said[key] for key in ("code", "message", "status")}
-
-
-async def answer(server, request):
-    """Status, error and headers of the answer to ``request``; the server has ended the connection behind it."""
-    async with await Wire.connect(server) as wire:
-        status, body = await wire.response(request)
-        return status, error(body), wire
-
-
-async def assert_serves(server, path="/"):
-    async with await Wire.open(server, path) as wire:
-        wire.send(text("alive"))
-        assert await wire.message() == "alive"
-
-
-async def assert_empty(server):
-    """Nothing is left of whoever came: no connection, no task, no deadline."""
-    server.close()
-    await server.wait_closed()
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
-
-
-def entries(caplog):
-    return [record for record in caplog.records if record.name == "plumews.server"]
 
 
 def without(name):
@@ -155,14 +119,6 @@ async def test_a_path_without_endpoint_is_404(start):
         assert (status, refused) == (404, {"code": "NOT_FOUND", "message": "not found", "status": 404})
 
 
-async def test_an_answer_to_a_head_request_has_no_body(start):
-    server = await start(plumews.serve(echo, "127.0.0.1", 0))
-    async with await Wire.connect(server) as wire:
-        status, body = await wire.response(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (status, body) == (405, b"")
-        assert int(wire.header("content-length")) > 0
-
-
 # --- what stands behind the head ------------------------------------------------------------------
 
 
@@ -223,29 +179,6 @@ async def test_the_deadline_is_absolute_for_a_head_that_comes_byte_by_byte(start
         await wire.reader.read()
 
 
-async def test_the_deadline_cuts_a_process_request_that_does_not_return(start):
-    asked, cancelled = asyncio.Event(), asyncio.get_running_loop().create_future()
-
-    async def process_request(conn, request):
-        asked.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set_result(True)
-            raise
-
-    server = await start(
-        plumews.serve(echo, "127.0.0.1", 0, open_timeout=1000, process_request=process_request, close_timeout=5)
-    )
-    answering = asyncio.ensure_future(answer(server, upgrade()))
-    await asked.wait()
-    pass_time(1000)
-    status, refused, _ = await answering
-    assert (status, refused["code"]) == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
-    assert await cancelled
-    await assert_empty(server)
-
-
 async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end_of_the_tls_handshake():
     loop = asyncio.get_running_loop()
     site, config = site_and_config({None: Recorder()}, {"open_timeout": 5.0})
@@ -269,91 +202,6 @@ async def test_no_deadline_is_left_on_an_open_connection(start):
 
 
 # --- hooks ----------------------------------------------------------------------------------------
-
-
-class Recorder:
-    """An endpoint whose ``admit`` and ``opened`` are what a test wants."""
-
-    def __init__(self, admit=lambda conn, request: None, opened=lambda conn, deadline: None):
-        self.admit = admit
-        self.opened = opened
-
-
-def failing(*args):
-    raise RuntimeError("broken hook")
-
-
-async def failing_later(*args):
-    raise RuntimeError("broken hook")
-
-
-async def cancelling(*args):
-    raise asyncio.CancelledError
-
-
-def lying(conn, request):
-    return plumews.Response(200, [("Content-Length", "3")], b"four")
-
-
-def unprintable(conn, request):
-    raise plumews.Refused("no", headers=(("X-Why", "a\r\nSet-Cookie: b"),))
-
-
-def impossible(conn, request):
-    raise plumews.Refused("no", status=7)
-
-
-def splitting(conn, request):
-    return plumews.Response.text(200, "x", [("X-Echo", "a\r\nb")])
-
-
-BROKEN = {
-    "raises": failing,
-    "raises_later": failing_later,
-    "returns_text": lambda conn, request: "hello",
-    "returns_text_later": lambda conn, request: asyncio.sleep(0, "hello"),
-    "lies_about_the_length": lying,
-    "row_19_refuses_with_a_header_of_two_lines": unprintable,
-    "refuses_with_an_impossible_status": impossible,
-    "row_19_answers_with_a_header_of_two_lines": splitting,
-}
-
-
-@pytest.mark.parametrize("hook", BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_process_request_is_500_with_one_log_entry_and_the_server_lives(start, hook, caplog):
-    broken = {"now": True}
-    server = await start(
-        plumews.serve(
-            echo, "127.0.0.1", 0, process_request=lambda conn, request: hook(conn, request) if broken["now"] else None
-        )
-    )
-    status, refused, wire = await answer(server, upgrade())
-    assert (status, refused["code"], refused["message"]) == (
-        500,
-        "WEBSOCKET_HANDSHAKE_FAILED",
-        "websocket handshake failed",
-    )
-    assert all("Set-Cookie" not in name for name, _ in wire.headers)
-    (entry,) = entries(caplog)
-    assert entry.exc_info is not None
-    broken["now"] = False
-    await assert_serves(server)
-    await assert_empty(server)
-
-
-@pytest.mark.parametrize("hook", [failing, failing_later], ids=["now", "later"])
-async def test_an_admit_that_raises_is_500_with_one_log_entry(start, hook, caplog):
-    server = await start(serve_endpoints({None: Recorder(admit=hook)}, "127.0.0.1", 0, {}))
-    status, refused, _ = await answer(server, upgrade())
-    assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
-    assert [entry.exc_info is not None for entry in entries(caplog)] == [True]
-    await assert_empty(server)
-
-
-async def test_a_process_request_that_cancels_itself_is_500(start):
-    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=cancelling))
-    status, refused, _ = await answer(server, upgrade())
-    assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
 
 
 async def test_an_opened_that_raises_is_1011_with_one_log_entry(start, caplog):
@@ -387,26 +235,6 @@ async def test_a_process_request_may_answer_refuse_or_go_on(start, later):
     assert (status, refused) == (451, {"code": "MINE", "message": "not you", "status": 451})
     assert wire.header("x-why") == "law"
     await assert_serves(server, "/go-on")
-
-
-async def test_a_response_that_is_used_again_stays_as_it_was(start):
-    response = plumews.Response.text(200, "same")
-    server = await start(
-        plumews.serve(
-            echo,
-            "127.0.0.1",
-            0,
-            routes={"/route": lambda request: response},
-            process_request=lambda conn, request: response if request.path == "/hook" else None,
-        )
-    )
-    for _ in range(3):
-        for method, path, body in (("GET", "/hook", b"same"), ("GET", "/route", b"same"), ("HEAD", "/route", b"")):
-            async with await Wire.connect(server) as wire:
-                request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-                assert await wire.response(request) == (200, body)
-                assert wire.header("content-length") == "4"
-    assert dict(response.headers) == {"Content-Type": "text/plain; charset=utf-8"}
 
 
 async def test_frames_that_come_while_the_request_is_decided_are_kept_in_order(start):
@@ -470,33 +298,6 @@ async def test_a_client_that_leaves_while_its_request_is_decided_is_noticed(star
     conn = await ended
     await conn.wait_closed()
     assert server._site.connections == set()
-    await assert_empty(server)
-
-
-@pytest.mark.parametrize("verdict", ["answer", "refuse", "accept"])
-@pytest.mark.parametrize("hook", ["process_request", "admit"])
-async def test_row_26_a_hook_may_abort_the_connection_whatever_it_says_then(start, hook, verdict, caplog):
-    opened = []
-
-    def abort(conn, request):
-        conn.abort()
-        if verdict == "answer" and hook == "process_request":
-            return plumews.Response.text(200, "too late")
-        if verdict == "refuse":
-            raise plumews.Refused("too late")
-        return None
-
-    endpoint = Recorder(opened=lambda conn, deadline: opened.append(conn))
-    if hook == "admit":
-        endpoint.admit = abort
-    options = {"process_request": abort} if hook == "process_request" else {}
-    server = await start(serve_endpoints({None: endpoint}, "127.0.0.1", 0, options))
-    wire = await Wire.connect(server)
-    wire.writer.write(upgrade() + text("glued"))
-    await wire.eof()
-    wire.writer.close()
-    assert opened == []
-    assert entries(caplog) == []
     await assert_empty(server)
 
 

@@ -1,0 +1,189 @@
+"""How a request gets its answer while it is not a WebSocket yet: one, whatever fails, and none beyond the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import plumews
+from fakes import pass_time
+from opening_setup import Recorder, answer, assert_empty, assert_serves, echo, entries, failing
+from plumews.server import serve_endpoints
+from wire import Wire, text, upgrade
+
+# --- one answer, and the end ----------------------------------------------------------------------
+
+
+async def test_an_answer_to_a_head_request_has_no_body(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (status, body) == (405, b"")
+        assert int(wire.header("content-length")) > 0
+
+
+async def test_a_response_that_is_used_again_stays_as_it_was(start):
+    response = plumews.Response.text(200, "same")
+    server = await start(
+        plumews.serve(
+            echo,
+            "127.0.0.1",
+            0,
+            routes={"/route": lambda request: response},
+            process_request=lambda conn, request: response if request.path == "/hook" else None,
+        )
+    )
+    for _ in range(3):
+        for method, path, body in (("GET", "/hook", b"same"), ("GET", "/route", b"same"), ("HEAD", "/route", b"")):
+            async with await Wire.connect(server) as wire:
+                request = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                assert await wire.response(request) == (200, body)
+                assert wire.header("content-length") == "4"
+    assert dict(response.headers) == {"Content-Type": "text/plain; charset=utf-8"}
+
+
+@pytest.mark.parametrize("verdict", ["answer", "refuse", "accept"])
+@pytest.mark.parametrize("hook", ["process_request", "admit"])
+async def test_row_26_a_hook_may_abort_the_connection_whatever_it_says_then(start, hook, verdict, caplog):
+    opened = []
+
+    def abort(conn, request):
+        conn.abort()
+        if verdict == "answer" and hook == "process_request":
+            return plumews.Response.text(200, "too late")
+        if verdict == "refuse":
+            raise plumews.Refused("too late")
+        return None
+
+    endpoint = Recorder(opened=lambda conn, deadline: opened.append(conn))
+    if hook == "admit":
+        endpoint.admit = abort
+    options = {"process_request": abort} if hook == "process_request" else {}
+    server = await start(serve_endpoints({None: endpoint}, "127.0.0.1", 0, options))
+    wire = await Wire.connect(server)
+    wire.writer.write(upgrade() + text("glued"))
+    await wire.eof()
+    wire.writer.close()
+    assert opened == []
+    assert entries(caplog) == []
+    await assert_empty(server)
+
+
+# --- the end of the time --------------------------------------------------------------------------
+
+
+async def test_the_deadline_cuts_a_process_request_that_does_not_return(start):
+    asked, cancelled = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def process_request(conn, request):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set_result(True)
+            raise
+
+    server = await start(
+        plumews.serve(echo, "127.0.0.1", 0, open_timeout=1000, process_request=process_request, close_timeout=5)
+    )
+    answering = asyncio.ensure_future(answer(server, upgrade()))
+    await asked.wait()
+    pass_time(1000)
+    status, refused, _ = await answering
+    assert (status, refused["code"]) == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
+    assert await cancelled
+    await assert_empty(server)
+
+
+# --- what is raised -------------------------------------------------------------------------------
+
+
+async def failing_later(*args):
+    raise RuntimeError("broken hook")
+
+
+async def cancelling(*args):
+    raise asyncio.CancelledError
+
+
+def lying(conn, request):
+    return plumews.Response(200, [("Content-Length", "3")], b"four")
+
+
+def unprintable(conn, request):
+    raise plumews.Refused("no", headers=(("X-Why", "a\r\nSet-Cookie: b"),))
+
+
+def impossible(conn, request):
+    raise plumews.Refused("no", status=7)
+
+
+def splitting(conn, request):
+    return plumews.Response.text(200, "x", [("X-Echo", "a\r\nb")])
+
+
+BROKEN = {
+    "raises": failing,
+    "raises_later": failing_later,
+    "returns_text": lambda conn, request: "hello",
+    "returns_text_later": lambda conn, request: asyncio.sleep(0, "hello"),
+    "lies_about_the_length": lying,
+    "row_19_refuses_with_a_header_of_two_lines": unprintable,
+    "refuses_with_an_impossible_status": impossible,
+    "row_19_answers_with_a_header_of_two_lines": splitting,
+}
+
+
+@pytest.mark.parametrize("hook", BROKEN.values(), ids=BROKEN.keys())
+async def test_a_broken_process_request_is_500_with_one_log_entry_and_the_server_lives(start, hook, caplog):
+    broken = {"now": True}
+    server = await start(
+        plumews.serve(
+            echo, "127.0.0.1", 0, process_request=lambda conn, request: hook(conn, request) if broken["now"] else None
+        )
+    )
+    status, refused, wire = await answer(server, upgrade())
+    assert (status, refused["code"], refused["message"]) == (
+        500,
+        "WEBSOCKET_HANDSHAKE_FAILED",
+        "websocket handshake failed",
+    )
+    assert all("Set-Cookie" not in name for name, _ in wire.headers)
+    (entry,) = entries(caplog)
+    assert entry.exc_info is not None
+    broken["now"] = False
+    await assert_serves(server)
+    await assert_empty(server)
+
+
+@pytest.mark.parametrize("hook", [failing, failing_later], ids=["now", "later"])
+async def test_an_admit_that_raises_is_500_with_one_log_entry(start, hook, caplog):
+    server = await start(serve_endpoints({None: Recorder(admit=hook)}, "127.0.0.1", 0, {}))
+    status, refused, _ = await answer(server, upgrade())
+    assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
+    assert [entry.exc_info is not None for entry in entries(caplog)] == [True]
+    await assert_empty(server)
+
+
+async def test_a_process_request_that_cancels_itself_is_500(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=cancelling))
+    status, refused, _ = await answer(server, upgrade())
+    assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
+
+
+async def test_a_process_response_that_fails_for_every_answer_is_asked_once_and_told_as_a_failure(start, caplog):
+    asked = []
+
+    def process_response(conn, request, response):
+        asked.append(response.status)
+        raise RuntimeError("broken hook")
+
+    server = await start(
+        plumews.serve(echo, "127.0.0.1", 0, process_request=failing, process_response=process_response)
+    )
+    status, refused, wire = await answer(server, upgrade())
+    assert (status, refused["message"], asked) == (500, "websocket handshake failed", [500])
+    assert len(entries(caplog)) == 2
+    assert "broken" not in str(wire.headers)
+    await assert_empty(server)
