@@ -5,66 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
 
 import jwt
 import pytest
 
 import plumews
 from plumews import limits
-from plumews.loopstate import loop_state
-from wire import Wire, close, masked, text, upgrade
-
-SECRET = b"s3cret" * 8
-AUTH = plumews.SimpleRoomAuth(SECRET, rounds=1, clock=lambda: 1000.0)
-AUTH.set_room_password("vault", "open sesame")
-
-
-def token(**claims):
-    return jwt.encode({"sub": "u1", **claims}, SECRET, algorithm="HS256")
-
-
-def rooms(hub=None, auth=AUTH, **options):
-    options.setdefault("allow_query_secrets", True)
-    return plumews.serve_rooms(hub or plumews.Hub(), auth, "127.0.0.1", 0, **options)
-
-
-def say(password=None, token=None):
-    return text(json.dumps({"type": "auth", "password": password, "token": token}))
-
-
-async def refused(server, target, *lines):
-    """Status, code, message and headers of a refusal."""
-    async with await Wire.connect(server) as wire:
-        status, body = await wire.response(upgrade(target, *lines))
-        error = json.loads(body)["error"]
-        assert error["status"] == status
-        return status, error["code"], error["message"], wire
-
-
-async def joined(server, target, *lines):
-    wire = await Wire.open(server, target, *lines)
-    if "auth=message" not in target:
-        wire.send(text("hello"))
-        assert await wire.message() == "hello"
-    return wire
-
-
-async def checked_together(server, auth, count):
-    """Let ``auth`` answer when ``count`` clients wait for it: with the same password, for one check."""
-    await auth.until(1)
-    while len(server._site.tasks) < count:
-        await asyncio.sleep(0)
-    auth.release.set()
-
-
-async def assert_empty(server):
-    server.close()
-    await server.wait_closed()
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
-
+from room_door_setup import AUTH, SlowAuth, assert_empty, checked_together, joined, refused, rooms, say, token
+from wire import Wire, text, upgrade
 
 # --- the room -------------------------------------------------------------------------------------
 
@@ -343,127 +291,6 @@ async def test_strangers_are_not_told_whether_a_room_is_full(start):
 # --- the first message ----------------------------------------------------------------------------
 
 
-async def test_joined_comes_first_and_messages_sent_before_it_are_not_lost(start):
-    hub = plumews.Hub()
-    server = await start(rooms(hub))
-    async with await joined(server, "/ws?room=a") as other, await Wire.connect(server) as wire:
-        wire.writer.write(upgrade("/ws?room=a&auth=message") + say() + text("glued"))
-        await wire.read_head()
-        assert json.loads(await wire.message()) == {"type": "joined", "room": "a"}
-        assert await wire.message() == "glued"
-        assert await other.message() == "glued"
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        text(""),
-        text("hello"),
-        masked(2, b"\x00\x01"),
-        text('{"type": "auth", "token": 1}'),
-        text('{"type": "message", "password": "open sesame"}'),
-    ],
-    ids=["empty", "text", "binary", "number", "another_type"],
-)
-async def test_a_first_message_that_is_no_authentication_is_4403(start, message):
-    hub = plumews.Hub()
-    server = await start(rooms(hub))
-    async with await joined(server, "/ws?auth=message") as wire:
-        wire.send(message)
-        assert await wire.closing() == (
-            4403,
-            'the first message must be {"type": "auth", "password": ..., "token": ...}',
-        )
-        wire.send(close())
-        await wire.eof()
-    assert hub.metrics().accepted_total == 0
-
-
-@pytest.mark.parametrize("glued", [True, False], ids=["glued", "later"])
-async def test_a_first_message_beyond_16_kib_is_1009_but_later_ones_may_be_larger(start, glued):
-    server = await start(rooms(max_size=1_000_000))
-    async with await Wire.connect(server) as wire:
-        large = text(json.dumps({"type": "auth", "password": "x" * limits.HEAD_SIZE}))
-        wire.writer.write(upgrade("/ws?auth=message") + (large if glued else b""))
-        await wire.read_head()
-        if not glued:
-            wire.send(large)
-        assert (await wire.closing())[0] == 1009
-    async with await joined(server, "/ws?auth=message") as wire:
-        wire.send(say())
-        await wire.message()
-        wire.send(text("x" * 1_000_000))
-        assert await wire.message() == "x" * 1_000_000
-        wire.send(text("x" * 1_000_001))
-        assert (await wire.closing())[0] == 1009
-
-
-async def test_a_read_limit_below_16_kib_holds_for_the_first_message_too(start):
-    server = await start(rooms(max_size=100))
-    async with await joined(server, "/ws?auth=message") as wire:
-        wire.send(text("x" * 101))
-        assert (await wire.closing())[0] == 1009
-
-
-async def test_a_first_message_that_breaks_the_protocol_is_answered_as_that(start):
-    server = await start(rooms())
-    for frame, code in ((b"\x81\x81\x00\x00\x00\x00\xff", 1007), (b"\x81\x01x", 1002), (close(1000), 1000)):
-        async with await joined(server, "/ws?auth=message") as wire:
-            wire.send(frame)
-            assert (await wire.closing())[0] == code
-    await assert_empty(server)
-
-
-async def test_a_wrong_password_in_the_first_message_is_4403_with_its_reason(start):
-    server = await start(rooms())
-    for password in ("wrong", "", None, "\ud800"):
-        async with await joined(server, "/ws?room=vault&auth=message") as wire:
-            wire.send(say(password))
-            assert await wire.closing() == (4403, "forbidden: bad room password")
-
-
-async def test_a_first_message_that_does_not_come_is_4408_at_the_deadline(start):
-    server = await start(rooms(open_timeout=1))  # in which the handshake has to be done
-    async with await joined(server, "/ws?auth=message") as wire:
-        assert await wire.closing() == (4408, "authentication took too long")
-
-
-async def test_the_open_timeout_covers_the_head_and_the_authentication_together(start):
-    loop = asyncio.get_running_loop()
-    server = await start(rooms(open_timeout=0.6))
-
-    async def until_it_was_too_late() -> float | None:
-        began = loop.time()
-        async with await Wire.connect(server) as wire:
-            head = upgrade("/ws?auth=message")
-            wire.writer.write(head[:-2])
-            await asyncio.sleep(0.4)
-            wire.writer.write(head[-2:])
-            await wire.read_head()
-            if wire.status == 408:
-                return None  # this machine was busy, and the head too late already
-            assert wire.status == 101
-            assert (await wire.closing())[0] == 4408
-            return loop.time() - began
-
-    took: list[float] = []
-    for _ in range(10):  # the machine is not ours alone: the best of some
-        took += filter(None, [await until_it_was_too_late()])
-        if took and min(took) < 0.95:
-            break
-    assert all(seconds >= 0.55 for seconds in took)
-    assert min(took) < 0.95  # a time of its own for the authentication would make it 1.0
-
-
-async def test_the_open_timeout_covers_a_slow_password_check_behind_the_first_message(start):
-    auth = SlowAuth()
-    server = await start(rooms(auth=auth, open_timeout=1))
-    async with await joined(server, "/ws?auth=message") as wire:
-        wire.send(say("right"))
-        assert await wire.closing() == (4408, "authentication took too long")
-    auth.release.set()
-
-
 async def test_the_open_timeout_covers_a_slow_password_check_in_the_handshake(start):
     auth = SlowAuth()
     server = await start(rooms(auth=auth, open_timeout=0.1))
@@ -525,37 +352,6 @@ async def test_section_8_point_24_who_guesses_at_a_door_is_turned_away_at_each_d
 
 
 # --- hashing --------------------------------------------------------------------------------------
-
-
-class SlowAuth(plumews.SimpleRoomAuth):
-    """An authorizer whose checks wait for ``release``; ``until(n)`` of them have begun."""
-
-    def __init__(self):
-        super().__init__()
-        self.loop = asyncio.get_running_loop()
-        self.release = threading.Event()
-        self.begun = asyncio.Semaphore(0)
-        self.checked = []
-        self.now = self.most = 0
-        self.lock = threading.Lock()
-
-    def has_room_password(self, room):
-        return room != "open"
-
-    def check_room_password(self, room, password):
-        with self.lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            self.checked.append(password)
-        self.loop.call_soon_threadsafe(self.begun.release)
-        self.release.wait(30)
-        with self.lock:
-            self.now -= 1
-        return password == "right"
-
-    async def until(self, count):
-        for _ in range(count):
-            await self.begun.acquire()
 
 
 async def test_section_8_point_24_a_password_check_does_not_hold_up_the_others(start):
@@ -649,15 +445,6 @@ async def test_stopping_while_a_password_is_hashed_answers_503_and_leaves_nothin
         assert (status, json.loads(body)["error"]["code"]) == (503, "WEBSOCKET_STOPPING")
     await assert_empty(server)
     auth.release.set()
-
-
-async def test_stopping_while_the_first_message_is_awaited_says_1001(start):
-    server = await start(rooms())
-    async with await joined(server, "/ws?auth=message") as wire:
-        server.close()
-        assert await wire.closing() == (1001, "")
-        wire.send(close())
-        await assert_empty(server)
 
 
 # --- secrets --------------------------------------------------------------------------------------
