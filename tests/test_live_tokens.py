@@ -1,80 +1,17 @@
-"""A token's life on a live connection: it ends, it is refreshed, it is revoked."""
+"""A token's life on a live connection: it ends, it is revoked, a later one takes its place."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 
-import jwt
 import pytest
 
 import plumews
+from live_setup import MORE, WAYS, Auth, come, ends_in, is_in, nothing_is_left, refresh, serve, token
 from plumews.loopstate import loop_state
-from plumews.revocation import Revocations
-from wire import Wire, close, masked, text
-
-SECRET = b"s3cret" * 8
-#: Seconds that no test takes.
-MORE = 3600
-
-
-def token(sub="u1", key=SECRET, **claims):
-    return jwt.encode({"sub": sub, **claims}, key, algorithm="HS256")
-
-
-def ends_in(seconds, **claims):
-    return token(exp=time.time() + seconds, **claims)
-
-
-def refresh(token):
-    return text(json.dumps({"type": "auth", "token": token}))
-
-
-class Auth(plumews.SimpleRoomAuth):
-    """Has revocations, whatever its base has."""
-
-    def __init__(self, **options):
-        super().__init__(SECRET, rounds=1, **options)
-        self.revocations = Revocations()
-
-
-async def relay(conn):
-    async for message in conn:
-        await conn.send(message)
-
-
-def serve(way, auth=None, hub=None):
-    auth = auth or Auth()
-    if way == "rooms":
-        return plumews.serve_rooms(hub or plumews.Hub(), auth, "127.0.0.1", 0)
-    if way == "callbacks":
-        answer = plumews.Conn.send_nowait
-        return plumews.serve(host="127.0.0.1", port=0, on_message=lambda c, m: answer(c, m), authenticator=auth)
-    return plumews.serve(relay, "127.0.0.1", 0, authenticator=auth)
-
-
-WAYS = pytest.mark.parametrize("way", ["rooms", "callbacks", "handler"])
-
-
-async def come(server, token, by="header"):
-    if by == "header":
-        return await Wire.open(server, "/ws", f"Authorization: Bearer {token}")
-    wire = await Wire.open(server, "/ws?auth=message")
-    wire.send(refresh(token))
-    return wire
-
-
-async def is_in(wire):
-    wire.send(text("hi"))
-    while await wire.message() != "hi":
-        pass
-
-
-def nothing_is_left():
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
-
+from wire import Wire, close
 
 # --- exp ------------------------------------------------------------------------------------------
 
@@ -134,157 +71,6 @@ async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(
     async with await Wire.open(server, "/ws", *lines) as wire:
         assert await wire.closing() == (4401, "jwt expired")
     assert hub.metrics().accepted_total == 0
-
-
-# --- refresh --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("by", ["header", "message"])
-@WAYS
-async def test_row_34_a_refresh_extends_and_reaches_nobody_else(start, way, by):
-    server = await start(serve(way))
-    first = time.time() + 0.4
-    async with await come(server, token(exp=first), by) as wire:
-        await is_in(wire)
-        later = int(time.time()) + MORE
-        # Order of the fields and blanks are the client's affair; so is what it says in the same read.
-        said = f' {{"token": "{token(exp=later)}", "type" : "auth"}}'
-        wire.send(text("before"), text(said), text("after"))
-        got = [await wire.message() for _ in range(3)]
-        assert [m for m in got if m[0] != "{"] == ["before", "after"]
-        assert [json.loads(m) for m in got if m[0] == "{"] == [{"type": "auth", "ok": True, "exp": later}]
-        while time.time() < first + 0.1:
-            await is_in(wire)
-            await asyncio.sleep(0.02)
-        wire.send(refresh(ends_in(0.2)))  # it may be shortened, too
-        assert json.loads(await wire.message())["ok"]
-        assert await wire.closing() == (4401, "jwt expired")
-
-
-BAD = {
-    "garbage": ({"token": "garbage"}, "forbidden: invalid token (invalid jwt"),
-    "another_key": ({"token": token(key=b"another" * 8)}, "forbidden: invalid token (invalid jwt"),
-    "expired": ({"token": token(exp=1)}, "forbidden: invalid token (jwt expired"),
-    "another_user": ({"token": token("u2")}, "forbidden: the token is of another user"),
-    "nobody": ({"token": jwt.encode({}, SECRET, algorithm="HS256")}, "forbidden: the token is of another user"),
-    "none": ({}, "a new token must come as"),
-    "number": ({"token": 1}, "a new token must come as"),
-}
-
-
-@pytest.mark.parametrize("bad", BAD)
-async def test_row_34_a_bad_refresh_is_4403_and_reaches_nobody_else(start, bad):
-    fields, why = BAD[bad]
-    hub = plumews.Hub()
-    server = await start(serve("rooms", hub=hub))
-    async with await come(server, token()) as wire, await come(server, token("other")) as other:
-        await is_in(wire)
-        await is_in(other)
-        wire.send(text(json.dumps({"type": "auth", **fields})), text("too late"))
-        code, reason = await wire.closing()
-        assert code == 4403
-        assert reason.startswith(why)
-        await is_in(other)  # and "hi" is the first thing it hears
-    assert sum(hub._requests.refused.snapshot().values()) == 1
-
-
-async def test_a_refresh_where_there_is_no_token_is_4403_if_the_client_logs_in_by_message(start):
-    server = await start(serve("rooms"))
-    async with await Wire.open(server, "/ws?auth=message") as wire:
-        wire.send(text('{"type": "auth"}'), refresh(token()))
-        assert await wire.closing() == (4403, "there is no token here that a new one could follow")
-
-
-async def test_without_a_token_such_a_message_is_one_like_any_other(start):
-    server = await start(serve("rooms"))
-    async with await Wire.open(server, "/ws") as wire:
-        wire.send(refresh("x"))
-        assert json.loads(await wire.message()) == {"type": "auth", "token": "x"}
-        assert all(conn._screen is None for conn in server.connections)
-
-
-@pytest.mark.parametrize(
-    "said", ['"auth"', '{"type": "authors"}', '{"auth": 1}', '{"type": ["auth"]}', '{"auth"', "{}"]
-)
-async def test_other_messages_pass_whatever_they_look_like(start, said):
-    server = await start(serve("rooms"))
-    async with await come(server, token()) as wire:
-        wire.send(text(said), masked(2, said.encode()))
-        assert [await wire.message(), await wire.message()] == [said, said.encode()]
-
-
-async def test_a_refresh_changes_what_the_hub_knows_of_the_user_and_the_index_stays_right(start):
-    hub = plumews.Hub()
-    server = await start(serve("rooms", hub=hub))
-    async with await come(server, token(name="Ada")) as wire:
-        await is_in(wire)
-        (conn,) = hub.connections_of("u1")
-        wire.send(refresh(token(name="Ada L.", roles=["admin"])))
-        await wire.message()
-        assert hub.connections_of("u1") == [conn]
-        assert conn.user_info.roles == ("admin",)
-        (user,) = hub.presence("default").users
-        assert (user.user.name, user.connections, hub.total_count()) == ("Ada L.", 1, 1)
-        # Who the application has made somebody else stays that.
-        conn.user_info = plumews.UserInfo("root")
-        hub.join("default", conn)
-        wire.send(refresh(token(name="Ada")))
-        await wire.message()
-        assert (hub.connections_of("root"), hub.connections_of("u1")) == ([conn], [])
-    while hub.total_count():
-        await asyncio.sleep(0)
-    assert hub.connections_of("root") == []
-
-
-class Slow(Auth):
-    """Verifies as a coroutine that waits for ``go`` from the second time on."""
-
-    def __init__(self):
-        super().__init__()
-        self.go = asyncio.Event()
-        self.asked = asyncio.Semaphore(0)
-        self.first = True
-
-    async def verify_jwt(self, token):
-        claims = super().verify_jwt(token)
-        if not self.first:
-            self.asked.release()
-            await self.go.wait()
-        self.first = False
-        return claims
-
-
-async def test_a_slow_authenticator_looks_at_one_refresh_at_a_time(start):
-    auth = Slow()
-    server = await start(serve("handler", auth))
-    async with await come(server, token()) as wire:
-        await is_in(wire)
-        wire.send(refresh(token(exp=time.time() + MORE)))
-        await auth.asked.acquire()
-        await is_in(wire)  # who waits for nobody
-        auth.go.set()
-        assert json.loads(await wire.message())["ok"]
-        auth.go.clear()
-        wire.send(refresh(token()), refresh(token()))
-        assert await wire.closing() == (4403, "one new token at a time")
-
-
-async def test_who_leaves_while_its_refresh_is_looked_at_leaves_nothing(start):
-    auth = Slow()
-    server = await start(serve("handler", auth))
-    async with await come(server, token()) as wire:
-        await is_in(wire)
-        wire.send(refresh(token()))
-        await auth.asked.acquire()
-        (conn,) = server.connections
-        login = server._site.endpoint("/")._login
-        wire.reset()
-        await conn.wait_closed()
-        while login._refresh._tasks:
-            await asyncio.sleep(0)
-    server.close()
-    await server.wait_closed()
-    nothing_is_left()
 
 
 # --- revocation -----------------------------------------------------------------------------------
