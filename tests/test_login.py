@@ -3,57 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
-import jwt
 import pytest
 
 import plumews
-from wire import Wire, text, upgrade
-
-SECRET = b"s3cret" * 8
-AUTH = plumews.SimpleRoomAuth(SECRET, rounds=1, clock=lambda: 1000.0)
-ORIGIN = "Origin: http://localhost"
-
-
-def token(**claims):
-    return jwt.encode({"sub": "u1", **claims}, SECRET, algorithm="HS256")
-
-
-async def whoami(conn):
-    async for message in conn:
-        await conn.send(f"{conn.user_info.id if conn.user_info else '-'}: {message}")
-
-
-def serve(door, **options):
-    """A server that tells each client who it is."""
-    if door == "rooms":
-        return plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, handler=whoami, **options)
-    return plumews.serve(whoami, "127.0.0.1", 0, authenticator=AUTH, **options)
-
-
-async def known_as(server, target="/ws", *lines, message=None):
-    async with await Wire.open(server, target, *lines) as wire:
-        if message is not None:
-            wire.send(text(json.dumps({"type": "auth", **message})))
-        wire.send(text("hi"))
-        said = await wire.message()
-        return said if said.endswith(": hi") else await wire.message()
-
-
-async def refused(server, target="/ws", *lines):
-    async with await Wire.connect(server) as wire:
-        status, body = await wire.response(upgrade(target, *lines))
-        return status, json.loads(body)["error"]["code"]
-
-
-WAYS = {
-    "header": ("/ws", [f"Authorization: Bearer {token()}"], None),
-    "subprotocol": ("/ws", [f"Sec-WebSocket-Protocol: plumews, bearer.{token()}"], None),
-    "cookie": ("/ws", [f"Cookie: a=b; login={token()}", ORIGIN], None),
-    "message": ("/ws?auth=message", [], {"token": token()}),
-    "query": (f"/ws?token={token()}", [], None),
-}
+from login_setup import AUTH, ORIGIN, WAYS, known_as, refused, serve, token, whoami
+from wire import Wire, text
 
 
 @pytest.mark.parametrize("door", ["rooms", "plain"])
@@ -87,25 +42,6 @@ async def test_two_tokens_in_one_request_are_400(start):
     assert answer == (400, "WEBSOCKET_TWO_TOKENS")
 
 
-async def test_a_token_in_the_request_counts_beside_a_first_message_without_one(start):
-    server = await start(serve("plain"))
-    lines = WAYS["header"][1]
-    assert await known_as(server, "/ws?auth=message", *lines, message={}) == "u1: hi"
-    async with await Wire.open(server, "/ws?auth=message", *lines) as wire:
-        wire.send(text(json.dumps({"type": "auth", "token": token(n=2)})))
-        assert await wire.closing() == (4403, "two different tokens")
-
-
-async def test_section_8_point_21_without_a_token_nobody_comes_to_a_plain_endpoint_unless_that_is_allowed(start):
-    server = await start(serve("plain"))
-    assert await refused(server) == (401, "WEBSOCKET_TOKEN_REQUIRED")
-    async with await Wire.open(server, "/ws?auth=message") as wire:
-        wire.send(text('{"type": "auth"}'))
-        assert await wire.closing() == (4401, "websocket token required")
-    server = await start(serve("plain", require_token=False))
-    assert await known_as(server) == "-: hi"
-
-
 @pytest.mark.parametrize("door", ["rooms", "plain"])
 async def test_section_8_point_25_where_none_is_required_a_valid_token_is_its_user_and_a_bad_one_is_refused(
     start, door
@@ -114,16 +50,6 @@ async def test_section_8_point_25_where_none_is_required_a_valid_token_is_its_us
     assert await known_as(server) == "-: hi"
     assert await known_as(server, "/ws", f"Authorization: Bearer {token()}") == "u1: hi"
     assert await refused(server, "/ws", f"Authorization: Bearer {token(exp=1)}") == (403, "WEBSOCKET_INVALID_TOKEN")
-
-
-async def test_callbacks_are_behind_the_door_too(start):
-    def answer(conn, message):
-        conn.send_nowait(f"{conn.user_info.id}: {message}")
-
-    serving = plumews.serve(host="127.0.0.1", port=0, on_message=answer, authenticator=AUTH)
-    server = await start(serving)
-    assert await known_as(server, "/", f"Authorization: Bearer {token()}") == "u1: hi"
-    assert await known_as(server, "/?auth=message", message={"token": token()}) == "u1: hi"
 
 
 # --- authenticators and authorizers of an application's own ---------------------------------------
@@ -236,13 +162,3 @@ async def test_an_authorizer_that_only_checks_passwords_is_asked_about_every_roo
 def test_what_cannot_authenticate_is_an_error_where_it_is_given(wrong, why):
     with pytest.raises(TypeError, match=why):
         plumews.serve_rooms(plumews.Hub(), host="127.0.0.1", port=0, **wrong)
-
-
-def test_what_cannot_be_served_with_tokens_is_an_error_where_it_is_given():
-    with pytest.raises(TypeError, match="verify_jwt"):
-        plumews.serve(whoami, "127.0.0.1", 0, authenticator=object())
-    with pytest.raises(TypeError, match="need an authenticator"):
-        plumews.serve(whoami, "127.0.0.1", 0, token_cookie="login")
-    for door in ("rooms", "plain"):
-        with pytest.raises(ValueError, match="origins must be listed"):
-            serve(door, token_cookie="login", origins=["*"])

@@ -1,0 +1,85 @@
+"""Authentication in front of any endpoint: what is behind it sees users, and neither logins nor new tokens."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import plumews
+from login_setup import AUTH, WAYS, known_as, refused, serve, token, whoami
+from plumews.counts import RequestTally
+from plumews.credentials import TokenSources
+from plumews.endpoints import HandlerEndpoint
+from plumews.token_door import TokenDoor, token_door
+from wire import Wire, text
+
+
+async def test_section_8_point_21_without_a_token_nobody_comes_to_a_plain_endpoint_unless_that_is_allowed(start):
+    server = await start(serve("plain"))
+    assert await refused(server) == (401, "WEBSOCKET_TOKEN_REQUIRED")
+    async with await Wire.open(server, "/ws?auth=message") as wire:
+        wire.send(text('{"type": "auth"}'))
+        assert await wire.closing() == (4401, "websocket token required")
+    server = await start(serve("plain", require_token=False))
+    assert await known_as(server) == "-: hi"
+
+
+async def test_callbacks_are_behind_the_door_too(start):
+    def answer(conn, message):
+        conn.send_nowait(f"{conn.user_info.id}: {message}")
+
+    serving = plumews.serve(host="127.0.0.1", port=0, on_message=answer, authenticator=AUTH)
+    server = await start(serving)
+    assert await known_as(server, "/", f"Authorization: Bearer {token()}") == "u1: hi"
+    assert await known_as(server, "/?auth=message", message={"token": token()}) == "u1: hi"
+
+
+async def test_a_token_in_the_request_counts_beside_a_first_message_without_one(start):
+    server = await start(serve("plain"))
+    lines = WAYS["header"][1]
+    assert await known_as(server, "/ws?auth=message", *lines, message={}) == "u1: hi"
+    async with await Wire.open(server, "/ws?auth=message", *lines) as wire:
+        wire.send(text(json.dumps({"type": "auth", "token": token(n=2)})))
+        assert await wire.closing() == (4403, "two different tokens")
+
+
+def test_what_cannot_be_served_with_tokens_is_an_error_where_it_is_given():
+    with pytest.raises(TypeError, match="verify_jwt"):
+        plumews.serve(whoami, "127.0.0.1", 0, authenticator=object())
+    with pytest.raises(TypeError, match="need an authenticator"):
+        plumews.serve(whoami, "127.0.0.1", 0, token_cookie="login")
+    for door in ("rooms", "plain"):
+        with pytest.raises(ValueError, match="origins must be listed"):
+            serve(door, token_cookie="login", origins=["*"])
+
+
+async def test_a_handler_sees_neither_the_first_message_nor_a_new_token(start):
+    heard = []
+
+    async def handler(conn):
+        async for message in conn:
+            heard.append((conn.user_info.id, message))
+            await conn.send("heard")
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, authenticator=AUTH))
+    login = text(json.dumps({"type": "auth", "token": token()}))
+    async with await Wire.open(server, "/?auth=message") as wire:
+        wire.send(login, text("a"))
+        assert await wire.message() == "heard"
+        wire.send(login, text("b"))
+        said = [await wire.message() for _ in range(2)]
+    assert heard == [("u1", "a"), ("u1", "b")]
+    assert [message for message in said if message != "heard"] == ['{"type": "auth", "ok": true, "exp": null}']
+
+
+def test_without_an_authenticator_there_is_no_door():
+    inside = HandlerEndpoint(whoami)
+    made = {
+        "require_token": True,
+        "sources": TokenSources(),
+        "origins": None,
+        "tally": RequestTally(),
+    }
+    assert token_door(inside, None, **made) is inside
+    assert isinstance(token_door(inside, AUTH, **made), TokenDoor)
