@@ -49,6 +49,24 @@ LAYERS = {
 WIRE = 3
 IO = {"asyncio", "socket", "selectors", "ssl", "socketserver", "uvloop", "anyio", "threading", "select"}
 
+TESTS = Path(__file__).parent
+
+#: Modules whose tests have another name, and why.
+TESTED_IN = {
+    "__main__": "test_cli",  # nothing but a call of it; each command that is tested is started by it
+    "_codec": "test_codec_*",  # both bodies of the codec run the same tests, one file for each thing that they do
+    "_codec_py": "test_codec_*",
+    "_codec_py_frames": "test_codec_frames",
+    "_codec_py_incoming": "test_codec_parser",
+    "_codec_py_mask": "test_codec_mask",
+    "_codec_py_message": "test_codec_text",
+    "_codec_py_utf8": "test_codec_utf8",
+    "_wire": "test_wire_send",  # both bodies of it as well
+    "_wire_py": "test_wire_send",
+    "codec": "test_codec_agreement",  # which of them is taken
+    "wire": "test_wire_send",
+}
+
 MODULES = sorted({path.stem for path in SOURCES.iterdir() if path.suffix in {".py", ".pyx"}} - {"__init__"})
 
 
@@ -192,3 +210,17 @@ def test_every_module_opens_with_its_job_and_its_layer(name):
     source = next(path for suffix in (".py", ".pyx") if (path := SOURCES / f"{name}{suffix}").exists()).read_text()
     first_paragraph = source.split('"""')[1].split("\n\n")[0]
     assert re.search(rf"\(layer {LAYERS.get(name)}[);]", first_paragraph), f"{name} does not open with its layer"
+
+
+# --- the tests ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_a_test_file_of_its_name_or_a_reason_for_another(name):
+    expected = TESTED_IN.get(name, f"test_{name}")
+    assert list(TESTS.glob(f"{expected}.py")), f"{name} has no tests/{expected}.py: what it promises is tested nowhere"
+
+
+def test_a_reason_for_another_name_is_given_only_where_there_is_no_file_of_the_modules_own():
+    assert set(TESTED_IN) <= set(MODULES)
+    assert [name for name in TESTED_IN if (TESTS / f"test_{name}.py").exists()] == []

@@ -22,34 +22,15 @@ import pytest
 
 import plumews
 from fakes import tls_contexts, until
+from listener_setup import answer, code_of, echo, refused
 from plumews import limits
 from plumews.loopstate import loop_state
 from wire import Wire, masked, text, upgrade
 
 
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
-
-
-def code_of(body: bytes) -> str:
-    code: str = json.loads(body)["error"]["code"]
-    return code
-
-
-def refused(server):
-    return server._site.requests.refused.snapshot()
-
-
 async def from_address(server, address):
     """A connection from another address of this machine."""
     return Wire(*await asyncio.open_connection("127.0.0.1", server.port, local_addr=(address, 0)))
-
-
-async def answer(wire):
-    """What the server says to a client that has said nothing."""
-    await wire.read_head()
-    return wire.status, code_of(await wire.reader.read())
 
 
 def descriptors():
@@ -163,15 +144,6 @@ async def test_where_the_loop_cannot_watch_sockets_its_own_server_accepts_and_th
 # --- turning away ---------------------------------------------------------------------------------
 
 
-async def test_a_client_that_has_sent_much_before_it_listens_reads_its_answer_all_the_same(start):
-    server = await start(plumews.serve(echo, "127.0.0.1", 0, max_connections=1))
-    async with await Wire.open(server), await Wire.connect(server) as wire:
-        wire.writer.write(upgrade("/", "X-Long: " + "x" * 12_000))
-        await until(lambda: refused(server))
-        await asyncio.sleep(0)
-        assert await answer(wire) == (503, "WEBSOCKET_TOO_MANY_CONNECTIONS")
-
-
 async def test_over_tls_who_is_refused_is_cut_before_hands_are_shaken(start):
     server_context, client_context = tls_contexts()
     server = await start(plumews.serve(echo, "127.0.0.1", 0, ssl=server_context, max_connections=1))
@@ -181,23 +153,6 @@ async def test_over_tls_who_is_refused_is_cut_before_hands_are_shaken(start):
             await Wire.connect(server, **options)
         assert refused(server) == {"WEBSOCKET_TOO_MANY_CONNECTIONS": 1}
         assert server._site.admission.connections == 1
-
-
-async def test_a_bounded_number_is_waited_for_and_not_for_long(start, monkeypatch):
-    monkeypatch.setattr(limits, "LINGERING", 3)
-    monkeypatch.setattr(limits, "LINGER_TIME", 0.2)
-    monkeypatch.setattr(limits, "LINGER_EVERY", 0.02)
-    server = await start(plumews.serve(echo, "127.0.0.1", 0, max_connections=1))
-    waiting = server._listener._turning_away._waiting
-    async with await Wire.open(server):
-        wires = [await Wire.connect(server) for _ in range(10)]  # they do not hang up
-        await until(lambda: refused(server).get("WEBSOCKET_TOO_MANY_CONNECTIONS") == 10)
-        assert len(waiting) == 3
-        for wire in wires:
-            assert await answer(wire) == (503, "WEBSOCKET_TOO_MANY_CONNECTIONS")
-        await until(lambda: not server._listener._turning_away._waiting)
-        for wire in wires:
-            wire.writer.close()
 
 
 async def test_who_was_admitted_just_before_the_stop_is_told_so_too():
