@@ -73,6 +73,23 @@ async def test_a_handler_sees_neither_the_first_message_nor_a_new_token(start):
     assert [message for message in said if message != "heard"] == ['{"type": "auth", "ok": true, "exp": null}']
 
 
+async def test_who_logged_in_by_message_without_a_token_can_bring_none_later_and_the_handler_does_not_see_it(start):
+    heard = []
+
+    async def handler(conn):
+        async for message in conn:
+            heard.append(message)
+            await conn.send("heard")
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, authenticator=AUTH, require_token=False))
+    async with await Wire.open(server, "/?auth=message") as wire:
+        wire.send(text('{"type": "auth"}'), text("a"))
+        assert await wire.message() == "heard"
+        wire.send(text(json.dumps({"type": "auth", "token": token()})))
+        assert await wire.closing() == (4403, "there is no token here that a new one could follow")
+    assert heard == ["a"]
+
+
 def test_without_an_authenticator_there_is_no_door():
     inside = HandlerEndpoint(whoami)
     made = {
