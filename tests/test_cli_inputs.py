@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from command import SECRET, Serve, certificate, failure, status, token
-from plumews.cli_inputs import Failure, make_auth, reason, room_entry, tls_context
+from plumews.cli_inputs import Failure, _rooms_of_file, make_auth, reason, room_entry, tls_context
 from wire import Wire, text
 
 # --- rooms ----------------------------------------------------------------------------------------
@@ -158,6 +158,18 @@ def test_a_bad_file_ends_with_1_and_one_line_that_says_what_would_be_right(
     assert code == 1
     assert said in line
     assert "hunter2" not in line
+
+
+def test_the_passwords_of_a_file_that_is_no_text_are_in_no_exception(tmp_path: Path) -> None:
+    path = tmp_path / "rooms"
+    path.write_bytes(b"lobby=hunter2\xff")
+    with pytest.raises(Failure) as caught:
+        list(_rooms_of_file(str(path)))
+    exc: BaseException | None = caught.value
+    while exc is not None:
+        assert b"hunter2" not in repr(vars(exc)).encode() + repr(exc).encode()
+        assert not isinstance(exc, UnicodeDecodeError)
+        exc = exc.__cause__ or exc.__context__
 
 
 def test_what_the_system_says_is_said_in_its_own_words_alone() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import re
 
 import pytest
@@ -178,3 +180,24 @@ def test_each_refused_request_has_its_status_and_word_unless_it_is_given_others(
 def test_who_comes_too_fast_is_told_when_there_is_room():
     assert errors.RateLimited("too fast").retry_after == 0.0
     assert errors.RateLimited("too fast", 2.5).retry_after == 2.5
+
+
+def made() -> list[WebSocketException]:
+    rcvd, sent = Close(1001, "going"), Close(1001, "")
+    special = {
+        errors.ConnectionClosed: (None, None, "the network"),
+        errors.ConnectionClosedOK: (rcvd, sent),
+        errors.ConnectionClosedError: (rcvd, None),
+        errors.InvalidText: ("length", "too long"),
+    }
+    return [kind(*special.get(kind, ("why",))) for kind in CLASSES]
+
+
+@pytest.mark.parametrize("exc", made(), ids=lambda exc: type(exc).__name__)
+@pytest.mark.parametrize("again", [copy.copy, lambda exc: pickle.loads(pickle.dumps(exc))], ids=["copied", "pickled"])
+def test_an_exception_comes_out_of_another_process_as_it_went_in(exc, again):
+    exc.note = "of the application"
+    twin = again(exc)
+    assert (type(twin), str(twin), twin.args, vars(twin)) == (type(exc), str(exc), exc.args, vars(exc))
+    for name in ("code", "reason", "close_code", "status"):
+        assert getattr(twin, name, None) == getattr(exc, name, None)

@@ -5,6 +5,7 @@ Whatever is wrong with them ends in one line that says what would be right, and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -148,10 +149,11 @@ def reason(exc: Exception) -> str:
 
 
 def _rooms_of_file(path: str) -> Iterator[RoomEntry]:
-    try:
+    lines = None
+    with contextlib.suppress(UnicodeDecodeError):  # which holds the passwords: it is no cause of another one
         lines = _read(path, "--rooms-file").decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as exc:
-        raise Failure(f"--rooms-file {path} must be UTF-8 text, with NAME=PASSWORD on each line") from exc
+    if lines is None:
+        raise Failure(f"--rooms-file {path} must be UTF-8 text, with NAME=PASSWORD on each line")
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

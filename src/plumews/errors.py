@@ -34,7 +34,7 @@ The texts in quotation marks are the seed's phrases: each stands in the message 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .constants import CloseCode, close_code_name
 
@@ -77,7 +77,16 @@ __all__ = [
 
 
 class WebSocketException(Exception):
-    """Everything that plumews raises on purpose, but for ``ValueError`` and ``TypeError``."""
+    """Everything that plumews raises on purpose, but for ``ValueError`` and ``TypeError``; copies and pickles."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args), self.__dict__  # what __init__ took is in the text already
+
+
+def _restored(cls: type[WebSocketException], args: tuple[Any, ...]) -> WebSocketException:
+    exc = cls.__new__(cls, *args)
+    exc.args = args  # an OSError would leave that to __init__
+    return exc
 
 
 class Close(NamedTuple):
