@@ -24,12 +24,13 @@ from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offe
 from .headers import Headers
 from .hooks import changed_answer, changed_upgrade, copy_of, selected_subprotocol
 from .http11 import HeadReader, Request, Response
+from .log_text import quoted
 from .logs import about, request_line
 from .negotiation import negotiate
-from .origin import check_host, check_origin
+from .origin import check_host, check_origin, seen_by_refusal
 from .route_body import ArrivingBody, answer_with_body
 from .routes import Route, answer_route, takes_body
-from .site import Endpoint, Site
+from .site import NOT_FOUND, Endpoint, Site
 from .timers import Deadline
 
 __all__ = ["Opening", "stopping"]
@@ -342,8 +343,18 @@ class Opening:
         conn._close_gently()
         if refused is not None:
             self._site.requests.refused.add(refused)
-            status, asked = response.status, request_line(conn)
+            status, asked = response.status, self._asked_for(refused)
             logger.info("refused %d %s: %s", status, refused, asked, extra=about(conn, f"refused {refused}"))
+
+    def _asked_for(self, refused: str) -> str:
+        """What was asked for, and what of it led to the refusal by that word, where that can be mended by a setting."""
+        request, asked = self._conn._request, request_line(self._conn)
+        if request is None:
+            return asked
+        seen = seen_by_refusal(request, refused)
+        if refused == NOT_FOUND and "Upgrade" in request.headers:
+            seen = f"WebSockets are at {', '.join(map(quoted, filter(None, self._site.endpoints)))}"
+        return f"{asked}, {seen}" if seen else asked
 
     def _too_late(self) -> None:
         self._end()

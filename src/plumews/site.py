@@ -12,7 +12,7 @@ import inspect
 import ssl as ssl_module
 from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from . import limits
 from .admission import Admission, AdmissionLimits
@@ -28,7 +28,10 @@ from .origin import validate_allowed
 from .routes import Route, Routes
 from .settings import check_time
 
-__all__ = ["Endpoint", "Site"]
+__all__ = ["NOT_FOUND", "Endpoint", "Site"]
+
+#: The code of a refusal of a path that is nowhere.
+NOT_FOUND: Final = "NOT_FOUND"
 
 
 class Endpoint(Protocol):
@@ -124,7 +127,7 @@ class Site:
         """The endpoint of ``path``; raises :class:`InvalidHandshake` 404 if there is none."""
         endpoint = self.endpoints.get(path) or self.endpoints.get(None)
         if endpoint is None:
-            raise InvalidHandshake("not found", status=404, code="NOT_FOUND")
+            raise InvalidHandshake("not found", status=404, code=NOT_FOUND)
         return endpoint
 
     def start(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
