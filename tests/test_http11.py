@@ -532,6 +532,21 @@ def test_a_status_without_a_name_and_a_reason_of_ones_own():
     assert repr(Response(200)) == "<Response 200 OK>"
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Response("200"), "the status of a response must be an int, not str"),
+        (lambda: Response(200, "hello"), r"Response\(status, headers, body\); for text there is Response.text"),
+        (lambda: Response(200, {}, "hello"), "the body of a response must be bytes, not str"),
+        (lambda: Response.text("hello", 200), "the text of a response must be a str, not int"),
+    ],
+    ids=["status", "headers", "body", "text"],
+)
+def test_a_response_of_wrong_parts_says_what_they_should_be(make, text):
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
 @pytest.mark.parametrize("reason", ["a\r\nb", "\n", "\x00", "\x85", "gr\u00fcn", "\x1b[2J"])
 def test_row_19_a_reason_that_could_break_its_line_is_refused(reason):
     with pytest.raises(ValueError, match="invalid reason"):

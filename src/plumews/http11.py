@@ -275,12 +275,21 @@ def _check_body(headers: Headers) -> None:
 class Response:
     """A response: ``status``, ``headers``, ``body`` and the ``reason`` beside the status (default: the usual one).
 
-    Raises ``ValueError`` for a status outside 100-999, and for a reason or header that could break its line.
+    Raises ``ValueError`` for a status outside 100-999, and for a reason or header that could break its line,
+    ``TypeError`` for what is no status, headers or bytes at all.
     """
 
     __slots__ = ("body", "headers", "reason", "status")
 
     def __init__(self, status: int, headers: HeadersLike = (), body: bytes = b"", reason: str | None = None) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"the status of a response must be an int, not {type(status).__name__}")
+        if isinstance(headers, (str, bytes)):
+            raise TypeError(
+                "a response is Response(status, headers, body); for text there is Response.text(status, text)"
+            )
+        if not isinstance(body, bytes):
+            raise TypeError(f"the body of a response must be bytes, not {type(body).__name__}: see Response.text")
         self.status = status
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
         self.body = body
@@ -289,7 +298,9 @@ class Response:
 
     @classmethod
     def text(cls, status: int, text: str, headers: HeadersLike = ()) -> Response:
-        """``text`` as UTF-8."""
+        """``text`` as UTF-8; ``headers`` may name another ``Content-Type``, such as ``text/html; charset=utf-8``."""
+        if not isinstance(text, str):
+            raise TypeError(f"the text of a response must be a str, not {type(text).__name__}")
         return cls(status, Headers([("Content-Type", "text/plain; charset=utf-8")], headers), text.encode())
 
     @classmethod

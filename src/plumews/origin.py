@@ -33,6 +33,7 @@ __all__ = [
 LOOPBACK_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "::1")
 
 _ANY: Final = "*"
+_ORIGIN: Final = "http:// or https://, a host and maybe a port"
 _FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -54,8 +55,11 @@ def parse_origin(text: str) -> Origin:
     scheme, separator, authority = text.partition("://")
     default_port = _DEFAULT_PORTS.get(scheme.lower())
     if not separator or default_port is None:
-        raise ValueError(f"invalid origin {text!r}: expected http:// or https://, a host and maybe a port")
-    host, port = parse_host(authority)
+        raise ValueError(f"invalid origin {text!r}: expected {_ORIGIN}")
+    try:
+        host, port = parse_host(authority)
+    except ValueError:
+        raise ValueError(f"invalid origin {text!r}: expected {_ORIGIN}, without a slash behind it or a *") from None
     return Origin(scheme.lower(), host, default_port if port is None else port)
 
 

@@ -323,6 +323,8 @@ def serve_endpoints(
         raise TypeError("give either host, port and reuse_port or sock")
     if sock is None and port is None:
         raise TypeError("give a port (0 takes a free one) or sock")
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
+        raise TypeError(f"port must be an int, not {type(port).__name__}")
     if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"port must be 0 to 65535, not {port}")
     site, config = site_and_config(endpoints, options)
