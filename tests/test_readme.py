@@ -467,7 +467,9 @@ async def test_prometheus(hub, start) -> None:
 async def test_logging(hub, start, capsys) -> None:
     logger = run("Logging")["logging"].getLogger("plumews")
     try:
-        server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(b"s3cret" * 8), "127.0.0.1", 0, require_token=True))
+        server = await start(
+            plumews.serve_rooms(hub, plumews.SimpleRoomAuth(b"s3cret" * 8), "127.0.0.1", 0, require_token=True)
+        )
         async with await Wire.connect(server) as wire:
             host, port = wire.writer.get_extra_info("sockname")
             assert (await wire.response(upgrade("/ws?room=blue")))[0] == 401
