@@ -143,8 +143,8 @@ class HS256TokenAuth:
 
         A token is valid from its ``nbf`` until after its ``exp`` (at that very second it still is, as in the
         seed), with ``leeway`` on both sides. One that has an ``aud`` while no ``audience`` is set here is for
-        somebody else (RFC 7519 section 4.1.3). Its ``sub`` and ``jti``, if it has them, are strings. Raises ``TokenExpired``, ``TokenRevoked``, or ``InvalidToken`` with
-        the reason.
+        somebody else (RFC 7519 section 4.1.3). Its ``sub`` and ``jti``, if it has them, are strings. Raises
+        ``TokenExpired``, ``TokenRevoked``, or ``InvalidToken`` with the reason.
         """
         claims = _json_object(self._signed_payload(_checked_shape(token)))
         if claims is None:
