@@ -220,6 +220,13 @@ def test_row_33_a_time_that_is_not_a_time_is_refused(claim: str, value: bytes) -
     assert not isinstance(error, TokenExpired)
 
 
+@pytest.mark.parametrize("claim", ["sub", "jti"])
+@pytest.mark.parametrize("value", [42, None, True, ["ada"], {}])
+def test_a_name_that_is_no_string_is_refused_for_nobody_could_revoke_it(claim: str, value: object) -> None:
+    assert str(refusal(sign({claim: value}))) == f'invalid jwt: its {claim} must be a string, such as "42"'
+    assert at(NOW).verify_jwt(sign({claim: "42"})) == {claim: "42"}
+
+
 def test_a_wrong_time_is_told_what_would_be_right() -> None:
     assert str(refusal(sign({"exp": "soon"}))) == (
         "invalid jwt: its exp must be a number of seconds since 1970, before the year 10000"

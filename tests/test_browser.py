@@ -533,6 +533,47 @@ def test_a_server_that_turns_everybody_away_is_told_from_one_that_is_gone(
     bob.is_connected()
 
 
+def test_the_page_that_stays_of_the_docs_logs_in_comes_back_when_it_is_told_and_gives_up_when_refused(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "authentication.md").read_text(encoding="utf-8")
+    found = re.search(r"^```javascript\n(function stay.*?)^```$", docs, re.MULTILINE | re.DOTALL)
+    assert found
+    page, ends = tab(), [(1012, "reconnect in 3.2 s"), (4403, "forbidden: invalid token (invalid jwt)")]
+    said: list[tuple[str, Any]] = []
+
+    def answer(socket: WebSocketRoute) -> None:
+        def heard(message: str | bytes) -> None:
+            said.append((socket.url.partition("/ws")[2], json.loads(message)))
+            socket.send('{"type": "joined"}')
+            code, reason = ends.pop(0)
+            socket.close(code=code, reason=reason)
+
+        socket.on_message(heard)
+
+    page.route_web_socket(re.compile(r"/ws\?"), answer)
+    page.goto(serve().url)
+    waits, heard = page.evaluate(
+        f"""async () => {{
+            {found[1]}
+            const later = window.setTimeout, Socket = window.WebSocket;
+            const waits = [], heard = [];
+            let tokens = 0, closed = 0;
+            window.setTimeout = (call, wait, ...rest) => {{ waits.push(wait); later(call, 0, ...rest); }};
+            window.WebSocket = class extends Socket {{
+                constructor(address) {{ super(address); this.addEventListener("close", () => {{ closed += 1; }}); }}
+            }};
+            stay("a & b", async () => `token ${{tokens += 1}}`, (message) => heard.push(message));
+            while (closed < 2) await new Promise((done) => later(done, 5));
+            return [waits, heard];
+        }}"""
+    )
+    room = "?room=a%20%26%20b&auth=message"
+    assert said == [(room, {"type": "auth", "token": f"token {number}"}) for number in (1, 2)]
+    assert waits == [3200], "it comes back when it is told, and not once it is refused"
+    assert heard == ['{"type": "joined"}'] * 2
+
+
 # --- looks ----------------------------------------------------------------------------------------
 
 

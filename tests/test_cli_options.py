@@ -89,7 +89,7 @@ OPTIONS = re.findall(
     "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
     "--no-query-secrets --origin --allowed-host --trusted-proxy --broadcast-secret-file --max-connections "
     "--max-room-connections --max-connections-per-address --accept-rate --accept-rate-per-address --max-size "
-    "--compression --queue-size "
+    "--compression --queue-size --text --plain-room-names "
     "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
     "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",

@@ -108,6 +108,24 @@ async def test_other_origins_and_hosts_are_let_in_where_they_are_named(serve: Se
     assert await status(server, "/ws", "Origin: https://example.org", host="chat.example.com") == 403
 
 
+async def test_what_may_be_said_and_how_rooms_may_be_called(serve: Serve) -> None:
+    server = serve("--text", "lines", "--plain-room-names")
+    async with await Wire.open(server, "/ws") as wire:
+        wire.send(text("two\nlines\tand a tab"))
+        assert await wire.message() == "two\nlines\tand a tab"
+        wire.send(text("a bell: \a"))
+        code, reason = await wire.closing()
+    assert (code, reason.partition(": ")[2]) == (1008, "message contains control characters: U+0007 at position 8")
+    assert await status(server, "/ws?room=two%20words") == 400
+
+
+def test_a_room_that_could_not_be_entered_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--plain-room-names", "--room", "two words=secret"]) == 1
+    said = capsys.readouterr().err
+    assert "room two words cannot be entered with --plain-room-names: invalid room name: it must be 1 to 128 of" in said
+    assert "secret" not in said
+
+
 async def test_pings_come_as_often_as_was_said(serve: Serve) -> None:
     server = serve("--ping-interval", "0.05")
     async with await Wire.open(server, "/ws") as wire:
@@ -396,13 +414,15 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
-        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression "
+        "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression --text line --plain-room-names "
         "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5 --broadcast-secret-file"
     )
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET + b"\n")
     assert main([*line.split(), str(secret)]) == 0
-    assert seen.pop("hub") == plumews.HubConfig(max_connections=3, max_room_connections=2, sending_threads=2)
+    assert seen.pop("hub") == plumews.HubConfig(
+        max_connections=3, max_room_connections=2, sending_threads=2, check_room_name=plumews.validate_room_name
+    )
     assert seen == {
         "host": "::1",
         "port": 9,
@@ -418,6 +438,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "send_timeout": 0.0,
         "send_behavior": plumews.SendBehavior.DROP,
         "max_size": 7,
+        "text_policy": plumews.TextPolicy(max_length=7),
         "compression": "deflate",
         "ping_interval": None,
         "ping_timeout": 0.5,
@@ -436,6 +457,8 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
     assert seen["max_connections"] == 1_100_000
     seen.clear()
     assert main(["serve"]) == 0
+    assert seen["hub"] == plumews.HubConfig()
+    assert seen["text_policy"] is None
     del seen["hub"], seen["loop"]
     bounds = AdmissionLimits()
     for name in ("max_connections", "max_connections_per_address", "accept_rate", "accept_rate_per_address"):

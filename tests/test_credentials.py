@@ -7,7 +7,7 @@ import json
 import pytest
 
 from plumews.credentials import Credentials, TokenSources, credentials_of_message, credentials_of_request
-from plumews.errors import InvalidHeader, InvalidOrigin, Refused
+from plumews.errors import InvalidHandshake, InvalidHeader, InvalidOrigin, Refused
 from plumews.http11 import Request
 
 
@@ -47,6 +47,14 @@ def test_a_password_stands_in_its_header():
 def test_both_stand_in_the_query_where_that_is_allowed():
     assert of("/ws?token=a.b.c&room_password=p%20w&room=x") == Credentials("a.b.c", "p w")
     assert of("/ws?token=&room_password=") == Credentials(None, "")
+
+
+@pytest.mark.parametrize("value", ["Message", "msg", "1", "token"])
+def test_a_misspelt_login_by_message_is_refused_before_its_secrets_are_said_to_a_room(value):
+    with pytest.raises(InvalidHandshake, match="auth in the query must be message, or be left out") as caught:
+        of(f"/ws?room=x&auth={value}")
+    assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_BAD_QUERY")
+    assert of("/ws?room=x&auth=") == of("/ws?room=x&auth=message") == Credentials()
 
 
 @pytest.mark.parametrize("target", ["/ws?token=a.b.c", "/ws?room_password=x", "/ws?token=", "/ws?room=x&token=a"])

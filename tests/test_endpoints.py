@@ -270,6 +270,13 @@ async def test_row_26_on_open_may_end_the_connection(start, caplog, end):
 # --- what is not an endpoint ----------------------------------------------------------------------
 
 
+async def two_arguments(conn, path): ...
+
+
+async def generator(conn):
+    yield
+
+
 async def coroutine_function(*args):
     raise AssertionError
 
@@ -305,6 +312,26 @@ def test_one_of_handler_and_on_message_is_needed():
 def test_a_handler_must_be_callable():
     with pytest.raises(TypeError, match="the handler must be an `async def` function, not str"):
         plumews.serve("handler", "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"handler": two_arguments}, r"the handler is called with \(conn\), but takes \(conn, path\)"),
+        ({"on_message": lambda conn: None}, r"on_message is called with \(conn, message\), but takes \(conn\)"),
+        ({"on_open": lambda: None, "on_message": print}, r"on_open is called with \(conn\), but takes \(\)"),
+        ({"handler": generator}, "an `async def` function without yield"),
+    ],
+    ids=["handler", "on_message", "on_open", "generator"],
+)
+def test_what_cannot_be_called_as_it_will_be_is_a_type_error_at_once(arguments, text):
+    with pytest.raises(TypeError, match=text):
+        plumews.serve(host="127.0.0.1", port=0, **arguments)
+
+
+def test_a_function_whose_arguments_nobody_knows_is_believed():
+    assert isinstance(endpoint_for(None, None, dict.update, None), CallbackEndpoint)
+    assert isinstance(endpoint_for(functools.partial(two_arguments, path="/"), None, None, None), HandlerEndpoint)
 
 
 def test_plain_functions_methods_and_classes_are_callbacks():

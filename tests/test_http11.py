@@ -526,10 +526,37 @@ def test_text_and_json_have_their_content_type():
     assert response.body.endswith(b"\n")
 
 
+def test_a_page_is_html_and_a_content_type_of_ones_own_is_the_only_one():
+    page = Response.html(200, "<p>grün", {"Cache-Control": "no-store"})
+    assert page.headers.get_all("Content-Type") == ["text/html; charset=utf-8"]
+    assert (page.body, page.headers["Cache-Control"]) == ("<p>grün".encode(), "no-store")
+    for response in (
+        Response.text(200, "a;b", {"content-type": "text/csv"}),
+        Response.json(200, [], {"content-type": "text/csv"}),
+        Response.html(200, "", {"content-type": "text/csv"}),
+    ):
+        assert response.headers.get_all("Content-Type") == ["text/csv"]
+
+
 def test_a_status_without_a_name_and_a_reason_of_ones_own():
     assert Response(499).serialize().startswith(b"HTTP/1.1 499 \r\n")
     assert Response(200, reason="Fine").serialize().startswith(b"HTTP/1.1 200 Fine\r\n")
     assert repr(Response(200)) == "<Response 200 OK>"
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Response("200"), "the status of a response must be an int, not str"),
+        (lambda: Response(200, "hello"), r"Response\(status, headers, body\); for text there is Response.text"),
+        (lambda: Response(200, {}, "hello"), "the body of a response must be bytes, not str"),
+        (lambda: Response.text("hello", 200), "the text of a response must be a str, not int"),
+    ],
+    ids=["status", "headers", "body", "text"],
+)
+def test_a_response_of_wrong_parts_says_what_they_should_be(make, text):
+    with pytest.raises(TypeError, match=text):
+        make()
 
 
 @pytest.mark.parametrize("reason", ["a\r\nb", "\n", "\x00", "\x85", "gr\u00fcn", "\x1b[2J"])

@@ -170,3 +170,8 @@ def test_what_encodes_gaps_must_be_a_function_or_nothing():
     assert HubConfig().encode_gap is None
     with pytest.raises(TypeError, match="encode_gap must be a function or None, not str"):
         HubConfig(encode_gap="gap")  # type: ignore[arg-type]
+
+
+def test_a_hub_is_made_of_a_number_or_a_config():
+    with pytest.raises(TypeError, match=r"a number of workers or a plumews\.HubConfig, not dict"):
+        Hub({"workers": 4})

@@ -162,3 +162,22 @@ async def test_an_authorizer_that_only_checks_passwords_is_asked_about_every_roo
 def test_what_cannot_authenticate_is_an_error_where_it_is_given(wrong, why):
     with pytest.raises(TypeError, match=why):
         plumews.serve_rooms(plumews.Hub(), host="127.0.0.1", port=0, **wrong)
+
+
+def unstarted(door, auth):
+    """A server of ``auth`` that wants tokens."""
+    if door == "rooms":
+        return plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, require_token=True)
+    return plumews.serve(whoami, "127.0.0.1", 0, authenticator=auth)
+
+
+@pytest.mark.parametrize("door", ["rooms", "plain"])
+def test_a_token_cannot_be_required_by_an_auth_that_knows_no_secret(door):
+    with pytest.raises(ValueError, match="require_token=True needs an auth that verifies tokens"):
+        unstarted(door, plumews.SimpleRoomAuth())
+
+
+@pytest.mark.parametrize("door", ["rooms", "plain"])
+def test_the_class_of_an_authenticator_is_none(door):
+    with pytest.raises(TypeError, match=r"must be a plumews\.SimpleRoomAuth\(\.\.\.\)"):
+        unstarted(door, plumews.SimpleRoomAuth)

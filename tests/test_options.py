@@ -68,14 +68,36 @@ WRONG = {
         "send_behavior must be SendBehavior.BLOCK, DROP, CLOSE, DROP_OLDEST or CONFLATE, not 'block'",
     ),
     "queue_size": (-1, ValueError, "queue_size must be at least 1, not -1"),
-    "max_size": (0, ValueError, "the read limit must be at least 1, not 0"),
+    "max_size": (0, ValueError, "max_size must be at least 1, not 0"),
     "close_timeout": (0, ValueError, "close_timeout must be more than 0 seconds"),
     "open_timeout": (0, ValueError, "open_timeout must be more than 0 seconds, not 0"),
-    "ping_interval": (-1, ValueError, "ping_interval"),
+    "ping_interval": (-1, ValueError, "ping_interval must be more than 0 seconds, not -1"),
+    "ping_interval of 0": (0, ValueError, "ping_interval must be more than 0 seconds, not 0: None sends no pings"),
+    "ping_timeout": (0, ValueError, "ping_timeout must be more than 0 seconds, not 0: None waits for ever"),
     "send_timeout": (float("nan"), ValueError, "send_timeout"),
     "ssl": (True, TypeError, "ssl must be an ssl.SSLContext, not bool"),
     "origins": ("https://example.com", TypeError, "allowed origins: expected a list of strings"),
+    "origins with a slash": (
+        ["https://example.com/"],
+        ValueError,
+        (
+            "invalid origin 'https://example.com/': expected http:// or https://, a host and maybe a port, "
+            "without a slash behind it or a"
+        ),
+    ),
     "allowed_hosts": (["example.com:80"], ValueError, "without a port"),
+    "trusted_proxies": (True, TypeError, "trusted_proxies must be a collection of strings, not bool"),
+    "routes": (["/x"], TypeError, "routes must be a mapping of paths to functions, not list"),
+    "routes without arguments": (
+        {"/x": lambda: None},
+        TypeError,
+        r"the route of /x is called with \(request\), but takes \(\)",
+    ),
+    "process_request with the arguments of old": (
+        lambda path, request_headers, more: None,
+        TypeError,
+        r"process_request is called with \(conn, request\), but takes \(path, request_headers, more\)",
+    ),
     "subprotocols": ("chat", TypeError, "subprotocols must be a sequence of str, not a str"),
     "process_request": ("no", TypeError, "process_request must be a function, not str"),
     "process_response": (1, TypeError, "process_response must be a function, not int"),
@@ -88,4 +110,11 @@ WRONG = {
 @pytest.mark.parametrize(("name", "value", "error", "text"), [(n, *w) for n, w in WRONG.items()], ids=WRONG.keys())
 def test_section_8_point_31_a_wrong_option_raises_where_it_is_given(door, name, value, error, text):
     with pytest.raises(error, match=text.replace(".", r"\.")):
-        door(**{name: value})
+        door(**{name.partition(" ")[0]: value})
+
+
+@pytest.mark.parametrize("name", ["serve", "serve_rooms"])
+def test_a_port_is_a_number(name):
+    arguments = (plumews.Hub(), plumews.SimpleRoomAuth()) if name == "serve_rooms" else (handler,)
+    with pytest.raises(TypeError, match="port must be an int, not str"):
+        getattr(plumews, name)(*arguments, "127.0.0.1", "8080")

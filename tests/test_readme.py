@@ -123,7 +123,7 @@ async def test_javascript_is_javascript() -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    for code in snippets("javascript")["A client in the browser"]:
+    for code in (code for codes in snippets("javascript").values() for code in codes):
         subprocess.run([node, "--check", "-"], input=code.encode(), check=True, capture_output=True)
 
 
@@ -446,6 +446,12 @@ async def test_messages_from_outside(hub, start) -> None:
 async def test_routes_of_your_own(start) -> None:
     routes = run("Routes of your own")["routes"]
     server = await start(plumews.serve(on_message=print, host="127.0.0.1", port=0, routes=routes))
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") == (
+            200,
+            b"<!doctype html><title>Hello</title>",
+        )
+        assert ("content-type", "text/html; charset=utf-8") in wire.headers
     assert await posted(server, "/upload", b"x" * 10) == (200, b'{"bytes": 10}\n')
     assert (await posted(server, "/upload", b"x" * (64 * 1024 + 1)))[0] == 413
 
@@ -467,7 +473,9 @@ async def test_prometheus(hub, start) -> None:
 async def test_logging(hub, start, capsys) -> None:
     logger = run("Logging")["logging"].getLogger("plumews")
     try:
-        server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, require_token=True))
+        server = await start(
+            plumews.serve_rooms(hub, plumews.SimpleRoomAuth(b"s3cret" * 8), "127.0.0.1", 0, require_token=True)
+        )
         async with await Wire.connect(server) as wire:
             host, port = wire.writer.get_extra_info("sockname")
             assert (await wire.response(upgrade("/ws?room=blue")))[0] == 401
@@ -559,4 +567,4 @@ def test_every_link_to_a_page_of_ours_leads_somewhere() -> None:
 def test_every_snippet_is_run() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert {heading for heading in PYTHON if f'run("{heading}"' not in source} == set()
-    assert set(snippets("javascript")) == {"A client in the browser"}
+    assert set(snippets("javascript")) == {"A client in the browser", "A page that stays"}  # this one: test_browser.py

@@ -188,6 +188,14 @@ async def test_of_many_messages_those_before_a_wrong_one_are_sent() -> None:
     assert messages(transport) == ["a"]
 
 
+@pytest.mark.parametrize("message", ["abc", b"abc", bytearray(b"abc")])
+async def test_one_message_is_not_many(message: Any) -> None:
+    conn, transport = fake_conn()
+    with pytest.raises(TypeError, match=r"write_many takes several messages, such as a list, not .*: use send"):
+        await conn.write_many(message)
+    assert messages(transport) == []
+
+
 async def test_of_many_messages_those_that_fit_are_sent_and_the_next_is_refused() -> None:
     conn, transport = full(send_behavior=DROP, queue_size=2)
     with pytest.raises(SendQueueFull):

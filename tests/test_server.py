@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import ipaddress
 import re
 import socket
@@ -141,6 +142,22 @@ async def test_an_address_in_use_is_an_os_error_and_may_be_tried_again():
 def test_section_8_point_31_a_wrong_place_to_listen_raises_at_once(arguments, error, text_):
     with pytest.raises(error, match=text_):
         plumews.serve(echo, **arguments)
+
+
+def test_a_server_that_nobody_awaited_warns_as_a_coroutine_would():
+    with pytest.warns(RuntimeWarning, match=r"plumews\.serve\(\) was never awaited: nothing was served"):
+        plumews.serve(echo, "127.0.0.1", 0)
+
+
+async def test_a_server_that_was_awaited_does_not_even_where_that_failed(recwarn):
+    with kept_port() as port:
+        async with plumews.serve(echo, "127.0.0.1", port):
+            serving = plumews.serve(echo, "127.0.0.1", port)
+            with pytest.raises(OSError, match=r"[Aa]ddress already in use"):
+                await serving
+            del serving
+            gc.collect()
+    assert [str(warning.message) for warning in recwarn if "never awaited" in str(warning.message)] == []
 
 
 @pytest.mark.parametrize("arguments", [{}, {"path": "/x", "sock": socket}])

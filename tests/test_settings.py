@@ -45,7 +45,7 @@ def test_section_8_point_31_a_wrong_size_is_refused_at_once(
 ) -> None:
     with pytest.raises(error, match=text) as info:
         ConnConfig(**{name: value})
-    assert ("the read limit" if name == "max_size" else name) in str(info.value)
+    assert name in str(info.value)
 
 
 @pytest.mark.parametrize("name", ["send_timeout", "close_timeout", "ping_interval", "ping_timeout"])

@@ -41,7 +41,9 @@ def check_broadcast_secret(secret: str | bytes) -> bytes:
         raise TypeError(f"the websocket broadcast secret must be a str or bytes, not {type(secret).__name__}")
     text = secret if isinstance(secret, str) else secret.decode("latin-1")
     if not (text.isascii() and text.isprintable() and " " not in text):
-        raise ValueError("the websocket broadcast secret must be visible ASCII, without spaces")
+        raise ValueError(
+            "the websocket broadcast secret must be visible ASCII, without spaces; secrets.token_urlsafe() makes one"
+        )
     if len(text) < limits.SECRET_SIZE:
         raise WeakSecret(
             f"websocket broadcast secret must be at least {limits.SECRET_SIZE} bytes, and has {len(text)}; "

@@ -19,8 +19,10 @@ from .handshake import refusal
 from .headers import Headers
 from .hooks import changed_answer, copy_of
 from .http11 import Request, Response
+from .log_text import quoted
 from .logs import about, request_line
-from .site import Site
+from .origin import seen_by_refusal
+from .site import NOT_FOUND, Site
 from .timers import Deadline
 
 __all__ = ["Answering", "stopping"]
@@ -127,8 +129,18 @@ class Answering:
         conn._close_gently()
         if refused is not None:
             self._site.requests.refused.add(refused)
-            status, asked = response.status, request_line(conn)
+            status, asked = response.status, self._asked_for(refused)
             logger.info("refused %d %s: %s", status, refused, asked, extra=about(conn, f"refused {refused}"))
+
+    def _asked_for(self, refused: str) -> str:
+        """What was asked for, and what of it led to the refusal by that word, where that can be mended by a setting."""
+        request, asked = self._conn._request, request_line(self._conn)
+        if request is None:
+            return asked
+        seen = seen_by_refusal(request, refused)
+        if refused == NOT_FOUND and "Upgrade" in request.headers:
+            seen = f"WebSockets are at {', '.join(map(quoted, filter(None, self._site.endpoints)))}"
+        return f"{asked}, {seen}" if seen else asked
 
     # --- the end of the time ----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["Callback", "Callbacks", "call_safely", "check_callback", "is_plain_function"]
+__all__ = ["Callback", "Callbacks", "call_safely", "check_call", "check_callback", "is_plain_function"]
 
 Callback: TypeAlias = Callable[..., object]
 
@@ -23,6 +23,18 @@ def is_plain_function(callback: object) -> bool:
     if not callable(callback):
         return False
     return not inspect.iscoroutinefunction(callback) and not inspect.iscoroutinefunction(type(callback).__call__)
+
+
+def check_call(name: str, function: Callable[..., object], *parameters: str) -> None:
+    """A ``TypeError`` unless ``function`` can be called with these; where nobody can tell it is believed."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*parameters)
+    except TypeError:
+        raise TypeError(f"{name} is called with ({', '.join(parameters)}), but takes {signature}") from None
 
 
 def check_callback(callback: object) -> None:

@@ -18,7 +18,8 @@ from .admin import check_broadcast_secret
 from .auth import SimpleRoomAuth
 from .errors import Refused, WeakSecret
 from .restricted import check_route_token
-from .rooms import check_room_name
+from .rooms import check_room_name, validate_room_name
+from .text_policy import TextPolicy
 
 __all__ = [
     "Failure",
@@ -28,6 +29,7 @@ __all__ = [
     "make_auth",
     "reason",
     "room_entry",
+    "text_policy",
     "tls_context",
     "token_of_file",
 ]
@@ -68,7 +70,12 @@ class ServeAuth(SimpleRoomAuth):
 
 
 def make_auth(
-    rooms: Sequence[RoomEntry], rooms_file: str | None, secret_file: str | None, *, only_known_rooms: bool
+    rooms: Sequence[RoomEntry],
+    rooms_file: str | None,
+    secret_file: str | None,
+    *,
+    only_known_rooms: bool,
+    plain_names: bool = False,
 ) -> ServeAuth:
     """Who may enter, of the entries on the command line and those in the files."""
     rooms = [*rooms, *(() if rooms_file is None else _rooms_of_file(rooms_file))]
@@ -77,8 +84,17 @@ def make_auth(
         if name in names:
             raise Failure(f"room {name} is given twice: give each room once, with one password")
         names.add(name)
+        if plain_names:
+            _check_plain(name)
     secret = None if secret_file is None else _secret_of_file(secret_file)
     return ServeAuth(secret, dict(rooms), only_known_rooms=only_known_rooms)
+
+
+def _check_plain(name: str) -> None:
+    try:
+        validate_room_name(name)
+    except ValueError as exc:
+        raise Failure(f"room {name} cannot be entered with --plain-room-names: {exc}") from exc
 
 
 def room_entry(text: str) -> RoomEntry:
@@ -103,6 +119,14 @@ def room_entry(text: str) -> RoomEntry:
             f"for an open room give {name} alone"
         )
     return name, password
+
+
+def text_policy(name: str, max_size: int) -> TextPolicy | None:
+    """The policy that ``--text`` names; its length is that of all messages."""
+    if name == "any":
+        return None
+    lines = name == "lines"
+    return TextPolicy(max_length=max_size, allow_newlines=lines, allow_tabs=lines)
 
 
 def tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:

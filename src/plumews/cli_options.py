@@ -20,7 +20,10 @@ from .forwarded import TrustedProxies
 from .origin import is_loopback, validate_allowed
 from .room_list import RoomsTable
 
-__all__ = ["Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
+__all__ = ["TEXT_POLICIES", "Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
+
+#: What ``--text`` may be.
+TEXT_POLICIES: Final = ("any", "line", "lines")
 
 _HOST: Final = "127.0.0.1"
 _PORT: Final = 8080
@@ -38,6 +41,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     _add_listening(parser.add_argument_group("where it listens"))
     _add_access(parser.add_argument_group("who may enter"))
     _add_broadcast(parser.add_argument_group("who may speak to all"))
+    _add_words(parser.add_argument_group("what may be said"))
     _add_limits(parser.add_argument_group("limits"))
     _add_seeing(parser.add_argument_group("what it shows"))
     _add_running(parser.add_argument_group("how it runs"))
@@ -265,6 +269,22 @@ def _add_broadcast(group: Any) -> None:
         metavar="FILE",
         help="who sends what this file holds as a bearer may POST messages to /_admin/broadcast?room=NAME; "
         f"{limits.SECRET_SIZE} characters or more, and not those of --secret-file (default: nobody may)",
+    )
+
+
+def _add_words(group: Any) -> None:
+    group.add_argument(
+        "--text",
+        choices=TEXT_POLICIES,
+        default="any",
+        help="what text messages may be: anything in UTF-8; one line, without control characters and not empty; lines, "
+        "where newlines and tabs may be as well. Who says anything else is closed with 1008 (default %(default)s)",
+    )
+    group.add_argument(
+        "--plain-room-names",
+        action="store_true",
+        help=f"names of rooms are 1 to {limits.ROOM_NAME} of A-Z a-z 0-9 . _ : - alone, which can stand in addresses "
+        "and log lines as they are (default: any printable text)",
     )
 
 

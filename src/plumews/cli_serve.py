@@ -28,6 +28,7 @@ from .cli_inputs import (
     broadcast_secret_of_file,
     make_auth,
     reason,
+    text_policy,
     tls_context,
     token_of_file,
 )
@@ -38,6 +39,7 @@ from .hub import Hub
 from .hub_config import HubConfig
 from .restricted import restricted
 from .room_server import serve_rooms
+from .rooms import check_room_name, validate_room_name
 from .server import Server, Serving
 
 __all__ = ["run_serve", "say"]
@@ -50,7 +52,13 @@ _ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, no
 
 def run_serve(args: argparse.Namespace) -> int:
     """Serve until a signal; the exit code. Raises :class:`Failure` if it cannot serve."""
-    auth = make_auth(args.room, args.rooms_file, args.secret_file, only_known_rooms=args.only_known_rooms)
+    auth = make_auth(
+        args.room,
+        args.rooms_file,
+        args.secret_file,
+        only_known_rooms=args.only_known_rooms,
+        plain_names=args.plain_room_names,
+    )
     context = tls_context(args.tls_cert, args.tls_key)
     token = None if args.metrics_token_file is None else token_of_file(args.metrics_token_file)
     secret_file = args.broadcast_secret_file
@@ -91,6 +99,7 @@ async def _serve(
             max_connections=args.max_connections,
             max_room_connections=args.max_room_connections,
             sending_threads=args.sending_threads,
+            check_room_name=validate_room_name if args.plain_room_names else check_room_name,
         )
     )
     server = await _listen(_serving(args, hub, auth, context, sock, token, broadcast_secret), args)
@@ -141,6 +150,7 @@ def _serving(
         send_timeout=args.send_timeout,
         send_behavior=SendBehavior(args.send_behavior),
         max_size=args.max_size,
+        text_policy=text_policy(args.text, args.max_size),
         compression="deflate" if args.compression else None,
         ping_interval=args.ping_interval or None,
         ping_timeout=args.ping_timeout or None,

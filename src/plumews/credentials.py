@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from .errors import InvalidHeader, Refused
+from .errors import InvalidHandshake, InvalidHeader, Refused
 from .handshake import BEARER, offered_subprotocols
 from .headers import is_token
 from .http11 import Request
@@ -103,6 +103,8 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
 
     Raises:
         Refused: 403, they stand where they are not taken.
+        InvalidHandshake: 400, ``?auth=`` is not ``message``: what comes first would be a message like any other, and a
+            room would be told the password.
         InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens.
         InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
     """
@@ -110,6 +112,8 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
         raise Refused("secrets in the query are not accepted here", code="WEBSOCKET_QUERY_SECRETS")
     if logs_in_by_message(request):
         _check_source("message", "a first message", sources)
+    elif request.query.get("auth"):
+        raise InvalidHandshake("auth in the query must be message, or be left out", code="WEBSOCKET_BAD_QUERY")
     tokens = {token for token in _tokens(request, sources) if token}
     if len(tokens) > 1:
         raise InvalidHeader("two different tokens in one request", code="WEBSOCKET_TWO_TOKENS")

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
-from .callbacks import is_plain_function
+from .callbacks import check_call, is_plain_function
 from .conn import Conn
 from .constants import CloseCode
 from .errors import ConnectionClosed
@@ -116,10 +116,20 @@ def endpoint_for(
             raise TypeError("give either a handler coroutine or on_open, on_message and on_close, not both")
         if not callable(handler):
             raise TypeError(f"the handler must be an `async def` function, not {type(handler).__name__}")
+        if inspect.isasyncgenfunction(handler):
+            raise TypeError("the handler must be an `async def` function without yield: messages leave by conn.send")
+        check_call("the handler", handler, "conn")
         return HandlerEndpoint(handler)
     if on_message is None:
         raise TypeError("give a handler coroutine, or an on_message function")
-    for name, callback in (("on_open", on_open), ("on_message", on_message), ("on_close", on_close)):
-        if callback is not None and not is_plain_function(callback):
+    for name, callback, parameters in (
+        ("on_open", on_open, ("conn",)),
+        ("on_message", on_message, ("conn", "message")),
+        ("on_close", on_close, ("conn",)),
+    ):
+        if callback is None:
+            continue
+        if not is_plain_function(callback):
             raise TypeError(f"{name} must be a plain function: it is called from the parser and cannot wait")
+        check_call(name, callback, *parameters)
     return CallbackEndpoint(on_message, on_open, on_close)

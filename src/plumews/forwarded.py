@@ -59,6 +59,8 @@ class TrustedProxies:
     def __init__(self, entries: Collection[str]) -> None:
         if isinstance(entries, str):
             raise TypeError(f"trusted_proxies must be a collection of strings, not the string {entries!r}")
+        if not isinstance(entries, Collection):
+            raise TypeError(f"trusted_proxies must be a collection of strings, not {type(entries).__name__}")
         for entry in entries:
             if not isinstance(entry, str):
                 raise TypeError(f"trusted_proxies: expected addresses and networks as str, not {type(entry).__name__}")

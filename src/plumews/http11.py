@@ -275,12 +275,21 @@ def _check_body(headers: Headers) -> None:
 class Response:
     """A response: ``status``, ``headers``, ``body`` and the ``reason`` beside the status (default: the usual one).
 
-    Raises ``ValueError`` for a status outside 100-999, and for a reason or header that could break its line.
+    Raises ``ValueError`` for a status outside 100-999, and for a reason or header that could break its line,
+    ``TypeError`` for what is no status, headers or bytes at all.
     """
 
     __slots__ = ("body", "headers", "reason", "status")
 
     def __init__(self, status: int, headers: HeadersLike = (), body: bytes = b"", reason: str | None = None) -> None:
+        if not isinstance(status, int):
+            raise TypeError(f"the status of a response must be an int, not {type(status).__name__}")
+        if isinstance(headers, (str, bytes)):
+            raise TypeError(
+                "a response is Response(status, headers, body); for text there is Response.text(status, text)"
+            )
+        if not isinstance(body, bytes):
+            raise TypeError(f"the body of a response must be bytes, not {type(body).__name__}: see Response.text")
         self.status = status
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
         self.body = body
@@ -289,14 +298,21 @@ class Response:
 
     @classmethod
     def text(cls, status: int, text: str, headers: HeadersLike = ()) -> Response:
-        """``text`` as UTF-8."""
-        return cls(status, Headers([("Content-Type", "text/plain; charset=utf-8")], headers), text.encode())
+        """``text`` as UTF-8, of the ``Content-Type`` that ``headers`` name (default ``text/plain``)."""
+        if not isinstance(text, str):
+            raise TypeError(f"the text of a response must be a str, not {type(text).__name__}")
+        return cls(status, _typed("text/plain; charset=utf-8", headers), text.encode())
+
+    @classmethod
+    def html(cls, status: int, text: str, headers: HeadersLike = ()) -> Response:
+        """A page: :meth:`text` as ``text/html``."""
+        return cls.text(status, text, _typed("text/html; charset=utf-8", headers))
 
     @classmethod
     def json(cls, status: int, obj: object, headers: HeadersLike = ()) -> Response:
-        """``obj`` as one line of JSON."""
+        """``obj`` as one line of JSON, of the ``Content-Type`` that ``headers`` name (default ``application/json``)."""
         body = json_module.dumps(obj).encode() + b"\n"
-        return cls(status, Headers([("Content-Type", "application/json")], headers), body)
+        return cls(status, _typed("application/json", headers), body)
 
     def serialize(self) -> bytes:
         """The bytes to send, with the ``Content-Length`` that the body has (none with 1xx and 204).
@@ -325,6 +341,12 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.reason}>"
+
+
+def _typed(content_type: str, headers: HeadersLike) -> Headers:
+    """``headers`` with a ``Content-Type``: this one, unless they have another."""
+    given = Headers(headers)
+    return given if "Content-Type" in given else Headers([("Content-Type", content_type)], given)
 
 
 def _phrase(status: int) -> str:

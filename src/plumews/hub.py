@@ -36,6 +36,8 @@ class Hub(Introspection):
     def __init__(self, workers: int | HubConfig = limits.WORKERS, job_queue_size: int = limits.JOB_QUEUE_SIZE) -> None:
         if isinstance(workers, HubConfig):
             config = workers
+        elif not isinstance(workers, int):
+            raise TypeError(f"a Hub takes a number of workers or a plumews.HubConfig, not {type(workers).__name__}")
         else:
             config = HubConfig(workers=workers, job_queue_size=job_queue_size)
         super().__init__(config)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from .auth import SimpleRoomAuth
 from .authorizing import TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
@@ -31,7 +32,8 @@ logger = logging.getLogger("plumews.server")
 class Login:
     """The authentication of one server.
 
-    ``identified(conn)`` is called when a refresh has changed ``conn.user_info``.
+    ``identified(conn)`` is called when a refresh has changed ``conn.user_info``. Raises ``ValueError`` where a token is
+    required that nobody could verify.
     """
 
     def __init__(
@@ -43,6 +45,10 @@ class Login:
         tally: RequestTally,
         identified: Callable[[Conn], object] = lambda conn: None,
     ) -> None:
+        if require_token and isinstance(authenticator, SimpleRoomAuth) and authenticator.tokens is None:
+            raise ValueError(
+                "require_token=True needs an auth that verifies tokens, or nobody could enter: SimpleRoomAuth(secret)"
+            )
         self._authenticator = authenticator
         self._sources = sources
         self._require_token = require_token

@@ -109,10 +109,19 @@ class TcpOptions(SiteOptions, total=False):
 
 #: What other packages call it, and what it is here.
 _ELSEWHERE: Final = {
+    "allowed_origins": "here it is origins",
+    "extensions": "here it is compression",
+    "heartbeat": "here it is ping_interval",
+    "jwt_secret": "the auth has it: plumews.SimpleRoomAuth(secret)",
     "logger": 'logs go to the logger "plumews.server"',
+    "max_message_size": "here it is max_size",
     "on_connect": "here it is on_open",
     "on_disconnect": "here it is on_close",
+    "room_passwords": "the auth has them: auth.set_room_password(room, password)",
+    "secret": "the auth has it: plumews.SimpleRoomAuth(secret)",
     "server_header": "none is sent: leave it out",
+    "ssl_context": "here it is ssl",
+    "text_policy": "serve_rooms has it",
     "write_limit": "there are queue_size and queue_bytes",
 }
 
@@ -127,7 +136,8 @@ def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions)
     unknown = given.keys() - SiteOptions.__annotations__.keys()
     if unknown:
         known = ", ".join(sorted(SiteOptions.__annotations__))
-        raise TypeError(f"unknown option {', '.join(map(_with_hint, sorted(unknown)))}: there are {known}")
+        names = ", ".join(map(_with_hint, sorted(unknown)))
+        raise TypeError(f"unknown option {names}: there are {known}, and the parameters of the function")
     of_conn = ConnOptions.__annotations__.keys()
     config = ConnConfig(**{name: value for name, value in given.items() if name in of_conn})
     return Site(endpoints, **{name: value for name, value in given.items() if name not in of_conn}), config

@@ -15,14 +15,26 @@ from typing import Final, NamedTuple
 from .errors import InvalidHeader, InvalidOrigin
 from .headers import parse_host
 from .http11 import Request
+from .log_text import quoted
 
-__all__ = ["LOOPBACK_HOSTS", "Origin", "check_host", "check_origin", "is_loopback", "parse_origin", "validate_allowed"]
+__all__ = [
+    "LOOPBACK_HOSTS",
+    "Origin",
+    "check_host",
+    "check_origin",
+    "is_loopback",
+    "parse_origin",
+    "seen_by_refusal",
+    "validate_allowed",
+]
 
 #: The names under which a server on this machine is reached from this machine; RFC 6761 section 6.3 reserves
 #: ``localhost`` and all below it.
 LOOPBACK_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "::1")
 
 _ANY: Final = "*"
+_ORIGIN: Final = "http:// or https://, a host and maybe a port"
+_FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -43,8 +55,11 @@ def parse_origin(text: str) -> Origin:
     scheme, separator, authority = text.partition("://")
     default_port = _DEFAULT_PORTS.get(scheme.lower())
     if not separator or default_port is None:
-        raise ValueError(f"invalid origin {text!r}: expected http:// or https://, a host and maybe a port")
-    host, port = parse_host(authority)
+        raise ValueError(f"invalid origin {text!r}: expected {_ORIGIN}")
+    try:
+        host, port = parse_host(authority)
+    except ValueError:
+        raise ValueError(f"invalid origin {text!r}: expected {_ORIGIN}, without a slash behind it or a *") from None
     return Origin(scheme.lower(), host, default_port if port is None else port)
 
 
@@ -83,8 +98,13 @@ def _origin_or_none(text: str) -> Origin | None:
 
 
 def _own_origin(request: Request, secure: bool) -> Origin | None:
+    text = _own_origin_text(request, secure)
+    return None if text is None else _origin_or_none(text)
+
+
+def _own_origin_text(request: Request, secure: bool) -> str | None:
     hosts = [request.forwarded_host] if request.forwarded_host else request.headers.get_all("Host")
-    return _origin_or_none(f"{'https' if secure else 'http'}://{hosts[0]}") if len(hosts) == 1 else None
+    return f"{'https' if secure else 'http'}://{hosts[0]}" if len(hosts) == 1 else None
 
 
 def _is_listed(origin: Origin, allowed: Collection[str | None]) -> bool:
@@ -109,7 +129,21 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
     except ValueError:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
     if host not in allowed_hosts and not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
-        raise InvalidHeader("forbidden host", status=403, code="WEBSOCKET_FORBIDDEN_HOST")
+        raise InvalidHeader("forbidden host", status=403, code=_FORBIDDEN_HOST)
+
+
+def seen_by_refusal(request: Request, code: str) -> str:
+    """What a refusal by ``code`` looked at, for who reads the log and has to list it; empty for any other code.
+
+    The client is not told: to a page of another site the names of this one are no business.
+    """
+    if code == InvalidOrigin.code:
+        page = request.headers.get("Origin")
+        own = _own_origin_text(request, request.secure)
+        return f"a page of {'no origin' if page is None else quoted(page)}, and this is {quoted(own)}"
+    if code == _FORBIDDEN_HOST:
+        return f"as {quoted(request.headers.get('Host'))}"
+    return ""
 
 
 def _host_matches(host: str, entry: str) -> bool:

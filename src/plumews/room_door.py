@@ -172,7 +172,8 @@ class RoomDoor:
         else:
             correct = await self._gate.check(room, password, conn.client_address or None)
         if not correct:
-            raise Refused("forbidden: bad room password", code="WEBSOCKET_ROOM_FORBIDDEN")
+            detail = ": none was sent" if password is None else ""
+            raise Refused(f"forbidden: bad room password{detail}", code="WEBSOCKET_ROOM_FORBIDDEN")
         self._hub._requests.authenticated += 1
 
     # --- inside -----------------------------------------------------------------------------------

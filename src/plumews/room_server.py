@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .admin import BROADCAST_PATH, admin_broadcast_route
@@ -142,7 +142,11 @@ def serve_rooms(
     if page:
         routes.update(page_routes())
         routes["/rooms.json"] = room_list_route(hub, rooms_table)
-    routes.update(options.get("routes") or {})
+    own_routes = options.get("routes")
+    if isinstance(own_routes, Mapping):
+        routes.update(own_routes)
+    elif own_routes is not None:
+        raise TypeError(f"routes must be a mapping of paths to functions, not {type(own_routes).__name__}")
     if broadcast_secret is not None:
         _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
     defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
@@ -160,8 +164,9 @@ def _add_broadcast(routes: dict[str, Any], hub: Hub, secret: str | bytes, *authe
 
 
 def _authenticator(given: TokenAuthenticator | None) -> TokenAuthenticator:
-    if given is None or not callable(getattr(given, "verify_jwt", None)):
-        raise TypeError("auth must be a plumews.SimpleRoomAuth, or have its method verify_jwt; or give token_auth")
+    if isinstance(given, type) or not callable(getattr(given, "verify_jwt", None)):
+        raise TypeError("auth must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt; or give token_auth")
+    assert given is not None
     return given
 
 

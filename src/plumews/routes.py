@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from . import limits
+from .callbacks import check_call
 from .errors import InvalidHandshake
 from .headers import Headers
 from .http11 import Request, Response
@@ -62,6 +63,9 @@ class Route:
             raise TypeError(f"handler must be a function, not {type(self.handler).__name__}")
         if self.authorize is not None and not callable(self.authorize):
             raise TypeError(f"authorize must be a function or None, not {type(self.authorize).__name__}")
+        for name in ("handler", "authorize"):
+            if getattr(self, name) is not None:
+                check_call(f"the {name} of a route", getattr(self, name), "request")
         if isinstance(self.methods, str):
             raise TypeError(f"methods must be a collection of str, such as [{self.methods!r}], not a str")
         if not self.methods:

@@ -69,8 +69,12 @@ class Sending(Overflowing):
         """Queue several messages, ``str`` as text and bytes-like as binary, that leave together.
 
         The same as a :meth:`send` for each, in fewer writes. Raises as :meth:`send`; the messages before the one that
-        raised are queued, those behind it are not.
+        raised are queued, those behind it are not. ``TypeError`` for a single message.
         """
+        if isinstance(messages, (str, bytes, bytearray, memoryview)):
+            raise TypeError(
+                f"write_many takes several messages, such as a list, not {type(messages).__name__}: use send"
+            )
         try:
             for message in messages:
                 outgoing = self._outgoing(opcode_of(message), message, compress)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import warnings
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -185,7 +186,10 @@ class Server:
 
 
 class Serving:
-    """What ``serve`` returns: await it for the server, or enter it with ``async with``."""
+    """What ``serve`` returns: await it for the server, or enter it with ``async with``.
+
+    One that is thrown away unused warns (``RuntimeWarning``), as a coroutine would: nothing was served.
+    """
 
     def __init__(self, site: Site, config: ConnConfig, listen: Listen, backlog: int) -> None:
         self._site = site
@@ -193,11 +197,22 @@ class Serving:
         self._listen = listen
         self._backlog = backlog
         self._server: Server | None = None
+        self._begun = False
+
+    def __del__(self) -> None:
+        if not self._begun:
+            warnings.warn(
+                "plumews.serve() was never awaited: nothing was served; use async with, or await",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
 
     def __await__(self) -> Generator[Any, None, Server]:
         return self._start().__await__()
 
     async def _start(self) -> Server:
+        self._begun = True
         if self._server is not None:
             raise RuntimeError("this server was started before: call serve() again for another one")
         server = self._server = Server(self._site, self._config)
@@ -323,6 +338,8 @@ def serve_endpoints(
         raise TypeError("give either host, port and reuse_port or sock")
     if sock is None and port is None:
         raise TypeError("give a port (0 takes a free one) or sock")
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
+        raise TypeError(f"port must be an int, not {type(port).__name__}")
     if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"port must be 0 to 65535, not {port}")
     site, config = site_and_config(endpoints, options)

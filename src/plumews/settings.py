@@ -57,7 +57,7 @@ class ConnConfig:
     compression: Deflate | Literal["deflate"] | None = None
 
     def __post_init__(self) -> None:
-        check_read_limit(self.max_size)
+        check_read_limit(self.max_size, "max_size")
         for name in ("max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size"):
             check_count(name, getattr(self, name))
         if self.send_timeout is not None:
@@ -67,9 +67,12 @@ class ConnConfig:
             names = [behavior.name for behavior in SendBehavior]
             choices = f"{', '.join(names[:-1])} or {names[-1]}"
             raise TypeError(f"send_behavior must be SendBehavior.{choices}, not {self.send_behavior!r}")
-        for name in ("ping_interval", "ping_timeout"):
-            if getattr(self, name) is not None:
-                check_time(name, getattr(self, name))
+        for name, none in (("ping_interval", "None sends no pings"), ("ping_timeout", "None waits for ever")):
+            value = getattr(self, name)
+            if value == 0 and not isinstance(value, bool):
+                raise ValueError(f"{name} must be more than 0 seconds, not 0: {none}")
+            if value is not None:
+                check_time(name, value)
         deflate = self.deflate
         if deflate is not None:
             takeover = deflate.server_takeover or deflate.client_takeover
@@ -102,10 +105,10 @@ class ConnConfig:
 _DEFLATE = Deflate()
 
 
-def check_read_limit(value: int | None) -> int | None:
+def check_read_limit(value: int | None, name: str = "the read limit") -> int | None:
     """``value`` if it can bound a message: a positive number of bytes, or ``None``."""
     if value is not None:
-        check_count("the read limit", value)
+        check_count(name, value)
     return value
 
 

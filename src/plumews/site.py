@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl as ssl_module
-from collections.abc import Awaitable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from . import limits
 from .admission import Admission, AdmissionLimits
+from .callbacks import check_call
 from .conn import Conn
 from .counts import RequestTally
 from .errors import InvalidHandshake
@@ -28,7 +29,17 @@ from .origin import validate_allowed
 from .routes import Route, Routes
 from .settings import check_time
 
-__all__ = ["Endpoint", "Site"]
+__all__ = ["NOT_FOUND", "Endpoint", "Site"]
+
+#: The functions of an application around the handshake, and what they are called with.
+_HOOKS: Final = {
+    "process_request": ("conn", "request"),
+    "process_response": ("conn", "request", "response"),
+    "select_subprotocol": ("conn", "offered"),
+}
+
+#: The code of a refusal of a path that is nowhere.
+NOT_FOUND: Final = "NOT_FOUND"
 
 
 class Endpoint(Protocol):
@@ -93,16 +104,21 @@ class Site:
         for subprotocol in self.subprotocols:
             if not is_token(subprotocol):
                 raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
-        for name in ("process_request", "process_response", "select_subprotocol"):
+        for name, parameters in _HOOKS.items():
             hook = getattr(self, name)
-            if hook is not None and not callable(hook):
+            if hook is None:
+                continue
+            if not callable(hook):
                 raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
+            check_call(name, hook, *parameters)
         if inspect.iscoroutinefunction(self.select_subprotocol):
             raise TypeError("select_subprotocol must be a plain function: what takes time belongs into process_request")
         if self.select_subprotocol is not None and self.subprotocols:
             raise TypeError("give either subprotocols or select_subprotocol")
         extra = self.extra_headers = application_headers(self.extra_headers)
         self.extra_lines = extra.serialize()[:-2]
+        if not isinstance(self.routes, (Mapping, type(None))):
+            raise TypeError(f"routes must be a mapping of paths to functions, not {type(self.routes).__name__}")
         self.routes = dict(self.routes or {})
         for path, route in self.routes.items():
             if isinstance(route, Route):
@@ -111,6 +127,7 @@ class Site:
                 raise TypeError(
                     f"the route of {path} must be a plain function, which is called on the loop, or a plumews.Route"
                 )
+            check_call(f"the route of {path}", route, "request")
         for given in (*self.endpoints, *self.routes):
             if given is not None and not given.startswith("/"):
                 raise ValueError(f"invalid path {given!r}: a path begins with a slash")
@@ -124,7 +141,7 @@ class Site:
         """The endpoint of ``path``; raises :class:`InvalidHandshake` 404 if there is none."""
         endpoint = self.endpoints.get(path) or self.endpoints.get(None)
         if endpoint is None:
-            raise InvalidHandshake("not found", status=404, code="NOT_FOUND")
+            raise InvalidHandshake("not found", status=404, code=NOT_FOUND)
         return endpoint
 
     def start(self, work: Awaitable[Any]) -> asyncio.Future[Any]:

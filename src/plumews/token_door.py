@@ -69,7 +69,7 @@ def token_door(
         if sources != TokenSources():
             raise TypeError("token_sources, token_cookie and allow_query_secrets need an authenticator")
         return inside
-    if not callable(getattr(authenticator, "verify_jwt", None)):
-        raise TypeError("authenticator must be a plumews.SimpleRoomAuth, or have its method verify_jwt")
+    if isinstance(authenticator, type) or not callable(getattr(authenticator, "verify_jwt", None)):
+        raise TypeError("authenticator must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt")
     sources.check_origins(origins)
     return TokenDoor(Login(authenticator, sources=sources, require_token=require_token, tally=tally), inside)

@@ -143,12 +143,13 @@ class HS256TokenAuth:
 
         A token is valid from its ``nbf`` until after its ``exp`` (at that very second it still is, as in the
         seed), with ``leeway`` on both sides. One that has an ``aud`` while no ``audience`` is set here is for
-        somebody else (RFC 7519 section 4.1.3). Raises ``TokenExpired``, ``TokenRevoked``, or ``InvalidToken`` with
-        the reason.
+        somebody else (RFC 7519 section 4.1.3). Its ``sub`` and ``jti``, if it has them, are strings. Raises
+        ``TokenExpired``, ``TokenRevoked``, or ``InvalidToken`` with the reason.
         """
         claims = _json_object(self._signed_payload(_checked_shape(token)))
         if claims is None:
             raise InvalidToken("its payload is not a JSON object with each name once")
+        _check_names(claims)
         self._check_times(claims)
         self._check_parties(claims)
         if self.revocations.revoked(claims):
@@ -235,6 +236,13 @@ class HS256TokenAuth:
         audience = claims.get("aud")
         if self._audience not in (audience if isinstance(audience, list) else [audience]):
             raise InvalidToken("its audience (aud) is not the one served here")
+
+
+def _check_names(claims: dict[str, Any]) -> None:
+    """RFC 7519 sections 4.1.2 and 4.1.7: one that is no string would be nobody's, and could not be revoked."""
+    for name in ("sub", "jti"):
+        if not isinstance(claims.get(name, ""), str):
+            raise InvalidToken(f'its {name} must be a string, such as "42"')
 
 
 def check_leeway(leeway: float) -> None:
