@@ -175,6 +175,21 @@ async def test_pieces_that_are_cancelled_behind_the_first_frame_close_the_connec
 # --- a context --------------------------------------------------------------------------------------
 
 
+async def test_a_message_that_has_to_wait_for_space_is_compressed_and_counted_once() -> None:
+    conn, transport = compressing(queue_size=2, send_timeout=None)
+    transport.fill()
+    conn.send_nowait(JSON)
+    conn.send_nowait(JSON)
+    waiting = asyncio.ensure_future(conn.send(JSON))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    transport.drain()
+    await asyncio.wait_for(waiting, PATIENCE)
+    assert len(left(transport)) == 3
+    assert conn.compression is not None
+    assert conn.compression.sent_messages == 3
+
+
 async def test_with_takeover_the_same_again_is_small() -> None:
     conn, transport = compressing(TAKEOVER)
     inflater = zlib.decompressobj(-12)
