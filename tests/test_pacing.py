@@ -10,6 +10,7 @@ import pytest
 
 from plumews import limits
 from plumews.pacing import LATER, ROOM, TURN, Pacing
+from plumews.turns import turns_of
 
 
 class Work(Pacing):
@@ -24,17 +25,17 @@ class Work(Pacing):
 class Conn:
     """What is asked of a connection: to go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 0.5) -> None:
         self._loop = asyncio.get_running_loop()
         self.went_on: list[bool] = []
-        self.work = Work(0.5)
+        self.work = Work(share, turns_of(self._loop))
 
     def _go_on(self) -> None:
         self.went_on.append(self.work._may_work(time.monotonic()))
 
 
-def test_work_uses_up_its_share_and_has_time_again_when_that_has_passed() -> None:
-    work = Work(0.25)
+async def test_work_uses_up_its_share_and_has_time_again_when_that_has_passed() -> None:
+    work = Conn(0.25).work
     now = time.monotonic()
     assert work._may_work(now)
     work._count(now - limits.INFLATE_BURST)  # what takes so long costs four times that
@@ -82,6 +83,6 @@ async def test_room_is_nothing_to_who_waits_for_its_turn() -> None:
     assert conn.went_on == []
 
 
-def test_there_is_no_pacing_without_knowing_what_room_is() -> None:
+async def test_there_is_no_pacing_without_knowing_what_room_is() -> None:
     with pytest.raises(NotImplementedError):
-        Pacing(1)._has_room(None)
+        Pacing(1, turns_of(asyncio.get_running_loop()))._has_room(None)

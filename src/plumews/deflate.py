@@ -35,8 +35,8 @@ class Deflate:
         min_size: messages of fewer bytes leave as they are (default 128).
         backend: which library compresses: ``"zlib"`` (default), ``"zlib-ng"`` or ``"isal"``, which are extras.
         inflate_share: the share of time that inflating may take of one event loop, more than 0 and at most 1
-            (default 0.5): one connection's, and that of all connections together that had more than
-            their share. Who is beyond it waits; nothing is lost.
+            (default 0.5): one connection's, that of all together while they have time left, and that of
+            all who stand in line because they have none. Nothing is lost, it comes later.
         max_ratio: how many bytes one received byte may become at most, 1 or more; a message beyond it is too large,
             and closes with 1009. Default ``None``: no bound but that of ``max_size``. DEFLATE itself reaches 1032.
 

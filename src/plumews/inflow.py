@@ -20,6 +20,7 @@ from .deflate import Agreement, Deflate
 from .errors import InvalidData, ProtocolError
 from .inflating import Inflater, inflate_whole
 from .pacing import GO_ON, ROOM, STOP, TURN, Pacing
+from .turns import Turns
 
 __all__ = ["Inflow"]
 
@@ -45,8 +46,8 @@ class Inflow(Pacing):
         "wire_bytes",
     )
 
-    def __init__(self, agreement: Agreement, settings: Deflate, *, client: bool) -> None:
-        super().__init__(settings.inflate_share)
+    def __init__(self, agreement: Agreement, settings: Deflate, turns: Turns, *, client: bool) -> None:
+        super().__init__(settings.inflate_share, turns)
         self._window_bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
         if client:
             self._window_bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
@@ -72,20 +73,24 @@ class Inflow(Pacing):
     def take(self, conn: Any, kind: int, data: bytes) -> int:
         """A compressed message has arrived; after `LATER` it is to be told again."""
         if conn._rules.state is not _OPEN:
+            self.end()
             return GO_ON
+        short = False
         if not self._busy:
             if not self._has_room(conn):
                 return self._wait_for(ROOM)
             if self._at_once and len(data) <= limits.INFLATE_PIECE:
                 now = monotonic()
                 if self._has_time(now):
-                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size)
+                    most = limits.INFLATE_STEP if self._turns.is_free(now) else limits.INFLATE_SHORT
+                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size, most)
                     self._count(now)
                     if whole is not None:
                         return self._hand_on(conn, kind, whole, len(data))
             self.messages += 1
             self.wire_bytes += len(data)
             self._start(conn)
+            short = self._takeover  # it may be one: the others were tried
         inflater = self._inflater
         assert inflater is not None
         message = b""
@@ -96,13 +101,17 @@ class Inflow(Pacing):
                 inflater.finish()
             while inflater.pending:
                 now = monotonic()
+                most = limits.INFLATE_STEP
                 if not self._may_work(now):
                     if message:
                         self._collect(message)
-                    return self._wait_for(TURN)
-                if message:
+                    if not (short and self._has_time(now)):
+                        return self._wait_for(TURN)
+                    most = limits.INFLATE_SHORT
+                elif message:
                     self._collect(message)
-                message = inflater.step()
+                short = False
+                message = inflater.step(most)
                 self._count(now)
             if self._collected is not None:
                 self._collected.write(message)
@@ -111,6 +120,7 @@ class Inflow(Pacing):
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._collected = None
+        self._let_go()
         self._busy = False
         if not self._takeover:
             self._inflater = None
@@ -140,6 +150,7 @@ class Inflow(Pacing):
         if self._collected is None:
             self._collected = io.BytesIO()
         self._collected.write(part)
+        self._hold(len(part))
 
     # --- a stream ---------------------------------------------------------------------------------
 
@@ -236,6 +247,7 @@ class Inflow(Pacing):
     def end(self) -> None:
         """Nothing is inflated any more."""
         self._collected = self._utf8 = None
+        self._let_go()
         self._inflater = None
         self.streaming = self._busy = False
 

@@ -108,6 +108,14 @@ INFLATE_SHARE: Final = 0.5
 #: How much of that time one connection may use ahead, in seconds.
 INFLATE_BURST: Final = 0.002
 
+#: What all connections of a loop may still do at once that have time of their own, when together they have used theirs:
+#: a message this short is inflated in some microseconds, which are not worth a turn.
+INFLATE_SHORT: Final = 4 * KiB
+
+#: Messages of which a part is inflated, those of one loop together: beyond it one is completed before another is begun,
+#: for some kilobytes on the wire are megabytes here. It takes as much as four messages of the largest size by default.
+INFLATED_PARTS: Final = 64 * MiB
+
 #: A message that `Deflate.max_ratio` bounds may always inflate to this: what is that small harms nobody.
 RATIO_FREE: Final = 64 * KiB
 
