@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from . import limits
 from .backends import backend
 
-__all__ = ["Agreement", "Deflate", "deflate_context_size", "inflate_context_size"]
+__all__ = ["Agreement", "Deflate", "inflate_context_size"]
 
 #: zlib cannot compress raw DEFLATE with a window of 8 bits, which section 7.1.2 has: it takes 9 and does not say so.
 LEAST_WINDOW_BITS: Final = 9
@@ -87,11 +87,6 @@ class Agreement(NamedTuple):
     client_takeover: bool
     #: The value of ``Sec-WebSocket-Extensions`` in the server's answer.
     answer: str
-
-
-def deflate_context_size(window_bits: int, mem_level: int) -> int:
-    """Bytes that zlib holds for a compressor, about (its zconf.h)."""
-    return (1 << (window_bits + 2)) + (1 << (mem_level + 9)) + 6 * limits.KiB
 
 
 def inflate_context_size(window_bits: int) -> int:

@@ -16,7 +16,6 @@ import zlib
 from typing import Any, Final
 
 from .backends import backend
-from .deflate import deflate_context_size
 
 __all__ = ["EMPTY", "Compressor", "Context"]
 
@@ -69,7 +68,10 @@ class Context:
     @property
     def size(self) -> int:
         """Bytes held, about; 0 before the first message and after :meth:`reset`."""
-        return 0 if self._compressor is None else deflate_context_size(self._key[2], self._key[3])
+        if self._compressor is None:
+            return 0
+        library, *key = self._key
+        return backend(library).context_size(*key)
 
     def compress(self, payload: bytes) -> bytes:
         """``payload`` as the payload of a compressed message: it must be sent."""
