@@ -108,6 +108,9 @@ async def test_every_way_to_send_can_be_told_to_compress_or_not(send: Any) -> No
     plain, transport = fake_conn()
     await send(plain, "x" * 1000, compress=True)  # there it means nothing
     assert not left(transport)[0][0] & COMPRESSED
+    for one in (conn, plain):
+        with pytest.raises(TypeError, match="compress must be True, False or None, not int"):
+            await send(one, "x" * 1000, compress=1)
 
 
 async def test_an_empty_message_that_must_be_compressed_is_one_byte() -> None:

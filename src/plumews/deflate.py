@@ -34,9 +34,9 @@ class Deflate:
         mem_level: memory of a compressor, 1 to 9 (default 5).
         min_size: messages of fewer bytes leave as they are (default 128).
         backend: which library compresses: ``"zlib"`` (default), ``"zlib-ng"`` or ``"isal"``, which are extras.
-        inflate_share: the share of time that inflating may take of one event loop, more than 0 and at most 1
-            (default 0.5): one connection's, that of all together while they have time left, and that of
-            all who stand in line because they have none. Nothing is lost, it comes later.
+        inflate_share: the share of time that inflating may take of one event loop, 0.001 to 1 (default 0.5): one
+            connection's, that of all together while they have time left, and that of all who stand in line because
+            they have none. Nothing is lost, it comes later.
         max_ratio: how many bytes one received byte may become at most, 1 or more; a message beyond it is too large,
             and closes with 1009. Default ``None``: no bound but that of ``max_size``. DEFLATE itself reaches 1032.
 
@@ -73,8 +73,8 @@ class Deflate:
         share = self.inflate_share
         if isinstance(share, bool) or not isinstance(share, (int, float)):
             raise TypeError(f"inflate_share must be a number, not {type(share).__name__}")
-        if not 0 < share <= 1:
-            raise ValueError(f"inflate_share must be more than 0 and at most 1, not {share}")
+        if not limits.INFLATE_SHARE_LEAST <= share <= 1:
+            raise ValueError(f"inflate_share must be {limits.INFLATE_SHARE_LEAST} to 1, not {share}")
         library.load()
 
 

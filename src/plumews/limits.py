@@ -105,6 +105,9 @@ INFLATE_PIECE: Final = 16 * KiB
 #: How much time inflating may take of one event loop when peers send more than that; the others get the rest.
 INFLATE_SHARE: Final = 0.5
 
+#: With less the line of a loop would stand still for minutes behind each turn, and what waits in it for ever.
+INFLATE_SHARE_LEAST: Final = 0.001
+
 #: How much of that time one connection may use ahead, in seconds.
 INFLATE_BURST: Final = 0.002
 

@@ -15,7 +15,7 @@ from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, State
 from .deflating import EMPTY
 from .errors import ConcurrencyError
-from .outgoing import Data, Encoded, Pieces, encode, encode_json, opcode_of, payload_of
+from .outgoing import Data, Encoded, Pieces, checked_compress, encode, encode_json, opcode_of, payload_of
 from .overflowing import Overflowing
 
 __all__ = ["Sending"]
@@ -120,6 +120,8 @@ class Sending(Overflowing):
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
         payload = payload_of(opcode, data)
+        if compress is not None:
+            checked_compress(compress)
         self._catch_up_open()
         if self._deflate is not None:
             return self._deflate.encode(opcode, payload, compress)
@@ -127,6 +129,7 @@ class Sending(Overflowing):
 
     async def _send_pieces(self, pieces: Pieces, text: bool | None, compress: bool | None) -> None:
         """One message of many frames, each built when the one before it has left (RFC 6455 section 5.4)."""
+        checked_compress(compress)
         writer = self._writer
         kind = opcode = compressor = None
         utf8 = Utf8Validator() if text else None
