@@ -159,6 +159,28 @@ async def test_pieces_are_compressed_as_they_come(agreement: Agreement) -> None:
         assert unsqueezed(data) == expected
 
 
+async def test_a_long_message_in_pieces_lets_others_run_though_nothing_makes_it_wait() -> None:
+    conn, transport = compressing()
+    message = random.Random(8).randbytes(2 * limits.MiB).hex()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.ensure_future(count())
+    await asyncio.sleep(0)
+    for pieces in ([message], [message[at : at + 65536] for at in range(0, len(message), 65536)]):
+        turns = 0
+        await conn.send(iter(pieces))
+        assert turns > 3  # it takes a tenth of a second
+        ((_, data),) = left(transport)
+        assert unsqueezed(data) == message.encode()
+    counting.cancel()
+
+
 async def test_pieces_that_are_cancelled_behind_the_first_frame_close_the_connection() -> None:
     conn, transport = compressing()
     transport.full_after = 1
