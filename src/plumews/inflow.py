@@ -4,7 +4,8 @@ Most are inflated while the read is handled that brought them. A connection that
 line (see `turns`), and one whose application does not read waits for it; meanwhile its socket is not read. So a message
 of any allowed size arrives, and nobody else's waits for it.
 
-Invariants: what is held is at most one message, and what the receive queue takes; after a fault nothing is delivered.
+Invariants: what is held for an application that does not read is what the receive queue takes, and one step; for one
+that reads it is one message. After a fault nothing is delivered.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Inflow(Pacing):
             self.wire_bytes += len(data)
             self._start(conn)
             short = self._takeover  # it may be one: the others were tried
+        elif self._collected is not None and not self._held:
+            self._hold(self._collected.tell())
         inflater = self._inflater
         assert inflater is not None
         message = b""
@@ -100,16 +103,18 @@ class Inflow(Pacing):
                 inflater.feed(data)
                 inflater.finish()
             while inflater.pending:
+                if message:
+                    self._collect(message)
+                    message = b""
+                    if not self._has_room(conn):
+                        self._let_go()
+                        return self._wait_for(ROOM)
                 now = monotonic()
                 most = limits.INFLATE_STEP
                 if not self._may_work(now):
-                    if message:
-                        self._collect(message)
                     if not (short and self._has_time(now)):
                         return self._wait_for(TURN)
                     most = limits.INFLATE_SHORT
-                elif message:
-                    self._collect(message)
                 short = False
                 message = inflater.step(most)
                 self._count(now)
@@ -234,7 +239,10 @@ class Inflow(Pacing):
             return True
         stream = conn._incoming if self.streaming else None
         if stream is None:
-            return not conn._inbox.is_full(0)
+            size = 0 if self._collected is None else self._collected.tell()
+            if not conn._inbox.is_full(size):
+                return True
+            return size > 0 and not len(conn._inbox) and bool(conn._inbox.has_reader())
         return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
 
     # --- the end ----------------------------------------------------------------------------------
