@@ -435,6 +435,15 @@ async def test_what_is_short_goes_at_once_though_others_have_used_up_the_time(ag
     await until(lambda: received == [1000, 20_000])
 
 
+async def test_row_2_what_is_much_on_the_wire_and_little_inflated_is_not_short() -> None:
+    conn, received = receiving()
+    turns_of(asyncio.get_running_loop()).used_until = time.monotonic() + 60
+    empty = bytes.fromhex("000000ffff")
+    conn._receive(b"".join(frames(BINARY, empty * (limits.INFLATE_SHORT // 5) + squeezed(b"x" * 100))))
+    assert received == []
+    await until(lambda: received == [100])
+
+
 async def test_row_1_many_bombs_below_the_limit_are_not_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "INFLATED_PARTS", 2 * MiB)
     turns = turns_of(asyncio.get_running_loop())

@@ -110,12 +110,13 @@ class Inflater:
             self._inflater = None
 
     def step(self, most: int = limits.INFLATE_STEP) -> bytes:
-        """The next bytes that come out, ``most`` at most; they may be none."""
+        """The next bytes that come out, ``most`` at most; they may be none. Nor does it take more in."""
+        piece = min(most, limits.INFLATE_PIECE)
         if self._limit is not None:
             most = min(most, self._limit - self._have + 1)
         data = self._rest
         if not data and not self._full:
-            data = self._data[self._at : self._at + limits.INFLATE_PIECE]
+            data = self._data[self._at : self._at + piece]
             self._at += len(data)
         if self._tail and self._at == len(self._data) and not self._rest and not self._full:
             data, self._tail, self._closing = data + self._tail, b"", True

@@ -82,8 +82,8 @@ class Inflow(Pacing):
                 return self._wait_for(ROOM)
             if self._at_once and len(data) <= limits.INFLATE_PIECE:
                 now = monotonic()
-                if self._has_time(now):
-                    most = limits.INFLATE_STEP if self._turns.is_free(now) else limits.INFLATE_SHORT
+                most = limits.INFLATE_STEP if self._turns.is_free(now) else limits.INFLATE_SHORT
+                if self._has_time(now) and len(data) <= most:
                     whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size, most)
                     self._count(now)
                     if whole is not None:
