@@ -11,7 +11,7 @@ from .writer cimport Writer
 cdef object _OPEN, _get_ident, build_frame, limits, monotonic
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
-cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER
+cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
 
 cdef class Engine:
