@@ -26,8 +26,8 @@ LAYERS = {
     for layer, names in enumerate(
         [
             "constants errors limits faults sources redaction log_text",
-            """codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_utf8 deflate headers http11 backends
-            deflating extensions inflating negotiation""",
+            """codec _codec _codec_py _codec_py_frames _codec_py_mask _codec_py_messages _codec_py_reading
+            _codec_py_utf8 deflate headers http11 backends deflating extensions inflating negotiation""",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
             passwords attempts error_body text_policy log_limit request_secrets addresses admission""",
