@@ -471,6 +471,16 @@ async def test_what_was_begun_on_a_connection_that_ends_is_held_no_more() -> Non
         assert received == []
 
 
+async def test_a_connection_that_closes_does_not_stand_in_line_for_that() -> None:
+    conn, received = receiving()
+    turns = turns_of(asyncio.get_running_loop())
+    turns.used_until = turns._free_at = time.monotonic() + 60
+    conn._receive(b"".join([*frames(BINARY, BOMB), close(1000)]))
+    conn.close_nowait()
+    await until(lambda: conn.state is plumews.State.CLOSED)
+    assert (conn.close_code, received) == (1000, [])
+
+
 async def test_a_fault_of_ours_in_its_turn_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     conn, received = receiving()
     with failures() as told:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from plumews import limits
+from plumews.constants import State
 from plumews.pacing import LATER, ROOM, TURN, Pacing
 from plumews.turns import turns_of
 
@@ -27,6 +29,7 @@ class Conn:
 
     def __init__(self, share: float = 0.5) -> None:
         self._loop = asyncio.get_running_loop()
+        self._rules = SimpleNamespace(state=State.OPEN)
         self.went_on: list[bool] = []
         self.work = Work(share, turns_of(self._loop))
 
@@ -81,6 +84,16 @@ async def test_room_is_nothing_to_who_waits_for_its_turn() -> None:
     conn.work.changed(conn)
     await asyncio.sleep(0)
     assert conn.went_on == []
+
+
+async def test_who_closes_waits_for_no_turn() -> None:
+    conn = Conn()
+    conn.work._wait_for(TURN)
+    conn._rules.state = State.CLOSING
+    conn.work.changed(conn)
+    conn.work.changed(conn)
+    await asyncio.sleep(0)
+    assert conn.went_on == [True]
 
 
 async def test_there_is_no_pacing_without_knowing_what_room_is() -> None:

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from . import limits
+from .constants import State
 from .turns import Turns
 
 __all__ = ["GO_ON", "LATER", "ROOM", "STOP", "TURN", "Pacing"]
@@ -105,7 +106,8 @@ class Pacing:
             raise
 
     def changed(self, conn: Any) -> None:
-        """The application has read something, or the connection does not wait for it any more."""
-        if self._waits_for == ROOM and self._has_room(conn):
+        """The application has read something, or the connection is not open any more: then there is no work left."""
+        closing = conn._rules.state is not State.OPEN
+        if (self._waits_for == ROOM and self._has_room(conn)) or (self._waits_for == TURN and closing):
             self._waits_for = NOTHING
             conn._loop.call_soon(self._go_on, conn)
