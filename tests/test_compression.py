@@ -21,7 +21,7 @@ from fakes import PATIENCE, FakeTransport, fake_conn, pass_time
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
 from plumews.codec import Parser
 from plumews.constants import COMPRESSED
-from plumews.deflate import Agreement, deflate_context_size
+from plumews.deflate import Agreement
 from plumews.outgoing import encode
 from squeezed import TAIL, Squeezing, frame, squeezed, unsqueezed
 from wire import Wire, close, text, upgrade
@@ -30,6 +30,7 @@ TEXT, BINARY = Opcode.TEXT, Opcode.BINARY
 JSON = json.dumps([{"id": index, "name": f"user {index}"} for index in range(40)])
 ALONE = Agreement(12, 12, False, False, "permessage-deflate")
 TAKEOVER = Agreement(12, 12, True, True, "permessage-deflate")
+CONTEXT = 38 * 1024  # what zlib holds for 12 bits and memory level 5
 
 
 def compressing(agreement: Agreement = ALONE, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
@@ -107,6 +108,9 @@ async def test_every_way_to_send_can_be_told_to_compress_or_not(send: Any) -> No
     plain, transport = fake_conn()
     await send(plain, "x" * 1000, compress=True)  # there it means nothing
     assert not left(transport)[0][0] & COMPRESSED
+    for one in (conn, plain):
+        with pytest.raises(TypeError, match="compress must be True, False or None, not int"):
+            await send(one, "x" * 1000, compress=1)
 
 
 async def test_an_empty_message_that_must_be_compressed_is_one_byte() -> None:
@@ -155,6 +159,28 @@ async def test_pieces_are_compressed_as_they_come(agreement: Agreement) -> None:
         assert unsqueezed(data) == expected
 
 
+async def test_a_long_message_in_pieces_lets_others_run_though_nothing_makes_it_wait() -> None:
+    conn, transport = compressing()
+    message = random.Random(8).randbytes(2 * limits.MiB).hex()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.ensure_future(count())
+    await asyncio.sleep(0)
+    for pieces in ([message], [message[at : at + 65536] for at in range(0, len(message), 65536)]):
+        turns = 0
+        await conn.send(iter(pieces))
+        assert turns > 3  # it takes a tenth of a second
+        ((_, data),) = left(transport)
+        assert unsqueezed(data) == message.encode()
+    counting.cancel()
+
+
 async def test_pieces_that_are_cancelled_behind_the_first_frame_close_the_connection() -> None:
     conn, transport = compressing()
     transport.full_after = 1
@@ -173,6 +199,21 @@ async def test_pieces_that_are_cancelled_behind_the_first_frame_close_the_connec
 
 
 # --- a context --------------------------------------------------------------------------------------
+
+
+async def test_a_message_that_has_to_wait_for_space_is_compressed_and_counted_once() -> None:
+    conn, transport = compressing(queue_size=2, send_timeout=None)
+    transport.fill()
+    conn.send_nowait(JSON)
+    conn.send_nowait(JSON)
+    waiting = asyncio.ensure_future(conn.send(JSON))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    transport.drain()
+    await asyncio.wait_for(waiting, PATIENCE)
+    assert len(left(transport)) == 3
+    assert conn.compression is not None
+    assert conn.compression.sent_messages == 3
 
 
 async def test_with_takeover_the_same_again_is_small() -> None:
@@ -243,7 +284,7 @@ async def test_broadcasts_to_a_connection_with_a_context_go_through_it() -> None
     await asyncio.sleep(0)
     events = left(transport)
     assert all(kind == TEXT | COMPRESSED for kind, _ in events)
-    assert hub.inspect(conn).compression_bytes == deflate_context_size(12, 5)
+    assert hub.inspect(conn).compression_bytes == CONTEXT
     messages = [inflater.decompress(data + TAIL).decode() for _, data in events]
     assert messages == [JSON, "mine" * 100] * 3 + [JSON]
     assert len(events[-1][1]) < 30
@@ -261,10 +302,10 @@ async def test_a_context_that_had_nothing_to_do_for_a_while_is_given_up() -> Non
 
     assert held() == 0
     await conn.send(JSON)
-    assert held() == deflate_context_size(12, 5)
+    assert held() == CONTEXT
     pass_time(limits.CONTEXT_IDLE)
     await asyncio.sleep(0.05)
-    assert held() == deflate_context_size(12, 5)  # it was used within the time
+    assert held() == CONTEXT  # it was used within the time
     pass_time(limits.CONTEXT_IDLE)
     await asyncio.sleep(0.05)
     assert held() == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumews.deflate import deflate_context_size
+from plumews import deflating
 from plumews.deflating import EMPTY, Compressor, Context
 from squeezed import TAIL, unsqueezed
 
@@ -78,14 +80,95 @@ def test_a_context_holds_memory_only_while_it_has_something_to_remember():
     own = context()
     assert own.size == 0
     own.compress(b"Hello")
-    assert own.size == deflate_context_size(12, 5)
+    assert own.size == 38 * 1024
     own.reset()
     assert own.size == 0
 
 
-@pytest.mark.parametrize("bits", range(9, 16))
-def test_nothing_refers_further_back_than_the_window(bits):
-    far = bytes(range(256)) * 300
-    noise = zlib.compress(far, 9) * 50
-    message = noise + far + noise
-    assert unsqueezed(Compressor("zlib", 9, bits, 9).compress(message), bits=bits) == message
+class Failing:
+    """A compressor that has no memory for what comes after ``good`` calls; what it was given before stays in it."""
+
+    def __init__(self, made: Any, good: int, error: type[BaseException] = MemoryError) -> None:
+        self._made = made
+        self._good = good
+        self._error = error
+
+    def compress(self, payload: bytes) -> bytes:
+        return self._answer(self._made.compress(payload))
+
+    def flush(self, mode: int) -> bytes:
+        return self._answer(self._made.flush(mode))
+
+    def _answer(self, data: bytes) -> bytes:
+        self._good -= 1
+        if self._good < 0:
+            raise self._error
+        return data
+
+
+@pytest.fixture
+def failing(monkeypatch) -> Callable[..., None]:
+    """The next compressor fails after so many calls, or cannot be made with -1; those behind it do not."""
+
+    def fail_after(good: int, error: type[BaseException] = MemoryError) -> None:
+        def make(*key: Any) -> Any:
+            monkeypatch.undo()
+            if good < 0:
+                raise error
+            return Failing(deflating._compressor(*key), good, error)
+
+        monkeypatch.setattr(deflating, "_compressor", make)
+
+    return fail_after
+
+
+@pytest.mark.parametrize("good", [-1, 0, 1, 2, 3])
+@pytest.mark.parametrize("make", [compressor, context])
+@pytest.mark.parametrize("size", [0, 10, 65535, 65536, 200_000])
+def test_a_library_that_fails_costs_no_message_and_nothing_of_it_gets_into_another(failing, good, make, size):
+    failing(good)
+    made, inflater = make(), zlib.decompressobj(-12)
+    messages = [b"for one of us" * 9, bytes(size), b"for somebody else" * 9, b"for somebody else" * 9]
+    for message in messages:
+        data = made.compress(message)
+        assert (unsqueezed(data) if make is compressor else inflater.decompress(data + TAIL)) == message
+
+
+def test_pieces_that_a_library_fails_to_compress_come_as_they_are(failing):
+    failing(3)
+    own, inflater = context(), zlib.decompressobj(-12)
+    for piece in (b"one" * 99, b"two" * 99, b"three" * 99):
+        assert inflater.decompress(own.piece(piece)) == piece
+    assert inflater.decompress(EMPTY + TAIL) == b""
+
+
+async def test_a_library_that_fails_is_logged_without_the_message(failing, caplog):
+    failing(0)
+    compressor().compress(b"secret")
+    (line,) = caplog.messages
+    assert line.startswith("compressing failed (MemoryError): a message is sent uncompressed")
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("make", [compressor, context])
+def test_who_interrupts_it_leaves_nothing_of_the_message_behind(failing, make):
+    failing(1, KeyboardInterrupt)
+    made = make()
+    with pytest.raises(KeyboardInterrupt):
+        made.compress(b"for one of us" * 9)
+    assert unsqueezed(made.compress(b"for somebody else")) == b"for somebody else"
+
+
+def test_messages_that_are_sent_in_the_midst_of_another_do_not_mix():
+    shared = compressor()
+    inner: list[bytes] = []
+
+    class Interrupted(Failing):
+        def compress(self, payload: bytes) -> bytes:
+            data = super().compress(payload)
+            inner.append(shared.compress(b"inner"))  # as by a finalizer, or by the handler of a signal
+            return data
+
+    shared._made = Interrupted(deflating._compressor("zlib", 6, 12, 5), 2)
+    assert unsqueezed(shared.compress(b"outer")) == b"outer"
+    assert [unsqueezed(data) for data in inner] == [b"inner"]

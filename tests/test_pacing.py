@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from plumews import limits
+from plumews.constants import State
 from plumews.pacing import LATER, ROOM, TURN, Pacing
+from plumews.turns import turns_of
 
 
 class Work(Pacing):
@@ -24,17 +27,18 @@ class Work(Pacing):
 class Conn:
     """What is asked of a connection: to go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float = 0.5) -> None:
         self._loop = asyncio.get_running_loop()
+        self._rules = SimpleNamespace(state=State.OPEN)
         self.went_on: list[bool] = []
-        self.work = Work(0.5)
+        self.work = Work(share, turns_of(self._loop))
 
     def _go_on(self) -> None:
         self.went_on.append(self.work._may_work(time.monotonic()))
 
 
-def test_work_uses_up_its_share_and_has_time_again_when_that_has_passed() -> None:
-    work = Work(0.25)
+async def test_work_uses_up_its_share_and_has_time_again_when_that_has_passed() -> None:
+    work = Conn(0.25).work
     now = time.monotonic()
     assert work._may_work(now)
     work._count(now - limits.INFLATE_BURST)  # what takes so long costs four times that
@@ -82,6 +86,16 @@ async def test_room_is_nothing_to_who_waits_for_its_turn() -> None:
     assert conn.went_on == []
 
 
-def test_there_is_no_pacing_without_knowing_what_room_is() -> None:
+async def test_who_closes_waits_for_no_turn() -> None:
+    conn = Conn()
+    conn.work._wait_for(TURN)
+    conn._rules.state = State.CLOSING
+    conn.work.changed(conn)
+    conn.work.changed(conn)
+    await asyncio.sleep(0)
+    assert conn.went_on == [True]
+
+
+async def test_there_is_no_pacing_without_knowing_what_room_is() -> None:
     with pytest.raises(NotImplementedError):
-        Pacing(1)._has_room(None)
+        Pacing(1, turns_of(asyncio.get_running_loop()))._has_room(None)

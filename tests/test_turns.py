@@ -36,6 +36,21 @@ async def test_each_has_its_turn_in_the_order_in_which_they_asked() -> None:
     assert "".join(seen) == "abcabcabc"
 
 
+async def test_who_is_to_finish_first_goes_before_all_others() -> None:
+    turns = turns_of(asyncio.get_running_loop())
+    seen: list[str] = []
+
+    def take(until: float) -> None:
+        seen.append("a")
+        if len(seen) < 3:
+            turns.ask(take, 1, first=True)
+
+    turns.ask(take, 1)
+    turns.ask(lambda until: seen.append("b"), 1)
+    await until_done(turns)
+    assert "".join(seen) == "aaab"
+
+
 async def test_one_turn_of_the_loop_has_one_slice_at_most() -> None:
     turns = turns_of(asyncio.get_running_loop())
     seen: list[int] = []

@@ -170,7 +170,7 @@ class Awaits(Engine):
             SendTimeout: the queue had no space within the send timeout (``SendBehavior.BLOCK``).
             SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``); under
                 ``DROP_OLDEST`` and ``CONFLATE`` only while another message is being sent in pieces.
-            TypeError, ValueError: the message is not one.
+            TypeError, ValueError: the message is not one; ``compress`` is no choice.
             ConcurrencyError: another message is being sent in pieces, and this is to be, too.
         """
         if text is not None or compress is not None:

@@ -42,7 +42,7 @@ class Shared(NamedTuple):
 class CompressionInfo:
     """What ``conn.compression`` tells: what was agreed on, and what came of it so far.
 
-    ``context_bytes`` is what zlib holds for this connection now, by its own formula. Of the messages that were
+    ``context_bytes`` is what the back end and zlib hold for this connection now, about. Of the messages that were
     compressed, ``wire_bytes`` is what they were on the wire, ``payload_bytes`` what they are; those that are sent in
     pieces, or to many at once, are not among them, and one that a full queue refuses is.
     """

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from . import limits
 from .backends import backend
 
-__all__ = ["Agreement", "Deflate", "deflate_context_size", "inflate_context_size"]
+__all__ = ["Agreement", "Deflate", "inflate_context_size"]
 
 #: zlib cannot compress raw DEFLATE with a window of 8 bits, which section 7.1.2 has: it takes 9 and does not say so.
 LEAST_WINDOW_BITS: Final = 9
@@ -34,9 +34,9 @@ class Deflate:
         mem_level: memory of a compressor, 1 to 9 (default 5).
         min_size: messages of fewer bytes leave as they are (default 128).
         backend: which library compresses: ``"zlib"`` (default), ``"zlib-ng"`` or ``"isal"``, which are extras.
-        inflate_share: the share of time that inflating may take of one event loop, more than 0 and at most 1
-            (default 0.5): one connection's, and that of all connections together that had more than
-            their share. Who is beyond it waits; nothing is lost.
+        inflate_share: the share of time that inflating may take of one event loop, 0.001 to 1 (default 0.5): one
+            connection's, that of all together while they have time left, and that of all who stand in line because
+            they have none. Nothing is lost, it comes later.
         max_ratio: how many bytes one received byte may become at most, 1 or more; a message beyond it is too large,
             and closes with 1009. Default ``None``: no bound but that of ``max_size``. DEFLATE itself reaches 1032.
 
@@ -73,8 +73,8 @@ class Deflate:
         share = self.inflate_share
         if isinstance(share, bool) or not isinstance(share, (int, float)):
             raise TypeError(f"inflate_share must be a number, not {type(share).__name__}")
-        if not 0 < share <= 1:
-            raise ValueError(f"inflate_share must be more than 0 and at most 1, not {share}")
+        if not limits.INFLATE_SHARE_LEAST <= share <= 1:
+            raise ValueError(f"inflate_share must be {limits.INFLATE_SHARE_LEAST} to 1, not {share}")
         library.load()
 
 
@@ -87,11 +87,6 @@ class Agreement(NamedTuple):
     client_takeover: bool
     #: The value of ``Sec-WebSocket-Extensions`` in the server's answer.
     answer: str
-
-
-def deflate_context_size(window_bits: int, mem_level: int) -> int:
-    """Bytes that zlib holds for a compressor, about (its zconf.h)."""
-    return (1 << (window_bits + 2)) + (1 << (mem_level + 9)) + 6 * limits.KiB
 
 
 def inflate_context_size(window_bits: int) -> int:

@@ -11,7 +11,7 @@ from .writer cimport Writer
 cdef object _OPEN, _get_ident, build_frame, limits, monotonic
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
-cdef int _COMPRESSED, _GO_ON, _LATER
+cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
 
 cdef class Engine:
@@ -51,7 +51,7 @@ cdef class Engine:
     cdef int _tell(self, tuple event) except -1
     cdef _deliver(self, int kind, data)
     cpdef _update_reading(self)
-    @cython.locals(opcode=int, most=Py_ssize_t, thread="unsigned long")
+    @cython.locals(opcode=int, most=Py_ssize_t, size=Py_ssize_t, thread="unsigned long")
     cdef bint _queue_now(self, message) except -1
     cdef bint _send_now(self, message) except -1
     cpdef _kick(self)

@@ -43,6 +43,10 @@ _STRIDE = 4
 #: A read of this size announces a large message: the next ones go straight into its memory.
 _LARGE_READ = 32 * 1024
 _COMPRESSED = COMPRESSED
+#: What is longer is never one frame in one buffer.
+_SHORT = limits.COPY_SIZE
+#: Bytes of a frame before its payload.
+_LONGEST_HEADER = 14
 #: What `Inflow` says of an event.
 _GO_ON, _LATER = 0, 1
 
@@ -345,9 +349,12 @@ class Engine:
         if self._rules.state is not _OPEN or self._behind is not None:
             return False
         frame: bytes | None
-        if len(message) <= most:
+        size = len(message)
+        if size <= most:
             frame = build_frame(opcode, message)
         elif self._deflate is not None:
+            if size > _SHORT or not self._writer.has_space((size << 2) + _LONGEST_HEADER):
+                return False  # compressing takes its time, and is counted: not for what waits, or is refused
             frame = self._deflate.frame(opcode, message)
             if frame is None:
                 return False

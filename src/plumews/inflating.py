@@ -109,14 +109,14 @@ class Inflater:
         else:
             self._inflater = None
 
-    def step(self) -> bytes:
-        """The next bytes that come out, no more than the size of a step; they may be none."""
-        most = limits.INFLATE_STEP
+    def step(self, most: int = limits.INFLATE_STEP) -> bytes:
+        """The next bytes that come out, ``most`` at most; they may be none. Nor does it take more in."""
+        piece = min(most, limits.INFLATE_PIECE)
         if self._limit is not None:
             most = min(most, self._limit - self._have + 1)
         data = self._rest
         if not data and not self._full:
-            data = self._data[self._at : self._at + limits.INFLATE_PIECE]
+            data = self._data[self._at : self._at + piece]
             self._at += len(data)
         if self._tail and self._at == len(self._data) and not self._rest and not self._full:
             data, self._tail, self._closing = data + self._tail, b"", True
@@ -180,12 +180,11 @@ class Inflater:
             self._inflater = None
 
 
-def inflate_whole(data: bytes, window_bits: int, limit: int | None) -> bytes | None:
-    """A message that stands for itself, if it takes one step; else ``None``, and an `Inflater` is to be asked.
+def inflate_whole(data: bytes, window_bits: int, limit: int | None, most: int = limits.INFLATE_STEP) -> bytes | None:
+    """A message that stands for itself, if it is shorter than ``most``; else ``None``: ask an `Inflater`.
 
-    For most messages; what was tried in vain costs no more than that step.
+    For most messages; what was tried in vain costs no more than that many bytes.
     """
-    most = limits.INFLATE_STEP
     if limit is not None and limit < most:
         most = limit + 1
     inflater = zlib.decompressobj(-max(window_bits, LEAST_WINDOW_BITS))

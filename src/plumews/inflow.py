@@ -4,7 +4,8 @@ Most are inflated while the read is handled that brought them. A connection that
 line (see `turns`), and one whose application does not read waits for it; meanwhile its socket is not read. So a message
 of any allowed size arrives, and nobody else's waits for it.
 
-Invariants: what is held is at most one message, and what the receive queue takes; after a fault nothing is delivered.
+Invariants: what is held for an application that does not read is what the receive queue takes, and one step; for one
+that reads it is one message. After a fault nothing is delivered.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .deflate import Agreement, Deflate
 from .errors import InvalidData, ProtocolError
 from .inflating import Inflater, inflate_whole
 from .pacing import GO_ON, ROOM, STOP, TURN, Pacing
+from .turns import Turns
 
 __all__ = ["Inflow"]
 
@@ -45,8 +47,8 @@ class Inflow(Pacing):
         "wire_bytes",
     )
 
-    def __init__(self, agreement: Agreement, settings: Deflate, *, client: bool) -> None:
-        super().__init__(settings.inflate_share)
+    def __init__(self, agreement: Agreement, settings: Deflate, turns: Turns, *, client: bool) -> None:
+        super().__init__(settings.inflate_share, turns)
         self._window_bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
         if client:
             self._window_bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
@@ -72,20 +74,26 @@ class Inflow(Pacing):
     def take(self, conn: Any, kind: int, data: bytes) -> int:
         """A compressed message has arrived; after `LATER` it is to be told again."""
         if conn._rules.state is not _OPEN:
+            self.end()
             return GO_ON
+        short = False
         if not self._busy:
             if not self._has_room(conn):
                 return self._wait_for(ROOM)
             if self._at_once and len(data) <= limits.INFLATE_PIECE:
                 now = monotonic()
-                if self._has_time(now):
-                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size)
+                most = limits.INFLATE_STEP if self._turns.is_free(now) else limits.INFLATE_SHORT
+                if self._has_time(now) and len(data) <= most:
+                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size, most)
                     self._count(now)
                     if whole is not None:
                         return self._hand_on(conn, kind, whole, len(data))
             self.messages += 1
             self.wire_bytes += len(data)
             self._start(conn)
+            short = self._takeover  # it may be one: the others were tried
+        elif self._collected is not None and not self._held:
+            self._hold(self._collected.tell())
         inflater = self._inflater
         assert inflater is not None
         message = b""
@@ -95,14 +103,20 @@ class Inflow(Pacing):
                 inflater.feed(data)
                 inflater.finish()
             while inflater.pending:
-                now = monotonic()
-                if not self._may_work(now):
-                    if message:
-                        self._collect(message)
-                    return self._wait_for(TURN)
                 if message:
                     self._collect(message)
-                message = inflater.step()
+                    message = b""
+                    if not self._has_room(conn):
+                        self._let_go()
+                        return self._wait_for(ROOM)
+                now = monotonic()
+                most = limits.INFLATE_STEP
+                if not self._may_work(now):
+                    if not (short and self._has_time(now)):
+                        return self._wait_for(TURN)
+                    most = limits.INFLATE_SHORT
+                short = False
+                message = inflater.step(most)
                 self._count(now)
             if self._collected is not None:
                 self._collected.write(message)
@@ -111,6 +125,7 @@ class Inflow(Pacing):
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._collected = None
+        self._let_go()
         self._busy = False
         if not self._takeover:
             self._inflater = None
@@ -140,6 +155,7 @@ class Inflow(Pacing):
         if self._collected is None:
             self._collected = io.BytesIO()
         self._collected.write(part)
+        self._hold(len(part))
 
     # --- a stream ---------------------------------------------------------------------------------
 
@@ -223,7 +239,10 @@ class Inflow(Pacing):
             return True
         stream = conn._incoming if self.streaming else None
         if stream is None:
-            return not conn._inbox.is_full(0)
+            size = 0 if self._collected is None else self._collected.tell()
+            if not conn._inbox.is_full(size):
+                return True
+            return size > 0 and not len(conn._inbox) and bool(conn._inbox.has_reader())
         return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
 
     # --- the end ----------------------------------------------------------------------------------
@@ -236,6 +255,7 @@ class Inflow(Pacing):
     def end(self) -> None:
         """Nothing is inflated any more."""
         self._collected = self._utf8 = None
+        self._let_go()
         self._inflater = None
         self.streaming = self._busy = False
 

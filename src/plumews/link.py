@@ -25,6 +25,7 @@ from .inflow import Inflow
 from .keepalive import Keepalive
 from .settings import ConnConfig
 from .timers import Deadline
+from .turns import turns_of
 
 __all__ = ["Door", "Link"]
 
@@ -153,7 +154,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         settings = self._config.deflate
         assert settings is not None
         deflate = Compression(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
-        self._use_deflate(deflate, Inflow(agreement, settings, client=client), client=client)
+        inflow = Inflow(agreement, settings, turns_of(self._loop), client=client)
+        self._use_deflate(deflate, inflow, client=client)
         if deflate.shared_key is None:
             self._writer.context = deflate
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from contextlib import aclosing
+from time import monotonic
 from typing import Any
 
+from . import limits
 from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, State
-from .deflating import EMPTY
+from .deflating import EMPTY, Context
 from .errors import ConcurrencyError
-from .outgoing import Data, Encoded, Pieces, encode, encode_json, opcode_of, payload_of
+from .outgoing import Data, Encoded, Pieces, checked_compress, encode, encode_json, opcode_of, payload_of
 from .overflowing import Overflowing
 
 __all__ = ["Sending"]
@@ -124,6 +126,8 @@ class Sending(Overflowing):
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
         payload = payload_of(opcode, data)
+        if compress is not None:
+            checked_compress(compress)
         self._catch_up_open()
         if self._deflate is not None:
             return self._deflate.encode(opcode, payload, compress)
@@ -131,9 +135,11 @@ class Sending(Overflowing):
 
     async def _send_pieces(self, pieces: Pieces, text: bool | None, compress: bool | None) -> None:
         """One message of many frames, each built when the one before it has left (RFC 6455 section 5.4)."""
+        checked_compress(compress)
         writer = self._writer
         kind = opcode = compressor = None
         utf8 = Utf8Validator() if text else None
+        until = monotonic() + limits.FAN_OUT_SLICE
         try:
             async with aclosing(_each(pieces)) as each:
                 async for piece in each:
@@ -148,12 +154,12 @@ class Sending(Overflowing):
                     payload = piece.encode() if isinstance(piece, str) else bytes(piece)
                     if utf8 is not None and not utf8.feed(payload):
                         raise ValueError("text must be valid UTF-8")
-                    if compressor is not None:
-                        payload = compressor.piece(payload)
-                    for start in range(0, len(payload), self._config.fragment_size):
+                    for part in _parts(payload, self._config.fragment_size, compressor):
                         first, opcode = opcode, Opcode.CONT
-                        piece = payload[start : start + self._config.fragment_size]
-                        await self._add_piece(first, piece, rsv1=compressor is not None and first != Opcode.CONT)
+                        await self._add_piece(first, part, rsv1=compressor is not None and first != Opcode.CONT)
+                        if monotonic() >= until:
+                            await asyncio.sleep(0)  # neither an iterator nor a socket that takes all makes this wait
+                            until = monotonic() + limits.FAN_OUT_SLICE
             if utf8 is not None and not utf8.complete:
                 raise ValueError("text must be valid UTF-8, which does not end inside a character")
             if opcode is not None:
@@ -185,6 +191,19 @@ class Sending(Overflowing):
             await self.drain()
         else:
             self._kick()
+
+
+def _parts(payload: bytes, size: int, compressor: Context | None) -> Iterator[bytes]:
+    """``payload`` in parts of ``size`` bytes at most, each compressed when it is asked for."""
+    if compressor is None:
+        yield from _cut(payload, size)
+        return
+    for part in _cut(payload, limits.COMPRESS_PIECE):
+        yield from _cut(compressor.piece(part), size)
+
+
+def _cut(payload: bytes, size: int) -> Iterator[bytes]:
+    return (payload[start : start + size] for start in range(0, len(payload), size))
 
 
 async def _each(pieces: Pieces) -> AsyncGenerator[Data, None]:

@@ -1,8 +1,13 @@
 """Work that others must not wait for, a slice at a time (layer 3).
 
 A message of some kilobytes may take a tenth of a second to inflate, and peers may send many. Such work stands in one
-line for the whole loop: one slice of it, then for as long everything else, whoever the work is for. Invariants: each
-one in line has its turn; the line takes no more than its share of the loop's time.
+line for the whole loop: one slice of it, then for as long everything else, whoever the work is for.
+
+What is done at once, by those who have used little of their own time, is counted here, too: many who begin together
+must not hold the loop either. Nor may they fill the memory with the beginnings of messages: with too much of that, what
+was begun is completed first.
+
+Invariants: each one in line has its turn; the line takes no more than its share of the loop's time.
 """
 
 from __future__ import annotations
@@ -22,20 +27,36 @@ _ATTRIBUTE = "_plumews_turns"
 class Turns:
     """The line of one loop."""
 
-    __slots__ = ("_free_at", "_line", "_loop", "_scheduled")
+    __slots__ = ("_free_at", "_line", "_loop", "_scheduled", "held", "used_until")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._line: deque[tuple[Callable[[float], None], float]] = deque()
         self._scheduled = False
         self._free_at = 0.0  # when the next turn may be had
+        #: Until when all together have used their share of time for what was done at once.
+        self.used_until = 0.0
+        #: Bytes of all messages of which only the beginning was made.
+        self.held = 0
 
-    def ask(self, take: Callable[[float], None], share: float) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether these are so many that nothing else is to be begun."""
+        return self.held > limits.INFLATED_PARTS
+
+    def is_free(self, now: float) -> bool:
+        """Whether more may be done at once than what is short."""
+        return self.used_until - now <= limits.INFLATE_BURST and not self.full
+
+    def ask(self, take: Callable[[float], None], share: float, *, first: bool = False) -> None:
         """Call ``take(until)`` when it is its turn: it works until that time of `time.monotonic`, and may ask again.
 
-        ``share`` is the share of time that it wants to take at most.
+        ``share`` is the share of time that it wants to take at most; ``first``: before all who are in line.
         """
-        self._line.append((take, share))
+        if first:
+            self._line.appendleft((take, share))
+        else:
+            self._line.append((take, share))
         self._schedule()
 
     def _schedule(self) -> None:

@@ -26,6 +26,7 @@ cdef class Writer(Outlet):
     cpdef bint offer(self, Encoded message)
     cdef _enter(self, Encoded message)
     cpdef bint offer_frame(self, bytes frame)
+    cpdef bint has_space(self, Py_ssize_t size) except -1
     @cython.locals(queue=list)
     cpdef bint share(self, object frame, Py_ssize_t size) except -1
     cpdef bint stuck(self, Py_ssize_t size) except -1
