@@ -21,7 +21,7 @@ cdef class Engine:
     cdef public object _door
     cdef public bint _ended
     cdef object _feed
-    cdef bint _in_batch
+    cdef readonly bint _in_batch
     cdef bint _in_place
     cdef readonly Inbox _inbox
     cdef public object _incoming

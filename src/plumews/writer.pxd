@@ -16,6 +16,7 @@ cdef class Writer(DisplacingQueue):
     cdef bint _dirty
     cdef list _drains
     cdef int _fd
+    cdef bint _gathered
     cdef bint _handed
     cdef bint _hot
     cdef object _on_finished
@@ -36,6 +37,7 @@ cdef class Writer(DisplacingQueue):
     cdef _admit(self)
     cdef _refuse_waiters(self)
     cpdef kick(self, bint at_once)
+    cpdef gather(self)
     cpdef flush(self)
     cpdef bint hand_over(self, list fds, list queues)
     cpdef bint was_sent(self, Py_ssize_t sent)

@@ -50,6 +50,7 @@ class Writer(DisplacingQueue):
         "_dirty",
         "_drains",
         "_fd",
+        "_gathered",
         "_handed",
         "_hot",
         "_on_finished",
@@ -72,6 +73,7 @@ class Writer(DisplacingQueue):
         self._on_finished: Callable[[], None] | None = None
         self._dirty = False
         self._hot = False
+        self._gathered = False
         #: What compresses messages with the earlier ones in mind, when they are accepted: none is dropped after that.
         self.context: Any = None
         #: Messages that a full queue refused.
@@ -328,9 +330,19 @@ class Writer(DisplacingQueue):
             self._dirty = True
             self._state.mark_dirty(self)
 
+    def gather(self) -> None:
+        """A read is over that took its time: what it brought leaves together with what other reads of this tick bring."""
+        if self._gathered:
+            return
+        if self._dirty or self.paused or not self._has_output():
+            self.flush()
+        else:
+            self._dirty = self._gathered = True
+            self._state.gather(self)
+
     def flush(self) -> None:
         """Let everything that waits leave, in as few writes as the socket allows."""
-        self._dirty = self._hot = False
+        self._dirty = self._hot = self._gathered = False
         while not self.paused and self._transport is not None and self._has_output():
             if self._transport.is_closing():
                 return
@@ -371,7 +383,7 @@ class Writer(DisplacingQueue):
         if transport is None or transport.is_closing() or not self._past() or not self._is_plain():
             return False
         assert self._queue is not None
-        self._dirty = self._hot = False
+        self._dirty = self._hot = self._gathered = False
         fds.append(self._fd)
         queues.append(self._queue)
         return True
