@@ -28,13 +28,18 @@ KERNELS = Path("src/plumews/csrc")
 #: Python modules that are compiled as they are.
 TYPED = (
     "awaits",
+    "compression",
+    "deflating",
     "displacing",
     "engine",
     "fanout",
     "inbox",
+    "inflating",
+    "inflow",
     "keepalive",
     "loopstate",
     "outgoing",
+    "pacing",
     "protocol",
     "ready",
     "sendqueue",

@@ -20,6 +20,8 @@ __all__ = ["EMPTY", "Compressor", "Context"]
 #: Every flush ends with these four bytes of an empty block, which are not sent.
 _TAIL: Final = 4
 
+_FULL_FLUSH, _SYNC_FLUSH = zlib.Z_FULL_FLUSH, zlib.Z_SYNC_FLUSH
+
 #: What stands for nothing: the first byte of an empty block (section 7.2.3.6).
 EMPTY: Final = b"\x00"
 
@@ -36,7 +38,7 @@ class Compressor:
 
     def compress(self, payload: bytes) -> bytes:
         """``payload`` as the payload of a compressed message."""
-        data: bytes = self._compress(payload) + self._flush(zlib.Z_FULL_FLUSH)
+        data: bytes = self._compress(payload) + self._flush(_FULL_FLUSH)
         return data[:-_TAIL] or EMPTY
 
 
@@ -66,7 +68,7 @@ class Context:
             library, level, window_bits, mem_level = self._key
             self._compressor = backend(library).compressor(level, window_bits, mem_level)
         self.used = True
-        data: bytes = self._compressor.compress(payload) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+        data: bytes = self._compressor.compress(payload) + self._compressor.flush(_SYNC_FLUSH)
         return data
 
     def reset(self) -> None:

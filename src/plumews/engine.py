@@ -1,9 +1,9 @@
 """What runs for each read and for each message of a connection (layer 3): compiled, this is where the speed is.
 
 Bytes go to the parser, its messages to a callback or into the receive queue, and what is answered meanwhile leaves in
-one write at the end of the read, or where it was compressed of the tick. :class:`plumews.link.Link` is the rest of the connection's transport side: what
-happens once, or seldom. The same source runs as plain Python. Where a method is called by the name of its class no
-subclass is asked first for its own, which costs more than the call.
+one write at the end of the read, or of the tick where it was compressed. :class:`plumews.link.Link` is the rest of the
+connection's transport side: what happens once, or seldom. The same source runs as plain Python. Where a method is
+called by the name of its class no subclass is asked first for its own, which costs more than the call.
 
 Invariants: what came before a close frame, or before a fault, in the same read is delivered before it counts; a read
 is worked off in slices, so that nobody's burst holds the loop; no view of the shared receive buffer is kept.

@@ -25,6 +25,9 @@ __all__ = ["Inflow"]
 
 _OPEN = State.OPEN
 _TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
+_COMPRESSED_TEXT = COMPRESSED | _TEXT
+_GO_ON, _STOP, _TURN, _ROOM = GO_ON, STOP, TURN, ROOM
+_PIECE = limits.INFLATE_PIECE
 
 
 class Inflow(Pacing):
@@ -71,21 +74,26 @@ class Inflow(Pacing):
 
     def take(self, conn: Any, kind: int, data: bytes) -> int:
         """A compressed message has arrived; after `LATER` it is to be told again."""
-        if conn._rules.state is not _OPEN:
-            return GO_ON
+        rules = conn._rules
+        if rules.state is not _OPEN:
+            return _GO_ON
         if not self._busy:
             if not self._has_room(conn):
-                return self._wait_for(ROOM)
-            if self._at_once and len(data) <= limits.INFLATE_PIECE:
+                return self._wait_for(_ROOM)
+            size = len(data)
+            if self._at_once and size <= _PIECE:
                 now = monotonic()
                 if self._has_time(now):
-                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size)
+                    whole = inflate_whole(data, self._window_bits, rules.parser.max_size)
                     self._count(now)
                     if whole is not None:
-                        return self._hand_on(conn, kind, whole, len(data))
+                        return self._hand_on(conn, kind, whole, size)
             self.messages += 1
-            self.wire_bytes += len(data)
+            self.wire_bytes += size
             self._start(conn)
+        return self._take_in_steps(conn, kind, data)
+
+    def _take_in_steps(self, conn: Any, kind: int, data: bytes) -> int:
         inflater = self._inflater
         assert inflater is not None
         message = b""
@@ -99,7 +107,7 @@ class Inflow(Pacing):
                 if not self._may_work(now):
                     if message:
                         self._collect(message)
-                    return self._wait_for(TURN)
+                    return self._wait_for(_TURN)
                 if message:
                     self._collect(message)
                 message = inflater.step()
@@ -107,7 +115,7 @@ class Inflow(Pacing):
             if self._collected is not None:
                 self._collected.write(message)
                 message = self._collected.getvalue()
-            text = _decoded(message) if kind == COMPRESSED | _TEXT else None
+            text = _decoded(message) if kind == _COMPRESSED_TEXT else None
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._collected = None
@@ -119,22 +127,22 @@ class Inflow(Pacing):
             conn._hand_on(_TEXT, text)
         else:
             conn._hand_on(_BINARY, message)
-        return GO_ON
+        return _GO_ON
 
     def _hand_on(self, conn: Any, kind: int, message: bytes, size: int) -> int:
         """``message`` came in one step out of ``size`` bytes."""
         self.messages += 1
         self.wire_bytes += size
         self.payload_bytes += len(message)
-        if kind != COMPRESSED | _TEXT:
+        if kind != _COMPRESSED_TEXT:
             conn._hand_on(_BINARY, message)
-            return GO_ON
+            return _GO_ON
         try:
             text = str(message, "utf-8")
         except UnicodeDecodeError:
             return self._fail(conn, _not_text(message))
         conn._hand_on(_TEXT, text)
-        return GO_ON
+        return _GO_ON
 
     def _collect(self, part: bytes) -> None:
         if self._collected is None:
@@ -177,7 +185,7 @@ class Inflow(Pacing):
                 except ProtocolError as exc:
                     return self._fail(conn, exc)
         outcome = self._pass_on(conn)
-        if outcome == GO_ON:
+        if outcome == _GO_ON:
             self.streaming = False
             if self._utf8 is not None and not self._utf8.complete and not self._unwanted(conn):
                 return self._fail(conn, InvalidData(faults.TEXT_CUT))
@@ -192,10 +200,10 @@ class Inflow(Pacing):
         try:
             while inflater.pending and not self._unwanted(conn):
                 if not self._has_room(conn):
-                    return self._wait_for(ROOM)
+                    return self._wait_for(_ROOM)
                 now = monotonic()
                 if not self._may_work(now):
-                    return self._wait_for(TURN)
+                    return self._wait_for(_TURN)
                 part = inflater.step()
                 self._count(now)
                 self.payload_bytes += len(part)
@@ -206,7 +214,7 @@ class Inflow(Pacing):
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._busy = False
-        return GO_ON
+        return _GO_ON
 
     def _unwanted(self, conn: Any) -> bool:
         """Whether nobody will see what comes, nor anything that refers to it."""
@@ -231,7 +239,7 @@ class Inflow(Pacing):
     def _fail(self, conn: Any, exc: ProtocolError) -> int:
         conn._rules.error = exc.with_traceback(None)
         self.end()
-        return STOP
+        return _STOP
 
     def end(self) -> None:
         """Nothing is inflated any more."""

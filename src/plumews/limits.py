@@ -109,7 +109,7 @@ INFLATE_SHARE: Final = 0.5
 INFLATE_BURST: Final = 0.002
 
 #: How long what one connection answers with permessage-deflate waits for what others answer in the same tick. A write
-#: that wakes its reader costs a third of what compressing 1 KiB does; those that follow it at once cost next to nothing.
+#: that wakes its reader costs half of what compressing 1 KiB does, and those that follow it at once a fraction of that.
 GATHER_TIME: Final = 0.001
 
 #: A message that `Deflate.max_ratio` bounds may always inflate to this: what is that small harms nobody.

@@ -30,6 +30,7 @@ cdef class LoopState:
     cdef _schedule(self)
     @cython.locals(writer=Flushable, position=Py_ssize_t, until=double)
     cpdef _flush(self)
+    cdef _flush_one(self, Flushable writer)
     @cython.locals(writer=Flushable, gathered=list)
     cdef _flush_gathered(self)
     @cython.locals(size=Py_ssize_t, position=Py_ssize_t, left=list)

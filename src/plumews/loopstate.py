@@ -123,22 +123,22 @@ class LoopState:
         if self._threads is not None and len(dirty) >= limits.PARALLEL_LEAST:
             dirty = self._flush_together(self._threads, dirty, until)
         for position, writer in enumerate(dirty, 1):
-            try:
-                writer.flush()
-            except Exception as exc:
-                self._report(exc)
+            self._flush_one(writer)
             if position % _STRIDE == 0 and position < len(dirty) and monotonic() >= until:
                 self._dirty = dirty[position:] + self._dirty
                 self._schedule()
                 return
 
+    def _flush_one(self, writer: Flushable) -> None:
+        try:
+            writer.flush()
+        except Exception as exc:
+            self._report(exc)
+
     def _flush_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
         for writer in gathered:
-            try:
-                writer.flush()
-            except Exception as exc:
-                self._report(exc)
+            self._flush_one(writer)
 
     def _flush_together(self, threads: SendingThreads, dirty: list[Flushable], until: float) -> list[Flushable]:
         """Let threads help as long as there is enough to do; who is left to be flushed."""

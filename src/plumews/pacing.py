@@ -7,6 +7,7 @@ the two.
 
 from __future__ import annotations
 
+import functools
 from time import monotonic
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ NOTHING: Final = 0
 TURN: Final = 1
 ROOM: Final = 2
 
+# The same as C has them, where this is compiled.
+_LATER, _NOTHING, _TURN, _ROOM = LATER, NOTHING, TURN, ROOM
+
 
 class Pacing:
     """The waiting half of :class:`plumews.inflow.Inflow`."""
@@ -37,7 +41,7 @@ class Pacing:
         self._used_until = 0.0
         self._turn_until = 0.0  # not 0 while it has its turn
         self._asked = False
-        self._waits_for = NOTHING
+        self._waits_for = _NOTHING
 
     def _has_room(self, conn: Any) -> bool:
         """Whether the application has asked for more, or may be given more without that."""
@@ -56,18 +60,18 @@ class Pacing:
 
     def _wait_for(self, what: int) -> int:
         self._waits_for = what
-        return LATER
+        return _LATER
 
     def waits(self, conn: Any) -> bool:
         """Whether what is left over waits for something else than the next turn of the event loop."""
-        if self._waits_for == TURN and not self._asked:
+        if self._waits_for == _TURN and not self._asked:
             self._asked = True
-            turns_of(conn._loop).ask(lambda until: self._take_turn(conn, until), self._share)
-        return self._waits_for != NOTHING
+            turns_of(conn._loop).ask(functools.partial(self._take_turn, conn), self._share)
+        return self._waits_for != _NOTHING
 
     def _take_turn(self, conn: Any, until: float) -> None:
         self._asked = False
-        self._waits_for = NOTHING
+        self._waits_for = _NOTHING
         self._turn_until = until
         try:
             conn._go_on()
@@ -76,6 +80,6 @@ class Pacing:
 
     def changed(self, conn: Any) -> None:
         """The application has read something, or the connection does not wait for it any more."""
-        if self._waits_for == ROOM and self._has_room(conn):
-            self._waits_for = NOTHING
+        if self._waits_for == _ROOM and self._has_room(conn):
+            self._waits_for = _NOTHING
             conn._loop.call_soon(conn._go_on)

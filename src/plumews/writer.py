@@ -331,7 +331,7 @@ class Writer(DisplacingQueue):
             self._state.mark_dirty(self)
 
     def gather(self) -> None:
-        """A read is over that took its time: what it brought leaves together with what other reads of this tick bring."""
+        """A read is over that took its time: what it brought leaves together with what others bring in this tick."""
         if self._gathered:
             return
         if self._dirty or self.paused or not self._has_output():
