@@ -6,6 +6,7 @@ A queue that is full when the test says so shows that a message which is dropped
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, fake_conn, pass_time
+from fakes import PATIENCE, FakeTransport, fake_conn, feed, pass_time, ticks
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
 from plumews.codec import Parser
 from plumews.constants import COMPRESSED
@@ -40,6 +41,10 @@ def compressing(agreement: Agreement = ALONE, **config: Any) -> tuple[plumews.Co
     return conn, transport
 
 
+def ignore(conn: plumews.Conn, exc: BaseException) -> None:
+    """A failure that is no matter of the test."""
+
+
 def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
     """What has left since this was last asked, as it is on the wire."""
     transport.protocol._writer.flush()
@@ -49,6 +54,41 @@ def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
     assert not parser.mid_message
     transport.writes.clear()
     return events
+
+
+# --- when it leaves ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", ["handler", "callback"])
+async def test_answers_of_several_connections_leave_together(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GATHER_TIME", 60.0)
+    transports = []
+    readers = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        async for message in conn:
+            await conn.send(message)
+
+    for _ in range(3):
+        conn, transport = compressing()
+        if door == "handler":
+            readers.append(asyncio.ensure_future(handler(conn)))
+        else:
+            conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
+        transports.append(transport)
+    await ticks()
+    for transport in transports:
+        feed(transport.protocol, frame(TEXT, JSON.encode()))
+        assert [each.wire for each in transports] == [b""] * 3
+    await ticks(1)
+    for transport in transports:
+        assert len(transport.writes) == 1
+        ((_, answer),) = left(transport)
+        assert unsqueezed(answer).decode() == JSON
+        transport.protocol.connection_lost(None)
+    for reader in readers:
+        with contextlib.suppress(plumews.ConnectionClosed):
+            await reader
 
 
 # --- what is compressed -----------------------------------------------------------------------------

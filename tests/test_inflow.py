@@ -21,7 +21,6 @@ from fakes import PATIENCE, failures, fake_conn, ticks, until
 from plumews import ConnectionClosedError, Deflate, Opcode, limits
 from plumews.codec import build_frame
 from plumews.deflate import Agreement
-from plumews.inflating import Inflater
 from plumews.turns import turns_of
 from squeezed import Squeezing, frame, frames, squeezed
 from wire import Wire, close, masked, text
@@ -481,11 +480,11 @@ async def test_a_connection_that_closes_does_not_stand_in_line_for_that() -> Non
     assert (conn.close_code, received) == (1000, [])
 
 
-async def test_a_fault_of_ours_in_its_turn_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_ours_in_its_turn_ends_the_connection() -> None:
     conn, received = receiving()
     with failures() as told:
         conn._receive(b"".join(frames(BINARY, BOMB)))
-        monkeypatch.setattr(Inflater, "step", Mock(side_effect=MemoryError))
+        conn._inflow._inflater._inflater = Mock(**{"decompress.side_effect": MemoryError})
         await until(lambda: conn.state is plumews.State.CLOSED)
     assert [type(context["exception"]) for context in told] == [MemoryError]
     assert received == []

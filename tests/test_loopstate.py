@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -105,6 +106,53 @@ async def test_what_becomes_dirty_during_a_flush_is_flushed_in_the_next_tick() -
     assert log == ["first"]
     await ticks(1)
     assert log == ["first", "second"]
+
+
+async def test_what_is_gathered_leaves_together_at_the_end_of_the_tick_before_what_is_dirty() -> None:
+    state = loop_state(asyncio.get_running_loop())
+    log: list[str] = []
+    state.mark_dirty(Output(log, "of thousands"))
+    state.gather(Output(log, "a"))
+    state.gather(Output(log, "b"))
+    assert log == []
+    await ticks(1)
+    assert log == ["a", "b", "of thousands"]
+    await ticks()
+    assert log == ["a", "b", "of thousands"]
+
+
+async def test_what_is_gathered_waits_for_no_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GATHER_TIME", 3600.0)
+    state = loop_state(asyncio.get_running_loop())
+    log: list[str] = []
+    state.gather(Output(log, "a"))
+    state.gather(Output(log, "b"))
+    assert log == []
+    await ticks(1)
+    monkeypatch.setattr(limits, "GATHER_TIME", 0.0005)
+    state.gather(Output(log, "c"))
+    began = time.monotonic()
+    while time.monotonic() < began + 0.001:
+        pass  # others have reads that take their time
+    assert log == ["a", "b"]
+    state.gather(Output(log, "d"))
+    assert log == ["a", "b", "c", "d"]
+    state.gather(Output(log, "e"))  # whose time begins anew
+    assert log == ["a", "b", "c", "d"]
+    await ticks(1)
+    assert log == ["a", "b", "c", "d", "e"]
+
+
+async def test_one_that_is_gathered_and_fails_is_reported_and_keeps_nobody_back() -> None:
+    loop = asyncio.get_running_loop()
+    failures: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda loop, context: failures.append(context))
+    log: list[str] = []
+    loop_state(loop).gather(Output(log, "a", lambda: 1 / 0))
+    loop_state(loop).gather(Output(log, "b"))
+    await ticks(1)
+    assert log == ["a", "b"]
+    assert [type(failure["exception"]) for failure in failures] == [ZeroDivisionError]
 
 
 async def test_a_long_flush_is_sliced_and_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:

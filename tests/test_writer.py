@@ -16,6 +16,36 @@ def test_a_flush_of_nothing_writes_nothing() -> None:
     assert setup.transport.writes == []
 
 
+def test_what_a_read_brought_can_wait_for_other_reads_of_the_tick() -> None:
+    setup = Setup()
+    setup.writer.offer(message("a"))
+    setup.writer.gather()
+    setup.writer.offer(message("b"))
+    setup.writer.gather()
+    setup.writer.offer(message("c"))
+    setup.writer.kick(True)
+    assert setup.transport.writes == []
+    assert setup.state.gathered == [setup.writer]
+    setup.state.end_of_tick()
+    assert setup.messages == ["a", "b", "c"]
+    assert len(setup.transport.writes) == 1
+    setup.writer.offer(message("d"))
+    setup.writer.gather()
+    setup.writer.flush()  # somebody does not wait
+    assert setup.messages == ["a", "b", "c", "d"]
+
+
+def test_a_read_that_brought_nothing_to_send_is_no_reason_to_wait() -> None:
+    setup = Setup()
+    setup.writer.gather()
+    assert setup.state.gathered == []
+    setup.writer.offer(message("a"))
+    setup.writer.kick(False)  # a broadcast, in a line of thousands
+    setup.writer.gather()
+    assert setup.messages == ["a"]
+    assert setup.state.gathered == []
+
+
 def test_a_lone_message_leaves_at_once_and_those_behind_it_together_at_the_end_of_the_tick() -> None:
     setup = Setup()
     for text in "abc":

@@ -17,14 +17,19 @@ class State(LoopState):
 
     def __init__(self) -> None:
         self.dirty: list[Flushable] = []
+        self.gathered: list[Flushable] = []
+
+    def gather(self, writer: Flushable) -> None:
+        assert writer not in self.gathered, "gathered twice"
+        self.gathered.append(writer)
 
     def mark_dirty(self, writer: Flushable) -> None:
         assert writer not in self.dirty, "marked twice"
         self.dirty.append(writer)
 
     def end_of_tick(self) -> None:
-        dirty, self.dirty = self.dirty, []
-        for writer in dirty:
+        flushing, self.dirty, self.gathered = self.gathered + self.dirty, [], []
+        for writer in flushing:
             writer.flush()
 
 

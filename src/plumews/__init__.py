@@ -7,10 +7,10 @@ package of plumego, for Go, which plumews set out to match and to better.
 
 from __future__ import annotations
 
-from .admin import admin_broadcast_route
 from .codec import BODY  # first: it decides whether what follows comes compiled
 
 # isort: split
+from .admin import admin_broadcast_route
 from .auth import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
 from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .broadcast import broadcast

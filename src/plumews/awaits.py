@@ -217,7 +217,8 @@ class Awaits(Engine):
         if self._inbox.has_reader() or _get_ident() != self._thread or self._rules.parser.streaming:
             return None
         waiting = self._inbox.start_waiting(self._loop)
-        self._writer.flush()
+        if not self._in_batch:  # else it leaves with the read that is being handled
+            self._writer.flush()
         if self._reading_paused:
             self._update_reading()
         return waiting

@@ -24,6 +24,8 @@ logger = logging.getLogger("plumews.server")
 #: Every flush ends with these four bytes of an empty block, which are not sent.
 _TAIL: Final = 4
 
+_FULL_FLUSH, _SYNC_FLUSH = zlib.Z_FULL_FLUSH, zlib.Z_SYNC_FLUSH
+
 #: What stands for nothing: the first byte of an empty block (section 7.2.3.6).
 EMPTY: Final = b"\x00"
 
@@ -47,7 +49,7 @@ class Compressor:
         try:
             if made is None:
                 made = _compressor(*self._key)
-            data: bytes = made.compress(payload) + made.flush(zlib.Z_FULL_FLUSH)
+            data: bytes = made.compress(payload) + made.flush(_FULL_FLUSH)
         except Exception as exc:
             return _stored(payload, exc)[:-_TAIL]
         self._made = made
@@ -84,7 +86,7 @@ class Context:
         try:
             if compressor is None:
                 compressor = _compressor(*self._key)
-            data: bytes = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            data: bytes = compressor.compress(payload) + compressor.flush(_SYNC_FLUSH)
         except Exception as exc:
             return _stored(payload, exc)
         self._compressor = compressor

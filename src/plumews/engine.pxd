@@ -2,7 +2,9 @@
 
 cimport cython
 
+from .compression cimport Compression
 from .inbox cimport Inbox
+from .inflow cimport Inflow
 from .keepalive cimport Keepalive
 from .loopstate cimport LoopState
 from .protocol cimport Protocol as Rules
@@ -17,15 +19,15 @@ cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 cdef class Engine:
     cdef public list _backlog
     cdef public list _behind
-    cdef readonly object _deflate
+    cdef readonly Compression _deflate
     cdef public object _door
     cdef public bint _ended
     cdef object _feed
-    cdef bint _in_batch
+    cdef readonly bint _in_batch
     cdef bint _in_place
     cdef readonly Inbox _inbox
     cdef public object _incoming
-    cdef readonly object _inflow
+    cdef readonly Inflow _inflow
     cdef public Keepalive _keepalive
     cdef bint _lent
     cdef readonly object _loop

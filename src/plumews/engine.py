@@ -1,9 +1,9 @@
 """What runs for each read and for each message of a connection (layer 3): compiled, this is where the speed is.
 
 Bytes go to the parser, its messages to a callback or into the receive queue, and what is answered meanwhile leaves in
-one write at the end of the read. :class:`plumews.link.Link` is the rest of the connection's transport side: what
-happens once, or seldom. The same source runs as plain Python. Where a method is called by the name of its class no
-subclass is asked first for its own, which costs more than the call.
+one write at the end of the read, or of the tick where it was compressed. :class:`plumews.link.Link` is the rest of the
+connection's transport side: what happens once, or seldom. The same source runs as plain Python. Where a method is
+called by the name of its class no subclass is asked first for its own, which costs more than the call.
 
 Invariants: what came before a close frame, or before a fault, in the same read is delivered before it counts; a read
 is worked off in slices, so that nobody's burst holds the loop; no view of the shared receive buffer is kept.
@@ -198,7 +198,10 @@ class Engine:
             self._inbox.wake_now()  # what the reader answers leaves with this read
         finally:
             self._in_batch = self._state.in_batch = False
-            self._writer.flush()
+            if self._deflate is None:
+                self._writer.flush()
+            else:
+                self._writer.gather()
         if self._backlog and (self._inflow is None or not self._inflow.waits(self)):
             self._loop.call_soon(self._go_on)
         if self._on_message is None or self._backlog or self._reading_paused:

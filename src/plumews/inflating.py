@@ -23,6 +23,7 @@ __all__ = ["Inflater", "inflate_whole"]
 _TAIL: Final = b"\x00\x00\xff\xff"
 #: An empty final block behind it.
 _CLOSED_TAIL: Final = _TAIL + b"\x03\x00"
+_decompressobj = zlib.decompressobj
 #: What may follow the final block of a peer: nothing, or the first byte of the empty block.
 _AFTER: Final = (b"", b"\x00")
 
@@ -82,7 +83,7 @@ class Inflater:
         Without takeover the one before it may have been given up at any point.
         """
         if self._inflater is None or not self._takeover:
-            self._inflater = zlib.decompressobj(-self._window_bits)
+            self._inflater = _decompressobj(-self._window_bits)
             self._data = self._rest = self._tail = b""
             self._at = 0
             self._full = self._closing = self.pending = False
@@ -187,7 +188,8 @@ def inflate_whole(data: bytes, window_bits: int, limit: int | None, most: int = 
     """
     if limit is not None and limit < most:
         most = limit + 1
-    inflater = zlib.decompressobj(-max(window_bits, LEAST_WINDOW_BITS))
+    bits = max(LEAST_WINDOW_BITS, window_bits)
+    inflater = _decompressobj(-bits)
     try:
         out: bytes = inflater.decompress(data + _CLOSED_TAIL, most)
     except zlib.error:

@@ -27,6 +27,9 @@ __all__ = ["Inflow"]
 
 _OPEN = State.OPEN
 _TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
+_COMPRESSED_TEXT = COMPRESSED | _TEXT
+_GO_ON, _STOP, _TURN, _ROOM = GO_ON, STOP, TURN, ROOM
+_PIECE, _STEP, _SHORT = limits.INFLATE_PIECE, limits.INFLATE_STEP, limits.INFLATE_SHORT
 
 
 class Inflow(Pacing):
@@ -73,27 +76,32 @@ class Inflow(Pacing):
 
     def take(self, conn: Any, kind: int, data: bytes) -> int:
         """A compressed message has arrived; after `LATER` it is to be told again."""
-        if conn._rules.state is not _OPEN:
+        rules = conn._rules
+        if rules.state is not _OPEN:
             self.end()
-            return GO_ON
+            return _GO_ON
         short = False
         if not self._busy:
             if not self._has_room(conn):
-                return self._wait_for(ROOM)
-            if self._at_once and len(data) <= limits.INFLATE_PIECE:
+                return self._wait_for(_ROOM)
+            size = len(data)
+            if self._at_once and size <= _PIECE:
                 now = monotonic()
-                most = limits.INFLATE_STEP if self._turns.is_free(now) else limits.INFLATE_SHORT
-                if self._has_time(now) and len(data) <= most:
-                    whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size, most)
+                most = _STEP if self._turns.is_free(now) else _SHORT
+                if self._has_time(now) and size <= most:
+                    whole = inflate_whole(data, self._window_bits, rules.parser.max_size, most)
                     self._count(now)
                     if whole is not None:
-                        return self._hand_on(conn, kind, whole, len(data))
+                        return self._hand_on(conn, kind, whole, size)
             self.messages += 1
-            self.wire_bytes += len(data)
+            self.wire_bytes += size
             self._start(conn)
             short = self._takeover  # it may be one: the others were tried
         elif self._collected is not None and not self._held:
             self._hold(self._collected.tell())
+        return self._take_in_steps(conn, kind, data, short)
+
+    def _take_in_steps(self, conn: Any, kind: int, data: bytes, short: bool) -> int:
         inflater = self._inflater
         assert inflater is not None
         message = b""
@@ -108,20 +116,20 @@ class Inflow(Pacing):
                     message = b""
                     if not self._has_room(conn):
                         self._let_go()
-                        return self._wait_for(ROOM)
+                        return self._wait_for(_ROOM)
                 now = monotonic()
-                most = limits.INFLATE_STEP
+                most = _STEP
                 if not self._may_work(now):
                     if not (short and self._has_time(now)):
-                        return self._wait_for(TURN)
-                    most = limits.INFLATE_SHORT
+                        return self._wait_for(_TURN)
+                    most = _SHORT
                 short = False
                 message = inflater.step(most)
                 self._count(now)
             if self._collected is not None:
                 self._collected.write(message)
                 message = self._collected.getvalue()
-            text = _decoded(message) if kind == COMPRESSED | _TEXT else None
+            text = _decoded(message) if kind == _COMPRESSED_TEXT else None
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._collected = None
@@ -134,22 +142,22 @@ class Inflow(Pacing):
             conn._hand_on(_TEXT, text)
         else:
             conn._hand_on(_BINARY, message)
-        return GO_ON
+        return _GO_ON
 
     def _hand_on(self, conn: Any, kind: int, message: bytes, size: int) -> int:
         """``message`` came in one step out of ``size`` bytes."""
         self.messages += 1
         self.wire_bytes += size
         self.payload_bytes += len(message)
-        if kind != COMPRESSED | _TEXT:
+        if kind != _COMPRESSED_TEXT:
             conn._hand_on(_BINARY, message)
-            return GO_ON
+            return _GO_ON
         try:
             text = str(message, "utf-8")
         except UnicodeDecodeError:
             return self._fail(conn, _not_text(message))
         conn._hand_on(_TEXT, text)
-        return GO_ON
+        return _GO_ON
 
     def _collect(self, part: bytes) -> None:
         if self._collected is None:
@@ -193,7 +201,7 @@ class Inflow(Pacing):
                 except ProtocolError as exc:
                     return self._fail(conn, exc)
         outcome = self._pass_on(conn)
-        if outcome == GO_ON:
+        if outcome == _GO_ON:
             self.streaming = False
             if self._utf8 is not None and not self._utf8.complete and not self._unwanted(conn):
                 return self._fail(conn, InvalidData(faults.TEXT_CUT))
@@ -208,10 +216,10 @@ class Inflow(Pacing):
         try:
             while inflater.pending and not self._unwanted(conn):
                 if not self._has_room(conn):
-                    return self._wait_for(ROOM)
+                    return self._wait_for(_ROOM)
                 now = monotonic()
                 if not self._may_work(now):
-                    return self._wait_for(TURN)
+                    return self._wait_for(_TURN)
                 part = inflater.step()
                 self._count(now)
                 self.payload_bytes += len(part)
@@ -222,7 +230,7 @@ class Inflow(Pacing):
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._busy = False
-        return GO_ON
+        return _GO_ON
 
     def _unwanted(self, conn: Any) -> bool:
         """Whether nobody will see what comes, nor anything that refers to it."""
@@ -250,7 +258,7 @@ class Inflow(Pacing):
     def _fail(self, conn: Any, exc: ProtocolError) -> int:
         conn._rules.error = exc.with_traceback(None)
         self.end()
-        return STOP
+        return _STOP
 
     def end(self) -> None:
         """Nothing is inflated any more."""

@@ -3,6 +3,9 @@
 cimport cython
 
 
+cdef object monotonic
+
+
 cdef class Flushable:
     cpdef flush(self)
     cpdef bint hand_over(self, list fds, list queues)
@@ -11,6 +14,8 @@ cdef class Flushable:
 
 cdef class LoopState:
     cdef readonly list _dirty
+    cdef readonly list _gathered
+    cdef double _gathered_until
     cdef object _loop
     cdef bint _scheduled
     cdef readonly object _threads
@@ -20,9 +25,14 @@ cdef class LoopState:
     cdef readonly object view
 
     cpdef mark_dirty(self, Flushable writer)
+    @cython.locals(now=double)
+    cpdef gather(self, Flushable writer)
     cdef _schedule(self)
     @cython.locals(writer=Flushable, position=Py_ssize_t, until=double)
     cpdef _flush(self)
+    cdef _flush_one(self, Flushable writer)
+    @cython.locals(writer=Flushable, gathered=list)
+    cdef _flush_gathered(self)
     @cython.locals(size=Py_ssize_t, position=Py_ssize_t, left=list)
     cdef list _flush_together(self, object threads, list dirty, double until)
     @cython.locals(

@@ -11,7 +11,7 @@ knows what was sent of its own.
 from __future__ import annotations
 
 import asyncio
-import time
+from time import monotonic
 from typing import Any, Final
 
 from . import limits, wire
@@ -50,7 +50,18 @@ class Flushable:
 class LoopState:
     """The shared parts of one loop. What is in ``buffer`` holds until the next read: keep no view of it."""
 
-    __slots__ = ("_dirty", "_loop", "_scheduled", "_threads", "buffer", "in_batch", "timers", "view")
+    __slots__ = (
+        "_dirty",
+        "_gathered",
+        "_gathered_until",
+        "_loop",
+        "_scheduled",
+        "_threads",
+        "buffer",
+        "in_batch",
+        "timers",
+        "view",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -58,6 +69,8 @@ class LoopState:
         self.buffer = bytearray(limits.READ_BUFFER)
         self.view = memoryview(self.buffer)
         self._dirty: list[Flushable] = []
+        self._gathered: list[Flushable] = []
+        self._gathered_until = 0.0
         self._scheduled = False
         self._threads: SendingThreads | None = None
         #: Whether a read is being handled: what is sent meanwhile leaves at its end.
@@ -67,6 +80,20 @@ class LoopState:
         """Flush ``writer`` at the end of this tick. The writer sees to it that it is marked once."""
         self._dirty.append(writer)
         self._schedule()
+
+    def gather(self, writer: Flushable) -> None:
+        """Flush ``writer`` together with others that are gathered, at the end of this tick or after a time at most.
+
+        They come before those that are dirty, which may be thousands.
+        """
+        now = monotonic()
+        if not self._gathered:
+            self._gathered_until = now + limits.GATHER_TIME
+        self._gathered.append(writer)
+        if now >= self._gathered_until:
+            self._flush_gathered()
+        else:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -87,19 +114,31 @@ class LoopState:
     def _flush(self) -> None:
         """One slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
+        if self._gathered:
+            self._flush_gathered()
         dirty, self._dirty = self._dirty, []
-        until = time.monotonic() + limits.FAN_OUT_SLICE
+        if not dirty:
+            return
+        until = monotonic() + limits.FAN_OUT_SLICE
         if self._threads is not None and len(dirty) >= limits.PARALLEL_LEAST:
             dirty = self._flush_together(self._threads, dirty, until)
         for position, writer in enumerate(dirty, 1):
-            try:
-                writer.flush()
-            except Exception as exc:
-                self._report(exc)
-            if position % _STRIDE == 0 and position < len(dirty) and time.monotonic() >= until:
+            self._flush_one(writer)
+            if position % _STRIDE == 0 and position < len(dirty) and monotonic() >= until:
                 self._dirty = dirty[position:] + self._dirty
                 self._schedule()
                 return
+
+    def _flush_one(self, writer: Flushable) -> None:
+        try:
+            writer.flush()
+        except Exception as exc:
+            self._report(exc)
+
+    def _flush_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for writer in gathered:
+            self._flush_one(writer)
 
     def _flush_together(self, threads: SendingThreads, dirty: list[Flushable], until: float) -> list[Flushable]:
         """Let threads help as long as there is enough to do; who is left to be flushed."""
@@ -109,7 +148,7 @@ class LoopState:
         while size > limits.PARALLEL_SHARE and len(dirty) - position >= limits.PARALLEL_LEAST:
             left += self._send_together(threads, dirty[position : position + size])
             position += size
-            if time.monotonic() >= until:
+            if monotonic() >= until:
                 break
         return left + dirty[position:]
 

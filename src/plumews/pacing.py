@@ -7,6 +7,7 @@ exactly one of the two.
 
 from __future__ import annotations
 
+import functools
 from time import monotonic
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ ROOM: Final = 2
 #: A turn until then is one, and has ended.
 _OVER: Final = 1e-9
 
+# The same as C has them, where this is compiled.
+_LATER, _NOTHING, _TURN, _ROOM = LATER, NOTHING, TURN, ROOM
+
 
 class Pacing:
     """The waiting half of :class:`plumews.inflow.Inflow`."""
@@ -42,7 +46,7 @@ class Pacing:
         self._used_until = 0.0
         self._turn_until = 0.0  # not 0 while it has its turn
         self._asked = False
-        self._waits_for = NOTHING
+        self._waits_for = _NOTHING
         self._held = 0  # bytes of a message of which only the beginning was made
 
     def _has_room(self, conn: Any) -> bool:
@@ -79,19 +83,19 @@ class Pacing:
 
     def _wait_for(self, what: int) -> int:
         self._waits_for = what
-        return LATER
+        return _LATER
 
     def waits(self, conn: Any) -> bool:
         """Whether what is left over waits for something else than the next turn of the event loop."""
-        if self._waits_for == TURN and not self._asked:
+        if self._waits_for == _TURN and not self._asked:
             self._asked = True
             first = self._held > 0 and self._turns.full
-            self._turns.ask(lambda until: self._take_turn(conn, until), self._share, first=first)
-        return self._waits_for != NOTHING
+            self._turns.ask(functools.partial(self._take_turn, conn), self._share, first=first)
+        return self._waits_for != _NOTHING
 
     def _take_turn(self, conn: Any, until: float) -> None:
         self._asked = False
-        self._waits_for = NOTHING
+        self._waits_for = _NOTHING
         self._turn_until = until
         try:
             self._go_on(conn)
@@ -108,6 +112,6 @@ class Pacing:
     def changed(self, conn: Any) -> None:
         """The application has read something, or the connection is not open any more: then there is no work left."""
         closing = conn._rules.state is not State.OPEN
-        if (self._waits_for == ROOM and self._has_room(conn)) or (self._waits_for == TURN and closing):
-            self._waits_for = NOTHING
+        if (self._waits_for == _ROOM and self._has_room(conn)) or (self._waits_for == _TURN and closing):
+            self._waits_for = _NOTHING
             conn._loop.call_soon(self._go_on, conn)

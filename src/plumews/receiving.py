@@ -135,7 +135,8 @@ class Receiving(Link):
                 continue
             waiting = inbox.start_waiting(self._loop)
             try:
-                self._writer.flush()
+                if not self._in_batch:
+                    self._writer.flush()
                 self._update_reading()
                 await waiting
             finally:

@@ -15,6 +15,7 @@ cdef class Waiter:
 cdef class Writer(Outlet):
     cdef bint _dirty
     cdef list _drains
+    cdef bint _gathered
     cdef bint _hot
     cdef object _on_finished
     cdef LoopState _state
@@ -34,5 +35,6 @@ cdef class Writer(Outlet):
     cdef _admit(self)
     cdef _refuse_waiters(self)
     cpdef kick(self, bint at_once)
+    cpdef gather(self)
     cpdef flush(self)
     cpdef bint hand_over(self, list fds, list queues)

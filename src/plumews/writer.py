@@ -37,6 +37,7 @@ class Writer(Outlet):
     __slots__ = (
         "_dirty",
         "_drains",
+        "_gathered",
         "_hot",
         "_on_finished",
         "_state",
@@ -54,6 +55,7 @@ class Writer(Outlet):
         self._on_finished: Callable[[], None] | None = None
         self._dirty = False
         self._hot = False
+        self._gathered = False
         #: What compresses messages with the earlier ones in mind, when they are accepted: none is dropped after that.
         self.context: Any = None
         #: Messages that a full queue refused.
@@ -300,9 +302,19 @@ class Writer(Outlet):
             self._dirty = True
             self._state.mark_dirty(self)
 
+    def gather(self) -> None:
+        """A read is over that took its time: what it brought leaves together with what others bring in this tick."""
+        if self._gathered:
+            return
+        if self._dirty or self.paused or not self._has_output():
+            self.flush()
+        else:
+            self._dirty = self._gathered = True
+            self._state.gather(self)
+
     def flush(self) -> None:
         """Let everything that waits leave, in as few writes as the socket allows."""
-        self._dirty = self._hot = False
+        self._dirty = self._hot = self._gathered = False
         while not self.paused and self._transport is not None and self._has_output():
             if self._transport.is_closing():
                 return
@@ -325,7 +337,7 @@ class Writer(Outlet):
         if transport is None or transport.is_closing() or not self._past() or not self._is_plain():
             return False
         assert self._queue is not None
-        self._dirty = self._hot = False
+        self._dirty = self._hot = self._gathered = False
         fds.append(self._fd)
         queues.append(self._queue)
         return True
