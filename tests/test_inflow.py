@@ -22,6 +22,7 @@ from plumews import ConnectionClosedError, Deflate, Opcode, limits
 from plumews.codec import build_frame
 from plumews.deflate import Agreement
 from plumews.inflating import Inflater
+from plumews.inflow import Inflow
 from plumews.turns import turns_of
 from squeezed import Squeezing, frame, frames, squeezed
 from wire import Wire, close, masked, text
@@ -409,6 +410,23 @@ def receiving(agreement: Agreement = ALONE) -> tuple[plumews.Conn, list[int]]:
     received: list[int] = []
     conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
     return conn, received
+
+
+@pytest.mark.parametrize("reading", ["whole", "stream"])
+async def test_what_is_done_beside_inflating_counts_as_such(reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    conn, received = receiving(Agreement(12, 12, True, True, ""))
+    sent = b"".join(frames(TEXT, squeezed("\u20ac".encode() * MiB)))
+    slow = Mock(side_effect=lambda part: time.sleep(0.0005) or True)
+    if reading == "whole":
+        monkeypatch.setattr(Inflow, "_collect", lambda self, part: slow(part) and None)
+    else:
+        conn._on_message = None
+        conn._start_streaming()
+        monkeypatch.setattr("plumews.inflow.Utf8Validator", lambda: Mock(feed=slow))
+    conn._receive(sent)
+    assert 0 < slow.call_count < 10  # of 48 steps
+    assert received == []
+    conn.abort()
 
 
 async def test_row_2_many_who_begin_together_do_not_hold_the_loop() -> None:

@@ -85,9 +85,9 @@ class Inflow(Pacing):
                 most = limits.INFLATE_STEP if self._turns.is_free(now) else limits.INFLATE_SHORT
                 if self._has_time(now) and len(data) <= most:
                     whole = inflate_whole(data, self._window_bits, conn._rules.parser.max_size, most)
-                    self._count(now)
                     if whole is not None:
-                        return self._hand_on(conn, kind, whole, len(data))
+                        return self._hand_on(conn, kind, whole, len(data), now)
+                    self._count(now)
             self.messages += 1
             self.wire_bytes += len(data)
             self._start(conn)
@@ -103,14 +103,14 @@ class Inflow(Pacing):
                 inflater.feed(data)
                 inflater.finish()
             while inflater.pending:
+                now = monotonic()  # keeping a part takes as long as inflating it, and counts
+                most = limits.INFLATE_STEP
                 if message:
                     self._collect(message)
                     message = b""
                     if not self._has_room(conn):
                         self._let_go()
                         return self._wait_for(ROOM)
-                now = monotonic()
-                most = limits.INFLATE_STEP
                 if not self._may_work(now):
                     if not (short and self._has_time(now)):
                         return self._wait_for(TURN)
@@ -118,10 +118,12 @@ class Inflow(Pacing):
                 short = False
                 message = inflater.step(most)
                 self._count(now)
+            now = monotonic()
             if self._collected is not None:
                 self._collected.write(message)
                 message = self._collected.getvalue()
             text = _decoded(message) if kind == COMPRESSED | _TEXT else None
+            self._count(now)
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._collected = None
@@ -136,18 +138,20 @@ class Inflow(Pacing):
             conn._hand_on(_BINARY, message)
         return GO_ON
 
-    def _hand_on(self, conn: Any, kind: int, message: bytes, size: int) -> int:
-        """``message`` came in one step out of ``size`` bytes."""
+    def _hand_on(self, conn: Any, kind: int, message: bytes, size: int, began: float) -> int:
+        """``message`` came in one step, which began then, out of ``size`` bytes."""
         self.messages += 1
         self.wire_bytes += size
         self.payload_bytes += len(message)
         if kind != COMPRESSED | _TEXT:
+            self._count(began)
             conn._hand_on(_BINARY, message)
             return GO_ON
         try:
             text = str(message, "utf-8")
         except UnicodeDecodeError:
             return self._fail(conn, _not_text(message))
+        self._count(began)
         conn._hand_on(_TEXT, text)
         return GO_ON
 
@@ -213,12 +217,12 @@ class Inflow(Pacing):
                 if not self._may_work(now):
                     return self._wait_for(TURN)
                 part = inflater.step()
-                self._count(now)
                 self.payload_bytes += len(part)
                 if self._utf8 is not None and not self._utf8.feed(part):
                     raise InvalidData(faults.TEXT_NOT_UTF8)
                 if part and conn._incoming is not None:
                     conn._incoming.feed(part)
+                self._count(now)
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._busy = False
