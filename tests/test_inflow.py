@@ -6,6 +6,7 @@ Rows 1, 2, 3 and 7 of what has broken others. A raw client makes the frames with
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import time
 import tracemalloc
@@ -408,6 +409,29 @@ def receiving(agreement: Agreement = ALONE) -> tuple[plumews.Conn, list[int]]:
     received: list[int] = []
     conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
     return conn, received
+
+
+@pytest.mark.parametrize("reading", ["whole", "stream"])
+async def test_what_is_done_beside_inflating_counts_as_such(reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    conn, received = receiving(Agreement(12, 12, True, True, ""))
+    sent = b"".join(frames(TEXT, squeezed("\u20ac".encode() * MiB)))
+    slow = Mock(side_effect=lambda part: time.sleep(0.0005) or True)
+    if reading == "whole":
+
+        class Kept(io.BytesIO):
+            def write(self, part: Any) -> int:
+                slow(part)
+                return super().write(part)
+
+        monkeypatch.setattr("plumews.inflow.io", Mock(BytesIO=Kept))
+    else:
+        conn._on_message = None
+        conn._start_streaming()
+        monkeypatch.setattr("plumews.inflow.Utf8Validator", lambda: Mock(feed=slow))
+    conn._receive(sent)
+    assert 0 < slow.call_count < 10  # of 48 steps
+    assert received == []
+    conn.abort()
 
 
 async def test_row_2_many_who_begin_together_do_not_hold_the_loop() -> None:

@@ -28,7 +28,7 @@ cdef class Inflow(Pacing):
     cpdef int take(self, conn, int kind, data) except -1
     @cython.locals(now=double, inflater=Inflater, most=Py_ssize_t)
     cdef int _take_in_steps(self, conn, int kind, data, bint short) except -1
-    cdef int _hand_on(self, conn, int kind, message, Py_ssize_t size) except -1
+    cdef int _hand_on(self, conn, int kind, message, Py_ssize_t size, double began) except -1
     cdef _collect(self, part)
     cpdef begin(self, conn, int opcode)
     cdef _start(self, conn)

@@ -90,9 +90,9 @@ class Inflow(Pacing):
                 most = _STEP if self._turns.is_free(now) else _SHORT
                 if self._has_time(now) and size <= most:
                     whole = inflate_whole(data, self._window_bits, rules.parser.max_size, most)
-                    self._count(now)
                     if whole is not None:
-                        return self._hand_on(conn, kind, whole, size)
+                        return self._hand_on(conn, kind, whole, size, now)
+                    self._count(now)
             self.messages += 1
             self.wire_bytes += size
             self._start(conn)
@@ -111,14 +111,14 @@ class Inflow(Pacing):
                 inflater.feed(data)
                 inflater.finish()
             while inflater.pending:
+                now = monotonic()  # keeping a part takes as long as inflating it, and counts
+                most = _STEP
                 if message:
                     self._collect(message)
                     message = b""
                     if not self._has_room(conn):
                         self._let_go()
                         return self._wait_for(_ROOM)
-                now = monotonic()
-                most = _STEP
                 if not self._may_work(now):
                     if not (short and self._has_time(now)):
                         return self._wait_for(_TURN)
@@ -126,10 +126,12 @@ class Inflow(Pacing):
                 short = False
                 message = inflater.step(most)
                 self._count(now)
+            now = monotonic()
             if self._collected is not None:
                 self._collected.write(message)
                 message = self._collected.getvalue()
             text = _decoded(message) if kind == _COMPRESSED_TEXT else None
+            self._count(now)
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._collected = None
@@ -144,18 +146,20 @@ class Inflow(Pacing):
             conn._hand_on(_BINARY, message)
         return _GO_ON
 
-    def _hand_on(self, conn: Any, kind: int, message: bytes, size: int) -> int:
-        """``message`` came in one step out of ``size`` bytes."""
+    def _hand_on(self, conn: Any, kind: int, message: bytes, size: int, began: float) -> int:
+        """``message`` came in one step, which began then, out of ``size`` bytes."""
         self.messages += 1
         self.wire_bytes += size
         self.payload_bytes += len(message)
         if kind != _COMPRESSED_TEXT:
+            self._count(began)
             conn._hand_on(_BINARY, message)
             return _GO_ON
         try:
             text = str(message, "utf-8")
         except UnicodeDecodeError:
             return self._fail(conn, _not_text(message))
+        self._count(began)
         conn._hand_on(_TEXT, text)
         return _GO_ON
 
@@ -221,12 +225,12 @@ class Inflow(Pacing):
                 if not self._may_work(now):
                     return self._wait_for(_TURN)
                 part = inflater.step()
-                self._count(now)
                 self.payload_bytes += len(part)
                 if self._utf8 is not None and not self._utf8.feed(part):
                     raise InvalidData(faults.TEXT_NOT_UTF8)
                 if part and conn._incoming is not None:
                     conn._incoming.feed(part)
+                self._count(now)
         except ProtocolError as exc:
             return self._fail(conn, exc)
         self._busy = False
