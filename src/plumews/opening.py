@@ -24,13 +24,13 @@ from .handshake import accept, accepted, check_upgrade, choose_subprotocol, offe
 from .headers import Headers
 from .hooks import changed_answer, changed_upgrade, copy_of, selected_subprotocol
 from .http11 import HeadReader, Request, Response
-from .log_text import quoted
 from .logs import about, request_line
 from .negotiation import negotiate
-from .origin import check_host, check_origin, seen_by_refusal
+from .origin import check_host, check_origin
+from .refusal_log import Why, log_refused_request
 from .route_body import ArrivingBody, answer_with_body
 from .routes import Route, answer_route, takes_body
-from .site import NOT_FOUND, Endpoint, Site
+from .site import Endpoint, Site
 from .timers import Deadline
 
 __all__ = ["Opening", "stopping"]
@@ -299,10 +299,10 @@ class Opening:
         self._rest.clear()
 
     def _refuse(self, exc: InvalidHandshake, *, ask: bool = True) -> None:
-        self._answer(refusal(exc, str(self._conn.id)), exc.code, ask=ask)
+        self._answer(refusal(exc, str(self._conn.id)), Why(exc.code, str(exc)), ask=ask)
 
-    def _answer(self, response: Response, refused: str | None = None, *, ask: bool = True) -> None:
-        """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is the word of a refusal."""
+    def _answer(self, response: Response, refused: Why | None = None, *, ask: bool = True) -> None:
+        """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is why it is a refusal."""
         request, hook = self._conn._request, self._site.process_response
         if not ask or hook is None or request is None or self._asked:
             self._reply(response, refused)
@@ -324,7 +324,7 @@ class Opening:
         transport = self._conn._transport
         return self._answered or transport is None or transport.is_closing()
 
-    def _reply(self, response: Response, refused: str | None = None) -> None:
+    def _reply(self, response: Response, refused: Why | None = None) -> None:
         """Send a plain answer, and end the connection."""
         conn, transport = self._conn, self._conn._transport
         if self._is_over():
@@ -342,19 +342,8 @@ class Opening:
         transport.resume_reading()
         conn._close_gently()
         if refused is not None:
-            self._site.requests.refused.add(refused)
-            status, asked = response.status, self._asked_for(refused)
-            logger.info("refused %d %s: %s", status, refused, asked, extra=about(conn, f"refused {refused}"))
-
-    def _asked_for(self, refused: str) -> str:
-        """What was asked for, and what of it led to the refusal by that word, where that can be mended by a setting."""
-        request, asked = self._conn._request, request_line(self._conn)
-        if request is None:
-            return asked
-        seen = seen_by_refusal(request, refused)
-        if refused == NOT_FOUND and "Upgrade" in request.headers:
-            seen = f"WebSockets are at {', '.join(map(quoted, filter(None, self._site.endpoints)))}"
-        return f"{asked}, {seen}" if seen else asked
+            self._site.requests.refused.add(refused.code)
+            log_refused_request(conn, response.status, refused, self._site.endpoints)
 
     def _too_late(self) -> None:
         self._end()
