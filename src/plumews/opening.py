@@ -150,7 +150,7 @@ class Opening:
         if isinstance(exc, InvalidHandshake):
             refused = exc
         else:
-            refused = _failed()
+            refused = self._failed()
             logger.error("answering a request failed", exc_info=exc, extra=about(self._conn))
         try:
             self._refuse(refused)
@@ -158,7 +158,7 @@ class Opening:
             self._fail(instead)
         except Exception:
             logger.exception("a refusal cannot be told", extra=about(self._conn))
-            self._refuse(_failed(), ask=False)
+            self._refuse(self._failed(), ask=False)
 
     def _decide(self, request: Request) -> None:
         site, conn = self._site, self._conn
@@ -223,7 +223,7 @@ class Opening:
         def done(task: asyncio.Future[Any]) -> None:
             self._task = None
             if task.cancelled():
-                self._fail(_failed())  # unless that was because it is answered, or nobody waits
+                self._fail(self._failed())  # unless that was because it is answered, or nobody waits
                 return
             exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
             if exc is None:
@@ -345,6 +345,13 @@ class Opening:
             self._site.requests.refused.add(refused.code)
             log_refused_request(conn, response.status, refused, self._site.endpoints)
 
+    def _failed(self) -> InvalidHandshake:
+        """The refusal for a mistake of the application: in the handshake, or in a route."""
+        request = self._conn._request
+        if request is None or "Upgrade" in request.headers:
+            return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
+        return InvalidHandshake("internal server error", status=500, code="INTERNAL_ERROR")
+
     def _too_late(self) -> None:
         self._end()
         self._refuse(_late(), ask=False)
@@ -376,10 +383,6 @@ def _last(response: Response) -> Response:
         return response
     headers = Headers(response.headers, ("Connection", "close"))
     return Response(response.status, headers, response.body, response.reason)
-
-
-def _failed() -> InvalidHandshake:
-    return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
 
 
 def _late() -> InvalidHandshake:
