@@ -63,3 +63,25 @@ async def test_what_is_told_together_is_told_when_the_tick_ends():
     assert log == []
     await ticks()
     assert log == [("room", 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("on_join", "room, conn"),
+        ("on_leave", "room, conn"),
+        ("on_slow", "conn"),
+        ("on_drop", "conn, room, count"),
+        ("on_gap", "conn, gap"),
+    ],
+)
+async def test_a_callback_that_takes_something_else_is_told_so_at_once_and_not_when_it_is_called(name, parameters):
+    text = rf"the callback of {name} is called with \({parameters}\), but takes \(hub, one, too, many\)"
+    with pytest.raises(TypeError, match=text):
+        getattr(Hub(), name)(lambda hub, one, too, many: None)
+
+
+@pytest.mark.parametrize("name", ["watch_count", "watch_presence"])
+async def test_a_watcher_that_takes_something_else_is_told_so_at_once(name):
+    with pytest.raises(TypeError, match=rf"the callback of {name} is called with \(room, .*\), but takes \(room\)"):
+        getattr(Hub(), name)("room", lambda room: None)

@@ -85,44 +85,6 @@ async def test_a_refusal_says_its_status_its_word_and_what_was_asked_for(start, 
     assert record.getMessage().startswith("refused 401 WEBSOCKET_TOKEN_REQUIRED: GET /ws [connection=")
 
 
-@pytest.mark.parametrize(
-    ("target", "lines", "told"),
-    [
-        (
-            "/ws",
-            ("Origin: https://app.example.com",),
-            (
-                "403 WEBSOCKET_FORBIDDEN_ORIGIN: GET /ws, "
-                "a page of https://app.example.com, and this is http://localhost ["
-            ),
-        ),
-        (
-            "/ws",
-            ("Origin: null [user=root]",),
-            "403 WEBSOCKET_FORBIDDEN_ORIGIN: GET /ws, a page of 'null [user=root]', and this is http://localhost [",
-        ),
-        ("/socket", (), "404 NOT_FOUND: GET /socket, WebSockets are at /ws, /members ["),
-    ],
-)
-async def test_a_refusal_that_a_setting_would_mend_says_what_to_set(start, logs, target, lines, told):
-    server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
-    async with await Wire.connect(server) as wire:
-        _, body = await wire.response(upgrade(target, *lines, host="localhost"))
-    assert logs()[0].getMessage().startswith(f"refused {told}")
-    assert b"localhost" not in body, "the client is not told"
-    assert b"/members" not in body
-
-
-async def test_a_refused_host_is_named_in_the_log(start, logs):
-    server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
-    async with await Wire.connect(server) as wire:
-        await wire.response(upgrade("/ws", host="chat.example.com:8080"))
-    (record,) = logs()
-    assert record.getMessage().startswith(
-        "refused 403 WEBSOCKET_FORBIDDEN_HOST: GET /ws, as chat.example.com:8080 [connection="
-    )
-
-
 async def test_a_refusal_by_close_code_is_logged_like_one_by_status(start, logs):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     async with await Wire.open(server, "/ws?room=vault&auth=message") as wire:

@@ -64,7 +64,7 @@ REFUSED = {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         400,
         "WEBSOCKET_BAD_REQUEST",
-        "not an HTTP request: it does not begin with a method",
+        "not an HTTP request, but the beginning of TLS: this server has no certificate",
         None,
     ),
 }

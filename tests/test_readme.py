@@ -260,6 +260,20 @@ async def test_coming_back(start) -> None:
             assert (bob.close_code, bob.close_reason[:10]) == (1008, "a position")
 
 
+async def test_coming_back_through_the_door(start) -> None:
+    names = run("Coming back through the door")
+    async with names["hub"]:
+        server = await start(names["room_server"](plumews.SimpleRoomAuth()))
+        async with await client(server.port, "/ws?room=blue") as ada:
+            heard = []
+            for text in ("seen", "missed"):
+                await ada.send(text)
+                heard.append(json.loads(await ada.recv()))
+            async with await client(server.port, f"/ws?room=blue&since={heard[0]['at']}") as bob:
+                assert json.loads(await bob.recv()) == heard[1]
+                assert json.loads(await bob.recv()) == {"complete": True, "missed": 1}
+
+
 def test_keys_revocation_strength_and_kept_hashes(capsys) -> None:
     assert run("Keys that change")["auth"].tokens.key_ids == ("2026-11",)
     names = run("Revocation")

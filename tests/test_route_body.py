@@ -208,7 +208,7 @@ async def test_a_page_of_a_foreign_site_changes_nothing(start):
 @pytest.mark.parametrize("handler", [lambda request: "text", lambda request: 1 / 0], ids=["no_answer", "raises"])
 async def test_a_handler_that_fails_is_500_and_one_log_entry(start, caplog, handler):
     server = await start(serving(Route(handler)))
-    assert (await answer(server, post(body=b"x")))[0] == 500
+    assert await refused(server, post(body=b"x")) == (500, "INTERNAL_ERROR", "internal server error")
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
 
 

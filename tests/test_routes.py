@@ -106,7 +106,9 @@ async def test_an_upgrade_goes_to_the_websocket_also_where_a_route_is(start):
 async def test_a_route_that_raises_is_500_with_one_log_entry(start, caplog):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: 1 / 0}))
     async with await Wire.connect(server) as wire:
-        assert (await wire.response(plain("GET", "/")))[0] == 500
+        status, body = await wire.response(plain("GET", "/"))
+    error = json.loads(body)["error"]
+    assert (status, error["code"], error["message"]) == (500, "INTERNAL_ERROR", "internal server error")
     (entry,) = [record for record in caplog.records if record.name == "plumews.server"]
     assert isinstance(entry.exc_info[1], ZeroDivisionError)
     async with await Wire.connect(server) as wire:

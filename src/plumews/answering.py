@@ -19,10 +19,9 @@ from .handshake import refusal
 from .headers import Headers
 from .hooks import changed_answer, copy_of
 from .http11 import Request, Response
-from .log_text import quoted
-from .logs import about, request_line
-from .origin import seen_by_refusal
-from .site import NOT_FOUND, Site
+from .logs import about
+from .refusal_log import Why, log_refused_request
+from .site import Site
 from .timers import Deadline
 
 __all__ = ["Answering", "stopping"]
@@ -57,7 +56,7 @@ class Answering:
         if isinstance(exc, InvalidHandshake):
             refused = exc
         else:
-            refused = _failed()
+            refused = self._failed()
             logger.error("answering a request failed", exc_info=exc, extra=about(self._conn))
         try:
             self._refuse(refused)
@@ -65,13 +64,13 @@ class Answering:
             self._fail(instead)
         except Exception:
             logger.exception("a refusal cannot be told", extra=about(self._conn))
-            self._refuse(_failed(), ask=False)
+            self._refuse(self._failed(), ask=False)
 
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         def done(task: asyncio.Future[Any]) -> None:
             self._task = None
             if task.cancelled():
-                self._fail(_failed())  # unless that was because it is answered, or nobody waits
+                self._fail(self._failed())  # unless that was because it is answered, or nobody waits
                 return
             exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
             if exc is None:
@@ -85,10 +84,10 @@ class Answering:
     # --- the answer -------------------------------------------------------------------------------
 
     def _refuse(self, exc: InvalidHandshake, *, ask: bool = True) -> None:
-        self._answer(refusal(exc, str(self._conn.id)), exc.code, ask=ask)
+        self._answer(refusal(exc, str(self._conn.id)), Why(exc.code, str(exc)), ask=ask)
 
-    def _answer(self, response: Response, refused: str | None = None, *, ask: bool = True) -> None:
-        """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is the word of a refusal."""
+    def _answer(self, response: Response, refused: Why | None = None, *, ask: bool = True) -> None:
+        """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is why it is a refusal."""
         request, hook = self._conn._request, self._site.process_response
         if not ask or hook is None or request is None or self._asked:
             self._reply(response, refused)
@@ -110,7 +109,7 @@ class Answering:
         transport = self._conn._transport
         return self._answered or transport is None or transport.is_closing()
 
-    def _reply(self, response: Response, refused: str | None = None) -> None:
+    def _reply(self, response: Response, refused: Why | None = None) -> None:
         """Send a plain answer, and end the connection."""
         conn, transport = self._conn, self._conn._transport
         if self._is_over():
@@ -128,19 +127,15 @@ class Answering:
         transport.resume_reading()
         conn._close_gently()
         if refused is not None:
-            self._site.requests.refused.add(refused)
-            status, asked = response.status, self._asked_for(refused)
-            logger.info("refused %d %s: %s", status, refused, asked, extra=about(conn, f"refused {refused}"))
+            self._site.requests.refused.add(refused.code)
+            log_refused_request(conn, response.status, refused, self._site.endpoints)
 
-    def _asked_for(self, refused: str) -> str:
-        """What was asked for, and what of it led to the refusal by that word, where that can be mended by a setting."""
-        request, asked = self._conn._request, request_line(self._conn)
-        if request is None:
-            return asked
-        seen = seen_by_refusal(request, refused)
-        if refused == NOT_FOUND and "Upgrade" in request.headers:
-            seen = f"WebSockets are at {', '.join(map(quoted, filter(None, self._site.endpoints)))}"
-        return f"{asked}, {seen}" if seen else asked
+    def _failed(self) -> InvalidHandshake:
+        """The refusal for a mistake of the application: in the handshake, or in a route."""
+        request = self._conn._request
+        if request is None or "Upgrade" in request.headers:
+            return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
+        return InvalidHandshake("internal server error", status=500, code="INTERNAL_ERROR")
 
     # --- the end of the time ----------------------------------------------------------------------
 
@@ -166,10 +161,6 @@ def _last(response: Response) -> Response:
         return response
     headers = Headers(response.headers, ("Connection", "close"))
     return Response(response.status, headers, response.body, response.reason)
-
-
-def _failed() -> InvalidHandshake:
-    return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
 
 
 def _late() -> InvalidHandshake:

@@ -22,6 +22,7 @@ from .headers import Headers, HeadersLike, name_of, parse_host
 __all__ = ["HeadReader", "Request", "Response"]
 
 _END: Final = b"\r\n\r\n"
+_TLS_RECORD: Final = b"\x16\x03"  # a handshake record (RFC 8446 section 5.1)
 _CAPITALS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 
 #: Bytes of the longest method name that is waited for; the registry's longest is UPDATEREDIRECTREF.
@@ -172,6 +173,8 @@ class HeadReader:
         """Turn away what cannot become a request, such as a TLS hello, on its first bytes."""
         method, space, _ = self._buffer[: _METHOD_SIZE + 1].partition(b" ")
         if method.translate(None, _CAPITALS) or len(method) > _METHOD_SIZE or (space and not method):
+            if self._buffer.startswith(_TLS_RECORD):
+                raise InvalidMessage("not an HTTP request, but the beginning of TLS: this server has no certificate")
             raise InvalidMessage("not an HTTP request: it does not begin with a method")
 
     def _read_lines(self, stop: int, ended: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .callbacks import check_call
 from .conn import Conn
 from .constants import CloseCode
 from .listening import Listening
@@ -66,4 +67,5 @@ class Identity(Listening):
         """
         self._bind()
         self._table.check_name(room)
+        check_call("the callback of watch_presence", callback, "room", "joined", "left")
         return self._presence_watchers.add(room, callback)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .callbacks import check_call
 from .conn import Conn
 from .membership import Membership
 from .reports import Gap
@@ -28,10 +29,12 @@ class Listening(Membership):
 
         Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
         """
+        check_call("the callback of on_join", callback, "room", "conn")
         return self._callbacks.add("join", callback)
 
     def on_leave(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
         """As :meth:`on_join`, whenever a connection has left a room, by itself or because it is gone."""
+        check_call("the callback of on_leave", callback, "room", "conn")
         return self._callbacks.add("leave", callback)
 
     def watch_count(self, room: str, callback: Callable[[str, int], object]) -> Callable[[], None]:
@@ -40,6 +43,7 @@ class Listening(Membership):
         Returns the function that ends it. Raises ``InvalidRoomName``, or ``TypeError`` if ``callback`` is no plain
         function.
         """
+        check_call("the callback of watch_count", callback, "room", "count")
         self._bind()
         self._table.check_name(room)
         return self._watchers.add(room, callback)
@@ -54,6 +58,7 @@ class Listening(Membership):
 
         Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
         """
+        check_call("the callback of on_slow", callback, "conn")
         return self._slow.notices.register("slow", callback)
 
     def on_drop(self, callback: Callable[[Conn, str | None, int], object]) -> Callable[[], None]:
@@ -63,6 +68,7 @@ class Listening(Membership):
         ``room`` is ``None`` where they were for everybody, for several rooms or for one user, or may be of any room
         that the member is in.
         """
+        check_call("the callback of on_drop", callback, "conn", "room", "count")
         return self._slow.notices.register("drop", callback)
 
     def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
@@ -71,4 +77,5 @@ class Listening(Membership):
         At that point stands what ``encode_gap`` made of it, if that is configured. ``gap.dropped`` counts what was
         lost since the last call for this member and room.
         """
+        check_call("the callback of on_gap", callback, "conn", "gap")
         return self._slow.notices.register("gap", callback)

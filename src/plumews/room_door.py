@@ -58,6 +58,9 @@ class RoomAuth(TokenAuthenticator, RoomAuthorizer, Protocol):
 class Inside(Protocol):
     """What is behind the door."""
 
+    def check_request(self, request: Request) -> None:
+        """Raise :class:`InvalidHandshake` for one that asks for what there cannot be."""
+
     def check_space(self, room: str) -> None:
         """Raise :class:`HubError` if there is no place for one more."""
 
@@ -97,6 +100,7 @@ class RoomDoor:
             self._hub.config.check_room_name(room)
         except InvalidRoomName as exc:
             raise InvalidHandshake(f"invalid websocket room: {exc}", code="WEBSOCKET_INVALID_ROOM") from exc
+        self._inside.check_request(request)
         credentials = self._login.credentials_of(request)
         if logs_in_by_message(request):
             return None  # a page sees no status: it is told all, a full room too, by the close code

@@ -9,16 +9,15 @@ are only what its members said.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .admin import BROADCAST_PATH, admin_broadcast_route
 from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .credentials import TOKEN_SOURCES, TokenSources
-from .endpoints import CallbackEndpoint, Handler, HandlerEndpoint, OnMessage, OnOpenOrClose, endpoint_for
-from .errors import ConnectionClosed, HubError, HubFull, SendQueueFull
+from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from .errors import HubError
 from .health import health_route
 from .hub import Hub
 from .login import Login
@@ -26,6 +25,7 @@ from .options import TcpOptions
 from .page import page_routes
 from .password_gate import PasswordGate
 from .room_door import Inside, RoomAuth, RoomDoor
+from .room_inside import MemberCounts, RoomsInside
 from .room_list import RoomsTable, check_rooms_table, room_list_route
 from .server import Serving, serve_endpoints
 from .site import Endpoint
@@ -65,6 +65,7 @@ def serve_rooms(
     allow_query_secrets: bool = False,
     broadcast_secret: str | bytes | None = None,
     text_policy: TextPolicy | None = None,
+    recovery: bool = False,
     **options: Unpack[TcpOptions],
 ) -> Serving:
     """Serve the rooms of ``hub``; the seed's ``ServeWSWithAuth``.
@@ -100,6 +101,10 @@ def serve_rooms(
         text_policy: what text messages may be, beyond UTF-8 (default ``None``: anything). Who breaks it is closed, or
             not heard, before room, handler or callback see it. What a handler reads with ``read_stream`` it has to
             look at by itself.
+        recovery: whether ``?since=POSITION`` brings a client what it missed in its room, before anything later, as
+            :meth:`plumews.Hub.recover` does (default False); ``conn.metadata["recovery"]`` is the
+            :class:`plumews.Recovery` then. Needs a hub with ``history``, and a handler or ``on_message``, which tells
+            clients the positions of messages.
         options: as in :func:`plumews.serve`; first of all ``queue_size``, ``send_timeout`` and ``send_behavior``, the
             send queue of each connection (64, 0.05 s, BLOCK).
 
@@ -124,6 +129,10 @@ def serve_rooms(
         raise TypeError(f"text_policy must be a plumews.TextPolicy, not {type(text_policy).__name__}")
     if path == members_path:
         raise ValueError(f"path and members_path must differ, both are {path!r}")
+    if recovery and hub.config.history is None:
+        raise ValueError("recovery=True needs a hub that remembers: HubConfig(history=HistoryLimits())")
+    if recovery and handler is None and on_message is None:
+        raise ValueError("recovery=True needs a handler or on_message, which tells clients the positions of messages")
 
     gate = PasswordGate(authorizer)  # one for all doors: what an address guesses at one counts at the others
 
@@ -132,12 +141,12 @@ def serve_rooms(
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
-    rooms: Endpoint = door(_Rooms(hub, endpoint_for(handler, on_open, on_message, on_close)))
+    rooms: Endpoint = door(RoomsInside(hub, endpoint_for(handler, on_open, on_message, on_close), recovery))
     if text_policy is not None:
         rooms = TextScreened(rooms, text_policy, hub._requests)
     endpoints: dict[str | None, Endpoint] = {path: rooms}
     if members_path is not None:
-        endpoints[members_path] = door(_Count(hub))
+        endpoints[members_path] = door(MemberCounts(hub))
     routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=broadcast_secret is not None)}
     if page:
         routes.update(page_routes())
@@ -197,53 +206,3 @@ def _fan_out(hub: Hub, echo: bool) -> OnMessage:
         hub.broadcast_room(conn.metadata["room"], message, exclude=None if echo else conn)
 
     return relay
-
-
-class _Rooms:
-    """The rooms, and what happens in them."""
-
-    def __init__(self, hub: Hub, inside: HandlerEndpoint | CallbackEndpoint) -> None:
-        self._hub = hub
-        self._inside = inside
-
-    def check_space(self, room: str) -> None:
-        self._hub.can_join(room)
-
-    def enter(self, conn: Conn, room: str) -> Coroutine[Any, Any, None] | None:
-        self._hub.join(room, conn)
-        if conn.request.query.get("auth") == "message":
-            # It is told that it is in, before any message of the room.
-            conn.send_nowait(json.dumps({"type": "joined", "room": room}))
-        return self._inside.opened(conn)
-
-
-class _Count:
-    """The connections that are told how many members a room has: no members themselves, but as many at most."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._watching = 0
-
-    def check_space(self, room: str) -> None:
-        self._hub._check_stopped()
-        most = self._hub.config.max_connections
-        if most and self._watching >= most:
-            raise HubFull(f"websocket hub at capacity: {most} watchers")
-
-    def enter(self, conn: Conn, room: str) -> None:
-        self.check_space(room)
-
-        def tell(room: str, count: int) -> None:
-            with contextlib.suppress(SendQueueFull, ConnectionClosed):  # then the next count will do
-                conn.send_nowait(json.dumps({"type": "members", "room": room, "members": count}))
-
-        end = self._hub.watch_count(room, tell)
-        self._watching += 1
-
-        def left(conn: Conn) -> None:
-            self._watching -= 1
-            end()
-
-        conn.add_close_callback(left)
-        tell(room, self._hub.room_count(room))
-        conn._deliver_to(lambda conn, message: None, lambda conn, exc: None)

@@ -125,7 +125,8 @@ class Site:
                 continue
             if not callable(route) or inspect.iscoroutinefunction(route):
                 raise TypeError(
-                    f"the route of {path} must be a plain function, which is called on the loop, or a plumews.Route"
+                    f"the route of {path} must be a plain function, which is called on the loop; "
+                    "plumews.Route(function) takes an `async def` as well"
                 )
             check_call(f"the route of {path}", route, "request")
         for given in (*self.endpoints, *self.routes):
