@@ -18,10 +18,11 @@ from unittest.mock import Mock
 import pytest
 
 import plumews
-from fakes import PATIENCE, failures, fake_conn, ticks, until
+from fakes import PATIENCE, failures, fake_conn, until
 from plumews import ConnectionClosedError, Deflate, Opcode, limits
 from plumews.codec import build_frame
 from plumews.deflate import Agreement
+from plumews.pacing import ROOM
 from plumews.turns import turns_of
 from squeezed import Squeezing, frame, frames, squeezed
 from wire import Wire, close, masked, text
@@ -321,10 +322,7 @@ async def test_messages_that_nobody_reads_wait_compressed(start: Any) -> None:
         try:
             wire.send(*sent * 12)
             (conn,) = server.connections
-            while not (conn._backlog and conn._reading_paused and conn.compression.context_bytes):
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
-            await ticks(20)
+            await until(lambda: conn._backlog and conn._reading_paused and conn._inflow._waits_for == ROOM)
             assert len(conn._inbox) == 0  # more of the first one than a receive queue holds is not wanted yet
             assert tracemalloc.get_traced_memory()[1] < 3 * MiB
             assert turns_of(asyncio.get_running_loop()).held == 0  # and it is in nobody's way

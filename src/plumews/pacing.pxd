@@ -13,7 +13,7 @@ cdef class Pacing:
     cdef double _turn_until
     cdef object _turns
     cdef public double _used_until
-    cdef int _waits_for
+    cdef readonly int _waits_for
 
     cpdef bint _has_room(self, conn) except -1
     cpdef bint _may_work(self, double now)
