@@ -10,6 +10,7 @@ what was changed. `--hypothesis-profile=search` tries others each time.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,13 @@ import plumews
 settings.register_profile("search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay until the end: the collector does not look at them each time that a test calls for it."""
+    gc.collect()
+    gc.freeze()
+
 
 LOOPS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),

@@ -1,6 +1,9 @@
 """The command `plumews`: real processes, real sockets, real signals.
 
-Async tests run on both loops, and the server in its process runs on the same one.
+Tests of how it begins and ends run on both loops, and the server in its process runs on the same one. What an option
+means is no matter of the loop, since it is `serve_rooms` that makes it true, and is tested there on both: those tests
+run on one. A process of its own is for what only a process has; what ends the command before it serves is asked of
+`main` itself.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
 from command import STOP_SIGNALS, Command
+from conftest import loops
 from plumews import cli, cli_options, cli_serve, limits
 from plumews.admission import AdmissionLimits
 from plumews.cli import main
@@ -36,6 +40,10 @@ from wire import Wire, close, text, upgrade
 Serve = Callable[..., Command]
 
 SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+#: For tests in which the loop does not matter: that which the command takes by itself.
+on_one_loop = pytest.mark.parametrize("anyio_backend", loops()[-1:], indirect=True)
 
 
 @pytest.fixture
@@ -87,6 +95,7 @@ async def test_it_announces_its_address_and_serves_rooms(serve: Serve) -> None:
     assert (await get(server, "/"))[0] == 200
 
 
+@on_one_loop
 async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -> None:
     server = serve("--room", "chat=a=b", "--room", "lobby", "--room", "ops=hunter2")
     assert server.announced[1] == "rooms with a password: chat, ops; every other room is open"
@@ -97,6 +106,7 @@ async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -
     assert await status(server, "/ws?room=never-heard-of") == 101
 
 
+@on_one_loop
 async def test_only_known_rooms_may_be_open_or_have_a_password(serve: Serve) -> None:
     server = serve("--room", "chat=pw", "--room", "lobby", "--only-known-rooms")
     assert server.announced[1] == "rooms with a password: chat; open rooms: lobby; there are no others"
@@ -109,6 +119,7 @@ async def test_only_known_rooms_may_be_open_or_have_a_password(serve: Serve) -> 
         assert await wire.closing() == (4403, "forbidden: unknown room")
 
 
+@on_one_loop
 async def test_a_file_of_rooms(serve: Serve, tmp_path: Path) -> None:
     rooms = tmp_path / "rooms"
     rooms.write_bytes("\ufeffchat=pässword \r\n\n#open\nops=x".encode())
@@ -119,12 +130,14 @@ async def test_a_file_of_rooms(serve: Serve, tmp_path: Path) -> None:
     assert await status(server, "/ws?room=%23open") == 101
 
 
+@on_one_loop
 async def test_secrets_in_the_query_can_be_turned_off(serve: Serve) -> None:
     server = serve("--room", "chat=pw", "--no-query-secrets")
     assert await status(server, "/ws?room=chat&room_password=pw") == 403
     assert await status(server, "/ws?room=chat", "X-WebSocket-Room-Password: pw") == 101
 
 
+@on_one_loop
 @pytest.mark.parametrize("newline", [b"", b"\n", b"\r\n"], ids=["none", "LF", "CRLF"])
 async def test_a_token_is_checked_with_the_secret_of_the_file(serve: Serve, tmp_path: Path, newline: bytes) -> None:
     secret = tmp_path / "secret"
@@ -136,6 +149,7 @@ async def test_a_token_is_checked_with_the_secret_of_the_file(serve: Serve, tmp_
     assert await status(server, "/ws", f"Authorization: Bearer {token()}") == 101
 
 
+@on_one_loop
 async def test_without_require_token_a_token_may_be_absent_but_not_wrong(serve: Serve, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET)
@@ -144,6 +158,7 @@ async def test_without_require_token_a_token_may_be_absent_but_not_wrong(serve: 
     assert await status(server, "/ws?token=a.b.c") == 403
 
 
+@on_one_loop
 async def test_limits_of_members(serve: Serve) -> None:
     server = serve("--max-connections", "2", "--max-room-connections", "1")
     async with await Wire.open(server, "/ws?room=a"):
@@ -152,6 +167,7 @@ async def test_limits_of_members(serve: Serve) -> None:
             assert await status(server, "/ws?room=c") == 503
 
 
+@on_one_loop
 async def test_max_size_bounds_a_message(serve: Serve) -> None:
     server = serve("--max-size", "5")
     async with await Wire.open(server, "/ws") as wire:
@@ -160,6 +176,7 @@ async def test_max_size_bounds_a_message(serve: Serve) -> None:
         assert (await wire.closing())[0] == 1009
 
 
+@on_one_loop
 async def test_without_echo_a_member_hears_only_the_others(serve: Serve) -> None:
     server = serve("--no-echo")
     async with await Wire.open(server, "/ws") as ada, await Wire.open(server, "/ws") as bob:
@@ -169,12 +186,14 @@ async def test_without_echo_a_member_hears_only_the_others(serve: Serve) -> None
         assert await ada.message() == "from bob"
 
 
+@on_one_loop
 async def test_without_the_page_the_address_is_that_of_the_websocket(serve: Serve) -> None:
     server = serve("--no-page")
     assert server.url == f"ws://127.0.0.1:{server.port}/ws?room=NAME"
     assert (await get(server, "/"))[0] == 404
 
 
+@on_one_loop
 async def test_other_origins_and_hosts_are_let_in_where_they_are_named(serve: Serve) -> None:
     foreign = "Origin: https://example.com"
     server = serve()
@@ -185,6 +204,7 @@ async def test_other_origins_and_hosts_are_let_in_where_they_are_named(serve: Se
     assert await status(server, "/ws", "Origin: https://example.org", host="chat.example.com") == 403
 
 
+@on_one_loop
 async def test_pings_come_as_often_as_was_said(serve: Serve) -> None:
     server = serve("--ping-interval", "0.05")
     async with await Wire.open(server, "/ws") as wire:
@@ -192,8 +212,9 @@ async def test_pings_come_as_often_as_was_said(serve: Serve) -> None:
         assert kind == Opcode.PING
 
 
+@on_one_loop
 async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Serve) -> None:
-    for options, lines in ((), 0), (("-v",), 1), (("--log-level", "debug"), 1), (("-v", "--log-level", "error"), 0):
+    for options, lines in ((), 0), (("-v",), 1):
         server = serve("--room", "chat=secret-password", *options)
         assert await status(server, "/ws?room=chat&room_password=wrong-password") == 403
         server.stop()
@@ -202,6 +223,18 @@ async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Ser
         assert (code, len(refusals)) == (0, lines), err
         assert "password=" not in "".join(err)
         assert "-password" not in "".join(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [([], "WARNING"), (["-v"], "DEBUG"), (["--log-level", "debug"], "DEBUG"), (["-v", "--log-level", "error"], "ERROR")],
+)
+def test_how_much_is_logged(monkeypatch: pytest.MonkeyPatch, options: list[str], level: str) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda *, level, format: told.append(level))
+    monkeypatch.setattr(cli, "run_serve", lambda args: 0)
+    assert main(["serve", *options]) == 0
+    assert told == [level]
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -265,6 +298,7 @@ async def test_a_unix_socket_is_gone_with_its_server_and_survives_a_dead_one(ser
 # --- being seen ---------------------------------------------------------------------------------------
 
 
+@on_one_loop
 async def test_metrics_are_told_to_this_machine_and_to_nobody_who_comes_through_a_proxy(serve: Serve) -> None:
     server = serve("--metrics")
     async with await Wire.open(server, "/ws?room=secret-room"):
@@ -281,6 +315,7 @@ async def test_metrics_are_told_to_this_machine_and_to_nobody_who_comes_through_
     assert (await get(serve(), "/metrics"))[0] == 404
 
 
+@on_one_loop
 async def test_with_a_token_metrics_are_told_to_who_has_it(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("0123456789abcdef\n")
@@ -290,15 +325,14 @@ async def test_with_a_token_metrics_are_told_to_who_has_it(serve: Serve, tmp_pat
     assert (await get(server, "/metrics", *through_a_proxy))[0] == 200
 
 
+@on_one_loop
 async def test_the_names_of_rooms_are_told_to_this_machine_unless_something_speaks_against_it(serve: Serve) -> None:
-    for options, lines, status in (
-        ([], [], 200),
-        ([], ["Via: 1.1 proxy"], 204),
-        (["--rooms-table", "nobody"], [], 204),
-        (["--allowed-host", "localhost"], [], 204),
-        (["--rooms-table", "everybody"], ["Via: 1.1 proxy"], 200),
-    ):
-        assert (await get(serve(*options), "/rooms.json", *lines))[0] == status, options
+    proxy = "Via: 1.1 proxy"
+    server = serve()
+    assert (await get(server, "/rooms.json"))[0] == 200
+    assert (await get(server, "/rooms.json", proxy))[0] == 204
+    assert (await get(serve("--allowed-host", "localhost"), "/rooms.json"))[0] == 204
+    assert (await get(serve("--rooms-table", "everybody"), "/rooms.json", proxy))[0] == 200
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -359,6 +393,7 @@ async def test_what_was_said_before_the_signal_is_read_before_the_end(serve: Ser
     assert re.fullmatch(r"closed 2 connections, cut 0; delivered \d+ messages? that waited, lost 0", lines[1])
 
 
+@on_one_loop
 async def test_what_a_member_did_not_read_in_time_is_lost_and_counted(serve: Serve) -> None:
     server = serve("--shutdown-timeout", "1", "--send-behavior", "drop")
     async with (
@@ -380,6 +415,7 @@ async def test_what_a_member_did_not_read_in_time_is_lost_and_counted(serve: Ser
     assert 0 < int(counts[1]) <= 64
 
 
+@on_one_loop
 async def test_members_are_told_to_leave_over_the_time_that_was_given(serve: Serve) -> None:
     server = serve("--shutdown-spread", "0.5", "--reconnect-in", "60")
     members = [await Wire.open(server, "/ws") for _ in range(10)]
@@ -396,6 +432,7 @@ async def test_members_are_told_to_leave_over_the_time_that_was_given(serve: Ser
     assert max(times) - min(times) > 0.2
 
 
+@on_one_loop
 async def test_the_hint_can_be_turned_off(serve: Serve) -> None:
     server = serve("--reconnect-in", "0")
     async with await Wire.open(server, "/ws") as wire:
@@ -419,7 +456,7 @@ async def test_a_second_signal_ends_at_once(serve: Serve, name: str) -> None:
 
 
 async def test_who_does_not_answer_is_cut_when_the_time_is_over(serve: Serve) -> None:
-    server = serve("--shutdown-timeout", "3")  # in which the polite one has to be heard
+    server = serve("--shutdown-timeout", "1.5")  # in which the polite one has to be heard
     async with await Wire.open(server, "/ws") as silent, await Wire.open(server, "/ws") as polite:
         server.stop()
         await polite.closing()
@@ -429,6 +466,7 @@ async def test_who_does_not_answer_is_cut_when_the_time_is_over(serve: Serve) ->
     assert server.end()[:2] == (0, stopped("1 connection", 1))
 
 
+@on_one_loop
 async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Serve) -> None:
     server = serve("--shutdown-timeout", "1000")
     async with await Wire.connect(server) as wire:
@@ -441,6 +479,7 @@ async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Se
         assert wire.status == 503  # not 408, which it would be told when its time was over
 
 
+@on_one_loop
 async def test_a_watcher_that_does_not_answer_does_not_hold_up_the_end(serve: Serve) -> None:
     server = serve("--shutdown-timeout", "1000")
     async with await Wire.open(server, "/members") as silent:
@@ -469,6 +508,26 @@ def failure(*args: str) -> tuple[int, str]:
     assert out == []
     assert len(err) == 1, err
     return code, err[0]
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """As `failure`, of a command that ends before it serves: it needs no process of its own."""
+
+    def refuse(*args: str) -> tuple[int, str]:
+        code = main(args)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        return code, err.rstrip("\n")
+
+    def run(main: Any, loop: str) -> int:
+        main.close()
+        raise AssertionError("it serves")
+
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **options: None)
+    monkeypatch.setattr(cli_serve, "_run", run)
+    return refuse
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
@@ -520,25 +579,31 @@ def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: P
     ],
 )
 def test_a_bad_file_ends_with_1_and_one_line_that_says_what_would_be_right(
-    tmp_path: Path, option: str, content: bytes | None, said: str
+    refusal: Callable[..., tuple[int, str]], tmp_path: Path, option: str, content: bytes | None, said: str
 ) -> None:
     path = tmp_path / "file"
     if content is not None:
         path.write_bytes(content)
-    code, line = failure("serve", option, str(path), *(["--metrics"] if "metrics" in option else []))
+    code, line = refusal("serve", option, str(path), *(["--metrics"] if "metrics" in option else []))
     assert code == 1
     assert said in line
     assert "hunter2" not in line
 
 
-def test_the_key_of_another_certificate(tmp_path: Path) -> None:
+def test_the_process_ends_with_1_for_a_bad_file(tmp_path: Path) -> None:
+    code, line = failure("serve", "--secret-file", str(tmp_path / "absent"))
+    assert code == 1
+    assert line.endswith("absent cannot be read: no such file or directory")
+
+
+def test_the_key_of_another_certificate(refusal: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     cert, _ = certificate(tmp_path)
     _, key = certificate(tmp_path / "other")
-    code, line = failure("serve", "--tls-cert", str(cert), "--tls-key", str(key))
+    code, line = refusal("serve", "--tls-cert", str(cert), "--tls-key", str(key))
     assert code == 1
     assert line.endswith("must hold a PEM certificate chain and its private key: key values mismatch")
-    code, line = failure("serve", "--tls-cert", str(cert), "--tls-key", str(tmp_path / "absent"))
+    code, line = refusal("serve", "--tls-cert", str(cert), "--tls-key", str(tmp_path / "absent"))
     assert line.endswith("absent cannot be read: no such file or directory")
 
 
@@ -641,12 +706,15 @@ OPTIONS = re.findall(
 )
 
 
-def test_the_help_explains_every_option_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_explains_every_option_with_its_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    with Command("serve", "--help") as command:
-        code, out, err = command.end()
-    assert (code, err) == (0, [])
-    explained = " ".join("\n".join(out).partition("where it listens:")[2].split())
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "--help"])
+    out, err = capsys.readouterr()
+    assert (end.value.code, err) == (0, "")
+    explained = " ".join(out.partition("where it listens:")[2].split())
     for option in OPTIONS:
         assert re.search(rf"{option}\b[^(]*\(default", explained), option
     assert explained.count("(default") == len(OPTIONS)

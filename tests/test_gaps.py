@@ -13,7 +13,7 @@ import pytest
 
 import plumews
 from crowd import adds_up, crowd, drained, joined, messages, stalled, texts
-from fakes import clog, ticks
+from fakes import clog, pass_time, ticks
 from plumews import BroadcastResult, Gap, Hub, HubConfig, SendBehavior, State, limits
 
 
@@ -278,7 +278,8 @@ async def test_where_messages_are_missing_stands_how_many_and_nowhere_else(behav
             case "turn":
                 await asyncio.sleep(0)
             case "pass":
-                await asyncio.sleep(0.002)
+                pass_time(0.002)  # longer than the send timeout
+                await ticks()
     for _ in range(3):
         await drained(transport)
     hub.broadcast_room("room", f"{number + 1}")
