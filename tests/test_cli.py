@@ -227,11 +227,16 @@ async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Ser
 
 @pytest.mark.parametrize(
     ("options", "level"),
-    [([], "WARNING"), (["-v"], "DEBUG"), (["--log-level", "debug"], "DEBUG"), (["-v", "--log-level", "error"], "ERROR")],
+    [
+        ([], "WARNING"),
+        (["-v"], "DEBUG"),
+        (["--log-level", "debug"], "DEBUG"),
+        (["-v", "--log-level", "error"], "ERROR"),
+    ],
 )
 def test_how_much_is_logged(monkeypatch: pytest.MonkeyPatch, options: list[str], level: str) -> None:
     told: list[str] = []
-    monkeypatch.setattr(cli.logging, "basicConfig", lambda *, level, format: told.append(level))
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **options: told.append(options["level"]))
     monkeypatch.setattr(cli, "run_serve", lambda args: 0)
     assert main(["serve", *options]) == 0
     assert told == [level]

@@ -289,7 +289,7 @@ async def test_a_hub_counts_what_became_of_the_requests_of_its_room_servers(star
 
 async def test_requests_that_take_too_long_or_come_too_late_are_counted(start):
     hub = Hub()
-    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, open_timeout=1))
+    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, open_timeout=0.5))
     async with await Wire.connect(server) as silent, await Wire.open(server, "/ws?auth=message") as mute:
         await silent.read_head()
         assert silent.status == 408

@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 import plumews
+from fakes import pass_time, ticks
 from plumews.loopstate import loop_state
 from plumews.revocation import Revocations
 from wire import Wire, close, masked, text
@@ -76,23 +77,49 @@ def nothing_is_left():
     assert len(loop_state(asyncio.get_running_loop()).timers) == 0
 
 
+class Clock:
+    """Of the authenticator, for times that pass when a test says so."""
+
+    def __init__(self):
+        self.now = time.time()
+
+    def __call__(self):
+        return self.now
+
+    def let_pass(self, seconds):
+        """Here and on the loop's timer wheel."""
+        self.now += seconds
+        pass_time(seconds)
+
+
 # --- exp ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by", ["header", "message"])
 @WAYS
-async def test_row_34_exp_ends_the_live_connection_within_a_second(start, way, by):
-    server = await start(serve(way))
-    exp = time.time() + 0.3
-    async with await come(server, token(exp=exp), by) as wire:
+async def test_row_34_exp_ends_the_live_connection(start, way, by):
+    clock = Clock()
+    server = await start(serve(way, Auth(clock=clock)))
+    async with await come(server, token(exp=clock.now + 1), by) as wire:
         await is_in(wire)
+        clock.let_pass(0.9)
+        await is_in(wire)
+        clock.let_pass(0.2)
         assert await wire.closing() == (4401, "jwt expired")
-        assert exp <= time.time() < exp + 1
         wire.send(close(4401))
         await wire.eof()
     server.close()
     await server.wait_closed()
     nothing_is_left()
+
+
+async def test_row_34_by_the_clock_of_the_machine_it_ends_within_a_second(start):
+    server = await start(serve("rooms"))
+    exp = time.time() + 0.3
+    async with await come(server, token(exp=exp)) as wire:
+        await is_in(wire)
+        assert await wire.closing() == (4401, "jwt expired")
+        assert exp <= time.time() < exp + 1
 
 
 async def test_the_leeway_and_the_clock_of_the_authenticator_count(start):
@@ -122,7 +149,8 @@ async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(
     class Slow(Auth):
         async def check_room_password(self, room, password):
             now[0] = 2000.0
-            await asyncio.sleep(0.05)  # longer than the deadline of 0.03 s that stands
+            pass_time(1)  # the deadline that stands is over before it is asked for
+            await ticks()
             return True
 
     auth = Slow(clock=lambda: now[0])
@@ -142,22 +170,22 @@ async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(
 @pytest.mark.parametrize("by", ["header", "message"])
 @WAYS
 async def test_row_34_a_refresh_extends_and_reaches_nobody_else(start, way, by):
-    server = await start(serve(way))
-    first = time.time() + 0.4
-    async with await come(server, token(exp=first), by) as wire:
+    clock = Clock()
+    server = await start(serve(way, Auth(clock=clock)))
+    async with await come(server, token(exp=clock.now + 1), by) as wire:
         await is_in(wire)
-        later = int(time.time()) + MORE
+        later = int(clock.now) + MORE
         # Order of the fields and blanks are the client's affair; so is what it says in the same read.
         said = f' {{"token": "{token(exp=later)}", "type" : "auth"}}'
         wire.send(text("before"), text(said), text("after"))
         got = [await wire.message() for _ in range(3)]
         assert [m for m in got if m[0] != "{"] == ["before", "after"]
         assert [json.loads(m) for m in got if m[0] == "{"] == [{"type": "auth", "ok": True, "exp": later}]
-        while time.time() < first + 0.1:
-            await is_in(wire)
-            await asyncio.sleep(0.02)
-        wire.send(refresh(ends_in(0.2)))  # it may be shortened, too
+        clock.let_pass(2)
+        await is_in(wire)
+        wire.send(refresh(token(exp=clock.now + 1)))  # it may be shortened, too
         assert json.loads(await wire.message())["ok"]
+        clock.let_pass(1.1)
         assert await wire.closing() == (4401, "jwt expired")
 
 

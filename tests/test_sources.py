@@ -65,7 +65,7 @@ ANSWER = (7 + 10 + 4 + 100_000, "810568656c6c6f")
 
 
 def run(code: str, *options: str, path: Path = PACKAGE.parent, **environment: str) -> Any:
-    """What ``code`` prints as JSON in a fresh process, with the package at ``path``; a list of all, if more than once."""
+    """What ``code`` prints as JSON in a fresh process, with the package at ``path``; more than once, a list."""
     env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(path), **environment}
     done = subprocess.run(
         [sys.executable, *options, "-c", code], env=env, capture_output=True, text=True, check=False, cwd=path
