@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, fake_conn, pass_time
+from fakes import PATIENCE, FakeTransport, fake_conn, pass_time, ticks, until
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
 from plumews.codec import Parser
 from plumews.constants import COMPRESSED
@@ -263,11 +263,10 @@ async def test_a_context_that_had_nothing_to_do_for_a_while_is_given_up() -> Non
     await conn.send(JSON)
     assert held() == deflate_context_size(12, 5)
     pass_time(limits.CONTEXT_IDLE)
-    await asyncio.sleep(0.05)
+    await ticks()
     assert held() == deflate_context_size(12, 5)  # it was used within the time
     pass_time(limits.CONTEXT_IDLE)
-    await asyncio.sleep(0.05)
-    assert held() == 0
+    await until(lambda: held() == 0)
     await conn.send(JSON)
     first, second = left(transport)
     assert len(second[1]) == len(first[1])

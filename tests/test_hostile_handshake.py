@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import plumews
-from fakes import PATIENCE
+from fakes import PATIENCE, until
 from plumews import limits, link
 from plumews.options import SiteOptions
 from wire import KEY, Wire, close, masked, text, upgrade
@@ -49,14 +49,13 @@ async def unharmed(server):
                 wire.send(text("alive"))
                 assert await wire.message() == "alive"
                 took.append(time.perf_counter() - begun)
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # who talks without a pause is a load of its own
 
         talking = asyncio.create_task(talk())
         before = resident()
         yield
         enough = len(took) + 3
-        while len(took) < enough and not talking.done():
-            await asyncio.sleep(0.001)
+        await until(lambda: len(took) >= enough or talking.done())
         assert resident() - before < GROWTH
         talking.cancel()
         with contextlib.suppress(asyncio.CancelledError):

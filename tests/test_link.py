@@ -409,7 +409,7 @@ async def test_nothing_leaves_after_the_close_frame() -> None:
     conn, transport = fake_conn(ping_interval=0.001, ping_timeout=10)
     conn.close_nowait()
     feed(conn, masked(Opcode.PING, b"?"), text("?"), masked(Opcode.PING, b"?"))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # by their clock pings are due, ten times over
     for send in (conn.send_nowait, lambda message: conn._send_ping(b"late")):
         with contextlib.suppress(ConnectionClosed):
             send("late")
@@ -460,7 +460,7 @@ async def test_row_32_our_close_ends_within_its_timeout(start: Any, peer: str) -
             if peer == "chatty":
                 with contextlib.suppress(ConnectionError):
                     wire.send(text("and another thing") * 100, masked(Opcode.PING, b"!"))
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # the pace of its chatter
         assert 0.14 < loop.time() - began < PATIENCE
         assert conn.close_code == 1006
         with pytest.raises(ConnectionClosed):
@@ -478,7 +478,7 @@ async def test_row_32_a_close_by_the_peer_ends_within_the_timeout(start: Any, pe
             if peer == "chatty":
                 with contextlib.suppress(ConnectionError):
                     wire.send(text("and another thing") * 100)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # the pace of its chatter
         assert conn.close_code == 1000
 
 

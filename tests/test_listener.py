@@ -395,7 +395,7 @@ async def trickle(wire, data, every):
     with contextlib.suppress(ConnectionError):
         for index in range(len(data)):
             wire.writer.write(data[index : index + 1])
-            await asyncio.sleep(every)
+            await asyncio.sleep(every)  # what makes it slow
 
 
 @pytest.mark.parametrize("where", ["tls", "head in tls", "head"])

@@ -384,7 +384,7 @@ async def test_the_age_of_the_queue_is_that_of_its_oldest_message() -> None:
     transport.fill()
     conn.send_nowait("oldest")
     queued = time.monotonic()
-    await asyncio.sleep(0.002)
+    await asyncio.sleep(0.002)  # the message grows old
     before = time.monotonic()
     conn.send_nowait("newest")
     assert conn.queued_age >= before - queued > 0

@@ -464,7 +464,7 @@ async def test_members_are_closed_over_the_time_that_was_given_and_not_in_the_or
         for transport in transports:
             if transport.writes and transport not in closed:
                 closed[transport] = loop.time() - began
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # how exactly the times are known
     for transport in transports:
         transport.abort()
     await stopping
