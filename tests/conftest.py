@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import plumews
+from plumews import limits
 
 settings.register_profile("search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
@@ -49,6 +50,18 @@ def loops() -> list[str]:
 @pytest.fixture(params=loops())
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return LOOPS[request.param]
+
+
+@pytest.fixture
+def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fan-out lets others go on after each stride of members, whatever the clock says."""
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of a room are told so often that a test need not wait for them."""
+    monkeypatch.setattr(limits, "COUNT_EVERY", 0.005)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, fake_conn, pass_time, ticks, until
+from fakes import PATIENCE, FakeTransport, echo, fake_conn, pass_time, ticks, until
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
 from plumews.codec import Parser
 from plumews.constants import COMPRESSED
@@ -310,11 +310,6 @@ def test_an_encoded_message_knows_what_it_was(size: int) -> None:
 
 
 # --- on a server ------------------------------------------------------------------------------------
-
-
-async def echo(conn: plumews.Conn) -> None:
-    async for message in conn:
-        await conn.send(message)
 
 
 @pytest.mark.parametrize("wrong", ["server_max_window_bits=8", "client_max_window_bits=16", "constructor", 'a=""'])

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 import plumews
-from fakes import PATIENCE, until
+from fakes import PATIENCE, echo, until
 from plumews import limits, link
 from plumews.options import SiteOptions
-from wire import KEY, Wire, close, masked, text, upgrade
+from wire import KEY, Wire, close, instead, masked, text, upgrade
 
 #: Of another connection's echo while the case goes on.
 ECHO = 0.05
@@ -63,11 +63,6 @@ async def unharmed(server):
     assert statistics.median(took) < ECHO
 
 
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
-
-
 @pytest.fixture
 async def server(start):
     return await start(plumews.serve(echo, "127.0.0.1", 0))
@@ -85,13 +80,6 @@ async def status_of(server, request):
         wire.writer.write(request)
         await wire.read_head()
         return wire.status
-
-
-def instead(old, new):
-    """A good request with something else in place of ``old``."""
-    request = upgrade()
-    assert old in request
-    return request.replace(old, new)
 
 
 # --- row 12: heads without an end -----------------------------------------------------------------

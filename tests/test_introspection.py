@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 import plumews
-from crowd import adds_up, crowd
-from fakes import FakeTransport, clog, fake_conn, pass_time, ticks, until
+from crowd import adds_up, crowd, joined
+from fakes import clog, fake_conn, pass_time, ticks, until
 from plumews import Hub, HubConfig, SendBehavior, State, limits
 from plumews.refusals import REASONS
 from wire import Wire, text, upgrade
@@ -20,14 +20,6 @@ from wire import Wire, text, upgrade
 SECRET = b"s3cret" * 8
 
 BEHAVIORS = [behavior.value for behavior in SendBehavior]
-
-
-def joined(hub: Hub, room: str, count: int, **config: Any) -> tuple[list[plumews.Conn], list[FakeTransport]]:
-    """``count`` members of ``room`` that need no socket."""
-    pairs = [fake_conn(**{"ping_interval": None, **config}) for _ in range(count)]
-    for conn, _ in pairs:
-        hub.join(room, conn)
-    return [conn for conn, _ in pairs], [transport for _, transport in pairs]
 
 
 # --- the figures ----------------------------------------------------------------------------------

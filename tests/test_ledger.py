@@ -10,16 +10,10 @@ import pytest
 
 import plumews
 from fakes import FakeTransport, fake_conn, ticks
-from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport, limits
+from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport
 from plumews.ledger import Ledger
 
 FRAME = 2 + len("x")  # of the message "x"
-
-
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fan-out lets others go on after each stride of members, whatever the clock says."""
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
 
 
 def member(hub: Hub, **config: Any) -> tuple[plumews.Conn, FakeTransport]:

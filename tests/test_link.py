@@ -17,16 +17,12 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, ticks, until
+from fakes import PATIENCE, FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, started, ticks, until
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
 from plumews import wire as wire_module
 from wire import Wire, close, masked, text, upgrade
 
 KiB = 1024
-
-
-def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(awaitable)
 
 
 @pytest.fixture(autouse=True)

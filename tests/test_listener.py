@@ -21,15 +21,10 @@ from pathlib import Path
 import pytest
 
 import plumews
-from fakes import tls_contexts, until
+from fakes import echo, tls_contexts, until
 from plumews import limits
 from plumews.loopstate import loop_state
 from wire import Wire, masked, text, upgrade
-
-
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
 
 
 def code_of(body: bytes) -> str:

@@ -12,18 +12,13 @@ import weakref
 import pytest
 
 import plumews
-from fakes import PATIENCE, pass_time
+from fakes import PATIENCE, assert_empty, echo, entries, pass_time
 from plumews import limits, link
 from plumews.loopstate import loop_state
 from plumews.opening import Opening
 from plumews.options import site_and_config
 from plumews.server import serve_endpoints
-from wire import Wire, close, masked, text, upgrade
-
-
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
+from wire import Wire, close, instead, masked, text, upgrade
 
 
 def error(body):
@@ -44,28 +39,9 @@ async def assert_serves(server, path="/"):
         assert await wire.message() == "alive"
 
 
-async def assert_empty(server):
-    """Nothing is left of whoever came: no connection, no task, no deadline."""
-    server.close()
-    await server.wait_closed()
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
-
-
-def entries(caplog):
-    return [record for record in caplog.records if record.name == "plumews.server"]
-
-
 def without(name):
     """A good request that lacks one header."""
     return b"".join(line for line in upgrade().splitlines(True) if not line.startswith(name.encode() + b":"))
-
-
-def instead(old, new):
-    request = upgrade()
-    assert old in request
-    return request.replace(old, new)
 
 
 # --- refusals -------------------------------------------------------------------------------------

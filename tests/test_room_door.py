@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 import plumews
+from fakes import assert_empty
 from plumews import limits
-from plumews.loopstate import loop_state
 from wire import Wire, close, masked, text, upgrade
 
 SECRET = b"s3cret" * 8
@@ -56,14 +56,6 @@ async def checked_together(server, auth, count):
     while len(server._site.tasks) < count:
         await asyncio.sleep(0)
     auth.release.set()
-
-
-async def assert_empty(server):
-    server.close()
-    await server.wait_closed()
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
 
 
 # --- the room -------------------------------------------------------------------------------------

@@ -35,12 +35,6 @@ from plumews.timelimit import TimeLimit
 from wire import Wire, close, text
 
 
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fan-out lets others go on after each stride of members, whatever the clock says."""
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-
-
 async def says_goodbye(wire: Wire) -> tuple[int, str]:
     """The server's close frame, answered as a client does."""
     code, reason = await wire.closing()
