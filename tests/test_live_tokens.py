@@ -97,7 +97,7 @@ class Clock:
 
 @pytest.mark.parametrize("by", ["header", "message"])
 @WAYS
-async def test_row_34_exp_ends_the_live_connection(start, way, by):
+async def test_row_34_exp_ends_the_live_connection_however_it_came(start, way, by):
     clock = Clock()
     server = await start(serve(way, Auth(clock=clock)))
     async with await come(server, token(exp=clock.now + 1), by) as wire:
@@ -113,7 +113,7 @@ async def test_row_34_exp_ends_the_live_connection(start, way, by):
     nothing_is_left()
 
 
-async def test_row_34_by_the_clock_of_the_machine_it_ends_within_a_second(start):
+async def test_row_34_exp_ends_the_live_connection_within_a_second(start):
     server = await start(serve("rooms"))
     exp = time.time() + 0.3
     async with await come(server, token(exp=exp)) as wire:
