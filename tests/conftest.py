@@ -27,8 +27,9 @@ settings.register_profile("same", settings.get_profile("search"), derandomize=Tr
 settings.load_profile("same")
 
 
-def pytest_collection_finish() -> None:
-    """Thousands of tests stay until the end: the collector does not look at them each time that a test calls for it."""
+@pytest.fixture(scope="module", autouse=True)
+def young_objects_only() -> None:
+    """Thousands of tests and what they need stay: the collector does not look at them each time that it is called."""
     gc.collect()
     gc.freeze()
 
