@@ -185,7 +185,7 @@ async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, 
             hub.broadcast_room("chat", "x")
             if dice.random() < 0.5:
                 await asyncio.sleep(0)
-        stopping = asyncio.ensure_future(hub.shutdown(0.03))
+        stopping = asyncio.ensure_future(hub.shutdown(0.01))
         await ticks(dice.randrange(1, 5))
         for transport in full:
             if dice.random() < 0.5 and not transport.closing:
