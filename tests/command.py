@@ -19,11 +19,13 @@ from types import TracebackType
 from typing import Any
 
 import jwt
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
+from conftest import loops
 from plumews import cli_options
 from wire import Wire, upgrade
 
@@ -38,6 +40,9 @@ STOP_SIGNALS: dict[str, int] = (
 )
 
 _NEW_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {}
+
+#: For tests in which the loop does not matter: that which the command takes by itself.
+on_one_loop = pytest.mark.parametrize("anyio_backend", loops()[-1:], indirect=True)
 
 
 class Command:

@@ -10,6 +10,7 @@ what was changed. `--hypothesis-profile=search` tries others each time.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import plumews
+from plumews import limits
 
 if TYPE_CHECKING:
     from command import Command, Serve
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 settings.register_profile("search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
 settings.load_profile("same")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def young_objects_only() -> None:
+    """Thousands of tests and what they need stay: the collector does not look at them each time that it is called."""
+    gc.collect()
+    gc.freeze()
+
 
 LOOPS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
@@ -44,6 +54,18 @@ def loops() -> list[str]:
 @pytest.fixture(params=loops())
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return LOOPS[request.param]
+
+
+@pytest.fixture
+def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fan-out lets others go on after each stride of members, whatever the clock says."""
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of a room are told so often that a test need not wait for them."""
+    monkeypatch.setattr(limits, "COUNT_EVERY", 0.005)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import plumews
 from fakes import FakeTransport, fake_conn, ticks
-from plumews import Hub
+from plumews import Gap, Hub
 from plumews.codec import Parser
 from plumews.constants import Opcode
 from plumews.reports import BroadcastResult, HubMetrics
@@ -56,6 +56,18 @@ def joined(hub: Hub, room: str, count: int, **config: Any) -> tuple[list[plumews
 async def messages(wire: Wire, count: int) -> list[str | bytes]:
     """The next ``count`` messages."""
     return [await wire.message() for _ in range(count)]
+
+
+def send(hub: Hub, *lines: str, **options: Any) -> list[BroadcastResult]:
+    """Broadcast each of ``lines``."""
+    results = [hub.broadcast_room("room", line, **options) for line in lines]
+    assert all(map(adds_up, results))
+    return results
+
+
+def told(gap: Gap) -> str:
+    """An ``encode_gap``."""
+    return f"{gap.room}: {gap.dropped}"
 
 
 def texts(frames: bytes) -> list[str]:

@@ -11,18 +11,21 @@ import asyncio
 import contextlib
 import datetime
 import functools
+import logging
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
 from plumews.codec import Parser
+from plumews.constants import Opcode
 from plumews.loopstate import loop_state
 from wire import Wire
 
@@ -236,6 +239,18 @@ def fake_conn(make: type[FakeTransport] = FakeTransport, /, **config: Any) -> tu
     return conn, transport
 
 
+def full(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    """A connection whose socket takes nothing."""
+    conn, transport = fake_conn(**{"ping_interval": None, **config})
+    transport.fill()
+    return conn, transport
+
+
+def payloads_of(transport: FakeTransport) -> list[Any]:
+    """The messages that left."""
+    return [payload for kind, payload in transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
+
+
 def feed(conn: plumews.Conn, *frames: bytes) -> None:
     """``frames`` arrive in one read."""
     data = b"".join(frames)
@@ -283,6 +298,31 @@ def failures() -> Iterator[list[dict[str, Any]]]:
         yield told
     finally:
         loop.set_exception_handler(None)
+
+
+def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    """It goes on while the test does."""
+    return asyncio.ensure_future(awaitable)
+
+
+async def echo(conn: plumews.Conn) -> None:
+    """A handler."""
+    async for message in conn:
+        await conn.send(message)
+
+
+def entries(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the server has logged."""
+    return [record for record in caplog.records if record.name == "plumews.server"]
+
+
+async def assert_empty(server: plumews.Server) -> None:
+    """Nothing is left of whoever came: no connection, no task, no deadline."""
+    server.close()
+    await server.wait_closed()
+    assert server._site.connections == set()
+    assert server._site.tasks == set()
+    assert deadlines() == 0
 
 
 async def collect(source: AsyncIterable[Any], into: list[Any]) -> None:

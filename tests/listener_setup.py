@@ -5,11 +5,6 @@ from __future__ import annotations
 import json
 
 
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
-
-
 def code_of(body: bytes) -> str:
     code: str = json.loads(body)["error"]["code"]
     return code

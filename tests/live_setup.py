@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 import plumews
+from fakes import pass_time
 from plumews.loopstate import loop_state
 from plumews.revocation import Revocations
 from wire import Wire, text
@@ -37,6 +38,21 @@ class Auth(plumews.SimpleRoomAuth):
     def __init__(self, **options):
         super().__init__(SECRET, rounds=1, **options)
         self.revocations = Revocations()
+
+
+class Clock:
+    """Of the authenticator, for times that pass when a test says so."""
+
+    def __init__(self):
+        self.now = time.time()
+
+    def __call__(self):
+        return self.now
+
+    def let_pass(self, seconds):
+        """Here and on the loop's timer wheel."""
+        self.now += seconds
+        pass_time(seconds)
 
 
 async def relay(conn):

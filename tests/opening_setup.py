@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
-from plumews.loopstate import loop_state
 from wire import Wire, text
-
-
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
 
 
 def error(body):
@@ -30,19 +23,6 @@ async def assert_serves(server, path="/"):
     async with await Wire.open(server, path) as wire:
         wire.send(text("alive"))
         assert await wire.message() == "alive"
-
-
-async def assert_empty(server):
-    """Nothing is left of whoever came: no connection, no task, no deadline."""
-    server.close()
-    await server.wait_closed()
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
-
-
-def entries(caplog):
-    return [record for record in caplog.records if record.name == "plumews.server"]
 
 
 class Recorder:

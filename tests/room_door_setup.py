@@ -9,7 +9,6 @@ import threading
 import jwt
 
 import plumews
-from plumews.loopstate import loop_state
 from wire import Wire, text, upgrade
 
 SECRET = b"s3cret" * 8
@@ -53,14 +52,6 @@ async def checked_together(server, auth, count):
     while len(server._site.tasks) < count:
         await asyncio.sleep(0)
     auth.release.set()
-
-
-async def assert_empty(server):
-    server.close()
-    await server.wait_closed()
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
 
 
 class SlowAuth(plumews.SimpleRoomAuth):

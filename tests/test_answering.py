@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 import plumews
-from fakes import pass_time
-from opening_setup import Recorder, answer, assert_empty, assert_serves, echo, entries, failing
+from fakes import assert_empty, echo, entries, pass_time
+from opening_setup import Recorder, answer, assert_serves, failing
 from plumews.server import serve_endpoints
 from wire import Wire, text, upgrade
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 import plumews
-from command import Command, Serve, failure, status
+from command import Command, Serve, failure, on_one_loop, status
 from plumews import cli, cli_options
 from plumews.cli import main
 
@@ -28,8 +28,9 @@ def test_the_process_ends_with_2_for_a_wrong_command_line() -> None:
     assert line.startswith("plumews serve: argument --port: must be a whole number, from 0 to 65535, not 'http' (")
 
 
+@on_one_loop
 async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Serve) -> None:
-    for options, lines in ((), 0), (("-v",), 1), (("--log-level", "debug"), 1), (("-v", "--log-level", "error"), 0):
+    for options, lines in ((), 0), (("-v",), 1):
         server = serve("--room", "chat=secret-password", *options)
         assert await status(server, "/ws?room=chat&room_password=wrong-password") == 403
         server.stop()
@@ -38,6 +39,23 @@ async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Ser
         assert (code, len(refusals)) == (0, lines), err
         assert "password=" not in "".join(err)
         assert "-password" not in "".join(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [
+        ([], "WARNING"),
+        (["-v"], "DEBUG"),
+        (["--log-level", "debug"], "DEBUG"),
+        (["-v", "--log-level", "error"], "ERROR"),
+    ],
+)
+def test_how_much_is_logged(monkeypatch: pytest.MonkeyPatch, options: list[str], level: str) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **options: told.append(options["level"]))
+    monkeypatch.setattr(cli, "run_serve", lambda args: 0)
+    assert main(["serve", *options]) == 0
+    assert told == [level]
 
 
 @pytest.mark.parametrize("end", [cli.Failure("no such machine"), KeyboardInterrupt()], ids=["failure", "Ctrl-C"])

@@ -5,17 +5,43 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from command import SECRET, Serve, certificate, failure, status, token
+from command import SECRET, Serve, certificate, failure, on_one_loop, status, token
+from plumews import cli, cli_serve
+from plumews.cli import main
 from plumews.cli_inputs import Failure, _rooms_of_file, make_auth, reason, room_entry, tls_context
 from wire import Wire, text
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """As `failure`, of a command that ends before it serves: it needs no process of its own."""
+
+    def refuse(*args: str) -> tuple[int, str]:
+        code = main(args)
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        return code, err.rstrip("\n")
+
+    def run(main: Any, loop: str) -> int:
+        main.close()
+        raise AssertionError("it serves")
+
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **options: None)
+    monkeypatch.setattr(cli_serve, "_run", run)
+    return refuse
+
 
 # --- rooms ----------------------------------------------------------------------------------------
 
 
+@on_one_loop
 async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -> None:
     server = serve("--room", "chat=a=b", "--room", "lobby", "--room", "ops=hunter2")
     assert server.announced[1] == "rooms with a password: chat, ops; every other room is open"
@@ -26,6 +52,7 @@ async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -
     assert await status(server, "/ws?room=never-heard-of") == 101
 
 
+@on_one_loop
 async def test_only_known_rooms_may_be_open_or_have_a_password(serve: Serve) -> None:
     server = serve("--room", "chat=pw", "--room", "lobby", "--only-known-rooms")
     assert server.announced[1] == "rooms with a password: chat; open rooms: lobby; there are no others"
@@ -38,6 +65,7 @@ async def test_only_known_rooms_may_be_open_or_have_a_password(serve: Serve) -> 
         assert await wire.closing() == (4403, "forbidden: unknown room")
 
 
+@on_one_loop
 async def test_a_file_of_rooms(serve: Serve, tmp_path: Path) -> None:
     rooms = tmp_path / "rooms"
     rooms.write_bytes("\ufeffchat=pässword \r\n\n#open\nops=x".encode())
@@ -111,14 +139,14 @@ async def test_tls(serve: Serve, tmp_path: Path, files: str) -> None:
         assert await wire.message() == "hello"
 
 
-def test_the_key_of_another_certificate(tmp_path: Path) -> None:
+def test_the_key_of_another_certificate(refusal: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     cert, _ = certificate(tmp_path)
     _, key = certificate(tmp_path / "other")
-    code, line = failure("serve", "--tls-cert", str(cert), "--tls-key", str(key))
+    code, line = refusal("serve", "--tls-cert", str(cert), "--tls-key", str(key))
     assert code == 1
     assert line.endswith("must hold a PEM certificate chain and its private key: key values mismatch")
-    code, line = failure("serve", "--tls-cert", str(cert), "--tls-key", str(tmp_path / "absent"))
+    code, line = refusal("serve", "--tls-cert", str(cert), "--tls-key", str(tmp_path / "absent"))
     assert line.endswith("absent cannot be read: no such file or directory")
 
 
@@ -149,15 +177,21 @@ def test_without_a_certificate_there_is_no_tls() -> None:
     ],
 )
 def test_a_bad_file_ends_with_1_and_one_line_that_says_what_would_be_right(
-    tmp_path: Path, option: str, content: bytes | None, said: str
+    refusal: Callable[..., tuple[int, str]], tmp_path: Path, option: str, content: bytes | None, said: str
 ) -> None:
     path = tmp_path / "file"
     if content is not None:
         path.write_bytes(content)
-    code, line = failure("serve", option, str(path), *(["--metrics"] if "metrics" in option else []))
+    code, line = refusal("serve", option, str(path), *(["--metrics"] if "metrics" in option else []))
     assert code == 1
     assert said in line
     assert "hunter2" not in line
+
+
+def test_the_process_ends_with_1_for_a_bad_file(tmp_path: Path) -> None:
+    code, line = failure("serve", "--secret-file", str(tmp_path / "absent"))
+    assert code == 1
+    assert line.endswith("absent cannot be read: no such file or directory")
 
 
 def test_the_passwords_of_a_file_that_is_no_text_are_in_no_exception(tmp_path: Path) -> None:

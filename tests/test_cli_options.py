@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from command import Command
 from plumews import cli
 from plumews.cli import main
 
@@ -96,12 +95,15 @@ OPTIONS = re.findall(
 )
 
 
-def test_the_help_explains_every_option_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_explains_every_option_with_its_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    with Command("serve", "--help") as command:
-        code, out, err = command.end()
-    assert (code, err) == (0, [])
-    explained = " ".join("\n".join(out).partition("where it listens:")[2].split())
+    with pytest.raises(SystemExit) as end:
+        main(["serve", "--help"])
+    out, err = capsys.readouterr()
+    assert (end.value.code, err) == (0, "")
+    explained = " ".join(out.partition("where it listens:")[2].split())
     for option in OPTIONS:
         assert re.search(rf"{option}\b[^(]*\(default", explained), option
     assert explained.count("(default") == len(OPTIONS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -163,15 +163,6 @@ ROUNDS = [
     masks_and_frames,
     refused_arguments,
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def young_objects_only() -> Iterator[None]:
-    """What was there before is not collected with every look, which takes longer than all that is looked at."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def in_use() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
@@ -29,6 +30,7 @@ ALPHABETS = {
 }
 
 
+@functools.cache
 def texts(alphabet: str, longest: int, count: int) -> list[str]:
     """Texts of many lengths in runs of many lengths, the same each time."""
     dice = random.Random(alphabet)

@@ -5,6 +5,7 @@ The judge is CPython's decoder for what is complete, and the set of all beginnin
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -17,11 +18,16 @@ pytestmark = on_every_tier
 KEY = bytes.fromhex("37fa213d")
 
 
-def encodings() -> Any:
+@functools.cache
+def encodings() -> list[bytes]:
     """The UTF-8 of every character but ASCII; of those that differ only in the last byte, of one."""
-    for code in range(0x80, 0x110000, 64):
-        if not 0xD800 <= code <= 0xDFFF:
-            yield chr(code).encode()
+    return [chr(code).encode() for code in range(0x80, 0x110000, 64) if not 0xD800 <= code <= 0xDFFF]
+
+
+@functools.cache
+def everything() -> bytes:
+    """The UTF-8 of every character."""
+    return "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF).encode()
 
 
 #: Every proper beginning of a character.
@@ -36,6 +42,7 @@ def is_utf8(data: bytes) -> bool:
     return True
 
 
+@functools.cache
 def can_become_utf8(data: bytes) -> bool:
     """Whether some continuation of ``data`` is valid UTF-8."""
     return is_utf8(data) or any(data[-size:] in BEGINNINGS and is_utf8(data[:-size]) for size in (1, 2, 3))
@@ -47,6 +54,7 @@ LEADS += [0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF8, 0xFE, 0xFF]
 FOLLOWERS = [0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0]
 
 
+@functools.cache
 def sequences(length: int) -> list[bytes]:
     return [bytes(parts) for parts in itertools.product(LEADS, *[FOLLOWERS] * (length - 1))]
 
@@ -82,9 +90,8 @@ def test_every_pair_of_bytes_is_judged_at_its_first_impossible_byte(codec: Any) 
 
 
 def test_every_character_is_accepted_whole_and_byte_by_byte(codec: Any) -> None:
-    everything = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF).encode()
     validator = codec.Utf8Validator()
-    assert validator.feed(everything)
+    assert validator.feed(everything())
     assert validator.complete
     for character in encodings():
         for size in range(len(character)):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, fake_conn, feed, pass_time, ticks
+from fakes import PATIENCE, FakeTransport, echo, fake_conn, feed, pass_time, ticks, until
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
 from plumews.codec import Parser
 from plumews.constants import COMPRESSED
@@ -347,8 +347,7 @@ async def test_a_context_that_had_nothing_to_do_for_a_while_is_given_up() -> Non
     await asyncio.sleep(0.05)
     assert held() == CONTEXT  # it was used within the time
     pass_time(limits.CONTEXT_IDLE)
-    await asyncio.sleep(0.05)
-    assert held() == 0
+    await until(lambda: held() == 0)
     await conn.send(JSON)
     first, second = left(transport)
     assert len(second[1]) == len(first[1])
@@ -392,11 +391,6 @@ def test_an_encoded_message_knows_what_it_was(size: int) -> None:
 
 
 # --- on a server ------------------------------------------------------------------------------------
-
-
-async def echo(conn: plumews.Conn) -> None:
-    async for message in conn:
-        await conn.send(message)
 
 
 @pytest.mark.parametrize("wrong", ["server_max_window_bits=8", "client_max_window_bits=16", "constructor", 'a=""'])

@@ -8,17 +8,10 @@ import pytest
 
 import plumews
 from crowd import texts
-from fakes import FakeTransport, fake_conn, ticks
+from fakes import FakeTransport, full, ticks
 from plumews.codec import build_frame
 from plumews.constants import Opcode
 from plumews.outgoing import Encoded, encode
-
-
-def full(**config: int) -> tuple[plumews.Conn, FakeTransport]:
-    """A connection whose socket takes nothing."""
-    conn, transport = fake_conn(**{"ping_interval": None, **config})
-    transport.fill()
-    return conn, transport
 
 
 def message(text: str) -> Encoded:

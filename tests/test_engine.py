@@ -16,15 +16,11 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import FakeTransport, clog, fake_conn, linked, ticks, tls_contexts, until
+from fakes import clog, fake_conn, linked, payloads_of, ticks, tls_contexts, until
 from plumews import ConcurrencyError, Opcode, SendQueueFull, State, limits
 from wire import Wire, close, masked, text
 
 KiB = 1024
-
-
-def payloads_of(transport: FakeTransport) -> list[Any]:
-    return [payload for kind, payload in transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
 
 
 def ignore(conn: plumews.Conn, exc: BaseException) -> None:

@@ -8,11 +8,11 @@ import json
 import pytest
 
 import plumews
-from fakes import fake_conn, feed, ticks
+from fakes import assert_empty, fake_conn, feed, ticks
 from plumews import limits
 from plumews.counts import RequestTally
 from plumews.first_message import admit_by_message
-from room_door_setup import SlowAuth, assert_empty, joined, rooms, say
+from room_door_setup import SlowAuth, joined, rooms, say
 from wire import Wire, close, masked, text, upgrade
 
 # --- what it may be -------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ async def test_a_wrong_password_in_the_first_message_is_4403_with_its_reason(sta
 
 
 async def test_a_first_message_that_does_not_come_is_4408_at_the_deadline(start):
-    server = await start(rooms(open_timeout=1))  # in which the handshake has to be done
+    server = await start(rooms(open_timeout=0.5))  # in which the handshake has to be done
     async with await joined(server, "/ws?auth=message") as wire:
         assert await wire.closing() == (4408, "authentication took too long")
 
@@ -115,7 +115,7 @@ async def test_the_open_timeout_covers_the_head_and_the_authentication_together(
         async with await Wire.connect(server) as wire:
             head = upgrade("/ws?auth=message")
             wire.writer.write(head[:-2])
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.4)  # a client that takes its time with the head
             wire.writer.write(head[-2:])
             await wire.read_head()
             if wire.status == 408:
@@ -135,7 +135,7 @@ async def test_the_open_timeout_covers_the_head_and_the_authentication_together(
 
 async def test_the_open_timeout_covers_a_slow_password_check_behind_the_first_message(start):
     auth = SlowAuth()
-    server = await start(rooms(auth=auth, open_timeout=1))
+    server = await start(rooms(auth=auth, open_timeout=0.5))  # in which the handshake has to be done
     async with await joined(server, "/ws?auth=message") as wire:
         wire.send(say("right"))
         assert await wire.closing() == (4408, "authentication took too long")

@@ -21,6 +21,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 import plumews
+from plumews import limits
 
 pytestmark = pytest.mark.peer
 
@@ -270,7 +271,11 @@ async def test_a_close_is_told_by_its_code_and_reason(library: ModuleType) -> No
         assert await handled.result == (1000, "bye", "CLOSED")
 
 
-async def test_what_arrived_before_the_close_is_readable_after_it(library: ModuleType) -> None:
+async def test_what_arrived_before_the_close_is_readable_after_it(
+    library: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "END_GRACE", 0.01)  # how long plumews waits for the handler to read them first
+
     async def late(websocket: Any) -> Any:
         await websocket.wait_closed()
         received = [await websocket.recv(), await websocket.recv()]

@@ -8,14 +8,9 @@ import json
 import pytest
 
 import plumews
-from fakes import PATIENCE
+from fakes import PATIENCE, echo, entries
 from plumews import Headers, Response
 from wire import Wire, masked, text, upgrade
-
-
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
 
 
 async def answer(server, request):
@@ -31,10 +26,6 @@ async def opened(server, *lines):
         wire.send(text("alive"))
         assert await wire.message() == "alive"
         return wire
-
-
-def entries(caplog):
-    return [record for record in caplog.records if record.name == "plumews.server"]
 
 
 def word(body):

@@ -36,13 +36,6 @@ from plumews import (
 )
 from wire import Wire, close, masked, text
 
-
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fan-out lets others go on after each stride of members, whatever the clock says."""
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-
-
 # --- rooms ----------------------------------------------------------------------------------------
 
 

@@ -204,11 +204,6 @@ class Story:
             assert set(self.hub.connections_of(user)) == {c for c, known in people._users.items() if known.id == user}
 
 
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-
-
 @pytest.mark.parametrize("seed", range(10))
 async def test_members_that_stay_get_every_message_that_was_counted_as_queued(sliced, seed):
     story = Story(seed, workers=seed % 5 + 1, job_queue_size=10_000, mortal=False)

@@ -11,15 +11,10 @@ import pytest
 import plumews
 from crowd import crowd, joined
 from fakes import fake_conn, ticks
-from plumews import CloseCode, Hub, HubConfig, HubFull, RoomPresence, SimpleRoomAuth, UserInfo, limits
+from plumews import CloseCode, Hub, HubConfig, HubFull, RoomPresence, SimpleRoomAuth, UserInfo
 from wire import Wire, text
 
 ANN, BOB = UserInfo("ann", "Ann"), UserInfo("bob", "Bob")
-
-
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
 
 
 def member(hub: Hub, user: UserInfo | None, *rooms: str) -> plumews.Conn:

@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 import plumews
-from crowd import adds_up, crowd
-from fakes import FakeTransport, clog, fake_conn, pass_time, ticks, until
+from crowd import adds_up, crowd, joined
+from fakes import clog, fake_conn, pass_time, ticks, until
 from plumews import Hub, HubConfig, SendBehavior, State, limits
 from plumews.refusals import REASONS
 from wire import Wire, text, upgrade
@@ -20,14 +20,6 @@ from wire import Wire, text, upgrade
 SECRET = b"s3cret" * 8
 
 BEHAVIORS = [behavior.value for behavior in SendBehavior]
-
-
-def joined(hub: Hub, room: str, count: int, **config: Any) -> tuple[list[plumews.Conn], list[FakeTransport]]:
-    """``count`` members of ``room`` that need no socket."""
-    pairs = [fake_conn(**{"ping_interval": None, **config}) for _ in range(count)]
-    for conn, _ in pairs:
-        hub.join(room, conn)
-    return [conn for conn, _ in pairs], [transport for _, transport in pairs]
 
 
 # --- the figures ----------------------------------------------------------------------------------
@@ -289,7 +281,7 @@ async def test_a_hub_counts_what_became_of_the_requests_of_its_room_servers(star
 
 async def test_requests_that_take_too_long_or_come_too_late_are_counted(start):
     hub = Hub()
-    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, open_timeout=1))
+    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, open_timeout=0.5))
     async with await Wire.connect(server) as silent, await Wire.open(server, "/ws?auth=message") as mute:
         await silent.read_head()
         assert silent.status == 408

@@ -10,16 +10,10 @@ import pytest
 
 import plumews
 from fakes import FakeTransport, fake_conn, ticks
-from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport, limits
+from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport
 from plumews.ledger import Ledger
 
 FRAME = 2 + len("x")  # of the message "x"
-
-
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fan-out lets others go on after each stride of members, whatever the clock says."""
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
 
 
 def member(hub: Hub, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
@@ -191,7 +185,7 @@ async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, 
             hub.broadcast_room("chat", "x")
             if dice.random() < 0.5:
                 await asyncio.sleep(0)
-        stopping = asyncio.ensure_future(hub.shutdown(0.03))
+        stopping = asyncio.ensure_future(hub.shutdown(0.01))
         await ticks(dice.randrange(1, 5))
         for transport in full:
             if dice.random() < 0.5 and not transport.closing:

@@ -17,16 +17,12 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, ticks, until
+from fakes import PATIENCE, FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, started, ticks, until
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
 from plumews import wire as wire_module
 from wire import Wire, close, masked, text, upgrade
 
 KiB = 1024
-
-
-def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(awaitable)
 
 
 @pytest.fixture(autouse=True)
@@ -409,7 +405,7 @@ async def test_nothing_leaves_after_the_close_frame() -> None:
     conn, transport = fake_conn(ping_interval=0.001, ping_timeout=10)
     conn.close_nowait()
     feed(conn, masked(Opcode.PING, b"?"), text("?"), masked(Opcode.PING, b"?"))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # by their clock pings are due, ten times over
     for send in (conn.send_nowait, lambda message: conn._send_ping(b"late")):
         with contextlib.suppress(ConnectionClosed):
             send("late")
@@ -460,7 +456,7 @@ async def test_row_32_our_close_ends_within_its_timeout(start: Any, peer: str) -
             if peer == "chatty":
                 with contextlib.suppress(ConnectionError):
                     wire.send(text("and another thing") * 100, masked(Opcode.PING, b"!"))
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # the pace of its chatter
         assert 0.14 < loop.time() - began < PATIENCE
         assert conn.close_code == 1006
         with pytest.raises(ConnectionClosed):
@@ -478,7 +474,7 @@ async def test_row_32_a_close_by_the_peer_ends_within_the_timeout(start: Any, pe
             if peer == "chatty":
                 with contextlib.suppress(ConnectionError):
                     wire.send(text("and another thing") * 100)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # the pace of its chatter
         assert conn.close_code == 1000
 
 

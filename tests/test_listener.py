@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 import plumews
-from fakes import tls_contexts, until
-from listener_setup import answer, code_of, echo, refused
+from fakes import echo, tls_contexts, until
+from listener_setup import answer, code_of, refused
 from plumews import limits
 from plumews.loopstate import loop_state
 from wire import Wire, masked, text, upgrade
@@ -350,7 +350,7 @@ async def trickle(wire, data, every):
     with contextlib.suppress(ConnectionError):
         for index in range(len(data)):
             wire.writer.write(data[index : index + 1])
-            await asyncio.sleep(every)
+            await asyncio.sleep(every)  # what makes it slow
 
 
 @pytest.mark.parametrize("where", ["tls", "head in tls", "head"])

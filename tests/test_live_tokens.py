@@ -9,7 +9,8 @@ import time
 import pytest
 
 import plumews
-from live_setup import MORE, WAYS, Auth, come, ends_in, is_in, nothing_is_left, refresh, serve, token
+from fakes import pass_time, ticks
+from live_setup import MORE, WAYS, Auth, Clock, come, ends_in, is_in, nothing_is_left, refresh, serve, token
 from plumews.loopstate import loop_state
 from wire import Wire, close
 
@@ -18,18 +19,29 @@ from wire import Wire, close
 
 @pytest.mark.parametrize("by", ["header", "message"])
 @WAYS
-async def test_row_34_exp_ends_the_live_connection_within_a_second(start, way, by):
-    server = await start(serve(way))
-    exp = time.time() + 0.3
-    async with await come(server, token(exp=exp), by) as wire:
+async def test_row_34_exp_ends_the_live_connection_however_it_came(start, way, by):
+    clock = Clock()
+    server = await start(serve(way, Auth(clock=clock)))
+    async with await come(server, token(exp=clock.now + 1), by) as wire:
         await is_in(wire)
+        clock.let_pass(0.9)
+        await is_in(wire)
+        clock.let_pass(0.2)
         assert await wire.closing() == (4401, "jwt expired")
-        assert exp <= time.time() < exp + 1
         wire.send(close(4401))
         await wire.eof()
     server.close()
     await server.wait_closed()
     nothing_is_left()
+
+
+async def test_row_34_exp_ends_the_live_connection_within_a_second(start):
+    server = await start(serve("rooms"))
+    exp = time.time() + 0.3
+    async with await come(server, token(exp=exp)) as wire:
+        await is_in(wire)
+        assert await wire.closing() == (4401, "jwt expired")
+        assert exp <= time.time() < exp + 1
 
 
 async def test_the_leeway_and_the_clock_of_the_authenticator_count(start):
@@ -59,7 +71,8 @@ async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(
     class Slow(Auth):
         async def check_room_password(self, room, password):
             now[0] = 2000.0
-            await asyncio.sleep(0.05)  # longer than the deadline of 0.03 s that stands
+            pass_time(1)  # the deadline that stands is over before it is asked for
+            await ticks()
             return True
 
     auth = Slow(clock=lambda: now[0])

@@ -11,25 +11,19 @@ import weakref
 import pytest
 
 import plumews
-from fakes import PATIENCE
-from opening_setup import Recorder, answer, assert_empty, assert_serves, echo, entries, error, failing
+from fakes import PATIENCE, assert_empty, echo, entries
+from opening_setup import Recorder, answer, assert_serves, error, failing
 from plumews import limits, link
 from plumews.loopstate import loop_state
 from plumews.opening import Opening
 from plumews.options import site_and_config
 from plumews.server import serve_endpoints
-from wire import Wire, close, masked, text, upgrade
+from wire import Wire, close, instead, masked, text, upgrade
 
 
 def without(name):
     """A good request that lacks one header."""
     return b"".join(line for line in upgrade().splitlines(True) if not line.startswith(name.encode() + b":"))
-
-
-def instead(old, new):
-    request = upgrade()
-    assert old in request
-    return request.replace(old, new)
 
 
 # --- refusals -------------------------------------------------------------------------------------

@@ -6,16 +6,10 @@ import pytest
 
 import plumews
 from crowd import texts
-from fakes import FakeTransport, clog, deadlines, fake_conn, linked, pass_time, ticks
+from fakes import clog, deadlines, full, linked, pass_time, ticks
 from plumews import CloseCode, Opcode, SendBehavior, SendQueueFull, State, limits
 
 DISPLACING = pytest.mark.parametrize("behavior", [SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE])
-
-
-def full(**config: object) -> tuple[plumews.Conn, FakeTransport]:
-    conn, transport = fake_conn(**{"ping_interval": None, **config})
-    transport.fill()
-    return conn, transport
 
 
 @DISPLACING

@@ -7,15 +7,9 @@ import asyncio
 import pytest
 
 from fakes import deadlines, failures, fake_conn, ticks
-from plumews import Conn, Hub, InvalidRoomName, UserInfo, limits
+from plumews import Conn, Hub, InvalidRoomName, UserInfo
 
 Names = tuple[str, str, str]
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Differences are told so often that a test need not wait for them."""
-    monkeypatch.setattr(limits, "COUNT_EVERY", 0.005)
 
 
 class Told:

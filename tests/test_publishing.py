@@ -20,12 +20,6 @@ from plumews import BroadcastResult, Hub, HubConfig, InvalidRoomName, SendBehavi
 ANN = UserInfo("ann", "Ann")
 
 
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fan-out lets others go on after each stride of members, whatever the clock says."""
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-
-
 def of_user(hub: Hub, user: UserInfo, count: int, *rooms: str) -> tuple[list[plumews.Conn], list[FakeTransport]]:
     """``count`` connections of ``user`` in ``rooms`` that need no socket."""
     pairs = [fake_conn(ping_interval=None) for _ in range(count)]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import collect, deadlines, fake_conn, feed, linked, ticks, until
+from fakes import collect, deadlines, fake_conn, feed, linked, started, ticks, until
 from plumews import (
     ConcurrencyError,
     ConnectionClosedError,
@@ -25,10 +25,6 @@ from wire import Wire, close, masked, text
 
 MiB = 1024 * 1024
 KiB = 1024
-
-
-def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(awaitable)
 
 
 # --- whole messages -------------------------------------------------------------------------------

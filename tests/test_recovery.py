@@ -26,16 +26,9 @@ from plumews import (
     RoomFull,
     SendBehavior,
     TooManyRooms,
-    limits,
 )
 
 NOBODYS = Position("", 0)
-
-
-@pytest.fixture
-def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fan-out lets others go on after each stride of members, whatever the clock says."""
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
 
 
 def remembering(**config: Any) -> Hub:

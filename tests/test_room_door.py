@@ -10,8 +10,9 @@ import jwt
 import pytest
 
 import plumews
+from fakes import assert_empty
 from plumews import limits
-from room_door_setup import AUTH, SlowAuth, assert_empty, checked_together, joined, refused, rooms, say, token
+from room_door_setup import AUTH, SlowAuth, checked_together, joined, refused, rooms, say, token
 from wire import Wire, text, upgrade
 
 # --- the room -------------------------------------------------------------------------------------

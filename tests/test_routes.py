@@ -7,6 +7,7 @@ import json
 import pytest
 
 import plumews
+from fakes import echo
 from plumews.errors import InvalidHandshake
 from plumews.http11 import Request, Response
 from plumews.routes import answer_route, json_route, static_route
@@ -66,11 +67,6 @@ def test_a_route_that_answers_no_response_is_named():
 
 
 # --- live -----------------------------------------------------------------------------------------
-
-
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
 
 
 def plain(method, path):

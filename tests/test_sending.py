@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, clog, deadlines, fake_conn, linked, ticks, until
+from fakes import PATIENCE, FakeTransport, clog, deadlines, fake_conn, linked, payloads_of, started, ticks, until
 from plumews import (
     ConcurrencyError,
     ConnectionClosed,
@@ -34,10 +34,6 @@ MiB = 1024 * KiB
 BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
 
 
-def started(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(awaitable)
-
-
 def full(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
     """A connection whose transport is full, and whose queue is filled with "0", "1", ..."""
     conn, transport = fake_conn(**{"queue_size": 4, **config})
@@ -45,10 +41,6 @@ def full(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
     for index in range(conn._config.queue_size):
         conn.send_nowait(str(index))
     return conn, transport
-
-
-def messages(transport: FakeTransport) -> list[Any]:
-    return [payload for kind, payload in transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
 
 
 # --- what leaves ----------------------------------------------------------------------------------
@@ -131,7 +123,7 @@ async def test_what_cannot_be_sent_is_an_error_and_nothing_is_queued(
     assert transport.writes == []
     assert conn.queued_messages == 0
     await conn.send("still fine")
-    assert messages(transport) == ["still fine"]
+    assert payloads_of(transport) == ["still fine"]
     conn.abort()
 
 
@@ -146,7 +138,7 @@ async def test_section_8_point_10_a_buffer_may_change_once_it_was_accepted() -> 
     data[:] = b"after!"
     transport.drain()
     await waiting
-    assert messages(transport) == [b"before"] * 3
+    assert payloads_of(transport) == [b"before"] * 3
     conn.abort()
 
 
@@ -157,7 +149,7 @@ async def test_a_long_message_does_not_keep_the_callers_buffer_locked() -> None:
     await conn.send(data)
     data.clear()  # BufferError if somebody held a view
     transport.drain()
-    assert messages(transport) == [bytes(MiB)]
+    assert payloads_of(transport) == [bytes(MiB)]
     conn.abort()
 
 
@@ -167,7 +159,7 @@ async def test_a_long_message_does_not_keep_the_callers_buffer_locked() -> None:
 async def test_many_messages_leave_in_one_write() -> None:
     conn, transport = fake_conn()
     await conn.write_many(["a", b"b", bytearray(b"c"), "d"])
-    assert messages(transport) == ["a", b"b", b"c", "d"]
+    assert payloads_of(transport) == ["a", b"b", b"c", "d"]
     assert len(transport.writes) == 1
 
 
@@ -178,14 +170,14 @@ async def test_many_messages_wait_for_space_like_one() -> None:
     assert not writing.done()
     transport.drain()
     await writing
-    assert messages(transport) == ["0", "1", "2", "3", "x", "y"]
+    assert payloads_of(transport) == ["0", "1", "2", "3", "x", "y"]
 
 
 async def test_of_many_messages_those_before_a_wrong_one_are_sent() -> None:
     conn, transport = fake_conn()
     with pytest.raises(TypeError, match="not int"):
         await conn.write_many(["a", 1, "b"])  # type: ignore[list-item]
-    assert messages(transport) == ["a"]
+    assert payloads_of(transport) == ["a"]
 
 
 @pytest.mark.parametrize("message", ["abc", b"abc", bytearray(b"abc")])
@@ -193,7 +185,7 @@ async def test_one_message_is_not_many(message: Any) -> None:
     conn, transport = fake_conn()
     with pytest.raises(TypeError, match=r"write_many takes several messages, such as a list, not .*: use send"):
         await conn.write_many(message)
-    assert messages(transport) == []
+    assert payloads_of(transport) == []
 
 
 async def test_of_many_messages_those_that_fit_are_sent_and_the_next_is_refused() -> None:
@@ -201,7 +193,7 @@ async def test_of_many_messages_those_that_fit_are_sent_and_the_next_is_refused(
     with pytest.raises(SendQueueFull):
         await conn.write_many(["x", "y"])
     transport.drain()
-    assert messages(transport) == ["0", "1"]
+    assert payloads_of(transport) == ["0", "1"]
 
 
 # --- in pieces ------------------------------------------------------------------------------------
@@ -229,14 +221,14 @@ async def test_a_message_in_pieces_is_one_message(parts: list[Any], options: dic
     for source in (pieces(*parts), iter(parts)):
         conn, transport = fake_conn()
         await conn.send(source, **options)
-        assert messages(transport) == [whole]
+        assert payloads_of(transport) == [whole]
 
 
 async def test_a_message_of_no_pieces_is_none() -> None:
     conn, transport = fake_conn()
     await conn.send(pieces())
     await conn.send("next")
-    assert messages(transport) == ["next"]
+    assert payloads_of(transport) == ["next"]
 
 
 async def test_a_message_in_pieces_waits_for_the_peer_and_holds_one_piece() -> None:
@@ -255,7 +247,7 @@ async def test_a_message_in_pieces_waits_for_the_peer_and_holds_one_piece() -> N
     assert conn.queued_bytes < 1100
     transport.drain()
     await sending
-    assert messages(transport) == [bytes(5000)]
+    assert payloads_of(transport) == [bytes(5000)]
 
 
 async def test_others_wait_until_a_message_in_pieces_is_complete_and_pings_do_not() -> None:
@@ -298,7 +290,7 @@ async def test_a_message_that_fails_half_way_ends_the_connection_with_1011(
     conn, transport = fake_conn()
     with pytest.raises(error):
         await conn.send(pieces(*parts), **options)
-    assert messages(transport) == []
+    assert payloads_of(transport) == []
     assert transport.events()[-1] == (Opcode.CLOSE, (1011, "a message was not completed"))
     with pytest.raises(ConnectionClosed):
         await conn.send("more")
@@ -310,7 +302,7 @@ async def test_a_message_that_fails_before_its_first_piece_changes_nothing(parts
     with pytest.raises((TypeError, ZeroDivisionError, ValueError)):
         await conn.send(pieces(*parts))
     await conn.send("next")
-    assert messages(transport) == ["next"]
+    assert payloads_of(transport) == ["next"]
 
 
 async def test_a_cancelled_message_in_pieces_ends_the_connection_too() -> None:
@@ -345,7 +337,7 @@ async def test_a_message_in_pieces_ends_with_its_connection(end: str) -> None:
     going_on.set()
     with pytest.raises(ConnectionClosed):
         await sending
-    assert messages(transport) == []
+    assert payloads_of(transport) == []
     conn.abort()
 
 
@@ -369,7 +361,7 @@ async def test_drain_waits_until_everything_has_left() -> None:
     assert not draining.done()
     transport.drain()
     await draining
-    assert messages(transport) == ["a"]
+    assert payloads_of(transport) == ["a"]
 
 
 async def test_drain_of_a_connection_that_ends_is_told() -> None:
@@ -392,7 +384,7 @@ async def test_the_age_of_the_queue_is_that_of_its_oldest_message() -> None:
     transport.fill()
     conn.send_nowait("oldest")
     queued = time.monotonic()
-    await asyncio.sleep(0.002)
+    await asyncio.sleep(0.002)  # the message grows old
     before = time.monotonic()
     conn.send_nowait("newest")
     assert conn.queued_age >= before - queued > 0
@@ -425,7 +417,7 @@ async def test_senders_that_wait_are_served_in_the_order_in_which_they_came() ->
         transport.drain()
         await ticks()
     transport.drain()
-    assert messages(transport) == ["0", "1", "2", "3", *[f"waiting {index}" for index in range(20)]]
+    assert payloads_of(transport) == ["0", "1", "2", "3", *[f"waiting {index}" for index in range(20)]]
     conn.abort()
 
 
@@ -441,7 +433,7 @@ async def test_a_small_message_does_not_overtake_a_large_one_that_waits() -> Non
     transport.drain()
     await asyncio.gather(large, small)
     await ticks()
-    assert messages(transport) == [bytes(600), bytes(601), "small"]
+    assert payloads_of(transport) == [bytes(600), bytes(601), "small"]
     conn.abort()
 
 
@@ -471,9 +463,9 @@ async def test_block_waits_for_the_send_timeout_and_then_raises_the_phrase_of_th
     assert deadlines() == before
     transport.drain()
     await ticks()
-    assert messages(transport) == ["0", "1", "2", "3"]
+    assert payloads_of(transport) == ["0", "1", "2", "3"]
     await conn.send("fits again")
-    assert messages(transport)[-1] == "fits again"
+    assert payloads_of(transport)[-1] == "fits again"
     conn.abort()
 
 
@@ -487,7 +479,7 @@ async def test_block_goes_on_when_space_comes_in_time() -> None:
     transport.drain()
     await sender
     await ticks()
-    assert messages(transport) == ["0", "1", "2", "3", "patient"]
+    assert payloads_of(transport) == ["0", "1", "2", "3", "patient"]
     assert conn.dropped_messages == 0
     assert deadlines() == before
     conn.abort()
@@ -524,7 +516,7 @@ async def test_a_cancelled_sender_withdraws_its_message_and_lets_others_pass() -
         await cancelled
     await behind
     transport.drain()
-    assert messages(transport) == [bytes(600), bytes(300)]
+    assert payloads_of(transport) == [bytes(600), bytes(300)]
     conn.abort()
 
 
@@ -533,7 +525,7 @@ async def test_wait_for_gives_up_before_the_send_timeout() -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(conn.send("too much"), 0.01)
     transport.drain()
-    assert messages(transport) == ["0", "1", "2", "3"]
+    assert payloads_of(transport) == ["0", "1", "2", "3"]
     conn.abort()
 
 
@@ -576,7 +568,7 @@ async def test_drop_refuses_with_the_phrase_of_the_seed_and_counts() -> None:
     assert not conn.closed
     transport.drain()
     await conn.send("fits again")
-    assert messages(transport) == ["0", "1", "2", "3", "fits again"]
+    assert payloads_of(transport) == ["0", "1", "2", "3", "fits again"]
     conn.abort()
 
 
@@ -605,7 +597,7 @@ async def test_send_nowait_never_waits_under_any_behaviour() -> None:
         transport.drain()
         conn.send_nowait("fits again")
         await ticks()
-        assert messages(transport)[-1] == "fits again"
+        assert payloads_of(transport)[-1] == "fits again"
         conn.abort()
 
     conn, transport = full(send_behavior=CLOSE)
@@ -637,7 +629,7 @@ async def test_a_message_larger_than_the_byte_bound_is_accepted_when_nothing_wai
             await conn.send(b"")
         if behavior is not CLOSE:
             transport.drain()
-            assert messages(transport) == [bytes(100_000)]
+            assert payloads_of(transport) == [bytes(100_000)]
         conn.abort()
 
 

@@ -18,14 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import plumews
-from fakes import fake_conn, until
+from fakes import echo, fake_conn, until
 from plumews.loopstate import loop_state
 from wire import Wire, close, kept_port, masked, text, upgrade
-
-
-async def echo(conn):
-    async for message in conn:
-        await conn.send(message)
 
 
 async def assert_serves(server, **options):

@@ -13,20 +13,9 @@ from typing import Any
 import pytest
 
 import plumews
-from crowd import adds_up, crowd, drained, messages, stalled
+from crowd import adds_up, crowd, drained, messages, send, stalled, told
 from fakes import clog, deadlines, pass_time, ticks, until
-from plumews import BroadcastResult, Gap, Hub, HubConfig, SendBehavior, State
-
-
-def told(gap: Gap) -> str:
-    return f"{gap.room}: {gap.dropped}"
-
-
-def send(hub: Hub, *lines: str, **options: Any) -> list[BroadcastResult]:
-    results = [hub.broadcast_room("room", line, **options) for line in lines]
-    assert all(map(adds_up, results))
-    return results
-
+from plumews import BroadcastResult, Hub, HubConfig, SendBehavior, State
 
 # --- DROP_OLDEST ----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 
 import plumews
 from fakes import fake_conn
-from live_setup import MORE, SECRET, WAYS, Auth, come, ends_in, is_in, nothing_is_left, refresh, serve, token
+from live_setup import MORE, SECRET, WAYS, Auth, Clock, come, is_in, nothing_is_left, refresh, serve, token
 from plumews import limits
 from plumews.counts import RequestTally
 from plumews.token_refresh import refuse
@@ -22,22 +22,22 @@ from wire import Wire, masked, text
 @pytest.mark.parametrize("by", ["header", "message"])
 @WAYS
 async def test_row_34_a_refresh_extends_and_reaches_nobody_else(start, way, by):
-    server = await start(serve(way))
-    first = time.time() + 0.4
-    async with await come(server, token(exp=first), by) as wire:
+    clock = Clock()
+    server = await start(serve(way, Auth(clock=clock)))
+    async with await come(server, token(exp=clock.now + 1), by) as wire:
         await is_in(wire)
-        later = int(time.time()) + MORE
+        later = int(clock.now) + MORE
         # Order of the fields and blanks are the client's affair; so is what it says in the same read.
         said = f' {{"token": "{token(exp=later)}", "type" : "auth"}}'
         wire.send(text("before"), text(said), text("after"))
         got = [await wire.message() for _ in range(3)]
         assert [m for m in got if m[0] != "{"] == ["before", "after"]
         assert [json.loads(m) for m in got if m[0] == "{"] == [{"type": "auth", "ok": True, "exp": later}]
-        while time.time() < first + 0.1:
-            await is_in(wire)
-            await asyncio.sleep(0.02)
-        wire.send(refresh(ends_in(0.2)))  # it may be shortened, too
+        clock.let_pass(2)
+        await is_in(wire)
+        wire.send(refresh(token(exp=clock.now + 1)))  # it may be shortened, too
         assert json.loads(await wire.message())["ok"]
+        clock.let_pass(1.1)
         assert await wire.closing() == (4401, "jwt expired")
 
 

@@ -9,8 +9,8 @@ import socket
 import pytest
 
 import plumews
-from fakes import FakeLoop, until
-from listener_setup import answer, echo, refused
+from fakes import FakeLoop, echo, until
+from listener_setup import answer, refused
 from plumews import limits
 from plumews.errors import Refused
 from plumews.timers import Timers

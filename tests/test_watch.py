@@ -6,17 +6,9 @@ import asyncio
 import itertools
 from typing import Any
 
-import pytest
-
 from fakes import deadlines, fake_conn, ticks
 from plumews import Hub, limits
 from plumews.watch import Watchers
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts are told so often that a test need not wait for it."""
-    monkeypatch.setattr(limits, "COUNT_EVERY", 0.005)
 
 
 class Told:

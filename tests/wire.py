@@ -52,6 +52,13 @@ def upgrade(path: str = "/", *lines: str, host: str = "localhost", key: str = KE
     return ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
 
 
+def instead(old: bytes, new: bytes) -> bytes:
+    """A correct request head with something else in place of ``old``."""
+    request = upgrade()
+    assert old in request
+    return request.replace(old, new)
+
+
 def masked(opcode: int, payload: bytes | str = b"", *, fin: bool = True) -> bytes:
     """A client's frame."""
     return build_frame(opcode, payload, fin=fin, mask_key=os.urandom(4))

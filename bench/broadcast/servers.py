@@ -1,30 +1,21 @@
 """Each contender's room: what its documentation says of broadcasting, in its fastest form.
 
-Who asks for ``/`` is a member, ``/publish`` a publisher: each of its messages goes to all members. ``/echo`` sends
-back. No compression, no pings of their own. Differences that matter: ours, websockets (``broadcast``) and socketify
-(uWebSockets' ``publish``) have a function for it and never wait for a member; so do the loops over picows and tornado,
-whose transports keep what a member does not take; aiohttp's loop waits for a member that is full.
+What a room is, and those that are the same with compression, stand in ``bench.harness.rooms``. No compression, no
+pings of their own. Differences that matter: ours, websockets (``broadcast``) and socketify (uWebSockets' ``publish``)
+have a function for it and never wait for a member; so do the loops over picows and tornado, whose transports keep
+what a member does not take; aiohttp's loop waits for a member that is full.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..harness import rooms
+from ..harness.listening import BACKLOG, MAX_SIZE, Ready, for_ever
 from ..harness.running import HOST, cores
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import plumews as ours
-
-    Ready = Callable[[], None]
-
-MAX_SIZE = 16 * 1024 * 1024
-BACKLOG = 1024
 
 #: What answers the load's request: it always sends the same key, so that no server of bytes needs a SHA-1.
 UPGRADED = (
@@ -33,38 +24,21 @@ UPGRADED = (
 )
 
 
-async def plumews(port: int, ready: Ready, *, threads: int = 0, **options: Any) -> None:
+async def plumews(port: int, ready: Ready) -> None:
     """As it is without settings: under BLOCK."""
-    from plumews import Hub, HubConfig, serve
-
-    hub = Hub(HubConfig(sending_threads=threads))
-
-    def on_open(conn: ours.Conn) -> None:
-        if conn.request.path == "/":
-            hub.join("room", conn)
-
-    def on_message(conn: ours.Conn, message: str | bytes) -> None:
-        if conn.request.path == "/publish":
-            hub.broadcast_room("room", message)
-        else:
-            conn.send_nowait(message)
-
-    serving = serve(on_open=on_open, on_message=on_message, host=HOST, port=port, ping_interval=None, **options)
-    async with hub, serving as server:
-        ready()
-        await server.serve_forever()
+    await rooms.plumews(port, ready)
 
 
 async def plumews_drop(port: int, ready: Ready) -> None:
     from plumews import SendBehavior
 
-    await plumews(port, ready, send_behavior=SendBehavior.DROP)
+    await rooms.plumews(port, ready, send_behavior=SendBehavior.DROP)
 
 
 async def plumews_close(port: int, ready: Ready) -> None:
     from plumews import SendBehavior
 
-    await plumews(port, ready, send_behavior=SendBehavior.CLOSE)
+    await rooms.plumews(port, ready, send_behavior=SendBehavior.CLOSE)
 
 
 async def plumews_threads(port: int, ready: Ready) -> None:
@@ -75,7 +49,7 @@ async def plumews_threads(port: int, ready: Ready) -> None:
         ready()
         os.sched_setaffinity(0, free)
 
-    await plumews(port, ready_everywhere, threads=min(16, max(1, len(free) - 1)))
+    await rooms.plumews(port, ready_everywhere, threads=min(16, max(1, len(free) - 1)))
 
 
 async def raw(port: int, ready: Ready) -> None:
@@ -101,9 +75,7 @@ async def raw(port: int, ready: Ready) -> None:
         def connection_lost(self, exc: Exception | None) -> None:
             room.discard(self.transport)
 
-    server = await asyncio.get_running_loop().create_server(Connection, HOST, port, backlog=BACKLOG)
-    ready()
-    await server.serve_forever()
+    await for_ever(ready, await asyncio.get_running_loop().create_server(Connection, HOST, port, backlog=BACKLOG))
 
 
 def bare(port: int, ready: Ready) -> None:
@@ -149,117 +121,25 @@ async def picows(port: int, ready: Ready) -> None:
     def listen(request: WSUpgradeRequest) -> WSListener:
         return kinds.get(request.path, Connection)()
 
-    server = await ws_create_server(listen, HOST, port, max_frame_size=MAX_SIZE, backlog=BACKLOG)
-    ready()
-    await server.serve_forever()
+    await for_ever(ready, await ws_create_server(listen, HOST, port, max_frame_size=MAX_SIZE, backlog=BACKLOG))
 
 
 async def websockets(port: int, ready: Ready) -> None:
-    from websockets.asyncio.server import ServerConnection, broadcast, serve
+    from websockets.asyncio.server import broadcast, serve
 
-    room: set[ServerConnection] = set()
-
-    async def handler(connection: ServerConnection) -> None:
-        path = connection.request.path if connection.request else "/"
-        if path == "/":
-            room.add(connection)
-            try:
-                await connection.wait_closed()
-            finally:
-                room.discard(connection)
-            return
-        async for message in connection:
-            if path == "/publish":
-                broadcast(room, message)
-            else:
-                await connection.send(message)
-
-    async with serve(
-        handler, HOST, port, compression=None, ping_interval=None, max_size=MAX_SIZE, backlog=BACKLOG
-    ) as server:
-        ready()
-        await server.serve_forever()
+    options: dict[str, Any] = {"compression": None, "ping_interval": None, "max_size": MAX_SIZE, "backlog": BACKLOG}
+    await for_ever(ready, serve(rooms.handler(broadcast), HOST, port, **options))
 
 
 async def aiohttp(port: int, ready: Ready) -> None:
-    from aiohttp import WSMsgType, web
-
-    room: set[web.WebSocketResponse] = set()
-
-    async def opened(request: web.Request) -> web.WebSocketResponse:
-        response = web.WebSocketResponse(compress=False, max_msg_size=MAX_SIZE)
-        await response.prepare(request)
-        return response
-
-    async def member(request: web.Request) -> web.WebSocketResponse:
-        response = await opened(request)
-        room.add(response)
-        try:
-            async for _ in response:
-                pass
-        finally:
-            room.discard(response)
-        return response
-
-    async def publisher(request: web.Request) -> web.WebSocketResponse:
-        response = await opened(request)
-        async for message in response:
-            if message.type is WSMsgType.BINARY:
-                for one in list(room):
-                    with contextlib.suppress(ConnectionResetError):
-                        await one.send_bytes(message.data)
-        return response
-
-    application = web.Application()
-    application.router.add_get("/", member)
-    application.router.add_get("/publish", publisher)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, port, backlog=BACKLOG).start()
-    ready()
-    await asyncio.Event().wait()
+    await rooms.aiohttp(port, ready, compress=False, max_msg_size=MAX_SIZE)
 
 
 async def tornado(port: int, ready: Ready) -> None:
-    from tornado.web import Application
-    from tornado.websocket import WebSocketHandler
-
-    room: set[WebSocketHandler] = set()
-
-    class Member(WebSocketHandler):
-        def open(self, *args: str, **kwargs: str) -> None:
-            self.set_nodelay(True)
-            room.add(self)
-
-        def on_message(self, message: str | bytes) -> None:
-            pass
-
-        def on_close(self) -> None:
-            room.discard(self)
-
-    class Publisher(WebSocketHandler):
-        def on_message(self, message: str | bytes) -> None:
-            for member in room:
-                member.write_message(message, binary=isinstance(message, bytes))
-
-    application = Application(
-        [("/", Member), ("/publish", Publisher)],
-        websocket_max_message_size=MAX_SIZE,
-        log_function=lambda handler: None,
-        compiled_template_cache=True,
-    )
-    application.listen(port, HOST, backlog=BACKLOG)
-    ready()
-    await asyncio.Event().wait()
+    await rooms.tornado(port, ready, websocket_max_message_size=MAX_SIZE)
 
 
 def socketify(port: int, ready: Ready) -> None:
-    from socketify import App, AppListenOptions, CompressOptions
+    from socketify import CompressOptions
 
-    app = App()
-    usual = {"compression": CompressOptions.DISABLED, "max_payload_length": MAX_SIZE, "idle_timeout": 0}
-    app.ws("/publish", {**usual, "message": lambda ws, message, opcode: app.publish("room", message, opcode)})
-    app.ws("/echo", {**usual, "message": lambda ws, message, opcode: ws.send(message, opcode)})
-    app.ws("/", {**usual, "open": lambda ws: ws.subscribe("room"), "message": lambda ws, message, opcode: None})
-    app.listen(AppListenOptions(port=port, host=HOST), lambda config: ready())
-    app.run()
+    rooms.socketify(port, ready, compression=CompressOptions.DISABLED, max_payload_length=MAX_SIZE, idle_timeout=0)

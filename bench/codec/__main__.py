@@ -10,12 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import chart, environment, report
+from . import environment, report
 from .measure import FULL, QUICK, measure
+from .results import RESULTS, progress, write
 from .suite import JOBS
 from .verdicts import judge
-
-RESULTS = Path(__file__).parent.parent / "results"
 
 
 def arguments() -> argparse.Namespace:
@@ -26,12 +25,6 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--output", metavar="DIRECTORY", type=Path, help="where to write codec.md and codec.svg")
     return parser.parse_args()
-
-
-def progress(text: str) -> None:
-    """One line on a terminal that is written over."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -50,14 +43,8 @@ def main() -> None:
             print("\n".join(report.standing(contest, samples[contest.name])), end="\n\n")
     print(report.plain(verdicts))
     directory = options.output or (None if options.quick or options.only else RESULTS)
-    if directory is None:
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "codec.md").write_text(report.markdown(chosen, samples, verdicts, effort), encoding="utf-8")
-    try:
-        chart.draw(verdicts, directory / "codec.svg")
-    except ImportError:
-        print("no plot: matplotlib is not installed (pip install -e '.[bench]')", file=sys.stderr)
+    if directory is not None:
+        write(directory, "codec", report.markdown(chosen, samples, verdicts, effort), verdicts)
 
 
 if __name__ == "__main__":

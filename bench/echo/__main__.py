@@ -2,26 +2,7 @@
 
 from __future__ import annotations
 
-from ..harness.command import Benchmark, run
-from .bars import BARS, samples
-from .contenders import CONTENDERS
-from .measure import FULL, QUICK, measure
-from .report import facts, tables
-from .scenarios import NAMES
+from ..harness.command import benchmark_of, run
 
 if __name__ == "__main__":
-    run(
-        Benchmark(
-            name="echo",
-            title="Whole servers beside their peers",
-            scenarios=NAMES,
-            contenders=CONTENDERS,
-            full=FULL,
-            quick=QUICK,
-            measure=measure,
-            samples=samples,
-            bars=BARS,
-            tables=tables,
-            facts=facts,
-        )
-    )
+    run(benchmark_of("bench.echo", "Whole servers beside their peers"))

@@ -8,13 +8,16 @@ coroutine; socketify (uWebSockets) brings its own loop and knows no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..harness import listening
+from ..harness.listening import BACKLOG, MAX_SIZE, Ready, for_ever
 from ..harness.running import HOST
 
-MAX_SIZE = 16 * 1024 * 1024
-Ready = Callable[[], None]
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    import plumews
 
 
 async def plumews_callback(port: int, ready: Ready) -> None:
@@ -23,11 +26,8 @@ async def plumews_callback(port: int, ready: Ready) -> None:
     def on_message(conn: plumews.Conn, message: str | bytes) -> None:
         conn.send_nowait(message)
 
-    async with plumews.serve(
-        on_message=on_message, host=HOST, port=port, max_size=MAX_SIZE, ping_interval=None
-    ) as server:
-        ready()
-        await server.serve_forever()
+    options: dict[str, Any] = {"max_size": MAX_SIZE, "ping_interval": None}
+    await for_ever(ready, plumews.serve(on_message=on_message, host=HOST, port=port, **options))
 
 
 async def plumews_async_for(port: int, ready: Ready) -> None:
@@ -37,9 +37,7 @@ async def plumews_async_for(port: int, ready: Ready) -> None:
         async for message in conn:
             await conn.send(message)
 
-    async with plumews.serve(handler, HOST, port, max_size=MAX_SIZE, ping_interval=None) as server:
-        ready()
-        await server.serve_forever()
+    await for_ever(ready, plumews.serve(handler, HOST, port, max_size=MAX_SIZE, ping_interval=None))
 
 
 async def raw(port: int, ready: Ready) -> None:
@@ -52,9 +50,7 @@ async def raw(port: int, ready: Ready) -> None:
         def data_received(self, data: bytes) -> None:
             self.transport.write(data)
 
-    server = await asyncio.get_running_loop().create_server(Echo, HOST, port, backlog=1024)
-    ready()
-    await server.serve_forever()
+    await for_ever(ready, await asyncio.get_running_loop().create_server(Echo, HOST, port, backlog=BACKLOG))
 
 
 async def picows(port: int, ready: Ready) -> None:
@@ -68,9 +64,8 @@ async def picows(port: int, ready: Ready) -> None:
             else:
                 transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
-    server = await ws_create_server(lambda request: Echo(), HOST, port, max_frame_size=MAX_SIZE, backlog=1024)
-    ready()
-    await server.serve_forever()
+    server = await ws_create_server(lambda request: Echo(), HOST, port, max_frame_size=MAX_SIZE, backlog=BACKLOG)
+    await for_ever(ready, server)
 
 
 async def websockets(port: int, ready: Ready) -> None:
@@ -80,11 +75,8 @@ async def websockets(port: int, ready: Ready) -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with serve(
-        handler, HOST, port, compression=None, ping_interval=None, max_size=MAX_SIZE, backlog=1024
-    ) as server:
-        ready()
-        await server.serve_forever()
+    options: dict[str, Any] = {"compression": None, "ping_interval": None, "max_size": MAX_SIZE, "backlog": BACKLOG}
+    await for_ever(ready, serve(handler, HOST, port, **options))
 
 
 async def aiohttp(port: int, ready: Ready) -> None:
@@ -100,17 +92,10 @@ async def aiohttp(port: int, ready: Ready) -> None:
                 await response.send_str(message.data)
         return response
 
-    application = web.Application()
-    application.router.add_get("/", handler)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, port, backlog=1024).start()
-    ready()
-    await asyncio.Event().wait()
+    await listening.aiohttp(port, ready, {"/": handler})
 
 
 async def tornado(port: int, ready: Ready) -> None:
-    from tornado.web import Application
     from tornado.websocket import WebSocketHandler
 
     class Echo(WebSocketHandler):
@@ -120,30 +105,17 @@ async def tornado(port: int, ready: Ready) -> None:
         def on_message(self, message: str | bytes) -> None:
             self.write_message(message, binary=isinstance(message, bytes))
 
-    application = Application(
-        [("/", Echo)],
-        websocket_max_message_size=MAX_SIZE,
-        log_function=lambda handler: None,
-        compiled_template_cache=True,
-    )
-    application.listen(port, HOST, backlog=1024)
-    ready()
-    await asyncio.Event().wait()
+    await listening.tornado(port, ready, [("/", Echo)], websocket_max_message_size=MAX_SIZE)
 
 
 def socketify(port: int, ready: Ready) -> None:
-    from socketify import App, AppListenOptions, CompressOptions
+    from socketify import CompressOptions
 
-    app = App()
-    app.ws(
-        "/*",
-        {
-            "compression": CompressOptions.DISABLED,
-            "max_payload_length": MAX_SIZE,
-            "max_backpressure": 4 * MAX_SIZE,
-            "idle_timeout": 0,
-            "message": lambda ws, message, opcode: ws.send(message, opcode),
-        },
-    )
-    app.listen(AppListenOptions(port=port, host=HOST), lambda config: ready())
-    app.run()
+    echo = {
+        "compression": CompressOptions.DISABLED,
+        "max_payload_length": MAX_SIZE,
+        "max_backpressure": 4 * MAX_SIZE,
+        "idle_timeout": 0,
+        "message": lambda ws, message, opcode: ws.send(message, opcode),
+    }
+    listening.socketify(port, ready, lambda app: {"/*": echo})

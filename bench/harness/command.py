@@ -7,17 +7,18 @@ contenders, and nothing is written unless ``--output`` says where.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..codec import chart, environment
-from ..codec.__main__ import RESULTS, progress
+from ..codec import environment
 from ..codec.bars import Bar
 from ..codec.measure import Samples
 from ..codec.report import plain as plain_bars
+from ..codec.results import RESULTS, progress, write
 from ..codec.verdicts import judge
 from . import document
 from .contender import Contender
@@ -44,6 +45,27 @@ class Benchmark:
     bars: Sequence[Bar]
     tables: Callable[[Results, Samples], list[Table]]
     facts: Callable[[Any, Samples], list[str]]
+
+
+def benchmark_of(package: str, title: str) -> Benchmark:
+    """That of a package with the modules ``scenarios``, ``contenders``, ``measure``, ``bars`` and ``report``."""
+
+    def module(name: str) -> Any:
+        return importlib.import_module(f"{package}.{name}")
+
+    return Benchmark(
+        name=package.rpartition(".")[2],
+        title=title,
+        scenarios=module("scenarios").NAMES,
+        contenders=module("contenders").CONTENDERS,
+        full=module("measure").FULL,
+        quick=module("measure").QUICK,
+        measure=module("measure").measure,
+        samples=module("bars").samples,
+        bars=module("bars").BARS,
+        tables=module("report").tables,
+        facts=module("report").facts,
+    )
 
 
 def arguments(benchmark: Benchmark) -> argparse.Namespace:
@@ -95,12 +117,7 @@ def run(benchmark: Benchmark) -> None:
     print("".join(f"\n{note}" for note in results.notes), end="")
     directory = options.output or (None if options.quick or options.only or options.who else RESULTS)
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
         text = document.markdown(benchmark.title, benchmark.name, facts, results, tables, verdicts)
-        (directory / f"{benchmark.name}.md").write_text(text, encoding="utf-8")
-        try:
-            chart.draw(verdicts, directory / f"{benchmark.name}.svg")
-        except ImportError:
-            print("no plot: matplotlib is not installed (pip install -e '.[bench]')", file=sys.stderr)
+        write(directory, benchmark.name, text, verdicts)
     if any(contender.ours and (name, contender.name) in results.failed for contender in contenders for name in names):
         sys.exit("one of ours failed")
