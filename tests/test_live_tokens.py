@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 import plumews
 from plumews.loopstate import loop_state
 from plumews.revocation import Revocations
-from wire import Wire, close, masked, text
+from wire import Wire, close, masked, text, upgrade
 
 SECRET = b"s3cret" * 8
 #: Seconds that no test takes.
@@ -287,7 +288,82 @@ async def test_who_leaves_while_its_refresh_is_looked_at_leaves_nothing(start):
     nothing_is_left()
 
 
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_an_authenticator_that_gives_up_or_never_ends_closes_the_connection_of_a_refresh(
+    start, monkeypatch, stubborn
+):
+    monkeypatch.setattr("plumews.limits.OPEN_TIMEOUT", 0.05)
+    over = asyncio.Event()
+
+    class Odd(Slow):
+        async def verify_jwt(self, token):
+            if self.first:
+                return await super().verify_jwt(token)
+            while stubborn and not over.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await over.wait()
+            raise asyncio.CancelledError
+
+    server = await start(serve("handler", Odd()))
+    async with await come(server, token()) as wire:
+        await is_in(wire)
+        wire.send(refresh(token()))
+        expected = (4408, "authentication took too long") if stubborn else (1011, "authentication failed")
+        assert await asyncio.wait_for(wire.closing(), 5) == expected
+    over.set()
+
+
+@pytest.mark.parametrize("by", ["header", "message"])
+@pytest.mark.parametrize("seconds_left", [lambda claims: float(claims["exp"]), lambda claims: "soon"])
+async def test_a_seconds_left_that_fails_is_the_failure_of_the_authenticator_and_leaves_nothing(
+    start, caplog, seconds_left, by
+):
+    auth = Auth()
+    auth.verify_jwt = lambda token: {"sub": "u1", "exp": "tomorrow"}
+    auth.seconds_left = seconds_left
+    server = await start(serve("handler", auth))
+    if by == "header":
+        async with await Wire.connect(server) as wire:
+            status, _ = await wire.response(upgrade("/ws", "Authorization: Bearer t0k3n"))
+            assert status == 500
+    else:
+        async with await come(server, "t0k3n", by) as wire:
+            assert await wire.closing() == (1011, "authentication failed")
+    assert len(server._site.endpoint("/")._login._live) == 0
+    assert [record.getMessage().startswith("the authenticator failed") for record in caplog.records] == [True]
+    assert "t0k3n" not in caplog.text
+
+
 # --- revocation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["header", "message"])
+async def test_a_token_that_is_revoked_while_its_authenticator_answers_does_not_come_in(start, by):
+    auth = Slow()
+    auth.first = False
+    server = await start(serve("handler", auth))
+    async with await Wire.connect(server) as wire:
+        if by == "header":
+            wire.send(upgrade("/ws", f"Authorization: Bearer {token()}"))
+        else:
+            wire.send(upgrade("/ws?auth=message"), refresh(token()))
+        await auth.asked.acquire()
+        auth.revocations.revoke_user("u1")
+        auth.go.set()
+        await wire.read_head()
+        assert await wire.closing() == (4401, "token revoked")
+
+
+async def test_a_new_token_that_is_revoked_while_its_authenticator_answers_ends_the_connection(start):
+    auth = Slow()
+    server = await start(serve("handler", auth))
+    async with await come(server, token(jti="old")) as wire:
+        await is_in(wire)
+        wire.send(refresh(token(jti="new")))
+        await auth.asked.acquire()
+        auth.revocations.revoke_token("new")
+        auth.go.set()
+        assert await wire.closing() == (4401, "token revoked")
 
 
 @pytest.mark.parametrize("by", ["user", "jti"])
