@@ -650,3 +650,34 @@ async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collec
     finally:
         if collecting:
             gc.enable()
+
+
+# --- who hangs up meanwhile -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [None, plumews.Response.text(200, "hello")])
+async def test_who_hangs_up_while_it_is_judged_is_not_opened_though_tls_has_not_closed_yet(start, caplog, answer):
+    opened = []
+
+    async def process_request(conn, request):
+        # Of TLS the event loop tells the end of the peer first, and closes a moment later: here, at the close timeout.
+        assert conn.eof_received() is False
+        return answer
+
+    server = await start(
+        plumews.serve(
+            host="127.0.0.1",
+            port=0,
+            on_open=opened.append,
+            on_message=lambda conn, message: None,
+            process_request=process_request,
+            close_timeout=0.05,
+        )
+    )
+    async with await Wire.connect(server) as wire:
+        wire.send(upgrade())
+        await wire.eof()
+    await assert_empty(server)
+    assert opened == []
+    assert entries(caplog) == []
+    assert server._site.requests.opened == 0
