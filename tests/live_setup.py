@@ -40,6 +40,24 @@ class Auth(plumews.SimpleRoomAuth):
         self.revocations = Revocations()
 
 
+class Slow(Auth):
+    """Verifies as a coroutine that waits for ``go`` from the second time on."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = asyncio.Event()
+        self.asked = asyncio.Semaphore(0)
+        self.first = True
+
+    async def verify_jwt(self, token):
+        claims = super().verify_jwt(token)
+        if not self.first:
+            self.asked.release()
+            await self.go.wait()
+        self.first = False
+        return claims
+
+
 class Clock:
     """Of the authenticator, for times that pass when a test says so."""
 

@@ -92,6 +92,14 @@ def test_two_different_tokens_in_one_request_are_refused(headers):
     assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_TWO_TOKENS")
 
 
+def test_two_different_secrets_of_one_kind_in_the_query_are_refused():
+    assert of("/?token=a&token=a&token=&room_password=b&room_password=b") == Credentials("a", "b")
+    with pytest.raises(InvalidHeader, match="two different tokens in one request"):
+        of("/?token=a&room=x&token=b")
+    with pytest.raises(InvalidHeader, match="two different room passwords in one request"):
+        of("/?room_password=a&room_password=b")
+
+
 def test_the_password_in_the_header_counts_before_that_in_the_query():
     assert of("/?room_password=query", ("X-WebSocket-Room-Password", "header")).password == "header"
 

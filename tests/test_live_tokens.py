@@ -10,9 +10,9 @@ import pytest
 
 import plumews
 from fakes import pass_time, ticks
-from live_setup import MORE, WAYS, Auth, Clock, come, ends_in, is_in, nothing_is_left, refresh, serve, token
+from live_setup import MORE, WAYS, Auth, Clock, Slow, come, ends_in, is_in, nothing_is_left, refresh, serve, token
 from plumews.loopstate import loop_state
-from wire import Wire, close
+from wire import Wire, close, upgrade
 
 # --- exp ------------------------------------------------------------------------------------------
 
@@ -86,7 +86,57 @@ async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(
     assert hub.metrics().accepted_total == 0
 
 
+@pytest.mark.parametrize("by", ["header", "message"])
+@pytest.mark.parametrize("seconds_left", [lambda claims: float(claims["exp"]), lambda claims: "soon"])
+async def test_a_seconds_left_that_fails_is_the_failure_of_the_authenticator_and_leaves_nothing(
+    start, caplog, seconds_left, by
+):
+    auth = Auth()
+    auth.verify_jwt = lambda token: {"sub": "u1", "exp": "tomorrow"}
+    auth.seconds_left = seconds_left
+    server = await start(serve("handler", auth))
+    if by == "header":
+        async with await Wire.connect(server) as wire:
+            status, _ = await wire.response(upgrade("/ws", "Authorization: Bearer t0k3n"))
+            assert status == 500
+    else:
+        async with await come(server, "t0k3n", by) as wire:
+            assert await wire.closing() == (1011, "authentication failed")
+    assert len(server._site.endpoint("/")._login._live) == 0
+    assert [record.getMessage().startswith("the authenticator failed") for record in caplog.records] == [True]
+    assert "t0k3n" not in caplog.text
+
+
 # --- revocation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["header", "message"])
+async def test_a_token_that_is_revoked_while_its_authenticator_answers_does_not_come_in(start, by):
+    auth = Slow()
+    auth.first = False
+    server = await start(serve("handler", auth))
+    async with await Wire.connect(server) as wire:
+        if by == "header":
+            wire.send(upgrade("/ws", f"Authorization: Bearer {token()}"))
+        else:
+            wire.send(upgrade("/ws?auth=message"), refresh(token()))
+        await auth.asked.acquire()
+        auth.revocations.revoke_user("u1")
+        auth.go.set()
+        await wire.read_head()
+        assert await wire.closing() == (4401, "token revoked")
+
+
+async def test_a_new_token_that_is_revoked_while_its_authenticator_answers_ends_the_connection(start):
+    auth = Slow()
+    server = await start(serve("handler", auth))
+    async with await come(server, token(jti="old")) as wire:
+        await is_in(wire)
+        wire.send(refresh(token(jti="new")))
+        await auth.asked.acquire()
+        auth.revocations.revoke_token("new")
+        auth.go.set()
+        assert await wire.closing() == (4401, "token revoked")
 
 
 @pytest.mark.parametrize("by", ["user", "jti"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
 import plumews
+from fakes import until
 from login_setup import AUTH, ORIGIN, WAYS, known_as, refused, serve, token, whoami
-from wire import Wire, text
+from plumews import limits
+from wire import Wire, text, upgrade
 
 
 @pytest.mark.parametrize("door", ["rooms", "plain"])
@@ -135,6 +138,41 @@ async def test_authorize_room_wins_and_sees_who_asks_for_what(start, wait):
         ("default", True, None),
     ]
     assert "word" not in repr(members.asked)
+
+
+async def test_a_bounded_number_waits_for_a_plain_authorizer_and_it_is_not_asked_about_those_who_left(
+    start, monkeypatch
+):
+    monkeypatch.setattr("plumews.limits.PASSWORD_QUEUE", 4)
+    go_on = threading.Event()
+    rooms = []
+
+    class Hung(Members):
+        def authorize_room(self, asked):
+            rooms.append(asked.room)
+            assert go_on.wait(30)
+            return True
+
+    serving = plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, handler=whoami, room_auth=Hung(False))
+    server = await start(serving)
+    door = server._site.endpoint("/ws")
+    wires = []
+    for number in range(4):
+        wires.append(await Wire.connect(server))
+        wires[-1].send(upgrade(f"/ws?room={number}"))
+        await until(lambda number=number: door._asking == number + 1)
+    assert await refused(server, "/ws?room=full") == (503, "WEBSOCKET_BUSY")
+    await until(lambda: len(rooms) == limits.PASSWORD_HASHES)
+    last = next(conn for conn in server._site.connections if conn.request.query["room"] == "3")
+    wires[3].reset()
+    await last.wait_closed()
+    assert await refused(server, "/ws?room=full") == (503, "WEBSOCKET_BUSY")  # it still has its place
+    go_on.set()
+    for wire in wires[:3]:
+        await wire.read_head()
+        await wire.__aexit__(None, None, None)
+    await until(lambda: door._asking == 0)
+    assert sorted(rooms) == ["0", "1", "2"]
 
 
 class Password:

@@ -445,3 +445,51 @@ async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collec
     finally:
         if collecting:
             gc.enable()
+
+
+# --- who hangs up meanwhile -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [None, plumews.Response.text(200, "hello")])
+async def test_who_hangs_up_while_it_is_judged_is_not_opened_though_tls_has_not_closed_yet(start, caplog, answer):
+    opened = []
+
+    async def process_request(conn, request):
+        # Of TLS the event loop tells the end of the peer first, and closes a moment later: here, at the close timeout.
+        assert conn.eof_received() is False
+        return answer
+
+    server = await start(
+        plumews.serve(
+            host="127.0.0.1",
+            port=0,
+            on_open=opened.append,
+            on_message=lambda conn, message: None,
+            process_request=process_request,
+            close_timeout=0.05,
+        )
+    )
+    async with await Wire.connect(server) as wire:
+        wire.send(upgrade())
+        await wire.eof()
+    await assert_empty(server)
+    assert opened == []
+    assert entries(caplog) == []
+    assert server._site.requests.opened == 0
+
+
+async def test_a_long_answer_comes_whole_to_a_slow_reader_within_the_close_timeout(start, monkeypatch):
+    monkeypatch.setattr(link, "_LINGER", 0.05)
+    page = plumews.Response(200, body=bytes(16 * limits.MiB))
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: page}))
+    async with await Wire.connect(server, rcvbuf=4096, limit=4096) as wire:
+        wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await wire.read_head()
+        await asyncio.sleep(0.2)  # longer than a moment
+        assert len(await wire.reader.read()) == len(page.body)
+    hasty = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: page}, close_timeout=0.1))
+    async with await Wire.connect(hasty, rcvbuf=4096, limit=4096) as wire:
+        wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await wire.read_head()
+        while hasty._site.connections:
+            await asyncio.sleep(0.01)

@@ -81,12 +81,33 @@ async def test_what_is_remembered_is_for_that_room_only():
     assert not await gate.check("other", "right", HERE)
 
 
-async def test_a_new_password_has_nothing_remembered_even_if_it_is_set_while_the_old_one_is_hashed():
+async def test_a_new_password_has_nothing_remembered():
     auth = Counted()
+    gate = PasswordGate(auth)
+    assert await gate.check("chat", "right", HERE)
+    auth.set_room_password("chat", "new")
+    assert not await gate.check("chat", "right", HERE)
+    assert await gate.check("chat", "new", HERE)
+
+
+async def test_a_new_password_has_nothing_remembered_even_if_it_is_set_while_the_old_one_is_hashed():
+    class Late(Counted):
+        def check_room_password(self, room, password):
+            right = plumews.RoomPasswords.check_room_password(self, room, password)
+            hashed.set()
+            assert self.go_on.wait(30)
+            return right
+
+        def room_password_salt(self, room):
+            return super().room_password_salt(room)
+
+    hashed = threading.Event()
+    auth = Late()
     gate = PasswordGate(auth)
     auth.go_on.clear()
     old = asyncio.ensure_future(gate.check("chat", "right", HERE))
     await begun(gate, 1)
+    assert await asyncio.to_thread(hashed.wait, 30)
     auth.set_room_password("chat", "new")
     auth.go_on.set()
     await old

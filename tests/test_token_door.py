@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 
 import pytest
@@ -52,6 +54,71 @@ def test_what_cannot_be_served_with_tokens_is_an_error_where_it_is_given():
     for door in ("rooms", "plain"):
         with pytest.raises(ValueError, match="origins must be listed"):
             serve(door, token_cookie="login", origins=["*"])
+
+
+# --- authenticators that are odd ------------------------------------------------------------------
+
+
+class Cancelled:
+    async def verify_jwt(self, token):
+        raise asyncio.CancelledError
+
+
+class Stubborn:
+    """Does not let itself be cancelled."""
+
+    def __init__(self):
+        self.over = asyncio.Event()
+
+    async def verify_jwt(self, token):
+        while not self.over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.over.wait()
+        return {}
+
+
+class Echo:
+    """Says what it was given, which is not for a close frame."""
+
+    def verify_jwt(self, token):
+        raise plumews.InvalidToken(token)
+
+
+@pytest.mark.parametrize(
+    ("authenticator", "code", "reason"),
+    [
+        (Cancelled, 1011, "authentication failed"),
+        (Stubborn, 4408, "authentication took too long"),
+        (Echo, 4403, "forbidden: invalid token (invalid jwt: ?x)"),
+    ],
+)
+@pytest.mark.parametrize("door", ["rooms", "plain"])
+async def test_whatever_an_authenticator_does_a_first_message_ends_the_connection(
+    start, door, authenticator, code, reason
+):
+    odd = authenticator()
+    options = {"host": "127.0.0.1", "port": 0, "open_timeout": 0.3}
+    if door == "rooms":
+        serving = plumews.serve_rooms(plumews.Hub(), AUTH, token_auth=odd, **options)
+    else:
+        serving = plumews.serve(whoami, authenticator=odd, **options)
+    server = await start(serving)
+    async with await Wire.open(server, "/ws?auth=message") as wire:
+        wire.send(text(json.dumps({"type": "auth", "token": "\ud800x"})))
+        assert await asyncio.wait_for(wire.closing(), 5) == (code, reason)
+    getattr(odd, "over", asyncio.Event()).set()
+
+
+async def test_tokens_of_another_kind_and_our_passwords_go_together_without_a_secret(start):
+    class Sessions(plumews.SimpleRoomAuth):
+        def verify_jwt(self, token):
+            return {"sub": token, "exp": 1001}
+
+    auth = Sessions(clock=lambda: 1000.0, leeway=1)
+    assert auth.seconds_left({"exp": 1001}) == 2
+    assert auth.seconds_left({}) is None
+    server = await start(plumews.serve(whoami, "127.0.0.1", 0, authenticator=auth))
+    assert await known_as(server, "/", "Authorization: Bearer ada") == "ada: hi"
 
 
 async def test_a_handler_sees_neither_the_first_message_nor_a_new_token(start):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 
@@ -11,7 +12,7 @@ import pytest
 
 import plumews
 from fakes import fake_conn
-from live_setup import MORE, SECRET, WAYS, Auth, Clock, come, is_in, nothing_is_left, refresh, serve, token
+from live_setup import MORE, SECRET, WAYS, Auth, Clock, Slow, come, is_in, nothing_is_left, refresh, serve, token
 from plumews import limits
 from plumews.counts import RequestTally
 from plumews.token_refresh import refuse
@@ -116,24 +117,6 @@ async def test_a_refresh_changes_what_the_hub_knows_of_the_user_and_the_index_st
     assert hub.connections_of("root") == []
 
 
-class Slow(Auth):
-    """Verifies as a coroutine that waits for ``go`` from the second time on."""
-
-    def __init__(self):
-        super().__init__()
-        self.go = asyncio.Event()
-        self.asked = asyncio.Semaphore(0)
-        self.first = True
-
-    async def verify_jwt(self, token):
-        claims = super().verify_jwt(token)
-        if not self.first:
-            self.asked.release()
-            await self.go.wait()
-        self.first = False
-        return claims
-
-
 async def test_a_slow_authenticator_looks_at_one_refresh_at_a_time(start):
     auth = Slow()
     server = await start(serve("handler", auth))
@@ -167,6 +150,31 @@ async def test_what_is_longer_than_a_first_message_may_be_is_a_message_like_any_
         wire.send(text(json.dumps(longer)), longest)
         assert json.loads(await wire.message()) == longer
         assert (await wire.closing())[0] == 4403
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_an_authenticator_that_gives_up_or_never_ends_closes_the_connection_of_a_refresh(
+    start, monkeypatch, stubborn
+):
+    monkeypatch.setattr("plumews.limits.OPEN_TIMEOUT", 0.05)
+    over = asyncio.Event()
+
+    class Odd(Slow):
+        async def verify_jwt(self, token):
+            if self.first:
+                return await super().verify_jwt(token)
+            while stubborn and not over.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await over.wait()
+            raise asyncio.CancelledError
+
+    server = await start(serve("handler", Odd()))
+    async with await come(server, token()) as wire:
+        await is_in(wire)
+        wire.send(refresh(token()))
+        expected = (4408, "authentication took too long") if stubborn else (1011, "authentication failed")
+        assert await asyncio.wait_for(wire.closing(), 5) == expected
+    over.set()
 
 
 async def test_who_leaves_while_its_refresh_is_looked_at_leaves_nothing(start):

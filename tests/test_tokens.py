@@ -28,6 +28,14 @@ def refusal(auth: HS256TokenAuth | SimpleRoomAuth, text: str) -> str:
     return str(caught.value)
 
 
+def test_no_key_stands_in_the_variables_of_a_refusal_which_some_write_to_their_logs() -> None:
+    with pytest.raises(InvalidToken) as caught:
+        at({"new": NEW}).verify_jwt(token(OLD, "new"))
+    frames = [entry.frame for entry in caught.traceback if "plumews" in str(entry.path)]
+    assert len(frames) > 1
+    assert not any(NEW in frame.f_locals.values() for frame in frames)
+
+
 def test_a_token_is_checked_with_the_key_that_its_kid_names() -> None:
     auth = at({"new": NEW, "old": OLD})
     assert auth.verify_jwt(token(NEW, "new")) == auth.verify_jwt(token(OLD, "old")) == {"sub": "42"}

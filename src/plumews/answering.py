@@ -106,8 +106,9 @@ class Answering:
 
     def _is_over(self) -> bool:
         """Whether there is an answer, or nobody to get it."""
-        transport = self._conn._transport
-        return self._answered or transport is None or transport.is_closing()
+        conn, transport = self._conn, self._conn._transport
+        # Over TLS the transport closes only a moment after the peer's end has come.
+        return self._answered or conn._ended or transport is None or transport.is_closing()
 
     def _reply(self, response: Response, refused: Why | None = None) -> None:
         """Send a plain answer, and end the connection."""

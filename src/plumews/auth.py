@@ -63,6 +63,8 @@ class SimpleRoomAuth:
     ) -> None:
         self.revocations = Revocations(clock=clock) if revocations is None else revocations
         check_leeway(leeway)
+        self._leeway = leeway
+        self._clock = clock
         self.passwords = RoomPasswords(rounds=rounds)
         self.tokens: HS256TokenAuth | None = None
         if secret is not None:
@@ -87,8 +89,14 @@ class SimpleRoomAuth:
         return self._tokens().verify_jwt(token)
 
     def seconds_left(self, claims: Mapping[str, Any]) -> float | None:
-        """For how long a token with these claims is still good, as :meth:`HS256TokenAuth.seconds_left`."""
-        return self._tokens().seconds_left(claims)
+        """For how long a token with these claims is still good, as :meth:`HS256TokenAuth.seconds_left`.
+
+        The same without a secret: a subclass that verifies tokens of another kind has claims, too.
+        """
+        if self.tokens is not None:
+            return self.tokens.seconds_left(claims)
+        exp = claims.get("exp")
+        return None if exp is None else float(exp) + self._leeway - self._clock()
 
     def add_key(self, kid: str, secret: Secret, *, current: bool = False) -> None:
         """Accept another key, as :meth:`HS256TokenAuth.add_key`; ``InvalidToken`` if no secret was configured."""

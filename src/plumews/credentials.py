@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
 
 from .errors import InvalidHandshake, InvalidHeader, Refused
 from .handshake import BEARER, offered_subprotocols
@@ -105,7 +106,7 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
         Refused: 403, they stand where they are not taken.
         InvalidHandshake: 400, ``?auth=`` is not ``message``: what comes first would be a message like any other, and a
             room would be told the password.
-        InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens.
+        InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens or passwords.
         InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
     """
     if not sources.query and any(name in request.query for name in _IN_QUERY):
@@ -119,7 +120,10 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
         raise InvalidHeader("two different tokens in one request", code="WEBSOCKET_TWO_TOKENS")
     password = _only(request, _PASSWORD_HEADER)
     if password is None:
-        password = request.query.get("room_password")
+        passwords = set(_in_query(request, "room_password"))
+        if len(passwords) > 1:
+            raise InvalidHeader("two different room passwords in one request")
+        password = next(iter(passwords), None)
     return Credentials(next(iter(tokens), None), password)
 
 
@@ -169,7 +173,14 @@ def _tokens(request: Request, sources: TokenSources) -> Iterator[str]:
         for token in _cookies(request, sources.cookie):
             check_origin(request, ("*",), secure=request.secure, required=True)  # which one: the server has looked
             yield token
-    yield request.query.get("token", "")
+    yield from _in_query(request, "token")
+
+
+def _in_query(request: Request, name: str) -> list[str]:
+    """Each value of ``name``: what stands there twice is not passed over."""
+    if name not in request.query:
+        return []
+    return [value for key, value in parse_qsl(request.query_string, keep_blank_values=True) if key == name]
 
 
 def _cookies(request: Request, name: str) -> Iterator[str]:

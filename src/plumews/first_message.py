@@ -18,7 +18,7 @@ from .counts import RequestTally
 from .credentials import Credentials, credentials_of_message
 from .errors import ConnectionClosed, InvalidHandshake, Refused
 from .logs import about
-from .token_refresh import log_refusal, refuse
+from .token_refresh import answered, log_refusal, refuse
 
 __all__ = ["admit_by_message"]
 
@@ -45,13 +45,8 @@ async def _admit(
     conn: Conn, limit: int | None, deadline: float, tally: RequestTally, check: Check, let_in: LetIn
 ) -> None:
     checking = asyncio.ensure_future(_check_message(conn, check))
-
-    def nobody_waits(conn: Conn) -> None:
-        checking.cancel()  # or the passwords of those who are gone would be hashed before those of who is there
-
-    conn.add_close_callback(nobody_waits)
     try:
-        await asyncio.wait_for(checking, deadline - conn._loop.time())
+        await answered(conn, checking, deadline - conn._loop.time())
     except asyncio.TimeoutError:
         tally.refused.add("WEBSOCKET_HANDSHAKE_TIMEOUT")
         log_refusal(conn, CloseCode.AUTH_TIMEOUT, "WEBSOCKET_HANDSHAKE_TIMEOUT")
@@ -67,7 +62,6 @@ async def _admit(
         logger.exception("authenticating a connection failed", extra=about(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
     else:
-        conn.remove_close_callback(nobody_waits)
         conn.read_limit = limit
         work = let_in(conn)
         if work is not None:

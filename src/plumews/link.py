@@ -289,18 +289,31 @@ class Link(Awaits, asyncio.BufferedProtocol):
         """End the TCP connection so that the peer can read our last words, though it may still be sending.
 
         A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has
-        not read. So we send our FIN, discard what comes, and cut when the peer has had its time.
+        not read. So we send our FIN, discard what comes, and cut when the peer has had its time: a moment, and as long
+        as the close timeout for what the kernel has not taken yet.
         """
         transport = self._transport
         if transport is None:
             return
         if self._close_deadline is not None:
             self._close_deadline.cancel()
-        self._close_deadline = self._state.timers.after(min(_LINGER, self._config.close_timeout), self._abort)
+        self._linger(self._state.timers.time() + self._config.close_timeout)
         if transport.can_write_eof():
             transport.write_eof()
         else:
             transport.close()
+
+    def _linger(self, last: float) -> None:
+        timers = self._state.timers
+
+        def over() -> None:
+            transport = self._transport
+            if transport is not None and transport.get_write_buffer_size() and timers.time() < last:
+                self._linger(last)
+            else:
+                self._abort()
+
+        self._close_deadline = timers.at(min(timers.time() + _LINGER, last), over)
 
     def _abort(self) -> None:
         """End the TCP connection now; what waits is lost."""

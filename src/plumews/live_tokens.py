@@ -2,7 +2,8 @@
 
 One deadline on the loop's timer wheel for each connection with a token that expires, no task. Revocations come in any
 thread, and are looked up by user and by ``jti``. Invariants: what is kept follows the connections, and the
-revocations are listened to only while there are any; a token that ends before its connection is open ends it then.
+revocations are listened to only while there are any; a token that ends before its connection is open ends it then, and
+so does one that is revoked between its verification and its entry here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class LiveTokens:
 
     def __init__(self, authenticator: TokenAuthenticator) -> None:
         self._revocations: Any = getattr(authenticator, "revocations", None)
+        self.revoked: Callable[[Mapping[str, Any]], bool] = getattr(self._revocations, "revoked", lambda claims: False)
         #: An authenticator with a leeway or a clock of its own says how long its tokens are good.
         self.seconds_left: Callable[[Mapping[str, Any]], float | None] = getattr(
             authenticator, "seconds_left", _seconds_left
@@ -53,7 +55,17 @@ class LiveTokens:
         self._count += 1
         if self._count == 1 and self._revocations is not None:
             self._subscribe(conn._loop)
-        return LiveToken(self, conn, claims)
+        try:
+            return LiveToken(self, conn, claims)
+        except BaseException:
+            self.removed()
+            raise
+
+    def check(self, claims: Mapping[str, Any]) -> None:
+        """Raise what ``seconds_left`` raises for ``claims``, and ``TypeError`` if what it returns is no time."""
+        left = self.seconds_left(claims)
+        if left is not None and not isinstance(left, (int, float)):
+            raise TypeError(f"seconds_left must return a number of seconds or None, not {type(left).__name__}")
 
     def removed(self) -> None:
         self._count -= 1
@@ -103,31 +115,43 @@ class LiveToken:
         #: Why the token is good no longer; ``None`` while it is.
         self.ended: str | None = None
         self._deadline: Deadline | None = None
-        self._take(claims)
+        left = tokens.seconds_left(claims)
+        self._take(claims, left)
         conn.add_close_callback(self._gone)
 
     def renew(self, claims: Mapping[str, Any]) -> None:
         """The connection lives by these ``claims`` instead; whoever it is said to be it is no more."""
+        left = self._tokens.seconds_left(claims)
         self._tokens.unindex(self)
-        self._take(claims)
+        self._take(claims, left)
 
     def end(self, reason: str) -> None:
         """The token is good no longer: nor is the connection, now or as soon as it is open."""
         self.ended = reason
         self._conn.close_nowait(CloseCode.UNAUTHORIZED, reason)
 
-    def _take(self, claims: Mapping[str, Any]) -> None:
+    def _take(self, claims: Mapping[str, Any], left: float | None) -> None:
         self.claims = claims
         #: What ``conn.user_info`` was set to; the application may have set another since.
         self.user: UserInfo = extract_user_info(claims)
         self._tokens.index(self)
-        self._watch()
+        self._wait(left)
+        # Whoever revoked it before it was in the index was not told that it lives.
+        if self._tokens.revoked(claims):
+            self.end(REVOKED)
 
     def _watch(self) -> None:
+        try:
+            left = self._tokens.seconds_left(self.claims)
+        except BaseException:
+            self.end(EXPIRED)  # nobody knows how long it is good, and nobody would look again
+            raise
+        self._wait(left)
+
+    def _wait(self, left: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        left = self._tokens.seconds_left(self.claims)
         if left is None:
             return
         if not left >= 0:  # whatever number an application makes of it

@@ -45,7 +45,7 @@ class Login:
         tally: RequestTally,
         identified: Callable[[Conn], object] = lambda conn: None,
     ) -> None:
-        if require_token and isinstance(authenticator, SimpleRoomAuth) and authenticator.tokens is None:
+        if require_token and _knows_no_token(authenticator):
             raise ValueError(
                 "require_token=True needs an auth that verifies tokens, or nobody could enter: SimpleRoomAuth(secret)"
             )
@@ -99,7 +99,7 @@ class Login:
             claims = self._authenticator.verify_jwt(token)
             if inspect.isawaitable(claims):
                 return self._verified_later(conn, token, claims)
-            return _checked(claims)
+            return self._checked(claims)
         except Exception as exc:
             raise _refusal(conn, token, exc) from None
 
@@ -107,9 +107,15 @@ class Login:
 
     async def _verified_later(self, conn: Conn, token: str, claims: Awaitable[Any]) -> Mapping[str, Any]:
         try:
-            return _checked(await claims)
+            return self._checked(await claims)
         except Exception as exc:
             raise _refusal(conn, token, exc) from None
+
+    def _checked(self, claims: Any) -> Mapping[str, Any]:
+        if not isinstance(claims, Mapping):
+            raise TypeError(f"verify_jwt must return the claims as a mapping, not {type(claims).__name__}")
+        self._live.check(claims)
+        return claims
 
     async def _check_later(self, conn: Conn, claims: Awaitable[Mapping[str, Any]]) -> None:
         self._authenticated(conn, await claims)
@@ -127,12 +133,6 @@ def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) 
     """The refusal for a failure of the application's code ``what``, which is logged without the credentials."""
     logger.error("%s failed", what, exc_info=exc, extra=about(conn, secrets=credentials))
     return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
-
-
-def _checked(claims: Any) -> Mapping[str, Any]:
-    if not isinstance(claims, Mapping):
-        raise TypeError(f"verify_jwt must return the claims as a mapping, not {type(claims).__name__}")
-    return claims
 
 
 def _refusal(conn: Conn, token: str, exc: Exception) -> InvalidHandshake:

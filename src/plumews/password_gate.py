@@ -139,7 +139,9 @@ class PasswordGate:
         def done(task: asyncio.Task[bool]) -> None:
             if self._checks.get(name) is check:
                 del self._checks[name]
-            if remember and not task.cancelled() and task.exception() is None and task.result():
+            # Looked at in any case: what nobody asks for, asyncio's log would tell with all that stands in it.
+            right = not task.cancelled() and task.exception() is None and task.result()
+            if remember and right:
                 self._remember(name)
 
         check.task.add_done_callback(done)

@@ -126,5 +126,5 @@ def check_close(code: int, reason: str) -> None:
 
 
 def cut_reason(text: str) -> str:
-    """As much of ``text`` as a close frame has room for, on a character's end."""
-    return text.encode()[: limits.CLOSE_REASON].decode(errors="ignore")
+    """As much of ``text`` as a close frame has room for, on a character's end; ``?`` for what is no character."""
+    return text.encode(errors="replace")[: limits.CLOSE_REASON].decode(errors="ignore")

@@ -90,6 +90,7 @@ class RoomDoor:
         self._inside = inside
         self._allow_unknown_rooms = allow_unknown_rooms
         self._gate = gate
+        self._asking = 0  # in threads, and waiting for one
 
     # --- on the request ---------------------------------------------------------------------------
 
@@ -156,9 +157,31 @@ class RoomDoor:
         user = conn.user_info
         claims = {} if user is None else user.claims
         asked = RoomAuthorization(conn.request, room, password, user, claims, user is None)
-        if not await _called(authorize, asked):
+        if not await self._answer_of(authorize, asked):
             raise Refused("forbidden: this room is not for you", code="WEBSOCKET_ROOM_FORBIDDEN")
         self._hub._requests.authenticated += 1
+
+    async def _answer_of(self, authorize: Callable[[RoomAuthorization], Any], asked: RoomAuthorization) -> bool:
+        """A coroutine runs on the loop, a plain function in a thread, for which a bounded number waits."""
+        if inspect.iscoroutinefunction(authorize):
+            return bool(await authorize(asked))
+        if self._asking >= limits.PASSWORD_QUEUE:
+            raise Refused("too many wait to be let in", status=503, code="WEBSOCKET_BUSY", headers=_RETRY)
+        waiting = [asked]  # empty when nobody waits any more
+        work = asyncio.wrap_future(_ASKERS.submit(lambda: authorize(waiting[0]) if waiting else False))
+        self._asking += 1
+        work.add_done_callback(self._told)
+        try:
+            # Not cancelled: until a thread comes to it, it has its place in the queue of the threads.
+            answer = await asyncio.shield(work)
+        finally:
+            waiting.clear()
+        return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
+
+    def _told(self, work: asyncio.Future[Any]) -> None:
+        self._asking -= 1
+        if not work.cancelled():
+            work.exception()  # or asyncio's log would tell it, where nobody waits any more
 
     async def _guarded(self, conn: Conn, credentials: Credentials, work: Coroutine[Any, Any, None]) -> None:
         """``work``, whose failures are logged without the credentials."""
@@ -198,14 +221,6 @@ class RoomDoor:
             logger.exception("letting a connection in failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         return None
-
-
-async def _called(function: Callable[..., Any], *args: Any) -> bool:
-    """What an application's function says: a coroutine on the loop, a plain one in a thread."""
-    if inspect.iscoroutinefunction(function):
-        return bool(await function(*args))
-    answer = await asyncio.get_running_loop().run_in_executor(_ASKERS, function, *args)
-    return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
 
 
 async def _done(work: Awaitable[None] | None) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from . import limits
 from .conn import Conn
@@ -27,9 +27,11 @@ from .logs import about
 from .protocol import cut_reason
 from .screens import add_screen, screen_of
 
-__all__ = ["TokenRefresh", "log_refusal", "refuse"]
+__all__ = ["TokenRefresh", "answered", "log_refusal", "refuse"]
 
 logger = logging.getLogger("plumews.server")
+
+T = TypeVar("T")
 
 #: Answers at once, or later.
 Verify = Callable[[Conn, str], "Mapping[str, Any] | Awaitable[Mapping[str, Any]]"]
@@ -84,24 +86,17 @@ class TokenRefresh:
         task.add_done_callback(self._tasks.discard)
 
     async def _renew_later(self, conn: Conn, screen: _Screen, claims: Awaitable[Mapping[str, Any]]) -> None:
-        task = asyncio.ensure_future(claims)
-
-        def gone(conn: Conn) -> None:
-            task.cancel()
-
-        conn.add_close_callback(gone)
         try:
-            self._renew(conn, screen, await asyncio.wait_for(task, limits.OPEN_TIMEOUT))
+            self._renew(conn, screen, await answered(conn, asyncio.ensure_future(claims), limits.OPEN_TIMEOUT))
         except asyncio.TimeoutError:
             conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
         except InvalidHandshake as exc:
             refuse(conn, exc, self._tally)
-        except asyncio.CancelledError:
-            if not conn.closed:
-                raise
+        except Exception:
+            logger.exception("looking at a new token failed", extra=about(conn))
+            conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
         finally:
             screen.busy = False
-            conn.remove_close_callback(gone)
 
     def _renew(self, conn: Conn, screen: _Screen, claims: Mapping[str, Any]) -> None:
         token = screen.token
@@ -112,6 +107,8 @@ class TokenRefresh:
             return
         was_ours = conn.user_info is token.user
         token.renew(claims)
+        if token.ended is not None:
+            return
         self._tally.authenticated += 1
         if was_ours:
             conn.user_info = token.user
@@ -148,6 +145,36 @@ class _Screen:
             return False
         self._refresh.came(conn, self, fields)
         return True
+
+
+async def answered(conn: Conn, asked: asyncio.Future[T], seconds: float) -> T:
+    """What was ``asked`` on behalf of ``conn``, which is open; it is cancelled when the connection or the time ends.
+
+    Who does not let itself be cancelled is not waited for. Raises ``asyncio.TimeoutError`` after ``seconds``,
+    ``RuntimeError`` where it cancelled itself, and what it raised.
+    """
+
+    def gone(conn: Conn) -> None:
+        asked.cancel()  # or the passwords of those who are gone would be hashed before those of who is there
+
+    conn.add_close_callback(gone)
+    asked.add_done_callback(_looked_at)
+    try:
+        await asyncio.wait({asked}, timeout=max(0.0, seconds))
+    finally:
+        conn.remove_close_callback(gone)
+        late = asked.cancel()
+    if late:
+        raise asyncio.TimeoutError
+    if asked.cancelled() and not conn.closed:
+        raise RuntimeError("whoever was asked cancelled itself")
+    return asked.result()
+
+
+def _looked_at(asked: asyncio.Future[Any]) -> None:
+    """What comes too late is no concern of asyncio's, whose log would tell it with all that stands in it."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def refuse(conn: Conn, refusal: InvalidHandshake, tally: RequestTally) -> None:

@@ -202,6 +202,7 @@ class HS256TokenAuth:
             payload = self._jws.decode_complete(token, secret, algorithms=[_ALGORITHM])["payload"]
         except (PyJWTError, ValueError, RecursionError):
             payload = None  # raised outside, for the frames of this exception hold the secret
+        del secret  # and so would this one, for those who log what is in the variables
         if not isinstance(payload, bytes):
             raise InvalidToken("it is malformed, or its signature is not ours")
         return payload
