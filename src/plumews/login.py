@@ -129,6 +129,12 @@ class Login:
         self.tally.authenticated += 1
 
 
+def _knows_no_token(authenticator: TokenAuthenticator) -> bool:
+    if not isinstance(authenticator, SimpleRoomAuth) or authenticator.tokens is not None:
+        return False
+    return type(authenticator).verify_jwt is SimpleRoomAuth.verify_jwt  # else it knows tokens of another kind
+
+
 def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) -> InvalidHandshake:
     """The refusal for a failure of the application's code ``what``, which is logged without the credentials."""
     logger.error("%s failed", what, exc_info=exc, extra=about(conn, secrets=credentials))
