@@ -211,6 +211,9 @@ JOB_QUEUE_SIZE: Final = 1024
 #: How long one fan-out may hold the loop before reads, pings and other rooms get their turn.
 FAN_OUT_SLICE: Final = 0.004
 
+#: Lists of one loop that wait for the next broadcast, for as many members; some 300 KiB.
+SPARE_QUEUES: Final = 4096
+
 #: Threads that help the loop's thread to send. What it has to do alone is some tenth of the work, so that more than
 #: these would find nothing left to do.
 SENDING_THREADS_MOST: Final = 16

@@ -42,6 +42,7 @@ cdef class Writer(DisplacingQueue):
     cpdef bint hand_over(self, list fds, list queues)
     cpdef bint was_sent(self, Py_ssize_t sent)
     cdef bint _past(self) except -1
+    @cython.locals(queue=list, sent=Py_ssize_t)
     cdef _write_all(self)
     cdef _write_past(self, list batch)
     cdef _write(self, list batch)

@@ -188,7 +188,8 @@ class Writer(DisplacingQueue):
             return False
         queue = self._queue
         if queue is None:
-            self._queue = [frame]
+            queue = self._queue = self._state.lend_queue()
+            queue.append(frame)
         elif len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes:
             queue.append(frame)
         else:
@@ -373,7 +374,10 @@ class Writer(DisplacingQueue):
         """What nearly every write is: all messages of the queue, and nothing else waits."""
         queue = self._queue
         assert queue is not None
-        self.was_sent(wire.send(self._fd, queue))
+        sent: int = wire.send(self._fd, queue)
+        self.was_sent(sent)
+        if sent < 0:
+            self._state.give_back(queue)
 
     def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
         """Let another thread make the write, if it is one such as :meth:`_write_all` makes, and nobody waits for it."""
