@@ -91,6 +91,18 @@ async def test_answers_of_several_connections_leave_together(door: str, monkeypa
             await reader
 
 
+async def test_an_answer_that_waits_for_others_leaves_before_the_end_of_the_connection() -> None:
+    conn, transport = compressing()
+    conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
+    feed(conn, frame(TEXT, JSON.encode()))
+    assert transport.wire == b""
+    conn.eof_received()
+    assert len(transport.writes) == 1
+    ((_, answer),) = left(transport)
+    assert unsqueezed(answer).decode() == JSON
+    conn.connection_lost(None)
+
+
 # --- what is compressed -----------------------------------------------------------------------------
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plumews import limits
 from plumews.errors import InvalidHeader
-from plumews.headers import Headers, MultipleValuesError, has_token, is_token, parse_host, parse_tokens
+from plumews.headers import Headers, MultipleValuesError, has_token, is_token, parse_host, parse_tokens, value_of
 
 # --- the mapping ----------------------------------------------------------------------------------
 
@@ -266,3 +267,26 @@ def test_what_a_parser_has_read_is_the_same_as_if_it_had_been_added(pairs: list[
     assert [read.get_all(name) for name in "ABh"] == [added.get_all(name) for name in "ABh"]
     several = [name for name in ("B", "Host", "A") if len(added.get_all(name)) > 1]
     assert read.repeated(("B", "Host", "A")) == (several[0] if several else None)
+
+
+# --- values that many connections have in common ----------------------------------------------------
+
+
+def test_a_value_is_one_object_for_all_connections_unless_it_may_be_a_secret():
+    browser = b"Mozilla/5.0 (a browser) " + b"x" * 100
+    assert value_of("User-Agent", browser + b" \t") == browser.decode()
+    assert value_of("User-Agent", b"" + browser) is value_of("User-Agent", bytes(bytearray(browser)))
+    for name in ("Cookie", "Authorization", "Sec-WebSocket-Protocol", "X-Token"):
+        assert value_of(name, browser) == browser.decode()
+        assert value_of(name, browser) is not value_of(name, browser)
+
+
+def test_what_is_shared_is_bounded_in_number_and_size():
+    first = value_of("Origin", b"https://example.com")
+    long = b"x" * (limits.SHARED_VALUE_SIZE + 1)
+    assert value_of("Origin", long) == long.decode()
+    assert value_of("Origin", long) is not value_of("Origin", long)
+    assert value_of("Origin", b"https://example.com") is first
+    for number in range(limits.SHARED_VALUES):
+        value_of("Origin", b"https://%d.example.com" % number)
+    assert value_of("Origin", b"https://example.com") is not first

@@ -168,6 +168,32 @@ async def test_a_long_flush_is_sliced_and_keeps_its_order(monkeypatch: pytest.Mo
     assert log == [str(number) for number in range(200)]
 
 
+# --- lists that are used again --------------------------------------------------------------------
+
+
+async def test_a_list_that_was_lent_is_empty_when_it_is_lent_again() -> None:
+    state = loop_state(asyncio.get_running_loop())
+    queue = state.lend_queue()
+    queue.append(b"for one")
+    state.give_back(queue)
+    again = state.lend_queue()
+    assert again is queue
+    assert again == []
+    assert state.lend_queue() is not again
+
+
+async def test_no_more_lists_are_kept_than_were_lent_nor_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = loop_state(asyncio.get_running_loop())
+    mine = [b"nobody has lent it"]
+    state.give_back(mine)
+    assert mine == [b"nobody has lent it"]
+    assert state._spare == []
+    monkeypatch.setattr(limits, "SPARE_QUEUES", 3)
+    for queue in [state.lend_queue() for _ in range(5)]:
+        state.give_back(queue)
+    assert len(state._spare) == 3
+
+
 # --- by threads -----------------------------------------------------------------------------------
 
 

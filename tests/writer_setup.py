@@ -16,6 +16,7 @@ class State(LoopState):
     """The loop's share: keeps who is dirty until the test ends the tick."""
 
     def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]  # no loop
         self.dirty: list[Flushable] = []
         self.gathered: list[Flushable] = []
 

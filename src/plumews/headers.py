@@ -13,6 +13,7 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final, TypeAlias
 
+from . import limits
 from .errors import InvalidHeader
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "name_of",
     "parse_host",
     "parse_tokens",
+    "value_of",
 ]
 
 HeadersLike: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
@@ -54,6 +56,27 @@ _SPELLED: Final = {name.encode(): name for name in _LOWER}
 def name_of(raw: bytes) -> str:
     """A header name as it was read."""
     return _SPELLED.get(raw) or raw.decode("latin-1")
+
+
+#: Names whose values many connections have in common, and which hold no secret (as a subprotocol may).
+_COMMON: Final = frozenset(
+    (
+        *("Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Host", "Origin", "Pragma"),
+        *("Sec-WebSocket-Extensions", "Sec-WebSocket-Version", "Upgrade", "User-Agent"),
+    )
+)
+
+
+def value_of(name: str, raw: bytes) -> str:
+    """The value of a header as it was read, without the blanks around it; one object for all connections, mostly."""
+    if name in _COMMON and len(raw) <= limits.SHARED_VALUE_SIZE:
+        return _shared_value(raw)
+    return raw.decode("latin-1").strip(_BLANKS)
+
+
+@functools.lru_cache(maxsize=limits.SHARED_VALUES)
+def _shared_value(raw: bytes) -> str:
+    return raw.decode("latin-1").strip(_BLANKS)
 
 
 class MultipleValuesError(LookupError):

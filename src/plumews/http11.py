@@ -17,7 +17,7 @@ import httptools
 
 from . import limits
 from .errors import InvalidHeader, InvalidMessage
-from .headers import Headers, HeadersLike, name_of, parse_host
+from .headers import Headers, HeadersLike, name_of, parse_host, value_of
 
 __all__ = ["HeadReader", "Request", "Response"]
 
@@ -242,8 +242,8 @@ class _Fields:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # llhttp leaves the blanks behind a value (RFC 9112 section 5.1).
-        self.pairs.append((name_of(name), value.decode("latin-1").strip(" \t")))
+        known = name_of(name)
+        self.pairs.append((known, value_of(known, value)))  # llhttp leaves blanks behind it (RFC 9112 section 5.1)
 
     def on_headers_complete(self) -> None:
         self.complete = True

@@ -198,6 +198,13 @@ HEAD_SIZE: Final = 16 * KiB
 #: Header lines in one request.
 HEADER_COUNT: Final = 100
 
+#: Header values that are kept for connections to share: a handful of browsers makes most of a crowd, and the headers
+#: of each take half a kilobyte.
+SHARED_VALUES: Final = 256
+
+#: Bytes of such a value; a browser's name has less than 200.
+SHARED_VALUE_SIZE: Final = 256
+
 #: Fields of a query string.
 QUERY_FIELDS: Final = 100
 
@@ -214,6 +221,9 @@ JOB_QUEUE_SIZE: Final = 1024
 
 #: How long one fan-out may hold the loop before reads, pings and other rooms get their turn.
 FAN_OUT_SLICE: Final = 0.004
+
+#: Lists of one loop that wait for the next broadcast, for as many members; some 300 KiB.
+SPARE_QUEUES: Final = 4096
 
 #: Threads that help the loop's thread to send. What it has to do alone is some tenth of the work, so that more than
 #: these would find nothing left to do.

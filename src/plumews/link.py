@@ -97,6 +97,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         """
         if self._ended and not self._writer.finished and self._transport is not None:
             return self._transport.can_write_eof()  # TLS cannot
+        if self._deflate is not None:
+            self._writer.flush()  # what a read in this tick has brought is not to be lost by the end of reading
         self._ended = True
         self._rules.losing()
         self._fail_stream()

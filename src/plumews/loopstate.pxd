@@ -16,8 +16,10 @@ cdef class LoopState:
     cdef readonly list _dirty
     cdef readonly list _gathered
     cdef double _gathered_until
+    cdef Py_ssize_t _lent
     cdef object _loop
     cdef bint _scheduled
+    cdef readonly list _spare
     cdef readonly object _threads
     cdef readonly object buffer
     cdef public bint in_batch
@@ -27,6 +29,8 @@ cdef class LoopState:
     cpdef mark_dirty(self, Flushable writer)
     @cython.locals(now=double)
     cpdef gather(self, Flushable writer)
+    cpdef list lend_queue(self)
+    cpdef give_back(self, list queue)
     cdef _schedule(self)
     @cython.locals(writer=Flushable, position=Py_ssize_t, until=double)
     cpdef _flush(self)

@@ -54,8 +54,10 @@ class LoopState:
         "_dirty",
         "_gathered",
         "_gathered_until",
+        "_lent",
         "_loop",
         "_scheduled",
+        "_spare",
         "_threads",
         "buffer",
         "in_batch",
@@ -71,6 +73,8 @@ class LoopState:
         self._dirty: list[Flushable] = []
         self._gathered: list[Flushable] = []
         self._gathered_until = 0.0
+        self._spare: list[list[Any]] = []
+        self._lent = 0
         self._scheduled = False
         self._threads: SendingThreads | None = None
         #: Whether a read is being handled: what is sent meanwhile leaves at its end.
@@ -99,6 +103,22 @@ class LoopState:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
+
+    def lend_queue(self) -> list[Any]:
+        """An empty list for what one member of many is sent.
+
+        A new one for each would have the garbage collector look at all connections again and again.
+        """
+        self._lent += 1
+        return self._spare.pop() if self._spare else []
+
+    def give_back(self, queue: list[Any]) -> None:
+        """Nobody else has ``queue`` any more: keep it, if as many were lent."""
+        if self._lent > 0:
+            self._lent -= 1
+            if len(self._spare) < limits.SPARE_QUEUES:
+                queue.clear()
+                self._spare.append(queue)
 
     def want_threads(self, count: int) -> None:
         """Let up to ``count`` threads help to send, until as many are given up; of several wishes the largest holds."""

@@ -1,17 +1,22 @@
 # Types for outlet.py where it is compiled.
 
+cimport cython
+
 from .displacing cimport DisplacingQueue
+from .loopstate cimport LoopState
 
 
 cdef class Outlet(DisplacingQueue):
     cdef int _fd
     cdef bint _handed
+    cdef LoopState _state
     cdef object _transport
 
     cdef _detach(self)
     cdef _write_some(self)
     cpdef bint was_sent(self, Py_ssize_t sent)
     cdef bint _past(self) except -1
+    @cython.locals(queue=list, sent=Py_ssize_t)
     cdef _write_all(self)
     cdef _write_past(self, list batch)
     cdef _write(self, list batch)

@@ -14,6 +14,7 @@ from typing import Final
 
 from . import limits, wire
 from .displacing import DisplacingQueue
+from .loopstate import LoopState
 
 __all__ = ["Outlet"]
 
@@ -27,10 +28,11 @@ _WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3
 class Outlet(DisplacingQueue):
     """A queue that can be written. Lives on the loop's thread."""
 
-    __slots__ = ("_fd", "_handed", "_transport")
+    __slots__ = ("_fd", "_handed", "_state", "_transport")
 
-    def __init__(self, queue_size: int, queue_bytes: int) -> None:
+    def __init__(self, state: LoopState, queue_size: int, queue_bytes: int) -> None:
         super().__init__(queue_size, queue_bytes)
+        self._state = state
         self._transport: asyncio.WriteTransport | None = None
         self._fd = -1  # of the socket, where it may be written to past the transport
         self._handed = True  # the transport was given something, and was not seen empty since
@@ -68,7 +70,10 @@ class Outlet(DisplacingQueue):
         """What nearly every write is: all messages of the queue, and nothing else waits."""
         queue = self._queue
         assert queue is not None
-        self.was_sent(wire.send(self._fd, queue))
+        sent: int = wire.send(self._fd, queue)
+        self.was_sent(sent)
+        if sent < 0:
+            self._state.give_back(queue)
 
     def was_sent(self, sent: int) -> bool:
         """The socket took all messages of the queue (-1), or only so many bytes of them; whether it may take more."""

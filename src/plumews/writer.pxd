@@ -18,7 +18,6 @@ cdef class Writer(Outlet):
     cdef bint _gathered
     cdef bint _hot
     cdef object _on_finished
-    cdef LoopState _state
     cdef object _waiters
     cdef public object context
     cdef public Py_ssize_t dropped

@@ -40,7 +40,6 @@ class Writer(Outlet):
         "_gathered",
         "_hot",
         "_on_finished",
-        "_state",
         "_waiters",
         "context",
         "dropped",
@@ -48,8 +47,7 @@ class Writer(Outlet):
     )
 
     def __init__(self, state: LoopState, *, queue_size: int, queue_bytes: int) -> None:
-        super().__init__(queue_size, queue_bytes)
-        self._state = state
+        super().__init__(state, queue_size, queue_bytes)
         self._waiters: deque[Waiter] | None = None
         self._drains: list[Callable[[bool], None]] | None = None
         self._on_finished: Callable[[], None] | None = None
@@ -160,7 +158,8 @@ class Writer(Outlet):
             return False
         queue = self._queue
         if queue is None:
-            self._queue = [frame]
+            queue = self._queue = self._state.lend_queue()
+            queue.append(frame)
         elif len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes:
             queue.append(frame)
         else:
