@@ -7,17 +7,13 @@ opened, and is said in one line with exit code 2; no password is ever in it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import math
-from collections.abc import Callable
 from typing import Any, Final, NoReturn, get_args
 
 from . import limits
-from .cli_inputs import room_entry
+from .cli_values import allowed, rate, room, seconds, trusted_proxy, whole
 from .constants import SendBehavior
-from .forwarded import TrustedProxies
-from .origin import is_loopback, validate_allowed
+from .origin import is_loopback
 from .room_list import RoomsTable
 
 __all__ = ["TEXT_POLICIES", "Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
@@ -87,7 +83,7 @@ def has_uvloop() -> bool:
 # `Any`: the class of argument groups has no public name.
 def _add_listening(group: Any) -> None:
     group.add_argument("--host", help=f"address or name (default {_HOST}; 0.0.0.0 is all)")
-    group.add_argument("--port", type=_whole(0, 65535), help=f"TCP port (default {_PORT}; 0 takes a free one)")
+    group.add_argument("--port", type=whole(0, 65535), help=f"TCP port (default {_PORT}; 0 takes a free one)")
     group.add_argument("--unix", metavar="PATH", help="a Unix socket instead of host and port (default: none)")
     group.add_argument("--tls-cert", metavar="FILE", help="serve https and wss with this PEM chain (default: no TLS)")
     group.add_argument("--tls-key", metavar="FILE", help="its key (default: in the file of the chain)")
@@ -98,7 +94,7 @@ def _add_access(group: Any) -> None:
         "--room",
         action="append",
         default=[],
-        type=_room,
+        type=room,
         metavar="NAME=PASSWORD",
         help="a room with a password, or an open one by NAME alone; may be repeated (default: all rooms are open)",
     )
@@ -130,7 +126,7 @@ def _add_access(group: Any) -> None:
     group.add_argument(
         "--origin",
         action="append",
-        type=_allowed("origins"),
+        type=allowed("origins"),
         metavar="ORIGIN",
         help="pages from here may connect, such as https://example.com, or * for any; may be repeated "
         "(default: only the server's own)",
@@ -138,7 +134,7 @@ def _add_access(group: Any) -> None:
     group.add_argument(
         "--allowed-host",
         action="append",
-        type=_allowed("hosts"),
+        type=allowed("hosts"),
         metavar="HOST",
         help="a name by which clients may address the server, or * for any; may be repeated (default: localhost "
         "while it listens on the loopback only, else any)",
@@ -146,7 +142,7 @@ def _add_access(group: Any) -> None:
     group.add_argument(
         "--trusted-proxy",
         action="append",
-        type=_trusted_proxy,
+        type=trusted_proxy,
         metavar="ADDRESS",
         help="take the word of this proxy, an address, a network or unix, about who its clients are (Forwarded, "
         "X-Forwarded-For, -Proto and -Host); may be repeated (default: of none)",
@@ -156,7 +152,7 @@ def _add_access(group: Any) -> None:
 def _add_limits(group: Any) -> None:
     group.add_argument(
         "--max-connections",
-        type=_whole(0),
+        type=whole(0),
         default=0,
         metavar="N",
         help="members in all (default %(default)s: no limit but that of the server, "
@@ -164,14 +160,14 @@ def _add_limits(group: Any) -> None:
     )
     group.add_argument(
         "--max-room-connections",
-        type=_whole(0),
+        type=whole(0),
         default=0,
         metavar="N",
         help="members of one room (default %(default)s: no limit)",
     )
     group.add_argument(
         "--max-connections-per-address",
-        type=_whole(0),
+        type=whole(0),
         default=limits.CONNECTIONS_PER_ADDRESS,
         metavar="N",
         help="connections of one IPv4 address or /64 network of IPv6 (default %(default)s, for addresses of the "
@@ -179,14 +175,14 @@ def _add_limits(group: Any) -> None:
     )
     group.add_argument(
         "--accept-rate",
-        type=_rate,
+        type=rate,
         default=0.0,
         metavar="N",
         help="new connections a second, those of two seconds at once (default %(default)g: no limit)",
     )
     group.add_argument(
         "--accept-rate-per-address",
-        type=_rate,
+        type=rate,
         default=limits.ACCEPT_RATE_PER_ADDRESS,
         metavar="N",
         help="the same for each address, those of ten seconds at once (default %(default)g, for addresses of the "
@@ -194,7 +190,7 @@ def _add_limits(group: Any) -> None:
     )
     group.add_argument(
         "--max-size",
-        type=_whole(1),
+        type=whole(1),
         default=limits.READ_LIMIT,
         metavar="BYTES",
         help="of the largest message that is accepted (default %(default)s)",
@@ -206,7 +202,7 @@ def _add_limits(group: Any) -> None:
     )
     group.add_argument(
         "--queue-size",
-        type=_whole(1),
+        type=whole(1),
         default=limits.QUEUE_SIZE,
         metavar="N",
         help="messages that may wait for one member (default %(default)s)",
@@ -220,21 +216,21 @@ def _add_limits(group: Any) -> None:
     )
     group.add_argument(
         "--send-timeout",
-        type=_seconds,
+        type=seconds,
         default=limits.SEND_TIMEOUT,
         metavar="SECONDS",
         help="time that --send-behavior block gives (default %(default)s)",
     )
     group.add_argument(
         "--ping-interval",
-        type=_seconds,
+        type=seconds,
         default=limits.PING_INTERVAL,
         metavar="SECONDS",
         help="time between two pings (default %(default)g; 0 sends none)",
     )
     group.add_argument(
         "--ping-timeout",
-        type=_seconds,
+        type=seconds,
         default=limits.PING_TIMEOUT,
         metavar="SECONDS",
         help="time for a sign of life after a ping (default %(default)g; 0 waits for ever)",
@@ -303,7 +299,7 @@ def _add_running(group: Any) -> None:
     )
     group.add_argument(
         "--sending-threads",
-        type=_whole(0, limits.SENDING_THREADS_MOST),
+        type=whole(0, limits.SENDING_THREADS_MOST),
         default=0,
         metavar="N",
         help="threads that help to send to rooms of thousands, on a machine with four free cores or more "
@@ -311,21 +307,21 @@ def _add_running(group: Any) -> None:
     )
     group.add_argument(
         "--shutdown-timeout",
-        type=_seconds,
+        type=seconds,
         default=limits.SHUTDOWN_TIMEOUT,
         metavar="SECONDS",
         help="time for members to get what was said and to take their leave, then they are cut (default %(default)g)",
     )
     group.add_argument(
         "--shutdown-spread",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="the part of it over which members are told to leave (default: one for each "
         f"{limits.CLOSES_PER_SECOND} members, a fifth of it at most)",
     )
     group.add_argument(
         "--reconnect-in",
-        type=_seconds,
+        type=seconds,
         default=limits.RECONNECT_IN,
         metavar="SECONDS",
         help="members are told to come back within this time, each at its own moment (default %(default)g; 0: they are "
@@ -346,63 +342,3 @@ def _add_running(group: Any) -> None:
         default=argparse.SUPPRESS,
         help="the same as --log-level debug: who opens, closes and is refused (default: not)",
     )
-
-
-# --- from text to values --------------------------------------------------------------------------
-
-
-def _room(text: str) -> tuple[str, str | None]:
-    try:
-        return room_entry(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
-
-
-def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
-
-    def convert(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            number = int(text)
-            if least <= number and (most is None or number <= most):
-                return number
-        raise argparse.ArgumentTypeError(f"must be a whole number, {wanted}, not {text!r}")
-
-    return convert
-
-
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if math.isfinite(number) and number >= 0:
-            return number
-    raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
-
-
-def _rate(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if number == 0 or limits.ACCEPT_RATE_LEAST <= number <= limits.ACCEPT_RATE_MOST:
-            return number
-    raise argparse.ArgumentTypeError(
-        f"must be 0, or {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} a second, not {text!r}"
-    )
-
-
-def _allowed(kind: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        try:
-            validate_allowed(**{kind: [text]})
-        except ValueError as exc:
-            raise argparse.ArgumentTypeError(str(exc)) from exc
-        return text
-
-    return check
-
-
-def _trusted_proxy(text: str) -> str:
-    try:
-        TrustedProxies([text])
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
-    return text
