@@ -508,12 +508,14 @@ def test_a_response_has_a_status_line_its_headers_its_length_and_its_body():
     assert list(response.headers) == ["Server"]
 
 
-def test_a_response_without_a_body_says_so_except_101_and_204():
+def test_a_response_without_a_body_says_so_except_101_204_and_304():
     assert Response(404).serialize() == b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
     assert Response(101).serialize() == b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
     assert Response(204).serialize() == b"HTTP/1.1 204 No Content\r\n\r\n"
-    with pytest.raises(ValueError, match="status 101 has no body"):
-        Response(101, body=b"x").serialize()
+    assert Response(304).serialize() == b"HTTP/1.1 304 Not Modified\r\n\r\n"
+    for status in (101, 204, 304):
+        with pytest.raises(ValueError, match=f"status {status} has no body"):
+            Response(status, body=b"x").serialize()
 
 
 def test_text_and_json_have_their_content_type():

@@ -96,3 +96,33 @@ async def test_a_refused_host_is_named_in_the_log(start, logs):
     assert record.getMessage().startswith(
         "refused 403 WEBSOCKET_FORBIDDEN_HOST: GET /ws, as chat.example.com:8080 [connection="
     )
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        ("https://ada:s3cret@app.example.com", "https://app.example.com"),
+        ("https://ada:s3/c@ret@app.example.com", "https://app.example.com"),
+        ("ada:s3cret@app.example.com", "app.example.com"),
+        ("https://app.example.com/?token=s3cret", "https://app.example.com/"),
+        ("https://app.example.com/#s3cret", "https://app.example.com/"),
+    ],
+)
+async def test_row_20_of_an_origin_that_is_an_address_with_a_secret_the_host_is_told(start, logs, origin, told):
+    server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        await wire.response(upgrade("/ws", f"Origin: {origin}", host="localhost"))
+    (record,) = logs()
+    assert f"GET /ws, a page of {told}, and this is http://localhost [" in record.getMessage()
+
+
+async def test_row_20_nor_is_the_token_behind_an_empty_one_told(start, logs):
+    class Talkative(plumews.SimpleRoomAuth):
+        def verify_jwt(self, token):
+            raise plumews.AuthError(f"what is {token}?")
+
+    server = await start(plumews.serve_rooms(plumews.Hub(), Talkative(), "127.0.0.1", 0, allow_query_secrets=True))
+    async with await Wire.connect(server) as wire:
+        await wire.response(upgrade("/ws?token=&token=s3cret"))
+    (record,) = logs()
+    assert record.getMessage().startswith("refused 403 WEBSOCKET_INVALID_TOKEN: GET /ws [connection=")

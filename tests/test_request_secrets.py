@@ -19,6 +19,7 @@ from plumews.request_secrets import secrets_of
         ("/", {"Cookie": "s3cret"}),
         ("/?token=s3cret", {}),
         ("/?room_password=s3%63ret", {}),
+        ("/?token=&token=s3cret", {}),
     ],
 )
 def test_a_secret_is_found_wherever_a_client_can_put_it(target, headers):

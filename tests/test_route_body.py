@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -152,6 +153,22 @@ async def test_a_client_that_goes_in_the_midst_of_its_body_leaves_nothing(start)
     server.close()
     await server.wait_closed()
     assert (server._site.connections, server._site.tasks) == (set(), set())
+
+
+async def test_an_authorizer_that_ignores_that_its_time_is_up_leaves_nobody_who_waits_for_a_body(start):
+    allow = asyncio.Event()
+
+    async def stubborn(request):
+        while not allow.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await allow.wait()
+
+    server = await start(serving(Route(mirror, authorize=stubborn), open_timeout=0.1))
+    assert (await refused(server, post(body=b"half", length=8)))[:2] == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
+    (asking,) = server._site.tasks
+    allow.set()
+    await asyncio.wait({asking}, timeout=5)
+    assert asking.cancelled()
 
 
 async def test_a_stop_answers_who_sends_a_body(start):

@@ -132,7 +132,8 @@ async def test_a_slow_authenticator_looks_at_one_refresh_at_a_time(start):
         assert await wire.closing() == (4403, "one new token at a time")
 
 
-async def test_a_new_token_is_looked_at_for_no_longer_than_the_opening_may_take(start, monkeypatch):
+async def test_a_new_token_is_looked_at_for_no_longer_than_the_opening_may_take(start, monkeypatch, caplog):
+    caplog.set_level("INFO", "plumews.server")
     auth = Slow()
     server = await start(serve("handler", auth))
     async with await come(server, token()) as wire:
@@ -140,6 +141,7 @@ async def test_a_new_token_is_looked_at_for_no_longer_than_the_opening_may_take(
         monkeypatch.setattr(limits, "OPEN_TIMEOUT", 0.05)
         wire.send(refresh(token()))
         assert await wire.closing() == (4408, "authentication took too long")
+    assert "refused by close code 4408 WEBSOCKET_HANDSHAKE_TIMEOUT [" in caplog.text
 
 
 async def test_what_is_longer_than_a_first_message_may_be_is_a_message_like_any_other(start):

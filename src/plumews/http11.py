@@ -318,12 +318,12 @@ class Response:
         return cls(status, _typed("application/json", headers), body)
 
     def serialize(self) -> bytes:
-        """The bytes to send, with the ``Content-Length`` that the body has (none with 1xx and 204).
+        """The bytes to send, with the ``Content-Length`` that the body has (none with 1xx, 204 and 304).
 
         Raises ``ValueError`` for a header of the application that says another length, or ``Transfer-Encoding``.
         """
         headers = self.headers
-        bodiless = self.status < 200 or self.status == 204
+        bodiless = self.status < 200 or self.status in (204, 304)  # RFC 9110 section 6.4.1
         if bodiless and self.body:
             raise ValueError(f"a response with status {self.status} has no body")
         length = str(len(self.body))

@@ -83,6 +83,11 @@ class Opening(Answering):
         self._end()
         self._refuse(stopping(), ask=False)
 
+    def _end(self) -> None:
+        if self._body is not None:
+            self._body.end()
+        super()._end()
+
     # --- admission --------------------------------------------------------------------------------
 
     def _enter(self) -> Visit:

@@ -9,6 +9,7 @@ scheme, host and port; never on a prefix, a suffix or a pattern of text.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
@@ -36,6 +37,10 @@ _ANY: Final = "*"
 _ORIGIN: Final = "http:// or https://, a host and maybe a port"
 _FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+#: What has no place in an origin: a user with a password before the host, and what stands behind the path.
+_USER: Final = re.compile(r"^([A-Za-z]+://)?.*@")
+_QUERY: Final = re.compile(r"[?#].*")
 
 
 class Origin(NamedTuple):
@@ -140,10 +145,15 @@ def seen_by_refusal(request: Request, code: str) -> str:
     if code == InvalidOrigin.code:
         page = request.headers.get("Origin")
         own = _own_origin_text(request, request.secure)
-        return f"a page of {'no origin' if page is None else quoted(page)}, and this is {quoted(own)}"
+        return f"a page of {'no origin' if page is None else quoted(_public_part(page))}, and this is {quoted(own)}"
     if code == _FORBIDDEN_HOST:
         return f"as {quoted(request.headers.get('Host'))}"
     return ""
+
+
+def _public_part(origin: str) -> str:
+    """``origin`` without what has no place in one, and may be a secret: a password before the host, and a query."""
+    return _USER.sub(r"\1", _QUERY.sub("", origin), count=1)
 
 
 def _host_matches(host: str, entry: str) -> bool:

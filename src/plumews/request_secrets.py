@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
+from urllib.parse import parse_qsl
 
 from .http11 import Request
 
@@ -30,5 +31,7 @@ def secrets_of(request: Request) -> Iterator[str]:
         for cookie in cookies.split(";"):
             name, equals, value = cookie.partition("=")
             yield (value if equals else name).strip().strip('"')
-    for name in ("token", "room_password"):
-        yield request.query.get(name, "")
+    # Not only the first of each name: behind an empty token the next one counts.
+    for name, value in parse_qsl(request.query_string, keep_blank_values=True):
+        if name in ("token", "room_password"):
+            yield value

@@ -24,13 +24,14 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class ArrivingBody:
     """What comes behind the head, in ``rest``, to which somebody else adds and then calls :meth:`arrived`."""
 
-    __slots__ = ("_complete", "_length", "_rest", "_transport")
+    __slots__ = ("_complete", "_length", "_over", "_rest", "_transport")
 
     def __init__(self, rest: bytearray, transport: asyncio.Transport) -> None:
         self._rest = rest
         self._transport = transport
         self._length = 0
         self._complete: asyncio.Future[None] | None = None
+        self._over = False
 
     def arrived(self) -> None:
         """More is in the rest: enough, or too much for now."""
@@ -40,8 +41,14 @@ class ArrivingBody:
         if enough and len(self._rest) > limits.HEAD_SIZE:
             self._transport.pause_reading()
 
+    def end(self) -> None:
+        """No more comes, and who asks for it is to be cancelled: an authorizer may have ignored that he was."""
+        self._over = True
+
     async def read(self, length: int, *, invite: bool) -> bytes:
         """The first ``length`` bytes; ``invite``: the client waits to be told that it may send them."""
+        if self._over:
+            raise asyncio.CancelledError
         if len(self._rest) < length:
             self._length = length
             self._complete = asyncio.get_running_loop().create_future()

@@ -47,7 +47,8 @@ class Route:
             not matter, :class:`plumews.InvalidHandshake` refuses (default: everybody may).
 
     A page of a foreign site (``Origin``) is refused with 403, but for GET and HEAD. Only bodies with a
-    ``Content-Length`` are read; the handler's answer ends the connection.
+    ``Content-Length`` are read; the handler's answer ends the connection. Each connection may hold one body while it
+    comes: memory is bounded by ``max_body`` times the connections that the server and ``authorize`` let in.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or out of range.

@@ -89,7 +89,8 @@ class TokenRefresh:
         try:
             self._renew(conn, screen, await answered(conn, asyncio.ensure_future(claims), limits.OPEN_TIMEOUT))
         except asyncio.TimeoutError:
-            conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
+            late = InvalidHandshake("authentication took too long", status=408, code="WEBSOCKET_HANDSHAKE_TIMEOUT")
+            refuse(conn, late, self._tally)
         except InvalidHandshake as exc:
             refuse(conn, exc, self._tally)
         except Exception:
