@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import plumews
-from plumews import ConnConfig, Deflate, SendBehavior
+from plumews import ConnConfig, Deflate, SendBehavior, limits
 from plumews.deflate import inflate_context_size
 
 
@@ -28,6 +28,8 @@ WRONG = [
     ({"client_takeover": None}, TypeError, "client_takeover must be True or False, not None"),
     ({"mem_level": 0}, ValueError, "mem_level must be 1 to 9, not 0"),
     ({"min_size": -1}, ValueError, "min_size must be 0 or more, not -1"),
+    ({"min_size": 1 << 63}, ValueError, f"min_size must be 0 to {limits.COUNT_MOST}, not {1 << 63}"),
+    ({"max_ratio": 1 << 63}, ValueError, f"max_ratio must be 1 to {limits.COUNT_MOST}, not {1 << 63}"),
     ({"max_ratio": 0}, ValueError, "max_ratio must be 1 or more, not 0"),
     ({"inflate_share": 0.0009}, ValueError, "inflate_share must be 0.001 to 1, not 0.0009"),
     ({"inflate_share": 1.1}, ValueError, "inflate_share must be 0.001 to 1, not 1.1"),

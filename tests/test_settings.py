@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from plumews import ConnConfig, SendBehavior
+from fakes import fake_conn, payloads_of
+from plumews import ConnConfig, Deflate, SendBehavior, limits
+from plumews.deflate import Agreement
 from plumews.settings import check_keepalive, check_read_limit
 
 
@@ -35,6 +37,7 @@ def test_a_config_cannot_be_changed_under_its_connections() -> None:
     [
         (0, ValueError, "at least 1, not 0"),
         (-1, ValueError, "at least 1, not -1"),
+        (1 << 63, ValueError, f"at most {limits.COUNT_MOST}, not {1 << 63}"),
         (1.5, TypeError, "must be an int, not float"),
         (True, TypeError, "must be an int, not bool"),
         ("64", TypeError, "must be an int, not str"),
@@ -124,3 +127,12 @@ def test_a_ping_period_below_the_pong_wait_is_accepted(period: float | None, wai
 def test_a_keepalive_time_that_is_not_positive_is_refused(period: float, wait: float, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         check_keepalive(period, wait)
+
+
+async def test_with_the_largest_sizes_a_connection_works_in_both_bodies() -> None:
+    most = limits.COUNT_MOST
+    names = ("max_size", "max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size")
+    conn, transport = fake_conn(compression=Deflate(min_size=most), **dict.fromkeys(names, most))
+    conn._compress(Agreement(12, 12, False, False, ""))
+    await conn.send("hello" * 100)
+    assert payloads_of(transport) == ["hello" * 100]

@@ -67,9 +67,9 @@ class Deflate:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
         _check("mem_level", self.mem_level, 1, 9)
-        _check("min_size", self.min_size, 0, None)
+        _check("min_size", self.min_size, 0)
         if self.max_ratio is not None:
-            _check("max_ratio", self.max_ratio, 1, None)
+            _check("max_ratio", self.max_ratio, 1)
         share = self.inflate_share
         if isinstance(share, bool) or not isinstance(share, (int, float)):
             raise TypeError(f"inflate_share must be a number, not {type(share).__name__}")
@@ -94,9 +94,11 @@ def inflate_context_size(window_bits: int) -> int:
     return (1 << window_bits) + 7 * limits.KiB
 
 
-def _check(name: str, value: object, least: int, most: int | None) -> None:
-    bounds = f"{least} or more" if most is None else f"{least} to {most}"
+def _check(name: str, value: object, least: int, most: int = limits.COUNT_MOST) -> None:
+    bounds = f"{least} or more" if most == limits.COUNT_MOST else f"{least} to {most}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, {bounds}, not {type(value).__name__}")
-    if value < least or (most is not None and value > most):
+    if value < least:
         raise ValueError(f"{name} must be {bounds}, not {value}")
+    if value > most:
+        raise ValueError(f"{name} must be {least} to {most}, not {value}")

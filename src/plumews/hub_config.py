@@ -15,6 +15,7 @@ from .accepting import TokenBucket, burst_of
 from .history import HistoryLimits
 from .reports import Gap
 from .rooms import check_room_name
+from .settings import check_count
 
 __all__ = ["HubConfig"]
 
@@ -90,11 +91,7 @@ class HubConfig:
             "max_queued_bytes",
             "sending_threads",
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-            if value < smallest.get(name, 0):
-                raise ValueError(f"{name} must be at least {smallest.get(name, 0)}, not {value}")
+            check_count(name, getattr(self, name), least=smallest.get(name, 0))
         if self.sending_threads > limits.SENDING_THREADS_MOST:
             raise ValueError(
                 f"sending_threads must be at most {limits.SENDING_THREADS_MOST}, not {self.sending_threads}"

@@ -6,10 +6,14 @@ peer can make this library spend. Sizes are bytes, times are seconds.
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
+
+#: The largest count of anything, messages or bytes: what is compiled adds such numbers in the integers of the machine.
+COUNT_MOST: Final = sys.maxsize // 2
 
 # --- messages -----------------------------------------------------------------------------------
 
