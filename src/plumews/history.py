@@ -39,7 +39,9 @@ class Position:
     def __post_init__(self) -> None:
         if not isinstance(self.epoch, str):
             raise TypeError(f"epoch must be a str, not {type(self.epoch).__name__}")
-        check_count("offset", self.offset, least=0)
+        check_count(
+            "offset", self.offset, least=0, most=None
+        )  # a client says it: one that is too large is none of ours
 
     @classmethod
     def parse(cls, text: str) -> Position:

@@ -125,14 +125,14 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
         )
 
 
-def check_count(name: str, value: object, *, least: int = 1) -> None:
-    """Raise unless ``value`` is an int of at least ``least``, with which the compiled modules can count, too."""
+def check_count(name: str, value: object, *, least: int = 1, most: int | None = limits.COUNT_MOST) -> None:
+    """Raise unless ``value`` is an int from ``least`` to ``most``, by default what the compiled modules can count to."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
-    if value > limits.COUNT_MOST:
-        raise ValueError(f"{name} must be at most {limits.COUNT_MOST}, not {value}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value}")
 
 
 def check_time(name: str, value: object, *, zero: bool = False) -> None:
