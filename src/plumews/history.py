@@ -39,9 +39,8 @@ class Position:
     def __post_init__(self) -> None:
         if not isinstance(self.epoch, str):
             raise TypeError(f"epoch must be a str, not {type(self.epoch).__name__}")
-        check_count(
-            "offset", self.offset, least=0, most=None
-        )  # a client says it: one that is too large is none of ours
+        # A client says it: one that is too large is none of ours, and no error.
+        check_count("offset", self.offset, least=0, most=None)
 
     @classmethod
     def parse(cls, text: str) -> Position:

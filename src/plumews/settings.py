@@ -126,7 +126,7 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
 
 
 def check_count(name: str, value: object, *, least: int = 1, most: int | None = limits.COUNT_MOST) -> None:
-    """Raise unless ``value`` is an int from ``least`` to ``most``, by default what the compiled modules can count to."""
+    """Raise unless ``value`` is an int from ``least`` to ``most``: by default what compiled modules count to."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < least:
