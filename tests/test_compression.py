@@ -356,7 +356,7 @@ async def test_a_context_that_had_nothing_to_do_for_a_while_is_given_up() -> Non
     await conn.send(JSON)
     assert held() == CONTEXT
     pass_time(limits.CONTEXT_IDLE)
-    await asyncio.sleep(0.05)
+    await ticks()
     assert held() == CONTEXT  # it was used within the time
     pass_time(limits.CONTEXT_IDLE)
     await until(lambda: held() == 0)

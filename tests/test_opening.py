@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 import plumews
-from fakes import PATIENCE, assert_empty, echo, entries
+from fakes import PATIENCE, assert_empty, echo, entries, until
 from opening_setup import Recorder, answer, assert_serves, error, failing
 from plumews import limits, link
 from plumews.loopstate import loop_state
@@ -491,5 +491,4 @@ async def test_a_long_answer_comes_whole_to_a_slow_reader_within_the_close_timeo
     async with await Wire.connect(hasty, rcvbuf=4096, limit=4096) as wire:
         wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await wire.read_head()
-        while hasty._site.connections:
-            await asyncio.sleep(0.01)
+        await until(lambda: not hasty._site.connections)
