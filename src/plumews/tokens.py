@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from jwt import InvalidKeyError, PyJWS, PyJWTError
-
 from . import limits
 from .errors import InvalidToken, TokenExpired, TokenRevoked, WeakSecret
 from .revocation import Revocations
@@ -32,6 +30,11 @@ Secrets = Secret | Mapping[str, Secret]
 
 #: The only algorithm: a choice left to the token is a choice left to the attacker (RFC 8725 section 3.1).
 _ALGORITHM: Final = "HS256"
+
+#: Keys of asymmetric algorithms, PEM (RFC 7468) and SSH (RFC 4253 section 6.6): one half of them is public.
+_ASYMMETRIC_KEY: Final = re.compile(
+    rb"----[- ]BEGIN [A-Z0-9 ]+[- ]----|\A(?:sk-)?(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp)"
+)
 
 #: RFC 7515 section 2: base64url without padding. Decoders forgive what stands outside of it; we do not.
 _TOKEN_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -70,7 +73,6 @@ class HS256TokenAuth:
     ) -> None:
         check_leeway(leeway)
         self.revocations = Revocations(clock=clock) if revocations is None else revocations
-        self._jws = PyJWS(algorithms=[_ALGORITHM])
         keys: Mapping[str | None, Secret]
         if isinstance(secret, Mapping):
             keys = {_checked_key_id(key_id): key for key_id, key in secret.items()}
@@ -173,11 +175,7 @@ class HS256TokenAuth:
                 f"jwt secret too weak: minimum {limits.SECRET_SIZE} bytes required, got {len(key)}; "
                 "plumews.generate_secure_secret() makes one"
             )
-        try:
-            self._jws.get_algorithm_by_name(_ALGORITHM).prepare_key(key)
-        except InvalidKeyError:
-            key = b""
-        if not key:
+        if _ASYMMETRIC_KEY.search(key):
             raise WeakSecret(
                 "the secret is a PEM or SSH key, which others may know; plumews.generate_secure_secret() makes one"
             )
@@ -197,9 +195,12 @@ class HS256TokenAuth:
         key_id = header.get("kid", "")
         if not isinstance(key_id, str) or "/" in key_id or "\\" in key_id:
             raise InvalidToken("its kid must be a plain name, not a path or an address")
+        # Imported here: it takes 60 ms, which only a program that verifies tokens should wait for.
+        from jwt import PyJWS, PyJWTError
+
         secret = self._key(header.get("kid"))
         try:
-            payload = self._jws.decode_complete(token, secret, algorithms=[_ALGORITHM])["payload"]
+            payload = PyJWS(algorithms=[_ALGORITHM]).decode_complete(token, secret, algorithms=[_ALGORITHM])["payload"]
         except (PyJWTError, ValueError, RecursionError):
             payload = None  # raised outside, for the frames of this exception hold the secret
         del secret  # and so would this one, for those who log what is in the variables
