@@ -14,11 +14,14 @@ What the package is besides stands in pyproject.toml.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 MODES = ("auto", "yes", "no")
 MODE = os.environ.get("PLUMEWS_EXT", "auto").strip().lower()
@@ -54,7 +57,6 @@ DIRECTIVES = {
     "binding": False,
     "embedsignature": True,
     "embedsignature.format": "clinic",
-    "freethreading_compatible": True,
 }
 SANITIZE = os.environ.get("PLUMEWS_SANITIZE", "").strip()
 
@@ -93,6 +95,28 @@ class BuildExt(build_ext):
         )
 
 
+class Sdist(sdist):
+    """sdist that leaves out files which git does not track: notes, dumps and keys beside the sources."""
+
+    def make_distribution(self) -> None:
+        tracked = tracked_files()
+        if tracked is not None:
+            info = Path(self.get_finalized_command("egg_info").egg_info)
+            kept = [name for name in self.filelist.files if Path(name) in tracked or info in Path(name).parents]
+            self.filelist.files = kept
+            (info / "SOURCES.txt").write_text("".join(f"{name}\n" for name in kept), encoding="utf-8")
+        super().make_distribution()
+
+
+def tracked_files() -> set[Path] | None:
+    """Return the files that git tracks here, or None where this is no checkout: all files of an sdist belong to it."""
+    git = shutil.which("git") if Path(".git").exists() else None
+    listed = git and subprocess.run([git, "ls-files", "-z"], capture_output=True, check=False)
+    if not listed or listed.returncode != 0:
+        return None
+    return {Path(name) for name in os.fsdecode(listed.stdout).split("\0") if name}
+
+
 def extensions() -> list[Extension]:
     """The extension modules for this build; none in mode ``no``."""
     if MODE == "no":
@@ -105,7 +129,7 @@ def extensions() -> list[Extension]:
     elif sys.platform == "win32":
         compile_args = ["/O2"]
     else:
-        compile_args = ["-O2"]
+        compile_args = ["-O2", "-g0"]  # debug information, which Python's own flags ask for, is four fifths of a wheel
     codec = Extension(
         "plumews._codec",
         ["src/plumews/_codec.pyx", *sorted(map(str, KERNELS.glob("*.c")))],
@@ -139,4 +163,4 @@ def extensions() -> list[Extension]:
     ]
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "sdist": Sdist})

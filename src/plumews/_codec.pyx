@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, nonecheck=False
-# cython: initializedcheck=False, auto_pickle=False, freethreading_compatible=True
+# cython: initializedcheck=False, auto_pickle=False
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """The frame codec, compiled (layer 1).
 

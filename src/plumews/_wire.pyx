@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, freethreading_compatible=True
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 """The bytes of many frames to a socket in one system call, compiled (layer 3). Import :mod:`plumews.wire` instead.
 
 Small frames are gathered on the stack: the kernel takes one piece faster than many. Large ones go as they lie. The

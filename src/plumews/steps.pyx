@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=False, auto_pickle=False, freethreading_compatible=True
+# cython: language_level=3, binding=False, auto_pickle=False
 """``steps.py`` in C. Invariant: what is awaited gets its result by ``am_send``, so no exception is made for it."""
 
 from cpython.ref cimport Py_INCREF, PyObject
