@@ -12,8 +12,10 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -113,14 +115,18 @@ def test_what_the_modules_import_is_what_the_package_depends_on(pyproject: dict[
     imported = {
         name.partition(".")[0]
         for path in SOURCE.rglob("*.py")
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         for name in names_imported(node)
     }
+    optional = {name.replace("-", "_") for name in pyproject["project"]["optional-dependencies"]} | {
+        "prometheus_client",
+        "typing_extensions",  # for type checkers alone
+    }
     foreign = imported - set(sys.stdlib_module_names) - {"plumews"}
-    assert foreign == {IMPORTS.get(name, name) for name in declared}
+    assert foreign - optional == {IMPORTS.get(name, name) for name in declared}
 
 
-def names_imported(node: ast.stmt) -> list[str]:
+def names_imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
@@ -129,6 +135,80 @@ def names_imported(node: ast.stmt) -> list[str]:
 def test_the_command_is_a_function_of_the_package(pyproject: dict[str, Any]) -> None:
     command = importlib.metadata.EntryPoint("plumews", pyproject["project"]["scripts"]["plumews"], "console_scripts")
     assert callable(command.load())
+
+
+# --- what is loaded, and what is shipped ----------------------------------------------------------
+
+
+def test_jwt_is_imported_when_the_first_token_is_verified() -> None:
+    assert run(
+        """
+import json, sys, plumews
+plumews.serve_rooms(plumews.Hub(), auth := plumews.SimpleRoomAuth(b"0123456789abcdef" * 2), port=0)
+before = "jwt" in sys.modules
+try:
+    auth.verify_jwt("e30.e30.e30")
+except plumews.InvalidToken:
+    pass
+try:
+    auth.verify_jwt("eyJhbGciOiJIUzI1NiJ9.e30.AAAA")
+except plumews.InvalidToken:
+    print(json.dumps([before, "jwt" in sys.modules]))
+"""
+    ) == [False, True]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_sdist_leaves_out_files_that_git_does_not_track(tmp_path: Path) -> None:
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "src/plumews/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "smoke.py").touch()
+    git = {"cwd": tmp_path, "check": True, "capture_output": True}
+    subprocess.run(["git", "init", "--quiet"], **git)
+    subprocess.run(["git", "add", "."], **git)
+    stray = ("tests/customers.csv", "src/plumews/notes.txt", "src/plumews/draft.py", "tests/.env")
+    for name in stray:
+        (tmp_path / name).touch()
+    (tmp_path / "LICENSE").unlink()  # tracked, and gone: no reason to fail
+    env = {**os.environ, "PLUMEWS_EXT": "no"}
+    subprocess.run([sys.executable, "setup.py", "--quiet", "sdist"], env=env, **git)
+    (archive,) = (tmp_path / "dist").iterdir()
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+        sources = opened.extractfile(f"plumews-{plumews.__version__}/src/plumews.egg-info/SOURCES.txt")
+        assert sources is not None
+        listed = sources.read().decode().split()
+    assert {"setup.py", "tests/smoke.py", "src/plumews/__init__.py", "PKG-INFO"} <= names
+    assert not names & set(stray)
+    assert not set(listed) & set(stray)
+
+
+# --- workflows ------------------------------------------------------------------------------------
+
+
+def test_every_action_of_the_workflows_is_pinned_by_hash() -> None:
+    used = [
+        line.split("uses:")[1].strip()
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
+    assert len(used) > 20
+    unpinned = [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", action)]
+    assert unpinned == ["$/.github/workflows/ci.yml # this repository, at this commit"]
+
+
+def test_only_python_versions_that_run_the_suite_are_claimed(pyproject: dict[str, Any]) -> None:
+    names = [name.rpartition(" ")[2] for name in pyproject["project"]["classifiers"] if "Python :: 3." in name]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    (matrix,) = re.findall(r"python: \[(.*)\]", workflow)
+    wheels = [pattern.removeprefix("cp3").removesuffix("-*") for pattern in pyproject["tool"]["cibuildwheel"]["build"]]
+    assert names == re.findall(r"[\d.]+t?", matrix) == [f"3.{minor}" for minor in wheels]
+    assert "freethreading_compatible" not in (ROOT / "setup.py").read_text(encoding="utf-8")
+    for path in SOURCE.glob("*.pyx"):
+        assert "freethreading_compatible" not in path.read_text(encoding="utf-8"), path.name
 
 
 # --- which body -----------------------------------------------------------------------------------
