@@ -10,7 +10,21 @@ import pytest
 
 import plumews
 from fakes import pass_time, ticks
-from live_setup import MORE, WAYS, Auth, Clock, Slow, come, ends_in, is_in, nothing_is_left, refresh, serve, token
+from live_setup import (
+    MORE,
+    SECRET,
+    WAYS,
+    Auth,
+    Clock,
+    Slow,
+    come,
+    ends_in,
+    is_in,
+    nothing_is_left,
+    refresh,
+    serve,
+    token,
+)
 from plumews.loopstate import loop_state
 from wire import Wire, close, upgrade
 
@@ -165,6 +179,29 @@ async def test_a_revocation_in_any_thread_ends_the_connections_that_live_by_the_
         assert time.monotonic() - began < 1
         await is_in(stays)
         thread.join()
+
+
+@pytest.mark.parametrize("by", ["header", "message", "refresh"])
+@WAYS
+async def test_revoke_user_ends_connections_whose_iat_is_ahead(start, way, by):
+    auth = plumews.SimpleRoomAuth(SECRET, leeway=30)
+    server = await start(serve(way, auth))
+    early = token(iat=time.time() + 20)
+    async with (
+        await come(server, token() if by == "refresh" else early, "header" if by == "refresh" else by) as wire,
+        await come(server, token("u2", iat=time.time() + 20)) as stays,
+    ):
+        await is_in(wire)
+        if by == "refresh":
+            wire.send(refresh(early))
+            while await wire.message() != '{"type": "auth", "ok": true, "exp": null}':
+                pass
+        auth.revoke_user("u1")
+        assert await wire.closing() == (4401, "token revoked")
+        await is_in(stays)
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(upgrade("/ws", f"Authorization: Bearer {early}"))
+        assert (status, b"it was revoked" in body) == (403, True)
 
 
 async def test_a_refresh_takes_the_place_of_a_token_that_is_revoked_later(start):

@@ -37,6 +37,7 @@ def revocations(clock: Clock) -> Revocations:
         ({"sub": "ada", "iat": NOW + 1}, False),
         ({"sub": "ada"}, True),
         ({"sub": "ada", "iat": "later"}, True),
+        ({"sub": "ada", "iat": float("inf")}, True),
         ({"sub": "bob", "iat": NOW - 1}, False),
         ({"jti": "ada"}, False),
         ({"sub": ["ada"]}, False),
@@ -59,6 +60,39 @@ def test_revoking_a_user_again_moves_the_time(revocations: Revocations, clock: C
     revocations.revoke_user("ada")
     assert revocations.revoked({"sub": "ada", "iat": NOW + 5})
     assert len(revocations) == 1
+
+
+@pytest.mark.parametrize(("ahead", "refused"), [(0, True), (4.5, True), (5, True), (5.5, False)])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_revoke_user_covers_an_iat_ahead_within_the_leeway(
+    revocations: Revocations, ahead: float, refused: bool, earlier: bool
+) -> None:
+    heard: list[Revocation] = []
+    revocations.subscribe(heard.append)
+    if earlier:  # as a program does at its start, before it has its authenticators
+        revocations.revoke_user("ada")
+    for leeway in (1, 5, 0):  # of several authenticators the largest counts
+        revocations.allow_leeway(leeway)
+    if not earlier:
+        revocations.revoke_user("ada")
+        assert heard[0].covers({"sub": "ada", "iat": NOW + ahead}) is refused
+    assert revocations.revoked({"sub": "ada", "iat": NOW + ahead}) is refused
+    assert not revocations.revoked({"sub": "bob", "iat": NOW + ahead})
+
+
+def test_revoking_again_after_the_clock_went_back_keeps_the_later_time(revocations: Revocations, clock: Clock) -> None:
+    revocations.revoke_user("ada")
+    revocations.revoke_token("t1")
+    clock.now -= 10
+    revocations.revoke_user("ada")
+    revocations.revoke_token("t1", until=NOW - 5)
+    assert revocations.revoked({"sub": "ada", "iat": NOW - 1})
+    clock.now = NOW + 1
+    full = Revocations(max_entries=1, clock=clock)
+    full.revoke_token("t1", until=NOW + 60)
+    full.revoke_token("t1", until=NOW)
+    with pytest.raises(RevocationsFull):
+        full.revoke_token("t2")
 
 
 def test_one_token_is_revoked_by_its_jti(revocations: Revocations) -> None:
@@ -139,6 +173,17 @@ def test_what_no_token_can_outlive_makes_room(clock: Clock) -> None:
     revocations.revoke_user("d")
     assert not revocations.revoked({"sub": "a"})
     assert len(revocations) == 2
+
+
+def test_a_revocation_makes_room_when_the_leeway_is_over_too(clock: Clock) -> None:
+    revocations = Revocations(token_life=100, max_entries=1, clock=clock)
+    revocations.allow_leeway(10)
+    revocations.revoke_user("a")  # a token of a clock that is ahead by 10 s, good for 10 s after its exp
+    clock.now = NOW + 120
+    with pytest.raises(RevocationsFull):
+        revocations.revoke_user("b")
+    clock.now += 0.5
+    revocations.revoke_user("b")
 
 
 def test_bounds_must_be_positive() -> None:

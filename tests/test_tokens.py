@@ -132,6 +132,25 @@ def test_a_revoked_user_gets_in_with_a_later_token() -> None:
     assert auth.verify_jwt(token(NEW, iat=NOW + 1))
 
 
+@pytest.mark.parametrize("iat", [NOW + 1, NOW + 29.5, NOW + 30])
+def test_a_verified_token_is_revoked_though_its_iat_is_ahead(iat: float) -> None:
+    auth = SimpleRoomAuth(NEW, leeway=30, clock=lambda: NOW)
+    early = token(NEW, iat=iat, nbf=iat)
+    assert auth.verify_jwt(early)
+    auth.revoke_user("42")
+    assert refusal(auth, early) == "invalid jwt: it was revoked"
+    assert auth.verify_jwt(token(NEW, iat=NOW + 31))
+
+
+@pytest.mark.parametrize("leeways", [(0, 30), (30, 0)])
+def test_shared_revocations_take_the_largest_leeway(leeways: tuple[float, float]) -> None:
+    shared = Revocations(clock=lambda: NOW)
+    one, other = (HS256TokenAuth(NEW, leeway=leeway, revocations=shared, clock=lambda: NOW) for leeway in leeways)
+    one.revoke_user("42")
+    for auth in (one, other):
+        assert refusal(auth, token(NEW, iat=NOW + 20)) == "invalid jwt: it was revoked"
+
+
 def test_a_stranger_does_not_learn_what_was_revoked() -> None:
     auth = at(NEW)
     auth.revoke_user("42")

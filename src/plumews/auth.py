@@ -63,6 +63,7 @@ class SimpleRoomAuth:
     ) -> None:
         self.revocations = Revocations(clock=clock) if revocations is None else revocations
         check_leeway(leeway)
+        self.revocations.allow_leeway(leeway)
         self._leeway = leeway
         self._clock = clock
         self.passwords = RoomPasswords(rounds=rounds)
@@ -115,11 +116,8 @@ class SimpleRoomAuth:
         self.revocations.revoke_user(user_id)
 
     def revoke_token(self, jti: str, until: float | None = None) -> None:
-        """Refuse one token; ``until`` is its ``exp``, as :meth:`HS256TokenAuth.revoke_token`."""
-        if self.tokens is None:
-            self.revocations.revoke_token(jti, until)
-        else:
-            self.tokens.revoke_token(jti, until)
+        """Refuse one token; ``until`` is its ``exp``, as :meth:`Revocations.revoke_token`."""
+        self.revocations.revoke_token(jti, until)
 
     def _tokens(self) -> HS256TokenAuth:
         if self.tokens is None:

@@ -21,20 +21,20 @@ __all__ = ["Revocation", "Revocations"]
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """What was revoked: the tokens of ``user_id`` issued until ``at``, or the one token ``jti``.
+    """Revocation of the tokens of ``user_id`` issued until ``at``, or of the one token ``jti``.
 
-    ``at`` is the second of the revocation since 1970; of ``user_id`` and ``jti`` one is ``None``.
+    ``at`` is the second of the revocation since 1970. ``leeway`` is how many seconds the clocks of issuers may be ahead
+    (default 0). Of ``user_id`` and ``jti`` one is ``None``.
     """
 
     user_id: str | None
     jti: str | None
     at: float
+    leeway: float = 0.0
 
     def covers(self, claims: Mapping[str, Any]) -> bool:
-        """Whether a token with these ``claims`` is revoked by this. One that does not say when it was issued is."""
-        if self.jti is not None:
-            return claims.get("jti") == self.jti
-        return claims.get("sub") == self.user_id and not _issued(claims) > self.at
+        """Return whether a token with these ``claims`` is revoked. A token without an ``iat`` is."""
+        return _covers(self, claims, self.leeway)
 
 
 class Revocations:
@@ -60,6 +60,7 @@ class Revocations:
         if max_entries < 1:
             raise ValueError(f"max_entries must be 1 or more (the default is {limits.REVOCATIONS}), not {max_entries}")
         self.token_life = token_life
+        self._leeway = 0.0
         self._max_entries = max_entries
         self._clock = clock
         self._kept: dict[tuple[str, str], tuple[Revocation, float]] = {}  # with the second when it may be forgotten
@@ -71,13 +72,21 @@ class Revocations:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def allow_leeway(self, leeway: float) -> None:
+        """Count tokens as issued up to ``leeway`` seconds before their ``iat``, as clocks of issuers may be ahead.
+
+        An authenticator calls this with its own leeway. Of several, the largest counts, also for earlier revocations.
+        """
+        self._leeway = max(self._leeway, leeway)
+
     def revoke_user(self, user_id: str) -> None:
         """Refuse the tokens of ``user_id`` (``sub``) that were issued (``iat``) until now; later ones are good.
 
-        Times in tokens are whole seconds as a rule: one that is issued in this very second may be refused, too.
+        Times in tokens are whole seconds as a rule: one that is issued in this very second may be refused, too. So
+        may one that is issued within the leeway of an authenticator from now: the issuer's clock may be ahead.
         Raises ``TypeError`` unless it is a ``str``, ``RevocationsFull`` as :meth:`revoke_token`.
         """
-        self._revoke("user_id", user_id, Revocation(user_id, None, self._clock()), math.inf)
+        self._revoke("user_id", user_id, Revocation(user_id, None, self._clock(), self._leeway), math.inf)
 
     def revoke_token(self, jti: str, until: float | None = None) -> None:
         """Refuse the token whose ``jti`` is this; ``until`` (its ``exp``) the revocation is kept.
@@ -97,7 +106,7 @@ class Revocations:
             return False
         for kind, name in (("user_id", claims.get("sub")), ("jti", claims.get("jti"))):
             entry = kept.get((kind, name)) if isinstance(name, str) else None
-            if entry is not None and entry[0].covers(claims):
+            if entry is not None and _covers(entry[0], claims, self._leeway):
                 return True
         return False
 
@@ -135,17 +144,30 @@ class Revocations:
             raise failure
 
     def _keep(self, key: tuple[str, str], revocation: Revocation, until: float) -> bool:
-        if key not in self._kept and len(self._kept) >= self._max_entries:
+        kept = self._kept.get(key)
+        if kept is None and len(self._kept) >= self._max_entries:
+            # A token may be issued one leeway ahead of our clock, and is good for one leeway after its exp.
+            over = revocation.at - 2 * self._leeway
             for old, (_, end) in list(self._kept.items()):
-                if end < revocation.at:
+                if end < over:
                     self._kept.pop(old, None)
             if len(self._kept) >= self._max_entries:
                 return False
+        if kept is not None:  # the clock may have been set back: what was refused before stays refused
+            revocation = max(revocation, kept[0], key=lambda one: one.at)
+            until = max(until, kept[1])
         self._kept[key] = (revocation, until)
         return True
+
+
+def _covers(revocation: Revocation, claims: Mapping[str, Any], leeway: float) -> bool:
+    if revocation.jti is not None:
+        return claims.get("jti") == revocation.jti
+    return claims.get("sub") == revocation.user_id and not _issued(claims) > revocation.at + leeway
 
 
 def _issued(claims: Mapping[str, Any]) -> float:
     """When a token was issued; not a number where it does not say so."""
     issued = claims.get("iat")
-    return issued if isinstance(issued, (int, float)) and not isinstance(issued, bool) else math.nan
+    number = isinstance(issued, (int, float)) and not isinstance(issued, bool) and -math.inf < issued < math.inf
+    return issued if number else math.nan  # type: ignore[return-value]

@@ -73,6 +73,7 @@ class HS256TokenAuth:
     ) -> None:
         check_leeway(leeway)
         self.revocations = Revocations(clock=clock) if revocations is None else revocations
+        self.revocations.allow_leeway(leeway)
         keys: Mapping[str | None, Secret]
         if isinstance(secret, Mapping):
             keys = {_checked_key_id(key_id): key for key_id, key in secret.items()}
@@ -136,7 +137,7 @@ class HS256TokenAuth:
 
         Raises as :meth:`Revocations.revoke_token`.
         """
-        self.revocations.revoke_token(jti, None if until is None else until + self._leeway)
+        self.revocations.revoke_token(jti, until)
 
     # --- verifying --------------------------------------------------------------------------------
 
