@@ -427,7 +427,8 @@ def test_row_17_a_body_with_a_length_is_let_through_but_not_with_an_upgrade():
     request = read(with_lines(b"Content-Length: 5"))
     assert (request.content_length, request.body) == (5, b"")
     assert_refused(with_lines(b"Content-Length: 5", b"Connection: Upgrade", b"Upgrade: websocket"))
-    assert_refused(with_lines(b"Upgrade: h2c", b"Content-Length: 5"))
+    assert_refused(with_lines(b"Upgrade: h2c, websocket", b"Content-Length: 5"))
+    assert read(with_lines(b"Upgrade: h2c", b"Content-Length: 5")).content_length == 5
 
 
 def test_row_15_every_byte_in_a_value_is_text_or_400():

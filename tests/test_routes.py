@@ -99,6 +99,50 @@ async def test_an_upgrade_goes_to_the_websocket_also_where_a_route_is(start):
         assert await wire.message() == "x"
 
 
+OTHER_UPGRADES = {
+    "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
+    "h2c_alone": "Upgrade: h2c",
+    "tls": "Connection: upgrade\r\nUpgrade: TLS/1.2, HTTP/2.0",
+    "two_lines": "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: h2",
+    "nothing": "Connection: Upgrade\r\nUpgrade:",
+    "no_token": "Connection: Upgrade\r\nUpgrade: websocket/13",
+}
+
+
+@pytest.mark.parametrize("lines", OTHER_UPGRADES.values(), ids=OTHER_UPGRADES)
+async def test_an_upgrade_to_another_protocol_is_ignored(start, lines):
+    mirror = plumews.Route(lambda request: Response(200, body=request.body))
+    hub = plumews.Hub()
+    routes = {**ROUTES, "/in": mirror}
+    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, page=True, routes=routes))
+
+    def asked(method, path, body=""):
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n{length}\r\n{body}".encode()
+
+    async def status(request):
+        async with await Wire.connect(server) as wire:
+            return (await wire.response(request))[0]
+
+    for path in ("/healthz", "/", "/page"):
+        assert await status(asked("GET", path)) == 200
+        assert await status(asked("HEAD", path)) == 200
+    assert await status(asked("POST", "/page")) == 405
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(asked("POST", "/in", "body")) == (200, b"body")
+    # The WebSocket's own path, and no path at all, answer as they do to any plain request.
+    assert await status(asked("GET", "/ws")) == 426
+    assert await status(asked("GET", "/nowhere")) == 404
+    assert await status(asked("POST", "/ws", "body")) == 400
+
+
+async def test_a_failing_route_is_500_whatever_the_upgrade(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: 1 / 0}))
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\n\r\n")
+    assert (status, json.loads(body)["error"]["code"]) == (500, "INTERNAL_ERROR")
+
+
 async def test_a_route_that_raises_is_500_with_one_log_entry(start, caplog):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: 1 / 0}))
     async with await Wire.connect(server) as wire:

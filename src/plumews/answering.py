@@ -134,7 +134,7 @@ class Answering:
     def _failed(self) -> InvalidHandshake:
         """The refusal for a mistake of the application: in the handshake, or in a route."""
         request = self._conn._request
-        if request is None or "Upgrade" in request.headers:
+        if request is None or request.wants_websocket:
             return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
         return InvalidHandshake("internal server error", status=500, code="INTERNAL_ERROR")
 

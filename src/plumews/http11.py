@@ -17,7 +17,7 @@ import httptools
 
 from . import limits
 from .errors import InvalidHeader, InvalidMessage
-from .headers import Headers, HeadersLike, name_of, parse_host, value_of
+from .headers import Headers, HeadersLike, has_token, name_of, parse_host, value_of
 
 __all__ = ["HeadReader", "Request", "Response"]
 
@@ -92,6 +92,11 @@ class Request:
     def content_length(self) -> int:
         """The bytes of the body that the head announces (RFC 9112 section 6.2); 0 without one."""
         return int(self.headers.get("Content-Length", "0"))
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether the client asks for a WebSocket; any other ``Upgrade`` is ignored (RFC 9110 section 7.8)."""
+        return has_token(self.headers.get_all("Upgrade"), "websocket")
 
     def __repr__(self) -> str:
         # Without the query, which may carry a token, and without the decoded path, which may carry anything.
@@ -224,8 +229,9 @@ class HeadReader:
             raise InvalidMessage("malformed request head")
         headers = Headers.read(self._fields.pairs)
         _check_headers(headers)
-        _check_body(headers)
-        return Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
+        request = Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
+        _check_body(request)
+        return request
 
 
 class _Fields:
@@ -262,13 +268,13 @@ def _check_headers(headers: Headers) -> None:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
 
 
-def _check_body(headers: Headers) -> None:
-    """A body has a plain length and no other framing (RFC 9112 section 6), and never comes with an upgrade.
+def _check_body(request: Request) -> None:
+    """A body has a plain length and no other framing (RFC 9112 section 6), and never comes with a WebSocket.
 
     Whoever has the request decides whether a body is wanted at all.
     """
-    length = headers.get("Content-Length", "0")
-    if "Transfer-Encoding" in headers or ("Upgrade" in headers and length.strip("0")):
+    length = request.headers.get("Content-Length", "0")
+    if "Transfer-Encoding" in request.headers or (length.strip("0") and request.wants_websocket):
         raise InvalidMessage("request body not allowed")
     padded = length.startswith("0") and length.strip("0")  # others may read that as octal
     if padded or not (length.isdecimal() and len(length) <= _LENGTH_SIZE):

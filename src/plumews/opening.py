@@ -155,7 +155,7 @@ class Opening(Answering):
 
     def _admit(self, request: Request) -> None:
         site, conn = self._site, self._conn
-        if "Upgrade" not in request.headers:
+        if not request.wants_websocket:
             route = site.routes.get(request.path)
             if isinstance(route, Route):
                 self._serve_route(route, request)

@@ -50,6 +50,6 @@ def _more(conn: Conn, why: Why, paths: Iterable[str | None]) -> str:
         return "" if any(secret and secret in why.text for secret in secrets) else why.text
     if request is None:
         return ""
-    if why.code == NOT_FOUND and "Upgrade" in request.headers:
+    if why.code == NOT_FOUND and request.wants_websocket:
         return f"WebSockets are at {', '.join(quoted(path) for path in paths if path is not None)}"
     return seen_by_refusal(request, why.code)
