@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
+from plumews import wire as wire_module
 from plumews.codec import Parser
 from plumews.constants import Opcode
 from plumews.loopstate import loop_state
@@ -228,6 +229,9 @@ class SocketTransport(FakeTransport):
         with contextlib.suppress(BlockingIOError):
             while True:
                 self.writes.append(self.peer.recv(1 << 20))
+
+
+wire_module._PLAIN.add(SocketTransport)
 
 
 def fake_conn(make: type[FakeTransport] = FakeTransport, /, **config: Any) -> tuple[plumews.Conn, FakeTransport]:

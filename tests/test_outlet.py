@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sys
+from asyncio import selector_events
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fakes import FakeTransport
+import plumews
+from fakes import FakeTransport, started, ticks, tls_contexts
 from plumews import outlet as outlet_module
+from plumews import wire
 from plumews.codec import Parser
 from plumews.constants import Opcode
 from plumews.outgoing import encode
@@ -31,13 +36,6 @@ def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monk
 # --- straight to the socket -----------------------------------------------------------------------
 
 
-class Socket:
-    """The socket behind a transport: takes as many bytes as the test says, and as it lies before the transport."""
-
-    def fileno(self) -> int:
-        return 4711
-
-
 class SocketTransport(FakeTransport):
     """A transport that leaves its socket to the writer, and holds what it is given until the test takes it away."""
 
@@ -48,9 +46,6 @@ class SocketTransport(FakeTransport):
         self.most_held = 0
         self.sends = 0
         self.paused = False
-
-    def get_extra_info(self, name: str) -> Any:
-        return Socket() if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
         return len(self.held)
@@ -98,8 +93,9 @@ class Direct(Setup):
         super().__init__(**bounds)
         self.transport = SocketTransport(self)
         self.transport.room = room
-        self.writer.attach(self.transport)  # type: ignore[arg-type]
+        monkeypatch.setattr(outlet_module.wire, "descriptor", lambda transport: 4711)
         monkeypatch.setattr(outlet_module.wire, "send", self.transport.send)
+        self.writer.attach(self.transport)  # type: ignore[arg-type]
 
     def whole(self) -> list[tuple[int, Any]]:
         """Everything that has left, once all of it has."""
@@ -414,3 +410,160 @@ def test_of_what_was_handed_over_the_frame_that_is_cut_goes_to_the_transport_and
     setup.whole()
     setup.state.end_of_tick()
     assert setup.messages == ["a", "b", "c"]
+
+
+# --- whose socket it is ---------------------------------------------------------------------------
+
+
+class Scrambling(asyncio.Transport):
+    """A transport above another one, which changes each byte and shows the socket below."""
+
+    def __init__(self, below: asyncio.Transport) -> None:
+        super().__init__()
+        self.below = below
+
+    def write(self, data: Any) -> None:
+        self.below.write(bytes(byte ^ 0x80 for byte in bytes(data)))
+
+    def writelines(self, buffers: Any) -> None:
+        self.write(b"".join(buffers))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.below.get_extra_info(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        return self.below.get_write_buffer_size()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.below.set_write_buffer_limits(high=high, low=low)
+
+    def is_closing(self) -> bool:
+        return self.below.is_closing()
+
+    def close(self) -> None:
+        self.below.close()
+
+    def abort(self) -> None:
+        self.below.abort()
+
+
+class Counting(selector_events._SelectorSocketTransport):  # type: ignore[misc,name-defined]
+    """A transport of a loop that wants to see each byte."""
+
+    counted = 0
+
+    def write(self, data: Any) -> None:
+        self.counted += len(data)
+        super().write(data)
+
+
+class Above(asyncio.Protocol):
+    """The protocol of the transport below: ``conn`` gets what ``make`` makes of that."""
+
+    def __init__(self, conn: plumews.Conn, make: Callable[[asyncio.Transport], asyncio.Transport]) -> None:
+        self.conn = conn
+        self.make = make
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.conn.connection_made(self.make(transport))  # type: ignore[arg-type]
+        self.conn._open()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.conn.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.conn.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.conn.resume_writing()
+
+
+def new_conn() -> plumews.Conn:
+    return plumews.Conn(plumews.ConnConfig(ping_interval=None))
+
+
+def pair(kind: str) -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection; both do not block."""
+    if kind == "unix":
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            theirs = socket.create_connection(listening.getsockname())
+            ours, _ = listening.accept()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_wrapped_transport_gets_every_byte(kind: str) -> None:
+    loop = asyncio.get_running_loop()
+    conn = new_conn()
+    ours, theirs = pair(kind)
+    await loop.connect_accepted_socket(lambda: Above(conn, Scrambling), ours)
+    with theirs:
+        conn.send_nowait("secret")
+        conn.send_nowait("more")  # which leaves at the end of the tick
+        got = await loop.sock_recv(theirs, 1024)
+        while len(got) < 14:
+            got += await loop.sock_recv(theirs, 1024)
+        assert bytes(byte ^ 0x80 for byte in got) == b"\x81\x06secret\x81\x04more"
+        conn.abort()
+        await conn.wait_closed()
+
+
+def test_subclass_of_asyncios_transport_gets_every_byte() -> None:
+    async def send() -> tuple[int, bytes]:
+        loop = asyncio.get_running_loop()
+        conn = new_conn()
+        ours, theirs = pair("tcp")
+        with theirs:
+            transport = Counting(loop, ours, conn)
+            await ticks()
+            conn._open()
+            conn.send_nowait("hello")
+            got = await loop.sock_recv(theirs, 1024)
+            conn.abort()
+            await conn.wait_closed()
+            return transport.counted, got
+
+    loop = asyncio.SelectorEventLoop()  # uvloop has transports of its own alone
+    try:
+        assert loop.run_until_complete(send()) == (7, b"\x81\x05hello")
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["from the start", "after it was plain"])
+async def test_connection_that_becomes_tls_sends_nothing_in_clear(before: bool) -> None:
+    loop = asyncio.get_running_loop()
+    server_tls, client_tls = tls_contexts()
+    conn = new_conn()
+    ours, theirs = pair("tcp")
+
+    def protocol() -> asyncio.BaseProtocol:
+        return conn if before else asyncio.Protocol()
+
+    plain, _ = await loop.connect_accepted_socket(protocol, ours)
+    starting = started(loop.start_tls(plain, conn, server_tls, server_side=True))  # type: ignore[arg-type]
+    reader, writer = await asyncio.open_connection(sock=theirs, ssl=client_tls, server_hostname="localhost")
+    encrypted = await starting
+    assert encrypted is not None
+    conn.connection_made(encrypted)
+    conn._open()
+    conn.send_nowait("secret")
+    assert await reader.readexactly(8) == b"\x81\x06secret"
+    conn.abort()
+    await conn.wait_closed()
+    writer.transport.abort()
+
+
+@pytest.mark.skipif(not wire.DIRECT, reason="sockets are no file descriptors here")
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_plain_transport_of_the_loop_lends_its_descriptor(kind: str) -> None:
+    ours, theirs = pair(kind)
+    with theirs:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+        assert wire.descriptor(transport) == transport.get_extra_info("socket").fileno()  # type: ignore[arg-type]
+        assert wire.descriptor(Scrambling(transport)) == -1  # type: ignore[arg-type]
+        transport.abort()

@@ -38,11 +38,11 @@ class Outlet(DisplacingQueue):
         self._handed = True  # the transport was given something, and was not seen empty since
 
     def attach(self, transport: asyncio.WriteTransport) -> None:
-        """Write to ``transport``, or past it where it is a socket and nothing has to be encrypted."""
+        """Write to ``transport``, or past it if it passes bytes on to its socket as they are."""
         self._transport = transport
-        socket = transport.get_extra_info("socket")
-        if wire.DIRECT and socket is not None and transport.get_extra_info("sslcontext") is None:
-            self._fd = socket.fileno()
+        self._fd = wire.descriptor(transport)
+        self._handed = True
+        self.paused = False  # so said another transport, if one was attached before
         # Past a transport that holds something nothing goes, so it is to hold no more than it must.
         transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
 

@@ -2,17 +2,19 @@
 
 The compiled ``_wire`` gathers in C; ``_wire_py`` asks the operating system's ``writev``. Invariant: nothing else
 imports ``_wire*``, and nothing can tell the two apart but by their speed. ``DIRECT`` says whether this system can do
-it at all; where it cannot, everything goes through the transport.
+it at all, :func:`descriptor` for which transports; everywhere else everything goes through the transport.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+import sys
+from asyncio import WriteTransport, selector_events
+from typing import TYPE_CHECKING, Any, Final
 
 from .codec import BODY
 
-__all__ = ["DIRECT", "Batch", "send"]
+__all__ = ["DIRECT", "Batch", "descriptor", "send"]
 
 #: A socket is a file descriptor that takes bytes: everywhere but on Windows.
 DIRECT: Final = os.name == "posix"
@@ -24,3 +26,23 @@ else:
         from ._wire import Batch, send
     except ImportError:
         from ._wire_py import Batch, send
+
+#: Transports that pass bytes on as they are. Those of uvloop are looked up when it is in use.
+_PLAIN: Final[set[Any]] = {selector_events._SelectorSocketTransport}  # type: ignore[attr-defined]
+
+
+def descriptor(transport: WriteTransport) -> int:
+    """Return the descriptor of the socket under ``transport``, or -1 if bytes must go through the transport.
+
+    Only asyncio's and uvloop's own TCP and Unix transports are known to pass bytes on as they are. Any other class, and
+    any subclass, may encrypt, frame or count them, although it shows the socket of the transport below.
+    """
+    if not DIRECT or not (type(transport) in _PLAIN or _is_uvloops(type(transport))):
+        return -1
+    socket = transport.get_extra_info("socket")
+    return -1 if socket is None else int(socket.fileno())
+
+
+def _is_uvloops(kind: type) -> bool:
+    uvloop = sys.modules.get("uvloop.loop")
+    return uvloop is not None and kind in (uvloop.TCPTransport, uvloop.UnixTransport)
