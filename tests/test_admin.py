@@ -72,6 +72,24 @@ async def test_text_is_text_whatever_its_type_and_octets_are_binary(start):
         assert await ada.message() == ""
 
 
+@pytest.mark.parametrize(
+    "path", ["/%5fadmin/broadcast", "/_ADMIN/broadcast", "//_admin/broadcast", "/x/../_admin/broadcast", f"{PATH}/"]
+)
+async def test_the_route_has_one_spelling(start, path):
+    server = await start(rooms(plumews.Hub()))
+    async with await member(server) as ada:
+        assert (await post(server, body=b"", path=path))[0] == 404
+        assert (await post(server, path=path))[0] == 400  # a body, and nowhere that takes it
+        assert await post(server, "?room=a", b"next") == (204, "")
+        assert await ada.message() == "next"
+
+
+async def test_two_content_types_are_400(start):
+    server = await start(rooms(plumews.Hub()))
+    lines = ("Content-Type: text/plain", "Content-Type: application/octet-stream")
+    assert (await post(server, "?room=a", b"x", *lines))[0] == 400
+
+
 async def test_nobody_there_is_no_error(start):
     server = await start(rooms(plumews.Hub()))
     assert await post(server, "?room=empty") == (204, "")

@@ -57,6 +57,15 @@ def test_a_misspelt_login_by_message_is_refused_before_its_secrets_are_said_to_a
     assert of("/ws?room=x&auth=") == of("/ws?room=x&auth=message") == Credentials()
 
 
+@pytest.mark.parametrize(
+    "query", ["auth=message&auth=", "auth=&auth=message", "auth=message&auth=message", "auth&auth"]
+)
+def test_a_login_by_message_that_is_asked_for_twice_is_refused(query):
+    with pytest.raises(InvalidHandshake, match="more than one auth in the query") as caught:
+        of(f"/ws?{query}")
+    assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_BAD_QUERY")
+
+
 @pytest.mark.parametrize("target", ["/ws?token=a.b.c", "/ws?room_password=x", "/ws?token=", "/ws?room=x&token=a"])
 def test_section_8_point_20_secrets_in_the_query_are_refused_where_they_are_not_allowed(target):
     with pytest.raises(Refused, match="secrets in the query are not accepted here") as caught:
@@ -191,6 +200,11 @@ def test_a_message_of_type_auth_carries_both(fields, credentials, binary):
     assert credentials_of_message(message.encode() if binary else message) == credentials
 
 
+def test_astral_characters_and_inner_doubles_are_text():
+    message = r'{"type": "auth", "password": "\ud83d\ude00", "x": {"a": 1, "a": 2}}'
+    assert credentials_of_message(message) == Credentials(None, "\U0001f600")
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -206,6 +220,12 @@ def test_a_message_of_type_auth_carries_both(fields, credentials, binary):
         '{"type": ["auth"]}',
         "[" * 100_000,
         '{"type": "auth", "n": ' + "9" * 10_000 + "}",
+        '{"type": "auth", "token": "a", "token": "a"}',
+        '{"type": "auth", "type": "auth"}',
+        r'{"type": "auth", "token": "\ud800"}',
+        r'{"type": "auth", "password": "a\udc00"}',
+        b'{"type": "auth", "password": "\xed\xb0\x80"}',
+        '{"type": "auth", "token": "a"}'.encode("utf-16"),
         b"\xff\xfe\x00",
         b"\x00",
     ],

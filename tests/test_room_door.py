@@ -13,14 +13,14 @@ import plumews
 from fakes import assert_empty
 from plumews import limits
 from room_door_setup import AUTH, SlowAuth, checked_together, joined, refused, rooms, say, token
-from wire import Wire, text, upgrade
+from wire import Wire, masked, text, upgrade
 
 # --- the room -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("query", "room"),
-    [("", "default"), ("?room=", "default"), ("?room=blue", "blue"), ("?room=a%20b%C3%A9&room=c", "a b\u00e9")],
+    [("", "default"), ("?room=", "default"), ("?room=blue", "blue"), ("?room=a%20b%C3%A9", "a b\u00e9")],
 )
 async def test_the_room_stands_in_the_query_and_is_default_without(start, query, room):
     async with plumews.Hub() as hub:
@@ -37,6 +37,40 @@ async def test_a_room_name_outside_the_policy_is_400(start, room):
     status, code, message, _ = await refused(server, f"/ws?room={room}")
     assert (status, code) == (400, "WEBSOCKET_INVALID_ROOM")
     assert message.startswith("invalid websocket room: ")
+
+
+@pytest.mark.parametrize("query", ["room=a&room=b", "room=a&room=a", "room=&room=b", "room=a&%72oom=b", "room&room=b"])
+@pytest.mark.parametrize("login", ["", "&auth=message"])
+async def test_a_room_that_is_named_twice_is_400(start, query, login):
+    server = await start(rooms())
+    for path in ("/ws", "/members"):
+        said = await refused(server, f"{path}?{query}{login}")
+        assert said[:3] == (400, "WEBSOCKET_BAD_QUERY", "more than one room in the query")
+
+
+@pytest.mark.parametrize("bad", ["%ff", "%fe", "%ed%a0%80"])
+async def test_a_room_that_is_not_utf_8_is_400(start, bad):
+    server = await start(rooms())
+    for query in (f"room={bad}", f"auth=message&room={bad}", f"room=a&room_password={bad}", f"room=a&token={bad}"):
+        assert (await refused(server, f"/ws?{query}"))[:2] == (400, "WEBSOCKET_BAD_REQUEST")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        r'{"type": "auth", "password": "\ud800"}',
+        r'{"type": "auth", "password": "open sesame\udfff"}',
+        r'{"type": "auth", "password": "x", "password": "open sesame"}',
+        r'{"type": "auth", "token": "a", "token": "b"}',
+        b'{"type": "auth", "password": "\xed\xa0\x80"}',
+        '{"type": "auth", "password": "open sesame"}'.encode("utf-16"),
+    ],
+)
+async def test_an_ambiguous_first_message_is_4403(start, message):
+    server = await start(rooms())
+    async with await joined(server, "/ws?room=vault&auth=message") as wire:
+        wire.send(text(message) if isinstance(message, str) else masked(2, message))
+        assert (await wire.closing())[0] == 4403
 
 
 async def test_section_8_point_24_rooms_without_password_are_open_unless_they_are_not(start):

@@ -90,6 +90,14 @@ async def test_a_full_room_has_no_place_for_those_who_come_back_either(start):
             assert first == (Opcode.CLOSE, (1013, "websocket room at capacity: 1 connections")), "and not: joined"
 
 
+async def test_a_position_that_is_given_twice_is_400(start, hub):
+    server = await start(rooms(hub))
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(upgrade("/ws?since=0.0&since=0.1"))
+    error = json.loads(body)["error"]
+    assert (status, error["code"], error["message"]) == (400, "WEBSOCKET_BAD_QUERY", "more than one since in the query")
+
+
 @pytest.mark.parametrize("since", ["1", "yesterday", "a.b", "%0A.1"])
 @pytest.mark.parametrize("login", ["", "&auth=message"])
 async def test_a_position_that_is_none_is_400(start, hub, since, login):

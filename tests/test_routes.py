@@ -99,6 +99,25 @@ async def test_an_upgrade_goes_to_the_websocket_also_where_a_route_is(start):
         assert await wire.message() == "x"
 
 
+SPELLED = {"/healthz": 200, "/healthz?x": 200, "/page.css": 200, "/caf%C3%A9": 200, "/ws": 426}
+NOWHERE = """/%68ealthz /HEALTHZ /healthz/ //healthz /./healthz /x/../healthz /healthz%3f /%2e /page%2ecss /caf%c3%a9
+/%77s /ws/ //ws /WS"""
+
+
+@pytest.mark.parametrize(("path", "status"), [*SPELLED.items(), *((path, 404) for path in NOWHERE.split())])
+async def test_a_route_answers_one_spelling_of_its_path(start, path, status):
+    routes = {"/caf\xe9": lambda request: Response.text(200, request.path)}
+    server = await start(
+        plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, page=True, routes=routes)
+    )
+    async with await Wire.connect(server) as wire:
+        assert (await wire.response(plain("GET", path)))[0] == status
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade(path))
+        await wire.read_head()
+        assert wire.status == (101 if path == "/ws" else 404)
+
+
 OTHER_UPGRADES = {
     "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
     "h2c_alone": "Upgrade: h2c",

@@ -39,6 +39,29 @@ def test_a_path_without_endpoint_is_refused_with_404():
     assert (caught.value.status, caught.value.code) == (404, "NOT_FOUND")
 
 
+@pytest.mark.parametrize(
+    "spelled", ["/%63hat", "/Chat", "//chat", "/./chat", "/x/../chat", "/chat/", "/chat%2f", "/chat;x"]
+)
+def test_an_endpoint_has_one_spelling(spelled):
+    with pytest.raises(InvalidHandshake, match=r"^not found$"):
+        site({"/chat": CHAT}).endpoint(spelled)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("/caf\xe9 au lait", "/caf%C3%A9%20au%20lait"),
+        ("/100%", "/100%25"),
+        ("/a|b[c]^~!$&'()*+,;=:@", "/a|b[c]^~!$&'()*+,;=:@"),
+        ("/what?", "/what%3F"),
+    ],
+)
+def test_a_path_is_found_as_a_browser_spells_it(given, sent):
+    both = site({given: CHAT}, routes={given: lambda request: None})
+    assert both.endpoint(sent) is CHAT
+    assert list(both.routes) == [sent]
+
+
 # --- tasks ----------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,29 @@ async def test_row_34_a_bad_refresh_is_4403_and_reaches_nobody_else(start, bad):
     assert sum(hub._requests.refused.snapshot().values()) == 1
 
 
+@pytest.mark.parametrize("by", ["header", "message"])
+@pytest.mark.parametrize(
+    ("first", "then"), [({}, {}), ({}, {"sub": "u1"}), ({"sub": ""}, {"sub": ""}), ({"jti": "a"}, {})]
+)
+async def test_a_token_without_a_sub_is_renewed_by_none(start, by, first, then):
+    server = await start(serve("handler"))
+    first, then = (jwt.encode(claims, SECRET, algorithm="HS256") for claims in (first, then))
+    async with await come(server, first, by) as wire:
+        await is_in(wire)
+        wire.send(refresh(then))
+        assert await wire.closing() == (4403, "forbidden: a token without a sub cannot be renewed")
+
+
+async def test_an_ambiguous_refresh_is_4403_and_reaches_nobody(start):
+    server = await start(serve("rooms"))
+    for said in (f'{{"type": "auth", "token": "x", "token": "{token()}"}}', r'{"type": "auth", "token": "\ud800"}'):
+        async with await come(server, token()) as wire, await come(server, token("other")) as other:
+            await is_in(other)
+            wire.send(text(said))
+            assert (await wire.closing())[0] == 4403
+            await is_in(other)
+
+
 async def test_a_refresh_where_there_is_no_token_is_4403_if_the_client_logs_in_by_message(start):
     server = await start(serve("rooms"))
     async with await Wire.open(server, "/ws?auth=message") as wire:

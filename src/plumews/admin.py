@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 from . import limits
 from .attempts import Attempts
 from .credentials import bearer_of
-from .errors import InvalidHandshake, Refused, WeakSecret
+from .errors import InvalidHandshake, InvalidHeader, Refused, WeakSecret
 from .http11 import Request, Response
 from .hub import Hub
 from .reports import BroadcastResult
@@ -155,8 +155,10 @@ def _rooms_of(request: Request) -> list[str]:
 
 
 def _message_of(request: Request) -> str | bytes:
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind == _BINARY:
+    kinds = request.headers.get_all("Content-Type")
+    if len(kinds) > 1:
+        raise InvalidHeader("more than one Content-Type header")
+    if kinds and kinds[0].partition(";")[0].strip(" \t").lower() == _BINARY:
         return request.body
     try:
         return request.body.decode()

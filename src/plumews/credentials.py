@@ -31,6 +31,7 @@ __all__ = [
     "credentials_of_message",
     "credentials_of_request",
     "logs_in_by_message",
+    "query_value",
 ]
 
 #: The sources that a name switches; a cookie has a name of its own, and the query its own word of warning.
@@ -105,7 +106,7 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
     Raises:
         Refused: 403, they stand where they are not taken.
         InvalidHandshake: 400, ``?auth=`` is not ``message``: what comes first would be a message like any other, and a
-            room would be told the password.
+            room would be told the password. Or it stands there twice.
         InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens or passwords.
         InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
     """
@@ -113,7 +114,7 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
         raise Refused("secrets in the query are not accepted here", code="WEBSOCKET_QUERY_SECRETS")
     if logs_in_by_message(request):
         _check_source("message", "a first message", sources)
-    elif request.query.get("auth"):
+    elif query_value(request, "auth"):
         raise InvalidHandshake("auth in the query must be message, or be left out", code="WEBSOCKET_BAD_QUERY")
     tokens = {token for token in _tokens(request, sources) if token}
     if len(tokens) > 1:
@@ -127,9 +128,16 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
     return Credentials(next(iter(tokens), None), password)
 
 
+def query_value(request: Request, name: str) -> str | None:
+    """Return the value of ``name`` in the query. Raise `InvalidHandshake` (400) if it stands there twice."""
+    if name in request.repeated:
+        raise InvalidHandshake(f"more than one {name} in the query", code="WEBSOCKET_BAD_QUERY")
+    return request.query.get(name)
+
+
 def logs_in_by_message(request: Request) -> bool:
-    """Whether the client says who it is in its first message."""
-    return request.query.get("auth") == "message"
+    """Whether the client says who it is in its first message. Raises as :func:`query_value`."""
+    return query_value(request, "auth") == "message"
 
 
 def credentials_of_message(message: str | bytes) -> Credentials | None:
@@ -141,18 +149,35 @@ def credentials_of_message(message: str | bytes) -> Credentials | None:
 def auth_fields(message: str | bytes) -> dict[str, Any] | None:
     """The fields of a message of type ``auth``, whatever they are; ``None`` for any other message."""
     try:
-        fields: Any = json.loads(message)
+        # Not json.loads of bytes, which reads UTF-16, and lone surrogates, too.
+        fields: Any = json.loads(message if isinstance(message, str) else message.decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) and fields.get("type") == "auth" else None
 
 
+class _Ambiguous(dict[str, Any]):
+    """Object with a name that stands in it twice: readers differ in which one counts (RFC 8259 section 4)."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else _Ambiguous(fields)
+
+
 def credentials_in(fields: dict[str, Any]) -> Credentials | None:
-    """The credentials among ``fields``; ``None`` if they are no text."""
+    """The credentials among ``fields``; ``None`` if they are no text, or not one text each."""
     token, password = fields.get("token"), fields.get("password")
-    if not isinstance(token, (str, type(None))) or not isinstance(password, (str, type(None))):
+    if isinstance(fields, _Ambiguous) or not (_is_text(token) and _is_text(password)):
         return None
     return Credentials(token or None, password)
+
+
+def _is_text(value: object) -> bool:
+    """Whether ``value`` is absent, or text without a lone surrogate, which ``\\ud800`` in JSON is."""
+    if value is None:
+        return True
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def bearer_of(request: Request) -> str:

@@ -42,15 +42,16 @@ class Request:
     """A request head.
 
     ``target`` is the request target as sent, in visible ASCII; ``path`` and ``query`` are its decoded parts:
-    the path without its percent escapes, and the first value of each name in the query.
+    the path without its percent escapes, and the first value of each name in the query. ``raw_path`` is the path as
+    sent, by which the server routes; ``repeated`` has the names that stand more than once in the query.
 
     For the caller to set: ``remote_address`` is the peer's as the socket tells it; ``client_address`` is the address of
     the client and ``secure`` whether it came through TLS, both as the outermost trusted proxy saw it;
     ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says; ``body`` is
     what came behind the head, for the routes that take a body (else ``b""``).
 
-    Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), or if the
-    query has more than ``limits.QUERY_FIELDS`` fields.
+    Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), if its percent
+    escapes are not UTF-8, or if the query has more than ``limits.QUERY_FIELDS`` fields.
     """
 
     __slots__ = (
@@ -62,7 +63,9 @@ class Request:
         "path",
         "query",
         "query_string",
+        "raw_path",
         "remote_address",
+        "repeated",
         "secure",
         "target",
     )
@@ -71,22 +74,36 @@ class Request:
         _check_target(target)
         self.method = method
         self.target = target
-        path, _, self.query_string = target.partition("?")
-        self.path = unquote(path)
+        self.raw_path, _, self.query_string = target.partition("?")
         self.query: dict[str, str] = {}
+        self.repeated: frozenset[str] = frozenset()
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
         self.secure = secure
         self.remote_address: Any = None
         self.client_address = ""
         self.body = b""
         self.forwarded_host: str | None = None
-        if self.query_string:
-            try:
-                fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=limits.QUERY_FIELDS)
-            except ValueError:
-                raise InvalidMessage(f"query string of more than {limits.QUERY_FIELDS} fields") from None
-            for name, value in fields:
-                self.query.setdefault(name, value)
+        try:
+            self.path = unquote(self.raw_path, errors="strict")
+            if self.query_string:
+                self._read_query()
+        except UnicodeDecodeError:
+            raise InvalidMessage("invalid request target: its percent escapes must be UTF-8") from None
+
+    def _read_query(self) -> None:
+        try:
+            fields = parse_qsl(
+                self.query_string, keep_blank_values=True, max_num_fields=limits.QUERY_FIELDS, errors="strict"
+            )
+        except UnicodeDecodeError:
+            raise
+        except ValueError:
+            raise InvalidMessage(f"query string of more than {limits.QUERY_FIELDS} fields") from None
+        for name, value in fields:
+            if name in self.query:
+                self.repeated |= {name}
+            else:
+                self.query[name] = value
 
     @property
     def content_length(self) -> int:

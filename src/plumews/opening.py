@@ -156,7 +156,7 @@ class Opening(Answering):
     def _admit(self, request: Request) -> None:
         site, conn = self._site, self._conn
         if not request.wants_websocket:
-            route = site.routes.get(request.path)
+            route = site.routes.get(request.raw_path)
             if isinstance(route, Route):
                 self._serve_route(route, request)
                 return
@@ -164,7 +164,7 @@ class Opening(Answering):
             if response is not None:
                 self._answer(response)
                 return
-        endpoint = site.endpoint(request.path)
+        endpoint = site.endpoint(request.raw_path)
         check_upgrade(request)
         check_origin(request, site.origins, secure=request.secure)
         offered_subprotocols(request)

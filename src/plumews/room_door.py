@@ -19,7 +19,7 @@ from . import limits
 from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .constants import CloseCode
-from .credentials import Credentials, logs_in_by_message
+from .credentials import Credentials, logs_in_by_message, query_value
 from .errors import (
     HubError,
     HubFull,
@@ -95,7 +95,7 @@ class RoomDoor:
     # --- on the request ---------------------------------------------------------------------------
 
     def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
-        room = request.query.get("room") or "default"
+        room = query_value(request, "room") or "default"
         conn.metadata["room"] = room
         try:
             self._hub.config.check_room_name(room)

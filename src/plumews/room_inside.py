@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from .conn import Conn
-from .credentials import logs_in_by_message
+from .credentials import logs_in_by_message, query_value
 from .endpoints import CallbackEndpoint, HandlerEndpoint
 from .errors import ConnectionClosed, HubFull, InvalidHandshake, SendQueueFull
 from .history import Position
@@ -48,7 +48,7 @@ class RoomsInside:
         return self._inside.opened(conn)
 
     def _since(self, request: Request) -> Position | None:
-        text = request.query.get("since") if self._recovery else None
+        text = query_value(request, "since") if self._recovery else None
         if not text:
             return None
         try:

@@ -89,7 +89,7 @@ class Route:
 
 def takes_body(routes: Routes, request: Request) -> bool:
     """Whether there is a route for ``request`` that takes a body."""
-    route = routes.get(request.path)
+    route = routes.get(request.raw_path)
     return isinstance(route, Route) and route.max_body > 0
 
 
@@ -99,7 +99,7 @@ def answer_route(routes: Routes, request: Request) -> Response | None:
     Raises:
         InvalidHandshake: 405 for a method other than GET and HEAD.
     """
-    route = routes.get(request.path)
+    route = routes.get(request.raw_path)
     if route is None or isinstance(route, Route):
         return None
     if request.method not in ("GET", "HEAD"):

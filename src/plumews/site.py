@@ -13,6 +13,7 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 from . import limits
 from .admission import Admission, AdmissionLimits
@@ -37,6 +38,9 @@ _HOOKS: Final = {
     "process_response": ("conn", "request", "response"),
     "select_subprotocol": ("conn", "offered"),
 }
+
+#: Visible ASCII that browsers leave as it is in a path (URL Standard, path percent-encode set).
+_AS_IT_IS: Final = "!$&'()*+,-./:;=@[\\]^_|~"
 
 #: The code of a refusal of a path that is nowhere.
 NOT_FOUND: Final = "NOT_FOUND"
@@ -132,6 +136,9 @@ class Site:
         for given in (*self.endpoints, *self.routes):
             if given is not None and not given.startswith("/"):
                 raise ValueError(f"invalid path {given!r}: a path begins with a slash")
+        # Paths compare byte for byte: what a proxy in front has judged by its path is not routed by another one.
+        self.endpoints = {None if path is None else _spelled(path): one for path, one in self.endpoints.items()}
+        self.routes = {_spelled(path): route for path, route in self.routes.items()}
         check_time("open_timeout", self.open_timeout)
         self.admission = Admission(
             AdmissionLimits(**{one.name: getattr(self, one.name) for one in fields(AdmissionLimits)}),
@@ -139,7 +146,7 @@ class Site:
         )
 
     def endpoint(self, path: str) -> Endpoint:
-        """The endpoint of ``path``; raises :class:`InvalidHandshake` 404 if there is none."""
+        """The endpoint of ``path``, as sent; raises :class:`InvalidHandshake` 404 if there is none."""
         endpoint = self.endpoints.get(path) or self.endpoints.get(None)
         if endpoint is None:
             raise InvalidHandshake("not found", status=404, code=NOT_FOUND)
@@ -151,3 +158,8 @@ class Site:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+
+def _spelled(path: str) -> str:
+    """Return ``path`` as a request spells it."""
+    return quote(path, safe=_AS_IT_IS)

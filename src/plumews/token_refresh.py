@@ -103,8 +103,10 @@ class TokenRefresh:
         token = screen.token
         if conn.closed or token is None:
             return
-        if claims.get("sub") != token.claims.get("sub"):
-            refuse(conn, Refused("forbidden: the token is of another user", code="WEBSOCKET_OTHER_USER"), self._tally)
+        user, was = claims.get("sub"), token.claims.get("sub")
+        if user != was or not was:  # without a sub a token is of nobody in particular, and any other one might be
+            why = "the token is of another user" if was else "a token without a sub cannot be renewed"
+            refuse(conn, Refused(f"forbidden: {why}", code="WEBSOCKET_OTHER_USER"), self._tally)
             return
         was_ours = conn.user_info is token.user
         token.renew(claims)
