@@ -55,14 +55,14 @@ class RecordingHub(Hub):
 
     record: Record
 
-    def _submit(self, target: Any, message: Encoded, exclude: Any, where: Any, key: Any) -> Any:
+    def _submit(self, target: Any, message: Any, exclude: Any, where: Any, key: Any, keep: bool = False) -> Any:
         with_room = None if target is None else frozenset([target] if isinstance(target, str) else target)
         peers = [peer for peer in self.record.roll(target) if peer.conn is not exclude]
         if where is not None:
             peers = [peer for peer in peers if peer.conn in where.chosen]
         self.record.expected.append(("room", with_room, peers, None if key is None else key[1][1]))
         try:
-            return super()._submit(target, message, exclude, where, key)
+            return super()._submit(target, message, exclude, where, key, keep)
         finally:
             self.record.expected.pop()
 
@@ -234,7 +234,7 @@ class Record:
         """What a recovery from ``position`` brings, and whether that is all."""
         history = self.histories[room]
         kept = history[len(history) - min(len(history), self.kept) :]
-        if not self.kept or position.epoch in ("", "another"):
+        if not self.kept or position.epoch == "another":
             return kept, False
         missed = len(history) - position.offset
         if missed < 0:

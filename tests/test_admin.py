@@ -106,6 +106,10 @@ async def test_nobody_there_is_no_error(start):
         ("?rom=a", "WEBSOCKET_BAD_QUERY"),
         ("?room=a&secret=x", "WEBSOCKET_BAD_QUERY"),
         ("?a", "WEBSOCKET_BAD_QUERY"),
+        ("?keep=false", "WEBSOCKET_BAD_QUERY"),
+        ("?room=a&keep=", "WEBSOCKET_BAD_QUERY"),
+        ("?room=a&keep=no", "WEBSOCKET_BAD_QUERY"),
+        ("?room=a&keep=false&keep=true", "WEBSOCKET_BAD_QUERY"),
         ("?&", "WEBSOCKET_BAD_QUERY"),
     ],
 )
@@ -115,6 +119,18 @@ async def test_a_slip_in_the_address_is_no_message_to_everybody(start, query, co
         assert await post(server, query) == (400, code)
         assert await post(server, "?room=a", b"next") == (204, "")
         assert await ada.message() == "next"
+
+
+async def test_admin_broadcast_may_stay_out_of_the_history(start):
+    hub = plumews.Hub(plumews.HubConfig(history=plumews.HistoryLimits()))
+    server = await start(rooms(hub))
+    async with await member(server) as ada:
+        assert await post(server, "?room=a&keep=false", b"gone") == (204, "")
+        assert await post(server, "?room=a&keep=true", b"kept") == (204, "")
+        assert [await ada.message(), await ada.message()] == ["gone", "kept"]
+    position = hub.position("a")
+    assert position is not None
+    assert position.offset == 1
 
 
 async def test_text_that_is_not_utf_8_is_refused(start):

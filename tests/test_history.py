@@ -142,6 +142,16 @@ def test_of_another_epoch_everything_is_new_and_nothing_is_complete():
     assert filled(0).since(Position("another", 0)) == (False, [])
 
 
+def test_start_is_complete_while_nothing_was_dropped():
+    start = Position("", 0)
+    assert filled(0).since(start) == (True, [])
+    complete, messages = filled(3).since(start)
+    assert (complete, numbers(messages)) == (True, [1, 2, 3])
+    complete, messages = filled(3, max_messages=2).since(start)
+    assert (complete, numbers(messages)) == (False, [2, 3])
+    assert filled(3).since(Position("", 3))[0] is False, "an offset without an epoch means nothing"
+
+
 def test_a_position_in_the_future_is_not_believed_and_gets_nothing():
     assert since(filled(3), 4) == (False, [])
     assert since(filled(3), 10**30) == (False, [])
@@ -159,13 +169,48 @@ def test_a_position_survives_its_way_through_a_client():
 @pytest.mark.parametrize(
     "text",
     [
-        *["", ".", "1f", "1f.", ".1", "1f.-1", "1f.+1", "1f.1.5", "1f.1_0", "1f. 1", "1f.٣", "é.1", "a b.1", "1f.1\n"],
+        *[
+            ".",
+            "1f",
+            "1f.",
+            "starts",
+            "Start",
+            "start.",
+            " ",
+            "1f.-1",
+            "1f.+1",
+            "1f.1.5",
+            "1f.1_0",
+            "1f. 1",
+            "1f.٣",
+            "é.1",
+            "a b.1",
+            "1f.1\n",
+        ],
         *["a" * 33 + ".1", "1f." + "1" * 33],
     ],
 )
 def test_what_is_no_position_is_a_value_error_that_says_what_one_looks_like(text):
     with pytest.raises(ValueError, match=r"^a position must look like 1f0c9a5be27d4830\.17"):
         Position.parse(text)
+
+
+@pytest.mark.parametrize("epoch", ["", "0", "start", "1f0c9a5be27d4830", "z" * 32])
+@pytest.mark.parametrize("offset", [0, 1, 17, 2**64, 10**32 - 1])
+def test_position_of_any_value_survives_str_and_parse(epoch, offset):
+    position = Position(epoch, offset)
+    assert Position.parse(str(position)) == position
+
+
+def test_position_without_epoch_is_start():
+    assert str(Position("", 0)) == "start"
+    assert Position.parse("start") == Position.parse("") == Position.parse(".0") == Position("", 0)
+
+
+@pytest.mark.parametrize("epoch", ["a.b", "a b", "é", "a\n", "a" * 33])
+def test_position_whose_text_nobody_could_read_is_refused(epoch):
+    with pytest.raises(ValueError, match=r"^epoch must be up to 32 ASCII letters and digits, not "):
+        Position(epoch, 1)
 
 
 def test_a_position_is_read_from_text():
@@ -202,6 +247,8 @@ def test_an_age_that_is_no_time_is_refused_by_name(value):
 def test_a_position_is_an_epoch_and_an_offset():
     with pytest.raises(ValueError, match=r"^offset must be at least 0, not -1$"):
         Position("x", -1)
+    with pytest.raises(ValueError, match=r"^offset must be at most 9{32}, not 1"):
+        Position("x", 10**32)
     with pytest.raises(TypeError, match=r"^offset must be an int, not str$"):
         Position("x", "1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^epoch must be a str, not int$"):

@@ -131,7 +131,7 @@ CALLS = {
     (Hub, "inspect_room"): "(self, room)",
     (Hub, "watch_count"): "(self, room, callback)",
     (Hub, "position"): "(self, room)",
-    (Hub, "recover"): "(self, room, conn, position)",
+    (Hub, "recover"): "(self, room, conn, position, *, encode_recovered=None)",
     (Hub, "on_join"): "(self, callback)",
     (Hub, "on_leave"): "(self, callback)",
     (Hub, "connections_of"): "(self, user_id)",
@@ -142,10 +142,14 @@ CALLS = {
     (Hub, "on_drop"): "(self, callback)",
     (Hub, "on_gap"): "(self, callback)",
     # broadcasting
-    (Hub, "broadcast_room"): "(self, room, data, opcode=None, *, exclude=None, where=None, key=None, compress=None)",
+    (Hub, "broadcast_room"): (
+        "(self, room, data, opcode=None, *, exclude=None, where=None, key=None, compress=None, keep=True)"
+    ),
     (Hub, "broadcast_all"): "(self, data, opcode=None, *, exclude=None, where=None, key=None, compress=None)",
-    (Hub, "publish"): "async (self, room, data, opcode=None, *, exclude=None, where=None, key=None, compress=None)",
-    (Hub, "publish_threadsafe"): "(self, room, data, opcode=None, *, key=None, compress=None)",
+    (Hub, "publish"): (
+        "async (self, room, data, opcode=None, *, exclude=None, where=None, key=None, compress=None, keep=True)"
+    ),
+    (Hub, "publish_threadsafe"): "(self, room, data, opcode=None, *, key=None, compress=None, keep=True)",
     (Hub, "send_to_user"): "(self, user_id, data, opcode=None, *, exclude=None, compress=None)",
     (Hub, "stop"): "async (self)",
     (Hub, "shutdown"): "async (self, timeout=10.0, *, restart=False, spread=None, reconnect_in=5.0)",

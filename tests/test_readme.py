@@ -250,9 +250,9 @@ async def test_coming_back(start) -> None:
                 await ada.send(text)
                 assert json.loads(await ada.recv())["text"] == text
             async with await client(server.port, f"/?since={seen['at']}") as bob:
+                assert json.loads(await bob.recv()) == {"complete": True, "missed": 2}
                 await ada.send("3")
                 assert [json.loads(await bob.recv())["text"] for _ in range(2)] == ["1", "2"]
-                assert json.loads(await bob.recv()) == {"complete": True, "missed": 2}
                 epoch = seen["at"].partition(".")[0]
                 assert json.loads(await bob.recv()) == {"at": f"{epoch}.4", "text": "3"}
             async with await client(server.port, "/?since=yesterday") as bob:
@@ -270,8 +270,12 @@ async def test_coming_back_through_the_door(start) -> None:
                 await ada.send(text)
                 heard.append(json.loads(await ada.recv()))
             async with await client(server.port, f"/ws?room=blue&since={heard[0]['at']}") as bob:
+                (event,) = snippets("json")["Coming back through the door"]
+                told = json.loads(await bob.recv())
+                assert told == {**json.loads(event), "missed": 1, "position": heard[1]["at"]}
                 assert json.loads(await bob.recv()) == heard[1]
-                assert json.loads(await bob.recv()) == {"complete": True, "missed": 1}
+            async with await client(server.port, "/ws?room=blue&since=start") as eve:
+                assert [json.loads(await eve.recv()) for _ in range(3)] == [{**told, "missed": 2}, *heard]
 
 
 def test_keys_revocation_strength_and_kept_hashes(capsys) -> None:

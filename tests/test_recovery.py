@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import socket
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import websockets
 
 import plumews
 from crowd import adds_up, crowd, messages, texts
@@ -27,6 +31,8 @@ from plumews import (
     SendBehavior,
     TooManyRooms,
 )
+from plumews.codec import build_frame
+from plumews.constants import Opcode
 
 NOBODYS = Position("", 0)
 
@@ -43,6 +49,18 @@ def position(hub: Hub, room: str = "chat") -> Position:
 
 def newcomer(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
     return fake_conn(**{"ping_interval": None, **config})
+
+
+@contextlib.asynccontextmanager
+async def crowd_of(start: Callable[[Any], Any], deflate: plumews.Deflate) -> AsyncIterator[tuple[plumews.Conn, Any]]:
+    """A compressed connection, and the client at its other end."""
+    opened: asyncio.Queue[plumews.Conn] = asyncio.Queue()
+    serving = plumews.serve(
+        host="127.0.0.1", port=0, on_open=opened.put_nowait, on_message=lambda conn, message: None, compression=deflate
+    )
+    server = await start(serving)
+    async with websockets.connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+        yield await opened.get(), client
 
 
 # --- positions ------------------------------------------------------------------------------------
@@ -118,6 +136,128 @@ async def test_a_policy_that_fails_is_told_to_who_broadcasts_and_nothing_is_sent
     assert transport.writes == []
     assert hub.members("chat") == [member]
     assert hub.metrics().broadcast_matched == 0
+
+
+async def test_message_is_made_for_the_position_that_it_gets(start):
+    hub = remembering()
+    epoch = position(hub).epoch
+    async with crowd(start, 1) as ((conn,), (wire,)):
+        hub.join("chat", conn)
+        first = hub.broadcast_room("chat", lambda at: f"{at}")
+        second = await hub.publish("chat", lambda at: str(at).encode())
+        third = await asyncio.wrap_future(
+            await asyncio.to_thread(hub.publish_threadsafe, "chat", lambda at: str(at), plumews.Opcode.BINARY)
+        )
+        assert [result.position for result in (first, second, third)] == [Position(epoch, n) for n in (1, 2, 3)]
+        assert await messages(wire, 3) == [f"{epoch}.1", f"{epoch}.2".encode(), f"{epoch}.3".encode()]
+
+
+async def test_message_of_no_history_is_made_for_none():
+    hub = remembering(history={"chat": HistoryLimits()}.get)
+    conn, transport = newcomer()
+    hub.join("chat", conn)
+    hub.join("news", conn)
+    made: list[Any] = []
+
+    def make(at: Any) -> str:
+        made.append(at)
+        return "x"
+
+    hub.broadcast_room("news", make)
+    hub.broadcast_all(make)
+    hub.broadcast_room("chat", make, where=lambda conn: True)
+    hub.broadcast_room("chat", make, keep=False)
+    await hub.publish(None, make)
+    plain = Hub()
+    plain.broadcast_room("chat", make)
+    assert made == [None] * 6
+    await ticks()
+    assert len(texts(transport.wire)) == 5
+    assert position(hub).offset == 0
+
+
+async def test_message_to_several_rooms_is_made_for_the_position_in_each():
+    hub = remembering(history=lambda room: None if room == "news" else HistoryLimits())
+    hub.broadcast_room("b", "before")
+    made: list[Any] = []
+    result = hub.broadcast_room(["a", "b", "b", "news"], lambda at: made.append(at) or "x")
+    places = {"a": Position(position(hub, "a").epoch, 1), "b": Position(position(hub, "b").epoch, 2)}
+    assert made == [places]
+    assert (result.position, result.positions) == (None, places)
+    assert hub.broadcast_room(["a", "b"], "x", keep=False).positions is None
+    assert {room: position(hub, room) for room in "ab"} == places, "a room that is named twice has it once"
+
+
+async def test_message_whose_maker_fails_is_not_sent_and_takes_no_position():
+    hub = remembering()
+    conn, transport = newcomer()
+    hub.join("chat", conn)
+
+    def broadcasts(at: Position) -> str:
+        hub.broadcast_room("chat", "another")
+        return "x"
+
+    async def later(at: Position) -> str:
+        return "x"
+
+    with pytest.raises(ZeroDivisionError):
+        hub.broadcast_room("chat", lambda at: str(1 // 0))
+    with pytest.raises(TypeError, match="a message must be str or bytes-like, not dict"):
+        hub.broadcast_room("chat", lambda at: {"at": at})  # type: ignore[arg-type, return-value]
+    with pytest.raises(RuntimeError, match="must not broadcast"):
+        hub.broadcast_room("chat", broadcasts)
+    with pytest.raises(TypeError, match="data must be a message, or a plain function that returns one"):
+        hub.broadcast_room("chat", later)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be TEXT"):
+        hub.broadcast_room("chat", lambda at: "x", 9)
+    with pytest.raises(ZeroDivisionError):
+        await hub.publish("chat", lambda at: str(1 // 0))
+    assert hub.broadcast_room("", lambda at: str(1 // 0)).invalid, "it is not asked where nothing can be sent"
+    await ticks()
+    assert transport.writes == []
+    assert hub.broadcast_room("chat", lambda at: f"{at}").position == position(hub)
+    assert position(hub).offset == 1
+
+
+async def test_message_made_while_members_come_reaches_them_once():
+    hub = remembering()
+    late, transport = newcomer()
+
+    def make(at: Position) -> str:
+        hub.recover("chat", late, NOBODYS)
+        return "x"
+
+    hub.broadcast_room("chat", make)
+    await ticks()
+    assert texts(transport.wire) == ["x"]
+
+
+async def test_message_is_not_made_where_the_job_queue_is_full(sliced):
+    hub = remembering(workers=1, job_queue_size=1)
+    for _ in range(200):
+        hub.join("chat", newcomer()[0])
+    hub.broadcast_all("to all")
+    assert hub.broadcast_room("chat", lambda at: str(1 // 0)).overloaded
+    assert position(hub).offset == 0
+
+
+async def test_message_that_is_not_kept_is_for_those_who_are_there():
+    """Presence lines, such as that a member came, are no history."""
+    hub = remembering()
+    hub.on_join(lambda room, conn: hub.broadcast_room(room, "somebody came", keep=False))
+    hub.on_leave(lambda room, conn: hub.broadcast_room(room, "somebody left", keep=False))
+    for number in range(3):
+        conn, _ = newcomer()
+        hub.recover("chat", conn, NOBODYS)
+        hub.broadcast_room("chat", str(number))
+        hub.leave("chat", conn)
+    conn, transport = newcomer()
+    assert hub.recover("chat", conn, NOBODYS).messages == 3
+    assert (await hub.publish("chat", "x", keep=False)).position is None
+    await ticks()
+    assert texts(transport.wire) == ["0", "1", "2", "somebody came", "x"]
+    with pytest.raises(TypeError, match="keep must be True or False, not str"):
+        hub.broadcast_room("chat", "x", keep="no")  # type: ignore[arg-type]
 
 
 # --- who comes back -------------------------------------------------------------------------------
@@ -241,6 +381,141 @@ async def test_the_members_queues_and_the_history_share_one_copy_of_the_frames()
         assert conn.queued_messages == 5
     assert [encoded.buffers for _, encoded in stream._kept] == kept
     assert stream.bytes == sum(sum(map(len, buffers)) for buffers in kept)
+
+
+# --- the event before what was missed -------------------------------------------------------------
+
+
+async def test_recovery_event_comes_first_and_says_what_follows():
+    hub = remembering()
+    hub.on_join(lambda room, conn: hub.broadcast_room(room, "live"))
+    for number in range(2):
+        hub.broadcast_room("chat", str(number))
+    conn, transport = newcomer()
+    told: list[Recovery] = []
+
+    def encode(recovery: Recovery) -> str:
+        told.append(recovery)
+        return "event"
+
+    assert hub.recover("chat", conn, NOBODYS, encode_recovered=encode) == told[0] == Recovery(True, 2, told[0].position)
+    await ticks()
+    assert texts(transport.wire) == ["event", "0", "1", "live"]
+
+
+@pytest.mark.parametrize("behavior", list(SendBehavior), ids=str)
+async def test_recovery_event_tells_the_truth_about_a_full_queue(behavior):
+    hub = remembering()
+    for number in range(5):
+        hub.broadcast_room("chat", str(number))
+    conn, transport = newcomer(queue_size=3, send_behavior=behavior)
+    transport.fill()
+    recovery = hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: f"{recovery.messages} follow")
+    assert (recovery.complete, recovery.messages, conn.dropped_messages) == (False, 3, 2)
+    transport.drain()
+    assert texts(transport.wire) == ["3 follow", "0", "1", "2"]
+
+
+@pytest.mark.parametrize("behavior", list(SendBehavior), ids=str)
+async def test_recovery_that_began_to_leave_is_not_displaced(behavior):
+    """The socket takes the first bytes and no more: what was said to follow does follow."""
+    hub = remembering()
+    for number in range(10):
+        hub.broadcast_room("chat", f"{number} {'x' * 100_000}")
+    conn, transport = newcomer(queue_size=3, send_behavior=behavior, send_timeout=None)
+    transport.full_after = 1
+    assert hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: "event").complete
+    assert conn._writer.paused
+    for number in range(10, 13):
+        hub.broadcast_room("chat", f"{number} live")
+    while conn._writer.paused or conn.queued_messages:
+        transport.drain()
+    got = [text.partition(" ")[0] for text in texts(transport.wire)]
+    assert got == ["event", *map(str, range(13))]
+
+
+@pytest.mark.parametrize("first", ["x", "", 300 * "x"])
+async def test_recovery_never_parts_a_header_from_its_payload(first):
+    """Wherever a write ends, the ping of the next one comes between two frames."""
+    hub = remembering()
+    sent = [bytes(20_000) for _ in range(30)]
+    for message in sent:
+        hub.broadcast_room("chat", message)
+    conn, transport = newcomer(queue_size=4)
+    transport.full_after = 1
+    assert hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: first).messages == 30
+    assert len(transport.wire) < 300_000
+    conn._writer.control(build_frame(Opcode.PING, b""))
+    transport.drain()
+    got = [payload for kind, payload in transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
+    assert got == [first, *sent]
+    assert (Opcode.PING, b"") in transport.events()
+
+
+async def test_recovery_of_any_sizes_comes_through_a_narrow_socket(start):
+    hub = remembering(history=HistoryLimits(max_bytes=2**24))
+    rng = random.Random(20)
+    sent = [bytes(rng.choice((0, 3, 130, 16 * 1024, 16 * 1024 + 1, 70_000, 200_000))) for _ in range(60)]
+    for message in sent:
+        hub.broadcast_room("chat", message)
+    async with crowd(start, 1, rcvbuf=4096, queue_size=4) as ((conn,), (wire,)):
+        conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        assert hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: "event").messages == 60
+        assert conn._writer.paused
+        got: list[Any] = []
+        while len(got) < 61:
+            conn._writer.control(build_frame(Opcode.PING, b""))
+            opcode, payload = await wire.event()
+            if opcode != Opcode.PING:
+                got.append(payload)
+    assert got == ["event", *sent]
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+async def test_recovery_of_a_compressed_connection_comes_whole(start, takeover):
+    hub = remembering()
+    lines = [f"{number} {'the same again ' * 40}" for number in range(20)]
+    for line in lines:
+        hub.broadcast_room("chat", line)
+    deflate = plumews.Deflate(server_takeover=takeover)
+    async with crowd_of(start, deflate) as (conn, client):
+        assert conn.compression is not None
+        assert hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: "event").messages == 20
+        hub.broadcast_room("chat", "live")
+        assert [await client.recv() for _ in range(22)] == ["event", *lines, "live"]
+
+
+@pytest.mark.parametrize("said", [1, {"type": "recovered"}, "\ud800"], ids=type)
+async def test_recovery_event_that_is_no_message_leaves_no_member(said):
+    hub = remembering()
+    hub.broadcast_room("chat", "x")
+    conn, transport = newcomer()
+    with pytest.raises((TypeError, ValueError)):
+        hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: said)  # type: ignore[arg-type]
+    assert hub.members("chat") == []
+    await ticks()
+    assert transport.writes == []
+
+
+async def test_recovery_event_whose_maker_broadcasts_or_closes():
+    hub = remembering()
+    hub.broadcast_room("chat", "x")
+    conn, transport = newcomer()
+
+    def broadcasts(recovery: Recovery) -> None:
+        hub.broadcast_room("chat", "in between")
+
+    def closes(recovery: Recovery) -> None:
+        conn.close_nowait()
+
+    with pytest.raises(RuntimeError, match="what makes the text of a message must not broadcast"):
+        hub.recover("chat", conn, NOBODYS, encode_recovered=broadcasts)
+    with pytest.raises(ConnectionClosed):
+        hub.recover("chat", conn, NOBODYS, encode_recovered=closes)
+    assert hub.members("chat") == []
+    await ticks()
+    assert texts(transport.wire) == []
+    assert position(hub).offset == 1
 
 
 # --- what is missing is said ----------------------------------------------------------------------

@@ -65,8 +65,9 @@ def admin_broadcast_route(
 ) -> Route:
     """A route for ``routes=`` that broadcasts the body of a POST in ``hub``.
 
-    ``?room=`` is the room, several are several rooms, and without one it is everybody; anything else in the query is
-    refused. The body is sent as text, whatever its type, but ``Content-Type: application/octet-stream`` as binary.
+    ``?room=`` is the room, several are several rooms, and without one it is everybody. ``keep=false`` keeps the message
+    out of the histories of the rooms. Anything else in the query is refused. The body is sent as text, whatever its
+    type, but ``Content-Type: application/octet-stream`` as binary.
 
     Answers: 204 when it is done, also where nobody is there; 400 ``WEBSOCKET_INVALID_ROOM``, ``WEBSOCKET_BAD_QUERY``,
     ``WEBSOCKET_INVALID_UTF8``; 401 ``UNAUTHORIZED``; 413 ``WEBSOCKET_REQUEST_TOO_LARGE``; 429
@@ -133,9 +134,9 @@ class _Gate:
 
 def _broadcaster(hub: Hub) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
-        rooms = _rooms_of(request)
+        rooms, keep = _asked(request)
         message = _message_of(request)
-        result = hub.broadcast_room(rooms, message) if rooms else hub.broadcast_all(message)
+        result = hub.broadcast_room(rooms, message, keep=keep) if rooms else hub.broadcast_all(message)
         if result.invalid:
             raise InvalidHandshake("invalid websocket room", code="WEBSOCKET_INVALID_ROOM")
         if result.rejected:
@@ -146,12 +147,16 @@ def _broadcaster(hub: Hub) -> Callable[[Request], Response]:
     return answer
 
 
-def _rooms_of(request: Request) -> list[str]:
-    """The rooms in the query; none is everybody."""
+def _asked(request: Request) -> tuple[list[str], bool]:
+    """The rooms in the query, of which none is everybody, and whether their histories keep the message."""
     fields = parse_qsl(request.query_string, keep_blank_values=True)
-    if any(name != "room" for name, _ in fields) or (request.query_string and not fields):
-        raise InvalidHandshake("unknown field in the query: there is room", code="WEBSOCKET_BAD_QUERY")
-    return [room for _, room in fields]
+    if any(name not in ("room", "keep") for name, _ in fields) or (request.query_string and not fields):
+        raise InvalidHandshake("unknown field in the query: there are room and keep", code="WEBSOCKET_BAD_QUERY")
+    keep = [value for name, value in fields if name == "keep"] or ["true"]
+    rooms = [value for name, value in fields if name == "room"]
+    if len(keep) > 1 or keep[0] not in ("true", "false") or (keep[0] == "false" and not rooms):
+        raise InvalidHandshake("keep must be true or false, once, and goes with room", code="WEBSOCKET_BAD_QUERY")
+    return rooms, keep[0] == "true"
 
 
 def _message_of(request: Request) -> str | bytes:

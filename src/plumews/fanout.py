@@ -99,7 +99,7 @@ class Broadcast:
         tally: Tally,
         slow: SlowMembers,
         still_member: Callable[[Conn], bool],
-        position: Position | None = None,
+        position: Position | dict[str, Position] | None = None,
         room: str | None = None,
         key: Hashable = None,
     ) -> None:
@@ -138,13 +138,15 @@ class Broadcast:
         return self.matched - self.queued - self.dropped - self.skipped
 
     def result(self) -> BroadcastResult:
+        position = self.position
         return BroadcastResult(
             matched=self.matched,
             queued=self.queued,
             dropped=self.dropped,
             skipped=self.skipped,
             pending=self.pending,
-            position=self.position,
+            position=None if isinstance(position, dict) else position,
+            positions=position if isinstance(position, dict) else None,
         )
 
     async def wait(self) -> None:

@@ -11,6 +11,7 @@ import secrets
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 from . import limits
 from .outgoing import Encoded
@@ -18,19 +19,29 @@ from .settings import check_count, check_time
 
 __all__ = ["HistoryLimits", "Position", "Recovery", "Stream"]
 
+#: How clients name the start of a history.
+_START: Final = "start"
+_LAST_OFFSET: Final = 10**limits.POSITION_PART - 1
+
+
+def _is_epoch(text: str) -> bool:
+    return not text or (len(text) <= limits.POSITION_PART and text.isascii() and text.isalnum())
+
 
 @dataclass(frozen=True)
 class Position:
     """A place in the history of a room: behind message ``offset`` of the stream that ``epoch`` names.
 
-    ``str(position)`` is its form for clients, ``<epoch>.<offset>``, and :meth:`parse` reads that.
+    ``str(position)`` is its form for clients, ``<epoch>.<offset>``, and :meth:`parse` reads that. ``Position("", 0)``
+    is the start of whatever history a room has; its form is ``start``.
 
     Args:
-        epoch: a random name that lives as long as the stream; with another one offsets mean nothing.
-        offset: how many messages there were, 0 before the first.
+        epoch: a random name that lives as long as the stream; with another one offsets mean nothing. Up to 32 ASCII
+            letters and digits.
+        offset: how many messages there were, 0 before the first. Up to 32 digits.
 
     Raises:
-        ValueError: ``offset`` is negative. TypeError: one of them is of the wrong kind.
+        ValueError: ``epoch`` or ``offset`` is out of range. TypeError: one of them is of the wrong kind.
     """
 
     epoch: str
@@ -39,22 +50,34 @@ class Position:
     def __post_init__(self) -> None:
         if not isinstance(self.epoch, str):
             raise TypeError(f"epoch must be a str, not {type(self.epoch).__name__}")
-        # A client says it: one that is too large is none of ours, and no error.
-        check_count("offset", self.offset, least=0, most=None)
+        if not _is_epoch(self.epoch):
+            raise ValueError(
+                f"epoch must be up to {limits.POSITION_PART} ASCII letters and digits, not {self.epoch[:40]!r}"
+            )
+        # A client says it: an offset beyond those of the stream is no error.
+        check_count("offset", self.offset, least=0, most=_LAST_OFFSET)
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """The position that ``str()`` wrote; raises ``ValueError`` for anything else, whoever may have sent it."""
+        """Return the position that ``str()`` wrote. ``start``, and an empty text, is the start of the history.
+
+        Raises:
+            ValueError: ``text`` is no position. TypeError: it is no ``str``.
+        """
         if not isinstance(text, str):
             raise TypeError(f"a position is read from a str, not from {type(text).__name__}")
-        epoch, _, offset = text.rpartition(".")
-        known = 0 < len(epoch) <= limits.POSITION_PART and epoch.isascii() and epoch.isalnum()
-        if not (known and 0 < len(offset) <= limits.POSITION_PART and offset.isascii() and offset.isdigit()):
-            raise ValueError("a position must look like 1f0c9a5be27d4830.17: an epoch, a dot and an offset")
+        if text in ("", _START):
+            return cls("", 0)
+        epoch, dot, offset = text.rpartition(".")
+        digits = 0 < len(offset) <= limits.POSITION_PART and offset.isascii() and offset.isdigit()
+        if not (dot and digits and _is_epoch(epoch)):
+            raise ValueError(
+                "a position must look like 1f0c9a5be27d4830.17, an epoch, a dot and an offset, or be start"
+            )
         return cls(epoch, int(offset))
 
     def __str__(self) -> str:
-        return f"{self.epoch}.{self.offset}"
+        return f"{self.epoch}.{self.offset:d}" if self.epoch or self.offset else _START
 
 
 @dataclass(frozen=True)
@@ -120,6 +143,11 @@ class Stream:
         return Position(self.epoch, self.offset)
 
     @property
+    def next_position(self) -> Position:
+        """Behind the message that will be recorded next."""
+        return Position(self.epoch, self.offset + 1)
+
+    @property
     def next_expiry(self) -> float | None:
         """When the oldest message is too old; ``None`` if none is kept."""
         return self._kept[0][0] + self.bounds.max_age if self._kept else None
@@ -144,10 +172,10 @@ class Stream:
     def since(self, position: Position) -> tuple[bool, list[Encoded]]:
         """What is kept of the messages behind ``position``, and whether that is all of them.
 
-        Of a stream that knows nothing of ``position``'s epoch everything is new. A position that is still to come
-        is nobody's: who claims to be there is told so, and gets nothing.
+        ``Position("", 0)`` is the start of this stream. For any other epoch everything is new, and never complete. A
+        position in the future gets nothing, and is not complete.
         """
-        if position.epoch != self.epoch:
+        if position.epoch != self.epoch and (position.epoch or position.offset):
             return False, [message for _, message in self._kept]
         missed = self.offset - position.offset
         if missed < 0:

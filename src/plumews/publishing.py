@@ -12,9 +12,11 @@ import concurrent.futures
 import functools
 import math
 from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeAlias
 
 from . import limits
 from .audience import Audience, Rooms, choose, key_of, target_of
+from .callbacks import is_plain_function
 from .conn import Conn
 from .counts import Counts
 from .errors import InvalidRoomName
@@ -28,7 +30,23 @@ from .recovery import Recovering
 from .reports import BroadcastResult
 from .rooms import Roll, Target
 
-__all__ = ["Publishing"]
+__all__ = ["DataAt", "Publishing"]
+
+#: Makes a message, for the place in its room's history that it will have.
+DataAt: TypeAlias = "Callable[[Any], Data]"
+
+
+class _Unencoded(NamedTuple):
+    """A message that is made when its position is known."""
+
+    make: DataAt
+    opcode: int | None
+    compress: bool | None
+
+    def encode(self, ask: Callable[[DataAt, object], Data], at: object) -> Encoded:
+        data = ask(self.make, at)
+        opcode = opcode_of(data) if self.opcode is None else self.opcode
+        return encode(opcode, payload_of(opcode, data), compress=self.compress)
 
 
 class Publishing(Recovering):
@@ -46,20 +64,24 @@ class Publishing(Recovering):
     def broadcast_room(
         self,
         room: Rooms,
-        data: Data,
+        data: Data | DataAt,
         opcode: int | None = None,
         *,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
         compress: bool | None = None,
+        keep: bool = True,
     ) -> BroadcastResult:
         """Send a message to all members of ``room``; never waits.
 
         Args:
             room: an unknown or empty room is no error: nobody is matched. Several rooms, as a list, tuple or set of
                 names: each member of any of them gets the message once, in the order of each of these rooms.
-            data: ``str``, or bytes-like, which is copied if it can change.
+            data: ``str``, or bytes-like, which is copied if it can change. Or a plain function that returns one of
+                these: it is called once, before anything is sent, with the :class:`plumews.Position` of the message
+                in the history of ``room``. It gets ``None`` if the message is in no history, and for several rooms a
+                dict of the positions by room. It cannot broadcast.
             opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``; by default what the type of ``data`` says.
             exclude: a member that does not get it, such as the sender.
             where: a plain function; only members for which it returns true get the message. It is asked about all of
@@ -70,21 +92,25 @@ class Publishing(Recovering):
             compress: for members that agreed on permessage-deflate. ``None``: from :attr:`plumews.Deflate.min_size` on,
                 where it gets smaller. True: always. False: never. It is done once for all members that agreed on the
                 same; one above 64 KiB is made in pieces before it goes on, so that it holds up nobody else.
+            keep: whether the message becomes a part of the history of the room, if that has one (default True). Say
+                False for what is out of date a moment later, such as "Ada came in". With ``where`` none is kept.
 
         Raises:
             TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, ``where`` is no function,
-                ``exclude`` is no ``Conn``, ``key`` is not hashable, ``compress`` is no choice.
-            What ``where`` raises: nothing was sent.
-            RuntimeError: it is called by ``encode_gap``, which is called in the midst of broadcasts.
+                ``exclude`` is no ``Conn``, ``key`` is not hashable, ``compress`` or ``keep`` is no choice.
+            What ``where`` raises, or ``data`` as a function: nothing was sent.
+            RuntimeError: it is called by what makes the text of a message: ``data``, ``encode_gap``,
+                ``encode_recovered``.
         """
         if room is None:  # a slip must not become a message to everybody
             return self._reject(BroadcastResult(invalid=True))
         target = target_of(room)
-        return _result(self._submit(target, _encoded(data, opcode, compress), exclude, where, self._key(target, key)))
+        message = _encoded(data, opcode, compress)
+        return _result(self._submit(target, message, exclude, where, self._key(target, key), _checked_keep(keep)))
 
     def broadcast_all(
         self,
-        data: Data,
+        data: Data | DataAt,
         opcode: int | None = None,
         *,
         exclude: Conn | None = None,
@@ -92,39 +118,48 @@ class Publishing(Recovering):
         key: Hashable = None,
         compress: bool | None = None,
     ) -> BroadcastResult:
-        """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise."""
+        """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise.
+
+        It is in no history: a function as ``data`` is called with ``None``.
+        """
         return _result(self._submit(None, _encoded(data, opcode, compress), exclude, where, self._key(None, key)))
 
     async def publish(
         self,
         room: Rooms | None,
-        data: Data,
+        data: Data | DataAt,
         opcode: int | None = None,
         *,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
         compress: bool | None = None,
+        keep: bool = True,
     ) -> BroadcastResult:
         """Send a message and wait until it is decided for every member: the result has nothing pending.
 
         Waits for space in the job queue, too, in the order of the calls. ``room=None`` is everybody. The members are
-        those at the end of that wait, and so it is then that ``where`` is asked. Raises as :meth:`broadcast_room`.
+        those at the end of that wait, and so it is then that ``where``, and ``data`` as a function, are called. Raises
+        as :meth:`broadcast_room`.
         """
         self._bind()
         target = target_of(room)
-        return await self._publish(target, _encoded(data, opcode, compress), exclude, where, self._key(target, key))
+        message = _encoded(data, opcode, compress)
+        return await self._publish(target, message, exclude, where, self._key(target, key), _checked_keep(keep))
 
     def publish_threadsafe(
         self,
         room: Rooms | None,
-        data: Data,
+        data: Data | DataAt,
         opcode: int | None = None,
         *,
         key: Hashable = None,
         compress: bool | None = None,
+        keep: bool = True,
     ) -> concurrent.futures.Future[BroadcastResult]:
         """:meth:`publish` from another thread; the future gives its result.
+
+        A function as ``data`` is called on the thread of the hub.
 
         Raises:
             RuntimeError: the hub has no running loop: nobody has joined and no ``async with`` was entered, or the
@@ -134,7 +169,8 @@ class Publishing(Recovering):
         if loop is None or loop.is_closed():
             raise RuntimeError("the hub is not running on an event loop")
         target = target_of(room)
-        publishing = self._publish(target, _encoded(data, opcode, compress), key=self._key(target, key))
+        message = _encoded(data, opcode, compress)
+        publishing = self._publish(target, message, key=self._key(target, key), keep=_checked_keep(keep))
         return asyncio.run_coroutine_threadsafe(publishing, loop)
 
     def send_to_user(
@@ -161,7 +197,8 @@ class Publishing(Recovering):
             RuntimeError: as there.
         """
         loop = self._bind()
-        message = _encoded(data, opcode, compress)
+        opcode = opcode_of(data) if opcode is None else opcode
+        message = encode(opcode, payload_of(opcode, data), compress=checked_compress(compress))
         _check_exclude(exclude)
         conns = self._people.members(check_user_id(user_id))
         self._check_not_within()
@@ -187,17 +224,17 @@ class Publishing(Recovering):
     async def _publish(
         self,
         target: Target,
-        message: Encoded,
+        message: Encoded | _Unencoded,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
-        compress: bool | None = None,
+        keep: bool = True,
     ) -> BroadcastResult:
         _check_exclude(exclude)
         async with self._gate:
             while self._has_names(target) and self._lanes.full(target):
                 await self._lanes.changed()
-            submitted = self._submit(target, message, exclude, where, key)
+            submitted = self._submit(target, message, exclude, where, key, keep)
         if isinstance(submitted, Broadcast):
             await submitted.wait()
         return _result(submitted)
@@ -205,10 +242,11 @@ class Publishing(Recovering):
     def _submit(
         self,
         target: Target,
-        message: Encoded,
+        message: Encoded | _Unencoded,
         exclude: Conn | None,
         where: Callable[[Conn], bool] | None,
         key: Hashable,
+        keep: bool = False,
     ) -> Broadcast | BroadcastResult:
         """Start a broadcast, or say why not."""
         loop = self._bind()
@@ -218,8 +256,16 @@ class Publishing(Recovering):
             return self._reject(BroadcastResult(stopped=True))
         if not self._has_names(target):
             return self._reject(BroadcastResult(invalid=True))
+        kept = keep and where is None
+        if isinstance(message, _Unencoded):
+            # Now, not behind its position: to make room may call the application, which may broadcast.
+            if not self._lanes.make_room(target):
+                matched = choose(self._table, target, exclude, where).matched
+                if matched:
+                    return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
+            message = message.encode(self._asked, self._next_position(target) if kept else None)
         audience = choose(self._table, target, exclude, where)
-        return self._start(message, audience, target, loop, key, kept=where is None)
+        return self._start(message, audience, target, loop, key, kept=kept)
 
     def _has_names(self, target: Target) -> bool:
         """Whether ``target`` is made of names within the policy."""
@@ -259,7 +305,7 @@ class Publishing(Recovering):
         self,
         message: Encoded,
         audience: Audience[Conn],
-        position: Position | None = None,
+        position: Position | dict[str, Position] | None = None,
         room: str | None = None,
         key: Hashable = None,
     ) -> Broadcast:
@@ -282,6 +328,8 @@ class Publishing(Recovering):
     def _check_not_within(self) -> None:
         if self._slow.encoding:
             raise RuntimeError("encode_gap must not broadcast: it may be called in the midst of a broadcast")
+        if self._encoding:
+            raise RuntimeError("what makes the text of a message must not broadcast: another would take its place")
 
     def _reject(self, result: BroadcastResult) -> BroadcastResult:
         self._tally.rejected += 1
@@ -297,10 +345,22 @@ class Publishing(Recovering):
             job.bring_up(conn)
 
 
-def _encoded(data: Data, opcode: int | None, compress: bool | None) -> Encoded:
-    """``data`` as the frames that all members share."""
+def _encoded(data: Data | DataAt, opcode: int | None, compress: bool | None) -> Encoded | _Unencoded:
+    """``data`` as the frames that all members share, or as the function that makes it once its position is known."""
+    if not isinstance(data, (str, bytes, bytearray, memoryview)) and callable(data):
+        if not is_plain_function(data):
+            raise TypeError("data must be a message, or a plain function that returns one: it cannot be awaited")
+        if opcode is not None:
+            payload_of(opcode, b"")  # a wrong one is told here
+        return _Unencoded(data, opcode, checked_compress(compress))
     opcode = opcode_of(data) if opcode is None else opcode
     return encode(opcode, payload_of(opcode, data), compress=checked_compress(compress))
+
+
+def _checked_keep(keep: bool) -> bool:
+    if not isinstance(keep, bool):
+        raise TypeError(f"keep must be True or False, not {type(keep).__name__}")
+    return keep
 
 
 def _check_exclude(exclude: object) -> None:

@@ -7,7 +7,7 @@ same numbers over time. Nothing here counts; `fanout` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from .history import Position
@@ -40,7 +40,8 @@ class BroadcastResult:
         invalid: the room's name is outside the policy; nothing was done.
         stopped: the hub was stopped; nothing was done.
         overloaded: the job queue was full; the message was dropped for everybody.
-        position: of the message in the history of its room; ``None`` if that keeps none, and if nothing was done.
+        position: of the message in the history of its room; ``None`` if it is in none, and if nothing was done.
+        positions: of a message to several rooms, by room, in those that have a history; ``None`` for one room.
     """
 
     matched: int = 0
@@ -52,6 +53,7 @@ class BroadcastResult:
     stopped: bool = False
     overloaded: bool = False
     position: Position | None = None
+    positions: Mapping[str, Position] | None = field(default=None, hash=False)
 
     @property
     def rejected(self) -> bool:

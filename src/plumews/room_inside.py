@@ -15,20 +15,35 @@ from .conn import Conn
 from .credentials import logs_in_by_message, query_value
 from .endpoints import CallbackEndpoint, HandlerEndpoint
 from .errors import ConnectionClosed, HubFull, InvalidHandshake, SendQueueFull
-from .history import Position
+from .history import Position, Recovery
 from .http11 import Request
 from .hub import Hub
+from .recovery import EncodeRecovered
 
-__all__ = ["MemberCounts", "RoomsInside"]
+__all__ = ["MemberCounts", "RoomsInside", "recovered_event"]
+
+
+def recovered_event(recovery: Recovery) -> str:
+    """Return what a client is told about its recovery, as JSON."""
+    position = None if recovery.position is None else str(recovery.position)
+    event = {"type": "recovered", "complete": recovery.complete, "missed": recovery.messages, "position": position}
+    return json.dumps(event)
 
 
 class RoomsInside:
     """The rooms, and what happens in them; with ``recovery`` a client may say what it has seen (``?since=``)."""
 
-    def __init__(self, hub: Hub, inside: HandlerEndpoint | CallbackEndpoint, recovery: bool) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        inside: HandlerEndpoint | CallbackEndpoint,
+        recovery: bool,
+        encode_recovered: EncodeRecovered | None,
+    ) -> None:
         self._hub = hub
         self._inside = inside
         self._recovery = recovery
+        self._encode_recovered = encode_recovered
 
     def check_request(self, request: Request) -> None:
         self._since(request)
@@ -44,12 +59,12 @@ class RoomsInside:
         else:
             self._hub.can_join(room)
             _say_joined(conn, room)  # what it missed is queued by the next call
-            conn.metadata["recovery"] = self._hub.recover(room, conn, since)
+            conn.metadata["recovery"] = self._hub.recover(room, conn, since, encode_recovered=self._encode_recovered)
         return self._inside.opened(conn)
 
     def _since(self, request: Request) -> Position | None:
         text = query_value(request, "since") if self._recovery else None
-        if not text:
+        if text is None:
             return None
         try:
             return Position.parse(text)

@@ -24,8 +24,9 @@ from .login import Login
 from .options import TcpOptions
 from .page import page_routes
 from .password_gate import PasswordGate
+from .recovery import EncodeRecovered, check_encode_recovered
 from .room_door import Inside, RoomAuth, RoomDoor
-from .room_inside import MemberCounts, RoomsInside
+from .room_inside import MemberCounts, RoomsInside, recovered_event
 from .room_list import RoomsTable, check_rooms_table, room_list_route
 from .server import Serving, serve_endpoints
 from .site import Endpoint
@@ -66,6 +67,7 @@ def serve_rooms(
     broadcast_secret: str | bytes | None = None,
     text_policy: TextPolicy | None = None,
     recovery: bool = False,
+    encode_recovered: EncodeRecovered | None = recovered_event,
     **options: Unpack[TcpOptions],
 ) -> Serving:
     """Serve the rooms of ``hub``; the seed's ``ServeWSWithAuth``.
@@ -102,9 +104,11 @@ def serve_rooms(
             not heard, before room, handler or callback see it. What a handler reads with ``read_stream`` it has to
             look at by itself.
         recovery: whether ``?since=POSITION`` brings a client what it missed in its room, before anything later, as
-            :meth:`plumews.Hub.recover` does (default False); ``conn.metadata["recovery"]`` is the
-            :class:`plumews.Recovery` then. Needs a hub with ``history``, and a handler or ``on_message``, which tells
-            clients the positions of messages.
+            :meth:`plumews.Hub.recover` does (default False). ``?since=start`` brings all that is kept.
+            ``conn.metadata["recovery"]`` is the :class:`plumews.Recovery` then. Needs a hub with ``history``.
+        encode_recovered: what such a client is sent before the messages that it missed, as in
+            :meth:`plumews.Hub.recover` (default: ``{"type": "recovered", "complete": true, "missed": 2, "position":
+            "1f0c9a5be27d4830.17"}``). ``None`` sends nothing.
         options: as in :func:`plumews.serve`; first of all ``queue_size``, ``send_timeout`` and ``send_behavior``, the
             send queue of each connection (64, 0.05 s, BLOCK).
 
@@ -131,8 +135,10 @@ def serve_rooms(
         raise ValueError(f"path and members_path must differ, both are {path!r}")
     if recovery and hub.config.history is None:
         raise ValueError("recovery=True needs a hub that remembers: HubConfig(history=HistoryLimits())")
-    if recovery and handler is None and on_message is None:
-        raise ValueError("recovery=True needs a handler or on_message, which tells clients the positions of messages")
+    if encode_recovered is not None:
+        check_encode_recovered(encode_recovered)
+        if not recovery and encode_recovered is not recovered_event:
+            raise ValueError("encode_recovered is for recovery=True, which is not given")
 
     gate = PasswordGate(authorizer)  # one for all doors: what an address guesses at one counts at the others
 
@@ -141,7 +147,9 @@ def serve_rooms(
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
-    rooms: Endpoint = door(RoomsInside(hub, endpoint_for(handler, on_open, on_message, on_close), recovery))
+    rooms: Endpoint = door(
+        RoomsInside(hub, endpoint_for(handler, on_open, on_message, on_close), recovery, encode_recovered)
+    )
     if text_policy is not None:
         rooms = TextScreened(rooms, text_policy, hub._requests)
     endpoints: dict[str | None, Endpoint] = {path: rooms}

@@ -109,6 +109,40 @@ class Writer(Outlet):
             self.flush()
         return not self._waiters and self._has_space(size)
 
+    def room_for(self, messages: list[Encoded]) -> int:
+        """Return how many of ``messages``, in order, can be accepted now: all of them while the transport takes bytes.
+
+        What waits is flushed first.
+        """
+        self.flush()
+        if self._waiters or self.in_pieces:
+            return 0
+        if not self.paused and not self._has_output():
+            return len(messages)
+        waiting, size = self.queued_messages, self.queued_bytes
+        count = waiting
+        for message in messages:
+            size += message.size
+            if count and (count >= self._queue_size or size > self._queue_bytes):
+                break
+            count += 1
+        return count - waiting
+
+    def accept_run(self, messages: list[Encoded]) -> None:
+        """Accept ``messages``, for which there is room. They begin to leave at once if the transport takes bytes.
+
+        What the socket does not take then is on its way, as the rest of a long message is: nothing displaces it, and
+        it leaves the queue's bounds to what comes behind it.
+        """
+        if self.context is not None:
+            messages = [self.context.enter(message) for message in messages]
+        if self.paused or len(messages) == 1:
+            for message in messages:
+                self._accept(message)
+        elif messages:
+            self._accept(Encoded(_in_pairs(messages), sum(message.size for message in messages)))
+        self.flush()
+
     def displace(self, message: Encoded) -> int:
         """Accept ``message``, which was refused, in the stead of the oldest ones.
 
@@ -340,3 +374,16 @@ class Writer(Outlet):
         fds.append(self._fd)
         queues.append(self._queue)
         return True
+
+
+def _in_pairs(messages: list[Encoded]) -> list[bytes | memoryview]:
+    """The buffers of ``messages``, in pairs: the queue writes two at a time, and must not part header and payload."""
+    buffers: list[bytes | memoryview] = []
+    for message in messages:
+        if len(buffers) % 2 and len(message.buffers) > 1:
+            whole = buffers.pop()  # one or more frames in one buffer: its first header becomes a buffer of its own
+            length = whole[1] & 0x7F
+            header = 2 if length < 126 else 4 if length == 126 else 10
+            buffers += (bytes(whole[:header]), memoryview(whole)[header:])
+        buffers += message.buffers
+    return buffers
