@@ -9,9 +9,11 @@ run on one. A process of its own is for what only a process has; what ends the c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import pytest
 
 import plumews
-from command import SECRET, STOP_SIGNALS, Serve, cli_loops, failure, get, on_one_loop, status
+from command import SECRET, STOP_SIGNALS, Serve, certificate, cli_loops, failure, get, on_one_loop, status
 from plumews import cli_serve, limits
 from plumews.admission import AdmissionLimits
 from plumews.cli import main
@@ -345,6 +347,33 @@ async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Se
         assert time.monotonic() - began < 9  # the 10 s for a close are not waited for
         await wire.read_head()
         assert wire.status == 503  # not 408, which it would be told when its time was over
+
+
+@on_one_loop
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_signal_ends_handshakes_before_members_answer(serve: Serve, tmp_path: Path, tls: bool) -> None:
+    options: dict[str, Any] = {}
+    files: tuple[str, ...] = ()
+    if tls:
+        cert, key = certificate(tmp_path)
+        files = ("--tls-cert", str(cert), "--tls-key", str(key))
+        options = {"ssl": ssl.create_default_context(cafile=str(cert)), "server_hostname": "localhost"}
+    server = serve("--shutdown-timeout", "1000", *files)
+    async with (
+        await Wire.connect(server) as bare,
+        await Wire.connect(server, **options) as half,
+        await Wire.open(server, "/ws", **options) as member,
+        await Wire.open(server, "/ws?auth=message", **options) as first,
+    ):
+        half.send(b"GET /healthz HTTP/1.1\r\n")
+        server.stop()
+        assert (await half.response(b""))[0] == 503
+        code, reason = await first.closing()
+        assert (code, reason.partition(" in ")[0]) == (1001, "reconnect")
+        with contextlib.suppress(ConnectionError):
+            assert (await bare.reader.read()).startswith(b"" if tls else b"HTTP/1.1 503 ")
+        await says_goodbye(member)
+    assert server.end() == (0, stopped("1 connection", 0), [])
 
 
 @on_one_loop

@@ -91,7 +91,7 @@ async def test_a_first_message_that_breaks_the_protocol_is_answered_as_that(star
 
 async def test_a_wrong_password_in_the_first_message_is_4403_with_its_reason(start):
     server = await start(rooms())
-    for password in ("wrong", "", "\ud800"):
+    for password in ("wrong", "", "\ufffd"):
         async with await joined(server, "/ws?room=vault&auth=message") as wire:
             wire.send(say(password))
             assert await wire.closing() == (4403, "forbidden: bad room password")

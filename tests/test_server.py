@@ -275,6 +275,45 @@ async def test_stopping_does_not_wait_for_a_tls_handshake(contexts):
         wire.writer.close()
 
 
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_stop_ends_every_stage_of_a_handshake_at_once(contexts, tls):
+    secure = {"ssl": contexts[1], "server_hostname": "localhost"} if tls else {}
+    asked = asyncio.Event()
+
+    async def process_request(conn, request):
+        if request.raw_path == "/asks":
+            asked.set()
+            await asyncio.Event().wait()
+
+    # The answers to a stop may take long, and so may a handshake.
+    server = await plumews.serve(
+        echo, "127.0.0.1", 0, ssl=contexts[0] if tls else None, open_timeout=1000, close_timeout=1000,
+        process_request=process_request, authenticator=plumews.SimpleRoomAuth(b"s3cret" * 8), require_token=False,
+    )  # fmt: skip
+    async with contextlib.AsyncExitStack() as stack:
+        member, first = [
+            await stack.enter_async_context(await Wire.open(server, path, **secure)) for path in ("/", "/?auth=message")
+        ]
+        silent, halfway, asks, bare = [
+            await stack.enter_async_context(await Wire.connect(server, **(secure if number < 3 else {})))
+            for number in range(4)
+        ]
+        halfway.send(upgrade()[:30])
+        asks.send(upgrade("/asks"))
+        await asked.wait()
+        server.close(spread=1000)
+        for wire in (silent, halfway, asks):
+            assert (await wire.response(b""))[0] == 503
+        assert await first.closing() == (1001, "")
+        with contextlib.suppress(ConnectionError):
+            answer = await bare.reader.read()
+            assert answer == b"" if tls else answer.startswith(b"HTTP/1.1 503 ")
+        assert not server._closed.done()  # which waits for the others
+        for wire in (member, first):
+            wire.reset()
+        await server.wait_closed()
+
+
 # --- what was agreed ------------------------------------------------------------------------------
 
 

@@ -41,6 +41,8 @@ from .restricted import restricted
 from .room_server import serve_rooms
 from .rooms import check_room_name, validate_room_name
 from .server import Server, Serving
+from .shutdown import Farewell
+from .timelimit import TimeLimit
 
 __all__ = ["run_serve", "say"]
 
@@ -107,6 +109,7 @@ async def _serve(
     say(auth.describe())
     await signals.first.wait()
     say("stopping; a second Ctrl-C ends at once")
+    await server._end_handshakes(Farewell(TimeLimit(args.shutdown_timeout), reconnect_in=args.reconnect_in))
     # Before the server, which refuses who comes now with 503: the members get what was said.
     report = await hub.shutdown(args.shutdown_timeout, spread=args.shutdown_spread, reconnect_in=args.reconnect_in)
     watchers = server.connections

@@ -18,7 +18,7 @@ from .counts import RequestTally
 from .credentials import Credentials, credentials_of_message
 from .errors import ConnectionClosed, InvalidHandshake, Refused
 from .logs import about
-from .token_refresh import answered, log_refusal, refuse
+from .token_refresh import answered, entered, log_refusal, refuse
 
 __all__ = ["admit_by_message"]
 
@@ -63,6 +63,7 @@ async def _admit(
         conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
     else:
         conn.read_limit = limit
+        entered(conn)
         work = let_in(conn)
         if work is not None:
             await work

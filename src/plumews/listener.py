@@ -102,6 +102,12 @@ class Listener:
         """Until those who were turned away had the time to read why."""
         await self._turning_away.wait_idle()
 
+    def end_tls_handshakes(self) -> None:
+        """End the connections that have not shaken hands for TLS."""
+        if self._site.ssl is not None:
+            for task in self._connecting:
+                task.cancel()
+
     def abort(self) -> None:
         """End what has not even shaken hands for TLS."""
         self._turning_away.close()

@@ -32,6 +32,7 @@ from .shutdown import Farewell, check_goodbye
 from .site import Endpoint, Site
 from .timelimit import TimeLimit
 from .token_door import token_door
+from .token_refresh import is_entering
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -161,16 +162,25 @@ class Server:
             self._listener.abort()
             self._closed.set_result(None)
 
+    async def _end_handshakes(self, farewell: Farewell) -> None:
+        """End the connections that are not in yet: by 503, or by ``farewell`` if they are to log in by message.
+
+        In the midst of a TLS handshake they just end. A stop does this first, or these clients would wait for others,
+        and for their open timeout.
+        """
+        assert self._listener is not None
+        self._listener.end_tls_handshakes()
+        conns = list(self._site.connections)
+        for conn in conns:
+            if isinstance(conn._door, Opening):
+                conn._door.stop()
+        await farewell.close(filter(is_entering, conns), at_once=True)
+
     async def _empty(self, limit: TimeLimit, farewell: Farewell) -> None:
         """Wait for all connections and handlers to end, and see to it that they do."""
         site, loop = self._site, asyncio.get_running_loop()
-        inside = []
-        for conn in list(site.connections):
-            if isinstance(conn._door, Opening):
-                conn._door.stop()
-            else:
-                inside.append(conn)
-        await farewell.close(inside)
+        await self._end_handshakes(farewell)
+        await farewell.close(c for c in site.connections if not isinstance(c._door, Opening) and not is_entering(c))
         ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
         if not ends:
             return

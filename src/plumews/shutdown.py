@@ -74,14 +74,14 @@ class Farewell:
         self._open: set[Conn] = set()
         self._empty: asyncio.Future[None] | None = None
 
-    async def close(self, conns: Iterable[Conn]) -> None:
-        """Begin to close ``conns``, one slice after the other."""
+    async def close(self, conns: Iterable[Conn], *, at_once: bool = False) -> None:
+        """Begin to close ``conns``, one slice after the other, or with ``at_once`` without a pause."""
         order = list(conns)
         random.shuffle(order)  # who came together, from one place, does not go together
         spread = self._spread
         if spread is None:
             spread = min(self._most, len(order) / limits.CLOSES_PER_SECOND)
-        slices = max(1, min(len(order), math.ceil(spread / limits.CLOSE_SLICE)))
+        slices = 1 if at_once else max(1, min(len(order), math.ceil(spread / limits.CLOSE_SLICE)))
         for number in range(slices):
             if number:
                 await self._limit.pause(spread / slices * random.uniform(0.5, 1.5))  # noqa: S311 - no secret

@@ -27,7 +27,7 @@ from .logs import about
 from .protocol import cut_reason
 from .screens import add_screen, screen_of
 
-__all__ = ["TokenRefresh", "answered", "log_refusal", "refuse"]
+__all__ = ["TokenRefresh", "answered", "entered", "is_entering", "log_refusal", "refuse"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -120,14 +120,27 @@ class TokenRefresh:
             conn.send_nowait(json.dumps({"type": "auth", "ok": True, "exp": claims.get("exp")}))
 
 
+def is_entering(conn: Conn) -> bool:
+    """Whether ``conn`` is open, and has yet to log in by its first message."""
+    screen = screen_of(conn, _Screen)
+    return screen is not None and screen.entering
+
+
+def entered(conn: Conn) -> None:
+    """``conn`` has logged in by its first message."""
+    screen = screen_of(conn, _Screen)
+    if screen is not None:
+        screen.entering = False
+
+
 class _Screen:
     """Sees each message of one connection before anybody else does."""
 
-    __slots__ = ("_first", "_refresh", "busy", "token")
+    __slots__ = ("_first", "_refresh", "busy", "entering", "token")
 
     def __init__(self, refresh: TokenRefresh, first: bool) -> None:
         self._refresh = refresh
-        self._first = first
+        self._first = self.entering = first
         self.token: LiveToken | None = None
         self.busy = False
 
