@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import pickle
+import socket
+import sys
 import time
 import uuid
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +29,7 @@ from plumews import (
     SendBehavior,
     State,
 )
-from wire import Wire, close, masked, text
+from wire import Wire, close, masked, text, upgrade
 
 # --- what is to be known --------------------------------------------------------------------------
 
@@ -67,6 +71,26 @@ async def test_addresses_are_those_of_the_socket_and_stay_known(start: Any) -> N
         wire.send(close())
         await conn.wait_closed()
         assert conn.remote_address == remote
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="wants Unix sockets as Linux has them")
+@pytest.mark.parametrize("name", [None, "file", ""], ids=["unnamed", "file", "abstract"])
+async def test_remote_address_on_a_unix_socket_is_none(start: Any, tmp_path: Path, name: str | None) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        said = [conn.remote_address, conn.request.remote_address, conn.client_address, conn.local_address]
+        await conn.write_json(said)
+
+    path = str(tmp_path / "s")
+    await start(plumews.unix_serve(handler, path))
+    client = socket.socket(socket.AF_UNIX)
+    if name is not None:
+        client.bind(str(tmp_path / name) if name else "")  # nothing: Linux chooses an abstract name
+    client.connect(path)
+    client.setblocking(False)
+    async with Wire(*await asyncio.open_unix_connection(sock=client)) as wire:
+        wire.writer.write(upgrade())
+        await wire.read_head()
+        assert json.loads(await wire.message()) == [None, None, "", path]
 
 
 async def test_the_repr_says_who_and_where() -> None:

@@ -243,7 +243,10 @@ class Conn(Sending):
 
     @property
     def remote_address(self) -> Any:
-        """The peer's address as the socket tells it: ``(host, port, ...)``."""
+        """Address of the peer as the socket tells it: ``(host, port, ...)``; ``None`` on a Unix socket.
+
+        :attr:`client_address` is a ``str`` on every kind of socket.
+        """
         return self._peername
 
     @property

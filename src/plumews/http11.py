@@ -45,8 +45,9 @@ class Request:
     the path without its percent escapes, and the first value of each name in the query. ``raw_path`` is the path as
     sent, by which the server routes; ``repeated`` has the names that stand more than once in the query.
 
-    For the caller to set: ``remote_address`` is the peer's as the socket tells it; ``client_address`` is the address of
-    the client and ``secure`` whether it came through TLS, both as the outermost trusted proxy saw it;
+    For the caller to set: ``remote_address`` is the peer's as the socket tells it, ``None`` on a Unix socket;
+    ``client_address`` is the address of the client and ``secure`` whether it came through TLS, both as the outermost
+    trusted proxy saw it;
     ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says; ``body`` is
     what came behind the head, for the routes that take a body (else ``b""``).
 

@@ -83,7 +83,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self._transport = transport
-        self._peername = transport.get_extra_info("peername")
+        peername = transport.get_extra_info("peername")
+        self._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
         self._sockname = transport.get_extra_info("sockname")
         self._writer.attach(transport)
         if self._door is not None:

@@ -36,7 +36,7 @@ class MemberInfo(_Printable):
 
     Attributes:
         id: the connection's random identity.
-        remote_address: the peer's, as the socket tells it.
+        remote_address: the peer's, as the socket tells it; ``None`` on a Unix socket.
         user_id, user_name: what a verified token said; ``None`` without one.
         rooms: those of the hub in which it is, in the order in which it joined.
         since: when it came into the hub, in seconds since the epoch; ``None`` if it is in no room.
