@@ -22,6 +22,9 @@ from plumews.cli import main
         (["serve", "--port", "65536"], "from 0 to 65535, not '65536'"),
         (["serve", "--port", "80", "--unix", "s"], "--unix takes the place of --host and --port"),
         (["serve", "--unix", "s", "--host", "127.0.0.1"], "--unix takes the place of --host and --port"),
+        (["serve", "--unix-mode", "660"], "--unix-mode needs --unix with a path"),
+        (["serve", "--unix", "@name", "--unix-mode", "660"], "--unix-mode needs --unix with a path"),
+        (["serve", "--unix", ""], "argument --unix: the path of a Unix socket must not be empty"),
         (["serve", "--room", "=hunter2"], "argument --room: invalid room name: it must be 1 to 128 bytes"),
         (["serve", "--room", "chat="], "for an open room give chat alone"),
         (["serve", "--room", "chat=" + "x" * 4097], "text of 1 to 4096 bytes of UTF-8"),
@@ -85,7 +88,8 @@ def test_metrics_where_the_client_is_not_installed(
 
 OPTIONS = re.findall(
     r"\S+",
-    "--host --port --unix --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file --require-token "
+    "--host --port --unix --unix-mode --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file "
+    "--require-token "
     "--no-query-secrets --origin --allowed-host --trusted-proxy --broadcast-secret-file --max-connections "
     "--max-room-connections --max-connections-per-address --accept-rate --accept-rate-per-address --max-size "
     "--compression --queue-size --text --plain-room-names "

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import ssl
+import stat
 import sys
 import time
 from pathlib import Path
@@ -163,6 +165,34 @@ async def test_a_unix_socket_is_gone_with_its_server_and_survives_a_dead_one(ser
     server.stop()
     assert server.end()[0] == 0
     assert not path.exists()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+async def test_stop_leaves_the_unix_socket_of_a_successor(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    server = serve("--unix", str(path))
+    async with await Wire.open(server, "/members") as silent:  # it does not answer the goodbye: that takes a second
+        server.stop()
+        assert (await silent.closing())[0] == 1001
+        while path.exists():
+            await asyncio.sleep(0.001)
+        async with plumews.unix_serve(lambda conn: conn.send("the successor"), path):
+            assert server.process.poll() is None
+            assert server.end()[0] == 0
+            async with await Wire.open(server) as wire:
+                assert await wire.message() == "the successor"
+
+
+@on_one_loop
+@pytest.mark.skipif(sys.platform != "linux", reason="wants permissions and names as Linux has them")
+async def test_unix_mode_and_abstract_names(serve: Serve, tmp_path: Path) -> None:
+    serve("--unix", str(tmp_path / "s"), "--unix-mode", "606")
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o606
+    name = f"@plumews-{os.getpid()}"
+    assert serve("--unix", name).url == f"unix:{name}"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"\0{name[1:]}")
+    assert failure("serve", "--unix", name) == (1, f"plumews serve: cannot listen on {name}: address already in use")
 
 
 # --- being seen ---------------------------------------------------------------------------------------
@@ -420,7 +450,8 @@ def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: P
             f"plumews serve: cannot listen on {path}: address already in use",
         )
         assert path.is_socket()
-    assert failure("serve", "--unix", str(plain))[0] == 1
+    said = f"plumews serve: cannot listen on {plain}: file exists, and is no socket"
+    assert failure("serve", "--unix", str(plain)) == (1, said)
     assert plain.read_text() == "precious"
 
 
@@ -533,7 +564,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         ("serve --host 0.0.0.0 --rooms-table local", "local"),
         ("serve --rooms-table nobody", "nobody"),
     ):
-        monkeypatch.setattr(cli_serve, "_unix_socket", lambda path: None)
+        monkeypatch.setattr(cli_serve, "unix_socket", lambda path, mode, backlog: None)
         assert main(line.split()) == 0
         assert seen["rooms_table"] == audience, line
     assert main(["serve", "--metrics"]) == 0

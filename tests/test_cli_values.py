@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from plumews.cli_values import allowed, rate, room, seconds, trusted_proxy, whole
+from plumews.cli_values import allowed, permissions, rate, room, seconds, trusted_proxy, unix_path, whole
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,10 @@ from plumews.cli_values import allowed, rate, room, seconds, trusted_proxy, whol
         (allowed("hosts"), "*.example.com", "*.example.com"),
         (trusted_proxy, "10.0.0.0/8", "10.0.0.0/8"),
         (trusted_proxy, "unix", "unix"),
+        (unix_path, "/run/app.sock", "/run/app.sock"),
+        (unix_path, "./@file", "./@file"),
+        (permissions, "0660", 0o660),
+        (permissions, "0o600", 0o600),
     ],
 )
 def test_what_is_right_is_taken(read, text, value):
@@ -46,6 +50,10 @@ def test_what_is_right_is_taken(read, text, value):
         (allowed("origins"), "example.com", "expected http:// or https://"),
         (allowed("hosts"), "example.com:80", "without a port"),
         (trusted_proxy, "10.0.0.1/8", "10.0.0.1/8"),
+        (unix_path, "", "must not be empty"),
+        (permissions, "1777", "must be permissions in octal, such as 660, not '1777'"),
+        (permissions, "rw", "must be permissions in octal"),
+        (permissions, "-1", "must be permissions in octal"),
     ],
 )
 def test_what_is_wrong_is_refused_with_what_would_be_right(read, text, said):

@@ -38,7 +38,8 @@ LAYERS = {
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast logs""",
             """opening answering site options endpoints routes restricted page room_list prometheus room_door
             room_server server hooks live_tokens token_refresh first_message login token_door password_gate screens
-            text_screen listener turning_away reserve admin health route_body refusal_log room_inside""",
+            text_screen listener turning_away reserve admin health route_body refusal_log room_inside
+            sockets""",
             "cli cli_inputs cli_options cli_serve cli_values __main__",
         ]
     )

@@ -22,7 +22,7 @@ from typing import Any
 
 import jwt
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import plumews
@@ -204,6 +204,15 @@ async def test_streaming(start) -> None:
     async with await client(server.port) as ws:
         await ws.send([b"x" * 100_000, b"y" * 100_000])
         assert await ws.recv() == "BINARY message of 200000 bytes"
+
+
+async def test_where_it_listens(start, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    await start(run("Where it listens")["serving"])
+    assert (tmp_path / "ws.sock").stat().st_mode & 0o777 == 0o660
+    async with unix_connect("ws.sock", "ws://localhost/") as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
 
 
 async def test_metadata_and_user(start) -> None:

@@ -11,7 +11,7 @@ import importlib.util
 from typing import Any, Final, NoReturn, get_args
 
 from . import limits
-from .cli_values import allowed, rate, room, seconds, trusted_proxy, whole
+from .cli_values import allowed, permissions, rate, room, seconds, trusted_proxy, unix_path, whole
 from .constants import SendBehavior
 from .origin import is_loopback
 from .room_list import RoomsTable
@@ -50,6 +50,8 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         args.port = _PORT if args.port is None else args.port
     elif args.host is not None or args.port is not None:
         parser.error("--unix takes the place of --host and --port")
+    if args.unix_mode is not None and (args.unix is None or args.unix.startswith("\0")):
+        parser.error("--unix-mode needs --unix with a path")
     if args.tls_key is not None and args.tls_cert is None:
         parser.error("--tls-key needs --tls-cert")
     if args.require_token and args.secret_file is None:
@@ -84,7 +86,18 @@ def has_uvloop() -> bool:
 def _add_listening(group: Any) -> None:
     group.add_argument("--host", help=f"address or name (default {_HOST}; 0.0.0.0 is all)")
     group.add_argument("--port", type=whole(0, 65535), help=f"TCP port (default {_PORT}; 0 takes a free one)")
-    group.add_argument("--unix", metavar="PATH", help="a Unix socket instead of host and port (default: none)")
+    group.add_argument(
+        "--unix",
+        type=unix_path,
+        metavar="PATH",
+        help="a Unix socket instead of host and port; @NAME is an abstract one, of Linux (default: none)",
+    )
+    group.add_argument(
+        "--unix-mode",
+        type=permissions,
+        metavar="MODE",
+        help="permissions of its file in octal, such as 660 (default: what the umask leaves)",
+    )
     group.add_argument("--tls-cert", metavar="FILE", help="serve https and wss with this PEM chain (default: no TLS)")
     group.add_argument("--tls-key", metavar="FILE", help="its key (default: in the file of the chain)")
 

@@ -12,12 +12,9 @@ import asyncio
 import errno
 import os
 import signal
-import socket
 import ssl
-import stat
 import sys
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -42,6 +39,7 @@ from .room_server import serve_rooms
 from .rooms import check_room_name, validate_room_name
 from .server import Server, Serving
 from .shutdown import Farewell
+from .sockets import unix_socket
 from .timelimit import TimeLimit
 
 __all__ = ["run_serve", "say"]
@@ -65,12 +63,7 @@ def run_serve(args: argparse.Namespace) -> int:
     token = None if args.metrics_token_file is None else token_of_file(args.metrics_token_file)
     secret_file = args.broadcast_secret_file
     broadcast_secret = None if secret_file is None else broadcast_secret_of_file(secret_file, auth)
-    sock = None if args.unix is None else _unix_socket(args.unix)
-    try:
-        return _run(_serve(args, auth, context, sock, token, broadcast_secret), args.loop)
-    finally:
-        if args.unix is not None:
-            Path(args.unix).unlink(missing_ok=True)
+    return _run(_serve(args, auth, context, token, broadcast_secret), args.loop)
 
 
 def say(line: str) -> None:
@@ -91,7 +84,6 @@ async def _serve(
     args: argparse.Namespace,
     auth: ServeAuth,
     context: ssl.SSLContext | None,
-    sock: socket.socket | None,
     token: str | None,
     broadcast_secret: bytes | None,
 ) -> int:
@@ -104,7 +96,7 @@ async def _serve(
             check_room_name=validate_room_name if args.plain_room_names else check_room_name,
         )
     )
-    server = await _listen(_serving(args, hub, auth, context, sock, token, broadcast_secret), args)
+    server = await _listen(args, lambda: _serving(args, hub, auth, context, token, broadcast_secret))
     say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
     say(auth.describe())
     await signals.first.wait()
@@ -132,7 +124,6 @@ def _serving(
     hub: Hub,
     auth: ServeAuth,
     context: ssl.SSLContext | None,
-    sock: socket.socket | None,
     token: str | None,
     broadcast_secret: bytes | None,
 ) -> Serving:
@@ -141,7 +132,7 @@ def _serving(
         auth,
         args.host,
         args.port,
-        sock=sock,
+        sock=None if args.unix is None else unix_socket(args.unix, args.unix_mode, limits.BACKLOG),
         ssl=context,
         broadcast_secret=broadcast_secret,
         page=args.page,
@@ -186,12 +177,16 @@ def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:
     return restricted(metrics_route(registry), token)
 
 
-async def _listen(serving: Serving, args: argparse.Namespace) -> Server:
+async def _listen(args: argparse.Namespace, serving: Callable[[], Serving]) -> Server:
     try:
-        return await serving
+        return await serving()
     except (OSError, UnicodeError) as exc:  # UnicodeError: the host is no name that could be looked up
-        hint = "; --port 0 takes a free one" if getattr(exc, "errno", None) == errno.EADDRINUSE else ""
-        place = args.unix or f"{args.host} port {args.port}"
+        hint = ""
+        if isinstance(exc, FileExistsError):
+            hint = ", and is no socket"
+        elif args.port and getattr(exc, "errno", None) == errno.EADDRINUSE:
+            hint = "; --port 0 takes a free one"
+        place = _shown(args.unix) if args.unix else f"{args.host} port {args.port}"
         raise Failure(f"cannot listen on {place}: {reason(exc)}{hint}") from exc
 
 
@@ -217,46 +212,23 @@ class _Signals:
         self._loop.call_soon_threadsafe(self.first.set)
 
 
-# --- Unix sockets ---------------------------------------------------------------------------------
-
-
-def _unix_socket(path: str) -> socket.socket:
-    """A bound socket; what a dead server left behind is no obstacle, anything else is."""
-    if not hasattr(socket, "AF_UNIX"):
-        raise Failure("--unix: there are no Unix sockets here; use --host and --port")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if _is_left_behind(path):
-            Path(path).unlink()
-        sock.bind(path)
-    except OSError as exc:
-        sock.close()
-        raise Failure(f"cannot listen on {path}: {reason(exc)}") from exc
-    return sock
-
-
-def _is_left_behind(path: str) -> bool:
-    try:
-        if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            return False
-    except FileNotFoundError:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(path) == errno.ECONNREFUSED
-
-
 # --- words ----------------------------------------------------------------------------------------
 
 
 def _address(args: argparse.Namespace, server: Server) -> str:
     if args.unix is not None:
-        return f"unix:{args.unix}"
+        return f"unix:{_shown(args.unix)}"
     everywhere = args.host in _ALL_INTERFACES
     host = "localhost" if everywhere else args.host
     authority = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
     secure = "" if args.tls_cert is None else "s"
     address = f"http{secure}://{authority}/" if args.page else f"ws{secure}://{authority}/ws?room=NAME"
     return f"{address} and all other addresses of this machine" if everywhere else address
+
+
+def _shown(path: str) -> str:
+    """The path of a Unix socket as it is given on the command line."""
+    return f"@{path[1:]}" if path.startswith("\0") else path
 
 
 def _count(count: int, noun: str) -> str:

@@ -14,8 +14,9 @@ from . import limits
 from .cli_inputs import room_entry
 from .forwarded import TrustedProxies
 from .origin import validate_allowed
+from .sockets import check_unix
 
-__all__ = ["allowed", "rate", "room", "seconds", "trusted_proxy", "whole"]
+__all__ = ["allowed", "permissions", "rate", "room", "seconds", "trusted_proxy", "unix_path", "whole"]
 
 
 def room(text: str) -> tuple[str, str | None]:
@@ -80,3 +81,20 @@ def trusted_proxy(text: str) -> str:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
     return text
+
+
+def unix_path(text: str) -> str:
+    """The path of a Unix socket; ``@NAME`` is an abstract one."""
+    try:
+        return check_unix(f"\0{text[1:]}" if text.startswith("@") else text, None)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def permissions(text: str) -> int:
+    """Permissions as chmod(1) takes them in octal."""
+    with contextlib.suppress(ValueError):
+        mode = int(text, 8)
+        if 0 <= mode <= 0o777:
+            return mode
+    raise argparse.ArgumentTypeError(f"must be permissions in octal, such as 660, not {text!r}")

@@ -155,6 +155,9 @@ END_GRACE: Final = 1.0
 #: Connections that the kernel holds until they are accepted; more than the usual 100, for reconnecting crowds.
 BACKLOG: Final = 1024
 
+#: Free ports that are tried until one is free on all addresses of a server.
+PORT_ATTEMPTS: Final = 100
+
 #: Connections that are accepted in one wake-up, some 3 ms of work: those that are open want their turn, too.
 ACCEPTS_AT_ONCE: Final = 64
 

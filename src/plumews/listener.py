@@ -1,11 +1,10 @@
 """Our own accept on the listening sockets (layer 5).
 
 An event loop accepts whoever comes and has no descriptor in reserve; here each client is looked at by its address
-(`admission`) before anything is made for it, and who is refused costs an answer and no more (`turning_away`). The
-loop's own server makes and binds the sockets, and does all of it where it cannot watch sockets (Windows' proactor):
-then admission is left to `opening`. Invariants: a bounded number is accepted in one wake-up; a socket that cannot be
-accepted from is not looked at for a moment, so that nothing spins; who is in the backlog of a server that stops gets
-an answer.
+(`admission`) before anything is made for it, and who is refused costs an answer and no more (`turning_away`). A loop
+that cannot watch sockets (Windows' proactor) accepts by itself: then admission is left to `opening`. Invariants: a
+bounded number is accepted in one wake-up; a socket that cannot be accepted from is not looked at for a moment, so that
+nothing spins; who is in the backlog of a server that stops gets an answer.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,28 +27,33 @@ from .forwarded import address_of
 from .loopstate import loop_state
 from .reserve import EXHAUSTED, Reserve
 from .site import Site
+from .sockets import InheritedSocket
 from .timers import Deadline
 from .turning_away import TurningAway
 
-__all__ = ["Listener", "tls_options"]
+__all__ = ["Listener"]
 
 logger = logging.getLogger("plumews.server")
 
 
 class Listener:
-    """Accepts for one server. ``connection(visit)`` makes the protocol of who was admitted."""
+    """Accepts for one server on ``sockets``, which listen already and are closed with it.
+
+    ``connection(visit)`` makes the protocol of who was admitted, ``connection()`` that of who was not looked at yet.
+    """
 
     def __init__(
-        self, site: Site, server: asyncio.AbstractServer, backlog: int, connection: Callable[[Visit], Conn]
+        self, site: Site, sockets: Sequence[socket.socket], backlog: int, connection: Callable[..., Conn]
     ) -> None:
         self._site = site
-        self._server = server
+        self._listening = tuple(sockets)
         self._backlog = backlog
         self._connection = connection
-        self._tls = tls_options(site)
+        self._tls = _tls_options(site)
         self._loop = asyncio.get_running_loop()
         self._timers = loop_state(self._loop).timers
-        self._sockets: list[socket.socket] = []  # none: the loop's server accepts
+        self._sockets: list[socket.socket] = []  # those that are watched; none if the loop's servers accept
+        self._servers: list[asyncio.AbstractServer] = []
         self._paused: dict[socket.socket, Deadline] = {}
         self._reserve: Reserve | None = None
         self._turning_away = TurningAway(self._timers)
@@ -61,37 +65,41 @@ class Listener:
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets; none once it is closed."""
-        return tuple(getattr(self._server, "sockets", None) or ())
+        return self._listening
 
     async def start_serving(self) -> None:
         """Accept from now on."""
         try:
-            self._sockets = [
-                # The loop's server keeps its own descriptor: a loop may not let others watch it.
-                socket.fromfd(sock.fileno(), sock.family, sock.type, sock.proto)
-                for sock in self.sockets
-            ]
-            for sock in self._sockets:
+            for sock in self._listening:
                 sock.setblocking(False)
                 self._watch(sock)
-                sock.listen(self._backlog)
+                self._sockets.append(sock)
             self._reserve = Reserve()
         except NotImplementedError:
-            self._close_sockets()
-            await self._server.start_serving()
+            self._servers = [
+                await self._loop.create_server(self._connection, sock=sock, backlog=self._backlog, **self._tls)
+                for sock in self._listening
+            ]
 
     def close(self) -> None:
-        """Accept nobody any more: who is in the backlog is told that the server stops."""
+        """Accept nobody any more: who is in the backlog is told that the server stops.
+
+        The backlog of an inherited socket is left to whoever serves there next.
+        """
         for sock in self._sockets:
             self._loop.remove_reader(sock)
-            self._empty(sock)
+            if not isinstance(sock, InheritedSocket):
+                self._empty(sock)
         for deadline in self._paused.values():
             deadline.cancel()
         self._paused.clear()
-        self._close_sockets()
         if self._reserve is not None:
             self._reserve.close()
-        self._server.close()
+        for server in self._servers:
+            server.close()
+        for sock in self._listening:
+            sock.close()
+        self._listening, self._sockets = (), []
 
     async def wait_connected(self) -> None:
         """Until whoever was admitted last has its transport; over TLS that may take too long."""
@@ -114,7 +122,8 @@ class Listener:
         for task in self._connecting:
             task.cancel()
         # Python 3.13 can end those that the loop's server has accepted.
-        getattr(self._server, "abort_clients", lambda: None)()
+        for server in self._servers:
+            getattr(server, "abort_clients", lambda: None)()
 
     # --- accepting --------------------------------------------------------------------------------
 
@@ -192,13 +201,8 @@ class Listener:
             logger.error("cannot accept connections: %s (%d turned away)", exc.strerror, self._turned)
             self._turned, self._next_line = 0, now + limits.ACCEPT_LOG_EVERY
 
-    def _close_sockets(self) -> None:
-        for sock in self._sockets:
-            sock.close()
-        self._sockets = []
 
-
-def tls_options(site: Site) -> dict[str, Any]:
+def _tls_options(site: Site) -> dict[str, Any]:
     """What the loop wants to know for TLS, whose handshake is a part of the opening."""
     return {} if site.ssl is None else {"ssl": site.ssl, "ssl_handshake_timeout": site.open_timeout}
 

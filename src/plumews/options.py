@@ -97,12 +97,12 @@ class SiteOptions(ConnOptions, total=False):
 class TcpOptions(SiteOptions, total=False):
     """Of a server on TCP: these, those of :class:`SiteOptions`, and those of :class:`plumews.ConnConfig`.
 
-    sock: an existing socket instead of ``host`` and ``port``.
+    sock: an existing socket instead of ``host`` and ``port``, or several; they are closed with the server.
     reuse_port: let several processes listen on one port.
     backlog: connections that wait to be accepted (default 1024).
     """
 
-    sock: socket.socket | None
+    sock: socket.socket | Sequence[socket.socket] | None
     reuse_port: bool | None
     backlog: int
 

@@ -23,13 +23,14 @@ from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
-from .listener import Listener, tls_options
+from .listener import Listener
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
 from .origin import LOOPBACK_HOSTS, is_loopback
 from .settings import ConnConfig
 from .shutdown import Farewell, check_goodbye
 from .site import Endpoint, Site
+from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
 from .timelimit import TimeLimit
 from .token_door import token_door
 from .token_refresh import is_entering
@@ -43,8 +44,8 @@ logger = logging.getLogger("plumews.server")
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 
-#: Makes the listening socket: called with the factory of protocols.
-Listen = Callable[[Callable[[], Conn]], Awaitable[asyncio.AbstractServer]]
+#: Opens the listening sockets.
+Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
 
 
 class Server:
@@ -64,7 +65,7 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port of the first listening socket; ``RuntimeError`` if there is none."""
+        """The port of the listening sockets, of the first if they differ; ``RuntimeError`` if there is none."""
         for sock in self.sockets:
             if sock.family in _INET:
                 return int(sock.getsockname()[1])
@@ -141,7 +142,7 @@ class Server:
         return conn
 
     async def _start(self, listen: Listen, backlog: int) -> None:
-        listener = self._listener = Listener(self._site, await listen(self._connection), backlog, self._connection)
+        listener = self._listener = Listener(self._site, await listen(), backlog, self._connection)
         if self._site.allowed_hosts is None and _only_loopback(self.sockets):
             self._site.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
         try:
@@ -294,8 +295,9 @@ def serve(
 
 def unix_serve(
     handler: Handler | None = None,
-    path: str | None = None,
+    path: UnixPath | None = None,
     *,
+    mode: int | None = None,
     on_open: OnOpenOrClose | None = None,
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
@@ -304,13 +306,28 @@ def unix_serve(
     token_sources: Collection[str] = TOKEN_SOURCES,
     token_cookie: str | None = None,
     allow_query_secrets: bool = False,
-    sock: socket.socket | None = None,
+    sock: socket.socket | Sequence[socket.socket] | None = None,
     backlog: int = limits.BACKLOG,
     **options: Unpack[SiteOptions],
 ) -> Serving:
-    """Serve WebSockets on a Unix socket at ``path``, or on ``sock``. Options as in :func:`serve`."""
+    """Serve WebSockets on a Unix socket at ``path``, or on ``sock``. Options as in :func:`serve`.
+
+    Args:
+        path: of the socket file; the file of a server that is dead is replaced. It is removed when the server stops
+            listening, unless another server has put its own there meanwhile. A path that begins with NUL is an abstract
+            socket (Linux).
+        mode: permissions of the file, such as ``0o660``, which it has before anybody can connect (default: what the
+            umask leaves).
+        sock: a Unix socket, or several, instead of ``path``; their files are yours.
+
+    Raises:
+        TypeError, ValueError: an option is unknown or wrong. OSError: when it is awaited, a living server has the path
+            (``EADDRINUSE``), or there is something else than a socket (``EEXIST``).
+    """
     if (path is None) == (sock is None):
         raise TypeError("give either the path of the Unix socket or sock")
+    if path is None and mode is not None:
+        raise TypeError("mode is for the file at path: a sock has its own")
     tally = RequestTally()
     endpoint = token_door(
         endpoint_for(handler, on_open, on_message, on_close),
@@ -323,11 +340,11 @@ def unix_serve(
     site, config = site_and_config({None: endpoint}, options)
     site.requests = tally
 
-    async def listen(factory: Callable[[], Conn]) -> asyncio.AbstractServer:
-        loop = asyncio.get_running_loop()
-        return await loop.create_unix_server(
-            factory, path, sock=sock, backlog=backlog, start_serving=False, **tls_options(site)
-        )
+    name = None if path is None else check_unix(path, mode)
+    sockets = [] if sock is None else given_sockets(sock, unix=True)
+
+    async def listen() -> Sequence[socket.socket]:
+        return _listening(sockets, backlog) if name is None else [unix_socket(name, mode, backlog)]
 
     return Serving(site, config, listen, backlog)
 
@@ -352,18 +369,26 @@ def serve_endpoints(
         raise TypeError(f"port must be an int, not {type(port).__name__}")
     if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"port must be 0 to 65535, not {port}")
+    if host is not None and not isinstance(host, str) and not host:
+        raise ValueError("host must be at least one address or name; None is all interfaces")
+    sockets = [] if sock is None else given_sockets(sock)
     site, config = site_and_config(endpoints, options)
     if requests is not None:
         site.requests = requests
 
-    async def listen(factory: Callable[[], Conn]) -> asyncio.AbstractServer:
-        loop = asyncio.get_running_loop()
-        where: dict[str, Any] = {"host": host, "port": port, "reuse_port": reuse_port}
-        if sock is not None:
-            where = {"sock": sock}
-        return await loop.create_server(factory, **where, backlog=backlog, start_serving=False, **tls_options(site))
+    async def listen() -> Sequence[socket.socket]:
+        if port is None:
+            return _listening(sockets, backlog)
+        return await tcp_sockets(host, port, reuse_port=reuse_port, backlog=backlog)
 
     return Serving(site, config, listen, backlog)
+
+
+def _listening(sockets: Sequence[socket.socket], backlog: int) -> Sequence[socket.socket]:
+    for sock in sockets:
+        if not isinstance(sock, InheritedSocket):
+            sock.listen(backlog)
+    return sockets
 
 
 def _only_loopback(sockets: Sequence[socket.socket]) -> bool:
