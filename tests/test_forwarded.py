@@ -74,8 +74,8 @@ def test_the_address_of_a_socket_has_no_port_and_ipv4_is_ipv4():
 @pytest.mark.parametrize(
     ("entries", "error", "text"),
     [
-        ("10.0.0.1", TypeError, "a collection of strings, not the string"),
-        ([10], TypeError, "expected addresses and networks as str, not int"),
+        ("10.0.0.1", TypeError, "must be a list of str, such as .* not the str '10.0.0.1'"),
+        ([10], TypeError, r"trusted_proxies must be a list of str, such as \[\"10.0.0.0/8\"\]: 10 in it is none"),
         (["10.0.0.1/8"], ValueError, "invalid trusted proxy '10.0.0.1/8': .*has host bits set"),
         (["proxy.example"], ValueError, "expected an address, a network such as 10.0.0.0/8 or 'unix'"),
         (["10.0.0.1:80"], ValueError, "invalid trusted proxy"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from typing import Any
 
 import pytest
 
 import plumews
+from plumews.credentials import TokenSources
 from plumews.options import ConnOptions, SiteOptions, TcpOptions, site_and_config
 from plumews.settings import ConnConfig
 from plumews.site import Site
+from wire import Wire, upgrade
 
 
 def handler(conn):
@@ -76,7 +80,11 @@ WRONG = {
     "ping_timeout": (0, ValueError, "ping_timeout must be more than 0 seconds, not 0: None waits for ever"),
     "send_timeout": (float("nan"), ValueError, "send_timeout"),
     "ssl": (True, TypeError, "ssl must be an ssl.SSLContext, not bool"),
-    "origins": ("https://example.com", TypeError, "allowed origins: expected a list of strings"),
+    "origins": (
+        "https://example.com",
+        TypeError,
+        r"origins must be a list of str, patterns \(re.compile\) and None, such as \[\"https://example.com\"\], not",
+    ),
     "origins with a slash": (
         ["https://example.com/"],
         ValueError,
@@ -86,7 +94,11 @@ WRONG = {
         ),
     ),
     "allowed_hosts": (["example.com:80"], ValueError, "without a port"),
-    "trusted_proxies": (True, TypeError, "trusted_proxies must be a collection of strings, not bool"),
+    "trusted_proxies": (
+        True,
+        TypeError,
+        r"trusted_proxies must be a list of str, such as \[\"10.0.0.0/8\"\], not bool",
+    ),
     "routes": (["/x"], TypeError, "routes must be a mapping of paths to functions, not list"),
     "routes without arguments": (
         {"/x": lambda: None},
@@ -98,7 +110,11 @@ WRONG = {
         TypeError,
         r"process_request is called with \(conn, request\), but takes \(path, request_headers, more\)",
     ),
-    "subprotocols": ("chat", TypeError, "subprotocols must be a sequence of str, not a str"),
+    "subprotocols": (
+        "chat",
+        TypeError,
+        r"subprotocols must be a list of str, such as \[\"chat\"\], not the str 'chat'",
+    ),
     "process_request": ("no", TypeError, "process_request must be a function, not str"),
     "process_response": (1, TypeError, "process_response must be a function, not int"),
     "select_subprotocol": ([], TypeError, "select_subprotocol must be a function, not list"),
@@ -111,6 +127,83 @@ WRONG = {
 def test_section_8_point_31_a_wrong_option_raises_where_it_is_given(door, name, value, error, text):
     with pytest.raises(error, match=text.replace(".", r"\.")):
         door(**{name.partition(" ")[0]: value})
+
+
+#: Options of several entries, and an entry of each.
+LISTS = {
+    "origins": "https://a.example",
+    "allowed_hosts": "a.example",
+    "trusted_proxies": "10.0.0.0/8",
+    "subprotocols": "chat",
+    "token_sources": "header",
+}
+
+
+def listed(name: str, value: Any) -> dict[str, Any]:
+    """The option, and what it needs."""
+    return (
+        {name: value, "authenticator": plumews.SimpleRoomAuth(bytes(32))} if name == "token_sources" else {name: value}
+    )
+
+
+@pytest.mark.parametrize(("name", "entry"), LISTS.items())
+@pytest.mark.parametrize("wrap", [list, tuple, set, frozenset, iter, dict.fromkeys, lambda one: (x for x in one)])
+def test_option_of_several_entries_takes_any_iterable(name, entry, wrap):
+    if name == "token_sources":
+        assert TokenSources(wrap([entry])).named == (entry,)
+        return
+    site, _ = site_and_config({None: None}, {name: wrap([entry])})
+    if name == "trusted_proxies":
+        assert site.proxies.is_proxy("10.1.2.3")
+    else:
+        assert getattr(site, name) == (entry,)
+
+
+@pytest.mark.parametrize(("name", "entry"), LISTS.items())
+@pytest.mark.parametrize(
+    "wrong", [str, str.encode, lambda entry: [entry.encode()], lambda entry: [entry, 5], lambda entry: 5]
+)
+def test_option_of_several_entries_says_what_is_right(name, entry, wrong):
+    with pytest.raises(TypeError, match=rf"^{name} must be a list of str.* such as \["):
+        plumews.serve(handler, "127.0.0.1", 0, **listed(name, wrong(entry)))
+
+
+@pytest.mark.parametrize("name", ["allowed_hosts", "trusted_proxies", "subprotocols", "token_sources"])
+def test_option_of_several_entries_takes_no_none_among_them(name):
+    with pytest.raises(TypeError, match=rf"^{name} must be a list of str, .* None in it is none$"):
+        plumews.serve(handler, "127.0.0.1", 0, **listed(name, [None]))
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
+def test_lone_pattern_of_origins_says_what_is_right(door):
+    with pytest.raises(
+        TypeError, match=r"^origins must be a list of str, patterns .*, not the Pattern re\.compile\('x'\)"
+    ):
+        door(origins=re.compile("x"))
+
+
+@pytest.mark.parametrize("pattern", [".*", r"https?://.+", r"http://[a-z.]+"])
+def test_pattern_of_any_site_is_refused_with_a_token_cookie(pattern):
+    auth = plumews.SimpleRoomAuth(bytes(32))
+    with pytest.raises(ValueError, match="with token_cookie the origins must be listed"):
+        plumews.serve_rooms(
+            plumews.Hub(), auth, "127.0.0.1", 0, token_cookie="t", origins=(o for o in [re.compile(pattern)])
+        )
+
+
+async def test_origins_from_a_generator_serve_more_than_one_request(start):
+    origins = (entry for entry in [re.compile(r"https://[a-z]+\.example\.com")])
+    auth = plumews.SimpleRoomAuth(bytes(32))
+    server = await start(plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, origins=origins, token_cookie="t"))
+    for origin, status in [
+        ("https://a.example.com", 101),
+        ("https://b.example.com", 101),
+        ("https://a.example.co", 403),
+    ]:
+        async with await Wire.connect(server) as wire:
+            wire.writer.write(upgrade("/ws", f"Origin: {origin}"))
+            await wire.read_head()
+            assert wire.status == status
 
 
 @pytest.mark.parametrize("name", ["serve", "serve_rooms"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,11 +15,12 @@ from plumews.http11 import Request
 from plumews.origin import (
     LOOPBACK_HOSTS,
     Origin,
+    allowed_hosts,
+    allowed_origins,
     check_host,
     check_origin,
     is_loopback,
     parse_origin,
-    validate_allowed,
 )
 
 
@@ -26,7 +30,7 @@ def request(*origins: str, host: str | None = "good.com") -> Request:
     )
 
 
-def refused(asked: Request, allowed: list[str | None] | None = None, *, secure: bool = True, **more: bool) -> None:
+def refused(asked: Request, allowed: list[Any] | None = None, *, secure: bool = True, **more: bool) -> None:
     with pytest.raises(InvalidOrigin, match=r"^forbidden origin$") as caught:
         check_origin(asked, allowed, secure=secure, **more)
     assert (caught.value.status, caught.value.code) == (403, "WEBSOCKET_FORBIDDEN_ORIGIN")
@@ -264,12 +268,12 @@ def test_other_names_and_addresses_are_not_loopback(host):
 
 
 def test_good_lists_are_valid():
-    validate_allowed()
-    validate_allowed(
-        origins=["https://app.example", "http://localhost:3000", "null", "*", None],
-        hosts=["chat.example", "*.chat.example", "127.0.0.1", "::1", "[::1]", "*"],
-    )
-    validate_allowed(hosts=LOOPBACK_HOSTS)
+    origins = ["https://app.example", "http://localhost:3000", "null", "*", None, re.compile(".*")]
+    assert allowed_origins(origins) == tuple(origins)
+    hosts = ["chat.example", "*.chat.example", "127.0.0.1", "::1", "[::1]", "*"]
+    assert allowed_hosts(hosts) == tuple(hosts)
+    assert allowed_hosts(LOOPBACK_HOSTS) == LOOPBACK_HOSTS
+    assert allowed_origins(None) is allowed_hosts(None) is None
 
 
 @pytest.mark.parametrize(
@@ -278,7 +282,7 @@ def test_good_lists_are_valid():
 )
 def test_section_8_point_31_an_origin_that_could_never_match_is_found_before_the_first_request(origin):
     with pytest.raises(ValueError, match=r"invalid (origin|host)"):
-        validate_allowed(origins=["https://good.com", origin])
+        allowed_origins(["https://good.com", origin])
 
 
 @pytest.mark.parametrize(
@@ -286,11 +290,44 @@ def test_section_8_point_31_an_origin_that_could_never_match_is_found_before_the
 )
 def test_section_8_point_31_a_host_that_could_never_match_is_found_before_the_first_request(host):
     with pytest.raises(ValueError, match=r"invalid allowed host .* without a port"):
-        validate_allowed(hosts=["good.com", host])
+        allowed_hosts(["good.com", host])
 
 
-def test_a_string_in_place_of_a_list_is_a_type_error():
-    with pytest.raises(TypeError, match="allowed origins: expected a list"):
-        validate_allowed(origins="https://good.com")
-    with pytest.raises(TypeError, match="allowed hosts: expected a list"):
-        validate_allowed(hosts="localhost")
+# --- patterns -------------------------------------------------------------------------------------
+
+OF_EXAMPLE = re.compile(r"https://([a-z0-9-]+\.)*example\.com(:\d+)?")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://example.com", "https://a.b.example.com:8443", "HTTPS://A.EXAMPLE.COM", "https://good.com"]
+)
+def test_pattern_of_origins_lets_in_what_matches_as_a_whole(origin):
+    check_origin(request(origin), [OF_EXAMPLE, "https://other.com"], secure=True)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://example.com.evil.net",
+        "https://evil.net/https://example.com",
+        "http://example.com",
+        "https://example.com ",
+        "https://user@example.com",
+        "https://xexample.com",
+        "https://" + "a." * 200 + "example.com",
+        "null",
+        "",
+    ],
+)
+def test_pattern_of_origins_refuses_what_matches_in_part(origin):
+    refused(request(origin), [OF_EXAMPLE])
+
+
+@pytest.mark.parametrize("origin", ["null", "https://a/b", "file://", "chrome-extension://abc"])
+def test_pattern_matches_nothing_that_is_no_origin(origin):
+    refused(request(origin), [re.compile(".*", re.DOTALL)])
+
+
+def test_pattern_of_bytes_is_a_type_error():
+    with pytest.raises(TypeError, match=r"origins: a pattern must be one of str, not of bytes: b'https://.*'"):
+        allowed_origins([re.compile(b"https://.*")])  # type: ignore[list-item]

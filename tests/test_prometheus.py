@@ -166,9 +166,9 @@ def test_registering_asks_no_hub():
         (lambda: HubCollector({"a": None}), "a hub must be a plumews.Hub, not NoneType"),  # type: ignore[dict-item]
         (
             lambda: HubCollector(Hub(), rooms="chat"),
-            r"rooms must be a collection of names, such as \['chat'\], not a str",
+            r"rooms must be a list of str, such as \[\"chat\"\], not the str 'chat'",
         ),
-        (lambda: HubCollector(Hub(), rooms=[5]), "must be a str, not int"),  # type: ignore[list-item]
+        (lambda: HubCollector(Hub(), rooms=[5]), "rooms must be a list of str, .* 5 in it is none"),  # type: ignore[list-item]
         (lambda: HubCollector({b"a": Hub()}), "must be a str, not bytes"),  # type: ignore[dict-item]
         (lambda: HubCollector(Hub(), rooms=["\ud800"]), r"the name '\\ud800' cannot be told in a scrape"),
     ],

@@ -234,7 +234,7 @@ async def test_a_handler_that_fails_is_500_and_one_log_entry(start, caplog, hand
     [
         ({"handler": 1}, TypeError, "handler must be a function, not int"),
         ({"authorize": 1}, TypeError, "authorize must be a function or None, not int"),
-        ({"methods": "POST"}, TypeError, "a collection of str"),
+        ({"methods": "POST"}, TypeError, "methods must be a list of str, such as .* not the str 'POST'"),
         ({"methods": []}, ValueError, "at least one method"),
         ({"methods": ["post"]}, ValueError, "invalid method 'post'"),
         ({"max_body": 1.5}, TypeError, "max_body must be an int, not float"),

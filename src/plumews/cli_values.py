@@ -13,7 +13,7 @@ from collections.abc import Callable
 from . import limits
 from .cli_inputs import room_entry
 from .forwarded import TrustedProxies
-from .origin import validate_allowed
+from .origin import allowed_hosts, allowed_origins
 from .sockets import check_unix
 
 __all__ = ["allowed", "permissions", "rate", "room", "seconds", "trusted_proxy", "unix_path", "whole"]
@@ -62,11 +62,12 @@ def rate(text: str) -> float:
 
 
 def allowed(kind: str) -> Callable[[str], str]:
-    """What reads an origin, or a host, by the argument of `validate_allowed` that it is."""
+    """What reads one of the ``origins`` or ``hosts``."""
+    check_all: Callable[[list[str]], object] = allowed_origins if kind == "origins" else allowed_hosts
 
     def check(text: str) -> str:
         try:
-            validate_allowed(**{kind: [text]})
+            check_all([text])
         except ValueError as exc:
             raise argparse.ArgumentTypeError(str(exc)) from exc
         return text

@@ -10,7 +10,8 @@ it is not taken is refused and never passed over.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
@@ -19,7 +20,8 @@ from .errors import InvalidHandshake, InvalidHeader, Refused
 from .handshake import BEARER, offered_subprotocols
 from .headers import is_token
 from .http11 import Request
-from .origin import check_origin
+from .origin import AllowedOrigin, check_origin
+from .settings import entries_of
 
 __all__ = [
     "TOKEN_SOURCES",
@@ -81,8 +83,7 @@ class TokenSources:
     query: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.named, str):
-            raise TypeError(f'token_sources must be a collection of names, such as ("header",), not {self.named!r}')
+        object.__setattr__(self, "named", entries_of("token_sources", self.named, '"header"'))
         for name in self.named:
             if name not in TOKEN_SOURCES:
                 raise ValueError(
@@ -92,12 +93,20 @@ class TokenSources:
         if self.cookie is not None and not (isinstance(self.cookie, str) and is_token(self.cookie)):
             raise ValueError(f'token_cookie must be the name of a cookie, such as "__Host-token", not {self.cookie!r}')
 
-    def check_origins(self, origins: Collection[str | None] | None) -> None:
+    def check_origins(self, origins: Iterable[AllowedOrigin] | None) -> None:
         """Raise ``ValueError`` if pages of any site could act with the cookies of their visitors."""
-        if self.cookie is not None and any(origin in ("*", "null") for origin in origins or ()):
+        if self.cookie is not None and any(map(_is_anybody, origins or ())):
             raise ValueError(
-                'with token_cookie the origins must be listed: "*" and "null" would let any site act as its visitors'
+                'with token_cookie the origins must be listed: "*", "null" and a pattern that matches all of them '
+                "would let any site act as its visitors"
             )
+
+
+def _is_anybody(origin: AllowedOrigin) -> bool:
+    """Whether ``origin`` stands for pages that nobody knows."""
+    if isinstance(origin, re.Pattern):
+        return any(origin.fullmatch(f"{scheme}://nobody.knows.it.invalid") for scheme in ("http", "https"))
+    return origin in ("*", "null")
 
 
 def credentials_of_request(request: Request, sources: TokenSources) -> Credentials:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import string
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from . import limits
@@ -18,6 +18,7 @@ from .errors import InvalidHeader
 from .headers import parse_host
 from .hops import Hop, older_hops, standard_hops
 from .http11 import Request
+from .settings import entries_of
 
 __all__ = ["Client", "TrustedProxies", "address_of"]
 
@@ -50,20 +51,14 @@ class TrustedProxies:
             Unix socket.
 
     Raises:
-        TypeError: a bare string in place of a collection, or an entry that is no string.
+        TypeError: ``entries`` is no list of ``str``.
         ValueError: an entry is none of these.
     """
 
     __slots__ = ("_networks", "_unix")
 
-    def __init__(self, entries: Collection[str]) -> None:
-        if isinstance(entries, str):
-            raise TypeError(f"trusted_proxies must be a collection of strings, not the string {entries!r}")
-        if not isinstance(entries, Collection):
-            raise TypeError(f"trusted_proxies must be a collection of strings, not {type(entries).__name__}")
-        for entry in entries:
-            if not isinstance(entry, str):
-                raise TypeError(f"trusted_proxies: expected addresses and networks as str, not {type(entry).__name__}")
+    def __init__(self, entries: Iterable[str]) -> None:
+        entries = entries_of("trusted_proxies", entries, '"10.0.0.0/8"')
         self._unix = _UNIX in entries
         self._networks = tuple(_network(entry) for entry in entries if entry != _UNIX)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import socket
 import ssl as ssl_module
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal, TypedDict, cast
 
 from .constants import SendBehavior
 from .deflate import Deflate
 from .headers import HeadersLike
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
+from .origin import AllowedOrigin
 from .routes import Routes
 from .settings import ConnConfig
 from .site import Endpoint, Site
@@ -45,7 +46,8 @@ class SiteOptions(ConnOptions, total=False):
 
     ssl: serve ``wss`` with this context.
     origins: pages of these origins may connect beside the server's own (``"https://example.com"``; ``"*"`` is
-        any, ``None`` in the list changes nothing). A request without ``Origin`` comes from no browser.
+        any, ``None`` in the list changes nothing). A pattern, ``re.compile(r"https://[a-z0-9-]+\\.example\\.com")``,
+        has to match the whole of the origin, in lower case. A request without ``Origin`` comes from no browser.
     allowed_hosts: names that the ``Host`` header may have (``"*"`` is any); by default the loopback names when
         the server listens on loopback only, else any.
     trusted_proxies: addresses and networks (``"10.0.0.0/8"``) of the proxies in front of the server, ``"unix"`` for
@@ -77,10 +79,10 @@ class SiteOptions(ConnOptions, total=False):
     """
 
     ssl: ssl_module.SSLContext | None
-    origins: Collection[str | None] | None
-    allowed_hosts: Collection[str] | None
-    trusted_proxies: Collection[str] | None
-    subprotocols: Sequence[str]
+    origins: Iterable[AllowedOrigin] | None
+    allowed_hosts: Iterable[str] | None
+    trusted_proxies: Iterable[str] | None
+    subprotocols: Iterable[str] | None
     select_subprotocol: SelectSubprotocol | None
     process_request: ProcessRequest | None
     process_response: ProcessResponse | None

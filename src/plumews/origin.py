@@ -3,37 +3,45 @@
 RFC 6455 section 10.2 and RFC 6454: a browser sends the origin of the page with the handshake, and the cookies of
 the *server*, so that any site could act as its visitor. And a site whose name is made to resolve to 127.0.0.1
 reaches what listens there, with its own name as ``Host`` (DNS rebinding). Invariant: comparison is exact, on
-scheme, host and port; never on a prefix, a suffix or a pattern of text.
+scheme, host and port, or of the whole origin with a pattern; never on a prefix or a suffix.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Final, NamedTuple, TypeAlias
 
 from .errors import InvalidHeader, InvalidOrigin
 from .headers import parse_host
 from .http11 import Request
 from .log_text import quoted
+from .settings import entries_of
 
 __all__ = [
     "LOOPBACK_HOSTS",
+    "AllowedOrigin",
     "Origin",
+    "allowed_hosts",
+    "allowed_origins",
     "check_host",
     "check_origin",
     "is_loopback",
     "parse_origin",
     "seen_by_refusal",
-    "validate_allowed",
 ]
 
 #: The names under which a server on this machine is reached from this machine; RFC 6761 section 6.3 reserves
 #: ``localhost`` and all below it.
 LOOPBACK_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "::1")
 
+#: An entry of ``origins``.
+AllowedOrigin: TypeAlias = "str | re.Pattern[str] | None"
+
 _ANY: Final = "*"
+#: An origin is no longer than this: a scheme, a name of 253 characters (RFC 1035 section 2.3.4), and a port.
+_LONGEST: Final = 270
 _ORIGIN: Final = "http:// or https://, a host and maybe a port"
 _FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -69,15 +77,16 @@ def parse_origin(text: str) -> Origin:
 
 
 def check_origin(
-    request: Request, allowed: Collection[str | None] | None, *, secure: bool, required: bool = False
+    request: Request, allowed: Collection[AllowedOrigin] | None, *, secure: bool, required: bool = False
 ) -> None:
     """Let through requests without ``Origin``, from the same origin, and from the ``allowed`` ones.
 
     ``secure`` is whether the client's side of the connection is TLS, as the outermost trusted proxy saw it; the host is
     the one that this proxy was asked for, if it says so, else that of the ``Host`` header.
-    ``allowed`` has origins as `parse_origin` reads them, ``"null"`` for sandboxed pages and files, ``"*"`` for any;
-    ``None`` in it stands, as in the ``websockets`` package, for no ``Origin`` and changes nothing. ``required``
-    refuses requests without ``Origin`` too: for servers that take cookies for authentication.
+    ``allowed`` has origins as `parse_origin` reads them, patterns that match the whole of an origin in lower case,
+    ``"null"`` for sandboxed pages and files, ``"*"`` for any; ``None`` in it stands, as in the ``websockets`` package,
+    for no ``Origin`` and changes nothing. ``required`` refuses requests without ``Origin`` too: for servers that take
+    cookies for authentication.
 
     Raises `InvalidOrigin` (403), and `InvalidHeader` (400) for two ``Origin`` headers.
     """
@@ -91,7 +100,7 @@ def check_origin(
     if allowed is not None and (_ANY in allowed or (values[0] == "null" and "null" in allowed)):
         return
     origin = _origin_or_none(values[0])
-    if origin is None or not (origin == _own_origin(request, secure) or _is_listed(origin, allowed or ())):
+    if origin is None or not (origin == _own_origin(request, secure) or _is_listed(origin, values[0], allowed or ())):
         raise InvalidOrigin("forbidden origin")
 
 
@@ -112,8 +121,14 @@ def _own_origin_text(request: Request, secure: bool) -> str | None:
     return f"{'https' if secure else 'http'}://{hosts[0]}" if len(hosts) == 1 else None
 
 
-def _is_listed(origin: Origin, allowed: Collection[str | None]) -> bool:
-    return any(text is not None and _origin_or_none(text) == origin for text in allowed)
+def _is_listed(origin: Origin, text: str, allowed: Collection[AllowedOrigin]) -> bool:
+    for entry in allowed:
+        if isinstance(entry, re.Pattern):
+            if len(text) <= _LONGEST and entry.fullmatch(text.lower()):
+                return True
+        elif entry is not None and _origin_or_none(entry) == origin:
+            return True
+    return False
 
 
 def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
@@ -162,27 +177,41 @@ def _host_matches(host: str, entry: str) -> bool:
     return host == entry.strip("[]")
 
 
-def validate_allowed(origins: Collection[str | None] | None = None, hosts: Collection[str] | None = None) -> None:
-    """For whoever is configured with these lists: say what is wrong with them before the first request does.
+def allowed_origins(given: Iterable[AllowedOrigin] | None, name: str = "origins") -> tuple[AllowedOrigin, ...] | None:
+    """Return the entries of the option ``origins``.
 
-    Raises ``TypeError`` for a bare string in place of a list, ``ValueError`` for an entry that could never match.
+    Raises:
+        TypeError: it is no list of ``str``, patterns and ``None``. ValueError: an entry could never match.
     """
-    for name, entries in (("origins", origins), ("hosts", hosts)):
-        if isinstance(entries, str):
-            raise TypeError(f"allowed {name}: expected a list of strings, got the string {entries!r}")
-    for origin in origins or ():
-        if origin not in (None, "null", _ANY):
-            parse_origin(origin)
-    for host in hosts or ():
-        name = host.removeprefix("*.")
-        if ":" in name and not name.startswith("["):
-            name = f"[{name}]"  # an IPv6 address
+    if given is None:
+        return None
+    kinds = (str, re.Pattern, type(None))
+    entries = entries_of(name, given, '"https://example.com"', kinds, "str, patterns (re.compile) and None")
+    for entry in entries:
+        if isinstance(entry, re.Pattern):
+            if not isinstance(entry.pattern, str):
+                raise TypeError(f"{name}: a pattern must be one of str, not of bytes: {entry.pattern!r}")
+        elif entry not in (None, "null", _ANY):
+            parse_origin(entry)
+    return entries
+
+
+def allowed_hosts(given: Iterable[str] | None, name: str = "allowed_hosts") -> tuple[str, ...] | None:
+    """Return the entries of the option ``allowed_hosts``. Raises as :func:`allowed_origins`."""
+    if given is None:
+        return None
+    entries = entries_of(name, given, '"example.com"')
+    for host in entries:
+        label = host.removeprefix("*.")
+        if ":" in label and not label.startswith("["):
+            label = f"[{label}]"  # an IPv6 address
         try:
-            valid = host == _ANY or parse_host(name)[1] is None
+            valid = host == _ANY or parse_host(label)[1] is None
         except ValueError:
             valid = False
         if not valid:
             raise ValueError(f"invalid allowed host {host!r}: expected a name or an address, without a port")
+    return entries
 
 
 def is_loopback(host: str) -> bool:

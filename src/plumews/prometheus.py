@@ -18,6 +18,7 @@ from .errors import ConcurrencyError
 from .http11 import Request, Response
 from .hub import Hub
 from .reports import HubMetrics
+from .settings import entries_of
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
@@ -156,9 +157,7 @@ class HubCollector(Collector):
         for hub in self._hubs.values():
             if not isinstance(hub, Hub):
                 raise TypeError(f"a hub must be a plumews.Hub, not {type(hub).__name__}")
-        if isinstance(rooms, str):
-            raise TypeError(f"rooms must be a collection of names, such as [{rooms!r}], not a str")
-        self._rooms = tuple(dict.fromkeys(rooms))
+        self._rooms = tuple(dict.fromkeys(entries_of("rooms", rooms, '"chat"')))
         for name in (*self._hubs, *self._rooms):
             _check_label(name)
 

@@ -22,6 +22,7 @@ from .health import health_route
 from .hub import Hub
 from .login import Login
 from .options import TcpOptions
+from .origin import allowed_origins
 from .page import page_routes
 from .password_gate import PasswordGate
 from .recovery import EncodeRecovered, check_encode_recovered
@@ -119,7 +120,8 @@ def serve_rooms(
     if not isinstance(hub, Hub):
         raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
     sources = TokenSources(token_sources, token_cookie, allow_query_secrets)
-    sources.check_origins(options.get("origins"))
+    options["origins"] = allowed_origins(options.get("origins"))
+    sources.check_origins(options["origins"])
     login = Login(
         _authenticator(auth if token_auth is None else token_auth),
         sources=sources,

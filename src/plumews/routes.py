@@ -17,6 +17,7 @@ from .callbacks import check_call
 from .errors import InvalidHandshake
 from .headers import Headers
 from .http11 import Request, Response
+from .settings import entries_of
 
 __all__ = ["Route", "Routes", "answer_route", "checked_answer", "json_route", "static_route", "takes_body"]
 
@@ -67,19 +68,18 @@ class Route:
         for name in ("handler", "authorize"):
             if getattr(self, name) is not None:
                 check_call(f"the {name} of a route", getattr(self, name), "request")
-        if isinstance(self.methods, str):
-            raise TypeError(f"methods must be a collection of str, such as [{self.methods!r}], not a str")
-        if not self.methods:
+        methods = entries_of("methods", self.methods, '"POST"')
+        if not methods:
             raise ValueError("methods must have at least one method, such as POST")
-        for method in self.methods:
-            if not (isinstance(method, str) and _METHOD.fullmatch(method)):
+        for method in methods:
+            if not _METHOD.fullmatch(method):
                 raise ValueError(f"invalid method {method!r}: expected a name in capitals, such as POST")
         if isinstance(self.max_body, bool) or not isinstance(self.max_body, int):
             raise TypeError(f"max_body must be an int, not {type(self.max_body).__name__}")
         if self.max_body < 0:
             raise ValueError(f"max_body must be 0 or more, not {self.max_body}")
-        more = ("HEAD",) if "GET" in self.methods and "HEAD" not in self.methods else ()
-        object.__setattr__(self, "methods", (*self.methods, *more))
+        more = ("HEAD",) if "GET" in methods and "HEAD" not in methods else ()
+        object.__setattr__(self, "methods", (*methods, *more))
 
     def check_method(self, request: Request) -> None:
         """Raise :class:`InvalidHandshake` 405 for a method that is not answered."""

@@ -26,7 +26,7 @@ from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
 from .listener import Listener
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
-from .origin import LOOPBACK_HOSTS, is_loopback
+from .origin import LOOPBACK_HOSTS, allowed_origins, is_loopback
 from .settings import ConnConfig
 from .shutdown import Farewell, check_goodbye
 from .site import Endpoint, Site
@@ -281,13 +281,14 @@ def serve(
     Raises:
         TypeError, ValueError: an option is unknown or wrong. OSError: the address is in use, when it is awaited.
     """
+    options["origins"] = allowed_origins(options.get("origins"))
     tally = RequestTally()
     endpoint = token_door(
         endpoint_for(handler, on_open, on_message, on_close),
         authenticator,
         require_token=require_token,
         sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
-        origins=options.get("origins"),
+        origins=options["origins"],
         tally=tally,
     )
     return serve_endpoints({None: endpoint}, host, port, options, tally)
@@ -328,13 +329,14 @@ def unix_serve(
         raise TypeError("give either the path of the Unix socket or sock")
     if path is None and mode is not None:
         raise TypeError("mode is for the file at path: a sock has its own")
+    options["origins"] = allowed_origins(options.get("origins"))
     tally = RequestTally()
     endpoint = token_door(
         endpoint_for(handler, on_open, on_message, on_close),
         authenticator,
         require_token=require_token,
         sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
-        origins=options.get("origins"),
+        origins=options["origins"],
         tally=tally,
     )
     site, config = site_and_config({None: endpoint}, options)

@@ -8,14 +8,15 @@ it is given, not at the first handshake (section 8 point 31 of the seed's review
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from . import limits
 from .constants import SendBehavior
 from .deflate import Deflate
 
-__all__ = ["ConnConfig", "check_keepalive", "check_read_limit", "check_time"]
+__all__ = ["ConnConfig", "check_keepalive", "check_read_limit", "check_time", "entries_of"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,25 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
             f"ping_period ({ping_period:g} s) must be less than pong_wait ({pong_wait:g} s): "
             "set the one that makes room first"
         )
+
+
+def entries_of(
+    name: str, given: object, example: str, kinds: tuple[type, ...] = (str,), what: str = "str"
+) -> tuple[Any, ...]:
+    """Return the entries of the option ``name``, which was given as a list, another collection or a generator.
+
+    Raises:
+        TypeError: one entry stands in place of a list, or an entry is none of ``kinds``.
+    """
+    lone = isinstance(given, (str, bytes, bytearray, *kinds))
+    if lone or not isinstance(given, Iterable):
+        shown = f"the {type(given).__name__} {given!r}" if lone else type(given).__name__
+        raise TypeError(f"{name} must be a list of {what}, such as [{example}], not {shown}")
+    entries = tuple(given)
+    for entry in entries:
+        if not isinstance(entry, kinds):
+            raise TypeError(f"{name} must be a list of {what}, such as [{example}]: {entry!r} in it is none")
+    return entries
 
 
 def check_count(name: str, value: object, *, least: int = 1, most: int | None = limits.COUNT_MOST) -> None:

@@ -26,9 +26,9 @@ from .handshake import application_headers
 from .headers import HeadersLike, is_token
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .http11 import Request
-from .origin import validate_allowed
+from .origin import AllowedOrigin, allowed_hosts, allowed_origins
 from .routes import Route, Routes
-from .settings import check_time
+from .settings import check_time, entries_of
 
 __all__ = ["NOT_FOUND", "Endpoint", "Site"]
 
@@ -66,7 +66,7 @@ class Site:
 
     endpoints: dict[str | None, Endpoint]  # by path; None is any path
     ssl: ssl_module.SSLContext | None = None
-    origins: Collection[str | None] | None = None
+    origins: Collection[AllowedOrigin] | None = None
     allowed_hosts: Collection[str] | None = None
     trusted_proxies: Collection[str] | None = None
     subprotocols: Sequence[str] = ()
@@ -99,12 +99,12 @@ class Site:
     def __post_init__(self) -> None:
         if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
             raise TypeError(f"ssl must be an ssl.SSLContext, not {type(self.ssl).__name__}")
-        validate_allowed(self.origins, self.allowed_hosts)
+        self.origins = allowed_origins(self.origins)
+        self.allowed_hosts = allowed_hosts(self.allowed_hosts)
         if self.trusted_proxies is not None:
             self.proxies = TrustedProxies(self.trusted_proxies)
-        if isinstance(self.subprotocols, str):
-            raise TypeError("subprotocols must be a sequence of str, not a str")
-        self.subprotocols = tuple(self.subprotocols or ())  # None, as the websockets package says it
+        # None, as the websockets package says it.
+        self.subprotocols = entries_of("subprotocols", self.subprotocols or (), '"chat"')
         for subprotocol in self.subprotocols:
             if not is_token(subprotocol):
                 raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")

@@ -6,7 +6,7 @@ by message nor the new tokens that it sends later.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from .authorizing import TokenAuthenticator
@@ -17,6 +17,7 @@ from .endpoints import CallbackEndpoint, HandlerEndpoint
 from .first_message import admit_by_message
 from .http11 import Request
 from .login import Login
+from .origin import AllowedOrigin
 from .site import Endpoint
 
 __all__ = ["TokenDoor", "token_door"]
@@ -56,7 +57,7 @@ def token_door(
     *,
     require_token: bool,
     sources: TokenSources,
-    origins: Collection[str | None] | None,
+    origins: Iterable[AllowedOrigin] | None,
     tally: RequestTally,
 ) -> Endpoint:
     """``inside``, behind a door if there is an ``authenticator``.
