@@ -157,9 +157,8 @@ class Peer:
         self.left_at: dict[str, Position] = {}
         #: Losses that the hub has told; those that it has not, because their sender knows; of these the evicted.
         self.told = self.untold = self.untold_evicted = 0
-        #: Of those that were told: what `on_gap` was told of; whether some may be forgotten, because it left a room.
+        #: Of those that were told: what `on_gap` was told of.
         self.gaps = 0
-        self.has_left = False
 
     def __repr__(self) -> str:
         return f"<peer {self.number}>"

@@ -129,7 +129,7 @@ class Record:
         self.sent_directly = self.recovered = self.sending = self.notes = 0
         self.histories: dict[str, list[int]] = defaultdict(list)
         self.stopped = False
-        self.muted = False  # the application failed to put a gap into words
+        self.muted = False  # the application failed to put a gap into words, or closed a connection meanwhile
 
     def encode_gap(self, gap: plumews.Gap) -> str | None:
         raise NotImplementedError
@@ -189,7 +189,6 @@ class Record:
                 if not self.rooms[room]:
                     del self.rooms[room]
                 self.news.append(("leave", room, peer))
-                peer.has_left = True
         if not peer.rooms:
             self.everybody.pop(peer, None)
             peer.known = None
@@ -333,14 +332,14 @@ class Record:
         for conn, gap in self.hub._slow.notices._gaps:
             to_tell[conn] += gap.dropped
         for peer in self.peers:
-            if peer.has_left or peer.conn.closed:
-                continue
-            member = self.hub._slow.members.get(peer.conn)
+            slow = self.hub._slow
+            member = slow.members.get(peer.conn) or slow._gone.get(peer.conn)
             ends = () if member is None else (member.debt.first, member.debt.last)
             owed = sum(sum(end.lost.values()) for end in ends)
             told = peer.gaps + to_tell[peer.conn]
             assert told + owed == peer.told + drops[peer.conn]
-            if "encode" in self.listen and not self.muted and not peer.conn.queued_messages:
+            delivered = not (peer.lossy or peer.conn._lost[0] or peer.conn.queued_messages)
+            if "encode" in self.listen and not self.muted and delivered:
                 assert sum(gap.dropped for gap in peer.notes) == told
 
     def check_bounds(self) -> None:

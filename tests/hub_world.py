@@ -115,7 +115,7 @@ class World(Record):
 
     def encode_gap(self, gap: Gap) -> str | None:
         self.notes += 1
-        self.muted |= bool(self.plans["encode"]) and self.plans["encode"][0][0] == "fail"
+        self.muted |= bool(self.plans["encode"]) and self.plans["encode"][0][0] in ("fail", "cut")
         if self.plans["encode"] and self.plans["encode"][0][0] in WITHIN_A_BROADCAST:
             self.react("encode")
         return f"gap:{gap.room or ''}:{gap.dropped}"
@@ -409,7 +409,7 @@ class World(Record):
         sent.peers = [peer]
         dropped, evicted = conn.dropped_messages, conn.evicted_messages
         # Under these nobody waits, so that what is lost meanwhile is lost for this message.
-        stranger = not peer.rooms and peer.config.send_behavior in DISPLACING
+        stranger = not conn._loss_watchers and peer.config.send_behavior in DISPLACING
         self.sending += 1
         try:
             await send(message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 import plumews
@@ -61,13 +63,13 @@ async def test_while_a_message_is_sent_in_pieces_others_are_refused_and_it_arriv
 async def test_who_watches_the_losses_of_a_connection_hears_of_them_until_it_ends_that():
     conn, _ = full(queue_size=1, send_behavior=SendBehavior.DROP_OLDEST)
     heard = []
-    watcher = lambda lost_by, count: heard.append((lost_by, count))  # noqa: E731
-    conn._watch_losses(watcher)
+    watcher = lambda lost_by, count, mine: heard.append((lost_by, count, mine))  # noqa: E731
+    conn._watch_losses(watcher, True)
     for _ in range(3):
         conn.send_nowait("x")
     conn._unwatch_losses(watcher)
     conn.send_nowait("x")
-    assert heard == [(conn, 1), (conn, 1)]
+    assert heard == [(conn, 1, True), (conn, 1, True)]
 
 
 # --- CLOSE ----------------------------------------------------------------------------------------
@@ -140,11 +142,22 @@ async def test_a_real_peer_that_reads_again_gets_1013(start):
 # --- before anything leaves again -----------------------------------------------------------------
 
 
+class Payer:
+    """A hub that owes something."""
+
+    def __init__(self, pay: Callable[[plumews.Conn], object]) -> None:
+        self.pay = pay
+        self.settled: list[bool] = []
+
+    def settle(self, conn: plumews.Conn, *, delivered: bool) -> None:
+        self.settled.append(delivered)
+
+
 async def test_what_is_owed_is_paid_before_anything_leaves_again():
     conn, transport = full(queue_size=3)
     conn.send_nowait("waits")
     frame = memoryview(b"\x81\x04note")
-    conn._owe(lambda conn: conn._writer.add_note(frame, first=True))
+    conn._owe(Payer(lambda conn: conn._writer.add_note(frame, first=True)))
     transport.protocol.resume_writing()
     conn._writer.flush()
     assert transport.events() == []  # not within the transport's call
@@ -155,12 +168,12 @@ async def test_what_is_owed_is_paid_before_anything_leaves_again():
 async def test_who_pays_may_end_the_connection_and_is_not_asked_when_it_is_gone():
     conn, transport = full()
     asked = []
-    conn._owe(lambda conn: (asked.append(1), conn.abort()))
+    conn._owe(Payer(lambda conn: (asked.append(1), conn.abort())))
     transport.protocol.resume_writing()
     await conn.wait_closed()
     assert asked == [1]
     conn, transport = full()
-    conn._owe(lambda conn: asked.append(2))
+    conn._owe(Payer(lambda conn: asked.append(2)))
     transport.protocol.resume_writing()
     transport.abort()
     conn.connection_lost(None)

@@ -20,6 +20,7 @@ cdef class DisplacingQueue(SendQueue):
     cdef _take_key(self, object key)
     cdef _remember(self, object key)
     cdef _forget_keys(self, list queue)
+    cdef bint _begins_whole(self) except -1
 
 
 cdef Py_ssize_t _size(object entry) except -1

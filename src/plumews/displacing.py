@@ -151,6 +151,15 @@ class DisplacingQueue(SendQueue):
         if self._times is not None and position < len(self._times):
             self._times.insert(position, self._times[position])
 
+    def _begins_whole(self) -> bool:
+        """Whether something waits, and not the rest of a message that has begun to leave."""
+        return bool(self._queue) and not _is_continuation(self._queue[0])  # type: ignore[index]
+
+    def waiting_data(self) -> tuple[int, int]:
+        """Accepted messages that have not begun to leave, and their bytes: what waits, less the notes."""
+        data = [_size(entry) for entry in self._queue or () if not isinstance(entry, memoryview)]
+        return len(data), sum(data)
+
     def take_note(self, note: memoryview, *, last: bool) -> bool:
         """Take back a note that waits; with ``last`` only if nothing stands behind it."""
         queue = self._queue

@@ -262,7 +262,7 @@ class Broadcast:
         """The hub stops: who was not reached will not get it."""
         for conn in self.unreached():
             if conn not in self._early:
-                self._drop("stopped")
+                self._slow.unreached(self, conn)
         self._next = len(self._members)
 
     def _mark(self, conn: Conn) -> None:

@@ -1,17 +1,19 @@
-"""What a member has lost, told in the place where it is missing (layer 4).
+"""Gap events: tell a member what it has lost, in the place where it is missing (layer 4).
 
 A refused message is missing behind all that waits, one that gave way in front of it. While nothing leaves, losses are
-added up; one event for each room is queued when the peer takes something again, or before the next message is queued.
-Two events never stand side by side: one that still waits when more is lost is taken back and told anew.
+added up. One event for each room is queued when the peer takes something again, before the next message is queued, and
+before the close frame. Two events never stand side by side: one that still waits when more is lost is taken back and
+told anew.
 
-Invariant: what the events of a member say, with what is owed to it, is what it has lost in the rooms that it is in.
+Invariant: the events of a member and its debt add up to what it has lost, whatever rooms it is in by now.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
+from . import limits
 from .conn import Conn
 from .constants import State
 from .notices import Notices
@@ -32,18 +34,25 @@ class End:
         self.lost: dict[str | None, int] = {}
         self.notes: list[tuple[memoryview, str | None, int]] = []
 
+    def add(self, room: str | None, count: int) -> None:
+        """Add ``count`` lost messages of ``room``; a member that has lost some of very many rooms is told a sum."""
+        if room not in self.lost and len(self.lost) >= limits.ROOMS_PER_CONNECTION:
+            room = None
+        self.lost[room] = self.lost.get(room, 0) + count
+
 
 class Debt:
-    """What is owed to one member."""
+    """What is owed to one member. Another hub puts into words what is in ``elsewhere``."""
 
-    __slots__ = ("first", "last")
+    __slots__ = ("elsewhere", "first", "last")
 
     def __init__(self) -> None:
         self.first = End()
         self.last = End()
+        self.elsewhere = End()
 
     def __bool__(self) -> bool:
-        return bool(self.first.lost or self.last.lost)
+        return bool(self.first.lost or self.last.lost or self.elsewhere.lost)
 
 
 class Gaps:
@@ -65,22 +74,36 @@ class Gaps:
         """Whether anybody is to hear of gaps."""
         return self._encode_gap is not None or self._notices.wanted("gap")
 
-    def pay(self, conn: Conn, debt: Debt, rooms: Collection[str]) -> None:
-        """Queue the events that ``conn`` is owed, for ``rooms`` and for messages to everybody."""
+    def pay(self, conn: Conn, debt: Debt) -> None:
+        """Queue the events that ``conn`` is owed; not within a message in pieces, which leaves a debt."""
+        self._tell(conn, debt.elsewhere)
         for end, first in ((debt.first, True), (debt.last, False)):
-            lost, end.lost = end.lost, {}
-            lost = {room: count for room, count in lost.items() if room is None or room in rooms}
-            for room, count in lost.items():
-                self._notices.gap(conn, Gap(room, count))
-            if lost and self._encode_gap is not None:
-                self._queue(conn, end, lost, first)
+            if not end.lost:
+                continue
+            if self._encode_gap is None:
+                self._tell(conn, end)
+            elif conn._writer.takes_note(first=first):
+                self._queue(conn, end, self._tell(conn, end), first)
+
+    def give_up(self, conn: Conn, debt: Debt) -> None:
+        """Tell the application alone: nothing can be queued for ``conn`` any more."""
+        for end in (debt.first, debt.last, debt.elsewhere):
+            self._tell(conn, end)
+
+    def _tell(self, conn: Conn, end: End) -> dict[str | None, int]:
+        lost, end.lost = end.lost, {}
+        for room, count in lost.items():
+            self._notices.gap(conn, Gap(room, count))
+        return lost
 
     def _queue(self, conn: Conn, end: End, lost: dict[str | None, int], first: bool) -> None:
         writer = conn._writer
         notes, end.notes = end.notes, []
+        told = End()
+        told.lost = lost
         for note, room, count in reversed(notes):
             if writer.take_note(note, last=not first):
-                lost[room] = lost.get(room, 0) + count
+                told.add(room, count)
         # All are encoded before one is queued: the application is asked, and it may end the connection.
         encoded = [(self._encode(Gap(room, count)), room, count) for room, count in lost.items()]
         if conn.state is not State.OPEN:

@@ -44,8 +44,8 @@ class HubConfig:
         accept_burst: how many of them at once (default 0: what comes in two seconds, at least 1).
         encode_gap: makes of a :class:`Gap` what a member is told about messages that it lost, in their place: ``str``
             leaves as text, bytes-like as binary, ``None`` is nothing. By default members are told nothing. It is
-            called while messages are sent, and should do no more than that: it cannot broadcast, and what it sends
-            directly may overtake what is being sent.
+            called while messages are sent and before a close frame, and should do no more than that: it cannot
+            broadcast, and what it sends directly may overtake what is being sent.
         max_queued_bytes: bytes that may wait in the send queues of all members together (default 0: no limit). Beyond
             it those with the largest queues lose what waits for them, or are closed with 1013 if their behavior is
             ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it. Looked after at the end of each

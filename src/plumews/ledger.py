@@ -24,8 +24,9 @@ class Ledger:
         self._before = {conn: conn._never_left() for conn in members}
         self._broadcasts = [(broadcast, broadcast.result()) for broadcast in broadcasts]
         #: Messages that the members are to get, and their bytes as frames.
-        self.messages = sum(conn.queued_messages for conn in members)
-        self.bytes = sum(conn.queued_bytes for conn in members)
+        waiting = [conn._writer.waiting_data() for conn in members]
+        self.messages = sum(messages for messages, _ in waiting)
+        self.bytes = sum(size for _, size in waiting)
         for broadcast, result in self._broadcasts:
             self.messages += result.pending
             self.bytes += result.pending * broadcast.message.size
@@ -38,8 +39,9 @@ class Ledger:
             messages += lost[0] - lost_messages
             size += lost[1] - lost_bytes
             if conn.state is not State.CLOSED:
-                messages += conn.queued_messages
-                size += conn.queued_bytes
+                waiting = conn._writer.waiting_data()
+                messages += waiting[0]
+                size += waiting[1]
         for broadcast, before in self._broadcasts:
             result = broadcast.result()
             missed = result.dropped + result.skipped + result.pending - before.dropped - before.skipped

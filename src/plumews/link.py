@@ -249,6 +249,9 @@ class Link(Awaits, asyncio.BufferedProtocol):
             self._answer_deadline.cancel()
             self._answer_deadline = None
         if self._rules.state is State.OPEN:
+            self._writer.refuse_waiters()
+            self._settle(delivered=True)
+        if self._rules.state is State.OPEN:
             self._send_close(self._rules.reply_frame())
 
     def _begin_close(self, code: int, reason: str, *, discard: bool = False) -> None:
@@ -258,10 +261,13 @@ class Link(Awaits, asyncio.BufferedProtocol):
         if self._ended:
             self._answer()
             return
-        if self._behind is not None and not discard:
-            self._catch_up()
+        if not discard:
+            if self._behind is not None:
+                self._catch_up()
+            self._writer.refuse_waiters()
+            self._settle(delivered=True)
             if self._rules.state is not State.OPEN:
-                return  # catching up overflowed its queue, which closed it
+                return  # catching up overflowed its queue, or the application ended it meanwhile
         if discard:
             self._discard()
         self._send_close(self._rules.close_frame(code, reason))
@@ -329,11 +335,16 @@ class Link(Awaits, asyncio.BufferedProtocol):
         """Give up what waits to be sent."""
         self._count_lost()
         self._writer.discard()
+        self._settle(delivered=False)
+
+    def _settle(self, *, delivered: bool) -> None:
+        """Tell the peer what hubs owe it, before the close frame; without ``delivered`` it gets nothing any more."""
 
     def _count_lost(self) -> None:
         if self._writer.queued_messages:
             messages, size = self._lost
-            self._lost = (messages + self._writer.queued_messages, size + self._writer.queued_bytes)
+            more = self._writer.waiting_data()
+            self._lost = (messages + more[0], size + more[1])
 
     def _call_back(self, callback: Callable[[Any], object]) -> None:
         try:

@@ -72,10 +72,10 @@ class Listening(Membership):
         return self._slow.notices.register("drop", callback)
 
     def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
-        """As :meth:`on_slow`: ``callback(conn, gap)`` when a member that has lost messages takes others again.
+        """As :meth:`on_slow`: ``callback(conn, gap)`` when a member that has lost messages takes others again, or ends.
 
-        At that point stands what ``encode_gap`` made of it, if that is configured. ``gap.dropped`` counts what was
-        lost since the last call for this member and room.
+        At that point stands what ``encode_gap`` made of it, if that is configured and the connection was not cut.
+        ``gap.dropped`` counts what was lost since the last call for this member and room.
         """
         check_call("the callback of on_gap", callback, "conn", "gap")
         return self._slow.notices.register("gap", callback)

@@ -140,6 +140,7 @@ class Membership:
         for room in rooms:
             self._people.leave(room, conn)
             self._watchers.changed(room)
+        self._slow.moved(conn)
         if not self._table.is_member(None, conn):
             self._people.forget(conn)
             conn.remove_close_callback(self.remove)

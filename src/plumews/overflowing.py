@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from . import limits
 from .constants import CloseCode, SendBehavior, State
@@ -28,6 +28,16 @@ __all__ = ["DISPLACING", "Overflowing"]
 DISPLACING: Final = (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
 
 
+class Payer(Protocol):
+    """A hub that has something to tell a peer."""
+
+    def pay(self, conn: Any) -> None:
+        """Queue it: the peer takes something again."""
+
+    def settle(self, conn: Any, *, delivered: bool) -> None:
+        """Queue it now or never; without ``delivered`` nothing that is queued leaves any more."""
+
+
 class Overflowing(Receiving):
     """The full send queue of :class:`plumews.Conn`."""
 
@@ -37,9 +47,9 @@ class Overflowing(Receiving):
         super().__init__(config, client=client)
         self._evict_deadline: Deadline | None = None
         #: Hubs that have something to tell the peer before anything leaves again.
-        self._owed: list[Callable[[Any], None]] | None = None
-        #: Hubs that count the messages which gave way.
-        self._loss_watchers: list[Callable[[Any, int], None]] | None = None
+        self._owed: list[Payer] | None = None
+        #: Hubs that count the messages which gave way, and whether they tell the peer.
+        self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
 
     # --- a message of the application -------------------------------------------------------------
 
@@ -101,8 +111,10 @@ class Overflowing(Receiving):
         """``count`` messages gave way; with -1 none can, and this is False."""
         if count > 0:
             self._writer.dropped += count
-            for watcher in self._loss_watchers or ():
-                watcher(self, count)
+            told = False
+            for watcher, tells in self._loss_watchers or ():
+                watcher(self, count, tells and not told)
+                told = told or tells
         return count >= 0
 
     def _never_left(self) -> tuple[int, int]:
@@ -110,29 +122,39 @@ class Overflowing(Receiving):
         writer, (messages, size) = self._writer, self._lost
         return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
 
-    def _watch_losses(self, watcher: Callable[[Any, int], None]) -> None:
-        """Call ``watcher(conn, count)`` when messages give way."""
+    def _watch_losses(self, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
+        """Call ``watcher(conn, count, mine)`` when messages give way.
+
+        Whose messages they were is not known: of several hubs that tell the peer, ``mine`` is true for the first alone.
+        """
         if self._loss_watchers is None:
             self._loss_watchers = []
-        self._loss_watchers.append(watcher)
+        if (watcher, tells) not in self._loss_watchers:
+            self._loss_watchers.append((watcher, tells))
 
-    def _unwatch_losses(self, watcher: Callable[[Any, int], None]) -> None:
-        if self._loss_watchers is not None and watcher in self._loss_watchers:
-            self._loss_watchers.remove(watcher)
+    def _unwatch_losses(self, watcher: Callable[[Any, int, bool], None]) -> None:
+        if self._loss_watchers is not None:
+            self._loss_watchers = [each for each in self._loss_watchers if each[0] != watcher]
 
     # --- before anything leaves again -------------------------------------------------------------
 
-    def _owe(self, pay: Callable[[Any], None]) -> None:
-        """Call ``pay(conn)`` when the peer takes something again, before it gets anything."""
+    def _owe(self, payer: Payer) -> None:
+        """Let ``payer`` pay when the peer takes something again, before it gets anything, or settle at its end."""
         if self._owed is None:
             self._owed = []
-        if pay not in self._owed:
-            self._owed.append(pay)
+        if payer not in self._owed:
+            self._owed.append(payer)
 
     def _pay(self) -> None:
         owed, self._owed = self._owed, None
-        for pay in owed or ():
-            pay(self)
+        for payer in owed or ():
+            payer.pay(self)
+
+    def _settle(self, *, delivered: bool) -> None:
+        owed, self._owed = self._owed, None
+        for payer in owed or ():
+            payer.settle(self, delivered=delivered)
+        self._owed = None  # what more is lost while they do that is part of it
 
     def _pay_and_resume(self) -> None:
         if self._transport is not None:
@@ -166,5 +188,6 @@ class Overflowing(Receiving):
         if self._evict_deadline is not None:
             self._evict_deadline.cancel()
         self._evict_deadline = None
+        self._settle(delivered=False)
         super().connection_lost(exc)
         self._owed = self._loss_watchers = None

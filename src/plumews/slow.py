@@ -2,16 +2,18 @@
 
 Each member's own send behavior decides, and nobody holds up the others: under BLOCK a member that is full gets its send
 timeout once, then what waits for it is dropped, and so is what follows until it has made room. A hub remembers a member
-from its first loss, or from its first backlog if anybody wants to know, until it is found without one.
+from its first loss, or from its first backlog if anybody wants to know, until it is found without one; one that has
+left, until what waits for it is decided and what it is owed is told.
 
 Invariants: every delivery that comes here is decided, or waits under a deadline; nothing that is queued here passes
-what a member is owed an event about.
+what a member is owed an event about; what is still owed at the end of a connection stands before its close frame.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
+from time import monotonic
 from typing import Protocol
 
 from . import limits
@@ -58,7 +60,7 @@ class Delivery(Waiting, Protocol):
 class SlowMember:
     """What a hub remembers of a member."""
 
-    __slots__ = ("deadline", "debt", "given_up", "told", "waiting")
+    __slots__ = ("deadline", "debt", "given_up", "moved", "told", "waiting")
 
     def __init__(self) -> None:
         #: Under BLOCK: until when it may make room, what waits for that, and whether the time is over.
@@ -67,6 +69,8 @@ class SlowMember:
         self.given_up = False
         #: What it lost and was not told of.
         self.debt = Debt()
+        #: When it has left a room of which messages may still wait for it; 0.0 if there are none.
+        self.moved = 0.0
         #: Whether the application was told that it is slow.
         self.told = False
 
@@ -77,7 +81,8 @@ class SlowMembers:
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: Callbacks) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
-        #: Those who have left while broadcasts wait for them: who comes back gets no second timeout.
+        #: Those who have left while broadcasts wait for them, who get no second timeout when they come back, or while
+        #: they are owed an event.
         self._gone: dict[Conn, SlowMember] = {}
         self.notices = Notices(callbacks, self._look_who_listens)
         self._gaps = Gaps(config.encode_gap, self.notices)
@@ -97,18 +102,24 @@ class SlowMembers:
     def joined(self, conn: Conn) -> None:
         """``conn`` is a member now."""
         if conn.send_behavior not in (SendBehavior.BLOCK, SendBehavior.CLOSE):
-            conn._watch_losses(self._gave_way)
+            conn._watch_losses(self._gave_way, self._gaps.encodes)
         member = self._gone.pop(conn, None)
         if member is not None:
             self.members[conn] = member
 
     def left(self, conn: Conn) -> None:
-        """``conn`` is no member any more; its timeout and what waits for it go on to their end."""
-        conn._unwatch_losses(self._gave_way)
+        """``conn`` is no member any more; its timeout, what waits for it and what it is owed go on to their end."""
         member = self.members.pop(conn, None)
-        if member is not None and member.waiting:
-            member.debt = Debt()
+        if member is not None and conn.state is not State.CLOSED and (member.waiting or member.debt or member.moved):
             self._gone[conn] = member
+        else:
+            conn._unwatch_losses(self._gave_way)
+
+    def moved(self, conn: Conn) -> None:
+        """``conn`` has left a room, of which messages may wait and still be lost."""
+        if self._telling and conn._writer.paused and conn.queued_messages and conn.state is State.OPEN:
+            self._member(conn).moved = monotonic()
+            conn._owe(self)
 
     def waits_for(self, conn: Conn) -> bool:
         """Whether broadcasts wait until ``conn`` has made room."""
@@ -121,10 +132,10 @@ class SlowMembers:
 
     def end(self) -> None:
         """The hub is stopped: nothing is left to come, not even for who has left."""
-        gone, self._gone = self._gone, {}
-        for conn, member in gone.items():
-            for delivery in self._no_more(conn, member):
-                delivery._drop("stopped")
+        for conn in list(self._gone):
+            for delivery in self._no_more(conn, self._gone[conn]):
+                self._refused(delivery, conn, "stopped")
+            self.settle(conn, delivered=True)
         self._log.write()
 
     @property
@@ -148,7 +159,7 @@ class SlowMembers:
             del self.members[conn]
             delivery._reach(conn)
         elif member.debt.last.lost and _takes(conn, delivery.form(conn).size):
-            self._pay(conn)
+            self.pay(conn)
             delivery._reach(conn)
         elif delivery.key is not None and conn.send_behavior is SendBehavior.CONFLATE:
             self.conflate(delivery, conn)
@@ -187,7 +198,7 @@ class SlowMembers:
         elif behavior is SendBehavior.BLOCK:
             self._wait(delivery, conn)
         elif behavior is SendBehavior.CLOSE:
-            self._drop(delivery, conn)
+            self._refused(delivery, conn)
             self._log.closed(conn)
             conn._evict()
         elif conn._displace(delivery.form(conn)):
@@ -215,13 +226,20 @@ class SlowMembers:
 
     # --- what is lost -----------------------------------------------------------------------------
 
-    def _refused(self, delivery: Delivery, conn: Conn) -> None:
-        self._drop(delivery, conn)
+    def unreached(self, delivery: Delivery, conn: Conn) -> None:
+        """The hub stops before ``delivery`` has reached ``conn``, which may still be told."""
+        if conn.state is State.OPEN and self._rooms_of(conn):
+            self._refused(delivery, conn, "stopped")
+        else:
+            delivery._drop("stopped")
+
+    def _refused(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
+        self._drop(delivery, conn, cause)
         if self._telling:
             self._owe_last(delivery, conn)
 
-    def _drop(self, delivery: Delivery, conn: Conn) -> None:
-        delivery._drop(conn.send_behavior._value_)  # value would ask the class
+    def _drop(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
+        delivery._drop(cause or conn.send_behavior._value_)  # value would ask the class
         conn._writer.dropped += 1
         self._log.dropped(conn, 1)
         if self._counting:
@@ -234,47 +252,68 @@ class SlowMembers:
 
     def _owe_last(self, delivery: Delivery, conn: Conn) -> None:
         """What ``conn`` did not get is missing behind all that waits for it."""
-        lost = self._member(conn).debt.last.lost
-        lost[delivery.room] = lost.get(delivery.room, 0) + 1
-        conn._owe(self._pay)
+        self._known(conn).debt.last.add(delivery.room, 1)
+        conn._owe(self)
         conn._fall_behind(self._pay_if_space)
 
-    def _gave_way(self, conn: Conn, count: int) -> None:
+    def _gave_way(self, conn: Conn, count: int, mine: bool) -> None:
         """Messages that waited for ``conn`` were dropped, oldest first. Of which room they were is not known any more,
-        unless there is but one.
+        unless there is but one. It is ``mine`` to tell the peer, or that of another hub.
         """
+        known = self.members.get(conn) or self._gone.get(conn)
         rooms = self._rooms_of(conn)
-        room = rooms[0] if len(rooms) == 1 else None
+        room = rooms[0] if len(rooms) == 1 and not (known is not None and known.moved) else None
         self.evicted += count
         self._log.dropped(conn, count)
         self.notices.dropped(conn, room, count)
         if self._telling:
-            lost = self._member(conn).debt.first.lost
-            lost[room] = lost.get(room, 0) + count
-            if conn._writer.paused:
-                conn._owe(self._pay)
-            else:  # what waits leaves with this tick
-                self._pay(conn)
+            debt = self._known(conn).debt
+            (debt.first if mine or not self._gaps.encodes else debt.elsewhere).add(room, count)
+            conn._owe(self)
+            if not conn._writer.paused:  # what waits leaves with this tick
+                self.pay(conn)
 
     # --- what is owed -----------------------------------------------------------------------------
 
     def _pay_if_space(self, conn: Conn) -> None:
         """Something is to be sent to ``conn`` directly: what it is owed comes first, if that finds space at all."""
-        member = self.members.get(conn)
+        member = self.members.get(conn) or self._gone.get(conn)
         if member is not None and member.debt.last.lost:
             if _takes(conn, 0):
-                self._pay(conn)
+                self.pay(conn)
             else:
                 conn._fall_behind(self._pay_if_space)
 
-    def _pay(self, conn: Conn) -> None:
-        member = self.members.get(conn)
+    def pay(self, conn: Conn) -> None:
+        """Queue the events that ``conn`` is owed, behind what waits for it."""
+        member = self.members.get(conn) or self._gone.get(conn)
         if member is None or conn.state is not State.OPEN:
             return
-        if member.waiting or conn._writer.in_pieces:
-            conn._owe(self._pay)  # behind what waits, but within no message
-        else:
-            self._gaps.pay(conn, member.debt, self._rooms_of(conn))
+        if not member.waiting:
+            self._gaps.pay(conn, member.debt)
+            if conn.queued_age <= monotonic() - member.moved:
+                member.moved = 0.0  # what was queued until then has left
+        if conn.state is not State.OPEN:
+            self._gaps.give_up(conn, member.debt)
+        elif member.waiting or member.debt or member.moved:
+            conn._owe(self)
+            return
+        self._forget_gone(conn)
+
+    def settle(self, conn: Conn, *, delivered: bool) -> None:
+        """Nothing is queued for ``conn`` after this: tell what it has lost."""
+        member = self.members.get(conn) or self._gone.get(conn)
+        if member is None:
+            return
+        if delivered:
+            self._gaps.pay(conn, member.debt)
+        self._gaps.give_up(conn, member.debt)
+        if not member.waiting:
+            self._forget_gone(conn)
+
+    def _forget_gone(self, conn: Conn) -> None:
+        if self._gone.pop(conn, None) is not None:
+            conn._unwatch_losses(self._gave_way)
 
     # --- BLOCK ------------------------------------------------------------------------------------
 
@@ -290,40 +329,48 @@ class SlowMembers:
             delay = limits.BROADCAST_WAIT if delay is None else delay
             member.deadline = conn._state.timers.after(delay, lambda: self._give_up_on(conn, member))
             member.waiting = Line(
-                conn._writer, lambda: self._recovered(conn, member), lambda delivery: delivery.form(conn)
+                conn._writer,
+                lambda: self._recovered(conn, member),
+                lambda delivery: delivery.form(conn),
+                lambda delivery: self._ended(delivery, conn),
             )
         member.waiting.add(delivery)
+
+    def _ended(self, delivery: Delivery, conn: Conn) -> None:
+        """``delivery`` found no space before the closing of ``conn``, which may still be told."""
+        if conn.state is State.OPEN:
+            self._refused(delivery, conn, "ended")
+        else:
+            delivery._drop("ended")
 
     def _recovered(self, conn: Conn, member: SlowMember) -> None:
         """Nothing waits for ``conn`` any more: all found space, or it ends."""
         assert member.deadline is not None
         member.deadline.cancel()
         member.waiting = None
-        if self.members.get(conn) is not member:
-            self._gone.pop(conn, None)
-            return
         if member.debt:
-            asyncio.get_running_loop().call_soon(self._pay, conn)
+            asyncio.get_running_loop().call_soon(self.pay, conn)
+        elif self.members.get(conn) is not member:
+            self._forget_gone(conn)
         elif not self.watching:
             self.members.pop(conn, None)
 
     def _give_up_on(self, conn: Conn, member: SlowMember) -> None:
         """The send timeout is over: what waits is dropped, and so is what follows while ``conn`` is full."""
         member.given_up = True
-        here = self.members.get(conn) is member
-        if not here:
-            self._gone.pop(conn, None)
         for delivery in self._no_more(conn, member):
-            self._drop(delivery, conn)
-            if here and self._telling:
-                self._owe_last(delivery, conn)
+            self._refused(delivery, conn)
+        if not member.debt:
+            self._forget_gone(conn)
 
     def _no_more(self, conn: Conn, member: SlowMember) -> Iterator[Delivery]:
         """What waits for ``conn`` stops waiting, one by one."""
+        line, member.waiting = member.waiting, None
+        if line is None:
+            return iter(())
         assert member.deadline is not None
         member.deadline.cancel()
-        line, member.waiting = member.waiting, None
-        return line.clear() if line is not None else iter(())
+        return line.clear()
 
     # --- all together -----------------------------------------------------------------------------
 
@@ -333,6 +380,10 @@ class SlowMembers:
             member = self.members[conn] = SlowMember()
             self._budget.grew(conn.queued_bytes)
         return member
+
+    def _known(self, conn: Conn) -> SlowMember:
+        """The member, or who was one."""
+        return self._gone.get(conn) or self._member(conn)
 
     def _backlogs(self) -> list[Conn]:
         for conn, member in list(self.members.items()):

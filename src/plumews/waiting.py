@@ -47,18 +47,23 @@ class _Place(Generic[D]):
 class Line(Generic[D]):
     """What waits for one member. Who has made one lets go of it when it is empty."""
 
-    __slots__ = ("_count", "_emptied", "_form", "_places", "_writer")
+    __slots__ = ("_count", "_emptied", "_form", "_places", "_refused", "_writer")
 
     def __init__(
         self,
         writer: Writer,
         emptied: Callable[[], None],
         form: Callable[[D], Encoded] = lambda delivery: delivery.message,
+        refused: Callable[[D], object] = lambda delivery: delivery._drop("ended"),
     ) -> None:
-        """``emptied`` is called when all found space, or the member ends; ``form`` says what the member gets."""
+        """``emptied`` is called when all found space, or the member ends; ``form`` says what the member gets.
+
+        ``refused`` decides a delivery that the member does not get because it ends.
+        """
         self._writer = writer
         self._emptied = emptied
         self._form = form
+        self._refused = refused
         self._places: deque[_Place[D]] = deque()
         self._count = 0
 
@@ -106,6 +111,6 @@ class Line(Generic[D]):
             if accepted:
                 delivery._queue()
             else:
-                delivery._drop("ended")
+                self._refused(delivery)
         if not self._count:
             self._emptied()

@@ -32,7 +32,7 @@ cdef class Writer(Outlet):
     cpdef bint stuck(self, Py_ssize_t size) except -1
     cdef _empty(self, bint good)
     cdef _admit(self)
-    cdef _refuse_waiters(self)
+    cpdef refuse_waiters(self)
     cpdef kick(self, bint at_once)
     cpdef gather(self)
     cpdef flush(self)

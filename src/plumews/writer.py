@@ -101,6 +101,10 @@ class Writer(Outlet):
         self._append(frame, size)
         return True
 
+    def takes_note(self, *, first: bool) -> bool:
+        """Whether :meth:`add_note` would put a note between two messages, and not into one that is sent in pieces."""
+        return not self.in_pieces or (first and self._begins_whole())
+
     def has_space(self, size: int) -> bool:
         """Whether :meth:`offer` would accept a message of ``size`` bytes; what waits is flushed before the no."""
         if self._waiters or self.in_pieces:
@@ -285,13 +289,13 @@ class Writer(Outlet):
         self._closing = close_frame
         self._on_finished = on_finished
         self.in_pieces = False  # a message that was not complete never will be
-        self._refuse_waiters()
+        self.refuse_waiters()
         self.flush()
 
     def discard(self) -> None:
         """Give up all data that waits; control frames and a close frame stay."""
         self._drop_data()
-        self._refuse_waiters()
+        self.refuse_waiters()
 
     def last_words(self) -> None:
         """Hand over the close frame though the transport is full: it is small, and the last."""
@@ -299,7 +303,8 @@ class Writer(Outlet):
             self.paused = False
             self.flush()
 
-    def _refuse_waiters(self) -> None:
+    def refuse_waiters(self) -> None:
+        """Nothing that waits for space is accepted any more."""
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
             waiter.done(False)
