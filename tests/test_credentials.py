@@ -8,6 +8,7 @@ import pytest
 
 from plumews.credentials import Credentials, TokenSources, credentials_of_message, credentials_of_request
 from plumews.errors import InvalidHandshake, InvalidHeader, InvalidOrigin, Refused
+from plumews.headers import Headers
 from plumews.http11 import Request
 
 
@@ -131,6 +132,20 @@ def test_a_cookie_is_no_token_unless_it_is_named():
     assert of("/", COOKIE, ORIGIN, cookie="theme").token == "dark"
     assert of("/", ("Cookie", 'token="a.b.c"'), ORIGIN, cookie="token").token == "a.b.c"
     assert of("/", ("Cookie", "xtoken=1; token"), ORIGIN, cookie="token").token is None
+
+
+def test_a_foreign_cookie_is_opaque_and_the_token_is_ascii():
+    foreign = "city=Z\xc3\xbcrich; \xa0token=x; token\x85=x"
+    sources = TokenSources(cookie="token")
+
+    def of(cookie):
+        return credentials_of_request(Request("GET", "/", Headers.read([ORIGIN, ("Cookie", cookie)])), sources)
+
+    assert of(f"{foreign}; token=a.b.c").token == "a.b.c"
+    assert of(foreign).token is None
+    for value in ("a.b.c\xa0", "\x85a.b.c", "Z\xfcrich"):
+        with pytest.raises(InvalidHeader, match="non-ASCII byte in the cookie token"):
+            of(f"theme=dark; token={value}")
 
 
 def test_row_21_a_token_in_a_cookie_needs_an_origin():

@@ -95,6 +95,19 @@ async def test_a_refusal_by_close_code_is_logged_like_one_by_status(start, logs)
     assert refused[0].startswith("refused by close code 4403 WEBSOCKET_ROOM_FORBIDDEN [connection=")
 
 
+async def test_row_20_bytes_beyond_ascii_are_escaped(start, logs):
+    async def handler(conn):
+        raise RuntimeError(conn.request.headers["User-Agent"])
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    agent = "MOB\u0130LE \u2028\x85".encode().decode("latin-1")
+    async with await Wire.open(server, "/", f"User-Agent: {agent}") as wire:
+        assert (await wire.closing())[0] == 1011
+    (record,) = [record for record in logs() if record.levelname == "ERROR"]
+    assert shown(record).replace("\n", "").isascii()
+    assert "RuntimeError: MOB\\xc4\\xb0LE \\xe2" in shown(record)
+
+
 async def test_who_opens_and_who_closes_is_a_line_at_debug(start, logs):
     server = await start(plumews.serve(host="127.0.0.1", port=0, on_message=lambda conn, message: None))
     async with await Wire.open(server, "/chat?x=1") as wire:

@@ -249,6 +249,7 @@ async def test_the_route_answers_in_the_format_that_is_asked_for(start):
         status, content_type, body = await scrape(server, OPENMETRICS)
         assert (status, content_type) == (200, "application/openmetrics-text; version=1.0.0; charset=utf-8")
         assert {"plumews_hub_rooms", "plumews_hub_joins"} <= {family.name for family in read_openmetrics(body)}
+        assert (await scrape(server, f"*/*\r\nAccept: {OPENMETRICS}"))[1].startswith("application/openmetrics-text")
         for accept in (None, "*/*", "text/plain;version=0.0.4"):
             status, content_type, body = await scrape(server, accept)
             assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")

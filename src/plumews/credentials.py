@@ -222,8 +222,11 @@ def _cookies(request: Request, name: str) -> Iterator[str]:
     for line in request.headers.get_all("Cookie"):
         for pair in line.split(";"):
             key, _, value = pair.partition("=")
-            if key.strip() == name:
-                yield value.strip().strip('"')
+            if key.strip(" \t") != name:
+                continue
+            if not value.isascii():
+                raise InvalidHeader(f"non-ASCII byte in the cookie {name}")
+            yield value.strip(" \t").strip('"')
 
 
 def _check_source(name: str, where: str, sources: TokenSources) -> None:

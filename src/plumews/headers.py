@@ -3,6 +3,7 @@
 Names compare without case, a name may stand on several lines, order and spelling are kept (RFC 9110
 section 5). Invariant: no pair gets in that could not stand on one line of a message: every name is a
 token and no value holds a control byte, so nothing that an application passes can add a line of its own.
+What was read may hold any bytes from 0x80 on, as ISO-8859-1; an application's values none from 0x80 to 0x9f.
 Every function here is linear in what it reads and uses no regular expression.
 """
 

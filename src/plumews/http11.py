@@ -31,8 +31,17 @@ _METHOD_SIZE: Final = 17
 #: Digits of the longest Content-Length that is read as a number: more than any body has.
 _LENGTH_SIZE: Final = 18
 
-#: Visible ASCII, space and tab: what may stand in a line.
-_IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t"
+#: Visible ASCII, space and tab, and from 0x80 on what may stand in the value of a header (RFC 9110 section 5.5).
+_IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t" + bytes(range(0x80, 0x100))
+
+#: Headers by which something here is decided, in lower case, beside all of ``Sec-WebSocket-``: their values are ASCII.
+_DECIDING: Final = frozenset(
+    (
+        *("authorization", "connection", "content-length", "expect", "forwarded", "host", "origin"),
+        *("transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
+        "x-websocket-room-password",
+    )
+)
 
 #: More than one line of any of these, and two readers may believe two different things.
 _ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Version")
@@ -204,7 +213,7 @@ class HeadReader:
         """Check what is new before ``stop``, and let llhttp read the lines that are complete."""
         new = bytes(self._buffer[self._parsed : stop])
         if new.translate(None, _IN_LINE + b"\r\n"):
-            raise InvalidMessage("control or non-ASCII byte in the request head")
+            raise InvalidMessage("control byte in the request head")
         ends = new.count(b"\r\n")
         if new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends:
             raise InvalidMessage("request lines must end with CR LF")
@@ -235,6 +244,8 @@ class HeadReader:
     def _check_request_line(self, line: bytes) -> None:
         # llhttp takes several blanks before the target, HTTP/0.9 to 2.0, RTSP and ICE, and a line without version.
         assert self._parser is not None
+        if not line.isascii():
+            raise InvalidMessage("non-ASCII byte in the request line")
         if not line.endswith(b" HTTP/1.1"):
             raise InvalidMessage("malformed request line: HTTP/1.1 required")
         if line != b"%b %b HTTP/1.1" % (self._parser.get_method(), self._fields.target):
@@ -246,6 +257,8 @@ class HeadReader:
         if not self._fields.complete:  # we and llhttp would disagree about where the head ends
             raise InvalidMessage("malformed request head")
         headers = Headers.read(self._fields.pairs)
+        if not self._buffer[: self._parsed].isascii():
+            _check_deciding(headers)
         _check_headers(headers)
         request = Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
         _check_body(request)
@@ -271,6 +284,13 @@ class _Fields:
 
     def on_headers_complete(self) -> None:
         self.complete = True
+
+
+def _check_deciding(headers: Headers) -> None:
+    """Bytes from 0x80 on mean nothing here: phones, foreign cookies and CDNs send them in headers of no concern."""
+    for name, value in headers.raw_items():
+        if not value.isascii() and (name.lower() in _DECIDING or name.lower().startswith("sec-websocket-")):
+            raise InvalidMessage(f"non-ASCII byte in the {name} header")
 
 
 def _check_headers(headers: Headers) -> None:

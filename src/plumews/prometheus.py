@@ -231,7 +231,7 @@ def metrics_route(registry: CollectorRegistry = REGISTRY) -> Callable[[Request],
     """
 
     def answer(request: Request) -> Response:
-        accepted = {entry.partition(";")[0].strip() for entry in request.headers.get("Accept", "").split(",")}
+        accepted = {entry.partition(";")[0].strip() for entry in ",".join(request.headers.get_all("Accept")).split(",")}
         # Not by choose_encoder() of the client, which fails on a version that is none.
         openmetrics = _OPENMETRICS.partition(";")[0] in accepted
         encode: Encode = openmetrics_exposition.generate_latest if openmetrics else generate_latest
