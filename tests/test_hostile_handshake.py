@@ -252,9 +252,9 @@ ROW_17 = {
     "cve_2026_59898_transfer_encoding": (upgrade("/", "Transfer-Encoding: chunked"), *BODY),
     "cve_2024_23326_http_1_0": (
         instead(b"HTTP/1.1", b"HTTP/1.0"),
-        400,
-        "WEBSOCKET_BAD_REQUEST",
-        "malformed request line: HTTP/1.1 required",
+        426,
+        "WEBSOCKET_BAD_UPGRADE",
+        "websocket upgrade required, in HTTP/1.1",
     ),
     "version_7": (instead(b"Version: 13", b"Version: 7"), *VERSION),
     "version_8": (instead(b"Version: 13", b"Version: 8"), *VERSION),

@@ -336,8 +336,8 @@ def test_what_cannot_be_a_request_is_refused_on_its_first_bytes(data, enough):
 @pytest.mark.parametrize(
     "line",
     [
-        # The first eight are what llhttp would take: hence the request line is compared with what it read.
-        b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET / HTTP/1.0", b"GET / HTTP/0.9", b"GET / HTTP/2.0", b"GET /",
+        # The first seven are what llhttp would take: hence the request line is compared with what it read.
+        b"GET  / HTTP/1.1", b"GET /  HTTP/1.0", b"GET / HTTP/0.9", b"GET / HTTP/2.0", b"GET /",
         b"DESCRIBE / RTSP/1.0", b"SOURCE / ICE/1.0",
         b"GET / ", b"GET", b"GET ", b"GET HTTP/1.1", b"GET / HTTP/1.1 ", b"GET / HTTP/1.2", b"GET / HTTP/11",
         b"GET / HTTP/1.10", b"GET / http/1.1", b"GET / HTTP/1.1 HTTP/1.1", b"GET /a b HTTP/1.1", b"FOO / HTTP/1.1",
@@ -354,8 +354,10 @@ def test_row_17_another_request_line_is_refused_when_it_ends(line):
 @pytest.mark.parametrize(
     "target",
     [
-        "http://a/",
-        "https://a/",
+        "ftp://a/",
+        "http:/a",
+        "http:a",
+        "://a/",
         "a",
         "a:80",
         "*",
@@ -378,9 +380,64 @@ def test_a_target_is_a_path_in_ascii(target):
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "OPTIONS", "GET"])
-def test_authority_and_asterisk_are_no_targets_of_ours(method):
+def test_authority_is_no_target_and_asterisk_is_one_of_options(method):
     assert_refused(f"{method} a:80 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    assert_refused(f"{method} * HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    asterisk = f"{method} * HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    if method == "OPTIONS":
+        request = read(asterisk)
+        assert (request.target, request.path, request.query) == ("*", "*", {})
+    else:
+        assert_refused(asterisk)
+    assert_refused(f"{method} ** HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+
+@pytest.mark.parametrize("step", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("absolute", "host", "target"),
+    [
+        ("http://b/", "b", "/"),
+        ("http://b", "b", "/"),
+        ("HTTPS://B.example:8443/chat?room=x", "B.example:8443", "/chat?room=x"),
+        ("ws://[::1]:80/a//b?http://c/", "[::1]:80", "/a//b?http://c/"),
+        ("wss://b?x=1/2", "b", "/?x=1/2"),
+    ],
+)
+def test_an_absolute_target_gives_path_and_host(absolute, host, target, step):
+    request = read(f"GET {absolute} HTTP/1.1\r\nA: 1\r\nhost: a\r\nB: 2\r\n\r\n".encode(), step)
+    assert request.target == target
+    assert request.headers.get_all("Host") == [host]
+    assert [name for name, _ in request.headers.raw_items()] == ["Host", "A", "B"]
+    assert read(f"GET {absolute} HTTP/1.0\r\n\r\n".encode(), step).headers["Host"] == host
+
+
+@pytest.mark.parametrize(
+    "target", ["http://", "http:///x", "http://?x", "http://u@b/", "http://u:p@b/", "http://b:x/", "http://b:99999/"]
+)
+def test_an_absolute_target_without_a_valid_host_is_refused(target):
+    assert_refused(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+
+def test_an_absolute_target_excuses_no_host_header():
+    for target, host in (
+        ("http://b/#x", "a"),
+        ("http://b/ x", "a"),
+        ("http://b/", "a@b"),
+        ("http://b/", "a\r\nHost: a"),
+    ):
+        assert_refused(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert_refused(b"GET http://b/ HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_http_1_0_needs_no_host_and_asks_for_no_websocket(step):
+    request = read(b"GET /x HTTP/1.0\r\n\r\n", step)
+    assert (request.http_version, request.target, len(request.headers)) == ("1.0", "/x", 0)
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2"
+    request = read(b"POST /x HTTP/1.0\r\nHost: a\r\n%b\r\n\r\n" % upgrade, step)
+    assert (request.headers["Host"], request.content_length, request.wants_websocket) == ("a", 2, False)
+    assert read(with_lines(upgrade[:-19])).http_version == "1.1"
+    for lines in (b"Host: a\r\nHost: a", b"Host: a@b", b"Transfer-Encoding: chunked"):
+        assert_refused(b"GET / HTTP/1.0\r\n%b\r\n\r\n" % lines)
 
 
 @pytest.mark.parametrize(
@@ -641,4 +698,4 @@ def test_refusals_are_of_the_two_classes_that_the_reader_promises():
     with pytest.raises(InvalidHeader, match="more than one Host"):
         read(with_lines(b"Host: b"))
     with pytest.raises(InvalidMessage, match=r"HTTP/1\.1 required"):
-        read(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        read(b"GET / HTTP/0.9\r\nHost: a\r\n\r\n")

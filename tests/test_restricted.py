@@ -58,6 +58,12 @@ def test_another_address_or_a_unix_socket_is_not(address):
     assert not is_local(local(address=address))
 
 
+def test_http_1_0_without_a_host_is_not_local():
+    request = Request("GET", "/figures")
+    request.http_version, request.remote_address = "1.0", ("127.0.0.1", 5)
+    assert not is_local(request)
+
+
 @pytest.mark.parametrize(
     "header",
     [

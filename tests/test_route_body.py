@@ -138,6 +138,16 @@ async def test_a_client_that_waits_to_be_told_is_told_to_go_on(start):
     assert (await refused(server, post("/in", "Expect: wonders", body=b"x")))[:2] == (417, "EXPECTATION_FAILED")
 
 
+async def test_a_client_of_http_1_0_is_not_told_to_go_on(start):
+    server = await start(serving(Route(mirror)))
+    request = post("/in", "Expect: 100-continue", body=b"hello").replace(b"HTTP/1.1", b"HTTP/1.0")
+    async with await Wire.connect(server) as wire:
+        wire.send(request[:-5])
+        status, body = await wire.response(request[-5:])
+        assert (status, body) == (200, b"hello")
+    assert (await answer(server, request.replace(b"100-continue", b"something")))[:2] == (200, b"hello")
+
+
 async def test_a_body_that_does_not_come_is_408_when_the_time_is_up(start):
     server = await start(serving(Route(mirror), open_timeout=0.2))
     assert (await refused(server, post(body=b"half", length=8)))[:2] == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")

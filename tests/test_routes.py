@@ -118,6 +118,64 @@ async def test_a_route_answers_one_spelling_of_its_path(start, path, status):
         assert wire.status == (101 if path == "/ws" else 404)
 
 
+@pytest.mark.parametrize("lines", ["", "Host: localhost\r\n", "Connection: keep-alive\r\n", "Upgrade: websocket\r\n"])
+async def test_http_1_0_is_answered_and_the_connection_ends(start, lines):
+    server = await start(plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, routes=ROUTES))
+    for method, path, expected in (
+        ("GET", "/page", (200, b"<p>")),
+        ("HEAD", "/page", (200, b"")),
+        ("GET", "/healthz", (200, None)),
+        ("OPTIONS", "*", (200, b"")),
+        ("OPTIONS", "/page", (405, None)),
+        ("GET", "/ws", (426, None)),
+    ):
+        async with await Wire.connect(server) as wire:
+            status, body = await wire.response(f"{method} {path} HTTP/1.0\r\n{lines}\r\n".encode())
+            assert (status, body) == (expected[0], body if expected[1] is None else expected[1])
+            assert wire.header("Connection") == "close"
+            assert wire.header("Content-Length") is not None
+
+
+async def test_http_1_0_on_a_loopback_has_no_foreign_host(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes=ROUTES))
+    for target, host, status in (
+        ("/page", "", 200),
+        ("/page", "Host: evil.com\r\n", 403),
+        ("http://evil.com/page", "", 403),
+        ("http://evil.com/page", "Host: localhost\r\n", 403),
+        ("http://localhost/page", "Host: evil.com\r\n", 200),
+    ):
+        async with await Wire.connect(server) as wire:
+            assert (await wire.response(f"GET {target} HTTP/1.0\r\n{host}\r\n".encode()))[0] == status
+
+
+async def test_an_absolute_target_is_judged_by_its_own_host(start):
+    async def handler(conn):
+        await conn.send(f"{conn.request.target} {conn.request.headers['Host']}")
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    for target, host, page, status in (
+        ("ws://localhost:1/chat?x=1", "localhost:2", "http://localhost:1", 101),
+        ("ws://localhost:1/chat?x=1", "localhost:2", "http://localhost:2", 403),
+        ("http://evil.com/chat", "localhost", "http://evil.com", 403),
+    ):
+        async with await Wire.connect(server) as wire:
+            wire.send(upgrade(target, f"Origin: {page}", host=host))
+            await wire.read_head()
+            assert wire.status == status
+            if status == 101:
+                assert await wire.message() == "/chat?x=1 localhost:1"
+
+
+async def test_options_of_everything_is_a_ping(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(plain("OPTIONS", "*")) == (200, b"")
+        assert wire.header("Content-Length") == "0"
+    async with await Wire.connect(server) as wire:
+        assert (await wire.response(upgrade("*").replace(b"GET", b"OPTIONS")))[0] == 405
+
+
 OTHER_UPGRADES = {
     "h2c": "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
     "h2c_alone": "Upgrade: h2c",

@@ -60,14 +60,16 @@ def check_upgrade(request: Request) -> str:
     """The client's key, if ``request`` asks for a WebSocket as RFC 6455 section 4.2.1 wants it.
 
     Raises, in this order: `InvalidHandshake` 405 for a method that is not GET; `InvalidUpgrade` 426 for missing
-    ``Upgrade`` and ``Connection`` tokens, and for a version that is not 13; `InvalidHeader` 400 for a key that is
-    missing or not the base64 of 16 bytes. The words are those of the seed.
+    ``Upgrade`` and ``Connection`` tokens, for HTTP/1.0, and for a version that is not 13; `InvalidHeader` 400 for a key
+    that is missing or not the base64 of 16 bytes. The words are those of the seed.
     """
     headers = request.headers
     if request.method != "GET":
         raise InvalidHandshake("method not allowed", status=405, code="METHOD_NOT_ALLOWED", headers=(("Allow", "GET"),))
-    if not (has_token(headers.get_all("Connection"), "upgrade") and has_token(headers.get_all("Upgrade"), "websocket")):
-        raise InvalidUpgrade("websocket upgrade required", headers=(("Upgrade", "websocket"), _VERSION))
+    if not (request.wants_websocket and has_token(headers.get_all("Connection"), "upgrade")):
+        # A proxy that speaks HTTP/1.0 is the usual cause, and is to be told from a client that asks for something else.
+        needed = "" if request.http_version == "1.1" else ", in HTTP/1.1"
+        raise InvalidUpgrade(f"websocket upgrade required{needed}", headers=(("Upgrade", "websocket"), _VERSION))
     if headers.get_all("Sec-WebSocket-Version") != [WEBSOCKET_VERSION]:
         raise InvalidUpgrade(
             f"websocket version {WEBSOCKET_VERSION} required", code="WEBSOCKET_BAD_VERSION", headers=(_VERSION,)

@@ -1,7 +1,8 @@
 """The HTTP/1.1 that an opening handshake needs: one request head in, one response out (layer 1).
 
-RFC 9112 sections 2 to 5. llhttp (`httptools`) reads the request line and the fields; in front of it stands our
-own stricter and bounded rule, because what two parsers read differently is how requests are smuggled.
+RFC 9112 sections 2 to 5; HTTP/1.0 is read, too, as health checks of load balancers speak it. llhttp (`httptools`)
+reads the request line and the fields; in front of it stands our own stricter and bounded rule, because what two parsers
+read differently is how requests are smuggled.
 Invariant: a head is refused at the first chunk that shows it is wrong, never later than ``max_size`` bytes,
 and reading costs time linear in its bytes however they are cut. What stands behind the head is not touched.
 """
@@ -43,6 +44,9 @@ _DECIDING: Final = frozenset(
     )
 )
 
+#: Schemes of a target in absolute form.
+_SCHEMES: Final = frozenset(("http", "https", "ws", "wss"))
+
 #: More than one line of any of these, and two readers may believe two different things.
 _ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Version")
 
@@ -50,9 +54,11 @@ _ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Ve
 class Request:
     """A request head.
 
-    ``target`` is the request target as sent, in visible ASCII; ``path`` and ``query`` are its decoded parts:
+    ``target`` is the request target as sent, in visible ASCII, without the scheme and the host that a client of a
+    forward proxy puts before it: that host then is the one in ``Host``. ``path`` and ``query`` are its decoded parts:
     the path without its percent escapes, and the first value of each name in the query. ``raw_path`` is the path as
     sent, by which the server routes; ``repeated`` has the names that stand more than once in the query.
+    ``http_version`` is ``"1.1"``, or ``"1.0"``, where there may be no ``Host``.
 
     For the caller to set: ``remote_address`` is the peer's as the socket tells it, ``None`` on a Unix socket;
     ``client_address`` is the address of the client and ``secure`` whether it came through TLS, both as the outermost
@@ -60,8 +66,8 @@ class Request:
     ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says; ``body`` is
     what came behind the head, for the routes that take a body (else ``b""``).
 
-    Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), if its percent
-    escapes are not UTF-8, or if the query has more than ``limits.QUERY_FIELDS`` fields.
+    Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), nor the ``*`` of
+    ``OPTIONS``, if its percent escapes are not UTF-8, or if the query has more than ``limits.QUERY_FIELDS`` fields.
     """
 
     __slots__ = (
@@ -69,6 +75,7 @@ class Request:
         "client_address",
         "forwarded_host",
         "headers",
+        "http_version",
         "method",
         "path",
         "query",
@@ -81,8 +88,9 @@ class Request:
     )
 
     def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
-        _check_target(target)
+        _check_target(method, target)
         self.method = method
+        self.http_version = "1.1"
         self.target = target
         self.raw_path, _, self.query_string = target.partition("?")
         self.query: dict[str, str] = {}
@@ -123,17 +131,34 @@ class Request:
     @property
     def wants_websocket(self) -> bool:
         """Whether the client asks for a WebSocket; any other ``Upgrade`` is ignored (RFC 9110 section 7.8)."""
-        return has_token(self.headers.get_all("Upgrade"), "websocket")
+        return self.http_version == "1.1" and has_token(self.headers.get_all("Upgrade"), "websocket")
 
     def __repr__(self) -> str:
         # Without the query, which may carry a token, and without the decoded path, which may carry anything.
         return f"<Request {self.method} {self.target.partition('?')[0]}>"
 
 
-def _check_target(target: str) -> None:
-    # Only the origin form; stricter than RFC 3986 about nothing else, since browsers send { | } as they are.
-    if not (target.startswith("/") and target.isascii() and target.isprintable()) or " " in target or "#" in target:
+def _check_target(method: str, target: str) -> None:
+    # The origin form; stricter than RFC 3986 about nothing else, since browsers send { | } as they are.
+    path = target.startswith("/") and target.isascii() and target.isprintable() and not (" " in target or "#" in target)
+    if not path and (method, target) != ("OPTIONS", "*"):
         raise InvalidMessage("invalid request target: expected a path in ASCII, such as /chat?room=blue")
+
+
+def _host_and_path(target: str) -> tuple[str | None, str]:
+    """Split a target in absolute form (RFC 9112 section 3.2.2); any other is a path without a host.
+
+    Its scheme says nothing: what is secure is known from the socket, and from trusted proxies.
+    """
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
+        return None, target
+    end = min(at for at in (rest.find("/"), rest.find("?"), len(rest)) if at >= 0)
+    try:
+        parse_host(rest[:end])
+    except ValueError:
+        raise InvalidMessage("invalid request target: expected a host and maybe a port behind its scheme") from None
+    return rest[:end], rest[end:] if rest.startswith("/", end) else f"/{rest[end:]}"
 
 
 class HeadReader:
@@ -145,7 +170,19 @@ class HeadReader:
     After `feed` returned a request, ``rest`` has the bytes behind its head, such as a frame sent right behind it.
     """
 
-    __slots__ = ("_buffer", "_fields", "_in_line", "_lines", "_max_headers", "_max_size", "_parsed", "_parser", "rest")
+    __slots__ = (
+        "_buffer",
+        "_fields",
+        "_host",
+        "_in_line",
+        "_lines",
+        "_max_headers",
+        "_max_size",
+        "_parsed",
+        "_parser",
+        "_target",
+        "rest",
+    )
 
     def __init__(self, max_size: int = limits.HEAD_SIZE, max_headers: int = limits.HEADER_COUNT) -> None:
         self._max_size = max_size
@@ -155,6 +192,8 @@ class HeadReader:
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self._fields)
         self._parsed = 0  # up to here the buffer is complete lines, and llhttp has read them
         self._lines = 0
+        self._host: str | None = None  # in the target
+        self._target = ""
         self._in_line = False  # behind the method, and not between CR and LF
         self.rest = b""
 
@@ -246,11 +285,13 @@ class HeadReader:
         assert self._parser is not None
         if not line.isascii():
             raise InvalidMessage("non-ASCII byte in the request line")
-        if not line.endswith(b" HTTP/1.1"):
+        if not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
             raise InvalidMessage("malformed request line: HTTP/1.1 required")
-        if line != b"%b %b HTTP/1.1" % (self._parser.get_method(), self._fields.target):
+        method = self._parser.get_method()
+        if line[:-1] != b"%b %b HTTP/1." % (method, self._fields.target):
             raise InvalidMessage("malformed request line: expected a method, a target and a version, one space between")
-        _check_target(self._fields.target.decode())
+        self._host, self._target = _host_and_path(self._fields.target.decode())
+        _check_target(method.decode(), self._target)
 
     def _finish(self) -> Request:
         assert self._parser is not None
@@ -259,8 +300,13 @@ class HeadReader:
         headers = Headers.read(self._fields.pairs)
         if not self._buffer[: self._parsed].isascii():
             _check_deciding(headers)
-        _check_headers(headers)
-        request = Request(self._parser.get_method().decode(), self._fields.target.decode(), headers)
+        version = self._parser.get_http_version()
+        _check_headers(headers, host_required=version != "1.0")
+        if self._host is not None:  # the Host header does not count then
+            others = [pair for pair in headers.raw_items() if pair[0].lower() != "host"]
+            headers = Headers.read([("Host", self._host), *others])
+        request = Request(self._parser.get_method().decode(), self._target, headers)
+        request.http_version = version
         _check_body(request)
         return request
 
@@ -293,12 +339,14 @@ def _check_deciding(headers: Headers) -> None:
             raise InvalidMessage(f"non-ASCII byte in the {name} header")
 
 
-def _check_headers(headers: Headers) -> None:
+def _check_headers(headers: Headers, *, host_required: bool) -> None:
     """RFC 9112 section 3.2: one valid Host; and one of each header that must not be ambiguous."""
     ambiguous = headers.repeated(_ONCE)
     if ambiguous is not None:
         raise InvalidHeader(f"more than one {ambiguous} header")
     if "Host" not in headers:
+        if not host_required:
+            return
         raise InvalidHeader("Host header required")
     try:
         parse_host(headers["Host"])

@@ -160,7 +160,8 @@ class Opening(Answering):
             if isinstance(route, Route):
                 self._serve_route(route, request)
                 return
-            response = answer_route(site.routes, request)
+            # OPTIONS * asks whether the server is there (RFC 9110 section 9.3.7).
+            response = Response(200) if request.target == "*" else answer_route(site.routes, request)
             if response is not None:
                 self._answer(response)
                 return

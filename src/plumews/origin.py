@@ -136,12 +136,15 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
 
     It is the ``Host`` header that counts, whatever a proxy says: a page cannot set it, nor any other.
     ``allowed_hosts`` has names and addresses without port, ``"*.example.com"`` for everything below
-    ``example.com``, ``"*"`` for any; ``None`` checks nothing. Raises `InvalidHeader`: 403 for another host, 400 if
-    there is not exactly one ``Host`` header or it is malformed.
+    ``example.com``, ``"*"`` for any; ``None`` checks nothing. HTTP/1.0 may have no ``Host``: no browser sends that, so
+    no page is behind it. Raises `InvalidHeader`: 403 for another host, 400 if there is not exactly one ``Host`` header
+    or it is malformed.
     """
     if allowed_hosts is None or _ANY in allowed_hosts:
         return
     hosts = request.headers.get_all("Host")
+    if not hosts and request.http_version == "1.0":
+        return
     if len(hosts) != 1:
         raise InvalidHeader("exactly one Host header required")
     try:

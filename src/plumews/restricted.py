@@ -30,6 +30,8 @@ def is_local(request: Request) -> bool:
     if not (isinstance(address, tuple) and is_loopback(address[0])):
         return False  # also a Unix socket: what connects to it is a proxy, as a rule
     headers = request.headers
+    if "Host" not in headers:
+        return False  # HTTP/1.0, as proxies speak it
     if any(name in headers for name in _FORWARDED) or any(name.lower().startswith(_FORWARDED_ALL) for name in headers):
         return False
     try:

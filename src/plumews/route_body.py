@@ -75,7 +75,8 @@ async def answer_with_body(route: Route, request: Request, body: ArrivingBody) -
     if length > route.max_body:
         raise InvalidHandshake("request body too large", status=413, code="WEBSOCKET_REQUEST_TOO_LARGE")
     if length:
-        expected = request.headers.get_all("Expect")
+        # RFC 9110 section 10.1.1: a client of HTTP/1.0 would take the 100 for the answer.
+        expected = request.headers.get_all("Expect") if request.http_version == "1.1" else []
         if any(value.lower() != "100-continue" for value in expected):
             raise InvalidHandshake("unknown expectation: there is 100-continue", status=417, code="EXPECTATION_FAILED")
         request.body = await body.read(length, invite=bool(expected))
