@@ -156,8 +156,9 @@ class Awaits(Engine):
         """Queue a message: ``str`` as text, bytes-like as binary. To be awaited.
 
         An asynchronous iterable, or an iterator, of such is one message that is sent in pieces while they come, in
-        memory for one of them; nothing else can be sent before its end, and other senders wait as for a full queue.
-        If it fails before its end the connection is closed with 1011, for the peer has half a message.
+        memory for one of them; nothing else can be sent before its end, and other senders, of messages in pieces too,
+        wait as for a full queue. If it fails behind its first piece the connection is closed with 1011, for the peer
+        has half a message.
 
         Args:
             message: what to send; bytes-like objects that can change are copied.
@@ -167,11 +168,11 @@ class Awaits(Engine):
 
         Raises:
             ConnectionClosed: the connection is closed, or closing.
-            SendTimeout: the queue had no space within the send timeout (``SendBehavior.BLOCK``).
+            SendTimeout: the queue had no space, or a message in pieces was not complete, within the send timeout
+                (``SendBehavior.BLOCK``).
             SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``); under
                 ``DROP_OLDEST`` and ``CONFLATE`` only while another message is being sent in pieces.
             TypeError, ValueError: the message is not one; ``compress`` is no choice.
-            ConcurrencyError: another message is being sent in pieces, and this is to be, too.
         """
         if text is not None or compress is not None:
             return self._send_slowly(message, text, compress)

@@ -53,19 +53,22 @@ class Overflowing(Receiving):
 
     # --- a message of the application -------------------------------------------------------------
 
-    async def _overflow(self, message: Encoded) -> None:
+    async def _overflow(self, message: Encoded | None) -> None:
+        """Do what the send behavior says, for ``message`` or, without one, for the beginning of a message in pieces."""
         if self._config.send_behavior is SendBehavior.BLOCK:
             await self._wait_for_space(message)
         else:
             self._overflow_now(message)
 
-    async def _wait_for_space(self, message: Encoded) -> None:
+    async def _wait_for_space(self, message: Encoded | None) -> None:
         timeout = self._config.send_timeout
         outcome: asyncio.Future[bool | None] = self._loop.create_future()
 
         def done(accepted: bool | None) -> None:
             if not outcome.done():
                 outcome.set_result(accepted)
+            elif accepted and message is None:
+                self._writer.in_pieces = False  # its sender was cancelled: the next in line begins
 
         def give_up() -> None:
             if self._writer.withdraw(waiter):
@@ -75,8 +78,10 @@ class Overflowing(Receiving):
         deadline = None if timeout is None else self._state.timers.after(timeout, give_up)
         try:
             accepted = await outcome
-        except asyncio.CancelledError:
-            self._writer.withdraw(waiter)
+        except BaseException:
+            begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
+            if not self._writer.withdraw(waiter) and begun and self._writer.in_pieces:
+                self._writer.end_pieces()
             raise
         finally:
             if deadline is not None:
@@ -87,9 +92,9 @@ class Overflowing(Receiving):
         if not accepted:
             raise self._closed_error()
 
-    def _overflow_now(self, message: Encoded) -> None:
+    def _overflow_now(self, message: Encoded | None) -> None:
         """Nobody may wait."""
-        if self._config.send_behavior in DISPLACING and self._displace(message):
+        if message is not None and self._config.send_behavior in DISPLACING and self._displace(message):
             return
         self._writer.dropped += 1
         if self._config.send_behavior is SendBehavior.CLOSE:

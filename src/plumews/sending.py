@@ -16,7 +16,6 @@ from . import limits
 from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, State
 from .deflating import EMPTY, Context
-from .errors import ConcurrencyError
 from .outgoing import Data, Encoded, Pieces, checked_compress, encode, encode_json, opcode_of, payload_of
 from .overflowing import Overflowing
 
@@ -145,7 +144,7 @@ class Sending(Overflowing):
                 async for piece in each:
                     if opcode is None:
                         kind = opcode_of(piece)
-                        self._begin_pieces()
+                        await self._begin_pieces()
                         opcode = kind if text is None else Opcode.TEXT if text else Opcode.BINARY
                         if self._deflate is not None:
                             compressor = self._deflate.begin(len(piece), compress)
@@ -174,14 +173,13 @@ class Sending(Overflowing):
                 writer.end_pieces()
                 self._pay()
 
-    def _begin_pieces(self) -> None:
+    async def _begin_pieces(self) -> None:
         self._check_thread()
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
         self._catch_up_open()
-        if self._writer.in_pieces:
-            raise ConcurrencyError("another message is being sent in pieces")
-        self._writer.in_pieces = True
+        if not self._writer.begin_pieces():
+            await self._overflow(None)
 
     async def _add_piece(self, opcode: int, payload: bytes, *, fin: bool = False, rsv1: bool = False) -> None:
         if not self._writer.in_pieces:

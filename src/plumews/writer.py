@@ -22,11 +22,14 @@ __all__ = ["Waiter", "Writer"]
 
 
 class Waiter:
-    """A message that waits for space. ``done(accepted)`` is called once, unless it is withdrawn."""
+    """A message that waits for space. ``done(accepted)`` is called once, unless it is withdrawn.
+
+    With ``None`` for the message it waits to begin one in pieces.
+    """
 
     __slots__ = ("done", "message")
 
-    def __init__(self, message: Encoded, done: Callable[[bool], None]) -> None:
+    def __init__(self, message: Encoded | None, done: Callable[[bool], None]) -> None:
         self.message = message
         self.done = done
 
@@ -212,6 +215,13 @@ class Writer(Outlet):
         """Whether a message of ``size`` bytes finds no space, and nothing can leave to make some."""
         return self.paused and (bool(self._waiters) or self.in_pieces or not self._has_space(size))
 
+    def begin_pieces(self) -> bool:
+        """Begin a message in pieces, unless another one is being sent, or others wait for space."""
+        if self._waiters or self.in_pieces:
+            return False
+        self.in_pieces = True
+        return True
+
     def add_piece(self, frame: bytes) -> None:
         """A frame of the message that is sent in pieces; :meth:`when_empty` says when there is room for the next."""
         self._append(frame, len(frame))
@@ -237,8 +247,11 @@ class Writer(Outlet):
         for done in drains or ():
             done(good)
 
-    def wait(self, message: Encoded, done: Callable[[bool], None]) -> Waiter:
-        """Queue up for space: ``done(True)`` when the message is accepted, ``done(False)`` when it never will be."""
+    def wait(self, message: Encoded | None, done: Callable[[bool], None]) -> Waiter:
+        """Queue up for space: ``done(True)`` when the message is accepted, ``done(False)`` when it never will be.
+
+        Without a message, ``done(True)`` says that one in pieces has begun.
+        """
         waiter = Waiter(message, done)
         if self._waiters is None:
             self._waiters = deque()
@@ -272,9 +285,15 @@ class Writer(Outlet):
 
     def _admit(self) -> None:
         # Looked at anew each time: who is told may send, withdraw, or end the connection.
-        while self._waiters and not self.in_pieces and self._has_space(self._waiters[0].message.size):
+        while self._waiters and not self.in_pieces:
+            message = self._waiters[0].message
+            if message is not None and not self._has_space(message.size):
+                break
             waiter = self._waiters.popleft()
-            self._enter(waiter.message)
+            if message is None:
+                self.in_pieces = True
+            else:
+                self._enter(message)
             waiter.done(True)
         if not self._waiters:
             self._waiters = None
