@@ -65,8 +65,9 @@ class TrustedProxies:
     def client_of(self, request: Request) -> Client:
         """The client that sent ``request``, whose ``remote_address`` and ``secure`` say what the socket does.
 
-        A proxy that hides the address of its client (``unknown``, ``_hidden``) stands for it. Raises `InvalidHeader`
-        (400) for headers of a trusted proxy that are malformed, or contradict each other.
+        A proxy that writes no address of its client (``unknown``, ``_hidden``, a name) stands for it. Raises
+        `InvalidHeader` (400) for headers of a trusted proxy that contradict each other, and for a scheme or a host that
+        is none.
         """
         peer = Client(address_of(request.remote_address), request.secure)
         if not self._trusts_peer(request.remote_address):
@@ -99,7 +100,7 @@ class TrustedProxies:
         for number, hop in enumerate(hops):
             if number == limits.FORWARDED_HOPS:
                 raise InvalidHeader(f"the {name} header has more than {limits.FORWARDED_HOPS} trusted entries")
-            address = None if hop.node is None else _node(hop.node, name)
+            address = None if hop.node is None else _node(hop.node)
             seen_at = (client or peer).address if address is None else str(address)
             secure = peer.secure if hop.scheme is None else _secure(hop.scheme, name)
             client = Client(seen_at, secure, None if hop.host is None else _host(hop.host, name))
@@ -140,24 +141,24 @@ def _parse_address(text: str) -> _Address | None:
 # --- what an entry says ---------------------------------------------------------------------------
 
 
-def _node(text: str, name: str) -> _Address | None:
-    """The address of a node (RFC 7239 section 6), ``None`` for one that is hidden."""
-    if text.lower() == "unknown" or _is_hidden(text):
-        return None
+def _node(text: str) -> _Address | None:
+    """The address of a node (RFC 7239 section 6), as proxies write it; ``None`` for what is none, or hides it."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        valid = bool(bracket) and ":" in host and (not rest or (rest[0] == ":" and _is_port(rest[1:])))
-    elif text.count(":") > 1:  # IPv6 without brackets, which only the older header may have
-        host, valid = text, name != "Forwarded"
-    else:
-        host, colon, port = text.partition(":")
-        valid = not colon or _is_port(port)
-        if valid and (host.lower() == "unknown" or _is_hidden(host)):
+        if not bracket or ":" not in host or not (rest == "" or (rest[0] == ":" and _is_port(rest[1:]))):
             return None
-    address = _parse_address(host) if valid and "%" not in host else None
-    if address is None:
-        raise InvalidHeader(f"invalid {name} header: expected an address where the client is named")
-    return address
+        return _ipv6(host)
+    host, colon, port = text.rpartition(":")
+    if ":" in host:  # IPv6 without brackets; what stands behind its last colon is a port only if it must be
+        return _ipv6(text) or (_ipv6(host) if _is_port(port) else None)
+    if colon and not _is_port(port):
+        return None
+    return _parse_address(host if colon else text)
+
+
+def _ipv6(text: str) -> _Address | None:
+    """An address without its zone, which has a meaning on the proxy alone (RFC 4007 section 6)."""
+    return _parse_address(text.partition("%")[0])
 
 
 def _is_hidden(text: str) -> bool:
@@ -165,7 +166,7 @@ def _is_hidden(text: str) -> bool:
 
 
 def _is_port(text: str) -> bool:
-    return _is_hidden(text) or (text.isascii() and text.isdecimal() and len(text) <= 5)
+    return not text or _is_hidden(text) or (text.isascii() and text.isdecimal() and len(text) <= 5)
 
 
 def _secure(scheme: str, name: str) -> bool:

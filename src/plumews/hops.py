@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from .errors import InvalidHeader
 from .headers import is_token
 from .http11 import Request
 
@@ -18,6 +17,16 @@ __all__ = ["Hop", "older_hops", "standard_hops"]
 
 _BLANKS: Final = " \t"
 _TOKEN_ENDS: Final = frozenset(' \t,;="')
+
+#: What proxies write without the quotation marks that it needs; stricter parsers than ours refuse it.
+_UNQUOTED: Final = str.maketrans("", "", ":[]")
+
+#: Of an element that cannot be read.
+_UNKNOWN: Final = {"for": "unknown"}
+
+
+class _Malformed(Exception):
+    """A line that does not follow the grammar."""
 
 
 class Hop(NamedTuple):
@@ -29,10 +38,10 @@ class Hop(NamedTuple):
 
 
 def standard_hops(request: Request) -> Iterator[Hop]:
-    """The entries of ``Forwarded``; `InvalidHeader` for a malformed line, once it is its turn."""
+    """The entries of ``Forwarded``; one that cannot be read is of an unknown node."""
     # Line by line, so that a quote which a client left open cannot swallow the line that the proxy added.
     for line in reversed(request.headers.get_all("Forwarded")):
-        for pairs in reversed(_forwarded_elements(line)):
+        for pairs in reversed(_elements(line)):
             yield Hop(pairs.get("for"), pairs.get("proto"), pairs.get("host"))
 
 
@@ -46,8 +55,14 @@ def older_hops(request: Request) -> Iterator[Hop]:
 
 
 def _list(request: Request, name: str) -> list[str]:
-    values = [element.strip(_BLANKS) for line in request.headers.get_all(name) for element in line.split(",")]
+    values = [_bare(element) for line in request.headers.get_all(name) for element in line.split(",")]
     return [value for value in reversed(values) if value]
+
+
+def _bare(text: str) -> str:
+    """``text`` without the blanks and the quotation marks around it."""
+    text = text.strip(_BLANKS)
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def _at(values: list[str], place: int) -> str | None:
@@ -55,8 +70,29 @@ def _at(values: list[str], place: int) -> str | None:
     return values[min(place, len(values) - 1)] if values else None
 
 
-def _forwarded_elements(line: str) -> list[dict[str, str]]:
-    """The elements of a line, each a mapping from a parameter in lower case (RFC 7239 section 4)."""
+def _elements(line: str) -> list[dict[str, str]]:
+    """The elements of a line, each a mapping from a parameter in lower case."""
+    try:
+        return _strict_elements(line)
+    except _Malformed:
+        # Nor does a quote that a client left open swallow what the proxy wrote behind it on the same line: the proxy's
+        # own element has no comma.
+        return [_lenient_element(element) for element in line.split(",") if element.strip(_BLANKS)]
+
+
+def _lenient_element(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for part in filter(None, map(_bare, text.split(";"))):
+        name, equals, value = part.partition("=")
+        name = name.strip(_BLANKS).lower()
+        if name in pairs or not equals:
+            return _UNKNOWN
+        pairs[name] = _bare(value)
+    return pairs
+
+
+def _strict_elements(line: str) -> list[dict[str, str]]:
+    """The same by the grammar (RFC 7239 section 4)."""
     elements: list[dict[str, str]] = []
     pairs: dict[str, str] = {}
     at, end = 0, len(line)
@@ -66,7 +102,7 @@ def _forwarded_elements(line: str) -> list[dict[str, str]]:
             start, at = at, _token_end(line, at)
             name = line[start:at].lower()
             if line[at : at + 1] != "=" or not is_token(name) or name in pairs:
-                raise _malformed()
+                raise _Malformed
             value, at = _value(line, at + 1)
             pairs[name] = value
             at = _skip_blanks(line, at)
@@ -77,7 +113,7 @@ def _forwarded_elements(line: str) -> list[dict[str, str]]:
             if at == end:
                 return elements
         elif line[at] != ";":
-            raise _malformed()
+            raise _Malformed
         at += 1
 
 
@@ -85,9 +121,8 @@ def _value(line: str, at: int) -> tuple[str, int]:
     """The token or quoted string that begins at ``at``, and where it ends (RFC 9110 section 5.6.4)."""
     if line[at : at + 1] != '"':
         end = _token_end(line, at)
-        # Stricter parsers than ours refuse a port without quotes; proxies write it all the same.
-        if not is_token(line[at:end].replace(":", "")):
-            raise _malformed()
+        if not is_token(line[at:end].translate(_UNQUOTED)):
+            raise _Malformed
         return line[at:end], end
     parts: list[str] = []
     at += 1
@@ -96,7 +131,7 @@ def _value(line: str, at: int) -> tuple[str, int]:
         parts.append(line[at : at + 1])
         at += 1
     if at >= len(line):
-        raise _malformed()
+        raise _Malformed
     return "".join(parts), at + 1
 
 
@@ -110,7 +145,3 @@ def _token_end(line: str, at: int) -> int:
     while at < len(line) and line[at] not in _TOKEN_ENDS:
         at += 1
     return at
-
-
-def _malformed() -> InvalidHeader:
-    return InvalidHeader("invalid Forwarded header: expected name=value pairs, such as for=192.0.2.1;proto=https")
