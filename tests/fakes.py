@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import errno
 import functools
 import logging
 import socket
@@ -175,6 +176,43 @@ class FakeTransport:
         if not self.closing:
             self.closing = True
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+
+#: How a peer that has gone is told by a call of a transport.
+GONE = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+#: All that is called of a transport.
+CALLS = (
+    "get_extra_info",
+    "set_write_buffer_limits",
+    "is_closing",
+    "get_write_buffer_size",
+    "write",
+    "writelines",
+    "pause_reading",
+    "resume_reading",
+    "can_write_eof",
+    "write_eof",
+    "close",
+    "abort",
+)
+
+
+def failing(calls: tuple[str, ...], exc: Exception) -> type[FakeTransport]:
+    """A transport whose methods ``calls`` raise ``exc`` as soon as it is ``broken``."""
+
+    class Failing(FakeTransport):
+        broken = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if name in calls and self.broken:
+
+                def fail(*args: object, **options: object) -> None:
+                    raise exc
+
+                return fail
+            return super().__getattribute__(name)
+
+    return Failing
 
 
 class SocketTransport(FakeTransport):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 
 import pytest
 
 import plumews
-from fakes import assert_empty, echo, entries, pass_time
+from fakes import assert_empty, echo, entries, pass_time, until
 from opening_setup import Recorder, answer, assert_serves, failing
 from plumews.server import serve_endpoints
 from wire import Wire, text, upgrade
@@ -196,3 +198,15 @@ async def test_where_the_hook_that_looks_at_answers_raises_too_it_is_asked_once_
     assert ((status, refused["code"]), asked) == (answered, [500])
     assert len(entries(caplog)) == logged
     await assert_empty(server)
+
+
+@pytest.mark.parametrize("request_line", ["GET /none HTTP/1.1", "nonsense"])
+async def test_reset_before_the_answer_is_no_error(start, caplog, request_line):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    for count in range(1, 9):
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.sendall(f"{request_line}\r\nHost: localhost\r\n\r\n".encode())
+        # It is closed before the server has accepted it: the answer makes the client's system reset the connection.
+        await until(lambda: server._site.requests.refused.total == count)  # noqa: B023 - called at once
+        await until(lambda: not server._site.connections)
+    assert [entry for entry in entries(caplog) if entry.levelno >= logging.ERROR] == []

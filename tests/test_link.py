@@ -17,7 +17,23 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import PATIENCE, FakeTransport, clog, collect, deadlines, fake_conn, feed, linked, started, ticks, until
+from fakes import (
+    CALLS,
+    GONE,
+    PATIENCE,
+    FakeTransport,
+    clog,
+    collect,
+    deadlines,
+    failing,
+    failures,
+    fake_conn,
+    feed,
+    linked,
+    started,
+    ticks,
+    until,
+)
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
 from plumews import wire as wire_module
 from wire import Wire, close, masked, text, upgrade
@@ -1185,3 +1201,59 @@ async def test_a_connection_that_is_lost_in_a_burst_forgets_the_rest(monkeypatch
     conn.abort()
     await ticks(5)
     assert heard == ["one"]
+
+
+# --- transports that fail -------------------------------------------------------------------------
+
+
+async def use_all(conn: plumews.Conn, transport: FakeTransport) -> None:
+    """Whatever an application does on a connection, and its peer; the peer's fault is the end."""
+    with contextlib.suppress(ConnectionClosed):
+        conn.send_nowait("a")
+        conn.send_nowait("b")
+        await ticks()
+        await conn.ping()
+        feed(conn, *[text("x")] * 4)
+        for _ in range(4):
+            await conn.recv()
+        await conn.drain()
+    if conn._transport is not None:
+        feed(conn, text("last"), masked(3))
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await conn.recv()
+
+
+@pytest.mark.parametrize(
+    "exc", [GONE, RuntimeError("the handler is closed"), ValueError("?")], ids=lambda e: type(e).__name__
+)
+@pytest.mark.parametrize("calls", [*((call,) for call in CALLS), CALLS], ids=lambda calls: "+".join(calls)[:30])
+async def test_failing_transport_ends_its_connection_quietly(calls: tuple[str, ...], exc: Exception) -> None:
+    with failures() as told:
+        for end in ("fault", "close_nowait", "abort", "eof", "none"):
+            conn, transport = fake_conn(failing(calls, exc), max_queue=2, close_timeout=0.05)
+            transport.broken = True  # type: ignore[attr-defined]
+            await use_all(conn, transport)
+            if end == "close_nowait":
+                conn.close_nowait()
+            elif end == "abort":
+                conn.abort()
+            elif end == "eof":
+                conn.eof_received()
+            await asyncio.wait_for(conn.close(), 5)
+            assert conn.state is State.CLOSED
+            with pytest.raises(ConnectionClosed):
+                await conn.send("late")
+        if exc is GONE:
+            assert told == []
+        assert {context["message"] for context in told} <= {"a transport failed"}
+
+
+async def test_transport_that_fails_at_once_is_a_lost_connection() -> None:
+    for calls in CALLS, ("get_extra_info",), ("set_write_buffer_limits",):
+        conn = plumews.Conn(plumews.ConnConfig())
+        transport = failing(calls, GONE)(conn)
+        transport.broken = True  # type: ignore[attr-defined]
+        conn.connection_made(transport)  # type: ignore[arg-type]
+        await conn.wait_closed()
+        assert conn.close_code == 1006

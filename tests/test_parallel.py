@@ -347,7 +347,7 @@ async def test_a_writer_that_fails_is_reported_when_all_know_what_they_sent(
         transport: Any = conns[0]._transport
         first = transport.get_extra_info("socket").fileno()
         monkeypatch.setattr(sending, "descriptor", lambda transport: first)  # as that of the transport itself
-        conns[0]._writer.attach(Broken(transport))  # type: ignore[arg-type]
+        conns[0]._writer.attach(Broken(transport), conns[0]._transport_failed)  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()
         heard: list[BaseException] = []
 

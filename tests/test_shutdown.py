@@ -18,7 +18,20 @@ import pytest
 
 import plumews
 from crowd import adds_up, crowd, messages, texts
-from fakes import PATIENCE, FakeTransport, clog, deadlines, fake_conn, feed, pass_time, ticks, until
+from fakes import (
+    CALLS,
+    PATIENCE,
+    FakeTransport,
+    clog,
+    deadlines,
+    failing,
+    failures,
+    fake_conn,
+    feed,
+    pass_time,
+    ticks,
+    until,
+)
 from plumews import (
     BroadcastResult,
     CloseCode,
@@ -711,3 +724,64 @@ async def test_the_hint_stands_behind_the_reason_that_was_given():
         await farewell.close([conn])
         await farewell.ended()
     assert re.fullmatch(r"new version; reconnect in [012]\.\d s", goodbye(transport)[1])
+
+
+# --- one that fails -------------------------------------------------------------------------------
+
+
+async def close_all(how: str, hub: Hub) -> object:
+    """Close the members of ``hub``, all connections of one user."""
+    if how == "hub":
+        return await hub.shutdown(5, spread=0)
+    if how == "user":
+        return hub.disconnect_user("u")
+    return await Farewell(TimeLimit(5), spread=0).close(hub.members("chat"))
+
+
+@pytest.mark.parametrize("how", ["hub", "user", "farewell"])
+@pytest.mark.parametrize("calls", [("write", "writelines"), ("write", "writelines", "abort"), CALLS], ids=len)
+async def test_failing_transport_keeps_no_other_open(how, calls):
+    hub = Hub()
+    transports: list[FakeTransport] = []
+    with failures():
+        for position in range(9):
+            make = failing(calls, ValueError("broken")) if position == 4 else FakeTransport
+            conn, transport = fake_conn(make, ping_interval=None, close_timeout=1)
+            conn.user_info = plumews.UserInfo(id="u")
+            hub.join("chat", conn)
+            transports.append(transport)
+        broken = transports.pop(4)
+        broken.broken = True  # type: ignore[attr-defined]
+        closing = asyncio.ensure_future(close_all(how, hub))
+        await until(lambda: all(transport.writes for transport in transports))
+        for transport in transports:
+            assert transport.events()[-1][0] == Opcode.CLOSE
+            feed(transport.protocol, close(1001))
+        await closing
+        await broken.protocol.wait_closed()
+        await until(lambda: not hub.members("chat"))
+
+
+@pytest.mark.parametrize("how", ["hub", "user", "farewell"])
+async def test_connection_that_cannot_be_closed_keeps_no_other_open(how, monkeypatch):
+    hub = Hub()
+    transports = joined(hub, 9)
+    for transport in transports:
+        transport.protocol.user_info = plumews.UserInfo(id="u")
+        hub.join("chat", transport.protocol)
+    bad = transports[4].protocol
+    genuine = plumews.Conn.close_nowait
+
+    def close_nowait(conn, *args):
+        if conn is bad:
+            raise OSError("no")
+        genuine(conn, *args)
+
+    monkeypatch.setattr(plumews.Conn, "close_nowait", close_nowait)
+    with failures() as told:
+        closing = asyncio.ensure_future(close_all(how, hub))
+        await until(lambda: sum(bool(transport.writes) for transport in transports) == 8)
+        assert [context["message"] for context in told] == ["closing a connection failed"]
+        for transport in transports:
+            transport.abort()
+        await closing

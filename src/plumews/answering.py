@@ -106,16 +106,15 @@ class Answering:
 
     def _is_over(self) -> bool:
         """Whether there is an answer, or nobody to get it."""
-        conn, transport = self._conn, self._conn._transport
+        conn = self._conn
         # Over TLS the transport closes only a moment after the peer's end has come.
-        return self._answered or conn._ended or transport is None or transport.is_closing()
+        return self._answered or conn._ended or conn._transport is None or bool(conn._ask_transport("is_closing"))
 
     def _reply(self, response: Response, refused: Why | None = None) -> None:
         """Send a plain answer, and end the connection."""
-        conn, transport = self._conn, self._conn._transport
+        conn = self._conn
         if self._is_over():
             return
-        assert transport is not None
         if response.status < 200:
             raise ValueError(f"an answer in place of the WebSocket has a final status, from 200 on: {response.status}")
         wire = _last(response).serialize()
@@ -124,8 +123,8 @@ class Answering:
         self._answered = True
         self._forget_deadline()
         self._rest.clear()
-        transport.write(wire)
-        transport.resume_reading()
+        conn._ask_transport("write", wire)
+        conn._ask_transport("resume_reading")
         conn._close_gently()
         if refused is not None:
             self._site.requests.refused.add(refused.code)

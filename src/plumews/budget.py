@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from . import limits
+from .callbacks import call_safely
 from .conn import Conn
 
 __all__ = ["ByteBudget"]
@@ -42,7 +43,7 @@ class ByteBudget:
             return
         for conn in sorted(backlogs, key=lambda conn: conn.queued_bytes, reverse=True):
             self._at_most -= conn.queued_bytes
-            self._evict(conn)
+            call_safely("closing a connection", self._evict, conn)
             self._at_most += conn.queued_bytes
             if self._at_most <= self.limit * limits.QUEUED_BYTES_LEFT:
                 break

@@ -313,16 +313,15 @@ class Engine:
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
         if pause == self._reading_paused:
             return
-        transport = self._transport
-        if transport is None or transport.is_closing():
+        if self._transport is None or self._ask_transport("is_closing"):
             return
         self._reading_paused = pause
         if pause:
             self._keepalive.listening = False
-            transport.pause_reading()
+            self._ask_transport("pause_reading")
         else:
             self._keepalive.heard_again(self._loop.time())
-            transport.resume_reading()
+            self._ask_transport("resume_reading")
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -380,6 +379,9 @@ class Engine:
             self._writer.kick(False)
 
     # --- what is in Link, or beyond it ------------------------------------------------------------
+
+    def _ask_transport(self, name: str, *args: Any) -> Any:
+        """Call the method ``name`` of the transport. If that fails, end the connection and return None."""
 
     def _end(self) -> None:
         """The peer said its last word: a close frame, or a fault."""

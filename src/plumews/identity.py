@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .callbacks import check_call
+from .callbacks import call_safely, check_call
 from .conn import Conn
 from .constants import CloseCode
 from .listening import Listening
@@ -45,7 +45,7 @@ class Identity(Listening):
         check_close(code, reason)
         conns = [conn for conn in self._people.members(check_user_id(user_id)) if not conn.closed]
         for conn in conns:
-            conn.close_nowait(code, reason)
+            call_safely("closing a connection", conn.close_nowait, code, reason)
         return len(conns)
 
     def presence(self, room: str) -> RoomPresence:

@@ -83,10 +83,13 @@ class Link(Awaits, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self._transport = transport
-        peername = transport.get_extra_info("peername")
+        peername = self._ask_transport("get_extra_info", "peername")
         self._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
-        self._sockname = transport.get_extra_info("sockname")
-        self._writer.attach(transport)
+        self._sockname = self._ask_transport("get_extra_info", "sockname")
+        try:
+            self._writer.attach(transport, self._transport_failed)
+        except Exception as exc:
+            self._transport_failed(exc)
         if self._door is not None:
             self._door.connected()
 
@@ -97,7 +100,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         hold that up for ever.
         """
         if self._ended and not self._writer.finished and self._transport is not None:
-            return self._transport.can_write_eof()  # TLS cannot
+            return bool(self._ask_transport("can_write_eof"))  # TLS cannot
         if self._deflate is not None:
             self._writer.flush()  # what a read in this tick has brought is not to be lost by the end of reading
         self._ended = True
@@ -116,8 +119,9 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._writer.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            self._transport.close()  # Python 3.10 takes one over TLS for unclosed that the peer has ended
+        if self._rules.state is State.CLOSED:
+            return  # of a transport that failed it was told before
+        self._ask_transport("close")  # Python 3.10 takes one over TLS for unclosed that the peer has ended
         self._transport = None
         self._rules.lost()
         self._ended = True
@@ -143,6 +147,44 @@ class Link(Awaits, asyncio.BufferedProtocol):
             self._deflate.end()
         if self._inflow is not None:
             self._inflow.end()
+
+    def _ask_transport(self, name: str, *args: Any) -> Any:
+        """Call the method ``name`` of the transport. If that fails, end the connection and return None."""
+        transport = self._transport
+        if transport is None:
+            return None
+        try:
+            return getattr(transport, name)(*args)
+        except NotImplementedError:
+            return None  # a transport that has no such method
+        except Exception as exc:
+            self._transport_failed(exc)
+            return None
+
+    def _transport_failed(self, exc: Exception) -> None:
+        """Cut the connection: a call of its transport failed. An ``OSError`` is a peer that has gone, and no news."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._transport = None  # it is not called again
+        self._ended = True
+        if not isinstance(exc, OSError):
+            self._report("a transport failed", exc)
+        self._abort_transport(transport)
+        self._writer.detach()
+        self._inbox.wake()
+
+    def _abort_transport(self, transport: asyncio.Transport) -> None:
+        """Abort ``transport``. If even that fails, the connection is lost all the same."""
+        self._rules.losing()
+        self._discard()
+        try:
+            transport.abort()
+        except Exception as exc:
+            self._loop.call_soon(self.connection_lost, exc)
+
+    def _report(self, what: str, exc: BaseException) -> None:
+        self._loop.call_exception_handler({"message": what, "exception": exc, "protocol": self})
 
     # --- opening ----------------------------------------------------------------------------------
 
@@ -255,7 +297,14 @@ class Link(Awaits, asyncio.BufferedProtocol):
             self._send_close(self._rules.reply_frame())
 
     def _begin_close(self, code: int, reason: str, *, discard: bool = False) -> None:
-        """Start the closing handshake, unless it has begun."""
+        """Start the closing handshake, unless it has begun. If that fails, cut the connection."""
+        try:
+            self._start_closing(code, reason, discard)
+        except Exception as exc:
+            self._report("closing a connection failed", exc)
+            self._abort()
+
+    def _start_closing(self, code: int, reason: str, discard: bool) -> None:
         if self._rules.state is not State.OPEN:
             return
         if self._ended:
@@ -286,11 +335,10 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         """Both sides have said their last word: end the TCP connection once ours has left."""
-        transport = self._transport
-        if transport is None or not self._writer.finished:
+        if not self._writer.finished:
             return
         if self._rules.error is None:
-            transport.close()
+            self._ask_transport("close")
         else:
             self._close_gently()
 
@@ -301,23 +349,18 @@ class Link(Awaits, asyncio.BufferedProtocol):
         not read. So we send our FIN, discard what comes, and cut when the peer has had its time: a moment, and as long
         as the close timeout for what the kernel has not taken yet.
         """
-        transport = self._transport
-        if transport is None:
+        if self._transport is None:
             return
         if self._close_deadline is not None:
             self._close_deadline.cancel()
         self._linger(self._state.timers.time() + self._config.close_timeout)
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:
-            transport.close()
+        self._ask_transport("write_eof" if self._ask_transport("can_write_eof") else "close")
 
     def _linger(self, last: float) -> None:
         timers = self._state.timers
 
         def over() -> None:
-            transport = self._transport
-            if transport is not None and transport.get_write_buffer_size() and timers.time() < last:
+            if self._ask_transport("get_write_buffer_size") and timers.time() < last:
                 self._linger(last)
             else:
                 self._abort()
@@ -326,10 +369,11 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
     def _abort(self) -> None:
         """End the TCP connection now; what waits is lost."""
-        self._rules.losing()
-        self._discard()
         if self._transport is not None:
-            self._transport.abort()
+            self._abort_transport(self._transport)
+        else:
+            self._rules.losing()
+            self._discard()
 
     def _discard(self) -> None:
         """Give up what waits to be sent."""
@@ -349,8 +393,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
     def _call_back(self, callback: Callable[[Any], object]) -> None:
         try:
             callback(self)
-        except Exception as exc:
-            self._loop.call_exception_handler({"message": "a close callback failed", "exception": exc})
+        except (Exception, asyncio.CancelledError) as exc:
+            self._report("a close callback failed", exc)
 
     # --- the end, as an exception -----------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from . import limits
 from .authorizing import TokenAuthenticator
+from .callbacks import call_safely
 from .conn import Conn
 from .constants import CloseCode
 from .revocation import Revocation
@@ -101,7 +102,7 @@ class LiveTokens:
         found = [token for table, key in tables if key is not None for token in table.get(key, ())]
         for token in found:
             if revocation.covers(token.claims):
-                token.end(REVOKED)
+                call_safely("closing a connection", token.end, REVOKED)
 
 
 class LiveToken:

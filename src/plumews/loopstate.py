@@ -46,6 +46,10 @@ class Flushable:
         """What :func:`plumews.wire.send` said of what was handed over; whether there is a flush to be made now."""
         raise NotImplementedError
 
+    def fail(self, exc: Exception) -> None:
+        """Give up everything: :meth:`was_sent` has raised ``exc``."""
+        raise NotImplementedError
+
 
 class LoopState:
     """The shared parts of one loop. What is in ``buffer`` holds until the next read: keep no view of it."""
@@ -188,12 +192,12 @@ class LoopState:
             batch = wire.Batch(fds, queues)
         except MemoryError:
             return writers
-        failures: list[BaseException] = []
+        failures: list[tuple[Flushable | None, BaseException]] = []
         try:
             threads.send(batch)
         except BaseException as exc:  # from the handler of a signal, wherever that was: threads may be at it
             batch.finish()
-            failures.append(exc)
+            failures.append((None, exc))
         results = batch.sent
         for position in range(len(sending)):
             writer = sending[position]
@@ -201,9 +205,12 @@ class LoopState:
                 if writer.was_sent(results[position]):
                     left.append(writer)
             except BaseException as exc:  # who hears of it may send: first all must know what they have sent
-                failures.append(exc)
-        for failure in failures:
-            self._report(failure)
+                failures.append((writer, exc))
+        for failed, failure in failures:
+            if failed is not None and isinstance(failure, Exception):
+                failed.fail(failure)
+            else:
+                self._report(failure)
         return left
 
     def _report(self, failure: BaseException) -> None:

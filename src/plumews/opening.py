@@ -118,8 +118,8 @@ class Opening(Answering):
         self._rest += data
         if self._body is not None:
             self._body.arrived()
-        elif len(self._rest) > limits.HEAD_SIZE and self._conn._transport is not None:
-            self._conn._transport.pause_reading()
+        elif len(self._rest) > limits.HEAD_SIZE:
+            self._conn._ask_transport("pause_reading")
 
     # --- the decision -----------------------------------------------------------------------------
 
@@ -176,11 +176,10 @@ class Opening(Answering):
             self._later(admission, lambda _: self._accept(endpoint, request))
 
     def _serve_route(self, route: Route, request: Request) -> None:
-        assert self._conn._transport is not None
         route.check_method(request)
         if request.method not in ("GET", "HEAD"):
             check_origin(request, self._site.origins, secure=request.secure)
-        self._body = ArrivingBody(self._rest, self._conn._transport)
+        self._body = ArrivingBody(self._rest, self._conn._ask_transport)
         self._later(answer_with_body(route, request, self._body), self._answer)
 
     # --- the answer -------------------------------------------------------------------------------
@@ -218,10 +217,9 @@ class Opening(Answering):
         self._ask(request, response, go_on)
 
     def _open(self, endpoint: Endpoint, subprotocol: str | None, agreement: Agreement | None, wire: bytes) -> None:
-        site, conn, transport = self._site, self._conn, self._conn._transport
+        site, conn = self._site, self._conn
         if self._is_over():
             return
-        assert transport is not None
         self._answered = True
         self._forget_deadline()
         if self._visit is not None:
@@ -231,11 +229,13 @@ class Opening(Answering):
         conn.subprotocol = subprotocol
         if agreement is not None:
             conn._compress(agreement)
-        transport.write(wire)
+        conn._ask_transport("write", wire)
+        conn._ask_transport("resume_reading")
+        if conn._ended:
+            return  # the transport failed
         conn._open()
         if logger.isEnabledFor(logging.DEBUG):
             _log_opened(conn)
-        transport.resume_reading()
         try:
             work = endpoint.opened(conn, self._due)
             if work is not None:
@@ -243,7 +243,7 @@ class Opening(Answering):
         except Exception:
             logger.exception("opening a connection failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
-        if self._rest and not transport.is_closing():
+        if self._rest and not conn._ask_transport("is_closing"):
             conn._receive(bytes(self._rest))
         self._rest.clear()
 

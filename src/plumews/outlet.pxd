@@ -9,6 +9,7 @@ from .loopstate cimport LoopState
 cdef class Outlet(DisplacingQueue):
     cdef int _fd
     cdef bint _handed
+    cdef object _on_failure
     cdef LoopState _state
     cdef object _transport
 

@@ -3,13 +3,16 @@
 Where the connection is a plain socket, frames go straight to it: only the rest of a frame that it took a part of is
 left to the transport, and what follows waits in the queue until that is gone, so that its bounds mean something.
 
-Invariant: nothing goes past a transport that holds something, or is gone.
+Invariants: nothing goes past a transport that holds something, or is gone. After a call of the transport has failed
+nothing is written any more, because part of a frame may have left.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from . import limits, wire
@@ -28,26 +31,34 @@ _WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3
 class Outlet(DisplacingQueue):
     """A queue that can be written. Lives on the loop's thread."""
 
-    __slots__ = ("_fd", "_handed", "_state", "_transport")
+    __slots__ = ("_fd", "_handed", "_on_failure", "_state", "_transport")
 
     def __init__(self, state: LoopState, queue_size: int, queue_bytes: int) -> None:
         super().__init__(queue_size, queue_bytes)
         self._state = state
         self._transport: asyncio.WriteTransport | None = None
+        self._on_failure: Callable[[Exception], object] | None = None
         self._fd = -1  # of the socket, where it may be written to past the transport
         self._handed = True  # the transport was given something, and was not seen empty since
 
-    def attach(self, transport: asyncio.WriteTransport) -> None:
-        """Write to ``transport``, or past it if it passes bytes on to its socket as they are."""
+    def attach(
+        self, transport: asyncio.WriteTransport, on_failure: Callable[[Exception], object] | None = None
+    ) -> None:
+        """Write to ``transport``, or past it if it passes bytes on to its socket as they are.
+
+        ``on_failure(exc)`` is called when a write fails; nothing is written after that.
+        """
         self._transport = transport
+        self._on_failure = on_failure
         self._fd = wire.descriptor(transport)
         self._handed = True
         self.paused = False  # so said another transport, if one was attached before
         # Past a transport that holds something nothing goes, so it is to hold no more than it must.
-        transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
+        with contextlib.suppress(NotImplementedError):
+            transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
 
     def _detach(self) -> None:
-        self._transport = None
+        self._transport = self._on_failure = None
         self._fd = -1  # it may be another connection's soon
 
     def _write_some(self) -> None:

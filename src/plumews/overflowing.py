@@ -182,8 +182,7 @@ class Overflowing(Receiving):
 
     def _expect_drain(self, held: float) -> None:
         """Cut the connection if the transport still holds the ``held`` bytes that it held a while ago."""
-        transport = self._transport
-        size = 0 if transport is None else transport.get_write_buffer_size()
+        size = self._ask_transport("get_write_buffer_size") or 0
         if size >= held:
             self._abort()
         elif size:

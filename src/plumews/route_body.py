@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from typing import Final
 
 from . import limits
@@ -24,11 +25,12 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class ArrivingBody:
     """What comes behind the head, in ``rest``, to which somebody else adds and then calls :meth:`arrived`."""
 
-    __slots__ = ("_complete", "_length", "_over", "_rest", "_transport")
+    __slots__ = ("_ask_transport", "_complete", "_length", "_over", "_rest")
 
-    def __init__(self, rest: bytearray, transport: asyncio.Transport) -> None:
+    def __init__(self, rest: bytearray, ask_transport: Callable[..., object]) -> None:
+        """``ask_transport(name, *args)`` calls a method of the transport, and never raises."""
         self._rest = rest
-        self._transport = transport
+        self._ask_transport = ask_transport
         self._length = 0
         self._complete: asyncio.Future[None] | None = None
         self._over = False
@@ -39,7 +41,7 @@ class ArrivingBody:
         if self._complete is not None and enough and not self._complete.done():
             self._complete.set_result(None)
         if enough and len(self._rest) > limits.HEAD_SIZE:
-            self._transport.pause_reading()
+            self._ask_transport("pause_reading")
 
     def end(self) -> None:
         """No more comes, and who asks for it is to be cancelled: an authorizer may have ignored that he was."""
@@ -53,8 +55,8 @@ class ArrivingBody:
             self._length = length
             self._complete = asyncio.get_running_loop().create_future()
             if invite and not self._rest:
-                self._transport.write(_CONTINUE)
-            self._transport.resume_reading()
+                self._ask_transport("write", _CONTINUE)
+            self._ask_transport("resume_reading")
             await self._complete
         with memoryview(self._rest) as view:
             return bytes(view[:length])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from . import limits
 from .admission import Visit
 from .authorizing import TokenAuthenticator
+from .callbacks import call_safely
 from .conn import Conn
 from .constants import CloseCode
 from .counts import RequestTally
@@ -174,7 +175,7 @@ class Server:
         conns = list(self._site.connections)
         for conn in conns:
             if isinstance(conn._door, Opening):
-                conn._door.stop()
+                call_safely("closing a connection", conn._door.stop)
         await farewell.close(filter(is_entering, conns), at_once=True)
 
     async def _empty(self, limit: TimeLimit, farewell: Farewell) -> None:
@@ -190,7 +191,7 @@ class Server:
             return
         logger.warning("stopping took longer than %g s: what is left is cut", self._config.close_timeout)
         for conn in list(site.connections):
-            conn.abort()
+            call_safely("closing a connection", conn.abort)
         for end in late:
             end.cancel()
         await asyncio.wait(late, timeout=limits.END_GRACE)  # who ignores even that is not waited for

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from . import limits
+from .callbacks import call_safely
 from .conn import Conn
 from .constants import CloseCode
 from .lanes import clock
@@ -93,7 +94,8 @@ class Farewell:
             self._empty = asyncio.get_running_loop().create_future()
             await self._limit.bound(_until(self._empty))
             await self._each(list(self._open), Conn.abort)
-            await self._empty
+            if self._open:
+                await asyncio.wait([self._empty], timeout=limits.END_GRACE)
 
     @property
     def aborted(self) -> int:
@@ -111,7 +113,7 @@ class Farewell:
         """``do`` it to each, and let others go on in between."""
         until = clock() + limits.FAN_OUT_SLICE
         for position, conn in enumerate(conns, 1):
-            do(conn)
+            call_safely("closing a connection", do, conn)
             if position % _STRIDE == 0 and clock() >= until:
                 await asyncio.sleep(0)
                 until = clock() + limits.FAN_OUT_SLICE

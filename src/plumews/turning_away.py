@@ -9,6 +9,7 @@ longer than ``limits.LINGER_TIME``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 
@@ -43,10 +44,10 @@ class TurningAway:
             sock.send(refusal(reason).serialize())
             sock.shutdown(socket.SHUT_WR)
         except OSError:
-            sock.close()  # it has gone, or its kernel takes nothing
+            _close(sock)  # it has gone, or its kernel takes nothing
             return
         if _has_gone(sock) or not wait or len(self._waiting) >= limits.LINGERING:
-            sock.close()
+            _close(sock)
             return
         self._waiting.append((self._timers.time() + limits.LINGER_TIME, sock))
         if self._look is None:
@@ -62,7 +63,7 @@ class TurningAway:
     def close(self) -> None:
         """Wait for nobody any more."""
         for _, sock in self._waiting:
-            sock.close()
+            _close(sock)
         self._waiting.clear()
         self._rest()
 
@@ -72,7 +73,7 @@ class TurningAway:
         self._waiting = deque()
         for until, sock in waiting:
             if _has_gone(sock) or now >= until:
-                sock.close()
+                _close(sock)
             else:
                 self._waiting.append((until, sock))
         if self._waiting:
@@ -87,6 +88,11 @@ class TurningAway:
         if self._idle is not None:
             self._idle.set_result(None)
             self._idle = None
+
+
+def _close(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # one that fails keeps the others from nothing
+        sock.close()
 
 
 def _has_gone(sock: socket.socket) -> bool:

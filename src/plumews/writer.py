@@ -73,6 +73,14 @@ class Writer(Outlet):
         self.discard()
         self._empty(False)
 
+    def fail(self, exc: Exception) -> None:
+        """A write failed: give up everything, and tell the connection."""
+        on_failure = self._on_failure
+        self._detach()
+        if on_failure is not None:
+            on_failure(exc)
+        self.detach()
+
     # --- data lane --------------------------------------------------------------------------------
 
     def offer(self, message: Encoded) -> bool:
@@ -372,17 +380,20 @@ class Writer(Outlet):
     def flush(self) -> None:
         """Let everything that waits leave, in as few writes as the socket allows."""
         self._dirty = self._hot = self._gathered = False
-        while not self.paused and self._transport is not None and self._has_output():
-            if self._transport.is_closing():
-                return
-            self._write_some()
-            if self._closing == b"":
-                finished, self._on_finished = self._on_finished, None
-                if finished is not None:
-                    finished()
-                break
-            if self._waiters:
-                self._admit()
+        try:
+            while not self.paused and self._transport is not None and self._has_output():
+                if self._transport.is_closing():
+                    return
+                self._write_some()
+                if self._closing == b"":
+                    finished, self._on_finished = self._on_finished, None
+                    if finished is not None:
+                        finished()
+                    break
+                if self._waiters:
+                    self._admit()
+        except Exception as exc:
+            self.fail(exc)
         if self._drains is not None and not self.paused and not self._has_output():
             self._empty(True)
 
@@ -390,9 +401,11 @@ class Writer(Outlet):
         """Let another thread make the write, if it is one such as :meth:`_write_all` makes, and nobody waits for it."""
         if not self._dirty or self.paused or self._waiters or self._drains is not None:
             return False
-        transport = self._transport
-        if transport is None or transport.is_closing() or not self._past() or not self._is_plain():
-            return False
+        try:
+            if self._transport is None or self._transport.is_closing() or not self._past() or not self._is_plain():
+                return False
+        except Exception:
+            return False  # its own flush finds out
         assert self._queue is not None
         self._dirty = self._hot = self._gathered = False
         fds.append(self._fd)
