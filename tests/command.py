@@ -45,13 +45,30 @@ _NEW_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GRO
 on_one_loop = pytest.mark.parametrize("anyio_backend", loops()[-1:], indirect=True)
 
 
-class Command:
-    """``python -m plumews ARGS``; as a context manager it does not outlive the test."""
+#: A process that makes itself the one that was started.
+_ACTIVATE = """
+import fcntl, os, sys
+for to, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in {fds}], 3):
+    os.dup2(fd, to)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len({fds})))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
-    def __init__(self, *args: str) -> None:
+
+class Command:
+    """``python -m plumews ARGS``; as a context manager it does not outlive the test.
+
+    It inherits the descriptors ``hand_over``; with ``activate`` as systemd would do it, from 3 on and by variables.
+    """
+
+    def __init__(self, *args: str, hand_over: tuple[int, ...] = (), activate: bool = False) -> None:
         path = str(Path(plumews.__file__).parent.parent)
+        command = [sys.executable, "-W", "error", "-m", "plumews", *args]
+        if activate:
+            command = [sys.executable, "-c", _ACTIVATE.format(fds=hand_over), *command]
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "plumews", *args],
+            command,
+            pass_fds=hand_over,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

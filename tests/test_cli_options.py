@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -22,6 +23,9 @@ from plumews.cli import main
         (["serve", "--port", "65536"], "from 0 to 65535, not '65536'"),
         (["serve", "--port", "80", "--unix", "s"], "--unix takes the place of --host and --port"),
         (["serve", "--unix", "s", "--host", "127.0.0.1"], "--unix takes the place of --host and --port"),
+        (["serve", "--fd", "3", "--port", "80"], "--fd takes the place of --host and --port"),
+        (["serve", "--fd", "3", "--unix", "s"], "--unix takes the place of --fd"),
+        (["serve", "--fd", "-1"], "argument --fd: must be a whole number, at least 0"),
         (["serve", "--unix-mode", "660"], "--unix-mode needs --unix with a path"),
         (["serve", "--unix", "@name", "--unix-mode", "660"], "--unix-mode needs --unix with a path"),
         (["serve", "--unix", ""], "argument --unix: the path of a Unix socket must not be empty"),
@@ -67,6 +71,28 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(
     assert "hunter2" not in err
 
 
+@pytest.mark.parametrize("way", ["--port 80", "--host ::1", "--unix s", "--fd 5"])
+def test_handed_over_sockets_and_another_place_are_an_error(
+    way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    with pytest.raises(SystemExit) as end:
+        main(["serve", *way.split()])
+    assert end.value.code == 2
+    assert "sockets were handed over (LISTEN_FDS): they take the place of --" in capsys.readouterr().err
+
+
+def test_a_count_of_sockets_that_is_none_ends_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "two")
+    assert main(["serve"]) == 1
+    said = "plumews serve: LISTEN_FDS must be the number of sockets that are handed over, not 'two'\n"
+    assert capsys.readouterr().err == said
+
+
 def test_uvloop_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(SystemExit) as end:
@@ -88,7 +114,7 @@ def test_metrics_where_the_client_is_not_installed(
 
 OPTIONS = re.findall(
     r"\S+",
-    "--host --port --unix --unix-mode --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file "
+    "--host --port --unix --unix-mode --fd --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file "
     "--require-token "
     "--no-query-secrets --origin --allowed-host --trusted-proxy --broadcast-secret-file --max-connections "
     "--max-room-connections --max-connections-per-address --accept-rate --accept-rate-per-address --max-size "

@@ -24,12 +24,12 @@ from typing import Any
 import pytest
 
 import plumews
-from command import SECRET, STOP_SIGNALS, Serve, certificate, cli_loops, failure, get, on_one_loop, status
+from command import SECRET, STOP_SIGNALS, Command, Serve, certificate, cli_loops, failure, get, on_one_loop, status
 from plumews import cli_serve, limits
 from plumews.admission import AdmissionLimits
 from plumews.cli import main
 from plumews.constants import Opcode
-from wire import Wire, close, text
+from wire import Wire, close, text, upgrade
 
 # --- serving --------------------------------------------------------------------------------------
 
@@ -193,6 +193,40 @@ async def test_unix_mode_and_abstract_names(serve: Serve, tmp_path: Path) -> Non
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"\0{name[1:]}")
     assert failure("serve", "--unix", name) == (1, f"plumews serve: cannot listen on {name}: address already in use")
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+@pytest.mark.parametrize("way", ["--fd", "LISTEN_FDS"])
+async def test_inherited_sockets_are_served(anyio_backend: Any, tmp_path: Path, way: str) -> None:
+    loop = "uvloop" if anyio_backend[1]["use_uvloop"] else "asyncio"
+    path = tmp_path / "s"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(path))
+        unix.listen()
+        port = tcp.getsockname()[1]
+        fds = (tcp.fileno(), unix.fileno())
+        args = [f"--fd={fd}" for fd in fds] if way == "--fd" else []
+        with Command("serve", "--loop", loop, *args, hand_over=fds, activate=not args) as server:
+            server.started()
+            said = f"plumews is serving at http://127.0.0.1:{port}/ and unix:{path} (Ctrl-C stops)"
+            assert server.announced[0] == said
+            async with await Wire.open(server, "/ws?room=a") as ada:
+                async with Wire(*await asyncio.open_unix_connection(path)) as bob:
+                    bob.writer.write(upgrade("/ws?room=a"))
+                    await bob.read_head()
+                    ada.send(text("hello"))
+                    assert await bob.message() == "hello"
+                server.stop()
+                await says_goodbye(ada)
+            assert server.end()[0] == 0
+        assert path.is_socket()
+        with socket.create_connection(("127.0.0.1", port)):  # it waits for the next process
+            pass
+
+
+def test_a_descriptor_that_cannot_be_served_is_named() -> None:
+    said = "plumews serve: cannot listen: descriptor 0 is no socket: expected a listening TCP or Unix socket"
+    assert failure("serve", "--fd", "0") == (1, said)
 
 
 # --- being seen ---------------------------------------------------------------------------------------
@@ -486,7 +520,6 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(cli_serve, "serve_rooms", serve_rooms)
     monkeypatch.setattr(cli_serve, "_run", run)
-    monkeypatch.setattr(cli_serve.signal, "signal", lambda number, handler: None)
     line = (
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "

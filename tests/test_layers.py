@@ -39,7 +39,7 @@ LAYERS = {
             """opening answering site options endpoints routes restricted page room_list prometheus room_door
             room_server server hooks live_tokens token_refresh first_message login token_door password_gate screens
             text_screen listener turning_away reserve admin health route_body refusal_log room_inside
-            sockets""",
+            sockets signals""",
             "cli cli_inputs cli_options cli_serve cli_values __main__",
         ]
     )

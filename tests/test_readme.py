@@ -517,15 +517,11 @@ async def test_logging(hub, start, capsys) -> None:
 async def test_stopping(hub, capsys) -> None:
     with kept_port() as port:
         serving = plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", port)
-    running = asyncio.ensure_future(run("Stopping")["run"](hub, serving))
-    try:
-        async with await client(port, "/ws") as ws:
-            os.kill(os.getpid(), signal.SIGTERM)
-            await running
-            await ws.wait_closed()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().remove_signal_handler(number)
+    running = asyncio.ensure_future(run("Stopping")["run"](serving))
+    async with await client(port, "/ws") as ws:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+        await ws.wait_closed()
     assert ws.close_code == 1001
     assert re.fullmatch(r"reconnect in \d\.\d s", ws.close_reason)
     assert capsys.readouterr().out == "1 closed, 0 cut, 0 messages lost\n"

@@ -18,7 +18,15 @@ import plumews
 from fakes import echo
 from plumews import limits, sockets
 from plumews.listener import Listener
-from plumews.sockets import UnixSocket, check_unix, given_sockets, tcp_sockets, unix_socket
+from plumews.sockets import (
+    UnixSocket,
+    activated_descriptors,
+    check_unix,
+    given_sockets,
+    inherited_sockets,
+    tcp_sockets,
+    unix_socket,
+)
 from wire import Wire, text
 
 if not hasattr(socket, "AF_UNIX"):
@@ -411,3 +419,87 @@ def test_abstract_names_are_there_on_linux_only(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ValueError, match="on Linux only"):
         check_unix("\0s", None)
+
+
+# --- inherited descriptors ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listening(tmp_path):
+    """A TCP and a Unix socket that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "s"))
+        unix.listen()
+        yield tcp, unix
+
+
+async def test_inherited_sockets_are_served_and_their_file_stays(listening):
+    names = [sock.getsockname() for sock in listening]
+    given = inherited_sockets(os.dup(sock.fileno()) for sock in listening)
+    assert not any(sock.get_inheritable() for sock in given)
+    async with plumews.serve(echo, sock=given) as server:
+        assert server.port == names[0][1]
+        assert [await says_hello(name) for name in names] == [True, True]
+    assert Path(names[1]).is_socket()
+
+
+async def test_a_stop_leaves_the_backlog_of_inherited_sockets_to_others(listening):
+    server = await plumews.serve(echo, sock=inherited_sockets(os.dup(sock.fileno()) for sock in listening))
+    with contextlib.ExitStack() as stack:
+        for sock in listening:  # the loop has no turn before the stop
+            client = stack.enter_context(socket.socket(sock.family))
+            client.connect(sock.getsockname())
+        server._listener.close()  # what a stop does first
+        server.close()
+        await server.wait_closed()
+        for sock in listening:
+            sock.setblocking(False)
+            sock.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("closed", "is not open"),
+        ("file", "is no socket"),
+        ("datagrams", "is no TCP or Unix stream socket"),
+        ("connected", "does not listen"),
+        ("bound", "does not listen"),
+        ("twice", "is given twice"),
+    ],
+)
+def test_a_descriptor_that_cannot_be_accepted_from_is_named(listening, tmp_path, kind, said):
+    with contextlib.ExitStack() as stack:
+        sock = socket.socket(type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM)
+        fd = stack.enter_context(sock).fileno()
+        if kind == "file":
+            fd = stack.enter_context((tmp_path / "file").open("w")).fileno()
+        elif kind == "closed":
+            sock.close()
+        elif kind == "connected":
+            sock.connect(listening[0].getsockname())
+        elif kind == "bound":
+            sock.bind(("127.0.0.1", 0))
+        elif kind == "twice":
+            fd = listening[1].fileno()
+        fds = [listening[1].fileno(), fd]
+        with pytest.raises(ValueError, match=f"descriptor {fd} {said}"):
+            inherited_sockets(fds)
+        assert listening[1].getsockname() == str(tmp_path / "s")  # nothing was closed
+
+
+@pytest.mark.parametrize(
+    ("pid", "count", "expected"),
+    [("mine", "2", [3, 4]), ("mine", "0", []), ("mine", None, []), ("1", "2", []), (None, "2", []), ("no", "x", [])],
+)
+def test_activated_descriptors_are_those_for_this_process_and_said_once(pid, count, expected):
+    said = {"LISTEN_PID": str(os.getpid()) if pid == "mine" else pid, "LISTEN_FDS": count, "LISTEN_FDNAMES": "a:b"}
+    environ = {"HOME": "/", **{name: value for name, value in said.items() if value is not None}}
+    assert list(activated_descriptors(environ)) == expected
+    assert environ == {"HOME": "/"}
+
+
+@pytest.mark.parametrize("count", ["two", "-1", "1.5", "\u0662"])
+def test_a_count_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match="LISTEN_FDS must be the number of sockets"):
+        activated_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})

@@ -43,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.command is None:
         parser.error("a command is missing: plumews serve")
-    check_serve_options(serve, args)
-    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        check_serve_options(serve, args)
+        logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         return run_serve(args)
     except Failure as exc:
         sys.stderr.write(f"plumews serve: {exc}\n")

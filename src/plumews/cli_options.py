@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 from typing import Any, Final, NoReturn, get_args
 
 from . import limits
+from .cli_inputs import Failure
 from .cli_values import allowed, permissions, rate, room, seconds, trusted_proxy, unix_path, whole
 from .constants import SendBehavior
 from .origin import is_loopback
 from .room_list import RoomsTable
+from .sockets import activated_descriptors
 
 __all__ = ["TEXT_POLICIES", "Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
 
@@ -44,14 +47,12 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the command for options that make no sense together; settle where it listens."""
-    if args.unix is None:
-        args.host = _HOST if args.host is None else args.host
-        args.port = _PORT if args.port is None else args.port
-    elif args.host is not None or args.port is not None:
-        parser.error("--unix takes the place of --host and --port")
-    if args.unix_mode is not None and (args.unix is None or args.unix.startswith("\0")):
-        parser.error("--unix-mode needs --unix with a path")
+    """End the command for options that make no sense together; settle where it listens.
+
+    Raises:
+        Failure: the environment says something wrong about sockets that are handed over.
+    """
+    _settle_where(parser, args)
     if args.tls_key is not None and args.tls_cert is None:
         parser.error("--tls-key needs --tls-cert")
     if args.require_token and args.secret_file is None:
@@ -72,6 +73,26 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error("--metrics: prometheus_client is not installed here; pip install 'plumews[prometheus]'")
     if args.loop == "uvloop" and not has_uvloop():
         parser.error("--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'")
+
+
+def _settle_where(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    try:
+        activated = activated_descriptors(os.environ)
+    except ValueError as exc:
+        raise Failure(str(exc)) from exc
+    tcp = args.host is not None or args.port is not None
+    ways = {"--unix": args.unix is not None, "--fd": bool(args.fd), "--host and --port": tcp}
+    given = [way for way, is_given in ways.items() if is_given]
+    if len(given) > 1:
+        parser.error(f"{given[0]} takes the place of {given[1]}")
+    if given and activated:
+        parser.error(f"sockets were handed over (LISTEN_FDS): they take the place of {given[0]}")
+    if args.unix_mode is not None and (args.unix is None or args.unix.startswith("\0")):
+        parser.error("--unix-mode needs --unix with a path")
+    args.fd = args.fd or list(activated)
+    if args.unix is None and not args.fd:
+        args.host = _HOST if args.host is None else args.host
+        args.port = _PORT if args.port is None else args.port
 
 
 def has_uvloop() -> bool:
@@ -97,6 +118,15 @@ def _add_listening(group: Any) -> None:
         type=permissions,
         metavar="MODE",
         help="permissions of its file in octal, such as 660 (default: what the umask leaves)",
+    )
+    group.add_argument(
+        "--fd",
+        action="append",
+        default=[],
+        type=whole(0),
+        metavar="N",
+        help="a listening socket, TCP or Unix, that the parent process has opened as this descriptor; may be repeated "
+        "(default: those that systemd hands over, LISTEN_FDS)",
     )
     group.add_argument("--tls-cert", metavar="FILE", help="serve https and wss with this PEM chain (default: no TLS)")
     group.add_argument("--tls-key", metavar="FILE", help="its key (default: in the file of the chain)")
@@ -157,8 +187,8 @@ def _add_access(group: Any) -> None:
         action="append",
         type=trusted_proxy,
         metavar="ADDRESS",
-        help="take the word of this proxy, an address, a network or unix, about who its clients are (Forwarded, "
-        "X-Forwarded-For, -Proto and -Host); may be repeated (default: of none)",
+        help="take the word of this proxy, an address, a network or unix, about who its clients are: Forwarded, or "
+        "X-Forwarded-For, -Proto and -Host; may be repeated (default: of none)",
     )
 
 
@@ -256,7 +286,7 @@ def _add_seeing(group: Any) -> None:
         "--rooms-table",
         choices=get_args(RoomsTable),
         help="who sees on the page which rooms there are, and how many are in them; local is who asks straight from "
-        "this machine (default: local while it listens on the loopback only, without --origin, --allowed-host and "
+        "this machine (default: local while --host is the loopback only, without --origin, --allowed-host and "
         "--trusted-proxy, else nobody)",
     )
     group.add_argument(

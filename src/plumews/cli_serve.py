@@ -11,11 +11,10 @@ import argparse
 import asyncio
 import errno
 import os
-import signal
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Coroutine
-from types import FrameType
 from typing import Any, Final
 
 from . import limits
@@ -38,14 +37,10 @@ from .restricted import restricted
 from .room_server import serve_rooms
 from .rooms import check_room_name, validate_room_name
 from .server import Server, Serving
-from .shutdown import Farewell
-from .sockets import unix_socket
-from .timelimit import TimeLimit
+from .signals import StopSignals
+from .sockets import inherited_sockets, unix_socket
 
 __all__ = ["run_serve", "say"]
-
-#: Seconds for those who watched the number of members, when the members are gone.
-_REST: Final = 1.0
 
 _ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
@@ -87,7 +82,6 @@ async def _serve(
     token: str | None,
     broadcast_secret: bytes | None,
 ) -> int:
-    signals = _Signals()
     hub = Hub(
         HubConfig(
             max_connections=args.max_connections,
@@ -96,26 +90,21 @@ async def _serve(
             check_room_name=validate_room_name if args.plain_room_names else check_room_name,
         )
     )
-    server = await _listen(args, lambda: _serving(args, hub, auth, context, token, broadcast_secret))
-    say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
-    say(auth.describe())
-    await signals.first.wait()
-    say("stopping; a second Ctrl-C ends at once")
-    await server._end_handshakes(Farewell(TimeLimit(args.shutdown_timeout), reconnect_in=args.reconnect_in))
-    # Before the server, which refuses who comes now with 503: the members get what was said.
-    report = await hub.shutdown(args.shutdown_timeout, spread=args.shutdown_spread, reconnect_in=args.reconnect_in)
-    watchers = server.connections
-    server.close(reconnect_in=args.reconnect_in)
-    try:
-        await asyncio.wait_for(server.wait_closed(), _REST)
-    except asyncio.TimeoutError:
-        for conn in watchers:
-            conn.abort()
-        await server.wait_closed()
-    say(
-        f"closed {_count(report.closed, 'connection')}, cut {report.aborted}; "
-        f"delivered {_count(report.delivered_messages, 'message')} that waited, lost {report.undelivered_messages}"
-    )
+    with StopSignals():  # from here on, for who waits for what is said next, and then sends one
+        server = await _listen(args, lambda: _serving(args, hub, auth, context, token, broadcast_secret))
+        say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
+        say(auth.describe())
+        report = await server.serve_until_signal(
+            args.shutdown_timeout,
+            spread=args.shutdown_spread,
+            reconnect_in=args.reconnect_in,
+            on_signal=lambda number: say("stopping; a second Ctrl-C ends at once"),
+        )
+        assert report is not None
+        say(
+            f"closed {_count(report.closed, 'connection')}, cut {report.aborted}; "
+            f"delivered {_count(report.delivered_messages, 'message')} that waited, lost {report.undelivered_messages}"
+        )
     return 0
 
 
@@ -132,7 +121,7 @@ def _serving(
         auth,
         args.host,
         args.port,
-        sock=None if args.unix is None else unix_socket(args.unix, args.unix_mode, limits.BACKLOG),
+        sock=_sock(args),
         ssl=context,
         broadcast_secret=broadcast_secret,
         page=args.page,
@@ -157,6 +146,15 @@ def _serving(
         accept_rate_per_address=args.accept_rate_per_address or None,
         routes={"/metrics": _metrics(hub, token)} if args.metrics else {},
     )
+
+
+def _sock(args: argparse.Namespace) -> socket.socket | list[socket.socket] | None:
+    if args.unix is not None:
+        return unix_socket(args.unix, args.unix_mode, limits.BACKLOG)
+    try:
+        return inherited_sockets(args.fd) or None
+    except ValueError as exc:
+        raise Failure(f"cannot listen: {exc}") from exc
 
 
 def _most_connections(members: int) -> int:
@@ -190,37 +188,25 @@ async def _listen(args: argparse.Namespace, serving: Callable[[], Serving]) -> S
         raise Failure(f"cannot listen on {place}: {reason(exc)}{hint}") from exc
 
 
-class _Signals:
-    """The first signal asks for an orderly stop, the second one does not ask.
-
-    ``signal.signal`` rather than the loop's own handlers: it is there on Windows, too, and is heard while the loop
-    is busy.
-    """
-
-    def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._caught = False
-        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._catch)
-
-    def _catch(self, number: int, frame: FrameType | None) -> None:
-        if self._caught:
-            os._exit(128 + number)
-        self._caught = True
-        self._loop.call_soon_threadsafe(self.first.set)
-
-
 # --- words ----------------------------------------------------------------------------------------
 
 
 def _address(args: argparse.Namespace, server: Server) -> str:
     if args.unix is not None:
         return f"unix:{_shown(args.unix)}"
-    everywhere = args.host in _ALL_INTERFACES
-    host = "localhost" if everywhere else args.host
-    authority = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+    if args.fd:
+        return " and ".join(_address_of(args, sock.getsockname()) for sock in server.sockets)
+    return _address_of(args, (args.host, server.port))
+
+
+def _address_of(args: argparse.Namespace, name: Any) -> str:
+    """Where a socket of this ``name`` listens: a path, or a host and a port."""
+    if not isinstance(name, tuple):
+        return f"unix:{_shown(os.fsdecode(name))}"
+    host, port, *_ = name
+    everywhere = host in _ALL_INTERFACES
+    host = "localhost" if everywhere else host
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     secure = "" if args.tls_cert is None else "s"
     address = f"http{secure}://{authority}/" if args.page else f"ws{secure}://{authority}/ws?room=NAME"
     return f"{address} and all other addresses of this machine" if everywhere else address

@@ -329,6 +329,9 @@ SETTLE_SHARE: Final = 0.5
 #: handshakes a second.
 RECONNECT_IN: Final = 5.0
 
+#: For the connections that are no members of the hub, when its members are gone: those that watch a number.
+SHUTDOWN_REST: Final = 1.0
+
 #: Nobody is told to come back later than this.
 LONGEST_RECONNECT: Final = 3600.0
 

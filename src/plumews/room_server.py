@@ -169,7 +169,7 @@ def serve_rooms(
     if broadcast_secret is not None:
         _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
     defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
-    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests)
+    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests, hub)
 
 
 def _add_broadcast(routes: dict[str, Any], hub: Hub, secret: str | bytes, *authenticators: object) -> None:

@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, Any
 from . import limits
 from .admission import Visit
 from .authorizing import TokenAuthenticator
-from .callbacks import call_safely
+from .callbacks import call_safely, check_call, check_callback
 from .conn import Conn
 from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from .hub import Hub
 from .listener import Listener
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
 from .origin import LOOPBACK_HOSTS, allowed_origins, is_loopback
+from .reports import ShutdownReport
 from .settings import ConnConfig
 from .shutdown import Farewell, check_goodbye
+from .signals import StopSignals
 from .site import Endpoint, Site
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
 from .timelimit import TimeLimit
@@ -52,9 +55,10 @@ Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
 class Server:
     """A listening server. ``serve`` makes it."""
 
-    def __init__(self, site: Site, config: ConnConfig) -> None:
+    def __init__(self, site: Site, config: ConnConfig, hub: Hub | None = None) -> None:
         self._site = site
         self._config = config
+        self._hub = hub  # of a room server: its members go first
         self._listener: Listener | None = None
         self._closer: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -105,13 +109,7 @@ class Server:
             ValueError: ``code`` may not stand in a close frame, ``reason`` is longer than 123 bytes, with the hint, or
                 a time is out of range. TypeError: one of them is of the wrong kind.
         """
-        timeout = self._config.close_timeout
-        check_goodbye(timeout, spread, reconnect_in, code=code, reason=reason)
-        if self._closer is None:
-            self._site.closing = True
-            limit = TimeLimit(timeout)
-            farewell = Farewell(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
-            self._closer = asyncio.get_running_loop().create_task(self._close(limit, farewell))
+        self._begin_close(self._config.close_timeout, spread, reconnect_in, code=code, reason=reason)
 
     async def wait_closed(self) -> None:
         """Until :meth:`close` was called and everything has ended."""
@@ -125,6 +123,56 @@ class Server:
             self.close()
             await self.wait_closed()
             raise
+
+    async def serve_until_signal(
+        self,
+        timeout: float = limits.SHUTDOWN_TIMEOUT,
+        *,
+        spread: float | None = None,
+        reconnect_in: float = limits.RECONNECT_IN,
+        on_signal: Callable[[int], object] | None = None,
+    ) -> ShutdownReport | None:
+        """Serve until SIGINT (Ctrl-C) or SIGTERM comes, then stop in order, as ``plumews serve`` does.
+
+        A room server shuts its hub down first: members get what was queued for them, and newcomers 503. Then, as with
+        any server, all connections are closed with 1001. A second signal ends the process at once, with the exit code
+        128 and its number. A closed terminal (SIGHUP) is such a signal, too, unless the program has a handler for it or
+        ignores it. The handlers that were there before are there again at the end. Cancelling this closes the server.
+
+        Args:
+            timeout: seconds in which the connections have to end (default 10); then they are cut.
+            spread: seconds over which the close frames are sent, ``timeout`` at most (default: one for each 2,000
+                connections, a fifth of ``timeout`` at most).
+            reconnect_in: seconds within which clients are told to come back, each at a moment of its own (default 5,
+                3600 at most; 0: no hint).
+            on_signal: called with the number of the first signal, before anything is closed.
+
+        Returns:
+            For a room server how its hub ended, else ``None``; also ``None`` if the server was closed without a signal.
+
+        Raises:
+            RuntimeError: called on another thread than the main one, which alone gets signals.
+            ValueError: a time is out of range. TypeError: one is no number, or ``on_signal`` no plain function.
+        """
+        check_goodbye(timeout, spread, reconnect_in)
+        if on_signal is not None:
+            check_callback(on_signal)
+            check_call("on_signal", on_signal, "number")
+        with StopSignals() as signals:
+            signal = asyncio.ensure_future(signals.first())
+            try:
+                await asyncio.wait((signal, self._closed), return_when=asyncio.FIRST_COMPLETED)
+                if not signal.done():
+                    return None
+                if on_signal is not None:
+                    on_signal(signal.result())
+                return await self._drain(timeout, spread, reconnect_in)
+            except asyncio.CancelledError:
+                self.close()
+                await self.wait_closed()
+                raise
+            finally:
+                signal.cancel()
 
     async def __aenter__(self) -> Server:
         return self
@@ -151,6 +199,43 @@ class Server:
         except BaseException:
             listener.close()
             raise
+
+    def _begin_close(
+        self,
+        timeout: float,
+        spread: float | None,
+        reconnect_in: float,
+        *,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+    ) -> None:
+        check_goodbye(timeout, spread, reconnect_in, code=code, reason=reason)
+        if self._closer is None:
+            self._site.closing = True
+            limit = TimeLimit(timeout)
+            farewell = Farewell(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
+            self._closer = asyncio.get_running_loop().create_task(self._close(limit, farewell))
+
+    async def _drain(self, timeout: float, spread: float | None, reconnect_in: float) -> ShutdownReport | None:
+        """Stop in order: the members of the hub first, while the server can still tell newcomers 503."""
+        if self._hub is None:
+            self._begin_close(timeout, spread, reconnect_in)
+            await self.wait_closed()
+            return None
+        limit = TimeLimit(timeout)
+        try:
+            await self._end_handshakes(Farewell(limit, reconnect_in=reconnect_in))
+        finally:
+            limit.end()
+        report = await self._hub.shutdown(timeout, spread=spread, reconnect_in=reconnect_in)
+        others = self.connections
+        self.close(reconnect_in=reconnect_in)
+        await asyncio.wait([self._closed], timeout=limits.SHUTDOWN_REST)
+        if not self._closed.done():
+            for conn in others:
+                conn.abort()
+            await self.wait_closed()
+        return report
 
     async def _close(self, limit: TimeLimit, farewell: Farewell) -> None:
         assert self._listener is not None
@@ -203,9 +288,10 @@ class Serving:
     One that is thrown away unused warns (``RuntimeWarning``), as a coroutine would: nothing was served.
     """
 
-    def __init__(self, site: Site, config: ConnConfig, listen: Listen, backlog: int) -> None:
+    def __init__(self, site: Site, config: ConnConfig, listen: Listen, backlog: int, hub: Hub | None = None) -> None:
         self._site = site
         self._config = config
+        self._hub = hub
         self._listen = listen
         self._backlog = backlog
         self._server: Server | None = None
@@ -227,7 +313,7 @@ class Serving:
         self._begun = True
         if self._server is not None:
             raise RuntimeError("this server was started before: call serve() again for another one")
-        server = self._server = Server(self._site, self._config)
+        server = self._server = Server(self._site, self._config, self._hub)
         try:
             await server._start(self._listen, self._backlog)
         except BaseException:
@@ -358,8 +444,12 @@ def serve_endpoints(
     port: int | None,
     options: TcpOptions,
     requests: RequestTally | None = None,
+    hub: Hub | None = None,
 ) -> Serving:
-    """:func:`serve` with an endpoint for each path (``None`` is any path); its requests are counted in ``requests``."""
+    """:func:`serve` with an endpoint for each path (``None`` is any path); its requests are counted in ``requests``.
+
+    The members of ``hub`` are its clients, and go first when it stops.
+    """
     options = options.copy()
     sock = options.pop("sock", None)
     reuse_port = options.pop("reuse_port", None)
@@ -384,7 +474,7 @@ def serve_endpoints(
             return _listening(sockets, backlog)
         return await tcp_sockets(host, port, reuse_port=reuse_port, backlog=backlog)
 
-    return Serving(site, config, listen, backlog)
+    return Serving(site, config, listen, backlog, hub)
 
 
 def _listening(sockets: Sequence[socket.socket], backlog: int) -> Sequence[socket.socket]:
