@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import websockets
 
 import plumews
-from fakes import PATIENCE, FakeLoop, deadlines, linked, until
-from plumews import ConnectionClosedError, Opcode
+from fakes import PATIENCE, FakeLoop, deadlines, linked, tls_contexts, until
+from plumews import ConnectionClosed, ConnectionClosedError, Opcode, State
 from plumews.keepalive import Keepalive
 from plumews.timers import Timers
-from wire import masked, text
+from wire import SmallReads, Wire, masked, text
 
 
 class Peer:
@@ -27,17 +30,23 @@ class Peer:
         self.pings: list[float] = []
         self.payloads: list[bytes] = []
         self.died: list[float] = []
+        self.progress: Callable[[], tuple[int, int]] | None = None
         self.keepalive = Keepalive(
             Timers(self.loop),  # type: ignore[arg-type]
+            self,
             ping_period=ping_period,
             pong_wait=pong_wait,
-            send_ping=self.pinged,
-            on_dead=lambda: self.died.append(self.loop.now),
         )
         self.started = self.loop.now
         self.keepalive.start(self.loop.now)
 
-    def pinged(self, payload: bytes) -> None:
+    def _abort(self) -> None:
+        self.died.append(self.loop.now)
+
+    def _progress(self) -> tuple[int, int] | None:
+        return self.progress() if self.progress is not None else None
+
+    def _send_ping(self, payload: bytes) -> None:
         self.pings.append(self.loop.now)
         self.payloads.append(payload)
         if self.answers:
@@ -355,7 +364,168 @@ async def test_who_waits_for_a_pong_when_the_connection_ends_gets_its_error() ->
     # Nobody looks at the third: that must not be complained about (warnings are errors here).
 
 
+# --- acknowledged bytes ---------------------------------------------------------------------------
+
+
+class Taking(Peer):
+    """A peer that answers nothing, before which ``waiting`` bytes stand when the first ping leaves."""
+
+    def __init__(self, waiting: int, **times: Any) -> None:
+        super().__init__(answers=False, **times)
+        self.acknowledged, self.waiting = 5_000_000, waiting
+        self.progress = lambda: (self.acknowledged, self.waiting)
+
+    def take(self, rate: int, seconds: int) -> None:
+        """Acknowledge ``rate`` bytes in each second, while as many are written."""
+        for _ in range(seconds):
+            self.acknowledged += rate
+            self.loop.advance(1)
+
+
+def test_acknowledged_bytes_are_a_sign_of_life() -> None:
+    peer = Taking(2_000_000)
+    peer.take(20_000, 100)
+    assert peer.died == []
+    peer.sends_something()
+    peer.take(20_000, 100)
+    assert peer.died == []
+
+
+def test_acknowledged_bytes_count_without_limit_before_the_ping_arrives() -> None:
+    """A peer cannot answer what it cannot have."""
+    peer = Taking(2_000_000)
+    peer.take(2000, 900)
+    assert peer.died == []
+
+
+@pytest.mark.parametrize("waiting", [0, 100, 200_000])
+def test_acknowledged_bytes_count_for_four_pong_waits_after_that(waiting: int) -> None:
+    """The kernel of a process that hangs takes megabytes."""
+    peer = Taking(waiting)
+    peer.take(10_000, 300)
+    asked, arrives = peer.pings[0], waiting / 10_000
+    assert len(peer.died) >= 1
+    assert asked + 4 * 30 <= peer.died[0] <= asked + arrives + 30 / 4 + 5 * 30 + 1
+
+
+def test_a_peer_that_takes_nothing_dies_in_time() -> None:
+    peer = Taking(2_000_000)
+    peer.loop.advance(60)
+    assert len(peer.died) == 1
+    assert peer.died[0] - peer.pings[0] <= 30.1
+
+
+def test_a_peer_that_stops_taking_dies_a_pong_wait_later() -> None:
+    peer = Taking(10_000_000)
+    peer.take(10_000, 100)
+    stopped = peer.loop.now
+    peer.loop.advance(40)
+    assert len(peer.died) == 1
+    assert 29 <= peer.died[0] - stopped <= 30 + 30 / 4 + 0.1
+
+
+def test_acknowledged_pings_are_no_sign_of_life() -> None:
+    peer = Taking(0)
+    while not peer.died:
+        peer.take(1, 1)
+    assert peer.died[0] - peer.started <= 30.1
+
+
+def test_acknowledged_bytes_count_without_pings_too() -> None:
+    peer = Taking(2_000_000, ping_period=None)
+    peer.take(20_000, 90)
+    assert peer.died == []
+    peer.loop.advance(40)
+    assert len(peer.died) == 1
+
+
+def test_a_socket_that_cannot_be_asked_changes_nothing() -> None:
+    peer = Peer(answers=False)
+    peer.loop.advance(30.1)
+    assert len(peer.died) == 1
+
+
+def test_bookkeeping_of_a_socket_that_grows_hides_no_progress() -> None:
+    """What is acknowledged of a Unix socket goes down when small messages fill its buffer."""
+    peer = Taking(2_000_000)
+    while not peer.pings:
+        peer.loop.advance(1)
+    peer.acknowledged -= 100_000
+    peer.take(1000, 80)
+    assert peer.died == []
+
+
 # --- real sockets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls", "unix"])
+async def test_a_steady_receiver_outlives_a_ping_behind_its_data(start: Any, tmp_path: Path, kind: str) -> None:
+    total, pong_wait = (300, 0.5) if kind == "tls" else (160, 0.2)  # a client takes more at a time over TLS
+    options: dict[str, Any] = {"ping_interval": pong_wait / 2, "ping_timeout": pong_wait / 2, "send_timeout": None}
+    conns: list[plumews.Conn] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        conns.append(conn)
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(total):
+                await conn.send(bytes(4000))
+        await conn.wait_closed()
+
+    if kind == "unix":
+        server = await start(plumews.unix_serve(handler, str(tmp_path / "socket"), **options))
+    elif kind == "tls":
+        options["ssl"], client = tls_contexts()
+        server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
+    else:
+        server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
+    wire = (
+        await Wire.open(server, rcvbuf=8192, ssl=client, server_hostname="localhost")
+        if kind == "tls"
+        else await SmallReads.upgraded(server)
+    )
+    async with wire:
+        silences, last, messages = [0.0], time.monotonic(), 0
+        while messages < total:
+            opcode, payload = await wire.event()
+            if opcode == Opcode.PING:
+                silences.append(time.monotonic() - last)
+                last = time.monotonic()
+                wire.send(masked(Opcode.PONG, payload))
+            else:
+                messages += 1
+                await asyncio.sleep(0.004)
+        assert [conn.state for conn in conns] == [State.OPEN]
+        assert max(*silences, time.monotonic() - last) > pong_wait  # longer than it would live without
+
+
+async def test_a_close_frame_behind_a_long_queue_is_not_cut_off(start: Any) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        for _ in range(300):  # more than the kernel takes
+            await conn.send(bytes(16_000))
+        conn.close_nowait(1000, "all said")
+        await conn.wait_closed()
+
+    server = await start(
+        plumews.serve(handler, "127.0.0.1", 0, ping_interval=0.1, ping_timeout=0.1, queue_size=300, queue_bytes=10**7)
+    )
+    async with await SmallReads.upgraded(server) as wire:
+        opcode, payload = await wire.event()
+        while opcode != Opcode.CLOSE:
+            await asyncio.sleep(0.004)
+            opcode, payload = await wire.event()
+        assert payload == (1000, "all said")
+
+
+async def test_a_peer_that_reads_nothing_dies_though_the_kernel_takes_bytes(start: Any) -> None:
+    async with linked(start, rcvbuf=8192, ping_interval=0.05, ping_timeout=0.05, send_timeout=None) as (conn, _):
+        began = time.monotonic()
+        while not conn.closed:
+            with contextlib.suppress(ConnectionClosed):
+                await conn.send(bytes(100))
+            await asyncio.sleep(0.001)
+        await conn.wait_closed()
+        assert conn.close_code == 1006
+        assert time.monotonic() - began < PATIENCE / 2
 
 
 async def test_a_peer_that_answers_pings_lives_on(start: Any) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable
 
 import pytest
 
 import plumews
 from crowd import texts
-from fakes import clog, deadlines, full, linked, pass_time, ticks
+from fakes import clog, deadlines, full, linked, pass_time, ticks, until
 from plumews import CloseCode, Opcode, SendBehavior, SendQueueFull, State, limits
+from wire import SmallReads
 
 DISPLACING = pytest.mark.parametrize("behavior", [SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE])
 
@@ -137,6 +140,30 @@ async def test_a_real_peer_that_reads_again_gets_1013(start):
         clog(conn)
         overflow(conn)
         assert await wire.closing() == (CloseCode.TRY_AGAIN_LATER, "send queue full")
+
+
+async def test_a_slow_peer_that_acknowledges_bytes_gets_1013(start, monkeypatch):
+    """What the kernel holds moves, though what the transport holds does not for a while."""
+    monkeypatch.setattr(limits, "EVICT_TIMEOUT", 0.1)
+    opened = []
+
+    async def handler(conn):
+        opened.append(conn)
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, send_behavior=SendBehavior.CLOSE, queue_size=2))
+    async with await SmallReads.upgraded(server) as wire:
+        await until(lambda: opened)
+        (conn,) = opened
+        conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
+        while not conn._writer.paused:
+            conn.send_nowait(bytes(32 * 1024))
+        overflow(conn)
+        opcode, payload = await wire.event()
+        while opcode != Opcode.CLOSE:
+            await asyncio.sleep(0.03)
+            opcode, payload = await wire.event()
+        assert payload == (CloseCode.TRY_AGAIN_LATER, "send queue full")
 
 
 # --- before anything leaves again -----------------------------------------------------------------

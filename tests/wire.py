@@ -177,3 +177,39 @@ class Wire:
             self.writer.transport.abort()
         except Exception:  # how it ended is for the test to ask
             pass
+
+
+class SmallReads(Wire):
+    """A client on TCP or a Unix socket that reads 4 KiB at a time, and nothing ahead of that."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._parser = Parser(client=True, max_size=None)
+        self._events: list[tuple[int, Any]] = []
+
+    @classmethod
+    async def upgraded(cls, server: Any) -> SmallReads:
+        loop, there = asyncio.get_running_loop(), server.sockets[0]
+        sock = socket.socket(there.family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, there.getsockname())
+        await loop.sock_sendall(sock, upgrade())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await loop.sock_recv(sock, 1)
+        return cls(sock)
+
+    async def event(self) -> tuple[int, Any]:
+        while not self._events:
+            data = await asyncio.get_running_loop().sock_recv(self._sock, 4096)
+            if not data:
+                raise EOFError
+            self._events += self._parser.feed(data)
+        return self._events.pop(0)
+
+    def send(self, *frames: bytes) -> None:
+        self._sock.send(b"".join(frames))
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._sock.close()

@@ -160,7 +160,8 @@ class Conn(Sending):
     def pong_wait(self) -> float | None:
         """Seconds of silence at which the connection is dead (default 30), ``None`` for never.
 
-        Any received byte counts as a sign of life. Setting it is effective at once; raises ``ValueError``
+        Any received byte counts as a sign of life, and so do bytes that the peer acknowledges: without limit until its
+        kernel has the ping, then for 4 times this time. Setting it is effective at once; raises ``ValueError``
         unless it is more than ``ping_period``.
         """
         return self._keepalive.pong_wait

@@ -4,6 +4,10 @@ Any received byte is a sign of life, so that a peer which is busy sending is nev
 stands behind its data. A loop that stalled looks a second time before it declares anybody dead, because the
 sign of life may lie unread in the socket. While reading is paused nobody is judged: we are the ones who do
 not listen. (RFC 6455 sections 5.5.2 and 5.5.3.)
+
+A ping may wait behind data for longer than the pong wait. Bytes that the peer acknowledges are a sign of life, too,
+until its kernel has the ping and for 4 pong waits more: a kernel acknowledges for a process that hangs. The socket is
+asked only when a silent peer would be judged, never for each message.
 """
 
 from __future__ import annotations
@@ -13,30 +17,52 @@ import os
 import random
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from . import limits
 from .settings import check_keepalive
 from .timers import Deadline, Timers
 
-__all__ = ["Keepalive"]
+__all__ = ["Keepalive", "Peer"]
 
 #: Between the first and the second look, seconds: long enough for the loop to poll its sockets.
 _SECOND_LOOK = 0.02
+
+#: Fewer acknowledged bytes are no sign of life: a kernel acknowledges the pings by itself.
+_PROGRESS_LEAST = 128
+
+#: A peer that lives on acknowledged bytes is looked at this often in a pong wait.
+_LOOKS = 4
+
+
+class Peer(Protocol):
+    """The connection that a keepalive is for."""
+
+    def _send_ping(self, payload: bytes) -> None: ...
+
+    def _progress(self) -> tuple[int, int] | None:
+        """Bytes that the peer has acknowledged, and bytes that it has not; ``None`` if the socket cannot be asked."""
+
+    def _abort(self) -> None: ...
 
 
 class Keepalive:
     """The pings of one connection and the time of its last sign of life."""
 
     __slots__ = (
+        "_acknowledged",
+        "_asked_at",
         "_deadline",
         "_doubt",
+        "_last_taken",
         "_next_ping",
-        "_on_dead",
         "_outstanding",
+        "_peer",
+        "_ping_at",
         "_ping_period",
         "_pong_wait",
         "_running",
-        "_send_ping",
+        "_taken_until",
         "_timers",
         "last_pong",
         "last_received",
@@ -47,22 +73,26 @@ class Keepalive:
     def __init__(
         self,
         timers: Timers,
+        peer: Peer,
         *,
         ping_period: float | None,
         pong_wait: float | None,
-        send_ping: Callable[[bytes], None],
-        on_dead: Callable[[], None],
     ) -> None:
         self._timers = timers
+        self._peer: Peer | None = peer
         self._ping_period = ping_period
         self._pong_wait = pong_wait
-        self._send_ping = send_ping
-        self._on_dead = on_dead
         self._deadline: Deadline | None = None
         self._running = False
         self._doubt = False
         self._next_ping = 0.0
         self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None]] = {}
+        # Of the present silence: when it began, what was acknowledged, and where its first ping stands in the stream.
+        self._asked_at = -1.0
+        self._acknowledged = 0
+        self._ping_at = 0
+        self._last_taken = 0.0  # when acknowledged bytes were last seen
+        self._taken_until = 0.0  # until when they count; 0.0 while the ping has not arrived
         #: Wall-clock time of the last pong, of the opening before the first one (the seed's rule).
         self.last_pong = time.time()
         #: Loop time of the last received byte.
@@ -106,7 +136,7 @@ class Keepalive:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._send_ping = self._on_dead = _forgotten
+        self._peer = None
         outstanding, self._outstanding = self._outstanding, {}
         for _, waiter in outstanding.values():
             if waiter is not None and not waiter.done():
@@ -129,7 +159,8 @@ class Keepalive:
         elif payload in self._outstanding:
             raise ValueError(f"a ping with the payload {payload!r} is still waiting for its pong")
         self._outstanding[payload] = (time.perf_counter(), waiter)
-        self._send_ping(payload)
+        if self._peer is not None:
+            self._peer._send_ping(payload)
 
     def pong(self, payload: bytes) -> None:
         """A pong arrived: it answers its ping and all earlier ones (section 5.5.3)."""
@@ -160,32 +191,86 @@ class Keepalive:
         if self._ping_period is not None:
             times.append(self._next_ping)
         if self._pong_wait is not None and self.listening:
-            times.append(now + _SECOND_LOOK if self._doubt else self.last_received + self._pong_wait)
+            times.append(now + _SECOND_LOOK if self._doubt else self._last_sign() + self._pong_wait)
+            if self._last_taken > self.last_received:
+                times.append(now + self._pong_wait / _LOOKS)
+            elif self._ping_period is None and self._asked_at != self.last_received:
+                times.append(self.last_received + self._pong_wait / 2)  # no ping is there to look at its time
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self._timers.at(min(times), self._check) if times else None
 
+    def _last_sign(self) -> float:
+        return max(self.last_received, self._last_taken)
+
     def _check(self) -> None:
-        now = self._timers.time()
+        peer, now = self._peer, self._timers.time()
+        if peer is None:
+            return
         if self._deadline is not None:
             # While the loop stood still no ping left and nothing was read: that was nobody's silence.
-            self.last_received = min(now, self.last_received + max(0.0, now - self._deadline.when))
-        silent = self._pong_wait is not None and now - self.last_received >= self._pong_wait
-        if silent and self.listening:
+            asked = self._asked_at == self.last_received
+            stalled = max(0.0, now - self._deadline.when)
+            self.last_received = min(now, self.last_received + stalled)
+            self._last_taken = min(now, self._last_taken + stalled)
+            if asked:
+                self._asked_at = self.last_received
+        silent = self._is_silent(now)
+        if (silent or self._last_taken > self.last_received) and self._takes(peer, now):
+            self._last_taken = now
+            silent = False
+        if silent:
             if self._doubt:
-                self._on_dead()
+                peer._abort()
                 return
             self._doubt = True
         else:
             self._doubt = False
-        if self._ping_period is not None and now >= self._next_ping:
+        if self._ping_period is None:
+            if self._pong_wait is not None and now - self.last_received >= self._pong_wait / 2:
+                self._ask(peer, now)
+        elif now >= self._next_ping:
             # Only the newest ping of the keepalive is waited for: its pong answers the others, too.
             for payload in [p for p, (_, waiter) in self._outstanding.items() if waiter is None]:
                 del self._outstanding[payload]
+            self._ask(peer, now)
             self.ping(None, None)
             self._plan_ping(now)
         self._schedule(now)
 
+    def _is_silent(self, now: float) -> bool:
+        return self._pong_wait is not None and self.listening and now - self._last_sign() >= self._pong_wait
 
-def _forgotten(*_: object) -> None:
-    """What a keepalive calls when its connection is gone."""
+    # --- acknowledged bytes -----------------------------------------------------------------------
+
+    def _ask(self, peer: Peer, now: float) -> None:
+        """The first ping of a silence is about to leave: note what stands before it."""
+        if self._asked_at == self.last_received:
+            return
+        self._asked_at = self.last_received
+        self._acknowledged, waiting = peer._progress() or (0, 0)
+        self._ping_at = self._acknowledged
+        self._taken_until = 0.0
+        if waiting >= _PROGRESS_LEAST:
+            self._ping_at += waiting
+            self._last_taken = now  # the data before the ping has a whole pong wait to move
+        self._arrive(now)
+
+    def _arrive(self, now: float) -> None:
+        """The peer's kernel may have the ping: from then on acknowledged bytes count for a time only."""
+        if not self._taken_until and self._pong_wait is not None and self._acknowledged >= self._ping_at:
+            self._taken_until = now + limits.ACKNOWLEDGED_WAITS * self._pong_wait
+
+    def _takes(self, peer: Peer, now: float) -> bool:
+        """Whether the peer has acknowledged bytes since the last look, and that counts."""
+        if self._asked_at != self.last_received:
+            return False  # there was no look
+        progress = peer._progress()
+        if progress is None:
+            return False
+        before, self._acknowledged = self._acknowledged, progress[0]
+        self._arrive(now)
+        taken = progress[0] - before
+        if 0 <= taken < _PROGRESS_LEAST:
+            self._acknowledged = before  # what comes in drops adds up
+        return taken >= _PROGRESS_LEAST and (not self._taken_until or now <= self._taken_until)

@@ -147,6 +147,10 @@ PING_JITTER: Final = 0.1
 #: For any sign of life after a ping; with the interval it makes the seed's pong wait of 30 s.
 PING_TIMEOUT: Final = 10.0
 
+#: How many pong waits acknowledged bytes are a sign of life once the peer's kernel has the ping: the process may still
+#: have megabytes to read before it. A kernel takes megabytes for a process that hangs.
+ACKNOWLEDGED_WAITS: Final = 4
+
 #: How long the end of a connection waits for a handler that has earlier messages to answer.
 END_GRACE: Final = 1.0
 

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from . import limits
+from . import limits, send_buffer
 from .awaits import Awaits
 from .codec import build_frame
 from .compression import Compression
@@ -62,11 +62,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         super().__init__(config, client)
         self._config = config
         self._keepalive = Keepalive(
-            self._state.timers,
-            ping_period=config.ping_interval,
-            pong_wait=config.pong_wait,
-            send_ping=self._send_ping,
-            on_dead=self._abort,
+            self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
         )
         self._peername: Any = None
         self._sockname: Any = None
@@ -223,6 +219,17 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._writer.control(build_frame(Opcode.PING, payload))
         self._kick()
 
+    def _progress(self) -> tuple[int, int] | None:
+        """Bytes that the peer has acknowledged, and bytes that wait for that below the send queue."""
+        sock = self._ask_transport("get_extra_info", "socket")
+        buffered = self._ask_transport("get_write_buffer_size")
+        if sock is None or buffered is None:
+            return None
+        acknowledged = send_buffer.acknowledged(sock, self._writer.written - buffered)
+        if acknowledged is None:
+            return None
+        return acknowledged, buffered + (send_buffer.unacknowledged(sock) or 0)
+
     # --- streams ----------------------------------------------------------------------------------
 
     def _stream_changed(self) -> None:
@@ -347,7 +354,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
         A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has
         not read. So we send our FIN, discard what comes, and cut when the peer has had its time: a moment, and as long
-        as the close timeout for what the kernel has not taken yet.
+        as the close timeout for what the kernel has not taken yet, or the peer is still acknowledging.
         """
         if self._transport is None:
             return
@@ -358,9 +365,15 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
     def _linger(self, last: float) -> None:
         timers = self._state.timers
+        before = self._progress()
 
         def over() -> None:
-            if self._ask_transport("get_write_buffer_size") and timers.time() < last:
+            if self._transport is None:
+                return
+            after = self._progress()
+            # What the peer's kernel has is as good as read; what waits for it needs time while it goes on.
+            moving = before is not None and after is not None and after[1] > 0 and after[0] > before[0]
+            if (moving or self._ask_transport("get_write_buffer_size")) and timers.time() < last:
                 self._linger(last)
             else:
                 self._abort()

@@ -178,15 +178,21 @@ class Overflowing(Receiving):
         """Close with 1013 because the peer does not keep up: what waits is lost. It is cut soon if nothing drains."""
         if self._rules.state is State.OPEN:
             self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
-            self._expect_drain(math.inf)
+            self._expect_drain(-math.inf)
 
-    def _expect_drain(self, held: float) -> None:
-        """Cut the connection if the transport still holds the ``held`` bytes that it held a while ago."""
-        size = self._ask_transport("get_write_buffer_size") or 0
-        if size >= held:
+    def _expect_drain(self, before: float) -> None:
+        """Cut the connection if the peer has acknowledged no more than ``before``, a while ago."""
+        progress = self._progress()
+        if progress is None:  # it cannot be asked: what the kernel has taken must do
+            size = self._ask_transport("get_write_buffer_size") or 0
+            progress = -size, size
+        acknowledged, waiting = progress
+        if waiting and acknowledged <= before:
             self._abort()
-        elif size:
-            self._evict_deadline = self._state.timers.after(limits.EVICT_TIMEOUT, lambda: self._expect_drain(size))
+        elif waiting:
+            self._evict_deadline = self._state.timers.after(
+                limits.EVICT_TIMEOUT, lambda: self._expect_drain(acknowledged)
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._evict_deadline is not None:

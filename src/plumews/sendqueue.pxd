@@ -1,5 +1,7 @@
 # Types for sendqueue.py where it is compiled.
 
+cimport cython
+
 from .loopstate cimport Flushable
 from .outgoing cimport Encoded
 
@@ -20,6 +22,7 @@ cdef class SendQueue(Flushable):
     cdef list _times
     cdef public bint paused
     cdef public Py_ssize_t queued_bytes
+    cdef readonly Py_ssize_t written
 
     cdef bint _has_space(self, Py_ssize_t size)
     cdef _accept(self, Encoded message)
@@ -33,4 +36,5 @@ cdef class SendQueue(Flushable):
     cdef _begin_long(self, list queue)
     cdef _plan_short(self, list queue, Py_ssize_t room, list batch)
     cdef Py_ssize_t _plan_rest(self, list rest, Py_ssize_t room, list batch)
+    @cython.locals(size=Py_ssize_t)
     cdef _left(self, Py_ssize_t count)

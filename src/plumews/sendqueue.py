@@ -40,6 +40,7 @@ class SendQueue(Flushable):
         "_times",
         "paused",
         "queued_bytes",
+        "written",
     )
 
     def __init__(self, queue_size: int, queue_bytes: int) -> None:
@@ -63,6 +64,8 @@ class SendQueue(Flushable):
         self.paused = False
         #: Bytes of the accepted messages that have not begun to leave.
         self.queued_bytes = 0
+        #: Bytes of messages that have left, to the socket or its transport, in all. Control frames do not count.
+        self.written = 0
 
     # --- state ------------------------------------------------------------------------------------
 
@@ -152,6 +155,7 @@ class SendQueue(Flushable):
     def _sent_all(self) -> None:
         """They are gone."""
         self._queue = self._times = self._keys = None
+        self.written += self.queued_bytes
         self.queued_bytes = 0
 
     def _plan(self) -> list[bytes | memoryview]:
@@ -227,6 +231,7 @@ class SendQueue(Flushable):
             count -= gone
         if self._rest is not None:
             gone = min(self._planned_rest, count)
+            self.written += sum(map(len, self._rest[:gone]))
             self._rest = self._rest[gone:] or None
             count -= gone
         queue = self._queue
@@ -234,11 +239,12 @@ class SendQueue(Flushable):
             gone = min(self._planned, count)
             count -= gone
             if gone == len(queue):
-                self._queue = self._times = self._keys = None
-                self.queued_bytes = 0
+                self._sent_all()
             elif gone:
+                size = sum(map(len, queue[:gone]))  # type: ignore[arg-type]
                 self._gone += gone
-                self.queued_bytes -= sum(map(len, queue[:gone]))  # type: ignore[arg-type]
+                self.written += size
+                self.queued_bytes -= size
                 del queue[:gone]
                 if self._times is not None:
                     del self._times[:gone]

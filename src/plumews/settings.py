@@ -34,7 +34,8 @@ class ConnConfig:
         send_behavior: what a full send queue does: ``BLOCK`` (default), ``DROP``, ``CLOSE``, ``DROP_OLDEST`` or
             ``CONFLATE``; see :class:`SendBehavior`.
         ping_interval: between two pings (default 20); ``None`` turns the keepalive off.
-        ping_timeout: for a sign of life after a ping (default 10).
+        ping_timeout: for a sign of life after a ping (default 10): a received byte, or an acknowledged one while the
+            ping waits behind data.
         close_timeout: for the closing handshake, then the connection is cut (default 10).
         fragment_size: a longer message is sent in fragments of this size (default 64 KiB).
         compression: ``"deflate"``, or a :class:`plumews.Deflate`, offers permessage-deflate (RFC 7692) to those who
