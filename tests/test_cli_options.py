@@ -37,6 +37,7 @@ from plumews.cli import main
         (["serve", "--only-known-rooms"], "--only-known-rooms needs --room or --rooms-file"),
         (["serve", "--tls-key", "k"], "--tls-key needs --tls-cert"),
         (["serve", "--max-size", "0"], "argument --max-size: must be a whole number, at least 1, not '0'"),
+        (["serve", "--max-head", "64"], "argument --max-head: must be a whole number, from 1024 to 1048576, not '64'"),
         (["serve", "--max-connections", "-1"], "must be a whole number, at least 0, not '-1'"),
         (["serve", "--sending-threads", "17"], "must be a whole number, from 0 to 16, not '17'"),
         (["serve", "--queue-size", "many"], "argument --queue-size: must be a whole number, at least 1, not 'many'"),
@@ -118,6 +119,7 @@ OPTIONS = re.findall(
     "--require-token "
     "--no-query-secrets --origin --allowed-host --trusted-proxy --broadcast-secret-file --max-connections "
     "--max-room-connections --max-connections-per-address --accept-rate --accept-rate-per-address --max-size "
+    "--max-head "
     "--compression --queue-size --text --plain-room-names "
     "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
     "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "

@@ -95,6 +95,13 @@ async def test_max_size_bounds_a_message(serve: Serve) -> None:
 
 
 @on_one_loop
+async def test_max_head_bounds_a_head(serve: Serve) -> None:
+    server = serve("--max-head", "20000")
+    assert await status(server, "/ws", f"Cookie: {'x' * 18_000}") == 101
+    assert await status(server, "/ws", f"Cookie: {'x' * 20_000}") == 431
+
+
+@on_one_loop
 async def test_without_echo_a_member_hears_only_the_others(serve: Serve) -> None:
     server = serve("--no-echo")
     async with await Wire.open(server, "/ws") as ada, await Wire.open(server, "/ws") as bob:
@@ -522,6 +529,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(cli_serve, "_run", run)
     line = (
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
+        "--max-head 65536 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
         "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression --text line --plain-room-names "
@@ -548,6 +556,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "send_timeout": 0.0,
         "send_behavior": plumews.SendBehavior.DROP,
         "max_size": 7,
+        "max_head": 65536,
         "text_policy": plumews.TextPolicy(max_length=7),
         "compression": "deflate",
         "ping_interval": None,

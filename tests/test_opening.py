@@ -307,6 +307,44 @@ async def test_a_client_that_resets_behind_its_request_harms_nobody(start):
     await assert_empty(server)
 
 
+# --- the largest head -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", ["serve", "rooms", "unix"])
+async def test_max_head_bounds_the_head_of_every_door(start, tmp_path, door):
+    size = 40_000
+    serving = {
+        "serve": lambda: plumews.serve(echo, "127.0.0.1", 0, max_head=size),
+        "rooms": lambda: plumews.serve_rooms(
+            plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, path="/", max_head=size
+        ),
+        "unix": lambda: plumews.unix_serve(echo, str(tmp_path / "s"), max_head=size),
+    }
+    server = await start(serving[door]())
+    cookie = "x" * (size - len(upgrade("/", "Cookie: ")))
+    for more, status in (("", 101), ("x", 431)):
+        async with await Wire.connect(server) as wire:
+            wire.send(upgrade("/", f"Cookie: {cookie}{more}"))
+            await wire.read_head()
+            assert wire.status == status
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(upgrade("/", f"Cookie: {cookie}x"))
+        assert (error(body)["code"], error(body)["message"]) == (
+            "WEBSOCKET_HEAD_TOO_LARGE",
+            "request head too large: more than 40000 bytes",
+        )
+
+
+@pytest.mark.parametrize(("size", "lines"), [(1024, 100), (16 * 1024, 100), (64 * 1024, 400)])
+async def test_a_larger_head_may_have_more_headers(start, size, lines):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, max_head=size))
+    for more, status in ((0, 101), (1, 431)):
+        async with await Wire.connect(server) as wire:
+            wire.send(upgrade("/", *["A: 1"] * (lines - 5 + more)))
+            await wire.read_head()
+            assert wire.status == status
+
+
 # --- stopping -------------------------------------------------------------------------------------
 
 

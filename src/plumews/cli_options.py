@@ -239,6 +239,14 @@ def _add_limits(group: Any) -> None:
         help="of the largest message that is accepted (default %(default)s)",
     )
     group.add_argument(
+        "--max-head",
+        type=whole(limits.HEAD_SIZE_LEAST, limits.HEAD_SIZE_MOST),
+        default=limits.HEAD_SIZE,
+        metavar="BYTES",
+        help="of the largest request line with its headers, which cookies of a single sign-on may exceed "
+        "(default %(default)s)",
+    )
+    group.add_argument(
         "--compression",
         action="store_true",
         help="permessage-deflate for clients that offer it, as browsers do (default: none)",

@@ -133,6 +133,7 @@ def _serving(
         send_timeout=args.send_timeout,
         send_behavior=SendBehavior(args.send_behavior),
         max_size=args.max_size,
+        max_head=args.max_head,
         text_policy=text_policy(args.text, args.max_size),
         compression="deflate" if args.compression else None,
         ping_interval=args.ping_interval or None,

@@ -165,7 +165,7 @@ class HeadReader:
     """Reads exactly one request head out of a stream of bytes.
 
     ``max_size`` bounds the request line and the headers together, in bytes, the empty line that ends them
-    included; ``max_headers`` bounds the lines of the headers.
+    included; ``max_headers`` bounds the lines of the headers (default 100, and more in a larger head).
 
     After `feed` returned a request, ``rest`` has the bytes behind its head, such as a frame sent right behind it.
     """
@@ -184,8 +184,10 @@ class HeadReader:
         "rest",
     )
 
-    def __init__(self, max_size: int = limits.HEAD_SIZE, max_headers: int = limits.HEADER_COUNT) -> None:
+    def __init__(self, max_size: int = limits.HEAD_SIZE, max_headers: int | None = None) -> None:
         self._max_size = max_size
+        if max_headers is None:
+            max_headers = limits.HEADER_COUNT * max(max_size, limits.HEAD_SIZE) // limits.HEAD_SIZE
         self._max_headers = max_headers
         self._buffer = bytearray()
         self._fields = _Fields()

@@ -206,7 +206,11 @@ ACCEPT_LOG_EVERY: Final = 1.0
 #: Request line and headers together. Rivals allow up to 1 MiB to strangers.
 HEAD_SIZE: Final = 16 * KiB
 
-#: Header lines in one request.
+#: What an application may set instead: less than what a browser sends is a slip, more is no head.
+HEAD_SIZE_LEAST: Final = 1 * KiB
+HEAD_SIZE_MOST: Final = 1 * MiB
+
+#: Header lines in one request; a larger head may have more in the same proportion.
 HEADER_COUNT: Final = 100
 
 #: Header values that are kept for connections to share: a handful of browsers makes most of a crowd, and the headers

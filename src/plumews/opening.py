@@ -42,7 +42,7 @@ class Opening(Answering):
 
     def __init__(self, site: Site, conn: Conn, visit: Visit | None = None) -> None:
         super().__init__(site, conn)
-        self._reader: HeadReader | None = HeadReader()
+        self._reader: HeadReader | None = HeadReader(site.max_head)
         self._body: ArrivingBody | None = None  # what of that belongs to the request
         self._visit = visit  # None: not admitted yet
         # Made when the connection is accepted, connected when TLS has shaken hands: the time counts from here.

@@ -67,6 +67,9 @@ class SiteOptions(ConnOptions, total=False):
         ``request.remote_address`` or at a header first (:mod:`plumews.restricted` does).
     open_timeout: seconds from the accepted connection to the open WebSocket, TLS and authentication included
         (default 10).
+    max_head: bytes of the largest request line with its headers, 1 KiB to 1 MiB (default 16 KiB); beyond it 431. It may
+        have 100 headers in each 16 KiB. Cookies of a single sign-on may need more; the headers of a connection are
+        kept for as long as it lives.
     max_connections: connections in all (default 100,000; ``None``: no bound); beyond it 503.
     max_opening: those of them whose opening handshake is not done (default 10,000; ``None``: no bound); beyond it 503.
     max_connections_per_address: connections of one IPv4 address, or of one /64 network of IPv6; beyond it 429. By
@@ -89,6 +92,7 @@ class SiteOptions(ConnOptions, total=False):
     extra_headers: HeadersLike
     routes: Routes
     open_timeout: float
+    max_head: int
     max_connections: int | None
     max_opening: int | None
     max_connections_per_address: int | None
@@ -116,6 +120,7 @@ _ELSEWHERE: Final = {
     "heartbeat": "here it is ping_interval",
     "jwt_secret": "the auth has it: plumews.SimpleRoomAuth(secret)",
     "logger": 'logs go to the logger "plumews.server"',
+    "max_header_size": "here it is max_head",
     "max_message_size": "here it is max_size",
     "on_connect": "here it is on_open",
     "on_disconnect": "here it is on_close",

@@ -360,7 +360,7 @@ def serve(
             :func:`plumews.serve_rooms`.
         options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
             ``allowed_hosts``, ``trusted_proxies``, ``subprotocols``, ``select_subprotocol``, ``process_request``,
-            ``process_response``, ``extra_headers``, ``routes``, ``open_timeout`` (see
+            ``process_response``, ``extra_headers``, ``routes``, ``open_timeout``, ``max_head`` (see
             :class:`plumews.options.SiteOptions`); of each connection: ``max_size``, ``max_queue``, ``queue_size``,
             ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``,
             ``close_timeout`` ... (see :class:`plumews.ConnConfig`).

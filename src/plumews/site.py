@@ -28,7 +28,7 @@ from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .http11 import Request
 from .origin import AllowedOrigin, allowed_hosts, allowed_origins
 from .routes import Route, Routes
-from .settings import check_time, entries_of
+from .settings import check_count, check_time, entries_of
 
 __all__ = ["NOT_FOUND", "Endpoint", "Site"]
 
@@ -76,6 +76,7 @@ class Site:
     extra_headers: HeadersLike = ()
     routes: Routes = field(default_factory=dict)
     open_timeout: float = limits.OPEN_TIMEOUT
+    max_head: int = limits.HEAD_SIZE
     max_connections: int | None = limits.MAX_CONNECTIONS
     max_opening: int | None = limits.MAX_OPENING
     max_connections_per_address: int | None = limits.CONNECTIONS_PER_ADDRESS
@@ -140,6 +141,7 @@ class Site:
         self.endpoints = {None if path is None else _spelled(path): one for path, one in self.endpoints.items()}
         self.routes = {_spelled(path): route for path, route in self.routes.items()}
         check_time("open_timeout", self.open_timeout)
+        check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
         self.admission = Admission(
             AdmissionLimits(**{one.name: getattr(self, one.name) for one in fields(AdmissionLimits)}),
             None if self.proxies is None else self.proxies.is_proxy,
