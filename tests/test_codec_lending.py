@@ -335,3 +335,18 @@ def test_a_large_message_in_place_is_one_allocation(codec: Any) -> None:
     assert held < limits.MiB + 8 * KiB
     if codec.name == "c":  # the plain body has a room beside the message
         assert peak < limits.MiB + 128 * KiB
+
+
+def test_stop_gives_up_what_has_arrived(codec: Any) -> None:
+    parser = server(codec)
+    receive(parser, masked(codec, BINARY, bytes(300_000))[:-1])
+    view = parser.receive_buffer(1)
+    assert view is not None
+    assert parser.buffered
+    parser.stop()
+    assert parser.buffered == 0
+    assert parser.receive_buffer(1) is None
+    assert parser.feed(masked(codec, TEXT, b"late")) == []
+    assert parser.error is None
+    with pytest.raises(ValueError, match="released"):
+        view[0]

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import socket
+import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -36,6 +38,9 @@ from fakes import (
 )
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
 from plumews import wire as wire_module
+from plumews.codec import build_frame
+from plumews.deflate import Agreement
+from squeezed import frame as squeezed_frame
 from wire import Wire, close, masked, text, upgrade
 
 KiB = 1024
@@ -1257,3 +1262,101 @@ async def test_transport_that_fails_at_once_is_a_lost_connection() -> None:
         conn.connection_made(transport)  # type: ignore[arg-type]
         await conn.wait_closed()
         assert conn.close_code == 1006
+
+
+# --- what is held after the end -------------------------------------------------------------------
+
+PART = 3_000_000
+
+
+def feed_in_reads(conn: plumews.Conn, data: bytes) -> None:
+    """``data`` arrives as it would from a socket: as much as fits the buffer that the connection lends."""
+    while data and conn._transport is not None:
+        room = conn.get_buffer(-1)
+        size = min(len(room), len(data))
+        room[:size] = data[:size]
+        del room
+        conn.buffer_updated(size)
+        data = data[size:]
+
+
+def compressed(conn: plumews.Conn, takeover: bool = False) -> None:
+    conn._compress(Agreement(15, 15, takeover, takeover, "permessage-deflate"))
+
+
+def cut_frame(conn: plumews.Conn) -> bytes:
+    return masked(Opcode.BINARY, bytes(PART + 1))[:-1]
+
+
+def open_fragments(conn: plumews.Conn) -> bytes:
+    return b"".join(masked(Opcode.CONT if n else Opcode.BINARY, bytes(PART // 10), fin=False) for n in range(10))
+
+
+def open_text(conn: plumews.Conn) -> bytes:
+    return masked(Opcode.TEXT, "é" * (PART // 2), fin=False)
+
+
+def cut_compressed(conn: plumews.Conn) -> bytes:
+    compressed(conn)
+    return build_frame(Opcode.BINARY, os.urandom(PART), rsv1=True, mask_key=b"1234")[:-1]
+
+
+def half_inflated(conn: plumews.Conn) -> bytes:
+    compressed(conn)
+    return squeezed_frame(Opcode.BINARY, bytes(PART), bits=15)
+
+
+def window_of_the_peer(conn: plumews.Conn) -> bytes:
+    compressed(conn, takeover=True)
+    return squeezed_frame(Opcode.BINARY, os.urandom(1000), bits=15)
+
+
+def not_wanted_in_pieces_any_more(conn: plumews.Conn) -> bytes:
+    conn._start_streaming()
+    return masked(Opcode.BINARY, bytes(PART + 1))[:-1]
+
+
+@pytest.mark.parametrize("end", ["lost", "eof", "abort"])
+@pytest.mark.parametrize(
+    "arrive",
+    [
+        cut_frame,
+        open_fragments,
+        open_text,
+        cut_compressed,
+        half_inflated,
+        window_of_the_peer,
+        not_wanted_in_pieces_any_more,
+    ],
+)
+async def test_lost_connection_holds_no_part_of_a_message(
+    arrive: Callable[[plumews.Conn], bytes], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "INFLATE_BURST", 0.0)
+    conn, transport = fake_conn(ping_interval=None, max_queue_bytes=4 * PART, compression="deflate")
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)  # of the line for inflating: a step at a time
+    data = arrive(conn)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        feed_in_reads(conn, data)
+        await ticks(1)
+        held = tracemalloc.get_traced_memory()[0] - before
+        if end == "lost":
+            conn.connection_lost(None)
+        elif end == "eof":
+            conn.eof_received()
+            transport.close()
+        else:
+            conn.abort()
+        await conn.wait_closed()
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await conn.recv()
+        after = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held > 8 * KiB
+    assert after < 8 * KiB, (held, after)
+    assert conn.closed

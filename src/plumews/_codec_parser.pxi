@@ -197,6 +197,11 @@ cdef class Parser:
             self.mode = WHOLE
         return True
 
+    def stop(self):
+        """Read nothing any more, and give up what has arrived of a message."""
+        with cython.critical_section(self):
+            self.end()
+
     @property
     def error(self):
         """What the peer did wrong; its ``close_code`` is the one to close with."""

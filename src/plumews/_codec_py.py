@@ -203,6 +203,10 @@ class Parser(ArrivingFrames):
         self._streaming = WHOLE
         return True
 
+    def stop(self) -> None:
+        """Read nothing any more, and give up what has arrived of a message."""
+        self._end()
+
     @property
     def error(self) -> ProtocolError | None:
         """What the peer did wrong; its ``close_code`` is the one to close with."""

@@ -138,7 +138,15 @@ class Link(Awaits, asyncio.BufferedProtocol):
         callbacks, self._close_callbacks = self._close_callbacks, []
         for callback in callbacks:
             self._call_back(callback)
-        self._on_message = self._on_failure = self._screen = self._behind = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep nothing but what can still be read: a handler may go on for long, and hold this connection."""
+        self._on_message = self._on_failure = self._screen = self._behind = self._backlog = None
+        if self._stream is not None and self._stream.done:
+            self._stream = None
+        if self._inbox.stream is not None:
+            self._inbox.stream.give_up()
         if self._deflate is not None:
             self._deflate.end()
         if self._inflow is not None:

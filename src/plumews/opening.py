@@ -77,6 +77,8 @@ class Opening(Answering):
 
     def lost(self) -> None:
         self._end()
+        self._rest.clear()  # a hook that takes its time may keep this
+        self._reader = None
 
     def stop(self) -> None:
         """The server stops: who is not in yet is turned away."""

@@ -71,11 +71,15 @@ class Protocol:
         return self.close_frame(None if code == CloseCode.NO_STATUS_RCVD else code)
 
     def losing(self) -> None:
-        """Nothing comes any more, nothing leaves. A message that was still arriving is cut, and that is an error."""
+        """Nothing comes any more, nothing leaves. A message that was still arriving is cut, and that is an error.
+
+        What has arrived of it is given up.
+        """
         if self.state is not State.CLOSED:
             self.state = State.CLOSING
         if self.close_rcvd is None and self.error is None:
-            self.cut = self.parser.mid_message
+            self.cut = self.cut or self.parser.mid_message
+        self.parser.stop()
 
     def lost(self) -> None:
         """The transport is gone."""

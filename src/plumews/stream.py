@@ -149,6 +149,12 @@ class Stream:
             self._failure = failure
             self._wake()
 
+    def give_up(self) -> None:
+        """Nobody has asked for this message, and it will never be complete: hold nothing of it."""
+        if not self._finished:
+            self._chunks.clear()
+            self.buffered = 0
+
     # --- waiting ----------------------------------------------------------------------------------
 
     async def _wait(self) -> None:

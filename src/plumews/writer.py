@@ -70,6 +70,7 @@ class Writer(Outlet):
         """The transport is gone: everything that waits is given up, senders are told."""
         self._detach()
         self._on_finished = None
+        self._control = self._pongs = None
         self.discard()
         self._empty(False)
 
