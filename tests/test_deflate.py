@@ -62,7 +62,8 @@ def test_another_compression_is_an_error_where_it_is_given(wrong):
 def test_takeover_does_not_go_with_dropping_what_was_queued(behavior):
     with pytest.raises(ValueError, match=f"SendBehavior.{behavior.name} drops messages that later ones would refer to"):
         ConnConfig(compression=Deflate(server_takeover=True), send_behavior=behavior)
-    assert ConnConfig(compression="deflate", send_behavior=behavior).deflate == Deflate()
+    for settings in (Deflate(), Deflate(client_takeover=True)):  # what is received is not dropped
+        assert ConnConfig(compression=settings, send_behavior=behavior).deflate == settings
 
 
 def test_the_memory_of_an_inflater_is_what_zlib_says_of_itself():

@@ -172,6 +172,95 @@ async def test_a_stream_that_is_cut_raises(start: Any) -> None:
             await asyncio.wait_for(outcome, PATIENCE)
 
 
+# --- clients that keep their context against what was agreed ----------------------------------------
+
+OFFERS = {
+    "bare": "permessage-deflate",
+    "window": "permessage-deflate; client_max_window_bits",
+    "promised": "permessage-deflate; client_no_context_takeover",
+}
+
+
+def keeping(messages: int = 3) -> list[bytes]:
+    """The payloads of equal messages from a client that keeps its context."""
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -12)
+    message = random.Random(2).randbytes(200)
+    return [(compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4] for _ in range(messages)]
+
+
+@DOORS
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("behavior", [plumews.SendBehavior.BLOCK, plumews.SendBehavior.CONFLATE])
+async def test_client_takeover_reads_a_client_that_keeps_its_context(
+    start: Any, door: str, offer: str, behavior: plumews.SendBehavior
+) -> None:
+    seen = Seen(door)
+    server = await start(
+        plumews.serve(
+            **seen.doors, host="127.0.0.1", port=0, send_behavior=behavior, compression=Deflate(client_takeover=True)
+        )
+    )
+    async with await Squeezing.open(server, "/", f"Sec-WebSocket-Extensions: {offer}") as wire:
+        answer = wire.header("Sec-WebSocket-Extensions")
+        assert answer is not None
+        assert ("client_no_context_takeover" in answer) is (offer == OFFERS["promised"])
+        for count, data in enumerate(keeping(), 1):
+            wire.send(*frames(BINARY, data, count=count))
+        wire.send(frame(TEXT, b"fresh"), close())  # and one that keeps none
+        assert await wire.closing() == (1000, "")
+    assert seen.messages == [random.Random(2).randbytes(200)] * 3 + ["fresh"]
+
+
+@DOORS
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_kept_context_is_named_in_reason_and_log(
+    start: Any, door: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = Seen(door)
+    server = await start(plumews.serve(**seen.doors, host="127.0.0.1", port=0, compression="deflate"))
+    async with await Squeezing.open(server) as wire:
+        first, second, _ = keeping()
+        wire.send(*frames(BINARY, first), text("between"), *frames(BINARY, second, count=count))
+        code, reason = await asyncio.wait_for(wire.closing(), PATIENCE)
+        assert (code, "client_no_context_takeover" in reason, len(reason) <= 123) == (1007, True, True)
+        await wire.eof()
+    await until(lambda: not server.connections and bool(caplog.records))
+    (record,) = caplog.records
+    assert (record.levelname, record.name) == ("WARNING", "plumews.server")
+    assert "compression=Deflate(client_takeover=True) reads it [connection=" in record.getMessage()
+    assert seen.messages == [random.Random(2).randbytes(200), "between"]
+
+
+async def test_a_kept_context_is_named_inside_a_stream(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        for _ in range(2):
+            async with await conn.read_stream() as stream:
+                await stream.read_all()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, compression="deflate"))
+    async with await Squeezing.open(server) as wire:
+        for data in keeping(2):
+            wire.send(*frames(BINARY, data, count=2))
+        assert "client_no_context_takeover" in (await asyncio.wait_for(wire.closing(), PATIENCE))[1]
+        await wire.eof()
+    await until(lambda: bool(caplog.records))
+
+
+@pytest.mark.parametrize("settings", [Deflate(), Deflate(client_takeover=True)])
+async def test_what_no_kept_context_makes_is_not_called_one(
+    start: Any, settings: Deflate, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, compression=settings))
+    far = keeping(2)[1]  # refers to what was before it, and there was nothing
+    for sent in ([far], [keeping(1)[0], b"\xff" * 10]):
+        async with await Squeezing.open(server) as wire:
+            for data in sent:
+                wire.send(*frames(BINARY, data))
+            assert "cannot be inflated" in (await asyncio.wait_for(wire.closing(), PATIENCE))[1]
+            await wire.eof()
+    assert caplog.records == []
+
+
 # --- what is wrong ----------------------------------------------------------------------------------
 
 CLOSED = zlib.compressobj(6, zlib.DEFLATED, -12)

@@ -30,7 +30,9 @@ class Deflate:
             client offers it, as Chromium does.
         server_takeover: what the server sends may refer to its earlier messages (default False). Smaller, for the
             memory of one compressor for each connection; and what is broadcast must be compressed for each.
-        client_takeover: the same for what the client sends (default False), for the memory of an inflater.
+        client_takeover: the same for what the client sends (default False), for the memory of an inflater. With False
+            the client is asked not to (``client_no_context_takeover``); some clients agree and do it all the same, such
+            as Safari of iOS 15, and are closed with 1007. True reads these, too.
         mem_level: memory of a compressor, 1 to 9 (default 5).
         min_size: messages of fewer bytes leave as they are (default 128).
         backend: which library compresses: ``"zlib"`` (default), ``"zlib-ng"`` or ``"isal"``, which are extras.

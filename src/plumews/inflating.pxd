@@ -10,6 +10,7 @@ cdef class Inflater:
     cdef Py_ssize_t _at
     cdef bint _closing
     cdef object _data
+    cdef bint _earlier
     cdef bint _full
     cdef Py_ssize_t _have
     cdef public object _inflater

@@ -41,6 +41,7 @@ class Inflater:
         "_at",
         "_closing",
         "_data",
+        "_earlier",
         "_full",
         "_have",
         "_inflater",
@@ -54,11 +55,14 @@ class Inflater:
         "pending",
     )
 
-    def __init__(self, window_bits: int, *, takeover: bool, max_ratio: int | None = None) -> None:
+    def __init__(
+        self, window_bits: int, *, takeover: bool, max_ratio: int | None = None, earlier: bool = False
+    ) -> None:
         # A peer that agreed on 8 may have a zlib that makes 9 of it.
         self._window_bits = max(window_bits, LEAST_WINDOW_BITS)
         self._takeover = takeover
         self._max_ratio = max_ratio
+        self._earlier = earlier and not takeover  # there was a message to which none may refer
         self._inflater: Any = None
         self._limit: int | None = None
         self._have = self._wire = 0
@@ -123,8 +127,10 @@ class Inflater:
             data, self._tail, self._closing = data + self._tail, b"", True
         try:
             out: bytes = self._inflater.decompress(data, most)
-        except zlib.error:
-            raise InvalidCompression(faults.NOT_DEFLATE) from None
+        except zlib.error as exc:
+            # Nothing but the window says where a reference ends, so that this is what a kept context looks like.
+            kept = self._earlier and "too far back" in str(exc)
+            raise InvalidCompression(faults.KEPT_CONTEXT if kept else faults.NOT_DEFLATE) from None
         self._have += len(out)
         self._check_size()
         if self._inflater.eof:

@@ -52,9 +52,13 @@ class Inflow(Pacing):
 
     def __init__(self, agreement: Agreement, settings: Deflate, turns: Turns, *, client: bool) -> None:
         super().__init__(settings.inflate_share, turns)
-        self._window_bits, self._takeover = agreement.client_window_bits, agreement.client_takeover
+        # A peer that agreed on no takeover may keep its context all the same, as Safari of iOS 15 does: where takeover
+        # is allowed, its context is kept here, too. That reads a peer that keeps none as well.
+        self._window_bits = agreement.client_window_bits
+        self._takeover = agreement.client_takeover or settings.client_takeover
         if client:
-            self._window_bits, self._takeover = agreement.server_window_bits, agreement.server_takeover
+            self._window_bits = agreement.server_window_bits
+            self._takeover = agreement.server_takeover or settings.server_takeover
         self._max_ratio = settings.max_ratio
         #: Made when there is something for it to do that it cannot do in one go.
         self._inflater: Inflater | None = None
@@ -180,7 +184,9 @@ class Inflow(Pacing):
 
     def _start(self, conn: Any) -> None:
         if self._inflater is None:
-            self._inflater = Inflater(self._window_bits, takeover=self._takeover, max_ratio=self._max_ratio)
+            self._inflater = Inflater(
+                self._window_bits, takeover=self._takeover, max_ratio=self._max_ratio, earlier=self.messages > 1
+            )
         self._inflater.start(conn._rules.parser.max_size)
 
     def chunk(self, conn: Any, data: bytes) -> int:

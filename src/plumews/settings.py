@@ -77,11 +77,11 @@ class ConnConfig:
                 check_time(name, value)
         deflate = self.deflate
         if deflate is not None:
-            takeover = deflate.server_takeover or deflate.client_takeover
-            if takeover and self.send_behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE):
+            drops = self.send_behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
+            if drops and deflate.server_takeover:
                 raise ValueError(
                     f"SendBehavior.{self.send_behavior.name} drops messages that later ones would refer to: "
-                    "use it without server_takeover and client_takeover"
+                    "use it without server_takeover"
                 )
 
     @property
