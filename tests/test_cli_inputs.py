@@ -43,7 +43,7 @@ def refusal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @on_one_loop
 async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -> None:
-    server = serve("--room", "chat=a=b", "--room", "lobby", "--room", "ops=hunter2")
+    server = serve("--room", "chat=a=b", "--room", "lobby", "--room", "ops=hunter2", "--open-rooms")
     assert server.announced[1] == "rooms with a password: chat, ops; every other room is open"
     assert await status(server, "/ws?room=chat&room_password=a=b") == 101  # only the first = ends the name
     assert await status(server, "/ws?room=chat&room_password=a") == 403
@@ -53,8 +53,9 @@ async def test_protected_rooms_are_named_without_their_passwords(serve: Serve) -
 
 
 @on_one_loop
-async def test_only_known_rooms_may_be_open_or_have_a_password(serve: Serve) -> None:
-    server = serve("--room", "chat=pw", "--room", "lobby", "--only-known-rooms")
+@pytest.mark.parametrize("more", [[], ["--only-known-rooms"]], ids=["alone", "said"])
+async def test_rooms_that_are_not_named_are_closed(serve: Serve, more: list[str]) -> None:
+    server = serve("--room", "chat=pw", "--room", "lobby", *more)
     assert server.announced[1] == "rooms with a password: chat; open rooms: lobby; there are no others"
     assert await status(server, "/ws?room=lobby") == 101
     assert await status(server, "/ws?room=chat&room_password=pw") == 101
@@ -63,13 +64,15 @@ async def test_only_known_rooms_may_be_open_or_have_a_password(serve: Serve) -> 
     async with await Wire.open(server, "/ws?room=other&auth=message") as wire:
         wire.send(text('{"type": "auth"}'))
         assert await wire.closing() == (4403, "forbidden: unknown room")
+    for path in ("/ws", "/members?room=other"):
+        assert await status(server, path) == 403
 
 
 @on_one_loop
 async def test_a_file_of_rooms(serve: Serve, tmp_path: Path) -> None:
     rooms = tmp_path / "rooms"
     rooms.write_bytes("\ufeffchat=pässword \r\n\n#open\nops=x".encode())
-    server = serve("--rooms-file", str(rooms), "--only-known-rooms")
+    server = serve("--rooms-file", str(rooms))
     assert server.announced[1] == "rooms with a password: chat, ops; open rooms: #open; there are no others"
     assert await status(server, "/ws?room=chat&room_password=p%C3%A4ssword%20") == 101
     assert await status(server, "/ws?room=ops&room_password=x") == 101
@@ -89,6 +92,14 @@ def test_what_is_wrong_with_a_room_is_said_without_its_password(text: str) -> No
     with pytest.raises(ValueError, match=r"NAME=PASSWORD or NAME|for an open room give a alone") as caught:
         room_entry(text)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_without_rooms_lets_nobody_in_and_is_refused(tmp_path: Path) -> None:
+    rooms = tmp_path / "rooms"
+    rooms.write_text("\n")
+    with pytest.raises(Failure, match="names no room, so that nobody could enter: --open-rooms opens all others"):
+        make_auth([], str(rooms), None, only_known_rooms=True)
+    assert make_auth([], str(rooms), None, only_known_rooms=False).describe().endswith("every other room is open")
 
 
 def test_a_room_of_the_command_line_must_not_stand_in_the_file_again(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from plumews.cli import main
         (["serve", "--room", "chat=\udcff"], "text of 1 to 4096 bytes of UTF-8"),
         (["serve", "--require-token"], "--require-token needs --secret-file"),
         (["serve", "--only-known-rooms"], "--only-known-rooms needs --room or --rooms-file"),
+        (["serve", "--room", "a", "--only-known-rooms", "--open-rooms"], "contradict each other"),
+        (["serve", "--history", "-1"], "argument --history: must be a whole number"),
         (["serve", "--tls-key", "k"], "--tls-key needs --tls-cert"),
         (["serve", "--max-size", "0"], "argument --max-size: must be a whole number, at least 1, not '0'"),
         (["serve", "--max-head", "64"], "argument --max-head: must be a whole number, from 1024 to 1048576, not '64'"),
@@ -115,14 +117,16 @@ def test_metrics_where_the_client_is_not_installed(
 
 OPTIONS = re.findall(
     r"\S+",
-    "--host --port --unix --unix-mode --fd --tls-cert --tls-key --room --rooms-file --only-known-rooms --secret-file "
+    "--host --port --unix --unix-mode --fd --tls-cert --tls-key --room --rooms-file --open-rooms "
+    "--only-known-rooms --secret-file "
     "--require-token "
     "--no-query-secrets --origin --allowed-host --trusted-proxy --broadcast-secret-file --max-connections "
     "--max-room-connections --max-connections-per-address --accept-rate --accept-rate-per-address --max-size "
     "--max-head "
     "--compression --queue-size --text --plain-room-names "
     "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
-    "--metrics-token-file --no-echo --loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
+    "--metrics-token-file --history --no-echo "
+    "--loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",
 )
 

@@ -16,8 +16,10 @@ import re
 import socket
 import ssl
 import stat
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,26 @@ async def test_limits_of_members(serve: Serve) -> None:
         assert await status(server, "/ws?room=a") == 429
         async with await Wire.open(server, "/ws?room=b"):
             assert await status(server, "/ws?room=c") == 503
+
+
+@on_one_loop
+async def test_history_brings_newcomers_what_was_said(serve: Serve) -> None:
+    server = serve("--history", "2", "--room", "a", "--room", "b=pw")
+    async with await Wire.open(server, "/ws?room=a") as ada:
+        for said in ("one", "two", "three"):
+            ada.send(text(said))
+            assert await ada.message() == said
+        async with await Wire.open(server, "/ws?room=a&since=start") as bob:
+            event = json.loads(await bob.message())
+            assert (event["type"], event["complete"], event["missed"]) == ("recovered", False, 2)
+            assert [await bob.message(), await bob.message()] == ["two", "three"]
+        ada.send(text("four"))
+        async with await Wire.open(server, f"/ws?room=a&since={event['position']}") as bob:
+            event = json.loads(await bob.message())
+            assert (event["complete"], event["missed"]) == (True, 1)
+            assert await bob.message() == "four"
+        assert await status(server, "/ws?room=a&since=yesterday") == 400
+        assert await status(server, "/ws?room=b&since=start") == 403
 
 
 @on_one_loop
@@ -466,6 +488,75 @@ async def test_while_it_stops_nobody_is_let_in(serve: Serve) -> None:
         assert await status(server, "/ws") == 503
 
 
+# --- nobody listens to what it says ---------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def output_that_has_gone(kind: str) -> Iterator[int | None]:
+    """A descriptor to write to, as some kinds of readers leave it; ``None`` is one that is closed."""
+    if kind == "closed":
+        yield None
+        return
+    if kind == "full disk":
+        fd = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, fd = os.openpty() if kind == "closed terminal" else os.pipe()
+        os.close(reader)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="wants outputs as Linux has them")
+@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stdout and stderr"])
+@pytest.mark.parametrize("kind", ["closed pipe", "full disk", "closed terminal", "closed"])
+async def test_output_that_has_gone_spoils_nothing(anyio_backend: Any, tmp_path: Path, kind: str, both: bool) -> None:
+    loop = "uvloop" if anyio_backend[1]["use_uvloop"] else "asyncio"
+    path, err = tmp_path / "s", tmp_path / "stderr"
+    with output_that_has_gone(kind) as gone, err.open("wb") as kept:
+        # A shell, since subprocess has no closed descriptors to give.
+        closing = "" if gone is not None else ">&- 2>&-" if both else ">&-"
+        serving = f"serve --unix {path} --loop {loop} --log-level debug --room \u017elut\u00fd"
+        process = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                f'exec "$@" {closing}',
+                "sh",
+                sys.executable,
+                "-W",
+                "error",
+                "-m",
+                "plumews",
+                *serving.split(),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=gone,
+            stderr=gone if both else kept,
+            env={**os.environ, "PYTHONPATH": str(Path(plumews.__file__).parent.parent), "PYTHONIOENCODING": "ascii"},
+        )
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            while probe.connect_ex(str(path)):  # nobody says when it listens
+                assert process.poll() is None, err.read_text()
+                await asyncio.sleep(0.01)
+        async with Wire(*await asyncio.open_unix_connection(path)) as wire:
+            wire.writer.write(upgrade("/ws?room=%C5%BElut%C3%BD"))
+            await wire.read_head()
+            assert wire.status == 101
+            wire.send(text("hello"))
+            assert await wire.message() == "hello"
+            process.terminate()
+            await says_goodbye(wire)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    said = [line for line in err.read_text().splitlines() if " DEBUG " not in line]
+    assert said == []
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
@@ -533,13 +624,18 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
         "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression --text line --plain-room-names "
-        "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5 --broadcast-secret-file"
+        "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5 --history 7 "
+        "--broadcast-secret-file"
     )
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET + b"\n")
     assert main([*line.split(), str(secret)]) == 0
     assert seen.pop("hub") == plumews.HubConfig(
-        max_connections=3, max_room_connections=2, sending_threads=2, check_room_name=plumews.validate_room_name
+        max_connections=3,
+        max_room_connections=2,
+        sending_threads=2,
+        check_room_name=plumews.validate_room_name,
+        history=plumews.HistoryLimits(max_messages=7),
     )
     assert seen == {
         "host": "::1",
@@ -550,6 +646,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "rooms_table": "everybody",
         "routes": {},
         "echo": False,
+        "recovery": True,
         "require_token": False,
         "allow_query_secrets": False,
         "queue_size": 5,

@@ -15,8 +15,16 @@ from collections.abc import Sequence
 
 from . import __version__
 from .cli_inputs import Failure
-from .cli_options import Parser, add_serve_options, check_serve_options, has_uvloop
-from .cli_serve import run_serve, say
+from .cli_options import (
+    Parser,
+    add_serve_options,
+    check_serve_options,
+    has_uvloop,
+    hold_descriptors,
+    say,
+    settle_output,
+)
+from .cli_serve import run_serve
 from .codec import BODY
 
 __all__ = ["main"]
@@ -24,6 +32,14 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: ``sys.argv[1:]``); its exit code."""
+    hold_descriptors()
+    try:
+        return _main(argv)
+    finally:
+        settle_output()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="plumews", description="WebSockets with rooms.", allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="say the version and what it runs on")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -48,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         return run_serve(args)
     except Failure as exc:
-        sys.stderr.write(f"plumews serve: {exc}\n")
+        say(f"plumews serve: {exc}", sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the server listened to signals
         return 128 + signal.SIGINT

@@ -79,6 +79,10 @@ def make_auth(
 ) -> ServeAuth:
     """Who may enter, of the entries on the command line and those in the files."""
     rooms = [*rooms, *(() if rooms_file is None else _rooms_of_file(rooms_file))]
+    if only_known_rooms and not rooms:
+        raise Failure(
+            f"--rooms-file {rooms_file} names no room, so that nobody could enter: --open-rooms opens all others"
+        )
     names: set[str] = set()
     for name, _ in rooms:
         if name in names:

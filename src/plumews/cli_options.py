@@ -7,9 +7,11 @@ opened, and is said in one line with exit code 2; no password is ever in it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
-from typing import Any, Final, NoReturn, get_args
+import sys
+from typing import Any, Final, NoReturn, TextIO, get_args
 
 from . import limits
 from .cli_inputs import Failure
@@ -19,10 +21,21 @@ from .origin import is_loopback
 from .room_list import RoomsTable
 from .sockets import activated_descriptors
 
-__all__ = ["TEXT_POLICIES", "Parser", "add_serve_options", "check_serve_options", "has_uvloop"]
+__all__ = [
+    "TEXT_POLICIES",
+    "Parser",
+    "add_serve_options",
+    "check_serve_options",
+    "has_uvloop",
+    "hold_descriptors",
+    "say",
+    "settle_output",
+]
 
 #: What ``--text`` may be.
 TEXT_POLICIES: Final = ("any", "line", "lines")
+
+_STDERR: Final = 2
 
 _HOST: Final = "127.0.0.1"
 _PORT: Final = 8080
@@ -32,7 +45,46 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} ({self.prog} --help tells more)\n")
+        say(f"{self.prog}: {message} ({self.prog} --help tells more)", sys.stderr)
+        sys.exit(2)
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Tell whoever started the command, on standard output; that it has gone is no reason to stop.
+
+    A closed pipe, a full disk, a closed terminal, a character that the output cannot take.
+    """
+    stream = stream or sys.stdout  # which is None if there never was one
+    if stream is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        encoding = stream.encoding or "utf-8"
+        stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+
+
+def hold_descriptors() -> None:
+    """Open what is not open of standard input, output and error: a socket in their place would be taken for them.
+
+    libuv ends the process for that.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(nowhere)
+
+
+def settle_output() -> None:
+    """Write what the standard streams still hold, or let it go: else the interpreter ends with a failure for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +111,8 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error("--require-token needs --secret-file, or nobody could enter")
     if args.only_known_rooms and not args.room and args.rooms_file is None:
         parser.error("--only-known-rooms needs --room or --rooms-file, or nobody could enter")
+    if args.only_known_rooms and args.open_rooms:
+        parser.error("--only-known-rooms and --open-rooms contradict each other")
     if args.shutdown_spread is not None and args.shutdown_spread > args.shutdown_timeout:
         parser.error("--shutdown-spread must not be more than --shutdown-timeout")
     if args.reconnect_in > limits.LONGEST_RECONNECT:
@@ -139,7 +193,8 @@ def _add_access(group: Any) -> None:
         default=[],
         type=room,
         metavar="NAME=PASSWORD",
-        help="a room with a password, or an open one by NAME alone; may be repeated (default: all rooms are open)",
+        help="a room with a password, or an open one by NAME alone; may be repeated; other rooms are closed then "
+        "(default: all rooms are open)",
     )
     group.add_argument(
         "--rooms-file",
@@ -147,9 +202,14 @@ def _add_access(group: Any) -> None:
         help="the same, one a line, so that no password stands in the list of processes (default: none)",
     )
     group.add_argument(
+        "--open-rooms",
+        action="store_true",
+        help="rooms that --room and --rooms-file do not name are open (default: closed, if any are named)",
+    )
+    group.add_argument(
         "--only-known-rooms",
         action="store_true",
-        help="refuse rooms that --room and --rooms-file do not name (default: they are open)",
+        help="says what is so anyway where rooms are named, and has no effect of its own (default: not said)",
     )
     group.add_argument(
         "--secret-file",
@@ -336,6 +396,14 @@ def _add_words(group: Any) -> None:
 
 
 def _add_running(group: Any) -> None:
+    group.add_argument(
+        "--history",
+        type=whole(0, limits.COUNT_MOST),
+        default=0,
+        metavar="N",
+        help=f"messages of each room that are kept for {limits.HISTORY_AGE:g} s, for clients that come with ?since=, "
+        "which is start or the position that they were told; the page does so (default %(default)s: none)",
+    )
     group.add_argument(
         "--no-echo",
         dest="echo",

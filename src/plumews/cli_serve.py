@@ -2,7 +2,8 @@
 
 The first Ctrl-C or SIGTERM lets nobody in any more (503), closes everybody with 1001 behind what was said before, tells
 each when to come back, and ends with exit code 0; the second one ends at once, with 128 and the number of the signal.
-Lines for people go to stdout, flushed: somebody may be waiting for them at the other end of a pipe.
+Lines for people go to stdout, flushed: somebody may be waiting for them at the other end of a pipe. If nobody is there
+any more, the command goes on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import errno
 import os
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -28,8 +28,9 @@ from .cli_inputs import (
     tls_context,
     token_of_file,
 )
-from .cli_options import has_uvloop
+from .cli_options import has_uvloop, say
 from .constants import SendBehavior
+from .history import HistoryLimits
 from .http11 import Request, Response
 from .hub import Hub
 from .hub_config import HubConfig
@@ -40,7 +41,7 @@ from .server import Server, Serving
 from .signals import StopSignals
 from .sockets import inherited_sockets, unix_socket
 
-__all__ = ["run_serve", "say"]
+__all__ = ["run_serve"]
 
 _ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
@@ -51,7 +52,7 @@ def run_serve(args: argparse.Namespace) -> int:
         args.room,
         args.rooms_file,
         args.secret_file,
-        only_known_rooms=args.only_known_rooms,
+        only_known_rooms=not args.open_rooms and (bool(args.room) or args.rooms_file is not None),
         plain_names=args.plain_room_names,
     )
     context = tls_context(args.tls_cert, args.tls_key)
@@ -59,12 +60,6 @@ def run_serve(args: argparse.Namespace) -> int:
     secret_file = args.broadcast_secret_file
     broadcast_secret = None if secret_file is None else broadcast_secret_of_file(secret_file, auth)
     return _run(_serve(args, auth, context, token, broadcast_secret), args.loop)
-
-
-def say(line: str) -> None:
-    """Tell whoever started the command."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _run(main: Coroutine[Any, Any, int], loop: str) -> int:
@@ -88,6 +83,7 @@ async def _serve(
             max_room_connections=args.max_room_connections,
             sending_threads=args.sending_threads,
             check_room_name=validate_room_name if args.plain_room_names else check_room_name,
+            history=HistoryLimits(max_messages=args.history) if args.history else None,
         )
     )
     with StopSignals():  # from here on, for who waits for what is said next, and then sends one
@@ -127,6 +123,7 @@ def _serving(
         page=args.page,
         rooms_table=args.rooms_table,
         echo=args.echo,
+        recovery=args.history > 0,
         require_token=args.require_token,
         allow_query_secrets=args.query_secrets,
         queue_size=args.queue_size,
