@@ -26,6 +26,7 @@ from live_setup import (
     token,
 )
 from plumews.loopstate import loop_state
+from plumews.revocation import Revocations
 from wire import Wire, close, upgrade
 
 # --- exp ------------------------------------------------------------------------------------------
@@ -179,6 +180,26 @@ async def test_a_revocation_in_any_thread_ends_the_connections_that_live_by_the_
         assert time.monotonic() - began < 1
         await is_in(stays)
         thread.join()
+
+
+@pytest.mark.parametrize(("leeway", "ended"), [(30, True), (0, False), ("30 s", False)])
+async def test_the_leeway_of_an_authenticator_counts_for_revocations(start, leeway, ended):
+    class Own:
+        def __init__(self):
+            self.revocations, self.leeway = Revocations(), leeway
+
+        def verify_jwt(self, token):
+            return {"sub": token, "iat": time.time() + 20}
+
+    auth = Own()
+    server = await start(serve("handler", auth))
+    async with await come(server, "u1") as wire:
+        await is_in(wire)
+        auth.revocations.revoke_user("u1")
+        if ended:
+            assert await wire.closing() == (4401, "token revoked")
+        else:
+            await is_in(wire)
 
 
 @pytest.mark.parametrize("by", ["header", "message", "refresh"])

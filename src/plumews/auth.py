@@ -85,6 +85,11 @@ class SimpleRoomAuth:
 
     # --- tokens -----------------------------------------------------------------------------------
 
+    @property
+    def leeway(self) -> float:
+        """Seconds by which clocks may differ."""
+        return self._leeway
+
     def verify_jwt(self, token: str | bytes) -> dict[str, Any]:
         """The claims of a token that is ours and valid now, as :meth:`HS256TokenAuth.verify_jwt`."""
         return self._tokens().verify_jwt(token)

@@ -146,7 +146,7 @@ def _check_target(method: str, target: str) -> None:
 
 
 def _host_and_path(target: str) -> tuple[str | None, str]:
-    """Split a target in absolute form (RFC 9112 section 3.2.2); any other is a path without a host.
+    """Split a target in absolute form (RFC 9112 section 3.2.2); any other is left as it is.
 
     Its scheme says nothing: what is secure is known from the socket, and from trusted proxies.
     """
@@ -178,6 +178,7 @@ class HeadReader:
         "_lines",
         "_max_headers",
         "_max_size",
+        "_old",
         "_parsed",
         "_parser",
         "_target",
@@ -194,6 +195,7 @@ class HeadReader:
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self._fields)
         self._parsed = 0  # up to here the buffer is complete lines, and llhttp has read them
         self._lines = 0
+        self._old = False  # HTTP/1.0
         self._host: str | None = None  # in the target
         self._target = ""
         self._in_line = False  # behind the method, and not between CR and LF
@@ -289,10 +291,13 @@ class HeadReader:
             raise InvalidMessage("non-ASCII byte in the request line")
         if not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
             raise InvalidMessage("malformed request line: HTTP/1.1 required")
+        self._old = line.endswith(b"0")
         method = self._parser.get_method()
         if line[:-1] != b"%b %b HTTP/1." % (method, self._fields.target):
             raise InvalidMessage("malformed request line: expected a method, a target and a version, one space between")
-        self._host, self._target = _host_and_path(self._fields.target.decode())
+        self._target = self._fields.target.decode()
+        if not self._target.startswith("/"):
+            self._host, self._target = _host_and_path(self._target)
         _check_target(method.decode(), self._target)
 
     def _finish(self) -> Request:
@@ -300,15 +305,15 @@ class HeadReader:
         if not self._fields.complete:  # we and llhttp would disagree about where the head ends
             raise InvalidMessage("malformed request head")
         headers = Headers.read(self._fields.pairs)
-        if not self._buffer[: self._parsed].isascii():
+        if not self._buffer.isascii():
             _check_deciding(headers)
-        version = self._parser.get_http_version()
-        _check_headers(headers, host_required=version != "1.0")
+        _check_headers(headers, host_required=not self._old)
         if self._host is not None:  # the Host header does not count then
             others = [pair for pair in headers.raw_items() if pair[0].lower() != "host"]
             headers = Headers.read([("Host", self._host), *others])
         request = Request(self._parser.get_method().decode(), self._target, headers)
-        request.http_version = version
+        if self._old:
+            request.http_version = "1.0"
         _check_body(request)
         return request
 

@@ -19,7 +19,7 @@ from .authorizing import TokenAuthenticator
 from .callbacks import call_safely
 from .conn import Conn
 from .constants import CloseCode
-from .revocation import Revocation
+from .revocation import Revocation, Revocations
 from .timers import Deadline
 from .users import UserInfo, extract_user_info
 
@@ -37,6 +37,9 @@ class LiveTokens:
 
     def __init__(self, authenticator: TokenAuthenticator) -> None:
         self._revocations: Any = getattr(authenticator, "revocations", None)
+        leeway = getattr(authenticator, "leeway", None)
+        if isinstance(self._revocations, Revocations) and isinstance(leeway, (int, float)):
+            self._revocations.allow_leeway(leeway)
         self.revoked: Callable[[Mapping[str, Any]], bool] = getattr(self._revocations, "revoked", lambda claims: False)
         #: An authenticator with a leeway or a clock of its own says how long its tokens are good.
         self.seconds_left: Callable[[Mapping[str, Any]], float | None] = getattr(

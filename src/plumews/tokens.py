@@ -93,6 +93,11 @@ class HS256TokenAuth:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: keys {self.key_ids}>"
 
+    @property
+    def leeway(self) -> float:
+        """Seconds by which clocks may differ."""
+        return self._leeway
+
     # --- the keys ---------------------------------------------------------------------------------
 
     @property
