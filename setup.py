@@ -1,7 +1,7 @@
 """Builds the compiled modules where that is wanted and possible: all of them, or none.
 
-The codec, the call that writes to a socket, and the steps of a task are Cython; the modules of TYPED are plain Python,
-which is compiled with the types of the .pxd file beside it, and runs as it stands where it is not.
+The codec, the call that writes to a socket, the steps of a task and setting attributes are Cython; the modules of TYPED
+are plain Python, which is compiled with the types of the .pxd file beside it, and runs as it stands where it is not.
 
     PLUMEWS_EXT=auto   compile; without a working compiler install the plain Python and say so (default)
     PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
@@ -153,12 +153,15 @@ def extensions() -> list[Extension]:
     wire = Extension(
         "plumews._wire", ["src/plumews/_wire.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
     )
-    steps = Extension(
-        "plumews.steps", ["src/plumews/steps.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
-    )
+    small = [
+        Extension(
+            f"plumews.{name}", [f"src/plumews/{name}.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
+        )
+        for name in ("attributes", "steps")
+    ]
     posix = [] if sys.platform == "win32" else [wire]
     return [
-        *cythonize([codec, steps, *posix], language_level=3),
+        *cythonize([codec, *small, *posix], language_level=3),
         *cythonize(typed, compiler_directives=DIRECTIVES),
     ]
 

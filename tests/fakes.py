@@ -117,8 +117,8 @@ class FakeTransport:
         assert parser.error is None, parser.error
         return events
 
-    def get_extra_info(self, name: str) -> Any:
-        return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name)
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("192.0.2.1", 4711), "sockname": ("192.0.2.2", 80)}.get(name, default)
 
     def set_write_buffer_limits(self, high: int) -> None:
         self.limits.append(high)
@@ -380,8 +380,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @functools.cache
-def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """For a server at localhost, and for a client that knows it."""
+def tls_contexts(mutual: bool = False) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a server at localhost, and for a client that knows it; ``mutual``: and shows the same certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     today = datetime.datetime.now(datetime.timezone.utc)
@@ -401,6 +401,10 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
         file.write(certificate_pem + key_pem)
         file.flush()
         server.load_cert_chain(file.name)
+        if mutual:
+            client.load_cert_chain(file.name)
+            server.load_verify_locations(cadata=certificate_pem.decode())
+            server.verify_mode = ssl.CERT_REQUIRED
     client.load_verify_locations(cadata=certificate_pem.decode())
     return server, client
 

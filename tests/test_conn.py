@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import plumews
-from fakes import fake_conn, feed, linked, ticks, until
+from fakes import fake_conn, feed, linked, ticks, tls_contexts, until
 from plumews import (
     CloseCode,
     Conn,
@@ -91,6 +91,41 @@ async def test_remote_address_on_a_unix_socket_is_none(start: Any, tmp_path: Pat
         wire.writer.write(upgrade())
         await wire.read_head()
         assert json.loads(await wire.message()) == [None, None, "", path]
+
+
+async def test_extra_info_is_that_of_the_transport(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        assert conn.get_extra_info("peername") == conn.remote_address
+        sock = conn.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert conn.get_extra_info("peercert") is conn.get_extra_info("nothing") is None
+        assert conn.get_extra_info("cipher", "plain") == conn.get_extra_info("nothing", "plain") == "plain"
+        wire.send(close())
+        await conn.wait_closed()
+        assert conn.get_extra_info("peername") == conn.remote_address, "the addresses stay known"
+        assert conn.get_extra_info("sockname") == conn.local_address
+        assert conn.get_extra_info("socket") is None
+        assert conn.get_extra_info("socket", 5) == 5
+
+
+async def test_extra_info_of_tls_has_the_certificate_of_the_client(start: Any) -> None:
+    server_side, client_side = tls_contexts(mutual=True)
+    told: list[Any] = []
+
+    def hook(conn: plumews.Conn, request: plumews.Request) -> None:
+        told.append(conn.get_extra_info("peercert"))
+
+    async def handler(conn: plumews.Conn) -> None:
+        told.extend(conn.get_extra_info(name) for name in ("peercert", "cipher", "ssl_object", "sslcontext"))
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, ssl=server_side, process_request=hook))
+    async with await Wire.open(server, ssl=client_side, server_hostname="localhost") as wire:
+        await wire.closing()
+    certificate, again, cipher, ssl_object, context = told
+    assert certificate == again
+    assert dict(item[0] for item in certificate["subject"]) == {"commonName": "localhost"}
+    assert (len(cipher), ssl_object.version(), context) == (3, "TLSv1.3", server_side)
 
 
 async def test_the_repr_says_who_and_where() -> None:

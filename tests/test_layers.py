@@ -30,10 +30,10 @@ LAYERS = {
             _codec_py_utf8 deflate headers http11 backends deflating extensions inflating negotiation""",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
-            passwords attempts error_body text_policy log_limit request_secrets addresses admission""",
-            """timers timelimit loopstate parallel wire _wire _wire_py send_buffer steps ready sendqueue displacing
-            outlet writer keepalive stream inbox engine awaits link receiving overflowing sending conn turns compression
-            inflow pacing forms""",
+            passwords attempts elsewhere error_body text_policy log_limit request_secrets addresses admission""",
+            """timers timelimit loopstate parallel wire _wire _wire_py send_buffer attributes steps ready sendqueue
+            displacing outlet writer keepalive stream inbox engine awaits link receiving overflowing sending conn turns
+            compression inflow pacing forms""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast logs""",
             """opening answering site options endpoints routes restricted page room_list prometheus room_door
@@ -62,6 +62,7 @@ TESTED_IN = {
     "_codec_py_mask": "test_codec_mask",
     "_codec_py_message": "test_codec_text",
     "_codec_py_utf8": "test_codec_utf8",
+    "attributes": "test_elsewhere",  # what is told of a name, by reading and by setting it
     "_wire": "test_wire_send",  # both bodies of it as well
     "_wire_py": "test_wire_send",
     "codec": "test_codec_agreement",  # which of them is taken

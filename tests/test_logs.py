@@ -282,10 +282,31 @@ def test_lines_outside_of_a_loop_are_bounded_too(caplog):
     assert 1 <= len(caplog.records) <= limits.LOG_REPEATED
 
 
-@pytest.mark.parametrize("name", ["plumews.server", "plumews.hub", "plumews.auth"])
+@pytest.mark.parametrize("name", ["plumews.server", "plumews.hub", "plumews.auth", "plumews.conn"])
 async def test_every_logger_of_plumews_has_the_filter(name, caplog):
     logging.getLogger(name).warning("gr\u00fcn")
     assert caplog.records[0].getMessage() == "gr\\xfcn"
+
+
+async def test_logger_of_a_connection_says_which_one_it_is_and_is_not_bounded(caplog):
+    caplog.set_level(logging.INFO, logger="plumews.conn")
+    conn, _ = fake_conn()
+    conn.metadata["room"] = "chat"
+    conn.user_info = plumews.UserInfo("42", "Ada")
+    for number in range(100):
+        conn.logger.info("said %s", number, extra={"kind": "order", "connection": "mine"})
+    assert len(caplog.records) == 100
+    record = caplog.records[7]
+    about = (record.connection, record.client, record.room, record.user, record.kind)
+    assert about == (str(conn.id), "192.0.2.1:4711", "chat", "42", "order")
+    assert record.getMessage().startswith(f"said 7 [connection={conn.id} client=192.0.2.1:4711 room=chat user=42]")
+    try:
+        raise ValueError("told")
+    except ValueError:
+        conn.logger.exception("failed\nERROR forged")
+    assert caplog.records[-1].exc_info
+    assert caplog.records[-1].getMessage().startswith("failed ERROR forged [connection=")
+    conn.abort()
 
 
 def test_no_module_logs_past_it():

@@ -8,14 +8,16 @@ connection belongs to the thread of its event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import limits
 from .compression import CompressionInfo
 from .constants import CloseCode, Opcode, SendBehavior, State
+from .elsewhere import Elsewhere, add_to
 from .forwarded import address_of
 from .handshake import accept
 from .headers import HeadersLike
@@ -27,6 +29,24 @@ from .settings import ConnConfig, check_read_limit
 from .users import UserInfo
 
 __all__ = ["Conn"]
+
+
+_logger = logging.getLogger("plumews.conn")
+
+
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:  # Python 3.10 has no type arguments for it
+    _Adapter = logging.LoggerAdapter
+
+
+class ConnLogger(_Adapter):
+    """Logger of one connection."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the connection to what ``extra=`` has."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        return msg, kwargs
 
 
 class Conn(Sending):
@@ -263,6 +283,29 @@ class Conn(Sending):
         """Our address as the socket tells it."""
         return self._sockname
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the transport knows under ``name``, as :meth:`asyncio.BaseTransport.get_extra_info` does.
+
+        Such as ``"peercert"``, ``"cipher"`` and ``"ssl_object"`` of a connection over TLS, and ``"socket"``, which is
+        for options of the socket alone.
+
+        Args:
+            name: which of them.
+            default: returned where there is none, and for all but the addresses once the connection is gone.
+        """
+        if self._transport is not None:
+            return self._transport.get_extra_info(name, default)
+        known = {"peername": self._peername, "sockname": self._sockname}.get(name)
+        return default if known is None else known
+
+    @property
+    def logger(self) -> ConnLogger:
+        """Logger whose records say which connection they are about, as those of plumews do.
+
+        Its name is ``plumews.conn``. Records have the fields ``connection``, ``client``, ``room`` and ``user``.
+        """
+        return ConnLogger(_logger, {"about": self})
+
     @property
     def send_behavior(self) -> SendBehavior:
         """What a full send queue does."""
@@ -298,9 +341,17 @@ class Conn(Sending):
         """Queued messages in whose stead a newer one with their key was sent (``SendBehavior.CONFLATE``), in all."""
         return self._writer.replaced
 
+    def __dir__(self) -> list[str]:
+        own = getattr(self, "__dict__", {})  # of a subclass
+        names = super().__dir__()
+        return [name for name in names if name in own or not isinstance(getattr(type(self), name, None), Elsewhere)]
+
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         # Without the compiled modules copy.copy() would make a second connection of the first one's parts.
         raise TypeError("a connection cannot be copied or pickled")
 
     def __repr__(self) -> str:
         return f"<plumews.Conn {self.id} {self._rules.state.name} remote={self._peername!r}>"
+
+
+add_to(Conn)

@@ -2,6 +2,7 @@
 
 cimport cython
 
+from .attributes cimport Attributes
 from .compression cimport Compression
 from .inbox cimport Inbox
 from .inflow cimport Inflow
@@ -16,7 +17,7 @@ cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
 
-cdef class Engine:
+cdef class Engine(Attributes):
     cdef public list _backlog
     cdef public list _behind
     cdef readonly Compression _deflate

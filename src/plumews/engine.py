@@ -18,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import limits
+from .attributes import Attributes
 from .codec import build_frame
 from .constants import COMPRESSED, Opcode, State, StreamEvent
 from .inbox import Inbox
@@ -51,7 +52,7 @@ _LONGEST_HEADER = 14
 _GO_ON, _LATER = 0, 1
 
 
-class Engine:
+class Engine(Attributes):
     """The hot half of a connection's transport side. What it calls and does not define is in its subclass."""
 
     __slots__ = (

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["LOGGERS", "about", "request_line"]
 
 #: The loggers of plumews; a filter on one that stands above them would not see their records.
-LOGGERS: Final = ("plumews.auth", "plumews.hub", "plumews.server")
+LOGGERS: Final = ("plumews.auth", "plumews.conn", "plumews.hub", "plumews.server")
+
+#: What applications log about connections (`conn.logger`), which is theirs to bound.
+_UNBOUNDED: Final = "plumews.conn"
 
 #: What a record says of a connection, in this order.
 _FIELDS: Final = ("connection", "client", "room", "user")
@@ -101,13 +104,15 @@ class _Filter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         conn: Conn | None = record.__dict__.pop("about", None)
-        secrets = record.__dict__.pop("secrets", ())
         exc = record.exc_info[1] if record.exc_info else None
-        kind = record.__dict__.pop("kind", None) or str(record.msg)
-        if exc is not None:
-            kind = f"{kind} ({type(exc).__name__})"
-        if kind != _SUMMARY and not _limits.admit(record, kind, self._logger):
-            return False
+        secrets: Iterable[str | None] = ()
+        if self._logger.name != _UNBOUNDED:
+            secrets = record.__dict__.pop("secrets", ())
+            kind = record.__dict__.pop("kind", None) or str(record.msg)
+            if exc is not None:
+                kind = f"{kind} ({type(exc).__name__})"
+            if kind != _SUMMARY and not _limits.admit(record, kind, self._logger):
+                return False
         fields = _fields_of(conn)
         for name in _FIELDS:
             setattr(record, name, printable(fields.get(name, "-"))[: limits.LOG_VALUE])

@@ -26,6 +26,7 @@ __all__ = ["COMPILED", "all_compiled", "only_sources"]
 #: What setup.py compiles, but for `_wire`, which not every system has and nobody knows the insides of.
 COMPILED = (
     "_codec",
+    "attributes",
     "awaits",
     "compression",
     "deflating",
