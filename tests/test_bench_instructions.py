@@ -14,7 +14,7 @@ import plumews
 
 
 def small(row: Row) -> Row:
-    return Row(row.name, row.kind, row.module, row.size, row.batch, min(row.members, 5), 2)
+    return Row(row.name, row.kind, row.size, row.batch, min(row.members, 5), 2)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])

@@ -35,7 +35,6 @@ class Row:
 
     name: str
     kind: str
-    module: str
     size: int
     batch: int
     members: int
@@ -55,16 +54,15 @@ class Row:
                 client.close()
 
 
-ECHO, ROOM = "bench.echo.servers", "bench.broadcast.servers"
 ROWS: tuple[Row, ...] = (
-    Row("echo 32 B, 64 in flight, callback", "plumews_callback", ECHO, 32, 64, 0, 300),
-    Row("echo 32 B, 1 in flight, callback", "plumews_callback", ECHO, 32, 1, 0, 3000),
-    Row("echo 32 B, 64 in flight, async for", "plumews_async_for", ECHO, 32, 64, 0, 300),
-    Row("echo 32 B, 1 in flight, async for", "plumews_async_for", ECHO, 32, 1, 0, 3000),
-    Row("echo 1 KiB, 64 in flight, callback", "plumews_callback", ECHO, 1024, 64, 0, 100),
-    Row("broadcast 64 B to 1,000, 1 in flight", "plumews", ROOM, 64, 1, 1000, 30),
-    Row("broadcast 64 B to 1,000, 16 in flight", "plumews", ROOM, 64, 16, 1000, 10),
-    Row("broadcast 1 KiB to 200, 1 in flight", "plumews", ROOM, 1024, 1, 200, 100),
+    Row("echo 32 B, 64 in flight, callback", "callback", 32, 64, 0, 300),
+    Row("echo 32 B, 1 in flight, callback", "callback", 32, 1, 0, 3000),
+    Row("echo 32 B, 64 in flight, async for", "async_for", 32, 64, 0, 300),
+    Row("echo 32 B, 1 in flight, async for", "async_for", 32, 1, 0, 3000),
+    Row("echo 1 KiB, 64 in flight, callback", "callback", 1024, 64, 0, 100),
+    Row("broadcast 64 B to 1,000, 1 in flight", "hub", 64, 1, 1000, 30),
+    Row("broadcast 64 B to 1,000, 16 in flight", "hub", 64, 16, 1000, 10),
+    Row("broadcast 1 KiB to 200, 1 in flight", "hub", 1024, 1, 200, 100),
 )
 
 
@@ -77,7 +75,7 @@ def collected(row: Row, loop: str, source: Path, batches: int) -> int:
     port = free_port()
     with tempfile.TemporaryDirectory() as directory, Path(directory, "errors").open("w+b") as errors:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/out"]
-        serve = ["-m", "bench.harness.serve", row.module, row.kind, loop, str(port), "0"]
+        serve = ["-m", "bench.harness.serve", "bench.instructions.servers", row.kind, loop, str(port), "0"]
         process = subprocess.Popen(
             [*command, sys.executable, *serve],
             cwd=ROOT,
