@@ -320,7 +320,7 @@ def pass_time(seconds: float) -> None:
 async def flushed() -> None:
     """Until nothing that was queued in this tick waits to be written; many writers may take several slices."""
     state = loop_state(asyncio.get_running_loop())
-    while state._dirty or state._gathered:
+    while state._dirty or state._gathered or state._flushing:
         await asyncio.sleep(0)
 
 

@@ -173,13 +173,12 @@ async def test_a_long_flush_is_sliced_and_keeps_its_order(monkeypatch: pytest.Mo
 
 async def test_a_list_that_was_lent_is_empty_when_it_is_lent_again() -> None:
     state = loop_state(asyncio.get_running_loop())
-    queue = state.lend_queue()
-    queue.append(b"for one")
+    queue = state.lend_queue(b"for one")
     state.give_back(queue)
-    again = state.lend_queue()
+    again = state.lend_queue(b"for another")
     assert again is queue
-    assert again == []
-    assert state.lend_queue() is not again
+    assert again == [b"for another"]
+    assert state.lend_queue(b"for a third") is not again
 
 
 async def test_no_more_lists_are_kept_than_were_lent_nor_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +188,7 @@ async def test_no_more_lists_are_kept_than_were_lent_nor_than_the_limit(monkeypa
     assert mine == [b"nobody has lent it"]
     assert state._spare == []
     monkeypatch.setattr(limits, "SPARE_QUEUES", 3)
-    for queue in [state.lend_queue() for _ in range(5)]:
+    for queue in [state.lend_queue(b"") for _ in range(5)]:
         state.give_back(queue)
     assert len(state._spare) == 3
 
@@ -204,6 +203,11 @@ class Writable(Output):
         super().__init__(log, name)
         self.sent = sent
         self.apart = apart
+        self.gone = False
+
+    def flush(self) -> None:
+        if not self.gone:
+            super().flush()
 
     def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
         if self.apart:
@@ -214,7 +218,8 @@ class Writable(Output):
     def was_sent(self, sent: int) -> bool:
         assert sent == self.sent
         self.log.append(f"{self.name} sent")
-        return sent >= 0
+        self.gone = sent < 0
+        return not self.gone
 
 
 class Batch:

@@ -118,6 +118,25 @@ def test_the_list_is_that_of_the_build() -> None:
     assert sorted(sources.COMPILED) == sorted(["_codec", "attributes", "steps", *typed])
 
 
+def compiled_handlers() -> Iterator[tuple[str, ast.AST]]:
+    """What stands in the ``except`` clauses of modules that are compiled, and each of their ``with``."""
+    for name in sources.COMPILED:
+        if not (PACKAGE / f"{name}.py").exists():
+            continue
+        for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.With, ast.AsyncWith)):
+                yield name, node
+            elif isinstance(node, ast.ExceptHandler):
+                yield from ((name, inner) for line in node.body for inner in ast.walk(line))
+
+
+def test_no_compiled_handler_needs_a_traceback() -> None:
+    """Cython leaves a ``with``, and a handler by ``return``, as if there were one: without memory there is none."""
+    leaving = (ast.With, ast.AsyncWith, ast.Return, ast.Break, ast.Continue)
+    found = [f"{name}.py:{node.lineno}" for name, node in compiled_handlers() if isinstance(node, leaving)]
+    assert found == []
+
+
 @needs_a_build
 def test_where_all_is_compiled_all_of_it_is_used() -> None:
     body, compiled = run(LOADED)

@@ -117,11 +117,17 @@ cdef class Parser:
 
     cdef list fed(self, object data, bint bare, int64_t most):
         cdef Py_buffer view
+        cdef bint read = False
         cdef list events = []
         if type(data) is bytes:
             with cython.critical_section(self):
                 self.bare = bare
-                self.parse(start_of(data), <Py_ssize_t>min(<int64_t>PyBytes_GET_SIZE(data), most), events)
+                try:
+                    self.parse(start_of(data), <Py_ssize_t>min(<int64_t>PyBytes_GET_SIZE(data), most), events)
+                    read = True
+                finally:
+                    if not read:
+                        self.end()
             return events
         if self.ended:
             return events
@@ -130,8 +136,11 @@ cdef class Parser:
             with cython.critical_section(self):
                 self.bare = bare
                 self.parse(<cbyte *>view.buf, <Py_ssize_t>min(<int64_t>view.len, most), events)
+                read = True
         finally:
             PyBuffer_Release(&view)
+            if not read:
+                self.end()
         return events
 
     def receive_buffer(self, least=65536):
@@ -144,19 +153,24 @@ cdef class Parser:
             if self.ended or not self.in_frame or self.opcode & 8 or self.mode or missing < wanted:
                 return None
             wanted = min(missing, max(<int64_t>max(self.held, AT_ONCE), wanted))
-            if wanted > self.capacity - self.held:
-                self.grow(self.held + <Py_ssize_t>wanted)
-            if self.loan is None:
-                self.loan = Loan.__new__(Loan)
-                self.loan.owner = <object>self.buffer
-            self.loan.start = self.memory + self.held
-            self.loan.size = <Py_ssize_t>min(missing, <int64_t>(self.capacity - self.held))
-            self.view = memoryview(self.loan)
+            try:
+                if wanted > self.capacity - self.held:
+                    self.grow(self.held + <Py_ssize_t>wanted)
+                if self.loan is None:
+                    self.loan = Loan.__new__(Loan)
+                    self.loan.owner = <object>self.buffer
+                self.loan.start = self.memory + self.held
+                self.loan.size = <Py_ssize_t>min(missing, <int64_t>(self.capacity - self.held))
+                self.view = memoryview(self.loan)
+            finally:
+                if self.view is None:
+                    self.end()
             return self.view
 
     def buffer_updated(self, nbytes):
         """The events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete."""
         cdef list events = []
+        cdef bint read = False
         cdef int64_t size = saturated(nbytes)
         with cython.critical_section(self):
             if self.view is None:
@@ -165,27 +179,38 @@ cdef class Parser:
                 raise ValueError(faults.NBYTES.format(size=self.loan.size, nbytes=nbytes))
             self.take_back()
             self.bare = False
-            if size:
-                self.payload(self.memory + self.held, <Py_ssize_t>size, events)
+            try:
+                if size:
+                    self.payload(self.memory + self.held, <Py_ssize_t>size, events)
+                read = True
+            finally:
+                if not read:
+                    self.end()
         return events
 
     def start_streaming(self):
         """Deliver the message that is arriving, or the next one, while it arrives."""
+        cdef bint read = False
         cdef list events = []
         with cython.critical_section(self):
             if self.mode == WHOLE:
                 if self.message == 0 or self.ended:
                     self.mode = ARMED
                 else:
-                    self.begin_streaming(events)
                     self.take_back()
-                    if self.held and self.as_text:
-                        report(events, CHUNK, PyBytes_FromStringAndSize(<char *>self.memory, self.held))
-                        self.drop_buffer()
-                    elif self.held:
-                        report(events, CHUNK, self.take_buffer())
-                    else:
-                        self.drop_buffer()
+                    try:
+                        self.begin_streaming(events)
+                        if self.held and self.as_text:
+                            report(events, CHUNK, PyBytes_FromStringAndSize(<char *>self.memory, self.held))
+                            self.drop_buffer()
+                        elif self.held:
+                            report(events, CHUNK, self.take_buffer())
+                        else:
+                            self.drop_buffer()
+                        read = True
+                    finally:
+                        if not read:
+                            self.end()
                 return events
         raise ValueError(faults.STREAMING_ALREADY)
 

@@ -111,6 +111,8 @@ class Parser(ArrivingFrames):
 
         Raises:
             TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
+            MemoryError: here, and in the methods below, this ends the parser: a part of ``data`` is lost, and what
+                comes after it is ignored.
         """
         return self._fed(data, None)
 
@@ -126,6 +128,9 @@ class Parser(ArrivingFrames):
                 self._end()
                 self._message = 0
                 self._error = exc.with_traceback(None)  # whose frames would keep ``data`` alive
+            except MemoryError:
+                self._end()
+                raise
         return events
 
     def feed_messages(self, data: Any, size: int | None = None, /) -> list[Any]:
@@ -136,7 +141,11 @@ class Parser(ArrivingFrames):
         """
         most = None if size is None else max(index(size), 0)
         text = _TEXT if self._decode_text else _BINARY
-        return [event[1] if event[0] == _BINARY or event[0] == text else event for event in self._fed(data, most)]
+        try:
+            return [event[1] if event[0] == _BINARY or event[0] == text else event for event in self._fed(data, most)]
+        except MemoryError:
+            self._end()
+            raise
 
     def receive_buffer(self, least: int = 65536) -> memoryview | None:
         """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much.
@@ -157,8 +166,12 @@ class Parser(ArrivingFrames):
         if not self._in_frame or self._opcode >= _CLOSE or self._streaming or missing < least:
             return None
         # An int has no memory to receive into: this is a buffer beside the message, no larger than what has come of it.
-        self._room = bytearray(min(missing, max(least, self._size, _ROOM)))
-        self._view = memoryview(self._room)
+        try:
+            self._room = bytearray(min(missing, max(least, self._size, _ROOM)))
+            self._view = memoryview(self._room)
+        except MemoryError:
+            self._end()
+            raise
         return self._view
 
     def buffer_updated(self, nbytes: int) -> list[tuple[int, Any]]:
@@ -172,7 +185,11 @@ class Parser(ArrivingFrames):
             raise ValueError(faults.NOTHING_LENT)
         if not 0 <= nbytes <= len(self._room):
             raise ValueError(faults.NBYTES.format(size=len(self._room), nbytes=nbytes))
-        return self.feed(self._room[:nbytes])
+        try:
+            return self.feed(self._room[:nbytes])
+        except MemoryError:
+            self._end()
+            raise
 
     def start_streaming(self) -> list[tuple[int, Any]]:
         """Deliver the message that is arriving, or the next one, while it arrives.
@@ -190,10 +207,14 @@ class Parser(ArrivingFrames):
             self._streaming = ARMED
             return []
         self._take_back()
-        events: list[tuple[int, Any]] = [self._begin_event()]
-        collected = self._take_buffer()
-        if collected:
-            events.append((_CHUNK, collected))
+        try:
+            events: list[tuple[int, Any]] = [self._begin_event()]
+            collected = self._take_buffer()
+            if collected:
+                events.append((_CHUNK, collected))
+        except MemoryError:
+            self._end()
+            raise
         return events
 
     def stop_streaming(self) -> bool:

@@ -142,6 +142,7 @@ cdef class Batch:
     """See ``_wire_py.Batch``."""
 
     cdef list _held  # what the pieces point to
+    cdef list _sent  # made before anything is sent: then no memory may be missing
     cdef Share *_shares
     cdef iovec *_pieces
     cdef int _count
@@ -159,6 +160,7 @@ cdef class Batch:
         for i in range(self._count):
             room += min(MOST, len(<list?>queues[i]))
         self._held = []
+        self._sent = [-2] * self._count
         self._done = PyThread_allocate_lock()
         self._shares = <Share *>malloc(max(1, self._count) * sizeof(Share))
         self._pieces = <iovec *>malloc(max(1, room) * sizeof(iovec))
@@ -206,7 +208,12 @@ cdef class Batch:
     def sent(self):
         """See ``_wire_py.Batch.sent``."""
         cdef Py_ssize_t i
-        return [self._shares[i].sent for i in range(self._count)]
+        for i in range(self._count):
+            try:
+                self._sent[i] = self._shares[i].sent
+            except MemoryError:
+                pass
+        return self._sent
 
     cdef void _work(self) noexcept nogil:
         cdef int first, i, stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -45,8 +46,8 @@ class Batch:
         self._left = deque(range(len(fds)))
         self._helping = 0
         self._idle = threading.Condition()
-        #: For each socket what :func:`send` would have returned, once all is finished.
-        self.sent = [0] * len(fds)
+        #: For each socket what :func:`send` would have returned, once all is finished; -2 if that is not known.
+        self.sent = [-2] * len(fds)
 
     def help(self) -> None:
         """Write to sockets that nobody else has taken, until there is none; from any thread."""
@@ -80,4 +81,5 @@ class Batch:
                 place = self._left.popleft()
             except IndexError:  # another thread was quicker
                 return
-            self.sent[place] = send(self._fds[place], self._queues[place])
+            with contextlib.suppress(MemoryError):  # before the call of the system, or behind it
+                self.sent[place] = send(self._fds[place], self._queues[place])

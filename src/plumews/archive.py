@@ -62,9 +62,9 @@ class Archive:
         if entry is None:
             return None
         stream = entry.stream
-        self.bytes -= stream.bytes
+        before = stream.bytes
         stream.record(message, timers.time())
-        self.bytes += stream.bytes
+        self.bytes += stream.bytes - before
         self._filled.pop(room, None)
         if len(stream):
             self._filled[room] = stream

@@ -67,11 +67,13 @@ class NextMessage(Steps):
 
     def _long_way(self) -> Any:
         assert self._inner is not None
+        outcome: Any = None
         try:
-            return self._inner.send(None)
+            outcome = self._inner.send(None)
         except StopIteration as end:
+            outcome = end.value
             self.over = True
-            return end.value
+        return outcome
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """As of a coroutine: whoever waited has stopped."""
@@ -116,11 +118,12 @@ class Sent(Steps):
                 return None
             self._inner = conn._send_slowly(self._message, None, None)
             self._message = None
+        outcome: Any = None
         try:
-            return self._inner.send(None)
+            outcome = self._inner.send(None)
         except StopIteration:
             self.over = True
-            return None
+        return outcome
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """As of a coroutine."""

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 
 from . import limits
-from .callbacks import call_safely
 from .conn import Conn
 
 __all__ = ["ByteBudget"]
@@ -32,8 +31,8 @@ class ByteBudget:
         """``size`` bytes more wait for a member that has a backlog."""
         self._at_most += size
         if self.limit and self._at_most > self.limit and not self._scheduled:
-            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._check)
+            self._scheduled = True
 
     def _check(self) -> None:
         self._scheduled = False
@@ -43,7 +42,10 @@ class ByteBudget:
             return
         for conn in sorted(backlogs, key=lambda conn: conn.queued_bytes, reverse=True):
             self._at_most -= conn.queued_bytes
-            call_safely("closing a connection", self._evict, conn)
+            try:
+                self._evict(conn)
+            except Exception as exc:
+                conn._writer.fail(exc)  # others are still to be looked at
             self._at_most += conn.queued_bytes
             if self._at_most <= self.limit * limits.QUEUED_BYTES_LEFT:
                 break

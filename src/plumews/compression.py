@@ -132,10 +132,11 @@ class Compression:
         if size >= self.min_size:
             data = self._compressor.compress(payload)
             if len(data) < size:
+                frame: bytes = build_frame(opcode, data, rsv1=True)
                 self._messages += 1
                 self._payload_bytes += size
                 self._wire_bytes += len(data)
-                return build_frame(opcode, data, rsv1=True)
+                return frame
         return build_frame(opcode, payload)
 
     def enter(self, message: Encoded) -> Encoded:
@@ -143,9 +144,13 @@ class Compression:
         if message.compress is False or (message.compress is None and message.size < self.min_size):
             return message
         opcode, payload = message.message()
-        data = self._compressor.compress(payload)
-        self._keep_context()
-        return self._counted(opcode, payload, data)
+        try:
+            data = self._compressor.compress(payload)
+            self._keep_context()
+            return self._counted(opcode, payload, data)
+        except BaseException:
+            self.reset()  # the peer will not get it: nothing may refer to it
+            raise
 
     def begin(self, size: int, compress: bool | None) -> Context | None:
         """What compresses the pieces of a message of which the first has ``size`` bytes; ``None``: it leaves as it is.
@@ -164,10 +169,11 @@ class Compression:
             self._idle = self._timers.after(limits.CONTEXT_IDLE, self._release)
 
     def _counted(self, opcode: int, payload: bytes, data: bytes) -> Encoded:
+        encoded = encode(opcode, data, fragment_size=self._fragment_size, rsv1=True)
         self._messages += 1
         self._payload_bytes += len(payload)
         self._wire_bytes += len(data)
-        return encode(opcode, data, fragment_size=self._fragment_size, rsv1=True)
+        return encoded
 
     # --- the context ------------------------------------------------------------------------------
 

@@ -46,13 +46,17 @@ class Compressor:
     def compress(self, payload: bytes) -> bytes:
         """``payload`` as the payload of a compressed message."""
         made, self._made = self._made, None
+        data: bytes | None = None
         try:
             if made is None:
                 made = _compressor(*self._key)
-            data: bytes = made.compress(payload) + made.flush(_FULL_FLUSH)
+            data = made.compress(payload) + made.flush(_FULL_FLUSH)
         except Exception as exc:
-            return _stored(payload, exc)[:-_TAIL]
-        self._made = made
+            _log_failure(exc)
+        if data is None:
+            data = _stored(payload)
+        else:
+            self._made = made
         return data[:-_TAIL] or EMPTY
 
 
@@ -83,12 +87,15 @@ class Context:
         """``payload`` as a part of a message, all of which the peer can inflate when it has this part."""
         compressor, self._compressor = self._compressor, None
         self.used = True
+        data: bytes | None = None
         try:
             if compressor is None:
                 compressor = _compressor(*self._key)
-            data: bytes = compressor.compress(payload) + compressor.flush(_SYNC_FLUSH)
+            data = compressor.compress(payload) + compressor.flush(_SYNC_FLUSH)
         except Exception as exc:
-            return _stored(payload, exc)
+            _log_failure(exc)
+        if data is None:
+            return _stored(payload)
         self._compressor = compressor
         return data
 
@@ -101,9 +108,15 @@ def _compressor(library: str, level: int, window_bits: int, mem_level: int) -> A
     return backend(library).compressor(level, window_bits, mem_level)
 
 
-def _stored(payload: bytes, exc: Exception) -> bytes:
+def _log_failure(exc: Exception) -> None:
+    try:
+        logger.warning("compressing failed (%s): a message is sent uncompressed", type(exc).__name__)
+    except MemoryError:
+        pass
+
+
+def _stored(payload: bytes) -> bytes:
     """``payload`` in blocks that are not compressed, and the end of a flush: what needs no library."""
-    logger.warning("compressing failed (%s): a message is sent uncompressed", type(exc).__name__)
     blocks = [payload[at : at + _STORED] for at in range(0, len(payload), _STORED)]
     blocks.append(b"")
     return b"".join(

@@ -67,11 +67,13 @@ class Broadcast:
     """A message and the members that were there when it was sent."""
 
     __slots__ = (
+        "_at",
         "_done",
         "_early",
         "_making",
         "_members",
         "_next",
+        "_reaching",
         "_remembered",
         "_roll",
         "_simple",
@@ -79,6 +81,7 @@ class Broadcast:
         "_still_member",
         "_sure",
         "_tally",
+        "_undecided",
         "_watching",
         "dropped",
         "key",
@@ -111,6 +114,9 @@ class Broadcast:
         self._roll = roll
         self._members = roll.members
         self._next = 0
+        # Of the member that is being reached: the place behind it, whether it takes the long way, and is undecided.
+        self._at = 0
+        self._reaching = self._undecided = False
         #: The message, if it is one buffer and nobody's queue holds an earlier value of it.
         self._simple = message.buffers[0] if len(message.buffers) == 1 and key is None else None
         #: A compressed form that takes more than a slice.
@@ -157,7 +163,22 @@ class Broadcast:
             await asyncio.shield(self._done)
 
     def step(self, until: float) -> bool:
-        """Reach members until :func:`plumews.lanes.clock` says ``until``; True when all were reached."""
+        """Reach members until :func:`plumews.lanes.clock` says ``until``; True when all were reached.
+
+        A member for which that fails, as it may without memory, is ended; the others are reached.
+        """
+        while True:
+            began = self._next
+            try:
+                return self._walk(until)
+            except BaseException as exc:
+                self._next = max(self._next, self._at)
+                if self._undecided or self._reaching:
+                    self._failed(self._members[self._at - 1], exc)
+                elif self._next == began or not isinstance(exc, Exception):
+                    raise
+
+    def _walk(self, until: float) -> bool:
         members, position, end = self._members, self._next, len(self._members)
         plain, plain_size, remembered = self._simple, self.message.size, self._remembered
         simple, size = plain, plain_size
@@ -165,52 +186,59 @@ class Broadcast:
         at_hand: Shared | None = None
         known: Shared | None = None
         squeezed, form_size, compressed = None, 0, self._tally.compressed
-        while position < end:
-            stop = min(position + _STRIDE, end)
-            self._sure = self._roll.current
-            while position < stop:
-                conn = members[position]
-                position += 1
-                if self._early and conn in self._early:
-                    continue
-                shared = conn._shared
-                if shared is not at_hand:
-                    if shared is None:
-                        simple, size = plain, plain_size
+        try:
+            while position < end:
+                stop = min(position + _STRIDE, end)
+                self._sure = self._roll.current
+                while position < stop:
+                    conn = members[position]
+                    position += 1
+                    if self._early and conn in self._early:
+                        continue
+                    self._undecided = True
+                    shared = conn._shared
+                    if shared is not at_hand:
+                        if shared is None:
+                            simple, size = plain, plain_size
+                        else:
+                            if shared is not known:
+                                form = self._form_by(shared, until)
+                                if form is None:  # the rest of it, and this member, when others have had their turn
+                                    self._undecided = False
+                                    self._next = position - 1
+                                    return False
+                                if self._tally.compressed != compressed:  # that took its time
+                                    compressed = self._tally.compressed
+                                    stop = position
+                                known = shared
+                                squeezed = form.buffers[0] if len(form.buffers) == 1 and self.key is None else None
+                                form_size = form.size
+                            simple, size = squeezed, form_size
+                        at_hand = shared
+                    if (
+                        simple is not None
+                        and self._sure
+                        and (not remembered or conn not in remembered)
+                        and conn._rules.state is _OPEN
+                        and conn._writer.share(simple, size)
+                    ):
+                        self._queue()  # what nearly every delivery is
+                    elif self._sure and conn._writer.stuck(size) and self._is_refused(conn):
+                        self._slow.refuse_quietly(conn)
+                        self._drop(conn._config.send_behavior._value_)  # value would ask the class
                     else:
-                        if shared is not known:
-                            form = self._form_by(shared, until)
-                            if form is None:  # the rest of it, and this member, when others have had their turn
-                                self._next = position - 1
-                                return False
-                            if self._tally.compressed != compressed:  # that took its time
-                                compressed = self._tally.compressed
-                                stop = position
-                            known = shared
-                            squeezed = form.buffers[0] if len(form.buffers) == 1 and self.key is None else None
-                            form_size = form.size
-                        simple, size = squeezed, form_size
-                    at_hand = shared
-                if (
-                    simple is not None
-                    and self._sure
-                    and (not remembered or conn not in remembered)
-                    and conn._rules.state is _OPEN
-                    and conn._writer.share(simple, size)
-                ):
-                    self._queue()  # what nearly every delivery is
-                elif self._sure and conn._writer.stuck(size) and self._is_refused(conn):
-                    self._drop(conn._config.send_behavior._value_)  # value would ask the class
-                    self._slow.refuse_quietly(conn)
-                else:
-                    self._reach(conn)
-                    self._sure = self._roll.current
-                    if conn._writer.context is not None and size >= limits.CONTEXT_LONG:
-                        stop = position
-            self._next = stop
-            if position < end and clock() >= until:
-                return False
-        return True
+                        self._reaching = True
+                        self._reach(conn)
+                        self._reaching = self._undecided = False  # decided, or it waits
+                        self._sure = self._roll.current
+                        if conn._writer.context is not None and size >= limits.CONTEXT_LONG:
+                            stop = position
+                self._next = stop
+                if position < end and clock() >= until:
+                    return False
+            return True
+        finally:
+            self._at = position
 
     def form(self, conn: Conn) -> Encoded:
         """The message as ``conn`` gets it, now: what is not compressed yet and would take long leaves as it is."""
@@ -220,10 +248,35 @@ class Broadcast:
         made = known_form(self.message, shared)
         if made is not None:
             return made
-        return self.message if is_long(self.message) else self._count(make_form(self.message, shared))
+        if is_long(self.message):
+            return self.message
+        made = self.message
+        try:
+            made = self._count(make_form(self.message, shared))
+        except MemoryError:
+            pass  # it leaves as it is
+        return made
+
+    def _failed(self, conn: Conn, exc: BaseException) -> None:
+        """End ``conn``, which could not be reached: nothing else tells its peer that a message is missing."""
+        if self._undecided:
+            self._skip()
+        self._reaching = self._sure = False
+        conn._writer.fail(exc)
 
     def _form_by(self, shared: Shared, until: float) -> Encoded | None:
-        """The form for those with these parameters; ``None`` if it is not ready when the clock says ``until``."""
+        """The form for those with these parameters; ``None`` if it is not ready when the clock says ``until``.
+
+        Without memory for it the message leaves as it is.
+        """
+        form: Encoded | None = self.message
+        try:
+            form = self._make_form(shared, until)
+        except MemoryError:
+            self._making = None
+        return form
+
+    def _make_form(self, shared: Shared, until: float) -> Encoded | None:
         message = self.message
         known = known_form(message, shared)
         if known is not None:
@@ -254,16 +307,29 @@ class Broadcast:
     def bring_up(self, conn: Conn) -> None:
         """Reach ``conn`` now, out of turn, because something else is to be sent to it behind this."""
         if conn not in self._early and self._roll.position(conn) >= self._next:
+            outer = self._reaching, self._undecided  # of another member, within whose reaching this is done
             self._early.add(conn)
             self._sure = False
-            self._reach(conn)
+            self._undecided = True
+            try:
+                self._reach(conn)
+            except BaseException as exc:
+                self._failed(conn, exc)
+            finally:
+                self._reaching, self._undecided = outer
 
     def give_up(self) -> None:
         """The hub stops: who was not reached will not get it."""
-        for conn in self.unreached():
+        while self._next < len(self._members):
+            conn = self._members[self._next]
+            self._next += 1
             if conn not in self._early:
-                self._slow.unreached(self, conn)
-        self._next = len(self._members)
+                self._undecided = True
+                try:
+                    self._slow.unreached(self, conn)
+                except Exception as exc:
+                    self._failed(conn, exc)
+                self._undecided = False
 
     def _mark(self, conn: Conn) -> None:
         """``conn`` is being reached and the application may be called: :meth:`bring_up` must know who was."""
@@ -302,26 +368,46 @@ class Broadcast:
 
     # --- what is decided --------------------------------------------------------------------------
 
+    # All sums are made before one of them is set: what fails has changed nothing.
+
     def _queue(self) -> None:
         """It is in the queue of one more member."""
-        self.queued += 1
-        self._tally.queued += 1
-        self._decided()
+        tally = self._tally
+        queued, all_queued, pending = self.queued + 1, tally.queued + 1, tally.pending - 1
+        self.queued, tally.queued, tally.pending = queued, all_queued, pending
+        self._undecided = False
+        if self._done is not None:
+            self._tell_done()
 
     def _skip(self) -> None:
         """One more member is gone, or going."""
-        self.skipped += 1
-        self._tally.skipped += 1
-        self._decided()
+        tally = self._tally
+        skipped, all_skipped, pending = self.skipped + 1, tally.skipped + 1, tally.pending - 1
+        self.skipped, tally.skipped, tally.pending = skipped, all_skipped, pending
+        self._undecided = False
+        if self._done is not None:
+            self._tell_done()
 
     def _drop(self, cause: str) -> None:
         """One more member will not get it."""
-        self.dropped += 1
-        self._tally.dropped += 1
-        self._tally.dropped_by[cause] += 1
-        self._decided()
+        tally = self._tally
+        dropped, all_dropped, pending = self.dropped + 1, tally.dropped + 1, tally.pending - 1
+        counted = False
+        try:
+            tally.dropped_by[cause] += 1
+            counted = True
+        except MemoryError:
+            pass
+        if not counted:
+            self._skip()  # which takes none
+            return
+        self.dropped, tally.dropped, tally.pending = dropped, all_dropped, pending
+        self._undecided = False
+        if self._done is not None:
+            self._tell_done()
 
-    def _decided(self) -> None:
-        self._tally.pending -= 1
-        if self._done is not None and not self.pending and not self._done.done():
+    def _tell_done(self) -> None:
+        """Tell the caller of :meth:`wait` if nothing is pending."""
+        assert self._done is not None
+        if not self.pending and not self._done.done():
             self._done.set_result(None)

@@ -154,9 +154,9 @@ class Stream:
 
     def record(self, message: Encoded, now: float) -> None:
         """Number ``message`` and keep it, as far as the bounds allow."""
-        self.offset += 1
+        offset, size = self.offset + 1, self.bytes + message.size
         self._kept.append((now, message))
-        self.bytes += message.size
+        self.offset, self.bytes = offset, size
         while len(self._kept) > self.bounds.max_messages or self.bytes > self.bounds.max_bytes:
             self.drop_oldest()
 

@@ -76,15 +76,15 @@ class Inbox:
 
     def take(self) -> Item:
         """The oldest item; only called when there is one."""
-        item = self.peek()
         assert self._items is not None
+        if self._head == _TRIM:  # first: what fails for want of memory has taken nothing
+            del self._items[:_TRIM]
+            self._head = 0
+        item = self.peek()
         self._items[self._head] = None
         self._head += 1
         if self._head == len(self._items):
             self._items.clear()
-            self._head = 0
-        elif self._head == _TRIM:
-            del self._items[:_TRIM]
             self._head = 0
         if not isinstance(item[1], Stream):
             self.bytes -= len(item[1])

@@ -23,6 +23,8 @@ __all__ = ["Inflater", "inflate_whole"]
 _TAIL: Final = b"\x00\x00\xff\xff"
 #: An empty final block behind it.
 _CLOSED_TAIL: Final = _TAIL + b"\x03\x00"
+#: How zlib says Z_MEM_ERROR.
+_NO_MEMORY: Final = "Error -4 "
 _decompressobj = zlib.decompressobj
 #: What may follow the final block of a peer: nothing, or the first byte of the empty block.
 _AFTER: Final = (b"", b"\x00")
@@ -128,6 +130,8 @@ class Inflater:
         try:
             out: bytes = self._inflater.decompress(data, most)
         except zlib.error as exc:
+            if str(exc).startswith(_NO_MEMORY):  # which is not the peer's fault
+                raise MemoryError(str(exc)) from None
             # Nothing but the window says where a reference ends, so that this is what a kept context looks like.
             kept = self._earlier and "too far back" in str(exc)
             raise InvalidCompression(faults.KEPT_CONTEXT if kept else faults.NOT_DEFLATE) from None
@@ -196,8 +200,11 @@ def inflate_whole(data: bytes, window_bits: int, limit: int | None, most: int = 
         most = limit + 1
     bits = max(LEAST_WINDOW_BITS, window_bits)
     inflater = _decompressobj(-bits)
+    out: bytes | None = None
     try:
-        out: bytes = inflater.decompress(data + _CLOSED_TAIL, most)
+        out = inflater.decompress(data + _CLOSED_TAIL, most)
     except zlib.error:
+        pass
+    if out is None:
         return None
     return out if inflater.eof and len(out) < most and not inflater.unused_data and data else None

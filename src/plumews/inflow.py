@@ -109,6 +109,7 @@ class Inflow(Pacing):
         inflater = self._inflater
         assert inflater is not None
         message = b""
+        fault: ProtocolError | None = None
         try:
             if not self._busy:
                 self._busy = True
@@ -137,7 +138,9 @@ class Inflow(Pacing):
             text = _decoded(message) if kind == _COMPRESSED_TEXT else None
             self._count(now)
         except ProtocolError as exc:
-            return self._fail(conn, exc)
+            fault = exc
+        if fault is not None:
+            return self._fail(conn, fault)
         self._collected = None
         self._let_go()
         self._busy = False
@@ -159,9 +162,12 @@ class Inflow(Pacing):
             self._count(began)
             conn._hand_on(_BINARY, message)
             return _GO_ON
+        text: str | None = None
         try:
             text = str(message, "utf-8")
         except UnicodeDecodeError:
+            pass
+        if text is None:
             return self._fail(conn, _not_text(message))
         self._count(began)
         conn._hand_on(_TEXT, text)
@@ -194,22 +200,28 @@ class Inflow(Pacing):
         if not self._busy:
             self._busy = True
             self.wire_bytes += len(data)
+            fault: ProtocolError | None = None
             if not self._unwanted(conn):
                 try:
                     self._inflater.feed(data)  # type: ignore[union-attr]
                 except ProtocolError as exc:
-                    return self._fail(conn, exc)
+                    fault = exc
+            if fault is not None:
+                return self._fail(conn, fault)
         return self._pass_on(conn)
 
     def end_of_stream(self, conn: Any) -> int:
         """That was all of it; after `LATER` it is to be told again."""
         if not self._busy:
             self._busy = True
+            fault: ProtocolError | None = None
             if not self._unwanted(conn):
                 try:
                     self._inflater.finish()  # type: ignore[union-attr]
                 except ProtocolError as exc:
-                    return self._fail(conn, exc)
+                    fault = exc
+            if fault is not None:
+                return self._fail(conn, fault)
         outcome = self._pass_on(conn)
         if outcome == _GO_ON:
             self.streaming = False
@@ -223,6 +235,7 @@ class Inflow(Pacing):
     def _pass_on(self, conn: Any) -> int:
         inflater = self._inflater
         assert inflater is not None
+        fault: ProtocolError | None = None
         try:
             while inflater.pending and not self._unwanted(conn):
                 if not self._has_room(conn):
@@ -238,7 +251,9 @@ class Inflow(Pacing):
                     conn._incoming.feed(part)
                 self._count(now)
         except ProtocolError as exc:
-            return self._fail(conn, exc)
+            fault = exc
+        if fault is not None:
+            return self._fail(conn, fault)
         self._busy = False
         return _GO_ON
 

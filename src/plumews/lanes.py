@@ -15,6 +15,7 @@ and fitted its slice never did; in every turn at least one job gets on.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -71,15 +72,28 @@ class Lanes:
     def submit(self, job: Job, room: Target, loop: asyncio.AbstractEventLoop) -> bool:
         """Do ``job`` now as far as a slice reaches, the rest in the lanes of ``room`` (``None``: in all of them).
 
-        True if it is done. Ask :meth:`make_room` before.
+        True if it is done. Ask :meth:`make_room` before. A job that cannot be kept, for want of memory, is done at once
+        if none is before it; else it is not taken, and this raises ``MemoryError``.
         """
         lanes = self._lanes_of(room)
-        if not any(lanes) and job.step(clock() + limits.FAN_OUT_SLICE):
+        first = not any(lanes)
+        if first and job.step(clock() + limits.FAN_OUT_SLICE):
             return True
-        self._waiting[job] = lanes
-        for lane in lanes:
-            lane.append(job)
-        self._schedule(loop)
+        try:
+            self._waiting[job] = lanes
+            for lane in lanes:
+                lane.append(job)
+            self._schedule(loop)
+        except MemoryError:
+            self._waiting.pop(job, None)
+            for lane in lanes:
+                if lane and lane[-1] is job:
+                    lane.pop()
+            if not first:
+                raise
+            while not job.step(math.inf):
+                pass
+            return True
         return False
 
     def waiting(self) -> Iterator[Job]:
@@ -121,14 +135,16 @@ class Lanes:
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled:
-            self._scheduled = True
             loop.call_soon(self._run, loop)
+            self._scheduled = True  # not before: if the call fails the next job asks again
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
-        self._work()
-        if self._waiting:
-            self._schedule(loop)
+        try:
+            self._work()
+        finally:
+            if self._waiting:
+                self._schedule(loop)
 
     def _work(self) -> None:
         """One slice: the lanes in turn, each with the job at its head."""

@@ -165,30 +165,40 @@ class Link(Awaits, asyncio.BufferedProtocol):
             self._transport_failed(exc)
             return None
 
-    def _transport_failed(self, exc: Exception) -> None:
-        """Cut the connection: a call of its transport failed. An ``OSError`` is a peer that has gone, and no news."""
+    def _transport_failed(self, exc: BaseException | None) -> None:
+        """Cut the connection: its output failed, or a call of its transport.
+
+        Report ``exc``, if it is given. An ``OSError`` is a peer that has gone, and no news.
+        """
         transport = self._transport
         if transport is None:
             return
         self._transport = None  # it is not called again
         self._ended = True
-        if not isinstance(exc, OSError):
+        if exc is not None and not isinstance(exc, OSError):
             self._report("a transport failed", exc)
-        self._abort_transport(transport)
-        self._writer.detach()
-        self._inbox.wake()
+        try:
+            self._abort_transport(transport)
+        finally:
+            self._writer.detach()
+            self._inbox.wake()
 
     def _abort_transport(self, transport: asyncio.Transport) -> None:
         """Abort ``transport``. If even that fails, the connection is lost all the same."""
-        self._rules.losing()
-        self._discard()
         try:
-            transport.abort()
-        except Exception as exc:
-            self._loop.call_soon(self.connection_lost, exc)
+            self._rules.losing()
+            self._discard()
+        finally:
+            try:
+                transport.abort()
+            except Exception as exc:
+                self._loop.call_soon(self.connection_lost, exc)
 
     def _report(self, what: str, exc: BaseException) -> None:
-        self._loop.call_exception_handler({"message": what, "exception": exc, "protocol": self})
+        try:
+            self._loop.call_exception_handler({"message": what, "exception": exc, "protocol": self})
+        except Exception:  # noqa: S110 - as without memory, which no log entry would help
+            pass  # what stands behind this ends the connection
 
     # --- opening ----------------------------------------------------------------------------------
 

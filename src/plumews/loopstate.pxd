@@ -9,11 +9,14 @@ cdef object monotonic
 cdef class Flushable:
     cpdef flush(self)
     cpdef bint hand_over(self, list fds, list queues)
-    cpdef bint was_sent(self, Py_ssize_t sent)
+    cpdef bint was_sent(self, Py_ssize_t sent) except -1
+    cpdef fail(self, object exc)
 
 
 cdef class LoopState:
     cdef readonly list _dirty
+    cdef Py_ssize_t _flushed
+    cdef readonly list _flushing
     cdef readonly list _gathered
     cdef double _gathered_until
     cdef Py_ssize_t _lent
@@ -26,21 +29,23 @@ cdef class LoopState:
     cdef readonly object timers
     cdef readonly object view
 
+    @cython.locals(marked=bint)
     cpdef mark_dirty(self, Flushable writer)
-    @cython.locals(now=double)
+    @cython.locals(now=double, marked=bint)
     cpdef gather(self, Flushable writer)
-    cpdef list lend_queue(self)
+    @cython.locals(queue=list)
+    cpdef list lend_queue(self, object first)
     cpdef give_back(self, list queue)
     cdef _schedule(self)
-    @cython.locals(writer=Flushable, position=Py_ssize_t, until=double)
     cpdef _flush(self)
-    cdef _flush_one(self, Flushable writer)
-    @cython.locals(writer=Flushable, gathered=list)
+    @cython.locals(flushed=Py_ssize_t, until=double)
+    cdef bint _flush_slice(self) except -1
+    @cython.locals(dirty=list, look=Py_ssize_t, position=Py_ssize_t, writer=Flushable)
+    cdef _flush_up_to(self, Py_ssize_t stop, double until)
+    @cython.locals(writer=Flushable, gathered=list, position=Py_ssize_t)
     cdef _flush_gathered(self)
-    @cython.locals(size=Py_ssize_t, position=Py_ssize_t, left=list)
-    cdef list _flush_together(self, object threads, list dirty, double until)
-    @cython.locals(
-        fds=list, queues=list, sending=list, left=list, results=list, writer=Flushable, position=Py_ssize_t
-    )
-    cdef list _send_together(self, object threads, list writers)
+    @cython.locals(dirty=list, size=Py_ssize_t, stop=Py_ssize_t)
+    cdef _flush_together(self, object threads, double until)
+    @cython.locals(fds=list, queues=list, sending=list, results=list, writer=Flushable, position=Py_ssize_t)
+    cdef _send_together(self, object threads, list writers)
     cdef _report(self, object failure)

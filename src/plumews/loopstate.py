@@ -11,6 +11,7 @@ knows what was sent of its own.
 from __future__ import annotations
 
 import asyncio
+import math
 from time import monotonic
 from typing import Any, Final
 
@@ -43,11 +44,11 @@ class Flushable:
         return False
 
     def was_sent(self, sent: int) -> bool:
-        """What :func:`plumews.wire.send` said of what was handed over; whether there is a flush to be made now."""
+        """What :func:`plumews.wire.send` said of what was handed over; a flush writes what may still be left."""
         raise NotImplementedError
 
-    def fail(self, exc: Exception) -> None:
-        """Give up everything: :meth:`was_sent` has raised ``exc``."""
+    def fail(self, exc: BaseException | None) -> None:
+        """End the connection: its output cannot be right any more. Report ``exc``, if it is given."""
         raise NotImplementedError
 
 
@@ -56,6 +57,8 @@ class LoopState:
 
     __slots__ = (
         "_dirty",
+        "_flushed",
+        "_flushing",
         "_gathered",
         "_gathered_until",
         "_lent",
@@ -75,6 +78,9 @@ class LoopState:
         self.buffer = bytearray(limits.READ_BUFFER)
         self.view = memoryview(self.buffer)
         self._dirty: list[Flushable] = []
+        # The flush that is going on; the first `_flushed` are done. The two lists change places: that takes no memory.
+        self._flushing: list[Flushable] = []
+        self._flushed = 0
         self._gathered: list[Flushable] = []
         self._gathered_until = 0.0
         self._spare: list[list[Any]] = []
@@ -85,9 +91,19 @@ class LoopState:
         self.in_batch = False
 
     def mark_dirty(self, writer: Flushable) -> None:
-        """Flush ``writer`` at the end of this tick. The writer sees to it that it is marked once."""
-        self._dirty.append(writer)
-        self._schedule()
+        """Flush ``writer`` at the end of this tick. The writer sees to it that it is marked once.
+
+        A writer that cannot be marked fails.
+        """
+        marked = False
+        try:
+            if not self._scheduled:
+                self._schedule()
+            self._dirty.append(writer)
+            marked = True
+        finally:
+            if not marked:
+                writer.fail(None)
 
     def gather(self, writer: Flushable) -> None:
         """Flush ``writer`` together with others that are gathered, at the end of this tick or after a time at most.
@@ -97,24 +113,31 @@ class LoopState:
         now = monotonic()
         if not self._gathered:
             self._gathered_until = now + limits.GATHER_TIME
-        self._gathered.append(writer)
+        marked = False
+        try:
+            if not self._scheduled:
+                self._schedule()
+            self._gathered.append(writer)
+            marked = True
+        finally:
+            if not marked:
+                writer.fail(None)
         if now >= self._gathered_until:
             self._flush_gathered()
-        else:
-            self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        self._loop.call_soon(self._flush)
+        self._scheduled = True  # not before: if the call fails the next writer asks again
 
-    def lend_queue(self) -> list[Any]:
-        """An empty list for what one member of many is sent.
+    def lend_queue(self, first: Any) -> list[Any]:
+        """A list for the messages that one member of many is sent, with the ``first`` of them.
 
         A new one for each would have the garbage collector look at all connections again and again.
         """
+        queue = self._spare.pop() if self._spare else []
+        queue.append(first)
         self._lent += 1
-        return self._spare.pop() if self._spare else []
+        return queue
 
     def give_back(self, queue: list[Any]) -> None:
         """Nobody else has ``queue`` any more: keep it, if as many were lent."""
@@ -138,85 +161,115 @@ class LoopState:
     def _flush(self) -> None:
         """One slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
-        if self._gathered:
-            self._flush_gathered()
-        dirty, self._dirty = self._dirty, []
-        if not dirty:
-            return
-        until = monotonic() + limits.FAN_OUT_SLICE
-        if self._threads is not None and len(dirty) >= limits.PARALLEL_LEAST:
-            dirty = self._flush_together(self._threads, dirty, until)
-        for position, writer in enumerate(dirty, 1):
-            self._flush_one(writer)
-            if position % _STRIDE == 0 and position < len(dirty) and monotonic() >= until:
-                self._dirty = dirty[position:] + self._dirty
-                self._schedule()
-                return
-
-    def _flush_one(self, writer: Flushable) -> None:
         try:
-            writer.flush()
+            while not self._flush_slice():
+                pass  # one that failed is done, and those behind it have their flush
+        finally:  # also when the handler of a signal has interrupted it
+            if not self._scheduled and (self._dirty or self._gathered or self._flushing):
+                self._schedule()
+
+    def _flush_slice(self) -> bool:
+        """Flush what is marked; False if one of them raised, and those behind it are still to be flushed."""
+        flushed = self._flushed
+        done = False
+        try:
+            if self._gathered:
+                self._flush_gathered()
+            if not self._flushing:
+                self._dirty, self._flushing = self._flushing, self._dirty
+            if self._flushing:
+                until = monotonic() + limits.FAN_OUT_SLICE
+                if self._threads is not None and len(self._flushing) - self._flushed >= limits.PARALLEL_LEAST:
+                    self._flush_together(self._threads, until)
+                self._flush_up_to(len(self._flushing), until)
+                if self._flushed == len(self._flushing):
+                    self._flushing.clear()
+                    self._flushed = 0
+            done = True
         except Exception as exc:
             self._report(exc)
+        return done or self._flushed == flushed
+
+    def _flush_up_to(self, stop: int, until: float) -> None:
+        dirty, position = self._flushing, self._flushed
+        look = position + _STRIDE
+        while position < stop:
+            writer = dirty[position]
+            position += 1
+            self._flushed = position
+            writer.flush()
+            if position == look:
+                if monotonic() >= until:
+                    return
+                look += _STRIDE
 
     def _flush_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
-        for writer in gathered:
-            self._flush_one(writer)
-
-    def _flush_together(self, threads: SendingThreads, dirty: list[Flushable], until: float) -> list[Flushable]:
-        """Let threads help as long as there is enough to do; who is left to be flushed."""
-        size = limits.PARALLEL_SHARE * (threads.start() + 1)
-        left: list[Flushable] = []
         position = 0
-        while size > limits.PARALLEL_SHARE and len(dirty) - position >= limits.PARALLEL_LEAST:
-            left += self._send_together(threads, dirty[position : position + size])
-            position += size
+        while position < len(gathered):
+            writer = gathered[position]
+            position += 1
+            try:
+                writer.flush()
+            except BaseException as exc:
+                if not isinstance(exc, Exception):
+                    self._gathered += gathered[position:]
+                self._report(exc)
+
+    def _flush_together(self, threads: SendingThreads, until: float) -> None:
+        """Let threads help as long as there is enough to do."""
+        dirty = self._flushing
+        size = limits.PARALLEL_SHARE * (threads.start() + 1)
+        while size > limits.PARALLEL_SHARE and len(dirty) - self._flushed >= limits.PARALLEL_LEAST:
+            stop = min(self._flushed + size, len(dirty))
+            self._send_together(threads, dirty[self._flushed : stop])
+            self._flush_up_to(stop, math.inf)  # a flush of what has left does nothing
             if monotonic() >= until:
                 break
-        return left + dirty[position:]
 
-    def _send_together(self, threads: SendingThreads, writers: list[Flushable]) -> list[Flushable]:
+    def _send_together(self, threads: SendingThreads, writers: list[Flushable]) -> None:
         fds: list[int] = []
         queues: list[list[Any]] = []
-        sending: list[Flushable] = []
-        left: list[Flushable] = []
-        for writer in writers:
-            if writer.hand_over(fds, queues):
-                sending.append(writer)
-            else:
-                left.append(writer)
+        sending = [writer for writer in writers if writer.hand_over(fds, queues)]
         if 2 * len(sending) < limits.PARALLEL_LEAST:
-            return writers
+            return
+        batch = None
         try:
             batch = wire.Batch(fds, queues)
         except MemoryError:
-            return writers
-        failures: list[tuple[Flushable | None, BaseException]] = []
+            pass
+        if batch is None:
+            return
+        interruption: BaseException | None = None
         try:
             threads.send(batch)
         except BaseException as exc:  # from the handler of a signal, wherever that was: threads may be at it
             batch.finish()
-            failures.append((None, exc))
+            interruption = exc
         results = batch.sent
+        failed: dict[int, BaseException] = {}
         for position in range(len(sending)):
             writer = sending[position]
             try:
-                if writer.was_sent(results[position]):
-                    left.append(writer)
+                writer.was_sent(results[position])
+            except MemoryError:
+                writer.fail(None)
             except BaseException as exc:  # who hears of it may send: first all must know what they have sent
-                failures.append((writer, exc))
-        for failed, failure in failures:
-            if failed is not None and isinstance(failure, Exception):
-                failed.fail(failure)
-            else:
-                self._report(failure)
-        return left
+                failed[position] = exc
+        for position, failure in failed.items():
+            sending[position].fail(failure)
+            if not isinstance(failure, Exception):
+                interruption = failure
+        if interruption is not None:
+            self._report(interruption)
 
     def _report(self, failure: BaseException) -> None:
         if not isinstance(failure, Exception):
             raise failure
-        self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": failure})
+        try:
+            self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": failure})
+        except Exception:  # noqa: S110 - as without memory, which no log entry would help
+            pass
 
 
 def loop_state(loop: asyncio.AbstractEventLoop) -> LoopState:

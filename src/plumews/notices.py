@@ -67,8 +67,8 @@ class Notices:
 
     def _schedule(self) -> None:
         if not self._scheduled:
-            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._tell)
+            self._scheduled = True
 
     def _tell(self) -> None:
         self._scheduled = False

@@ -15,7 +15,7 @@ cdef class Outlet(DisplacingQueue):
 
     cdef _detach(self)
     cdef _write_some(self)
-    cpdef bint was_sent(self, Py_ssize_t sent)
+    cpdef bint was_sent(self, Py_ssize_t sent) except -1
     cdef bint _past(self) except -1
     @cython.locals(queue=list, sent=Py_ssize_t)
     cdef _write_all(self)

@@ -10,7 +10,6 @@ nothing is written any more, because part of a frame may have left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -37,16 +36,16 @@ class Outlet(DisplacingQueue):
         super().__init__(queue_size, queue_bytes)
         self._state = state
         self._transport: asyncio.WriteTransport | None = None
-        self._on_failure: Callable[[Exception], object] | None = None
+        self._on_failure: Callable[[BaseException | None], object] | None = None
         self._fd = -1  # of the socket, where it may be written to past the transport
         self._handed = True  # the transport was given something, and was not seen empty since
 
     def attach(
-        self, transport: asyncio.WriteTransport, on_failure: Callable[[Exception], object] | None = None
+        self, transport: asyncio.WriteTransport, on_failure: Callable[[BaseException | None], object] | None = None
     ) -> None:
         """Write to ``transport``, or past it if it passes bytes on to its socket as they are.
 
-        ``on_failure(exc)`` is called when a write fails; nothing is written after that.
+        ``on_failure(exc)`` is called by :meth:`Writer.fail`; nothing is written after that.
         """
         self._transport = transport
         self._on_failure = on_failure
@@ -54,8 +53,10 @@ class Outlet(DisplacingQueue):
         self._handed = True
         self.paused = False  # so said another transport, if one was attached before
         # Past a transport that holds something nothing goes, so it is to hold no more than it must.
-        with contextlib.suppress(NotImplementedError):
+        try:
             transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
+        except NotImplementedError:
+            pass
 
     def _detach(self) -> None:
         self._transport = self._on_failure = None
@@ -87,10 +88,15 @@ class Outlet(DisplacingQueue):
             self._state.give_back(queue)
 
     def was_sent(self, sent: int) -> bool:
-        """The socket took all messages of the queue (-1), or only so many bytes of them; whether it may take more."""
-        if sent < 0:
+        """The socket took all messages of the queue (-1), or only so many bytes of them; whether it may take more.
+
+        With -2 nobody knows what it took.
+        """
+        if sent == -1:
             self._sent_all()
             return False
+        if sent < 0:
+            raise MemoryError("what a socket has taken is not known")
         queue = self._queue
         assert queue is not None
         self._planned, self._planned_rest = len(queue), 0

@@ -75,8 +75,10 @@ class Overflowing(Receiving):
                 done(None)
 
         waiter = self._writer.wait(message, done)
-        deadline = None if timeout is None else self._state.timers.after(timeout, give_up)
+        deadline = None
         try:
+            if timeout is not None:
+                deadline = self._state.timers.after(timeout, give_up)
             accepted = await outcome
         except BaseException:
             begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()

@@ -54,13 +54,13 @@ class Protocol:
         ``code=None`` makes an empty one, the answer to a peer that gave no code.
         """
         if code is None:
-            self.close_sent = Close(CloseCode.NO_STATUS_RCVD, "")
-            payload = b""
+            close, payload = Close(CloseCode.NO_STATUS_RCVD, ""), b""
         else:
-            self.close_sent = Close(code, reason)
-            payload = code.to_bytes(2, "big") + reason.encode()
+            close, payload = Close(code, reason), code.to_bytes(2, "big") + reason.encode()
+        frame = codec.build_frame(Opcode.CLOSE, payload)
+        self.close_sent = close
         self.state = State.CLOSING
-        return codec.build_frame(Opcode.CLOSE, payload)
+        return frame
 
     def reply_frame(self) -> bytes:
         """Our close frame in answer to what ended the reading: the peer's close frame, or its fault."""

@@ -296,10 +296,23 @@ class Publishing(Recovering):
         position = self._record(target, message) if kept else None
         room = target if isinstance(target, str) else None
         broadcast = self._broadcast(message, audience, position, room, key)
-        if matched and not self._lanes.submit(broadcast, target, loop):
+        if not matched:
+            return broadcast
+        try:
+            done = self._lanes.submit(broadcast, target, loop)
+        except BaseException:
+            broadcast.give_up()  # else it stays pending for ever
+            raise
+        if not done:
             for conn in broadcast.unreached():
-                conn._fall_behind(self._bring_up)
+                self._let_behind(conn)
         return broadcast
+
+    def _let_behind(self, conn: Conn) -> None:
+        try:
+            conn._fall_behind(self._bring_up)
+        except MemoryError as exc:
+            conn._writer.fail(exc)  # what is sent to it next would come before this
 
     def _broadcast(
         self,

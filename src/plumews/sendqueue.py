@@ -109,10 +109,13 @@ class SendQueue(Flushable):
             self._date(self._queue)
 
     def _date(self, queue: list[bytes | memoryview | Encoded]) -> None:
-        """Note the time at which what is new in the queue was accepted."""
-        if self._times is None:
-            self._times = []
-        self._times += [monotonic()] * (len(queue) - len(self._times))
+        """Note the time at which what is new in the queue was accepted; without memory the next call does."""
+        try:
+            if self._times is None:
+                self._times = []
+            self._times += [monotonic()] * (len(queue) - len(self._times))
+        except MemoryError:
+            pass
 
     def control(self, frame: bytes) -> None:
         """Send a ping ahead of all data."""

@@ -77,8 +77,12 @@ class Timers:
         deadline = Deadline(self, when, callback)
         heapq.heappush(self._heap, deadline)
         self._live += 1
-        if self._heap[0] is deadline:
-            self._arm(when)
+        if self._heap[0] is deadline or self._handle is None:
+            try:
+                self._arm(self._heap[0].when)
+            except BaseException:
+                deadline.cancel()  # the caller does not know it
+                raise
         return deadline
 
     def after(self, delay: float, callback: Callable[[], Any]) -> Deadline:
@@ -86,9 +90,9 @@ class Timers:
         return self.at(self._loop.time() + delay, callback)
 
     def _arm(self, when: float) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle = self._loop.call_at(when, self._wake)
+        former, self._handle = self._handle, self._loop.call_at(when, self._wake)
+        if former is not None:
+            former.cancel()
 
     def _cancelled(self) -> None:
         self._live -= 1
@@ -102,7 +106,7 @@ class Timers:
             heapq.heapify(self._heap)
 
     def _wake(self) -> None:
-        self._handle = None
+        fired = self._handle
         self._horizon = self._loop.time() + _GRAIN
         try:
             while self._heap and (self._heap[0].callback is None or self._heap[0].when <= self._horizon):
@@ -112,8 +116,10 @@ class Timers:
                     self._live -= 1
                     self._call(callback)
         finally:  # also when a callback ends the program: what is still due may have to close connections
-            if self._heap and self._handle is None:
-                self._arm(self._heap[0].when)
+            if self._handle is fired:
+                self._handle = None
+                if self._heap:
+                    self._arm(self._heap[0].when)
 
     def _call(self, callback: Callable[[], Any]) -> None:
         try:

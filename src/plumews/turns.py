@@ -62,12 +62,12 @@ class Turns:
     def _schedule(self) -> None:
         if self._scheduled or not self._line:
             return
-        self._scheduled = True
         delay = self._free_at - monotonic()
         if delay > 0:
             self._loop.call_later(delay, self._next)
         else:
             self._loop.call_soon(self._next)
+        self._scheduled = True
 
     def _next(self) -> None:
         take, share = self._line.popleft()

@@ -76,14 +76,19 @@ class Line(Generic[D]):
 
     def add(self, delivery: D) -> None:
         """``delivery`` waits behind all others."""
-        self._count += 1
         last = self._places[-1] if self._places else None
         if last is not None and last.waiter is self._writer.last_waiter:
             last.deliveries.append(delivery)
+            self._count += 1
             return
         place = _Place(delivery)
         self._places.append(place)
-        place.waiter = self._writer.wait(self._form(delivery), lambda accepted: self._told(place, accepted))
+        try:
+            place.waiter = self._writer.wait(self._form(delivery), lambda accepted: self._told(place, accepted))
+        except BaseException:
+            self._places.pop()
+            raise
+        self._count += 1
 
     def clear(self) -> Iterator[D]:
         """All of them stop waiting, one by one, and are told nothing: that is for the caller."""
@@ -99,18 +104,24 @@ class Line(Generic[D]):
     def _told(self, place: _Place[D], accepted: bool) -> None:
         """The first of ``place`` was accepted, or none of them ever will be."""
         assert place is self._places[0]
-        told = [place.deliveries.popleft()] if accepted else list(place.deliveries)
-        self._count -= len(told)
-        if accepted and place.deliveries:
-            assert place.waiter is not None
-            self._writer.wait_on(place.waiter, self._form(place.deliveries[0]))
-        else:
-            self._places.popleft()
-            place.waiter = None  # which knows this place
-        for delivery in told:
+        waiter = place.waiter
+        assert waiter is not None
+        delivery = place.deliveries.popleft()
+        self._count -= 1
+        try:
+            if accepted and place.deliveries:
+                self._writer.wait_on(waiter)  # in line first: if the form fails, the end finds it there
+                waiter.message = self._form(place.deliveries[0])
+            else:
+                self._places.popleft()
+                place.waiter = None  # which knows this place
+        finally:
             if accepted:
                 delivery._queue()
             else:
+                self._count -= len(place.deliveries)
                 self._refused(delivery)
+                while place.deliveries:
+                    self._refused(place.deliveries.popleft())
         if not self._count:
             self._emptied()

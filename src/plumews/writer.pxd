@@ -31,6 +31,7 @@ cdef class Writer(Outlet):
     cpdef bint share(self, object frame, Py_ssize_t size) except -1
     cpdef bint stuck(self, Py_ssize_t size) except -1
     cdef _empty(self, bint good)
+    cdef _tell(self, object done, bint good)
     cdef _admit(self)
     cpdef refuse_waiters(self)
     cpdef kick(self, bint at_once)

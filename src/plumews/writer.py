@@ -4,7 +4,8 @@ What waits, and in which order it leaves, is in `sendqueue`; how it gets to the 
 its bounds is the caller's policy, told by :meth:`Writer.offer` and :meth:`Writer.wait`.
 
 Invariants: waiting senders are served in the order in which they came; nothing is written after the close frame;
-nothing is written while the transport asks to wait, but for a last frame.
+nothing is written while the transport asks to wait, but for a last frame. A flush never raises for want of memory, or
+for any other failure: it ends this connection. What raises before a message is accepted changes nothing.
 """
 
 from __future__ import annotations
@@ -74,13 +75,18 @@ class Writer(Outlet):
         self.discard()
         self._empty(False)
 
-    def fail(self, exc: Exception) -> None:
-        """A write failed: give up everything, and tell the connection."""
+    def fail(self, exc: BaseException | None) -> None:
+        """End the connection: what the peer has got is not known, or what it is to get cannot be kept.
+
+        ``exc`` is what has failed; without it the caller reports that.
+        """
         on_failure = self._on_failure
-        self._detach()
-        if on_failure is not None:
-            on_failure(exc)
-        self.detach()
+        self._detach()  # first: whatever comes, no byte follows
+        try:
+            if on_failure is not None:
+                on_failure(exc)
+        finally:
+            self.detach()
 
     # --- data lane --------------------------------------------------------------------------------
 
@@ -166,8 +172,12 @@ class Writer(Outlet):
         """
         if self._waiters or self.in_pieces:
             return -1
-        dropped = self._make_room(message.size)
-        self._accept(message)
+        try:
+            dropped = self._make_room(message.size)
+            self._accept(message)
+        except BaseException:
+            self.fail(None)  # which messages are missing is not known
+            raise
         self.evicted += dropped
         return dropped
 
@@ -175,20 +185,24 @@ class Writer(Outlet):
         """Accept ``message`` in the stead of the one with ``key`` that waits, else as :meth:`displace`."""
         if self._waiters:
             return -1
-        found = self._replace(message, key)
-        if found == DONE:
-            self.replaced += 1
-            return 0
-        if self.in_pieces:
-            return -1
-        if found == STALE:
-            self._take_key(key)
-            self.replaced += 1
-        elif not self._has_space(message.size):
-            self.flush()
-        dropped = self.displace(message)
-        if dropped >= 0:
-            self._remember(key)
+        try:
+            found = self._replace(message, key)
+            if found == DONE:
+                self.replaced += 1
+                return 0
+            if self.in_pieces:
+                return -1
+            if found == STALE:
+                self._take_key(key)
+                self.replaced += 1
+            elif not self._has_space(message.size):
+                self.flush()
+            dropped = self.displace(message)
+            if dropped >= 0:
+                self._remember(key)
+        except BaseException:
+            self.fail(None)
+            raise
         return dropped
 
     def evict(self) -> int:
@@ -208,16 +222,15 @@ class Writer(Outlet):
             return False
         queue = self._queue
         if queue is None:
-            queue = self._queue = self._state.lend_queue()
-            queue.append(frame)
+            self._queue = self._state.lend_queue(frame)
         elif len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes:
             queue.append(frame)
         else:
             return False
         self.queued_bytes += size
         if not self._dirty:
-            self._dirty = True
             self._state.mark_dirty(self)
+            self._dirty = True
         return True
 
     def stuck(self, size: int) -> bool:
@@ -253,8 +266,15 @@ class Writer(Outlet):
 
     def _empty(self, good: bool) -> None:
         drains, self._drains = self._drains, None
-        for done in drains or ():
+        while drains:
+            self._tell(drains.pop(0), good)
+
+    def _tell(self, done: Callable[[bool], None], good: bool) -> None:
+        """Call ``done(good)``. If it fails, others are still told."""
+        try:
             done(good)
+        except Exception as exc:
+            self._state._report(exc)
 
     def wait(self, message: Encoded | None, done: Callable[[bool], None]) -> Waiter:
         """Queue up for space: ``done(True)`` when the message is accepted, ``done(False)`` when it never will be.
@@ -267,9 +287,8 @@ class Writer(Outlet):
         self._waiters.append(waiter)
         return waiter
 
-    def wait_on(self, waiter: Waiter, message: Encoded) -> None:
-        """``waiter`` was told that its message is accepted: it waits on, in its place, with another one."""
-        waiter.message = message
+    def wait_on(self, waiter: Waiter) -> None:
+        """``waiter`` was told that its message is accepted: it waits on, in its place, and is given another one."""
         if self._waiters is None:
             self._waiters = deque()
         self._waiters.appendleft(waiter)
@@ -294,16 +313,22 @@ class Writer(Outlet):
 
     def _admit(self) -> None:
         # Looked at anew each time: who is told may send, withdraw, or end the connection.
-        while self._waiters and not self.in_pieces:
-            message = self._waiters[0].message
-            if message is not None and not self._has_space(message.size):
-                break
-            waiter = self._waiters.popleft()
-            if message is None:
-                self.in_pieces = True
-            else:
-                self._enter(message)
-            waiter.done(True)
+        try:
+            while self._waiters and not self.in_pieces:
+                waiter = self._waiters[0]
+                message = waiter.message
+                if message is not None and not self._has_space(message.size):
+                    break
+                if message is None:
+                    self.in_pieces = True
+                else:
+                    self._enter(message)
+                self._waiters.popleft()
+                waiter.done(True)
+        except BaseException as exc:
+            self.fail(exc)
+            if not isinstance(exc, Exception):
+                raise
         if not self._waiters:
             self._waiters = None
 
@@ -334,8 +359,8 @@ class Writer(Outlet):
     def refuse_waiters(self) -> None:
         """Nothing that waits for space is accepted any more."""
         waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
-            waiter.done(False)
+        while waiters:
+            self._tell(waiters.popleft().done, False)
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -354,8 +379,8 @@ class Writer(Outlet):
         """
         self.paused = False
         if not self._dirty and (self._drains is not None or self._has_output()):
-            self._dirty = True
             self._state.mark_dirty(self)
+            self._dirty = True
 
     def kick(self, at_once: bool) -> None:
         """Something was queued: write it now if that is allowed and is the first in this tick, else at its end."""
@@ -365,8 +390,8 @@ class Writer(Outlet):
             self.flush()
             self._hot = True  # a second message in the same tick joins the ones behind it
         else:
-            self._dirty = True
             self._state.mark_dirty(self)
+            self._dirty = True
 
     def gather(self) -> None:
         """A read is over that took its time: what it brought leaves together with what others bring in this tick."""
@@ -375,11 +400,11 @@ class Writer(Outlet):
         if self._dirty or self.paused or not self._has_output():
             self.flush()
         else:
-            self._dirty = self._gathered = True
+            self._dirty = self._gathered = True  # before: it may be flushed there and then
             self._state.gather(self)
 
     def flush(self) -> None:
-        """Let everything that waits leave, in as few writes as the socket allows."""
+        """Let everything that waits leave, in as few writes as the socket allows. A failure ends the connection."""
         self._dirty = self._hot = self._gathered = False
         try:
             while not self.paused and self._transport is not None and self._has_output():
@@ -393,24 +418,29 @@ class Writer(Outlet):
                     break
                 if self._waiters:
                     self._admit()
-        except Exception as exc:
+            if self._drains is not None and not self.paused and not self._has_output():
+                self._empty(True)
+        except BaseException as exc:
             self.fail(exc)
-        if self._drains is not None and not self.paused and not self._has_output():
-            self._empty(True)
+            if not isinstance(exc, Exception):
+                raise
 
     def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
         """Let another thread make the write, if it is one such as :meth:`_write_all` makes, and nobody waits for it."""
         if not self._dirty or self.paused or self._waiters or self._drains is not None:
             return False
+        plain = False
         try:
-            if self._transport is None or self._transport.is_closing() or not self._past() or not self._is_plain():
-                return False
-        except Exception:
-            return False  # its own flush finds out
+            if self._transport is not None and not self._transport.is_closing():
+                plain = self._past() and self._is_plain()
+        except Exception:  # noqa: S110 - its own flush finds out
+            pass
+        if not plain:
+            return False
         assert self._queue is not None
-        self._dirty = self._hot = self._gathered = False
         fds.append(self._fd)
         queues.append(self._queue)
+        self._dirty = self._hot = self._gathered = False
         return True
 
 
