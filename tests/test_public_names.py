@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import inspect
+import re
 import typing
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ import pytest
 
 import plumews
 from plumews import Conn, ConnConfig, Hub, HubConfig, SendBehavior, SimpleRoomAuth
+from plumews.elsewhere import Elsewhere
 from plumews.options import TcpOptions
 
 NAMES = [
@@ -281,6 +283,33 @@ def test_every_class_and_function_is_explained(name):
 def test_every_public_method_is_explained(cls):
     silent = [name for name, member in public_methods(cls) if not (inspect.getdoc(member) or "").strip()]
     assert silent == [name for name in silent if hasattr(asyncio.BufferedProtocol, name)]  # what transports call
+
+
+def attributes(cls: type) -> Iterator[tuple[str, object]]:
+    """The public names of ``cls`` that are plumews' own, and what stands there; ``None`` if instances alone have it."""
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("plumews")]
+    names = {name for base in ours for name in (*vars(base), *vars(base).get("__annotations__", ()))}
+    for name in sorted(names):
+        member = inspect.getattr_static(cls, name, None)
+        if not name.startswith("_") and not isinstance(member, Elsewhere):
+            yield name, member
+
+
+@pytest.mark.parametrize(
+    "cls", [thing for thing in THINGS.values() if isinstance(thing, type)], ids=lambda c: c.__name__
+)
+def test_every_public_attribute_is_explained(cls):
+    """By a docstring of its own or, where it can have none, by name in that of its class."""
+    of_class = "\n".join(inspect.getdoc(base) or "" for base in cls.__mro__ if base.__module__.startswith("plumews"))
+    silent = []
+    for name, member in attributes(cls):
+        has_one = callable(member) or isinstance(member, (property, classmethod, staticmethod))
+        explained: object = re.search(rf"\b{name}\b", of_class)
+        if not isinstance(member, enum.Enum) and (has_one or inspect.ismemberdescriptor(member)):
+            explained = inspect.getdoc(getattr(cls, name)) or (not has_one and explained)
+        if not explained:
+            silent.append(name)
+    assert silent == []
 
 
 def test_the_version_is_a_version():

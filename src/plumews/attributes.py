@@ -6,6 +6,8 @@ instead of this.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .elsewhere import of_its_own
 
 __all__ = ["Attributes"]
@@ -16,9 +18,11 @@ class Attributes:
 
     __slots__ = ()
 
-    def __setattr__(self, name: str, value: object) -> None:
-        try:
-            object.__setattr__(self, name, value)
-        except AttributeError:
-            of_its_own(self, name)
-            raise
+    if not TYPE_CHECKING:  # checkers would take it for a sign that any attribute may be set
+
+        def __setattr__(self, name: str, value: object) -> None:
+            try:
+                object.__setattr__(self, name, value)
+            except AttributeError:
+                of_its_own(self, name)
+                raise

@@ -186,7 +186,7 @@ class Awaits(Engine):
         sent._begin(self, message)
         return sent
 
-    def __anext__(self) -> Any:
+    def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
         """The next message; the iteration ends when the connection ended with 1000, 1001 or no code."""
         return self._next(True)
 

@@ -42,9 +42,16 @@ class Shared(NamedTuple):
 class CompressionInfo:
     """What ``conn.compression`` tells: what was agreed on, and what came of it so far.
 
-    ``context_bytes`` is what the back end and zlib hold for this connection now, about. Of the messages that were
-    compressed, ``wire_bytes`` is what they were on the wire, ``payload_bytes`` what they are; those that are sent in
-    pieces, or to many at once, are not among them, and one that a full queue refuses is.
+    Compressed messages that are sent in pieces, or to many at once, are not counted, and one that a full queue refuses
+    is.
+
+    Attributes:
+        server_window_bits, client_window_bits: window of what each side sends, 9 to 15 bits.
+        server_takeover, client_takeover: whether what each side sends refers to its earlier messages.
+        context_bytes: what the back end and zlib hold for this connection now, about.
+        sent_messages, received_messages: messages that were compressed.
+        sent_payload_bytes, received_payload_bytes: their bytes before they were compressed.
+        sent_wire_bytes, received_wire_bytes: their bytes on the wire.
     """
 
     server_window_bits: int

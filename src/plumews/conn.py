@@ -21,7 +21,7 @@ from .elsewhere import Elsewhere, add_to
 from .forwarded import address_of
 from .handshake import accept
 from .headers import HeadersLike
-from .http11 import Request, Response
+from .http11 import Address, Request, Response
 from .outgoing import Data, payload_of
 from .protocol import check_close
 from .sending import Sending
@@ -52,16 +52,11 @@ class ConnLogger(_Adapter):
 class Conn(Sending):
     """A WebSocket connection. ``serve`` makes them; handlers and callbacks get them."""
 
-    __slots__ = (
-        "__weakref__",
-        "_accepted_with",
-        "_id",
-        "_metadata",
-        "_request",
-        "_response",
-        "subprotocol",
-        "user_info",
-    )
+    __slots__ = {
+        **dict.fromkeys(("__weakref__", "_accepted_with", "_id", "_metadata", "_request", "_response"), ""),
+        "subprotocol": "The subprotocol that was agreed on, or ``None``.",
+        "user_info": "User at the other end, from a verified token; ``None`` without one.",
+    }
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         super().__init__(config, client=client)
@@ -70,9 +65,7 @@ class Conn(Sending):
         self._request: Request | None = None
         self._response: Response | None = None
         self._accepted_with: HeadersLike | None = None  # the headers that were added to the answer
-        #: The subprotocol that was agreed on, or ``None``.
         self.subprotocol: str | None = None
-        #: Who is at the other end, from a verified token; ``None`` without one (the seed).
         self.user_info: UserInfo | None = None
 
     # --- closing ----------------------------------------------------------------------------------
@@ -245,6 +238,7 @@ class Conn(Sending):
 
     @property
     def state(self) -> State:
+        """State of the connection, as RFC 6455 has it."""
         return self._rules.state
 
     @property
@@ -263,7 +257,7 @@ class Conn(Sending):
         return self._rules.end_reason
 
     @property
-    def remote_address(self) -> Any:
+    def remote_address(self) -> Address | None:
         """Address of the peer as the socket tells it: ``(host, port, ...)``; ``None`` on a Unix socket.
 
         :attr:`client_address` is a ``str`` on every kind of socket.
@@ -279,7 +273,7 @@ class Conn(Sending):
         return address_of(self._peername) if self._request is None else self._request.client_address
 
     @property
-    def local_address(self) -> Any:
+    def local_address(self) -> Address | str | bytes | None:
         """Our address as the socket tells it."""
         return self._sockname
 

@@ -30,7 +30,13 @@ WEBSOCKET_VERSION: Final = "13"
 
 
 class Opcode(enum.IntEnum):
-    """What a frame carries (RFC 6455 section 5.2)."""
+    """What a frame carries (RFC 6455 section 5.2).
+
+    Attributes:
+        CONT: more of the message whose first frame came before.
+        TEXT, BINARY: a message, or the first frame of one.
+        CLOSE, PING, PONG: control frames.
+    """
 
     CONT = 0
     TEXT = 1
@@ -53,7 +59,28 @@ COMPRESSED: Final = 0x40
 
 
 class CloseCode(enum.IntEnum):
-    """Why a connection ended (RFC 6455 section 7.4.1; 1012-1014 from the IANA registry)."""
+    """Why a connection ended (RFC 6455 section 7.4.1; 1012-1014 from the IANA registry).
+
+    Attributes:
+        NORMAL_CLOSURE: 1000, all is done.
+        GOING_AWAY: 1001, the server stops, or the page was left.
+        PROTOCOL_ERROR: 1002, the peer broke RFC 6455.
+        UNSUPPORTED_DATA: 1003, a kind of message that is not accepted.
+        NO_STATUS_RCVD: 1005, never on the wire: the close frame had no code.
+        ABNORMAL_CLOSURE: 1006, never on the wire: there was no close frame.
+        INVALID_DATA: 1007, such as text that is not UTF-8.
+        POLICY_VIOLATION: 1008, what no other code says.
+        MESSAGE_TOO_BIG: 1009, a message beyond the read limit.
+        MANDATORY_EXTENSION: 1010, the server did not agree to an extension that the client needs.
+        INTERNAL_ERROR: 1011, a handler or a callback failed.
+        SERVICE_RESTART: 1012, the server stops and comes back.
+        TRY_AGAIN_LATER: 1013, the server is full, or the peer does not keep up.
+        BAD_GATEWAY: 1014, a proxy got no valid answer.
+        TLS_HANDSHAKE: 1015, never on the wire: TLS failed.
+        UNAUTHORIZED: 4401, the room server wants a token, or the token has ended.
+        FORBIDDEN: 4403, a wrong token or password.
+        AUTH_TIMEOUT: 4408, the first message that authenticates came too late.
+    """
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
@@ -77,7 +104,14 @@ class CloseCode(enum.IntEnum):
 
 
 class State(enum.IntEnum):
-    """Where a connection stands (RFC 6455 section 4.1 and 7)."""
+    """Where a connection stands (RFC 6455 section 4.1 and 7).
+
+    Attributes:
+        CONNECTING: the opening handshake is not done.
+        OPEN: messages may be sent.
+        CLOSING: a close frame was sent, or the connection is being cut.
+        CLOSED: the TCP connection is gone.
+    """
 
     CONNECTING = 0
     OPEN = 1

@@ -90,7 +90,12 @@ def _restored(cls: type[WebSocketException], args: tuple[Any, ...]) -> WebSocket
 
 
 class Close(NamedTuple):
-    """What a close frame said."""
+    """What a close frame said.
+
+    Attributes:
+        code: the close code, 1005 if there was none.
+        reason: the text behind it, empty if there was none.
+    """
 
     code: int
     reason: str
@@ -126,10 +131,12 @@ class ConnectionClosed(WebSocketException):
 
     @property
     def code(self) -> int:
+        """Close code that the peer sent, 1006 if it sent no close frame."""
         return CloseCode.ABNORMAL_CLOSURE if self.rcvd is None else self.rcvd.code
 
     @property
     def reason(self) -> str:
+        """Close reason that the peer sent, empty if it sent none."""
         return "" if self.rcvd is None else self.rcvd.reason
 
 
@@ -145,7 +152,12 @@ class ConnectionClosedError(ConnectionClosed):
 
 
 class ProtocolError(WebSocketException):
-    """The peer sent what RFC 6455 forbids; ``close_code`` is what we close with."""
+    """The peer sent what RFC 6455 forbids.
+
+    Attributes:
+        close_code: what the connection is closed with.
+        phrase: what the text begins with.
+    """
 
     close_code: int = CloseCode.PROTOCOL_ERROR
     phrase: str = "protocol error"
@@ -196,6 +208,7 @@ class InvalidText(WebSocketException, ValueError):
 
     @property
     def close_code(self) -> int:
+        """Code with which a connection is closed for it."""
         return _TEXT_CODES.get(self.rule, CloseCode.POLICY_VIOLATION)
 
 
@@ -326,7 +339,11 @@ class AuthError(WebSocketException):
 
 
 class InvalidToken(AuthError):
-    """The token is not one that we signed, or not valid now."""
+    """The token is not one that we signed, or not valid now.
+
+    Attributes:
+        phrase: what the text begins with.
+    """
 
     phrase = "invalid jwt"
 
@@ -356,7 +373,11 @@ class WeakSecret(AuthError, ValueError):
 
 
 class WeakRoomPassword(AuthError, ValueError):
-    """A room password that is easy to guess."""
+    """A room password that is easy to guess.
+
+    Attributes:
+        phrase: what the text begins with.
+    """
 
     phrase = "room password does not meet strength requirements"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json as json_module
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
 import httptools
@@ -20,7 +20,10 @@ from . import limits
 from .errors import InvalidHeader, InvalidMessage
 from .headers import Headers, HeadersLike, has_token, name_of, parse_host, value_of
 
-__all__ = ["HeadReader", "Request", "Response"]
+__all__ = ["Address", "HeadReader", "Request", "Response"]
+
+#: Host and port; IPv6 has a flow label and a scope behind them.
+Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
 
 _END: Final = b"\r\n\r\n"
 _TLS_RECORD: Final = b"\x16\x03"  # a handshake record (RFC 8446 section 5.1)
@@ -54,38 +57,29 @@ _ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Ve
 class Request:
     """A request head.
 
-    ``target`` is the request target as sent, in visible ASCII, without the scheme and the host that a client of a
-    forward proxy puts before it: that host then is the one in ``Host``. ``path`` and ``query`` are its decoded parts:
-    the path without its percent escapes, and the first value of each name in the query. ``raw_path`` is the path as
-    sent, by which the server routes; ``repeated`` has the names that stand more than once in the query.
-    ``http_version`` is ``"1.1"``, or ``"1.0"``, where there may be no ``Host``.
-
-    For the caller to set: ``remote_address`` is the peer's as the socket tells it, ``None`` on a Unix socket;
-    ``client_address`` is the address of the client and ``secure`` whether it came through TLS, both as the outermost
-    trusted proxy saw it;
-    ``forwarded_host`` is the host that it asked this proxy for, ``None`` if that is what ``Host`` says; ``body`` is
-    what came behind the head, for the routes that take a body (else ``b""``).
+    ``remote_address``, ``client_address``, ``secure``, ``forwarded_host`` and ``body`` are for the caller to set. The
+    host in the absolute form of a target takes the place of that in ``Host``.
 
     Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), nor the ``*`` of
     ``OPTIONS``, if its percent escapes are not UTF-8, or if the query has more than ``limits.QUERY_FIELDS`` fields.
     """
 
-    __slots__ = (
-        "body",
-        "client_address",
-        "forwarded_host",
-        "headers",
-        "http_version",
-        "method",
-        "path",
-        "query",
-        "query_string",
-        "raw_path",
-        "remote_address",
-        "repeated",
-        "secure",
-        "target",
-    )
+    __slots__ = {
+        "body": 'What came behind the head, for the routes that take a body (else ``b""``).',
+        "client_address": "Address of the client, as the outermost trusted proxy saw it.",
+        "forwarded_host": "Host that the client asked that proxy for, ``None`` if ``Host`` says it.",
+        "headers": "Header lines, as :class:`plumews.Headers`.",
+        "http_version": '``"1.1"``, or ``"1.0"``, where there may be no ``Host``.',
+        "method": "Method, such as ``GET``.",
+        "path": "Path without its percent escapes.",
+        "query": "First value of each name in the query, without percent escapes.",
+        "query_string": "Query as sent, empty if there is none.",
+        "raw_path": "Path as sent, by which the server routes.",
+        "remote_address": "Address of the peer as the socket tells it, ``None`` on a Unix socket.",
+        "repeated": "Names that stand more than once in the query.",
+        "secure": "Whether the client came through TLS, as the outermost trusted proxy saw it.",
+        "target": "Request target as sent, in visible ASCII, without the scheme and host of the absolute form.",
+    }
 
     def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
         _check_target(method, target)
@@ -97,7 +91,7 @@ class Request:
         self.repeated: frozenset[str] = frozenset()
         self.headers = headers if isinstance(headers, Headers) else Headers(headers)
         self.secure = secure
-        self.remote_address: Any = None
+        self.remote_address: Address | None = None
         self.client_address = ""
         self.body = b""
         self.forwarded_host: str | None = None
@@ -381,7 +375,12 @@ class Response:
     ``TypeError`` for what is no status, headers or bytes at all.
     """
 
-    __slots__ = ("body", "headers", "reason", "status")
+    __slots__ = {
+        "body": "What comes behind the head.",
+        "headers": "Header lines, as :class:`plumews.Headers`.",
+        "reason": "Text behind the status.",
+        "status": "Status code, 100 to 999.",
+    }
 
     def __init__(self, status: int, headers: HeadersLike = (), body: bytes = b"", reason: str | None = None) -> None:
         if not isinstance(status, int):

@@ -21,6 +21,7 @@ from .compression import Compression
 from .constants import CloseCode, Opcode, State
 from .deflate import Agreement
 from .errors import ConnectionClosed
+from .http11 import Address
 from .inflow import Inflow
 from .keepalive import Keepalive
 from .settings import ConnConfig
@@ -64,8 +65,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._keepalive = Keepalive(
             self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
         )
-        self._peername: Any = None
-        self._sockname: Any = None
+        self._peername: Address | None = None
+        self._sockname: Address | str | bytes | None = None
         self._answer_deadline: Deadline | None = None
         self._close_deadline: Deadline | None = None
         self._discard_deadline: Deadline | None = None

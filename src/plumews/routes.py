@@ -22,7 +22,8 @@ from .settings import entries_of
 __all__ = ["Route", "Routes", "answer_route", "checked_answer", "json_route", "static_route", "takes_body"]
 
 #: Path to what answers it. It runs on the loop: it must not block.
-Routes: TypeAlias = "Mapping[str, Callable[[Request], Response] | Route]"
+#: The second is what type checkers make of a dict in a variable that has functions and routes; `Site` looks at each.
+Routes: TypeAlias = "Mapping[str, Callable[[Request], Response] | Route] | dict[str, object]"
 
 _METHOD: Final = re.compile("[A-Z]+(-[A-Z]+)*")
 
@@ -87,13 +88,13 @@ class Route:
             raise _not_allowed(self.methods)
 
 
-def takes_body(routes: Routes, request: Request) -> bool:
+def takes_body(routes: Mapping[str, Any], request: Request) -> bool:
     """Whether there is a route for ``request`` that takes a body."""
     route = routes.get(request.raw_path)
     return isinstance(route, Route) and route.max_body > 0
 
 
-def answer_route(routes: Routes, request: Request) -> Response | None:
+def answer_route(routes: Mapping[str, Any], request: Request) -> Response | None:
     """The answer of the function for ``request``, or ``None`` if its path has none.
 
     Raises:

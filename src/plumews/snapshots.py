@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 import uuid
 from dataclasses import dataclass, fields
-from typing import Any
 
 from .constants import SendBehavior, State
+from .http11 import Address
 
 __all__ = ["MemberInfo", "RoomInfo"]
 
@@ -52,7 +52,7 @@ class MemberInfo(_Printable):
     """
 
     id: uuid.UUID
-    remote_address: Any
+    remote_address: Address | None
     user_id: str | None
     user_name: str | None
     rooms: tuple[str, ...]

@@ -27,11 +27,14 @@ class Stream:
     rest that takes longer than the close timeout (default 10 s) closes it with 1008.
     """
 
-    __slots__ = ("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter", "buffered", "opcode")
+    __slots__ = {
+        **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter"), ""),
+        "buffered": "Bytes that have arrived and were not read.",
+        "opcode": "``Opcode.TEXT`` or ``Opcode.BINARY``.",
+    }
 
     def __init__(self, opcode: int, changed: Callable[[], None]) -> None:
         self.opcode = Opcode(opcode)
-        #: Bytes that have arrived and were not read.
         self.buffered = 0
         self._chunks: deque[bytes] = deque()
         self._finished = False
@@ -133,12 +136,14 @@ class Stream:
         return payload
 
     def feed(self, chunk: bytes) -> None:
+        """Add bytes of the message that have arrived."""
         if not self._closed:
             self._chunks.append(chunk)
             self.buffered += len(chunk)
             self._wake()
 
     def finish(self) -> None:
+        """Say that the message is complete."""
         self._finished = True
         self._wake()
 

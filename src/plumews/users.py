@@ -15,7 +15,13 @@ __all__ = ["UserInfo", "extract_user_info"]
 
 @dataclass(frozen=True, slots=True)
 class UserInfo:
-    """Whom a token speaks of; what it does not say is empty. ``claims`` is the whole of it.
+    """User that a token speaks of; what it does not say is empty.
+
+    Attributes:
+        id: the ``sub`` of the token.
+        name, email: how the user is called, and reached.
+        roles: what the user may do, in the application's own words.
+        claims: all of the token.
 
     A program with another way to know its users makes one itself, ``UserInfo("42", "Ada")``, and sets
     ``conn.user_info`` before the connection joins a room. Raises ``TypeError`` if ``id`` is no ``str``.
