@@ -123,6 +123,14 @@ def test_row_19_every_byte_in_an_outgoing_value_is_text_or_refused_with_the_name
                     Headers({"X-Room": value})
 
 
+def test_row_19_a_value_that_was_read_is_checked_when_it_is_sent():
+    read = Headers.read([("X-City", "Z\xfcrich"), ("X-Agent", "a\x85b")])
+    for headers in (read, Headers(read)):
+        with pytest.raises(ValueError, match="invalid value of header X-Agent: it contains the control character"):
+            headers.serialize()
+    assert Headers.read([("X-City", "Z\xfcrich")]).serialize() == b"X-City: Z\xfcrich\r\n\r\n"
+
+
 def test_row_19_a_refused_value_leaves_the_headers_as_they_were():
     headers = Headers({"A": "1"})
     with pytest.raises(ValueError, match="control character"):

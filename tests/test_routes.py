@@ -167,6 +167,20 @@ async def test_an_absolute_target_is_judged_by_its_own_host(start):
                 assert await wire.message() == "/chat?x=1 localhost:1"
 
 
+async def test_row_19_what_is_echoed_is_byte_for_byte_or_500(start):
+    routes = {
+        "/echo": lambda request: Response(200, [("X-Echo", request.headers["X-City"])]),
+        "/all": lambda request: Response(200, request.headers),
+    }
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes=routes))
+    for path in routes:
+        for value, status in (("Z\xfcrich\xff", 200), ("a\x85Set-Cookie: b", 500)):
+            async with await Wire.connect(server) as wire:
+                head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-City: {value}\r\n\r\n"
+                assert (await wire.response(head.encode("latin-1")))[0] == status
+                assert wire.header("X-Echo" if path == "/echo" else "X-City") == (value if status == 200 else None)
+
+
 async def test_options_of_everything_is_a_ping(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:

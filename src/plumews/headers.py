@@ -191,9 +191,15 @@ class Headers(MutableMapping[str, str]):
         return iter(self._pairs)
 
     def serialize(self) -> bytes:
-        """The header section of a message, with the empty line that ends it."""
-        lines = [f"{name}: {value}\r\n" for name, value in self._pairs]
-        return ("".join(lines) + "\r\n").encode("latin-1")
+        """The header section of a message, with the empty line that ends it.
+
+        Raises ``ValueError`` for a value that was read and no application may send.
+        """
+        lines = "".join([f"{name}: {value}\r\n" for name, value in self._pairs])
+        if not lines.isascii():
+            for name, value in self._pairs:
+                _check(name, value)
+        return f"{lines}\r\n".encode("latin-1")
 
     def __getitem__(self, name: str) -> str:
         values = self._values[name.lower()]
