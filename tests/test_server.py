@@ -314,8 +314,8 @@ async def test_a_stop_ends_every_stage_of_a_handshake_at_once(contexts, tls):
             answer = await bare.reader.read()
             assert answer == b"" if tls else answer.startswith(b"HTTP/1.1 503 ")
         assert not server._closed.done()  # which waits for the others
-        for wire in (member, first):
-            wire.reset()
+        for wire in (member, first, silent, halfway, asks, bare):
+            wire.writer.transport.abort()
         await server.wait_closed()
 
 
