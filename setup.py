@@ -1,7 +1,7 @@
 """Builds the compiled modules where that is wanted and possible: all of them, or none.
 
-The codec, the call that writes to a socket, the steps of a task and setting attributes are Cython; the modules of TYPED
-are plain Python, which is compiled with the types of the .pxd file beside it, and runs as it stands where it is not.
+The codec, the call that writes to a socket, and the classes of BASES are Cython; the modules of TYPED are plain Python,
+which is compiled with the types of the .pxd file beside it, and runs as it stands where it is not.
 
     PLUMEWS_EXT=auto   compile; without a working compiler install the plain Python and say so (default)
     PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
@@ -49,6 +49,8 @@ TYPED = (
     "sendqueue",
     "writer",
 )
+#: Bases of some of them, in Cython beside the Python that they stand for.
+BASES = ("attributes", "context", "steps")
 #: How they are compiled. What is annotated stays a hint, and what is divided stays what Python makes of it.
 DIRECTIVES = {
     "language_level": 3,
@@ -153,15 +155,15 @@ def extensions() -> list[Extension]:
     wire = Extension(
         "plumews._wire", ["src/plumews/_wire.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
     )
-    small = [
+    bases = [
         Extension(
             f"plumews.{name}", [f"src/plumews/{name}.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
         )
-        for name in ("attributes", "steps")
+        for name in BASES
     ]
     posix = [] if sys.platform == "win32" else [wire]
     return [
-        *cythonize([codec, *small, *posix], language_level=3),
+        *cythonize([codec, *bases, *posix], language_level=3),
         *cythonize(typed, compiler_directives=DIRECTIVES),
     ]
 

@@ -57,7 +57,7 @@ class FakeLoop:
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, callback: Callable[[], object]) -> FakeHandle:
+    def call_at(self, when: float, callback: Callable[[], object], *, context: Any = None) -> FakeHandle:
         handle = FakeHandle(when, callback)
         self.handles.append(handle)
         return handle

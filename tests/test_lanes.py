@@ -23,7 +23,7 @@ class Loop:
         self.ready: list[Callable[[], object]] = []
         self.turns = 0
 
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Any = None) -> None:
         self.ready.append(lambda: callback(*args))
 
     def turn(self) -> None:

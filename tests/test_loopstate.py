@@ -73,7 +73,7 @@ def test_many_dirty_connections_cost_one_callback_of_the_loop() -> None:
     class Loop:
         scheduled = 0
 
-        def call_soon(self, callback: Callable[[], object]) -> None:
+        def call_soon(self, callback: Callable[[], object], context: Any) -> None:
             self.scheduled += 1
 
     loop = Loop()

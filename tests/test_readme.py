@@ -513,6 +513,12 @@ async def test_logging(hub, start, capsys) -> None:
     assert f" INFO {host}:{port} blue refused 401 WEBSOCKET_TOKEN_REQUIRED: GET /ws [" in line
 
 
+async def test_the_context_variables_of_a_server(start: Any) -> None:
+    server = await start(run("Context variables")["serving"])
+    async with await Wire.open(server) as wire:
+        assert await wire.message() == "welcome to red"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="event loops on Windows take no signal handlers")
 async def test_stopping(hub, capsys) -> None:
     with kept_port() as port:

@@ -115,7 +115,7 @@ def test_the_list_is_that_of_the_build() -> None:
         for node in tree.body
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "TYPED" for to in node.targets)
     )
-    assert sorted(sources.COMPILED) == sorted(["_codec", "attributes", "steps", *typed])
+    assert sorted(sources.COMPILED) == sorted(["_codec", "attributes", "context", "steps", *typed])
 
 
 def compiled_handlers() -> Iterator[tuple[str, ast.AST]]:

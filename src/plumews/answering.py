@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from typing import Any
 
 from .conn import Conn
@@ -68,6 +69,9 @@ class Answering:
 
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         def done(task: asyncio.Future[Any]) -> None:
+            self._conn._within(decide, task)
+
+        def decide(task: asyncio.Future[Any]) -> None:
             self._task = None
             if task.cancelled():
                 self._fail(self._failed())  # unless that was because it is answered, or nobody waits
@@ -78,8 +82,14 @@ class Answering:
             else:
                 self._fail(exc)
 
-        self._task = self._site.start(work)
-        self._task.add_done_callback(done)
+        self._task = self._site.start(self._answered_by(work))
+        self._task.add_done_callback(done, context=Context())
+
+    async def _answered_by(self, work: Awaitable[Any]) -> Any:
+        try:
+            return await work
+        finally:
+            self._conn._context = copy_context()  # the handler sees what a hook has set
 
     # --- the answer -------------------------------------------------------------------------------
 

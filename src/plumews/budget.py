@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 from . import limits
 from .conn import Conn
@@ -31,7 +32,7 @@ class ByteBudget:
         """``size`` bytes more wait for a member that has a backlog."""
         self._at_most += size
         if self.limit and self._at_most > self.limit and not self._scheduled:
-            asyncio.get_running_loop().call_soon(self._check)
+            asyncio.get_running_loop().call_soon(self._check, context=Context())
             self._scheduled = True
 
     def _check(self) -> None:

@@ -11,11 +11,21 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from contextvars import copy_context
+from typing import Any, TypeAlias, TypeVar, cast
 
-__all__ = ["Callback", "Callbacks", "call_safely", "check_call", "check_callback", "is_plain_function"]
+__all__ = [
+    "Callback",
+    "Callbacks",
+    "call_safely",
+    "check_call",
+    "check_callback",
+    "in_own_context",
+    "is_plain_function",
+]
 
 Callback: TypeAlias = Callable[..., object]
+C = TypeVar("C", bound=Callable[..., Any])
 
 
 def is_plain_function(callback: object) -> bool:
@@ -43,6 +53,12 @@ def check_callback(callback: object) -> None:
         raise TypeError("the callback must be a plain function: it is called where nothing can be awaited")
 
 
+def in_own_context(callback: C) -> C:
+    """Return a function that calls ``callback`` in the context of now, in a new copy of it each time."""
+    context = copy_context()
+    return cast("C", lambda *args: context.copy().run(callback, *args))
+
+
 def call_safely(what: str, callback: Callback, *args: Any) -> None:
     """Call ``callback``; if it raises, the event loop is told that ``what`` failed."""
     try:
@@ -68,7 +84,7 @@ class Callbacks:
         """
         check_callback(callback)
         key = object()
-        self._callbacks.setdefault(kind, {})[key] = callback
+        self._callbacks.setdefault(kind, {})[key] = in_own_context(callback)
 
         def end() -> None:
             callbacks = self._callbacks.get(kind, {})

@@ -104,7 +104,7 @@ class Conn(Sending):
     def add_close_callback(self, callback: Callable[[Conn], object]) -> None:
         """Call ``callback(conn)`` when the connection is gone; at once if it is."""
         if self._rules.state is State.CLOSED:
-            self._call_back(callback)
+            self._within(self._call_back, callback)
         else:
             self._close_callbacks.append(callback)
 

@@ -80,7 +80,7 @@ class CallbackEndpoint:
             conn.add_close_callback(self._closed)
         if self._on_open is not None:
             try:
-                self._on_open(conn)
+                conn._within(self._on_open, conn)
             except Exception as exc:
                 _callback_failed(conn, exc)
         conn._deliver_to(self._on_message, _callback_failed)

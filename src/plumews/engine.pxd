@@ -2,8 +2,8 @@
 
 cimport cython
 
-from .attributes cimport Attributes
 from .compression cimport Compression
+from .context cimport InContext
 from .inbox cimport Inbox
 from .inflow cimport Inflow
 from .keepalive cimport Keepalive
@@ -11,13 +11,13 @@ from .loopstate cimport LoopState
 from .protocol cimport Protocol as Rules
 from .writer cimport Writer
 
-cdef object _OPEN, _get_ident, build_frame, limits, monotonic
+cdef object Context, _OPEN, _get_ident, build_frame, limits, monotonic
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
 
-cdef class Engine(Attributes):
+cdef class Engine(InContext):
     cdef public list _backlog
     cdef public list _behind
     cdef readonly Compression _deflate
@@ -49,7 +49,7 @@ cdef class Engine(Attributes):
     cdef _take_up(self, list events)
     cdef _handle(self, list events)
     @cython.locals(position=Py_ssize_t, look=Py_ssize_t, until=double, outcome=int)
-    cpdef list _dispatch(self, list events)
+    cdef list _dispatch(self, list events)
     @cython.locals(kind=int, outcome=int)
     cdef int _tell(self, tuple event) except -1
     cdef _deliver(self, int kind, data)

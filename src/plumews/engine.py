@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import limits
-from .attributes import Attributes
 from .codec import build_frame
 from .constants import COMPRESSED, Opcode, State, StreamEvent
+from .context import InContext
 from .inbox import Inbox
 from .keepalive import Keepalive
 from .loopstate import LoopState, loop_state
@@ -52,7 +53,7 @@ _LONGEST_HEADER = 14
 _GO_ON, _LATER = 0, 1
 
 
-class Engine(Attributes):
+class Engine(InContext):
     """The hot half of a connection's transport side. What it calls and does not define is in its subclass."""
 
     __slots__ = (
@@ -86,6 +87,8 @@ class Engine(Attributes):
 
     def __init__(self, config: ConnConfig, client: bool) -> None:
         loop = asyncio.get_running_loop()
+        self._context = None
+        self._inside = False
         self._loop = loop
         self._thread = _get_ident()
         self._state: LoopState = loop_state(loop)
@@ -154,7 +157,7 @@ class Engine(Attributes):
             elif self._on_message is None:
                 self._update_reading()
         elif self._door is not None:
-            self._door.received(bytes(self._state.view[:nbytes]))
+            self._within(self._door.received, bytes(self._state.view[:nbytes]))
         else:
             if not self._ended:
                 self._take_up(self._feed(self._state.buffer, nbytes))
@@ -169,12 +172,16 @@ class Engine(Attributes):
         """Call ``on_message(conn, message)`` for each message from now on, and first for those that wait."""
         self._on_message = on_message
         self._on_failure = on_failure
-        while len(self._inbox) and self._on_message is not None:
-            kind, data = self._inbox.take()
-            self._deliver(kind, data)
+        if len(self._inbox):
+            self._within(self._deliver_waiting)
         if self._ended:
             self._answer()
         self._update_reading()
+
+    def _deliver_waiting(self) -> None:
+        while len(self._inbox) and self._on_message is not None:
+            kind, data = self._inbox.take()
+            self._deliver(kind, data)
 
     def _receive(self, data: bytes) -> None:
         """Handle bytes that came otherwise as one read: every event in them, then one write of what was answered."""
@@ -193,7 +200,10 @@ class Engine(Attributes):
         """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
         self._in_batch = self._state.in_batch = True
         try:
-            self._backlog = Engine._dispatch(self, events)
+            if self._on_message is None and self._screen is None:
+                self._backlog = Engine._dispatch(self, events)
+            else:
+                self._backlog = InContext._dispatch_within(self, events)
             if not self._backlog and self._rules.error is not None and not self._ended:
                 self._end()
             self._inbox.wake_now()  # what the reader answers leaves with this read
@@ -204,7 +214,7 @@ class Engine(Attributes):
             else:
                 self._writer.gather()
         if self._backlog and (self._inflow is None or not self._inflow.waits(self)):
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._go_on, context=Context())
         if self._on_message is None or self._backlog or self._reading_paused:
             Engine._update_reading(self)
 

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable
 
 from . import limits
+from .callbacks import in_own_context
 from .conn import Conn
 from .constants import State
 from .notices import Notices
@@ -59,7 +60,7 @@ class Gaps:
     """Makes the events of one hub."""
 
     def __init__(self, encode_gap: EncodeGap | None, notices: Notices) -> None:
-        self._encode_gap = encode_gap
+        self._encode_gap = None if encode_gap is None else in_own_context(encode_gap)
         self._notices = notices
         #: Whether the application is at it, maybe in the midst of a broadcast.
         self.encoding = False

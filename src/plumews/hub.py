@@ -8,6 +8,7 @@ about itself in `introspection`; here are its making and its end. A hub belongs 
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from types import TracebackType
 
 from . import limits
@@ -89,9 +90,9 @@ class Hub(Introspection):
             )
             members = self._table.roll(None).members
             ledger = Ledger(members, self._undecided())
-            self._stopping = loop.create_task(self._shut_down(self._limit, farewell, members, ledger))
+            self._stopping = Context().run(loop.create_task, self._shut_down(self._limit, farewell, members, ledger))
             if self.config.sending_threads:
-                self._stopping.add_done_callback(self._give_up_threads)
+                self._stopping.add_done_callback(self._give_up_threads, context=Context())
         elif self._limit is not None:
             self._limit.hasten(timeout)
         return await asyncio.shield(self._stopping)

@@ -19,6 +19,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextvars import Context
 from typing import Protocol
 from zlib import crc32
 
@@ -135,7 +136,7 @@ class Lanes:
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._scheduled:
-            loop.call_soon(self._run, loop)
+            loop.call_soon(self._run, loop, context=Context())
             self._scheduled = True  # not before: if the call fails the next job asks again
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

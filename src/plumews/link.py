@@ -137,8 +137,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         if door is not None:
             door.lost()
         callbacks, self._close_callbacks = self._close_callbacks, []
-        for callback in callbacks:
-            self._call_back(callback)
+        if callbacks:
+            self._within(self._call_all, callbacks)
         self._forget()
 
     def _forget(self) -> None:
@@ -159,7 +159,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         if transport is None:
             return None
         try:
-            return getattr(transport, name)(*args)
+            # In this connection's context, because asyncio keeps that of whoever lets it read or close.
+            return self._within(getattr(transport, name), *args)
         except NotImplementedError:
             return None  # a transport that has no such method
         except Exception as exc:
@@ -421,6 +422,10 @@ class Link(Awaits, asyncio.BufferedProtocol):
             messages, size = self._lost
             more = self._writer.waiting_data()
             self._lost = (messages + more[0], size + more[1])
+
+    def _call_all(self, callbacks: list[Callable[[Any], object]]) -> None:
+        for callback in callbacks:
+            self._call_back(callback)
 
     def _call_back(self, callback: Callable[[Any], object]) -> None:
         try:

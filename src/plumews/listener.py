@@ -14,7 +14,8 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from functools import partial
 from typing import Any
 
@@ -76,10 +77,11 @@ class Listener:
                 self._sockets.append(sock)
             self._reserve = Reserve()
         except NotImplementedError:
-            self._servers = [
-                await self._loop.create_server(self._connection, sock=sock, backlog=self._backlog, **self._tls)
-                for sock in self._listening
-            ]
+            self._servers = [await self._serve(sock) for sock in self._listening]
+
+    def _serve(self, sock: socket.socket) -> Awaitable[asyncio.AbstractServer]:
+        serving = self._loop.create_server(self._connection, sock=sock, backlog=self._backlog, **self._tls)
+        return Context().run(self._loop.create_task, serving)
 
     def close(self) -> None:
         """Accept nobody any more: who is in the backlog is told that the server stops.
@@ -129,7 +131,7 @@ class Listener:
 
     def _watch(self, sock: socket.socket) -> None:
         self._paused.pop(sock, None)
-        self._loop.add_reader(sock, self._accept, sock)
+        Context().run(self._loop.add_reader, sock, self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
         """Somebody is in the backlog."""
@@ -156,9 +158,9 @@ class Listener:
             self._refuse(sock, exc)
             return
         connecting = self._loop.connect_accepted_socket(partial(self._connection, visit), sock, **self._tls)
-        task = self._loop.create_task(connecting)
+        task = self._site.context.run(self._loop.create_task, connecting)
         self._connecting.add(task)
-        task.add_done_callback(partial(self._connected, sock, visit))
+        task.add_done_callback(partial(self._connected, sock, visit), context=Context())
 
     def _connected(self, sock: socket.socket, visit: Visit, task: asyncio.Task[Any]) -> None:
         self._connecting.discard(task)

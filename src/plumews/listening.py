@@ -26,6 +26,7 @@ class Listening(Membership):
 
         It may do what it likes, joining, leaving, closing and publishing included; what that changes is told when all
         callbacks have heard of this. One that raises is reported to the event loop, and the join stands.
+        Each call runs in a new copy of the context in which ``on_join`` was called.
 
         Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
         """

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import Any, Final
 
 from . import limits
@@ -96,7 +97,7 @@ class LiveTokens:
     def _subscribe(self, loop: asyncio.AbstractEventLoop) -> None:
         def revoked(revocation: Revocation) -> None:  # in any thread
             with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the connections
-                loop.call_soon_threadsafe(self._revoke, revocation)
+                loop.call_soon_threadsafe(self._revoke, revocation, context=Context())
 
         self._unsubscribe = self._revocations.subscribe(revoked)
 
@@ -146,7 +147,7 @@ class LiveToken:
 
     def _watch(self) -> None:
         try:
-            left = self._tokens.seconds_left(self.claims)
+            left = self._conn._within(self._tokens.seconds_left, self.claims)
         except BaseException:
             self.end(EXPIRED)  # nobody knows how long it is good, and nobody would look again
             raise

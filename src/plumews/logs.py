@@ -15,6 +15,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from . import limits
@@ -75,7 +77,8 @@ class _Limits:
                 return True
             if loop is not None and loop not in self._telling:
                 self._telling.add(loop)
-                loop.call_later(limits.LOG_SUMMARY_EVERY, self._tell, loop, logger, record.levelno)
+                tell = partial(self._tell, loop, logger, record.levelno)
+                loop.call_later(limits.LOG_SUMMARY_EVERY, tell, context=Context())
         return False
 
     def _of(self, loop: asyncio.AbstractEventLoop | None) -> LogLimit:

@@ -3,7 +3,7 @@
 cimport cython
 
 
-cdef object monotonic
+cdef object Context, monotonic
 
 
 cdef class Flushable:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextvars import Context
 from time import monotonic
 from typing import Any, Final
 
@@ -126,7 +127,7 @@ class LoopState:
             self._flush_gathered()
 
     def _schedule(self) -> None:
-        self._loop.call_soon(self._flush)
+        self._loop.call_soon(self._flush, context=Context())
         self._scheduled = True  # not before: if the call fails the next writer asks again
 
     def lend_queue(self, first: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 
 from .callbacks import Callback, Callbacks
 from .conn import Conn
@@ -67,7 +68,7 @@ class Notices:
 
     def _schedule(self) -> None:
         if not self._scheduled:
-            asyncio.get_running_loop().call_soon(self._tell)
+            asyncio.get_running_loop().call_soon(self._tell, context=Context())
             self._scheduled = True
 
     def _tell(self) -> None:

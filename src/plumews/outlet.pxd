@@ -6,6 +6,9 @@ from .displacing cimport DisplacingQueue
 from .loopstate cimport LoopState
 
 
+cdef object Context
+
+
 cdef class Outlet(DisplacingQueue):
     cdef int _fd
     cdef bint _handed

@@ -4,7 +4,8 @@ Where the connection is a plain socket, frames go straight to it: only the rest 
 left to the transport, and what follows waits in the queue until that is gone, so that its bounds mean something.
 
 Invariants: nothing goes past a transport that holds something, or is gone. After a call of the transport has failed
-nothing is written any more, because part of a frame may have left.
+nothing is written any more, because part of a frame may have left. Transports write in an empty context, because
+asyncio keeps the context of a write until the socket has taken it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from typing import Final
 
 from . import limits, wire
@@ -116,11 +118,11 @@ class Outlet(DisplacingQueue):
         self._left(len(batch))
         self._handed = True
         if len(batch) == 1:
-            transport.write(batch[0])
+            Context().run(transport.write, batch[0])
         elif _WRITELINES_HAS_NO_BOUND:
-            transport.write(b"".join(batch))
+            Context().run(transport.write, b"".join(batch))
         else:
-            transport.writelines(batch)
+            Context().run(transport.writelines, batch)
 
     def _cut(self, batch: list[bytes | memoryview], sent: int) -> None:
         """The socket took only ``sent`` bytes: the frame at which it stopped goes to the transport, no more."""
@@ -135,9 +137,9 @@ class Outlet(DisplacingQueue):
         self._handed = True
         transport = self._transport
         assert transport is not None
-        transport.write(memoryview(batch[at])[sent:])
+        Context().run(transport.write, memoryview(batch[at])[sent:])
         for buffer in batch[at + 1 : stop]:
-            transport.write(buffer)
+            Context().run(transport.write, buffer)
 
 
 def _is_header(buffer: bytes | memoryview) -> bool:

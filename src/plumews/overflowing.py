@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Hashable
+from contextvars import Context
 from typing import Any, Final, Protocol
 
 from . import limits
@@ -172,7 +173,7 @@ class Overflowing(Receiving):
         if self._owed is None:
             self._writer.resume()
         else:  # who pays asks the application, which may end the connection: not from within the transport's call
-            self._loop.call_soon(self._pay_and_resume)
+            self._loop.call_soon(self._pay_and_resume, context=Context())
 
     # --- the end ----------------------------------------------------------------------------------
 

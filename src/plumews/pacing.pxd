@@ -2,7 +2,7 @@
 
 cimport cython
 
-cdef object monotonic
+cdef object Context, monotonic
 cdef int _NOTHING, _TURN, _ROOM, _LATER
 
 

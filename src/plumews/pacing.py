@@ -8,6 +8,7 @@ exactly one of the two.
 from __future__ import annotations
 
 import functools
+from contextvars import Context
 from time import monotonic
 from typing import Any, Final
 
@@ -114,4 +115,4 @@ class Pacing:
         closing = conn._rules.state is not State.OPEN
         if (self._waits_for == _ROOM and self._has_room(conn)) or (self._waits_for == _TURN and closing):
             self._waits_for = _NOTHING
-            conn._loop.call_soon(self._go_on, conn)
+            conn._loop.call_soon(self._go_on, conn, context=Context())

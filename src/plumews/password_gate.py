@@ -17,6 +17,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Final
 
 from . import limits
@@ -74,6 +75,7 @@ class PasswordGate:
         self._queue = queue
         self._memory = memory
         self._clock = clock
+        self._context = copy_context()  # many may wait for one check: it is in the context of none of them
         self._key = secrets.token_bytes(32)
         self._salt_of = _salt_of(authorizer)
         self._checks: dict[bytes, _Check] = {}
@@ -130,10 +132,11 @@ class PasswordGate:
             )
         ask: Callable[[str, str | None], Any] = self._authorizer.check_room_password
         if inspect.iscoroutinefunction(ask):
-            check = _Check(asyncio.ensure_future(_answer(ask(room, password))), None)
+            asked, work = ask(room, password), None
         else:
-            work = _HASHERS.submit(ask, room, password)
-            check = _Check(asyncio.ensure_future(_answer(asyncio.wrap_future(work))), work)
+            work = _HASHERS.submit(self._context.copy().run, ask, room, password)
+            asked = asyncio.wrap_future(work)
+        check = _Check(self._context.copy().run(asyncio.ensure_future, _answer(asked)), work)
         self._checks[name] = check
 
         def done(task: asyncio.Task[bool]) -> None:

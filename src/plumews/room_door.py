@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Final, Protocol
 
 from . import limits
@@ -168,7 +169,9 @@ class RoomDoor:
         if self._asking >= limits.PASSWORD_QUEUE:
             raise Refused("too many wait to be let in", status=503, code="WEBSOCKET_BUSY", headers=_RETRY)
         waiting = [asked]  # empty when nobody waits any more
-        work = asyncio.wrap_future(_ASKERS.submit(lambda: authorize(waiting[0]) if waiting else False))
+        work = asyncio.wrap_future(
+            _ASKERS.submit(copy_context().run, lambda: authorize(waiting[0]) if waiting else False)
+        )
         self._asking += 1
         work.add_done_callback(self._told)
         try:

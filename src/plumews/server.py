@@ -12,6 +12,7 @@ import logging
 import socket
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,7 @@ class Server:
 
     def _connection(self, visit: Visit | None = None) -> Conn:
         conn = Conn(self._config)
+        conn._context = self._site.context.copy()
         conn._door = Opening(self._site, conn, visit)
         return conn
 
@@ -214,7 +216,7 @@ class Server:
             self._site.closing = True
             limit = TimeLimit(timeout)
             farewell = Farewell(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
-            self._closer = asyncio.get_running_loop().create_task(self._close(limit, farewell))
+            self._closer = Context().run(asyncio.get_running_loop().create_task, self._close(limit, farewell))
 
     async def _drain(self, timeout: float, spread: float | None, reconnect_in: float) -> ShutdownReport | None:
         """Stop in order: the members of the hub first, while the server can still tell newcomers 503."""

@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import threading
+from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, Final
 
@@ -91,7 +92,7 @@ class StopSignals:
         """A signal has come. Called between any two steps of the main thread."""
         waiting = self._waiting
         if waiting is not None and not waiting.get_loop().is_closed():
-            waiting.get_loop().call_soon_threadsafe(_end, waiting)
+            waiting.get_loop().call_soon_threadsafe(_end, waiting, context=Context())
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is not threading.main_thread():

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import ssl as ssl_module
 from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -84,6 +85,8 @@ class Site:
     accept_rate_per_address: float | None = limits.ACCEPT_RATE_PER_ADDRESS
     #: Who may connect.
     admission: Admission = field(init=False)
+    #: The context in which the server was asked for; each connection has a copy of it.
+    context: Context = field(default_factory=copy_context, init=False)
     #: Whether the server is stopping: nobody is let in any more.
     closing: bool = field(default=False, init=False)
     #: The extra headers as they stand in an answer.

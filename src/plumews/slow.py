@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator
+from contextvars import Context
 from time import monotonic
 from typing import Protocol
 
@@ -349,7 +350,7 @@ class SlowMembers:
         member.deadline.cancel()
         member.waiting = None
         if member.debt:
-            asyncio.get_running_loop().call_soon(self.pay, conn)
+            asyncio.get_running_loop().call_soon(self.pay, conn, context=Context())
         elif self.members.get(conn) is not member:
             self._forget_gone(conn)
         elif not self.watching:

@@ -29,6 +29,7 @@ COMPILED = (
     "attributes",
     "awaits",
     "compression",
+    "context",
     "deflating",
     "displacing",
     "engine",

@@ -4,7 +4,8 @@ Thousands of connections each have a next ping, a close timeout, a waiting sende
 would cost memory and a heap operation in the loop for every one. Here a deadline is cancelled by letting go
 of its callback, and the loop's timer is only armed while something is due.
 
-Invariant: a cancelled deadline holds no reference to what it was for.
+Invariants: a cancelled deadline holds no reference to what it was for; callbacks run in an empty context, whatever the
+context in which they were asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import heapq
 import math
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 __all__ = ["Deadline", "Timers"]
@@ -90,7 +92,7 @@ class Timers:
         return self.at(self._loop.time() + delay, callback)
 
     def _arm(self, when: float) -> None:
-        former, self._handle = self._handle, self._loop.call_at(when, self._wake)
+        former, self._handle = self._handle, self._loop.call_at(when, self._wake, context=Context())
         if former is not None:
             former.cancel()
 

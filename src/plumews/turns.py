@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic
 
 from . import limits
@@ -64,9 +65,9 @@ class Turns:
             return
         delay = self._free_at - monotonic()
         if delay > 0:
-            self._loop.call_later(delay, self._next)
+            self._loop.call_later(delay, self._next, context=Context())
         else:
-            self._loop.call_soon(self._next)
+            self._loop.call_soon(self._next, context=Context())
         self._scheduled = True
 
     def _next(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from . import limits
-from .callbacks import Callback, call_safely, check_callback
+from .callbacks import Callback, call_safely, check_callback, in_own_context
 from .loopstate import loop_state
 from .timers import Deadline
 
@@ -34,7 +34,7 @@ class RoomWatchers(ABC, Generic[C]):
         """Call ``callback`` on changes of ``room``, until the function that this returns is called."""
         check_callback(callback)
         key = object()
-        self._callbacks.setdefault(room, {})[key] = callback
+        self._callbacks.setdefault(room, {})[key] = in_own_context(callback)
         self._added(room, key)
 
         def end() -> None:
