@@ -166,7 +166,7 @@ def auth_fields(message: str | bytes) -> dict[str, Any] | None:
 
 
 class _Ambiguous(dict[str, Any]):
-    """Object with a name that stands in it twice: readers differ in which one counts (RFC 8259 section 4)."""
+    """Object that has a name twice. Parsers differ in which one counts (RFC 8259 section 4)."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def credentials_in(fields: dict[str, Any]) -> Credentials | None:
 
 
 def _is_text(value: object) -> bool:
-    """Whether ``value`` is absent, or text without a lone surrogate, which ``\\ud800`` in JSON is."""
+    """Return whether ``value`` is absent, or text without a lone surrogate, which ``\\ud800`` in JSON is."""
     if value is None:
         return True
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

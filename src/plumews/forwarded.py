@@ -142,7 +142,7 @@ def _parse_address(text: str) -> _Address | None:
 
 
 def _node(text: str) -> _Address | None:
-    """The address of a node (RFC 7239 section 6), as proxies write it; ``None`` for what is none, or hides it."""
+    """Return the address of a node (RFC 7239 section 6) in any form that proxies write, ``None`` if it has none."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or ":" not in host or not (rest == "" or (rest[0] == ":" and _is_port(rest[1:]))):
@@ -157,7 +157,7 @@ def _node(text: str) -> _Address | None:
 
 
 def _ipv6(text: str) -> _Address | None:
-    """An address without its zone, which has a meaning on the proxy alone (RFC 4007 section 6)."""
+    """Parse an address without its zone, which has a meaning on the proxy alone (RFC 4007 section 6)."""
     return _parse_address(text.partition("%")[0])
 
 

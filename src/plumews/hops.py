@@ -60,7 +60,7 @@ def _list(request: Request, name: str) -> list[str]:
 
 
 def _bare(text: str) -> str:
-    """``text`` without the blanks and the quotation marks around it."""
+    """Return ``text`` without the blanks and the quotation marks around it."""
     text = text.strip(_BLANKS)
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
@@ -71,12 +71,12 @@ def _at(values: list[str], place: int) -> str | None:
 
 
 def _elements(line: str) -> list[dict[str, str]]:
-    """The elements of a line, each a mapping from a parameter in lower case."""
+    """Return the elements of a line, each a mapping from a parameter in lower case."""
     try:
         return _strict_elements(line)
     except _Malformed:
-        # Nor does a quote that a client left open swallow what the proxy wrote behind it on the same line: the proxy's
-        # own element has no comma.
+        # A quote that a client left open must not swallow the element that the proxy added on the same line. That
+        # element has no comma.
         return [_lenient_element(element) for element in line.split(",") if element.strip(_BLANKS)]
 
 
@@ -92,7 +92,7 @@ def _lenient_element(text: str) -> dict[str, str]:
 
 
 def _strict_elements(line: str) -> list[dict[str, str]]:
-    """The same by the grammar (RFC 7239 section 4)."""
+    """Return the elements of a line that follows the grammar (RFC 7239 section 4)."""
     elements: list[dict[str, str]] = []
     pairs: dict[str, str] = {}
     at, end = 0, len(line)

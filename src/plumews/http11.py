@@ -124,7 +124,7 @@ class Request:
 
     @property
     def wants_websocket(self) -> bool:
-        """Whether the client asks for a WebSocket; any other ``Upgrade`` is ignored (RFC 9110 section 7.8)."""
+        """True if the client asks for a WebSocket. Any other ``Upgrade`` is ignored (RFC 9110 section 7.8)."""
         return self.http_version == "1.1" and has_token(self.headers.get_all("Upgrade"), "websocket")
 
     def __repr__(self) -> str:
@@ -334,7 +334,7 @@ class _Fields:
 
 
 def _check_deciding(headers: Headers) -> None:
-    """Bytes from 0x80 on mean nothing here: phones, foreign cookies and CDNs send them in headers of no concern."""
+    """Refuse bytes from 0x80 on where something is decided. Phones, foreign cookies and CDNs send them elsewhere."""
     for name, value in headers.raw_items():
         if not value.isascii() and (name.lower() in _DECIDING or name.lower().startswith("sec-websocket-")):
             raise InvalidMessage(f"non-ASCII byte in the {name} header")

@@ -121,13 +121,13 @@ class TokenRefresh:
 
 
 def is_entering(conn: Conn) -> bool:
-    """Whether ``conn`` is open, and has yet to log in by its first message."""
+    """Return whether ``conn`` is open and has yet to log in by its first message."""
     screen = screen_of(conn, _Screen)
     return screen is not None and screen.entering
 
 
 def entered(conn: Conn) -> None:
-    """``conn`` has logged in by its first message."""
+    """Note that ``conn`` has logged in by its first message."""
     screen = screen_of(conn, _Screen)
     if screen is not None:
         screen.entering = False
