@@ -11,6 +11,7 @@ that reads it is one message. After a fault nothing is delivered.
 from __future__ import annotations
 
 import io
+import logging
 from time import monotonic
 from typing import Any
 
@@ -24,6 +25,8 @@ from .pacing import GO_ON, ROOM, STOP, TURN, Pacing
 from .turns import Turns
 
 __all__ = ["Inflow"]
+
+logger = logging.getLogger("plumews.server")
 
 _OPEN = State.OPEN
 _TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
@@ -282,6 +285,12 @@ class Inflow(Pacing):
 
     def _fail(self, conn: Any, exc: ProtocolError) -> int:
         conn._rules.error = exc.with_traceback(None)
+        if exc.detail == faults.KEPT_CONTEXT:
+            logger.warning(
+                "a client kept its compression context, against client_no_context_takeover, as Safari of iOS 15 does: "
+                "compression=Deflate(client_takeover=True) reads it",
+                extra={"about": conn},
+            )
         self.end()
         return _STOP
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable
 
-from . import faults, limits
+from . import limits
 from .admission import Visit
 from .answering import Answering, stopping
 from .conn import Conn
@@ -231,7 +231,6 @@ class Opening(Answering):
         conn.subprotocol = subprotocol
         if agreement is not None:
             conn._compress(agreement)
-            conn.add_close_callback(_tell_kept_context)
         conn._ask_transport("write", wire)
         conn._ask_transport("resume_reading")
         if conn._ended:
@@ -249,16 +248,6 @@ class Opening(Answering):
         if self._rest and not conn._ask_transport("is_closing"):
             conn._receive(bytes(self._rest))
         self._rest.clear()
-
-
-def _tell_kept_context(conn: Conn) -> None:
-    error = conn._rules.error
-    if error is not None and error.detail == faults.KEPT_CONTEXT:
-        logger.warning(
-            "a client kept its compression context, against client_no_context_takeover, as Safari of iOS 15 does: "
-            "compression=Deflate(client_takeover=True) reads it",
-            extra=about(conn, "kept context"),
-        )
 
 
 def _log_opened(conn: Conn) -> None:
