@@ -210,3 +210,106 @@ async def test_reset_before_the_answer_is_no_error(start, caplog, request_line):
         await until(lambda: server._site.requests.refused.total == count)  # noqa: B023 - called at once
         await until(lambda: not server._site.connections)
     assert [entry for entry in entries(caplog) if entry.levelno >= logging.ERROR] == []
+
+
+# --- a cancellation that is not the server's ------------------------------------------------------
+
+
+def cancelled(*args):
+    raise asyncio.CancelledError
+
+
+async def cancelled_later(*args):
+    job = asyncio.ensure_future(asyncio.sleep(60))
+    job.cancel()
+    await job
+
+
+def a_future(*args):
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
+
+
+@pytest.mark.parametrize("how", [cancelled, cancelled_later, a_future])
+@pytest.mark.parametrize("hook", ["process_request", "process_response", "select_subprotocol"])
+async def test_cancelled_hook_is_500_and_one_entry(start, caplog, hook, how):
+    if hook == "select_subprotocol" and how is not cancelled:
+        pytest.skip("a plain function")
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, **{hook: lambda *args: how(*args)}))
+    async with await Wire.connect(server) as wire:
+        assert (await wire.response(upgrade()))[0] == 500
+    assert len(entries(caplog)) == 1
+
+
+@pytest.mark.parametrize("how", [cancelled, cancelled_later])
+@pytest.mark.parametrize("part", ["plain", "handler", "authorize"])
+async def test_cancelled_route_is_500_and_one_entry(start, caplog, part, how):
+    answer = plumews.Response.text(200, "done")
+    if part == "plain":
+        route = cancelled
+    else:
+        functions = {"handler": lambda request: answer, part: how}
+        route = plumews.Route(functions["handler"], methods=["GET"], authorize=functions.get("authorize"))
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/route": route}))
+    async with await Wire.connect(server) as wire:
+        assert (await wire.response(b"GET /route HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 500
+    assert len(entries(caplog)) == 1
+
+
+class Cancelling:
+    """An authenticator and authorizer of whose methods one is cancelled."""
+
+    def __init__(self, method, how):
+        self.method, self.how = method, how
+        if method == "authorize_room":
+            self.authorize_room = how
+        if how is cancelled_later:
+            self.check_room_password = self.check_later
+
+    def verify_jwt(self, token):
+        return self.how(token) if self.method == "verify_jwt" else {"sub": "u"}
+
+    def check_room_password(self, room, password):
+        return self.how(room) if self.method == "check_room_password" else True
+
+    async def check_later(self, room, password):
+        if self.method == "check_room_password":
+            await self.how(room)
+        return True
+
+
+@pytest.mark.parametrize("door", ["request", "message"])
+@pytest.mark.parametrize("how", [cancelled, cancelled_later])
+@pytest.mark.parametrize("method", ["verify_jwt", "check_room_password", "authorize_room"])
+async def test_cancelled_authorizer_is_500_or_1011_and_one_entry(start, caplog, method, how, door):
+    auth = Cancelling(method, how)
+    server = await start(plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, allow_query_secrets=True))
+    if door == "request":
+        async with await Wire.connect(server) as wire:
+            assert (await wire.response(upgrade("/ws?token=t&room_password=p")))[0] == 500
+    else:
+        async with await Wire.open(server, "/ws?auth=message") as wire:
+            wire.send(text('{"type": "auth", "token": "t", "password": "p"}'))
+            assert (await wire.closing())[0] == 1011
+    assert len([entry for entry in entries(caplog) if entry.levelname == "ERROR"]) == 1
+
+
+async def test_cancelled_policy_of_room_names_is_1011_and_one_entry(start, caplog):
+    asked = []
+
+    def check_room_name(name):
+        asked.append(name)
+        if len(asked) > 1:
+            raise asyncio.CancelledError
+
+    hub = plumews.Hub(plumews.HubConfig(check_room_name=check_room_name))
+    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))
+    async with hub, await Wire.connect(server) as wire:
+        wire.send(upgrade("/ws?room=room"))
+        await wire.read_head()
+        if wire.status == 101:
+            assert (await wire.closing())[0] == 1011
+        else:
+            assert wire.status == 500
+    assert len([entry for entry in entries(caplog) if entry.levelname == "ERROR"]) == 1

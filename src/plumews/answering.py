@@ -50,7 +50,7 @@ class Answering:
         """Whatever is raised becomes an answer."""
         try:
             decide()
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             self._fail(exc)
 
     def _fail(self, exc: BaseException) -> None:
@@ -63,7 +63,7 @@ class Answering:
             self._refuse(refused)
         except InvalidHandshake as instead:  # says process_response, which is asked once
             self._fail(instead)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception("a refusal cannot be told", extra=about(self._conn))
             self._refuse(self._failed(), ask=False)
 
@@ -73,10 +73,12 @@ class Answering:
 
         def decide(task: asyncio.Future[Any]) -> None:
             self._task = None
-            if task.cancelled():
-                self._fail(self._failed())  # unless that was because it is answered, or nobody waits
-                return
-            exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
+            try:
+                exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
+            except asyncio.CancelledError as cancelled:
+                if self._is_over():
+                    return  # because it is answered, or nobody waits
+                exc = cancelled
             if exc is None:
                 self._guard(lambda: then(task.result()))
             else:

@@ -2,14 +2,16 @@
 
 A handler that returns closes with 1000, one that raises with 1011 and one log entry; the other connections do
 not notice. The same holds for callbacks, which are called straight from the parser. That a connection is closed is
-no failure of who used it until then; that another one is closed is.
+no failure of who used it until then; that another one is closed is. A ``CancelledError`` is a failure as any other,
+unless the server itself has cancelled the handler.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeAlias
 
 from .callbacks import check_call, is_plain_function
@@ -18,6 +20,7 @@ from .constants import CloseCode
 from .errors import ConnectionClosed
 from .http11 import Request
 from .logs import about
+from .site import is_stopped
 
 __all__ = ["CallbackEndpoint", "Handler", "HandlerEndpoint", "OnMessage", "OnOpenOrClose", "endpoint_for"]
 
@@ -49,13 +52,13 @@ class HandlerEndpoint:
             if not inspect.isawaitable(work):
                 raise TypeError(f"the handler must be an `async def` function: it returned {work!r}")
             await work
-        except Exception as exc:
+        except BaseException as exc:
+            if _is_not_for_us(exc):
+                conn.abort()
+                raise
             if not _is_its_own_end(conn, exc):
                 logger.exception("the handler failed", extra=about(conn))
                 code, reason = CloseCode.INTERNAL_ERROR, _FAILED
-        except BaseException:
-            conn.abort()
-            raise
         conn.close_nowait(code, reason)  # the server waits for its end, not this task
 
 
@@ -81,7 +84,7 @@ class CallbackEndpoint:
         if self._on_open is not None:
             try:
                 conn._within(self._on_open, conn)
-            except Exception as exc:
+            except (Exception, asyncio.CancelledError) as exc:
                 _callback_failed(conn, exc)
         conn._deliver_to(self._on_message, _callback_failed)
 
@@ -89,7 +92,7 @@ class CallbackEndpoint:
         assert self._on_close is not None
         try:
             self._on_close(conn)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             _callback_failed(conn, exc)
 
 
@@ -101,7 +104,39 @@ def _callback_failed(conn: Conn, exc: BaseException) -> None:
 
 
 def _is_its_own_end(conn: Conn, exc: BaseException) -> bool:
-    return isinstance(exc, ConnectionClosed) and conn.closed
+    """Return True if ``exc`` only tells that ``conn`` is closed. A task group wraps that, beside what it cancelled."""
+    told = list(_leaves(exc))
+    closed = [each for each in told if isinstance(each, ConnectionClosed)]
+    cancelled = [each for each in told if isinstance(each, asyncio.CancelledError)]
+    return conn.closed and bool(closed) and len(closed) + len(cancelled) == len(told)
+
+
+def _is_not_for_us(exc: BaseException) -> bool:
+    """Return True if ``exc`` ends the program, or if the server has cancelled the running task."""
+    cancelled = False
+    for each in _leaves(exc):
+        if isinstance(each, asyncio.CancelledError):
+            cancelled = True
+        elif not isinstance(each, Exception):
+            return True
+        elif not isinstance(each, ConnectionClosed):
+            return False
+    return cancelled and is_stopped()
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, nested or not; any other exception is its own leaf.
+
+    Python 3.10 has no groups of its own: those of the ``exceptiongroup`` package are told by their attribute.
+    """
+    waiting = [exc]
+    while waiting:
+        each = waiting.pop()
+        inner = getattr(each, "exceptions", None)
+        if isinstance(inner, tuple) and inner and all(isinstance(one, BaseException) for one in inner):
+            waiting += inner
+        else:
+            yield each
 
 
 def endpoint_for(

@@ -18,6 +18,7 @@ from .counts import RequestTally
 from .credentials import Credentials, credentials_of_message
 from .errors import ConnectionClosed, InvalidHandshake, Refused
 from .logs import about
+from .site import is_stopped
 from .token_refresh import answered, entered, log_refusal, refuse
 
 __all__ = ["admit_by_message"]
@@ -55,10 +56,12 @@ async def _admit(
         refuse(conn, exc, tally)
     except ConnectionClosed:
         pass  # nobody is there any more
-    except asyncio.CancelledError:
-        if not conn.closed:
-            raise  # the server stops
-    except Exception:
+    except (Exception, asyncio.CancelledError) as exc:
+        if isinstance(exc, asyncio.CancelledError):
+            if is_stopped():
+                raise
+            if conn.closed:
+                return  # nobody is there any more
         logger.exception("authenticating a connection failed", extra=about(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
     else:

@@ -123,7 +123,7 @@ class Gaps:
                 return None
             opcode = opcode_of(data)
             return memoryview(b"".join(encode(opcode, payload_of(opcode, data)).buffers))
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             asyncio.get_running_loop().call_exception_handler({"message": "encode_gap failed", "exception": exc})
             return None
         finally:

@@ -7,6 +7,7 @@ who does not have to; each connection has one token at most, and ends with it.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -100,7 +101,7 @@ class Login:
             if inspect.isawaitable(claims):
                 return self._verified_later(conn, token, claims)
             return self._checked(claims)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             raise _refusal(conn, token, exc) from None
 
     # --- inside -----------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) 
     return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
 
 
-def _refusal(conn: Conn, token: str, exc: Exception) -> InvalidHandshake:
+def _refusal(conn: Conn, token: str, exc: BaseException) -> InvalidHandshake:
     if isinstance(exc, AuthError):
         return Refused(f"forbidden: invalid token ({exc})", code="WEBSOCKET_INVALID_TOKEN")
     if isinstance(exc, InvalidHandshake):

@@ -8,6 +8,7 @@ they are discarded. Invariant: once the deadline runs, every path leads to an an
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 
@@ -72,7 +73,7 @@ class Opening(Answering):
             return
         try:
             self._read(data)
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             self._fail(exc)
 
     def lost(self) -> None:
@@ -242,7 +243,7 @@ class Opening(Answering):
             work = endpoint.opened(conn, self._due)
             if work is not None:
                 site.start(work)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception("opening a connection failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         if self._rest and not conn._ask_transport("is_closing"):

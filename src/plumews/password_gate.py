@@ -33,15 +33,17 @@ _HASHERS: Final = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_
 class _Check:
     """One check under way, and how many wait for it."""
 
-    __slots__ = ("task", "waiting", "work")
+    __slots__ = ("abandoned", "task", "waiting", "work")
 
     def __init__(self, task: asyncio.Task[bool], work: Future[Any] | None) -> None:
         self.task = task
         self.work = work
         self.waiting = 0
+        self.abandoned = False
 
     def abandon(self) -> None:
         """Nobody waits any more: what has not begun is not to be, from this very moment."""
+        self.abandoned = True
         if self.work is not None:
             self.work.cancel()
         self.task.cancel()
@@ -154,6 +156,10 @@ class PasswordGate:
         check.waiting += 1
         try:
             return await asyncio.shield(check.task)
+        except asyncio.CancelledError as exc:
+            if check.task.cancelled() and not check.abandoned:
+                raise RuntimeError("the check of a room password was cancelled") from exc
+            raise
         finally:
             check.waiting -= 1
             if not check.waiting and not check.task.done():

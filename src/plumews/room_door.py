@@ -220,7 +220,7 @@ class RoomDoor:
             conn.close_nowait(CloseCode.TRY_AGAIN_LATER, cut_reason(str(exc)))
         except HubError as exc:
             conn.close_nowait(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             logger.exception("letting a connection in failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         return None

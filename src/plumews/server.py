@@ -34,7 +34,7 @@ from .reports import ShutdownReport
 from .settings import ConnConfig
 from .shutdown import Farewell, check_goodbye
 from .signals import StopSignals
-from .site import Endpoint, Site
+from .site import Endpoint, Site, cancel
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
 from .timelimit import TimeLimit
 from .token_door import token_door
@@ -280,7 +280,7 @@ class Server:
         for conn in list(site.connections):
             call_safely("closing a connection", conn.abort)
         for end in late:
-            end.cancel()
+            cancel(end)
         await asyncio.wait(late, timeout=limits.END_GRACE)  # who ignores even that is not waited for
 
 

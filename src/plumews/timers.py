@@ -126,5 +126,5 @@ class Timers:
     def _call(self, callback: Callable[[], Any]) -> None:
         try:
             callback()
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
             self._loop.call_exception_handler({"message": "a plumews deadline failed", "exception": exc})

@@ -26,6 +26,7 @@ from .live_tokens import LiveToken
 from .logs import about
 from .protocol import cut_reason
 from .screens import add_screen, screen_of
+from .site import is_stopped
 
 __all__ = ["TokenRefresh", "answered", "entered", "is_entering", "log_refusal", "refuse"]
 
@@ -93,7 +94,9 @@ class TokenRefresh:
             refuse(conn, late, self._tally)
         except InvalidHandshake as exc:
             refuse(conn, exc, self._tally)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if is_stopped():
+                raise
             logger.exception("looking at a new token failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
         finally:
