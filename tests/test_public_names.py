@@ -12,6 +12,7 @@ import inspect
 import re
 import typing
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -179,12 +180,12 @@ CALLS = {
     (Conn, "write_binary"): "async (self, data, *, compress=None)",
     (Conn, "write_json"): "async (self, obj, *, compress=None)",
     (Conn, "write_message"): "async (self, opcode, data, *, compress=None)",
-    (Conn, "send"): "(self, message, text=None, *, compress=None)",
+    (Conn, "send"): "async (self, message, text=None, *, compress=None)",
     (Conn, "send_nowait"): "(self, message, *, compress=None)",
     # reading
     (Conn, "read_message"): "async (self)",
     (Conn, "read_stream"): "async (self)",
-    (Conn, "recv"): "(self, decode=None)",
+    (Conn, "recv"): "async (self, decode=None)",
     (Conn, "__aiter__"): "(self)",
     # the end
     (Conn, "close"): "async (self, code=1000, reason='')",
@@ -283,6 +284,27 @@ def test_every_class_and_function_is_explained(name):
 def test_every_public_method_is_explained(cls):
     silent = [name for name, member in public_methods(cls) if not (inspect.getdoc(member) or "").strip()]
     assert silent == [name for name in silent if hasattr(asyncio.BufferedProtocol, name)]  # what transports call
+
+
+#: What is to be awaited, by class.
+AWAITED = {
+    Conn: """close drain ping read_message read_stream recv send wait_closed write_binary write_json write_many
+        write_message write_text""",
+    Hub: "publish shutdown stop",
+    plumews.Server: "serve_forever serve_until_signal wait_closed",
+    plumews.Stream: "aclose complete read read_all",
+}
+
+
+@pytest.mark.parametrize("cls", AWAITED, ids=lambda cls: cls.__name__)
+def test_methods_that_are_awaited_say_so_and_no_others(cls):
+    told = [name for name, member in inspect.getmembers(cls) if name[0] != "_" and inspect.iscoroutinefunction(member)]
+    assert told == AWAITED[cls].split()
+    mocked = mock.Mock(spec=cls)
+    assert [name for name in dir(cls) if isinstance(getattr(mocked, name, None), mock.AsyncMock)] == [
+        *(name for name in dir(cls) if name[0] == "_" and isinstance(getattr(mocked, name, None), mock.AsyncMock)),
+        *told,
+    ]
 
 
 def attributes(cls: type) -> Iterator[tuple[str, object]]:

@@ -6,7 +6,12 @@ The compiled one cannot be subclassed from Python, so its steps are those of wha
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import importlib.util
+import inspect
+import typing
+import weakref
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -113,3 +118,48 @@ async def test_without_a_step_of_its_own_there_is_nothing_to_await(body: Any) ->
     for take in (lambda made: made.step(), lambda made: made.send(None), next, lambda made: awaiting(made).send(None)):
         with pytest.raises(NotImplementedError):
             take(body())
+
+
+# --- methods that are awaited ---------------------------------------------------------------------
+
+
+class Adder:
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    def add(self, one: int, *, two: int = 2) -> int:
+        """Add."""
+        return self.base + one + two
+
+
+async def like(self: Adder, one: int, *, two: int = 2) -> int:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("body", [plain(), steps], ids=["plain", "in use"])
+def test_awaited_method_is_called_as_it_is_and_passes_for_async(body: Any) -> None:
+    class Told(Adder):
+        pass
+
+    method = body.AwaitedMethod(Adder.add, like)
+    Told.add = method  # type: ignore[method-assign]
+    told = Told(10)
+    assert told.add(1) == told.add(one=1) == Told.add(told, 1) == functools.partial(told.add, 1)() == 13
+    assert told.add(1, two=5) == told.add(*[1], two=5) == method(told, 1, two=5) == 16
+    assert [told.add(number) for number in range(100)] == [12 + number for number in range(100)]
+    for args, names in (((), {}), ((1, 2), {}), ((1,), {"three": 3})):
+        with pytest.raises(TypeError):
+            told.add(*args, **names)
+    with pytest.raises(TypeError):
+        method()
+    for each in (method, Told.add, told.add, functools.partial(told.add, 1)):
+        assert inspect.iscoroutinefunction(each)
+    assert Told.add is method
+    assert str(inspect.signature(told.add)) == "(one: 'int', *, two: 'int' = 2) -> 'int'"
+    assert inspect.signature(method).parameters.keys() == {"self", "one", "two"}
+    assert (inspect.getdoc(told.add), told.add.__name__, inspect.isroutine(method)) == ("Add.", "like", True)
+    assert typing.get_type_hints(told.add)["one"] is int
+    gone = weakref.ref(told)
+    del told, each
+    gc.collect()
+    assert gone() is None

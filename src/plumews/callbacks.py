@@ -12,7 +12,9 @@ import inspect
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
+
+from .settings import is_coroutine_function
 
 __all__ = [
     "Callback",
@@ -28,11 +30,11 @@ Callback: TypeAlias = Callable[..., object]
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def is_plain_function(callback: object) -> bool:
-    """Whether ``callback`` can be called and does its work then, and not when it is awaited."""
-    if not callable(callback):
+def is_plain_function(callback: object) -> TypeGuard[Callable[..., Any]]:
+    """Whether ``callback`` can be called and does its work then, and not when it is awaited or iterated over."""
+    if not callable(callback) or is_coroutine_function(callback):
         return False
-    return not inspect.iscoroutinefunction(callback) and not inspect.iscoroutinefunction(type(callback).__call__)
+    return not inspect.isasyncgenfunction(callback) and not inspect.isgeneratorfunction(callback)
 
 
 def check_call(name: str, function: Callable[..., object], *parameters: str) -> None:

@@ -22,10 +22,11 @@ from .forwarded import address_of
 from .handshake import accept
 from .headers import HeadersLike
 from .http11 import Address, Request, Response
-from .outgoing import Data, payload_of
+from .outgoing import Data, Pieces, payload_of
 from .protocol import check_close
 from .sending import Sending
 from .settings import ConnConfig, check_read_limit
+from .steps import AwaitedMethod
 from .users import UserInfo
 
 __all__ = ["Conn"]
@@ -348,4 +349,15 @@ class Conn(Sending):
         return f"<plumews.Conn {self.id} {self._rules.state.name} remote={self._peername!r}>"
 
 
+async def send(self: Conn, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None) -> None:
+    """How :meth:`Conn.send` is called."""
+
+
+async def recv(self: Conn, decode: bool | None = None) -> str | bytes:
+    """How :meth:`Conn.recv` is called."""
+    raise NotImplementedError
+
+
 add_to(Conn)
+for _like in (send, recv):
+    setattr(Conn, _like.__name__, AwaitedMethod(getattr(Conn, _like.__name__), _like))

@@ -6,7 +6,6 @@ would never deliver anything.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from .accepting import TokenBucket, burst_of
 from .history import HistoryLimits
 from .reports import Gap
 from .rooms import check_room_name
-from .settings import check_count
+from .settings import check_count, is_coroutine_function
 
 __all__ = ["HubConfig"]
 
@@ -118,7 +117,7 @@ class HubConfig:
         for name in ("check_room_name", "history", "encode_gap"):
             function = getattr(self, name)
             # A policy that is never awaited would refuse nothing.
-            if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+            if is_coroutine_function(function):
                 raise TypeError(f"{name} must be a plain function: it is called where nothing can be awaited")
 
     @property

@@ -24,6 +24,7 @@ from . import limits
 from .attempts import Attempts
 from .authorizing import RoomAuthorizer
 from .errors import Refused
+from .settings import is_coroutine_function
 
 __all__ = ["PasswordGate"]
 
@@ -133,7 +134,7 @@ class PasswordGate:
                 headers=(("Retry-After", "5"),),
             )
         ask: Callable[[str, str | None], Any] = self._authorizer.check_room_password
-        if inspect.iscoroutinefunction(ask):
+        if is_coroutine_function(ask):
             asked, work = ask(room, password), None
         else:
             work = _HASHERS.submit(self._context.copy().run, ask, room, password)

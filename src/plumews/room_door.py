@@ -38,6 +38,7 @@ from .login import Login, failed
 from .logs import about
 from .password_gate import PasswordGate
 from .protocol import cut_reason
+from .settings import is_coroutine_function
 
 __all__ = ["Inside", "RoomAuth", "RoomDoor"]
 
@@ -164,7 +165,7 @@ class RoomDoor:
 
     async def _answer_of(self, authorize: Callable[[RoomAuthorization], Any], asked: RoomAuthorization) -> bool:
         """A coroutine runs on the loop, a plain function in a thread, for which a bounded number waits."""
-        if inspect.iscoroutinefunction(authorize):
+        if is_coroutine_function(authorize):
             return bool(await authorize(asked))
         if self._asking >= limits.PASSWORD_QUEUE:
             raise Refused("too many wait to be let in", status=503, code="WEBSOCKET_BUSY", headers=_RETRY)

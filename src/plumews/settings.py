@@ -7,6 +7,8 @@ it is given, not at the first handshake (section 8 point 31 of the seed's review
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from . import limits
 from .constants import SendBehavior
 from .deflate import Deflate
 
-__all__ = ["ConnConfig", "check_keepalive", "check_read_limit", "check_time", "entries_of"]
+__all__ = ["ConnConfig", "check_keepalive", "check_read_limit", "check_time", "entries_of", "is_coroutine_function"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,18 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
             f"ping_period ({ping_period:g} s) must be less than pong_wait ({pong_wait:g} s): "
             "set the one that makes room first"
         )
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether what ``function`` returns is to be awaited, as far as can be told before it is called.
+
+    ``functools.partial``, objects with an ``async def __call__`` and mocks of coroutine functions count, too.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    # The mark of asyncio, up to Python 3.13, which `create_autospec` sets; a mock would make up any attribute.
+    marked = type(getattr(function, "_is_coroutine", None)) is object
+    return marked or inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def entries_of(

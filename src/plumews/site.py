@@ -8,7 +8,6 @@ point 31 of the seed's review). Invariant: a task that was started here is refer
 from __future__ import annotations
 
 import asyncio
-import inspect
 import ssl as ssl_module
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
@@ -19,7 +18,7 @@ from urllib.parse import quote
 
 from . import limits
 from .admission import Admission, AdmissionLimits
-from .callbacks import check_call
+from .callbacks import check_call, is_plain_function
 from .conn import Conn
 from .counts import RequestTally
 from .errors import InvalidHandshake
@@ -138,7 +137,7 @@ class Site:
             if not callable(hook):
                 raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
             check_call(name, hook, *parameters)
-        if inspect.iscoroutinefunction(self.select_subprotocol):
+        if self.select_subprotocol is not None and not is_plain_function(self.select_subprotocol):
             raise TypeError("select_subprotocol must be a plain function: what takes time belongs into process_request")
         if self.select_subprotocol is not None and self.subprotocols:
             raise TypeError("give either subprotocols or select_subprotocol")
@@ -150,7 +149,7 @@ class Site:
         for path, route in self.routes.items():
             if isinstance(route, Route):
                 continue
-            if not callable(route) or inspect.iscoroutinefunction(route):
+            if not is_plain_function(route):
                 raise TypeError(
                     f"the route of {path} must be a plain function, which is called on the loop; "
                     "plumews.Route(function) takes an `async def` as well"

@@ -7,10 +7,11 @@ interpreter without an exception for each; built, it is imported instead of this
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from types import MethodType
 from typing import Any
 
-__all__ = ["Steps"]
+__all__ = ["AwaitedMethod", "Steps"]
 
 
 class Steps:
@@ -39,3 +40,26 @@ class Steps:
     def send(self, value: Any) -> Any:
         """The step of a task."""
         return self.__next__()
+
+
+class AwaitedMethod:
+    """Method of a connection that returns an awaitable without being a coroutine function, and passes for one.
+
+    ``inspect.iscoroutinefunction``, which mocks and frameworks ask, goes by ``__code__``. Here it is that of ``like``,
+    an ``async def`` function with the same parameters. The marks of ``inspect`` are younger than Python 3.10.
+    """
+
+    __slots__ = ("__dict__", "_function")
+
+    def __init__(self, function: Callable[..., Any], like: Callable[..., Any]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+        for name in ("annotations", "code", "defaults", "globals", "kwdefaults", "module", "name"):
+            setattr(self, f"__{name}__", getattr(like, f"__{name}__"))
+        self.__qualname__ = f"Conn.{like.__name__}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)

@@ -1,9 +1,11 @@
 # cython: language_level=3, binding=False, auto_pickle=False
 """``steps.py`` in C. Invariant: what is awaited gets its result by ``am_send``, so no exception is made for it."""
 
+from types import MethodType
+
 from cpython.ref cimport Py_INCREF, PyObject
 
-__all__ = ["Steps"]
+__all__ = ["AwaitedMethod", "Steps"]
 
 cdef extern from *:
     """
@@ -53,3 +55,49 @@ cdef int send "plumews_send"(object self, object value, PyObject **result) excep
 
 
 plumews_give_am_send(Steps)
+
+cdef extern from *:
+    """
+    static PyObject *plumews_forward(PyObject *self, PyObject *const *args, size_t count, PyObject *names);
+    static void plumews_give_vectorcall(PyTypeObject *type, Py_ssize_t offset)
+    {
+        type->tp_vectorcall_offset = offset;
+        type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
+        PyType_Modified(type);
+    }
+    """
+    ctypedef struct vectorcallfunc:  # a pointer in truth, which is only stored
+        pass
+    vectorcallfunc plumews_forward
+    void plumews_give_vectorcall(type, Py_ssize_t)
+    object PyObject_Vectorcall(object, PyObject *const *, size_t, PyObject *)
+
+
+cdef class AwaitedMethod:
+    """See ``steps.py``. A call of it is one more call in C."""
+
+    cdef vectorcallfunc forward
+    cdef object function
+    cdef dict __dict__
+
+    def __init__(self, function, like):
+        self.forward = plumews_forward
+        self.function = function
+        self.__doc__ = function.__doc__
+        for name in ("annotations", "code", "defaults", "globals", "kwdefaults", "module", "name"):
+            setattr(self, f"__{name}__", getattr(like, f"__{name}__"))
+        self.__qualname__ = f"Conn.{like.__name__}"
+
+    def __get__(self, instance, owner):
+        return self if instance is None else MethodType(self, instance)
+
+    def __call__(self, *args, **kwargs):
+        return self.function(*args, **kwargs)
+
+
+cdef object forward "plumews_forward"(object self, PyObject *const *args, size_t count, PyObject *names):
+    return PyObject_Vectorcall((<AwaitedMethod>self).function, args, count, names)
+
+
+cdef AwaitedMethod any_of_them = AwaitedMethod.__new__(AwaitedMethod)
+plumews_give_vectorcall(AwaitedMethod, <char *>&any_of_them.forward - <char *><void *>any_of_them)
