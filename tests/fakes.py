@@ -294,10 +294,14 @@ def payloads_of(transport: FakeTransport) -> list[Any]:
 
 
 def feed(conn: plumews.Conn, *frames: bytes) -> None:
-    """``frames`` arrive in one read."""
-    data = b"".join(frames)
-    conn.get_buffer(-1)[: len(data)] = data
-    conn.buffer_updated(len(data))
+    """``frames`` arrive in one read, or in as many as it takes."""
+    data = memoryview(b"".join(frames))
+    while data:
+        room = conn.get_buffer(-1)
+        size = min(len(room), len(data))
+        room[:size] = data[:size]
+        conn.buffer_updated(size)
+        data = data[size:]
 
 
 def deadlines() -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from codec_bodies import on_both_bodies
 from plumews.constants import COMPRESSED, Opcode
-from plumews.limits import COPY_SIZE
+from plumews.limits import COPY_SIZE, RECEIVED_OVERHEAD
 
 pytestmark = on_both_bodies
 
@@ -236,3 +236,62 @@ def test_row_24_each_masked_frame_has_a_fresh_key(codec: Any, monkeypatch: pytes
     (stream,) = codec.fragment(BINARY, bytes(40), size=4, mask=codec.new_mask)
     assert len({stream[i + 2 : i + 6] for i in range(0, 100, 10)}) == 10
     assert parsed(codec, [stream], client=False) == [(BINARY, bytes(40))]
+
+
+# --- feed_messages, within a bound ------------------------------------------------------------------
+
+
+def fed_in_parts(parser: Any, data: bytes) -> tuple[list[Any], list[int]]:
+    """All events of ``data``, and how many came of each call."""
+    events: list[Any] = []
+    counts = []
+    while True:
+        part = parser.feed_messages(memoryview(data))
+        events += part
+        counts.append(len(part))
+        assert parser.halted == (parser.left > 0 or parser.error is not None)
+        if not parser.left:
+            return events, counts
+        data = data[len(data) - parser.left :]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_slack_bounds_the_events_of_one_call(codec: Any, masked: bool) -> None:
+    stream = b"".join(codec.build_frame(BINARY, b"", masked=masked) for _ in range(40))
+    parser = codec.Parser(client=not masked, max_size=None, slack=10 * RECEIVED_OVERHEAD)
+    assert fed_in_parts(parser, stream) == ([b""] * 40, [10] * 4)
+    parser = codec.Parser(client=not masked, max_size=None, slack=1)
+    assert fed_in_parts(parser, stream) == ([b""] * 40, [1] * 40)
+    assert len(parser.feed(stream)) == 40  # which has no such bound
+
+
+@pytest.mark.parametrize(("character", "excess"), [("a", 0), ("é", 0), ("€", 1), ("\U0001f600", 3)])
+def test_slack_counts_what_wide_text_takes(codec: Any, character: str, excess: int) -> None:
+    stream = codec.build_frame(TEXT, character * 1000) * 20
+    fragmented = b"".join(codec.fragment(TEXT, (character * 1000).encode(), size=2000)) * 20
+    for data, frames in ((stream, 1), (fragmented, -(-len(character.encode()) * 1000 // 2000))):
+        parser = codec.Parser(client=True, max_size=None, slack=8000)
+        events, counts = fed_in_parts(parser, data)
+        assert events == [character * 1000] * 20
+        assert max(counts) <= 8000 // (1000 * excess + frames * RECEIVED_OVERHEAD) + 1
+        assert max(counts) >= min(8000 // (1000 * excess + frames * RECEIVED_OVERHEAD), 20)
+
+
+def test_slack_changes_nothing_but_the_calls(codec: Any) -> None:
+    parser = codec.Parser(client=True, max_size=None, slack=1)
+    stream = codec.build_frame(TEXT, "a", fin=False) + codec.build_frame(PING, b"p") + codec.build_frame(CONT, "b")
+    stream += codec.build_frame(BINARY, bytes(300)) + codec.build_frame(PONG, b"") + codec.build_frame(TEXT, b"\xff")
+    events, counts = fed_in_parts(parser, stream)
+    assert events == [(PING, b"p"), "ab", bytes(300), (PONG, b"")]
+    assert max(counts) == 1
+    assert (parser.error.close_code, parser.halted, parser.left) == (1007, True, 0)
+    assert parser.feed_messages(stream) == []
+    assert parser.halted
+    parser = codec.Parser(client=True, max_size=None, slack=1)
+    assert fed_in_parts(parser, codec.build_frame(CLOSE, b"") + stream) == ([(CLOSE, (1005, ""))], [1])
+
+
+@pytest.mark.parametrize("slack", [0, -1])
+def test_slack_must_be_positive(codec: Any, slack: int) -> None:
+    with pytest.raises(ValueError, match="slack"):
+        codec.Parser(client=True, max_size=None, slack=slack)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
-from plumews import ConcurrencyError
+from plumews import ConcurrencyError, limits
 from plumews.constants import Opcode, StreamEvent
 from plumews.inbox import Inbox
 from plumews.stream import Stream
 
+#: What a message takes besides its payload.
+MORE = limits.RECEIVED_OVERHEAD
 
-def inbox(max_items: int = 4, max_bytes: int = 100) -> Inbox:
+
+def inbox(max_items: int = 4, max_bytes: int = 100 + 4 * MORE) -> Inbox:
     return Inbox(max_items=max_items, max_bytes=max_bytes)
 
 
@@ -43,21 +47,45 @@ def test_it_is_full_at_its_bound_of_messages_and_low_at_half_of_it() -> None:
 
 
 def test_it_is_full_at_its_bound_of_bytes_and_low_at_half_of_it() -> None:
-    box = inbox()
+    box = inbox(max_bytes=100 + 2 * MORE)
     box.put((Opcode.BINARY, bytes(99)))
     assert not box.is_full(0)
     box.put((Opcode.TEXT, "x"))
     assert box.is_full(0)
     box.take()
     assert box.is_low(0)
-    assert box.bytes == 1
+    assert box.bytes == 1 + MORE
+
+
+@pytest.mark.parametrize("text", ["a", "é", "€", "\U0001f600"])
+@pytest.mark.parametrize("size", [0, 1, 2, 100, 10_000])
+def test_text_counts_what_its_characters_take(text: str, size: int) -> None:
+    box = inbox()
+    message = text * size
+    box.put((Opcode.TEXT, message))
+    assert sys.getsizeof(message) <= box.bytes <= sys.getsizeof(message) + MORE
+    box.take()
+    assert box.bytes == 0
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"xy", "a" * 40, "\U0001f600" * 9, bytes(5000)], ids=["empty", "tiny", "ascii", "wide", "long"]
+)
+def test_count_is_within_a_factor_of_two_of_the_memory(message: str | bytes) -> None:
+    box = inbox()
+    item = (1 if isinstance(message, str) else 2, message)
+    box.put(item)
+    place = 8
+    assert box.bytes / 2 <= sys.getsizeof(item) + sys.getsizeof(message) + place <= 2 * box.bytes
 
 
 def test_what_the_same_reader_holds_elsewhere_counts() -> None:
-    box = inbox()
+    box = inbox(max_bytes=100 + MORE)
     box.put((Opcode.BINARY, bytes(40)))
     assert box.is_full(60)
     assert not box.is_full(59)
+    box = inbox(max_bytes=100 + 2 * MORE)
+    box.put((Opcode.BINARY, bytes(40)))
     assert box.is_low(10)
     assert not box.is_low(11)
 
@@ -122,7 +150,7 @@ async def test_a_stream_in_the_queue_has_a_reader_when_somebody_waits_for_its_re
     stream = Stream(Opcode.BINARY, lambda: None)
     box.put((StreamEvent.BEGIN, stream))
     assert box.stream is stream
-    assert box.bytes == 0
+    assert box.bytes == MORE
     assert not box.awaited
     task = asyncio.ensure_future(stream.complete())
     await asyncio.sleep(0)

@@ -20,6 +20,7 @@ from plumews import (
     ConnectionClosedError,
     ConnectionClosedOK,
     Opcode,
+    limits,
 )
 from wire import Wire, close, masked, text
 
@@ -647,7 +648,7 @@ async def test_a_handler_that_does_not_read_stops_the_reading_at_the_bound_of_me
 
 
 async def test_a_handler_that_does_not_read_stops_the_reading_at_the_bound_of_bytes() -> None:
-    conn, transport = fake_conn(max_queue_bytes=1000)
+    conn, transport = fake_conn(max_queue_bytes=1000 + 2 * limits.RECEIVED_OVERHEAD)
     feed(conn, masked(Opcode.BINARY, bytes(999)))
     assert transport.reading
     feed(conn, masked(Opcode.BINARY, bytes(1)))
@@ -732,7 +733,7 @@ async def test_a_message_left_by_a_cancelled_stream_is_let_in_for_the_next_reade
 
 
 async def test_a_message_that_was_complete_before_it_was_streamed_counts_while_it_is_unread() -> None:
-    conn, transport = fake_conn(max_queue_bytes=1000)
+    conn, transport = fake_conn(max_queue_bytes=1000 + 2 * limits.RECEIVED_OVERHEAD)
     feed(conn, masked(Opcode.BINARY, bytes(700)))
     stream = await conn.read_stream()
     feed(conn, masked(Opcode.BINARY, bytes(200)))

@@ -96,6 +96,7 @@ cdef enum:
 cdef enum:
     KNOWN_OPCODES = 1 << CONT | 1 << TEXT | 1 << BINARY | 1 << CLOSE | 1 << PING | 1 << PONG
     CONTROL_PAYLOAD = 125
+    RECEIVED_OVERHEAD = 128  # as in limits
     LONGEST_HEADER = 14
 
 cdef Py_ssize_t COPY_SIZE = _COPY_SIZE

@@ -40,6 +40,11 @@ cdef int64_t bound_of(str name, object value, int least) except? -1:
     return number
 
 
+cdef inline int64_t excess_of(object text):
+    """What a str takes beyond one byte for each character."""
+    return <int64_t>(PyUnicode_KIND(text) - 1) * PyUnicode_GET_LENGTH(text)
+
+
 cdef inline int64_t widened(int64_t limit):
     """What a message of ``limit`` bytes may have compressed: in zlib's fixed codes a byte may take nine bits."""
     cdef int64_t more = (limit >> 3) + 64
@@ -59,6 +64,10 @@ cdef class Parser:
     cdef int64_t size_limit
     cdef int64_t frame_limit
     cdef bint bare  # how the caller of the moment wants whole messages
+    cdef int64_t slack  # what the events of one call of feed_messages() may take beyond their bytes
+    cdef int64_t room  # of the call of the moment: what is left of it
+    cdef readonly Py_ssize_t left  # bytes that the last call did not read
+    cdef readonly bint halted  # there are some, or a fault
     # how it ended
     cdef bint ended  # by a fault or a close frame: nothing is read any more
     cdef object fault
@@ -95,8 +104,11 @@ cdef class Parser:
         self.buffer = NULL
         self.utf8 = DONE
 
-    def __init__(self, *, bint client, max_size, max_frames=None, bint decode_text=True, bint allow_rsv1=False):
+    def __init__(
+        self, *, bint client, max_size, max_frames=None, bint decode_text=True, bint allow_rsv1=False, slack=None
+    ):
         self.client = client
+        self.slack = bound_of("slack", slack, 1)
         self.decode_text = decode_text
         self.allow_rsv1 = allow_rsv1
         self.max_size = max_size
@@ -112,16 +124,23 @@ cdef class Parser:
         return self.fed(data, False, INT64_MAX)
 
     def feed_messages(self, data, size=None, /):
-        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold."""
+        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold.
+
+        Stops behind the event with which all of them take more memory than ``slack`` allows; :attr:`left` says how many
+        bytes were not read then.
+        """
         return self.fed(data, True, INT64_MAX if size is None else max(saturated(size), 0))
 
     cdef list fed(self, object data, bint bare, int64_t most):
         cdef Py_buffer view
         cdef bint read = False
         cdef list events = []
+        self.left = 0
+        self.halted = self.fault is not None
         if type(data) is bytes:
             with cython.critical_section(self):
                 self.bare = bare
+                self.room = self.slack if bare else INT64_MAX
                 try:
                     self.parse(start_of(data), <Py_ssize_t>min(<int64_t>PyBytes_GET_SIZE(data), most), events)
                     read = True
@@ -135,6 +154,7 @@ cdef class Parser:
         try:
             with cython.critical_section(self):
                 self.bare = bare
+                self.room = self.slack if bare else INT64_MAX
                 self.parse(<cbyte *>view.buf, <Py_ssize_t>min(<int64_t>view.len, most), events)
                 read = True
         finally:
@@ -271,17 +291,23 @@ cdef class Parser:
     # --- frames -----------------------------------------------------------------------------------
 
     cdef int parse(self, cbyte *data, Py_ssize_t size, list events) except -1:
-        """Take ``data`` apart until its end, a fault or a close frame."""
+        """Take ``data`` apart until its end, a fault or a close frame, or until there is no room for more events."""
         cdef cbyte *end = data + size
         cdef Py_ssize_t take, used
         if self.view is not None:
             self.take_back()
         while data < end and not self.ended:
+            if self.room <= 0:
+                self.left = end - data
+                self.halted = True
+                return 0
             if not self.in_frame:
                 if not (self.head_size or self.message or self.mode):
                     data += self.short_frames(data, end - data, events)
                     if data == end or self.ended:
                         return 0
+                    if self.room <= 0:
+                        continue
                 if self.head_size:
                     take = min(<Py_ssize_t>(LONGEST_HEADER - self.head_size), end - data)
                     memcpy(self.head + self.head_size, data, take)
@@ -302,6 +328,7 @@ cdef class Parser:
                         memcpy(self.head, data, self.head_size)
                         return 0
                     data += used
+                self.room -= RECEIVED_OVERHEAD
                 if not self.opcode & 8:
                     if self.fin and self.opcode and not self.mode and self.remaining <= end - data:
                         take = <Py_ssize_t>self.remaining
@@ -333,13 +360,14 @@ cdef class Parser:
         cdef int most = <int>min(125, self.size_limit)
         cdef int length
         cdef uint32_t key = 0
-        while end - at >= start and (at[0] == 0x82 or at[0] == 0x81):
+        while end - at >= start and (at[0] == 0x82 or at[0] == 0x81) and self.room > 0:
             length = at[1] ^ masked
             if length > most or length > end - at - start:
                 break
             if masked:
                 memcpy(&key, at + 2, 4)
             at += start
+            self.room -= RECEIVED_OVERHEAD
             if at[-start] == 0x82:
                 payload = new_bytes(length)
                 plumews_now.mask(start_of(payload), at, length, key)
@@ -475,6 +503,8 @@ cdef class Parser:
         cdef int ascii = True
         if self.decode_text:
             payload = text_of(data, size, key, &state)
+            if state == DONE:
+                self.room -= excess_of(payload)
         else:
             payload = new_bytes(size)
             plumews_mask_scan(start_of(payload), data, size, key, &state, &ascii)
@@ -526,6 +556,7 @@ cdef class Parser:
             self.mode = WHOLE
         elif self.as_text and not self.ascii:
             payload = wide_text_of(self.memory, self.held, 0, &self.utf8)
+            self.room -= excess_of(payload)
             self.drop_buffer()
             self.deliver(events, TEXT, payload)
         else:
@@ -653,5 +684,6 @@ cdef class Parser:
         """A fault: of class ``kind``, said by ``detail``. Returns 1."""
         self.end()
         self.message = 0
+        self.halted = True
         self.fault = kind(detail)
         return 1

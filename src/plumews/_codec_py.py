@@ -63,7 +63,8 @@ class Parser(ArrivingFrames):
 
     ``client`` says which side we are: a client takes unmasked frames, a server masked ones (section 5.1).
     ``max_size`` bounds the payload bytes of one message, ``max_frames`` its frames; ``None`` is no bound. A compressed
-    message may have more, an eighth and 64 bytes: whoever inflates it has ``max_size`` to keep.
+    message may have more, an eighth and 64 bytes: whoever inflates it has ``max_size`` to keep. ``slack`` bounds what
+    the events of one :meth:`feed_messages` take in memory beyond the bytes in which they came.
     With ``decode_text`` a text message is a str, otherwise checked bytes. ``allow_rsv1`` takes compressed
     messages (RFC 7692): their kind is ``opcode | COMPRESSED``, their payload bytes that nobody checked.
 
@@ -71,7 +72,7 @@ class Parser(ArrivingFrames):
         ValueError, TypeError: ``max_size`` is not ``None`` or 0 or more, ``max_frames`` not ``None`` or 1 or more.
     """
 
-    __slots__ = ("_error", "_room", "_view")
+    __slots__ = ("_error", "_lent", "_slack", "_view")
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Parser(ArrivingFrames):
         max_frames: int | None = None,
         decode_text: bool = True,
         allow_rsv1: bool = False,
+        slack: int | None = None,
     ) -> None:
         super().__init__(
             client=client,
@@ -91,8 +93,9 @@ class Parser(ArrivingFrames):
         )
         self._error: ProtocolError | None = None
         # What receive_buffer() gave away, until it is taken back.
-        self._room = bytearray()
+        self._lent = bytearray()
         self._view: memoryview | None = None
+        self._slack = _bound("slack", slack, 1)
 
     # --- what a caller sees -----------------------------------------------------------------------
 
@@ -114,10 +117,12 @@ class Parser(ArrivingFrames):
             MemoryError: here, and in the methods below, this ends the parser: a part of ``data`` is lost, and what
                 comes after it is ignored.
         """
-        return self._fed(data, None)
+        return self._fed(data, None, None)
 
-    def _fed(self, data: Any, most: int | None) -> list[tuple[int, Any]]:
+    def _fed(self, data: Any, most: int | None, room: int | None) -> list[tuple[int, Any]]:
         events: list[tuple[int, Any]] = []
+        self._room = room
+        self._left = 0
         if not self._ended:
             try:
                 data = as_bytes(data)[:most]
@@ -138,14 +143,30 @@ class Parser(ArrivingFrames):
 
         A whole message stands for itself: a str is a text, bytes are binary. Everything else is a tuple as in
         :meth:`feed`: control frames, what is streamed or compressed, and texts with ``decode_text`` off.
+
+        Stops behind the event with which all of them take more memory than ``slack`` allows; :attr:`left` says how many
+        bytes were not read then.
         """
         most = None if size is None else max(index(size), 0)
         text = _TEXT if self._decode_text else _BINARY
         try:
-            return [event[1] if event[0] == _BINARY or event[0] == text else event for event in self._fed(data, most)]
+            return [
+                event[1] if event[0] == _BINARY or event[0] == text else event
+                for event in self._fed(data, most, self._slack)
+            ]
         except MemoryError:
             self._end()
             raise
+
+    @property
+    def halted(self) -> bool:
+        """Whether there are such bytes, or a fault."""
+        return self._left > 0 or self._error is not None
+
+    @property
+    def left(self) -> int:
+        """Bytes that the last feed did not read, because its events would have taken more than ``slack``."""
+        return self._left
 
     def receive_buffer(self, least: int = 65536) -> memoryview | None:
         """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much.
@@ -167,8 +188,8 @@ class Parser(ArrivingFrames):
             return None
         # An int has no memory to receive into: this is a buffer beside the message, no larger than what has come of it.
         try:
-            self._room = bytearray(min(missing, max(least, self._size, _ROOM)))
-            self._view = memoryview(self._room)
+            self._lent = bytearray(min(missing, max(least, self._size, _ROOM)))
+            self._view = memoryview(self._lent)
         except MemoryError:
             self._end()
             raise
@@ -183,10 +204,10 @@ class Parser(ArrivingFrames):
         nbytes = index(nbytes)
         if self._view is None:
             raise ValueError(faults.NOTHING_LENT)
-        if not 0 <= nbytes <= len(self._room):
-            raise ValueError(faults.NBYTES.format(size=len(self._room), nbytes=nbytes))
+        if not 0 <= nbytes <= len(self._lent):
+            raise ValueError(faults.NBYTES.format(size=len(self._lent), nbytes=nbytes))
         try:
-            return self.feed(self._room[:nbytes])
+            return self.feed(self._lent[:nbytes])
         except MemoryError:
             self._end()
             raise
@@ -274,7 +295,7 @@ class Parser(ArrivingFrames):
         if self._view is not None:
             with suppress(BufferError):  # an event loop may hold it until buffer_updated() returns: uvloop does
                 self._view.release()
-            self._view, self._room = None, bytearray()
+            self._view, self._lent = None, bytearray()
 
     def _end(self) -> None:
         super()._end()

@@ -15,7 +15,7 @@ from ._codec_py_message import ArrivingMessage
 from ._codec_py_utf8 import Utf8Validator
 from .constants import Opcode, is_valid_close_code
 from .errors import InvalidData, PayloadTooBig, ProtocolError, TooManyFragments
-from .limits import CONTROL_PAYLOAD
+from .limits import CONTROL_PAYLOAD, RECEIVED_OVERHEAD
 
 __all__ = ["ArrivingFrames"]
 
@@ -43,6 +43,7 @@ class ArrivingFrames(ArrivingMessage):
         "_head",
         "_in_frame",
         "_key",
+        "_left",
         "_mask_bit",
         "_max_frames",
         "_max_size",
@@ -66,9 +67,10 @@ class ArrivingFrames(ArrivingMessage):
         self._remaining = 0
         self._key = b""  # for the next byte of payload; empty if frames are not masked
         self._control = b""  # the payload of a control frame
+        self._left = 0  # bytes that were not read for want of it
 
     def _parse(self, data: bytes, events: list[tuple[int, Any]]) -> None:
-        """Take ``data`` apart. Raises the first fault."""
+        """Take ``data`` apart, until its end or until there is no room for more events. Raises the first fault."""
         self._head = b""
         mask_bit = self._mask_bit
         payload_at = 6 if mask_bit else 2
@@ -76,6 +78,9 @@ class ArrivingFrames(ArrivingMessage):
         pos, end = 0, len(data)
         from_bytes = int.from_bytes
         while pos < end:
+            if self._room is not None and self._room <= 0:
+                self._left = end - pos
+                return
             if not self._in_frame:
                 # Most frames are a short message of their own, all there. Those are read without a call.
                 first = data[pos]
@@ -84,6 +89,8 @@ class ArrivingFrames(ArrivingMessage):
                     start = pos + payload_at
                     stop = start + size
                     if size <= short and stop <= end:
+                        if self._room is not None:
+                            self._room -= RECEIVED_OVERHEAD
                         payload = data[start:stop]
                         if mask_bit:
                             pad = (data[pos + 2 : start] * 32)[:size]
@@ -100,6 +107,8 @@ class ArrivingFrames(ArrivingMessage):
                     self._head = data[pos:]
                     return
                 pos = start
+                if self._room is not None:
+                    self._room -= RECEIVED_OVERHEAD
                 self._begin_frame(end - pos, events)
             stop = min(pos + self._remaining, end)
             self._payload(data, pos, stop, events)

@@ -27,7 +27,17 @@ WHOLE, ARMED, STREAMING = range(3)
 class ArrivingMessage:
     """What was received of a message, and is not delivered yet."""
 
-    __slots__ = ("_buffer", "_compressed", "_decode_text", "_frames", "_message", "_size", "_streaming", "_utf8")
+    __slots__ = (
+        "_buffer",
+        "_compressed",
+        "_decode_text",
+        "_frames",
+        "_message",
+        "_room",
+        "_size",
+        "_streaming",
+        "_utf8",
+    )
 
     def __init__(self, *, decode_text: bool) -> None:
         self._decode_text = decode_text
@@ -38,6 +48,7 @@ class ArrivingMessage:
         self._buffer: io.BytesIO | None = None  # those that were not delivered
         self._utf8: Utf8Validator | None = None  # None if the message is not checked
         self._streaming = WHOLE
+        self._room: int | None = None  # what the events of this call may still take beyond their bytes
 
     def _collect(self, piece: bytes, events: list[tuple[int, Any]]) -> None:
         """``piece`` belongs to the message that is arriving."""
@@ -63,7 +74,7 @@ class ArrivingMessage:
         else:
             payload: Any = self._take_buffer()
             if self._utf8 is not None and self._decode_text:
-                payload = str(payload, "utf-8")
+                payload = self._counted(str(payload, "utf-8"))
             self._deliver(self._message, payload, events)
         self._message = self._frames = self._size = 0
         self._utf8 = None
@@ -80,11 +91,18 @@ class ArrivingMessage:
         buffer, self._buffer = self._buffer, None
         return b"" if buffer is None else buffer.getvalue()
 
+    def _counted(self, text: str) -> str:
+        """``text``, and what it takes beyond one byte for each character."""
+        if self._room is not None and not text.isascii():
+            highest = max(text)
+            self._room -= len(text) * (3 if highest > "\uffff" else 1 if highest > "\xff" else 0)
+        return text
+
     def _text(self, payload: bytes) -> Any:
         """A text that came in one piece."""
         if self._decode_text:
             try:
-                return str(payload, "utf-8")
+                return self._counted(str(payload, "utf-8"))
             except UnicodeDecodeError:
                 pass  # a validator says more exactly what is wrong
         validator = Utf8Validator()

@@ -20,6 +20,7 @@ cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 cdef class Engine(InContext):
     cdef public list _backlog
     cdef public list _behind
+    cdef bint _blocked
     cdef readonly Compression _deflate
     cdef public object _door
     cdef public bint _ended
@@ -35,7 +36,9 @@ cdef class Engine(InContext):
     cdef public object _on_failure
     cdef public object _on_message
     cdef Py_ssize_t _quick_size
+    cdef Py_ssize_t _read_most
     cdef public bint _reading_paused
+    cdef public object _rest
     cdef readonly Rules _rules
     cdef public object _screen
     cdef readonly object _shared
@@ -43,17 +46,25 @@ cdef class Engine(InContext):
     cdef public object _stream
     cdef readonly unsigned long _thread
     cdef public object _transport
+    cdef double _until
     cdef readonly Writer _writer
 
     cpdef _receive(self, data)
     cdef _take_up(self, list events)
+    cdef _halted(self, data)
+    cpdef list _next_events(self)
+    @cython.locals(held=bint)
     cdef _handle(self, list events)
-    @cython.locals(position=Py_ssize_t, look=Py_ssize_t, until=double, outcome=int)
+    cdef bint _goes_on(self) except -1
+    cdef bint _has_enough(self) except -1
+    @cython.locals(position=Py_ssize_t, look=Py_ssize_t, outcome=int, over=list, room=Py_ssize_t)
     cdef list _dispatch(self, list events)
     @cython.locals(kind=int, outcome=int)
     cdef int _tell(self, tuple event) except -1
     cdef _deliver(self, int kind, data)
+    @cython.locals(held=bint)
     cpdef _update_reading(self)
+    cdef bint _wants_more(self) except -1
     @cython.locals(opcode=int, most=Py_ssize_t, size=Py_ssize_t, thread="unsigned long")
     cdef bint _queue_now(self, message) except -1
     cdef bint _send_now(self, message) except -1

@@ -59,6 +59,7 @@ class Engine(InContext):
     __slots__ = (
         "_backlog",
         "_behind",
+        "_blocked",
         "_deflate",
         "_door",
         "_ended",
@@ -74,7 +75,9 @@ class Engine(InContext):
         "_on_failure",
         "_on_message",
         "_quick_size",
+        "_read_most",
         "_reading_paused",
+        "_rest",
         "_rules",
         "_screen",
         "_shared",
@@ -82,6 +85,7 @@ class Engine(InContext):
         "_stream",
         "_thread",
         "_transport",
+        "_until",
         "_writer",
     )
 
@@ -114,7 +118,12 @@ class Engine(InContext):
         #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
         self._quick_size = min(config.fragment_size, limits.COPY_SIZE)
         # --- read state
-        self._backlog: list[Any] | None = None  # events that a slow callback has left over
+        self._backlog: list[Any] | None = None  # events that were left over
+        self._rest: memoryview | None = None  # bytes behind them that were not parsed
+        self._blocked = False  # both wait until the handler has read more
+        self._until = 0.0  # the end of the slice of time in which events are handled
+        most = max(config.max_queue_bytes, limits.READ_LEAST)
+        self._read_most = most if most < limits.READ_BUFFER else 0  # 0: the whole receive buffer
         self._in_batch = False
         self._in_place = False  # a large message is arriving
         self._lent = False  # its memory is where the next bytes go
@@ -138,11 +147,11 @@ class Engine(InContext):
         """Where the next bytes are wanted: in the buffer of the loop, or in the large message that is arriving."""
         self._lent = False
         if self._in_place:
-            room: memoryview | None = self._rules.parser.receive_buffer()
+            room: memoryview | None = self._rules.parser.receive_buffer() if self._rest is None else None
             self._in_place = self._lent = room is not None
             if room is not None:
                 return room
-        return self._state.view
+        return self._state.view[: self._read_most] if self._read_most else self._state.view
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` have arrived there."""
@@ -152,7 +161,9 @@ class Engine(InContext):
             events = self._rules.parser.buffer_updated(nbytes)
             if self._ended:
                 return
-            if events or self._rules.parser.error is not None:
+            if self._rules.parser.halted:
+                self._halted(self._state.view[:0])
+            if events or self._rules.error is not None:
                 self._take_up(events)
             elif self._on_message is None:
                 self._update_reading()
@@ -160,7 +171,13 @@ class Engine(InContext):
             self._within(self._door.received, bytes(self._state.view[:nbytes]))
         else:
             if not self._ended:
-                self._take_up(self._feed(self._state.buffer, nbytes))
+                if self._rest is not None:  # the transport could not be paused
+                    self._rest = memoryview(bytes(self._rest) + bytes(self._state.view[:nbytes]))
+                else:
+                    events = self._feed(self._state.buffer, nbytes)
+                    if self._rules.parser.halted:
+                        self._halted(self._state.view[:nbytes])
+                    self._take_up(events)
             if nbytes >= _LARGE_READ:
                 self._in_place = True
 
@@ -186,11 +203,35 @@ class Engine(InContext):
     def _receive(self, data: bytes) -> None:
         """Handle bytes that came otherwise as one read: every event in them, then one write of what was answered."""
         if not self._ended:
-            self._take_up(self._feed(data))
+            events = self._feed(data)
+            if self._rules.parser.halted:
+                self._halted(memoryview(data))
+            self._take_up(events)
+
+    def _halted(self, data: memoryview) -> None:
+        """The parser did not come to the end of ``data``: a fault, or events that would take many times its memory."""
+        self._rules.error = self._rules.parser.error
+        left = self._rules.parser.left
+        if left:
+            self._rest = memoryview(bytes(data[len(data) - left :]))
+
+    def _next_events(self) -> list[Any]:
+        """What was left over, or the events in the next part of what was not parsed."""
+        backlog, self._backlog = self._backlog, None
+        if backlog:
+            return backlog
+        rest, self._rest = self._rest, None
+        if rest is None:
+            return []
+        events: list[Any] = self._feed(rest)
+        self._rules.error = self._rules.parser.error
+        left = self._rules.parser.left
+        if left:
+            self._rest = rest[len(rest) - left :]
+        return events
 
     def _take_up(self, events: list[Any]) -> None:
         """Handle ``events``, behind those that were left over; a fault of the peer stands behind all of them."""
-        self._rules.error = self._rules.parser.error
         if self._backlog:
             self._backlog += events
         else:
@@ -199,42 +240,70 @@ class Engine(InContext):
     def _handle(self, events: list[Any]) -> None:
         """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
         self._in_batch = self._state.in_batch = True
+        if self._on_message is not None and (len(events) > 1 or self._rest is not None):
+            self._until = monotonic() + limits.FAN_OUT_SLICE
         try:
-            if self._on_message is None and self._screen is None:
-                self._backlog = Engine._dispatch(self, events)
-            else:
-                self._backlog = InContext._dispatch_within(self, events)
-            if not self._backlog and self._rules.error is not None and not self._ended:
-                self._end()
-            self._inbox.wake_now()  # what the reader answers leaves with this read
+            while True:
+                if self._on_message is None and self._screen is None:
+                    self._backlog = Engine._dispatch(self, events)
+                else:
+                    self._backlog = InContext._dispatch_within(self, events)
+                if self._backlog is None and self._rest is None and self._rules.error is not None and not self._ended:
+                    self._end()
+                self._inbox.wake_now()  # what the reader answers leaves with this read
+                if (self._backlog is None and self._rest is None) or not self._goes_on():
+                    break
+                self._writer.flush()
+                events = Engine._next_events(self)
         finally:
             self._in_batch = self._state.in_batch = False
             if self._deflate is None:
                 self._writer.flush()
             else:
                 self._writer.gather()
-        if self._backlog and (self._inflow is None or not self._inflow.waits(self)):
+        held = self._backlog is not None or self._rest is not None
+        if held and not self._blocked and (self._inflow is None or not self._inflow.waits(self)):
             self._loop.call_soon(self._go_on, context=Context())
-        if self._on_message is None or self._backlog or self._reading_paused:
+        if held or self._on_message is None or self._reading_paused:
             Engine._update_reading(self)
 
+    def _goes_on(self) -> bool:
+        """Whether what was left over can be handled now, and not only when the handler or others had their turn."""
+        if self._on_message is not None:
+            return self._backlog is None and monotonic() < self._until
+        if self._backlog is not None and not self._blocked:
+            return False  # it waits to be inflated
+        self._blocked = self._has_enough()
+        return not self._blocked
+
+    def _has_enough(self) -> bool:
+        """Whether the handler is to read first before it is given more."""
+        if self._on_message is not None or self._rules.state is not _OPEN:
+            return False
+        stream = self._stream or self._incoming
+        held = 0 if stream is None or stream.awaited else stream.held
+        return self._inbox.is_full(held)
+
     def _go_on(self) -> None:
-        backlog, self._backlog = self._backlog, None
-        if backlog and self._transport is not None:
-            self._handle(backlog)
-            if not self._backlog:
+        if self._transport is not None and (self._backlog is not None or self._rest is not None):
+            self._handle(Engine._next_events(self))
+            if self._backlog is None and self._rest is None:
                 self._inbox.wake()  # who waits to have the next message in pieces asks for it now
 
     def _dispatch(self, events: list[Any]) -> list[Any] | None:
-        """Tell each event; what a callback that takes its time leaves over is returned.
+        """Tell each event; return what a callback that takes its time, or a full receive queue, leaves over.
 
         One read may hold tens of thousands of messages, and each may be broadcast to thousands.
         """
-        until = 0.0
         look = 1
         outcome = _GO_ON
-        if self._on_message is not None and len(events) > 1:
-            until = monotonic() + limits.FAN_OUT_SLICE
+        over: list[Any] | None = None
+        room = len(events)
+        if room > 1 and self._on_message is None and self._rules.state is _OPEN:
+            room = self._inbox.room()
+        if room < len(events):
+            events, over = events[:room], events[room:]
+            self._blocked = True
         for position, event in enumerate(events, 1):
             if isinstance(event, str):
                 self._deliver(_TEXT, event)
@@ -243,12 +312,15 @@ class Engine(InContext):
             else:
                 outcome = self._tell(event)
                 if outcome != _GO_ON:
-                    return events[position - 1 :] if outcome == _LATER else None
+                    if outcome != _LATER:
+                        return None
+                    self._blocked = False
+                    return events[position - 1 :] + (over or [])
             if position >= look and position < len(events) and self._on_message is not None:
-                if monotonic() >= until:
+                if monotonic() >= self._until:
                     return events[position:]
                 look = position + _STRIDE
-        return None
+        return over
 
     def _tell(self, event: tuple[int, Any]) -> int:
         """Handle what is not a whole message; whether what stands behind it goes on, waits, or never counts."""
@@ -310,15 +382,19 @@ class Engine(InContext):
         """Stop reading while the handler has enough to do, go on when it has caught up."""
         if self._inflow is not None and self._backlog:
             self._inflow.changed(self)
-        if not self._reading_paused and not self._backlog and self._inbox.has_reader():
+        held = self._backlog is not None or self._rest is not None
+        if not self._reading_paused and not held and self._inbox.has_reader():
             return  # who waits has read everything
-        if self._backlog or self._rules.state is not _OPEN or self._on_message is not None:
-            pause = bool(self._backlog)
+        if self._blocked and self._wants_more():
+            self._blocked = False
+            self._loop.call_soon(self._go_on, context=Context())
+        if held or self._rules.state is not _OPEN or self._on_message is not None:
+            pause = held
         else:
             inbox, stream = self._inbox, self._stream or self._incoming
             extra = self._rules.parser.buffered
             if stream is not None:
-                extra += stream.buffered
+                extra += stream.held
             if extra and (inbox.awaited or (stream is not None and stream.awaited)):
                 extra = 0  # what a reader waits for must be let in, whatever its size
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
@@ -333,6 +409,32 @@ class Engine(InContext):
         else:
             self._keepalive.heard_again(self._loop.time())
             self._ask_transport("resume_reading")
+
+    def _wants_more(self) -> bool:
+        """Whether the handler has caught up with what it was given, or nobody will."""
+        if self._on_message is not None or self._rules.state is not _OPEN:
+            return True
+        stream = self._stream or self._incoming
+        if self._inbox.awaited or (stream is not None and stream.awaited):
+            return True
+        return self._inbox.is_low(0 if stream is None else stream.held)
+
+    def _salvage(self) -> bool:
+        """The connection is gone: queue the next messages that had arrived before, if any are left."""
+        while not len(self._inbox) and (self._backlog is not None or self._rest is not None):
+            events = Engine._next_events(self)
+            for position, event in enumerate(events, 1):
+                if not isinstance(event, tuple):
+                    event = (_TEXT if isinstance(event, str) else _BINARY, event)
+                if event[0] == _TEXT or event[0] == _BINARY:
+                    self._inbox.put(event)
+                    if self._inbox.is_full(0):
+                        self._backlog = events[position:] or None
+                        break
+                elif event[0] != _PING and event[0] != _PONG:
+                    self._backlog = self._rest = None
+                    break
+        return len(self._inbox) > 0
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -5,7 +5,10 @@ cimport cython
 from .ready cimport Ready
 
 
-cdef Py_ssize_t _TRIM
+cdef object _getsizeof
+cdef Py_ssize_t _OVERHEAD, _TRIM
+
+cdef Py_ssize_t memory_of(tuple item) except -1
 
 
 @cython.final
@@ -17,6 +20,7 @@ cdef class Inbox:
     cdef Py_ssize_t _max_items
     cdef Ready _waiter
 
+    cpdef Py_ssize_t room(self) except -1
     cpdef bint has_reader(self)
     @cython.locals(waiter=Ready)
     cpdef Ready start_waiting(self, loop)

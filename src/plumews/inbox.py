@@ -8,8 +8,10 @@ reader that returns it.
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
+from . import limits
 from .errors import ConcurrencyError
 from .ready import Ready
 from .stream import Stream
@@ -21,6 +23,20 @@ _TRIM = 64
 
 #: (opcode, payload) or (StreamEvent.BEGIN, stream), as the parser tells it.
 Item = tuple[int, Any]
+
+
+_OVERHEAD = limits.RECEIVED_OVERHEAD
+_getsizeof = sys.getsizeof
+
+
+def memory_of(item: Item) -> int:
+    """Bytes of memory that ``item`` takes, about; what a stream holds is counted by itself."""
+    data = item[1]
+    if isinstance(data, bytes):
+        return len(data) + _OVERHEAD
+    if isinstance(data, str):
+        return (len(data) if data.isascii() else _getsizeof(data)) + _OVERHEAD
+    return _OVERHEAD
 
 
 class Inbox:
@@ -35,11 +51,15 @@ class Inbox:
         self._items: list[Item | None] | None = None
         self._head = 0
         self._waiter: Ready | None = None
-        #: Payload bytes (characters of text) in the queue.
+        #: Bytes of memory that the messages in the queue take, about.
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._items) - self._head if self._items is not None else 0
+
+    def room(self) -> int:
+        """How many more messages have a place."""
+        return max(0, self._max_items - len(self))
 
     def has_reader(self) -> bool:
         """Whether a reader waits for the next message."""
@@ -64,8 +84,7 @@ class Inbox:
         if self._items is None:
             self._items = []
         self._items.append(item)
-        if not isinstance(item[1], Stream):
-            self.bytes += len(item[1])
+        self.bytes += memory_of(item)
 
     def peek(self) -> Item:
         """The oldest item, left where it is; only called when there is one."""
@@ -86,8 +105,7 @@ class Inbox:
         if self._head == len(self._items):
             self._items.clear()
             self._head = 0
-        if not isinstance(item[1], Stream):
-            self.bytes -= len(item[1])
+        self.bytes -= memory_of(item)
         return item
 
     def is_full(self, extra: int) -> bool:

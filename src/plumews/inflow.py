@@ -279,7 +279,7 @@ class Inflow(Pacing):
             if not conn._inbox.is_full(size):
                 return True
             return size > 0 and not len(conn._inbox) and bool(conn._inbox.has_reader())
-        return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.buffered)
+        return stream.hungry or stream.discarding or not conn._inbox.is_full(stream.held)
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -67,6 +67,21 @@ MAX_QUEUE: Final = 256
 #: Received bytes waiting for the handler, before reading stops.
 MAX_QUEUE_BYTES: Final = 1 * MiB
 
+#: Bytes that a received message, or a chunk of one, takes besides its payload: the headers of its objects, and a place
+#: in a queue. Measured 90 to 160.
+RECEIVED_OVERHEAD: Final = 128
+
+#: The same for a message that waits to be sent, and for a key by which a newer one replaces it.
+QUEUED_OVERHEAD: Final = 96
+KEY_OVERHEAD: Final = 320
+
+#: The messages of one read may take so many bytes more than they were received in. What is beyond waits unread: 256 KiB
+#: of empty messages would be 43,690 objects.
+READ_SLACK: Final = 64 * KiB
+
+#: The least that is read at once where `max_queue_bytes` is less than the receive buffer.
+READ_LEAST: Final = 4 * KiB
+
 #: Bytes the transport may hold before our own queue takes over, so that the policies mean something.
 TRANSPORT_HIGH_WATER: Final = 64 * KiB
 

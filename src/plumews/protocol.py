@@ -25,7 +25,9 @@ class Protocol:
     __slots__ = ("close_rcvd", "close_sent", "cut", "error", "parser", "state")
 
     def __init__(self, *, client: bool, max_size: int | None) -> None:
-        self.parser = codec.Parser(client=client, max_size=max_size, max_frames=limits.max_frames(max_size))
+        self.parser = codec.Parser(
+            client=client, max_size=max_size, max_frames=limits.max_frames(max_size), slack=limits.READ_SLACK
+        )
         self.state = State.CONNECTING
         self.close_rcvd: Close | None = None
         self.close_sent: Close | None = None
@@ -35,7 +37,13 @@ class Protocol:
     def allow_compressed(self, *, client: bool) -> None:
         """Take compressed messages, too: to be called before anything was received."""
         old = self.parser
-        self.parser = codec.Parser(client=client, max_size=old.max_size, max_frames=old.max_frames, allow_rsv1=True)
+        self.parser = codec.Parser(
+            client=client,
+            max_size=old.max_size,
+            max_frames=old.max_frames,
+            allow_rsv1=True,
+            slack=limits.READ_SLACK,
+        )
 
     def receive(self, data: Any) -> list[tuple[int, Any]]:
         """The events in ``data``; a fault of the peer ends them and stands in :attr:`error`."""

@@ -128,6 +128,8 @@ class Receiving(Link):
         inbox = self._inbox
         while not len(inbox):
             if self._ended:
+                if self._salvage():
+                    continue
                 raise self._past_the_end()
             # It may be streaming: a rest that is being discarded. What was received before comes before.
             if in_pieces and not self._rules.parser.streaming and not self._backlog:

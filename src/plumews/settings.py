@@ -28,7 +28,9 @@ class ConnConfig:
     Args:
         max_size: largest message accepted, all fragments together (default 16 MiB); ``None`` is no limit.
         max_queue: received messages that wait for the handler before reading stops (default 256).
-        max_queue_bytes: the same in bytes (default 1 MiB).
+        max_queue_bytes: the same in bytes of memory (default 1 MiB): the payload of each message or chunk, 2 or 4 bytes
+            for each character of a text that needs them, and 128 bytes for its objects. Of one read only what finds a
+            place is made into messages; the rest waits as bytes.
         queue_size: messages that wait to be sent (default 64).
         queue_bytes: the same in bytes (default 1 MiB); a larger message is taken when nothing else waits.
         send_timeout: how long ``SendBehavior.BLOCK`` waits for space (default 0.05); ``None`` waits until

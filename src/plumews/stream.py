@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
+from . import limits
 from .constants import Opcode
 from .errors import ConcurrencyError, ConnectionClosed
 
@@ -28,7 +29,7 @@ class Stream:
     """
 
     __slots__ = {
-        **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter"), ""),
+        **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter", "held"), ""),
         "buffered": "Bytes that have arrived and were not read.",
         "opcode": "``Opcode.TEXT`` or ``Opcode.BINARY``.",
     }
@@ -36,6 +37,8 @@ class Stream:
     def __init__(self, opcode: int, changed: Callable[[], None]) -> None:
         self.opcode = Opcode(opcode)
         self.buffered = 0
+        #: What these take in memory, about.
+        self.held = 0
         self._chunks: deque[bytes] = deque()
         self._finished = False
         self._closed = False
@@ -62,6 +65,7 @@ class Stream:
             await self._wait()
         chunk = self._chunks.popleft()
         self.buffered -= len(chunk)
+        self.held -= len(chunk) + limits.RECEIVED_OVERHEAD
         self._changed()
         return chunk
 
@@ -77,7 +81,7 @@ class Stream:
         if not self._closed:
             self._closed = True
             self._chunks.clear()
-            self.buffered = 0
+            self.buffered = self.held = 0
             self._wake()
             self._changed()
 
@@ -140,6 +144,7 @@ class Stream:
         if not self._closed:
             self._chunks.append(chunk)
             self.buffered += len(chunk)
+            self.held += len(chunk) + limits.RECEIVED_OVERHEAD
             self._wake()
 
     def finish(self) -> None:
@@ -158,7 +163,7 @@ class Stream:
         """Nobody has asked for this message, and it will never be complete: hold nothing of it."""
         if not self._finished:
             self._chunks.clear()
-            self.buffered = 0
+            self.buffered = self.held = 0
 
     # --- waiting ----------------------------------------------------------------------------------
 
