@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import tracemalloc
 
 import pytest
 
 from fakes import FakeLoop
+from plumews import limits
 from plumews.archive import Archive
 from plumews.history import HistoryLimits, Position
 from plumews.outgoing import encode
 from plumews.timers import Timers
 
 TEN = encode(2, bytes(8))  # a frame of ten bytes
+
+
+@pytest.fixture
+def frames_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects take no memory."""
+    monkeypatch.setattr(limits, "HISTORY_OVERHEAD", 0)
+    monkeypatch.setattr(limits, "HISTORY_ROOM_OVERHEAD", 0)
 
 
 class Rooms:
@@ -108,7 +118,7 @@ def test_a_stream_lives_on_from_the_moment_at_which_the_last_member_left():
     rooms.record("full")
     epoch = rooms.epoch("full")
     rooms.loop.advance(95)
-    assert (len(rooms.archive), rooms.archive.bytes) == (1, 0)
+    assert (len(rooms.archive), rooms.archive.bytes) == (1, limits.HISTORY_ROOM_OVERHEAD)
     rooms.members["full"] = 0
     rooms.archive.left("full", rooms.timers)
     rooms.loop.advance(9.9)
@@ -137,7 +147,7 @@ def test_members_that_come_back_in_time_keep_the_stream():
     assert rooms.position("a") == Position(epoch, 1)
 
 
-def test_messages_go_when_they_are_too_old_though_nobody_asks():
+def test_messages_go_when_they_are_too_old_though_nobody_asks(frames_alone):
     rooms = Rooms()
     for _ in range(5):
         rooms.record("full")
@@ -171,7 +181,7 @@ def test_one_timer_serves_all_rooms():
 # --- how much -------------------------------------------------------------------------------------
 
 
-def test_beyond_the_number_of_rooms_the_one_goes_that_was_used_least_recently():
+def test_beyond_the_number_of_rooms_the_one_goes_that_was_used_least_recently(frames_alone):
     rooms = Rooms(max_rooms=3)
     epochs = {}
     for room in ("a", "b", "c"):
@@ -186,7 +196,7 @@ def test_beyond_the_number_of_rooms_the_one_goes_that_was_used_least_recently():
     assert rooms.epoch("b") != epochs["b"]
 
 
-def test_beyond_the_bytes_the_oldest_messages_of_the_quietest_rooms_go():
+def test_beyond_the_bytes_the_oldest_messages_of_the_quietest_rooms_go(frames_alone):
     rooms = Rooms(max_bytes=100)
     for room in "aaabbb":
         rooms.record(room)
@@ -200,7 +210,7 @@ def test_beyond_the_bytes_the_oldest_messages_of_the_quietest_rooms_go():
     assert rooms.position("a") == Position(rooms.epoch("a"), 3)  # its numbers live on
 
 
-def test_a_message_that_is_larger_than_everything_is_not_kept():
+def test_a_message_that_is_larger_than_everything_is_not_kept(frames_alone):
     rooms = Rooms(max_bytes=9)
     rooms.record("a")
     assert (rooms.kept("a"), rooms.archive.bytes) == (0, 0)
@@ -214,7 +224,7 @@ def test_a_flood_of_rooms_leaves_no_deadlines_behind():
     assert len(rooms.timers._heap) < 200
 
 
-def test_what_is_forgotten_altogether_is_gone():
+def test_what_is_forgotten_altogether_is_gone(frames_alone):
     rooms = Rooms()
     for room in ("a", "b", "full"):
         rooms.record(room)
@@ -223,7 +233,7 @@ def test_what_is_forgotten_altogether_is_gone():
     assert rooms.record("a").offset == 1  # type: ignore[union-attr]
 
 
-def test_whatever_happens_the_sums_are_right_and_the_bounds_hold():
+def test_whatever_happens_the_sums_are_right_and_the_bounds_hold(frames_alone):
     for seed in range(30):
         dice = random.Random(seed)
         rooms = Rooms(max_rooms=5, max_bytes=150, max_messages=dice.randint(1, 8))
@@ -250,3 +260,33 @@ def test_whatever_happens_the_sums_are_right_and_the_bounds_hold():
             rooms.archive.left(room, rooms.timers)
         rooms.loop.advance(100)
         assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0), seed
+
+
+@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("per_room", [1, 30])
+def test_bytes_of_all_histories_are_within_a_factor_of_two_of_the_memory(size: int, per_room: int):
+    bound = 2_000_000
+    rooms = Rooms(max_bytes=bound, max_messages=1000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20_000):
+            message = encode(2, bytes(size))
+            rooms.archive.record(f"room {number // per_room}", message, rooms.timers)
+        del message
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert bound * 0.5 < rooms.archive.bytes <= bound
+    assert rooms.archive.bytes / 2 <= taken <= 2 * rooms.archive.bytes
+
+
+def test_rooms_alone_take_half_of_the_bytes():
+    rooms = Rooms(max_bytes=20 * limits.HISTORY_ROOM_OVERHEAD)
+    for number in range(100):
+        rooms.position(f"room {number}")
+    assert len(rooms.archive) == len(rooms.timers) == 10
+    rooms = Rooms(max_bytes=1)
+    assert rooms.record("a").offset == rooms.record("b").offset == 1  # type: ignore[union-attr]
+    assert (len(rooms.archive), rooms.kept("b")) == (1, 0)

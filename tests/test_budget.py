@@ -7,7 +7,7 @@ from typing import Any
 import plumews
 from crowd import adds_up, crowd, messages, stalled, texts
 from fakes import FakeTransport, clog, fake_conn, ticks
-from plumews import CloseCode, Hub, HubConfig, Opcode, SendBehavior, State
+from plumews import CloseCode, Hub, HubConfig, Opcode, SendBehavior, State, limits
 from plumews.budget import ByteBudget
 
 
@@ -52,7 +52,7 @@ async def test_members_that_may_not_lose_messages_unknowingly_are_closed_with_10
 
 
 async def test_as_many_are_evicted_as_it_takes_to_be_well_below_the_limit():
-    hub = Hub(HubConfig(max_queued_bytes=10_000))
+    hub = Hub(HubConfig(max_queued_bytes=10_000 + 16 * limits.QUEUED_OVERHEAD))
     conns = [member(hub, "all", str(number))[0] for number in range(10)]
     for number in range(10):
         hub.broadcast_room(str(number), "x" * 100 * number)  # the last has the most

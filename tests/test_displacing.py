@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
 from collections.abc import Hashable
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import plumews
 from crowd import texts
 from fakes import FakeTransport, full, ticks
+from plumews import limits
 from plumews.codec import build_frame
 from plumews.constants import Opcode
 from plumews.outgoing import Encoded, encode
@@ -97,7 +100,7 @@ async def test_keys_that_are_never_used_again_are_not_kept():
     conn, _ = full(queue_size=4)
     put(conn, *((str(number), number) for number in range(1000)))
     if not conn_is_compiled():
-        assert len(conn._writer._keys or ()) <= 2 * 4 + 1
+        assert len(conn._writer._keys or ()) <= 2 * 4 + 16 + 1
     assert conn.queued_messages == 4
     assert conn.evicted_messages == 996
 
@@ -172,3 +175,49 @@ async def test_nothing_passes_who_waits_for_space(kind):
         assert conn._writer.conflate(message("c"), "key") == -1
     assert arrived(transport) == ["a", "b"]
     await ticks()
+
+
+# --- what the bound of bytes counts -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "with keys"])
+@pytest.mark.parametrize("size", [0, 2, 100, 2000])
+async def test_bound_of_bytes_counts_the_objects_of_tiny_messages(keyed: bool, size: int):
+    conn, _ = full(queue_size=10**6, queue_bytes=500_000)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20_000):
+            message = encode(Opcode.BINARY, bytes(size))
+            if keyed:
+                conn._writer.conflate(message, (conn, ("room", str(number))))
+            else:
+                conn._writer.displace(message)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert conn.evicted_messages > 0
+    assert 500_000 / 2 <= taken <= 500_000 * 2
+    conn.abort()
+
+
+async def test_bound_of_bytes_counts_the_objects_on_every_way():
+    shared = memoryview(build_frame(Opcode.BINARY, b"xy"))
+    counts = set()
+    for way in ("send", "offer", "run"):
+        conn, _ = full(queue_size=10**6, queue_bytes=100_000, send_behavior=plumews.SendBehavior.DROP)
+        with contextlib.suppress(plumews.SendQueueFull):
+            while True:
+                if way == "send":
+                    conn.send_nowait(b"xy")
+                elif way == "offer" and not conn._writer.offer(Encoded([shared], len(shared))):
+                    break
+                elif way == "run":
+                    run = [Encoded([shared], len(shared))] * 5000
+                    conn._writer.accept_run(run[: conn._writer.room_for(run)])
+                    break
+        counts.add(conn.queued_messages)
+        conn.abort()
+    assert len(counts) == 1
+    bound = 100_000 + limits.QUEUED_FREE * limits.QUEUED_OVERHEAD
+    assert abs(counts.pop() - bound // (len(shared) + limits.QUEUED_OVERHEAD)) <= 1

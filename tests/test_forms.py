@@ -164,7 +164,7 @@ async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch
 
 async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recently_go() -> None:
     kept = [message(JSON + b"%d" % number) for number in range(6)]
-    one = kept[0].size + make_form(message(JSON + b"0"), conn_with()._shared).size
+    one = kept[0].size + make_form(message(JSON + b"0"), conn_with()._shared).size + 2 * limits.HISTORY_OVERHEAD
     forms = KeptForms(3 * one)
     forms.choose(kept[:3], conn_with())
     forms.choose(kept[:1], conn_with())

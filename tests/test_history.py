@@ -8,8 +8,12 @@ import random
 
 import pytest
 
+from plumews import limits
 from plumews.history import HistoryLimits, Position, Recovery, Stream
 from plumews.outgoing import Encoded, encode
+
+#: What a message takes besides its frame.
+MORE = limits.HISTORY_OVERHEAD
 
 
 def message(number: int, size: int = 10) -> Encoded:
@@ -76,14 +80,14 @@ def test_beyond_the_count_the_oldest_go_and_their_loss_is_told():
 
 
 def test_beyond_the_bytes_the_oldest_go_and_their_loss_is_told():
-    stream = filled(5, max_bytes=30)
-    assert stream.bytes == 30
+    stream = filled(5, max_bytes=30 + 3 * MORE)
+    assert stream.bytes == 30 + 3 * MORE
     assert since(stream, 2) == (True, [3, 4, 5])
     assert since(stream, 1) == (False, [3, 4, 5])
 
 
 def test_a_message_larger_than_the_bound_is_numbered_but_not_kept_and_leaves_no_hole():
-    stream = filled(2, max_bytes=30)
+    stream = filled(2, max_bytes=30 + MORE)
     stream.record(message(3, size=31), 3)
     assert (len(stream), stream.bytes, stream.offset) == (0, 0, 3)
     assert since(stream, 2) == (False, [])
@@ -99,7 +103,7 @@ def test_what_is_as_old_as_it_may_be_goes():
     stream.expire(10.999)
     assert len(stream) == 3
     stream.expire(12)
-    assert (len(stream), stream.bytes, stream.next_expiry) == (1, 10, 13)
+    assert (len(stream), stream.bytes, stream.next_expiry) == (1, 10 + MORE, 13)
     assert since(stream, 2) == (True, [3])
     assert since(stream, 1) == (False, [3])
     stream.expire(100)
@@ -111,7 +115,7 @@ def test_whatever_happens_the_answer_is_right_about_what_is_missing():
     for seed in range(200):
         dice = random.Random(seed)
         bounds = HistoryLimits(
-            max_messages=dice.randint(1, 8), max_age=dice.randint(1, 20), max_bytes=dice.randint(10, 200)
+            max_messages=dice.randint(1, 8), max_age=dice.randint(1, 20), max_bytes=dice.randint(1, 8) * (25 + MORE)
         )
         stream, everything, now = Stream(bounds), [], 0
         for number in range(1, dice.randint(1, 40)):
@@ -122,7 +126,7 @@ def test_whatever_happens_the_answer_is_right_about_what_is_missing():
         stream.expire(now)
         assert len(stream) <= bounds.max_messages
         assert stream.bytes <= bounds.max_bytes
-        assert stream.bytes == sum(encoded.size for encoded in stream.since(Position("x", 0))[1])
+        assert stream.bytes == sum(encoded.size + MORE for encoded in stream.since(Position("x", 0))[1])
         for offset in range(len(everything) + 1):
             complete, got = since(stream, offset)
             wanted = [number for number, _ in everything[offset:]]

@@ -30,6 +30,7 @@ from plumews import (
     RoomFull,
     SendBehavior,
     TooManyRooms,
+    limits,
 )
 from plumews.codec import build_frame
 from plumews.constants import Opcode
@@ -380,7 +381,7 @@ async def test_the_members_queues_and_the_history_share_one_copy_of_the_frames()
         assert hub.recover("chat", conn, NOBODYS).messages == 5
         assert conn.queued_messages == 5
     assert [encoded.buffers for _, encoded in stream._kept] == kept
-    assert stream.bytes == sum(sum(map(len, buffers)) for buffers in kept)
+    assert stream.bytes == sum(sum(map(len, buffers)) + limits.HISTORY_OVERHEAD for buffers in kept)
 
 
 # --- the event before what was missed -------------------------------------------------------------
@@ -680,7 +681,7 @@ async def test_the_history_of_an_empty_room_ends_with_the_age_of_its_messages():
     seen = position(hub)
     archive = hub._archive
     assert archive is not None
-    await until(lambda: archive.bytes == 0)
+    await until(lambda: archive.bytes == limits.HISTORY_ROOM_OVERHEAD)
     assert position(hub) == seen  # there is a member, who is behind nothing
     left = asyncio.get_running_loop().time()
     hub.remove(conn)

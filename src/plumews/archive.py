@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from . import limits
 from .history import HistoryLimits, Position, Stream
 from .outgoing import Encoded
 from .timers import Deadline, Timers
@@ -41,7 +42,7 @@ class Archive:
         # In the order of use, and of them those that hold messages.
         self._entries: dict[str, _Entry] = {}
         self._filled: dict[str, Stream] = {}
-        #: Bytes of all that is kept.
+        #: Bytes of memory that all this takes, about.
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -68,7 +69,7 @@ class Archive:
         self._filled.pop(room, None)
         if len(stream):
             self._filled[room] = stream
-        while self._max_bytes and self.bytes > self._max_bytes:
+        while self._max_bytes and self.bytes > self._max_bytes and self._filled:
             self._drop_oldest()
         return stream.position
 
@@ -94,13 +95,20 @@ class Archive:
                 return None
             if not isinstance(bounds, HistoryLimits):
                 raise TypeError(f"history must give HistoryLimits or None for a room, not {type(bounds).__name__}")
-            if self._max_rooms and len(self._entries) >= self._max_rooms:
+            if self._is_full(len(self._entries) + 1):
                 self._forget(next(iter(self._entries)))
             entry = _Entry(Stream(bounds))
+            self.bytes += limits.HISTORY_ROOM_OVERHEAD
         self._entries[room] = entry
         entry.used = timers.time()
         self._arm(room, entry, timers)
         return entry
+
+    def _is_full(self, rooms: int) -> bool:
+        """Whether so many rooms are too many: they may take half of the bytes, and one there may always be."""
+        if self._max_bytes and rooms > 1 and rooms * limits.HISTORY_ROOM_OVERHEAD * 2 > self._max_bytes:
+            return True
+        return 0 < self._max_rooms < rooms
 
     def _arm(self, room: str, entry: _Entry, timers: Timers) -> None:
         """See to the end of ``entry`` when there may be one; one deadline is enough, for the end only moves away."""
@@ -142,7 +150,7 @@ class Archive:
     def _forget(self, room: str) -> None:
         entry = self._entries.pop(room)
         self._filled.pop(room, None)
-        self.bytes -= entry.stream.bytes
+        self.bytes -= entry.stream.bytes + limits.HISTORY_ROOM_OVERHEAD
         if entry.deadline is not None:
             entry.deadline.cancel()
             entry.deadline = None

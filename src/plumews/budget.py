@@ -38,15 +38,15 @@ class ByteBudget:
     def _check(self) -> None:
         self._scheduled = False
         backlogs = self._backlogs()
-        self._at_most = sum(conn.queued_bytes for conn in backlogs)
+        self._at_most = sum(conn._writer.held_bytes for conn in backlogs)
         if self._at_most <= self.limit:
             return
-        for conn in sorted(backlogs, key=lambda conn: conn.queued_bytes, reverse=True):
-            self._at_most -= conn.queued_bytes
+        for conn in sorted(backlogs, key=lambda conn: conn._writer.held_bytes, reverse=True):
+            self._at_most -= conn._writer.held_bytes
             try:
                 self._evict(conn)
             except Exception as exc:
                 conn._writer.fail(exc)  # others are still to be looked at
-            self._at_most += conn.queued_bytes
+            self._at_most += conn._writer.held_bytes
             if self._at_most <= self.limit * limits.QUEUED_BYTES_LEFT:
                 break

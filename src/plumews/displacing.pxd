@@ -6,6 +6,9 @@ from .outgoing cimport Encoded
 from .sendqueue cimport SendQueue
 
 
+cdef Py_ssize_t _KEYS_FREE
+
+
 cdef class DisplacingQueue(SendQueue):
     cdef Py_ssize_t _keyed
     cdef public Py_ssize_t displaced_bytes

@@ -23,6 +23,10 @@ DONE: Final = 1
 STALE: Final = 2
 
 
+#: So many keys are kept though their messages have left.
+_KEYS_FREE: Final = 16
+
+
 class DisplacingQueue(SendQueue):
     """Lives on the loop's thread."""
 
@@ -93,7 +97,8 @@ class DisplacingQueue(SendQueue):
         if not 0 <= position < len(queue) or queue[position] is not old:
             return ABSENT
         size = self.queued_bytes - _size(old) + message.size
-        if len(queue) - position - 1 != self._keyed - number or (size > self._queue_bytes and len(queue) > 1):
+        over = size + self._objects() > self._queue_bytes and len(queue) > 1
+        if over or len(queue) - position - 1 != self._keyed - number:
             return STALE
         entry = message.buffers[0] if len(message.buffers) == 1 else message
         self._long += isinstance(entry, Encoded) - isinstance(old, Encoded)
@@ -122,13 +127,13 @@ class DisplacingQueue(SendQueue):
             return
         if self._keys is None:
             self._keys = {}
-        elif len(self._keys) > 2 * self._queue_size:
+        elif len(self._keys) > 2 * len(queue) + _KEYS_FREE:
             self._forget_keys(queue)
         self._keyed += 1
         self._keys[key] = (self._gone + len(queue) - 1, self._keyed, queue[-1])
 
     def _forget_keys(self, queue: list[bytes | memoryview | Encoded]) -> None:
-        """Forget the keys of what does not wait any more: all told they are no more than twice what may wait."""
+        """Forget the keys of what does not wait any more: all told they are at most twice what waits, and a few."""
         keys: dict[Any, tuple[int, int, object]] = {}
         for key, known in (self._keys or {}).items():
             position = known[0] - self._gone

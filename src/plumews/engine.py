@@ -434,6 +434,8 @@ class Engine(InContext):
                 elif event[0] != _PING and event[0] != _PONG:
                     self._backlog = self._rest = None
                     break
+        if self._rest is None:
+            self._rules.parser.stop()
         return len(self._inbox) > 0
 
     # --- writing ----------------------------------------------------------------------------------

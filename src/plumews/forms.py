@@ -142,7 +142,8 @@ class KeptForms:
     def _make(self, message: Encoded, shared: Shared) -> Encoded:
         form = make_form(message, shared)
         before = self._held.pop(message, 0)
-        size = (before or message.size) + (0 if form is message else form.size)
+        size = before or message.size + limits.HISTORY_OVERHEAD
+        size += 0 if form is message else form.size + limits.HISTORY_OVERHEAD
         self._held[message] = size
         self.bytes += size - before
         while self.bytes > self._most and self._held:

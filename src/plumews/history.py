@@ -88,7 +88,7 @@ class HistoryLimits:
         max_messages: the newest so many (default 100).
         max_age: seconds for which a message is kept (default 300); so long the history of a room outlives its last
             member, and its last message.
-        max_bytes: of all that is kept together, as frames (default 1 MiB).
+        max_bytes: of all that is kept together, in memory (default 1 MiB): the frames, and 272 for each message.
 
     Raises:
         ValueError: a bound is not more than 0. TypeError: it is not a number.
@@ -129,7 +129,7 @@ class Stream:
         self.epoch = secrets.token_hex(8)
         #: Of the newest message.
         self.offset = 0
-        #: Bytes of all that is kept.
+        #: Bytes of memory that all messages take which are kept, about.
         self.bytes = 0
         self._kept: deque[tuple[float, Encoded]] = deque()
 
@@ -154,7 +154,7 @@ class Stream:
 
     def record(self, message: Encoded, now: float) -> None:
         """Number ``message`` and keep it, as far as the bounds allow."""
-        offset, size = self.offset + 1, self.bytes + message.size
+        offset, size = self.offset + 1, self.bytes + message.size + limits.HISTORY_OVERHEAD
         self._kept.append((now, message))
         self.offset, self.bytes = offset, size
         while len(self._kept) > self.bounds.max_messages or self.bytes > self.bounds.max_bytes:
@@ -167,7 +167,7 @@ class Stream:
 
     def drop_oldest(self) -> None:
         """Forget the oldest message that is kept."""
-        self.bytes -= self._kept.popleft()[1].size
+        self.bytes -= self._kept.popleft()[1].size + limits.HISTORY_OVERHEAD
 
     def since(self, position: Position) -> tuple[bool, list[Encoded]]:
         """What is kept of the messages behind ``position``, and whether that is all of them.

@@ -36,8 +36,9 @@ class HubConfig:
             history would begin, such as ``{"chat": HistoryLimits()}.get``.
         max_history_rooms: rooms with a history (default 10,000; 0: no limit); beyond that the one goes that was used
             least recently.
-        max_history_bytes: of all histories together (default 64 MiB; 0: no limit); beyond that the oldest messages go
-            of the room that was published to least recently.
+        max_history_bytes: of memory for all histories together (default 64 MiB; 0: no limit), which is the frames, 272
+            for each message and 1600 for each room; beyond that the oldest messages go of the room that was published
+            to least recently. Rooms alone may take half of it; beyond that the one goes that was used least recently.
         accept_rate: connections a second that are let in, joining their first room, 0.001 to 1,000,000 (default 0: no
             limit); who is in a room is not accepted anew in the next.
         accept_burst: how many of them at once (default 0: what comes in two seconds, at least 1).
@@ -47,8 +48,9 @@ class HubConfig:
             broadcast, and what it sends directly may overtake what is being sent.
         max_queued_bytes: bytes that may wait in the send queues of all members together (default 0: no limit). Beyond
             it those with the largest queues lose what waits for them, or are closed with 1013 if their behavior is
-            ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it. Looked after at the end of each
-            tick in which something is broadcast to members whose peers take nothing.
+            ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it, with 64 bytes more for its
+            objects. Looked after at the end of each tick in which something is broadcast to members whose peers take
+            nothing.
         sending_threads: threads that help the event loop to send (default 0: none; 16 at most). Nearly all of a fan-out
             is system calls, which are made side by side then, without the GIL, when 512 connections or more have
             something to send at once. That is for rooms of thousands on a machine with four free cores or more; with

@@ -71,9 +71,13 @@ MAX_QUEUE_BYTES: Final = 1 * MiB
 #: in a queue. Measured 90 to 160.
 RECEIVED_OVERHEAD: Final = 128
 
-#: The same for a message that waits to be sent, and for a key by which a newer one replaces it.
-QUEUED_OVERHEAD: Final = 96
+#: The same for a message that waits to be sent, 40 where many are sent the same and 90 else, and for a key by which a
+#: newer one replaces it.
+QUEUED_OVERHEAD: Final = 64
 KEY_OVERHEAD: Final = 320
+
+#: So many messages of one send queue, and keys, have their objects free: it is as good as nothing.
+QUEUED_FREE: Final = 64
 
 #: The messages of one read may take so many bytes more than they were received in. What is beyond waits unread: 256 KiB
 #: of empty messages would be 43,690 objects.
@@ -311,6 +315,10 @@ HISTORY_AGE: Final = 300.0
 #: Bytes of them; as much as one send queue would take.
 HISTORY_ROOM_BYTES: Final = QUEUE_BYTES
 
+#: Bytes that a kept message takes besides its frame, and the history of a room besides its messages: their objects.
+HISTORY_OVERHEAD: Final = 272
+HISTORY_ROOM_OVERHEAD: Final = 1600
+
 #: Rooms of one hub that have a history, with members or without.
 HISTORY_ROOMS: Final = 10_000
 
@@ -384,7 +392,7 @@ PASSWORD_SIZE: Final = 4 * KiB
 #: PBKDF2-HMAC-SHA512, about a tenth of a second of one core.
 PASSWORD_ROUNDS: Final = 210_000
 
-#: Revoked users and tokens that are kept: some 20 MB. Who revokes more is told so, rather than the oldest forgotten.
+#: Revoked users and tokens that are kept: some 30 MB. Who revokes more is told so, rather than the oldest forgotten.
 REVOCATIONS: Final = 100_000
 
 #: Rounds that a kept hash may have: fewer are quick to guess, more would keep a core busy for seconds.

@@ -145,6 +145,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         """Keep nothing but what can still be read: a handler may go on for long, and hold this connection."""
         if self._on_message is not None or self._screen is not None:
             self._backlog = self._rest = None
+            self._rules.parser.stop()
         self._on_message = self._on_failure = self._screen = self._behind = None
         if self._stream is not None and self._stream.done:
             self._stream = None

@@ -81,13 +81,14 @@ class Protocol:
     def losing(self) -> None:
         """Nothing comes any more, nothing leaves. A message that was still arriving is cut, and that is an error.
 
-        What has arrived of it is given up.
+        What has arrived of it is given up, unless there are bytes before that which were not parsed.
         """
         if self.state is not State.CLOSED:
             self.state = State.CLOSING
         if self.close_rcvd is None and self.error is None:
             self.cut = self.cut or self.parser.mid_message
-        self.parser.stop()
+        if not self.parser.left:
+            self.parser.stop()
 
     def lost(self) -> None:
         """The transport is gone."""

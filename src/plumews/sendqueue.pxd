@@ -6,6 +6,9 @@ from .loopstate cimport Flushable
 from .outgoing cimport Encoded
 
 
+cdef Py_ssize_t _FREE, _OVERHEAD, _KEY
+
+
 cdef class SendQueue(Flushable):
     cdef bytes _closing
     cdef public list _control
@@ -25,6 +28,8 @@ cdef class SendQueue(Flushable):
     cdef readonly Py_ssize_t written
 
     cdef bint _has_space(self, Py_ssize_t size)
+    @cython.locals(queue=list, keys=dict, size=Py_ssize_t)
+    cdef Py_ssize_t _objects(self)
     cdef _accept(self, Encoded message)
     cdef _append(self, object message, Py_ssize_t size)
     cdef _date(self, list queue)

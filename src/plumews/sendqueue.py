@@ -12,6 +12,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Final
 
+from . import limits
 from .loopstate import Flushable
 from .outgoing import Encoded
 
@@ -19,6 +20,9 @@ __all__ = ["SendQueue"]
 
 #: Bytes handed over in one write; beyond it the transport is asked again whether it has room.
 _WRITE_SIZE: Final = 256 * 1024
+
+# As limits has them.
+_FREE, _OVERHEAD, _KEY = limits.QUEUED_FREE, limits.QUEUED_OVERHEAD, limits.KEY_OVERHEAD
 
 
 class SendQueue(Flushable):
@@ -75,6 +79,16 @@ class SendQueue(Flushable):
         return len(self._queue) if self._queue else 0
 
     @property
+    def held_bytes(self) -> int:
+        """What these messages take in memory, about."""
+        return self.queued_bytes + self.queued_messages * _OVERHEAD
+
+    @property
+    def counted_bytes(self) -> int:
+        """What is measured by the bound of bytes: theirs, and their objects where these are many."""
+        return self.queued_bytes + self._objects()
+
+    @property
     def queued_age(self) -> float:
         """Seconds that the oldest of them has waited; 0.0 if they leave with this tick."""
         return monotonic() - self._times[0] if self._times else 0.0
@@ -88,7 +102,19 @@ class SendQueue(Flushable):
         queue = self._queue
         if not queue:
             return True  # one message above the byte bound must be sendable, too
+        if len(queue) >= _FREE:
+            size += self._objects() + _OVERHEAD
         return len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes
+
+    def _objects(self) -> int:
+        """Bytes of the objects of a queue that is long."""
+        queue, keys = self._queue, self._keys
+        size = 0
+        if queue is not None and len(queue) > _FREE:
+            size += (len(queue) - _FREE) * _OVERHEAD
+            if keys is not None and len(keys) > _FREE:
+                size += (len(keys) - _FREE) * _KEY
+        return size
 
     # --- what is accepted -------------------------------------------------------------------------
 

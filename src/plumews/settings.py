@@ -32,7 +32,8 @@ class ConnConfig:
             for each character of a text that needs them, and 128 bytes for its objects. Of one read only what finds a
             place is made into messages; the rest waits as bytes.
         queue_size: messages that wait to be sent (default 64).
-        queue_bytes: the same in bytes (default 1 MiB); a larger message is taken when nothing else waits.
+        queue_bytes: the same in bytes of frames (default 1 MiB); a larger message is taken when nothing else waits. Of
+            more than 64 messages each counts with 64 bytes more, and with 320 if it has a key.
         send_timeout: how long ``SendBehavior.BLOCK`` waits for space (default 0.05); ``None`` waits until
             there is space or the connection closes.
         send_behavior: what a full send queue does: ``BLOCK`` (default), ``DROP``, ``CLOSE``, ``DROP_OLDEST`` or

@@ -175,7 +175,7 @@ class SlowMembers:
     def backlogged(self, conn: Conn, size: int) -> None:
         """``size`` bytes more wait for ``conn``, whose peer takes nothing."""
         self._member(conn)
-        self._budget.grew(size)
+        self._budget.grew(size + limits.QUEUED_OVERHEAD)
         self._look(conn)
 
     def conflate(self, delivery: Delivery, conn: Conn) -> None:
@@ -220,7 +220,7 @@ class SlowMembers:
     def _look(self, conn: Conn) -> None:
         """Tell the application if the queue of ``conn`` is half full."""
         member, config = self._member(conn), conn._config
-        half = conn.queued_messages * 2 >= config.queue_size or conn.queued_bytes * 2 >= config.queue_bytes
+        half = conn.queued_messages * 2 >= config.queue_size or conn._writer.counted_bytes * 2 >= config.queue_bytes
         if half and conn._writer.paused and not member.told:
             member.told = True
             self.notices.slow(conn)
@@ -379,7 +379,7 @@ class SlowMembers:
         member = self.members.get(conn)
         if member is None:
             member = self.members[conn] = SlowMember()
-            self._budget.grew(conn.queued_bytes)
+            self._budget.grew(conn._writer.held_bytes)
         return member
 
     def _known(self, conn: Conn) -> SlowMember:

@@ -7,6 +7,9 @@ from .outgoing cimport Encoded
 from .outlet cimport Outlet
 
 
+cdef Py_ssize_t _FREE
+
+
 cdef class Waiter:
     cdef public object done
     cdef public Encoded message

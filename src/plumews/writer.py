@@ -14,12 +14,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from . import limits
 from .displacing import DONE, STALE
 from .loopstate import LoopState
 from .outgoing import Encoded
 from .outlet import Outlet
 
 __all__ = ["Waiter", "Writer"]
+
+
+_FREE = limits.QUEUED_FREE
 
 
 class Waiter:
@@ -141,10 +145,10 @@ class Writer(Outlet):
             return 0
         if not self.paused and not self._has_output():
             return len(messages)
-        waiting, size = self.queued_messages, self.queued_bytes
+        waiting, size = self.queued_messages, self.counted_bytes
         count = waiting
         for message in messages:
-            size += message.size
+            size += message.size + (limits.QUEUED_OVERHEAD if count >= _FREE else 0)
             if count and (count >= self._queue_size or size > self._queue_bytes):
                 break
             count += 1
@@ -223,7 +227,11 @@ class Writer(Outlet):
         queue = self._queue
         if queue is None:
             self._queue = self._state.lend_queue(frame)
-        elif len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes:
+        elif (
+            len(queue) < self._queue_size
+            and self.queued_bytes + size <= self._queue_bytes
+            and (len(queue) < _FREE or self._has_space(size))
+        ):
             queue.append(frame)
         else:
             return False
