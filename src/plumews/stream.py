@@ -29,15 +29,15 @@ class Stream:
     """
 
     __slots__ = {
-        **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter", "held"), ""),
+        **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter"), ""),
         "buffered": "Bytes that have arrived and were not read.",
+        "held": "Bytes of memory that these take, about.",
         "opcode": "``Opcode.TEXT`` or ``Opcode.BINARY``.",
     }
 
     def __init__(self, opcode: int, changed: Callable[[], None]) -> None:
         self.opcode = Opcode(opcode)
         self.buffered = 0
-        #: What these take in memory, about.
         self.held = 0
         self._chunks: deque[bytes] = deque()
         self._finished = False
