@@ -509,8 +509,10 @@ def output_that_has_gone(kind: str) -> Iterator[int | None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="wants outputs as Linux has them")
-@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stdout and stderr"])
-@pytest.mark.parametrize("kind", ["closed pipe", "full disk", "closed terminal", "closed"])
+@pytest.mark.parametrize(
+    ("kind", "both"), [("closed pipe", False), ("full disk", True), ("closed terminal", False), ("closed", True)]
+)
+@on_one_loop
 async def test_output_that_has_gone_spoils_nothing(anyio_backend: Any, tmp_path: Path, kind: str, both: bool) -> None:
     loop = "uvloop" if anyio_backend[1]["use_uvloop"] else "asyncio"
     path, err = tmp_path / "s", tmp_path / "stderr"

@@ -331,3 +331,10 @@ def test_pattern_matches_nothing_that_is_no_origin(origin):
 def test_pattern_of_bytes_is_a_type_error():
     with pytest.raises(TypeError, match=r"origins: a pattern must be one of str, not of bytes: b'https://.*'"):
         allowed_origins([re.compile(b"https://.*")])  # type: ignore[list-item]
+
+
+def test_no_allowed_host_at_all_would_let_nobody_in_and_is_refused():
+    with pytest.raises(
+        ValueError, match='allowed_hosts must have an entry, or nobody could come in: "\\*" is any host'
+    ):
+        allowed_hosts([])

@@ -126,3 +126,75 @@ async def test_row_20_nor_is_the_token_behind_an_empty_one_told(start, logs):
         await wire.response(upgrade("/ws?token=&token=s3cret"))
     (record,) = logs()
     assert record.getMessage().startswith("refused 403 WEBSOCKET_INVALID_TOKEN: GET /ws [connection=")
+
+
+# --- the first of a kind --------------------------------------------------------------------------
+
+FORWARDING = ["Forwarded: for=192.0.2.9", "X-Forwarded-For: 192.0.2.9", "X-Forwarded-Proto: https"]
+
+
+async def ask(server, *lines, **options):
+    async with await Wire.connect(server) as wire:
+        status, _ = await wire.response(upgrade("/ws", *lines, **options))
+    return status
+
+
+@pytest.mark.parametrize(
+    ("lines", "host", "option"),
+    [
+        (("Origin: https://app.example.com",), "localhost", "origins (--origin)"),
+        (("Origin: null",), "localhost", "origins (--origin)"),
+        ((), "chat.example.com", "allowed_hosts (--allowed-host)"),
+    ],
+    ids=["origin", "null", "host"],
+)
+async def test_the_first_refusal_of_a_kind_is_a_warning_that_names_the_option(start, logs, lines, host, option):
+    server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
+    for _ in range(3):
+        assert await ask(server, *lines, host=host) == 403
+    first, *later = logs()
+    assert (first.levelno, first.getMessage().count(option)) == (logging.WARNING, 1)
+    assert [(record.levelno, option in record.getMessage()) for record in later] == [(logging.INFO, False)] * 2
+    assert first.getMessage().partition("]; ")[0].startswith("refused 403 WEBSOCKET_FORBIDDEN_")
+
+
+async def test_each_kind_and_each_server_has_its_own_warning(start, caplog):
+    for _ in range(2):
+        server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
+        await ask(server, "Origin: https://app.example.com")
+        await ask(server, host="chat.example.com")
+    warned = [record.getMessage().split(" ")[2] for record in caplog.records]
+    assert warned == ["WEBSOCKET_FORBIDDEN_ORIGIN:", "WEBSOCKET_FORBIDDEN_HOST:"] * 2
+
+
+async def test_a_refusal_that_no_option_mends_is_no_warning(start, caplog):
+    server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
+    assert await ask(server, f"Authorization: Bearer {'x' * 40}") == 403
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("line", FORWARDING)
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+async def test_a_proxy_that_is_not_trusted_is_told_once(start, caplog, tmp_path, line, where):
+    if where == "tcp":
+        server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0))
+    else:
+        server = await start(plumews.unix_serve(lambda conn: conn.close(), tmp_path / "s"))
+    for _ in range(2):
+        assert await ask(server, line) == 101
+    (record,) = caplog.records
+    peer = "127.0.0.1" if where == "tcp" else "unix"
+    said = f"{peer} says who its clients are, and is not believed: {line.partition(':')[0]} [connection="
+    assert record.getMessage().startswith(said)
+    assert record.getMessage().endswith(
+        f"; if it is a proxy of yours, add '{peer}' to trusted_proxies (--trusted-proxy)"
+    )
+
+
+async def test_a_proxy_that_is_trusted_is_no_warning(start, caplog):
+    server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, trusted_proxies=["127.0.0.1"]))
+    for line in FORWARDING[1:]:
+        assert await ask(server, line) == 101
+    server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, trusted_proxies=["10.0.0.1"]))
+    assert await ask(server, "X-Forwarded-For: 192.0.2.9") == 101
+    assert len(caplog.records) == 1

@@ -427,3 +427,66 @@ async def test_section_8_point_11_newlines_tabs_empty_and_long_texts_are_message
             for message in ("two\nlines\tand a tab", "", "\x1b[2J", "x" * (2 * 1024 * 1024)):
                 wire.send(text(message))
                 assert await wire.message() == message
+
+
+# --- what lets nobody in --------------------------------------------------------------------------
+
+
+class Asked(plumews.SimpleRoomAuth):
+    """One that is asked about each room."""
+
+    def authorize_room(self, authorization):
+        return True
+
+
+def with_tokens():
+    return plumews.SimpleRoomAuth("k" * 32)
+
+
+class Known(plumews.SimpleRoomAuth):
+    """One that knows rooms of its own."""
+
+    def has_room_password(self, room):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("auth", "options", "said"),
+    [
+        (
+            plumews.SimpleRoomAuth,
+            {"allow_unknown_rooms": False},
+            "allow_unknown_rooms=False, and no room has a password",
+        ),
+        (plumews.SimpleRoomAuth, {}, None),
+        (Asked, {"allow_unknown_rooms": False}, None),
+        (Known, {"allow_unknown_rooms": False}, None),
+        (
+            lambda: plumews.SimpleRoomAuth("k" * 32),
+            {"require_token": True, "token_sources": ()},
+            "no place for a token",
+        ),
+        (lambda: plumews.SimpleRoomAuth("k" * 32), {"require_token": True, "token_sources": ["message"]}, None),
+    ],
+    ids=["no room", "open", "asked", "known", "no source", "a source"],
+)
+async def test_a_server_that_lets_nobody_in_says_so_at_the_start(start, caplog, auth, options, said):
+    await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0, **options))
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == (said is not None)
+    assert all(line.startswith("nobody can come in: ") and said in line for line in told)
+
+
+async def test_a_password_that_is_set_before_the_start_counts(start, caplog):
+    auth = plumews.SimpleRoomAuth(rounds=1)
+    serving = plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, allow_unknown_rooms=False)
+    auth.set_room_password("chat", "pw")
+    await start(serving)
+    assert caplog.records == []
+
+
+async def test_a_hub_that_was_stopped_is_told_at_the_start(start, caplog):
+    hub = plumews.Hub()
+    await hub.stop()
+    await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))
+    assert [record.getMessage() for record in caplog.records] == ["nobody can come in: the hub has been stopped"]

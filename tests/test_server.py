@@ -222,6 +222,27 @@ async def test_tls_carries_messages_of_every_size_and_the_closing(start, context
     assert await ended == (1000, "done")
 
 
+def test_a_context_for_clients_is_refused_at_once():
+    with pytest.raises(ValueError, match="ssl must be a context for servers, such as"):
+        plumews.serve(echo, "127.0.0.1", 0, ssl=ssl.create_default_context())
+
+
+@pytest.mark.parametrize("kind", ["none", "by name", "good", "mutual"])
+async def test_a_context_without_a_certificate_is_told_at_the_start(start, contexts, caplog, kind):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if kind == "by name":
+        context.sni_callback = lambda connection, name, given: None
+    elif kind in ("good", "mutual"):
+        context = contexts[0]
+        context.verify_mode = ssl.CERT_REQUIRED if kind == "mutual" else ssl.CERT_NONE
+    try:
+        await start(plumews.serve(echo, "127.0.0.1", 0, ssl=context))
+    finally:
+        context.verify_mode = ssl.CERT_NONE
+    said = ["nobody can come in: ssl has no certificate (load_cert_chain)"] if kind == "none" else []
+    assert [record.getMessage() for record in caplog.records] == said
+
+
 async def test_tls_closed_by_the_server_ends_with_its_code(start, contexts):
     async def handler(conn):
         await conn.send("x" * 1_000_000)

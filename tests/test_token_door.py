@@ -167,3 +167,14 @@ def test_without_an_authenticator_there_is_no_door():
     }
     assert token_door(inside, None, **made) is inside
     assert isinstance(token_door(inside, AUTH, **made), TokenDoor)
+
+
+@pytest.mark.parametrize("require", [True, False])
+async def test_a_required_token_without_a_place_for_it_is_told_at_the_start(start, caplog, require):
+    auth = plumews.SimpleRoomAuth("k" * 32)
+    options = {"authenticator": auth, "token_sources": [], "require_token": require}
+    await start(plumews.serve(whoami, "127.0.0.1", 0, **options))
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.startswith("nobody can come in: require_token=True, and no place") for line in told] == [
+        True
+    ] * require

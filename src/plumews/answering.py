@@ -140,7 +140,7 @@ class Answering:
         conn._close_gently()
         if refused is not None:
             self._site.requests.refused.add(refused.code)
-            log_refused_request(conn, response.status, refused, self._site.endpoints)
+            log_refused_request(conn, response.status, refused, self._site)
 
     def _failed(self) -> InvalidHandshake:
         """The refusal for a mistake of the application: in the handshake, or in a route."""

@@ -70,7 +70,7 @@ class TrustedProxies:
         is none.
         """
         peer = Client(address_of(request.remote_address), request.secure)
-        if not self._trusts_peer(request.remote_address):
+        if not self.trusts_peer(request.remote_address):
             return peer
         standard = self._outermost(peer, standard_hops(request), "Forwarded")
         older = self._outermost(peer, older_hops(request), "X-Forwarded-For")
@@ -83,9 +83,10 @@ class TrustedProxies:
 
     def is_proxy(self, address: str) -> bool:
         """Whether the proxy with ``address`` is one of them."""
-        return self._trusts_peer((address, 0))
+        return self.trusts_peer((address, 0))
 
-    def _trusts_peer(self, remote_address: Any) -> bool:
+    def trusts_peer(self, remote_address: Any) -> bool:
+        """Whether whoever is connected from there is one of them."""
         if not isinstance(remote_address, tuple):
             return self._unix
         address = _parse_address(remote_address[0])

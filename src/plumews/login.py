@@ -57,6 +57,13 @@ class Login:
         self._refresh = TokenRefresh(self.verified, tally, identified)
         self.tally = tally
 
+    def doubt(self) -> str:
+        """Why nobody can log in; empty if somebody can."""
+        sources = self._sources
+        if not self._require_token or sources.named or sources.cookie or sources.query:
+            return ""
+        return "require_token=True, and no place for a token (token_sources, token_cookie, allow_query_secrets)"
+
     def credentials_of(self, request: Request) -> Credentials:
         """As :func:`credentials_of_request`, which says what it raises."""
         return credentials_of_request(request, self._sources)

@@ -43,14 +43,15 @@ _FIELDS: Final = ("connection", "client", "room", "user")
 _SUMMARY: Final = "left out"
 
 
-def about(conn: Conn, kind: str | None = None, secrets: Iterable[str | None] = ()) -> dict[str, Any]:
+def about(conn: Conn, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = "") -> dict[str, Any]:
     """The ``extra=`` of a record that is about ``conn``.
 
     Args:
         kind: lines of one kind are alike, and may be left out for each other (default: those of one text).
         secrets: what must not be told, beside what is secret in its request.
+        hint: what to do about it, which stands at the end of the line; nothing that comes from outside.
     """
-    return {"about": conn, "kind": kind, "secrets": tuple(secrets)}
+    return {"about": conn, "kind": kind, "secrets": tuple(secrets), "hint": hint}
 
 
 def request_line(conn: Conn) -> str:
@@ -107,6 +108,7 @@ class _Filter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         conn: Conn | None = record.__dict__.pop("about", None)
+        hint = record.__dict__.pop("hint", "")
         exc = record.exc_info[1] if record.exc_info else None
         secrets: Iterable[str | None] = ()
         if self._logger.name != _UNBOUNDED:
@@ -121,7 +123,7 @@ class _Filter(logging.Filter):
             setattr(record, name, printable(fields.get(name, "-"))[: limits.LOG_VALUE])
         suffix = " ".join(f"{name}={quoted(value)}" for name, value in fields.items())
         text = printable(record.getMessage())[: limits.LOG_LINE]
-        record.msg = f"{text} [{suffix}]" if suffix else text
+        record.msg = (f"{text} [{suffix}]" if suffix else text) + (f"; {hint}" if hint else "")
         record.args = None
         if exc is not None:
             private = bool(secrets)

@@ -27,6 +27,7 @@ from .http11 import HeadReader, Request, Response
 from .logs import about, request_line
 from .negotiation import negotiate
 from .origin import check_host, check_origin
+from .refusal_log import log_untrusted_proxy
 from .route_body import ArrivingBody, answer_with_body
 from .routes import Route, answer_route, takes_body
 from .site import Endpoint, Site
@@ -136,6 +137,7 @@ class Opening(Answering):
         conn._request = request
         if site.proxies is not None:
             request.client_address, request.secure, request.forwarded_host = site.proxies.client_of(request)
+        log_untrusted_proxy(conn, request, site)
         if request.client_address:
             self._known_as(request.client_address)
         check_host(request, site.allowed_hosts)

@@ -20,6 +20,7 @@ from .log_text import quoted
 from .settings import entries_of
 
 __all__ = [
+    "FORBIDDEN_HOST",
     "LOOPBACK_HOSTS",
     "AllowedOrigin",
     "Origin",
@@ -43,7 +44,7 @@ _ANY: Final = "*"
 #: An origin is no longer than this: a scheme, a name of 253 characters (RFC 1035 section 2.3.4), and a port.
 _LONGEST: Final = 270
 _ORIGIN: Final = "http:// or https://, a host and maybe a port"
-_FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
+FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 #: What has no place in an origin: a user with a password before the host, and what stands behind the path.
@@ -152,7 +153,7 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
     except ValueError:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
     if host not in allowed_hosts and not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
-        raise InvalidHeader("forbidden host", status=403, code=_FORBIDDEN_HOST)
+        raise InvalidHeader("forbidden host", status=403, code=FORBIDDEN_HOST)
 
 
 def seen_by_refusal(request: Request, code: str) -> str:
@@ -164,7 +165,7 @@ def seen_by_refusal(request: Request, code: str) -> str:
         page = request.headers.get("Origin")
         own = _own_origin_text(request, request.secure)
         return f"a page of {'no origin' if page is None else quoted(_public_part(page))}, and this is {quoted(own)}"
-    if code == _FORBIDDEN_HOST:
+    if code == FORBIDDEN_HOST:
         return f"as {quoted(request.headers.get('Host'))}"
     return ""
 
@@ -200,10 +201,12 @@ def allowed_origins(given: Iterable[AllowedOrigin] | None, name: str = "origins"
 
 
 def allowed_hosts(given: Iterable[str] | None, name: str = "allowed_hosts") -> tuple[str, ...] | None:
-    """Return the entries of the option ``allowed_hosts``. Raises as :func:`allowed_origins`."""
+    """Return the entries of the option ``allowed_hosts``. Raises as :func:`allowed_origins`, and for no entry."""
     if given is None:
         return None
     entries = entries_of(name, given, '"example.com"')
+    if not entries:
+        raise ValueError(f'{name} must have an entry, or nobody could come in: "*" is any host')
     for host in entries:
         label = host.removeprefix("*.")
         if ":" in label and not label.startswith("["):

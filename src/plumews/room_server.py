@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .admin import BROADCAST_PATH, admin_broadcast_route
+from .auth import SimpleRoomAuth
 from .authorizing import RoomAuthorizer, TokenAuthenticator
 from .conn import Conn
 from .credentials import TOKEN_SOURCES, TokenSources
@@ -25,6 +26,7 @@ from .options import TcpOptions
 from .origin import allowed_origins
 from .page import page_routes
 from .password_gate import PasswordGate
+from .passwords import RoomPasswords
 from .recovery import EncodeRecovered, check_encode_recovered
 from .room_door import Inside, RoomAuth, RoomDoor
 from .room_inside import MemberCounts, RoomsInside, recovered_event
@@ -41,6 +43,8 @@ __all__ = ["serve_rooms"]
 
 #: A browser that offers ``bearer.<token>`` fails unless another subprotocol of its offer is chosen.
 _SUBPROTOCOLS = ("plumews",)
+
+_NO_ROOM = "allow_unknown_rooms=False, and no room has a password yet (set_room_password)"
 
 
 def serve_rooms(
@@ -169,7 +173,12 @@ def serve_rooms(
     if broadcast_secret is not None:
         _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
     defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
-    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests, hub)
+    doubts = (
+        login.doubt,
+        lambda: "the hub has been stopped" if hub._stopped else "",
+        lambda: "" if allow_unknown_rooms or not _has_no_room(authorizer) else _NO_ROOM,
+    )
+    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests, hub, doubts)
 
 
 def _add_broadcast(routes: dict[str, Any], hub: Hub, secret: str | bytes, *authenticators: object) -> None:
@@ -200,6 +209,16 @@ def _authorizer(given: RoomAuthorizer | None, allow_unknown_rooms: bool) -> Room
     if not allow_unknown_rooms and not callable(getattr(given, "has_room_password", None)):
         raise TypeError("allow_unknown_rooms=False needs has_room_password(room), which says what rooms there are")
     return given
+
+
+def _has_no_room(authorizer: RoomAuthorizer) -> bool:
+    """Whether ``authorizer`` knows of room passwords alone, and of none yet."""
+    if hasattr(authorizer, "authorize_room"):
+        return False
+    asked = getattr(type(authorizer), "has_room_password", None)
+    if isinstance(authorizer, SimpleRoomAuth) and asked is SimpleRoomAuth.has_room_password:
+        return not len(authorizer.passwords)
+    return isinstance(authorizer, RoomPasswords) and asked is RoomPasswords.has_room_password and not len(authorizer)
 
 
 def _identify(hub: Hub, conn: Conn) -> None:

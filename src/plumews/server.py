@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import warnings
-from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from .signals import StopSignals
 from .site import Endpoint, Site, cancel
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
 from .timelimit import TimeLimit
-from .token_door import token_door
+from .token_door import TokenDoor, token_door
 from .token_refresh import is_entering
 
 if TYPE_CHECKING:
@@ -196,6 +196,12 @@ class Server:
         listener = self._listener = Listener(self._site, await listen(), backlog, self._connection)
         if self._site.allowed_hosts is None and _only_loopback(self.sockets):
             self._site.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
+        doubts = [
+            *self._site.doubts,
+            *(one.doubt for one in self._site.endpoints.values() if isinstance(one, TokenDoor)),
+        ]
+        for reason in filter(None, (doubt() for doubt in doubts)):
+            logger.warning("nobody can come in: %s", reason)
         try:
             await listener.start_serving()
         except BaseException:
@@ -235,7 +241,7 @@ class Server:
         await asyncio.wait([self._closed], timeout=limits.SHUTDOWN_REST)
         if not self._closed.done():
             for conn in others:
-                conn.abort()
+                call_safely("closing a connection", conn.abort)
             await self.wait_closed()
         return report
 
@@ -447,10 +453,11 @@ def serve_endpoints(
     options: TcpOptions,
     requests: RequestTally | None = None,
     hub: Hub | None = None,
+    doubts: Iterable[Callable[[], str]] = (),
 ) -> Serving:
     """:func:`serve` with an endpoint for each path (``None`` is any path); its requests are counted in ``requests``.
 
-    The members of ``hub`` are its clients, and go first when it stops.
+    The members of ``hub`` go first when the server stops. ``doubts`` say why nobody can come in, or nothing.
     """
     options = options.copy()
     sock = options.pop("sock", None)
@@ -468,6 +475,7 @@ def serve_endpoints(
         raise ValueError("host must be at least one address or name; None is all interfaces")
     sockets = [] if sock is None else given_sockets(sock)
     site, config = site_and_config(endpoints, options)
+    site.doubts.extend(doubts)
     if requests is not None:
         site.requests = requests
 

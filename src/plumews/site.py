@@ -8,6 +8,7 @@ point 31 of the seed's review). Invariant: a task that was started here is refer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl as ssl_module
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
@@ -31,7 +32,7 @@ from .origin import AllowedOrigin, allowed_hosts, allowed_origins
 from .routes import Route, Routes
 from .settings import check_count, check_time, entries_of
 
-__all__ = ["NOT_FOUND", "Endpoint", "Site", "cancel", "is_stopped"]
+__all__ = ["NOT_FOUND", "Endpoint", "Site", "cancel", "has_certificate", "is_stopped"]
 
 #: The functions of an application around the handshake, and what they are called with.
 _HOOKS: Final = {
@@ -113,6 +114,10 @@ class Site:
     proxies: TrustedProxies | None = field(default=None, init=False)
     #: What became of the requests; a hub counts those of all its servers in one.
     requests: RequestTally = field(default_factory=RequestTally, init=False)
+    #: Each says why nobody can come in, or nothing; asked when the server starts.
+    doubts: list[Callable[[], str]] = field(default_factory=list, init=False)
+    #: Kinds of refusals of which the log has told what to do about them.
+    told: set[str] = field(default_factory=set, init=False)
     #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
     tasks: set[asyncio.Future[Any]] = field(default_factory=set, init=False)
     #: Connections from accept to their end.
@@ -121,6 +126,8 @@ class Site:
     def __post_init__(self) -> None:
         if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
             raise TypeError(f"ssl must be an ssl.SSLContext, not {type(self.ssl).__name__}")
+        if self.ssl is not None:
+            _check_tls(self.ssl)
         self.origins = allowed_origins(self.origins)
         self.allowed_hosts = allowed_hosts(self.allowed_hosts)
         if self.trusted_proxies is not None:
@@ -161,6 +168,9 @@ class Site:
         # Paths compare byte for byte: what a proxy in front has judged by its path is not routed by another one.
         self.endpoints = {None if path is None else _spelled(path): one for path, one in self.endpoints.items()}
         self.routes = {_spelled(path): route for path, route in self.routes.items()}
+        context = self.ssl
+        if context is not None:
+            self.doubts.append(lambda: "" if has_certificate(context) else "ssl has no certificate (load_cert_chain)")
         check_time("open_timeout", self.open_timeout)
         check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
         self.admission = Admission(
@@ -186,3 +196,36 @@ class Site:
 def _spelled(path: str) -> str:
     """Return ``path`` as a request spells it."""
     return quote(path, safe=_AS_IT_IS)
+
+
+def _check_tls(context: ssl_module.SSLContext) -> None:
+    try:
+        context.wrap_bio(ssl_module.MemoryBIO(), ssl_module.MemoryBIO(), server_side=True)
+    except (ValueError, ssl_module.SSLError) as exc:
+        raise ValueError(
+            "ssl must be a context for servers, such as ssl.create_default_context(ssl.Purpose.CLIENT_AUTH): "
+            f"{exc.args[-1]}"
+        ) from None
+
+
+def has_certificate(context: ssl_module.SSLContext) -> bool:
+    """Whether ``context`` answers a client that takes any certificate and cipher.
+
+    One with a callback for the name of the server is believed.
+    """
+    if context.sni_callback is not None:
+        return True
+    anything = ssl_module.SSLContext(ssl_module.PROTOCOL_TLS_CLIENT)
+    anything.check_hostname = False
+    anything.verify_mode = ssl_module.CERT_NONE
+    anything.minimum_version = ssl_module.TLSVersion.MINIMUM_SUPPORTED
+    anything.set_ciphers("ALL:@SECLEVEL=0")
+    hello, arrived = ssl_module.MemoryBIO(), ssl_module.MemoryBIO()
+    with contextlib.suppress(ssl_module.SSLWantReadError):
+        anything.wrap_bio(ssl_module.MemoryBIO(), hello).do_handshake()
+    arrived.write(hello.read())
+    try:
+        context.wrap_bio(arrived, ssl_module.MemoryBIO(), server_side=True).do_handshake()
+    except ssl_module.SSLError as exc:
+        return exc.reason != "NO_SHARED_CIPHER"
+    return True

@@ -29,6 +29,7 @@ class TokenDoor:
     def __init__(self, login: Login, inside: HandlerEndpoint | CallbackEndpoint) -> None:
         self._login = login
         self._inside = inside
+        self.doubt = login.doubt
 
     def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
         credentials = self._login.credentials_of(request)
