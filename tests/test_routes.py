@@ -126,7 +126,9 @@ async def test_http_1_0_is_answered_and_the_connection_ends(start, lines):
         ("HEAD", "/page", (200, b"")),
         ("GET", "/healthz", (200, None)),
         ("OPTIONS", "*", (200, b"")),
-        ("OPTIONS", "/page", (405, None)),
+        ("OPTIONS", "/page", (200, b"")),
+        ("OPTIONS", "/ws", (200, b"")),
+        ("OPTIONS", "/nowhere", (404, None)),
         ("GET", "/ws", (426, None)),
     ):
         async with await Wire.connect(server) as wire:
@@ -134,6 +136,24 @@ async def test_http_1_0_is_answered_and_the_connection_ends(start, lines):
             assert (status, body) == (expected[0], body if expected[1] is None else expected[1])
             assert wire.header("Connection") == "close"
             assert wire.header("Content-Length") is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/page", "GET, HEAD, OPTIONS"),
+        ("/_admin/broadcast", "POST, OPTIONS"),
+        ("/ws", "GET, OPTIONS"),
+        ("*", "GET, OPTIONS"),
+    ],
+)
+async def test_options_lists_the_methods_of_a_path(start, path, methods):
+    admin = plumews.admin_broadcast_route(hub := plumews.Hub(), b"s" * 32)
+    routes = {**ROUTES, "/_admin/broadcast": admin}
+    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, routes=routes))
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(plain("OPTIONS", path)) == (200, b"")
+        assert wire.header("Allow") == methods
 
 
 async def test_http_1_0_on_a_loopback_has_no_foreign_host(start):

@@ -29,7 +29,7 @@ from .negotiation import negotiate
 from .origin import check_host, check_origin
 from .refusal_log import log_untrusted_proxy
 from .route_body import ArrivingBody, answer_with_body
-from .routes import Route, answer_route, takes_body
+from .routes import Route, answer_options, answer_route, takes_body
 from .site import Endpoint, Site
 
 __all__ = ["Opening"]
@@ -162,11 +162,16 @@ class Opening(Answering):
         site, conn = self._site, self._conn
         if not request.wants_websocket:
             route = site.routes.get(request.raw_path)
-            if isinstance(route, Route):
+            response: Response | None
+            if request.method == "OPTIONS" and not (isinstance(route, Route) and "OPTIONS" in route.methods):
+                if route is None and request.target != "*":
+                    site.endpoint(request.raw_path)  # else 404
+                response = answer_options(route)
+            elif isinstance(route, Route):
                 self._serve_route(route, request)
                 return
-            # OPTIONS * asks whether the server is there (RFC 9110 section 9.3.7).
-            response = Response(200) if request.target == "*" else answer_route(site.routes, request)
+            else:
+                response = answer_route(site.routes, request)
             if response is not None:
                 self._answer(response)
                 return

@@ -19,7 +19,16 @@ from .headers import Headers
 from .http11 import Request, Response
 from .settings import entries_of
 
-__all__ = ["Route", "Routes", "answer_route", "checked_answer", "json_route", "static_route", "takes_body"]
+__all__ = [
+    "Route",
+    "Routes",
+    "answer_options",
+    "answer_route",
+    "checked_answer",
+    "json_route",
+    "static_route",
+    "takes_body",
+]
 
 #: Path to what answers it. It runs on the loop: it must not block.
 #: The second is what type checkers make of a dict in a variable that has functions and routes; `Site` looks at each.
@@ -106,6 +115,15 @@ def answer_route(routes: Mapping[str, Any], request: Request) -> Response | None
     if request.method not in ("GET", "HEAD"):
         raise _not_allowed(("GET", "HEAD"))
     return checked_answer(request, route(request))
+
+
+def answer_options(route: object) -> Response:
+    """Return which methods a path has, to OPTIONS (RFC 9110 section 9.3.7). ``None`` is the path of a WebSocket.
+
+    Load balancers ask so whether a server is there.
+    """
+    methods = route.methods if isinstance(route, Route) else ("GET",) if route is None else ("GET", "HEAD")
+    return Response(200, (("Allow", ", ".join((*methods, "OPTIONS"))),))
 
 
 def _not_allowed(methods: Collection[str]) -> InvalidHandshake:
