@@ -188,6 +188,18 @@ async def test_a_member_that_leaves_and_comes_back_has_no_more_wait_for_it_than_
     conn.abort()
 
 
+async def test_broadcasts_that_wait_for_one_member_are_bounded_by_bytes():
+    hub = Hub()
+    conn, transport = stalled(hub, queue_size=100, queue_bytes=10_000, send_timeout=60)
+    results = send(hub, *["x" * 3000] * 12)
+    assert [(each.queued, each.pending, each.dropped) for each in results] == (
+        [(1, 0, 0)] * 3 + [(0, 1, 0)] * 3 + [(0, 0, 1)] * 6
+    )
+    assert await drained(transport) == ["x" * 3000] * 6
+    send(hub, "again")
+    conn.abort()
+
+
 # --- who leaves while broadcasts wait for it -------------------------------------------------------
 
 

@@ -321,7 +321,10 @@ class SlowMembers:
     def _wait(self, delivery: Delivery, conn: Conn) -> None:
         member = self._member(conn)
         # What is missing must be told before more may wait, or it would be told behind that.
-        full = member.waiting is not None and len(member.waiting) >= conn._config.queue_size
+        line, config = member.waiting, conn._config
+        full = line is not None and (
+            len(line) >= config.queue_size or line.bytes + delivery.message.size > config.queue_bytes
+        )
         if member.given_up or member.debt.last.lost or full:
             self._refused(delivery, conn)
             return

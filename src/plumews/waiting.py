@@ -47,7 +47,7 @@ class _Place(Generic[D]):
 class Line(Generic[D]):
     """What waits for one member. Who has made one lets go of it when it is empty."""
 
-    __slots__ = ("_count", "_emptied", "_form", "_places", "_refused", "_writer")
+    __slots__ = ("_count", "_emptied", "_form", "_places", "_refused", "_writer", "bytes")
 
     def __init__(
         self,
@@ -66,6 +66,8 @@ class Line(Generic[D]):
         self._refused = refused
         self._places: deque[_Place[D]] = deque()
         self._count = 0
+        #: Of the messages, as they were broadcast.
+        self.bytes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -79,7 +81,7 @@ class Line(Generic[D]):
         last = self._places[-1] if self._places else None
         if last is not None and last.waiter is self._writer.last_waiter:
             last.deliveries.append(delivery)
-            self._count += 1
+            self._counted(delivery, 1)
             return
         place = _Place(delivery)
         self._places.append(place)
@@ -88,14 +90,19 @@ class Line(Generic[D]):
         except BaseException:
             self._places.pop()
             raise
-        self._count += 1
+        self._counted(delivery, 1)
+
+    def _counted(self, delivery: D, by: int) -> None:
+        self._count += by
+        self.bytes += by * delivery.message.size
 
     def clear(self) -> Iterator[D]:
         """All of them stop waiting, one by one, and are told nothing: that is for the caller."""
         # The last first: when one goes that is too long, a shorter one behind it might be let in, past others.
         while self._places:
             place = self._places.pop()
-            self._count -= len(place.deliveries)
+            for delivery in place.deliveries:
+                self._counted(delivery, -1)
             waiter, place.waiter = place.waiter, None
             assert waiter is not None
             self._writer.withdraw(waiter)
@@ -107,7 +114,7 @@ class Line(Generic[D]):
         waiter = place.waiter
         assert waiter is not None
         delivery = place.deliveries.popleft()
-        self._count -= 1
+        self._counted(delivery, -1)
         try:
             if accepted and place.deliveries:
                 self._writer.wait_on(waiter)  # in line first: if the form fails, the end finds it there
@@ -119,7 +126,8 @@ class Line(Generic[D]):
             if accepted:
                 delivery._queue()
             else:
-                self._count -= len(place.deliveries)
+                for other in place.deliveries:
+                    self._counted(other, -1)
                 self._refused(delivery)
                 while place.deliveries:
                     self._refused(place.deliveries.popleft())
