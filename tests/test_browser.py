@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,7 +26,7 @@ import jwt
 import pytest
 
 import plumews
-from command import Command
+from command import SECRET, Command
 from plumews.constants import Opcode
 from wire import kept_port, masked, upgrade
 
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 #: A refused WebSocket is reported on the console by the browser itself; anything else there is ours.
-_EXPECTED = re.compile(r"WebSocket connection to|ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
+_EXPECTED = re.compile(
+    r"WebSocket connection to|ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED"
+    r"|responded with a status of (400|403)"  # the page asks why
+)
 
 ARGS = (
     "--no-sandbox",
@@ -538,6 +542,75 @@ def test_a_server_that_turns_everybody_away_is_told_from_one_that_is_gone(
     ada.page.get_by_role("button", name="Leave").click()
     ada.expect(ada.page.locator("#inside")).to_be_hidden()
     bob.is_connected()
+
+
+def test_a_refused_handshake_is_told_at_the_door_with_its_code(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--plain-room-names", "--trusted-proxy", "127.0.0.1")
+    page = tab()
+    ada = Visitor(page, server.url).enter("two words")
+    ada.expect(page.locator("#refusal")).to_contain_text("You were not let in: invalid websocket room: ")
+    ada.sees("#code", "400 WEBSOCKET_INVALID_ROOM")
+    # As behind a proxy that ends TLS: what the page is of is not what the server believes to be.
+    page.context.set_extra_http_headers({"X-Forwarded-Proto": "https"})
+    ada.enter("chat").sees("#refusal", "You were not let in: forbidden origin (WEBSOCKET_FORBIDDEN_ORIGIN).")
+    ada.expect(page.locator("#inside")).to_be_hidden()
+    page.context.set_extra_http_headers({})
+    ada.enter("chat").is_connected()
+    ada.expect(page.locator("#door")).to_be_hidden()
+
+
+def test_a_full_room_is_told_at_the_door_with_its_code_until_there_is_room(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--max-room-connections", "1")
+    ada = Visitor(tab(), server.url).enter("a").is_connected()
+    bob = Visitor(tab(), server.url).enter("a")
+    bob.sees("#refusal", "Not connected: the room is full. It is tried again.")
+    bob.expect(bob.page.locator("#code")).to_contain_text("1013 ")
+    bob.expect(bob.page.locator("#inside")).to_be_hidden()
+    bob.enter("b").is_connected()  # who waits at a door may go to another one
+    ada.say("hello")
+    ada.hears("hello")
+
+
+def test_the_page_comes_back_with_what_it_missed_and_nothing_twice(
+    serve: Callable[..., Command], tab: Callable[..., Page], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    server = serve("--history", "10", "--broadcast-secret-file", str(secret))
+    ada = Visitor(tab(), server.url).enter("chat").is_connected()
+    ada.say("one")
+    ada.hears("one")
+    page = tab()
+    page.add_init_script(
+        """window.sockets = [];
+        window.WebSocket = class extends WebSocket { constructor(url) { super(url); sockets.push(this); } };"""
+    )
+    bob = Visitor(page, server.url).enter("chat").is_connected()
+    bob.hears("one")  # from the history
+    bearer = {"Authorization": f"Bearer {SECRET.decode()}"}
+    to_all = urllib.request.Request(f"{server.url}_admin/broadcast", b"to all", bearer)  # which is in no history
+    urllib.request.urlopen(to_all).close()
+    for visitor in (ada, bob):
+        visitor.hears("one", "to all")
+    bob.say("two")
+    for visitor in (ada, bob):
+        visitor.hears("one", "to all", "two")
+    page.context.set_offline(True)
+    page.evaluate("() => sockets.forEach((socket) => socket.close())")
+    bob.sees("#state", re.compile("Not connected"))
+    for said in ("two", "three"):  # the same words again
+        ada.say(said)
+    ada.hears("one", "to all", "two", "two", "three")
+    page.context.set_offline(False)
+    bob.let_pass(60)
+    bob.is_connected()
+    bob.hears("one", "to all", "two", "two", "three")
+    ada.say("four")
+    bob.hears("one", "to all", "two", "two", "three", "four")
 
 
 def test_the_page_that_stays_of_the_docs_logs_in_comes_back_when_it_is_told_and_gives_up_when_refused(

@@ -49,6 +49,26 @@ async def ask(server: Any, method: str, path: str, *lines: str) -> tuple[int, An
     return int(line.split(b" ")[1]), BytesParser().parsebytes(headers), body
 
 
+def test_the_page_knows_whether_the_server_remembers() -> None:
+    plain, recovering = (page_routes(recovery=recovery)["/"](plumews.Request("GET", "/")) for recovery in (False, True))
+    assert (plain.body.count(b"data-recovery"), recovering.body.count(b"<html data-recovery ")) == (0, 1)
+
+
+async def test_a_page_can_ask_why_its_websocket_was_refused(start: Callable[[Any], Any]) -> None:
+    hub = plumews.Hub(plumews.HubConfig(check_room_name=plumews.validate_room_name))
+    policy = plumews.TextPolicy()
+    serving = plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, page=True, text_policy=policy)
+    server = await start(serving)
+    for path, origin, status, code in (
+        ("/ws?room=a", "http://localhost", 405, b"METHOD_NOT_ALLOWED"),
+        ("/ws?room=a", "https://localhost", 403, b"WEBSOCKET_FORBIDDEN_ORIGIN"),
+        ("/ws?room=a%20b", "http://localhost", 400, b"WEBSOCKET_INVALID_ROOM"),
+        ("/members?room=a%20b", "http://localhost", 400, b"WEBSOCKET_INVALID_ROOM"),
+    ):
+        answer = await ask(server, "POST", path, f"Origin: {origin}", "Content-Length: 0")
+        assert (answer[0], code in answer[2]) == (status, True), path
+
+
 # --- the answers ----------------------------------------------------------------------------------
 
 

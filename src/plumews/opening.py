@@ -176,6 +176,12 @@ class Opening(Answering):
                 self._answer(response)
                 return
         endpoint = site.endpoint(request.raw_path)
+        if not request.wants_websocket:
+            # A page is not told why its WebSocket was turned down, and asks for that by plain HTTP.
+            check_origin(request, site.origins, secure=request.secure)
+            check = getattr(endpoint, "check", None)
+            if check is not None:
+                check(request)
         check_upgrade(request)
         check_origin(request, site.origins, secure=request.secure)
         offered_subprotocols(request)

@@ -32,10 +32,10 @@ _POLICY: Final = (
 )
 
 
-def page_routes() -> dict[str, Callable[[Request], Response]]:
-    """The page at ``/`` and what it needs."""
+def page_routes(*, recovery: bool = False) -> dict[str, Callable[[Request], Response]]:
+    """Return the page at ``/`` and what it needs; with ``recovery`` it asks for what it missed (``?since=``)."""
     folder = resources.files(__package__) / "page"
-    return {
-        path: static_route((folder / name).read_bytes(), content_type, _POLICY)
-        for path, (name, content_type) in _FILES.items()
-    }
+    files = {path: (folder / name).read_bytes() for path, (name, _) in _FILES.items()}
+    if recovery:
+        files["/"] = files["/"].replace(b"<html ", b"<html data-recovery ", 1)
+    return {path: static_route(files[path], content_type, _POLICY) for path, (_, content_type) in _FILES.items()}

@@ -96,14 +96,17 @@ class RoomDoor:
 
     # --- on the request ---------------------------------------------------------------------------
 
-    def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
-        room = query_value(request, "room") or "default"
-        conn.metadata["room"] = room
+    def check(self, request: Request) -> None:
+        """Raise :class:`InvalidHandshake` for what is wrong with ``request`` itself, whoever asks."""
         try:
-            self._hub.config.check_room_name(room)
+            self._hub.config.check_room_name(_room_of(request))
         except InvalidRoomName as exc:
             raise InvalidHandshake(f"invalid websocket room: {exc}", code="WEBSOCKET_INVALID_ROOM") from exc
         self._inside.check_request(request)
+
+    def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
+        room = conn.metadata["room"] = _room_of(request)
+        self.check(request)
         credentials = self._login.credentials_of(request)
         if logs_in_by_message(request):
             return None  # a page sees no status: it is told all, a full room too, by the close code
@@ -225,6 +228,10 @@ class RoomDoor:
             logger.exception("letting a connection in failed", extra=about(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         return None
+
+
+def _room_of(request: Request) -> str:
+    return query_value(request, "room") or "default"
 
 
 async def _done(work: Awaitable[None] | None) -> None:

@@ -163,7 +163,7 @@ def serve_rooms(
         endpoints[members_path] = door(MemberCounts(hub))
     routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=broadcast_secret is not None)}
     if page:
-        routes.update(page_routes())
+        routes.update(page_routes(recovery=recovery and encode_recovered is recovered_event))
         routes["/rooms.json"] = room_list_route(hub, rooms_table)
     own_routes = options.get("routes")
     if isinstance(own_routes, Mapping):

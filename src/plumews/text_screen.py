@@ -6,7 +6,7 @@ Invariant: what stands behind it is looked at even if it came in the same read.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from .conn import Conn
@@ -31,6 +31,7 @@ class TextScreened:
         self._inside = inside
         self._policy = policy
         self._tally = tally
+        self.check: Callable[[Request], None] | None = getattr(inside, "check", None)
 
     def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
         return self._inside.admit(conn, request)

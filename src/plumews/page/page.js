@@ -2,7 +2,8 @@
 //
 // The password and the token live in `visit`, in memory, and leave it in the first message of a WebSocket only.
 // What others say becomes text nodes, never markup. Nothing is lost in silence: what could not be sent stays in the
-// input, and what was sent without coming back is marked.
+// input, and what was sent without coming back is marked. Where the server keeps a history, the page asks for what it
+// missed, and shows what it has not shown yet.
 
 "use strict";
 
@@ -11,14 +12,18 @@
   const LONGEST_NAME = 128; // bytes of UTF-8, the server's limit
   const LONGEST_WAIT = 30; // seconds between two attempts to connect
   const COUNT_AGAIN = 5; // seconds until the member count is asked for again
-  const PATIENCE = 800; // milliseconds at the door before a slow connection is shown from inside
 
   const UNAUTHORIZED = 4401;
   const FORBIDDEN = 4403;
   const AUTH_TIMEOUT = 4408;
   const REFUSALS = [UNAUTHORIZED, FORBIDDEN, AUTH_TIMEOUT];
 
+  // The answers of a server that would open a WebSocket if it were asked for one.
+  const WELCOMES = ["METHOD_NOT_ALLOWED", "WEBSOCKET_UPGRADE_REQUIRED"];
+
   const FIELDS = ["room", "password", "token"];
+
+  const RECOVERS = "recovery" in document.documentElement.dataset; // whether the server keeps a history
 
   const at = (id) => document.getElementById(id);
   const door = at("door");
@@ -56,7 +61,9 @@
       return;
     }
     history.replaceState(null, "", `#${encodeURIComponent(room)}`);
+    if (visit) drop();
     at("refusal").hidden = true;
+    at("code").hidden = true;
     for (const id of FIELDS) at(id).removeAttribute("aria-invalid");
     at("enter").disabled = true;
     at("enter").textContent = "Entering…";
@@ -70,35 +77,50 @@
       attempts: 0, // to connect, since we were last admitted
       unconfirmed: [], // what we said and have not heard yet
       echoes: false, // whether we ever heard ourselves
-      timers: { retry: 0, count: 0, patience: 0 },
+      since: RECOVERS ? "start" : null, // our place in the history, as the server told it
+      heard: [], // what we have heard since
+      replay: null, // what comes from the history now
+      doubtful: [], // what we said before the connection was lost, until it is known whether it arrived
+      timers: { retry: 0, count: 0 },
       due: 0,
     };
-    visit.timers.patience = setTimeout(showInside, PATIENCE);
     connect();
   }
 
-  function refuse(text, field) {
+  function tell(text, code = "") {
     at("refusal").textContent = text;
     at("refusal").hidden = false;
+    at("code").textContent = code;
+    at("code").hidden = !code;
+    at("enter").disabled = false;
+    at("enter").textContent = "Enter";
+  }
+
+  function refuse(text, field, code) {
+    tell(text, code);
     for (const id of FIELDS) at(id).setAttribute("aria-invalid", at(id) === field);
     if (field === at("token")) at("more").open = true;
     field.focus();
   }
 
-  function refused({ code, reason }) {
+  function refused({ code, reason }, line = `${code} ${reason}`) {
     const about = /token/.test(reason) ? at("token") : /password/.test(reason) ? at("password") : at("room");
     leave();
     const plain = reason.replace(/^forbidden: |^websocket /, "") || `code ${code}`;
-    refuse(`You were not let in: ${plain}.`, about);
+    refuse(`You were not let in: ${plain}.`, about, line);
   }
 
-  // What stands in the input stays there: whoever is shown the door may come back with it.
-  function leave() {
+  function drop() {
     const left = visit;
     visit = null;
     for (const timer of Object.values(left.timers)) clearTimeout(timer);
     left.socket?.close(1000);
     left.counter?.close(1000);
+  }
+
+  // What stands in the input stays there: whoever is shown the door may come back with it.
+  function leave() {
+    drop();
     log.replaceChildren();
     at("password").value = "";
     at("unsent").hidden = true;
@@ -112,7 +134,6 @@
   }
 
   function showInside() {
-    clearTimeout(visit.timers.patience);
     if (!inside.hidden) return;
     door.hidden = true;
     inside.hidden = false;
@@ -125,12 +146,18 @@
 
   // --- the connection ----------------------------------------------------------------------------
 
-  function dial(path) {
-    const { room, password, token } = visit;
+  function address(path) {
     const url = new URL(path, location.href);
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.hash = "";
-    url.search = new URLSearchParams({ room, auth: "message" });
+    url.search = new URLSearchParams({ room: visit.room, auth: "message" });
+    if (path === "ws" && visit.since !== null) url.searchParams.set("since", visit.since);
+    return url;
+  }
+
+  function dial(path) {
+    const { password, token } = visit;
+    const url = address(path);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
     socket.onopen = () =>
@@ -150,8 +177,9 @@
     });
     socket.onmessage = ({ data }) => {
       if (visit !== mine) return;
-      if (mine.admitted) hear(data);
-      else admit(); // the first message says that we are in
+      if (!mine.admitted) admit(); // the first message says that we are in
+      else if (mine.replay === "expected") recover(data); // and the second one what we missed
+      else receive(data);
     };
     socket.onclose = (event) => {
       if (visit === mine && mine.socket === socket) lose(event, answered);
@@ -161,6 +189,7 @@
   function admit() {
     visit.admitted = true;
     visit.attempts = 0;
+    visit.replay = visit.since === null ? null : "expected";
     showInside();
     show("connected", "Connected");
     at("unsent").hidden = true;
@@ -171,21 +200,36 @@
     const mine = visit;
     mine.admitted = false;
     stopCounting();
-    for (const entry of mine.unconfirmed.splice(0)) {
-      if (mine.echoes) doubt(entry);
-    }
+    mine.replay = null;
+    if (mine.since === null) doubt(mine.unconfirmed.slice());
+    else mine.doubtful = mine.unconfirmed.slice();
     if (REFUSALS.includes(event.code)) {
       refused(event);
       return;
     }
-    showInside();
-    wait(excuse(event));
-    if (!answered && event.code === 1006) {
-      // A page is not told why a WebSocket was turned down; whether the server answers at all says something.
-      fetch("healthz", { cache: "no-store" }).then(
-        ({ ok }) => explain(mine, ok ? "the server turns us away, the room may be full" : "the server is not well"),
-        () => explain(mine, "the server cannot be reached"),
-      );
+    wait(excuse(event), event.code === 1006 ? "" : `${event.code} ${event.reason}`);
+    if (!answered && event.code === 1006) ask(mine);
+  }
+
+  // A page is not told why a WebSocket was turned down. The same address tells it to a plain request; a POST says of
+  // which page it is, as the WebSocket did.
+  async function ask(mine) {
+    let error;
+    try {
+      const answer = await fetch(address("ws"), { method: "POST", cache: "no-store" });
+      ({ error } = await answer.json());
+    } catch {
+      explain(mine, "the server cannot be reached");
+      return;
+    }
+    if (visit !== mine || mine.admitted) return;
+    const { code, message, status } = error;
+    if (WELCOMES.includes(code)) {
+      explain(mine, "the server is there, but no WebSocket gets through; a proxy has to pass it on");
+    } else if (status === 429 || status >= 500) {
+      explain(mine, `${message} (${code})`, `${status} ${code}`);
+    } else {
+      refused({ code, reason: `${message} (${code})` }, `${status} ${code}`);
     }
   }
 
@@ -196,15 +240,15 @@
     return reason || "the connection was lost";
   }
 
-  function explain(mine, why) {
-    if (visit === mine && isWaiting()) show("waiting", `Not connected: ${why}.`);
+  function explain(mine, why, code) {
+    if (visit === mine && isWaiting()) show("waiting", `Not connected: ${why}.`, code);
   }
 
-  function wait(why) {
+  function wait(why, code) {
     const most = Math.min(LONGEST_WAIT, 2 ** visit.attempts);
     visit.attempts += 1;
     visit.due = Date.now() + most * (500 + 500 * Math.random()); // else everybody comes back at once
-    show("waiting", `Not connected: ${why}.`);
+    show("waiting", `Not connected: ${why}.`, code);
     tick();
   }
 
@@ -226,9 +270,10 @@
     return at("connection").dataset.state === "waiting";
   }
 
-  function show(state, text) {
+  function show(state, text, code) {
     at("connection").dataset.state = state;
     at("state").textContent = text;
+    if (inside.hidden && state === "waiting") tell(`${text} It is tried again.`, code); // until then we stay at the door
     at("retry").hidden = !isWaiting();
     if (!isWaiting()) at("countdown").textContent = "";
   }
@@ -276,6 +321,49 @@
     showNewest();
   }
 
+  // What came from the history before, and what is new behind it: we have shown some of it already.
+  function recover(data) {
+    let event = null;
+    try {
+      event = JSON.parse(data);
+    } catch {
+      // no event
+    }
+    visit.replay = null;
+    if (event?.type !== "recovered") {
+      receive(data); // the server keeps no history any more
+      return;
+    }
+    visit.since = event.position ?? visit.since;
+    visit.replay = { left: event.missed, known: visit.heard, next: 0, complete: event.complete };
+    visit.heard = [];
+    if (!event.missed) settle();
+  }
+
+  function receive(data) {
+    const mark = typeof data === "string" ? `text ${data}` : `${data.byteLength} bytes`;
+    const { replay, heard } = visit;
+    if (!replay) {
+      if (visit.since !== null) heard.push(mark);
+      if (heard.length > MOST_ENTRIES) heard.shift();
+      hear(data);
+      return;
+    }
+    const index = replay.known.indexOf(mark, replay.next);
+    if (index < 0) hear(data);
+    else replay.next = index + 1;
+    replay.left -= 1;
+    if (!replay.left) settle();
+  }
+
+  function settle() {
+    const { replay, doubtful } = visit;
+    visit.replay = null;
+    if (!replay.complete && !replay.next && replay.known.length) add("(some messages are missing here)", "bytes");
+    doubt(doubtful.filter((entry) => visit.unconfirmed.includes(entry)));
+    visit.doubtful = [];
+  }
+
   function hear(data) {
     if (typeof data !== "string") {
       add(`(${data.byteLength} ${data.byteLength === 1 ? "byte" : "bytes"})`, "bytes");
@@ -288,7 +376,7 @@
       return;
     }
     const [entry] = visit.unconfirmed.splice(index, 1);
-    visit.echoes = true;
+    visit.echoes ||= !visit.replay; // a history has what we said, too
     entry.classList.remove("sent");
     if (entry !== log.lastChild) follow(() => log.append(entry)); // the order is the room's, not ours
   }
@@ -313,9 +401,13 @@
     return entry;
   }
 
-  function doubt(entry) {
-    entry.classList.replace("sent", "doubtful");
-    entry.lastChild.append(" · may not have arrived");
+  function doubt(entries) {
+    visit.unconfirmed = visit.unconfirmed.filter((entry) => !entries.includes(entry));
+    if (!visit.echoes) return;
+    for (const entry of entries) {
+      entry.classList.replace("sent", "doubtful");
+      entry.lastChild.append(" · may not have arrived");
+    }
   }
 
   function follow(change) {
@@ -359,6 +451,7 @@
     if (!visit) at("room").value = roomOfAddress();
   });
 
+  if (RECOVERS) at("empty").textContent = "Nothing has been said here lately.";
   at("room").value = roomOfAddress();
   at(at("room").value ? "password" : "room").focus();
 })();
