@@ -3,6 +3,7 @@
 cimport cython
 
 from .engine cimport Engine
+from .loopstate cimport LoopState
 from .ready cimport Ready
 from .steps cimport Steps
 
@@ -15,14 +16,15 @@ cdef class Awaits(Engine):
     cpdef NextMessage _next(self, bint iterating)
     @cython.locals(sent=Sent)
     cdef Sent _sent(self, message)
-    @cython.locals(kind=int)
-    cdef _take_now(self)
+    @cython.locals(kind=int, state=LoopState)
+    cdef _take_now(self, bint at_once)
     cdef Ready _wait_now(self)
 
 
 cdef class NextMessage(Steps):
     cdef Awaits _conn
     cdef object _inner
+    cdef bint _in_turn
     cdef bint _iterating
     cdef Ready _waiting
 
@@ -37,7 +39,9 @@ cdef class Sent(Steps):
     cdef Awaits _conn
     cdef object _inner
     cdef object _message
+    cdef Ready _waiting
 
     cdef _begin(self, Awaits conn, object message)
-    @cython.locals(conn=Awaits)
+    @cython.locals(conn=Awaits, state=LoopState, waiting=Ready)
     cpdef object step(self)
+    cdef _turn_over(self)

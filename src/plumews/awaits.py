@@ -30,7 +30,7 @@ _TEXT, _BINARY = map(int, (Opcode.TEXT, Opcode.BINARY))
 class NextMessage(Steps):
     """The next message of a connection; ``iterating`` makes its good end the end of an iteration."""
 
-    __slots__ = ("_conn", "_inner", "_iterating", "_waiting")
+    __slots__ = ("_conn", "_in_turn", "_inner", "_iterating", "_waiting")
 
     def _begin(self, conn: Any, iterating: bool) -> None:
         self.over = False
@@ -38,6 +38,7 @@ class NextMessage(Steps):
         self._iterating = iterating
         self._inner: Coroutine[Any, Any, str | bytes] | None = None
         self._waiting: Ready | None = None
+        self._in_turn = False  # what it waits for is its turn, not a message
 
     def step(self) -> Any:
         """Take it, wait for it, or go the long way."""
@@ -50,14 +51,19 @@ class NextMessage(Steps):
             if not waiting.done():
                 raise RuntimeError("one task waits here, not two")
             self._waiting = None
-            conn._inbox.stop_waiting()
+            if not self._in_turn:
+                conn._inbox.stop_waiting()
             waiting.result()
-        message = conn._take_now()
+        message = conn._take_now(waiting is None)
+        if isinstance(message, Ready):
+            self._waiting, self._in_turn = message, True
+            return message.step()
         if message is not None:
             self._conn = None
             self.over = True
             return message
-        if waiting is None:
+        if waiting is None or self._in_turn:
+            self._in_turn = False
             waiting = self._waiting = conn._wait_now()
             if waiting is not None:
                 return waiting.step()
@@ -92,28 +98,36 @@ class NextMessage(Steps):
             self._inner.close()
         if self._waiting is not None and self._conn is not None:
             self._waiting = None
-            self._conn._inbox.stop_waiting()
+            if not self._in_turn:
+                self._conn._inbox.stop_waiting()
         self._conn = None
 
 
 class Sent(Steps):
     """A message that is queued when this is awaited."""
 
-    __slots__ = ("_conn", "_inner", "_message")
+    __slots__ = ("_conn", "_inner", "_message", "_waiting")
 
     def _begin(self, conn: Any, message: Any) -> None:
         self.over = False
         self._conn = conn
         self._message = message
         self._inner: Coroutine[Any, Any, None] | None = None
+        self._waiting: Ready | None = None
 
     def step(self) -> Any:
         """Queue it at once, or go the long way."""
         if self._inner is None:
             conn, self._conn = self._conn, None
             if conn is None:
-                raise RuntimeError("cannot reuse already awaited coroutine")
+                return self._turn_over()
             if conn._send_now(self._message):
+                state = conn._state
+                state.left -= 1
+                if state.left <= 0:
+                    waiting = self._waiting = state.look()
+                    if waiting is not None:
+                        return waiting.step()
                 self.over = True
                 return None
             self._inner = conn._send_slowly(self._message, None, None)
@@ -124,6 +138,14 @@ class Sent(Steps):
         except StopIteration:
             self.over = True
         return outcome
+
+    def _turn_over(self) -> None:
+        """The message is queued, and others have had their turn."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        waiting.result()
+        self.over = True
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         """As of a coroutine."""
@@ -195,8 +217,11 @@ class Awaits(Engine):
         following._begin(self, iterating)
         return following
 
-    def _take_now(self) -> str | bytes | None:
-        """The next message, if there is one and nothing speaks against taking it; else ask the long way."""
+    def _take_now(self, at_once: bool) -> str | bytes | Ready | None:
+        """The next message, if there is one and nothing speaks against taking it; else ask the long way.
+
+        ``at_once``: its reader has not waited, so that it may be the turn of others, which it must await then.
+        """
         inbox = self._inbox
         if not len(inbox) or self._on_message is not None or self._stream is not None:
             return None
@@ -205,6 +230,13 @@ class Awaits(Engine):
         kind, data = inbox.peek()
         if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
             return None
+        if at_once:
+            state = self._state
+            state.left -= 1
+            if state.left <= 0:
+                turn = state.look()
+                if turn is not None:
+                    return turn
         inbox.take()
         if self._reading_paused:
             self._update_reading()

@@ -146,6 +146,9 @@ class Conn(Sending):
             raise ValueError(f"a ping may carry {limits.CONTROL_PAYLOAD} bytes, not {len(payload)}")
         waiter: asyncio.Future[float] = self._loop.create_future()
         self._keepalive.ping(payload, waiter)
+        turn = self._state.turn()
+        if turn is not None:
+            await turn
         return waiter
 
     @property

@@ -53,7 +53,7 @@ cdef class Engine(InContext):
     cdef _take_up(self, list events)
     cdef _halted(self, data)
     cpdef list _next_events(self)
-    @cython.locals(held=bint)
+    @cython.locals(held=bint, state=LoopState)
     cdef _handle(self, list events)
     cdef bint _goes_on(self) except -1
     cdef bint _has_enough(self) except -1

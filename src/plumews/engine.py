@@ -239,7 +239,10 @@ class Engine(InContext):
 
     def _handle(self, events: list[Any]) -> None:
         """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
-        self._in_batch = self._state.in_batch = True
+        state = self._state
+        self._in_batch = state.in_batch = True
+        if not state.slicing:
+            state.left = state.stride  # a read is a turn of the loop
         if self._on_message is not None and (len(events) > 1 or self._rest is not None):
             self._until = monotonic() + limits.FAN_OUT_SLICE
         try:
@@ -256,7 +259,9 @@ class Engine(InContext):
                 self._writer.flush()
                 events = Engine._next_events(self)
         finally:
-            self._in_batch = self._state.in_batch = False
+            self._in_batch = state.in_batch = False
+            if state.of_batch:
+                state.end_batch()
             if self._deflate is None:
                 self._writer.flush()
             else:

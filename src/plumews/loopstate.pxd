@@ -2,6 +2,7 @@
 
 cimport cython
 
+from .ready cimport Ready
 
 cdef object Context, monotonic
 
@@ -20,15 +21,28 @@ cdef class LoopState:
     cdef readonly list _gathered
     cdef double _gathered_until
     cdef Py_ssize_t _lent
+    cdef double _longest
+    cdef double _looked_at
     cdef object _loop
+    cdef list _queue
     cdef bint _scheduled
+    cdef double _slice_until
     cdef readonly list _spare
     cdef readonly object _threads
+    cdef bint _used_up
     cdef readonly object buffer
     cdef public bint in_batch
+    cdef public Py_ssize_t left
+    cdef public bint of_batch
+    cdef public bint slicing
+    cdef public Py_ssize_t stride
     cdef readonly object timers
     cdef readonly object view
 
+    cpdef Ready turn(self)
+    cpdef end_batch(self)
+    @cython.locals(now=double)
+    cpdef Ready look(self)
     @cython.locals(marked=bint)
     cpdef mark_dirty(self, Flushable writer)
     @cython.locals(now=double, marked=bint)

@@ -1,8 +1,11 @@
-"""What all connections of one event loop share: receive buffer, timers, the flush (layer 3).
+"""What all connections of one event loop share: receive buffer, timers, the flush, time slices (layer 3).
 
 An idle connection keeps no receive buffer, and what many connections have to send leaves in one pass at
 the end of the tick, not by a callback for each; threads may help with that. The state lives on the loop itself,
 so that it goes when the loop goes.
+
+A task whose awaits never suspend would hold the loop for as long as it likes. All such awaits of a loop share one time
+slice: when it is used up, each of them suspends until the loop has run everything else.
 
 Invariant: while threads send, nothing else happens on the loop's thread, and before anything else does every writer
 knows what was sent of its own.
@@ -18,6 +21,7 @@ from typing import Any, Final
 
 from . import limits, wire
 from .parallel import SendingThreads
+from .ready import Ready
 from .timers import Timers
 
 __all__ = ["Flushable", "LoopState", "loop_state"]
@@ -26,6 +30,12 @@ _ATTRIBUTE: Final = "_plumews_state"
 
 #: Flushes between two looks at the clock.
 _STRIDE: Final = 64
+
+#: Awaits between two looks at the clock, at first and at most; fewer while they take long.
+_AWAITS: Final = 16
+_MOST_AWAITS: Final = 32
+#: How fast a long one is forgotten, with each look.
+_DECAY: Final = 0.9
 
 
 class Flushable:
@@ -63,12 +73,21 @@ class LoopState:
         "_gathered",
         "_gathered_until",
         "_lent",
+        "_longest",
+        "_looked_at",
         "_loop",
+        "_queue",
         "_scheduled",
+        "_slice_until",
         "_spare",
         "_threads",
+        "_used_up",
         "buffer",
         "in_batch",
+        "left",
+        "of_batch",
+        "slicing",
+        "stride",
         "timers",
         "view",
     )
@@ -90,6 +109,61 @@ class LoopState:
         self._threads: SendingThreads | None = None
         #: Whether a read is being handled: what is sent meanwhile leaves at its end.
         self.in_batch = False
+        #: Awaits that may end without suspending before the clock is looked at, and of how many that is the rest.
+        self.left = self.stride = _AWAITS
+        #: Whether a time slice has begun, and whether it ends with the read that is being handled.
+        self.slicing = self.of_batch = False
+        self._used_up = False
+        self._slice_until = self._looked_at = 0.0
+        self._longest = 0.0  # seconds that such an await takes, with what its task does before the next one
+        self._queue: list[Ready] = []  # of tasks that suspend because the slice is used up
+
+    # --- time slices of awaits --------------------------------------------------------------------
+
+    def turn(self) -> Ready | None:
+        """Count an await that would end without suspending. Return what it must await first, mostly None."""
+        self.left -= 1
+        return None if self.left > 0 else self.look()
+
+    def look(self) -> Ready | None:
+        """Look at the clock: the rest of :meth:`turn`, whose first part stands where each message passes, too."""
+        if not self._used_up:
+            now = monotonic()
+            if not self.slicing:
+                self.slicing = True
+                self._slice_until = now + limits.FAN_OUT_SLICE
+                self.of_batch = self.in_batch
+                if not self.in_batch:
+                    self._loop.call_soon(self._end_slice, context=Context())
+            else:
+                self._longest = max((now - self._looked_at) / self.stride, self._longest * _DECAY, 1e-9)
+                self.stride = max(1, int(min(limits.FAN_OUT_SLICE / 4 / self._longest, _MOST_AWAITS)))
+                self._used_up = now >= self._slice_until
+                if self._used_up and self.of_batch:
+                    self.of_batch = False
+                    self._loop.call_soon(self._end_slice, context=Context())
+            self._looked_at = now
+            self.left = self.stride
+            if not self._used_up:
+                return None
+        waiting = Ready(self._loop)
+        self._queue.append(waiting)
+        self.left = 0
+        return waiting
+
+    def end_batch(self) -> None:
+        """The read has been handled whose slice was not used up."""
+        self.slicing = self.of_batch = False
+
+    def _end_slice(self) -> None:
+        """The loop has run everything else. The task that has used up the slice goes on behind the others."""
+        self.slicing = self._used_up = False
+        self.left = self.stride
+        queue, self._queue = self._queue, []
+        for waiting in queue[1:] + queue[:1]:
+            waiting.tell()
+
+    # --- the flush --------------------------------------------------------------------------------
 
     def mark_dirty(self, writer: Flushable) -> None:
         """Flush ``writer`` at the end of this tick. The writer sees to it that it is marked once.

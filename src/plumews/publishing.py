@@ -24,6 +24,7 @@ from .fanout import Broadcast, Tally
 from .history import Position
 from .hub_config import HubConfig
 from .lanes import Lanes
+from .loopstate import loop_state
 from .outgoing import Data, Encoded, checked_compress, encode, opcode_of, payload_of
 from .presence import check_user_id
 from .recovery import Recovering
@@ -237,6 +238,9 @@ class Publishing(Recovering):
             submitted = self._submit(target, message, exclude, where, key, keep)
         if isinstance(submitted, Broadcast):
             await submitted.wait()
+        turn = loop_state(self._bind()).turn()
+        if turn is not None:
+            await turn
         return _result(submitted)
 
     def _submit(

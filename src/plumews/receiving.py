@@ -126,6 +126,11 @@ class Receiving(Link):
     async def _available(self, *, in_pieces: bool = False) -> Item:
         """Wait until there is an item, and leave it in the queue."""
         inbox = self._inbox
+        if len(inbox) or self._ended:
+            turn = self._state.turn()
+            if turn is not None:
+                await turn
+                self._check_reader()
         while not len(inbox):
             if self._ended:
                 if self._salvage():

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from contextlib import aclosing
-from time import monotonic
 from typing import Any
 
 from . import limits
 from .codec import Utf8Validator, build_frame
 from .constants import CloseCode, Opcode, State
 from .deflating import EMPTY, Context
+from .errors import ConnectionClosed, SendQueueFull
 from .outgoing import Data, Encoded, Pieces, checked_compress, encode, encode_json, opcode_of, payload_of
 from .overflowing import Overflowing
 
@@ -41,10 +41,17 @@ class Sending(Overflowing):
 
         ``compress`` is as in :meth:`send`, here and in the methods below.
         """
-        message = self._outgoing(opcode, data, compress)
-        if not self._writer.offer(message):
-            await self._overflow(message)
+        try:
+            message = self._outgoing(opcode, data, compress)
+            if not self._writer.offer(message):
+                await self._overflow(message)
+        except (ConnectionClosed, SendQueueFull):
+            await self._give_way()  # also a handler that tries again and again
+            raise
         self._kick()
+        turn = self._state.turn()
+        if turn is not None:
+            await turn
 
     async def write_text(self, text: str, *, compress: bool | None = None) -> None:
         """Queue a text message. Raises as :meth:`send`."""
@@ -81,6 +88,10 @@ class Sending(Overflowing):
                 outgoing = self._outgoing(opcode_of(message), message, compress)
                 if not self._writer.offer(outgoing):
                     await self._overflow(outgoing)
+                turn = self._state.turn()
+                if turn is not None:
+                    self._kick()
+                    await turn
         finally:
             self._kick()
 
@@ -93,8 +104,16 @@ class Sending(Overflowing):
         self._writer.flush()
         left: asyncio.Future[bool] = self._loop.create_future()
         self._writer.when_empty(lambda good: None if left.done() else left.set_result(good))
-        if not await left:
+        good = await left
+        await self._give_way()
+        if not good:
             raise self._closed_error()
+
+    async def _give_way(self) -> None:
+        """Suspend if this task, or others that do not suspend, have used up the time slice of the loop."""
+        turn = self._state.turn()
+        if turn is not None:
+            await turn
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -138,7 +157,6 @@ class Sending(Overflowing):
         writer = self._writer
         kind = opcode = compressor = None
         utf8 = Utf8Validator() if text else None
-        until = monotonic() + limits.FAN_OUT_SLICE
         try:
             async with aclosing(_each(pieces)) as each:
                 async for piece in each:
@@ -156,9 +174,6 @@ class Sending(Overflowing):
                     for part in _parts(payload, self._config.fragment_size, compressor):
                         first, opcode = opcode, Opcode.CONT
                         await self._add_piece(first, part, rsv1=compressor is not None and first != Opcode.CONT)
-                        if monotonic() >= until:
-                            await asyncio.sleep(0)  # neither an iterator nor a socket that takes all makes this wait
-                            until = monotonic() + limits.FAN_OUT_SLICE
             if utf8 is not None and not utf8.complete:
                 raise ValueError("text must be valid UTF-8, which does not end inside a character")
             if opcode is not None:

@@ -16,6 +16,7 @@ from types import TracebackType
 from . import limits
 from .constants import Opcode
 from .errors import ConcurrencyError, ConnectionClosed
+from .loopstate import loop_state
 
 __all__ = ["Stream"]
 
@@ -55,6 +56,9 @@ class Stream:
             ConnectionClosed: the connection ended inside the message.
             ConcurrencyError: another task is reading, or the stream was closed.
         """
+        turn = loop_state(asyncio.get_running_loop()).turn() if self._chunks or self._failure is not None else None
+        if turn is not None:
+            await turn
         while not self._chunks:
             if self._closed:
                 raise ConcurrencyError("this stream is closed: read inside its `async with` block")
