@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import gc
 import logging
 import pickle
@@ -19,7 +20,7 @@ import pytest
 import plumews
 from fakes import clog, fake_conn, feed, linked, payloads_of, ticks, tls_contexts, until
 from plumews import ConcurrencyError, Opcode, SendQueueFull, State, limits
-from squeezed import Squeezing
+from squeezed import OFFER, Squeezing
 from wire import Wire, close, masked, text
 
 KiB = 1024
@@ -600,3 +601,144 @@ async def test_pings_of_one_read_are_all_answered_and_never_held_together() -> N
     assert transport.events() == [(Opcode.PONG, b"")] * 30_000
     assert max(map(len, transport.writes)) <= 2 * limits.READ_SLACK // limits.RECEIVED_OVERHEAD
     conn.abort()
+
+
+# --- failures of what the loop calls --------------------------------------------------------------
+
+
+def broken(*args: Any) -> bool:
+    raise RuntimeError("broken")
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_failure_in_a_read_is_1011_and_one_entry(start: Any, caplog: Any, tls: bool) -> None:
+    async with linked(start, tls=tls) as (conn, wire):
+        conn._screen = broken
+        wire.send(text("one"), text("two"))
+        assert await wire.closing() == (1011, "the connection failed")
+        wire.send(text("three"), close())
+        await wire.eof()
+    assert [line.split(" [")[0] for line in errors(caplog)] == ["a connection failed"]
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_failure_in_a_backlog_is_1011_and_one_entry(
+    start: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch, compression: str | None
+) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    heard: list[Any] = []
+
+    def screen(conn: plumews.Conn, message: Any) -> bool:
+        return message == "last" and broken()
+
+    def on_open(conn: plumews.Conn) -> None:
+        conn._screen = screen
+
+    server = await start(
+        plumews.serve(
+            host="127.0.0.1",
+            port=0,
+            on_open=on_open,
+            on_message=lambda conn, message: heard.append(message),
+            compression=compression,
+        )
+    )
+    async with await Wire.open(server, "/", *([OFFER] if compression else [])) as wire:
+        wire.send(*[text("m")] * 40, text("last"), text("after"))
+        assert await wire.closing() == (1011, "the connection failed")
+        wire.send(text("later"), close())
+        await wire.eof()
+    assert heard == ["m"] * 40
+    assert len(errors(caplog)) == 1
+
+
+async def test_failure_for_a_large_message_is_1011_and_one_entry(start: Any, caplog: Any) -> None:
+    async with linked(start) as (conn, wire):
+        payload = masked(2, bytes(1 << 20))
+        wire.send(payload[: 1 << 17])
+        await until(lambda: conn._rules.parser.buffered)
+        conn._screen = broken
+        wire.send(payload[1 << 17 :])
+        assert await wire.closing() == (1011, "the connection failed")
+    assert len(errors(caplog)) == 1
+
+
+async def test_second_failure_cuts_the_connection(caplog: Any) -> None:
+    conn, transport = fake_conn()
+    conn._guard(broken)
+    assert conn.closed
+    assert not transport.aborted
+    conn._guard(broken)
+    assert transport.aborted
+    assert len(errors(caplog)) == 1
+
+
+async def test_end_of_the_program_passes_a_guard() -> None:
+    conn, transport = fake_conn()
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conn._guard(interrupt)
+    assert not conn.closed
+    transport.abort()
+
+
+class Once:
+    """Fails when it is called first, and then does what it stands for."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+        self.failed = False
+
+    def __get__(self, conn: Any, owner: Any) -> Any:
+        return functools.partial(self, conn)
+
+    def __call__(self, conn: Any, *args: Any, **options: Any) -> Any:
+        if not self.failed:
+            self.failed = True
+            raise RuntimeError("broken")
+        return self.method(conn, *args, **options)
+
+
+@pytest.mark.parametrize(
+    ("inside", "call"),
+    [("_discard", lambda conn: conn.eof_received()), ("_pay", lambda conn: conn._pay_and_resume())],
+)
+async def test_failure_in_a_call_of_the_loop_is_1011(
+    monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str, call: Any
+) -> None:
+    conn, transport = fake_conn()
+    monkeypatch.setattr(plumews.Conn, inside, Once(getattr(plumews.Conn, inside)), raising=False)
+    call(conn)
+    assert conn.closed
+    assert len(errors(caplog)) == 1
+    transport.abort()
+    await until(lambda: conn.state is plumews.State.CLOSED)
+
+
+@pytest.mark.parametrize("inside", ["_send_ping", "_progress"])
+async def test_failure_in_the_keepalive_is_1011(
+    start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str
+) -> None:
+    monkeypatch.setattr(plumews.Conn, inside, Once(getattr(plumews.Conn, inside)), raising=False)
+    async with linked(start, ping_interval=0.01, ping_timeout=60) as (_, wire):
+        assert await wire.closing() == (1011, "the connection failed")
+    assert len(errors(caplog)) == 1
+
+
+@pytest.mark.parametrize("inside", ["_count_lost", "_fail_stream", "_settle", "_forget", "_stop_pings"])
+async def test_failure_in_connection_lost_leaves_nothing(
+    start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str
+) -> None:
+    async with linked(start) as (conn, wire):
+        monkeypatch.setattr(plumews.Conn, inside, Once(getattr(plumews.Conn, inside)), raising=False)
+        wire.reset()
+        await conn.wait_closed()
+    assert conn.state is plumews.State.CLOSED
+    assert len(errors(caplog)) == 1

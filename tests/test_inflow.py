@@ -18,7 +18,7 @@ from unittest.mock import Mock
 import pytest
 
 import plumews
-from fakes import PATIENCE, failures, fake_conn, until
+from fakes import PATIENCE, fake_conn, until
 from plumews import ConnectionClosedError, Deflate, Opcode, limits
 from plumews.codec import build_frame
 from plumews.deflate import Agreement
@@ -590,13 +590,14 @@ async def test_a_connection_that_closes_does_not_stand_in_line_for_that() -> Non
     assert (conn.close_code, received) == (1000, [])
 
 
-async def test_a_fault_of_ours_in_its_turn_ends_the_connection() -> None:
+async def test_a_fault_of_ours_in_its_turn_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     conn, received = receiving()
-    with failures() as told:
-        conn._receive(b"".join(frames(BINARY, BOMB)))
-        conn._inflow._inflater._inflater = Mock(**{"decompress.side_effect": MemoryError})
-        await until(lambda: conn.state is plumews.State.CLOSED)
-    assert [type(context["exception"]) for context in told] == [MemoryError]
+    conn._receive(b"".join(frames(BINARY, BOMB)))
+    conn._inflow._inflater._inflater = Mock(**{"decompress.side_effect": MemoryError})
+    await until(lambda: conn.closed)
+    assert conn._rules.close_sent.code == 1011
+    (entry,) = caplog.records
+    assert entry.exc_info[0] is MemoryError
     assert received == []
 
 

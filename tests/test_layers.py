@@ -33,9 +33,9 @@ LAYERS = {
             passwords attempts elsewhere error_body text_policy log_limit request_secrets addresses admission""",
             """timers timelimit loopstate parallel wire _wire _wire_py send_buffer attributes context steps ready
             sendqueue displacing outlet writer keepalive stream inbox engine awaits link receiving overflowing sending
-            conn turns compression inflow pacing forms""",
+            conn turns compression inflow pacing forms logs""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
-            waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast logs""",
+            waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening answering site options endpoints routes restricted page room_list prometheus room_door
             room_server server hooks live_tokens token_refresh first_message login token_door password_gate screens
             text_screen listener turning_away reserve admin health route_body refusal_log room_inside

@@ -40,6 +40,7 @@ from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK,
 from plumews import wire as wire_module
 from plumews.codec import build_frame
 from plumews.deflate import Agreement
+from plumews.site import cancel
 from squeezed import frame as squeezed_frame
 from wire import Wire, close, masked, text, upgrade
 
@@ -995,7 +996,7 @@ async def test_row_28_a_connection_is_freed_when_its_handler_is_cancelled_at_any
             await until(lambda: running)
             await ticks(10)
             task, gone = running.pop()
-            task.cancel()
+            cancel(task)  # as a server that stops does
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             del task

@@ -50,6 +50,7 @@ cdef class Engine(InContext):
     cdef readonly Writer _writer
 
     cpdef _receive(self, data)
+    cdef _read(self, Py_ssize_t nbytes)
     cdef _take_up(self, list events)
     cdef _halted(self, data)
     cpdef list _next_events(self)

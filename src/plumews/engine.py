@@ -146,15 +146,25 @@ class Engine(InContext):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes are wanted: in the buffer of the loop, or in the large message that is arriving."""
         self._lent = False
+        room: memoryview | None = None
         if self._in_place:
-            room: memoryview | None = self._rules.parser.receive_buffer() if self._rest is None else None
-            self._in_place = self._lent = room is not None
-            if room is not None:
-                return room
+            try:
+                room = self._rules.parser.receive_buffer() if self._rest is None else None
+                self._in_place = self._lent = room is not None
+            except BaseException as exc:
+                self._fail(exc)
+        if room is not None:
+            return room
         return self._state.view[: self._read_most] if self._read_most else self._state.view
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` have arrived there."""
+        try:
+            Engine._read(self, nbytes)
+        except BaseException as exc:
+            self._fail(exc)
+
+    def _read(self, nbytes: int) -> None:
         self._keepalive.last_received = self._loop.time()
         if self._lent:
             self._lent = False
@@ -202,11 +212,14 @@ class Engine(InContext):
 
     def _receive(self, data: bytes) -> None:
         """Handle bytes that came otherwise as one read: every event in them, then one write of what was answered."""
-        if not self._ended:
-            events = self._feed(data)
-            if self._rules.parser.halted:
-                self._halted(memoryview(data))
-            self._take_up(events)
+        try:
+            if not self._ended:
+                events = self._feed(data)
+                if self._rules.parser.halted:
+                    self._halted(memoryview(data))
+                self._take_up(events)
+        except BaseException as exc:
+            self._fail(exc)
 
     def _halted(self, data: memoryview) -> None:
         """The parser did not come to the end of ``data``: a fault, or events that would take many times its memory."""
@@ -290,10 +303,13 @@ class Engine(InContext):
         return self._inbox.is_full(held)
 
     def _go_on(self) -> None:
-        if self._transport is not None and (self._backlog is not None or self._rest is not None):
-            self._handle(Engine._next_events(self))
-            if self._backlog is None and self._rest is None:
-                self._inbox.wake()  # who waits to have the next message in pieces asks for it now
+        try:
+            if self._transport is not None and (self._backlog is not None or self._rest is not None):
+                self._handle(Engine._next_events(self))
+                if self._backlog is None and self._rest is None:
+                    self._inbox.wake()  # who waits to have the next message in pieces asks for it now
+        except BaseException as exc:
+            self._fail(exc)
 
     def _dispatch(self, events: list[Any]) -> list[Any] | None:
         """Tell each event; return what a callback that takes its time, or a full receive queue, leaves over.
@@ -499,6 +515,9 @@ class Engine(InContext):
             self._writer.kick(False)
 
     # --- what is in Link, or beyond it ------------------------------------------------------------
+
+    def _fail(self, exc: BaseException) -> None:
+        """End the connection with 1011: something that the event loop has called on its behalf raised ``exc``."""
 
     def _ask_transport(self, name: str, *args: Any) -> Any:
         """Call the method ``name`` of the transport. If that fails, end the connection and return None."""

@@ -20,6 +20,7 @@ cdef class Keepalive:
     cdef public double latency
     cdef public bint listening
 
+    cdef _look(self, object peer)
     cdef _plan_ping(self, double now)
     cdef _schedule(self, double now)
     cdef double _last_sign(self)

@@ -45,6 +45,8 @@ class Peer(Protocol):
 
     def _abort(self) -> None: ...
 
+    def _fail(self, exc: BaseException) -> None: ...
+
 
 class Keepalive:
     """The pings of one connection and the time of its last sign of life."""
@@ -204,9 +206,15 @@ class Keepalive:
         return max(self.last_received, self._last_taken)
 
     def _check(self) -> None:
-        peer, now = self._peer, self._timers.time()
-        if peer is None:
-            return
+        peer = self._peer
+        if peer is not None:
+            try:
+                self._look(peer)
+            except BaseException as exc:
+                peer._fail(exc)
+
+    def _look(self, peer: Peer) -> None:
+        now = self._timers.time()
         if self._deadline is not None:
             # While the loop stood still no ping left and nothing was read: that was nobody's silence.
             asked = self._asked_at == self.last_received

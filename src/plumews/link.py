@@ -11,8 +11,10 @@ Whatever happens, the transport is gone at most one close timeout after the clos
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from . import limits, send_buffer
 from .awaits import Awaits
@@ -24,11 +26,16 @@ from .errors import ConnectionClosed
 from .http11 import Address
 from .inflow import Inflow
 from .keepalive import Keepalive
+from .logs import about
 from .settings import ConnConfig
 from .timers import Deadline
 from .turns import turns_of
 
-__all__ = ["Door", "Link"]
+__all__ = ["Door", "Link", "guarded"]
+
+logger = logging.getLogger("plumews.server")
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: After a fault our close frame must be read before the peer sees a reset: how long we wait for its FIN.
 _LINGER = 1.0
@@ -44,6 +51,16 @@ class Door(Protocol):
     def lost(self) -> None: ...
 
 
+def guarded(method: F) -> F:
+    """Return ``method`` of a connection as the event loop may call it: if it fails, it ends the connection."""
+
+    @functools.wraps(method)
+    def call(self: Link, *args: Any) -> Any:
+        return self._guard(method, self, *args)
+
+    return cast("F", call)
+
+
 class Link(Awaits, asyncio.BufferedProtocol):
     """The transport side of a connection; :class:`plumews.Conn` is its public face."""
 
@@ -54,6 +71,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         "_closed_future",
         "_config",
         "_discard_deadline",
+        "_failed",
         "_lost",
         "_peername",
         "_sockname",
@@ -71,12 +89,14 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._close_deadline: Deadline | None = None
         self._discard_deadline: Deadline | None = None
         self._closed_future: asyncio.Future[None] | None = None
+        self._failed = False
         self._close_callbacks: list[Callable[[Any], object]] = []
         #: Messages, and their bytes, that waited when all that waited was given up.
         self._lost = (0, 0)
 
     # --- the transport calls ----------------------------------------------------------------------
 
+    @guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self._transport = transport
@@ -90,6 +110,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         if self._door is not None:
             self._door.connected()
 
+    @guarded
     def eof_received(self) -> bool:
         """The peer's FIN. A peer that has said its last word may still be reading ours; else nothing leaves any more.
 
@@ -109,9 +130,11 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._inbox.wake()
         return False
 
+    @guarded
     def pause_writing(self) -> None:
         self._writer.pause()
 
+    @guarded
     def resume_writing(self) -> None:
         self._writer.resume()
 
@@ -126,20 +149,20 @@ class Link(Awaits, asyncio.BufferedProtocol):
             if deadline is not None:
                 deadline.cancel()
         self._answer_deadline = self._close_deadline = self._discard_deadline = None
-        self._keepalive.stop(self._rules.closed)
-        self._count_lost()
-        self._writer.detach()
-        self._fail_stream()
-        self._inbox.wake()
+        for part in (self._stop_pings, self._count_lost, self._writer.detach, self._fail_stream, self._inbox.wake):
+            self._guard(part)
         if self._closed_future is not None and not self._closed_future.done():
             self._closed_future.set_result(None)
         door, self._door = self._door, None
         if door is not None:
-            door.lost()
+            self._guard(door.lost)
         callbacks, self._close_callbacks = self._close_callbacks, []
         if callbacks:
             self._within(self._call_all, callbacks)
-        self._forget()
+        self._guard(self._forget)
+
+    def _stop_pings(self) -> None:
+        self._keepalive.stop(self._rules.closed)
 
     def _forget(self) -> None:
         """Keep nothing but what can still be read: a handler may go on for long, and hold this connection."""
@@ -198,6 +221,32 @@ class Link(Awaits, asyncio.BufferedProtocol):
                 transport.abort()
             except Exception as exc:
                 self._loop.call_soon(self.connection_lost, exc)
+
+    def _guard(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return ``function(*args)``, called for the event loop. If it fails, end the connection and return None."""
+        try:
+            return function(*args)
+        except BaseException as exc:
+            self._fail(exc)
+            return None
+
+    def _fail(self, exc: BaseException) -> None:
+        """End the connection with 1011, and log ``exc``; a second failure cuts it.
+
+        Else it could stay open without being read, and without anything that looks after it.
+        """
+        if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+            raise exc
+        again, self._failed = self._failed, True
+        self._backlog = self._rest = None
+        try:
+            if not again:
+                logger.error("a connection failed", exc_info=exc, extra=about(self))
+        finally:
+            if self._rules.state is State.OPEN and not again:
+                self._begin_close(CloseCode.INTERNAL_ERROR, "the connection failed")
+            elif self._rules.state is not State.CLOSED:
+                self._abort()
 
     def _report(self, what: str, exc: BaseException) -> None:
         try:
@@ -305,7 +354,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         if self._rules.state is State.CLOSING:
             self._hang_up()
         elif self._unread:
-            self._answer_deadline = self._state.timers.after(limits.END_GRACE, self._answer)
+            self._answer_deadline = self._state.timers.after(limits.END_GRACE, lambda: self._guard(self._answer))
         else:
             self._answer()
         self._inbox.wake()
@@ -401,7 +450,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
             else:
                 self._abort()
 
-        self._close_deadline = timers.at(min(timers.time() + _LINGER, last), over)
+        self._close_deadline = timers.at(min(timers.time() + _LINGER, last), lambda: self._guard(over))
 
     def _abort(self) -> None:
         """End the TCP connection now; what waits is lost."""

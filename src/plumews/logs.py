@@ -1,4 +1,4 @@
-"""What stands in a line that plumews logs: who it is about, in printable ASCII, and not too often (layer 4).
+"""What stands in a line that plumews logs: who it is about, in printable ASCII, and not too often (layer 3).
 
 A filter on each logger of plumews sets ``connection``, ``client``, ``room`` and ``user`` on every record and writes
 them behind the text, escapes what is not printable ASCII, and leaves out what `log_limit` finds too much; one line a
@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterable
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 from . import limits
 from .log_limit import LogLimit
@@ -25,10 +25,10 @@ from .log_text import printable, quoted
 from .redaction import traceback_without
 from .request_secrets import secrets_of
 
-if TYPE_CHECKING:
-    from .conn import Conn
-
 __all__ = ["LOGGERS", "about", "request_line"]
+
+#: A :class:`plumews.Conn`, which logs by these functions, too.
+Conn: TypeAlias = Any
 
 #: The loggers of plumews; a filter on one that stands above them would not see their records.
 LOGGERS: Final = ("plumews.auth", "plumews.conn", "plumews.hub", "plumews.server")

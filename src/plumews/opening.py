@@ -64,7 +64,7 @@ class Opening(Answering):
         except Refused as exc:
             self._fail(exc)
             return
-        self._deadline = self._conn._state.timers.at(self._due, self._too_late)
+        self._deadline = self._conn._state.timers.at(self._due, lambda: self._conn._guard(self._too_late))
 
     def received(self, data: bytes) -> None:
         if self._answered:

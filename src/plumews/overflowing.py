@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from . import limits
 from .constants import CloseCode, SendBehavior, State
 from .errors import SendQueueFull, SendTimeout
+from .link import guarded
 from .outgoing import Encoded
 from .receiving import Receiving
 from .settings import ConnConfig
@@ -79,7 +80,7 @@ class Overflowing(Receiving):
         deadline = None
         try:
             if timeout is not None:
-                deadline = self._state.timers.after(timeout, give_up)
+                deadline = self._state.timers.after(timeout, lambda: self._guard(give_up))
             accepted = await outcome
         except BaseException:
             begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
@@ -164,11 +165,13 @@ class Overflowing(Receiving):
             payer.settle(self, delivered=delivered)
         self._owed = None  # what more is lost while they do that is part of it
 
+    @guarded
     def _pay_and_resume(self) -> None:
         if self._transport is not None:
             self._pay()
             self._writer.resume()
 
+    @guarded
     def resume_writing(self) -> None:
         if self._owed is None:
             self._writer.resume()
@@ -194,13 +197,13 @@ class Overflowing(Receiving):
             self._abort()
         elif waiting:
             self._evict_deadline = self._state.timers.after(
-                limits.EVICT_TIMEOUT, lambda: self._expect_drain(acknowledged)
+                limits.EVICT_TIMEOUT, lambda: self._guard(self._expect_drain, acknowledged)
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._evict_deadline is not None:
             self._evict_deadline.cancel()
         self._evict_deadline = None
-        self._settle(delivered=False)
+        self._guard(lambda: self._settle(delivered=False))
         super().connection_lost(exc)
         self._owed = self._loss_watchers = None

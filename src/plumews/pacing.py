@@ -104,11 +104,7 @@ class Pacing:
             self._turn_until = 0.0
 
     def _go_on(self, conn: Any) -> None:
-        try:
-            conn._go_on()
-        except BaseException:
-            conn._abort()  # as the loop does where this happens in a read: what was left over is lost
-            raise
+        conn._go_on()
 
     def changed(self, conn: Any) -> None:
         """The application has read something, or the connection is not open any more: then there is no work left."""

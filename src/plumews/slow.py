@@ -331,7 +331,7 @@ class SlowMembers:
         if member.waiting is None:
             delay = conn._config.send_timeout
             delay = limits.BROADCAST_WAIT if delay is None else delay
-            member.deadline = conn._state.timers.after(delay, lambda: self._give_up_on(conn, member))
+            member.deadline = conn._state.timers.after(delay, lambda: conn._guard(self._give_up_on, conn, member))
             member.waiting = Line(
                 conn._writer,
                 lambda: self._recovered(conn, member),
@@ -353,7 +353,7 @@ class SlowMembers:
         member.deadline.cancel()
         member.waiting = None
         if member.debt:
-            asyncio.get_running_loop().call_soon(self.pay, conn, context=Context())
+            asyncio.get_running_loop().call_soon(conn._guard, self.pay, conn, context=Context())
         elif self.members.get(conn) is not member:
             self._forget_gone(conn)
         elif not self.watching:
