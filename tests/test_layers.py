@@ -31,7 +31,7 @@ LAYERS = {
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
             passwords attempts elsewhere error_body text_policy log_limit request_secrets addresses admission""",
-            """timers timelimit loopstate parallel wire _wire _wire_py send_buffer attributes context steps ready
+            """forks timers timelimit loopstate parallel wire _wire _wire_py send_buffer attributes context steps ready
             sendqueue displacing outlet writer keepalive stream inbox engine awaits link receiving overflowing sending
             conn turns compression inflow pacing forms logs""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow

@@ -203,7 +203,7 @@ async def test_nothing_is_left_of_whom_was_admitted_refused_or_gone(tls):
         assert await inside.message() == "alive"
         assert len(refused(server)) == 1
     assert (server._site.admission.connections, server._site.admission.opening) == (0, 0)
-    assert server._site.tasks == server._site.connections == server._listener._connecting == set()
+    assert server._site.tasks == server._site.connections == set(server._listener._connecting) == set()
     await until(lambda: len(loop_state(loop).timers) == 0)
 
 

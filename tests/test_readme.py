@@ -533,6 +533,21 @@ async def test_stopping(hub, capsys) -> None:
     assert capsys.readouterr().out == "1 closed, 0 cut, 0 messages lost\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork while there are threads
+async def test_child_processes(start) -> None:
+    with kept_port() as port:
+        child = run("Child processes", port)["start_child"]()
+    async with await client(port) as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+        child.terminate()
+        await ws.wait_closed()
+    assert ws.close_code == 1001
+    child.join()
+    assert child.exitcode == 0
+
+
 def anchors(page: str) -> set[str]:
     """What a link may have behind the ``#``."""
     prose = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)

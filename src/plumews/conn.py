@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +18,7 @@ from . import limits
 from .compression import CompressionInfo
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .elsewhere import Elsewhere, add_to
+from .forks import FOREIGN
 from .forwarded import address_of
 from .handshake import accept
 from .headers import HeadersLike
@@ -120,7 +121,8 @@ class Conn(Sending):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
+        if self._thread != FOREIGN:  # else it goes on in the parent process
+            await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
 
     def respond(self, status: int, text: str) -> Response:
         """A plain HTTP answer for ``process_request`` to return, as in the `websockets` package."""
@@ -343,6 +345,12 @@ class Conn(Sending):
         own = getattr(self, "__dict__", {})  # of a subclass
         names = super().__dir__()
         return [name for name in names if name in own or not isinstance(getattr(type(self), name, None), Elsewhere)]
+
+    def _forked(self) -> Iterable[int]:
+        """This process is a child of the one that has the connection. Return its descriptor."""
+        self._disown()
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        return () if sock is None else (sock.fileno(),)
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         # Without the compiled modules copy.copy() would make a second connection of the first one's parts.

@@ -18,6 +18,7 @@ from .callbacks import check_call, is_plain_function
 from .conn import Conn
 from .constants import CloseCode
 from .errors import ConnectionClosed
+from .forks import FOREIGN
 from .http11 import Request
 from .logs import about
 from .site import is_stopped
@@ -54,12 +55,13 @@ class HandlerEndpoint:
             await work
         except BaseException as exc:
             if _is_not_for_us(exc):
-                conn.abort()
+                conn._abort()
                 raise
             if not _is_its_own_end(conn, exc):
                 logger.exception("the handler failed", extra=about(conn))
                 code, reason = CloseCode.INTERNAL_ERROR, _FAILED
-        conn.close_nowait(code, reason)  # the server waits for its end, not this task
+        if conn._thread != FOREIGN:  # else this process is a child, and the connection goes on in its parent
+            conn.close_nowait(code, reason)  # the server waits for its end, not this task
 
 
 class CallbackEndpoint:

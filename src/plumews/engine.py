@@ -22,6 +22,7 @@ from . import limits
 from .codec import build_frame
 from .constants import COMPRESSED, Opcode, State, StreamEvent
 from .context import InContext
+from .forks import FOREIGN
 from .inbox import Inbox
 from .keepalive import Keepalive
 from .loopstate import LoopState, loop_state
@@ -131,6 +132,10 @@ class Engine(InContext):
         self._incoming: Stream | None = None  # the parser feeds it
         self._stream: Stream | None = None  # the application reads it
         self._ended = False  # the peer's close frame, its fault or its FIN was seen
+
+    def _disown(self) -> None:
+        """This process is a child, and the connection its parent's: calls are refused; see `forks`."""
+        self._thread = FOREIGN
 
     def _use_deflate(self, deflate: Compression, inflow: Inflow, *, client: bool) -> None:
         """permessage-deflate was agreed on; nothing was received yet."""

@@ -293,7 +293,7 @@ class SendQueueFull(WebSocketException):
 
 
 class ConcurrencyError(WebSocketException, RuntimeError):
-    """Two readers at once, or a call from a thread that does not own the connection."""
+    """Two readers at once, or a call from a thread or a child process that does not own the connection."""
 
 
 # --- hub ------------------------------------------------------------------------------------------

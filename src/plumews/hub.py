@@ -15,6 +15,7 @@ from . import limits
 from .conn import Conn
 from .constants import CloseCode, State
 from .fanout import Broadcast
+from .forks import FOREIGN
 from .hub_config import HubConfig
 from .introspection import Introspection
 from .ledger import Ledger
@@ -153,7 +154,8 @@ class Hub(Introspection):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await self.stop()
+        if self._thread != FOREIGN:  # else it goes on in the parent process
+            await self.stop()
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "running"

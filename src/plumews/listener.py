@@ -28,7 +28,7 @@ from .forwarded import address_of
 from .loopstate import loop_state
 from .reserve import EXHAUSTED, Reserve
 from .site import Site
-from .sockets import InheritedSocket
+from .sockets import InheritedSocket, OwnSocket
 from .timers import Deadline
 from .turning_away import TurningAway
 
@@ -59,7 +59,7 @@ class Listener:
         self._reserve: Reserve | None = None
         self._turning_away = TurningAway(self._timers)
         #: Connections on their way to a transport; over TLS until hands are shaken.
-        self._connecting: set[asyncio.Task[Any]] = set()
+        self._connecting: dict[asyncio.Task[Any], socket.socket] = {}
         self._turned = 0  # since the last line about it
         self._next_line = -math.inf
 
@@ -102,6 +102,15 @@ class Listener:
         for sock in self._listening:
             sock.close()
         self._listening, self._sockets = (), []
+
+    def forked(self) -> list[int]:
+        """Accept nothing in this process, which is a child. Return the descriptors that are the parent's.
+
+        A socket that was given is left to the child, which may serve there, too.
+        """
+        made = [sock for sock in self._listening if isinstance(sock, OwnSocket)]
+        self._listening, self._sockets = (), []
+        return [*(sock.fileno() for sock in [*made, *self._connecting.values()]), *self._turning_away.forked()]
 
     async def wait_connected(self) -> None:
         """Until whoever was admitted last has its transport; over TLS that may take too long."""
@@ -159,11 +168,11 @@ class Listener:
             return
         connecting = self._loop.connect_accepted_socket(partial(self._connection, visit), sock, **self._tls)
         task = self._site.context.run(self._loop.create_task, connecting)
-        self._connecting.add(task)
+        self._connecting[task] = sock
         task.add_done_callback(partial(self._connected, sock, visit), context=Context())
 
     def _connected(self, sock: socket.socket, visit: Visit, task: asyncio.Task[Any]) -> None:
-        self._connecting.discard(task)
+        self._connecting.pop(task, None)
         failure = None if task.cancelled() else task.exception()
         if not task.cancelled() and failure is None:
             return

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from . import limits
+from .forks import after_fork
 from .log_limit import LogLimit
 from .log_text import printable, quoted
 from .redaction import traceback_without
@@ -69,6 +70,9 @@ class _Limits:
         self._of_others = LogLimit()
         self._telling: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
+    def forked(self) -> None:
+        self._lock = threading.Lock()
+
     def admit(self, record: logging.LogRecord, kind: str, logger: logging.Logger) -> bool:
         """Whether ``record`` may be logged; if not, that is going to be told."""
         loop = _running_loop()
@@ -97,6 +101,7 @@ class _Limits:
 
 
 _limits: Final = _Limits()
+after_fork(_limits.forked)  # another thread may have had the lock at that moment
 
 
 class _Filter(logging.Filter):

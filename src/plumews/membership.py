@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterable
 
 from .callbacks import Callbacks
 from .conn import Conn
 from .counts import Counts, RequestTally
 from .errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
+from .forks import FOREIGN, check_owner, loop_descriptors, own
 from .hub_config import HubConfig
 from .loopstate import loop_state
 from .presence import People
@@ -176,6 +178,12 @@ class Membership:
 
     # --- inside -----------------------------------------------------------------------------------
 
+    def _forked(self) -> Iterable[int]:
+        """This process is a child of the one that has the hub."""
+        self._thread = FOREIGN
+        assert self._loop is not None
+        return loop_descriptors(self._loop)
+
     def _bind(self) -> asyncio.AbstractEventLoop:
         """The loop of this hub: the one on which it is first used."""
         if self._loop is None:
@@ -186,7 +194,9 @@ class Membership:
             self._thread = threading.get_ident()
             if self.config.sending_threads:
                 loop_state(self._loop).want_threads(self.config.sending_threads)
+            own(self)
         elif threading.get_ident() != self._thread:
+            check_owner(self._thread, "hub")
             raise ConcurrencyError("a hub belongs to the thread of its event loop: use hub.publish_threadsafe")
         elif self._loop.is_closed():
             raise ConcurrencyError("the event loop of this hub is closed: make a hub for each loop")

@@ -24,11 +24,24 @@ from . import limits
 from .attempts import Attempts
 from .authorizing import RoomAuthorizer
 from .errors import Refused
+from .forks import after_fork
 from .settings import is_coroutine_function
 
 __all__ = ["PasswordGate"]
 
-_HASHERS: Final = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix="plumews-password")
+
+class _Hashers:
+    """Threads that hash, for the whole process. A child of a fork has its own: those of its parent are not there."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix="plumews-password")
+
+
+_hashers: Final = _Hashers()
+after_fork(_hashers.renew)
 
 
 class _Check:
@@ -137,7 +150,7 @@ class PasswordGate:
         if is_coroutine_function(ask):
             asked, work = ask(room, password), None
         else:
-            work = _HASHERS.submit(self._context.copy().run, ask, room, password)
+            work = _hashers.pool.submit(self._context.copy().run, ask, room, password)
             asked = asyncio.wrap_future(work)
         check = _Check(self._context.copy().run(asyncio.ensure_future, _answer(asked)), work)
         self._checks[name] = check

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from . import limits
 from .errors import ConcurrencyError
+from .forks import check_owner
 from .http11 import Request, Response
 from .hub import Hub
 from .reports import HubMetrics
@@ -202,6 +203,7 @@ class HubCollector(Collector):
             return ask()
 
         loop = hub._loop
+        check_owner(hub._thread, "hub")
         if loop is None or not loop.is_running() or hub._thread == threading.get_ident():
             return ask()
         future = asyncio.run_coroutine_threadsafe(ask_there(), loop)

@@ -21,6 +21,7 @@ from .conn import Conn
 from .counts import Counts
 from .errors import InvalidRoomName
 from .fanout import Broadcast, Tally
+from .forks import check_owner
 from .history import Position
 from .hub_config import HubConfig
 from .lanes import Lanes
@@ -167,6 +168,7 @@ class Publishing(Recovering):
                 loop is closed. TypeError, ValueError: as :meth:`broadcast_room`.
         """
         loop = self._loop
+        check_owner(self._thread, "hub")
         if loop is None or loop.is_closed():
             raise RuntimeError("the hub is not running on an event loop")
         target = target_of(room)

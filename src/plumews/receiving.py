@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 
 from .constants import Opcode, StreamEvent
 from .errors import ConcurrencyError, ConnectionClosedOK
+from .forks import check_owner
 from .inbox import Item
 from .link import Link
 from .stream import Stream
@@ -166,6 +167,7 @@ class Receiving(Link):
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
+            check_owner(self._thread, "connection")
             raise ConcurrencyError(
                 "a connection belongs to the thread of its event loop: "
                 "use loop.call_soon_threadsafe, asyncio.run_coroutine_threadsafe or hub.publish_threadsafe"

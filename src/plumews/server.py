@@ -25,6 +25,7 @@ from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from .forks import foreign, loop_descriptors, own
 from .hub import Hub
 from .listener import Listener
 from .opening import Opening
@@ -62,6 +63,7 @@ class Server:
         self._hub = hub  # of a room server: its members go first
         self._listener: Listener | None = None
         self._closer: asyncio.Task[None] | None = None
+        self._foreign = False  # this process is a child of the one that serves
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -72,6 +74,7 @@ class Server:
     @property
     def port(self) -> int:
         """The port of the listening sockets, of the first if they differ; ``RuntimeError`` if there is none."""
+        self._check_process()
         for sock in self.sockets:
             if sock.family in _INET:
                 return int(sock.getsockname()[1])
@@ -84,7 +87,7 @@ class Server:
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
-        return self._listener is not None and not self._site.closing
+        return self._listener is not None and not self._site.closing and not self._foreign
 
     def close(
         self,
@@ -114,13 +117,17 @@ class Server:
 
     async def wait_closed(self) -> None:
         """Until :meth:`close` was called and everything has ended."""
+        self._check_process()
         await asyncio.shield(self._closed)
 
     async def serve_forever(self) -> None:
         """Until the server is closed; cancelling this closes it."""
+        self._check_process()
         try:
             await asyncio.shield(self._closed)
         except asyncio.CancelledError:
+            if self._foreign:
+                raise
             self.close()
             await self.wait_closed()
             raise
@@ -156,6 +163,7 @@ class Server:
             ValueError: a time is out of range. TypeError: one is no number, or ``on_signal`` no plain function.
         """
         check_goodbye(timeout, spread, reconnect_in)
+        self._check_process()
         if on_signal is not None:
             check_callback(on_signal)
             check_call("on_signal", on_signal, "number")
@@ -169,8 +177,9 @@ class Server:
                     on_signal(signal.result())
                 return await self._drain(timeout, spread, reconnect_in)
             except asyncio.CancelledError:
-                self.close()
-                await self.wait_closed()
+                if not self._foreign:
+                    self.close()
+                    await self.wait_closed()
                 raise
             finally:
                 signal.cancel()
@@ -181,8 +190,9 @@ class Server:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.close()
-        await self.wait_closed()
+        if not self._foreign:  # else it goes on in the parent process
+            self.close()
+            await self.wait_closed()
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -207,6 +217,20 @@ class Server:
         except BaseException:
             listener.close()
             raise
+        own(self)
+
+    def _forked(self) -> Iterable[int]:
+        """This process is a child of the one that serves. Return the descriptors of that."""
+        self._foreign = True
+        assert self._listener is not None
+        fds = [*loop_descriptors(self._closed.get_loop()), *self._listener.forked()]
+        for conn in self._site.connections:
+            fds += conn._forked()
+        return fds
+
+    def _check_process(self) -> None:
+        if self._foreign:
+            raise foreign("server")
 
     def _begin_close(
         self,
@@ -218,6 +242,7 @@ class Server:
         reason: str = "",
     ) -> None:
         check_goodbye(timeout, spread, reconnect_in, code=code, reason=reason)
+        self._check_process()
         if self._closer is None:
             self._site.closing = True
             limit = TimeLimit(timeout)

@@ -23,6 +23,7 @@ from . import limits
 
 __all__ = [
     "InheritedSocket",
+    "OwnSocket",
     "UnixPath",
     "UnixSocket",
     "activated_descriptors",
@@ -120,7 +121,7 @@ def _bind_all(found: Sequence[Sequence[Any]], port: int, reuse_port: bool | None
 
 
 def _bound(family: int, proto: int, address: Any, reuse_port: bool | None, backlog: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM, proto)
+    sock = OwnSocket(family, socket.SOCK_STREAM, proto)
     try:
         if os.name == "posix" and sys.platform != "cygwin":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -145,7 +146,11 @@ def _bound(family: int, proto: int, address: Any, reuse_port: bool | None, backl
 # --- Unix sockets ---------------------------------------------------------------------------------
 
 
-class UnixSocket(socket.socket):
+class OwnSocket(socket.socket):
+    """Listening socket that was made here, for one process: a child of a fork does not keep it open."""
+
+
+class UnixSocket(OwnSocket):
     """Unix socket that owns the file at its path: closing it removes the file, if it is still the same file."""
 
     #: The process that made the file, where it is, its device and its inode.

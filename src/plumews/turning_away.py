@@ -60,6 +60,10 @@ class TurningAway:
                 self._idle = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._idle)
 
+    def forked(self) -> list[int]:
+        """This process is a child. Return the descriptors of those who are waited for in the parent."""
+        return [sock.fileno() for _, sock in self._waiting]
+
     def close(self) -> None:
         """Wait for nobody any more."""
         for _, sock in self._waiting:
