@@ -10,7 +10,7 @@ import pytest
 
 import plumews
 from crowd import texts
-from fakes import FakeTransport, full, ticks
+from fakes import FakeTransport, fake_conn, full, ticks
 from plumews import limits
 from plumews.codec import build_frame
 from plumews.constants import Opcode
@@ -221,3 +221,13 @@ async def test_bound_of_bytes_counts_the_objects_on_every_way():
     assert len(counts) == 1
     bound = 100_000 + limits.QUEUED_FREE * limits.QUEUED_OVERHEAD
     assert abs(counts.pop() - bound // (len(shared) + limits.QUEUED_OVERHEAD)) <= 1
+
+
+async def test_run_for_a_transport_that_closes_counts_each_message():
+    conn, transport = fake_conn(ping_interval=None)
+    transport.closing = True
+    conn._writer.accept_run([message("a"), message("b"), message("c")])
+    assert (conn.queued_messages, transport.writes) == (3, [])
+    transport.closing = False
+    conn.abort()
+    assert conn._never_left()[0] == 3

@@ -162,7 +162,8 @@ class Writer(Outlet):
         """
         if self.context is not None:
             messages = [self.context.enter(message) for message in messages]
-        if self.paused or len(messages) == 1:
+        gone = self._transport is None or self._transport.is_closing()  # then nothing leaves: each counts
+        if self.paused or gone or len(messages) == 1:
             for message in messages:
                 self._accept(message)
         elif messages:
