@@ -36,6 +36,7 @@ TYPED = (
     "displacing",
     "engine",
     "fanout",
+    "flow_control",
     "inbox",
     "inflating",
     "inflow",

@@ -43,6 +43,11 @@ from plumews.cli import main
         (["serve", "--max-connections", "-1"], "must be a whole number, at least 0, not '-1'"),
         (["serve", "--sending-threads", "17"], "must be a whole number, from 0 to 16, not '17'"),
         (["serve", "--queue-size", "many"], "argument --queue-size: must be a whole number, at least 1, not 'many'"),
+        (["serve", "--unsent-bytes", "-1"], "argument --unsent-bytes: must be a whole number, at least 0, not '-1'"),
+        (
+            ["serve", "--unanswered-bytes", "9", "--ping-interval", "0"],
+            "--unanswered-bytes needs --ping-interval and --ping-timeout",
+        ),
         (["serve", "--send-timeout", "nan"], "argument --send-timeout: must be a number of seconds, 0 or more"),
         (["serve", "--ping-interval", "inf"], "must be a number of seconds, 0 or more, not 'inf'"),
         (["serve", "--shutdown-timeout", "-1"], "must be a number of seconds, 0 or more, not '-1'"),
@@ -124,7 +129,8 @@ OPTIONS = re.findall(
     "--max-room-connections --max-connections-per-address --accept-rate --accept-rate-per-address --max-size "
     "--max-head "
     "--compression --queue-size --text --plain-room-names "
-    "--send-behavior --send-timeout --ping-interval --ping-timeout --no-page --rooms-table --metrics "
+    "--send-behavior --send-timeout --unsent-bytes --unanswered-bytes --ping-interval --ping-timeout "
+    "--no-page --rooms-table --metrics "
     "--metrics-token-file --history --no-echo "
     "--loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",

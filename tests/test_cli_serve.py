@@ -626,7 +626,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
         "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
         "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression --text line --plain-room-names "
-        "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5 --history 7 "
+        "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5 --history 7 --unsent-bytes 0 "
         "--broadcast-secret-file"
     )
     secret = tmp_path / "secret"
@@ -653,6 +653,8 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "allow_query_secrets": False,
         "queue_size": 5,
         "send_timeout": 0.0,
+        "unsent_bytes": None,
+        "unanswered_bytes": "auto",
         "send_behavior": plumews.SendBehavior.DROP,
         "max_size": 7,
         "max_head": 65536,
@@ -685,6 +687,8 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
     for name in (
         "queue_size",
         "send_timeout",
+        "unsent_bytes",
+        "unanswered_bytes",
         "send_behavior",
         "max_size",
         "compression",

@@ -32,8 +32,8 @@ LAYERS = {
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
             passwords attempts elsewhere error_body text_policy log_limit request_secrets addresses admission""",
             """forks timers timelimit loopstate parallel wire _wire _wire_py send_buffer attributes context steps ready
-            sendqueue displacing outlet writer keepalive stream inbox engine awaits link receiving overflowing sending
-            conn turns compression inflow pacing forms logs""",
+            sendqueue displacing outlet writer flow_control keepalive stream inbox engine awaits link receiving
+            overflowing sending conn turns compression inflow pacing forms logs""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
             waiting gaps notices drop_log budget callbacks watch presence_watch shutdown ledger broadcast""",
             """opening answering site options endpoints routes restricted page room_list prometheus room_door

@@ -370,6 +370,20 @@ async def test_slow_members(capsys) -> None:
     assert conflating.dropped_messages == 0
 
 
+async def test_how_old_a_message_gets(start) -> None:
+    conns = []
+
+    async def handler(conn):
+        conns.append(conn)
+        await conn.wait_closed()
+
+    server = await start(run("How old a message gets")["price_server"](handler))
+    async with await client(server.port) as ws:
+        conns[0].send_nowait("x" * 20_000)
+        assert await ws.recv() == "x" * 20_000
+        assert conns[0].unanswered_bytes <= 20_004
+
+
 async def test_your_own_handler_behind_the_door(hub, start) -> None:
     server = await start(run("Your own handler behind the door")["room_server"](hub, plumews.SimpleRoomAuth()))
     async with await client(server.port, "/ws?room=a") as one, await client(server.port, "/ws?room=a") as two:

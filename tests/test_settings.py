@@ -111,6 +111,53 @@ def test_pong_wait_is_interval_and_timeout(interval: float | None, timeout: floa
     assert ConnConfig(ping_interval=interval, ping_timeout=timeout).pong_wait == wait
 
 
+@pytest.mark.parametrize(
+    ("behavior", "unsent", "unanswered"),
+    [
+        (SendBehavior.BLOCK, None, None),
+        (SendBehavior.DROP, None, None),
+        (SendBehavior.CLOSE, None, None),
+        (SendBehavior.DROP_OLDEST, limits.UNSENT_BYTES, None),
+        (SendBehavior.CONFLATE, limits.UNSENT_BYTES, limits.UNANSWERED_BYTES),
+    ],
+)
+def test_bounds_of_what_is_on_its_way_depend_on_the_behavior(
+    behavior: SendBehavior, unsent: int | None, unanswered: int | None
+) -> None:
+    config = ConnConfig(send_behavior=behavior)
+    assert (config.unsent_limit, config.unanswered_limit) == (unsent, unanswered)
+    config = ConnConfig(send_behavior=behavior, unsent_bytes=1, unanswered_bytes=2)
+    assert (config.unsent_limit, config.unanswered_limit) == (1, 2)
+    config = ConnConfig(send_behavior=behavior, unsent_bytes=None, unanswered_bytes=None)
+    assert (config.unsent_limit, config.unanswered_limit) == (None, None)
+
+
+def test_without_a_keepalive_no_answer_is_waited_for() -> None:
+    config = ConnConfig(send_behavior=SendBehavior.CONFLATE, ping_interval=None)
+    assert config.unanswered_limit is None
+    with pytest.raises(ValueError, match="unanswered_bytes needs ping_interval and ping_timeout"):
+        ConnConfig(unanswered_bytes=1, ping_timeout=None)
+
+
+@pytest.mark.parametrize("name", ["unsent_bytes", "unanswered_bytes"])
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0, ValueError, "at least 1, not 0"),
+        (1 << 63, ValueError, "at most"),
+        (1.5, TypeError, "must be an int, not float"),
+        (True, TypeError, "must be an int, not bool"),
+        ("64", ValueError, "must be an int, 'auto' or None, not '64'"),
+    ],
+)
+def test_a_wrong_bound_of_what_is_on_its_way_is_refused(
+    name: str, value: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text) as info:
+        ConnConfig(**{name: value})
+    assert name in str(info.value)
+
+
 @pytest.mark.parametrize("value", [1, 16 * 1024 * 1024, 2**40, None])
 def test_a_read_limit_is_a_positive_int_or_none(value: int | None) -> None:
     assert check_read_limit(value) == value

@@ -45,7 +45,7 @@ def test_a_repr_says_all_there_is():
         "MemberInfo(id=00000000-0000-0000-0000-000000000001, remote_address=('::1', 80, 0, 0), user_id='7', "
         "user_name=None, rooms=('chat',), since=1.5, state=OPEN, subprotocol=None, send_behavior=DROP, "
         "queued_messages=2, queued_bytes=3, queued_age=0.25, dropped_messages=4, compression_bytes=5, "
-        "latency=0.001, last_pong=2.5)"
+        "latency=0.001, last_pong=2.5, unsent_bytes=None, unacknowledged_bytes=None, unanswered_bytes=None)"
     )
 
 

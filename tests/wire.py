@@ -137,8 +137,11 @@ class Wire:
         return self._events.pop(0)
 
     async def message(self) -> str | bytes:
-        """The next event, which must be a message."""
+        """The next event, which must be a message. Pings before it are answered."""
         kind, payload = await self.event()
+        while kind == Opcode.PING:
+            self.send(masked(Opcode.PONG, payload))
+            kind, payload = await self.event()
         assert kind in (Opcode.TEXT, Opcode.BINARY), (kind, payload)
         result: str | bytes = payload
         return result

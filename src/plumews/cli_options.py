@@ -123,6 +123,8 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         args.rooms_table = "local" if direct else "nobody"
     if args.metrics_token_file is not None and not args.metrics:
         parser.error("--metrics-token-file needs --metrics")
+    if args.unanswered_bytes and not (args.ping_interval and args.ping_timeout):
+        parser.error("--unanswered-bytes needs --ping-interval and --ping-timeout: they end who answers no ping")
     if args.metrics and importlib.util.find_spec("prometheus_client") is None:
         parser.error("--metrics: prometheus_client is not installed here; pip install 'plumews[prometheus]'")
     if args.loop == "uvloop" and not has_uvloop():
@@ -331,6 +333,20 @@ def _add_limits(group: Any) -> None:
         default=limits.SEND_TIMEOUT,
         metavar="SECONDS",
         help="time that --send-behavior block gives (default %(default)s)",
+    )
+    group.add_argument(
+        "--unsent-bytes",
+        type=whole(0),
+        metavar="BYTES",
+        help="what the kernel may hold for a member and has not sent (default: "
+        f"{limits.UNSENT_BYTES} with --send-behavior drop-oldest or conflate, else no limit; 0: no limit)",
+    )
+    group.add_argument(
+        "--unanswered-bytes",
+        type=whole(0),
+        metavar="BYTES",
+        help="what is sent beyond the last ping that a member answered (default: "
+        f"{limits.UNANSWERED_BYTES} with --send-behavior conflate, else no limit; 0: no limit)",
     )
     group.add_argument(
         "--ping-interval",

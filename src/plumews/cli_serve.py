@@ -127,6 +127,8 @@ def _serving(
         require_token=args.require_token,
         allow_query_secrets=args.query_secrets,
         queue_size=args.queue_size,
+        unsent_bytes="auto" if args.unsent_bytes is None else args.unsent_bytes or None,
+        unanswered_bytes="auto" if args.unanswered_bytes is None else args.unanswered_bytes or None,
         send_timeout=args.send_timeout,
         send_behavior=SendBehavior(args.send_behavior),
         max_size=args.max_size,

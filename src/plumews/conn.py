@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import limits
+from . import limits, send_buffer
 from .compression import CompressionInfo
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .elsewhere import Elsewhere, add_to
@@ -188,6 +188,8 @@ class Conn(Sending):
     @pong_wait.setter
     def pong_wait(self, value: float | None) -> None:
         self._keepalive.configure(self._loop.time(), ping_period=self.ping_period, pong_wait=value)
+        if value is None and self._writer.answered(self._writer.written):  # nothing ends a peer that never answers
+            self._may_write()
 
     @property
     def read_limit(self) -> int | None:
@@ -325,6 +327,25 @@ class Conn(Sending):
     def queued_bytes(self) -> int:
         """Bytes that wait in the send queue."""
         return self._writer.queued_bytes
+
+    @property
+    def unsent_bytes(self) -> int | None:
+        """Bytes below the send queue that are not on the network yet: in the transport and in the kernel.
+
+        On a Unix socket they are what the peer has not read. ``None`` where the kernel cannot be asked, which takes a
+        system call.
+        """
+        return self._below_queue(send_buffer.unsent)
+
+    @property
+    def unacknowledged_bytes(self) -> int | None:
+        """The same and the bytes on the network that the peer's kernel has not acknowledged."""
+        return self._below_queue(send_buffer.unacknowledged)
+
+    @property
+    def unanswered_bytes(self) -> int | None:
+        """Bytes of messages that were sent since the last ping that was answered; ``None`` if they are not bounded."""
+        return self._writer.unanswered
 
     @property
     def dropped_messages(self) -> int:

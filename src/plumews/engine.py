@@ -18,10 +18,11 @@ from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from . import limits
+from . import limits, send_buffer
 from .codec import build_frame
 from .constants import COMPRESSED, Opcode, State, StreamEvent
 from .context import InContext
+from .flow_control import FlowControl
 from .forks import FOREIGN
 from .inbox import Inbox
 from .keepalive import Keepalive
@@ -99,7 +100,7 @@ class Engine(InContext):
         self._state: LoopState = loop_state(loop)
         self._rules = Rules(client=client, max_size=config.max_size)
         self._feed = self._rules.parser.feed_messages
-        self._writer = Writer(self._state, queue_size=config.queue_size, queue_bytes=config.queue_bytes)
+        self._writer = _writer_for(config, self._state)
         self._inbox = Inbox(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
         self._keepalive: Keepalive
         #: permessage-deflate, where it was agreed on.
@@ -356,7 +357,8 @@ class Engine(InContext):
         elif kind == _PING:
             self._writer.pong(build_frame(_PONG, data))
         elif kind == _PONG:
-            self._keepalive.pong(data)
+            if self._writer.answered(self._keepalive.pong(data)):
+                self._may_write()
         elif kind == _CHUNK:
             if self._inflow is not None and self._inflow.streaming:
                 return self._inflow.chunk(self, data)
@@ -533,6 +535,9 @@ class Engine(InContext):
     def _answer(self) -> None:
         """Send the close frame that the peer's last word asks for."""
 
+    def _may_write(self) -> None:
+        """What the writer has kept back may leave."""
+
     def _finish_stream(self) -> None:
         """The last of a message that is read as a stream has arrived."""
 
@@ -541,3 +546,12 @@ class Engine(InContext):
 
     def _send_nowait_slowly(self, message: Any, compress: bool | None) -> None:
         """Queue what is long, or must be looked at, or has no space; raises what :meth:`send_nowait` does."""
+
+
+def _writer_for(config: ConnConfig, state: LoopState) -> Writer:
+    unanswered = config.unanswered_limit
+    waits_for_event = send_buffer.WAITS_FOR_EVENT and config.unsent_limit is not None
+    bounds: dict[str, Any] = {"queue_size": config.queue_size, "queue_bytes": config.queue_bytes}
+    if unanswered is None and not waits_for_event:
+        return Writer(state, **bounds)
+    return FlowControl(state, **bounds, unanswered=unanswered, waits_for_event=waits_for_event)

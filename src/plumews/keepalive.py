@@ -17,7 +17,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from . import limits
 from .settings import check_keepalive
@@ -54,6 +54,7 @@ class Keepalive:
     __slots__ = (
         "_acknowledged",
         "_asked_at",
+        "_clock_ping",
         "_deadline",
         "_doubt",
         "_last_taken",
@@ -66,6 +67,8 @@ class Keepalive:
         "_running",
         "_taken_until",
         "_timers",
+        "flow",
+        "held_since",
         "last_pong",
         "last_received",
         "latency",
@@ -88,7 +91,13 @@ class Keepalive:
         self._running = False
         self._doubt = False
         self._next_ping = 0.0
-        self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None]] = {}
+        #: By payload: when it was sent, who waits for the answer, and its place in the stream of messages.
+        self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None, int]] = {}
+        self._clock_ping = b""
+        #: Counts the bytes of messages, where those that no ping has confirmed are bounded.
+        self.flow: Any = None
+        #: Loop time since which data waits for an answered ping; 0.0 while it does not.
+        self.held_since = 0.0
         # Of the present silence: when it began, what was acknowledged, and where its first ping stands in the stream.
         self._asked_at = -1.0
         self._acknowledged = 0
@@ -138,9 +147,9 @@ class Keepalive:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._peer = None
+        self._peer = self.flow = None
         outstanding, self._outstanding = self._outstanding, {}
-        for _, waiter in outstanding.values():
+        for _, waiter, _ in outstanding.values():
             if waiter is not None and not waiter.done():
                 waiter.set_exception(closed())
                 waiter.cancel()  # done as it is, it only stops the complaint that nobody looked at the exception
@@ -149,34 +158,47 @@ class Keepalive:
         """Reading goes on after a pause: silence counts from here."""
         self.listening = True
         self.last_received = now
+        if self.held_since:
+            self.held_since = now  # the answer may have come long ago
         if self._running:
             self._schedule(now)
 
     def ping(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> None:
         """Send a ping; ``waiter`` gets the latency in seconds when its pong arrives."""
+        payload = self.expect(payload, waiter)
+        if self._peer is not None:
+            self._peer._send_ping(payload)
+
+    def expect(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> bytes:
+        """A ping is about to be sent; return its payload, by default one that is not on its way yet."""
         if payload is None:
             payload = os.urandom(4)
             while payload in self._outstanding:
                 payload = os.urandom(4)
         elif payload in self._outstanding:
             raise ValueError(f"a ping with the payload {payload!r} is still waiting for its pong")
-        self._outstanding[payload] = (time.perf_counter(), waiter)
-        if self._peer is not None:
-            self._peer._send_ping(payload)
+        self._outstanding[payload] = (time.perf_counter(), waiter, 0 if self.flow is None else self.flow.written)
+        return payload
 
-    def pong(self, payload: bytes) -> None:
-        """A pong arrived: it answers its ping and all earlier ones (section 5.5.3)."""
+    def pong(self, payload: bytes) -> int:
+        """A pong arrived: it answers its ping and all earlier ones (section 5.5.3). Return the place of its ping."""
         self.last_pong = time.time()
         if payload not in self._outstanding:
-            return  # unsolicited: a sign of life, nothing more
+            return 0  # unsolicited: a sign of life, nothing more
+        place = 0
         now = time.perf_counter()  # the loop's clock is too coarse for a latency
         for sent in list(self._outstanding):
-            sent_at, waiter = self._outstanding.pop(sent)
+            sent_at, waiter, place = self._outstanding.pop(sent)
             if waiter is not None and not waiter.done():
                 waiter.set_result(now - sent_at)
             if sent == payload:
                 self.latency = now - sent_at
                 break
+        return place
+
+    def now(self) -> float:
+        """Now, in seconds of the loop's clock."""
+        return self._timers.time()
 
     # --- the clock --------------------------------------------------------------------------------
 
@@ -227,7 +249,7 @@ class Keepalive:
         if (silent or self._last_taken > self.last_received) and self._takes(peer, now):
             self._last_taken = now
             silent = False
-        if silent:
+        if silent or self._answers_nothing(now):
             if self._doubt:
                 peer._abort()
                 return
@@ -239,15 +261,21 @@ class Keepalive:
                 self._ask(peer, now)
         elif now >= self._next_ping:
             # Only the newest ping of the keepalive is waited for: its pong answers the others, too.
-            for payload in [p for p, (_, waiter) in self._outstanding.items() if waiter is None]:
-                del self._outstanding[payload]
+            self._outstanding.pop(self._clock_ping, None)
             self._ask(peer, now)
-            self.ping(None, None)
+            self._clock_ping = self.expect(None, None)
+            peer._send_ping(self._clock_ping)
             self._plan_ping(now)
         self._schedule(now)
 
     def _is_silent(self, now: float) -> bool:
         return self._pong_wait is not None and self.listening and now - self._last_sign() >= self._pong_wait
+
+    def _answers_nothing(self, now: float) -> bool:
+        """Whether data has waited so long for an answered ping that none can be expected."""
+        if not self.held_since or self._pong_wait is None or not self.listening:
+            return False
+        return now - self.held_since >= limits.ACKNOWLEDGED_WAITS * self._pong_wait
 
     # --- acknowledged bytes -----------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from .compression import Compression
 from .constants import CloseCode, Opcode, State
 from .deflate import Agreement
 from .errors import ConnectionClosed
+from .flow_control import FlowControl
 from .http11 import Address
 from .inflow import Inflow
 from .keepalive import Keepalive
@@ -83,6 +84,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._keepalive = Keepalive(
             self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
         )
+        if isinstance(self._writer, FlowControl):
+            self._writer.steer(self._keepalive, self._may_write)
         self._peername: Address | None = None
         self._sockname: Address | str | bytes | None = None
         self._answer_deadline: Deadline | None = None
@@ -105,6 +108,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._sockname = self._ask_transport("get_extra_info", "sockname")
         try:
             self._writer.attach(transport, self._transport_failed)
+            if (unsent := self._config.unsent_limit) is not None:
+                self._writer.bound(unsent)
         except Exception as exc:
             self._transport_failed(exc)
         if self._door is not None:
@@ -136,6 +141,10 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
     @guarded
     def resume_writing(self) -> None:
+        if self._writer.drained():
+            self._may_write()
+
+    def _may_write(self) -> None:
         self._writer.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -290,6 +299,14 @@ class Link(Awaits, asyncio.BufferedProtocol):
     def _send_ping(self, payload: bytes) -> None:
         self._writer.control(build_frame(Opcode.PING, payload))
         self._kick()
+
+    def _below_queue(self, ask: Callable[[Any], int | None]) -> int | None:
+        """Bytes that the transport holds, and those of the kernel for which ``ask`` asks."""
+        transport = self._transport
+        if transport is None:
+            return None
+        held = ask(transport.get_extra_info("socket"))
+        return None if held is None else held + transport.get_write_buffer_size()
 
     def _progress(self) -> tuple[int, int] | None:
         """Bytes that the peer has acknowledged, and bytes that wait for that below the send queue."""

@@ -39,6 +39,8 @@ class ConnOptions(TypedDict, total=False):
     close_timeout: float
     fragment_size: int
     compression: Deflate | Literal["deflate"] | None
+    unsent_bytes: int | Literal["auto"] | None
+    unanswered_bytes: int | Literal["auto"] | None
 
 
 class SiteOptions(ConnOptions, total=False):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final
 
-from . import limits, wire
+from . import limits, send_buffer, wire
 from .displacing import DisplacingQueue
 from .loopstate import LoopState
 
@@ -55,10 +55,23 @@ class Outlet(DisplacingQueue):
         self._handed = True
         self.paused = False  # so said another transport, if one was attached before
         # Past a transport that holds something nothing goes, so it is to hold no more than it must.
+        self._limit_transport(transport, 0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
+
+    def _limit_transport(self, transport: asyncio.WriteTransport, high: int) -> None:
         try:
-            transport.set_write_buffer_limits(high=0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
+            transport.set_write_buffer_limits(high=high)
         except NotImplementedError:
             pass
+
+    def bound(self, unsent: int) -> None:
+        """Let kernel and transport hold no more than about ``unsent`` bytes that are not on the network."""
+        transport = self._transport
+        if transport is not None:
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                send_buffer.bound(sock, unsent)
+            if self._fd < 0 and unsent < limits.TRANSPORT_HIGH_WATER:
+                self._limit_transport(transport, unsent)
 
     def _detach(self) -> None:
         self._transport = self._on_failure = None

@@ -172,7 +172,7 @@ class Overflowing(Receiving):
             self._writer.resume()
 
     @guarded
-    def resume_writing(self) -> None:
+    def _may_write(self) -> None:
         if self._owed is None:
             self._writer.resume()
         else:  # who pays asks the application, which may end the connection: not from within the transport's call

@@ -38,6 +38,7 @@ cdef class SendQueue(Flushable):
     cdef bint _is_plain(self)
     cdef _sent_all(self)
     cdef list _plan(self)
+    cdef list _plan_within(self, Py_ssize_t room)
     cdef _begin_long(self, list queue)
     cdef _plan_short(self, list queue, Py_ssize_t room, list batch)
     cdef Py_ssize_t _plan_rest(self, list rest, Py_ssize_t room, list batch)

@@ -189,8 +189,12 @@ class SendQueue(Flushable):
 
     def _plan(self) -> list[bytes | memoryview]:
         """The next buffers to write, at most about one write's worth. They stay where they are until they left."""
+        return self._plan_within(_WRITE_SIZE)
+
+    def _plan_within(self, room: int) -> list[bytes | memoryview]:
+        """The same, for about ``room`` bytes of messages: the last frame may go beyond."""
         batch: list[bytes | memoryview] = []
-        room = _WRITE_SIZE
+        room = min(room, _WRITE_SIZE)
         self._planned = self._planned_rest = 0
         if self._control is not None:
             batch += self._control

@@ -45,6 +45,15 @@ class ConnConfig:
         fragment_size: a longer message is sent in fragments of this size (default 64 KiB).
         compression: ``"deflate"``, or a :class:`plumews.Deflate`, offers permessage-deflate (RFC 7692) to those who
             ask for it; ``None`` (default) does not.
+        unsent_bytes: what the kernel may hold of a connection that is not on the network yet, about: its buffer stands
+            in front of the send queue and of every send behavior (Linux and macOS; on a Unix socket everything that the
+            peer has not read counts). ``None`` leaves it to the kernel, which takes megabytes. ``"auto"`` (default) is
+            16 KiB under ``DROP_OLDEST`` and ``CONFLATE``, and ``None`` under the others, whose large messages would
+            cost up to half more time.
+        unanswered_bytes: what may be sent beyond the last ping that the peer has answered, give or take a frame: what
+            proxies hold counts, too. Pings travel with the data; what does not fit waits in the send queue. A peer gets
+            no more than this in a round trip. ``None`` is no bound. ``"auto"`` (default) is 128 KiB under ``CONFLATE``
+            with a keepalive, else ``None``. A peer that answers no ping is ended by the keepalive.
 
     Raises:
         ValueError: a value is outside its range. TypeError: it is of the wrong type.
@@ -62,6 +71,8 @@ class ConnConfig:
     close_timeout: float = limits.CLOSE_TIMEOUT
     fragment_size: int = limits.FRAGMENT_SIZE
     compression: Deflate | Literal["deflate"] | None = None
+    unsent_bytes: int | Literal["auto"] | None = "auto"
+    unanswered_bytes: int | Literal["auto"] | None = "auto"
 
     def __post_init__(self) -> None:
         check_read_limit(self.max_size, "max_size")
@@ -80,6 +91,17 @@ class ConnConfig:
                 raise ValueError(f"{name} must be more than 0 seconds, not 0: {none}")
             if value is not None:
                 check_time(name, value)
+        for name in ("unsent_bytes", "unanswered_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value != "auto":
+                raise ValueError(f"{name} must be an int, 'auto' or None, not {value!r}")
+            if value is not None and value != "auto":
+                check_count(name, value)
+        if isinstance(self.unanswered_bytes, int) and self.pong_wait is None:
+            raise ValueError(
+                "unanswered_bytes needs ping_interval and ping_timeout: without a keepalive nothing ends a peer that "
+                "answers no ping"
+            )
         deflate = self.deflate
         if deflate is not None:
             drops = self.send_behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
@@ -99,6 +121,22 @@ class ConnConfig:
             return _DEFLATE
         kind = repr(compression) if isinstance(compression, str) else type(compression).__name__
         raise TypeError(f"compression must be None, 'deflate' or a plumews.Deflate, not {kind}")
+
+    @property
+    def unsent_limit(self) -> int | None:
+        """Bytes that the kernel may hold and has not sent."""
+        if self.unsent_bytes != "auto":
+            return self.unsent_bytes
+        displaces = self.send_behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
+        return limits.UNSENT_BYTES if displaces else None
+
+    @property
+    def unanswered_limit(self) -> int | None:
+        """Bytes that may be sent beyond the last answered ping."""
+        if self.unanswered_bytes != "auto":
+            return self.unanswered_bytes
+        conflates = self.send_behavior is SendBehavior.CONFLATE and self.pong_wait is not None
+        return limits.UNANSWERED_BYTES if conflates else None
 
     @property
     def pong_wait(self) -> float | None:

@@ -49,6 +49,9 @@ class MemberInfo(_Printable):
         compression_bytes: what zlib holds for it, about; 0 where nothing is compressed with takeover.
         latency: seconds that its newest answered ping took; 0.0 before there was one.
         last_pong: when its last pong arrived, in seconds since the epoch; its opening before the first.
+        unsent_bytes, unacknowledged_bytes: what is below that queue: in the transport, and in the kernel before it is
+            on the network, or before the peer's kernel has it; ``None`` where the kernel cannot be asked.
+        unanswered_bytes: what was sent since the last ping that was answered; ``None`` where it is not bounded.
     """
 
     id: uuid.UUID
@@ -67,6 +70,9 @@ class MemberInfo(_Printable):
     compression_bytes: int
     latency: float
     last_pong: float
+    unsent_bytes: int | None = None
+    unacknowledged_bytes: int | None = None
+    unanswered_bytes: int | None = None
 
 
 @dataclass(frozen=True, repr=False)

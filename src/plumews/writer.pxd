@@ -37,6 +37,8 @@ cdef class Writer(Outlet):
     cdef _tell(self, object done, bint good)
     cdef _admit(self)
     cpdef refuse_waiters(self)
+    cpdef bint drained(self) except -1
+    cpdef bint answered(self, Py_ssize_t place) except -1
     cpdef kick(self, bint at_once)
     cpdef gather(self)
     cpdef flush(self)

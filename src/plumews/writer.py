@@ -381,6 +381,19 @@ class Writer(Outlet):
         if self._queue is not None:
             self._date(self._queue)
 
+    def drained(self) -> bool:
+        """The transport has room again; whether what waits may leave: call :meth:`resume`."""
+        return True
+
+    def answered(self, place: int) -> bool:
+        """The peer has answered a ping; whether what waits may leave for that: call :meth:`resume`."""
+        return False
+
+    @property
+    def unanswered(self) -> int | None:
+        """Bytes that have left since the last ping that was answered, where they are counted."""
+        return None
+
     def resume(self) -> None:
         """The transport has room again: what waits leaves at the end of this tick.
 
