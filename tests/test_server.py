@@ -672,13 +672,16 @@ async def test_a_signal_ends_a_room_server_members_first(monkeypatch):
 
 
 @needs_signals
-async def test_a_peer_that_does_not_answer_a_signal_is_cut_in_time():
+async def test_a_peer_that_does_not_answer_a_signal_is_cut_in_time(caplog):
     async with plumews.serve(echo, "127.0.0.1", 0) as server, await Wire.open(server) as silent:
         stopped = asyncio.ensure_future(server.serve_until_signal(0.1))  # the close timeout is 10 s
         send_soon(signal.SIGTERM)
         await stopped
         assert (await silent.closing())[0] == 1001
         await silent.eof()
+    assert [record.getMessage() for record in caplog.records] == [
+        "stopping took longer than 0.1 s: what is left is cut"
+    ]
 
 
 @needs_signals

@@ -61,6 +61,7 @@ class Server:
         self._site = site
         self._config = config
         self._hub = hub  # of a room server: its members go first
+        self._patience = config.close_timeout  # when it stops
         self._listener: Listener | None = None
         self._closer: asyncio.Task[None] | None = None
         self._foreign = False  # this process is a child of the one that serves
@@ -245,6 +246,7 @@ class Server:
         self._check_process()
         if self._closer is None:
             self._site.closing = True
+            self._patience = timeout
             limit = TimeLimit(timeout)
             farewell = Farewell(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
             self._closer = Context().run(asyncio.get_running_loop().create_task, self._close(limit, farewell))
@@ -307,7 +309,7 @@ class Server:
         _, late = await asyncio.wait(ends, timeout=limit.left)
         if not late:
             return
-        logger.warning("stopping took longer than %g s: what is left is cut", self._config.close_timeout)
+        logger.warning("stopping took longer than %g s: what is left is cut", self._patience)
         for conn in list(site.connections):
             call_safely("closing a connection", conn.abort)
         for end in late:
