@@ -446,3 +446,24 @@ async def test_what_is_inflated_is_whole_or_the_end_at_every_failure(callback: b
         squeezed_frame(Opcode.TEXT, b"five"),
     ]
     assert await at_every_point(lambda: Reading(*reads, callback=callback, deflate=True)) > 10
+
+
+async def test_what_is_streamed_is_whole_or_the_end_at_every_failure() -> None:
+    payload = bytes(range(256)) * 600
+
+    class Streaming(Reading):
+        async def check(self) -> None:
+            await ticks(3)
+            self.transport.tell_end()
+            inbox = self.conn._inbox
+            if len(self.done) == len(self.steps) and self.conn.state is plumews.State.OPEN:
+                assert b"".join(inbox.take()[1]._chunks) == payload
+            assert not self.conn._state.in_batch
+
+    def scene() -> Scene:
+        frame = masked(Opcode.BINARY, payload)
+        streaming = Streaming(frame[:70_000], frame[70_000:], callback=False)
+        streaming.steps.insert(1, (None, streaming.conn._start_streaming))
+        return streaming
+
+    assert await at_every_point(scene) > 10

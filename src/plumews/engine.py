@@ -390,7 +390,10 @@ class Engine(InContext):
 
     def _start_streaming(self) -> None:
         """The next message is wanted in pieces, or the one that is arriving."""
-        self._take_up(self._rules.parser.start_streaming())
+        try:
+            self._take_up(self._rules.parser.start_streaming())
+        except MemoryError as exc:
+            self._fail(exc)  # a part of the message is lost
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not _OPEN:

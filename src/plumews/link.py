@@ -210,15 +210,17 @@ class Link(Awaits, asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        self._transport = None  # it is not called again
-        self._ended = True
-        if exc is not None and not isinstance(exc, OSError):
-            self._report("a transport failed", exc)
         try:
-            self._abort_transport(transport)
-        finally:
-            self._writer.detach()
-            self._inbox.wake()
+            self._transport = None  # it is not called again
+            self._ended = True
+            if exc is not None and not isinstance(exc, OSError):
+                self._report("a transport failed", exc)
+        finally:  # whatever fails: without memory even an assignment may
+            try:
+                self._abort_transport(transport)
+            finally:
+                self._writer.detach()
+                self._inbox.wake()
 
     def _abort_transport(self, transport: asyncio.Transport) -> None:
         """Abort ``transport``. If even that fails, the connection is lost all the same."""
