@@ -322,6 +322,52 @@ async def test_compressed_broadcasts_are_whole_at_every_failure(takeover: bool) 
     assert await at_every_point(scene) > 20
 
 
+# --- a history ------------------------------------------------------------------------------------
+
+
+class Recovering(Members):
+    """One connection that comes back to a room, of which it gets all that is kept behind an event."""
+
+    WHOLE = (b"3 follow", b"0" * 20_000, b"1", b"2" * 20_000)
+
+    def __init__(self, *, full: bool) -> None:
+        super().__init__({"queue_bytes": 1 << 20}, hub=HubConfig(history=plumews.HistoryLimits()))
+        (conn, transport), *_ = self.members
+        self.hub.leave("room", conn)
+        for data in self.WHOLE[1:]:
+            self.hub.broadcast_room("room", data)
+        if full:
+            transport.fill()
+
+        def recover() -> None:
+            self.hub.recover("room", conn, plumews.Position("", 0), encode_recovered=self.encode)
+
+        self.steps.append((b"recovered", recover))
+
+    def encode(self, recovery: plumews.Recovery) -> bytes:
+        return b"%d follow" % recovery.messages
+
+    async def check(self) -> None:
+        await self.settle()
+        (conn, transport), *_ = self.members
+        got = self.messages_of(transport)
+        if conn.closed:
+            assert got == list(self.WHOLE[: len(got)])
+        elif self.done:
+            assert got == list(self.WHOLE)
+            assert self.hub.members("room") == [conn]
+        else:
+            assert got in ([], list(self.WHOLE))
+        self.hub.broadcast_room("room", b"end")
+        await self.settle()
+        assert self.messages_of(transport).count(b"end") == len(self.hub.members("room"))
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_recovery_is_whole_or_undone_at_every_failure(full: bool) -> None:
+    assert await at_every_point(lambda: Recovering(full=full)) > 20
+
+
 # --- one connection -------------------------------------------------------------------------------
 
 

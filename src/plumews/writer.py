@@ -160,14 +160,18 @@ class Writer(Outlet):
         What the socket does not take then is on its way, as the rest of a long message is: nothing displaces it, and
         it leaves the queue's bounds to what comes behind it.
         """
-        if self.context is not None:
-            messages = [self.context.enter(message) for message in messages]
-        gone = self._transport is None or self._transport.is_closing()  # then nothing leaves: each counts
-        if self.paused or gone or len(messages) == 1:
-            for message in messages:
-                self._accept(message)
-        elif messages:
-            self._accept(Encoded(_in_pairs(messages), sum(message.size for message in messages)))
+        try:
+            if self.context is not None:
+                messages = [self.context.enter(message) for message in messages]
+            gone = self._transport is None or self._transport.is_closing()  # then nothing leaves: each counts
+            if self.paused or gone or len(messages) == 1:
+                for message in messages:
+                    self._accept(message)
+            elif messages:
+                self._accept(Encoded(_in_pairs(messages), sum(message.size for message in messages)))
+        except BaseException:
+            self.fail(None)  # a part of them may be accepted, or known to the context
+            raise
         self.flush()
 
     def displace(self, message: Encoded) -> int:
