@@ -308,7 +308,7 @@ class Record:
         there = evicted = replaced = told_notes = 0
         for peer in self.peers:
             conn = peer.conn
-            there += len(peer.items) + conn.queued_messages + conn._lost[0]
+            there += len(peer.items) + conn.queued_messages + conn._writer.run_messages + conn._lost[0]
             evicted += conn.evicted_messages
             replaced += conn.replaced_messages
             told_notes += len(peer.notes)

@@ -453,6 +453,21 @@ async def test_recovery_never_parts_a_header_from_its_payload(first):
     assert (Opcode.PING, b"") in transport.events()
 
 
+@pytest.mark.parametrize("size", [10, 20_000, 100_000])
+async def test_recovery_that_is_cut_counts_what_never_left(size):
+    hub = remembering(history=HistoryLimits(max_messages=1000, max_bytes=2**24))
+    count = 600_000 // size if size > 10 else 1000
+    for _ in range(count):
+        hub.broadcast_room("chat", bytes(size))
+    conn, transport = newcomer(queue_size=4)
+    transport.full_after = 1
+    assert hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: "event").messages == count
+    whole = len(transport.events()) - 1
+    conn.abort()
+    assert conn._lost[0] in (count - whole, count - whole - 1), "one may have begun to leave"
+    assert conn._lost[0] > 0 or size == 10
+
+
 async def test_recovery_of_any_sizes_comes_through_a_narrow_socket(start):
     hub = remembering(history=HistoryLimits(max_bytes=2**24))
     rng = random.Random(20)

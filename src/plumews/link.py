@@ -489,10 +489,11 @@ class Link(Awaits, asyncio.BufferedProtocol):
         """Tell the peer what hubs owe it, before the close frame; without ``delivered`` it gets nothing any more."""
 
     def _count_lost(self) -> None:
-        if self._writer.queued_messages:
+        run = self._writer.run_messages
+        if self._writer.queued_messages or run:
             messages, size = self._lost
             more = self._writer.waiting_data()
-            self._lost = (messages + more[0], size + more[1])
+            self._lost = (messages + more[0] + run, size + more[1])
 
     def _call_all(self, callbacks: list[Callable[[Any], object]]) -> None:
         for callback in callbacks:

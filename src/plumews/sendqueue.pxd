@@ -22,6 +22,7 @@ cdef class SendQueue(Flushable):
     cdef Py_ssize_t _queue_bytes
     cdef Py_ssize_t _queue_size
     cdef list _rest
+    cdef list _run
     cdef list _times
     cdef public bint paused
     cdef public Py_ssize_t queued_bytes

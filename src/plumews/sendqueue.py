@@ -41,6 +41,7 @@ class SendQueue(Flushable):
         "_queue_bytes",
         "_queue_size",
         "_rest",
+        "_run",
         "_times",
         "paused",
         "queued_bytes",
@@ -56,6 +57,7 @@ class SendQueue(Flushable):
         self._queue: list[bytes | memoryview | Encoded] | None = None  # messages of one buffer are that buffer
         self._long = 0  # messages in the queue that are of many buffers
         self._rest: list[bytes | memoryview] | None = None  # of a long message that is on its way
+        self._run: list[int] | None = None  # if that is a run of messages: how many buffers each of them has
         self._planned = 0  # messages of the queue, and buffers of that rest, in the write that is being made
         self._planned_rest = 0
         self._times: list[float] | None = None  # when the messages of the queue were accepted, while they cannot leave
@@ -77,6 +79,18 @@ class SendQueue(Flushable):
     def queued_messages(self) -> int:
         """Accepted messages that have not begun to leave."""
         return len(self._queue) if self._queue else 0
+
+    @property
+    def run_messages(self) -> int:
+        """Messages of a run that is on its way which have not begun to leave."""
+        left = 0 if self._rest is None else len(self._rest)
+        count = 0
+        for buffers in reversed(self._run or ()):
+            left -= buffers
+            if left < 0:
+                break
+            count += 1
+        return count
 
     @property
     def held_bytes(self) -> int:
@@ -165,7 +179,7 @@ class SendQueue(Flushable):
         """Give up all data; control frames and a close frame stay."""
         self._queue = self._times = self._keys = None
         self._long = 0
-        self._rest = None
+        self._rest = self._run = None
         self.queued_bytes = 0
 
     # --- what leaves ------------------------------------------------------------------------------
@@ -218,7 +232,7 @@ class SendQueue(Flushable):
         """The first message of the queue is one of many buffers: it begins to leave."""
         message = queue.pop(0)
         assert isinstance(message, Encoded)
-        self._rest = message.buffers
+        self._rest, self._run = message.buffers, None
         self.queued_bytes -= message.size
         self._long -= 1
         self._gone += 1

@@ -163,12 +163,13 @@ class Writer(Outlet):
         try:
             if self.context is not None:
                 messages = [self.context.enter(message) for message in messages]
-            gone = self._transport is None or self._transport.is_closing()  # then nothing leaves: each counts
-            if self.paused or gone or len(messages) == 1:
+            gone = self._transport is None or self._transport.is_closing()  # then nothing leaves
+            if self.paused or gone or self._rest is not None:
                 for message in messages:
                     self._accept(message)
             elif messages:
-                self._accept(Encoded(_in_pairs(messages), sum(message.size for message in messages)))
+                run = [len(message.buffers) for message in messages]
+                self._rest, self._run = _in_pairs(messages, run), run
         except BaseException:
             self.fail(None)  # a part of them may be accepted, or known to the context
             raise
@@ -470,14 +471,18 @@ class Writer(Outlet):
         return True
 
 
-def _in_pairs(messages: list[Encoded]) -> list[bytes | memoryview]:
-    """The buffers of ``messages``, in pairs: the queue writes two at a time, and must not part header and payload."""
+def _in_pairs(messages: list[Encoded], counts: list[int]) -> list[bytes | memoryview]:
+    """The buffers of ``messages``, in pairs: the queue writes two at a time, and must not part header and payload.
+
+    ``counts``, how many buffers each of them has, grows with them.
+    """
     buffers: list[bytes | memoryview] = []
-    for message in messages:
+    for number, message in enumerate(messages):
         if len(buffers) % 2 and len(message.buffers) > 1:
             whole = buffers.pop()  # one or more frames in one buffer: its first header becomes a buffer of its own
             length = whole[1] & 0x7F
             header = 2 if length < 126 else 4 if length == 126 else 10
             buffers += (bytes(whole[:header]), memoryview(whole)[header:])
+            counts[number - 1] += 1
         buffers += message.buffers
     return buffers
