@@ -11,13 +11,14 @@ import sys
 import time
 import uuid
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import plumews
-from fakes import fake_conn, feed, linked, ticks, tls_contexts, until
+from fakes import deadlines, fake_conn, feed, linked, ticks, tls_contexts, until
 from plumews import (
     CloseCode,
     Conn,
@@ -464,3 +465,62 @@ async def test_what_was_received_before_the_connection_opened_for_reading_is_not
     await ticks()
     assert await conn.recv() == "early"
     conn.abort()
+
+
+# --- other threads --------------------------------------------------------------------------------
+
+
+def run_coroutine(coroutine: Any) -> Any:
+    try:
+        return coroutine.send(None)
+    finally:
+        coroutine.close()
+
+
+def set_to(name: str, value: object) -> Callable[[Any], None]:
+    return lambda conn: setattr(conn, name, value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        set_to("ping_period", 5),
+        set_to("pong_wait", 50),
+        set_to("read_limit", 1000),
+        lambda conn: conn.add_close_callback(print),
+        lambda conn: conn.remove_close_callback(print),
+        lambda conn: run_coroutine(conn.wait_closed()),
+        lambda conn: run_coroutine(conn.close()),
+        lambda conn: run_coroutine(conn.drain()),
+        lambda conn: run_coroutine(conn.ping()),
+        lambda conn: run_coroutine(conn.send("m")),
+        lambda conn: run_coroutine(conn.send(iter(["m"]))),
+        lambda conn: run_coroutine(conn.write_many(["m"])),
+        lambda conn: run_coroutine(conn.recv()),
+        lambda conn: conn.send_nowait("m"),
+        lambda conn: conn.abort(),
+    ],
+)
+@pytest.mark.parametrize("closed", [False, True])
+async def test_another_thread_is_refused(call: Callable[[Any], Any], closed: bool) -> None:
+    conn, transport = fake_conn(ping_interval=20, ping_timeout=20)
+    if closed:
+        transport.abort()
+        await conn.wait_closed()
+    before = deadlines()
+    with pytest.raises(plumews.ConcurrencyError, match="belongs to the thread of its event loop"):
+        await asyncio.to_thread(call, conn)
+    assert deadlines() == before
+    transport.abort()
+    await conn.wait_closed()
+
+
+async def test_stream_in_another_thread_is_refused() -> None:
+    conn, transport = fake_conn()
+    feed(conn, masked(Opcode.BINARY, b"all"))
+    stream = await conn.read_stream()
+    for call in (stream.read, stream.read_all, stream.aclose):
+        with pytest.raises(plumews.ConcurrencyError, match="belongs to the thread of its event loop"):
+            await asyncio.to_thread(lambda call=call: run_coroutine(call()))
+    assert await stream.read_all() == b"all"
+    transport.abort()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+import plumews
 from crowd import joined, stalled
 from fakes import ticks
 from plumews import Gap, Hub, SendBehavior
@@ -85,3 +88,15 @@ async def test_a_callback_that_takes_something_else_is_told_so_at_once_and_not_w
 async def test_a_watcher_that_takes_something_else_is_told_so_at_once(name):
     with pytest.raises(TypeError, match=rf"the callback of {name} is called with \(room, .*\), but takes \(room\)"):
         getattr(Hub(), name)("room", lambda room: None)
+
+
+@pytest.mark.parametrize("name", ["on_join", "on_leave", "on_slow", "on_drop", "on_gap"])
+async def test_registering_in_another_thread_is_refused(name):
+    hub = plumews.Hub()
+    register = getattr(hub, name)
+    end = register(lambda *args: None)  # before it is used a hub belongs to no thread
+    async with hub:
+        for call in (end, lambda: register(lambda *args: None)):
+            with pytest.raises(plumews.ConcurrencyError, match="belongs to the thread of its event loop"):
+                await asyncio.to_thread(call)
+        end()

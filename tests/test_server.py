@@ -815,3 +815,31 @@ async def test_row_28_a_thousand_connections_of_every_end_leave_nothing():
     server.close()
     await server.wait_closed()
     assert_empty(server)
+
+
+# --- other threads --------------------------------------------------------------------------------
+
+
+def run_coroutine(coroutine):
+    try:
+        return coroutine.send(None)
+    finally:
+        coroutine.close()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda server: server.close(),
+        lambda server: server.connections,
+        lambda server: run_coroutine(server.wait_closed()),
+        lambda server: run_coroutine(server.serve_forever()),
+        lambda server: run_coroutine(server.serve_until_signal()),
+    ],
+    ids=["close", "connections", "wait_closed", "serve_forever", "serve_until_signal"],
+)
+async def test_server_in_another_thread_is_refused(start, call):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    with pytest.raises(plumews.ConcurrencyError, match="call_soon_threadsafe"):
+        await asyncio.to_thread(call, server)
+    assert server.is_serving()

@@ -97,6 +97,7 @@ class Conn(Sending):
 
     async def wait_closed(self) -> None:
         """Until the connection is gone."""
+        self._check_thread()
         if self._rules.state is State.CLOSED:
             return
         if self._closed_future is None:
@@ -105,6 +106,7 @@ class Conn(Sending):
 
     def add_close_callback(self, callback: Callable[[Conn], object]) -> None:
         """Call ``callback(conn)`` when the connection is gone; at once if it is."""
+        self._check_thread()
         if self._rules.state is State.CLOSED:
             self._within(self._call_back, callback)
         else:
@@ -112,6 +114,7 @@ class Conn(Sending):
 
     def remove_close_callback(self, callback: Callable[[Conn], object]) -> None:
         """Take back what :meth:`add_close_callback` was given; harmless if it is not there."""
+        self._check_thread()
         if callback in self._close_callbacks:
             self._close_callbacks.remove(callback)
 
@@ -173,6 +176,7 @@ class Conn(Sending):
 
     @ping_period.setter
     def ping_period(self, value: float | None) -> None:
+        self._check_thread()
         self._keepalive.configure(self._loop.time(), ping_period=value, pong_wait=self.pong_wait)
 
     @property
@@ -187,6 +191,7 @@ class Conn(Sending):
 
     @pong_wait.setter
     def pong_wait(self, value: float | None) -> None:
+        self._check_thread()
         self._keepalive.configure(self._loop.time(), ping_period=self.ping_period, pong_wait=value)
         if value is None and self._writer.answered(self._writer.written):  # nothing ends a peer that never answers
             self._may_write()
@@ -198,6 +203,7 @@ class Conn(Sending):
 
     @read_limit.setter
     def read_limit(self, value: int | None) -> None:
+        self._check_thread()
         self._rules.parser.max_size = check_read_limit(value)
         self._rules.parser.max_frames = limits.max_frames(value)
 

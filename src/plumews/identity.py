@@ -68,4 +68,4 @@ class Identity(Listening):
         self._bind()
         self._table.check_name(room)
         check_call("the callback of watch_presence", callback, "room", "joined", "left")
-        return self._presence_watchers.add(room, callback)
+        return self._until_ended(self._presence_watchers.add(room, callback))

@@ -30,13 +30,15 @@ class Listening(Membership):
 
         Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
         """
+        self._check_thread()
         check_call("the callback of on_join", callback, "room", "conn")
-        return self._callbacks.add("join", callback)
+        return self._until_ended(self._callbacks.add("join", callback))
 
     def on_leave(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
         """As :meth:`on_join`, whenever a connection has left a room, by itself or because it is gone."""
+        self._check_thread()
         check_call("the callback of on_leave", callback, "room", "conn")
-        return self._callbacks.add("leave", callback)
+        return self._until_ended(self._callbacks.add("leave", callback))
 
     def watch_count(self, room: str, callback: Callable[[str, int], object]) -> Callable[[], None]:
         """Call ``callback(room, count)`` after the member count of ``room`` changed, a few times a second at most.
@@ -47,7 +49,7 @@ class Listening(Membership):
         check_call("the callback of watch_count", callback, "room", "count")
         self._bind()
         self._table.check_name(room)
-        return self._watchers.add(room, callback)
+        return self._until_ended(self._watchers.add(room, callback))
 
     # --- slow members -----------------------------------------------------------------------------
 
@@ -59,8 +61,9 @@ class Listening(Membership):
 
         Returns the function that ends it. Raises ``TypeError`` if ``callback`` is no plain function.
         """
+        self._check_thread()
         check_call("the callback of on_slow", callback, "conn")
-        return self._slow.notices.register("slow", callback)
+        return self._until_ended(self._slow.notices.register("slow", callback))
 
     def on_drop(self, callback: Callable[[Conn, str | None, int], object]) -> Callable[[], None]:
         """As :meth:`on_slow`: ``callback(conn, room, count)`` when a member has lost messages; those of a tick are
@@ -69,8 +72,9 @@ class Listening(Membership):
         ``room`` is ``None`` where they were for everybody, for several rooms or for one user, or may be of any room
         that the member is in.
         """
+        self._check_thread()
         check_call("the callback of on_drop", callback, "conn", "room", "count")
-        return self._slow.notices.register("drop", callback)
+        return self._until_ended(self._slow.notices.register("drop", callback))
 
     def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
         """As :meth:`on_slow`: ``callback(conn, gap)`` when a member that has lost messages takes others again, or ends.
@@ -78,5 +82,17 @@ class Listening(Membership):
         At that point stands what ``encode_gap`` made of it, if that is configured and the connection was not cut.
         ``gap.dropped`` counts what was lost since the last call for this member and room.
         """
+        self._check_thread()
         check_call("the callback of on_gap", callback, "conn", "gap")
-        return self._slow.notices.register("gap", callback)
+        return self._until_ended(self._slow.notices.register("gap", callback))
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _until_ended(self, end: Callable[[], None]) -> Callable[[], None]:
+        """Return ``end`` for the application, which may call it in the thread of the hub alone."""
+
+        def checked() -> None:
+            self._check_thread()
+            end()
+
+        return checked

@@ -195,12 +195,18 @@ class Membership:
             if self.config.sending_threads:
                 loop_state(self._loop).want_threads(self.config.sending_threads)
             own(self)
-        elif threading.get_ident() != self._thread:
-            check_owner(self._thread, "hub")
-            raise ConcurrencyError("a hub belongs to the thread of its event loop: use hub.publish_threadsafe")
-        elif self._loop.is_closed():
+        self._check_thread()
+        if self._loop.is_closed():
             raise ConcurrencyError("the event loop of this hub is closed: make a hub for each loop")
         return self._loop
+
+    def _check_thread(self) -> None:
+        """Raise in another thread than that of the hub. A hub that was not used yet belongs to none."""
+        if self._thread is not None and threading.get_ident() != self._thread:
+            check_owner(self._thread, "hub")
+            raise ConcurrencyError(
+                "a hub belongs to the thread of its event loop: use hub.publish_threadsafe or loop.call_soon_threadsafe"
+            )
 
     def _check_rate(self, wait: float) -> None:
         """Raise unless ``wait``, the seconds until one more may be accepted, is over."""

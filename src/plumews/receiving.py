@@ -7,16 +7,14 @@ connection is readable after it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Coroutine
 from typing import Any, Literal, overload
 
 from .constants import Opcode, StreamEvent
 from .errors import ConcurrencyError, ConnectionClosedOK
-from .forks import check_owner
 from .inbox import Item
 from .link import Link
-from .stream import Stream
+from .stream import Stream, check_thread
 
 __all__ = ["Receiving"]
 
@@ -166,12 +164,7 @@ class Receiving(Link):
             raise ConcurrencyError("another task is already receiving from this connection")
 
     def _check_thread(self) -> None:
-        if threading.get_ident() != self._thread:
-            check_owner(self._thread, "connection")
-            raise ConcurrencyError(
-                "a connection belongs to the thread of its event loop: "
-                "use loop.call_soon_threadsafe, asyncio.run_coroutine_threadsafe or hub.publish_threadsafe"
-            )
+        check_thread(self._thread)
 
 
 def _as_it_came(opcode: Opcode, payload: bytes) -> str | bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
 from contextvars import Context
@@ -25,6 +26,7 @@ from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import TOKEN_SOURCES, TokenSources
 from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from .errors import ConcurrencyError
 from .forks import foreign, loop_descriptors, own
 from .hub import Hub
 from .listener import Listener
@@ -65,6 +67,7 @@ class Server:
         self._listener: Listener | None = None
         self._closer: asyncio.Task[None] | None = None
         self._foreign = False  # this process is a child of the one that serves
+        self._thread = threading.get_ident()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -84,6 +87,7 @@ class Server:
     @property
     def connections(self) -> set[Conn]:
         """The open connections."""
+        self._check_thread()
         return {conn for conn in self._site.connections if not conn.closed}
 
     def is_serving(self) -> bool:
@@ -114,16 +118,17 @@ class Server:
             ValueError: ``code`` may not stand in a close frame, ``reason`` is longer than 123 bytes, with the hint, or
                 a time is out of range. TypeError: one of them is of the wrong kind.
         """
+        self._check_thread()
         self._begin_close(self._config.close_timeout, spread, reconnect_in, code=code, reason=reason)
 
     async def wait_closed(self) -> None:
         """Until :meth:`close` was called and everything has ended."""
-        self._check_process()
+        self._check_thread()
         await asyncio.shield(self._closed)
 
     async def serve_forever(self) -> None:
         """Until the server is closed; cancelling this closes it."""
-        self._check_process()
+        self._check_thread()
         try:
             await asyncio.shield(self._closed)
         except asyncio.CancelledError:
@@ -163,8 +168,8 @@ class Server:
             RuntimeError: called on another thread than the main one, which alone gets signals.
             ValueError: a time is out of range. TypeError: one is no number, or ``on_signal`` no plain function.
         """
+        self._check_thread()
         check_goodbye(timeout, spread, reconnect_in)
-        self._check_process()
         if on_signal is not None:
             check_callback(on_signal)
             check_call("on_signal", on_signal, "number")
@@ -196,6 +201,13 @@ class Server:
             await self.wait_closed()
 
     # --- inside -----------------------------------------------------------------------------------
+
+    def _check_thread(self) -> None:
+        self._check_process()
+        if threading.get_ident() != self._thread:
+            raise ConcurrencyError(
+                "a server belongs to the thread of its event loop: use loop.call_soon_threadsafe(server.close)"
+            )
 
     def _connection(self, visit: Visit | None = None) -> Conn:
         conn = Conn(self._config)

@@ -9,6 +9,7 @@ and is never used again (point 2).
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -16,9 +17,10 @@ from types import TracebackType
 from . import limits
 from .constants import Opcode
 from .errors import ConcurrencyError, ConnectionClosed
+from .forks import check_owner
 from .loopstate import loop_state
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "check_thread"]
 
 
 class Stream:
@@ -30,13 +32,14 @@ class Stream:
     """
 
     __slots__ = {
-        **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_waiter"), ""),
+        **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_thread", "_waiter"), ""),
         "buffered": "Bytes that have arrived and were not read.",
         "held": "Bytes of memory that these take, about.",
         "opcode": "``Opcode.TEXT`` or ``Opcode.BINARY``.",
     }
 
     def __init__(self, opcode: int, changed: Callable[[], None]) -> None:
+        self._thread = threading.get_ident()
         self.opcode = Opcode(opcode)
         self.buffered = 0
         self.held = 0
@@ -56,6 +59,7 @@ class Stream:
             ConnectionClosed: the connection ended inside the message.
             ConcurrencyError: another task is reading, or the stream was closed.
         """
+        check_thread(self._thread)
         turn = loop_state(asyncio.get_running_loop()).turn() if self._chunks or self._failure is not None else None
         if turn is not None:
             await turn
@@ -82,6 +86,7 @@ class Stream:
 
     async def aclose(self) -> None:
         """Discard what is left of the message. Closing again does nothing."""
+        check_thread(self._thread)
         if not self._closed:
             self._closed = True
             self._chunks.clear()
@@ -188,3 +193,13 @@ class Stream:
 
 def _nobody_cares() -> None:
     """What a stream tells when its connection reads no more."""
+
+
+def check_thread(thread: int) -> None:
+    """Raise in another thread than ``thread``, in which the event loop of a connection runs."""
+    if threading.get_ident() != thread:
+        check_owner(thread, "connection")
+        raise ConcurrencyError(
+            "a connection belongs to the thread of its event loop: "
+            "use loop.call_soon_threadsafe, asyncio.run_coroutine_threadsafe or hub.publish_threadsafe"
+        )
