@@ -32,6 +32,7 @@ from fakes import (
     fake_conn,
     feed,
     linked,
+    pass_time,
     started,
     ticks,
     until,
@@ -1361,3 +1362,22 @@ async def test_lost_connection_holds_no_part_of_a_message(
     assert held > 8 * KiB
     assert after < 8 * KiB, (held, after)
     assert conn.closed
+
+
+@pytest.mark.parametrize("count", [300, 600, 30_000])
+@pytest.mark.parametrize("first", [True, False], ids=["waits first", "waits then"])
+async def test_close_behind_many_unread_messages_is_seen_by_who_waits_for_the_end(count: int, first: bool) -> None:
+    conn, transport = fake_conn(ping_interval=None)
+    waiting = started(conn.wait_closed()) if first else None
+    await ticks()
+    feed(conn, *[text("x")] * count, close(4000))
+    assert len(conn._inbox) == limits.MAX_QUEUE
+    waiting = waiting or started(conn.wait_closed())
+    await ticks()
+    pass_time(limits.END_GRACE + 0.1)
+    await ticks()
+    assert transport.events() == [(Opcode.CLOSE, (4000, ""))]
+    await waiting
+    assert [await conn.recv() for _ in range(count)] == ["x"] * count
+    with pytest.raises(plumews.ConnectionClosedError):
+        await conn.recv()

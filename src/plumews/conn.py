@@ -102,6 +102,7 @@ class Conn(Sending):
             return
         if self._closed_future is None:
             self._closed_future = self._loop.create_future()
+        self._look_ahead()
         await asyncio.shield(self._closed_future)
 
     def add_close_callback(self, callback: Callable[[Conn], object]) -> None:

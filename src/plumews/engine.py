@@ -298,6 +298,8 @@ class Engine(InContext):
         if self._backlog is not None and not self._blocked:
             return False  # it waits to be inflated
         self._blocked = self._has_enough()
+        if self._blocked:
+            self._look_ahead()
         return not self._blocked
 
     def _has_enough(self) -> bool:
@@ -309,6 +311,8 @@ class Engine(InContext):
         return self._inbox.is_full(held)
 
     def _go_on(self) -> None:
+        if self._ended:
+            return  # what is left can still be read
         try:
             if self._transport is not None and (self._backlog is not None or self._rest is not None):
                 self._handle(Engine._next_events(self))
@@ -540,6 +544,9 @@ class Engine(InContext):
 
     def _may_write(self) -> None:
         """What the writer has kept back may leave."""
+
+    def _look_ahead(self) -> None:
+        """The handler is to read before more is handled."""
 
     def _finish_stream(self) -> None:
         """The last of a message that is read as a stream has arrived."""

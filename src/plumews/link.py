@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from . import limits, send_buffer
 from .awaits import Awaits
-from .codec import build_frame
+from .codec import Parser, build_frame
 from .compression import Compression
 from .constants import CloseCode, Opcode, State
 from .deflate import Agreement
@@ -378,6 +378,20 @@ class Link(Awaits, asyncio.BufferedProtocol):
             self._answer()
         self._inbox.wake()
 
+    def _look_ahead(self) -> None:
+        """If a task waits for the end, see whether the peer has closed behind what the handler has not read."""
+        if self._closed_future is None or self._ended or self._rules.state is not State.OPEN:
+            return
+        for event in self._backlog or ():
+            if isinstance(event, tuple) and event[0] == Opcode.CLOSE:
+                self._rules.peer_closed(*event[1])
+                self._end()
+                return
+        found = _close_in(self._rest) if self._rest is not None else None
+        if found is not None:
+            self._rules.peer_closed(*found)
+            self._end()
+
     @property
     def _unread(self) -> bool:
         """Whether the handler has received messages that it has not looked at."""
@@ -515,3 +529,20 @@ class Link(Awaits, asyncio.BufferedProtocol):
         if self._ended:
             self._answer()
         return self._rules.closed()
+
+
+def _close_in(data: memoryview) -> tuple[int, str] | None:
+    """Return the code and the reason of the first close frame in ``data``, which begins with a frame."""
+    at = 0
+    while at + 1 < len(data):
+        second = data[at + 1]
+        if data[at] & 0x0F == Opcode.CLOSE:
+            for kind, payload in Parser(client=second < 0x80, max_size=None).feed(data[at:]):
+                return payload if kind == Opcode.CLOSE else None
+            return None
+        size = second & 0x7F
+        extended = {126: 2, 127: 8}.get(size, 0)
+        if extended:
+            size = int.from_bytes(data[at + 2 : at + 2 + extended], "big")
+        at += 2 + extended + (4 if second >= 0x80 else 0) + size
+    return None
