@@ -468,8 +468,11 @@ def test_the_page_comes_back_when_the_server_does_and_loses_nothing_in_silence(
     assert field.input_value() == "in between"
     ada.hears("before")
 
+    ada.page.clock.pause_at(ada.page.evaluate("Date.now() + 60_000"))  # or it would come back before the click
+    ada.sees("#state", "Not connected: the server cannot be reached.")
     serve("--room", "chat=pw", "--port", str(port))
     ada.page.get_by_role("button", name="Try now").click()
+    ada.page.clock.resume()
     bob.let_pass(30)
     for visitor in (ada, bob):  # the one at once, the other by itself
         visitor.is_connected()
