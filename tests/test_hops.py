@@ -35,6 +35,12 @@ def test_an_entry_says_what_it_says_and_no_more() -> None:
     assert standard("by=b;secret=_x") == [Hop(None, None, None)]  # an entry all the same
 
 
+def test_an_empty_scheme_or_host_is_not_said() -> None:
+    for line in ("for=a;proto=;host=", 'for=a;proto="";host=""', "for=a;host=;proto= x"):
+        assert standard(line) in ([Hop("a", None, None)], [Hop("a", "x", None)])
+    assert older("X-Forwarded-For: a", "X-Forwarded-Proto: ", 'X-Forwarded-Host: ""') == [Hop("a", None, None)]
+
+
 def test_names_are_read_in_any_case_and_values_are_left_as_they_are() -> None:
     assert standard('FOR="[2001:DB8::1]:80"; Proto=HTTPS ;HOST=Chat.Example') == [
         Hop("[2001:DB8::1]:80", "HTTPS", "Chat.Example")

@@ -410,6 +410,12 @@ def test_an_absolute_target_gives_path_and_host(absolute, host, target, step):
     assert read(f"GET {absolute} HTTP/1.0\r\n\r\n".encode(), step).headers["Host"] == host
 
 
+def test_options_of_an_absolute_target_without_path_is_asterisk():
+    for target, expected in (("http://b:80", "*"), ("http://b/", "/"), ("http://b?", "/?"), ("http://b?x", "/?x")):
+        request = read(f"OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        assert (request.target, request.headers["Host"][0]) == (expected, "b")
+
+
 @pytest.mark.parametrize(
     "target", ["http://", "http:///x", "http://?x", "http://u@b/", "http://u:p@b/", "http://b:x/", "http://b:99999/"]
 )
@@ -436,7 +442,9 @@ def test_http_1_0_needs_no_host_and_asks_for_no_websocket(step):
     request = read(b"POST /x HTTP/1.0\r\nHost: a\r\n%b\r\n\r\n" % upgrade, step)
     assert (request.headers["Host"], request.content_length, request.wants_websocket) == ("a", 2, False)
     assert read(with_lines(upgrade[:-19])).http_version == "1.1"
-    for lines in (b"Host: a\r\nHost: a", b"Host: a@b", b"Transfer-Encoding: chunked"):
+    request = read(b"GET /x HTTP/1.0\r\nA: 1\r\nHost: \r\n\r\n", step)  # as health checks write none
+    assert list(request.headers.raw_items()) == [("A", "1")]
+    for lines in (b"Host: a\r\nHost: a", b"Host: a@b", b"Host:\r\nHost:", b"Transfer-Encoding: chunked"):
         assert_refused(b"GET / HTTP/1.0\r\n%b\r\n\r\n" % lines)
 
 

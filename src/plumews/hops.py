@@ -42,7 +42,7 @@ def standard_hops(request: Request) -> Iterator[Hop]:
     # Line by line, so that a quote which a client left open cannot swallow the line that the proxy added.
     for line in reversed(request.headers.get_all("Forwarded")):
         for pairs in reversed(_elements(line)):
-            yield Hop(pairs.get("for"), pairs.get("proto"), pairs.get("host"))
+            yield Hop(pairs.get("for"), pairs.get("proto") or None, pairs.get("host") or None)
 
 
 def older_hops(request: Request) -> Iterator[Hop]:

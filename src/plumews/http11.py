@@ -69,7 +69,7 @@ class Request:
         "client_address": "Address of the client, as the outermost trusted proxy saw it.",
         "forwarded_host": "Host that the client asked that proxy for, ``None`` if ``Host`` says it.",
         "headers": "Header lines, as :class:`plumews.Headers`.",
-        "http_version": '``"1.1"``, or ``"1.0"``, where there may be no ``Host``.',
+        "http_version": '``"1.1"``, or ``"1.0"``, where there may be no ``Host``, or an empty one, which is left out.',
         "method": "Method, such as ``GET``.",
         "path": "Path without its percent escapes.",
         "query": "First value of each name in the query, without percent escapes.",
@@ -139,8 +139,10 @@ def _check_target(method: str, target: str) -> None:
         raise InvalidMessage("invalid request target: expected a path in ASCII, such as /chat?room=blue")
 
 
-def _host_and_path(target: str) -> tuple[str | None, str]:
+def _host_and_path(method: str, target: str) -> tuple[str | None, str]:
     """Split a target in absolute form (RFC 9112 section 3.2.2); any other is left as it is.
+
+    Without a path and a query it is ``*`` for OPTIONS (section 3.2.4), and ``/`` for any other method.
 
     Its scheme says nothing: what is secure is known from the socket, and from trusted proxies.
     """
@@ -152,6 +154,8 @@ def _host_and_path(target: str) -> tuple[str | None, str]:
         parse_host(rest[:end])
     except ValueError:
         raise InvalidMessage("invalid request target: expected a host and maybe a port behind its scheme") from None
+    if method == "OPTIONS" and end == len(rest):
+        return rest, "*"
     return rest[:end], rest[end:] if rest.startswith("/", end) else f"/{rest[end:]}"
 
 
@@ -291,7 +295,7 @@ class HeadReader:
             raise InvalidMessage("malformed request line: expected a method, a target and a version, one space between")
         self._target = self._fields.target.decode()
         if not self._target.startswith("/"):
-            self._host, self._target = _host_and_path(self._target)
+            self._host, self._target = _host_and_path(method.decode(), self._target)
         _check_target(method.decode(), self._target)
 
     def _finish(self) -> Request:
@@ -302,9 +306,9 @@ class HeadReader:
         if not self._buffer.isascii():
             _check_deciding(headers)
         _check_headers(headers, host_required=not self._old)
-        if self._host is not None:  # the Host header does not count then
+        if self._host is not None or not headers.get("Host"):  # the Host header does not count then
             others = [pair for pair in headers.raw_items() if pair[0].lower() != "host"]
-            headers = Headers.read([("Host", self._host), *others])
+            headers = Headers.read(others if self._host is None else [("Host", self._host), *others])
         request = Request(self._parser.get_method().decode(), self._target, headers)
         if self._old:
             request.http_version = "1.0"
@@ -345,9 +349,9 @@ def _check_headers(headers: Headers, *, host_required: bool) -> None:
     ambiguous = headers.repeated(_ONCE)
     if ambiguous is not None:
         raise InvalidHeader(f"more than one {ambiguous} header")
+    if not host_required and not headers.get("Host"):
+        return
     if "Host" not in headers:
-        if not host_required:
-            return
         raise InvalidHeader("Host header required")
     try:
         parse_host(headers["Host"])
