@@ -39,10 +39,10 @@ async def run(*, quick: bool) -> list[list[tuple[str, ...]]]:
         for round_trip in (0.001, 0.1):
             where = f"{'nginx' if proxied else 'direct'}, {round_trip * 1000:g} ms"
             for name, options in list(SETTINGS.items())[: 3 if quick else None]:
-                got = await measure(Scenario(proxied, round_trip, slow=True), options, 4 if quick else 14)
+                got = await measure(Scenario(proxied, round_trip, slow=True), options, 4 if quick else 8)
                 row = (name, where, f"{got.median:.1f}", f"{got.oldest:.1f}", f"{got.messages:.0f}")
                 slow.append((*row, f"{got.held / KiB:.0f}", f"{got.on_the_way / KiB:.0f}"))
-                got = await measure(Scenario(proxied, round_trip, slow=False), options, 1 if quick else 4)
+                got = await measure(Scenario(proxied, round_trip, slow=False), options, 1 if quick else 3)
                 fast.append((name, where, f"{got.median:.2f}", f"{got.oldest:.2f}", f"{got.rate / 1e6:.2f}"))
     for echo in (True, False):
         for size, count in ((64 * KiB, 2000), (KiB * KiB, 200)):
@@ -51,7 +51,7 @@ async def run(*, quick: bool) -> list[list[tuple[str, ...]]]:
                     await bulk.measure(size, unsent, count // (10 if quick or not echo else 1), echo=echo)
                     for unsent in UNSENT.values()
                 ]
-                for _ in range(1 if quick else 5)
+                for _ in range(1 if quick else 3)
             ]
             what = f"{'echo' if echo else f'broadcast to {bulk.MEMBERS}'} of {size // KiB} KiB"
             for place, name in enumerate(UNSENT):
