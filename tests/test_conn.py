@@ -49,6 +49,18 @@ async def test_a_fresh_connection_knows_nobody_and_nothing() -> None:
     assert conn.dropped_messages == conn.queued_messages == conn.queued_bytes == 0
 
 
+async def test_user_info_of_another_kind_is_refused_when_it_is_set() -> None:
+    conn = Conn(ConnConfig())
+    conn.user_info = ada = plumews.UserInfo("1", "Ada")
+    wrong: Any
+    for wrong in ({"id": "1"}, "1", 1, plumews.UserInfo):
+        with pytest.raises(TypeError, match=r"user_info must be a plumews\.UserInfo or None, not "):
+            conn.user_info = wrong
+    assert conn.user_info is ada
+    conn.user_info = None
+    assert conn.user_info is None
+
+
 async def test_metadata_is_a_dict_of_its_own() -> None:
     one, other = Conn(ConnConfig()), Conn(ConnConfig())
     one.metadata["room"] = "lobby"

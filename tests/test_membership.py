@@ -136,15 +136,6 @@ async def test_without_a_rate_everybody_is_let_in():
     assert hub.room_count("chat") == 500
 
 
-async def test_a_user_info_that_is_none_is_refused_before_anything_is_changed():
-    hub = Hub()
-    conn = stranger()
-    conn.user_info = {"id": "ann"}  # type: ignore[assignment]
-    with pytest.raises(TypeError, match=r"user_info must be a plumews\.UserInfo or None, not dict"):
-        hub.join("chat", conn)
-    assert hub.rooms() == []
-
-
 # --- callbacks ------------------------------------------------------------------------------------
 
 

@@ -56,8 +56,8 @@ class Conn(Sending):
 
     __slots__ = {
         **dict.fromkeys(("__weakref__", "_accepted_with", "_id", "_metadata", "_request", "_response"), ""),
+        "_user_info": "",
         "subprotocol": "The subprotocol that was agreed on, or ``None``.",
-        "user_info": "User at the other end, from a verified token; ``None`` without one.",
     }
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
@@ -68,7 +68,7 @@ class Conn(Sending):
         self._response: Response | None = None
         self._accepted_with: HeadersLike | None = None  # the headers that were added to the answer
         self.subprotocol: str | None = None
-        self.user_info: UserInfo | None = None
+        self._user_info: UserInfo | None = None
 
     # --- closing ----------------------------------------------------------------------------------
 
@@ -243,6 +243,20 @@ class Conn(Sending):
         if self._metadata is None:
             self._metadata = {}
         return self._metadata
+
+    @property
+    def user_info(self) -> UserInfo | None:
+        """User at the other end, from a verified token or set by the application; ``None`` without one.
+
+        Raises ``TypeError`` if it is set to anything else.
+        """
+        return self._user_info
+
+    @user_info.setter
+    def user_info(self, user: UserInfo | None) -> None:
+        if user is not None and not isinstance(user, UserInfo):
+            raise TypeError(f"user_info must be a plumews.UserInfo or None, not {type(user).__name__}")
+        self._user_info = user
 
     @property
     def compression(self) -> CompressionInfo | None:

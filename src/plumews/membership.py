@@ -24,7 +24,6 @@ from .presence_watch import PresenceWatchers
 from .refusals import REASONS, reason_of
 from .rooms import RoomTable
 from .slow import SlowMembers
-from .users import UserInfo
 from .watch import Watchers
 
 __all__ = ["Membership"]
@@ -70,8 +69,7 @@ class Membership:
             HubStopped, InvalidRoomName, ConnectionClosed, HubFull, RoomFull, TooManyRooms: nothing was changed.
             RateLimited: the same, and its ``retry_after`` says when to come again.
             ConcurrencyError: the hub, or ``conn``, belongs to another event loop.
-            TypeError: ``conn`` is no ``Conn``, or its ``user_info`` neither a ``UserInfo``, whose id is a ``str``, nor
-                ``None``.
+            TypeError: ``conn`` is no ``Conn``.
         """
         if self._enter(room, conn):
             self._joined(conn, room)
@@ -85,9 +83,6 @@ class Membership:
                 raise TypeError(f"a member must be a Conn, not {type(conn).__name__}")
             if conn._loop is not loop:
                 raise ConcurrencyError("the connection belongs to another event loop than the hub")
-            user = conn.user_info
-            if user is not None and not isinstance(user, UserInfo):
-                raise TypeError(f"user_info must be a plumews.UserInfo or None, not {type(user).__name__}")
             self._table.check_name(room)
             if conn.closed:
                 raise conn._closed_error()
@@ -104,7 +99,7 @@ class Membership:
             self._since[conn] = now
             conn.add_close_callback(self.remove)
             self._slow.joined(conn)
-        self._people.enter(room, conn, user, now, new=joined)
+        self._people.enter(room, conn, conn.user_info, now, new=joined)
         if joined:
             self._accepted += 1
         return joined
