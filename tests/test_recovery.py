@@ -189,6 +189,20 @@ async def test_message_to_several_rooms_is_made_for_the_position_in_each():
     assert {room: position(hub, room) for room in "ab"} == places, "a room that is named twice has it once"
 
 
+async def test_message_to_more_rooms_than_histories_tells_its_result() -> None:
+    hub = remembering(max_history_rooms=1)
+    made: list[dict[str, Position]] = []
+
+    def make(at: dict[str, Position]) -> str:
+        made.append(dict(at))
+        at.clear()
+        return "x"
+
+    result = hub.broadcast_room(["a", "b"], make)
+    assert result.positions == made[0]
+    assert made[0].keys() == {"a", "b"}
+
+
 async def test_message_whose_maker_fails_is_not_sent_and_takes_no_position():
     hub = remembering()
     conn, transport = newcomer()

@@ -263,15 +263,17 @@ class Publishing(Recovering):
         if not self._has_names(target):
             return self._reject(BroadcastResult(invalid=True))
         kept = keep and where is None
+        told = None
         if isinstance(message, _Unencoded):
             # Now, not behind its position: to make room may call the application, which may broadcast.
             if not self._lanes.make_room(target):
                 matched = choose(self._table, target, exclude, where).matched
                 if matched:
                     return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
-            message = message.encode(self._asked, self._next_position(target) if kept else None)
+            told = self._next_position(target) if kept else None
+            message = message.encode(self._asked, dict(told) if isinstance(told, dict) else told)
         audience = choose(self._table, target, exclude, where)
-        return self._start(message, audience, target, loop, key, kept=kept)
+        return self._start(message, audience, target, loop, key, kept=kept, told=told)
 
     def _has_names(self, target: Target) -> bool:
         """Whether ``target`` is made of names within the policy."""
@@ -294,12 +296,18 @@ class Publishing(Recovering):
         key: Hashable,
         *,
         kept: bool,
+        told: Position | dict[str, Position] | None = None,
     ) -> Broadcast | BroadcastResult:
-        """Give a broadcast to the lanes of ``target``; ``kept``: it becomes a part of the history."""
+        """Give a broadcast to the lanes of ``target``; ``kept``: it becomes a part of the history.
+
+        ``told`` is the position that stands in the message.
+        """
         matched = audience.matched
         if matched and not self._lanes.make_room(target):
             return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
         position = self._record(target, message) if kept else None
+        if told is not None:
+            position = told  # more rooms than there may be histories: each one ends the one before it
         room = target if isinstance(target, str) else None
         broadcast = self._broadcast(message, audience, position, room, key)
         if not matched:
