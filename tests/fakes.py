@@ -426,7 +426,9 @@ async def linked(
 
     async def handler(conn: plumews.Conn) -> None:
         opened.append(conn)
-        await conn.wait_closed()
+        gone = asyncio.Event()  # who awaits wait_closed() says that nobody reads
+        conn.add_close_callback(lambda _: gone.set())
+        await gone.wait()
 
     server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
     async with await Wire.open(server, rcvbuf=rcvbuf, **client) as wire:

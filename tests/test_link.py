@@ -11,6 +11,8 @@ import gc
 import logging
 import os
 import socket
+import ssl
+import time
 import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,6 +37,7 @@ from fakes import (
     pass_time,
     started,
     ticks,
+    tls_contexts,
     until,
 )
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State, limits
@@ -1381,3 +1384,92 @@ async def test_close_behind_many_unread_messages_is_seen_by_who_waits_for_the_en
     assert [await conn.recv() for _ in range(count)] == ["x"] * count
     with pytest.raises(plumews.ConnectionClosedError):
         await conn.recv()
+
+
+# --- last words over TLS --------------------------------------------------------------------------
+
+
+def sends_on_and_reads(port: int, context: ssl.SSLContext, first: bytes, more: bytes) -> bytes:
+    """What a TLS client gets that goes on sending for a while, whatever it is told, and reads then."""
+    got = b""
+    with (
+        socket.create_connection(("localhost", port)) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        client.sendall(first)
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                client.sendall(more)
+                time.sleep(0.01)
+            client.settimeout(PATIENCE)
+            while data := client.recv(65536):
+                got += data
+    return got
+
+
+@pytest.mark.parametrize("what", ["1009", "1002", "431"])
+async def test_tls_peer_that_is_still_sending_gets_the_last_word(
+    start: Any, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plumews.link._LINGER", 0.5)
+    server_tls, client_tls = tls_contexts()
+    server = await start(plumews.serve(echo_by_iteration, "localhost", 0, ssl=server_tls, max_size=1000))
+    first, said = {
+        "1009": (upgrade() + masked(Opcode.BINARY, bytes(2000)), b"\x03\xf1"),
+        "1002": (upgrade() + masked(3), b"\x03\xea"),
+        "431": (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"HTTP/1.1 431 "),
+    }[what]
+    got = await asyncio.to_thread(sends_on_and_reads, server.port, client_tls, first, b"x: y\r\n" * 2000)
+    assert said in got
+
+
+# --- who waits for the end ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["when it comes", "after it has come"])
+async def test_wait_closed_answers_a_close_at_once(start: Any, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    monkeypatch.setattr(limits, "END_GRACE", 60.0)
+    came = asyncio.Event()
+
+    async def handler(conn: plumews.Conn) -> None:
+        assert await conn.recv() == "read"
+        if late:
+            await until(lambda: conn._ended)
+        came.set()
+        await conn.wait_closed()
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await Wire.open(server) as wire:
+        wire.send(text("read"), text("unread"))
+        if not late:
+            await came.wait()
+            await ticks()
+        wire.send(close())
+        assert await asyncio.wait_for(wire.closing(), PATIENCE) == (1000, "")
+
+
+async def test_wait_closed_leaves_a_reading_task_its_time(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "END_GRACE", 60.0)
+    go = asyncio.Event()
+    conns: list[plumews.Conn] = []
+
+    async def read(conn: plumews.Conn) -> None:
+        async for message in conn:
+            await go.wait()
+            await conn.send(message)
+
+    async def handler(conn: plumews.Conn) -> None:
+        conns.append(conn)
+        reading = started(read(conn))
+        await conn.wait_closed()
+        await reading
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await Wire.open(server) as wire:
+        wire.send(text("a"), text("b"), text("c"))
+        await until(lambda: conns and len(conns[0]._inbox) == 2)
+        wire.send(close())
+        await until(lambda: conns[0]._ended)
+        go.set()
+        assert [await wire.message() for _ in range(3)] == ["a", "b", "c"]
+        assert await wire.closing() == (1000, "")

@@ -96,14 +96,25 @@ class Conn(Sending):
         self._abort()
 
     async def wait_closed(self) -> None:
-        """Until the connection is gone."""
+        """Wait until the connection is gone.
+
+        A task that waits here reads no more: unless another one does, the peer's close is answered at once, although
+        messages are left.
+        """
         self._check_thread()
         if self._rules.state is State.CLOSED:
             return
         if self._closed_future is None:
             self._closed_future = self._loop.create_future()
-        self._look_ahead()
-        await asyncio.shield(self._closed_future)
+        self._inbox.touched = False
+        self._end_waiters += 1
+        try:
+            if self._answer_deadline is not None and self._only_waits:
+                self._answer_after(0.0)
+            self._look_ahead()
+            await asyncio.shield(self._closed_future)
+        finally:
+            self._end_waiters -= 1
 
     def add_close_callback(self, callback: Callable[[Conn], object]) -> None:
         """Call ``callback(conn)`` when the connection is gone; at once if it is."""

@@ -19,6 +19,7 @@ cdef class Inbox:
     cdef Py_ssize_t _max_bytes
     cdef Py_ssize_t _max_items
     cdef Ready _waiter
+    cdef public bint touched
 
     cpdef Py_ssize_t room(self) except -1
     cpdef bint has_reader(self)

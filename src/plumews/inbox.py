@@ -42,7 +42,7 @@ def memory_of(item: Item) -> int:
 class Inbox:
     """The receive queue of one connection."""
 
-    __slots__ = ("_head", "_items", "_max_bytes", "_max_items", "_waiter", "bytes")
+    __slots__ = ("_head", "_items", "_max_bytes", "_max_items", "_waiter", "bytes", "touched")
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
@@ -51,6 +51,8 @@ class Inbox:
         self._items: list[Item | None] | None = None
         self._head = 0
         self._waiter: Ready | None = None
+        #: Set by each :meth:`take`.
+        self.touched = False
         #: Bytes of memory that the messages in the queue take, about.
         self.bytes = 0
 
@@ -102,6 +104,7 @@ class Inbox:
         item = self.peek()
         self._items[self._head] = None
         self._head += 1
+        self.touched = True
         if self._head == len(self._items):
             self._items.clear()
             self._head = 0

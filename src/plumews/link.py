@@ -72,6 +72,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         "_closed_future",
         "_config",
         "_discard_deadline",
+        "_end_waiters",
         "_failed",
         "_lost",
         "_peername",
@@ -92,6 +93,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._close_deadline: Deadline | None = None
         self._discard_deadline: Deadline | None = None
         self._closed_future: asyncio.Future[None] | None = None
+        self._end_waiters = 0  # calls of wait_closed()
         self._failed = False
         self._close_callbacks: list[Callable[[Any], object]] = []
         #: Messages, and their bytes, that waited when all that waited was given up.
@@ -373,7 +375,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         if self._rules.state is State.CLOSING:
             self._hang_up()
         elif self._unread:
-            self._answer_deadline = self._state.timers.after(limits.END_GRACE, lambda: self._guard(self._answer))
+            self._answer_after(0.0 if self._only_waits else limits.END_GRACE)
         else:
             self._answer()
         self._inbox.wake()
@@ -396,6 +398,17 @@ class Link(Awaits, asyncio.BufferedProtocol):
     def _unread(self) -> bool:
         """Whether the handler has received messages that it has not looked at."""
         return len(self._inbox) > 0 or (self._stream is not None and not self._stream.done)
+
+    @property
+    def _only_waits(self) -> bool:
+        """Whether the handler waits for the end, and nothing reads."""
+        open_stream = self._stream is not None and not self._stream.done
+        return self._end_waiters > 0 and not (self._inbox.touched or self._inbox.awaited or open_stream)
+
+    def _answer_after(self, seconds: float) -> None:
+        if self._answer_deadline is not None:
+            self._answer_deadline.cancel()
+        self._answer_deadline = self._state.timers.after(seconds, lambda: self._guard(self._answer))
 
     def _answer(self) -> None:
         """Send the close frame that the peer's last word asks for."""
@@ -459,16 +472,22 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
         A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has
         not read. So we send our FIN, discard what comes, and cut when the peer has had its time: a moment, and as long
-        as the close timeout for what the kernel has not taken yet, or the peer is still acknowledging.
+        as the close timeout for what the kernel has not taken yet, or the peer is still acknowledging. TLS cannot end
+        one direction alone: there we read on for that moment, or until the peer closes, and only then close.
         """
         if self._transport is None:
             return
         if self._close_deadline is not None:
             self._close_deadline.cancel()
-        self._linger(self._state.timers.time() + self._config.close_timeout)
-        self._ask_transport("write_eof" if self._ask_transport("can_write_eof") else "close")
+        if self._reading_paused:
+            self._reading_paused = False
+            self._ask_transport("resume_reading")
+        half = bool(self._ask_transport("can_write_eof"))
+        self._linger(self._state.timers.time() + self._config.close_timeout, half)
+        if half:
+            self._ask_transport("write_eof")
 
-    def _linger(self, last: float) -> None:
+    def _linger(self, last: float, half: bool) -> None:
         timers = self._state.timers
         before = self._progress()
 
@@ -479,9 +498,12 @@ class Link(Awaits, asyncio.BufferedProtocol):
             # What the peer's kernel has is as good as read; what waits for it needs time while it goes on.
             moving = before is not None and after is not None and after[1] > 0 and after[0] > before[0]
             if (moving or self._ask_transport("get_write_buffer_size")) and timers.time() < last:
-                self._linger(last)
-            else:
+                self._linger(last, half)
+            elif half or self._ask_transport("is_closing"):
                 self._abort()
+            else:
+                self._ask_transport("close")
+                self._linger(last, half)
 
         self._close_deadline = timers.at(min(timers.time() + _LINGER, last), lambda: self._guard(over))
 
