@@ -38,7 +38,7 @@ pytestmark = pytest.mark.browser
 #: A refused WebSocket is reported on the console by the browser itself; anything else there is ours.
 _EXPECTED = re.compile(
     r"WebSocket connection to|ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|ERR_INTERNET_DISCONNECTED"
-    r"|responded with a status of (400|403)"  # the page asks why
+    r"|responded with a status of (400|401|403)"  # the page asks why
 )
 
 ARGS = (
@@ -130,6 +130,28 @@ def tab(browser: Browser) -> Iterator[Callable[..., Page]]:
 
         yield open_tab
     assert [text for text in complaints if not _EXPECTED.search(text)] == []
+
+
+@contextlib.contextmanager
+def served(serving: Callable[[], Any]) -> Iterator[str]:
+    """The address of a server in a thread of its own."""
+    ready: queue.Queue[str] = queue.Queue()
+    stop = asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with serving() as server:
+            ready.put(f"127.0.0.1:{server.port}")
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        yield ready.get(timeout=60)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+        loop.close()
 
 
 class Visitor:
@@ -564,6 +586,31 @@ def test_a_refused_handshake_is_told_at_the_door_with_its_code(
     ada.expect(page.locator("#door")).to_be_hidden()
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "told", "code"),
+    [
+        (403, "Members only\n", "You were not let in: Members only.", "403"),
+        (401, '{"error": "x"}', "You were not let in: Unauthorized.", "401"),
+        (200, "Closed for lunch", "Not connected: Closed for lunch. It is tried again.", "200"),
+    ],
+)
+def test_an_answer_of_a_hook_is_told_at_the_door(
+    tab: Callable[..., Page], status: int, body: str, told: str, code: str
+) -> None:
+    def process_request(conn: plumews.Conn, request: plumews.Request) -> plumews.Response | None:
+        kind = {"Content-Type": "application/json"} if body.startswith("{") else {}
+        return plumews.Response.text(status, body, kind) if request.path == "/ws" else None
+
+    def rooms() -> Any:
+        auth = plumews.SimpleRoomAuth()
+        return plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, page=True, process_request=process_request)
+
+    with served(rooms) as address:
+        ada = Visitor(tab(), f"http://{address}/").enter("chat")
+        ada.sees("#refusal", told)
+        ada.sees("#code", code)
+
+
 def test_a_full_room_is_told_at_the_door_with_its_code_until_there_is_room(
     serve: Callable[..., Command], tab: Callable[..., Page]
 ) -> None:
@@ -614,6 +661,39 @@ def test_the_page_comes_back_with_what_it_missed_and_nothing_twice(
     bob.hears("one", "to all", "two", "two", "three")
     ada.say("four")
     bob.hears("one", "to all", "two", "two", "three", "four")
+
+
+def test_what_a_cut_recovery_did_not_bring_is_asked_for_again(
+    serve: Callable[..., Command], tab: Callable[..., Page]
+) -> None:
+    server = serve("--history", "10")
+    ada = Visitor(tab(), server.url).enter("chat").is_connected()
+    words = ["one", "two", "two", "three"]
+    for said in words:
+        ada.say(said)
+    ada.hears(*words)
+    page = tab()
+    page.add_init_script(  # the first connection is lost behind what says that we are in, the event, and two messages
+        """const Real = window.WebSocket;
+        let cut = false;
+        window.WebSocket = class extends Real {
+          constructor(url) {
+            super(url);
+            let left = cut || !url.pathname.endsWith("/ws") ? Infinity : 4;
+            cut ||= left === 4;
+            this.addEventListener("message", (event) => {
+              if (left-- > 0) return;
+              event.stopImmediatePropagation();
+              this.close();
+            });
+          }
+        };"""
+    )
+    bob = Visitor(page, server.url).enter("chat")
+    bob.sees("#state", re.compile("Not connected"))
+    bob.hears("one", "two")
+    bob.let_pass(60)
+    bob.is_connected().hears(*words)
 
 
 def test_the_page_that_stays_of_the_docs_logs_in_comes_back_when_it_is_told_and_gives_up_when_refused(
@@ -760,14 +840,11 @@ def test_everything_can_be_done_with_the_keyboard(serve: Callable[..., Command],
 
 @contextlib.contextmanager
 def echo_server(deflate: plumews.Deflate) -> Iterator[tuple[str, list[plumews.Conn]]]:
-    """The address of a server in a thread of its own that answers with the message, and its connections so far."""
-    ready: queue.Queue[str] = queue.Queue()
+    """The address of a server that answers with the message, and its connections so far."""
     conns: list[plumews.Conn] = []
-    stop = asyncio.Event()
-    loop = asyncio.new_event_loop()
 
-    async def serve() -> None:
-        serving = plumews.serve(
+    def echo() -> Any:
+        return plumews.serve(
             on_open=conns.append,
             on_message=plumews.Conn.send_nowait,
             host="127.0.0.1",
@@ -775,18 +852,9 @@ def echo_server(deflate: plumews.Deflate) -> Iterator[tuple[str, list[plumews.Co
             compression=deflate,
             routes=dict.fromkeys(["/page", "/favicon.ico"], lambda request: plumews.Response.text(200, "a page")),
         )
-        async with serving as server:
-            ready.put(f"127.0.0.1:{server.port}")
-            await stop.wait()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        yield ready.get(timeout=60), conns
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(60)
-        loop.close()
+    with served(echo) as address:
+        yield address, conns
 
 
 ECHO = """

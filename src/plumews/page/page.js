@@ -18,8 +18,7 @@
   const AUTH_TIMEOUT = 4408;
   const REFUSALS = [UNAUTHORIZED, FORBIDDEN, AUTH_TIMEOUT];
 
-  // The answers of a server that would open a WebSocket if it were asked for one.
-  const WELCOMES = ["METHOD_NOT_ALLOWED", "WEBSOCKET_UPGRADE_REQUIRED"];
+  const METHOD_NOT_ALLOWED = 405; // a server that would open a WebSocket if it were asked for one
 
   const FIELDS = ["room", "password", "token"];
 
@@ -200,6 +199,7 @@
     const mine = visit;
     mine.admitted = false;
     stopCounting();
+    if (mine.replay?.left) mine.heard = [...mine.replay.known, ...mine.heard]; // the rest has yet to come
     mine.replay = null;
     if (mine.since === null) doubt(mine.unconfirmed.slice());
     else mine.doubtful = mine.unconfirmed.slice();
@@ -214,23 +214,38 @@
   // A page is not told why a WebSocket was turned down. The same address tells it to a plain request; a POST says of
   // which page it is, as the WebSocket did.
   async function ask(mine) {
-    let error;
+    let answer, body;
     try {
-      const answer = await fetch(address("ws"), { method: "POST", cache: "no-store" });
-      ({ error } = await answer.json());
+      answer = await fetch(address("ws"), { method: "POST", cache: "no-store" });
+      body = await answer.text();
     } catch {
       explain(mine, "the server cannot be reached");
       return;
     }
     if (visit !== mine || mine.admitted) return;
-    const { code, message, status } = error;
-    if (WELCOMES.includes(code)) {
+    const { status } = answer;
+    const { code, message } = reading(answer, body);
+    const line = `${status} ${code}`.trim();
+    const text = code ? `${message} (${code})` : message;
+    if (status === METHOD_NOT_ALLOWED) {
       explain(mine, "the server is there, but no WebSocket gets through; a proxy has to pass it on");
-    } else if (status === 429 || status >= 500) {
-      explain(mine, `${message} (${code})`, `${status} ${code}`);
+    } else if (status < 400 || status === 429 || status >= 500) {
+      explain(mine, text, line);
     } else {
-      refused({ code, reason: `${message} (${code})` }, `${status} ${code}`);
+      refused({ code: line, reason: text }, line);
     }
+  }
+
+  // The server writes JSON; a hook of the application may write any text, and a proxy a page of its own.
+  function reading(answer, body) {
+    try {
+      const { code, message } = JSON.parse(body).error;
+      if (code && message) return { code, message };
+    } catch {
+      // something else
+    }
+    const plain = /^text\/plain\b/.test(answer.headers.get("Content-Type")) && body.trim();
+    return { code: "", message: plain || answer.statusText || `status ${answer.status}` };
   }
 
   function excuse({ code, reason }) {
@@ -334,10 +349,10 @@
       receive(data); // the server keeps no history any more
       return;
     }
-    visit.since = event.position ?? visit.since;
-    visit.replay = { left: event.missed, known: visit.heard, next: 0, complete: event.complete };
+    const { position, missed, complete } = event;
+    visit.replay = { left: missed, known: visit.heard, next: 0, complete, position };
     visit.heard = [];
-    if (!event.missed) settle();
+    if (!missed) settle();
   }
 
   function receive(data) {
@@ -350,8 +365,12 @@
       return;
     }
     const index = replay.known.indexOf(mark, replay.next);
-    if (index < 0) hear(data);
-    else replay.next = index + 1;
+    if (index < 0) {
+      heard.push(mark);
+      hear(data);
+    } else {
+      replay.next = index + 1;
+    }
     replay.left -= 1;
     if (!replay.left) settle();
   }
@@ -359,6 +378,8 @@
   function settle() {
     const { replay, doubtful } = visit;
     visit.replay = null;
+    visit.since = replay.position ?? visit.since; // not before: what has not come is asked for again
+    visit.heard = [];
     if (!replay.complete && !replay.next && replay.known.length) add("(some messages are missing here)", "bytes");
     doubt(doubtful.filter((entry) => visit.unconfirmed.includes(entry)));
     visit.doubtful = [];
