@@ -12,10 +12,12 @@ import logging
 import os
 import socket
 import ssl
+import sys
 import time
 import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -1473,3 +1475,79 @@ async def test_wait_closed_leaves_a_reading_task_its_time(start: Any, monkeypatc
         go.set()
         assert [await wire.message() for _ in range(3)] == ["a", "b", "c"]
         assert await wire.closing() == (1000, "")
+
+
+# --- a peer that goes while nothing is read -------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the keepalive alone sees it")
+@pytest.mark.parametrize("transport", ["tcp", "tls", "unix"])
+@pytest.mark.parametrize("last_word", [True, False], ids=["close frame", "FIN alone"])
+async def test_fin_is_seen_while_reading_is_paused(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, last_word: bool
+) -> None:
+    monkeypatch.setattr(limits, "END_LOOK", 0.01)
+    monkeypatch.setattr(limits, "END_GRACE", 0.01)
+    gone, read = asyncio.Event(), asyncio.Event()
+    got: list[str | bytes] = []
+    conns: list[plumews.Conn] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        conn.add_close_callback(lambda conn: gone.set())
+        conns.append(conn)
+        await gone.wait()
+        with contextlib.suppress(plumews.ConnectionClosed):
+            while True:
+                got.append(await conn.recv())
+        read.set()
+
+    options: dict[str, Any] = {"ping_interval": None, "max_queue": 10}
+    server_tls, client_tls = tls_contexts()
+    if transport == "unix":
+        server = await start(plumews.unix_serve(handler, str(tmp_path / "socket"), **options))
+    else:
+        server = await start(
+            plumews.serve(handler, "localhost", 0, ssl=server_tls if transport == "tls" else None, **options)
+        )
+    secure = {"ssl": client_tls, "server_hostname": "localhost"} if transport == "tls" else {}
+    async with await Wire.open(server, **secure) as wire:
+        sent = [f"message {number}" for number in range(500)]
+        wire.send(*map(text, sent))
+        await until(lambda: conns and conns[0]._reading_paused)
+        if last_word:
+            wire.send(close())
+        if transport == "tls":
+            await wire.writer.drain()
+            wire.writer.transport.abort()  # else the FIN would wait for the server's half of the TLS closing
+        wire.writer.close()
+        await asyncio.wait_for(read.wait(), PATIENCE)
+    assert got == sent
+    if transport != "tls":  # there the loops differ: TLS was not closed in order
+        assert conns[0].close_code == (1000 if last_word else 1006)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the keepalive alone sees it")
+async def test_paused_connection_of_a_living_peer_goes_on(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "END_LOOK", 0.01)
+    looks: list[int | None] = []
+
+    def look(sock: Any) -> int | None:
+        looks.append(unread_before_end(sock))
+        return looks[-1]
+
+    unread_before_end = wire_module.unread_before_end
+    monkeypatch.setattr(wire_module, "unread_before_end", look)
+    go = asyncio.Event()
+
+    async def handler(conn: plumews.Conn) -> None:
+        await go.wait()
+        async for message in conn:
+            await conn.send(message)
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, max_queue=10))
+    async with await Wire.open(server) as wire:
+        wire.send(*(text(str(number)) for number in range(100)))
+        await until(lambda: len(looks) >= 3)
+        go.set()
+        assert [await wire.message() for _ in range(100)] == [str(number) for number in range(100)]
+    assert set(looks) == {None}

@@ -38,6 +38,7 @@ cdef class Engine(InContext):
     cdef Py_ssize_t _quick_size
     cdef Py_ssize_t _read_most
     cdef public bint _reading_paused
+    cdef public bint _reads_to_end
     cdef public object _rest
     cdef readonly Rules _rules
     cdef public object _screen

@@ -79,6 +79,7 @@ class Engine(InContext):
         "_quick_size",
         "_read_most",
         "_reading_paused",
+        "_reads_to_end",
         "_rest",
         "_rules",
         "_screen",
@@ -130,6 +131,7 @@ class Engine(InContext):
         self._in_place = False  # a large message is arriving
         self._lent = False  # its memory is where the next bytes go
         self._reading_paused = False
+        self._reads_to_end = False  # the peer's FIN has come: what is left is little, and is read without a pause
         self._incoming: Stream | None = None  # the parser feeds it
         self._stream: Stream | None = None  # the application reads it
         self._ended = False  # the peer's close frame, its fault or its FIN was seen
@@ -299,7 +301,7 @@ class Engine(InContext):
             return False  # it waits to be inflated
         self._blocked = self._has_enough()
         if self._blocked:
-            self._look_ahead()
+            self._is_full()
         return not self._blocked
 
     def _has_enough(self) -> bool:
@@ -433,7 +435,7 @@ class Engine(InContext):
             if extra and (inbox.awaited or (stream is not None and stream.awaited)):
                 extra = 0  # what a reader waits for must be let in, whatever its size
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
-        if pause == self._reading_paused:
+        if pause == self._reading_paused or self._reads_to_end:
             return
         if self._transport is None or self._ask_transport("is_closing"):
             return
@@ -441,6 +443,7 @@ class Engine(InContext):
         if pause:
             self._keepalive.listening = False
             self._ask_transport("pause_reading")
+            self._look_for_end()
         else:
             self._keepalive.heard_again(self._loop.time())
             self._ask_transport("resume_reading")
@@ -545,8 +548,11 @@ class Engine(InContext):
     def _may_write(self) -> None:
         """What the writer has kept back may leave."""
 
-    def _look_ahead(self) -> None:
+    def _is_full(self) -> None:
         """The handler is to read before more is handled."""
+
+    def _look_for_end(self) -> None:
+        """Reading is paused: see from time to time whether the peer has gone."""
 
     def _finish_stream(self) -> None:
         """The last of a message that is read as a stream has arrived."""

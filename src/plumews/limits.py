@@ -178,6 +178,9 @@ PING_TIMEOUT: Final = 10.0
 #: have megabytes to read before it. A kernel takes megabytes for a process that hangs.
 ACKNOWLEDGED_WAITS: Final = 4
 
+#: Seconds between two looks whether the peer of a connection that is not read from has gone.
+END_LOOK: Final = 1.0
+
 #: How long the end of a connection waits for a handler that has earlier messages to answer.
 END_GRACE: Final = 1.0
 

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
-from . import limits, send_buffer
+from . import limits, send_buffer, wire
 from .awaits import Awaits
 from .codec import Parser, build_frame
 from .compression import Compression
@@ -72,6 +72,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         "_closed_future",
         "_config",
         "_discard_deadline",
+        "_end_look",
         "_end_waiters",
         "_failed",
         "_lost",
@@ -92,6 +93,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._answer_deadline: Deadline | None = None
         self._close_deadline: Deadline | None = None
         self._discard_deadline: Deadline | None = None
+        self._end_look: Deadline | None = None
         self._closed_future: asyncio.Future[None] | None = None
         self._end_waiters = 0  # calls of wait_closed()
         self._failed = False
@@ -124,6 +126,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         False lets the transport close itself, once it has written what it holds: a peer that does not read could
         hold that up for ever.
         """
+        if self._reads_to_end:
+            self._look_ahead()  # a close frame may stand behind what the handler has not read
         if self._ended and not self._writer.finished and self._transport is not None:
             return bool(self._ask_transport("can_write_eof"))  # TLS cannot
         if self._deflate is not None:
@@ -156,10 +160,10 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._transport = None
         self._rules.lost()
         self._ended = True
-        for deadline in (self._answer_deadline, self._close_deadline, self._discard_deadline):
+        for deadline in (self._answer_deadline, self._close_deadline, self._discard_deadline, self._end_look):
             if deadline is not None:
                 deadline.cancel()
-        self._answer_deadline = self._close_deadline = self._discard_deadline = None
+        self._answer_deadline = self._close_deadline = self._discard_deadline = self._end_look = None
         for part in (self._stop_pings, self._count_lost, self._writer.detach, self._fail_stream, self._inbox.wake):
             self._guard(part)
         if self._closed_future is not None and not self._closed_future.done():
@@ -380,19 +384,48 @@ class Link(Awaits, asyncio.BufferedProtocol):
             self._answer()
         self._inbox.wake()
 
-    def _look_ahead(self) -> None:
-        """If a task waits for the end, see whether the peer has closed behind what the handler has not read."""
-        if self._closed_future is None or self._ended or self._rules.state is not State.OPEN:
-            return
+    def _is_full(self) -> None:
+        if self._closed_future is not None:
+            self._look_ahead()
+
+    def _look_ahead(self) -> bool:
+        """See whether the peer has closed behind what the handler has not read. If so, that is its last word."""
+        if self._ended or self._rules.state is not State.OPEN:
+            return False
+        found = None
         for event in self._backlog or ():
             if isinstance(event, tuple) and event[0] == Opcode.CLOSE:
-                self._rules.peer_closed(*event[1])
-                self._end()
-                return
-        found = _close_in(self._rest) if self._rest is not None else None
-        if found is not None:
-            self._rules.peer_closed(*found)
-            self._end()
+                found = event[1]
+                break
+        if found is None and self._rest is not None:
+            found = _close_in(self._rest)
+        if found is None:
+            return False
+        self._rules.peer_closed(*found)
+        self._end()
+        return True
+
+    def _look_for_end(self) -> None:
+        """While reading is paused, look once a second whether the peer has gone: a paused transport does not tell.
+
+        If it has, and what it sent before is no more than may wait, read all of that without a pause. Then the
+        connection ends as any other, and its messages can still be read. Callbacks and filters see no message after the
+        end, so for them nothing is read early: a callback is done soon, and a filter's connection has its keepalive.
+        """
+        if self._end_look is None and not self._reads_to_end and self._on_message is None and self._screen is None:
+            self._end_look = self._state.timers.after(limits.END_LOOK, lambda: self._guard(self._seek_end))
+
+    def _seek_end(self) -> None:
+        self._end_look = None
+        if not self._reading_paused or self._transport is None:
+            return
+        unread = wire.unread_before_end(self._ask_transport("get_extra_info", "socket"))
+        if unread is None or unread > self._config.max_queue_bytes:
+            self._look_for_end()
+            return
+        self._reads_to_end, self._reading_paused = True, False
+        self._keepalive.heard_again(self._loop.time())
+        self._ask_transport("resume_reading")
 
     @property
     def _unread(self) -> bool:

@@ -8,16 +8,21 @@ it at all, :func:`descriptor` for which transports; everywhere else everything g
 from __future__ import annotations
 
 import os
+import select
 import sys
 from asyncio import WriteTransport, selector_events
 from typing import TYPE_CHECKING, Any, Final
 
 from .codec import BODY
 
-__all__ = ["DIRECT", "Batch", "descriptor", "send"]
+__all__ = ["DIRECT", "Batch", "descriptor", "send", "unread_before_end"]
 
 #: A socket is a file descriptor that takes bytes: everywhere but on Windows.
 DIRECT: Final = os.name == "posix"
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import FIONREAD
 
 if TYPE_CHECKING or BODY == "pure" or not DIRECT:
     from ._wire_py import Batch, send
@@ -26,6 +31,9 @@ else:
         from ._wire import Batch, send
     except ImportError:
         from ._wire_py import Batch, send
+
+#: What ``poll`` says of a socket whose peer has sent its FIN, whatever is unread before it. Linux alone has it.
+_PEER_ENDED: Final[int | None] = getattr(select, "POLLRDHUP", None)
 
 #: Transports that pass bytes on as they are. Those of uvloop are looked up when it is in use.
 _PLAIN: Final[set[Any]] = {selector_events._SelectorSocketTransport}  # type: ignore[attr-defined]
@@ -46,3 +54,20 @@ def descriptor(transport: WriteTransport) -> int:
 def _is_uvloops(kind: type) -> bool:
     uvloop = sys.modules.get("uvloop.loop")
     return uvloop is not None and kind in (uvloop.TCPTransport, uvloop.UnixTransport)
+
+
+def unread_before_end(sock: Any) -> int | None:
+    """Return the bytes that are unread if the peer of ``sock`` has sent its FIN, or is gone. Linux alone can tell.
+
+    None if the peer is there, or cannot be asked for. A socket that is not read from says nothing of this by itself.
+    """
+    if _PEER_ENDED is None or sock is None:
+        return None
+    try:
+        poll = select.poll()
+        poll.register(sock.fileno(), _PEER_ENDED)
+        if not poll.poll(0):
+            return None
+        return int.from_bytes(ioctl(sock.fileno(), FIONREAD, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # it is closed
+        return None
