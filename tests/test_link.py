@@ -1425,6 +1425,17 @@ async def test_tls_peer_that_is_still_sending_gets_the_last_word(
     assert said in got
 
 
+async def test_tls_client_of_a_whole_request_is_not_kept_waiting(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plumews.link._LINGER", 60.0)
+    server_tls, client_tls = tls_contexts()
+    routes = {"/healthz": lambda request: plumews.Response.text(200, "ok")}
+    server = await start(plumews.serve(echo_by_iteration, "localhost", 0, ssl=server_tls, routes=routes))
+    for path, status in (("/healthz", 200), ("/", 426)):
+        async with await Wire.connect(server, ssl=client_tls, server_hostname="localhost") as wire:
+            request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            assert (await asyncio.wait_for(wire.response(request), PATIENCE))[0] == status
+
+
 # --- who waits for the end ------------------------------------------------------------------------
 
 

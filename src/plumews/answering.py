@@ -134,10 +134,12 @@ class Answering:
             wire = wire[: len(wire) - len(response.body)]
         self._answered = True
         self._forget_deadline()
+        request = conn._request
+        done = request is not None and not request.content_length and not self._rest
         self._rest.clear()
         conn._ask_transport("write", wire)
         conn._ask_transport("resume_reading")
-        conn._close_gently()
+        conn._close_gently(peer_is_done=done)
         if refused is not None:
             self._site.requests.refused.add(refused.code)
             log_refused_request(conn, response.status, refused, self._site)

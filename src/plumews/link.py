@@ -500,13 +500,14 @@ class Link(Awaits, asyncio.BufferedProtocol):
         else:
             self._close_gently()
 
-    def _close_gently(self) -> None:
+    def _close_gently(self, *, peer_is_done: bool = False) -> None:
         """End the TCP connection so that the peer can read our last words, though it may still be sending.
 
         A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has
         not read. So we send our FIN, discard what comes, and cut when the peer has had its time: a moment, and as long
         as the close timeout for what the kernel has not taken yet, or the peer is still acknowledging. TLS cannot end
-        one direction alone: there we read on for that moment, or until the peer closes, and only then close.
+        one direction alone: there we read on for that moment, or until the peer closes, and only then close, unless
+        ``peer_is_done``: it has sent all of a request and waits for the answer.
         """
         if self._transport is None:
             return
@@ -519,6 +520,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._linger(self._state.timers.time() + self._config.close_timeout, half)
         if half:
             self._ask_transport("write_eof")
+        elif peer_is_done:
+            self._ask_transport("close")
 
     def _linger(self, last: float, half: bool) -> None:
         timers = self._state.timers
