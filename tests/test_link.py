@@ -1371,7 +1371,7 @@ async def test_lost_connection_holds_no_part_of_a_message(
 
 @pytest.mark.parametrize("count", [300, 600, 30_000])
 @pytest.mark.parametrize("first", [True, False], ids=["waits first", "waits then"])
-async def test_close_behind_many_unread_messages_is_seen_by_who_waits_for_the_end(count: int, first: bool) -> None:
+async def test_close_behind_unread_messages_ends_wait_closed(count: int, first: bool) -> None:
     conn, transport = fake_conn(ping_interval=None)
     waiting = started(conn.wait_closed()) if first else None
     await ticks()
