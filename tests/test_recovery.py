@@ -548,6 +548,28 @@ async def test_recovery_event_whose_maker_broadcasts_or_closes():
     assert position(hub).offset == 1
 
 
+async def test_failed_recovery_is_no_coming_and_no_leaving() -> None:
+    hub = remembering()
+    conn, _ = newcomer()
+    heard: list[str] = []
+    hub.on_join(lambda room, conn: heard.append(f"+{room}"))
+    hub.on_leave(lambda room, conn: heard.append(f"-{room}"))
+    hub.watch_count("chat", lambda room, count: heard.append(f"{count}"))
+    hub.watch_presence("chat", lambda room, joined, left: heard.append(f"{len(joined)}, {len(left)}"))
+    await ticks()
+    heard.clear()
+    conn.user_info = plumews.UserInfo("1", "Ada")
+    with pytest.raises(ZeroDivisionError):
+        hub.recover("chat", conn, NOBODYS, encode_recovered=lambda recovery: str(1 // 0))
+    await ticks()
+    assert [one for one in heard if one != "0"] == []
+    assert hub.presence("chat").users == ()
+    hub.recover("chat", conn, NOBODYS)
+    hub.leave("chat", conn)
+    await ticks()
+    assert [one for one in heard if one[0] in "+-"] == ["+chat", "-chat"]
+
+
 # --- what is missing is said ----------------------------------------------------------------------
 
 

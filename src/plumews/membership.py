@@ -125,6 +125,7 @@ class Membership:
         self._bind()
         if self._table.leave(room, conn):
             self._left(conn, [room])
+            self._callbacks.happened("leave", (room, conn))
 
     def remove(self, conn: Conn) -> None:
         """Remove ``conn`` from all its rooms. It stays open."""
@@ -132,8 +133,10 @@ class Membership:
         rooms = self._table.remove(conn)
         if rooms:
             self._left(conn, rooms)
+            self._callbacks.happened("leave", *[(room, conn) for room in rooms])
 
     def _left(self, conn: Conn, rooms: list[str]) -> None:
+        """``conn`` is out of ``rooms``, before anybody hears of it."""
         for room in rooms:
             self._people.leave(room, conn)
             self._watchers.changed(room)
@@ -143,7 +146,6 @@ class Membership:
             conn.remove_close_callback(self.remove)
             self._slow.left(conn)
             self._since.pop(conn, None)
-        self._callbacks.happened("leave", *[(room, conn) for room in rooms])
 
     # --- questions --------------------------------------------------------------------------------
 

@@ -116,7 +116,8 @@ class Recovering(Identity):
         try:
             recovery = self._bring_back(room, conn, position, timers, encode_recovered)
         except BaseException:
-            self.leave(room, conn)
+            if self._table.leave(room, conn):
+                self._left(conn, [room])  # nobody has heard that it came
             raise
         self._joined(conn, room)  # not before: who hears of it may broadcast at once
         return recovery
