@@ -239,6 +239,44 @@ async def by_closed_write(conn: plumews.Conn) -> None:
         await conn.write_text("x")
 
 
+async def by_closed_write_many(conn: plumews.Conn) -> None:
+    if not conn.closed:
+        conn.close_nowait()
+    with pytest.raises(ConnectionClosed):
+        await conn.write_many(["x"])
+
+
+async def by_closed_pieces(conn: plumews.Conn) -> None:
+    if not conn.closed:
+        conn.close_nowait()
+    with pytest.raises(ConnectionClosed):
+        await conn.send(iter(["x"]))
+
+
+async def by_closed_ping(conn: plumews.Conn) -> None:
+    if not conn.closed:
+        conn.close_nowait()
+    with pytest.raises(ConnectionClosed):
+        await conn.ping()
+
+
+async def by_waiting_for_the_end(conn: plumews.Conn) -> None:
+    conn.connection_lost(None)
+    await conn.wait_closed()
+
+
+async def by_no_message(conn: plumews.Conn) -> None:
+    await conn.write_many([])
+
+
+async def by_no_piece(conn: plumews.Conn) -> None:
+    await conn.send(iter(()))
+
+
+async def by_empty_pieces(conn: plumews.Conn) -> None:
+    await conn.send(iter(["", ""]))
+
+
 KINDS = [value for name, value in globals().items() if name.startswith("by_")]
 
 
@@ -280,7 +318,12 @@ async def test_published_messages_to_idle_rooms_share_a_slice(monkeypatch: pytes
     assert turns > 20
 
 
-async def test_send_that_is_refused_again_and_again_shares_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "send", [lambda conn: conn.send("x"), lambda conn: conn.write_many(["x"])], ids=["send", "write_many"]
+)
+async def test_send_that_is_refused_again_and_again_shares_a_slice(
+    send: Callable[[plumews.Conn], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     conn, _ = full(send_behavior=plumews.SendBehavior.DROP, queue_size=1)
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     refused = 0
@@ -289,7 +332,7 @@ async def test_send_that_is_refused_again_and_again_shares_a_slice(monkeypatch: 
         nonlocal refused
         while True:
             try:
-                await conn.send("x")
+                await send(conn)
             except plumews.SendQueueFull:
                 refused += 1
 

@@ -103,6 +103,7 @@ class Conn(Sending):
         """
         self._check_thread()
         if self._rules.state is State.CLOSED:
+            await self._give_way()
             return
         if self._closed_future is None:
             self._closed_future = self._loop.create_future()
@@ -157,6 +158,7 @@ class Conn(Sending):
         """
         self._check_thread()
         if self._rules.state is not State.OPEN:
+            await self._give_way()
             raise self._closed_error()
         payload = None if data is None else payload_of(Opcode.BINARY, data)
         if payload is not None and len(payload) > limits.CONTROL_PAYLOAD:

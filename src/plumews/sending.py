@@ -92,8 +92,12 @@ class Sending(Overflowing):
                 if turn is not None:
                     self._kick()
                     await turn
+        except (ConnectionClosed, SendQueueFull):
+            await self._give_way()
+            raise
         finally:
             self._kick()
+        await self._give_way()  # there may have been no message
 
     async def drain(self) -> None:
         """Wait until everything that was queued has left for the peer.
@@ -174,14 +178,20 @@ class Sending(Overflowing):
                     for part in _parts(payload, self._config.fragment_size, compressor):
                         first, opcode = opcode, Opcode.CONT
                         await self._add_piece(first, part, rsv1=compressor is not None and first != Opcode.CONT)
+                    if not payload:
+                        await self._give_way()
             if utf8 is not None and not utf8.complete:
                 raise ValueError("text must be valid UTF-8, which does not end inside a character")
             if opcode is not None:
                 rsv1 = compressor is not None and opcode != Opcode.CONT
                 await self._add_piece(opcode, b"" if compressor is None else EMPTY, fin=True, rsv1=rsv1)
-        except BaseException:
+            else:
+                await self._give_way()
+        except BaseException as exc:
             if opcode == Opcode.CONT and writer.in_pieces:
                 self._begin_close(CloseCode.INTERNAL_ERROR, "a message was not completed", discard=True)
+            if isinstance(exc, (ConnectionClosed, SendQueueFull)):
+                await self._give_way()
             raise
         finally:
             if opcode is not None and writer.in_pieces:

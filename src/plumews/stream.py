@@ -60,7 +60,7 @@ class Stream:
             ConcurrencyError: another task is reading, or the stream was closed.
         """
         check_thread(self._thread)
-        turn = loop_state(asyncio.get_running_loop()).turn() if self._chunks or self._failure is not None else None
+        turn = loop_state(asyncio.get_running_loop()).turn() if self._chunks or self.done else None
         if turn is not None:
             await turn
         while not self._chunks:
