@@ -147,6 +147,8 @@ async def handler(conn):
                 await child(argument, conn)
                 return
             say("child", pid)
+        elif what == "watch":
+            conn.add_close_callback(lambda conn: say("gone", os.getpid()))
         elif what == "call":
             globals()[argument]()
         elif what == "close":
@@ -274,6 +276,18 @@ async def test_child_that_ends_harms_no_peer_of_its_parent(started: Start, what:
         await check_unharmed(process, one, other)
         await gone(child)
         await check_unharmed(process, one, other)
+
+
+@linux
+async def test_close_callback_is_called_in_the_parent_alone(started: Start) -> None:
+    process = started(patience=0.3)
+    async with await Wire.open(process) as wire:
+        assert await answer(wire, "watch") == "watch"
+        wire.send(text("fork exit"))
+        await gone(process.number("child"))
+        assert await asyncio.wait_for(wire.message(), 20) == "fork exit"
+        wire.send(close())
+        assert process.line() == f"gone {process._process.pid}"
 
 
 @linux

@@ -404,6 +404,7 @@ class Conn(Sending):
     def _forked(self) -> Iterable[int]:
         """This process is a child of the one that has the connection. Return its descriptor."""
         self._disown()
+        self._close_callbacks.clear()  # it does not end here
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         return () if sock is None else (sock.fileno(),)
 
