@@ -55,6 +55,15 @@ async def test_of_which_room_a_displaced_message_was_is_only_said_where_it_is_kn
     assert await drained(transport) == ["None: 1", "2"]
 
 
+async def test_displaced_message_of_one_of_two_hubs_names_no_room():
+    hub, other = Hub(HubConfig(encode_gap=told)), Hub()
+    conn, transport = stalled(hub, "a", send_behavior=SendBehavior.DROP_OLDEST, queue_size=1)
+    other.join("b", conn)
+    other.broadcast_room("b", "1")
+    hub.broadcast_room("a", "2")
+    assert await drained(transport) == ["None: 1", "2"]
+
+
 async def test_a_shorter_message_that_finds_space_comes_behind_the_gap():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, send_behavior=SendBehavior.DROP, queue_bytes=100)

@@ -263,7 +263,8 @@ class SlowMembers:
         """
         known = self.members.get(conn) or self._gone.get(conn)
         rooms = self._rooms_of(conn)
-        room = rooms[0] if len(rooms) == 1 and not (known is not None and known.moved) else None
+        alone = len(conn._loss_watchers or ()) == 1  # else it may have been another hub's
+        room = rooms[0] if alone and len(rooms) == 1 and not (known is not None and known.moved) else None
         self.evicted += count
         self._log.dropped(conn, count)
         self.notices.dropped(conn, room, count)
