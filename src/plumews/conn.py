@@ -99,7 +99,7 @@ class Conn(Sending):
         """Wait until the connection is gone.
 
         A task that waits here reads no more: unless another one does, the peer's close is answered at once, although
-        messages are left.
+        messages are left. One behind more than the receive queue takes may not be seen before these are read.
         """
         self._check_thread()
         if self._rules.state is State.CLOSED:
