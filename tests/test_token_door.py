@@ -160,13 +160,19 @@ async def test_who_logged_in_by_message_without_a_token_can_bring_none_later_and
 def test_without_an_authenticator_there_is_no_door():
     inside = HandlerEndpoint(whoami)
     made = {
-        "require_token": True,
+        "require_token": None,
         "sources": TokenSources(),
         "origins": None,
         "tally": RequestTally(),
     }
     assert token_door(inside, None, **made) is inside
     assert isinstance(token_door(inside, AUTH, **made), TokenDoor)
+
+
+def test_required_token_without_authenticator_is_refused():
+    for door in (plumews.serve, plumews.unix_serve):
+        with pytest.raises(TypeError, match="require_token=True needs an authenticator, such as"):
+            door(whoami, "ws.sock" if door is plumews.unix_serve else "127.0.0.1", require_token=True)
 
 
 @pytest.mark.parametrize("require", [True, False])

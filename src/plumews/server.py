@@ -387,7 +387,7 @@ def serve(
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
     authenticator: TokenAuthenticator | None = None,
-    require_token: bool = True,
+    require_token: bool | None = None,
     token_sources: Collection[str] = TOKEN_SOURCES,
     token_cookie: str | None = None,
     allow_query_secrets: bool = False,
@@ -402,7 +402,7 @@ def serve(
             ``f(conn)`` that are called straight from the parser; they answer with ``conn.send_nowait``.
         authenticator: verifies the token of each client, such as a :class:`plumews.SimpleRoomAuth`, and sets
             ``conn.user_info`` (default: nobody is asked for one).
-        require_token: with an authenticator, refuse clients without a token (default True).
+        require_token: refuse clients without a token (default True with an authenticator, which it needs).
         token_sources, token_cookie, allow_query_secrets: where a client may put its token, as in
             :func:`plumews.serve_rooms`.
         options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
@@ -437,7 +437,7 @@ def unix_serve(
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
     authenticator: TokenAuthenticator | None = None,
-    require_token: bool = True,
+    require_token: bool | None = None,
     token_sources: Collection[str] = TOKEN_SOURCES,
     token_cookie: str | None = None,
     allow_query_secrets: bool = False,

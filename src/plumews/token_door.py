@@ -56,7 +56,7 @@ def token_door(
     inside: HandlerEndpoint | CallbackEndpoint,
     authenticator: TokenAuthenticator | None,
     *,
-    require_token: bool,
+    require_token: bool | None,
     sources: TokenSources,
     origins: Iterable[AllowedOrigin] | None,
     tally: RequestTally,
@@ -70,8 +70,11 @@ def token_door(
     if authenticator is None:
         if sources != TokenSources():
             raise TypeError("token_sources, token_cookie and allow_query_secrets need an authenticator")
+        if require_token:
+            raise TypeError("require_token=True needs an authenticator, such as plumews.SimpleRoomAuth(secret)")
         return inside
     if isinstance(authenticator, type) or not callable(getattr(authenticator, "verify_jwt", None)):
         raise TypeError("authenticator must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt")
     sources.check_origins(origins)
-    return TokenDoor(Login(authenticator, sources=sources, require_token=require_token, tally=tally), inside)
+    required = require_token is None or require_token
+    return TokenDoor(Login(authenticator, sources=sources, require_token=required, tally=tally), inside)
