@@ -64,12 +64,27 @@ async def test_a_refusal_that_a_setting_would_mend_says_what_to_set(start, logs,
             b"\x16\x03\x01\x02\x00\x01",
             "400 WEBSOCKET_BAD_REQUEST: no request, not an HTTP request, but the beginning of TLS: this server has no",
         ),
+        (
+            upgrade("/ws"),
+            "403 WEBSOCKET_ROOM_FORBIDDEN: GET /ws, forbidden: bad room password: none was sent [",
+        ),
+        (upgrade("/ws?room=a&room=b"), "400 WEBSOCKET_BAD_QUERY: GET /ws, more than one room in the query ["),
+        (
+            upgrade("/ws", "Sec-WebSocket-Protocol: bearer.a.b.c"),
+            "403 WEBSOCKET_TOKEN_SOURCE: GET /ws, credentials in a subprotocol are not accepted here [",
+        ),
+        (
+            upgrade(f"/{'x' * 20_000}"),
+            "431 WEBSOCKET_HEAD_TOO_LARGE: no request, request head too large: more than 16384 bytes [",
+        ),
         (b"\x16", "400 WEBSOCKET_BAD_REQUEST: no request, not an HTTP request: it does not begin with a method"),
     ],
-    ids=["token", "tls", "bytes"],
+    ids=["token", "tls", "password", "query", "source", "head", "bytes"],
 )
 async def test_a_refusal_whose_word_says_too_little_says_why(start, logs, request_, told):
-    server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
+    locked = auth()
+    locked.set_room_password("default", "pa55word")
+    server = await start(plumews.serve_rooms(plumews.Hub(), locked, "127.0.0.1", 0, token_sources=["header"]))
     async with await Wire.connect(server) as wire:
         await wire.response(request_)
     assert logs()[0].getMessage().startswith(f"refused {told}")

@@ -25,8 +25,16 @@ __all__ = ["Why", "log_refused_request", "log_untrusted_proxy"]
 logger = logging.getLogger("plumews.server")
 
 #: Refusals whose code does not say enough.
-_TELLING: Final = ("WEBSOCKET_INVALID_TOKEN", InvalidMessage.code, InvalidHeader.code)
-
+_TELLING: Final = (
+    "WEBSOCKET_INVALID_TOKEN",
+    "WEBSOCKET_BAD_QUERY",
+    "WEBSOCKET_HEAD_TOO_LARGE",
+    "WEBSOCKET_INVALID_ROOM",
+    "WEBSOCKET_ROOM_FORBIDDEN",
+    "WEBSOCKET_TOKEN_SOURCE",
+    InvalidMessage.code,
+    InvalidHeader.code,
+)
 
 #: Refusals that an option would mend, and what it is called here and on the command line.
 _HINTS: Final = {
