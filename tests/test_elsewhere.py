@@ -50,6 +50,7 @@ OF_OTHERS = {
     "handshake": "conn.request",
     "server": "plumews.serve(",
     "close_exc": "conn.close_code",
+    "user_id": "conn.user_info.id",
     # aiohttp
     "prepare": "conn.request",
     "receive": "conn.recv()",
@@ -183,3 +184,28 @@ def test_attributes_that_exist_are_found_without_a_call() -> None:
     setters: list[Any] = [cls for cls in Conn.__mro__[:-1] if "__setattr__" in vars(cls)]
     assert [cls.__name__ for cls in setters] == ["Attributes"]
     assert inspect.isfunction(vars(setters[0])["__setattr__"]) is (plumews.BODY == "pure")
+
+
+# --- names of the package -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("connect", "there is no client in this version"),
+        ("exceptions", "all names are in plumews itself"),
+        ("ServerConnection", "use plumews.Conn"),
+        ("InvalidStatus", "conn.respond(status, text)"),
+        ("basic_auth", "authenticator="),
+    ],
+)
+def test_name_of_the_websockets_package_says_where(name, told):
+    with pytest.raises(AttributeError, match=rf"^module 'plumews' has no attribute '{name}': .*{re.escape(told)}"):
+        getattr(plumews, name)
+    assert not hasattr(plumews, name)
+
+
+def test_unknown_name_of_the_package_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"^module 'plumews' has no attribute 'HubConfg'$") as caught:
+        plumews.HubConfg  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("HubConfg", plumews)

@@ -214,3 +214,18 @@ def test_a_port_is_a_number(name):
     arguments = (plumews.Hub(), plumews.SimpleRoomAuth()) if name == "serve_rooms" else (handler,)
     with pytest.raises(TypeError, match="port must be an int, not str"):
         getattr(plumews, name)(*arguments, "127.0.0.1", "8080")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mode", "unix_serve has it"),
+        ("path", "unix_serve has it"),
+        ("recovery", "serve_rooms has it"),
+        ("history", "the hub has it"),
+        ("auth", "serve calls it authenticator"),
+    ],
+)
+def test_option_of_another_function_says_which(name, told):
+    with pytest.raises(TypeError, match=rf"unknown option {name} \({told}"):
+        plumews.serve(lambda conn: None, "127.0.0.1", 0, **{name: 1})

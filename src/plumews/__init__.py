@@ -7,6 +7,8 @@ package of plumego, for Go, which plumews set out to match and to better.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .codec import BODY  # first: it decides whether what follows comes compiled
 
 # isort: split
@@ -18,6 +20,7 @@ from .compression import CompressionInfo
 from .conn import Conn
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .deflate import Deflate
+from .elsewhere import missing_name
 from .endpoints import Handler, OnMessage
 from .errors import (
     AuthError,
@@ -173,3 +176,9 @@ __all__ = [
     "validate_room_password",
     "validate_text_message",
 ]
+
+if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
+
+    def __getattr__(name: str) -> object:
+        """Say where names of other packages are."""
+        raise missing_name(name)

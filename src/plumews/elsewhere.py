@@ -7,9 +7,10 @@ Invariant: each of them raises ``AttributeError`` on a connection, so ``hasattr`
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final, NoReturn
 
-__all__ = ["Elsewhere", "add_to", "of_its_own"]
+__all__ = ["Elsewhere", "add_to", "missing_name", "of_its_own"]
 
 _METADATA: Final = "use conn.metadata, a dict for what belongs to the connection"
 _OPTION: Final = "it is an option of plumews.serve()"
@@ -36,7 +37,8 @@ _WHERE: Final = {
     "raw_path": "use conn.request.raw_path",
     **dict.fromkeys(("url", "uri", "rel_url", "target", "resource"), "use conn.request.target"),
     **dict.fromkeys(("query", "query_params", "query_string", "path_params"), "use conn.request.query"),
-    **dict.fromkeys(("headers", "request_headers", "extra_headers", "cookies"), "use conn.request.headers"),
+    **dict.fromkeys(("headers", "request_headers", "raw_request_headers", "extra_headers"), "use conn.request.headers"),
+    "cookies": 'use conn.request.headers.get("Cookie")',
     "response_headers": "use conn.response.headers",
     "origin": 'use conn.request.headers.get("Origin")',
     "host": 'use conn.request.headers.get("Host"), conn.local_address or conn.remote_address',
@@ -44,6 +46,7 @@ _WHERE: Final = {
     **dict.fromkeys(("secure", "is_secure"), "use conn.request.secure"),
     **dict.fromkeys(("handshake", "accept", "prepare", "prepared", "can_prepare"), _OPENED),
     **dict.fromkeys(("username", "user", "current_user", "auth"), "use conn.user_info"),
+    "user_id": "use conn.user_info.id, and conn.user_info is None without a token",
     "protocol": "use conn.subprotocol for the subprotocol",
     "ws_protocol": "use conn.subprotocol",
     # --- the transport
@@ -52,7 +55,7 @@ _WHERE: Final = {
     ),
     **dict.fromkeys(("socket", "sock", "fileno", "stream"), 'use conn.get_extra_info("socket")'),
     **dict.fromkeys(("reader", "writer"), "use conn.recv() and conn.send()"),
-    **dict.fromkeys(("peername", "client", "remote", "address", "addr", "ip", "getpeername"), _ADDRESS),
+    **dict.fromkeys(("peername", "client", "remote", "address", "addr", "ip", "remote_ip", "getpeername"), _ADDRESS),
     **dict.fromkeys(("sockname", "getsockname"), "use conn.local_address"),
     **dict.fromkeys(("peercert", "getpeercert"), 'use conn.get_extra_info("peercert")'),
     "cipher": 'use conn.get_extra_info("cipher")',
@@ -101,6 +104,29 @@ _WHERE: Final = {
     **dict.fromkeys(("data", "context", "ctx", "session", "scope", "app", "extra", "userdata", "user_data"), _METADATA),
     **dict.fromkeys(("name", "nickname", "tags", "info", "attributes"), _METADATA),
 }
+
+
+_CLIENT: Final = "there is no client in this version; any client will do, such as that of the websockets package"
+_REFUSING: Final = "return conn.respond(status, text) from process_request, or raise plumews.Refused"
+_PLAIN_STR: Final = "it is a plain str here"
+
+#: The same of names of the package.
+_NAMES: Final = {
+    **dict.fromkeys(("connect", "unix_connect", "client", "ClientConnection"), _CLIENT),
+    **dict.fromkeys(("exceptions", "asyncio", "legacy"), "all names are in plumews itself, such as plumews.Refused"),
+    **dict.fromkeys(("ServerConnection", "WebSocketServerProtocol", "Connection", "WebSocket"), "use plumews.Conn"),
+    "WebSocketServer": "use plumews.Server",
+    "WebSocketDisconnect": "use plumews.ConnectionClosed",
+    **dict.fromkeys(("AbortHandshake", "InvalidStatus"), _REFUSING),
+    **dict.fromkeys(("basic_auth", "basic_auth_protocol_factory"), f"{_REFUSING}; for tokens there is authenticator="),
+    **dict.fromkeys(("Origin", "Subprotocol"), _PLAIN_STR),
+}
+
+
+def missing_name(name: str) -> AttributeError:
+    """Return the error of looking for ``name`` in the package."""
+    where = f": {_NAMES[name]}" if name in _NAMES else ""
+    return AttributeError(f"module 'plumews' has no attribute {name!r}{where}", name=name, obj=sys.modules[__package__])
 
 
 class Elsewhere:
