@@ -356,6 +356,14 @@ def test_a_leeway_must_be_a_span_of_time(leeway: float) -> None:
         SimpleRoomAuth(leeway=leeway)
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("leeway", "a number of seconds"), ("issuer", "a str"), ("audience", "a str")]
+)
+def test_wrong_type_of_token_option_is_named(name: str, wanted: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be {wanted}.*, not list"):
+        SimpleRoomAuth(b"k" * 32, **{name: []})
+
+
 # --- passwords of rooms ---------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 import sys
@@ -84,7 +85,7 @@ async def names(monkeypatch):
     return known
 
 
-class Picky(socket.socket):
+class Picky(sockets.OwnSocket):
     """A socket for which the free port of another address is taken a few times."""
 
     refusals = 0
@@ -99,7 +100,7 @@ class Picky(socket.socket):
 @pytest.fixture
 def picky(monkeypatch):
     def refuse(times):
-        monkeypatch.setattr(sockets.socket, "socket", Picky)
+        monkeypatch.setattr(sockets, "OwnSocket", Picky)
         monkeypatch.setattr(Picky, "refusals", times)
 
     return refuse
@@ -387,8 +388,8 @@ async def test_unix_serve_has_a_mode(start, tmp_path):
         (7, None, TypeError, "PathLike"),
         ("s", 660, ValueError, r"mode must be permissions from 0 to 0o777, such as 0o660, not 660 \(0o1224\)"),
         ("s", -1, ValueError, "from 0 to 0o777"),
-        ("s", "660", TypeError, "mode must be an int, not str"),
-        ("s", True, TypeError, "mode must be an int, not bool"),
+        ("s", "660", TypeError, "mode must be an int, such as 0o660, not str"),
+        ("s", True, TypeError, "mode must be an int, such as 0o660, not bool"),
         pytest.param("\0s", 0o600, ValueError, "has no permissions", marks=on_linux),
     ],
 )
@@ -503,3 +504,11 @@ def test_activated_descriptors_are_those_for_this_process_and_said_once(pid, cou
 def test_a_count_that_is_none_is_refused(count):
     with pytest.raises(ValueError, match="LISTEN_FDS must be the number of sockets"):
         activated_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+@pytest.mark.parametrize(("path", "number"), [("no/ws.sock", errno.ENOENT), ("x" * 200, errno.ENAMETOOLONG)])
+async def test_failing_bind_names_the_path(tmp_path, monkeypatch, path, number):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=re.escape(path)) as caught:
+        await plumews.unix_serve(echo, path)
+    assert (caught.value.errno, caught.value.filename) == (number, path)

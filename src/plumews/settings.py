@@ -96,6 +96,8 @@ class ConnConfig:
             if isinstance(value, str) and value != "auto":
                 raise ValueError(f"{name} must be an int, 'auto' or None, not {value!r}")
             if value is not None and value != "auto":
+                if value == 0 and not isinstance(value, bool):
+                    raise ValueError(f"{name} must be at least 1, not 0: None is no bound")
                 check_count(name, value)
         if isinstance(self.unanswered_bytes, int) and self.pong_wait is None:
             raise ValueError(

@@ -161,7 +161,10 @@ class UnixSocket(OwnSocket):
         if mode is not None:
             with contextlib.suppress(OSError):
                 os.fchmod(self.fileno(), mode)  # on Linux the file begins with these, less the umask
-        self.bind(path)
+        try:
+            self.bind(path)
+        except OSError as exc:  # names no path; a path that is too long has no number either
+            raise OSError(exc.errno or errno.ENAMETOOLONG, exc.strerror or str(exc), path) from None
         made = Path(path).lstat()
         self._file = (os.getpid(), str(Path(path).absolute()), made.st_dev, made.st_ino)
         if mode is not None and stat.S_IMODE(made.st_mode) != mode:
@@ -186,6 +189,8 @@ def check_unix(path: UnixPath, mode: int | None) -> str:
     """Return ``path`` as text; raise ``TypeError`` or ``ValueError`` for a path or a mode that cannot be."""
     if _AF_UNIX is None:
         raise ValueError("there are no Unix sockets on this system")
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path must be a str, bytes or an os.PathLike, not {type(path).__name__}")
     name = os.fsdecode(path)
     if not name:
         raise ValueError("the path of a Unix socket must not be empty")
@@ -198,7 +203,7 @@ def check_unix(path: UnixPath, mode: int | None) -> str:
         raise ValueError("the path of a Unix socket must not have a NUL in it")
     if mode is not None:
         if isinstance(mode, bool) or not isinstance(mode, int):
-            raise TypeError(f"mode must be an int, not {type(mode).__name__}")
+            raise TypeError(f"mode must be an int, such as 0o660, not {type(mode).__name__}")
         if not 0 <= mode <= 0o777:
             raise ValueError(f"mode must be permissions from 0 to 0o777, such as 0o660, not {mode} ({mode:#o})")
     return name

@@ -72,6 +72,9 @@ class HS256TokenAuth:
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_leeway(leeway)
+        for claim, expected in (("issuer", issuer), ("audience", audience)):
+            if expected is not None and not isinstance(expected, str):
+                raise TypeError(f"{claim} must be a str or None, not {type(expected).__name__}")
         self.revocations = Revocations(clock=clock) if revocations is None else revocations
         self.revocations.allow_leeway(leeway)
         keys: Mapping[str | None, Secret]
@@ -254,7 +257,9 @@ def _check_names(claims: dict[str, Any]) -> None:
 
 
 def check_leeway(leeway: float) -> None:
-    """Raise ``ValueError`` unless ``leeway`` is a span of time."""
+    """Raise ``TypeError`` or ``ValueError`` unless ``leeway`` is a span of time."""
+    if isinstance(leeway, bool) or not isinstance(leeway, (int, float)):
+        raise TypeError(f"leeway must be a number of seconds, not {type(leeway).__name__}")
     if not (math.isfinite(leeway) and leeway >= 0):
         raise ValueError(f"leeway must be 0 or more seconds, not {leeway}")
 
