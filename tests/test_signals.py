@@ -138,11 +138,15 @@ def test_a_handler_that_was_set_meanwhile_stays():
 
 
 def test_a_forked_child_ends_by_the_signal_alone():
-    with StopSignals():
+    reading, writing = os.pipe()
+    with StopSignals(), os.fdopen(reading, "rb") as ready:
         child = os.fork()
         if not child:
+            os.write(writing, b"\n")
             time.sleep(30)
             os._exit(1)
+        os.close(writing)
+        ready.readline()  # what comes before a fork is done CPython takes for the parent's
         os.kill(child, signal.SIGTERM)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == signal.SIGTERM
