@@ -192,9 +192,9 @@ async def test_a_refusal_that_no_option_mends_is_no_warning(start, caplog):
 @pytest.mark.parametrize("where", ["tcp", "unix"])
 async def test_a_proxy_that_is_not_trusted_is_told_once(start, caplog, tmp_path, line, where):
     if where == "tcp":
-        server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0))
+        server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, close_timeout=0.1))
     else:
-        server = await start(plumews.unix_serve(lambda conn: conn.close(), tmp_path / "s"))
+        server = await start(plumews.unix_serve(lambda conn: conn.close(), tmp_path / "s", close_timeout=0.1))
     for _ in range(2):
         assert await ask(server, line) == 101
     (record,) = caplog.records
@@ -207,9 +207,13 @@ async def test_a_proxy_that_is_not_trusted_is_told_once(start, caplog, tmp_path,
 
 
 async def test_a_proxy_that_is_trusted_is_no_warning(start, caplog):
-    server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, trusted_proxies=["127.0.0.1"]))
+    server = await start(
+        plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, close_timeout=0.1, trusted_proxies=["127.0.0.1"])
+    )
     for line in FORWARDING[1:]:
         assert await ask(server, line) == 101
-    server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, trusted_proxies=["10.0.0.1"]))
+    server = await start(
+        plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, close_timeout=0.1, trusted_proxies=["10.0.0.1"])
+    )
     assert await ask(server, "X-Forwarded-For: 192.0.2.9") == 101
     assert len(caplog.records) == 1
