@@ -60,6 +60,14 @@ async def test_a_signal_wakes_a_loop_that_has_nothing_to_do():
         timer.join()
 
 
+async def test_a_signal_that_wakes_nothing_is_seen_soon(monkeypatch):
+    monkeypatch.setattr(signals, "_LOOK", 0.01)
+    monkeypatch.setattr(StopSignals, "tell", lambda self: None)  # as when the loop is about to wait for events
+    with StopSignals() as listening:
+        asyncio.get_running_loop().call_soon(send, signal.SIGTERM)
+        assert await asyncio.wait_for(listening.first(), 10) == signal.SIGTERM
+
+
 async def test_all_that_listen_are_told_and_end_in_any_order():
     one, two = StopSignals(), StopSignals()
     before = handlers()

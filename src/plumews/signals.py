@@ -69,6 +69,9 @@ class _Handlers:
 
 _handlers: Final = _Handlers()
 
+#: Seconds between two looks for a signal that did not wake the event loop.
+_LOOK: Final = 1.0
+
 
 class StopSignals:
     """Listens to SIGINT and SIGTERM, and to SIGHUP unless the process does something about it, while it is entered.
@@ -82,9 +85,11 @@ class StopSignals:
 
     async def first(self) -> int:
         """Wait for the first signal, and return its number; also one that came before, to whoever listened."""
-        if _handlers.first is None:
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
+        self._waiting = asyncio.get_running_loop().create_future()
+        # Only asked for now: a signal may come at any step. One that comes just before the loop waits for events is
+        # handled when that wait ends, so it must end.
+        while _handlers.first is None:
+            await asyncio.wait((self._waiting,), timeout=_LOOK)
         assert _handlers.first is not None
         return _handlers.first
 
