@@ -26,7 +26,7 @@ from plumews.constants import COMPRESSED
 from plumews.deflate import Agreement
 from plumews.overflowing import DISPLACING
 from squeezed import OFFER, TAIL, Squeezing
-from wire import Wire
+from wire import Wire, masked
 
 JSON = '{"id": 1, "name": "somebody", "text": "hello, hello"}' * 20
 LONG = "".join(f"line {number} of many; " for number in range(20_000))
@@ -47,6 +47,9 @@ class Member:
 
     async def message(self) -> str:
         kind, data = await self.wire.event()
+        while kind == Opcode.PING:  # CONFLATE bounds what is unanswered
+            self.wire.send(masked(Opcode.PONG, data))
+            kind, data = await self.wire.event()
         if kind & COMPRESSED:
             self.compressed += 1
             data = (self._inflater if self._takeover else self._inflater.copy()).decompress(data + TAIL)

@@ -10,7 +10,7 @@ import pytest
 
 import plumews
 from fakes import FakeTransport, fake_conn, ticks
-from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport
+from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport, limits
 from plumews.ledger import Ledger
 
 FRAME = 2 + len("x")  # of the message "x"
@@ -222,7 +222,7 @@ async def test_what_gives_way_while_the_hub_stops_was_not_delivered(sliced, beha
 
 
 async def test_what_a_limit_for_all_queues_evicts_while_the_hub_stops_was_not_delivered(sliced):
-    hub = Hub(HubConfig(max_queued_bytes=4 * FRAME))
+    hub = Hub(HubConfig(max_queued_bytes=4 * (FRAME + limits.QUEUED_OVERHEAD)))
     for _ in range(64):
         member(hub)
     for _ in range(3):

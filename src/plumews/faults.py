@@ -40,7 +40,9 @@ CLOSE_REASON_NOT_UTF8: Final = "the reason of a close frame (RFC 6455 section 5.
 
 NOT_DEFLATE: Final = "a compressed message that cannot be inflated (RFC 7692 section 7.2.2)"
 AFTER_THE_LAST_BLOCK: Final = "a compressed message that goes on behind its final block (RFC 7692 section 7.2.3.4)"
-KEPT_CONTEXT: Final = "it refers to an earlier message: context takeover, against client_no_context_takeover"
+KEPT_CONTEXT: Final = (
+    "it refers to an earlier message: context takeover, against client_no_context_takeover (RFC 7692 section 7.1.1.2)"
+)
 INFLATED_TOO_BIG: Final = "a compressed message that inflates beyond the limit of {limit}"
 INFLATED_TOO_MUCH: Final = "a compressed message that inflates to more than {ratio} times its {size} bytes"
 

@@ -14,7 +14,6 @@ Invariant: while data waits for an answer, a ping is on its way, and the keepali
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import os
 from collections.abc import Callable
@@ -213,12 +212,15 @@ class FlowControl(Writer):
         sock = None if transport is None else transport.get_extra_info("socket")
         if sock is None:
             return
-        with contextlib.suppress(OSError, NotImplementedError):  # no descriptor is left, or the loop cannot watch
+        watched = False
+        try:
             self._event_fd = os.dup(sock.fileno())
             contextvars.Context().run(asyncio.get_running_loop().add_writer, self._event_fd, self._writable)
+            watched = True
+        except (OSError, NotImplementedError):  # no descriptor is left, or the loop cannot watch
+            self._forget_event()
+        if watched:
             self._block(_EVENT)
-            return
-        self._forget_event()
 
     def _writable(self) -> None:
         self._forget_event()
@@ -228,6 +230,8 @@ class FlowControl(Writer):
     def _forget_event(self) -> None:
         fd, self._event_fd = self._event_fd, -1
         if fd >= 0:
-            with contextlib.suppress(NotImplementedError):
+            try:  # noqa: SIM105
                 asyncio.get_running_loop().remove_writer(fd)
+            except NotImplementedError:  # nor was it watched; a compiled `with` needs a traceback
+                pass
             os.close(fd)

@@ -34,6 +34,7 @@ COMPILED = (
     "displacing",
     "engine",
     "fanout",
+    "flow_control",
     "inbox",
     "inflating",
     "inflow",
