@@ -160,7 +160,7 @@ class Parser(ArrivingFrames):
 
     @property
     def halted(self) -> bool:
-        """Whether there are such bytes, or a fault."""
+        """Return whether there are such bytes, or a fault."""
         return self._left > 0 or self._error is not None
 
     @property

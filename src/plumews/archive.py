@@ -105,7 +105,7 @@ class Archive:
         return entry
 
     def _is_full(self, rooms: int) -> bool:
-        """Whether so many rooms are too many: they may take half of the bytes, and one there may always be."""
+        """Return whether so many rooms are too many: they may take half of the bytes, and one there may always be."""
         if self._max_bytes and rooms > 1 and rooms * limits.HISTORY_ROOM_OVERHEAD * 2 > self._max_bytes:
             return True
         return 0 < self._max_rooms < rooms

@@ -31,7 +31,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def is_plain_function(callback: object) -> TypeGuard[Callable[..., Any]]:
-    """Whether ``callback`` can be called and does its work then, and not when it is awaited or iterated over."""
+    """Return whether ``callback`` can be called and does its work then, and not when it is awaited or iterated over."""
     if not callable(callback) or is_coroutine_function(callback):
         return False
     return not inspect.isasyncgenfunction(callback) and not inspect.isgeneratorfunction(callback)

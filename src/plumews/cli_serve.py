@@ -200,7 +200,7 @@ def _address(args: argparse.Namespace, server: Server) -> str:
 
 
 def _address_of(args: argparse.Namespace, name: Any) -> str:
-    """Where a socket of this ``name`` listens: a path, or a host and a port."""
+    """Return the place where a socket of this ``name`` listens: a path, or a host and a port."""
     if not isinstance(name, tuple):
         return f"unix:{_shown(os.fsdecode(name))}"
     host, port, *_ = name

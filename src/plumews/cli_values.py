@@ -62,7 +62,7 @@ def rate(text: str) -> float:
 
 
 def allowed(kind: str) -> Callable[[str], str]:
-    """What reads one of the ``origins`` or ``hosts``."""
+    """Return the reader of one entry of ``origins`` or ``hosts``."""
     check_all: Callable[[list[str]], object] = allowed_origins if kind == "origins" else allowed_hosts
 
     def check(text: str) -> str:

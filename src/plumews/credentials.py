@@ -103,7 +103,7 @@ class TokenSources:
 
 
 def _is_anybody(origin: AllowedOrigin) -> bool:
-    """Whether ``origin`` stands for pages that nobody knows."""
+    """Return whether ``origin`` stands for pages that nobody knows."""
     if isinstance(origin, re.Pattern):
         return any(origin.fullmatch(f"{scheme}://nobody.knows.it.invalid") for scheme in ("http", "https"))
     return origin in ("*", "null")
@@ -145,7 +145,7 @@ def query_value(request: Request, name: str) -> str | None:
 
 
 def logs_in_by_message(request: Request) -> bool:
-    """Whether the client says who it is in its first message. Raises as :func:`query_value`."""
+    """Return whether the client says who it is in its first message. Raises as :func:`query_value`."""
     return query_value(request, "auth") == "message"
 
 

@@ -157,7 +157,7 @@ class DisplacingQueue(SendQueue):
             self._times.insert(position, self._times[position])
 
     def _begins_whole(self) -> bool:
-        """Whether something waits, and not the rest of a message that has begun to leave."""
+        """Return whether something waits, and not the rest of a message that has begun to leave."""
         return bool(self._queue) and not _is_continuation(self._queue[0])  # type: ignore[index]
 
     def waiting_data(self) -> tuple[int, int]:

@@ -237,7 +237,7 @@ class Engine(InContext):
             self._rest = memoryview(bytes(data[len(data) - left :]))
 
     def _next_events(self) -> list[Any]:
-        """What was left over, or the events in the next part of what was not parsed."""
+        """Return the events that were left over, or those in the next part of the unparsed bytes."""
         backlog, self._backlog = self._backlog, None
         if backlog:
             return backlog
@@ -305,7 +305,7 @@ class Engine(InContext):
         return not self._blocked
 
     def _has_enough(self) -> bool:
-        """Whether the handler is to read first before it is given more."""
+        """Return whether the handler is to read first before it is given more."""
         if self._on_message is not None or self._rules.state is not _OPEN:
             return False
         stream = self._stream or self._incoming
@@ -449,7 +449,7 @@ class Engine(InContext):
             self._ask_transport("resume_reading")
 
     def _wants_more(self) -> bool:
-        """Whether the handler has caught up with what it was given, or nobody will."""
+        """Return whether the handler has caught up with what it was given, or nobody will."""
         if self._on_message is not None or self._rules.state is not _OPEN:
             return True
         stream = self._stream or self._incoming
@@ -546,7 +546,7 @@ class Engine(InContext):
         """Send the close frame that the peer's last word asks for."""
 
     def _may_write(self) -> None:
-        """What the writer has kept back may leave."""
+        """Let the writer send the messages that it has kept back."""
 
     def _is_full(self) -> None:
         """The handler is to read before more is handled."""

@@ -86,7 +86,7 @@ class TrustedProxies:
         return self.trusts_peer((address, 0))
 
     def trusts_peer(self, remote_address: Any) -> bool:
-        """Whether whoever is connected from there is one of them."""
+        """Return whether whoever is connected from there is one of them."""
         if not isinstance(remote_address, tuple):
             return self._unix
         address = _parse_address(remote_address[0])

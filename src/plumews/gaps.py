@@ -43,7 +43,7 @@ class End:
 
 
 class Debt:
-    """What is owed to one member. Another hub puts into words what is in ``elsewhere``."""
+    """Loss that one member was not told of. Another hub reports the part in ``elsewhere``."""
 
     __slots__ = ("elsewhere", "first", "last")
 

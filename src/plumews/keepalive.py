@@ -272,7 +272,7 @@ class Keepalive:
         return self._pong_wait is not None and self.listening and now - self._last_sign() >= self._pong_wait
 
     def _answers_nothing(self, now: float) -> bool:
-        """Whether data has waited so long for an answered ping that none can be expected."""
+        """Return whether data has waited so long for an answered ping that none can be expected."""
         if not self.held_since or self._pong_wait is None or not self.listening:
             return False
         return now - self.held_since >= limits.ACKNOWLEDGED_WAITS * self._pong_wait
@@ -298,7 +298,7 @@ class Keepalive:
             self._taken_until = now + limits.ACKNOWLEDGED_WAITS * self._pong_wait
 
     def _takes(self, peer: Peer, now: float) -> bool:
-        """Whether the peer has acknowledged bytes since the last look, and that counts."""
+        """Return whether the peer has acknowledged bytes since the last look, and that counts."""
         if self._asked_at != self.last_received:
             return False  # there was no look
         progress = peer._progress()

@@ -434,7 +434,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
 
     @property
     def _only_waits(self) -> bool:
-        """Whether the handler waits for the end, and nothing reads."""
+        """Return whether the handler waits for the end, and nothing reads."""
         open_stream = self._stream is not None and not self._stream.done
         return self._end_waiters > 0 and not (self._inbox.touched or self._inbox.awaited or open_stream)
 

@@ -212,7 +212,7 @@ def _authorizer(given: RoomAuthorizer | None, allow_unknown_rooms: bool) -> Room
 
 
 def _has_no_room(authorizer: RoomAuthorizer) -> bool:
-    """Whether ``authorizer`` knows of room passwords alone, and of none yet."""
+    """Return whether ``authorizer`` knows of room passwords alone, and of none yet."""
     if hasattr(authorizer, "authorize_room"):
         return False
     asked = getattr(type(authorizer), "has_room_password", None)

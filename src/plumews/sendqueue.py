@@ -94,7 +94,7 @@ class SendQueue(Flushable):
 
     @property
     def held_bytes(self) -> int:
-        """What these messages take in memory, about."""
+        """Return the approximate memory of these messages, in bytes."""
         return self.queued_bytes + self.queued_messages * _OVERHEAD
 
     @property

@@ -173,7 +173,7 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
 
 
 def is_coroutine_function(function: object) -> bool:
-    """Whether what ``function`` returns is to be awaited, as far as can be told before it is called.
+    """Return whether what ``function`` returns is to be awaited, as far as can be told before it is called.
 
     ``functools.partial``, objects with an ``async def __call__`` and mocks of coroutine functions count, too.
     """

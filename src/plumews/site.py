@@ -209,7 +209,7 @@ def _check_tls(context: ssl_module.SSLContext) -> None:
 
 
 def has_certificate(context: ssl_module.SSLContext) -> bool:
-    """Whether ``context`` answers a client that takes any certificate and cipher.
+    """Return whether ``context`` answers a client that takes any certificate and cipher.
 
     One with a callback for the name of the server is believed.
     """
