@@ -9,7 +9,8 @@ import functools
 import pytest
 
 from fakes import failures
-from plumews.callbacks import Callbacks, check_callback, is_plain_function
+from plumews.callbacks import Callbacks
+from plumews.validation import check_callback, is_plain_function
 
 
 async def test_callbacks_of_a_kind_are_called_in_the_order_in_which_they_came():

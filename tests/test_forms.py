@@ -31,6 +31,14 @@ def conn_with(bits: int | None = 12, *, takeover: bool = False, **config: Any) -
     return conn
 
 
+def form_for(shared: Encoded, conn: plumews.Conn) -> Encoded:
+    return form_of(shared, conn._shared, conn._deflate is not None)
+
+
+def chosen_for(forms: KeptForms, messages: list[Encoded], conn: plumews.Conn) -> list[Encoded]:
+    return forms.choose(messages, conn._shared, conn._deflate is not None)
+
+
 def message(payload: bytes = JSON, *, compress: bool | None = None) -> Encoded:
     return encode(Opcode.BINARY, payload, compress=compress)
 
@@ -47,7 +55,7 @@ async def test_all_that_agreed_on_the_same_get_one_form_and_it_is_made_once(monk
     made = []
     monkeypatch.setattr(plumews.forms, "encode", lambda *args, **how: made.append(encode(*args, **how)) or made[-1])
     shared = message()
-    forms = [form_of(shared, conn) for conn in conns]
+    forms = [form_for(shared, conn) for conn in conns]
     assert len(made) == 3
     assert forms[0] is forms[2] is forms[5]
     assert forms[1] is forms[4]
@@ -61,8 +69,8 @@ async def test_all_that_agreed_on_the_same_get_one_form_and_it_is_made_once(monk
 
 async def test_who_compresses_nothing_or_for_itself_gets_the_message_as_it_is() -> None:
     shared = message()
-    assert form_of(shared, conn_with(None)) is shared
-    assert form_of(shared, conn_with(takeover=True)) is shared
+    assert form_for(shared, conn_with(None)) is shared
+    assert form_for(shared, conn_with(takeover=True)) is shared
     assert shared.forms is None
 
 
@@ -81,24 +89,24 @@ async def test_who_compresses_nothing_or_for_itself_gets_the_message_as_it_is() 
 )
 async def test_what_is_compressed(payload: bytes, compress: bool | None, compressed: bool) -> None:
     shared = message(payload, compress=compress)
-    form = form_of(shared, conn_with())
+    form = form_for(shared, conn_with())
     assert (form is not shared) is compressed
     assert read(form) == (Opcode.BINARY | COMPRESSED * compressed, payload)
-    assert form_of(shared, conn_with()) is form
+    assert form_for(shared, conn_with()) is form
 
 
 async def test_that_it_gets_no_smaller_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shared, conn = message(NOISE), conn_with()
-    assert form_of(shared, conn) is shared
+    assert form_for(shared, conn) is shared
     monkeypatch.setattr(plumews.forms, "make_form", None)
-    assert form_of(shared, conn) is shared
+    assert form_for(shared, conn) is shared
     assert shared not in (shared.forms or {}).values()  # or it would go only when the collector finds it
 
 
 async def test_each_has_its_own_least_size_and_its_own_fragments() -> None:
     shared = message()
-    assert form_of(shared, conn_with(compression=plumews.Deflate(min_size=5000))) is shared
-    pieces = form_of(shared, conn_with(fragment_size=7))
+    assert form_for(shared, conn_with(compression=plumews.Deflate(min_size=5000))) is shared
+    pieces = form_for(shared, conn_with(fragment_size=7))
     assert pieces.buffers[0][0] == Opcode.BINARY | 0x40  # the first of several
     assert read(pieces) == (Opcode.BINARY | COMPRESSED, JSON)
 
@@ -112,13 +120,13 @@ async def test_what_is_long_leaves_as_it_is_where_nobody_can_wait_unless_it_must
     assert len(LONG) > 4 * limits.COMPRESS_PIECE
     shared = message(LONG)
     assert is_long(shared)
-    assert form_of(shared, conn_with()) is shared
-    alone = form_of(shared, conn_with(takeover=True))
+    assert form_for(shared, conn_with()) is shared
+    alone = form_for(shared, conn_with(takeover=True))
     assert (alone.buffers, alone.compress) == (shared.buffers, False)
-    assert form_of(shared, conn_with(takeover=True)) is alone
+    assert form_for(shared, conn_with(takeover=True)) is alone
     must = message(LONG, compress=True)
-    assert read(form_of(must, conn_with())) == (Opcode.BINARY | COMPRESSED, LONG)
-    assert form_of(must, conn_with(takeover=True)) is must
+    assert read(form_for(must, conn_with())) == (Opcode.BINARY | COMPRESSED, LONG)
+    assert form_for(must, conn_with(takeover=True)) is must
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -129,13 +137,13 @@ async def test_what_is_long_can_be_compressed_in_pieces(backend: str) -> None:
     count = 1
     while (form := making.more()) is None:
         # Others with these parameters compress meanwhile.
-        assert read(form_of(message(), conn)) == (Opcode.BINARY | COMPRESSED, JSON)
+        assert read(form_for(message(), conn)) == (Opcode.BINARY | COMPRESSED, JSON)
         count += 1
     assert count == -(-len(LONG) // limits.COMPRESS_PIECE)
     assert read(form) == (Opcode.BINARY | COMPRESSED, LONG)
     assert form.size < shared.size / 4
     assert form.buffers[-1][-4:] != TAIL
-    assert form_of(shared, conn) is known_form(shared, conn._shared) is form
+    assert form_for(shared, conn) is known_form(shared, conn._shared) is form
 
 
 async def test_in_pieces_too_what_gets_no_smaller_or_is_not_to_be_stays_as_it_is() -> None:
@@ -153,28 +161,28 @@ async def test_in_pieces_too_what_gets_no_smaller_or_is_not_to_be_stays_as_it_is
 async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = [message(JSON + b"%d" % number) for number in range(5)]
     forms = KeptForms(1 << 20)
-    first = forms.choose(kept, conn_with())
+    first = chosen_for(forms, kept, conn_with())
     assert [read(form)[1] for form in first] == [JSON + b"%d" % number for number in range(5)]
     assert all(read(form)[0] & COMPRESSED for form in first)
     monkeypatch.setattr(plumews.forms, "make_form", None)
-    assert forms.choose(kept, conn_with()) == first
-    assert forms.choose(kept, conn_with(None)) == kept
-    assert forms.choose(kept, conn_with(takeover=True)) == kept
+    assert chosen_for(forms, kept, conn_with()) == first
+    assert chosen_for(forms, kept, conn_with(None)) == kept
+    assert chosen_for(forms, kept, conn_with(takeover=True)) == kept
 
 
 async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recently_go() -> None:
     kept = [message(JSON + b"%d" % number) for number in range(6)]
     one = kept[0].size + make_form(message(JSON + b"0"), conn_with()._shared).size + 2 * limits.HISTORY_OVERHEAD
     forms = KeptForms(3 * one)
-    forms.choose(kept[:3], conn_with())
-    forms.choose(kept[:1], conn_with())
-    forms.choose(kept[3:4], conn_with())
+    chosen_for(forms, kept[:3], conn_with())
+    chosen_for(forms, kept[:1], conn_with())
+    chosen_for(forms, kept[3:4], conn_with())
     assert [each.forms is not None for each in kept] == [True, False, True, True, False, False]
-    forms.choose(kept[:1], conn_with(9))
+    chosen_for(forms, kept[:1], conn_with(9))
     assert forms.bytes <= 3 * one
     assert len(forms) == 2
     for each in kept:
-        forms.choose([each], conn_with(11))
+        chosen_for(forms, [each], conn_with(11))
         assert forms.bytes <= 3 * one
     forms.clear()
     assert (forms.bytes, len(forms)) == (0, 0)
@@ -185,7 +193,7 @@ async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recent
 async def test_one_who_comes_back_makes_no_more_work_than_a_piece(takeover: bool) -> None:
     size = limits.COMPRESS_PIECE // 4
     kept = [message(LONG[:size] + b"%d" % number) for number in range(6)]
-    chosen = KeptForms(1 << 30).choose(kept, conn_with(takeover=takeover))
+    chosen = chosen_for(KeptForms(1 << 30), kept, conn_with(takeover=takeover))
     compressed = [form.compress is not False for form in chosen]
     assert compressed == [True] * 3 + [False] * 3
     assert [read(form)[1] for form in chosen] == [each.message()[1] for each in kept]

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumews import limits
-from plumews.lanes import Lanes, clock
+from plumews.lanes import Lanes
+from plumews.timers import clock
 
 
 class Loop:

@@ -25,13 +25,13 @@ LAYERS = {
     name: layer
     for layer, names in enumerate(
         [
-            "constants errors limits faults sources redaction log_text",
+            "validation constants errors limits faults sources redaction log_text",
             """codec _codec _codec_py _codec_py_frames _codec_py_incoming _codec_py_message _codec_py_mask
             _codec_py_utf8 deflate headers http11 backends deflating extensions inflating negotiation""",
             """handshake origin auth credentials protocol outgoing settings rooms reports history hub_config counts
             refusals snapshots accepting presence forwarded hops users authorizing revocation tokens strength
             passwords attempts elsewhere error_body text_policy log_limit request_secrets addresses admission""",
-            """forks timers timelimit loopstate parallel wire _wire _wire_py send_buffer attributes context steps ready
+            """safe_calls forks timers timelimit loopstate parallel wire _wire _wire_py send_buffer attributes context steps ready
             sendqueue displacing outlet writer flow_control keepalive stream inbox engine awaits link receiving
             overflowing sending conn turns compression inflow pacing forms logs""",
             """hub introspection membership listening identity recovery archive audience publishing lanes fanout slow
@@ -54,6 +54,8 @@ TESTS = Path(__file__).parent
 
 #: Modules whose tests have another name, and why.
 TESTED_IN = {
+    "safe_calls": "test_callbacks",
+    "validation": "test_settings",
     "__main__": "test_cli",  # nothing but a call of it; each command that is tested is started by it
     "_codec": "test_codec_*",  # both bodies of the codec run the same tests, one file for each thing that they do
     "_codec_py": "test_codec_*",

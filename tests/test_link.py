@@ -46,7 +46,7 @@ from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK,
 from plumews import wire as wire_module
 from plumews.codec import build_frame
 from plumews.deflate import Agreement
-from plumews.site import cancel
+from plumews.endpoints import cancel
 from squeezed import frame as squeezed_frame
 from wire import Wire, close, masked, text, upgrade
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from plumews.reports import BroadcastResult, Gap, HubMetrics, ShutdownReport
+from plumews.reports import BroadcastResult, Gap, HubMetrics
+from plumews.shutdown import ShutdownReport
 
 
 @pytest.mark.parametrize("report", [BroadcastResult(), ShutdownReport()], ids=lambda report: type(report).__name__)

@@ -13,9 +13,9 @@ import pytest
 import plumews
 from fakes import fake_conn, payloads_of
 from plumews import ConnConfig, Deflate, SendBehavior, limits
-from plumews.callbacks import is_plain_function
 from plumews.deflate import Agreement
-from plumews.settings import check_keepalive, check_read_limit, is_coroutine_function
+from plumews.settings import check_keepalive, check_read_limit
+from plumews.validation import is_coroutine_function, is_plain_function
 from wire import Wire
 
 

@@ -66,7 +66,7 @@ from .hub_config import HubConfig
 from .log_text import sanitize_for_logging
 from .passwords import RoomPasswords
 from .presence import RoomPresence, UserPresence
-from .reports import BroadcastResult, Gap, HubMetrics, ShutdownReport
+from .reports import BroadcastResult, Gap, HubMetrics
 from .revocation import Revocation, Revocations
 from .room_door import RoomAuth
 from .room_server import serve_rooms
@@ -74,6 +74,7 @@ from .rooms import validate_room_name
 from .routes import Route
 from .server import Server, Serving, serve, unix_serve
 from .settings import ConnConfig
+from .shutdown import ShutdownReport
 from .snapshots import MemberInfo, RoomInfo
 from .stream import Stream
 from .strength import PasswordStrength, generate_secure_secret, validate_room_password

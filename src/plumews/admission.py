@@ -16,7 +16,7 @@ from . import limits
 from .accepting import TokenBucket, burst_of
 from .addresses import AddressBounds, Addresses, Key, rate_limited
 from .errors import Refused
-from .settings import check_count
+from .validation import check_count
 
 __all__ = ["Admission", "AdmissionLimits", "Visit"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from .callbacks import is_plain_function
 from .rooms import Roll, RoomTable, Target
+from .validation import is_plain_function
 
 __all__ = ["Audience", "Rooms", "choose", "key_of", "target_of"]
 

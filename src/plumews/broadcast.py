@@ -44,7 +44,7 @@ def broadcast(connections: Iterable[Conn], message: Data, *, compress: bool | No
             raise TypeError(f"broadcast goes to plumews.Conn objects, not to {type(conn).__name__}")
         if conn.state is State.OPEN:
             try:
-                conn._send_shared(form_of(encoded, conn))
+                conn._send_shared(form_of(encoded, conn._shared, conn._deflate is not None))
             except (SendQueueFull, ConnectionClosed):
                 full += 1
     if full:

@@ -7,67 +7,14 @@ that fails is reported to the event loop and keeps the others from nothing.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
-from typing import Any, TypeAlias, TypeGuard, TypeVar, cast
+from typing import Any
 
-from .settings import is_coroutine_function
+from .safe_calls import Callback, call_safely, in_own_context
+from .validation import check_callback
 
-__all__ = [
-    "Callback",
-    "Callbacks",
-    "call_safely",
-    "check_call",
-    "check_callback",
-    "in_own_context",
-    "is_plain_function",
-]
-
-Callback: TypeAlias = Callable[..., object]
-C = TypeVar("C", bound=Callable[..., Any])
-
-
-def is_plain_function(callback: object) -> TypeGuard[Callable[..., Any]]:
-    """Return whether ``callback`` can be called and does its work then, and not when it is awaited or iterated over."""
-    if not callable(callback) or is_coroutine_function(callback):
-        return False
-    return not inspect.isasyncgenfunction(callback) and not inspect.isgeneratorfunction(callback)
-
-
-def check_call(name: str, function: Callable[..., object], *parameters: str) -> None:
-    """A ``TypeError`` unless ``function`` can be called with these; where nobody can tell it is believed."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*parameters)
-    except TypeError:
-        raise TypeError(f"{name} is called with ({', '.join(parameters)}), but takes {signature}") from None
-
-
-def check_callback(callback: object) -> None:
-    """A ``TypeError`` unless ``callback`` is a plain function."""
-    if not is_plain_function(callback):
-        raise TypeError("the callback must be a plain function: it is called where nothing can be awaited")
-
-
-def in_own_context(callback: C) -> C:
-    """Return a function that calls ``callback`` in the context of now, in a new copy of it each time."""
-    context = copy_context()
-    return cast("C", lambda *args: context.copy().run(callback, *args))
-
-
-def call_safely(what: str, callback: Callback, *args: Any) -> None:
-    """Call ``callback``; if it raises, the event loop is told that ``what`` failed."""
-    try:
-        callback(*args)
-    except (Exception, asyncio.CancelledError) as exc:
-        loop = asyncio.get_running_loop()
-        loop.call_exception_handler({"message": f"{what} failed", "exception": exc})
+__all__ = ["Callbacks"]
 
 
 class Callbacks:

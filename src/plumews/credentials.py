@@ -21,7 +21,7 @@ from .handshake import BEARER, offered_subprotocols
 from .headers import is_token
 from .http11 import Request
 from .origin import AllowedOrigin, check_origin
-from .settings import entries_of
+from .validation import entries_of
 
 __all__ = [
     "TOKEN_SOURCES",

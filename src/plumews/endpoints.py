@@ -11,19 +11,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from .callbacks import check_call, is_plain_function
 from .conn import Conn
 from .constants import CloseCode
 from .errors import ConnectionClosed
 from .forks import FOREIGN
 from .http11 import Request
 from .logs import about
-from .site import is_stopped
+from .validation import check_call, is_plain_function
 
-__all__ = ["CallbackEndpoint", "Handler", "HandlerEndpoint", "OnMessage", "OnOpenOrClose", "endpoint_for"]
+__all__ = [
+    "CallbackEndpoint",
+    "Handler",
+    "HandlerEndpoint",
+    "OnMessage",
+    "OnOpenOrClose",
+    "cancel",
+    "endpoint_for",
+    "is_stopped",
+]
 
 logger = logging.getLogger("plumews.server")
 
@@ -32,6 +41,24 @@ OnMessage: TypeAlias = Callable[[Conn, "str | bytes"], object]
 OnOpenOrClose: TypeAlias = Callable[[Conn], object]
 
 _FAILED = "the handler failed"
+
+
+#: Tasks that their server has cancelled: out of any other a CancelledError is a failure.
+_cancelled: Final[weakref.WeakSet[asyncio.Future[Any]]] = weakref.WeakSet()
+
+
+def cancel(task: asyncio.Future[Any]) -> None:
+    """Cancel a task of a server that stops."""
+    _cancelled.add(task)
+    task.cancel()
+
+
+def is_stopped() -> bool:
+    """Return True if the running task was cancelled by its server, or with all others by the end of its event loop."""
+    if asyncio.current_task() in _cancelled:
+        return True
+    cancelling: Callable[[Any], int] | None = getattr(asyncio.Task, "cancelling", None)  # Python 3.11
+    return cancelling is not None and all(map(cancelling, asyncio.all_tasks()))
 
 
 class HandlerEndpoint:

@@ -20,11 +20,11 @@ from .constants import SendBehavior, State
 from .engine import Engine
 from .forms import Making, is_long, known_form, make_form, without_context
 from .history import Position
-from .lanes import clock
 from .outgoing import Encoded
 from .reports import BroadcastResult
 from .rooms import Roll
 from .slow import SlowMembers
+from .timers import clock
 
 __all__ = ["Broadcast", "Tally"]
 
@@ -163,7 +163,7 @@ class Broadcast:
             await asyncio.shield(self._done)
 
     def step(self, until: float) -> bool:
-        """Reach members until :func:`plumews.lanes.clock` says ``until``; True when all were reached.
+        """Reach members until :func:`plumews.timers.clock` says ``until``; True when all were reached.
 
         A member for which that fails, as it may without memory, is ended; the others are reached.
         """

@@ -16,9 +16,9 @@ from .conn import Conn
 from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import Credentials, credentials_of_message
+from .endpoints import is_stopped
 from .errors import ConnectionClosed, InvalidHandshake, Refused
 from .logs import about
-from .site import is_stopped
 from .token_refresh import answered, entered, log_refusal, refuse
 
 __all__ = ["admit_by_message"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from . import limits
 from .compression import Shared, shared_compressor
 from .deflating import EMPTY, Context
-from .engine import Engine
 from .outgoing import Encoded, encode
 
 __all__ = ["KeptForms", "Making", "form_of", "is_long", "known_form", "make_form", "without_context"]
@@ -20,11 +19,13 @@ __all__ = ["KeptForms", "Making", "form_of", "is_long", "known_form", "make_form
 _TAIL = 4
 
 
-def form_of(message: Encoded, conn: Engine) -> Encoded:
-    """What ``conn`` is to be sent for ``message``, now; what is to be compressed for it alone comes back as it is."""
-    shared = conn._shared
+def form_of(message: Encoded, shared: Shared | None, compresses: bool) -> Encoded:
+    """Return what to send now for ``message`` to a connection with the parameters ``shared``.
+
+    Without them, and if it ``compresses``, the connection compresses by itself: it gets the message as it is.
+    """
     if shared is None:
-        return message if conn._deflate is None else without_context(message)
+        return without_context(message) if compresses else message
     form = known_form(message, shared)
     if form is None:
         form = message if is_long(message) else make_form(message, shared)
@@ -107,16 +108,16 @@ class KeptForms:
         """How many messages have forms."""
         return len(self._held)
 
-    def choose(self, messages: list[Encoded], conn: Engine) -> list[Encoded]:
-        """``messages`` as ``conn`` is to be sent them. In one call no more than `limits.COMPRESS_PIECE` bytes are
+    def choose(self, messages: list[Encoded], shared: Shared | None, compresses: bool) -> list[Encoded]:
+        """Return ``messages`` for a connection as in :func:`form_of`. In one call no more than `limits.COMPRESS_PIECE` bytes are
         compressed; what is beyond leaves as it is.
         """
-        if conn._deflate is None:
+        if not compresses:
             return messages
         left = limits.COMPRESS_PIECE
         chosen: list[Encoded] = []
         for message in messages:
-            shared, size = conn._shared, message.size
+            size = message.size
             form = None if shared is None else self._known(message, shared)
             if form is None and size > left and message.compress is not False:
                 form = Encoded(message.buffers, size, False)

@@ -18,7 +18,7 @@ from .errors import InvalidHeader
 from .headers import parse_host
 from .hops import Hop, older_hops, standard_hops
 from .http11 import Request
-from .settings import entries_of
+from .validation import entries_of
 
 __all__ = ["Client", "TrustedProxies", "address_of"]
 

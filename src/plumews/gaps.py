@@ -14,12 +14,12 @@ import asyncio
 from collections.abc import Callable
 
 from . import limits
-from .callbacks import in_own_context
 from .conn import Conn
 from .constants import State
 from .notices import Notices
 from .outgoing import encode, opcode_of, payload_of
 from .reports import Gap
+from .safe_calls import in_own_context
 
 __all__ = ["Debt", "EncodeGap", "Gaps"]
 

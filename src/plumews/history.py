@@ -15,7 +15,7 @@ from typing import Final
 
 from . import limits
 from .outgoing import Encoded
-from .settings import check_count, check_time
+from .validation import check_count, check_time
 
 __all__ = ["HistoryLimits", "Position", "Recovery", "Stream"]
 

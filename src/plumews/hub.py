@@ -20,8 +20,7 @@ from .hub_config import HubConfig
 from .introspection import Introspection
 from .ledger import Ledger
 from .loopstate import loop_state
-from .reports import ShutdownReport
-from .shutdown import Farewell, check_goodbye
+from .shutdown import Farewell, ShutdownReport, check_goodbye
 from .slow import Delivery
 from .timelimit import TimeLimit
 

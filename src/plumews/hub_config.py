@@ -14,7 +14,7 @@ from .accepting import TokenBucket, burst_of
 from .history import HistoryLimits
 from .reports import Gap
 from .rooms import check_room_name
-from .settings import check_count, is_coroutine_function
+from .validation import check_count, is_coroutine_function
 
 __all__ = ["HubConfig"]
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .callbacks import call_safely, check_call
 from .conn import Conn
 from .constants import CloseCode
 from .listening import Listening
 from .presence import RoomPresence, check_user_id
 from .presence_watch import PresenceCallback
 from .protocol import check_close
+from .safe_calls import call_safely
+from .validation import check_call
 
 __all__ = ["Identity"]
 

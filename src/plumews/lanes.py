@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextvars import Context
@@ -25,18 +24,16 @@ from zlib import crc32
 
 from . import limits
 from .rooms import Target
+from .timers import clock
 
-__all__ = ["Job", "Lanes", "clock"]
-
-#: What slices are measured by, in seconds.
-clock = time.thread_time
+__all__ = ["Job", "Lanes"]
 
 
 class Job(Protocol):
     """Work that can be done piece by piece."""
 
     def step(self, until: float) -> bool:
-        """Work until :func:`clock` says ``until``; True when all is done."""
+        """Work until :func:`plumews.timers.clock` says ``until``; True when all is done."""
 
 
 class Lanes:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .callbacks import check_call
 from .conn import Conn
 from .membership import Membership
 from .reports import Gap
+from .validation import check_call
 
 __all__ = ["Listening"]
 

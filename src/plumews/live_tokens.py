@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from . import limits
 from .authorizing import TokenAuthenticator
-from .callbacks import call_safely
 from .conn import Conn
 from .constants import CloseCode
 from .revocation import Revocation, Revocations
+from .safe_calls import call_safely
 from .timers import Deadline
 from .users import UserInfo, extract_user_info
 

@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 
-from .callbacks import Callback, Callbacks
+from .callbacks import Callbacks
 from .conn import Conn
 from .reports import Gap
+from .safe_calls import Callback
 
 __all__ = ["Notices"]
 

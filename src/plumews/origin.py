@@ -17,7 +17,7 @@ from .errors import InvalidHeader, InvalidOrigin
 from .headers import parse_host
 from .http11 import Request
 from .log_text import quoted
-from .settings import entries_of
+from .validation import entries_of
 
 __all__ = [
     "FORBIDDEN_HOST",

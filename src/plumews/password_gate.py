@@ -25,7 +25,7 @@ from .attempts import Attempts
 from .authorizing import RoomAuthorizer
 from .errors import Refused
 from .forks import after_fork
-from .settings import is_coroutine_function
+from .validation import is_coroutine_function
 
 __all__ = ["PasswordGate"]
 

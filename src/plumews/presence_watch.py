@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from .callbacks import call_safely
+from .safe_calls import call_safely
 from .users import UserInfo
 from .watch import RoomWatchers
 

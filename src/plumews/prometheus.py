@@ -19,7 +19,7 @@ from .forks import check_owner
 from .http11 import Request, Response
 from .hub import Hub
 from .reports import HubMetrics
-from .settings import entries_of
+from .validation import entries_of
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, generate_latest

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import limits
 from .audience import Audience, Rooms, choose, key_of, target_of
-from .callbacks import is_plain_function
 from .conn import Conn
 from .counts import Counts
 from .errors import InvalidRoomName
@@ -31,6 +30,7 @@ from .presence import check_user_id
 from .recovery import Recovering
 from .reports import BroadcastResult
 from .rooms import Roll, Target
+from .validation import is_plain_function
 
 __all__ = ["DataAt", "Publishing"]
 

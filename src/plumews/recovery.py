@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, cast
 
 from . import limits
 from .archive import Archive
-from .callbacks import check_call, is_plain_function
 from .conn import Conn
 from .forms import KeptForms
 from .history import Position, Recovery
@@ -22,6 +21,7 @@ from .loopstate import loop_state
 from .outgoing import Data, Encoded, opcode_of
 from .rooms import Target
 from .timers import Timers
+from .validation import check_call, is_plain_function
 
 __all__ = ["EncodeRecovered", "Recovering", "check_encode_recovered"]
 
@@ -129,7 +129,7 @@ class Recovering(Identity):
     ) -> Recovery:
         stream = None if self._archive is None else self._archive.stream(room, timers)
         complete, messages = (False, []) if stream is None else stream.since(position)
-        messages = self._forms.choose(messages, conn)
+        messages = self._forms.choose(messages, conn._shared, conn._deflate is not None)
         writer = conn._writer
         sent = writer.room_for(messages)
         recovery = Recovery(

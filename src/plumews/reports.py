@@ -12,7 +12,7 @@ from typing import Final
 
 from .history import Position
 
-__all__ = ["BroadcastResult", "Gap", "HubMetrics", "ShutdownReport"]
+__all__ = ["BroadcastResult", "Gap", "HubMetrics"]
 
 #: The words of refusals that are about who may, and from where.
 _SECURITY: Final = (
@@ -166,25 +166,3 @@ class Gap:
 
     room: str | None
     dropped: int
-
-
-@dataclass(frozen=True)
-class ShutdownReport:
-    """How a hub ended, for those who were its members when the stop began and did not leave it open.
-
-    Attributes:
-        closed: members whose closing handshake was completed.
-        aborted: members that ended without it: cut because they took too long, or gone by themselves.
-        delivered_messages, delivered_bytes: what waited for the members when the stop began, in their send queues or
-            in broadcasts that had not reached them yet, and has left for the network; bytes are those of the frames.
-        undelivered_messages, undelivered_bytes: what waited and has not left, because its member was cut, had gone,
-            or had no space for it in time. What a broadcast has not brought to its members counts as it is, not as it
-            would be compressed.
-    """
-
-    closed: int = 0
-    aborted: int = 0
-    delivered_messages: int = 0
-    delivered_bytes: int = 0
-    undelivered_messages: int = 0
-    undelivered_bytes: int = 0

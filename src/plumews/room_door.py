@@ -38,7 +38,7 @@ from .login import Login, failed
 from .logs import about
 from .password_gate import PasswordGate
 from .protocol import cut_reason
-from .settings import is_coroutine_function
+from .validation import is_coroutine_function
 
 __all__ = ["Inside", "RoomAuth", "RoomDoor"]
 

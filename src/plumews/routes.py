@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from . import limits
-from .callbacks import check_call
 from .errors import InvalidHandshake
 from .headers import Headers
 from .http11 import Request, Response
-from .settings import entries_of
+from .validation import check_call, entries_of
 
 __all__ = [
     "Route",

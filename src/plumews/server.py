@@ -20,28 +20,27 @@ from typing import TYPE_CHECKING, Any
 from . import limits
 from .admission import Visit
 from .authorizing import TokenAuthenticator
-from .callbacks import call_safely, check_call, check_callback
 from .conn import Conn
 from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import TOKEN_SOURCES, TokenSources
-from .endpoints import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from .endpoints import Handler, OnMessage, OnOpenOrClose, cancel, endpoint_for
 from .errors import ConcurrencyError
 from .forks import foreign, loop_descriptors, own
-from .hub import Hub
 from .listener import Listener
 from .opening import Opening
 from .options import SiteOptions, TcpOptions, site_and_config
 from .origin import LOOPBACK_HOSTS, allowed_origins, is_loopback
-from .reports import ShutdownReport
+from .safe_calls import call_safely
 from .settings import ConnConfig
-from .shutdown import Farewell, check_goodbye
+from .shutdown import Farewell, GracefulShutdown, ShutdownReport, check_goodbye
 from .signals import StopSignals
-from .site import Endpoint, Site, cancel
+from .site import Endpoint, Site
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
 from .timelimit import TimeLimit
 from .token_door import TokenDoor, token_door
 from .token_refresh import is_entering
+from .validation import check_call, check_callback
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,7 +58,7 @@ Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
 class Server:
     """A listening server. ``serve`` makes it."""
 
-    def __init__(self, site: Site, config: ConnConfig, hub: Hub | None = None) -> None:
+    def __init__(self, site: Site, config: ConnConfig, hub: GracefulShutdown | None = None) -> None:
         self._site = site
         self._config = config
         self._hub = hub  # of a room server: its members go first
@@ -335,7 +334,9 @@ class Serving:
     One that is thrown away unused warns (``RuntimeWarning``), as a coroutine would: nothing was served.
     """
 
-    def __init__(self, site: Site, config: ConnConfig, listen: Listen, backlog: int, hub: Hub | None = None) -> None:
+    def __init__(
+        self, site: Site, config: ConnConfig, listen: Listen, backlog: int, hub: GracefulShutdown | None = None
+    ) -> None:
         self._site = site
         self._config = config
         self._hub = hub
@@ -491,7 +492,7 @@ def serve_endpoints(
     port: int | None,
     options: TcpOptions,
     requests: RequestTally | None = None,
-    hub: Hub | None = None,
+    hub: GracefulShutdown | None = None,
     doubts: Iterable[Callable[[], str]] = (),
 ) -> Serving:
     """:func:`serve` with an endpoint for each path (``None`` is any path); its requests are counted in ``requests``.

@@ -7,18 +7,15 @@ it is given, not at the first handshake (section 8 point 31 of the seed's review
 
 from __future__ import annotations
 
-import functools
-import inspect
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from . import limits
 from .constants import SendBehavior
 from .deflate import Deflate
+from .validation import check_count, check_time
 
-__all__ = ["ConnConfig", "check_keepalive", "check_read_limit", "check_time", "entries_of", "is_coroutine_function"]
+__all__ = ["ConnConfig", "check_keepalive", "check_read_limit"]
 
 
 @dataclass(frozen=True)
@@ -170,52 +167,3 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
             f"ping_period ({ping_period:g} s) must be less than pong_wait ({pong_wait:g} s): "
             "set the one that makes room first"
         )
-
-
-def is_coroutine_function(function: object) -> bool:
-    """Return whether what ``function`` returns is to be awaited, as far as can be told before it is called.
-
-    ``functools.partial``, objects with an ``async def __call__`` and mocks of coroutine functions count, too.
-    """
-    while isinstance(function, functools.partial):
-        function = function.func
-    # The mark of asyncio, up to Python 3.13, which `create_autospec` sets; a mock would make up any attribute.
-    marked = type(getattr(function, "_is_coroutine", None)) is object
-    return marked or inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
-
-
-def entries_of(
-    name: str, given: object, example: str, kinds: tuple[type, ...] = (str,), what: str = "str"
-) -> tuple[Any, ...]:
-    """Return the entries of the option ``name``, which was given as a list, another collection or a generator.
-
-    Raises:
-        TypeError: one entry stands in place of a list, or an entry is none of ``kinds``.
-    """
-    lone = isinstance(given, (str, bytes, bytearray, *kinds))
-    if lone or not isinstance(given, Iterable):
-        shown = f"the {type(given).__name__} {given!r}" if lone else type(given).__name__
-        raise TypeError(f"{name} must be a list of {what}, such as [{example}], not {shown}")
-    entries = tuple(given)
-    for entry in entries:
-        if not isinstance(entry, kinds):
-            raise TypeError(f"{name} must be a list of {what}, such as [{example}]: {entry!r} in it is none")
-    return entries
-
-
-def check_count(name: str, value: object, *, least: int = 1, most: int | None = limits.COUNT_MOST) -> None:
-    """Raise unless ``value`` is an int from ``least`` to ``most``: by default what compiled modules count to."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-    if most is not None and value > most:
-        raise ValueError(f"{name} must be at most {most}, not {value}")
-
-
-def check_time(name: str, value: object, *, zero: bool = False) -> None:
-    """Raise unless ``value`` is a finite number of seconds, more than 0 or, with ``zero``, at least 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name} must be {'at least 0' if zero else 'more than 0'} seconds, not {value}")

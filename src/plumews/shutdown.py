@@ -11,17 +11,19 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from . import limits
-from .callbacks import call_safely
 from .conn import Conn
 from .constants import CloseCode
-from .lanes import clock
 from .protocol import check_close
-from .settings import check_time
+from .safe_calls import call_safely
 from .timelimit import TimeLimit
+from .timers import clock
+from .validation import check_time
 
-__all__ = ["Farewell", "check_goodbye"]
+__all__ = ["Farewell", "GracefulShutdown", "ShutdownReport", "check_goodbye"]
 
 #: Connections between two looks at the clock.
 _STRIDE = 16
@@ -41,6 +43,35 @@ def check_goodbye(
     if reconnect_in > limits.LONGEST_RECONNECT:
         raise ValueError(f"reconnect_in must be at most {limits.LONGEST_RECONNECT:g} seconds, not {reconnect_in:g}")
     check_close(code, _with_hint(reason, reconnect_in, limits.LONGEST_RECONNECT))
+
+
+@dataclass(frozen=True)
+class ShutdownReport:
+    """How a hub ended, for those who were its members when the stop began and did not leave it open.
+
+    Attributes:
+        closed: members whose closing handshake was completed.
+        aborted: members that ended without it: cut because they took too long, or gone by themselves.
+        delivered_messages, delivered_bytes: what waited for the members when the stop began, in their send queues or
+            in broadcasts that had not reached them yet, and has left for the network; bytes are those of the frames.
+        undelivered_messages, undelivered_bytes: what waited and has not left, because its member was cut, had gone,
+            or had no space for it in time. What a broadcast has not brought to its members counts as it is, not as it
+            would be compressed.
+    """
+
+    closed: int = 0
+    aborted: int = 0
+    delivered_messages: int = 0
+    delivered_bytes: int = 0
+    undelivered_messages: int = 0
+    undelivered_bytes: int = 0
+
+
+class GracefulShutdown(Protocol):
+    """An owner of connections that closes them itself before its server stops, such as a hub."""
+
+    async def shutdown(self, timeout: float, *, spread: float | None, reconnect_in: float) -> ShutdownReport:
+        """Close the connections within ``timeout`` seconds and return what became of their messages."""
 
 
 class Farewell:

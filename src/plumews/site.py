@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl as ssl_module
-import weakref
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, fields
@@ -19,7 +18,6 @@ from urllib.parse import quote
 
 from . import limits
 from .admission import Admission, AdmissionLimits
-from .callbacks import check_call, is_plain_function
 from .conn import Conn
 from .counts import RequestTally
 from .errors import InvalidHandshake
@@ -30,9 +28,9 @@ from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .http11 import Request
 from .origin import AllowedOrigin, allowed_hosts, allowed_origins
 from .routes import Route, Routes
-from .settings import check_count, check_time, entries_of
+from .validation import check_call, check_count, check_time, entries_of, is_plain_function
 
-__all__ = ["NOT_FOUND", "Endpoint", "Site", "cancel", "has_certificate", "is_stopped"]
+__all__ = ["NOT_FOUND", "Endpoint", "Site", "has_certificate"]
 
 #: The functions of an application around the handshake, and what they are called with.
 _HOOKS: Final = {
@@ -46,24 +44,6 @@ _AS_IT_IS: Final = "!$&'()*+,-./:;=@[\\]^_|~"
 
 #: The code of a refusal of a path that is nowhere.
 NOT_FOUND: Final = "NOT_FOUND"
-
-
-#: Tasks that their server has cancelled: out of any other a CancelledError is a failure.
-_cancelled: Final[weakref.WeakSet[asyncio.Future[Any]]] = weakref.WeakSet()
-
-
-def cancel(task: asyncio.Future[Any]) -> None:
-    """Cancel a task of a server that stops."""
-    _cancelled.add(task)
-    task.cancel()
-
-
-def is_stopped() -> bool:
-    """Return True if the running task was cancelled by its server, or with all others by the end of its event loop."""
-    if asyncio.current_task() in _cancelled:
-        return True
-    cancelling: Callable[[Any], int] | None = getattr(asyncio.Task, "cancelling", None)  # Python 3.11
-    return cancelling is not None and all(map(cancelling, asyncio.all_tasks()))
 
 
 class Endpoint(Protocol):

@@ -13,11 +13,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import time
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-__all__ = ["Deadline", "Timers"]
+__all__ = ["Deadline", "Timers", "clock"]
+
+#: CPU time of this thread, in seconds: what time slices are measured by.
+clock = time.thread_time
 
 #: Deadlines this close together fire in one wake-up; nothing here needs a finer clock.
 _GRAIN = 0.002

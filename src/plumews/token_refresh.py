@@ -21,12 +21,12 @@ from .conn import Conn
 from .constants import CloseCode
 from .counts import RequestTally
 from .credentials import auth_fields, credentials_in
+from .endpoints import is_stopped
 from .errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
 from .live_tokens import LiveToken
 from .logs import about
 from .protocol import cut_reason
 from .screens import add_screen, screen_of
-from .site import is_stopped
 
 __all__ = ["TokenRefresh", "answered", "entered", "is_entering", "log_refusal", "refuse"]
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from . import limits
-from .callbacks import Callback, call_safely, check_callback, in_own_context
 from .loopstate import loop_state
+from .safe_calls import Callback, call_safely, in_own_context
 from .timers import Deadline
+from .validation import check_callback
 
 __all__ = ["RoomWatchers", "Watchers"]
 
