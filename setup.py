@@ -1,7 +1,7 @@
 """Builds the compiled modules where that is wanted and possible: all of them, or none.
 
-The codec, the call that writes to a socket, and the classes of BASES are Cython; the modules of TYPED are plain Python,
-which is compiled with the types of the .pxd file beside it, and runs as it stands where it is not.
+A module with a .pyx file is Cython; any other is plain Python, compiled with the types of the .pxd file beside it,
+which runs as it stands where it is not compiled. The list of them is COMPILED in src/plumews/_compiled.py.
 
     PLUMEWS_EXT=auto   compile; without a working compiler install the plain Python and say so (default)
     PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
@@ -13,10 +13,12 @@ What the package is besides stands in pyproject.toml.
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -27,31 +29,18 @@ MODES = ("auto", "yes", "no")
 MODE = os.environ.get("PLUMEWS_EXT", "auto").strip().lower()
 if MODE not in MODES:
     raise SystemExit(f"PLUMEWS_EXT={MODE!r} is not one of {', '.join(MODES)}")
-KERNELS = Path("src/plumews/csrc")
-#: Python modules that are compiled as they are.
-TYPED = (
-    "awaits",
-    "compression",
-    "deflating",
-    "displacing",
-    "engine",
-    "fanout",
-    "flow_control",
-    "inbox",
-    "inflating",
-    "inflow",
-    "keepalive",
-    "loopstate",
-    "outgoing",
-    "outlet",
-    "pacing",
-    "protocol",
-    "ready",
-    "sendqueue",
-    "writer",
-)
-#: Bases of some of them, in Cython beside the Python that they stand for.
-BASES = ("attributes", "context", "steps")
+PACKAGE = Path("src/plumews")
+KERNELS = PACKAGE / "protocol" / "csrc"
+
+
+def compiled_modules() -> tuple[str, ...]:
+    """Return the list in _compiled.py, which is read, not imported: the package must not be imported by its build."""
+    for node in ast.parse((PACKAGE / "_compiled.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMPILED":
+            return tuple(ast.literal_eval(node.value))
+    raise SystemExit("src/plumews/_compiled.py has no list COMPILED")
+
+
 #: How they are compiled. What is annotated stays a hint, and what is divided stays what Python makes of it.
 DIRECTIVES = {
     "language_level": 3,
@@ -133,13 +122,6 @@ def extensions() -> list[Extension]:
         compile_args = ["/O2"]
     else:
         compile_args = ["-O2", "-g0"]  # debug information, which Python's own flags ask for, is four fifths of a wheel
-    codec = Extension(
-        "plumews._codec",
-        ["src/plumews/_codec.pyx", *sorted(map(str, KERNELS.glob("*.c")))],
-        depends=sorted(map(str, [*KERNELS.glob("*.h"), *KERNELS.parent.glob("*.pxi")])),
-        extra_compile_args=compile_args,
-        extra_link_args=link_args,
-    )
     try:
         from Cython.Build import cythonize
     except ImportError as exc:
@@ -147,26 +129,29 @@ def extensions() -> list[Extension]:
             raise
         print(f"plumews: Cython is missing ({exc}); plain Python will be used.", file=sys.stderr)
         return []
-    typed = [
-        Extension(
-            f"plumews.{name}", [f"src/plumews/{name}.py"], extra_compile_args=compile_args, extra_link_args=link_args
+
+    def extension(name: str, suffix: str, *sources: str, depends: Sequence[str] = ()) -> Extension:
+        source = PACKAGE.joinpath(*name.split(".")).with_suffix(suffix)
+        return Extension(
+            f"plumews.{name}",
+            [str(source), *sources],
+            depends=list(depends),
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
         )
-        for name in TYPED
-    ]
-    wire = Extension(
-        "plumews._wire", ["src/plumews/_wire.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
-    )
-    bases = [
-        Extension(
-            f"plumews.{name}", [f"src/plumews/{name}.pyx"], extra_compile_args=compile_args, extra_link_args=link_args
-        )
-        for name in BASES
-    ]
-    posix = [] if sys.platform == "win32" else [wire]
-    return [
-        *cythonize([codec, *bases, *posix], language_level=3),
-        *cythonize(typed, compiler_directives=DIRECTIVES),
-    ]
+
+    cython, typed = [], []
+    for name in compiled_modules():
+        if name == "_codec":
+            headers = sorted(map(str, [*KERNELS.glob("*.h"), *KERNELS.parent.glob("pxi/*.pxi")]))
+            cython.append(extension(name, ".pyx", *sorted(map(str, KERNELS.glob("*.c"))), depends=headers))
+        elif PACKAGE.joinpath(*name.split(".")).with_suffix(".pyx").exists():
+            cython.append(extension(name, ".pyx"))
+        else:
+            typed.append(extension(name, ".py"))
+    if sys.platform != "win32":
+        cython.append(extension("transport._sendmsg", ".pyx"))
+    return [*cythonize(cython, language_level=3), *cythonize(typed, compiler_directives=DIRECTIVES)]
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "sdist": Sdist})

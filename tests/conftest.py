@@ -23,7 +23,7 @@ import plumews
 from plumews import limits
 
 if TYPE_CHECKING:
-    from command import Command, Serve
+    from support.command import Command, Serve
 
 settings.register_profile("search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", settings.get_profile("search"), derandomize=True)
@@ -83,7 +83,7 @@ async def start() -> AsyncIterator[Callable[[Any], Any]]:
 @pytest.fixture
 def serve(anyio_backend: tuple[str, dict[str, Any]]) -> Iterator[Serve]:
     """Starts ``plumews serve`` on a free port, on the loop of the test."""
-    from command import Command  # not above: what it needs is much for those who run a single file
+    from support.command import Command  # not above: what it needs is much for those who run a single file
 
     loop = "uvloop" if anyio_backend[1]["use_uvloop"] else "asyncio"
     with contextlib.ExitStack() as stack:

@@ -14,7 +14,7 @@ import asyncio
 import sys
 
 import plumews
-from plumews import codec
+from plumews.protocol import codec
 
 TIMEOUT = 20.0  # seconds, for all of the round trip
 
@@ -77,8 +77,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description="What a fresh installation must be able to do.")
     options.add_argument("--expect", choices=["compiled", "pure"], help="the body of the codec that must be in use")
     expected = options.parse_args().expect
-    sys.stdout.write(f"plumews {plumews.__version__}, codec {codec.BODY}, Python {sys.version.split()[0]}\n")
-    check("the body of the codec", codec.BODY, expected or codec.BODY)
+    sys.stdout.write(f"plumews {plumews.__version__}, codec {plumews.BODY}, Python {sys.version.split()[0]}\n")
+    check("the body of the codec", plumews.BODY, expected or plumews.BODY)
     check_codec()
     asyncio.run(asyncio.wait_for(check_round_trip(), TIMEOUT))
     sys.stdout.write("ok\n")

@@ -20,10 +20,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import plumews
-from fakes import fake_conn, ticks, until
 from plumews import Hub, HubConfig, SendBehavior, limits
 from plumews.prometheus import HubCollector, metrics_route
-from wire import Wire
+from support.fakes import fake_conn, ticks, until
+from support.raw_client import Wire
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 

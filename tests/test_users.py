@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plumews.users import UserInfo, extract_user_info
-from token_setup import at, sign
+from support.jwt_forgery import at, sign
 
 
 def test_a_user_is_what_the_claims_say() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 COMPILED = "plumews"
 PURE = "plumews pure"
 
-_MODULES = {COMPILED: "plumews._codec", PURE: "plumews._codec_py"}
+_MODULES = {COMPILED: "plumews._codec", PURE: "plumews.protocol.pure.parser"}
 
 #: The modules that implement the codec, by name.
 BODIES: dict[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from plumews import _codec_py
+from plumews.protocol.pure import parser as pure
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -52,7 +52,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
 
 def frame(opcode: int, data: bytes, key: bytes) -> bytes:
     """A masked frame that is a whole message."""
-    return _codec_py.build_frame(opcode, data, mask_key=key)
+    return pure.build_frame(opcode, data, mask_key=key)
 
 
 def frames(opcode: int, data: bytes, count: int) -> bytes:

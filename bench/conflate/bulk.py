@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from threading import Semaphore, Thread
 
 import plumews
-from plumews.codec import build_frame
 from plumews.constants import Opcode
-from plumews.outgoing import encode
+from plumews.protocol.codec import build_frame
+from plumews.protocol.message import encode
 
 from .client import REQUEST
 

@@ -11,8 +11,8 @@ import statistics
 import sys
 import time
 
-from plumews.codec import Parser, build_frame
 from plumews.constants import Opcode
+from plumews.protocol.codec import Parser, build_frame
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

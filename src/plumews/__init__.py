@@ -9,19 +9,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .codec import BODY  # first: it decides whether what follows comes compiled
+from . import _compiled
+
+BODY = _compiled.select_body()  # first: it decides whether what follows comes compiled
 
 # isort: split
-from .admin import admin_broadcast_route
-from .auth import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
-from .authorizing import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
-from .broadcast import broadcast
-from .compression import CompressionInfo
-from .conn import Conn
+from .auth.interfaces import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
+from .auth.passwords import RoomPasswords
+from .auth.revocation import Revocation, Revocations
+from .auth.simple import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
+from .auth.strength import PasswordStrength, generate_secure_secret, validate_room_password
+from .auth.tokens import HS256TokenAuth
+from .conn.attribute_hints import missing_name
+from .conn.broadcast import broadcast
+from .conn.config import ConnConfig
+from .conn.connection import Conn
+from .conn.graceful_close import ShutdownReport
+from .conn.handlers import Handler, OnMessage
+from .conn.stream import Stream
 from .constants import CloseCode, Opcode, SendBehavior, State
-from .deflate import Deflate
-from .elsewhere import missing_name
-from .endpoints import Handler, OnMessage
+from .deflate.config import Deflate
+from .deflate.outbound import CompressionInfo
 from .errors import (
     AuthError,
     Close,
@@ -58,28 +66,23 @@ from .errors import (
     WeakSecret,
     WebSocketException,
 )
-from .headers import Headers
-from .history import HistoryLimits, Position, Recovery
-from .http11 import Request, Response
-from .hub import Hub
-from .hub_config import HubConfig
-from .log_text import sanitize_for_logging
-from .passwords import RoomPasswords
-from .presence import RoomPresence, UserPresence
-from .reports import BroadcastResult, Gap, HubMetrics
-from .revocation import Revocation, Revocations
-from .room_door import RoomAuth
-from .room_server import serve_rooms
-from .rooms import validate_room_name
-from .routes import Route
-from .server import Server, Serving, serve, unix_serve
-from .settings import ConnConfig
-from .shutdown import ShutdownReport
-from .snapshots import MemberInfo, RoomInfo
-from .stream import Stream
-from .strength import PasswordStrength, generate_secure_secret, validate_room_password
-from .text_policy import TextPolicy, validate_text_message
-from .tokens import HS256TokenAuth
+from .http11.headers import Headers
+from .http11.log_text import sanitize_for_logging
+from .http11.models import Request, Response
+from .hub.config import HubConfig
+from .hub.history import HistoryLimits, Position, Recovery
+from .hub.hub import Hub
+from .hub.presence import RoomPresence, UserPresence
+from .hub.results import BroadcastResult, Gap, HubMetrics
+from .hub.rooms import validate_room_name
+from .hub.snapshots import MemberInfo, RoomInfo
+from .room_server.admin import admin_broadcast_route
+from .room_server.endpoint import RoomAuth
+from .room_server.serving import serve_rooms
+from .room_server.text_filter import TextPolicy, validate_text_message
+from .server.restricted import restricted
+from .server.routes import Route
+from .server.server import Server, Serving, serve, unix_serve
 from .users import UserInfo, extract_user_info
 
 __version__ = "0.1.0"
@@ -169,6 +172,7 @@ __all__ = [
     "broadcast",
     "extract_user_info",
     "generate_secure_secret",
+    "restricted",
     "sanitize_for_logging",
     "serve",
     "serve_rooms",

@@ -9,7 +9,7 @@ Invariants: same names, same results, same texts as ``_codec_py.py``, which has 
 outside the given buffer, no pointer into it kept. Functions are builtins (``binding=False``), which Python calls 20 ns
 faster than Cython's own; their signatures stand in the text that ``inspect`` reads. Each call on an object holds that
 object's critical section and runs no foreign code while its state is half changed, so threads may share it. One
-interpreter of a process may have it: in a second one the import fails. Import :mod:`plumews.codec` instead.
+interpreter of a process may have it: in a second one the import fails. Import :mod:`plumews.protocol.codec` instead.
 """
 
 cimport cython
@@ -29,7 +29,7 @@ from libc.string cimport memcpy
 
 import os
 
-from . import faults
+from . import violations
 from .constants import is_valid_close_code
 from .errors import InvalidData, PayloadTooBig, ProtocolError, TooManyFragments
 from .limits import COPY_SIZE as _COPY_SIZE
@@ -64,7 +64,7 @@ cdef extern from "Python.h":
 ctypedef uint8_t byte
 ctypedef const uint8_t cbyte
 
-cdef extern from "csrc/kernels.h" nogil:
+cdef extern from "protocol/csrc/kernels.h" nogil:
     ctypedef struct plumews_kernels:
         const char *name
         int (*mask)(byte *out, cbyte *data, size_t size, uint32_t key) noexcept nogil
@@ -104,11 +104,11 @@ cdef Py_ssize_t AT_ONCE = _READ_LIMIT  # what receive_buffer() reserves for a me
 
 plumews_begin()
 
-include "_codec_memory.pxi"
-include "_codec_mask.pxi"
-include "_codec_text.pxi"
-include "_codec_frames.pxi"
-include "_codec_parser.pxi"
+include "protocol/pxi/memory.pxi"
+include "protocol/pxi/masking.pxi"
+include "protocol/pxi/text.pxi"
+include "protocol/pxi/frames.pxi"
+include "protocol/pxi/parser.pxi"
 
 
 # --- for tests: what the kernels in csrc/ are made of -----------------------------------------------

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple, TypeAlias
 
 from . import limits
 from .errors import ConcurrencyError
-from .forks import check_owner
-from .http11 import Request, Response
-from .hub import Hub
-from .reports import HubMetrics
+from .http11.models import Request, Response
+from .hub.hub import Hub
+from .hub.results import HubMetrics
+from .transport.forks import check_owner
 from .validation import entries_of
 
 try:
@@ -229,7 +229,7 @@ def metrics_route(registry: CollectorRegistry = REGISTRY) -> Callable[[Request],
     """A route that answers a scrape of ``registry``: ``serve(..., routes={"/metrics": metrics_route()})``.
 
     In OpenMetrics or in the older text format, as the scraper likes it. Whoever can ask is answered; see
-    :func:`plumews.restricted.restricted`.
+    :func:`plumews.restricted`.
     """
 
     def answer(request: Request) -> Response:

@@ -16,13 +16,13 @@ import sys
 from typing import Any
 
 import plumews
-from plumews.codec import Parser, build_frame, fragment, new_mask
 from plumews.constants import COMPRESSED, CloseCode, Opcode
-from plumews.deflating import Context
+from plumews.deflate.inflating import Inflater
+from plumews.deflate.negotiation import check_answer, offer
+from plumews.deflate.streams import Context
 from plumews.errors import InvalidData, ProtocolError
-from plumews.handshake import accept_key
-from plumews.inflating import Inflater
-from plumews.negotiation import check_answer, offer
+from plumews.http11.handshake import accept_key
+from plumews.protocol.codec import Parser, build_frame, fragment, new_mask
 
 LIMIT = 32 * 1024 * 1024
 DEFLATE = plumews.Deflate(

@@ -5,7 +5,7 @@
  * was. Under AddressSanitizer all that is not given is poisoned, too. Needs no Python, so that it runs wherever a
  * compiler or an emulator does: scripts/check-tiers, scripts/sanitize.
  *
- *   cc -O2 -I src/plumews/csrc tests/csrc/kernel_check.c $(ls src/plumews/csrc/?*.c) -o kernel_check
+ *   cc -O2 -I src/plumews/protocol/csrc tests/csrc/kernel_check.c $(ls src/plumews/protocol/csrc/?*.c) -o kernel_check
  *   ./kernel_check [tier...]    with names given, those must be the tiers that this CPU has
  */
 #define _DEFAULT_SOURCE

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import plumews
 from plumews.constants import COMPRESSED, Opcode
-from squeezed import TAIL, Squeezing, frames
-from wire import masked
+from support.compressed_messages import TAIL, Squeezing, frames
+from support.raw_client import masked
 
 LIMIT = 256 * 1024
 _CLOSED = TAIL + b"\x03\x00"

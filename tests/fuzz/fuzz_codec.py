@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import plumews  # with the compiled body, and nothing else of it is to be instrumented
 
 with atheris.instrument_imports(include=["plumews"]):
-    import plumews._codec_py  # noqa: F401 - the targets find it instrumented
+    import plumews.protocol.pure.parser  # noqa: F401 - the targets find it instrumented
 
 from fuzz import TARGETS
 

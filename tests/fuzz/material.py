@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from codec_bodies import TIERS, Body
+from support.codec_bodies import TIERS, Body
 
 #: Text that is whole, text that is cut, and bytes that are no text (RFC 3629): what most faults are made of.
 TEXTS = [

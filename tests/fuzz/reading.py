@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from codec_bodies import BODIES, TIERS
+from support.codec_bodies import BODIES, TIERS
 
 from .material import Disagreement, Input, agreed, lend, require, spoil
 

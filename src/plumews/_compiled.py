@@ -1,0 +1,118 @@
+"""Selection of the body: every compiled module, or plain Python in their place.
+
+A compiled module shadows the source that it was made of. In a pure process each module of the package is imported from
+its source. Invariant: a process has either all compiled modules or none, because they know each other's C structures: a
+mixed process would read memory wrongly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+)
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+__all__ = ["BODY", "COMPILED", "all_compiled", "only_sources", "select_body"]
+
+#: The modules that setup.py compiles, by their names within the package. setup.py and the scripts read this list.
+#: ``transport._sendmsg`` is not among them: not every system has it, and no other module knows its C structures.
+COMPILED = (
+    "_codec",
+    "conn.attributes",
+    "conn.awaitables",
+    "conn.context",
+    "conn.core",
+    "conn.keepalive",
+    "conn.receive_queue",
+    "deflate.inbound",
+    "deflate.inflating",
+    "deflate.outbound",
+    "deflate.pacing",
+    "deflate.streams",
+    "hub.fanout",
+    "protocol.message",
+    "protocol.state",
+    "transport.awaitable",
+    "transport.displacing_queue",
+    "transport.flow_control",
+    "transport.loop_context",
+    "transport.read_waiter",
+    "transport.send_queue",
+    "transport.socket_writer",
+    "transport.writer",
+)
+
+#: The body that this process uses. :func:`select_body` sets it before anything else of the package is imported.
+BODY: Literal["compiled", "pure"] = "pure"
+
+_PACKAGE = __name__.rpartition(".")[0]
+_FOLDER = Path(__file__).parent
+
+
+class _Sources:
+    """Finder for the modules of this package that sees no compiled ones."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not fullname.startswith(f"{_PACKAGE}."):
+            return None
+        for folder in path or ():
+            spec = FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES)).find_spec(fullname)
+            if spec is not None:
+                return spec
+        return None
+
+
+def all_compiled() -> bool:
+    """Return True if every module of :data:`COMPILED` was built. Warn if only some of them were: a broken build."""
+    missing = [name for name in COMPILED if not _is_built(name)]
+    if missing and len(missing) < len(COMPILED):
+        warnings.warn(
+            f"plumews is compiled in part, without {', '.join(missing)}: plain Python is used. Install it again.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return not missing
+
+
+def _is_built(name: str) -> bool:
+    folders, _, stem = name.rpartition(".")
+    finder = FileFinder(str(_FOLDER.joinpath(*folders.split("."))), (ExtensionFileLoader, EXTENSION_SUFFIXES))
+    return finder.find_spec(stem) is not None
+
+
+def only_sources() -> None:
+    """Import the modules of this package that are not imported yet from their sources."""
+    if not any(isinstance(finder, _Sources) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Sources())
+
+
+def select_body() -> Literal["compiled", "pure"]:
+    """Set and return :data:`BODY`: "pure" if ``PLUMEWS_PURE`` is set (neither empty nor "0") or a module is missing.
+
+    In an interpreter other than the first one of the process the compiled codec refuses to be imported: pure, too.
+    """
+    global BODY
+    BODY = "pure"
+    if os.environ.get("PLUMEWS_PURE", "") in ("", "0") and all_compiled():
+        try:
+            importlib.import_module(f"{_PACKAGE}._codec")
+            BODY = "compiled"
+        except ImportError:
+            pass
+    if BODY == "pure":
+        only_sources()
+    return BODY

@@ -1,0 +1,241 @@
+"""The token and the room password of a request, wherever a client can put them (layer 2).
+
+A program sets ``Authorization: Bearer`` and ``X-WebSocket-Room-Password``. A browser cannot set headers: it offers
+the subprotocol ``bearer.<token>`` beside a real one (section 8 point 22 of the seed's review), or sends both in
+its first message, or a cookie (RFC 6265) by itself. ``?token=`` and ``?room_password=`` work as in the seed when they
+are allowed: addresses end up in logs (point 20). Invariant: a request has one token, or none; what comes from where
+it is not taken is refused and never passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
+
+from ..errors import InvalidHandshake, InvalidHeader, Refused
+from ..http11.handshake import BEARER, offered_subprotocols
+from ..http11.headers import is_token
+from ..http11.models import Request
+from ..http11.origin import AllowedOrigin, check_origin
+from ..validation import entries_of
+
+__all__ = [
+    "TOKEN_SOURCES",
+    "Credentials",
+    "TokenSources",
+    "auth_fields",
+    "bearer_of",
+    "credentials_in",
+    "credentials_of_message",
+    "credentials_of_request",
+    "logs_in_by_message",
+    "query_value",
+]
+
+#: The sources that a name switches; a cookie has a name of its own, and the query its own word of warning.
+TOKEN_SOURCES: Final = ("header", "subprotocol", "message")
+
+_SUBPROTOCOL: Final = BEARER
+_PASSWORD_HEADER: Final = "X-WebSocket-Room-Password"  # noqa: S105 - a name, no password
+_IN_QUERY: Final = ("token", "room_password")
+
+
+class Credentials(NamedTuple):
+    """What a client says about itself; ``None`` is nothing, and so is an empty token."""
+
+    token: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return "Credentials(...)"  # never in a log
+
+    def with_message(self, said: Credentials) -> Credentials:
+        """These of a request with what the first message ``said``, which fills the gaps and contradicts nothing.
+
+        Raises :class:`Refused` for two different tokens.
+        """
+        if self.token and said.token and self.token != said.token:
+            raise Refused("two different tokens", code="WEBSOCKET_TWO_TOKENS")
+        return Credentials(said.token or self.token, self.password if said.password is None else said.password)
+
+
+@dataclass(frozen=True)
+class TokenSources:
+    """Where a server takes credentials from.
+
+    Args:
+        named: those of ``TOKEN_SOURCES`` that are on: ``header`` is ``Authorization: Bearer``, ``subprotocol`` is
+            ``bearer.<token>``, ``message`` is ``?auth=message`` and a first message (default: all of them).
+        cookie: the cookie that has the token (default: none has). A browser sends it for every page there is, so a
+            request with it must name an ``Origin``.
+        query: whether ``?token=`` and ``?room_password=`` are taken (default False).
+
+    Raises:
+        TypeError, ValueError: a source is unknown, or the name of the cookie is none.
+    """
+
+    named: Collection[str] = TOKEN_SOURCES
+    cookie: str | None = None
+    query: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "named", entries_of("token_sources", self.named, '"header"'))
+        for name in self.named:
+            if name not in TOKEN_SOURCES:
+                raise ValueError(
+                    f"unknown token source {name!r}: there are {', '.join(TOKEN_SOURCES)}; "
+                    "a cookie is named by token_cookie, and allow_query_secrets opens the query"
+                )
+        if self.cookie is not None and not (isinstance(self.cookie, str) and is_token(self.cookie)):
+            raise ValueError(f'token_cookie must be the name of a cookie, such as "__Host-token", not {self.cookie!r}')
+
+    def check_origins(self, origins: Iterable[AllowedOrigin] | None) -> None:
+        """Raise ``ValueError`` if pages of any site could act with the cookies of their visitors."""
+        if self.cookie is not None and any(map(_is_anybody, origins or ())):
+            raise ValueError(
+                'with token_cookie the origins must be listed: "*", "null" and a pattern that matches all of them '
+                "would let any site act as its visitors"
+            )
+
+
+def _is_anybody(origin: AllowedOrigin) -> bool:
+    """Return whether ``origin`` stands for pages that nobody knows."""
+    if isinstance(origin, re.Pattern):
+        return any(origin.fullmatch(f"{scheme}://nobody.knows.it.invalid") for scheme in ("http", "https"))
+    return origin in ("*", "null")
+
+
+def credentials_of_request(request: Request, sources: TokenSources) -> Credentials:
+    """The credentials in the headers, the subprotocols, the cookies and the query.
+
+    Raises:
+        Refused: 403, they stand where they are not taken.
+        InvalidHandshake: 400, ``?auth=`` is not ``message``: what comes first would be a message like any other, and a
+            room would be told the password. Or it stands there twice.
+        InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens or passwords.
+        InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
+    """
+    if not sources.query and any(name in request.query for name in _IN_QUERY):
+        raise Refused("secrets in the query are not accepted here", code="WEBSOCKET_QUERY_SECRETS")
+    if logs_in_by_message(request):
+        _check_source("message", "a first message", sources)
+    elif query_value(request, "auth"):
+        raise InvalidHandshake("auth in the query must be message, or be left out", code="WEBSOCKET_BAD_QUERY")
+    tokens = {token for token in _tokens(request, sources) if token}
+    if len(tokens) > 1:
+        raise InvalidHeader("two different tokens in one request", code="WEBSOCKET_TWO_TOKENS")
+    password = _only(request, _PASSWORD_HEADER)
+    if password is None:
+        passwords = set(_in_query(request, "room_password"))
+        if len(passwords) > 1:
+            raise InvalidHeader("two different room passwords in one request")
+        password = next(iter(passwords), None)
+    return Credentials(next(iter(tokens), None), password)
+
+
+def query_value(request: Request, name: str) -> str | None:
+    """Return the value of ``name`` in the query. Raise `InvalidHandshake` (400) if it stands there twice."""
+    if name in request.repeated:
+        raise InvalidHandshake(f"more than one {name} in the query", code="WEBSOCKET_BAD_QUERY")
+    return request.query.get(name)
+
+
+def logs_in_by_message(request: Request) -> bool:
+    """Return whether the client says who it is in its first message. Raises as :func:`query_value`."""
+    return query_value(request, "auth") == "message"
+
+
+def credentials_of_message(message: str | bytes) -> Credentials | None:
+    """What ``{"type": "auth", "token": ..., "password": ...}`` says; ``None`` if the message is no such thing."""
+    fields = auth_fields(message)
+    return None if fields is None else credentials_in(fields)
+
+
+def auth_fields(message: str | bytes) -> dict[str, Any] | None:
+    """The fields of a message of type ``auth``, whatever they are; ``None`` for any other message."""
+    try:
+        # Not json.loads of bytes, which reads UTF-16, and lone surrogates, too.
+        fields: Any = json.loads(message if isinstance(message, str) else message.decode(), object_pairs_hook=_object)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) and fields.get("type") == "auth" else None
+
+
+class _Ambiguous(dict[str, Any]):
+    """Object that has a name twice. Parsers differ in which one counts (RFC 8259 section 4)."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else _Ambiguous(fields)
+
+
+def credentials_in(fields: dict[str, Any]) -> Credentials | None:
+    """The credentials among ``fields``; ``None`` if they are no text, or not one text each."""
+    token, password = fields.get("token"), fields.get("password")
+    if isinstance(fields, _Ambiguous) or not (_is_text(token) and _is_text(password)):
+        return None
+    return Credentials(token or None, password)
+
+
+def _is_text(value: object) -> bool:
+    """Return whether ``value`` is absent, or text without a lone surrogate, which ``\\ud800`` in JSON is."""
+    if value is None:
+        return True
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def bearer_of(request: Request) -> str:
+    """The token in ``Authorization: Bearer``, empty without one; `InvalidHeader` for two such headers."""
+    scheme, _, token = (_only(request, "Authorization") or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _tokens(request: Request, sources: TokenSources) -> Iterator[str]:
+    if token := bearer_of(request):
+        _check_source("header", "an Authorization header", sources)
+        yield token
+    for offer in offered_subprotocols(request):
+        if offer.startswith(_SUBPROTOCOL):
+            _check_source("subprotocol", "a subprotocol", sources)
+            yield offer.removeprefix(_SUBPROTOCOL)
+    if sources.cookie is not None:
+        for token in _cookies(request, sources.cookie):
+            check_origin(request, ("*",), secure=request.secure, required=True)  # which one: the server has looked
+            yield token
+    yield from _in_query(request, "token")
+
+
+def _in_query(request: Request, name: str) -> list[str]:
+    """Each value of ``name``: what stands there twice is not passed over."""
+    if name not in request.query:
+        return []
+    return [value for key, value in parse_qsl(request.query_string, keep_blank_values=True) if key == name]
+
+
+def _cookies(request: Request, name: str) -> Iterator[str]:
+    """The values of the cookie ``name`` (RFC 6265 section 4.2.1); of two that differ one may be somebody else's."""
+    for line in request.headers.get_all("Cookie"):
+        for pair in line.split(";"):
+            key, _, value = pair.partition("=")
+            if key.strip(" \t") != name:
+                continue
+            if not value.isascii():
+                raise InvalidHeader(f"non-ASCII byte in the cookie {name}")
+            yield value.strip(" \t").strip('"')
+
+
+def _check_source(name: str, where: str, sources: TokenSources) -> None:
+    if name not in sources.named:
+        raise Refused(f"credentials in {where} are not accepted here", code="WEBSOCKET_TOKEN_SOURCE")
+
+
+def _only(request: Request, name: str) -> str | None:
+    values = request.headers.get_all(name)
+    if len(values) > 1:
+        raise InvalidHeader(f"more than one {name} header")
+    return values[0] if values else None

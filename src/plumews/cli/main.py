@@ -1,0 +1,75 @@
+"""The command `plumews` (layer 6): its version, and `plumews serve`, a room server with a page for the browser.
+
+Invariant: what is wrong is said in one line on stderr, with exit code 2 where the command line itself is wrong and
+with 1 where a file or the machine is.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+
+from .. import BODY, __version__
+from .inputs import Failure
+from .options import (
+    Parser,
+    add_serve_options,
+    check_serve_options,
+    has_uvloop,
+    hold_descriptors,
+    say,
+    settle_output,
+)
+from .serve import run_serve
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (default: ``sys.argv[1:]``); its exit code."""
+    hold_descriptors()
+    try:
+        return _main(argv)
+    finally:
+        settle_output()
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = Parser(prog="plumews", description="WebSockets with rooms.", allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="say the version and what it runs on")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve rooms, with a page for the browser",
+        description="Serve rooms: what a member says goes to everybody in the room. The page is at /, the WebSocket "
+        "at /ws?room=NAME, the number of members at /members?room=NAME, a health check at /healthz, with --metrics "
+        "figures for Prometheus at /metrics.",
+        epilog="Exit codes: 0 after Ctrl-C or SIGTERM, 1 if it cannot serve, 2 if the command line is wrong.",
+        allow_abbrev=False,
+    )
+    add_serve_options(serve)
+    args = parser.parse_args(argv)
+    if args.version:
+        say(_version())
+        return 0
+    if args.command is None:
+        parser.error("a command is missing: plumews serve")
+    try:
+        check_serve_options(serve, args)
+        logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        return run_serve(args)
+    except Failure as exc:
+        say(f"plumews serve: {exc}", sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the server listened to signals
+        return 128 + signal.SIGINT
+
+
+def _version() -> str:
+    loop = f"uvloop {importlib.metadata.version('uvloop')}" if has_uvloop() else "asyncio, uvloop is not installed"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"plumews {__version__} (codec {BODY}, loop {loop}, {python})"

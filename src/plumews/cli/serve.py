@@ -1,0 +1,221 @@
+"""`plumews serve`, from the listening socket to the last word (layer 6).
+
+The first Ctrl-C or SIGTERM lets nobody in any more (503), closes everybody with 1001 behind what was said before, tells
+each when to come back, and ends with exit code 0; the second one ends at once, with 128 and the number of the signal.
+Lines for people go to stdout, flushed: somebody may be waiting for them at the other end of a pipe. If nobody is there
+any more, the command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from .. import limits
+from ..constants import SendBehavior
+from ..http11.models import Request, Response
+from ..hub.config import HubConfig
+from ..hub.history import HistoryLimits
+from ..hub.hub import Hub
+from ..hub.rooms import check_room_name, validate_room_name
+from ..room_server.serving import serve_rooms
+from ..server.restricted import restricted
+from ..server.server import Server, Serving
+from ..server.signals import StopSignals
+from ..server.sockets import inherited_sockets, unix_socket
+from .inputs import (
+    Failure,
+    ServeAuth,
+    broadcast_secret_of_file,
+    make_auth,
+    reason,
+    text_policy,
+    tls_context,
+    token_of_file,
+)
+from .options import has_uvloop, say
+
+__all__ = ["run_serve"]
+
+_ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Serve until a signal; the exit code. Raises :class:`Failure` if it cannot serve."""
+    auth = make_auth(
+        args.room,
+        args.rooms_file,
+        args.secret_file,
+        only_known_rooms=not args.open_rooms and (bool(args.room) or args.rooms_file is not None),
+        plain_names=args.plain_room_names,
+    )
+    context = tls_context(args.tls_cert, args.tls_key)
+    token = None if args.metrics_token_file is None else token_of_file(args.metrics_token_file)
+    secret_file = args.broadcast_secret_file
+    broadcast_secret = None if secret_file is None else broadcast_secret_of_file(secret_file, auth)
+    return _run(_serve(args, auth, context, token, broadcast_secret), args.loop)
+
+
+def _run(main: Coroutine[Any, Any, int], loop: str) -> int:
+    if loop == "uvloop" or (loop == "auto" and has_uvloop()):
+        import uvloop
+
+        return uvloop.run(main)
+    return asyncio.run(main)
+
+
+async def _serve(
+    args: argparse.Namespace,
+    auth: ServeAuth,
+    context: ssl.SSLContext | None,
+    token: str | None,
+    broadcast_secret: bytes | None,
+) -> int:
+    hub = Hub(
+        HubConfig(
+            max_connections=args.max_connections,
+            max_room_connections=args.max_room_connections,
+            sending_threads=args.sending_threads,
+            check_room_name=validate_room_name if args.plain_room_names else check_room_name,
+            history=HistoryLimits(max_messages=args.history) if args.history else None,
+        )
+    )
+    with StopSignals():  # from here on, for who waits for what is said next, and then sends one
+        server = await _listen(args, lambda: _serving(args, hub, auth, context, token, broadcast_secret))
+        say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
+        say(auth.describe())
+        report = await server.serve_until_signal(
+            args.shutdown_timeout,
+            spread=args.shutdown_spread,
+            reconnect_in=args.reconnect_in,
+            on_signal=lambda number: say("stopping; a second Ctrl-C ends at once"),
+        )
+        assert report is not None
+        say(
+            f"closed {_count(report.closed, 'connection')}, cut {report.aborted}; "
+            f"delivered {_count(report.delivered_messages, 'message')} that waited, lost {report.undelivered_messages}"
+        )
+    return 0
+
+
+def _serving(
+    args: argparse.Namespace,
+    hub: Hub,
+    auth: ServeAuth,
+    context: ssl.SSLContext | None,
+    token: str | None,
+    broadcast_secret: bytes | None,
+) -> Serving:
+    return serve_rooms(
+        hub,
+        auth,
+        args.host,
+        args.port,
+        sock=_sock(args),
+        ssl=context,
+        broadcast_secret=broadcast_secret,
+        page=args.page,
+        rooms_table=args.rooms_table,
+        echo=args.echo,
+        recovery=args.history > 0,
+        require_token=args.require_token,
+        allow_query_secrets=args.query_secrets,
+        queue_size=args.queue_size,
+        unsent_bytes="auto" if args.unsent_bytes is None else args.unsent_bytes or None,
+        unanswered_bytes="auto" if args.unanswered_bytes is None else args.unanswered_bytes or None,
+        send_timeout=args.send_timeout,
+        send_behavior=SendBehavior(args.send_behavior),
+        max_size=args.max_size,
+        max_head=args.max_head,
+        text_policy=text_policy(args.text, args.max_size),
+        compression="deflate" if args.compression else None,
+        ping_interval=args.ping_interval or None,
+        ping_timeout=args.ping_timeout or None,
+        origins=args.origin,
+        allowed_hosts=args.allowed_host,
+        trusted_proxies=args.trusted_proxy,
+        max_connections=_most_connections(args.max_connections),
+        max_connections_per_address=args.max_connections_per_address or None,
+        accept_rate=args.accept_rate or None,
+        accept_rate_per_address=args.accept_rate_per_address or None,
+        routes={"/metrics": _metrics(hub, token)} if args.metrics else {},
+    )
+
+
+def _sock(args: argparse.Namespace) -> socket.socket | list[socket.socket] | None:
+    if args.unix is not None:
+        return unix_socket(args.unix, args.unix_mode, limits.BACKLOG)
+    try:
+        return inherited_sockets(args.fd) or None
+    except ValueError as exc:
+        raise Failure(f"cannot listen: {exc}") from exc
+
+
+def _most_connections(members: int) -> int:
+    """Of the server: some more than it may have members, so that who is one too many is told by the room's door."""
+    return max(limits.MAX_CONNECTIONS, members + members // 10)
+
+
+def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:
+    """The figures of ``hub`` and of this process."""
+    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+    from ..prometheus import HubCollector, metrics_route
+
+    registry = CollectorRegistry(auto_describe=True)
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    registry.register(HubCollector(hub))
+    return restricted(metrics_route(registry), token)
+
+
+async def _listen(args: argparse.Namespace, serving: Callable[[], Serving]) -> Server:
+    try:
+        return await serving()
+    except (OSError, UnicodeError) as exc:  # UnicodeError: the host is no name that could be looked up
+        hint = ""
+        if isinstance(exc, FileExistsError):
+            hint = ", and is no socket"
+        elif args.port and getattr(exc, "errno", None) == errno.EADDRINUSE:
+            hint = "; --port 0 takes a free one"
+        place = _shown(args.unix) if args.unix else f"{args.host} port {args.port}"
+        raise Failure(f"cannot listen on {place}: {reason(exc)}{hint}") from exc
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _address(args: argparse.Namespace, server: Server) -> str:
+    if args.unix is not None:
+        return f"unix:{_shown(args.unix)}"
+    if args.fd:
+        return " and ".join(_address_of(args, sock.getsockname()) for sock in server.sockets)
+    return _address_of(args, (args.host, server.port))
+
+
+def _address_of(args: argparse.Namespace, name: Any) -> str:
+    """Return the place where a socket of this ``name`` listens: a path, or a host and a port."""
+    if not isinstance(name, tuple):
+        return f"unix:{_shown(os.fsdecode(name))}"
+    host, port, *_ = name
+    everywhere = host in _ALL_INTERFACES
+    host = "localhost" if everywhere else host
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    secure = "" if args.tls_cert is None else "s"
+    address = f"http{secure}://{authority}/" if args.page else f"ws{secure}://{authority}/ws?room=NAME"
+    return f"{address} and all other addresses of this machine" if everywhere else address
+
+
+def _shown(path: str) -> str:
+    """The path of a Unix socket as it is given on the command line."""
+    return f"@{path[1:]}" if path.startswith("\0") else path
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

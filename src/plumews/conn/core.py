@@ -1,0 +1,574 @@
+"""Hot path of a connection: parse each read, deliver messages, queue replies. Compiled with Cython.
+
+Bytes go to the parser, its messages to a callback or into the receive queue, and what is answered meanwhile leaves in
+one write at the end of the read, or of the tick where it was compressed. :class:`plumews.conn.closing.Link` is the rest
+of the connection's transport side: what happens once, or seldom. The same source runs as plain Python. Where a method
+is called by the name of its class no subclass is asked first for its own, which costs more than the call.
+
+Invariants: what came before a close frame, or before a fault, in the same read is delivered before it counts; a read
+is worked off in slices, so that nobody's burst holds the loop; no view of the shared receive buffer is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextvars import Context
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from .. import limits
+from ..constants import COMPRESSED, Opcode, State, StreamEvent
+from ..protocol.codec import build_frame
+from ..protocol.state import Protocol as Rules
+from ..transport import send_buffer
+from ..transport.flow_control import FlowControl
+from ..transport.forks import FOREIGN
+from ..transport.loop_context import LoopState, loop_state
+from ..transport.writer import Writer
+from .context import InContext
+from .keepalive import Keepalive
+from .receive_queue import Inbox
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from ..deflate.inbound import Inflow
+    from ..deflate.outbound import Compression, Shared
+    from .config import ConnConfig
+
+__all__ = ["Engine"]
+
+_OPEN = State.OPEN
+_get_ident = threading.get_ident
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = map(int, (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode.PING, Opcode.PONG))
+_BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEvent.END))
+#: Messages between two looks at the clock, once the first has shown that a callback does not take its time.
+_STRIDE = 4
+#: A read of this size announces a large message: the next ones go straight into its memory.
+_LARGE_READ = 32 * 1024
+_COMPRESSED = COMPRESSED
+#: What is longer is never one frame in one buffer.
+_SHORT = limits.COPY_SIZE
+#: Bytes of a frame before its payload.
+_LONGEST_HEADER = 14
+#: What `Inflow` says of an event.
+_GO_ON, _LATER = 0, 1
+
+
+class Engine(InContext):
+    """The hot half of a connection's transport side. What it calls and does not define is in its subclass."""
+
+    __slots__ = (
+        "_backlog",
+        "_behind",
+        "_blocked",
+        "_deflate",
+        "_door",
+        "_ended",
+        "_feed",
+        "_in_batch",
+        "_in_place",
+        "_inbox",
+        "_incoming",
+        "_inflow",
+        "_keepalive",
+        "_lent",
+        "_loop",
+        "_on_failure",
+        "_on_message",
+        "_quick_size",
+        "_read_most",
+        "_reading_paused",
+        "_reads_to_end",
+        "_rest",
+        "_rules",
+        "_screen",
+        "_shared",
+        "_state",
+        "_stream",
+        "_thread",
+        "_transport",
+        "_until",
+        "_writer",
+    )
+
+    def __init__(self, config: ConnConfig, client: bool) -> None:
+        loop = asyncio.get_running_loop()
+        self._context = None
+        self._inside = False
+        self._loop = loop
+        self._thread = _get_ident()
+        self._state: LoopState = loop_state(loop)
+        self._rules = Rules(client=client, max_size=config.max_size)
+        self._feed = self._rules.parser.feed_messages
+        self._writer = _writer_for(config, self._state)
+        self._inbox = Inbox(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
+        self._keepalive: Keepalive
+        #: permessage-deflate, where it was agreed on.
+        self._deflate: Compression | None = None
+        self._inflow: Inflow | None = None
+        #: With whom it can be sent the same compressed bytes; one object, mostly.
+        self._shared: Shared | None = None
+        self._transport: asyncio.Transport | None = None
+        #: What answers until the connection is open.
+        self._door: Any = None
+        self._on_message: Callable[[Any, str | bytes], object] | None = None
+        self._on_failure: Callable[[Any, BaseException], object] | None = None
+        #: Sees each whole message first, and says whether it was meant for it.
+        self._screen: Any = None
+        #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
+        self._behind: list[Callable[[Any], None]] | None = None
+        #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
+        self._quick_size = min(config.fragment_size, limits.COPY_SIZE)
+        # --- read state
+        self._backlog: list[Any] | None = None  # events that were left over
+        self._rest: memoryview | None = None  # bytes behind them that were not parsed
+        self._blocked = False  # both wait until the handler has read more
+        self._until = 0.0  # the end of the slice of time in which events are handled
+        most = max(config.max_queue_bytes, limits.READ_LEAST)
+        self._read_most = most if most < limits.READ_BUFFER else 0  # 0: the whole receive buffer
+        self._in_batch = False
+        self._in_place = False  # a large message is arriving
+        self._lent = False  # its memory is where the next bytes go
+        self._reading_paused = False
+        self._reads_to_end = False  # the peer's FIN has come: what is left is little, and is read without a pause
+        self._incoming: Stream | None = None  # the parser feeds it
+        self._stream: Stream | None = None  # the application reads it
+        self._ended = False  # the peer's close frame, its fault or its FIN was seen
+
+    def _disown(self) -> None:
+        """This process is a child, and the connection its parent's: calls are refused; see `forks`."""
+        self._thread = FOREIGN
+
+    def _use_deflate(self, deflate: Compression, inflow: Inflow, *, client: bool) -> None:
+        """permessage-deflate was agreed on; nothing was received yet."""
+        self._deflate = deflate
+        self._inflow = inflow
+        self._shared = deflate.shared_key
+        self._rules.allow_compressed(client=client)
+        self._feed = self._rules.parser.feed_messages
+        self._quick_size = min(self._quick_size, deflate.min_size - 1)  # what is longer may have to be compressed
+
+    # --- the transport calls ----------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes are wanted: in the buffer of the loop, or in the large message that is arriving."""
+        self._lent = False
+        room: memoryview | None = None
+        if self._in_place:
+            try:
+                room = self._rules.parser.receive_buffer() if self._rest is None else None
+                self._in_place = self._lent = room is not None
+            except BaseException as exc:
+                self._fail(exc)
+        if room is not None:
+            return room
+        return self._state.view[: self._read_most] if self._read_most else self._state.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """``nbytes`` have arrived there."""
+        try:
+            Engine._read(self, nbytes)
+        except BaseException as exc:
+            self._fail(exc)
+
+    def _read(self, nbytes: int) -> None:
+        self._keepalive.last_received = self._loop.time()
+        if self._lent:
+            self._lent = False
+            events = self._rules.parser.buffer_updated(nbytes)
+            if self._ended:
+                return
+            if self._rules.parser.halted:
+                self._halted(self._state.view[:0])
+            if events or self._rules.error is not None:
+                self._take_up(events)
+            elif self._on_message is None:
+                self._update_reading()
+        elif self._door is not None:
+            self._within(self._door.received, bytes(self._state.view[:nbytes]))
+        else:
+            if not self._ended:
+                if self._rest is not None:  # the transport could not be paused
+                    self._rest = memoryview(bytes(self._rest) + bytes(self._state.view[:nbytes]))
+                else:
+                    events = self._feed(self._state.buffer, nbytes)
+                    if self._rules.parser.halted:
+                        self._halted(self._state.view[:nbytes])
+                    self._take_up(events)
+            if nbytes >= _LARGE_READ:
+                self._in_place = True
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _deliver_to(
+        self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, BaseException], object]
+    ) -> None:
+        """Call ``on_message(conn, message)`` for each message from now on, and first for those that wait."""
+        self._on_message = on_message
+        self._on_failure = on_failure
+        if len(self._inbox):
+            self._within(self._deliver_waiting)
+        if self._ended:
+            self._answer()
+        self._update_reading()
+
+    def _deliver_waiting(self) -> None:
+        while len(self._inbox) and self._on_message is not None:
+            kind, data = self._inbox.take()
+            self._deliver(kind, data)
+
+    def _receive(self, data: bytes) -> None:
+        """Handle bytes that came otherwise as one read: every event in them, then one write of what was answered."""
+        try:
+            if not self._ended:
+                events = self._feed(data)
+                if self._rules.parser.halted:
+                    self._halted(memoryview(data))
+                self._take_up(events)
+        except BaseException as exc:
+            self._fail(exc)
+
+    def _halted(self, data: memoryview) -> None:
+        """The parser did not come to the end of ``data``: a fault, or events that would take many times its memory."""
+        self._rules.error = self._rules.parser.error
+        left = self._rules.parser.left
+        if left:
+            self._rest = memoryview(bytes(data[len(data) - left :]))
+
+    def _next_events(self) -> list[Any]:
+        """Return the events that were left over, or those in the next part of the unparsed bytes."""
+        backlog, self._backlog = self._backlog, None
+        if backlog:
+            return backlog
+        rest, self._rest = self._rest, None
+        if rest is None:
+            return []
+        events: list[Any] = self._feed(rest)
+        self._rules.error = self._rules.parser.error
+        left = self._rules.parser.left
+        if left:
+            self._rest = rest[len(rest) - left :]
+        return events
+
+    def _take_up(self, events: list[Any]) -> None:
+        """Handle ``events``, behind those that were left over; a fault of the peer stands behind all of them."""
+        if self._backlog:
+            self._backlog += events
+        else:
+            self._handle(events)
+
+    def _handle(self, events: list[Any]) -> None:
+        """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
+        state = self._state
+        self._in_batch = state.in_batch = True
+        if not state.slicing:
+            state.left = state.stride  # a read is a turn of the loop
+        if self._on_message is not None and (len(events) > 1 or self._rest is not None):
+            self._until = monotonic() + limits.FAN_OUT_SLICE
+        try:
+            while True:
+                if self._on_message is None and self._screen is None:
+                    self._backlog = Engine._dispatch(self, events)
+                else:
+                    self._backlog = InContext._dispatch_within(self, events)
+                if self._backlog is None and self._rest is None and self._rules.error is not None and not self._ended:
+                    self._end()
+                self._inbox.wake_now()  # what the reader answers leaves with this read
+                if (self._backlog is None and self._rest is None) or not self._goes_on():
+                    break
+                self._writer.flush()
+                events = Engine._next_events(self)
+        finally:
+            self._in_batch = state.in_batch = False
+            if state.of_batch:
+                state.end_batch()
+            if self._deflate is None:
+                self._writer.flush()
+            else:
+                self._writer.gather()
+        held = self._backlog is not None or self._rest is not None
+        if held and not self._blocked and (self._inflow is None or not self._inflow.waits(self)):
+            self._loop.call_soon(self._go_on, context=Context())
+        if held or self._on_message is None or self._reading_paused:
+            Engine._update_reading(self)
+
+    def _goes_on(self) -> bool:
+        """Whether what was left over can be handled now, and not only when the handler or others had their turn."""
+        if self._on_message is not None:
+            return self._backlog is None and monotonic() < self._until
+        if self._backlog is not None and not self._blocked:
+            return False  # it waits to be inflated
+        self._blocked = self._has_enough()
+        if self._blocked:
+            self._is_full()
+        return not self._blocked
+
+    def _has_enough(self) -> bool:
+        """Return whether the handler is to read first before it is given more."""
+        if self._on_message is not None or self._rules.state is not _OPEN:
+            return False
+        stream = self._stream or self._incoming
+        held = 0 if stream is None or stream.awaited else stream.held
+        return self._inbox.is_full(held)
+
+    def _go_on(self) -> None:
+        if self._ended:
+            return  # what is left can still be read
+        try:
+            if self._transport is not None and (self._backlog is not None or self._rest is not None):
+                self._handle(Engine._next_events(self))
+                if self._backlog is None and self._rest is None:
+                    self._inbox.wake()  # who waits to have the next message in pieces asks for it now
+        except BaseException as exc:
+            self._fail(exc)
+
+    def _dispatch(self, events: list[Any]) -> list[Any] | None:
+        """Tell each event; return what a callback that takes its time, or a full receive queue, leaves over.
+
+        One read may hold tens of thousands of messages, and each may be broadcast to thousands.
+        """
+        look = 1
+        outcome = _GO_ON
+        over: list[Any] | None = None
+        room = len(events)
+        if room > 1 and self._on_message is None and self._rules.state is _OPEN:
+            room = self._inbox.room()
+        if room < len(events):
+            events, over = events[:room], events[room:]
+            self._blocked = True
+        for position, event in enumerate(events, 1):
+            if isinstance(event, str):
+                self._deliver(_TEXT, event)
+            elif isinstance(event, bytes):
+                self._deliver(_BINARY, event)
+            else:
+                outcome = self._tell(event)
+                if outcome != _GO_ON:
+                    if outcome != _LATER:
+                        return None
+                    self._blocked = False
+                    return events[position - 1 :] + (over or [])
+            if position >= look and position < len(events) and self._on_message is not None:
+                if monotonic() >= self._until:
+                    return events[position:]
+                look = position + _STRIDE
+        return over
+
+    def _tell(self, event: tuple[int, Any]) -> int:
+        """Handle what is not a whole message; whether what stands behind it goes on, waits, or never counts."""
+        kind, data = event
+        if kind <= _BINARY:
+            self._deliver(kind, data)
+        elif kind == _PING:
+            self._writer.pong(build_frame(_PONG, data))
+        elif kind == _PONG:
+            if self._writer.answered(self._keepalive.pong(data)):
+                self._may_write()
+        elif kind == _CHUNK:
+            if self._inflow is not None and self._inflow.streaming:
+                return self._inflow.chunk(self, data)
+            if self._incoming is not None:
+                self._incoming.feed(data)
+        elif kind == _BEGIN:
+            if data & _COMPRESSED and self._inflow is not None:
+                data ^= _COMPRESSED
+                self._inflow.begin(self, data)
+            if self._rules.state is _OPEN:
+                self._incoming = Stream(data, self._stream_changed)
+                self._inbox.put((StreamEvent.BEGIN, self._incoming))
+        elif kind == _END:
+            if self._inflow is not None and self._inflow.streaming:
+                outcome = self._inflow.end_of_stream(self)
+                if outcome != _GO_ON:
+                    return outcome
+            self._finish_stream()
+        elif kind == _CLOSE:
+            self._rules.peer_closed(*data)
+            self._end()
+        elif self._inflow is not None:
+            return self._inflow.take(self, kind, data)
+        return _GO_ON
+
+    def _hand_on(self, kind: int, data: str | bytes) -> None:
+        """A message that was inflated."""
+        self._deliver(kind, data)
+
+    def _start_streaming(self) -> None:
+        """The next message is wanted in pieces, or the one that is arriving."""
+        try:
+            self._take_up(self._rules.parser.start_streaming())
+        except MemoryError as exc:
+            self._fail(exc)  # a part of the message is lost
+
+    def _deliver(self, kind: int, data: str | bytes) -> None:
+        if self._rules.state is not _OPEN:
+            return  # our close frame is on its way: what still comes is not wanted any more
+        if self._screen is not None and self._screen(self, data):
+            return
+        if self._on_message is None:
+            self._inbox.put((kind, data))
+            return
+        try:
+            self._on_message(self, data)
+        except (Exception, asyncio.CancelledError) as exc:  # that of a future which the callback looked into
+            if self._on_failure is not None:
+                self._on_failure(self, exc)
+
+    def _update_reading(self) -> None:
+        """Stop reading while the handler has enough to do, go on when it has caught up."""
+        if self._inflow is not None and self._backlog:
+            self._inflow.changed(self)
+        held = self._backlog is not None or self._rest is not None
+        if not self._reading_paused and not held and self._inbox.has_reader():
+            return  # who waits has read everything
+        if self._blocked and self._wants_more():
+            self._blocked = False
+            self._loop.call_soon(self._go_on, context=Context())
+        if held or self._rules.state is not _OPEN or self._on_message is not None:
+            pause = held
+        else:
+            inbox, stream = self._inbox, self._stream or self._incoming
+            extra = self._rules.parser.buffered
+            if stream is not None:
+                extra += stream.held
+            if extra and (inbox.awaited or (stream is not None and stream.awaited)):
+                extra = 0  # what a reader waits for must be let in, whatever its size
+            pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
+        if pause == self._reading_paused or self._reads_to_end:
+            return
+        if self._transport is None or self._ask_transport("is_closing"):
+            return
+        self._reading_paused = pause
+        if pause:
+            self._keepalive.listening = False
+            self._ask_transport("pause_reading")
+            self._look_for_end()
+        else:
+            self._keepalive.heard_again(self._loop.time())
+            self._ask_transport("resume_reading")
+
+    def _wants_more(self) -> bool:
+        """Return whether the handler has caught up with what it was given, or nobody will."""
+        if self._on_message is not None or self._rules.state is not _OPEN:
+            return True
+        stream = self._stream or self._incoming
+        if self._inbox.awaited or (stream is not None and stream.awaited):
+            return True
+        return self._inbox.is_low(0 if stream is None else stream.held)
+
+    def _salvage(self) -> bool:
+        """The connection is gone: queue the next messages that had arrived before, if any are left."""
+        while not len(self._inbox) and (self._backlog is not None or self._rest is not None):
+            events = Engine._next_events(self)
+            for position, event in enumerate(events, 1):
+                if not isinstance(event, tuple):
+                    event = (_TEXT if isinstance(event, str) else _BINARY, event)
+                if event[0] == _TEXT or event[0] == _BINARY:
+                    self._inbox.put(event)
+                    if self._inbox.is_full(0):
+                        self._backlog = events[position:] or None
+                        break
+                elif event[0] != _PING and event[0] != _PONG:
+                    self._backlog = self._rest = None
+                    break
+        if self._rest is None:
+            self._rules.parser.stop()
+        return len(self._inbox) > 0
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def send_nowait(self, message: str | bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
+        """Queue a message without ever waiting: for callbacks. ``compress`` is as in :meth:`send`.
+
+        Raises as :meth:`send`, but for a full queue always :class:`SendQueueFull`; under ``CLOSE`` the connection
+        is closed, too.
+        """
+        if compress is not None or not self._queue_now(message):
+            self._send_nowait_slowly(message, compress)
+
+    def _send_now(self, message: Any) -> bool:
+        """Queue what is short and plain, if there is space and nothing speaks against it; else ask the long way."""
+        return self._queue_now(message)
+
+    def _queue_now(self, message: Any) -> bool:
+        thread = _get_ident()
+        if thread != self._thread:
+            return False
+        if isinstance(message, str):
+            opcode, most = _TEXT, self._quick_size >> 2  # a character has up to four bytes
+        elif isinstance(message, bytes):
+            opcode, most = _BINARY, self._quick_size
+        else:
+            return False
+        if self._rules.state is not _OPEN or self._behind is not None:
+            return False
+        frame: bytes | None
+        size = len(message)
+        if size <= most:
+            frame = build_frame(opcode, message)
+        elif self._deflate is not None:
+            if size > _SHORT or not self._writer.has_space((size << 2) + _LONGEST_HEADER):
+                return False  # compressing takes its time, and is counted: not for what waits, or is refused
+            frame = self._deflate.frame(opcode, message)
+            if frame is None:
+                return False
+        else:
+            return False
+        if not self._writer.offer_frame(frame):
+            return False
+        if not self._in_batch:
+            Engine._kick(self)
+        return True
+
+    def _kick(self) -> None:
+        """What was queued leaves: at the end of the read that is being handled, at once when all is quiet."""
+        if not self._in_batch:
+            self._writer.kick(not self._state.in_batch and not len(self._inbox))
+
+    def _kick_later(self) -> None:
+        """What was queued leaves with everything else that this tick brings."""
+        if not self._in_batch:
+            self._writer.kick(False)
+
+    # --- what is in Link, or beyond it ------------------------------------------------------------
+
+    def _fail(self, exc: BaseException) -> None:
+        """End the connection with 1011: something that the event loop has called on its behalf raised ``exc``."""
+
+    def _ask_transport(self, name: str, *args: Any) -> Any:
+        """Call the method ``name`` of the transport. If that fails, end the connection and return None."""
+
+    def _end(self) -> None:
+        """The peer said its last word: a close frame, or a fault."""
+
+    def _answer(self) -> None:
+        """Send the close frame that the peer's last word asks for."""
+
+    def _may_write(self) -> None:
+        """Let the writer send the messages that it has kept back."""
+
+    def _is_full(self) -> None:
+        """The handler is to read before more is handled."""
+
+    def _look_for_end(self) -> None:
+        """Reading is paused: see from time to time whether the peer has gone."""
+
+    def _finish_stream(self) -> None:
+        """The last of a message that is read as a stream has arrived."""
+
+    def _stream_changed(self) -> None:
+        """The application took a chunk, waits for one, or closed its stream."""
+
+    def _send_nowait_slowly(self, message: Any, compress: bool | None) -> None:
+        """Queue what is long, or must be looked at, or has no space; raises what :meth:`send_nowait` does."""
+
+
+def _writer_for(config: ConnConfig, state: LoopState) -> Writer:
+    unanswered = config.unanswered_limit
+    waits_for_event = send_buffer.WAITS_FOR_EVENT and config.unsent_limit is not None
+    bounds: dict[str, Any] = {"queue_size": config.queue_size, "queue_bytes": config.queue_bytes}
+    if unanswered is None and not waits_for_event:
+        return Writer(state, **bounds)
+    return FlowControl(state, **bounds, unanswered=unanswered, waits_for_event=waits_for_event)

@@ -1,0 +1,175 @@
+"""Closing many connections in bounded time, without sending them all back in the same second (layer 4).
+
+Every one gets its close frame behind what was queued for it; who has not answered at the time limit is cut, and so is
+who has not within its own close timeout. They are closed in an order of chance, a slice at a time, and each may be told
+when to come back. Invariants: nothing here holds the loop for long; at the limit nobody is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .. import limits
+from ..constants import CloseCode
+from ..protocol.state import check_close
+from ..transport.safe_calls import call_safely
+from ..transport.timers import clock
+from ..validation import check_time
+from .connection import Conn
+from .timelimit import TimeLimit
+
+__all__ = ["Farewell", "GracefulShutdown", "ShutdownReport", "check_goodbye"]
+
+#: Connections between two looks at the clock.
+_STRIDE = 16
+
+
+def check_goodbye(
+    timeout: float, spread: float | None, reconnect_in: float, *, code: int = CloseCode.GOING_AWAY, reason: str = ""
+) -> None:
+    """Raise ``ValueError`` or ``TypeError`` for what no :class:`Farewell` could be made of."""
+    check_close(code, reason)
+    check_time("timeout", timeout, zero=True)
+    if spread is not None:
+        check_time("spread", spread, zero=True)
+        if spread > timeout:
+            raise ValueError(f"spread ({spread:g} s) must not be more than the timeout ({timeout:g} s)")
+    check_time("reconnect_in", reconnect_in, zero=True)
+    if reconnect_in > limits.LONGEST_RECONNECT:
+        raise ValueError(f"reconnect_in must be at most {limits.LONGEST_RECONNECT:g} seconds, not {reconnect_in:g}")
+    check_close(code, _with_hint(reason, reconnect_in, limits.LONGEST_RECONNECT))
+
+
+@dataclass(frozen=True)
+class ShutdownReport:
+    """How a hub ended, for those who were its members when the stop began and did not leave it open.
+
+    Attributes:
+        closed: members whose closing handshake was completed.
+        aborted: members that ended without it: cut because they took too long, or gone by themselves.
+        delivered_messages, delivered_bytes: what waited for the members when the stop began, in their send queues or
+            in broadcasts that had not reached them yet, and has left for the network; bytes are those of the frames.
+        undelivered_messages, undelivered_bytes: what waited and has not left, because its member was cut, had gone,
+            or had no space for it in time. What a broadcast has not brought to its members counts as it is, not as it
+            would be compressed.
+    """
+
+    closed: int = 0
+    aborted: int = 0
+    delivered_messages: int = 0
+    delivered_bytes: int = 0
+    undelivered_messages: int = 0
+    undelivered_bytes: int = 0
+
+
+class GracefulShutdown(Protocol):
+    """An owner of connections that closes them itself before its server stops, such as a hub."""
+
+    async def shutdown(self, timeout: float, *, spread: float | None, reconnect_in: float) -> ShutdownReport:
+        """Close the connections within ``timeout`` seconds and return what became of their messages."""
+
+
+class Farewell:
+    """Close frames for many, and the wait for their ends.
+
+    Args:
+        limit: when who is left is cut.
+        code, reason: what the close frames say.
+        spread: seconds over which the closing begins (``None``: longer for many, a fifth of the time at most).
+        reconnect_in: each is told a time of chance up to this many seconds at which to come back; 0 tells none.
+        wanted: asked of each when its turn comes; who is not wanted any more is left alone.
+    """
+
+    def __init__(
+        self,
+        limit: TimeLimit,
+        *,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+        spread: float | None = None,
+        reconnect_in: float = 0.0,
+        wanted: Callable[[Conn], bool] = lambda conn: True,
+    ) -> None:
+        self._limit = limit
+        self._code = code
+        self._reason = reason
+        self._spread = spread
+        self._most = limit.left * limits.SPREAD_SHARE
+        self._reconnect_in = reconnect_in
+        self._wanted = wanted
+        self._told: list[Conn] = []
+        self._open: set[Conn] = set()
+        self._empty: asyncio.Future[None] | None = None
+
+    async def close(self, conns: Iterable[Conn], *, at_once: bool = False) -> None:
+        """Begin to close ``conns``, one slice after the other, or with ``at_once`` without a pause."""
+        order = list(conns)
+        random.shuffle(order)  # who came together, from one place, does not go together
+        spread = self._spread
+        if spread is None:
+            spread = min(self._most, len(order) / limits.CLOSES_PER_SECOND)
+        slices = 1 if at_once else max(1, min(len(order), math.ceil(spread / limits.CLOSE_SLICE)))
+        for number in range(slices):
+            if number:
+                await self._limit.pause(spread / slices * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            await self._each(order[number * len(order) // slices : (number + 1) * len(order) // slices], self._say)
+
+    async def ended(self) -> None:
+        """Until all are gone; at the limit they are cut."""
+        if self._open:
+            self._empty = asyncio.get_running_loop().create_future()
+            await self._limit.bound(_until(self._empty))
+            await self._each(list(self._open), Conn.abort)
+            if self._open:
+                await asyncio.wait([self._empty], timeout=limits.END_GRACE)
+
+    @property
+    def aborted(self) -> int:
+        """How many of those that are gone ended without a closing handshake: cut, or gone by themselves."""
+        return sum(conn.close_code == CloseCode.ABNORMAL_CLOSURE for conn in self._told)
+
+    @property
+    def closed(self) -> int:
+        """How many ended with one."""
+        return len(self._told) - len(self._open) - self.aborted
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    async def _each(self, conns: Sequence[Conn], do: Callable[[Conn], object]) -> None:
+        """``do`` it to each, and let others go on in between."""
+        until = clock() + limits.FAN_OUT_SLICE
+        for position, conn in enumerate(conns, 1):
+            call_safely("closing a connection", do, conn)
+            if position % _STRIDE == 0 and clock() >= until:
+                await asyncio.sleep(0)
+                until = clock() + limits.FAN_OUT_SLICE
+
+    def _say(self, conn: Conn) -> None:
+        if not self._wanted(conn):
+            return
+        self._told.append(conn)
+        self._open.add(conn)
+        conn.add_close_callback(self._gone)
+        hint = random.uniform(0, self._reconnect_in)  # noqa: S311 - no secret
+        conn.close_nowait(self._code, _with_hint(self._reason, self._reconnect_in, hint))
+
+    def _gone(self, conn: Conn) -> None:
+        self._open.discard(conn)
+        if not self._open and self._empty is not None:
+            self._empty.set_result(None)
+
+
+def _with_hint(reason: str, reconnect_in: float, hint: float) -> str:
+    if not reconnect_in:
+        return reason
+    told = f"reconnect in {hint:.1f} s"
+    return f"{reason}; {told}" if reason else told
+
+
+async def _until(future: asyncio.Future[None]) -> None:
+    await asyncio.shield(future)

@@ -1,0 +1,35 @@
+# Types for inbox.py where it is compiled.
+
+cimport cython
+
+from ..transport.read_waiter cimport Ready
+
+
+cdef object _getsizeof
+cdef Py_ssize_t _OVERHEAD, _TRIM
+
+cdef Py_ssize_t memory_of(tuple item) except -1
+
+
+@cython.final
+cdef class Inbox:
+    cdef public Py_ssize_t bytes
+    cdef Py_ssize_t _head
+    cdef list _items
+    cdef Py_ssize_t _max_bytes
+    cdef Py_ssize_t _max_items
+    cdef Ready _waiter
+    cdef public bint touched
+
+    cpdef Py_ssize_t room(self) except -1
+    cpdef bint has_reader(self)
+    @cython.locals(waiter=Ready)
+    cpdef Ready start_waiting(self, loop)
+    cpdef stop_waiting(self)
+    cpdef put(self, tuple item)
+    cpdef tuple peek(self)
+    cpdef tuple take(self)
+    cpdef bint is_full(self, Py_ssize_t extra)
+    cpdef bint is_low(self, Py_ssize_t extra)
+    cpdef wake(self)
+    cpdef wake_now(self)

@@ -1,0 +1,242 @@
+"""permessage-deflate on one connection: what was agreed, and how its messages are compressed (layer 3; RFC 7692).
+
+Without context takeover a message is compressed before it is queued, by a compressor that all connections of a thread
+share, and any number of connections may be sent the same bytes. With takeover it is compressed when the queue accepts
+it: from then on nothing drops it but the end of the connection.
+
+Invariant: memory for a connection that is idle is none, but for the inflater of a peer that uses takeover.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from .. import limits
+from ..protocol.codec import build_frame
+from ..protocol.message import Encoded, encode
+from ..transport.timers import Deadline, Timers
+from .config import Agreement, Deflate
+from .inbound import Inflow
+from .streams import Compressor, Context
+
+__all__ = ["Compression", "CompressionInfo", "Shared", "shared_compressor"]
+
+_local = threading.local()
+
+#: Back end, level, window bits, memory level.
+Key: TypeAlias = "tuple[str, int, int, int]"
+
+
+class Shared(NamedTuple):
+    """What connections have in common that can be sent the same bytes."""
+
+    key: Key
+    min_size: int
+    fragment_size: int
+
+
+@dataclass(frozen=True)
+class CompressionInfo:
+    """What ``conn.compression`` tells: what was agreed on, and what came of it so far.
+
+    Compressed messages that are sent in pieces, or to many at once, are not counted, and one that a full queue refuses
+    is.
+
+    Attributes:
+        server_window_bits, client_window_bits: window of what each side sends, 9 to 15 bits.
+        server_takeover, client_takeover: whether what each side sends refers to its earlier messages.
+        context_bytes: what the back end and zlib hold for this connection now, about.
+        sent_messages, received_messages: messages that were compressed.
+        sent_payload_bytes, received_payload_bytes: their bytes before they were compressed.
+        sent_wire_bytes, received_wire_bytes: their bytes on the wire.
+    """
+
+    server_window_bits: int
+    client_window_bits: int
+    server_takeover: bool
+    client_takeover: bool
+    context_bytes: int
+    sent_messages: int
+    sent_payload_bytes: int
+    sent_wire_bytes: int
+    received_messages: int
+    received_payload_bytes: int
+    received_wire_bytes: int
+
+
+class Compression:
+    """The sending half of permessage-deflate on one connection, and what is known of both."""
+
+    __slots__ = (
+        "_compressor",
+        "_context",
+        "_fragment_size",
+        "_idle",
+        "_key",
+        "_messages",
+        "_payload_bytes",
+        "_quick_size",
+        "_timers",
+        "_wire_bytes",
+        "agreement",
+        "min_size",
+        "shared_key",
+    )
+
+    def __init__(
+        self, agreement: Agreement, settings: Deflate, fragment_size: int, timers: Timers, *, client: bool
+    ) -> None:
+        self.agreement = agreement
+        self.min_size = settings.min_size
+        self._fragment_size = fragment_size
+        self._quick_size = min(fragment_size, limits.COPY_SIZE)
+        self._timers = timers
+        self._idle: Deadline | None = None
+        self._messages = self._payload_bytes = self._wire_bytes = 0
+        bits, takeover = agreement.server_window_bits, agreement.server_takeover
+        if client:
+            bits, takeover = agreement.client_window_bits, agreement.client_takeover
+        key, shared_key = _keys(settings, bits, fragment_size)
+        self._key = key
+        #: Connections with equal keys can be sent the same bytes; ``None`` if nobody else can be sent what this one is.
+        self.shared_key: Shared | None = None
+        self._context: Context | None = None
+        self._compressor: Compressor | Context
+        if takeover:
+            self._context = self._compressor = Context(*key)
+        else:
+            self.shared_key = shared_key
+            self._compressor = shared_compressor(key)
+
+    def encode(self, opcode: int, payload: bytes, compress: bool | None = None) -> Encoded:
+        """The frames of a message for this connection; with takeover it is to be queued as it is, by `enter`.
+
+        ``compress`` is True or False, or ``None`` for what the size says. Where compressing makes it no smaller it
+        leaves as it is, unless it must be compressed, or has become part of the context.
+        """
+        wanted = len(payload) >= self.min_size if compress is None else compress
+        if self._context is not None:
+            plain = encode(opcode, payload, fragment_size=self._fragment_size)
+            return Encoded(plain.buffers, plain.size, wanted)
+        if not wanted:
+            return encode(opcode, payload, fragment_size=self._fragment_size)
+        data = self._compressor.compress(payload)
+        if len(data) >= len(payload) and not compress:
+            return encode(opcode, payload, fragment_size=self._fragment_size)
+        return self._counted(opcode, payload, data)
+
+    def frame(self, opcode: int, message: str | bytes) -> bytes | None:
+        """The same for a message that is one frame in one buffer; ``None``: ask the long way."""
+        if self._context is not None or len(message) > self._quick_size:
+            return None
+        payload = message.encode() if isinstance(message, str) else message
+        size = len(payload)
+        if size > self._quick_size:
+            return None
+        if size >= self.min_size:
+            data = self._compressor.compress(payload)
+            if len(data) < size:
+                frame: bytes = build_frame(opcode, data, rsv1=True)
+                self._messages += 1
+                self._payload_bytes += size
+                self._wire_bytes += len(data)
+                return frame
+        return build_frame(opcode, payload)
+
+    def enter(self, message: Encoded) -> Encoded:
+        """``message``, which the queue accepts now, as it leaves (with takeover)."""
+        if message.compress is False or (message.compress is None and message.size < self.min_size):
+            return message
+        opcode, payload = message.message()
+        try:
+            data = self._compressor.compress(payload)
+            self._keep_context()
+            return self._counted(opcode, payload, data)
+        except BaseException:
+            self.reset()  # the peer will not get it: nothing may refer to it
+            raise
+
+    def begin(self, size: int, compress: bool | None) -> Context | None:
+        """What compresses the pieces of a message of which the first has ``size`` bytes; ``None``: it leaves as it is.
+
+        Behind the last piece comes `EMPTY`.
+        """
+        if not (size >= self.min_size if compress is None else compress):
+            return None
+        if self._context is not None:
+            self._keep_context()
+            return self._context
+        return Context(*self._key)
+
+    def _keep_context(self) -> None:
+        if self._idle is None:
+            self._idle = self._timers.after(limits.CONTEXT_IDLE, self._release)
+
+    def _counted(self, opcode: int, payload: bytes, data: bytes) -> Encoded:
+        encoded = encode(opcode, data, fragment_size=self._fragment_size, rsv1=True)
+        self._messages += 1
+        self._payload_bytes += len(payload)
+        self._wire_bytes += len(data)
+        return encoded
+
+    # --- the context ------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Messages that were accepted will not leave, nor will any that refers to them."""
+        if self._context is not None:
+            self._context.reset()
+
+    def _release(self) -> None:
+        self._idle = None
+        context = self._context
+        if context is not None and context.used:
+            context.used = False
+            self._idle = self._timers.after(limits.CONTEXT_IDLE, self._release)
+        else:
+            self.reset()
+
+    def held(self, received: Inflow) -> int:
+        """Bytes that zlib holds for this connection now, about."""
+        return received.context_size + (0 if self._context is None else self._context.size)
+
+    def info(self, received: Inflow) -> CompressionInfo:
+        """What is known of this, and of the receiving half."""
+        return CompressionInfo(
+            *self.agreement[:4],
+            self.held(received),
+            self._messages,
+            self._payload_bytes,
+            self._wire_bytes,
+            received.messages,
+            received.payload_bytes,
+            received.wire_bytes,
+        )
+
+    def end(self) -> None:
+        """The connection is gone."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        self.reset()
+
+
+@functools.lru_cache(maxsize=64)
+def _keys(settings: Deflate, bits: int, fragment_size: int) -> tuple[Key, Shared]:
+    """What a compressor is made of, and what connections have in common: one object for all of them."""
+    assert settings.level is not None
+    key = (settings.backend, settings.level, bits, settings.mem_level)
+    return key, Shared(key, settings.min_size, fragment_size)
+
+
+def shared_compressor(key: Key) -> Compressor:
+    """The compressor with these parameters of this thread."""
+    compressors: dict[Key, Compressor] | None = getattr(_local, "compressors", None)
+    if compressors is None:
+        compressors = _local.compressors = {}
+    found = compressors.get(key)
+    if found is None:
+        found = compressors[key] = Compressor(*key)
+    return found

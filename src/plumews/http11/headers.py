@@ -1,0 +1,302 @@
+"""HTTP header fields: the mapping, and the grammar of the values that we read (layer 1).
+
+Names compare without case, a name may stand on several lines, order and spelling are kept (RFC 9110
+section 5). Invariant: no pair gets in that could not stand on one line of a message: every name is a
+token and no value holds a control byte, so nothing that an application passes can add a line of its own.
+What was read may hold any bytes from 0x80 on, as ISO-8859-1; an application's values none from 0x80 to 0x9f.
+Every function here is linear in what it reads and uses no regular expression.
+"""
+
+from __future__ import annotations
+
+import functools
+import string
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Final, TypeAlias
+
+from .. import limits
+from ..errors import InvalidHeader
+
+__all__ = [
+    "Headers",
+    "HeadersLike",
+    "MultipleValuesError",
+    "has_token",
+    "is_token",
+    "name_of",
+    "parse_host",
+    "parse_tokens",
+    "value_of",
+]
+
+HeadersLike: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
+
+#: Blanks inside a field value (RFC 9110 section 5.6.3). ``str.strip()`` alone would take \x1c and \x85 too.
+_BLANKS: Final = " \t"
+
+#: RFC 9110 section 5.6.2.
+_TOKEN: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
+
+#: What a host name in a URL is made of; the underscore is no DNS, but containers are named with it.
+_HOST_NAME: Final = frozenset(string.ascii_letters + string.digits + "-._~")
+_HOST_IPV6: Final = frozenset(string.hexdigits + ":.")
+
+#: Longer than any host that is: what is longer is not worth being remembered.
+_HOST_SIZE: Final = 264
+
+#: The names that handshakes have, spelled as clients spell them, and what they are compared as: kept once for all.
+_KNOWN: Final = """
+    Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Length Content-Type Cookie Host
+    Origin Pragma Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-WebSocket-Accept Sec-WebSocket-Extensions
+    Sec-WebSocket-Key Sec-WebSocket-Protocol Sec-WebSocket-Version Upgrade User-Agent
+"""
+_LOWER: Final = {name: name.lower() for name in _KNOWN.split()}
+_SPELLED: Final = {name.encode(): name for name in _LOWER}
+
+
+def name_of(raw: bytes) -> str:
+    """A header name as it was read."""
+    return _SPELLED.get(raw) or raw.decode("latin-1")
+
+
+#: Names whose values many connections have in common, and which hold no secret (as a subprotocol may).
+_COMMON: Final = frozenset(
+    (
+        *("Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Host", "Origin", "Pragma"),
+        *("Sec-WebSocket-Extensions", "Sec-WebSocket-Version", "Upgrade", "User-Agent"),
+    )
+)
+
+
+def value_of(name: str, raw: bytes) -> str:
+    """The value of a header as it was read, without the blanks around it; one object for all connections, mostly."""
+    if name in _COMMON and len(raw) <= limits.SHARED_VALUE_SIZE:
+        return _shared_value(raw)
+    return raw.decode("latin-1").strip(_BLANKS)
+
+
+@functools.lru_cache(maxsize=limits.SHARED_VALUES)
+def _shared_value(raw: bytes) -> str:
+    return raw.decode("latin-1").strip(_BLANKS)
+
+
+class MultipleValuesError(LookupError):
+    """``headers[name]`` where ``name`` stands on several lines: ask ``get_all``."""
+
+
+def is_token(text: str) -> bool:
+    """Whether ``text`` is a token, as header names and subprotocols are (RFC 9110 section 5.6.2)."""
+    return bool(text) and _TOKEN.issuperset(text)
+
+
+def _is_control(char: str) -> bool:
+    # C1 (0x80-0x9f) too: some parsers end a line at 0x85.
+    return (char < " " and char != "\t") or "\x7f" <= char <= "\x9f"
+
+
+def _check(name: str, value: str) -> None:
+    if name in _LOWER and type(value) is str and value.isascii() and value.isprintable():
+        return
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"a header is a pair of str, got {type(name).__name__} and {type(value).__name__}")
+    # Nearly every name is one at a glance, without a look at each of its letters.
+    if not (name.isascii() and name.replace("-", "").isalnum()) and not is_token(name):
+        raise ValueError(f"invalid header name {name!r}: letters, digits and !#$%&'*+-.^_`|~ are allowed")
+    if value.isascii() and value.isprintable():
+        return
+    for char in value:
+        if _is_control(char):
+            raise ValueError(f"invalid value of header {name}: it contains the control character {char!r}")
+        if char > "\xff":
+            raise ValueError(
+                f"invalid value of header {name}: {char!r} is outside Latin-1; encode it, for example as %XX"
+            )
+
+
+class Headers(MutableMapping[str, str]):
+    """Header fields in their order, looked up without regard to case.
+
+    ``Headers({"Server": "x"})``, ``Headers([("A", "1"), ("A", "2")])`` and ``Headers(("A", "1"), ("A", "2"))``
+    all work. As in the ``websockets`` package, ``headers[name] = value`` *adds* a line, ``headers[name]`` raises
+    ``KeyError`` if there is none and `MultipleValuesError` if there are several, and iteration and ``len`` count
+    each name once.
+
+    Raises ``ValueError``, naming the header, for a name that is no token and for a value with a control
+    character or outside Latin-1.
+    """
+
+    __slots__ = ("_pairs", "_values")
+
+    def __init__(self, *sources: HeadersLike | tuple[str, str]) -> None:
+        self._pairs: list[tuple[str, str]] = []
+        # One value as it is, several in a list: most names stand once, and a list for each costs as much as it holds.
+        self._values: dict[str, str | list[str]] = {}
+        for source in sources:
+            if isinstance(source, Headers):
+                for name, value in source._pairs:  # which were checked
+                    self._add(name, value)
+                continue
+            if isinstance(source, Mapping):
+                pairs: Iterable[tuple[str, str]] = source.items()
+            elif isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
+                pairs = [source]
+            else:
+                pairs = source
+            for name, value in pairs:
+                self.add(name, value)
+
+    @classmethod
+    def read(cls, pairs: list[tuple[str, str]]) -> Headers:
+        """What a parser has read, which has seen to it that every pair could stand on a line; it keeps ``pairs``."""
+        headers = cls.__new__(cls)
+        headers._pairs = pairs
+        headers._values = {_LOWER.get(name) or name.lower(): value for name, value in pairs}
+        if len(headers._values) != len(pairs):  # a name stands there more than once
+            headers._pairs, headers._values = [], {}
+            for name, value in pairs:
+                headers._add(name, value)
+        return headers
+
+    def add(self, name: str, value: str) -> None:
+        """One more line, behind the others."""
+        _check(name, value)
+        self._add(name, value)
+
+    def _add(self, name: str, value: str) -> None:
+        self._pairs.append((name, value))
+        key = _LOWER.get(name) or name.lower()
+        values = self._values.get(key)
+        if values is None:
+            self._values[key] = value
+        elif isinstance(values, list):
+            values.append(value)
+        else:
+            self._values[key] = [values, value]
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of all lines of that name, in order; empty if there is none."""
+        values = self._values.get(_LOWER.get(name) or name.lower())
+        if values is None:
+            return []
+        return values.copy() if isinstance(values, list) else [values]
+
+    def repeated(self, names: Iterable[str]) -> str | None:
+        """The first of ``names`` that stands on more than one line."""
+        if len(self._values) == len(self._pairs):
+            return None
+        return next((name for name in names if isinstance(self._values.get(name.lower()), list)), None)
+
+    def raw_items(self) -> Iterator[tuple[str, str]]:
+        """Every line as ``(name, value)``, in order and as spelled."""
+        return iter(self._pairs)
+
+    def serialize(self) -> bytes:
+        """The header section of a message, with the empty line that ends it.
+
+        Raises ``ValueError`` for a value that was read and no application may send.
+        """
+        lines = "".join([f"{name}: {value}\r\n" for name, value in self._pairs])
+        if not lines.isascii():
+            for name, value in self._pairs:
+                _check(name, value)
+        return f"{lines}\r\n".encode("latin-1")
+
+    def __getitem__(self, name: str) -> str:
+        values = self._values[name.lower()]
+        if isinstance(values, list):
+            raise MultipleValuesError(f"header {name} stands on {len(values)} lines: use get_all({name!r})")
+        return values
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self.add(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name.lower()]
+        self._pairs = [pair for pair in self._pairs if pair[0].lower() != name.lower()]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        names: dict[str, str] = {}
+        for name, _ in self._pairs:
+            names.setdefault(name.lower(), name)
+        return iter(names.values())
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return self._values == other._values
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        # Names only: values are passwords and tokens often enough, and a repr ends up in a log.
+        return f"<Headers {', '.join(name for name, _ in self._pairs)}>"
+
+
+def _elements(values: Iterable[str]) -> Iterator[str]:
+    # RFC 9110 section 5.6.1: lines of one name are one list, and empty elements are ignored.
+    for value in values:
+        for element in value.split(","):
+            stripped = element.strip(_BLANKS)
+            if stripped:
+                yield stripped
+
+
+def parse_tokens(values: Sequence[str], name: str = "header") -> list[str]:
+    """The tokens of a comma-separated list that may be spread over several header lines.
+
+    ``name`` is for the error: `InvalidHeader` if an element is not a token (RFC 9110 section 5.6.1 and 5.6.2).
+    """
+    if not values:
+        return []
+    tokens = list(_elements(values))
+    if not all(map(is_token, tokens)):
+        raise InvalidHeader(f"invalid {name}: expected tokens separated by commas")
+    return tokens
+
+
+def has_token(values: Sequence[str], token: str) -> bool:
+    """Whether the list, as in `parse_tokens`, has ``token``, without regard to case.
+
+    For ``Connection`` and ``Upgrade``, whose other elements are none of our business (an ``Upgrade`` may
+    offer ``h2/2``, which is not a token): an element that is malformed matches nothing.
+    """
+    token = token.lower()
+    return any(value.lower() == token for value in values) or any(
+        element.lower() == token for element in _elements(values)
+    )
+
+
+def parse_host(value: str) -> tuple[str, int | None]:
+    """``host`` or ``host:port``, as in a ``Host`` header or an origin (RFC 9112 section 3.2).
+
+    Returns the host in lower case, an IPv6 address without its brackets, and the port or ``None``. Raises
+    ``ValueError`` for anything else: user names, paths, blanks, an empty host, a port beyond 65535.
+    """
+    return _known_host(value) if len(value) <= _HOST_SIZE else _parse_host(value)
+
+
+def _parse_host(value: str) -> tuple[str, int | None]:
+    if value.startswith("["):
+        host, bracket, rest = value[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+        valid = bool(bracket) and ":" in host and _HOST_IPV6.issuperset(host) and colon in ("", ":")
+    else:
+        host, colon, port = value.partition(":")
+        valid = bool(host) and _HOST_NAME.issuperset(host)
+    if not valid:
+        raise ValueError(f"invalid host {value!r}: expected a name or an address, and maybe a port")
+    if not colon:
+        return host.lower(), None
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"invalid port in host {value!r}: expected a number up to 65535")
+    return host.lower(), int(port)
+
+
+#: Nearly all clients of a server name it in the same way.
+_known_host = functools.lru_cache(maxsize=64)(_parse_host)

@@ -1,0 +1,234 @@
+"""Which pages, and under which names, may open a connection (layer 2).
+
+RFC 6455 section 10.2 and RFC 6454: a browser sends the origin of the page with the handshake, and the cookies of
+the *server*, so that any site could act as its visitor. And a site whose name is made to resolve to 127.0.0.1
+reaches what listens there, with its own name as ``Host`` (DNS rebinding). Invariant: comparison is exact, on
+scheme, host and port, or of the whole origin with a pattern; never on a prefix or a suffix.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable
+from typing import Final, NamedTuple, TypeAlias
+
+from ..errors import InvalidHeader, InvalidOrigin
+from ..validation import entries_of
+from .headers import parse_host
+from .log_text import quoted
+from .models import Request
+
+__all__ = [
+    "FORBIDDEN_HOST",
+    "LOOPBACK_HOSTS",
+    "AllowedOrigin",
+    "Origin",
+    "allowed_hosts",
+    "allowed_origins",
+    "check_host",
+    "check_origin",
+    "is_loopback",
+    "parse_origin",
+    "seen_by_refusal",
+]
+
+#: The names under which a server on this machine is reached from this machine; RFC 6761 section 6.3 reserves
+#: ``localhost`` and all below it.
+LOOPBACK_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "::1")
+
+#: An entry of ``origins``.
+AllowedOrigin: TypeAlias = "str | re.Pattern[str] | None"
+
+_ANY: Final = "*"
+#: An origin is no longer than this: a scheme, a name of 253 characters (RFC 1035 section 2.3.4), and a port.
+_LONGEST: Final = 270
+_ORIGIN: Final = "http:// or https://, a host and maybe a port"
+FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+#: What has no place in an origin: a user with a password before the host, and what stands behind the path.
+_USER: Final = re.compile(r"^([A-Za-z]+://)?.*@")
+_QUERY: Final = re.compile(r"[?#].*")
+
+
+class Origin(NamedTuple):
+    """An origin, normalised (RFC 6454 section 4)."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def parse_origin(text: str) -> Origin:
+    """``https://example.com`` or ``http://example.com:8080``, as browsers write it (RFC 6454 section 6.1).
+
+    Case and the default port make no difference. Raises ``ValueError`` for anything that is not a scheme (``http``
+    or ``https``), a host in ASCII and maybe a port: ``null``, user names, a trailing slash or path.
+    """
+    scheme, separator, authority = text.partition("://")
+    default_port = _DEFAULT_PORTS.get(scheme.lower())
+    if not separator or default_port is None:
+        raise ValueError(f"invalid origin {text!r}: expected {_ORIGIN}")
+    try:
+        host, port = parse_host(authority)
+    except ValueError:
+        raise ValueError(f"invalid origin {text!r}: expected {_ORIGIN}, without a slash behind it or a *") from None
+    return Origin(scheme.lower(), host, default_port if port is None else port)
+
+
+def check_origin(
+    request: Request, allowed: Collection[AllowedOrigin] | None, *, secure: bool, required: bool = False
+) -> None:
+    """Let through requests without ``Origin``, from the same origin, and from the ``allowed`` ones.
+
+    ``secure`` is whether the client's side of the connection is TLS, as the outermost trusted proxy saw it; the host is
+    the one that this proxy was asked for, if it says so, else that of the ``Host`` header.
+    ``allowed`` has origins as `parse_origin` reads them, patterns that match the whole of an origin in lower case,
+    ``"null"`` for sandboxed pages and files, ``"*"`` for any; ``None`` in it stands, as in the ``websockets`` package,
+    for no ``Origin`` and changes nothing. ``required`` refuses requests without ``Origin`` too: for servers that take
+    cookies for authentication.
+
+    Raises `InvalidOrigin` (403), and `InvalidHeader` (400) for two ``Origin`` headers.
+    """
+    values = request.headers.get_all("Origin")
+    if len(values) > 1:
+        raise InvalidHeader("more than one Origin header")
+    if not values:
+        if required:
+            raise InvalidOrigin("forbidden origin")
+        return
+    if allowed is not None and (_ANY in allowed or (values[0] == "null" and "null" in allowed)):
+        return
+    origin = _origin_or_none(values[0])
+    if origin is None or not (origin == _own_origin(request, secure) or _is_listed(origin, values[0], allowed or ())):
+        raise InvalidOrigin("forbidden origin")
+
+
+def _origin_or_none(text: str) -> Origin | None:
+    try:
+        return parse_origin(text)
+    except ValueError:
+        return None
+
+
+def _own_origin(request: Request, secure: bool) -> Origin | None:
+    text = _own_origin_text(request, secure)
+    return None if text is None else _origin_or_none(text)
+
+
+def _own_origin_text(request: Request, secure: bool) -> str | None:
+    hosts = [request.forwarded_host] if request.forwarded_host else request.headers.get_all("Host")
+    return f"{'https' if secure else 'http'}://{hosts[0]}" if len(hosts) == 1 else None
+
+
+def _is_listed(origin: Origin, text: str, allowed: Collection[AllowedOrigin]) -> bool:
+    for entry in allowed:
+        if isinstance(entry, re.Pattern):
+            if len(text) <= _LONGEST and entry.fullmatch(text.lower()):
+                return True
+        elif entry is not None and _origin_or_none(entry) == origin:
+            return True
+    return False
+
+
+def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
+    """Let through requests for one of ``allowed_hosts``, whatever the port.
+
+    It is the ``Host`` header that counts, whatever a proxy says: a page cannot set it, nor any other.
+    ``allowed_hosts`` has names and addresses without port, ``"*.example.com"`` for everything below
+    ``example.com``, ``"*"`` for any; ``None`` checks nothing. HTTP/1.0 may have no ``Host``: no browser sends that, so
+    no page is behind it. Raises `InvalidHeader`: 403 for another host, 400 if there is not exactly one ``Host`` header
+    or it is malformed.
+    """
+    if allowed_hosts is None or _ANY in allowed_hosts:
+        return
+    hosts = request.headers.get_all("Host")
+    if not hosts and request.http_version == "1.0":
+        return
+    if len(hosts) != 1:
+        raise InvalidHeader("exactly one Host header required")
+    try:
+        host, _ = parse_host(hosts[0])
+    except ValueError:
+        raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
+    if host not in allowed_hosts and not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
+        raise InvalidHeader("forbidden host", status=403, code=FORBIDDEN_HOST)
+
+
+def seen_by_refusal(request: Request, code: str) -> str:
+    """What a refusal by ``code`` looked at, for who reads the log and has to list it; empty for any other code.
+
+    The client is not told: to a page of another site the names of this one are no business.
+    """
+    if code == InvalidOrigin.code:
+        page = request.headers.get("Origin")
+        own = _own_origin_text(request, request.secure)
+        return f"a page of {'no origin' if page is None else quoted(_public_part(page))}, and this is {quoted(own)}"
+    if code == FORBIDDEN_HOST:
+        return f"as {quoted(request.headers.get('Host'))}"
+    return ""
+
+
+def _public_part(origin: str) -> str:
+    """``origin`` without what has no place in one, and may be a secret: a password before the host, and a query."""
+    return _USER.sub(r"\1", _QUERY.sub("", origin), count=1)
+
+
+def _host_matches(host: str, entry: str) -> bool:
+    if entry.startswith("*."):
+        return host.endswith(entry[1:])
+    return host == entry.strip("[]")
+
+
+def allowed_origins(given: Iterable[AllowedOrigin] | None, name: str = "origins") -> tuple[AllowedOrigin, ...] | None:
+    """Return the entries of the option ``origins``.
+
+    Raises:
+        TypeError: it is no list of ``str``, patterns and ``None``. ValueError: an entry could never match.
+    """
+    if given is None:
+        return None
+    kinds = (str, re.Pattern, type(None))
+    entries = entries_of(name, given, '"https://example.com"', kinds, "str, patterns (re.compile) and None")
+    for entry in entries:
+        if isinstance(entry, re.Pattern):
+            if not isinstance(entry.pattern, str):
+                raise TypeError(f"{name}: a pattern must be one of str, not of bytes: {entry.pattern!r}")
+        elif entry not in (None, "null", _ANY):
+            parse_origin(entry)
+    return entries
+
+
+def allowed_hosts(given: Iterable[str] | None, name: str = "allowed_hosts") -> tuple[str, ...] | None:
+    """Return the entries of the option ``allowed_hosts``. Raises as :func:`allowed_origins`, and for no entry."""
+    if given is None:
+        return None
+    entries = entries_of(name, given, '"example.com"')
+    if not entries:
+        raise ValueError(f'{name} must have an entry, or nobody could come in: "*" is any host')
+    for host in entries:
+        label = host.removeprefix("*.")
+        if ":" in label and not label.startswith("["):
+            label = f"[{label}]"  # an IPv6 address
+        try:
+            valid = host == _ANY or parse_host(label)[1] is None
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError(f"invalid allowed host {host!r}: expected a name or an address, without a port")
+    return entries
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, a name or an address as given to ``bind``, is this machine and nothing else."""
+    name = host.lower().strip("[]")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback

@@ -1,0 +1,30 @@
+"""Rooms and broadcasts in one process: members, presence, history, slow members, shutdown.
+
+May import the root vocabulary and the packages up to ``conn``. Imports neither ``auth`` nor ``server``.
+"""
+
+from __future__ import annotations
+
+from .config import HubConfig
+from .history import HistoryLimits, Position, Recovery
+from .hub import Hub
+from .presence import RoomPresence, UserPresence
+from .results import BroadcastResult, Gap, HubMetrics
+from .rooms import validate_room_name
+from .snapshots import MemberInfo, RoomInfo
+
+__all__ = [
+    "BroadcastResult",
+    "Gap",
+    "HistoryLimits",
+    "Hub",
+    "HubConfig",
+    "HubMetrics",
+    "MemberInfo",
+    "Position",
+    "Recovery",
+    "RoomInfo",
+    "RoomPresence",
+    "UserPresence",
+    "validate_room_name",
+]

@@ -1,0 +1,69 @@
+# Types for fanout.py where it is compiled.
+
+cimport cython
+
+from ..conn.core cimport Engine
+from ..protocol.message cimport Encoded
+
+cdef object _BLOCK, _CONFLATE, _DROP, _OPEN, clock
+cdef Py_ssize_t _STRIDE
+
+
+cdef class Tally:
+    cdef public Py_ssize_t broadcasts
+    cdef public Py_ssize_t compressed
+    cdef public Py_ssize_t compressed_after
+    cdef public Py_ssize_t compressed_before
+    cdef public Py_ssize_t dropped
+    cdef public dict dropped_by
+    cdef public Py_ssize_t matched
+    cdef public Py_ssize_t pending
+    cdef public Py_ssize_t queued
+    cdef public Py_ssize_t rejected
+    cdef public Py_ssize_t skipped
+
+
+cdef class Broadcast:
+    cdef Py_ssize_t _at
+    cdef object _done
+    cdef set _early
+    cdef object _making
+    cdef tuple _members
+    cdef Py_ssize_t _next
+    cdef dict _remembered
+    cdef bint _reaching
+    cdef object _roll
+    cdef object _simple
+    cdef object _slow
+    cdef object _still_member
+    cdef Tally _tally
+    cdef bint _undecided
+    cdef bint _sure
+    cdef bint _watching
+    cdef readonly Py_ssize_t dropped
+    cdef readonly object key
+    cdef readonly Py_ssize_t matched
+    cdef readonly Encoded message
+    cdef readonly object position
+    cdef readonly Py_ssize_t queued
+    cdef readonly object room
+    cdef readonly Py_ssize_t skipped
+
+    @cython.locals(began=Py_ssize_t)
+    cpdef bint step(self, double until) except -1
+    @cython.locals(conn=Engine, form=Encoded, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    cdef bint _walk(self, double until) except -1
+    cpdef Encoded form(self, Engine conn)
+    cdef _failed(self, Engine conn, exc)
+    cdef Encoded _form_by(self, shared, double until)
+    cdef Encoded _make_form(self, shared, double until)
+    cdef Encoded _count(self, Encoded form)
+    cdef bint _is_refused(self, Engine conn) except -1
+    cpdef _reach(self, Engine conn)
+    @cython.locals(tally=Tally, queued=Py_ssize_t, all_queued=Py_ssize_t, pending=Py_ssize_t)
+    cpdef _queue(self)
+    @cython.locals(tally=Tally, skipped=Py_ssize_t, all_skipped=Py_ssize_t, pending=Py_ssize_t)
+    cpdef _skip(self)
+    @cython.locals(tally=Tally, dropped=Py_ssize_t, all_dropped=Py_ssize_t, pending=Py_ssize_t)
+    cpdef _drop(self, str cause)
+    cdef _tell_done(self)

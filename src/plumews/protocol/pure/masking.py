@@ -1,0 +1,138 @@
+"""The plain body of the codec: masks and their keys (layer 1).
+
+RFC 6455 section 5.3 (masks) and 10.3 (keys that nobody can foretell). A payload is never walked byte by byte: it is
+one large int, XORed with another, a piece at a time where it would fall out of the processor's cache. Invariant: a
+key of :func:`new_mask` is handed out once, also when threads ask at the same time or the process forks.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from operator import index
+from typing import Any, Final
+
+from ... import violations
+
+#: How much is XORed at once: beyond it the ints fall out of the processor's cache.
+_PIECE: Final = 4 * 1024
+
+_from_bytes: Final = int.from_bytes
+
+#: Keys that wait to be used.
+_KEYS: Final[list[bytes]] = []
+_POOL: Final = 4096
+
+
+# --- buffers --------------------------------------------------------------------------------------
+
+
+def as_bytes(data: Any) -> bytes:
+    """``data`` as bytes; copied unless it is exactly that."""
+    if type(data) is bytes:
+        return data
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(violations.NOT_A_BUFFER.format(type=type(data).__name__)) from None
+    with view:
+        if not view.c_contiguous:
+            raise BufferError(violations.NOT_CONTIGUOUS)
+        return view.tobytes()
+
+
+def check_key(key: bytes) -> bytes:
+    if type(key) is not bytes:
+        raise TypeError(violations.KEY_TYPE.format(type=type(key).__name__))
+    if len(key) != 4:
+        raise ValueError(violations.KEY_LENGTH.format(length=len(key)))
+    return key
+
+
+def rotated(key: bytes, offset: int) -> bytes:
+    """The key for what begins ``offset`` bytes into a payload."""
+    offset &= 3
+    return key[offset:] + key[:offset]
+
+
+def xor(data: bytes, start: int, stop: int, key: bytes) -> bytes:
+    """``data[start:stop]`` under ``key``."""
+    size = stop - start
+    if size <= _PIECE:
+        pad = (key * ((size + 3) >> 2))[:size]
+        return (_from_bytes(data[start:stop], "little") ^ _from_bytes(pad, "little")).to_bytes(size, "little")
+    pad_of_piece = _from_bytes(key * (_PIECE >> 2), "little")
+    out = io.BytesIO()  # its bytes are handed over without a copy, which b"".join cannot
+    whole = stop - size % _PIECE
+    for at in range(start, whole, _PIECE):
+        piece = _from_bytes(data[at : at + _PIECE], "little") ^ pad_of_piece
+        out.write(piece.to_bytes(_PIECE, "little"))
+    out.write(xor(data, whole, stop, key))
+    return out.getvalue()
+
+
+# --- masks (section 5.3) --------------------------------------------------------------------------
+
+
+def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
+    """``data`` (any contiguous buffer) masked or unmasked with the 4 bytes of ``key`` (section 5.3).
+
+    ``offset`` is the position in the payload at which ``data`` begins.
+
+    Raises:
+        ValueError: the key is not exactly 4 bytes.
+        TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
+    """
+    if type(key) is not bytes or len(key) != 4:
+        check_key(key)
+    if offset.__class__ is not int or offset:
+        key = rotated(key, index(offset))
+    if type(data) is not bytes:
+        data = as_bytes(data)
+    size = len(data)
+    if size > _PIECE:
+        return xor(data, 0, size, key)
+    pad = key * ((size + 3) >> 2)
+    if size & 3:
+        pad = pad[:size]
+    return (_from_bytes(data, "little") ^ _from_bytes(pad, "little")).to_bytes(size, "little")
+
+
+def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None:
+    """The same as :func:`mask`, written back into ``data``, a writable contiguous buffer."""
+    key = rotated(check_key(key), index(offset))
+    try:
+        whole = memoryview(data)
+    except TypeError:
+        raise TypeError(violations.NOT_A_BUFFER.format(type=type(data).__name__)) from None
+    with whole:
+        if not whole.c_contiguous:
+            raise BufferError(violations.NOT_CONTIGUOUS)
+        if whole.readonly:
+            raise BufferError(violations.READ_ONLY)
+        if whole.nbytes == 0:
+            return
+        with whole.cast("B") as view:
+            for start in range(0, len(view), _PIECE):
+                piece = bytes(view[start : start + _PIECE])
+                view[start : start + _PIECE] = xor(piece, 0, len(piece), key)
+
+
+# --- keys (section 10.3) --------------------------------------------------------------------------
+
+
+def new_mask() -> bytes:
+    """A mask key for one frame: 4 bytes from the system's random source, given to nobody else.
+
+    They come from a pool of 4096 bytes, which a child of ``fork`` does not inherit.
+    """
+    try:
+        return _KEYS.pop()
+    except IndexError:
+        fresh = os.urandom(_POOL)
+        _KEYS.extend(fresh[i : i + 4] for i in range(4, _POOL, 4))
+        return fresh[:4]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_KEYS.clear)

@@ -1,0 +1,302 @@
+"""The frame codec in plain Python: the body that runs where the compiled one was not built (layer 1).
+
+This file has what a caller sees of the parser; frames and messages coming in, frames going out, masks and UTF-8 have
+one of their own each.
+
+RFC 6455 section 5 (framing), sections 5.5.1 and 7.4 (close payloads), section 8.1 and RFC 3629 (UTF-8).
+Bytes in, events and bytes out: no I/O, no clock. Payloads are never walked byte by byte: masks are XORs of
+large ints, UTF-8 is checked by CPython's own decoder. Invariant: same names, same results, same texts as
+``_codec.pyx``; tests/test_codec_agreement.py holds them together. Import :mod:`plumews.protocol.codec` instead.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from operator import index
+from typing import Any, Final, final
+
+from ... import violations
+from ...constants import Opcode, StreamEvent
+from ...errors import ProtocolError
+from .frame_builder import LENGTH_LIMIT, build_batch, build_frame, build_header, fragment
+from .frame_reader import ArrivingFrames
+from .masking import as_bytes, mask, mask_inplace, new_mask
+from .message_assembler import ARMED, STREAMING, WHOLE
+from .utf8 import Utf8Validator
+
+__all__ = [
+    "Parser",
+    "Utf8Validator",
+    "build_batch",
+    "build_frame",
+    "build_header",
+    "fragment",
+    "mask",
+    "mask_inplace",
+    "new_mask",
+]
+
+# Plain ints: an event has one, and comparing them is what the parser does most.
+_TEXT: Final = int(Opcode.TEXT)
+_BINARY: Final = int(Opcode.BINARY)
+_CLOSE: Final = int(Opcode.CLOSE)
+_CHUNK: Final = int(StreamEvent.CHUNK)
+
+#: The least that receive_buffer() gives, if so much is missing.
+_ROOM: Final = 64 * 1024
+
+
+def _bound(name: str, value: int | None, least: int) -> int | None:
+    """A limit as a caller gave it, checked."""
+    if value is None:
+        return None
+    if not isinstance(value, int):
+        raise TypeError(violations.BOUND_TYPE.format(name=name, type=type(value).__name__))
+    if not least <= value <= LENGTH_LIMIT:
+        raise ValueError(violations.BOUND.format(name=name, least=least, value=value))
+    return int(value)
+
+
+@final
+class Parser(ArrivingFrames):
+    """Turns the bytes that a peer sent into messages and control frames.
+
+    ``client`` says which side we are: a client takes unmasked frames, a server masked ones (section 5.1).
+    ``max_size`` bounds the payload bytes of one message, ``max_frames`` its frames; ``None`` is no bound. A compressed
+    message may have more, an eighth and 64 bytes: whoever inflates it has ``max_size`` to keep. ``slack`` bounds what
+    the events of one :meth:`feed_messages` take in memory beyond the bytes in which they came.
+    With ``decode_text`` a text message is a str, otherwise checked bytes. ``allow_rsv1`` takes compressed
+    messages (RFC 7692): their kind is ``opcode | COMPRESSED``, their payload bytes that nobody checked.
+
+    Raises:
+        ValueError, TypeError: ``max_size`` is not ``None`` or 0 or more, ``max_frames`` not ``None`` or 1 or more.
+    """
+
+    __slots__ = ("_error", "_lent", "_slack", "_view")
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        max_size: int | None,
+        max_frames: int | None = None,
+        decode_text: bool = True,
+        allow_rsv1: bool = False,
+        slack: int | None = None,
+    ) -> None:
+        super().__init__(
+            client=client,
+            max_size=_bound("max_size", max_size, 0),
+            max_frames=_bound("max_frames", max_frames, 1),
+            decode_text=bool(decode_text),
+            allow_rsv1=bool(allow_rsv1),
+        )
+        self._error: ProtocolError | None = None
+        # What receive_buffer() gave away, until it is taken back.
+        self._lent = bytearray()
+        self._view: memoryview | None = None
+        self._slack = _bound("slack", slack, 1)
+
+    # --- what a caller sees -----------------------------------------------------------------------
+
+    def feed(self, data: Any, /) -> list[tuple[int, Any]]:
+        """The events that ``data``, the next bytes of the connection, completes, in order.
+
+        ``(TEXT, str | bytes)``, ``(BINARY, bytes)``, ``(PING, bytes)``, ``(PONG, bytes)`` and
+        ``(CLOSE, (code, reason))``, with 1005 and ``""`` for a close frame without payload; a streamed
+        message comes as in :meth:`start_streaming`. No reference to ``data`` is kept.
+
+        A fault of the peer never raises: the events before it are returned and :attr:`error` is set.
+        After that, or after a close frame, the rest is ignored and every feed returns ``[]``. A fault is
+        found when the bytes that show it are there: the first byte of a header (reserved bits, opcode,
+        FIN of a control frame, place in the message, number of frames), the second (mask, size of a control
+        frame), the length (shortest form, top bit, limit), each byte of a text, the end of a frame.
+
+        Raises:
+            TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
+            MemoryError: here, and in the methods below, this ends the parser: a part of ``data`` is lost, and what
+                comes after it is ignored.
+        """
+        return self._fed(data, None, None)
+
+    def _fed(self, data: Any, most: int | None, room: int | None) -> list[tuple[int, Any]]:
+        events: list[tuple[int, Any]] = []
+        self._room = room
+        self._left = 0
+        if not self._ended:
+            try:
+                data = as_bytes(data)[:most]
+                self._take_back()
+                if data:  # nothing new: a header that is not all there is not judged again
+                    self._parse(self._head + data, events)
+            except ProtocolError as exc:
+                self._end()
+                self._message = 0
+                self._error = exc.with_traceback(None)  # whose frames would keep ``data`` alive
+            except MemoryError:
+                self._end()
+                raise
+        return events
+
+    def feed_messages(self, data: Any, size: int | None = None, /) -> list[Any]:
+        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold.
+
+        A whole message stands for itself: a str is a text, bytes are binary. Everything else is a tuple as in
+        :meth:`feed`: control frames, what is streamed or compressed, and texts with ``decode_text`` off.
+
+        Stops behind the event with which all of them take more memory than ``slack`` allows; :attr:`left` says how many
+        bytes were not read then.
+        """
+        most = None if size is None else max(index(size), 0)
+        text = _TEXT if self._decode_text else _BINARY
+        try:
+            return [
+                event[1] if event[0] == _BINARY or event[0] == text else event
+                for event in self._fed(data, most, self._slack)
+            ]
+        except MemoryError:
+            self._end()
+            raise
+
+    @property
+    def halted(self) -> bool:
+        """Return whether there are such bytes, or a fault."""
+        return self._left > 0 or self._error is not None
+
+    @property
+    def left(self) -> int:
+        """Bytes that the last feed did not read, because its events would have taken more than ``slack``."""
+        return self._left
+
+    def receive_buffer(self, least: int = 65536) -> memoryview | None:
+        """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much.
+
+        For large payloads: what is written there need not be copied. The view has at least ``least`` bytes and at most
+        as many as the frame still has; with less than ``least`` missing, for control frames, between frames and while
+        streaming there is none. It holds until the next call of this, :meth:`buffer_updated`, :meth:`feed` or
+        :meth:`start_streaming`, which release it; what is written to slices of it that somebody keeps reaches no
+        message that was delivered. A loop whose views outlast the message costs it a copy, once: from then on the
+        last byte of a frame is left to :meth:`feed`.
+
+        Raises:
+            TypeError: ``least`` is no int.
+        """
+        least = max(index(least), 1)
+        self._take_back()
+        missing = self._remaining
+        if not self._in_frame or self._opcode >= _CLOSE or self._streaming or missing < least:
+            return None
+        # An int has no memory to receive into: this is a buffer beside the message, no larger than what has come of it.
+        try:
+            self._lent = bytearray(min(missing, max(least, self._size, _ROOM)))
+            self._view = memoryview(self._lent)
+        except MemoryError:
+            self._end()
+            raise
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> list[tuple[int, Any]]:
+        """The events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete.
+
+        Raises:
+            ValueError: there is no such memory any more, or not so much of it.
+        """
+        nbytes = index(nbytes)
+        if self._view is None:
+            raise ValueError(violations.NOTHING_LENT)
+        if not 0 <= nbytes <= len(self._lent):
+            raise ValueError(violations.NBYTES.format(size=len(self._lent), nbytes=nbytes))
+        try:
+            return self.feed(self._lent[:nbytes])
+        except MemoryError:
+            self._end()
+            raise
+
+    def start_streaming(self) -> list[tuple[int, Any]]:
+        """Deliver the message that is arriving, or the next one, while it arrives.
+
+        It comes as ``(BEGIN, opcode)``, ``(CHUNK, bytes)`` for each piece, never empty, and ``(END, None)``,
+        with control frames in between; then messages are whole again. Text is checked, but a chunk may end
+        inside a character. Returned are the events for what has arrived already: none, if nothing has.
+
+        Raises:
+            ValueError: the message of an earlier call has not ended.
+        """
+        if self._streaming != WHOLE:
+            raise ValueError(violations.STREAMING_ALREADY)
+        if not self._message or self._ended:
+            self._streaming = ARMED
+            return []
+        self._take_back()
+        try:
+            events: list[tuple[int, Any]] = [self._begin_event()]
+            collected = self._take_buffer()
+            if collected:
+                events.append((_CHUNK, collected))
+        except MemoryError:
+            self._end()
+            raise
+        return events
+
+    def stop_streaming(self) -> bool:
+        """Take :meth:`start_streaming` back. False if it is too late: BEGIN was delivered, END was not."""
+        if self._streaming == STREAMING:
+            return False
+        self._streaming = WHOLE
+        return True
+
+    def stop(self) -> None:
+        """Read nothing any more, and give up what has arrived of a message."""
+        self._end()
+
+    @property
+    def error(self) -> ProtocolError | None:
+        """What the peer did wrong; its ``close_code`` is the one to close with."""
+        return self._error
+
+    @property
+    def max_size(self) -> int | None:
+        """The most bytes of payload in one message; ``None`` is no bound. A change holds from the next header on."""
+        return self._max_size
+
+    @max_size.setter
+    def max_size(self, value: int | None) -> None:
+        self._max_size = _bound("max_size", value, 0)
+
+    @property
+    def max_frames(self) -> int | None:
+        """The most frames in one message; ``None`` is no bound. A change holds from the next header on."""
+        return self._max_frames
+
+    @max_frames.setter
+    def max_frames(self, value: int | None) -> None:
+        self._max_frames = _bound("max_frames", value, 1)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held: of an unfinished header, control frame and message."""
+        return len(self._head) + len(self._control) + (self._buffer.tell() if self._buffer is not None else 0)
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether a frame or a message is unfinished: at the end of the connection, that it was cut.
+
+        Stays as it is after a close frame; False after a fault.
+        """
+        return bool(self._head) or self._in_frame or self._message != 0
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the message that is arriving, or the next one, is streamed."""
+        return self._streaming != WHOLE
+
+    def _take_back(self) -> None:
+        """End the loan of receive_buffer()."""
+        if self._view is not None:
+            with suppress(BufferError):  # an event loop may hold it until buffer_updated() returns: uvloop does
+                self._view.release()
+            self._view, self._lent = None, bytearray()
+
+    def _end(self) -> None:
+        super()._end()
+        self._take_back()

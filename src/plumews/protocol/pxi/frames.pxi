@@ -1,0 +1,186 @@
+# Part of _codec.pyx: frames going out (sections 5.2 and 5.4).
+
+
+cdef inline long long saturated(object number) except? -1:
+    """An int; at the ends of its range if it is beyond them."""
+    cdef int overflow = 0
+    cdef long long value = PyLong_AsLongLongAndOverflow(number, &overflow)
+    if overflow:
+        value = INT64_MAX if overflow > 0 else -INT64_MAX
+    return value
+
+
+cdef inline int opcode_of(object opcode) except -1:
+    """An opcode as a caller gave it, checked."""
+    cdef long long value = saturated(opcode)
+    if not 0 <= value <= 15:
+        raise ValueError(violations.OPCODE.format(opcode=opcode))
+    return <int>value
+
+
+cdef inline Py_ssize_t write_header(byte *out, int first, int64_t length, bint masked, uint32_t key) noexcept nogil:
+    """A header into ``out``, which has room for the longest; its size."""
+    cdef int high = 0x80 if masked else 0
+    cdef Py_ssize_t size
+    cdef int i
+    out[0] = <byte>first
+    if length <= 125:
+        out[1] = <byte>(high | length)
+        size = 2
+    elif length <= 0xFFFF:
+        out[1] = <byte>(high | 126)
+        out[2] = <byte>(length >> 8)
+        out[3] = <byte>(length & 0xFF)
+        size = 4
+    else:
+        out[1] = <byte>(high | 127)
+        for i in range(8):
+            out[2 + i] = <byte>(length >> (56 - 8 * i) & 0xFF)
+        size = 10
+    if masked:
+        memcpy(out + size, &key, 4)
+        size += 4
+    return size
+
+
+cdef object frame(int first, cbyte *data, Py_ssize_t size, bint masked, uint32_t key):
+    """A frame as one bytes object."""
+    cdef byte header[LONGEST_HEADER]
+    cdef Py_ssize_t used = write_header(header, first, size, masked, key)
+    result = new_bytes(used + size)
+    memcpy(start_of(result), header, used)
+    xor(start_of(result) + used, data, size, key)
+    return result
+
+
+def build_header(opcode, length, *, bint fin=True, bint rsv1=False, mask_key=None):
+    """The header of a frame with ``length`` bytes of payload; with the key, if one is given."""
+    cdef byte header[LONGEST_HEADER]
+    cdef int first = opcode_of(opcode) | fin << 7 | rsv1 << 6
+    cdef int overflow = 0
+    cdef long long size = PyLong_AsLongLongAndOverflow(length, &overflow)
+    if overflow or size < 0:
+        raise ValueError(violations.LENGTH.format(length=length))
+    cdef uint32_t key = 0 if mask_key is None else key_of(mask_key)
+    return PyBytes_FromStringAndSize(<char *>header, write_header(header, first, size, mask_key is not None, key))
+
+
+cdef inline uint32_t key_for(object mask_key, bint masked) except? 0:
+    """The key of a frame: the one given, or a fresh one."""
+    return pool.take() if mask_key is None and masked else 0 if mask_key is None else key_of(mask_key)
+
+
+def build_frame(opcode, payload, *, bint fin=True, bint rsv1=False, mask_key=None, bint masked=False):
+    """A frame with ``payload``: any contiguous buffer, or a str, which is encoded as UTF-8."""
+    cdef Py_buffer view
+    cdef Py_ssize_t size
+    cdef cbyte *data
+    cdef int first
+    cdef uint32_t key
+    masked = masked or mask_key is not None
+    if isinstance(payload, str) and not PyUnicode_IS_COMPACT_ASCII(payload):
+        payload = PyUnicode_AsUTF8String(payload)
+    if is_plain(payload):
+        first = opcode_of(opcode) | fin << 7 | rsv1 << 6
+        key = key_for(mask_key, masked)
+        data = bytes_of(payload, &size)
+        return frame(first, data, size, masked, key)
+    fetch(payload, &view)
+    try:
+        first = opcode_of(opcode) | fin << 7 | rsv1 << 6
+        key = key_for(mask_key, masked)
+        return frame(first, <cbyte *>view.buf, view.len, masked, key)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef object joined(list kinds, list payloads, Py_ssize_t begin, Py_ssize_t end, bint masked):
+    """Some frames as one bytes object; where the last payload is one that is not copied, without that."""
+    cdef byte header[LONGEST_HEADER]
+    cdef Py_ssize_t total = 0, size = 0, used, i
+    cdef uint32_t key = 0
+    cdef byte *out
+    cdef cbyte *data
+    for i in range(begin, end):
+        bytes_of(payloads[i], &size)
+        total += write_header(header, 0, size, masked, 0) + (size if masked or size <= COPY_SIZE else 0)
+    result = new_bytes(total)
+    out = start_of(result)
+    for i in range(begin, end):
+        data = bytes_of(payloads[i], &size)
+        if masked:
+            key = pool.take()
+        used = write_header(header, <int>kinds[i], size, masked, key)
+        memcpy(out, header, used)
+        out += used
+        if masked or size <= COPY_SIZE:
+            xor(out, data, size, key)
+            out += size
+    return result
+
+
+def build_batch(messages, *, bint masked=False):
+    """The frames of many messages, each ``(opcode, payload)``, as few buffers to write in this order."""
+    cdef Py_ssize_t size = 0, i, begin = 0
+    cdef list kinds = []
+    cdef list payloads = []
+    cdef list buffers = []
+    for message in messages:
+        try:
+            opcode, payload = message
+        except (TypeError, ValueError):
+            raise TypeError(violations.PAIR.format(type=type(message).__name__)) from None
+        kinds.append(opcode_of(opcode) | 0x80)
+        payloads.append(payload if is_plain(payload) else as_bytes(payload))
+    if not masked:
+        for i in range(len(payloads)):
+            bytes_of(payloads[i], &size)
+            if size > COPY_SIZE:
+                buffers.append(joined(kinds, payloads, begin, i + 1, False))
+                buffers.append(payloads[i] if type(payloads[i]) is bytes else view_of(payloads[i]))
+                begin = i + 1
+    if begin < len(payloads):
+        buffers.append(joined(kinds, payloads, begin, len(payloads), masked))
+    return buffers
+
+
+def fragment(opcode, payload, *, size=_FRAGMENT_SIZE, mask=None, bint rsv1=False):
+    """The frames of one message, as buffers to write in this order (section 5.4)."""
+    cdef byte header[LONGEST_HEADER]
+    cdef Py_ssize_t start = 0, total = 0, step, take
+    cdef int kind = <int>min(max(saturated(opcode), -1), 16)
+    cdef long long most = saturated(size)
+    cdef int first
+    cdef uint32_t key = 0
+    cdef bint copied, fresh = mask is new_mask
+    cdef list buffers = []
+    cdef cbyte *bytes_
+    if kind != TEXT and kind != BINARY:
+        raise ValueError(violations.DATA_OPCODE.format(opcode=opcode))
+    if most < 1:
+        raise ValueError(violations.SIZE.format(size=size))
+    data = payload if is_plain(payload) else as_bytes(payload)
+    bytes_ = bytes_of(data, &total)
+    step = <Py_ssize_t>min(most, <long long>max(total, 1))
+    copied = total <= COPY_SIZE
+    view = None
+    while True:
+        take = min(step, total - start)
+        first = kind | rsv1 << 6 | (0x80 if start + take == total else 0)
+        if mask is not None:
+            key = pool.take() if fresh else key_of(mask())
+        if copied or mask is not None:
+            buffers.append(frame(first, bytes_ + start, take, mask is not None, key))
+        else:
+            buffers.append(PyBytes_FromStringAndSize(<char *>header, write_header(header, first, take, False, 0)))
+            if take == total and type(data) is bytes:
+                buffers.append(data)
+            else:
+                if view is None:
+                    view = view_of(data)
+                buffers.append(view if take == total else view[start:start + take])
+        start += take
+        if start == total:
+            break
+        kind, rsv1 = CONT, False
+    return [b"".join(buffers)] if copied and len(buffers) > 1 else buffers

@@ -1,0 +1,93 @@
+# Part of _codec.pyx: the memory of what callers pass in, and memory that is lent to them.
+
+
+cdef inline byte *start_of(object data) noexcept:
+    """Where the bytes object ``data`` has its bytes."""
+    return <byte *>PyBytes_AS_STRING(data)
+
+
+cdef inline object new_bytes(Py_ssize_t size):
+    """A bytes object that is still to be filled."""
+    return PyBytes_FromStringAndSize(NULL, size)
+
+
+cdef int fetch(object data, Py_buffer *view, int flags=PyBUF_SIMPLE) except -1:
+    """The memory of ``data``, any contiguous buffer; release it after use."""
+    if not PyObject_CheckBuffer(data):
+        raise TypeError(violations.NOT_A_BUFFER.format(type=type(data).__name__))
+    try:
+        PyObject_GetBuffer(data, view, flags)
+    except (BufferError, ValueError):  # in the exporter's words, if in any
+        with memoryview(data) as shape:
+            if not shape.c_contiguous:
+                raise BufferError(violations.NOT_CONTIGUOUS) from None
+            if flags == PyBUF_WRITABLE and shape.readonly:
+                raise BufferError(violations.READ_ONLY) from None
+        raise
+    return 0
+
+
+cdef object as_bytes(object data):
+    """``data``, a buffer or text, as bytes; copied unless it is exactly that."""
+    cdef Py_buffer view
+    if type(data) is bytes:
+        return data
+    if isinstance(data, str):
+        return PyUnicode_AsUTF8String(data)
+    fetch(data, &view)
+    try:
+        return PyBytes_FromStringAndSize(<char *>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
+@cython.final
+@cython.no_gc
+cdef class Loan:
+    """Memory of ``owner``, a bytes or str object, for memoryviews.
+
+    The owner lives for as long as such a view does. ``views`` counts them, slices and all, so that whoever lent
+    the memory knows whether it is alone with it again. With ``size`` 0 no further view is given.
+    """
+
+    cdef object owner
+    cdef byte *start
+    cdef Py_ssize_t size
+    cdef bint readonly
+    cdef Py_ssize_t views
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if self.size == 0:
+            raise BufferError("the loan is over")
+        PyBuffer_FillInfo(view, self, self.start, self.size, self.readonly, flags)
+        self.views += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.views -= 1
+
+
+cdef object view_of(object data):
+    """A view of ``data``, bytes or a str in ASCII, which is not copied."""
+    cdef Loan loan
+    if type(data) is bytes:
+        return memoryview(data)
+    loan = Loan.__new__(Loan)
+    loan.owner = data
+    loan.start = <byte *>PyUnicode_DATA(data)
+    loan.size = PyUnicode_GET_LENGTH(data)
+    loan.readonly = True
+    return memoryview(loan)
+
+
+cdef inline bint is_plain(object data) noexcept:
+    """Whether the bytes of ``data`` lie there and stay: bytes, or a str that is its own UTF-8."""
+    return type(data) is bytes or (isinstance(data, str) and PyUnicode_IS_COMPACT_ASCII(data))
+
+
+cdef inline cbyte *bytes_of(object data, Py_ssize_t *size) noexcept:
+    """Where such ``data`` has its bytes."""
+    if type(data) is bytes:
+        size[0] = PyBytes_GET_SIZE(data)
+        return start_of(data)
+    size[0] = PyUnicode_GET_LENGTH(data)
+    return <cbyte *>PyUnicode_DATA(data)

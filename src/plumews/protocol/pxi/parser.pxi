@@ -1,0 +1,689 @@
+# Part of _codec.pyx: frames coming in (sections 5.2 to 5.5).
+
+# What a parser does with the message that arrives, or is next to arrive.
+cdef enum:
+    WHOLE
+    ARMED
+    STREAMING
+
+
+# How a buffer grows. What no header has announced: to no more than twice what has arrived, and 64 KiB. What one has:
+# once it is much, to AHEAD times as much. A page that nothing was written to is not resident, and every move of a large
+# message costs as much as unmasking it.
+cdef enum:
+    MUCH = 32 * 1024
+    SOME_MORE = 56 * 1024
+    AHEAD = 16
+
+cdef tuple KINDS = tuple(range(0x80))  # the ints that events have
+
+
+cdef inline int report(list events, int kind, object payload) except -1:
+    """One event. A tuple that can be in no cycle is nothing to the garbage collector: it saves a third here."""
+    event = (KINDS[kind], payload)
+    PyObject_GC_UnTrack(event)
+    events.append(event)
+    return 0
+
+
+cdef int64_t bound_of(str name, object value, int least) except? -1:
+    """A limit as a caller gave it, checked; the largest number for ``None``."""
+    cdef int overflow = 0
+    cdef long long number
+    if value is None:
+        return INT64_MAX
+    if not isinstance(value, int):
+        raise TypeError(violations.BOUND_TYPE.format(name=name, type=type(value).__name__))
+    number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow or number < least:
+        raise ValueError(violations.BOUND.format(name=name, least=least, value=value))
+    return number
+
+
+cdef inline int64_t excess_of(object text):
+    """What a str takes beyond one byte for each character."""
+    return <int64_t>(PyUnicode_KIND(text) - 1) * PyUnicode_GET_LENGTH(text)
+
+
+cdef inline int64_t widened(int64_t limit):
+    """What a message of ``limit`` bytes may have compressed: in zlib's fixed codes a byte may take nine bits."""
+    cdef int64_t more = (limit >> 3) + 64
+    return limit + more if limit < INT64_MAX - more else INT64_MAX
+
+
+@cython.final
+cdef class Parser:
+    """Turns the bytes that a peer sent into messages and control frames; see :mod:`plumews.codec`."""
+
+    # what a caller set
+    cdef bint client
+    cdef bint decode_text
+    cdef bint allow_rsv1
+    cdef bint size_bounded
+    cdef bint frames_bounded
+    cdef int64_t size_limit
+    cdef int64_t frame_limit
+    cdef bint bare  # how the caller of the moment wants whole messages
+    cdef int64_t slack  # what the events of one call of feed_messages() may take beyond their bytes
+    cdef int64_t room  # of the call of the moment: what is left of it
+    cdef readonly Py_ssize_t left  # bytes that the last call did not read
+    cdef readonly bint halted  # there are some, or a fault
+    # how it ended
+    cdef bint ended  # by a fault or a close frame: nothing is read any more
+    cdef object fault
+    # the frame that is arriving
+    cdef bint in_frame  # the header was read, payload is missing
+    cdef bint fin
+    cdef int opcode
+    cdef uint32_t key  # for the next byte of payload
+    cdef int64_t remaining
+    cdef int head_size  # of a header that is not all there
+    cdef int control_size  # of the payload of a control frame
+    cdef byte head[LONGEST_HEADER]
+    cdef byte control[CONTROL_PAYLOAD]
+    # the message that is arriving
+    cdef int message  # its opcode, 0 between messages
+    cdef bint compressed
+    cdef int mode
+    cdef int utf8
+    cdef int64_t frames
+    cdef int64_t size  # bytes of payload received
+    # those that were not delivered
+    cdef PyObject *buffer  # the object that will be, ours alone: bytes, or a str that may turn out not to be ASCII
+    cdef byte *memory  # where it has its bytes
+    cdef Py_ssize_t capacity
+    cdef Py_ssize_t held
+    cdef bint as_text
+    cdef int ascii
+    # what receive_buffer() gave away of its memory
+    cdef Loan loan
+    cdef object view  # None when it was taken back
+    cdef bint shy  # a view was still held when a message ended: its last byte will not come that way
+
+    def __cinit__(self):
+        self.buffer = NULL
+        self.utf8 = DONE
+
+    def __init__(
+        self, *, bint client, max_size, max_frames=None, bint decode_text=True, bint allow_rsv1=False, slack=None
+    ):
+        self.client = client
+        self.slack = bound_of("slack", slack, 1)
+        self.decode_text = decode_text
+        self.allow_rsv1 = allow_rsv1
+        self.max_size = max_size
+        self.max_frames = max_frames
+
+    def __dealloc__(self):
+        Py_XDECREF(self.buffer)
+
+    # --- what a caller sees -----------------------------------------------------------------------
+
+    def feed(self, data, /):
+        """The events that ``data``, the next bytes of the connection, completes, in order."""
+        return self.fed(data, False, INT64_MAX)
+
+    def feed_messages(self, data, size=None, /):
+        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold.
+
+        Stops behind the event with which all of them take more memory than ``slack`` allows; :attr:`left` says how many
+        bytes were not read then.
+        """
+        return self.fed(data, True, INT64_MAX if size is None else max(saturated(size), 0))
+
+    cdef list fed(self, object data, bint bare, int64_t most):
+        cdef Py_buffer view
+        cdef bint read = False
+        cdef list events = []
+        self.left = 0
+        self.halted = self.fault is not None
+        if type(data) is bytes:
+            with cython.critical_section(self):
+                self.bare = bare
+                self.room = self.slack if bare else INT64_MAX
+                try:
+                    self.parse(start_of(data), <Py_ssize_t>min(<int64_t>PyBytes_GET_SIZE(data), most), events)
+                    read = True
+                finally:
+                    if not read:
+                        self.end()
+            return events
+        if self.ended:
+            return events
+        fetch(data, &view)
+        try:
+            with cython.critical_section(self):
+                self.bare = bare
+                self.room = self.slack if bare else INT64_MAX
+                self.parse(<cbyte *>view.buf, <Py_ssize_t>min(<int64_t>view.len, most), events)
+                read = True
+        finally:
+            PyBuffer_Release(&view)
+            if not read:
+                self.end()
+        return events
+
+    def receive_buffer(self, least=65536):
+        """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much."""
+        cdef int64_t wanted = max(saturated(least), 1)
+        cdef int64_t missing
+        with cython.critical_section(self):
+            self.take_back()
+            missing = self.remaining - self.shy
+            if self.ended or not self.in_frame or self.opcode & 8 or self.mode or missing < wanted:
+                return None
+            wanted = min(missing, max(<int64_t>max(self.held, AT_ONCE), wanted))
+            try:
+                if wanted > self.capacity - self.held:
+                    self.grow(self.held + <Py_ssize_t>wanted)
+                if self.loan is None:
+                    self.loan = Loan.__new__(Loan)
+                    self.loan.owner = <object>self.buffer
+                self.loan.start = self.memory + self.held
+                self.loan.size = <Py_ssize_t>min(missing, <int64_t>(self.capacity - self.held))
+                self.view = memoryview(self.loan)
+            finally:
+                if self.view is None:
+                    self.end()
+            return self.view
+
+    def buffer_updated(self, nbytes):
+        """The events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete."""
+        cdef list events = []
+        cdef bint read = False
+        cdef int64_t size = saturated(nbytes)
+        with cython.critical_section(self):
+            if self.view is None:
+                raise ValueError(violations.NOTHING_LENT)
+            if not 0 <= size <= self.loan.size:
+                raise ValueError(violations.NBYTES.format(size=self.loan.size, nbytes=nbytes))
+            self.take_back()
+            self.bare = False
+            try:
+                if size:
+                    self.payload(self.memory + self.held, <Py_ssize_t>size, events)
+                read = True
+            finally:
+                if not read:
+                    self.end()
+        return events
+
+    def start_streaming(self):
+        """Deliver the message that is arriving, or the next one, while it arrives."""
+        cdef bint read = False
+        cdef list events = []
+        with cython.critical_section(self):
+            if self.mode == WHOLE:
+                if self.message == 0 or self.ended:
+                    self.mode = ARMED
+                else:
+                    self.take_back()
+                    try:
+                        self.begin_streaming(events)
+                        if self.held and self.as_text:
+                            report(events, CHUNK, PyBytes_FromStringAndSize(<char *>self.memory, self.held))
+                            self.drop_buffer()
+                        elif self.held:
+                            report(events, CHUNK, self.take_buffer())
+                        else:
+                            self.drop_buffer()
+                        read = True
+                    finally:
+                        if not read:
+                            self.end()
+                return events
+        raise ValueError(violations.STREAMING_ALREADY)
+
+    def stop_streaming(self):
+        """Take :meth:`start_streaming` back. False if it is too late: BEGIN was delivered, END was not."""
+        with cython.critical_section(self):
+            if self.mode == STREAMING:
+                return False
+            self.mode = WHOLE
+        return True
+
+    def stop(self):
+        """Read nothing any more, and give up what has arrived of a message."""
+        with cython.critical_section(self):
+            self.end()
+
+    @property
+    def error(self):
+        """What the peer did wrong; its ``close_code`` is the one to close with."""
+        with cython.critical_section(self):
+            return self.fault
+
+    @property
+    def max_size(self):
+        """The most bytes of payload in one message; ``None`` is no bound. A change holds from the next header on."""
+        return self.size_limit if self.size_bounded else None
+
+    @max_size.setter
+    def max_size(self, value):
+        self.size_limit = bound_of("max_size", value, 0)
+        self.size_bounded = value is not None
+
+    @property
+    def max_frames(self):
+        """The most frames in one message; ``None`` is no bound. A change holds from the next header on."""
+        return self.frame_limit if self.frames_bounded else None
+
+    @max_frames.setter
+    def max_frames(self, value):
+        self.frame_limit = bound_of("max_frames", value, 1)
+        self.frames_bounded = value is not None
+
+    @property
+    def buffered(self):
+        """Bytes held: of an unfinished header, control frame and message."""
+        return self.head_size + self.control_size + self.held
+
+    @property
+    def mid_message(self):
+        """Whether a frame or a message is unfinished: at the end of the connection, that it was cut."""
+        return self.head_size != 0 or self.in_frame or self.message != 0
+
+    @property
+    def streaming(self):
+        """Whether the message that is arriving, or the next one, is streamed."""
+        return self.mode != WHOLE
+
+    # --- frames -----------------------------------------------------------------------------------
+
+    cdef int parse(self, cbyte *data, Py_ssize_t size, list events) except -1:
+        """Take ``data`` apart until its end, a fault or a close frame, or until there is no room for more events."""
+        cdef cbyte *end = data + size
+        cdef Py_ssize_t take, used
+        if self.view is not None:
+            self.take_back()
+        while data < end and not self.ended:
+            if self.room <= 0:
+                self.left = end - data
+                self.halted = True
+                return 0
+            if not self.in_frame:
+                if not (self.head_size or self.message or self.mode):
+                    data += self.short_frames(data, end - data, events)
+                    if data == end or self.ended:
+                        return 0
+                    if self.room <= 0:
+                        continue
+                if self.head_size:
+                    take = min(<Py_ssize_t>(LONGEST_HEADER - self.head_size), end - data)
+                    memcpy(self.head + self.head_size, data, take)
+                    used = self.header(self.head, self.head_size + take)
+                    if self.ended:
+                        return 0
+                    if used == 0:
+                        self.head_size += <int>take
+                        return 0
+                    data += used - self.head_size
+                    self.head_size = 0
+                else:
+                    used = self.header(data, end - data)
+                    if self.ended:
+                        return 0
+                    if used == 0:
+                        self.head_size = <int>(end - data)
+                        memcpy(self.head, data, self.head_size)
+                        return 0
+                    data += used
+                self.room -= RECEIVED_OVERHEAD
+                if not self.opcode & 8:
+                    if self.fin and self.opcode and not self.mode and self.remaining <= end - data:
+                        take = <Py_ssize_t>self.remaining
+                        self.single_frame(data, take, events)
+                        data += take
+                        continue
+                    if self.opcode:
+                        self.message = self.opcode
+                        self.as_text = self.decode_text and self.opcode == TEXT and not self.compressed
+                        self.ascii = True
+                        if self.mode:
+                            self.begin_streaming(events)
+                    self.frames += 1
+                self.in_frame = True
+            take = <Py_ssize_t>min(self.remaining, <int64_t>(end - data))
+            self.payload(data, take, events)
+            data += take
+        return 0
+
+    cdef Py_ssize_t short_frames(self, cbyte *data, Py_ssize_t size, list events) except -1:
+        """Read the messages of at most 125 bytes, each in one frame, that are all there: how many bytes those are.
+
+        Most frames are of this kind; what is not, or is faulty, is left to :meth:`header`.
+        """
+        cdef cbyte *at = data
+        cdef cbyte *end = data + size
+        cdef int masked = 0 if self.client else 0x80
+        cdef int start = 2 if self.client else 6
+        cdef int most = <int>min(125, self.size_limit)
+        cdef int length
+        cdef uint32_t key = 0
+        while end - at >= start and (at[0] == 0x82 or at[0] == 0x81) and self.room > 0:
+            length = at[1] ^ masked
+            if length > most or length > end - at - start:
+                break
+            if masked:
+                memcpy(&key, at + 2, 4)
+            at += start
+            self.room -= RECEIVED_OVERHEAD
+            if at[-start] == 0x82:
+                payload = new_bytes(length)
+                plumews_now.mask(start_of(payload), at, length, key)
+                self.deliver(events, BINARY, payload)
+            else:
+                self.text(at, length, key, events)
+                if self.ended:
+                    break
+            at += length
+        return at - data
+
+    cdef int header(self, cbyte *data, Py_ssize_t size) except -1:
+        """Read and judge a header: its size, 0 if it is not all there; 1 after a fault (section 5.2)."""
+        cdef int first = data[0]
+        cdef int opcode = first & 0x0F
+        cdef int second, used = 2, i
+        cdef uint64_t length
+        cdef int64_t limit
+        if first & 0x70:
+            if first & 0x30 or not self.allow_rsv1:
+                return self.refuse(ProtocolError, violations.RESERVED_BITS)
+            if opcode != TEXT and opcode != BINARY:
+                return self.refuse(ProtocolError, violations.RSV1_MISPLACED)
+        if not KNOWN_OPCODES >> opcode & 1:
+            return self.refuse(ProtocolError, violations.RESERVED_OPCODE.format(opcode=opcode))
+        if opcode & 8:
+            if not first & 0x80:
+                return self.refuse(ProtocolError, violations.FRAGMENTED_CONTROL)
+        elif opcode == CONT and self.message == 0:
+            return self.refuse(ProtocolError, violations.STRAY_CONTINUATION)
+        elif opcode != CONT and self.message != 0:
+            return self.refuse(ProtocolError, violations.INTERLEAVED_MESSAGE)
+        elif self.frames >= self.frame_limit:
+            return self.refuse(TooManyFragments, violations.TOO_MANY_FRAMES.format(limit=self.frame_limit))
+        if size < 2:
+            return 0
+
+        second = data[1]
+        if (second & 0x80 != 0) == self.client:
+            return self.refuse(ProtocolError, violations.MASKED if self.client else violations.UNMASKED)
+        length = second & 0x7F
+        if length > 125:
+            if opcode & 8:
+                return self.refuse(ProtocolError, violations.CONTROL_TOO_LARGE)
+            used = 4 if length == 126 else 10
+            if size < used:
+                return 0
+            length = 0
+            for i in range(2, used):
+                length = length << 8 | data[i]
+            if length < (126 if used == 4 else 0x10000):
+                return self.refuse(ProtocolError, violations.LENGTH_NOT_MINIMAL)
+            if length > INT64_MAX:
+                return self.refuse(ProtocolError, violations.LENGTH_TOP_BIT)
+        limit = self.size_limit
+        if first & 0x40 or (opcode == CONT and self.compressed):
+            limit = widened(limit)
+        if not opcode & 8 and <int64_t>length > limit - self.size:
+            return self.refuse(
+                PayloadTooBig, violations.TOO_BIG.format(length=length, have=self.size, limit=self.size_limit)
+            )
+
+        self.key = 0
+        if not self.client:
+            if size < used + 4:
+                return 0
+            memcpy(&self.key, data + used, 4)
+            used += 4
+        if TEXT <= opcode <= BINARY:
+            self.compressed = first & 0x40 != 0
+        self.opcode = opcode
+        self.fin = first & 0x80 != 0
+        self.remaining = <int64_t>length
+        return used
+
+    cdef int payload(self, cbyte *data, Py_ssize_t size, list events) except -1:
+        """``data`` is payload of the frame that is arriving, maybe its last."""
+        if self.opcode & 8:
+            xor(self.control + self.control_size, data, size, self.key)
+            self.control_size += <int>size
+        else:
+            self.collect(data, size, events)
+        self.key = plumews_rotated(self.key, size)
+        self.remaining -= size
+        if self.remaining == 0 and not self.ended:
+            self.in_frame = False
+            if self.opcode & 8:
+                self.end_control(events)
+            elif self.fin:
+                self.end_message(events)
+        return 0
+
+    cdef int end_control(self, list events) except -1:
+        """A control frame is complete (section 5.5)."""
+        cdef char *payload = <char *>self.control
+        cdef int size = self.control_size, code
+        self.control_size = 0
+        if self.opcode != CLOSE:
+            report(events, self.opcode, PyBytes_FromStringAndSize(payload, size))
+            return 0
+        if size == 0:
+            events.append((CLOSE, (1005, "")))
+            self.end()
+            return 0
+        if size == 1:
+            return self.refuse(ProtocolError, violations.CLOSE_ONE_BYTE)
+        code = self.control[0] << 8 | self.control[1]
+        if not is_valid_close_code(code):
+            return self.refuse(ProtocolError, violations.CLOSE_CODE.format(code=code))
+        try:
+            reason = PyUnicode_DecodeUTF8(payload + 2, size - 2, NULL)
+        except UnicodeDecodeError:
+            reason = None
+        if reason is None:
+            return self.refuse(InvalidData, violations.CLOSE_REASON_NOT_UTF8)
+        events.append((CLOSE, (code, reason)))
+        self.end()
+        return 0
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    cdef int single_frame(self, cbyte *data, Py_ssize_t size, list events) except -1:
+        """A message in one frame that is all there goes straight into the object that is delivered."""
+        if self.opcode == TEXT and not self.compressed:
+            return self.text(data, size, self.key, events)
+        payload = new_bytes(size)
+        xor(start_of(payload), data, size, self.key)
+        return self.deliver(events, self.opcode | (COMPRESSED if self.compressed else 0), payload)
+
+    cdef int text(self, cbyte *data, Py_ssize_t size, uint32_t key, list events) except -1:
+        """The same for a text that is not compressed."""
+        cdef int state = DONE
+        cdef int ascii = True
+        if self.decode_text:
+            payload = text_of(data, size, key, &state)
+            if state == DONE:
+                self.room -= excess_of(payload)
+        else:
+            payload = new_bytes(size)
+            plumews_mask_scan(start_of(payload), data, size, key, &state, &ascii)
+        if state == DONE:
+            return self.deliver(events, TEXT, payload)
+        return self.refuse(InvalidData, violations.TEXT_NOT_UTF8 if state == BAD else violations.TEXT_CUT)
+
+    cdef inline int deliver(self, list events, int kind, object payload) except -1:
+        """A whole message."""
+        if self.bare and (kind == BINARY or kind == TEXT and self.decode_text):
+            events.append(payload)
+            return 0
+        return report(events, kind, payload)
+
+    cdef int collect(self, cbyte *data, Py_ssize_t size, list events) except -1:
+        """``data`` belongs to the message that is arriving; it may lie in the buffer already."""
+        cdef Py_ssize_t good = size
+        cdef byte *out
+        if size == 0:
+            return 0
+        if self.mode:
+            piece = new_bytes(size)
+            out = start_of(piece)
+        else:
+            self.reserve(size)
+            out = self.memory + self.held
+        if self.message == TEXT and not self.compressed:
+            good = plumews_mask_scan(out, data, size, self.key, &self.utf8, &self.ascii)
+        else:
+            xor(out, data, size, self.key)
+        self.size += size
+        if not self.mode:
+            self.held += size
+        elif good == size:
+            report(events, CHUNK, piece)
+        elif good:
+            report(events, CHUNK, piece[:good])
+        if good < size:
+            return self.refuse(InvalidData, violations.TEXT_NOT_UTF8)
+        return 0
+
+    cdef int end_message(self, list events) except -1:
+        """The last frame of a message is complete."""
+        cdef int kind = self.message | (COMPRESSED if self.compressed else 0)
+        if self.utf8 != DONE:
+            return self.refuse(InvalidData, violations.TEXT_CUT)
+        if self.mode:
+            report(events, END, None)
+            self.mode = WHOLE
+        elif self.as_text and not self.ascii:
+            payload = wide_text_of(self.memory, self.held, 0, &self.utf8)
+            self.room -= excess_of(payload)
+            self.drop_buffer()
+            self.deliver(events, TEXT, payload)
+        else:
+            self.deliver(events, kind, self.take_buffer())
+        self.message = 0
+        self.frames = self.size = 0
+        return 0
+
+    cdef int begin_streaming(self, list events) except -1:
+        self.mode = STREAMING
+        report(events, BEGIN, self.message | (COMPRESSED if self.compressed else 0))
+        return 0
+
+    cdef int reserve(self, Py_ssize_t size) except -1:
+        """Room for ``size`` more bytes and, so that they move seldom, for some that are still to come."""
+        cdef Py_ssize_t needed = self.held + size
+        cdef Py_ssize_t more = needed
+        cdef int64_t spare
+        if needed <= self.capacity:
+            return 0
+        if self.fin:
+            spare = self.remaining - size
+        else:
+            spare = max(self.size_limit - needed, 0)
+        if needed >= MUCH:
+            more = AHEAD * needed if self.fin else needed + SOME_MORE
+        return self.grow(needed + <Py_ssize_t>min(spare, <int64_t>more))
+
+    cdef int grow(self, Py_ssize_t capacity) except -1:
+        """A buffer of that capacity, with what is held."""
+        if self.buffer == NULL:
+            self.adopt(self.new_buffer(capacity))
+            self.capacity = capacity
+        else:
+            self.own_buffer()
+            self.resize(capacity)
+        return 0
+
+    cdef object new_buffer(self, Py_ssize_t capacity):
+        return PyUnicode_New(capacity, 127) if self.as_text else new_bytes(capacity)
+
+    cdef void adopt(self, object fresh) noexcept:
+        """Take ``fresh`` for the buffer."""
+        Py_INCREF(fresh)
+        self.buffer = <PyObject *>fresh
+        self.memory = <byte *>PyUnicode_DATA(fresh) if self.as_text else start_of(fresh)
+
+    cdef int resize(self, Py_ssize_t capacity) except -1:
+        """Another capacity for the buffer, which is lost if there is no memory for it."""
+        cdef Py_ssize_t held = self.held
+        try:
+            if self.as_text:
+                PyUnicode_Resize(&self.buffer, capacity)
+                self.memory = <byte *>PyUnicode_DATA(<object>self.buffer)
+            else:
+                _PyBytes_Resize(&self.buffer, capacity)
+                self.memory = start_of(<object>self.buffer)
+        except MemoryError:
+            self.drop_buffer()
+            raise
+        self.held = held
+        self.capacity = capacity
+        return 0
+
+    cdef object take_buffer(self):
+        """What was collected of the message, without a copy. It is the parser's no longer."""
+        if self.held == 0:
+            self.drop_buffer()
+            return "" if self.as_text else b""
+        self.own_buffer()
+        if self.capacity != self.held:
+            self.resize(self.held)
+        result = <object>self.buffer
+        self.drop_buffer()
+        return result
+
+    cdef void drop_buffer(self) noexcept:
+        Py_XDECREF(self.buffer)
+        self.buffer = self.memory = NULL
+        self.held = self.capacity = 0
+        self.loan = None  # which keeps what is still viewed
+
+    # --- memory that is lent ----------------------------------------------------------------------
+
+    cdef void take_back(self) noexcept:
+        """End the loan of receive_buffer(): release its view."""
+        if self.view is not None:
+            view, self.view = self.view, None
+            self.loan.size = 0
+            try:
+                view.release()
+            except BufferError:
+                pass  # an event loop may hold it until buffer_updated() returns: uvloop does
+
+    cdef int own_buffer(self) except -1:
+        """See to it that what is delivered, or moved, is the parser's alone.
+
+        Who still has a view of the old memory keeps that, and the message goes on in a copy.
+        """
+        if self.loan is None:
+            return 0
+        if self.loan.views:
+            self.shy = True
+            fresh = self.new_buffer(self.capacity)
+            memory = self.memory
+            Py_DECREF(<object>self.buffer)  # the loan has it, too
+            self.adopt(fresh)
+            memcpy(self.memory, memory, self.held)
+        else:
+            self.loan.owner = None
+        self.loan = None
+        return 0
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    cdef void end(self) noexcept:
+        """Nothing is read after this; nothing is held for it."""
+        self.ended = True
+        self.in_frame = False
+        self.head_size = self.control_size = 0
+        self.take_back()
+        self.drop_buffer()
+
+    cdef int refuse(self, kind, str detail) except -1:
+        """A fault: of class ``kind``, said by ``detail``. Returns 1."""
+        self.end()
+        self.message = 0
+        self.halted = True
+        self.fault = kind(detail)
+        return 1

@@ -1,0 +1,144 @@
+"""The state machine of one connection: what it may still send, and how it ended (layer 2).
+
+Wraps the parser with the rules of the closing handshake (RFC 6455 sections 5.5.1 and 7): which close code
+leaves, which is seen, what both mean for the application. No sockets and no clock: bytes and events in,
+frames and exceptions out. Invariant: at most one close frame is ever built.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import limits
+from ..constants import CloseCode, Opcode, State, is_valid_close_code
+from ..errors import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, ProtocolError
+from . import codec
+
+__all__ = ["Protocol", "check_close", "cut_reason"]
+
+#: Codes with which a connection ended well: normal, going away, or a close frame without a code.
+_GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
+
+
+class Protocol:
+    """The reading parser, the state, and both close frames of one connection."""
+
+    __slots__ = ("close_rcvd", "close_sent", "cut", "error", "parser", "state")
+
+    def __init__(self, *, client: bool, max_size: int | None) -> None:
+        self.parser = codec.Parser(
+            client=client, max_size=max_size, max_frames=limits.max_frames(max_size), slack=limits.READ_SLACK
+        )
+        self.state = State.CONNECTING
+        self.close_rcvd: Close | None = None
+        self.close_sent: Close | None = None
+        self.error: ProtocolError | None = None
+        self.cut = False
+
+    def allow_compressed(self, *, client: bool) -> None:
+        """Take compressed messages, too: to be called before anything was received."""
+        old = self.parser
+        self.parser = codec.Parser(
+            client=client,
+            max_size=old.max_size,
+            max_frames=old.max_frames,
+            allow_rsv1=True,
+            slack=limits.READ_SLACK,
+        )
+
+    def receive(self, data: Any) -> list[tuple[int, Any]]:
+        """The events in ``data``; a fault of the peer ends them and stands in :attr:`error`."""
+        events: list[tuple[int, Any]] = self.parser.feed(data)
+        self.error = self.parser.error
+        return events
+
+    def peer_closed(self, code: int, reason: str) -> None:
+        """The peer's close frame. If it cut a message short that we still wanted, the end is not a good one."""
+        self.close_rcvd = Close(code, reason)
+        self.cut = self.state is State.OPEN and self.parser.mid_message
+
+    def close_frame(self, code: int | None, reason: str = "") -> bytes:
+        """The one close frame of our side; the connection is CLOSING from here on.
+
+        ``code=None`` makes an empty one, the answer to a peer that gave no code.
+        """
+        if code is None:
+            close, payload = Close(CloseCode.NO_STATUS_RCVD, ""), b""
+        else:
+            close, payload = Close(code, reason), code.to_bytes(2, "big") + reason.encode()
+        frame = codec.build_frame(Opcode.CLOSE, payload)
+        self.close_sent = close
+        self.state = State.CLOSING
+        return frame
+
+    def reply_frame(self) -> bytes:
+        """Our close frame in answer to what ended the reading: the peer's close frame, or its fault."""
+        if self.error is not None:
+            return self.close_frame(self.error.close_code, cut_reason(str(self.error)))
+        assert self.close_rcvd is not None
+        code = self.close_rcvd.code
+        return self.close_frame(None if code == CloseCode.NO_STATUS_RCVD else code)
+
+    def losing(self) -> None:
+        """Nothing comes any more, nothing leaves. A message that was still arriving is cut, and that is an error.
+
+        What has arrived of it is given up, unless there are bytes before that which were not parsed.
+        """
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSING
+        if self.close_rcvd is None and self.error is None:
+            self.cut = self.cut or self.parser.mid_message
+        if not self.parser.left:
+            self.parser.stop()
+
+    def lost(self) -> None:
+        """The transport is gone."""
+        self.losing()
+        self.state = State.CLOSED
+
+    @property
+    def end_code(self) -> int | None:
+        """The close code that names the end: the peer's, else 1006; ``None`` while the connection lives."""
+        if self.close_rcvd is not None:
+            return self.close_rcvd.code
+        return CloseCode.ABNORMAL_CLOSURE if self.state is State.CLOSED else None
+
+    @property
+    def end_reason(self) -> str | None:
+        """The reason beside :attr:`end_code`; ``None`` while the connection lives."""
+        if self.close_rcvd is not None:
+            return self.close_rcvd.reason
+        return "" if self.state is State.CLOSED else None
+
+    def closed(self) -> ConnectionClosed:
+        """The exception that tells an application how this connection ended, or is ending."""
+        rcvd, sent = self.close_rcvd, self.close_sent
+        well = (
+            self.error is None
+            and not self.cut
+            and rcvd is not None
+            and rcvd.code in _GOOD_ENDS
+            and (sent is None or sent.code in _GOOD_ENDS)
+        )
+        if well:
+            return ConnectionClosedOK(rcvd, sent)
+        cause = str(self.error) if self.error is not None else "a message was cut" if self.cut else ""
+        return ConnectionClosedError(rcvd, sent, cause)
+
+
+def check_close(code: int, reason: str) -> None:
+    """Raise ``ValueError`` unless a close frame may carry ``code`` and ``reason`` (section 7.4)."""
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"a close code must be an int, not {type(code).__name__}")
+    if not is_valid_close_code(code):
+        raise ValueError(f"{code} may not stand in a close frame: use 1000-1003, 1007-1014 or 3000-4999")
+    if not isinstance(reason, str):
+        raise TypeError(f"a close reason must be a str, not {type(reason).__name__}")
+    size = len(reason.encode())
+    if size > limits.CLOSE_REASON:
+        raise ValueError(f"a close reason may have {limits.CLOSE_REASON} bytes of UTF-8, not {size}")
+
+
+def cut_reason(text: str) -> str:
+    """As much of ``text`` as a close frame has room for, on a character's end; ``?`` for what is no character."""
+    return text.encode(errors="replace")[: limits.CLOSE_REASON].decode(errors="ignore")

@@ -1,0 +1,41 @@
+"""The page of the room server, as routes (layer 5).
+
+Plain files that ship with the package; nothing is fetched from elsewhere, and the browser is told to allow nothing
+else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from typing import Final
+
+from ..http11.models import Request, Response
+from ..server.routes import static_route
+
+__all__ = ["page_routes"]
+
+_FILES: Final = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/rooms.js": ("rooms.js", "text/javascript; charset=utf-8"),
+    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
+}
+
+_POLICY: Final = (
+    "Content-Security-Policy",
+    (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+)
+
+
+def page_routes(*, recovery: bool = False) -> dict[str, Callable[[Request], Response]]:
+    """Return the page at ``/`` and what it needs; with ``recovery`` it asks for what it missed (``?since=``)."""
+    folder = resources.files(__package__) / "static"
+    files = {path: (folder / name).read_bytes() for path, (name, _) in _FILES.items()}
+    if recovery:
+        files["/"] = files["/"].replace(b"<html ", b"<html data-recovery ", 1)
+    return {path: static_route(files[path], content_type, _POLICY) for path, (_, content_type) in _FILES.items()}

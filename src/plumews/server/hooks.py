@@ -1,0 +1,85 @@
+"""What an application's hooks say about the answer to a handshake, checked before a byte of it is written (layer 5).
+
+`select_subprotocol` names what to speak, `process_response` looks at the answer and may change it. Invariant: what they
+give is either an answer that every client understands, or an exception here: an application's mistake is a 500 and a
+log entry, never a broken handshake, a header of two lines, or a token that is sent back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from ..conn.connection import Conn
+from ..http11.handshake import BEARER, is_handshake_header, offered_subprotocols
+from ..http11.headers import Headers
+from ..http11.models import Request, Response
+
+__all__ = [
+    "ProcessRequest",
+    "ProcessResponse",
+    "SelectSubprotocol",
+    "changed_answer",
+    "changed_upgrade",
+    "copy_of",
+    "selected_subprotocol",
+]
+
+ProcessRequest: TypeAlias = Callable[[Conn, Request], "Response | Awaitable[Response | None] | None"]
+ProcessResponse: TypeAlias = Callable[[Conn, Request, Response], "Response | Awaitable[Response | None] | None"]
+SelectSubprotocol: TypeAlias = Callable[[Conn, Sequence[str]], "str | None"]
+
+
+def selected_subprotocol(select: SelectSubprotocol, conn: Conn, request: Request) -> str | None:
+    """What ``select`` chooses of what was offered, tokens left out.
+
+    Raises ``TypeError`` or ``ValueError`` for what it must not choose, and whatever it raises itself.
+    """
+    offered = [subprotocol for subprotocol in offered_subprotocols(request) if not subprotocol.startswith(BEARER)]
+    chosen = select(conn, tuple(offered))
+    if chosen is not None and not isinstance(chosen, str):
+        if isinstance(chosen, Awaitable):
+            getattr(chosen, "close", lambda: None)()  # or Python complains that nobody awaits it
+        raise TypeError(f"select_subprotocol must return a str or None, not {type(chosen).__name__}")
+    if chosen is not None and chosen not in offered:
+        raise ValueError("select_subprotocol returned a subprotocol that the client did not offer")
+    return chosen
+
+
+def copy_of(response: Response) -> Response:
+    """For a hook to change: whoever made ``response`` may answer with it again."""
+    return Response(response.status, Headers(response.headers), response.body, response.reason)
+
+
+def changed_answer(given: Response, returned: object) -> Response:
+    """What ``process_response`` makes of ``given``, a plain HTTP answer: that, or what it returned instead."""
+    response = _response(given, returned)
+    if response.status < 200:
+        raise ValueError(f"process_response must leave a refusal a final status, from 200 on, not {response.status}")
+    return response
+
+
+def changed_upgrade(before: Headers, given: Response, returned: object) -> Response:
+    """What it makes of ``given``, the 101 that had the headers ``before``; another status turns the client away."""
+    response = _response(given, returned)
+    if response.status == 101:
+        if _of_handshake(response.headers) != _of_handshake(before):
+            raise ValueError("process_response must leave the headers of the handshake as they are")
+    elif response.status < 200:
+        raise ValueError(f"process_response must return status 101, or one from 200 on, not {response.status}")
+    elif response is given:  # a refusal has no use for the headers of the handshake
+        for name in [name for name in response.headers if is_handshake_header(name)]:
+            del response.headers[name]
+    return response
+
+
+def _response(given: Response, returned: object) -> Response:
+    if returned is None:
+        return given
+    if not isinstance(returned, Response):
+        raise TypeError(f"process_response must return a Response or None, not {type(returned).__name__}")
+    return returned
+
+
+def _of_handshake(headers: Headers) -> list[tuple[str, str]]:
+    return [(name.lower(), value) for name, value in headers.raw_items() if is_handshake_header(name)]

@@ -1,0 +1,539 @@
+"""`serve` and `unix_serve`: listen, and make a `Conn` of every WebSocket request (layer 5).
+
+``async with serve(handler, host, port) as server`` or ``server = await serve(...)``, as in the `websockets`
+package. Beside the handler there is the callback door: ``on_open``, ``on_message``, ``on_close``. Stopping is
+graceful: no new connections, 1001 to everybody, handlers get the close timeout, then the rest is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from contextvars import Context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .. import limits
+from ..auth.credentials import TOKEN_SOURCES, TokenSources
+from ..auth.interfaces import TokenAuthenticator
+from ..auth.token_refresh import is_entering
+from ..conn.config import ConnConfig
+from ..conn.connection import Conn
+from ..conn.graceful_close import Farewell, GracefulShutdown, ShutdownReport, check_goodbye
+from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, cancel, endpoint_for
+from ..conn.timelimit import TimeLimit
+from ..constants import CloseCode
+from ..counters import RequestTally
+from ..errors import ConcurrencyError
+from ..http11.origin import LOOPBACK_HOSTS, allowed_origins, is_loopback
+from ..transport.forks import foreign, loop_descriptors, own
+from ..transport.safe_calls import call_safely
+from ..validation import check_call, check_callback
+from .admission import Visit
+from .context import Endpoint, Site
+from .handshake import Opening
+from .listener import Listener
+from .options import SiteOptions, TcpOptions, site_and_config
+from .signals import StopSignals
+from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
+from .token_door import TokenDoor, token_door
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Server", "Serving", "serve", "unix_serve"]
+
+logger = logging.getLogger("plumews.server")
+
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+#: Opens the listening sockets.
+Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
+
+
+class Server:
+    """A listening server. ``serve`` makes it."""
+
+    def __init__(self, site: Site, config: ConnConfig, hub: GracefulShutdown | None = None) -> None:
+        self._site = site
+        self._config = config
+        self._hub = hub  # of a room server: its members go first
+        self._patience = config.close_timeout  # when it stops
+        self._listener: Listener | None = None
+        self._closer: asyncio.Task[None] | None = None
+        self._foreign = False  # this process is a child of the one that serves
+        self._thread = threading.get_ident()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets; none once the server is closed."""
+        return () if self._listener is None else self._listener.sockets
+
+    @property
+    def port(self) -> int:
+        """The port of the listening sockets, of the first if they differ; ``RuntimeError`` if there is none."""
+        self._check_process()
+        for sock in self.sockets:
+            if sock.family in _INET:
+                return int(sock.getsockname()[1])
+        raise RuntimeError("this server has no port: it is closed, or listens on a Unix socket")
+
+    @property
+    def connections(self) -> set[Conn]:
+        """The open connections."""
+        self._check_thread()
+        return {conn for conn in self._site.connections if not conn.closed}
+
+    def is_serving(self) -> bool:
+        """Whether new connections are accepted."""
+        return self._listener is not None and not self._site.closing and not self._foreign
+
+    def close(
+        self,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+        *,
+        spread: float | None = None,
+        reconnect_in: float = 0.0,
+    ) -> None:
+        """Stop: refuse who is not in yet (503), close the others with ``code``. Then :meth:`wait_closed`.
+
+        Connections and handlers get the close timeout (default 10 s) to end, then handlers are cancelled and what is
+        left is cut. What was queued leaves first. Closing twice is harmless; the first call counts.
+
+        Args:
+            code, reason: what the close frames say.
+            spread: seconds over which they are sent, the close timeout at most (default: one for each 2,000
+                connections, a fifth of the close timeout at most).
+            reconnect_in: seconds within which each client is told to come back, at a moment of its own, behind
+                ``reason``: ``reconnect in 3.2 s`` (default 0: no hint; 3600 at most).
+
+        Raises:
+            ValueError: ``code`` may not stand in a close frame, ``reason`` is longer than 123 bytes, with the hint, or
+                a time is out of range. TypeError: one of them is of the wrong kind.
+        """
+        self._check_thread()
+        self._begin_close(self._config.close_timeout, spread, reconnect_in, code=code, reason=reason)
+
+    async def wait_closed(self) -> None:
+        """Until :meth:`close` was called and everything has ended."""
+        self._check_thread()
+        await asyncio.shield(self._closed)
+
+    async def serve_forever(self) -> None:
+        """Until the server is closed; cancelling this closes it."""
+        self._check_thread()
+        try:
+            await asyncio.shield(self._closed)
+        except asyncio.CancelledError:
+            if self._foreign:
+                raise
+            self.close()
+            await self.wait_closed()
+            raise
+
+    async def serve_until_signal(
+        self,
+        timeout: float = limits.SHUTDOWN_TIMEOUT,
+        *,
+        spread: float | None = None,
+        reconnect_in: float = limits.RECONNECT_IN,
+        on_signal: Callable[[int], object] | None = None,
+    ) -> ShutdownReport | None:
+        """Serve until SIGINT (Ctrl-C) or SIGTERM comes, then stop in order, as ``plumews serve`` does.
+
+        A room server shuts its hub down first: members get what was queued for them, and newcomers 503. Then, as with
+        any server, all connections are closed with 1001. A second signal ends the process at once, with the exit code
+        128 and its number. A closed terminal (SIGHUP) is such a signal, too, unless the program has a handler for it or
+        ignores it. The handlers that were there before are there again at the end. Cancelling this closes the server.
+
+        Args:
+            timeout: seconds in which the connections have to end (default 10); then they are cut.
+            spread: seconds over which the close frames are sent, ``timeout`` at most (default: one for each 2,000
+                connections, a fifth of ``timeout`` at most).
+            reconnect_in: seconds within which clients are told to come back, each at a moment of its own (default 5,
+                3600 at most; 0: no hint).
+            on_signal: called with the number of the first signal, before anything is closed.
+
+        Returns:
+            For a room server how its hub ended, else ``None``; also ``None`` if the server was closed without a signal.
+
+        Raises:
+            RuntimeError: called on another thread than the main one, which alone gets signals.
+            ValueError: a time is out of range. TypeError: one is no number, or ``on_signal`` no plain function.
+        """
+        self._check_thread()
+        check_goodbye(timeout, spread, reconnect_in)
+        if on_signal is not None:
+            check_callback(on_signal)
+            check_call("on_signal", on_signal, "number")
+        with StopSignals() as signals:
+            signal = asyncio.ensure_future(signals.first())
+            try:
+                await asyncio.wait((signal, self._closed), return_when=asyncio.FIRST_COMPLETED)
+                if not signal.done():
+                    return None
+                if on_signal is not None:
+                    on_signal(signal.result())
+                return await self._drain(timeout, spread, reconnect_in)
+            except asyncio.CancelledError:
+                if not self._foreign:
+                    self.close()
+                    await self.wait_closed()
+                raise
+            finally:
+                signal.cancel()
+
+    async def __aenter__(self) -> Server:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if not self._foreign:  # else it goes on in the parent process
+            self.close()
+            await self.wait_closed()
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _check_thread(self) -> None:
+        self._check_process()
+        if threading.get_ident() != self._thread:
+            raise ConcurrencyError(
+                "a server belongs to the thread of its event loop: use loop.call_soon_threadsafe(server.close)"
+            )
+
+    def _connection(self, visit: Visit | None = None) -> Conn:
+        conn = Conn(self._config)
+        conn._context = self._site.context.copy()
+        conn._door = Opening(self._site, conn, visit)
+        return conn
+
+    async def _start(self, listen: Listen, backlog: int) -> None:
+        listener = self._listener = Listener(self._site, await listen(), backlog, self._connection)
+        if self._site.allowed_hosts is None and _only_loopback(self.sockets):
+            self._site.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
+        doubts = [
+            *self._site.doubts,
+            *(one.doubt for one in self._site.endpoints.values() if isinstance(one, TokenDoor)),
+        ]
+        for reason in filter(None, (doubt() for doubt in doubts)):
+            logger.warning("nobody can come in: %s", reason)
+        try:
+            await listener.start_serving()
+        except BaseException:
+            listener.close()
+            raise
+        own(self)
+
+    def _forked(self) -> Iterable[int]:
+        """This process is a child of the one that serves. Return the descriptors of that."""
+        self._foreign = True
+        assert self._listener is not None
+        fds = [*loop_descriptors(self._closed.get_loop()), *self._listener.forked()]
+        for conn in self._site.connections:
+            fds += conn._forked()
+        return fds
+
+    def _check_process(self) -> None:
+        if self._foreign:
+            raise foreign("server")
+
+    def _begin_close(
+        self,
+        timeout: float,
+        spread: float | None,
+        reconnect_in: float,
+        *,
+        code: int = CloseCode.GOING_AWAY,
+        reason: str = "",
+    ) -> None:
+        check_goodbye(timeout, spread, reconnect_in, code=code, reason=reason)
+        self._check_process()
+        if self._closer is None:
+            self._site.closing = True
+            self._patience = timeout
+            limit = TimeLimit(timeout)
+            farewell = Farewell(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
+            self._closer = Context().run(asyncio.get_running_loop().create_task, self._close(limit, farewell))
+
+    async def _drain(self, timeout: float, spread: float | None, reconnect_in: float) -> ShutdownReport | None:
+        """Stop in order: the members of the hub first, while the server can still tell newcomers 503."""
+        if self._hub is None:
+            self._begin_close(timeout, spread, reconnect_in)
+            await self.wait_closed()
+            return None
+        limit = TimeLimit(timeout)
+        try:
+            await self._end_handshakes(Farewell(limit, reconnect_in=reconnect_in))
+        finally:
+            limit.end()
+        report = await self._hub.shutdown(timeout, spread=spread, reconnect_in=reconnect_in)
+        others = self.connections
+        self.close(reconnect_in=reconnect_in)
+        await asyncio.wait([self._closed], timeout=limits.SHUTDOWN_REST)
+        if not self._closed.done():
+            for conn in others:
+                call_safely("closing a connection", conn.abort)
+            await self.wait_closed()
+        return report
+
+    async def _close(self, limit: TimeLimit, farewell: Farewell) -> None:
+        assert self._listener is not None
+        try:
+            self._listener.close()
+            await self._listener.wait_connected()
+            await self._empty(limit, farewell)
+            await self._listener.wait_told()
+        finally:
+            limit.end()
+            self._listener.abort()
+            self._closed.set_result(None)
+
+    async def _end_handshakes(self, farewell: Farewell) -> None:
+        """End the connections that are not in yet: by 503, or by ``farewell`` if they are to log in by message.
+
+        In the midst of a TLS handshake they just end. A stop does this first, or these clients would wait for others,
+        and for their open timeout.
+        """
+        assert self._listener is not None
+        self._listener.end_tls_handshakes()
+        conns = list(self._site.connections)
+        for conn in conns:
+            if isinstance(conn._door, Opening):
+                call_safely("closing a connection", conn._door.stop)
+        await farewell.close(filter(is_entering, conns), at_once=True)
+
+    async def _empty(self, limit: TimeLimit, farewell: Farewell) -> None:
+        """Wait for all connections and handlers to end, and see to it that they do."""
+        site, loop = self._site, asyncio.get_running_loop()
+        await self._end_handshakes(farewell)
+        await farewell.close(c for c in site.connections if not isinstance(c._door, Opening) and not is_entering(c))
+        ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
+        if not ends:
+            return
+        _, late = await asyncio.wait(ends, timeout=limit.left)
+        if not late:
+            return
+        logger.warning("stopping took longer than %g s: what is left is cut", self._patience)
+        for conn in list(site.connections):
+            call_safely("closing a connection", conn.abort)
+        for end in late:
+            cancel(end)
+        await asyncio.wait(late, timeout=limits.END_GRACE)  # who ignores even that is not waited for
+
+
+class Serving:
+    """What ``serve`` returns: await it for the server, or enter it with ``async with``.
+
+    One that is thrown away unused warns (``RuntimeWarning``), as a coroutine would: nothing was served.
+    """
+
+    def __init__(
+        self, site: Site, config: ConnConfig, listen: Listen, backlog: int, hub: GracefulShutdown | None = None
+    ) -> None:
+        self._site = site
+        self._config = config
+        self._hub = hub
+        self._listen = listen
+        self._backlog = backlog
+        self._server: Server | None = None
+        self._begun = False
+
+    def __del__(self) -> None:
+        if not self._begun:
+            warnings.warn(
+                "plumews.serve() was never awaited: nothing was served; use async with, or await",
+                RuntimeWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    def __await__(self) -> Generator[Any, None, Server]:
+        return self._start().__await__()
+
+    async def _start(self) -> Server:
+        self._begun = True
+        if self._server is not None:
+            raise RuntimeError("this server was started before: call serve() again for another one")
+        server = self._server = Server(self._site, self._config, self._hub)
+        try:
+            await server._start(self._listen, self._backlog)
+        except BaseException:
+            self._server = None
+            raise
+        return server
+
+    async def __aenter__(self) -> Server:
+        return await self._start()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        await self._server.__aexit__(exc_type, exc, tb)
+
+
+def serve(
+    handler: Handler | None = None,
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    on_open: OnOpenOrClose | None = None,
+    on_message: OnMessage | None = None,
+    on_close: OnOpenOrClose | None = None,
+    authenticator: TokenAuthenticator | None = None,
+    require_token: bool | None = None,
+    token_sources: Collection[str] = TOKEN_SOURCES,
+    token_cookie: str | None = None,
+    allow_query_secrets: bool = False,
+    **options: Unpack[TcpOptions],
+) -> Serving:
+    """Serve WebSockets on TCP.
+
+    Args:
+        handler: ``async def handler(conn)``, run for each connection; its return closes with 1000.
+        host, port: where to listen; ``port=0`` takes a free one (``server.port``), ``host=None`` all interfaces.
+        on_open, on_message, on_close: instead of a handler, plain functions ``f(conn)``, ``f(conn, message)``,
+            ``f(conn)`` that are called straight from the parser; they answer with ``conn.send_nowait``.
+        authenticator: verifies the token of each client, such as a :class:`plumews.SimpleRoomAuth`, and sets
+            ``conn.user_info`` (default: nobody is asked for one).
+        require_token: refuse clients without a token (default True with an authenticator, which it needs).
+        token_sources, token_cookie, allow_query_secrets: where a client may put its token, as in
+            :func:`plumews.serve_rooms`.
+        options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
+            ``allowed_hosts``, ``trusted_proxies``, ``subprotocols``, ``select_subprotocol``, ``process_request``,
+            ``process_response``, ``extra_headers``, ``routes``, ``open_timeout``, ``max_head`` (see
+            :class:`plumews.server.options.SiteOptions`); of each connection: ``max_size``, ``max_queue``,
+            ``queue_size``, ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``,
+            ``close_timeout`` ... (see :class:`plumews.ConnConfig`).
+
+    Raises:
+        TypeError, ValueError: an option is unknown or wrong. OSError: the address is in use, when it is awaited.
+    """
+    options["origins"] = allowed_origins(options.get("origins"))
+    tally = RequestTally()
+    endpoint = token_door(
+        endpoint_for(handler, on_open, on_message, on_close),
+        authenticator,
+        require_token=require_token,
+        sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
+        origins=options["origins"],
+        tally=tally,
+    )
+    return serve_endpoints({None: endpoint}, host, port, options, tally)
+
+
+def unix_serve(
+    handler: Handler | None = None,
+    path: UnixPath | None = None,
+    *,
+    mode: int | None = None,
+    on_open: OnOpenOrClose | None = None,
+    on_message: OnMessage | None = None,
+    on_close: OnOpenOrClose | None = None,
+    authenticator: TokenAuthenticator | None = None,
+    require_token: bool | None = None,
+    token_sources: Collection[str] = TOKEN_SOURCES,
+    token_cookie: str | None = None,
+    allow_query_secrets: bool = False,
+    sock: socket.socket | Sequence[socket.socket] | None = None,
+    backlog: int = limits.BACKLOG,
+    **options: Unpack[SiteOptions],
+) -> Serving:
+    """Serve WebSockets on a Unix socket at ``path``, or on ``sock``. Options as in :func:`serve`.
+
+    Args:
+        path: of the socket file; the file of a server that is dead is replaced. It is removed when the server stops
+            listening, unless another server has put its own there meanwhile. A path that begins with NUL is an abstract
+            socket (Linux).
+        mode: permissions of the file, such as ``0o660``, which it has before anybody can connect (default: what the
+            umask leaves).
+        sock: a Unix socket, or several, instead of ``path``; their files are yours.
+
+    Raises:
+        TypeError, ValueError: an option is unknown or wrong. OSError: when it is awaited, a living server has the path
+            (``EADDRINUSE``), or there is something else than a socket (``EEXIST``).
+    """
+    if (path is None) == (sock is None):
+        raise TypeError("give either the path of the Unix socket or sock")
+    if path is None and mode is not None:
+        raise TypeError("mode is for the file at path: a sock has its own")
+    options["origins"] = allowed_origins(options.get("origins"))
+    tally = RequestTally()
+    endpoint = token_door(
+        endpoint_for(handler, on_open, on_message, on_close),
+        authenticator,
+        require_token=require_token,
+        sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
+        origins=options["origins"],
+        tally=tally,
+    )
+    site, config = site_and_config({None: endpoint}, options)
+    site.requests = tally
+
+    name = None if path is None else check_unix(path, mode)
+    sockets = [] if sock is None else given_sockets(sock, unix=True)
+
+    async def listen() -> Sequence[socket.socket]:
+        return _listening(sockets, backlog) if name is None else [unix_socket(name, mode, backlog)]
+
+    return Serving(site, config, listen, backlog)
+
+
+def serve_endpoints(
+    endpoints: dict[str | None, Endpoint],
+    host: str | Sequence[str] | None,
+    port: int | None,
+    options: TcpOptions,
+    requests: RequestTally | None = None,
+    hub: GracefulShutdown | None = None,
+    doubts: Iterable[Callable[[], str]] = (),
+) -> Serving:
+    """:func:`serve` with an endpoint for each path (``None`` is any path); its requests are counted in ``requests``.
+
+    The members of ``hub`` go first when the server stops. ``doubts`` say why nobody can come in, or nothing.
+    """
+    options = options.copy()
+    sock = options.pop("sock", None)
+    reuse_port = options.pop("reuse_port", None)
+    backlog = options.pop("backlog", limits.BACKLOG)
+    if sock is not None and (host is not None or port is not None or reuse_port is not None):
+        raise TypeError("give either host, port and reuse_port or sock")
+    if sock is None and port is None:
+        raise TypeError("give a port (0 takes a free one) or sock")
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
+        raise TypeError(f"port must be an int, not {type(port).__name__}")
+    if port is not None and not 0 <= port <= 65535:
+        raise ValueError(f"port must be 0 to 65535, not {port}")
+    if host is not None and not isinstance(host, str) and not host:
+        raise ValueError("host must be at least one address or name; None is all interfaces")
+    sockets = [] if sock is None else given_sockets(sock)
+    site, config = site_and_config(endpoints, options)
+    site.doubts.extend(doubts)
+    if requests is not None:
+        site.requests = requests
+
+    async def listen() -> Sequence[socket.socket]:
+        if port is None:
+            return _listening(sockets, backlog)
+        return await tcp_sockets(host, port, reuse_port=reuse_port, backlog=backlog)
+
+    return Serving(site, config, listen, backlog, hub)
+
+
+def _listening(sockets: Sequence[socket.socket], backlog: int) -> Sequence[socket.socket]:
+    for sock in sockets:
+        if not isinstance(sock, InheritedSocket):
+            sock.listen(backlog)
+    return sockets
+
+
+def _only_loopback(sockets: Sequence[socket.socket]) -> bool:
+    inet = [sock for sock in sockets if sock.family in _INET]
+    return bool(inet) and all(is_loopback(sock.getsockname()[0]) for sock in inet)

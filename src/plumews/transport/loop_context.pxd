@@ -1,0 +1,65 @@
+# Types for loopstate.py where it is compiled.
+
+cimport cython
+
+from .read_waiter cimport Ready
+
+cdef object Context, monotonic
+
+
+cdef class Flushable:
+    cpdef flush(self)
+    cpdef bint hand_over(self, list fds, list queues)
+    cpdef bint was_sent(self, Py_ssize_t sent) except -1
+    cpdef fail(self, object exc)
+
+
+cdef class LoopState:
+    cdef readonly list _dirty
+    cdef Py_ssize_t _flushed
+    cdef readonly list _flushing
+    cdef readonly list _gathered
+    cdef double _gathered_until
+    cdef Py_ssize_t _lent
+    cdef double _longest
+    cdef double _looked_at
+    cdef object _loop
+    cdef list _queue
+    cdef bint _scheduled
+    cdef double _slice_until
+    cdef readonly list _spare
+    cdef readonly object _threads
+    cdef bint _used_up
+    cdef readonly object buffer
+    cdef public bint in_batch
+    cdef public Py_ssize_t left
+    cdef public bint of_batch
+    cdef public bint slicing
+    cdef public Py_ssize_t stride
+    cdef readonly object timers
+    cdef readonly object view
+
+    cpdef Ready turn(self)
+    cpdef end_batch(self)
+    @cython.locals(now=double)
+    cpdef Ready look(self)
+    @cython.locals(marked=bint)
+    cpdef mark_dirty(self, Flushable writer)
+    @cython.locals(now=double, marked=bint)
+    cpdef gather(self, Flushable writer)
+    @cython.locals(queue=list)
+    cpdef list lend_queue(self, object first)
+    cpdef give_back(self, list queue)
+    cdef _schedule(self)
+    cpdef _flush(self)
+    @cython.locals(flushed=Py_ssize_t, until=double)
+    cdef bint _flush_slice(self) except -1
+    @cython.locals(dirty=list, look=Py_ssize_t, position=Py_ssize_t, writer=Flushable)
+    cdef _flush_up_to(self, Py_ssize_t stop, double until)
+    @cython.locals(writer=Flushable, gathered=list, position=Py_ssize_t)
+    cdef _flush_gathered(self)
+    @cython.locals(dirty=list, size=Py_ssize_t, stop=Py_ssize_t)
+    cdef _flush_together(self, object threads, double until)
+    @cython.locals(fds=list, queues=list, sending=list, results=list, writer=Flushable, position=Py_ssize_t)
+    cdef _send_together(self, object threads, list writers)
+    cdef _report(self, object failure)

@@ -1,0 +1,358 @@
+"""What all connections of one event loop share: receive buffer, timers, the flush, time slices (layer 3).
+
+An idle connection keeps no receive buffer, and what many connections have to send leaves in one pass at
+the end of the tick, not by a callback for each; threads may help with that. The state lives on the loop itself,
+so that it goes when the loop goes.
+
+A task whose awaits never suspend would hold the loop for as long as it likes. All such awaits of a loop share one time
+slice: when it is used up, each of them suspends until the loop has run everything else.
+
+Invariant: while threads send, nothing else happens on the loop's thread, and before anything else does every writer
+knows what was sent of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextvars import Context
+from time import monotonic
+from typing import Any, Final
+
+from .. import limits
+from . import sendmsg
+from .parallel import SendingThreads
+from .read_waiter import Ready
+from .timers import Timers
+
+__all__ = ["Flushable", "LoopState", "loop_state"]
+
+_ATTRIBUTE: Final = "_plumews_state"
+
+#: Flushes between two looks at the clock.
+_STRIDE: Final = 64
+
+#: Awaits between two looks at the clock, at first and at most; fewer while they take long.
+_AWAITS: Final = 16
+_MOST_AWAITS: Final = 32
+#: How fast a long one is forgotten, with each look.
+_DECAY: Final = 0.9
+
+
+class Flushable:
+    """Something with output that waits: a writer."""
+
+    __slots__ = ()
+
+    def flush(self) -> None:
+        """Let it leave."""
+        raise NotImplementedError
+
+    def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
+        """Add a descriptor and what is to be written to it, if that is all that a flush would do now.
+
+        Then nothing may be done with it but to write, once, and to say with :meth:`was_sent` what came of it.
+        """
+        return False
+
+    def was_sent(self, sent: int) -> bool:
+        """Take the result of :func:`plumews.transport.sendmsg.send`; a flush writes what may still be left."""
+        raise NotImplementedError
+
+    def fail(self, exc: BaseException | None) -> None:
+        """End the connection: its output cannot be right any more. Report ``exc``, if it is given."""
+        raise NotImplementedError
+
+
+class LoopState:
+    """The shared parts of one loop. What is in ``buffer`` holds until the next read: keep no view of it."""
+
+    __slots__ = (
+        "_dirty",
+        "_flushed",
+        "_flushing",
+        "_gathered",
+        "_gathered_until",
+        "_lent",
+        "_longest",
+        "_looked_at",
+        "_loop",
+        "_queue",
+        "_scheduled",
+        "_slice_until",
+        "_spare",
+        "_threads",
+        "_used_up",
+        "buffer",
+        "in_batch",
+        "left",
+        "of_batch",
+        "slicing",
+        "stride",
+        "timers",
+        "view",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.timers = Timers(loop)
+        self.buffer = bytearray(limits.READ_BUFFER)
+        self.view = memoryview(self.buffer)
+        self._dirty: list[Flushable] = []
+        # The flush that is going on; the first `_flushed` are done. The two lists change places: that takes no memory.
+        self._flushing: list[Flushable] = []
+        self._flushed = 0
+        self._gathered: list[Flushable] = []
+        self._gathered_until = 0.0
+        self._spare: list[list[Any]] = []
+        self._lent = 0
+        self._scheduled = False
+        self._threads: SendingThreads | None = None
+        #: Whether a read is being handled: what is sent meanwhile leaves at its end.
+        self.in_batch = False
+        #: Awaits that may end without suspending before the clock is looked at, and of how many that is the rest.
+        self.left = self.stride = _AWAITS
+        #: Whether a time slice has begun, and whether it ends with the read that is being handled.
+        self.slicing = self.of_batch = False
+        self._used_up = False
+        self._slice_until = self._looked_at = 0.0
+        self._longest = 0.0  # seconds that such an await takes, with what its task does before the next one
+        self._queue: list[Ready] = []  # of tasks that suspend because the slice is used up
+
+    # --- time slices of awaits --------------------------------------------------------------------
+
+    def turn(self) -> Ready | None:
+        """Count an await that would end without suspending. Return what it must await first, mostly None."""
+        self.left -= 1
+        return None if self.left > 0 else self.look()
+
+    def look(self) -> Ready | None:
+        """Look at the clock: the rest of :meth:`turn`, whose first part stands where each message passes, too."""
+        if not self._used_up:
+            now = monotonic()
+            if not self.slicing:
+                self.slicing = True
+                self._slice_until = now + limits.FAN_OUT_SLICE
+                self.of_batch = self.in_batch
+                if not self.in_batch:
+                    self._loop.call_soon(self._end_slice, context=Context())
+            else:
+                self._longest = max((now - self._looked_at) / self.stride, self._longest * _DECAY, 1e-9)
+                self.stride = max(1, int(min(limits.FAN_OUT_SLICE / 4 / self._longest, _MOST_AWAITS)))
+                self._used_up = now >= self._slice_until
+                if self._used_up and self.of_batch:
+                    self.of_batch = False
+                    self._loop.call_soon(self._end_slice, context=Context())
+            self._looked_at = now
+            self.left = self.stride
+            if not self._used_up:
+                return None
+        waiting = Ready(self._loop)
+        self._queue.append(waiting)
+        self.left = 0
+        return waiting
+
+    def end_batch(self) -> None:
+        """The read has been handled whose slice was not used up."""
+        self.slicing = self.of_batch = False
+
+    def _end_slice(self) -> None:
+        """The loop has run everything else. The task that has used up the slice goes on behind the others."""
+        self.slicing = self._used_up = False
+        self.left = self.stride
+        queue, self._queue = self._queue, []
+        for waiting in queue[1:] + queue[:1]:
+            waiting.tell()
+
+    # --- the flush --------------------------------------------------------------------------------
+
+    def mark_dirty(self, writer: Flushable) -> None:
+        """Flush ``writer`` at the end of this tick. The writer sees to it that it is marked once.
+
+        A writer that cannot be marked fails.
+        """
+        marked = False
+        try:
+            if not self._scheduled:
+                self._schedule()
+            self._dirty.append(writer)
+            marked = True
+        finally:
+            if not marked:
+                writer.fail(None)
+
+    def gather(self, writer: Flushable) -> None:
+        """Flush ``writer`` together with others that are gathered, at the end of this tick or after a time at most.
+
+        They come before those that are dirty, which may be thousands.
+        """
+        now = monotonic()
+        if not self._gathered:
+            self._gathered_until = now + limits.GATHER_TIME
+        marked = False
+        try:
+            if not self._scheduled:
+                self._schedule()
+            self._gathered.append(writer)
+            marked = True
+        finally:
+            if not marked:
+                writer.fail(None)
+        if now >= self._gathered_until:
+            self._flush_gathered()
+
+    def _schedule(self) -> None:
+        self._loop.call_soon(self._flush, context=Context())
+        self._scheduled = True  # not before: if the call fails the next writer asks again
+
+    def lend_queue(self, first: Any) -> list[Any]:
+        """A list for the messages that one member of many is sent, with the ``first`` of them.
+
+        A new one for each would have the garbage collector look at all connections again and again.
+        """
+        queue = self._spare.pop() if self._spare else []
+        queue.append(first)
+        self._lent += 1
+        return queue
+
+    def give_back(self, queue: list[Any]) -> None:
+        """Nobody else has ``queue`` any more: keep it, if as many were lent."""
+        if self._lent > 0:
+            self._lent -= 1
+            if len(self._spare) < limits.SPARE_QUEUES:
+                queue.clear()
+                self._spare.append(queue)
+
+    def want_threads(self, count: int) -> None:
+        """Let up to ``count`` threads help to send, until as many are given up; of several wishes the largest holds."""
+        if self._threads is None:
+            self._threads = SendingThreads()
+        self._threads.want(count)
+
+    def give_up_threads(self, count: int) -> None:
+        """What was wanted is not wanted any more; threads that nobody else wants are gone then."""
+        if self._threads is not None and self._threads.give_up(count) == 0:
+            self._threads = None
+
+    def _flush(self) -> None:
+        """One slice: thousands of system calls in a row would starve reads and pings."""
+        self._scheduled = False
+        try:
+            while not self._flush_slice():
+                pass  # one that failed is done, and those behind it have their flush
+        finally:  # also when the handler of a signal has interrupted it
+            if not self._scheduled and (self._dirty or self._gathered or self._flushing):
+                self._schedule()
+
+    def _flush_slice(self) -> bool:
+        """Flush what is marked; False if one of them raised, and those behind it are still to be flushed."""
+        flushed = self._flushed
+        done = False
+        try:
+            if self._gathered:
+                self._flush_gathered()
+            if not self._flushing:
+                self._dirty, self._flushing = self._flushing, self._dirty
+            if self._flushing:
+                until = monotonic() + limits.FAN_OUT_SLICE
+                if self._threads is not None and len(self._flushing) - self._flushed >= limits.PARALLEL_LEAST:
+                    self._flush_together(self._threads, until)
+                self._flush_up_to(len(self._flushing), until)
+                if self._flushed == len(self._flushing):
+                    self._flushing.clear()
+                    self._flushed = 0
+            done = True
+        except Exception as exc:
+            self._report(exc)
+        return done or self._flushed == flushed
+
+    def _flush_up_to(self, stop: int, until: float) -> None:
+        dirty, position = self._flushing, self._flushed
+        look = position + _STRIDE
+        while position < stop:
+            writer = dirty[position]
+            position += 1
+            self._flushed = position
+            writer.flush()
+            if position == look:
+                if monotonic() >= until:
+                    return
+                look += _STRIDE
+
+    def _flush_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        position = 0
+        while position < len(gathered):
+            writer = gathered[position]
+            position += 1
+            try:
+                writer.flush()
+            except BaseException as exc:
+                if not isinstance(exc, Exception):
+                    self._gathered += gathered[position:]
+                self._report(exc)
+
+    def _flush_together(self, threads: SendingThreads, until: float) -> None:
+        """Let threads help as long as there is enough to do."""
+        dirty = self._flushing
+        size = limits.PARALLEL_SHARE * (threads.start() + 1)
+        while size > limits.PARALLEL_SHARE and len(dirty) - self._flushed >= limits.PARALLEL_LEAST:
+            stop = min(self._flushed + size, len(dirty))
+            self._send_together(threads, dirty[self._flushed : stop])
+            self._flush_up_to(stop, math.inf)  # a flush of what has left does nothing
+            if monotonic() >= until:
+                break
+
+    def _send_together(self, threads: SendingThreads, writers: list[Flushable]) -> None:
+        fds: list[int] = []
+        queues: list[list[Any]] = []
+        sending = [writer for writer in writers if writer.hand_over(fds, queues)]
+        if 2 * len(sending) < limits.PARALLEL_LEAST:
+            return
+        batch = None
+        try:
+            batch = sendmsg.Batch(fds, queues)
+        except MemoryError:
+            pass
+        if batch is None:
+            return
+        interruption: BaseException | None = None
+        try:
+            threads.send(batch)
+        except BaseException as exc:  # from the handler of a signal, wherever that was: threads may be at it
+            batch.finish()
+            interruption = exc
+        results = batch.sent
+        failed: dict[int, BaseException] = {}
+        for position in range(len(sending)):
+            writer = sending[position]
+            try:
+                writer.was_sent(results[position])
+            except MemoryError:
+                writer.fail(None)
+            except BaseException as exc:  # who hears of it may send: first all must know what they have sent
+                failed[position] = exc
+        for position, failure in failed.items():
+            sending[position].fail(failure)
+            if not isinstance(failure, Exception):
+                interruption = failure
+        if interruption is not None:
+            self._report(interruption)
+
+    def _report(self, failure: BaseException) -> None:
+        if not isinstance(failure, Exception):
+            raise failure
+        try:
+            self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": failure})
+        except Exception:  # noqa: S110 - as without memory, which no log entry would help
+            pass
+
+
+def loop_state(loop: asyncio.AbstractEventLoop) -> LoopState:
+    """The state of ``loop``, made when it is first asked for."""
+    state = getattr(loop, _ATTRIBUTE, None)
+    if state is None:
+        state = LoopState(loop)
+        setattr(loop, _ATTRIBUTE, state)
+    assert isinstance(state, LoopState)
+    return state

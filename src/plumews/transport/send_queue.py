@@ -1,0 +1,299 @@
+"""What waits to be sent on one connection, and what the next write is made of (layer 3).
+
+Two lanes: control frames never wait behind data, they go between the fragments of a long message (RFC 6455 section
+5.4). Data is bounded by messages and by bytes. A close frame goes behind everything that was accepted before it
+(section 5.5.1). Who may add what, and when it is written, is the business of :class:`plumews.transport.writer.Writer`.
+
+Invariants: messages leave in the order in which they were accepted; what is planned stays here until it has left.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, Final
+
+from .. import limits
+from ..protocol.message import Encoded
+from .loop_context import Flushable
+
+__all__ = ["SendQueue"]
+
+#: Bytes handed over in one write; beyond it the transport is asked again whether it has room.
+_WRITE_SIZE: Final = 256 * 1024
+
+# As limits has them.
+_FREE, _OVERHEAD, _KEY = limits.QUEUED_FREE, limits.QUEUED_OVERHEAD, limits.KEY_OVERHEAD
+
+
+class SendQueue(Flushable):
+    """Lives on the loop's thread."""
+
+    __slots__ = (
+        "_closing",
+        "_control",
+        "_gone",
+        "_keys",
+        "_long",
+        "_planned",
+        "_planned_rest",
+        "_pongs",
+        "_queue",
+        "_queue_bytes",
+        "_queue_size",
+        "_rest",
+        "_run",
+        "_times",
+        "paused",
+        "queued_bytes",
+        "written",
+    )
+
+    def __init__(self, queue_size: int, queue_bytes: int) -> None:
+        self._queue_size = queue_size
+        self._queue_bytes = queue_bytes
+        # Most connections have nothing that waits: their lists are made when there is something to hold.
+        self._control: list[bytes] | None = None
+        self._pongs: list[bytes] | None = None
+        self._queue: list[bytes | memoryview | Encoded] | None = None  # messages of one buffer are that buffer
+        self._long = 0  # messages in the queue that are of many buffers
+        self._rest: list[bytes | memoryview] | None = None  # of a long message that is on its way
+        self._run: list[int] | None = None  # if that is a run of messages: how many buffers each of them has
+        self._planned = 0  # messages of the queue, and buffers of that rest, in the write that is being made
+        self._planned_rest = 0
+        self._times: list[float] | None = None  # when the messages of the queue were accepted, while they cannot leave
+        self._closing: bytes | None = None
+        #: By key, which messages that wait are known by it; see `displacing`. Places count from the first message since
+        #: there are keys, and those that are gone from the head of the queue count.
+        self._keys: dict[Any, tuple[int, int, object]] | None = None
+        self._gone = 0
+        #: Whether the transport asks to wait: nothing can leave.
+        self.paused = False
+        #: Bytes of the accepted messages that have not begun to leave.
+        self.queued_bytes = 0
+        #: Bytes of messages that have left, to the socket or its transport, in all. Control frames do not count.
+        self.written = 0
+
+    # --- state ------------------------------------------------------------------------------------
+
+    @property
+    def queued_messages(self) -> int:
+        """Accepted messages that have not begun to leave."""
+        return len(self._queue) if self._queue else 0
+
+    @property
+    def run_messages(self) -> int:
+        """Messages of a run that is on its way which have not begun to leave."""
+        left = 0 if self._rest is None else len(self._rest)
+        count = 0
+        for buffers in reversed(self._run or ()):
+            left -= buffers
+            if left < 0:
+                break
+            count += 1
+        return count
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the approximate memory of these messages, in bytes."""
+        return self.queued_bytes + self.queued_messages * _OVERHEAD
+
+    @property
+    def counted_bytes(self) -> int:
+        """What is measured by the bound of bytes: theirs, and their objects where these are many."""
+        return self.queued_bytes + self._objects()
+
+    @property
+    def queued_age(self) -> float:
+        """Seconds that the oldest of them has waited; 0.0 if they leave with this tick."""
+        return monotonic() - self._times[0] if self._times else 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the close frame has left."""
+        return self._closing == b""
+
+    def _has_space(self, size: int) -> bool:
+        queue = self._queue
+        if not queue:
+            return True  # one message above the byte bound must be sendable, too
+        if len(queue) >= _FREE:
+            size += self._objects() + _OVERHEAD
+        return len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes
+
+    def _objects(self) -> int:
+        """Bytes of the objects of a queue that is long."""
+        queue, keys = self._queue, self._keys
+        size = 0
+        if queue is not None and len(queue) > _FREE:
+            size += (len(queue) - _FREE) * _OVERHEAD
+            if keys is not None and len(keys) > _FREE:
+                size += (len(keys) - _FREE) * _KEY
+        return size
+
+    # --- what is accepted -------------------------------------------------------------------------
+
+    def _accept(self, message: Encoded) -> None:
+        if len(message.buffers) == 1:
+            self._append(message.buffers[0], message.size)
+        else:
+            self._append(message, message.size)
+            self._long += 1
+
+    def _append(self, message: bytes | memoryview | Encoded, size: int) -> None:
+        if self._queue is None:
+            self._queue = [message]
+        else:
+            self._queue.append(message)
+        self.queued_bytes += size
+        if self.paused:
+            self._date(self._queue)
+
+    def _date(self, queue: list[bytes | memoryview | Encoded]) -> None:
+        """Note the time at which what is new in the queue was accepted; without memory the next call does."""
+        try:
+            if self._times is None:
+                self._times = []
+            self._times += [monotonic()] * (len(queue) - len(self._times))
+        except MemoryError:
+            pass
+
+    def control(self, frame: bytes) -> None:
+        """Send a ping ahead of all data."""
+        if self._closing is not None:
+            return
+        if self._control is None:
+            self._control = [frame]
+        else:
+            self._control.append(frame)
+
+    def pong(self, frame: bytes) -> None:
+        """Answer a ping; while the socket takes no bytes only the newest answer is kept (section 5.5.3)."""
+        if self._closing is not None:
+            return
+        if self.paused or self._pongs is None:
+            self._pongs = [frame]
+        else:
+            self._pongs.append(frame)
+
+    def _drop_data(self) -> None:
+        """Give up all data; control frames and a close frame stay."""
+        self._queue = self._times = self._keys = None
+        self._long = 0
+        self._rest = self._run = None
+        self.queued_bytes = 0
+
+    # --- what leaves ------------------------------------------------------------------------------
+
+    def _has_output(self) -> bool:
+        if self._queue is not None or self._control is not None or self._pongs is not None:
+            return True
+        return self._rest is not None or bool(self._closing)
+
+    def _is_plain(self) -> bool:
+        """Whether all that waits are messages of one buffer each, no more than one write takes."""
+        if self._queue is None or self._control is not None or self._pongs is not None or self._rest is not None:
+            return False
+        return not self._long and not self._closing and self.queued_bytes <= _WRITE_SIZE
+
+    def _sent_all(self) -> None:
+        """They are gone."""
+        self._queue = self._times = self._keys = None
+        self.written += self.queued_bytes
+        self.queued_bytes = 0
+
+    def _plan(self) -> list[bytes | memoryview]:
+        """The next buffers to write, at most about one write's worth. They stay where they are until they left."""
+        return self._plan_within(_WRITE_SIZE)
+
+    def _plan_within(self, room: int) -> list[bytes | memoryview]:
+        """The same, for about ``room`` bytes of messages: the last frame may go beyond."""
+        batch: list[bytes | memoryview] = []
+        room = min(room, _WRITE_SIZE)
+        self._planned = self._planned_rest = 0
+        if self._control is not None:
+            batch += self._control
+        if self._pongs is not None:
+            batch += self._pongs
+        if self._rest is None and self._queue is not None and type(self._queue[0]) is Encoded:
+            self._begin_long(self._queue)
+        if self._rest is not None:
+            room -= self._plan_rest(self._rest, room, batch)
+            if self._planned_rest < len(self._rest):
+                return batch
+        if self._queue is not None:
+            self._plan_short(self._queue, room, batch)
+            if self._planned < len(self._queue):
+                return batch
+        if self._closing:
+            batch.append(self._closing)
+        return batch
+
+    def _begin_long(self, queue: list[bytes | memoryview | Encoded]) -> None:
+        """The first message of the queue is one of many buffers: it begins to leave."""
+        message = queue.pop(0)
+        assert isinstance(message, Encoded)
+        self._rest, self._run = message.buffers, None
+        self.queued_bytes -= message.size
+        self._long -= 1
+        self._gone += 1
+        if self._times is not None:
+            del self._times[:1]  # it has none if it was accepted after those that had to wait
+        if not queue:
+            self._queue = self._times = self._keys = None
+
+    def _plan_short(
+        self, queue: list[bytes | memoryview | Encoded], room: int, batch: list[bytes | memoryview]
+    ) -> None:
+        """Add messages of one buffer from the head of the queue, as far as ``room`` reaches."""
+        if self.queued_bytes <= room and not self._long:
+            batch += queue  # type: ignore[arg-type]
+            self._planned = len(queue)
+            return
+        for message in queue:
+            if room <= 0 or isinstance(message, Encoded):
+                return
+            batch.append(message)
+            self._planned += 1
+            room -= len(message)
+
+    def _plan_rest(self, rest: list[bytes | memoryview], room: int, batch: list[bytes | memoryview]) -> int:
+        """Add the next frames of a long message, at least one and about ``room`` bytes; how many bytes it were."""
+        stop = size = 0
+        while stop < len(rest) and size < room:
+            size += sum(map(len, rest[stop : stop + 2]))  # a header and its payload, or two whole frames
+            stop += 2
+        self._planned_rest = min(stop, len(rest))
+        batch += rest[:stop]
+        return size
+
+    def _left(self, count: int) -> None:
+        """The first ``count`` buffers of the plan are gone."""
+        if self._control is not None:
+            gone = min(len(self._control), count)
+            self._control = self._control[gone:] or None
+            count -= gone
+        if self._pongs is not None:
+            gone = min(len(self._pongs), count)
+            self._pongs = self._pongs[gone:] or None
+            count -= gone
+        if self._rest is not None:
+            gone = min(self._planned_rest, count)
+            self.written += sum(map(len, self._rest[:gone]))
+            self._rest = self._rest[gone:] or None
+            count -= gone
+        queue = self._queue
+        if queue is not None:
+            gone = min(self._planned, count)
+            count -= gone
+            if gone == len(queue):
+                self._sent_all()
+            elif gone:
+                size = sum(map(len, queue[:gone]))  # type: ignore[arg-type]
+                self._gone += gone
+                self.written += size
+                self.queued_bytes -= size
+                del queue[:gone]
+                if self._times is not None:
+                    del self._times[:gone]
+        if count:
+            self._closing = b""  # that was the last of the plan, and of all

@@ -1,0 +1,679 @@
+"""Pings and the verdict of death, on a clock that the test moves; at the end a real socket and a real stall."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websockets
+
+import plumews
+from plumews import ConnectionClosed, ConnectionClosedError, Opcode, State
+from plumews.conn.keepalive import Keepalive
+from plumews.transport.timers import Timers
+from support.fakes import PATIENCE, FakeLoop, deadlines, linked, tls_contexts, until
+from support.raw_client import SmallReads, Wire, masked, text
+
+
+class Peer:
+    """The other end, as far as a keepalive can tell."""
+
+    def __init__(self, *, ping_period: float | None = 20, pong_wait: float | None = 30, answers: bool = True) -> None:
+        self.loop = FakeLoop()
+        self.answers = answers
+        self.pings: list[float] = []
+        self.payloads: list[bytes] = []
+        self.died: list[float] = []
+        self.progress: Callable[[], tuple[int, int]] | None = None
+        self.keepalive = Keepalive(
+            Timers(self.loop),  # type: ignore[arg-type]
+            self,
+            ping_period=ping_period,
+            pong_wait=pong_wait,
+        )
+        self.started = self.loop.now
+        self.keepalive.start(self.loop.now)
+
+    def _abort(self) -> None:
+        self.died.append(self.loop.now)
+
+    def _progress(self) -> tuple[int, int] | None:
+        return self.progress() if self.progress is not None else None
+
+    def _send_ping(self, payload: bytes) -> None:
+        self.pings.append(self.loop.now)
+        self.payloads.append(payload)
+        if self.answers:
+            self.sends_something()
+            self.keepalive.pong(payload)
+
+    def sends_something(self) -> None:
+        self.keepalive.last_received = self.loop.now
+
+
+# --- pings ----------------------------------------------------------------------------------------
+
+
+def test_pings_leave_every_period_give_or_take_a_tenth() -> None:
+    peer = Peer()
+    peer.loop.advance(3600)
+    gaps = [after - before for before, after in zip([peer.started, *peer.pings], peer.pings, strict=False)]
+    assert 3600 / 22 <= len(gaps) <= 3600 / 18
+    assert all(17.99 <= gap <= 22.01 for gap in gaps)
+    assert max(gaps) - min(gaps) > 1  # connections that were opened together do not ping together
+    assert peer.died == []
+
+
+def test_without_a_period_no_ping_leaves() -> None:
+    peer = Peer(ping_period=None, pong_wait=None)
+    peer.loop.advance(100_000)
+    assert peer.pings == []
+    assert peer.loop.armed == []
+    assert peer.died == []
+
+
+def test_each_ping_has_a_payload_of_its_own_that_nobody_can_guess() -> None:
+    peer = Peer()
+    peer.loop.advance(3600)
+    assert len(set(peer.payloads)) == len(peer.payloads)
+    assert {len(payload) for payload in peer.payloads} == {4}
+
+
+def test_pings_that_nobody_answers_do_not_pile_up() -> None:
+    peer = Peer(ping_period=1, pong_wait=None, answers=False)
+    peer.loop.advance(1000)
+    assert len(peer.pings) > 900
+    assert len(peer.keepalive._outstanding) == 1
+
+
+def test_a_ping_leaves_before_the_pong_wait_is_over_however_close_they_are() -> None:
+    for _ in range(50):
+        peer = Peer(ping_period=10, pong_wait=10.1)
+        peer.loop.advance(10.09)
+        assert len(peer.pings) >= 1
+
+
+# --- death ----------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_falls_silent_is_dead_after_the_pong_wait_and_a_second_look() -> None:
+    peer = Peer(answers=False)
+    peer.loop.advance(29.99)
+    assert peer.died == []
+    peer.loop.advance(0.1)
+    assert len(peer.died) == 1
+    assert 30 <= peer.died[0] - peer.started <= 30.1
+
+
+def test_a_peer_that_answers_lives() -> None:
+    peer = Peer()
+    peer.loop.advance(86_400)
+    assert peer.died == []
+
+
+def test_any_byte_is_a_sign_of_life() -> None:
+    """A peer that is busy sending has its pong behind its data."""
+    peer = Peer(answers=False)
+    for _ in range(20):
+        peer.loop.advance(29)
+        peer.sends_something()
+    assert peer.died == []
+    peer.loop.advance(31)
+    assert len(peer.died) == 1
+
+
+def test_a_byte_between_the_first_and_the_second_look_saves() -> None:
+    peer = Peer(ping_period=None, pong_wait=30, answers=False)
+    peer.loop.advance(30.005)
+    peer.sends_something()
+    saved = peer.loop.now
+    peer.loop.advance(29)
+    assert peer.died == []
+    peer.loop.advance(2)
+    assert peer.died[0] - saved >= 30.015  # there is a second look the next time, too
+
+
+@pytest.mark.parametrize("at", [0.1, 5, 19, 25, 29.9])
+def test_row_31_a_stall_of_the_loop_kills_nobody(at: float) -> None:
+    """What the peer sent meanwhile lies unread, and what it was not asked it could not answer."""
+    peer = Peer()
+    peer.loop.advance(at)
+    for _ in range(3):
+        peer.loop.stall(40)
+        peer.loop.advance(0.3)
+    peer.loop.advance(100)
+    assert peer.died == []
+
+
+@pytest.mark.parametrize("at", [0.1, 5, 17.9])
+def test_row_31_after_a_stall_the_answer_to_a_late_ping_gets_its_time(at: float) -> None:
+    """A round trip is longer than the second look; an idle peer that is asked late may answer late."""
+    peer = Peer(answers=False)
+    peer.loop.advance(at)
+    peer.loop.stall(45)
+    asked = peer.loop.now
+    peer.loop.advance(5)
+    assert peer.pings
+    assert peer.pings[-1] - asked < 0.1
+    assert peer.died == []
+    peer.sends_something()
+    peer.loop.advance(10)
+    assert peer.died == []
+
+
+def test_a_stall_does_not_make_the_dead_live() -> None:
+    peer = Peer(answers=False)
+    peer.loop.stall(100)
+    peer.loop.advance(31)
+    assert len(peer.died) == 1
+
+
+def test_while_reading_is_paused_nobody_is_judged() -> None:
+    peer = Peer(answers=False)
+    peer.keepalive.listening = False
+    peer.loop.advance(1000)
+    assert peer.died == []
+    peer.keepalive.heard_again(peer.loop.now)
+    peer.loop.advance(29)
+    assert peer.died == []
+    peer.loop.advance(2)
+    assert len(peer.died) == 1
+
+
+def test_silence_counts_from_where_reading_goes_on_without_pings_too() -> None:
+    peer = Peer(ping_period=None, pong_wait=30)
+    peer.keepalive.listening = False
+    peer.loop.advance(100)
+    peer.keepalive.heard_again(peer.loop.now)
+    peer.loop.advance(31)
+    assert len(peer.died) == 1
+    assert 30 <= peer.died[0] - peer.started - 100 <= 30.1
+
+
+def test_without_a_pong_wait_nobody_dies() -> None:
+    peer = Peer(pong_wait=None, answers=False)
+    peer.loop.advance(100_000)
+    assert peer.died == []
+    assert peer.pings
+
+
+def test_without_pings_silence_alone_is_judged() -> None:
+    peer = Peer(ping_period=None, pong_wait=5)
+    peer.loop.advance(6)
+    assert peer.pings == []
+    assert len(peer.died) == 1
+
+
+# --- settings that change -------------------------------------------------------------------------
+
+
+def test_a_shorter_period_is_effective_at_once() -> None:
+    peer = Peer()
+    peer.keepalive.configure(peer.loop.now, ping_period=1, pong_wait=30)
+    peer.loop.advance(1.2)
+    assert len(peer.pings) == 1
+
+
+def test_a_longer_period_is_effective_at_once() -> None:
+    peer = Peer(pong_wait=None)
+    peer.loop.advance(15)
+    peer.keepalive.configure(peer.loop.now, ping_period=100, pong_wait=None)
+    peer.loop.advance(80)
+    assert peer.pings == []
+    peer.loop.advance(31)
+    assert len(peer.pings) == 1
+
+
+def test_a_shorter_pong_wait_is_effective_at_once() -> None:
+    peer = Peer(answers=False)
+    peer.loop.advance(10)
+    peer.keepalive.configure(peer.loop.now, ping_period=5, pong_wait=8)
+    peer.loop.advance(0.1)
+    assert len(peer.died) == 1
+
+
+def test_a_longer_pong_wait_is_effective_at_once() -> None:
+    peer = Peer(answers=False)
+    peer.loop.advance(29)
+    peer.keepalive.configure(peer.loop.now, ping_period=20, pong_wait=60)
+    peer.loop.advance(30.9)
+    assert peer.died == []
+    peer.loop.advance(0.2)
+    assert len(peer.died) == 1
+
+
+def test_pings_can_be_switched_off_and_on() -> None:
+    peer = Peer()
+    peer.keepalive.configure(peer.loop.now, ping_period=None, pong_wait=None)
+    peer.loop.advance(1000)
+    assert (peer.pings, peer.died) == ([], [])
+    peer.keepalive.configure(peer.loop.now, ping_period=2, pong_wait=None)
+    peer.loop.advance(2.3)
+    assert len(peer.pings) == 1
+
+
+async def test_times_can_be_set_before_the_connection_is_open() -> None:
+    conn = plumews.Conn(plumews.ConnConfig())
+    conn.ping_period = 5
+    conn.pong_wait = 7
+    assert (conn.ping_period, conn.pong_wait) == (5, 7)
+    assert deadlines() == 0
+
+
+def test_times_that_cannot_be_are_refused_and_change_nothing() -> None:
+    peer = Peer()
+    for period, wait in [(30, 30), (0, 30), (-1, 30), (40, 30), (float("nan"), 30)]:
+        with pytest.raises(ValueError, match="ping_period"):
+            peer.keepalive.configure(peer.loop.now, ping_period=period, pong_wait=wait)
+    assert (peer.keepalive.ping_period, peer.keepalive.pong_wait) == (20, 30)
+    peer.loop.advance(1000)
+    assert peer.died == []
+
+
+def test_a_keepalive_that_was_stopped_does_nothing_more() -> None:
+    peer = Peer(answers=False)
+    peer.keepalive.stop(lambda: ConnectionClosedError(None, None))
+    assert peer.loop.armed == []
+    peer.keepalive.configure(peer.loop.now, ping_period=1, pong_wait=2)
+    peer.keepalive.heard_again(peer.loop.now)
+    assert peer.loop.armed == []
+    peer.loop.advance(1000)
+    assert (peer.pings, peer.died) == ([], [])
+
+
+# --- pongs ----------------------------------------------------------------------------------------
+
+
+def test_before_the_first_pong_the_opening_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 5000.0)
+    peer = Peer()
+    monkeypatch.setattr(time, "time", lambda: 6000.0)
+    assert peer.keepalive.last_pong == 5000.0
+    peer.keepalive.start(peer.loop.now)  # the handshake took its time
+    assert peer.keepalive.last_pong == 6000.0
+
+
+async def test_a_random_payload_is_not_one_that_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    payloads = iter([b"same", b"same", b"same", b"else"])
+    monkeypatch.setattr(os, "urandom", lambda size: next(payloads))
+    peer = Peer(answers=False)
+    for _ in range(2):
+        peer.keepalive.ping(None, asyncio.get_running_loop().create_future())
+    assert peer.payloads == [b"same", b"else"]
+
+
+def test_a_pong_is_a_time_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Peer(answers=False)
+    opened = peer.keepalive.last_pong
+    assert abs(opened - time.time()) < 60
+    monkeypatch.setattr(time, "time", lambda: opened + 100)
+    peer.keepalive.pong(b"nobody asked")
+    assert peer.keepalive.last_pong == opened + 100
+    assert peer.keepalive.latency == 0
+
+
+async def test_a_pong_answers_its_ping_and_all_before_it() -> None:
+    peer = Peer(answers=False)
+    futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    for payload, future in zip([b"1", b"2", b"3"], futures, strict=True):
+        peer.keepalive.ping(payload, future)
+    peer.keepalive.pong(b"2")
+    assert [future.done() for future in futures] == [True, True, False]
+    assert futures[0].result() >= futures[1].result() >= 0
+    assert peer.keepalive.latency == futures[1].result()
+    peer.keepalive.pong(b"1")  # again: it answers nothing
+    assert not futures[2].done()
+    peer.keepalive.pong(b"3")
+    assert futures[2].done()
+
+
+async def test_a_payload_that_is_on_its_way_cannot_be_sent_again() -> None:
+    peer = Peer(answers=False)
+    peer.keepalive.ping(b"same", asyncio.get_running_loop().create_future())
+    with pytest.raises(ValueError, match="still waiting for its pong"):
+        peer.keepalive.ping(b"same", asyncio.get_running_loop().create_future())
+    peer.keepalive.pong(b"same")
+    peer.keepalive.ping(b"same", asyncio.get_running_loop().create_future())
+
+
+async def test_a_ping_of_the_application_is_not_forgotten_for_those_of_the_clock() -> None:
+    peer = Peer(ping_period=1, pong_wait=None, answers=False)
+    future = asyncio.get_running_loop().create_future()
+    peer.keepalive.ping(b"mine", future)
+    peer.loop.advance(10)
+    peer.keepalive.pong(peer.payloads[-1])
+    assert future.done()
+
+
+async def test_who_waits_for_a_pong_when_the_connection_ends_gets_its_error() -> None:
+    peer = Peer(answers=False)
+    futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    for future in futures:
+        peer.keepalive.ping(None, future)
+    futures[0].cancel()
+    peer.keepalive.stop(lambda: ConnectionClosedError(None, None))
+    assert futures[0].cancelled()
+    with pytest.raises(ConnectionClosedError):
+        await futures[1]
+    # Nobody looks at the third: that must not be complained about (warnings are errors here).
+
+
+# --- acknowledged bytes ---------------------------------------------------------------------------
+
+
+class Taking(Peer):
+    """A peer that answers nothing, before which ``waiting`` bytes stand when the first ping leaves."""
+
+    def __init__(self, waiting: int, **times: Any) -> None:
+        super().__init__(answers=False, **times)
+        self.acknowledged, self.waiting = 5_000_000, waiting
+        self.progress = lambda: (self.acknowledged, self.waiting)
+
+    def take(self, rate: int, seconds: int) -> None:
+        """Acknowledge ``rate`` bytes in each second, while as many are written."""
+        for _ in range(seconds):
+            self.acknowledged += rate
+            self.loop.advance(1)
+
+
+def test_acknowledged_bytes_are_a_sign_of_life() -> None:
+    peer = Taking(2_000_000)
+    peer.take(20_000, 100)
+    assert peer.died == []
+    peer.sends_something()
+    peer.take(20_000, 100)
+    assert peer.died == []
+
+
+def test_acknowledged_bytes_count_without_limit_before_the_ping_arrives() -> None:
+    """A peer cannot answer what it cannot have."""
+    peer = Taking(2_000_000)
+    peer.take(2000, 900)
+    assert peer.died == []
+
+
+@pytest.mark.parametrize("waiting", [0, 100, 200_000])
+def test_acknowledged_bytes_count_for_four_pong_waits_after_that(waiting: int) -> None:
+    """The kernel of a process that hangs takes megabytes."""
+    peer = Taking(waiting)
+    peer.take(10_000, 300)
+    asked, arrives = peer.pings[0], waiting / 10_000
+    assert len(peer.died) >= 1
+    assert asked + 4 * 30 <= peer.died[0] <= asked + arrives + 30 / 4 + 5 * 30 + 1
+
+
+def test_a_peer_that_takes_nothing_dies_in_time() -> None:
+    peer = Taking(2_000_000)
+    peer.loop.advance(60)
+    assert len(peer.died) == 1
+    assert peer.died[0] - peer.pings[0] <= 30.1
+
+
+def test_a_peer_that_stops_taking_dies_a_pong_wait_later() -> None:
+    peer = Taking(10_000_000)
+    peer.take(10_000, 100)
+    stopped = peer.loop.now
+    peer.loop.advance(40)
+    assert len(peer.died) == 1
+    assert 29 <= peer.died[0] - stopped <= 30 + 30 / 4 + 0.1
+
+
+def test_acknowledged_pings_are_no_sign_of_life() -> None:
+    peer = Taking(0)
+    while not peer.died:
+        peer.take(1, 1)
+    assert peer.died[0] - peer.started <= 30.1
+
+
+def test_acknowledged_bytes_count_without_pings_too() -> None:
+    peer = Taking(2_000_000, ping_period=None)
+    peer.take(20_000, 90)
+    assert peer.died == []
+    peer.loop.advance(40)
+    assert len(peer.died) == 1
+
+
+def test_a_socket_that_cannot_be_asked_changes_nothing() -> None:
+    peer = Peer(answers=False)
+    peer.loop.advance(30.1)
+    assert len(peer.died) == 1
+
+
+def test_bookkeeping_of_a_socket_that_grows_hides_no_progress() -> None:
+    """What is acknowledged of a Unix socket goes down when small messages fill its buffer."""
+    peer = Taking(2_000_000)
+    while not peer.pings:
+        peer.loop.advance(1)
+    peer.acknowledged -= 100_000
+    peer.take(1000, 80)
+    assert peer.died == []
+
+
+# --- real sockets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls", "unix"])
+async def test_a_steady_receiver_outlives_a_ping_behind_its_data(start: Any, tmp_path: Path, kind: str) -> None:
+    total, pong_wait = (300, 0.5) if kind == "tls" else (160, 0.2)  # a client takes more at a time over TLS
+    options: dict[str, Any] = {"ping_interval": pong_wait / 2, "ping_timeout": pong_wait / 2, "send_timeout": None}
+    conns: list[plumews.Conn] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        conns.append(conn)
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(total):
+                await conn.send(bytes(4000))
+        await conn.wait_closed()
+
+    if kind == "unix":
+        server = await start(plumews.unix_serve(handler, str(tmp_path / "socket"), **options))
+    elif kind == "tls":
+        options["ssl"], client = tls_contexts()
+        server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
+    else:
+        server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
+    wire = (
+        await Wire.open(server, rcvbuf=8192, ssl=client, server_hostname="localhost")
+        if kind == "tls"
+        else await SmallReads.upgraded(server)
+    )
+    async with wire:
+        silences, last, messages = [0.0], time.monotonic(), 0
+        while messages < total:
+            opcode, payload = await wire.event()
+            if opcode == Opcode.PING:
+                silences.append(time.monotonic() - last)
+                last = time.monotonic()
+                wire.send(masked(Opcode.PONG, payload))
+            else:
+                messages += 1
+                await asyncio.sleep(0.004)
+        assert [conn.state for conn in conns] == [State.OPEN]
+        assert max(*silences, time.monotonic() - last) > pong_wait  # longer than it would live without
+
+
+async def test_a_close_frame_behind_a_long_queue_is_not_cut_off(start: Any) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        for _ in range(300):  # more than the kernel takes
+            await conn.send(bytes(16_000))
+        conn.close_nowait(1000, "all said")
+        await conn.wait_closed()
+
+    server = await start(
+        plumews.serve(handler, "127.0.0.1", 0, ping_interval=0.1, ping_timeout=0.1, queue_size=300, queue_bytes=10**7)
+    )
+    async with await SmallReads.upgraded(server) as wire:
+        opcode, payload = await wire.event()
+        while opcode != Opcode.CLOSE:
+            await asyncio.sleep(0.004)
+            opcode, payload = await wire.event()
+        assert payload == (1000, "all said")
+
+
+async def test_a_peer_that_reads_nothing_dies_though_the_kernel_takes_bytes(start: Any) -> None:
+    async with linked(start, rcvbuf=8192, ping_interval=0.05, ping_timeout=0.05, send_timeout=None) as (conn, _):
+        began = time.monotonic()
+        while not conn.closed:
+            with contextlib.suppress(ConnectionClosed):
+                await conn.send(bytes(100))
+            await asyncio.sleep(0.001)
+        await conn.wait_closed()
+        assert conn.close_code == 1006
+        assert time.monotonic() - began < PATIENCE / 2
+
+
+async def test_a_peer_that_answers_pings_lives_on(start: Any) -> None:
+    async with linked(start, ping_interval=0.02, ping_timeout=0.23) as (conn, wire):
+        opened = conn.last_pong
+        for _ in range(20):  # longer than it would live without
+            kind, payload = await wire.event()
+            assert kind == Opcode.PING
+            wire.send(masked(Opcode.PONG, payload))
+        await until(lambda: conn.latency > 0)
+        assert conn.last_pong > opened
+        assert not conn.closed
+
+
+async def test_a_peer_that_falls_silent_is_cut_off(start: Any) -> None:
+    async with linked(start, ping_interval=0.05, ping_timeout=0.05) as (conn, wire):
+        began = asyncio.get_running_loop().time()
+        await conn.wait_closed()
+        assert 0.09 < asyncio.get_running_loop().time() - began < PATIENCE
+        assert conn.close_code == 1006
+        await wire.eof()
+
+
+async def test_row_31_a_stalled_loop_finds_its_peer_alive(start: Any) -> None:
+    async with linked(start, ping_interval=0.05, ping_timeout=0.05) as (conn, wire):
+        for _ in range(3):
+            time.sleep(0.2)  # the loop stands still, twice as long as a silent peer lives
+            kind, payload = await wire.event()
+            assert kind == Opcode.PING
+            wire.send(masked(Opcode.PONG, payload))
+            await until(lambda: not conn._keepalive._outstanding)
+        assert not conn.closed
+
+
+async def test_row_31_what_lies_unread_after_a_stall_is_read_before_the_verdict(start: Any) -> None:
+    async with linked(start, ping_interval=None) as (conn, wire):
+        conn.pong_wait = 0.05
+        for _ in range(3):
+            wire.send(text("still here"))
+            time.sleep(0.15)  # the loop stands still, three times as long as a silent peer lives
+            assert await conn.recv() == "still here"
+        assert not conn.closed
+
+
+async def test_a_handler_that_does_not_read_kills_nobody(start: Any) -> None:
+    """Section 8 point 6, taken further: while we do not listen, we do not judge."""
+    async with linked(start, ping_interval=0.02, ping_timeout=0.02, max_queue=4) as (conn, wire):
+        wire.send(*[text(str(index)) for index in range(8)])
+        await until(lambda: conn._reading_paused)
+        pings = 0
+        while pings < 6:  # nobody answers them
+            kind, _ = await wire.event()
+            pings += kind == Opcode.PING
+        assert not conn.closed
+        assert [await conn.recv() for _ in range(8)] == [str(index) for index in range(8)]
+
+
+async def test_section_8_point_6_pongs_are_seen_while_the_handler_is_busy(start: Any) -> None:
+    async with linked(start, ping_interval=0.02, ping_timeout=0.23) as (conn, wire):
+        opened = conn.last_pong
+        for _ in range(20):  # longer than it would live without; the handler never reads
+            kind, payload = await wire.event()
+            assert kind == Opcode.PING
+            wire.send(masked(Opcode.PONG, payload))
+        assert not conn.closed
+        assert conn.last_pong > opened
+
+
+async def test_new_times_of_a_connection_are_effective_at_once(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        conn.ping_period = 0.01
+        assert (await wire.event())[0] == Opcode.PING
+        with pytest.raises(ValueError, match="ping_period"):
+            conn.pong_wait = 0.005
+        assert conn.pong_wait == 30
+        conn.pong_wait = 0.05
+        await conn.wait_closed()
+        assert conn.close_code == 1006
+
+
+class FreezingProxy:
+    """Stands between a client and a server; frozen, it is a network that drops every packet, the last ones, too."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> FreezingProxy:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, server_writer]
+        for source, target in ((reader, server_writer), (server_reader, writer)):
+            self._pumps.append(asyncio.create_task(self._pump(source, target)))
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(4096):
+            target.write(data)
+
+    async def freeze(self) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.wait(self._pumps)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+
+async def test_row_31_a_peer_whose_network_drops_everything_is_dead_within_ping_interval_and_pong_wait(
+    start: Any,
+) -> None:
+    interval, pong_wait = 0.2, 0.4
+    ends: list[tuple[float, int | None]] = []
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def handler(conn: plumews.Conn) -> None:
+        try:
+            async for message in conn:
+                await conn.send(message)
+        except ConnectionClosedError:
+            ends.append((loop.time(), conn.close_code))
+            ended.set()
+
+    server = await start(
+        plumews.serve(handler, "127.0.0.1", 0, ping_interval=interval, ping_timeout=pong_wait - interval)
+    )
+    async with (
+        FreezingProxy(server.port) as proxy,
+        websockets.connect(f"ws://127.0.0.1:{proxy.port}/", ping_interval=None, proxy=None, close_timeout=0) as frozen,
+        websockets.connect(f"ws://127.0.0.1:{server.port}/", ping_interval=None, proxy=None) as healthy,
+    ):
+        await frozen.send("through the proxy")
+        assert await frozen.recv() == "through the proxy"
+        await proxy.freeze()
+        frozen_at = loop.time()
+        await frozen.send("lost")
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+        ((at, code),) = ends
+        assert code == 1006
+        assert pong_wait - interval < at - frozen_at < PATIENCE
+        assert len(server.connections) == 1
+        await healthy.send("alive")
+        assert await healthy.recv() == "alive"
+        frozen.transport.abort()

@@ -1,0 +1,476 @@
+"""Compression on the way out, and what is known of it: what leaves compressed, what a context sees, what is held.
+
+A queue that is full when the test says so shows that a message which is dropped never enters a context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import random
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
+from plumews.constants import COMPRESSED
+from plumews.deflate.config import Agreement
+from plumews.protocol.codec import Parser
+from plumews.protocol.message import encode
+from support.compressed_messages import TAIL, Squeezing, frame, squeezed, unsqueezed
+from support.fakes import PATIENCE, FakeTransport, echo, fake_conn, feed, pass_time, ticks, until
+from support.raw_client import Wire, close, text, upgrade
+
+TEXT, BINARY = Opcode.TEXT, Opcode.BINARY
+JSON = json.dumps([{"id": index, "name": f"user {index}"} for index in range(40)])
+ALONE = Agreement(12, 12, False, False, "permessage-deflate")
+TAKEOVER = Agreement(12, 12, True, True, "permessage-deflate")
+CONTEXT = 38 * 1024  # what zlib holds for 12 bits and memory level 5
+
+
+def compressing(agreement: Agreement = ALONE, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    """An open connection that compresses, on a transport that is none."""
+    conn, transport = fake_conn(**{"compression": "deflate", **config})
+    conn._compress(agreement)
+    return conn, transport
+
+
+def ignore(conn: plumews.Conn, exc: BaseException) -> None:
+    """A failure that is no matter of the test."""
+
+
+def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
+    """What has left since this was last asked, as it is on the wire."""
+    transport.protocol._writer.flush()
+    parser = Parser(client=True, max_size=None, decode_text=False, allow_rsv1=True)
+    events = parser.feed(transport.wire)
+    assert parser.error is None
+    assert not parser.mid_message
+    transport.writes.clear()
+    return events
+
+
+# --- when it leaves ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", ["handler", "callback"])
+async def test_answers_of_several_connections_leave_together(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GATHER_TIME", 60.0)
+    transports = []
+    readers = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        async for message in conn:
+            await conn.send(message)
+
+    for _ in range(3):
+        conn, transport = compressing()
+        if door == "handler":
+            readers.append(asyncio.ensure_future(handler(conn)))
+        else:
+            conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
+        transports.append(transport)
+    await ticks()
+    for transport in transports:
+        feed(transport.protocol, frame(TEXT, JSON.encode()))
+        assert [each.wire for each in transports] == [b""] * 3
+    await ticks(1)
+    for transport in transports:
+        assert len(transport.writes) == 1
+        ((_, answer),) = left(transport)
+        assert unsqueezed(answer).decode() == JSON
+        transport.protocol.connection_lost(None)
+    for reader in readers:
+        with contextlib.suppress(plumews.ConnectionClosed):
+            await reader
+
+
+async def test_an_answer_that_waits_for_others_leaves_before_the_end_of_the_connection() -> None:
+    conn, transport = compressing()
+    conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
+    feed(conn, frame(TEXT, JSON.encode()))
+    assert transport.wire == b""
+    conn.eof_received()
+    assert len(transport.writes) == 1
+    ((_, answer),) = left(transport)
+    assert unsqueezed(answer).decode() == JSON
+    conn.connection_lost(None)
+
+
+# --- what is compressed -----------------------------------------------------------------------------
+
+
+async def test_what_is_large_enough_leaves_compressed() -> None:
+    conn, transport = compressing()
+    for message in ("x" * 127, b"x" * 127, "x" * 128, b"x" * 128, JSON):
+        await conn.send(message)
+    events = left(transport)
+    assert [kind for kind, _ in events] == [TEXT, BINARY, TEXT | COMPRESSED, BINARY | COMPRESSED, TEXT | COMPRESSED]
+    assert unsqueezed(events[-1][1]).decode() == JSON
+
+
+async def test_characters_count_as_bytes() -> None:
+    conn, transport = compressing()
+    await conn.send("\u20ac" * 42)
+    await conn.send("\u20ac" * 43)
+    assert [kind for kind, _ in left(transport)] == [TEXT, TEXT | COMPRESSED]
+
+
+async def test_what_gets_no_smaller_leaves_as_it_is() -> None:
+    conn, transport = compressing()
+    noise = random.Random(1).randbytes(1000)
+    await conn.send(noise)
+    assert left(transport) == [(BINARY, noise)]
+
+
+ENTRANCES = {
+    "send": lambda conn, message, **how: conn.send(message, **how),
+    "write_text": lambda conn, message, **how: conn.write_text(message, **how),
+    "write_binary": lambda conn, message, **how: conn.write_binary(message.encode(), **how),
+    "write_message": lambda conn, message, **how: conn.write_message(TEXT, message, **how),
+    "write_json": lambda conn, message, **how: conn.write_json(message, **how),
+    "write_many": lambda conn, message, **how: conn.write_many([message], **how),
+    "pieces": lambda conn, message, **how: conn.send(iter([message]), **how),
+}
+
+
+async def send_nowait(conn: plumews.Conn, message: str, **how: Any) -> None:
+    conn.send_nowait(message, **how)
+
+
+@pytest.mark.parametrize("send", [*ENTRANCES.values(), send_nowait], ids=[*ENTRANCES, "send_nowait"])
+async def test_every_way_to_send_can_be_told_to_compress_or_not(send: Any) -> None:
+    conn, transport = compressing()
+    for message, how, compressed in (
+        ("x" * 1000, {}, True),
+        ("x" * 1000, {"compress": False}, False),
+        ("x", {"compress": True}, True),
+        ("x", {}, False),
+    ):
+        await send(conn, message, **how)
+        ((kind, data),) = left(transport)
+        assert bool(kind & COMPRESSED) is compressed
+        assert (unsqueezed(data) if compressed else data).strip(b'"') == message.encode()
+    plain, transport = fake_conn()
+    await send(plain, "x" * 1000, compress=True)  # there it means nothing
+    assert not left(transport)[0][0] & COMPRESSED
+    for one in (conn, plain):
+        with pytest.raises(TypeError, match="compress must be True, False or None, not int"):
+            await send(one, "x" * 1000, compress=1)
+
+
+async def test_an_empty_message_that_must_be_compressed_is_one_byte() -> None:
+    for agreement in (ALONE, TAKEOVER):
+        conn, transport = compressing(agreement)
+        for _ in range(2):
+            await conn.send("", compress=True)
+        assert left(transport) == [(TEXT | COMPRESSED, b"\x00")] * 2
+
+
+async def test_a_long_message_is_compressed_as_one_and_then_cut_into_frames() -> None:
+    conn, transport = compressing(fragment_size=1000)
+    message = random.Random(2).randbytes(5000).hex()
+    await conn.send(message)
+    assert transport.wire[0] == 0x41  # TEXT with RSV1, not the last
+    ((kind, data),) = left(transport)
+    assert kind == TEXT | COMPRESSED
+    assert unsqueezed(data).decode() == message
+
+
+@pytest.mark.parametrize("agreement", [ALONE, TAKEOVER], ids=["alone", "takeover"])
+async def test_pieces_are_compressed_as_they_come(agreement: Agreement) -> None:
+    conn, transport = compressing(agreement, fragment_size=100)
+    inflater = zlib.decompressobj(-12)
+    parts: list[bytes] = []
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for index in range(5):
+            yield b"piece %d of these, " % index * 20
+            events = Parser(client=True, max_size=None, allow_rsv1=True)
+            events.start_streaming()
+            parts.append(b"".join(data for kind, data in events.feed(transport.wire) if kind == 17))
+            assert inflater.copy().decompress(parts[-1]).endswith(b"piece %d of these, " % index)
+
+    await conn.send(pieces())
+    ((kind, data),) = left(transport)
+    assert kind == BINARY | COMPRESSED
+    expected = b"".join(b"piece %d of these, " % index * 20 for index in range(5))
+    assert inflater.decompress(data + TAIL) == expected
+    await conn.send(expected)
+    ((_, data),) = left(transport)
+    if agreement is TAKEOVER:
+        assert inflater.decompress(data + TAIL) == expected
+        assert len(data) < 40  # it was all there before
+    else:
+        assert unsqueezed(data) == expected
+
+
+async def test_a_long_message_in_pieces_lets_others_run_though_nothing_makes_it_wait() -> None:
+    conn, transport = compressing()
+    message = random.Random(8).randbytes(2 * limits.MiB).hex()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.ensure_future(count())
+    await asyncio.sleep(0)
+    for pieces in ([message], [message[at : at + 65536] for at in range(0, len(message), 65536)]):
+        turns = 0
+        await conn.send(iter(pieces))
+        assert turns > 3  # it takes a tenth of a second
+        ((_, data),) = left(transport)
+        assert unsqueezed(data) == message.encode()
+    counting.cancel()
+
+
+async def test_pieces_that_are_cancelled_behind_the_first_frame_close_the_connection() -> None:
+    conn, transport = compressing()
+    transport.full_after = 1
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        raise AssertionError("nobody asks for this")
+
+    sending = asyncio.ensure_future(conn.send(pieces()))
+    while not transport.writes:
+        await asyncio.sleep(0)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert conn.closed
+
+
+# --- a context --------------------------------------------------------------------------------------
+
+
+async def test_a_message_that_has_to_wait_for_space_is_compressed_and_counted_once() -> None:
+    conn, transport = compressing(queue_size=2, send_timeout=None)
+    transport.fill()
+    conn.send_nowait(JSON)
+    conn.send_nowait(JSON)
+    waiting = asyncio.ensure_future(conn.send(JSON))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    transport.drain()
+    await asyncio.wait_for(waiting, PATIENCE)
+    assert len(left(transport)) == 3
+    assert conn.compression is not None
+    assert conn.compression.sent_messages == 3
+
+
+async def test_with_takeover_the_same_again_is_small() -> None:
+    conn, transport = compressing(TAKEOVER)
+    inflater = zlib.decompressobj(-12)
+    sizes = []
+    for message in (JSON, "short", JSON, JSON):
+        await conn.send(message)
+        ((kind, data),) = left(transport)
+        if kind & COMPRESSED:
+            sizes.append(len(data))
+            data = inflater.decompress(data + TAIL)
+        assert data.decode() == message
+    assert sizes[1] < sizes[0] / 5
+
+
+@pytest.mark.parametrize("behavior", [SendBehavior.BLOCK, SendBehavior.DROP], ids=str)
+async def test_a_message_that_is_dropped_never_enters_a_context(behavior: SendBehavior) -> None:
+    conn, transport = compressing(TAKEOVER, queue_size=2, send_behavior=behavior, send_timeout=0.001)
+    inflater = zlib.decompressobj(-12)
+    await conn.send(JSON)
+    transport.fill()
+    conn.send_nowait(JSON + "1")
+    conn.send_nowait(JSON + "2")
+    for lost in ("3", "4"):
+        with pytest.raises((SendQueueFull, TimeoutError)):
+            await conn.send(random.Random(lost).randbytes(500).hex())
+    waiting = None
+    if behavior is SendBehavior.BLOCK:
+        conn._config.__dict__["send_timeout"] = None
+        cancelled = asyncio.ensure_future(conn.send(random.Random(5).randbytes(500).hex()))
+        waiting = asyncio.ensure_future(conn.send(JSON + "6"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+    transport.drain()
+    await asyncio.sleep(0)
+    if waiting is not None:
+        await asyncio.wait_for(waiting, PATIENCE)
+    await conn.send(JSON + "7")
+    received = [inflater.decompress(data + TAIL).decode() for _, data in left(transport)]
+    expected = [JSON, JSON + "1", JSON + "2", JSON + "6", JSON + "7"]
+    assert received == [message for message in expected if waiting is not None or not message.endswith("6")]
+
+
+async def test_what_was_queued_and_is_evicted_is_forgotten_by_the_context() -> None:
+    conn, transport = compressing(TAKEOVER, send_behavior=SendBehavior.DROP)
+    inflater = zlib.decompressobj(-12)
+    await conn.send("begin" * 50)
+    transport.fill()
+    conn.send_nowait(JSON)
+    assert conn._writer.evict() == 1
+    transport.drain()
+    conn.send_nowait(JSON)
+    await asyncio.sleep(0)
+    assert [inflater.decompress(data + TAIL).decode() for _, data in left(transport)] == ["begin" * 50, JSON]
+
+
+async def test_broadcasts_to_a_connection_with_a_context_go_through_it() -> None:
+    conn, transport = compressing(TAKEOVER)
+    inflater = zlib.decompressobj(-12)
+    hub = plumews.Hub()
+    hub.join("room", conn)
+    for _ in range(3):
+        await hub.publish("room", JSON)
+        conn.send_nowait("mine" * 100)
+    plumews.broadcast([conn], JSON)
+    await asyncio.sleep(0)
+    events = left(transport)
+    assert all(kind == TEXT | COMPRESSED for kind, _ in events)
+    assert hub.inspect(conn).compression_bytes == CONTEXT
+    messages = [inflater.decompress(data + TAIL).decode() for _, data in events]
+    assert messages == [JSON, "mine" * 100] * 3 + [JSON]
+    assert len(events[-1][1]) < 30
+    hub.remove(conn)
+    await hub.stop()
+
+
+async def test_a_context_that_had_nothing_to_do_for_a_while_is_given_up() -> None:
+    conn, transport = compressing(TAKEOVER)
+    inflater = zlib.decompressobj(-12)
+
+    def held() -> int:
+        assert conn.compression is not None
+        return conn.compression.context_bytes
+
+    assert held() == 0
+    await conn.send(JSON)
+    assert held() == CONTEXT
+    pass_time(limits.CONTEXT_IDLE)
+    await ticks()
+    assert held() == CONTEXT  # it was used within the time
+    pass_time(limits.CONTEXT_IDLE)
+    await until(lambda: held() == 0)
+    await conn.send(JSON)
+    first, second = left(transport)
+    assert len(second[1]) == len(first[1])
+    assert [inflater.decompress(data + TAIL).decode() for _, data in (first, second)] == [JSON, JSON]
+
+
+# --- what connections share -------------------------------------------------------------------------
+
+
+async def test_connections_that_agreed_on_the_same_can_be_sent_the_same_bytes() -> None:
+    one, other = compressing()[0], compressing()[0]
+    assert one._deflate is not None
+    assert other._deflate is not None
+    assert one._deflate.shared_key == other._deflate.shared_key
+    assert hash(one._deflate.shared_key) == hash(other._deflate.shared_key)
+    encoded = one._deflate.encode(TEXT, JSON.encode())
+    assert encoded.buffers == other._deflate.encode(TEXT, JSON.encode()).buffers
+    assert encoded.size == sum(map(len, encoded.buffers))
+    keys = {one._deflate.shared_key}
+    for agreement, config in (
+        (ALONE._replace(server_window_bits=11), {}),
+        (ALONE, {"fragment_size": 1000}),
+        (ALONE, {"compression": Deflate(level=1)}),
+        (ALONE, {"compression": Deflate(mem_level=9)}),
+        (ALONE, {"compression": Deflate(min_size=0)}),
+    ):
+        conn, _ = compressing(agreement, **config)
+        assert conn._deflate is not None
+        keys.add(conn._deflate.shared_key)
+    assert len(keys) == 6
+    takeover, _ = compressing(TAKEOVER)
+    assert takeover._deflate is not None
+    assert takeover._deflate.shared_key is None
+
+
+@pytest.mark.parametrize("size", [0, 5, 125, 126, 20_000, 200_000])
+def test_an_encoded_message_knows_what_it_was(size: int) -> None:
+    payload = random.Random(size).randbytes(size)
+    assert encode(BINARY, payload).message() == (BINARY, payload)
+    assert encode(TEXT, payload.hex().encode(), fragment_size=100).message() == (TEXT, payload.hex().encode())
+
+
+# --- on a server ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["server_max_window_bits=8", "client_max_window_bits=16", "constructor", 'a=""'])
+async def test_row_3_a_bad_offer_is_a_connection_without_compression(start: Any, wrong: str) -> None:
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, compression="deflate"))
+    async with await Wire.open(server, "/", f"Sec-WebSocket-Extensions: permessage-deflate; {wrong}") as wire:
+        assert wire.header("Sec-WebSocket-Extensions") is None
+        wire.send(text(JSON))
+        assert await wire.message() == JSON
+        (conn,) = server.connections
+        assert conn.compression is None
+
+
+async def test_row_14_a_header_that_is_no_list_of_extensions_is_400(start: Any) -> None:
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, compression="deflate"))
+    for line in ('a;b="' + "\\c" * 5000, "b" + " " * 9000 + "x", "a;;b"):
+        async with await Wire.connect(server) as wire:
+            status, body = await wire.response(upgrade("/", f"Sec-WebSocket-Extensions: {line}"))
+            assert status == 400
+            assert b"invalid Sec-WebSocket-Extensions header" in body
+
+
+async def test_nothing_is_offered_where_nobody_asked_for_it(start: Any) -> None:
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    async with await Squeezing.open(server) as wire:
+        assert wire.header("Sec-WebSocket-Extensions") is None
+
+
+async def test_what_was_agreed_on_and_what_came_of_it_can_be_seen(start: Any) -> None:
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, compression="deflate"))
+    async with await Squeezing.open(server) as wire:
+        wire.send(frame(TEXT, JSON.encode()))
+        assert await wire.inflated() == (TEXT, JSON.encode())
+        (conn,) = server.connections
+        told = conn.compression
+        assert told is not None
+        assert (told.server_window_bits, told.client_window_bits) == (12, 12)
+        assert (told.server_takeover, told.client_takeover, told.context_bytes) == (False, False, 0)
+        assert (told.received_messages, told.received_payload_bytes) == (1, len(JSON))
+        assert told.received_wire_bytes == len(squeezed(JSON.encode()))
+        assert (told.sent_messages, told.sent_payload_bytes) == (1, len(JSON))
+        assert 0 < told.sent_wire_bytes < len(JSON) / 2
+        assert conn.response is not None
+        assert conn.response.headers["Sec-WebSocket-Extensions"] == wire.header("Sec-WebSocket-Extensions")
+        wire.send(close())
+        await wire.eof()
+
+
+async def test_an_idle_connection_that_may_compress_costs_little_more_than_one_that_may_not() -> None:
+    config = ConnConfig(compression="deflate")
+
+    def conns(agreement: Agreement | None) -> list[Any]:
+        made = []
+        for _ in range(200):
+            conn = plumews.Conn(config)
+            if agreement is not None:
+                conn._compress(agreement)
+            made.append(conn)
+        return made
+
+    sizes = []
+    for agreement in (None, ALONE):
+        conns(agreement)
+        gc.collect()
+        tracemalloc.start()
+        kept = conns(agreement)
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0] / len(kept))
+        tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 1024
+    assert sizes[1] < 8 * 1024

@@ -1,0 +1,145 @@
+"""The limit of what may wait for all members of a hub: who is evicted, how, and when it is looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plumews
+from plumews import CloseCode, Hub, HubConfig, Opcode, SendBehavior, State, limits
+from plumews.hub.budget import ByteBudget
+from support.fakes import FakeTransport, clog, fake_conn, ticks
+from support.members import adds_up, crowd, messages, stalled, texts
+
+
+def member(hub: Hub, *rooms: str, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    return stalled(hub, *rooms, **{"queue_size": 64, "send_behavior": SendBehavior.DROP, **config})
+
+
+def waiting(*conns: plumews.Conn) -> list[int]:
+    return [conn.queued_messages for conn in conns]
+
+
+async def test_the_member_with_the_largest_queue_loses_it_and_the_others_keep_theirs():
+    hub = Hub(HubConfig(max_queued_bytes=10_000, encode_gap=lambda gap: f"lost {gap.dropped} in {gap.room}"))
+    (small, _), (large, transport) = member(hub, "a"), member(hub, "b")
+    for _ in range(3):
+        hub.broadcast_room("a", "x" * 1000)
+    for _ in range(7):
+        hub.broadcast_room("b", "x" * 1000)
+    await ticks()
+    assert waiting(small, large) == [3, 0]
+    metrics = hub.metrics()
+    assert metrics.messages_evicted == large.evicted_messages == large.dropped_messages == 7
+    assert metrics.broadcast_queued == 10
+    assert adds_up(metrics)
+    hub.broadcast_room("b", "again")
+    transport.drain()
+    await ticks()
+    assert texts(transport.wire) == ["lost 7 in b", "again"]
+
+
+async def test_members_that_may_not_lose_messages_unknowingly_are_closed_with_1013():
+    for behavior in (SendBehavior.BLOCK, SendBehavior.CLOSE):
+        hub = Hub(HubConfig(max_queued_bytes=2000))
+        conn, transport = member(hub, "a", send_behavior=behavior)
+        hub.broadcast_room("a", "x" * 1500)
+        await ticks()
+        assert conn.state is State.OPEN
+        hub.broadcast_room("a", "x" * 1500)
+        await ticks()
+        assert transport.events() == [(Opcode.CLOSE, (CloseCode.TRY_AGAIN_LATER, "send queue full"))]
+        assert adds_up(hub.metrics())
+
+
+async def test_as_many_are_evicted_as_it_takes_to_be_well_below_the_limit():
+    hub = Hub(HubConfig(max_queued_bytes=10_000 + 16 * limits.QUEUED_OVERHEAD))
+    conns = [member(hub, "all", str(number))[0] for number in range(10)]
+    for number in range(10):
+        hub.broadcast_room(str(number), "x" * 100 * number)  # the last has the most
+    await ticks()
+    assert waiting(*conns) == [1] * 10
+    hub.broadcast_room("all", "x" * 700)
+    await ticks()
+    assert waiting(*conns) == [2] * 8 + [0] * 2
+    assert sum(conn.queued_bytes for conn in conns) <= 10_000 * 7 / 8
+
+
+async def test_what_has_left_does_not_count():
+    hub = Hub(HubConfig(max_queued_bytes=10_000))
+    conn, transport = member(hub, "a")
+    for _ in range(50):
+        transport.fill()
+        hub.broadcast_room("a", "x" * 4000)
+        transport.drain()
+        await ticks()
+    transport.fill()
+    hub.broadcast_room("a", "x" * 4000)
+    await ticks()
+    assert (waiting(conn), conn.evicted_messages) == ([1], 0)
+
+
+async def test_members_that_take_what_they_get_are_not_looked_at():
+    hub = Hub(HubConfig(max_queued_bytes=1))
+    conn, transport = fake_conn()
+    hub.join("a", conn)
+    for _ in range(100):
+        hub.broadcast_room("a", "x" * 1000)
+    assert not hub._slow.members
+    await ticks()
+    assert len(texts(transport.wire)) == 100
+
+
+async def test_members_are_looked_at_once_a_tick_and_only_when_the_limit_may_be_passed():
+    looks = []
+    budget = ByteBudget(100, lambda: looks.append(1) or [], lambda conn: None)
+    budget.grew(60)
+    await ticks()
+    assert looks == []
+    for _ in range(10):
+        budget.grew(60)
+    await ticks()
+    assert looks == [1]
+    budget.grew(60)
+    await ticks()
+    assert looks == [1]
+
+
+async def test_a_member_in_the_middle_of_a_message_is_closed_because_nothing_can_be_taken_from_it():
+    hub = Hub(HubConfig(max_queued_bytes=1000))
+    conn, _ = member(hub, "a", send_behavior=SendBehavior.DROP_OLDEST)
+    hub.broadcast_room("a", "x" * 900)
+    conn._writer.in_pieces = True
+    conn._writer.add_piece(b"\x01\x7e\x01\x00" + b"x" * 256)
+    hub.broadcast_room("a", "x" * 900)
+    hub._slow._budget.grew(1000)
+    await ticks()
+    assert conn.closed
+
+
+async def test_without_a_limit_each_queue_has_only_its_own():
+    hub = Hub()
+    conn, _ = member(hub, "a")
+    for _ in range(10):
+        hub.broadcast_room("a", "x" * 100_000)
+    await ticks()
+    assert waiting(conn) == [10]
+    assert not hub._slow.members
+
+
+async def test_peers_that_never_read_are_bounded_all_together_and_the_others_lose_nothing(start):
+    hub = Hub(HubConfig(max_queued_bytes=100_000))
+    options: dict[str, Any] = {"send_behavior": SendBehavior.DROP_OLDEST, "queue_bytes": 10**9, "queue_size": 10**6}
+    async with crowd(start, 6, rcvbuf=4096, **options) as (conns, wires):
+        for conn in conns:
+            hub.join("room", conn)
+        silent = conns[:5]
+        for conn in silent:
+            clog(conn)
+        for number in range(100):
+            await hub.publish("room", f"{number} " + "x" * 2000)
+            text = await wires[5].message()
+            assert isinstance(text, str)
+            assert text.startswith(f"{number} ")
+            assert sum(conn.queued_bytes for conn in silent) <= 100_000
+        assert hub.metrics().messages_evicted > 100
+        assert await messages(wires[5], 0) == []

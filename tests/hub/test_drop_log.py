@@ -1,0 +1,87 @@
+"""The log of a hub about slow members: one line a second, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews import Hub, SendBehavior, limits
+from support.fakes import deadlines, fake_conn, pass_time, ticks
+
+
+def members(hub: Hub, count: int, **config: Any) -> list[plumews.Conn]:
+    pairs = [fake_conn(**{"ping_interval": None, "queue_size": 1, **config}) for _ in range(count)]
+    for conn, transport in pairs:
+        hub.join("r\u00fcckw\u00e4rts \u202e", conn)  # not a name for a log
+        transport.fill()
+    return [conn for conn, _ in pairs]
+
+
+def send(hub: Hub, count: int) -> None:
+    for _ in range(count):
+        hub.broadcast_all("x")
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Any:
+    caplog.set_level(logging.WARNING, logger="plumews.hub")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "plumews.hub"]
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub(plumews.HubConfig(check_room_name=lambda name: None))
+
+
+async def test_a_thousand_drops_are_one_line_a_second(hub, lines):
+    members(hub, 5, send_behavior=SendBehavior.DROP)
+    members(hub, 3, send_behavior=SendBehavior.DROP_OLDEST)
+    before = deadlines()
+    send(hub, 126)
+    assert lines() == []
+    assert deadlines() == before + 1
+    pass_time(limits.DROP_LOG_EVERY)
+    await ticks()
+    assert lines() == ["slow members: 1000 messages dropped, 8 members concerned, 0 of them closed"]
+    assert deadlines() == before
+    send(hub, 1)
+    pass_time(limits.DROP_LOG_EVERY)
+    await ticks()
+    assert lines()[1:] == ["slow members: 8 messages dropped, 8 members concerned, 0 of them closed"]
+
+
+async def test_members_that_are_closed_are_in_the_line(hub, lines):
+    members(hub, 4, send_behavior=SendBehavior.CLOSE)
+    send(hub, 3)
+    pass_time(limits.DROP_LOG_EVERY)
+    await ticks()
+    assert lines() == ["slow members: 4 messages dropped, 4 members concerned, 4 of them closed"]
+
+
+async def test_what_comes_from_outside_is_not_in_the_line(hub, lines):
+    members(hub, 1, send_behavior=SendBehavior.DROP)
+    send(hub, 2)
+    pass_time(limits.DROP_LOG_EVERY)
+    await ticks()
+    assert lines()[0].isascii()
+    assert lines()[0].isprintable()
+
+
+async def test_a_hub_that_stops_logs_what_is_left_and_nothing_later(hub, lines):
+    before = deadlines()
+    members(hub, 1, send_behavior=SendBehavior.DROP)
+    send(hub, 2)
+    await hub.shutdown(0)
+    assert lines() == ["slow members: 1 messages dropped, 1 members concerned, 0 of them closed"]
+    await ticks()
+    assert deadlines() == before
+
+
+async def test_nobody_that_is_slow_is_no_line(hub, lines):
+    hub.join("room", fake_conn()[0])
+    send(hub, 100)
+    await hub.shutdown(0)
+    assert lines() == []

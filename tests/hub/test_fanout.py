@@ -1,0 +1,453 @@
+"""One broadcast and its members: what each send behavior does, who waits how long, and that every count adds up.
+
+The members are real connections on a transport that is none (see `fakes`), so that a test says when one is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews import CloseCode, Opcode, SendBehavior, State, limits
+from plumews.hub.events import Callbacks
+from plumews.hub.fanout import Broadcast, Tally
+from plumews.hub.rooms import Roll
+from plumews.hub.slow_members import SlowMembers
+from plumews.protocol.message import encode
+from support.fakes import FakeTransport, deadlines, fake_conn, flushed, ticks
+from support.members import adds_up, texts
+
+NEVER = -1.0  # a slice that is over before it began: one stride of members, then somebody else
+ALWAYS = 1e12
+
+
+class Room:
+    """What a hub gives its broadcasts."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.slow = SlowMembers(plumews.HubConfig(), lambda conn: ["room"], Callbacks())
+        self.left: set[plumews.Conn] = set()
+
+    def broadcast(
+        self, conns: list[plumews.Conn], text: str = "hello", *, exclude: plumews.Conn | None = None
+    ) -> Broadcast:
+        return Broadcast(
+            encode(Opcode.TEXT, text.encode()),
+            Roll(tuple(conns)),
+            exclude=exclude,
+            tally=self.tally,
+            slow=self.slow,
+            still_member=lambda conn: conn not in self.left,
+        )
+
+    def send(self, conns: list[plumews.Conn], text: str = "hello", **options: Any) -> Broadcast:
+        broadcast = self.broadcast(conns, text, **options)
+        assert broadcast.step(ALWAYS)
+        return broadcast
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def some(count: int, **config: Any) -> tuple[list[plumews.Conn], list[FakeTransport]]:
+    config = {"ping_interval": None, **config}
+    pairs = [fake_conn(**config) for _ in range(count)]
+    return [conn for conn, _ in pairs], [transport for _, transport in pairs]
+
+
+def one(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    (conn,), (transport,) = some(1, **config)
+    return conn, transport
+
+
+def fill(conn: plumews.Conn, transport: FakeTransport) -> int:
+    """Make ``conn`` full; how many messages it took."""
+    transport.fill()
+    count = 0
+    while conn._writer.offer(encode(Opcode.TEXT, b"filler")):
+        count += 1
+    return count
+
+
+def counts(broadcast: Broadcast) -> tuple[int, int, int, int]:
+    result = broadcast.result()
+    assert adds_up(result)
+    return result.queued, result.dropped, result.skipped, result.pending
+
+
+# --- everybody has space --------------------------------------------------------------------------
+
+
+async def test_every_member_gets_the_message_at_the_end_of_the_tick(room):
+    conns, transports = some(5)
+    broadcast = room.send(conns)
+    assert counts(broadcast) == (5, 0, 0, 0)
+    assert [transport.writes for transport in transports] == [[]] * 5
+    await ticks()
+    assert [texts(transport.wire) for transport in transports] == [["hello"]] * 5
+
+
+async def test_the_message_is_encoded_once_and_every_member_holds_the_same_bytes(room):
+    conns, transports = some(5)
+    broadcast = room.send(conns)
+    await ticks()
+    (frame,) = broadcast.message.buffers
+    assert all(transport.writes[0] is frame for transport in transports)
+
+
+async def test_broadcasts_of_one_tick_leave_a_member_in_one_write(room):
+    conns, (transport,) = some(1)
+    for number in range(10):
+        room.send(conns, str(number))
+    await ticks()
+    assert len(transport.writes) == 1
+    assert texts(transport.wire) == [str(number) for number in range(10)]
+
+
+async def test_sixty_five_broadcasts_in_one_tick_do_not_overflow_a_queue_of_64(room):
+    conns, (transport,) = some(1, queue_size=64, send_behavior=SendBehavior.DROP)
+    for number in range(200):
+        assert counts(room.send(conns, str(number))) == (1, 0, 0, 0)
+    await ticks()
+    assert texts(transport.wire) == [str(number) for number in range(200)]
+
+
+async def test_the_excluded_member_is_not_matched_and_gets_nothing(room):
+    conns, transports = some(3)
+    broadcast = room.send(conns, exclude=conns[1])
+    assert counts(broadcast) == (2, 0, 0, 0)
+    assert broadcast.result().matched == 2
+    await ticks()
+    assert [texts(transport.wire) for transport in transports] == [["hello"], [], ["hello"]]
+
+
+async def test_a_member_that_has_left_or_is_closing_or_gone_is_skipped(room):
+    conns, transports = some(4)
+    room.left.add(conns[0])
+    conns[1].close_nowait()
+    conns[2].abort()
+    await ticks()
+    assert conns[2].state is State.CLOSED
+    assert counts(room.send(conns)) == (1, 0, 3, 0)
+    await ticks()
+    assert [texts(transport.wire) for transport in transports] == [[], [], [], ["hello"]]
+
+
+# --- a member is full -----------------------------------------------------------------------------
+
+
+async def test_a_full_drop_member_drops_the_message_and_counts_it(room):
+    conn, transport = one(queue_size=3, send_behavior=SendBehavior.DROP)
+    assert fill(conn, transport) == 3
+    for _ in range(2):
+        assert counts(room.send([conn])) == (0, 1, 0, 0)
+    assert conn.dropped_messages == 2
+    assert conn.state is State.OPEN
+    transport.drain()
+    assert counts(room.send([conn], "again")) == (1, 0, 0, 0)
+    await ticks()
+    assert texts(transport.wire) == ["filler"] * 3 + ["again"]
+
+
+async def test_a_full_close_member_gets_1013_and_its_queue_is_discarded(room):
+    conn, transport = one(queue_size=3, send_behavior=SendBehavior.CLOSE)
+    fill(conn, transport)
+    assert counts(room.send([conn])) == (0, 1, 0, 0)
+    assert conn.dropped_messages == 1
+    assert transport.events() == [(Opcode.CLOSE, (CloseCode.TRY_AGAIN_LATER, "send queue full"))]
+    assert counts(room.send([conn])) == (0, 0, 1, 0)
+
+
+async def test_a_full_block_member_is_pending_until_it_makes_room(room):
+    conn, transport = one(queue_size=3, send_timeout=60)
+    fill(conn, transport)
+    first, second = room.send([conn], "first"), room.send([conn], "second")
+    assert counts(first) == counts(second) == (0, 0, 0, 1)
+    waiting = asyncio.ensure_future(second.wait())
+    await ticks()
+    assert not waiting.done()
+    transport.drain()
+    await waiting
+    assert counts(first) == counts(second) == (1, 0, 0, 0)
+    assert texts(transport.wire) == ["filler"] * 3 + ["first", "second"]
+    assert conn.dropped_messages == 0
+
+
+async def test_a_block_member_that_makes_no_room_costs_its_send_timeout_once(room):
+    conn, transport = one(queue_size=3, send_timeout=0.05)
+    fill(conn, transport)
+    clock = asyncio.get_running_loop().time
+    before, start = deadlines(), clock()
+    waiting = [room.send([conn], str(number)) for number in range(3)]
+    assert deadlines() == before + 1
+    await asyncio.gather(*(broadcast.wait() for broadcast in waiting))
+    assert clock() - start > 0.04
+    assert deadlines() == before + 1  # of the line in the log
+    assert [counts(broadcast) for broadcast in waiting] == [(0, 1, 0, 0)] * 3
+    assert conn.dropped_messages == 3
+    for _ in range(100):  # its time is over: nothing waits for it any more
+        assert counts(room.send([conn])) == (0, 1, 0, 0)
+    assert conn.dropped_messages == 103
+    assert conn.state is State.OPEN
+
+
+async def test_a_block_member_that_recovers_is_given_its_send_timeout_anew(room):
+    conn, transport = one(queue_size=1, send_timeout=0.02)
+    fill(conn, transport)
+    await room.send([conn]).wait()
+    assert room.slow.members[conn].given_up
+    transport.drain()
+    assert counts(room.send([conn], "back")) == (1, 0, 0, 0)
+    assert not room.slow.members
+    await ticks()
+    fill(conn, transport)
+    again = room.send([conn])
+    assert counts(again) == (0, 0, 0, 1)
+    await again.wait()
+
+
+async def test_no_more_than_a_queue_of_broadcasts_waits_for_a_full_member(room):
+    conn, transport = one(queue_size=3, send_timeout=60)
+    fill(conn, transport)
+    broadcasts = [room.send([conn], str(number)) for number in range(5)]
+    assert [counts(broadcast) for broadcast in broadcasts] == [(0, 0, 0, 1)] * 3 + [(0, 1, 0, 0)] * 2
+    transport.drain()
+    assert texts(transport.wire) == ["filler"] * 3 + ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("send_timeout", [None, 0], ids=["no timeout", "a timeout of 0"])
+async def test_section_8_point_17_a_member_without_a_timeout_of_its_own_does_not_hang_a_broadcast(
+    room, send_timeout, monkeypatch
+):
+    monkeypatch.setattr(limits, "BROADCAST_WAIT", 0.02)
+    conn, transport = one(queue_size=1, send_timeout=send_timeout)
+    fill(conn, transport)
+    broadcast = room.send([conn])
+    assert counts(broadcast) == (0, 0, 0, 1)
+    await broadcast.wait()
+    assert counts(broadcast) == (0, 1, 0, 0)
+
+
+async def test_members_that_wait_do_not_hold_up_the_others(room):
+    conns, transports = some(10, queue_size=1, send_timeout=60)
+    for conn, transport in list(zip(conns, transports, strict=True))[:5]:
+        fill(conn, transport)
+    broadcast = room.send(conns)
+    assert counts(broadcast) == (5, 0, 0, 5)
+    await ticks()
+    assert [texts(transport.wire) for transport in transports[5:]] == [["hello"]] * 5
+
+
+async def test_the_byte_bound_makes_a_member_full_as_the_message_bound_does(room):
+    conn, transport = one(queue_bytes=100, send_behavior=SendBehavior.DROP)
+    transport.fill()
+    assert counts(room.send([conn], "x" * 200)) == (1, 0, 0, 0)  # alone, any size
+    assert counts(room.send([conn], "x")) == (0, 1, 0, 0)
+    transport.drain()
+    assert counts(room.send([conn], "x")) == (1, 0, 0, 0)
+
+
+# --- a full member goes away ----------------------------------------------------------------------
+
+
+def closes(conn: plumews.Conn) -> None:
+    conn.close_nowait()
+
+
+def aborts(conn: plumews.Conn) -> None:
+    conn.abort()
+
+
+@pytest.mark.parametrize("ends", [closes, aborts])
+async def test_what_waits_for_a_member_that_ends_is_dropped_and_not_pending_for_ever(room, ends):
+    conn, transport = one(queue_size=2, send_timeout=60)
+    fill(conn, transport)
+    broadcasts = [room.send([conn]) for _ in range(2)]
+    waiting = asyncio.gather(*(broadcast.wait() for broadcast in broadcasts))
+    ends(conn)
+    await waiting
+    assert [counts(broadcast) for broadcast in broadcasts] == [(0, 1, 0, 0)] * 2
+    assert not room.slow.members
+
+
+async def test_the_deadline_of_a_full_member_is_gone_when_it_has_made_room(room):
+    conn, transport = one(queue_size=1, send_timeout=60)
+    before = deadlines()
+    fill(conn, transport)
+    broadcast = room.send([conn])
+    assert deadlines() == before + 1
+    transport.drain()
+    assert counts(broadcast) == (1, 0, 0, 0)
+    assert deadlines() == before
+    assert not room.slow.members
+
+
+async def test_a_full_member_that_the_hub_forgot_is_held_by_nothing_when_its_timeout_is_over(room):
+    conn, transport = one(queue_size=1, send_timeout=0.02)
+    fill(conn, transport)
+    broadcast = room.send([conn])
+    room.slow.left(conn)  # what a hub does when a member leaves
+    await broadcast.wait()
+    assert counts(broadcast) == (0, 1, 0, 0)
+    assert not room.slow.members
+    conn.abort()
+    await ticks()
+    gone = weakref.ref(conn)
+    del conn, transport, broadcast
+    gc.collect()
+    assert gone() is None
+
+
+# --- piece by piece -------------------------------------------------------------------------------
+
+
+async def test_a_long_fan_out_is_done_in_slices_and_reaches_each_member_once(room):
+    conns, transports = some(1000)
+    broadcast = room.broadcast(conns)
+    steps = 1
+    reached = [0]
+    while not broadcast.step(NEVER):
+        queued, dropped, skipped, pending = counts(broadcast)
+        assert (dropped, skipped) == (0, 0)
+        reached.append(queued)
+        assert list(broadcast.unreached()) == conns[1000 - pending :]
+        steps += 1
+    assert steps > 10
+    assert reached == sorted(set(reached))
+    assert counts(broadcast) == (1000, 0, 0, 0)
+    await flushed()
+    assert all(texts(transport.wire) == ["hello"] for transport in transports)
+
+
+async def test_a_member_that_joins_and_one_that_leaves_while_it_is_under_way(room):
+    conns, transports = some(200)
+    broadcast = room.broadcast(conns[:-1])
+    broadcast.step(NEVER)
+    assert broadcast.unreached()[-2:] == (conns[197], conns[198])
+    room.left.add(conns[198])
+    conns[197].close_nowait()
+    assert broadcast.step(ALWAYS)
+    assert counts(broadcast) == (197, 0, 2, 0)
+    await flushed()
+    assert [texts(transport.wire) for transport in transports[196:]] == [["hello"], [], [], []]
+
+
+async def test_a_member_that_is_brought_up_gets_it_then_and_not_again(room):
+    conns, transports = some(200)
+    broadcast = room.broadcast(conns)
+    broadcast.step(NEVER)
+    last, transport = conns[-1], transports[-1]
+    broadcast.bring_up(last)
+    await flushed()
+    assert texts(transport.wire) == ["hello"]
+    broadcast.bring_up(last)
+    broadcast.bring_up(conns[0])  # reached in its turn before
+    broadcast.bring_up(one()[0])  # not a member
+    assert broadcast.step(ALWAYS)
+    assert counts(broadcast) == (200, 0, 0, 0)
+    await flushed()
+    assert all(texts(transport.wire) == ["hello"] for transport in transports)
+
+
+async def test_the_excluded_member_cannot_be_brought_up(room):
+    conns, transports = some(200)
+    broadcast = room.broadcast(conns, exclude=conns[-1])
+    broadcast.step(NEVER)
+    broadcast.bring_up(conns[-1])
+    assert broadcast.step(ALWAYS)
+    assert counts(broadcast) == (199, 0, 0, 0)
+    await flushed()
+    assert texts(transports[-1].wire) == []
+
+
+async def test_giving_up_drops_it_for_those_who_were_not_reached(room):
+    conns, _ = some(200)
+    broadcast = room.broadcast(conns, exclude=conns[-2])
+    broadcast.step(NEVER)
+    reached = broadcast.result().queued
+    broadcast.bring_up(conns[-1])
+    waiting = asyncio.ensure_future(broadcast.wait())
+    await ticks()
+    broadcast.give_up()
+    await waiting
+    assert counts(broadcast) == (reached + 1, 199 - reached - 1, 0, 0)
+    assert broadcast.step(NEVER)
+
+
+async def test_a_wait_for_a_broadcast_can_be_cancelled_without_harm(room):
+    conn, transport = one(queue_size=1, send_timeout=60)
+    fill(conn, transport)
+    broadcast = room.send([conn])
+    waits = [asyncio.ensure_future(broadcast.wait()) for _ in range(3)]
+    await ticks()
+    waits[0].cancel()
+    await ticks()
+    transport.drain()
+    await asyncio.gather(*waits[1:])
+    assert counts(broadcast) == (1, 0, 0, 0)
+
+
+# --- the sums -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behavior", list(SendBehavior), ids=lambda behavior: behavior.name)
+async def test_the_sums_over_all_broadcasts_are_the_sums_of_their_results(room, behavior):
+    conns, transports = some(130, queue_size=2, send_timeout=0.02, send_behavior=behavior)
+    broadcasts = []
+
+    def totals() -> dict[str, int]:
+        results = [broadcast.result() for broadcast in broadcasts]
+        assert all(map(adds_up, results))
+        names = ("matched", "queued", "dropped", "skipped", "pending")
+        return {name: sum(getattr(result, name) for result in results) for name in names}
+
+    def tally() -> dict[str, int]:
+        return {name: getattr(room.tally, name) for name in totals()}
+
+    for number in range(12):
+        broadcast = room.broadcast(conns, str(number), exclude=conns[number])
+        broadcasts.append(broadcast)
+        while not broadcast.step(NEVER):
+            assert tally() == totals()
+        transports[number].fill()
+        conns[-number - 1].close_nowait()
+        room.left.add(conns[60 + number])
+        assert tally() == totals()
+        await ticks()
+    await asyncio.gather(*(broadcast.wait() for broadcast in broadcasts))
+    assert tally() == totals()
+    assert room.tally.pending == 0
+    assert room.tally.broadcasts == 12
+    refused = room.tally.dropped + sum(conn.evicted_messages for conn in conns)
+    assert min(room.tally.queued, refused, room.tally.skipped) > 0
+
+
+@pytest.mark.parametrize("then", ["send", "close"])
+async def test_nothing_follows_the_close_frame_that_catching_up_with_a_broadcast_brings(monkeypatch, then) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 1e-9)
+    hub = plumews.Hub()
+    for _ in range(200):
+        hub.join("room", fake_conn()[0])
+    conn, transport = fake_conn(queue_size=2, send_behavior=SendBehavior.CLOSE)
+    hub.join("room", conn)
+    transport.fill()
+    conn.send_nowait("one")
+    conn.send_nowait("two")
+    assert hub.broadcast_room("room", "all").pending
+    if then == "send":
+        with pytest.raises(plumews.ConnectionClosed):
+            conn.send_nowait("direct")
+    else:
+        conn.close_nowait()
+    assert [kind for kind, _ in transport.events()] == [Opcode.CLOSE]
+    for member in hub.members("room"):
+        member.abort()
+    await ticks(50)

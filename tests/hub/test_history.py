@@ -1,0 +1,259 @@
+"""What one room remembers: numbers without holes, bounds that hold, and honest answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import pytest
+
+from plumews import limits
+from plumews.hub.history import HistoryLimits, Position, Recovery, Stream
+from plumews.protocol.message import Encoded, encode
+
+#: What a message takes besides its frame.
+MORE = limits.HISTORY_OVERHEAD
+
+
+def message(number: int, size: int = 10) -> Encoded:
+    """A frame of ``size`` bytes that says its number."""
+    return encode(2, f"{number:0{size - 2}}".encode())
+
+
+def numbers(messages: list[Encoded]) -> list[int]:
+    return [int(bytes(encoded.buffers[0])[2:]) for encoded in messages]
+
+
+def filled(count: int, **bounds: float) -> Stream:
+    """A stream to which message N was added at second N, up to ``count``."""
+    stream = Stream(HistoryLimits(**bounds))  # type: ignore[arg-type]
+    for number in range(1, count + 1):
+        stream.record(message(number), number)
+    return stream
+
+
+def since(stream: Stream, offset: int) -> tuple[bool, list[int]]:
+    complete, messages = stream.since(Position(stream.epoch, offset))
+    return complete, numbers(messages)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def test_messages_are_numbered_from_1_in_the_order_in_which_they_came():
+    stream = filled(0)
+    assert stream.position == Position(stream.epoch, 0)
+    stream.record(message(1), 0)
+    stream.record(message(2), 0)
+    assert stream.position == Position(stream.epoch, 2)
+    assert since(stream, 0) == (True, [1, 2])
+
+
+def test_two_streams_never_have_the_same_epoch():
+    assert len({filled(0).epoch for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("offset", range(6))
+def test_what_is_behind_a_position_is_everything_later_and_nothing_else(offset):
+    assert since(filled(5), offset) == (True, list(range(offset + 1, 6)))
+
+
+def test_the_frames_are_those_that_were_given_and_no_copies():
+    stream = filled(0)
+    encoded = message(1)
+    stream.record(encoded, 0)
+    assert stream.since(stream.position) == (True, [])
+    (kept,) = stream.since(Position(stream.epoch, 0))[1]
+    assert kept is encoded
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def test_beyond_the_count_the_oldest_go_and_their_loss_is_told():
+    stream = filled(5, max_messages=3)
+    assert len(stream) == 3
+    assert since(stream, 2) == (True, [3, 4, 5])
+    assert since(stream, 1) == (False, [3, 4, 5])
+    assert since(stream, 0) == (False, [3, 4, 5])
+
+
+def test_beyond_the_bytes_the_oldest_go_and_their_loss_is_told():
+    stream = filled(5, max_bytes=30 + 3 * MORE)
+    assert stream.bytes == 30 + 3 * MORE
+    assert since(stream, 2) == (True, [3, 4, 5])
+    assert since(stream, 1) == (False, [3, 4, 5])
+
+
+def test_a_message_larger_than_the_bound_is_numbered_but_not_kept_and_leaves_no_hole():
+    stream = filled(2, max_bytes=30 + MORE)
+    stream.record(message(3, size=31), 3)
+    assert (len(stream), stream.bytes, stream.offset) == (0, 0, 3)
+    assert since(stream, 2) == (False, [])
+    assert since(stream, 3) == (True, [])
+    stream.record(message(4), 4)
+    assert since(stream, 2) == (False, [4])
+    assert since(stream, 3) == (True, [4])
+
+
+def test_what_is_as_old_as_it_may_be_goes():
+    stream = filled(3, max_age=10)
+    assert stream.next_expiry == 11
+    stream.expire(10.999)
+    assert len(stream) == 3
+    stream.expire(12)
+    assert (len(stream), stream.bytes, stream.next_expiry) == (1, 10 + MORE, 13)
+    assert since(stream, 2) == (True, [3])
+    assert since(stream, 1) == (False, [3])
+    stream.expire(100)
+    assert (stream.next_expiry, stream.offset) == (None, 3)
+    assert since(stream, 3) == (True, [])
+
+
+def test_whatever_happens_the_answer_is_right_about_what_is_missing():
+    for seed in range(200):
+        dice = random.Random(seed)
+        bounds = HistoryLimits(
+            max_messages=dice.randint(1, 8), max_age=dice.randint(1, 20), max_bytes=dice.randint(1, 8) * (25 + MORE)
+        )
+        stream, everything, now = Stream(bounds), [], 0
+        for number in range(1, dice.randint(1, 40)):
+            now += dice.randint(0, 3)
+            everything.append((number, now))
+            stream.record(message(number, size=dice.randint(6, 40)), now)
+        now += dice.randint(0, 10)
+        stream.expire(now)
+        assert len(stream) <= bounds.max_messages
+        assert stream.bytes <= bounds.max_bytes
+        assert stream.bytes == sum(encoded.size + MORE for encoded in stream.since(Position("x", 0))[1])
+        for offset in range(len(everything) + 1):
+            complete, got = since(stream, offset)
+            wanted = [number for number, _ in everything[offset:]]
+            assert complete == (got == wanted), seed
+            assert got == wanted[len(wanted) - len(got) :], seed
+            assert all(now - when < bounds.max_age for number, when in everything if number in got), seed
+
+
+# --- positions of others --------------------------------------------------------------------------
+
+
+def test_of_another_epoch_everything_is_new_and_nothing_is_complete():
+    stream = filled(3)
+    for offset in (0, 2, 3, 7):
+        complete, messages = stream.since(Position("another", offset))
+        assert (complete, numbers(messages)) == (False, [1, 2, 3])
+    assert filled(0).since(Position("another", 0)) == (False, [])
+
+
+def test_start_is_complete_while_nothing_was_dropped():
+    start = Position("", 0)
+    assert filled(0).since(start) == (True, [])
+    complete, messages = filled(3).since(start)
+    assert (complete, numbers(messages)) == (True, [1, 2, 3])
+    complete, messages = filled(3, max_messages=2).since(start)
+    assert (complete, numbers(messages)) == (False, [2, 3])
+    assert filled(3).since(Position("", 3))[0] is False, "an offset without an epoch means nothing"
+
+
+def test_a_position_in_the_future_is_not_believed_and_gets_nothing():
+    assert since(filled(3), 4) == (False, [])
+    assert since(filled(3), 10**30) == (False, [])
+
+
+# --- positions as text ----------------------------------------------------------------------------
+
+
+def test_a_position_survives_its_way_through_a_client():
+    position = filled(17).position
+    assert Position.parse(str(position)) == position
+    assert str(Position("1f0c", 17)) == "1f0c.17"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *[
+            ".",
+            "1f",
+            "1f.",
+            "starts",
+            "Start",
+            "start.",
+            " ",
+            "1f.-1",
+            "1f.+1",
+            "1f.1.5",
+            "1f.1_0",
+            "1f. 1",
+            "1f.٣",
+            "é.1",
+            "a b.1",
+            "1f.1\n",
+        ],
+        *["a" * 33 + ".1", "1f." + "1" * 33],
+    ],
+)
+def test_what_is_no_position_is_a_value_error_that_says_what_one_looks_like(text):
+    with pytest.raises(ValueError, match=r"^a position must look like 1f0c9a5be27d4830\.17"):
+        Position.parse(text)
+
+
+@pytest.mark.parametrize("epoch", ["", "0", "start", "1f0c9a5be27d4830", "z" * 32])
+@pytest.mark.parametrize("offset", [0, 1, 17, 2**64, 10**32 - 1])
+def test_position_of_any_value_survives_str_and_parse(epoch, offset):
+    position = Position(epoch, offset)
+    assert Position.parse(str(position)) == position
+
+
+def test_position_without_epoch_is_start():
+    assert str(Position("", 0)) == "start"
+    assert Position.parse("start") == Position.parse("") == Position.parse(".0") == Position("", 0)
+
+
+@pytest.mark.parametrize("epoch", ["a.b", "a b", "é", "a\n", "a" * 33])
+def test_position_whose_text_nobody_could_read_is_refused(epoch):
+    with pytest.raises(ValueError, match=r"^epoch must be up to 32 ASCII letters and digits, not "):
+        Position(epoch, 1)
+
+
+def test_a_position_is_read_from_text():
+    with pytest.raises(TypeError, match="a position is read from a str, not from bytes"):
+        Position.parse(b"1f.1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [Position("x", 1), HistoryLimits(), Recovery(True, 0, None)], ids=type)
+def test_none_of_this_can_be_changed(value):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, dataclasses.fields(value)[0].name, 5)
+
+
+# --- wrong values ---------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_a_hundred_messages_of_five_minutes_and_a_mebibyte():
+    assert HistoryLimits() == HistoryLimits(max_messages=100, max_age=300.0, max_bytes=1024 * 1024)
+
+
+@pytest.mark.parametrize("name", ["max_messages", "max_bytes"])
+@pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, None], ids=repr)
+def test_a_bound_that_is_no_positive_int_is_refused_by_name(name, value):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be"):
+        HistoryLimits(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "1", True, None], ids=repr)
+def test_an_age_that_is_no_time_is_refused_by_name(value):
+    with pytest.raises((ValueError, TypeError), match=r"^max_age must be"):
+        HistoryLimits(max_age=value)
+
+
+def test_a_position_is_an_epoch_and_an_offset():
+    with pytest.raises(ValueError, match=r"^offset must be at least 0, not -1$"):
+        Position("x", -1)
+    with pytest.raises(ValueError, match=r"^offset must be at most 9{32}, not 1"):
+        Position("x", 10**32)
+    with pytest.raises(TypeError, match=r"^offset must be an int, not str$"):
+        Position("x", "1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^epoch must be a str, not int$"):
+        Position(1, 1)  # type: ignore[arg-type]

@@ -1,0 +1,292 @@
+"""All that the rooms of a hub remember: it lives long enough, goes when it should, and is bounded in all."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tracemalloc
+
+import pytest
+
+from plumews import limits
+from plumews.hub.history import HistoryLimits, Position
+from plumews.hub.history_store import Archive
+from plumews.protocol.message import encode
+from plumews.transport.timers import Timers
+from support.fakes import FakeLoop
+
+TEN = encode(2, bytes(8))  # a frame of ten bytes
+
+
+@pytest.fixture
+def frames_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects take no memory."""
+    monkeypatch.setattr(limits, "HISTORY_OVERHEAD", 0)
+    monkeypatch.setattr(limits, "HISTORY_ROOM_OVERHEAD", 0)
+
+
+class Rooms:
+    """An archive on a clock that stands still, and the members of its rooms."""
+
+    def __init__(
+        self, *, max_rooms: int = 0, max_bytes: int = 0, asked: list[str] | None = None, **bounds: float
+    ) -> None:
+        self.loop = FakeLoop()
+        self.timers = Timers(self.loop)  # type: ignore[arg-type]
+        self.members = {"full": 1}
+        bounds_of_all = HistoryLimits(**{"max_age": 10, **bounds})  # type: ignore[arg-type]
+
+        def policy(room: str) -> HistoryLimits | None:
+            if asked is not None:
+                asked.append(room)
+            return None if room == "none" else bounds_of_all
+
+        self.archive = Archive(
+            policy, max_rooms=max_rooms, max_bytes=max_bytes, has_members=lambda room: self.members.get(room, 0)
+        )
+
+    def record(self, room: str) -> Position | None:
+        return self.archive.record(room, TEN, self.timers)
+
+    def position(self, room: str) -> Position | None:
+        stream = self.archive.stream(room, self.timers)
+        return None if stream is None else stream.position
+
+    def kept(self, room: str) -> int:
+        stream = self.archive.stream(room, self.timers)
+        assert stream is not None
+        return len(stream)
+
+    def epoch(self, room: str) -> str:
+        position = self.position(room)
+        assert position is not None
+        return position.epoch
+
+
+# --- which rooms ----------------------------------------------------------------------------------
+
+
+def test_a_room_without_history_gets_no_stream():
+    rooms = Rooms()
+    assert rooms.record("none") is None
+    assert rooms.position("none") is None
+    assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0)
+
+
+def test_every_room_has_numbers_of_its_own():
+    rooms = Rooms()
+    assert [rooms.record(room).offset for room in ("a", "b", "a", "a")] == [1, 1, 2, 3]  # type: ignore[union-attr]
+    assert rooms.epoch("a") != rooms.epoch("b")
+
+
+def test_whether_a_room_has_a_history_is_asked_once_in_its_life():
+    asked: list[str] = []
+    rooms = Rooms(asked=asked)
+    for _ in range(3):
+        rooms.record("a")
+        rooms.position("a")
+    assert asked == ["a"]
+    rooms.loop.advance(30)
+    rooms.record("a")
+    assert asked == ["a", "a"]
+
+
+def test_a_policy_that_gives_something_else_is_told_so():
+    archive = Archive(lambda room: 100, max_rooms=0, max_bytes=0, has_members=len)  # type: ignore[arg-type,return-value]
+    with pytest.raises(TypeError, match="history must give HistoryLimits or None for a room, not int"):
+        archive.record("a", TEN, Rooms().timers)
+    assert len(archive) == 0
+
+
+# --- how long -------------------------------------------------------------------------------------
+
+
+def test_an_empty_room_is_remembered_for_the_age_of_its_messages_and_no_longer():
+    rooms = Rooms()
+    rooms.record("a")
+    epoch = rooms.epoch("a")
+    rooms.loop.advance(9.9)
+    assert rooms.kept("a") == 1
+    assert rooms.epoch("a") == epoch
+    rooms.loop.advance(10)  # it was asked for again
+    assert (len(rooms.archive), rooms.archive.bytes) == (0, 0)
+    assert rooms.epoch("a") != epoch
+
+
+def test_a_stream_lives_on_from_the_moment_at_which_the_last_member_left():
+    rooms = Rooms()
+    rooms.record("full")
+    epoch = rooms.epoch("full")
+    rooms.loop.advance(95)
+    assert (len(rooms.archive), rooms.archive.bytes) == (1, limits.HISTORY_ROOM_OVERHEAD)
+    rooms.members["full"] = 0
+    rooms.archive.left("full", rooms.timers)
+    rooms.loop.advance(9.9)
+    assert rooms.epoch("full") == epoch
+    rooms.loop.advance(10)
+    assert len(rooms.archive) == 0
+
+
+def test_who_leaves_others_behind_starts_no_clock():
+    rooms = Rooms()
+    rooms.record("full")
+    rooms.loop.advance(50)
+    rooms.archive.left("full", rooms.timers)
+    assert len(rooms.timers) == 0
+    rooms.archive.left("unknown", rooms.timers)
+    assert len(rooms.archive) == 1
+
+
+def test_members_that_come_back_in_time_keep_the_stream():
+    rooms = Rooms()
+    rooms.record("a")
+    epoch = rooms.epoch("a")
+    rooms.loop.advance(9)
+    rooms.members["a"] = 1
+    rooms.loop.advance(500)
+    assert rooms.position("a") == Position(epoch, 1)
+
+
+def test_messages_go_when_they_are_too_old_though_nobody_asks(frames_alone):
+    rooms = Rooms()
+    for _ in range(5):
+        rooms.record("full")
+        rooms.loop.advance(1)
+    assert rooms.archive.bytes == 50
+    rooms.loop.advance(6.5)
+    assert rooms.archive.bytes == 30
+    rooms.loop.advance(100)
+    assert rooms.archive.bytes == 0
+
+
+def test_a_room_that_is_silent_and_has_members_wakes_nobody():
+    rooms = Rooms()
+    rooms.record("full")
+    rooms.loop.advance(11)
+    wakes = rooms.loop.wakes
+    rooms.loop.advance(10_000)
+    assert (rooms.loop.wakes, len(rooms.timers)) == (wakes, 0)
+
+
+def test_one_timer_serves_all_rooms():
+    rooms = Rooms()
+    for number in range(500):
+        rooms.record(f"room {number}")
+        rooms.loop.advance(0.001)
+    assert len(rooms.loop.armed) == 1
+    rooms.loop.advance(100)
+    assert (len(rooms.archive), len(rooms.timers), rooms.loop.armed) == (0, 0, [])
+
+
+# --- how much -------------------------------------------------------------------------------------
+
+
+def test_beyond_the_number_of_rooms_the_one_goes_that_was_used_least_recently(frames_alone):
+    rooms = Rooms(max_rooms=3)
+    epochs = {}
+    for room in ("a", "b", "c"):
+        rooms.record(room)
+        epochs[room] = rooms.epoch(room)
+    rooms.position("a")
+    rooms.record("d")
+    assert len(rooms.archive) == 3
+    assert rooms.archive.bytes == 30
+    assert rooms.epoch("a") == epochs["a"]
+    assert rooms.epoch("c") == epochs["c"]
+    assert rooms.epoch("b") != epochs["b"]
+
+
+def test_beyond_the_bytes_the_oldest_messages_of_the_quietest_rooms_go(frames_alone):
+    rooms = Rooms(max_bytes=100)
+    for room in "aaabbb":
+        rooms.record(room)
+    for _ in range(6):
+        rooms.record("c")
+    assert rooms.archive.bytes == 100
+    assert [rooms.kept(room) for room in "abc"] == [1, 3, 6]
+    for _ in range(20):
+        rooms.record("c")
+    assert [rooms.kept(room) for room in "abc"] == [0, 0, 10]
+    assert rooms.position("a") == Position(rooms.epoch("a"), 3)  # its numbers live on
+
+
+def test_a_message_that_is_larger_than_everything_is_not_kept(frames_alone):
+    rooms = Rooms(max_bytes=9)
+    rooms.record("a")
+    assert (rooms.kept("a"), rooms.archive.bytes) == (0, 0)
+
+
+def test_a_flood_of_rooms_leaves_no_deadlines_behind():
+    rooms = Rooms(max_rooms=10)
+    for number in range(5000):
+        rooms.record(f"room {number}")
+    assert len(rooms.archive) == len(rooms.timers) == 10
+    assert len(rooms.timers._heap) < 200
+
+
+def test_what_is_forgotten_altogether_is_gone(frames_alone):
+    rooms = Rooms()
+    for room in ("a", "b", "full"):
+        rooms.record(room)
+    rooms.archive.clear()
+    assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0)
+    assert rooms.record("a").offset == 1  # type: ignore[union-attr]
+
+
+def test_whatever_happens_the_sums_are_right_and_the_bounds_hold(frames_alone):
+    for seed in range(30):
+        dice = random.Random(seed)
+        rooms = Rooms(max_rooms=5, max_bytes=150, max_messages=dice.randint(1, 8))
+        for _ in range(300):
+            room = dice.choice("abcdefgh")
+            action = dice.randrange(4)
+            if action == 0:
+                rooms.loop.advance(dice.random() * 4)
+            elif action == 1:
+                rooms.members[room] = dice.randrange(2)
+                rooms.archive.left(room, rooms.timers)
+            elif action == 2:
+                rooms.position(room)
+            else:
+                rooms.record(room)
+            entries = rooms.archive._entries.values()
+            assert rooms.archive.bytes == sum(entry.stream.bytes for entry in entries) <= 150, seed
+            assert len(entries) <= 5, seed
+            assert {room for room, entry in rooms.archive._entries.items() if len(entry.stream)} == set(
+                rooms.archive._filled
+            ), seed
+        rooms.members.clear()
+        for room in "abcdefgh":
+            rooms.archive.left(room, rooms.timers)
+        rooms.loop.advance(100)
+        assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0), seed
+
+
+@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("per_room", [1, 30])
+def test_bytes_of_all_histories_are_within_a_factor_of_two_of_the_memory(size: int, per_room: int):
+    bound = 2_000_000
+    rooms = Rooms(max_bytes=bound, max_messages=1000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20_000):
+            message = encode(2, bytes(size))
+            rooms.archive.record(f"room {number // per_room}", message, rooms.timers)
+        del message
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert bound * 0.5 < rooms.archive.bytes <= bound
+    assert rooms.archive.bytes / 2 <= taken <= 2 * rooms.archive.bytes
+
+
+def test_rooms_alone_take_half_of_the_bytes():
+    rooms = Rooms(max_bytes=20 * limits.HISTORY_ROOM_OVERHEAD)
+    for number in range(100):
+        rooms.position(f"room {number}")
+    assert len(rooms.archive) == len(rooms.timers) == 10
+    rooms = Rooms(max_bytes=1)
+    assert rooms.record("a").offset == rooms.record("b").offset == 1  # type: ignore[union-attr]
+    assert (len(rooms.archive), rooms.kept("b")) == (1, 0)

@@ -1,0 +1,202 @@
+"""Who is told which users come to a room and which go: everybody at first, then differences, seldom."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from plumews import Conn, Hub, InvalidRoomName, UserInfo
+from support.fakes import deadlines, failures, fake_conn, ticks
+
+Names = tuple[str, str, str]
+
+
+class Told:
+    """A callback, and what it was told: ``("chat", "ann bob", "cid")`` when Ann and Bob came and Cid went."""
+
+    def __init__(self) -> None:
+        self.calls: list[Names] = []
+        self._next: asyncio.Queue[Names] = asyncio.Queue()
+
+    def __call__(self, room: str, joined: tuple[UserInfo, ...], left: tuple[UserInfo, ...]) -> None:
+        call = room, *(" ".join(sorted(user.id for user in users)) for users in (joined, left))
+        self.calls.append(call)
+        self._next.put_nowait(call)
+
+    async def next(self) -> Names:
+        return await self._next.get()
+
+
+def join(hub: Hub, room: str, *names: str) -> list[Conn]:
+    conns = []
+    for name in names:
+        conn, _ = fake_conn(ping_interval=None)
+        conn.user_info = UserInfo(name)
+        hub.join(room, conn)
+        conns.append(conn)
+    return conns
+
+
+async def test_the_first_call_names_everybody_and_the_next_what_changed(soon):
+    hub, told = Hub(), Told()
+    ann, bob = join(hub, "chat", "ann", "bob")
+    hub.watch_presence("chat", told)
+    assert told.calls == []
+    assert await told.next() == ("chat", "ann bob", "")
+    join(hub, "chat", "cid")
+    hub.leave("chat", ann)
+    bob.abort()
+    await bob.wait_closed()
+    assert await told.next() == ("chat", "cid", "ann bob")
+
+
+async def test_who_begins_to_watch_later_gets_everybody_and_the_others_only_what_is_new(soon):
+    hub, early, late = Hub(), Told(), Told()
+    hub.watch_presence("chat", early)
+    join(hub, "chat", "ann")
+    assert await early.next() == ("chat", "ann", "")
+    join(hub, "chat", "bob")
+    hub.watch_presence("chat", late)
+    join(hub, "chat", "cid")
+    assert await late.next() == ("chat", "ann bob cid", "")
+    assert await early.next() == ("chat", "bob cid", "")
+
+
+async def test_a_user_that_is_back_within_the_interval_is_no_event(soon):
+    hub, told = Hub(), Told()
+    hub.watch_presence("chat", told)
+    (ann,) = join(hub, "chat", "ann")
+    assert await told.next() == ("chat", "ann", "")
+    hub.leave("chat", ann)
+    join(hub, "chat", "ann")
+    flash = join(hub, "chat", "bob", "cid")
+    for conn in flash:
+        hub.remove(conn)
+    join(hub, "chat", "dan")
+    assert await told.next() == ("chat", "dan", "")
+
+
+async def test_only_the_first_and_the_last_connection_of_a_user_are_events(soon):
+    hub, told = Hub(), Told()
+    hub.watch_presence("chat", told)
+    one, two = join(hub, "chat", "ann", "ann")
+    assert await told.next() == ("chat", "ann", "")
+    before = deadlines()
+    hub.leave("chat", one)
+    join(hub, "chat", "")  # anonymous
+    assert deadlines() == before
+    hub.leave("chat", two)
+    assert await told.next() == ("chat", "", "ann")
+
+
+async def test_a_user_that_changes_its_name_is_told_as_two(soon):
+    hub, told = Hub(), Told()
+    hub.watch_presence("chat", told)
+    (conn,) = join(hub, "chat", "")
+    conn.user_info = UserInfo("ann")
+    hub.join("chat", conn)
+    assert await told.next() == ("chat", "ann", "")
+    conn.user_info = UserInfo("bob")
+    hub.join("chat", conn)
+    assert await told.next() == ("chat", "bob", "ann")
+
+
+async def test_nothing_is_told_when_everything_came_to_nothing(soon):
+    hub, told, counts = Hub(), Told(), asyncio.Queue[int]()
+    hub.watch_presence("chat", told)
+    for conn in join(hub, "chat", "ann", "bob"):
+        hub.leave("chat", conn)
+    hub.watch_count("chat", lambda room, count: counts.put_nowait(count))
+    join(hub, "chat", "")
+    await counts.get()  # which was asked for later
+    assert told.calls == []
+    assert not hub._presence_watchers._differences
+
+
+async def test_a_storm_is_told_once_and_remembers_no_more_than_who_is_there(soon):
+    hub, told = Hub(), Told()
+    hub.watch_presence("chat", told)
+    before = deadlines()
+    for number in range(2000):
+        (conn,) = join(hub, "chat", f"user {number}")
+        if number % 500:
+            hub.leave("chat", conn)
+    difference = hub._presence_watchers._differences["chat"]
+    assert (len(difference.came), len(difference.went)) == (4, 0)
+    assert deadlines() == before
+    assert await told.next() == ("chat", "user 0 user 1000 user 1500 user 500", "")
+    assert len(told.calls) == 1
+
+
+async def test_a_room_that_nobody_watches_costs_nothing():
+    hub, told, before = Hub(), Told(), deadlines()
+    end = hub.watch_presence("news", told)
+    assert deadlines() == before + 1
+    join(hub, "chat", "ann", "bob")
+    assert not hub._presence_watchers._differences
+    end()
+    end()
+    assert deadlines() == before
+    watchers = hub._presence_watchers
+    assert not any((watchers._callbacks, watchers._differences, watchers._new, watchers._due))
+
+
+async def test_one_that_fails_is_reported_and_the_others_are_told(soon):
+    hub, told = Hub(), Told()
+
+    def fail(room: str, joined: object, left: object) -> None:
+        raise RuntimeError("not today")
+
+    hub.watch_presence("chat", fail)
+    hub.watch_presence("chat", told)
+    with failures() as reported:
+        join(hub, "chat", "ann")
+        assert await told.next() == ("chat", "ann", "")
+    assert [failure["message"] for failure in reported] == ["a watcher of presence failed"]
+
+
+async def test_a_watcher_may_end_itself_and_change_the_room(soon):
+    hub, told, later = Hub(), Told(), Told()
+    ends = []
+
+    def once(room: str, joined: tuple[UserInfo, ...], left: tuple[UserInfo, ...]) -> None:
+        for end in ends:
+            end()
+        join(hub, "chat", "bob")
+        hub.watch_presence("chat", later)
+
+    ends.append(hub.watch_presence("chat", once))
+    ends.append(hub.watch_presence("chat", once))
+    hub.watch_presence("chat", told)
+    join(hub, "chat", "ann")
+    assert await told.next() == ("chat", "ann", "")  # Bob came while it was being told
+    assert await told.next() == ("chat", "bob", "")
+    assert await later.next() == ("chat", "ann bob", "")
+    assert len(told.calls) == 2
+    assert len(later.calls) == 1
+
+
+async def test_a_stopped_hub_tells_nobody_anything():
+    hub, told, before = Hub(), Told(), deadlines()
+    hub.watch_presence("chat", told)
+    join(hub, "chat", "ann", "bob")
+    await hub.shutdown(0)
+    await ticks()
+    assert told.calls == []
+    assert deadlines() == before
+
+
+async def test_what_cannot_be_watched_and_who_cannot_be_told_are_refused():
+    hub = Hub()
+
+    async def told(room: str, joined: object, left: object) -> None: ...
+
+    with pytest.raises(TypeError, match="the callback must be a plain function"):
+        hub.watch_presence("chat", told)
+    with pytest.raises(InvalidRoomName):
+        hub.watch_presence("", Told())
+    with pytest.raises(InvalidRoomName):
+        hub.watch_count("", lambda room, count: None)
+    with pytest.raises(TypeError, match="the callback must be a plain function"):
+        hub.watch_count("chat", None)  # type: ignore[arg-type]

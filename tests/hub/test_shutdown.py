@@ -1,0 +1,239 @@
+"""What became of what members were still to get when a hub stopped: every message is on one side or the other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport, limits
+from plumews.hub.shutdown import Ledger
+from support.fakes import FakeTransport, fake_conn, ticks
+
+FRAME = 2 + len("x")  # of the message "x"
+
+
+def member(hub: Hub, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    conn, transport = fake_conn(**{"ping_interval": None, "close_timeout": 1000, **config})
+    hub.join("chat", conn)
+    return conn, transport
+
+
+def delivered(count: int) -> dict[str, int]:
+    return {"delivered_messages": count, "delivered_bytes": count * FRAME}
+
+
+def undelivered(count: int) -> dict[str, int]:
+    return {"undelivered_messages": count, "undelivered_bytes": count * FRAME}
+
+
+async def stopping_of(hub: Hub, timeout: float = 60) -> asyncio.Future[ShutdownReport]:
+    """A shutdown that has begun, and has not closed anybody yet."""
+    stopping = asyncio.ensure_future(hub.shutdown(timeout))
+    await asyncio.sleep(0)
+    assert hub._stopping is not None
+    return stopping
+
+
+def opened(hub: Hub) -> Ledger:
+    return Ledger(hub._table.roll(None).members, hub._undecided())
+
+
+async def test_nothing_that_waits_is_nothing_that_is_owed():
+    hub = Hub()
+    member(hub)
+    hub.broadcast_room("chat", "x")
+    await ticks()
+    assert await hub.shutdown(0) == ShutdownReport(aborted=1)
+
+
+async def test_what_waited_and_left_before_the_close_frame_was_delivered():
+    hub = Hub()
+    conn, transport = member(hub)
+    transport.fill()
+    for _ in range(3):
+        conn.send_nowait("x")
+    stopping = await stopping_of(hub)
+    transport.drain()
+    transport.abort()
+    assert await stopping == ShutdownReport(aborted=1, **delivered(3))
+
+
+async def test_what_stood_in_the_queue_of_a_member_that_was_cut_was_not():
+    hub = Hub()
+    conn, transport = member(hub)
+    transport.fill()
+    for _ in range(3):
+        conn.send_nowait("x")
+    assert await hub.shutdown(0) == ShutdownReport(aborted=1, **undelivered(3))
+
+
+@pytest.mark.parametrize("end", ["peer ends", "reset", "abort", "CLOSE behavior"])
+async def test_what_stood_in_the_queue_of_a_member_that_went_by_itself_was_not(end):
+    hub = Hub()
+    conn, transport = member(hub, queue_size=3, send_behavior=SendBehavior.CLOSE)
+    transport.fill()
+    for _ in range(3):
+        conn.send_nowait("x")
+    stopping = await stopping_of(hub)
+    if end == "peer ends":
+        conn.eof_received()
+        transport.close()
+    elif end == "reset":
+        transport.close()
+    elif end == "abort":
+        conn.abort()
+    else:
+        with pytest.raises(plumews.SendQueueFull):
+            conn.send_nowait("one too many")
+        transport.close()
+    assert await stopping == ShutdownReport(aborted=1, **undelivered(3))
+
+
+async def test_what_a_broadcast_had_not_brought_yet_counts_as_well(sliced):
+    hub = Hub()
+    members = [member(hub) for _ in range(500)]
+    assert hub.broadcast_room("chat", "x").pending == 500 - 64
+    ledger = opened(hub)
+    queued = sum(conn.queued_messages for conn, _ in members)
+    assert (ledger.messages, ledger.bytes) == (436 + queued, (436 + queued) * FRAME)
+    assert ledger.undelivered() == (ledger.messages, ledger.bytes)
+    await hub._lanes.idle()
+    await ticks(30)
+    assert ledger.undelivered() == (0, 0)
+
+
+async def test_a_stop_without_time_says_whom_a_broadcast_did_not_reach(sliced):
+    hub = Hub()
+    for _ in range(2000):
+        member(hub)
+    result = hub.broadcast_room("chat", "x")
+    report = await hub.shutdown(0)
+    dropped = hub.metrics().broadcast_dropped
+    assert dropped > 0
+    assert report.undelivered_messages >= dropped
+    assert report.delivered_messages + report.undelivered_messages >= result.pending
+    assert report.undelivered_bytes == report.undelivered_messages * FRAME
+
+
+async def test_a_message_that_waited_for_space_in_vain_was_not_delivered():
+    hub = Hub()
+    _, transport = member(hub, queue_size=1, send_timeout=1000)
+    transport.fill()
+    hub.broadcast_room("chat", "x")
+    assert hub.broadcast_room("chat", "x").pending == 1
+    assert await hub.shutdown(0) == ShutdownReport(aborted=1, **undelivered(2))
+
+
+async def test_a_message_that_found_space_in_time_was():
+    hub = Hub()
+    _, transport = member(hub, queue_size=1, send_timeout=1000)
+    transport.fill()
+    hub.broadcast_room("chat", "x")
+    hub.broadcast_room("chat", "x")
+    stopping = await stopping_of(hub)
+    transport.drain()
+    while not transport.writes or transport.events()[-1][0] != 8:
+        await asyncio.sleep(0)
+    transport.abort()
+    assert await stopping == ShutdownReport(aborted=1, **delivered(2))
+
+
+async def test_a_member_that_left_the_hub_and_lives_on_has_not_got_what_still_waits():
+    hub = Hub()
+    conn, transport = member(hub)
+    transport.fill()
+    conn.send_nowait("x")
+    stopping = await stopping_of(hub)
+    hub.remove(conn)
+    assert await stopping == ShutdownReport(**undelivered(1))
+    assert not conn.closed
+
+
+async def test_what_is_sent_while_the_hub_stops_never_makes_more_of_what_was_owed():
+    hub = Hub()
+    conn, transport = member(hub)
+    transport.fill()
+    conn.send_nowait("x")
+    stopping = await stopping_of(hub, 0.02)
+    for _ in range(5):
+        conn.send_nowait("later")
+    assert await stopping == ShutdownReport(aborted=1, **undelivered(1))
+
+
+async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, monkeypatch):
+    members: list[tuple[plumews.Conn, FakeTransport]] = []
+    begun: list[tuple[Ledger, list[int]]] = []
+
+    def spy(*args: Any) -> Ledger:
+        begun.append((Ledger(*args), [len(transport.events()) for _, transport in members]))
+        return begun[-1][0]
+
+    monkeypatch.setattr("plumews.hub.hub.Ledger", spy)
+    sums = [0, 0]
+    for seed in range(30):
+        dice = random.Random(seed)
+        hub = Hub()
+        members[:] = [member(hub, queue_size=4, send_behavior=dice.choice(list(SendBehavior))) for _ in range(100)]
+        full = [transport for _, transport in members if dice.random() < 0.3]
+        for transport in full:
+            transport.fill()
+        for _ in range(dice.randrange(8)):
+            hub.broadcast_room("chat", "x")
+            if dice.random() < 0.5:
+                await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(hub.shutdown(0.01))
+        await ticks(dice.randrange(1, 5))
+        for transport in full:
+            if dice.random() < 0.5 and not transport.closing:
+                transport.drain()
+        report = await stopping
+        ledger, before = begun.pop()
+        assert report.delivered_messages + report.undelivered_messages == ledger.messages, seed
+        assert report.delivered_bytes + report.undelivered_bytes == ledger.bytes == ledger.messages * FRAME, seed
+        left = 0
+        for count, (_, transport) in zip(before, members, strict=True):
+            left += sum(kind == Opcode.TEXT for kind, _ in transport.events()[count:])
+        assert report.delivered_messages == left, seed
+        sums[0] += report.delivered_messages
+        sums[1] += report.undelivered_messages
+    assert min(sums) > 500  # there was something of both to count
+
+
+@pytest.mark.parametrize(("behavior", "key"), [(SendBehavior.DROP_OLDEST, None), (SendBehavior.CONFLATE, "key")])
+async def test_what_gives_way_while_the_hub_stops_was_not_delivered(sliced, behavior, key):
+    hub = Hub()
+    for _ in range(64):
+        member(hub)
+    _, transport = member(hub, queue_size=1, send_behavior=behavior)
+    transport.fill()
+    await hub.publish("chat", "x", key=key)
+    hub.broadcast_room("chat", "x", key=key)  # reaches the last one when the stop has begun
+    ledger = opened(hub)
+    assert ledger.messages >= 2
+    await hub._lanes.idle()
+    transport.drain()
+    await ticks(30)
+    assert ledger.undelivered() == (1, FRAME)
+    assert ledger.undelivered()[0] == hub.metrics().messages_evicted + hub.metrics().messages_replaced
+
+
+async def test_what_a_limit_for_all_queues_evicts_while_the_hub_stops_was_not_delivered(sliced):
+    hub = Hub(HubConfig(max_queued_bytes=4 * (FRAME + limits.QUEUED_OVERHEAD)))
+    for _ in range(64):
+        member(hub)
+    for _ in range(3):
+        _, transport = member(hub, send_behavior=SendBehavior.DROP)
+        transport.fill()
+    await hub.publish("chat", "x")
+    hub.broadcast_room("chat", "x")
+    ledger = opened(hub)
+    await hub._lanes.idle()
+    await ticks(30)
+    waiting = hub.metrics().queued_messages
+    evicted = hub.metrics().messages_evicted
+    assert evicted > 0
+    assert ledger.undelivered() == (evicted + waiting, (evicted + waiting) * FRAME)

@@ -1,0 +1,132 @@
+"""The broadcasts that wait for one member: their order, what stands between them, and that each is told its fate."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+import plumews
+from plumews import Hub, SendBehavior
+from plumews.hub.waiting import Line
+from plumews.protocol.message import Encoded, encode
+from support.fakes import fake_conn, pass_time, ticks
+from support.members import drained, stalled
+
+BLOCK = {"send_behavior": SendBehavior.BLOCK, "send_timeout": 60, "queue_size": 4}
+
+
+def filled(hub: Hub) -> tuple[plumews.Conn, object]:
+    conn, transport = stalled(hub, **BLOCK)
+    for number in range(4):
+        hub.broadcast_room("room", f"filler {number}")
+    return conn, transport
+
+
+def lines() -> list[Line]:
+    return [each for each in gc.get_objects() if isinstance(each, Line)]
+
+
+class Sent:
+    """A broadcast, and what it was told."""
+
+    def __init__(self, text: str) -> None:
+        self.message: Encoded = encode(1, text.encode())
+        self.told: list[str] = []
+
+    def _queue(self) -> None:
+        self.told.append("queued")
+
+    def _drop(self, cause: str) -> None:
+        self.told.append(cause)
+
+
+async def test_broadcasts_behind_each_other_have_one_place_in_the_line_of_the_writer():
+    hub = Hub()
+    conn, transport = filled(hub)
+    for text in "abc":
+        hub.broadcast_room("room", text)
+    assert (conn._writer.waiting, len(hub._slow.waiting())) == (1, 3)
+    assert (await drained(transport))[4:] == ["a", "b", "c"]
+
+
+async def test_a_direct_message_keeps_its_place_between_two_broadcasts():
+    hub = Hub()
+    conn, transport = filled(hub)
+    hub.broadcast_room("room", "a")
+    hub.broadcast_room("room", "b")
+    direct = asyncio.create_task(conn.send("direct"))
+    await ticks()
+    hub.broadcast_room("room", "c")
+    assert (conn._writer.waiting, len(hub._slow.waiting())) == (3, 3)
+    assert (await drained(transport))[4:] == ["a", "b", "direct", "c"]
+    await direct
+
+
+async def test_when_the_time_is_over_the_direct_message_still_waits_and_the_broadcasts_do_not():
+    hub = Hub()
+    conn, transport = stalled(hub, **{**BLOCK, "send_timeout": 5})
+    for number in range(4):
+        hub.broadcast_room("room", f"filler {number}")
+    assert hub.broadcast_room("room", "a").pending == 1
+    pass_time(3)
+    direct = asyncio.create_task(conn.send("direct"))
+    await ticks()
+    hub.broadcast_room("room", "b")
+    pass_time(3)
+    await ticks()
+    assert (conn._writer.waiting, hub._slow.waiting(), hub.metrics().broadcast_dropped) == (1, [], 2)
+    assert (await drained(transport))[4:] == ["direct"]
+    await direct
+
+
+async def test_each_of_those_that_wait_is_told_once_when_the_connection_ends():
+    conn, transport = fake_conn(queue_size=1)
+    transport.fill()
+    conn.send_nowait("filler")
+    emptied: list[int] = []
+    line = Line(conn._writer, lambda: emptied.append(len(line)))
+    sent = [Sent(text) for text in "abc"]
+    for each in sent:
+        line.add(each)
+    assert (len(line), list(line)) == (3, sent)
+    conn.abort()
+    await ticks()
+    assert [each.told for each in sent] == [["ended"]] * 3
+    assert (len(line), emptied) == (0, [0])
+
+
+async def test_one_finds_space_at_a_time_and_the_rest_goes_on_waiting():
+    conn, transport = fake_conn(queue_size=1)
+    transport.fill()
+    conn.send_nowait("filler")
+    line = Line(conn._writer, lambda: None)
+    sent = [Sent(text) for text in "abc"]
+    for each in sent:
+        line.add(each)
+    conn._writer.evict()
+    conn._writer.end_pieces()  # asks who waits
+    assert [each.told for each in sent] == [["queued"], [], []]
+    assert (len(line), conn._writer.waiting) == (2, 1)
+    assert list(line.clear()) == [sent[2], sent[1]]
+    assert (len(line), conn._writer.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["space", "time"])
+async def test_nothing_is_left_of_a_line_that_is_over(end: str):
+    hub = Hub()
+    conn, transport = filled(hub)
+    hub.broadcast_room("room", "a")
+    gc.collect()
+    assert [hub._slow.members[conn].waiting] == lines()
+    gc.disable()
+    try:
+        if end == "space":
+            await drained(transport)
+        else:
+            pass_time(60)
+        await ticks()
+        assert lines() == []
+    finally:
+        gc.enable()

@@ -1,0 +1,533 @@
+"""The opening handshake on live sockets: each refusal, each deadline, each hook, and what a stranger may try."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import weakref
+
+import pytest
+
+import plumews
+from plumews import limits
+from plumews.conn import closing
+from plumews.server.handshake import Opening
+from plumews.server.options import site_and_config
+from plumews.server.server import serve_endpoints
+from plumews.transport.loop_context import loop_state
+from support.fakes import PATIENCE, assert_empty, echo, entries, until
+from support.handshake_setup import Recorder, answer, assert_serves, error, failing
+from support.raw_client import Wire, close, instead, masked, text, upgrade
+
+
+def without(name):
+    """A good request that lacks one header."""
+    return b"".join(line for line in upgrade().splitlines(True) if not line.startswith(name.encode() + b":"))
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+REFUSED = {
+    "POST": (instead(b"GET", b"POST"), 405, "METHOD_NOT_ALLOWED", "method not allowed", ("Allow", "GET")),
+    "no_upgrade": (
+        without("Upgrade"),
+        426,
+        "WEBSOCKET_BAD_UPGRADE",
+        "websocket upgrade required",
+        ("Upgrade", "websocket"),
+    ),
+    "no_version": (
+        without("Sec-WebSocket-Version"),
+        426,
+        "WEBSOCKET_BAD_VERSION",
+        "websocket version 13 required",
+        ("Sec-WebSocket-Version", "13"),
+    ),
+    "no_key": (without("Sec-WebSocket-Key"), 400, "WEBSOCKET_KEY_MISSING", "websocket key required", None),
+    "short_key": (upgrade(key="c2hvcnQ="), 400, "WEBSOCKET_KEY_INVALID", "invalid websocket key", None),
+    "no_host": (without("Host"), 400, "WEBSOCKET_BAD_HEADER", "Host header required", None),
+    "malformed_subprotocol": (
+        upgrade("/", "Sec-WebSocket-Protocol: a b"),
+        400,
+        "WEBSOCKET_BAD_HEADER",
+        "invalid Sec-WebSocket-Protocol header: expected tokens separated by commas",
+        None,
+    ),
+    "tls_hello": (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        400,
+        "WEBSOCKET_BAD_REQUEST",
+        "not an HTTP request, but the beginning of TLS: this server has no certificate",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_", "status", "code", "message", "header"), REFUSED.values(), ids=REFUSED.keys())
+async def test_a_bad_request_gets_one_answer_that_says_why_and_the_connection_ends(
+    start, request_, status, code, message, header, monkeypatch
+):
+    monkeypatch.setattr(closing, "_LINGER", PATIENCE)  # or what is left of 10 MB is met by a reset on a busy machine
+    opened = []
+    server = await start(plumews.serve(opened.append, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        answered, body = await wire.response(request_)
+        assert (answered, error(body)) == (status, {"code": code, "message": message, "status": status})
+        assert wire.header("connection") == "close"
+        if header is not None:
+            assert wire.header(header[0]) == header[1]
+    assert opened == []
+    assert server.is_serving()
+
+
+async def test_section_8_point_22_the_servers_own_page_may_connect_unlisted(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    host = f"localhost:{server.port}"
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade("/", f"Origin: http://{host}", host=host))
+        await wire.read_head()
+        assert wire.status == 101
+
+
+async def test_a_listed_page_and_a_program_without_origin_may_connect(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, origins=["http://good.com", None]))
+    for line in (["Origin: http://good.com"], ["Origin: http://good.com:80"], []):
+        async with await Wire.open(server, "/", *line):
+            pass
+
+
+async def test_a_foreign_host_is_refused_for_plain_requests_too(start):
+    server = await start(
+        plumews.serve(echo, "127.0.0.1", 0, routes={"/secret": lambda request: plumews.Response.text(200, "x")})
+    )
+    status, refused, _ = await answer(server, b"GET /secret HTTP/1.1\r\nHost: evil.com\r\n\r\n")
+    assert (status, refused["code"]) == (403, "WEBSOCKET_FORBIDDEN_HOST")
+
+
+async def test_a_path_without_endpoint_is_404(start):
+    endpoints = {"/ws": Recorder()}
+    server = await start(serve_endpoints(endpoints, "127.0.0.1", 0, {}))
+    for request in (upgrade("/other"), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        status, refused, _ = await answer(server, request)
+        assert (status, refused) == (404, {"code": "NOT_FOUND", "message": "not found", "status": 404})
+
+
+# --- what stands behind the head ------------------------------------------------------------------
+
+
+INVALID = {
+    "reserved_bit": b"\xc1\x80\x00\x00\x00\x00",
+    "reserved_opcode": b"\x83\x80\x00\x00\x00\x00",
+    "unmasked": b"\x81\x05Hello",
+    "orphan_continuation": b"\x80\x80\x00\x00\x00\x00",
+    "not_utf_8": b"\x81\x81\x00\x00\x00\x00\xff",
+    "long_control": b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"x" * 126,
+    "fragmented_control": b"\x09\x80\x00\x00\x00\x00",
+    "long_length_form": b"\x81\xfe\x00\x05\x00\x00\x00\x00Hello",
+    "too_big": b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("glued", [True, False], ids=["glued", "later"])
+@pytest.mark.parametrize("frame", INVALID.values(), ids=INVALID.keys())
+async def test_row_22_no_message_of_an_invalid_frame_or_behind_it_reaches_the_application(start, frame, glued):
+    got = []
+    server = await start(plumews.serve(on_message=lambda conn, message: got.append(message), host="127.0.0.1", port=0))
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade() + (frame + text("behind") if glued else b""))
+        await wire.read_head()
+        if not glued:
+            wire.send(frame, text("behind"))
+        code, _ = await wire.closing()
+        assert code in (1002, 1007, 1009)
+        await wire.eof()
+    assert got == []
+
+
+# --- the deadline ---------------------------------------------------------------------------------
+
+
+async def test_a_client_that_says_nothing_is_answered_408_at_the_deadline(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.1))
+    status, refused, _ = await answer(server, b"")
+    assert (status, refused["code"], refused["message"]) == (
+        408,
+        "WEBSOCKET_HANDSHAKE_TIMEOUT",
+        "the request took too long",
+    )
+
+
+async def test_the_deadline_is_absolute_for_a_head_that_comes_byte_by_byte(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.2))
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    async with await Wire.connect(server) as wire:
+        head = asyncio.ensure_future(wire.read_head())
+        wire.writer.write(b"GET / HTTP/1.1\r\nX: ")
+        while not head.done():
+            wire.writer.write(b"x")
+            await asyncio.wait({head}, timeout=0.02)
+        assert wire.status == 408
+        assert 0.19 <= clock() - began < PATIENCE
+        await wire.reader.read()
+
+
+async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end_of_the_tls_handshake():
+    loop = asyncio.get_running_loop()
+    site, config = site_and_config({None: Recorder()}, {"open_timeout": 5.0})
+    conn = plumews.Conn(config)
+    before = loop.time()
+    opening = Opening(site, conn)  # made on accept
+    accepted = loop.time()
+    while loop.time() < accepted + 0.05:
+        await asyncio.sleep(0)  # TLS shakes hands
+    opening.connected()
+    assert before + 5 <= opening._deadline.when <= accepted + 5
+    opening.lost()
+
+
+async def test_no_deadline_is_left_on_an_open_connection(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, ping_interval=None, ping_timeout=None))
+    async with await Wire.open(server) as wire:
+        assert len(loop_state(asyncio.get_running_loop()).timers) == 0
+        wire.send(text("open"))
+        assert await wire.message() == "open"
+
+
+# --- hooks ----------------------------------------------------------------------------------------
+
+
+async def test_an_opened_that_raises_is_1011_with_one_log_entry(start, caplog):
+    server = await start(serve_endpoints({None: Recorder(opened=failing)}, "127.0.0.1", 0, {}))
+    async with await Wire.open(server) as wire:
+        assert await wire.closing() == (1011, "the handler failed")
+    assert len(entries(caplog)) == 1
+    assert entries(caplog)[0].exc_info is not None
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
+async def test_a_process_request_may_answer_refuse_or_go_on(start, later):
+    def decide(conn, request):
+        assert conn.request is request
+        assert conn.remote_address[0] == "127.0.0.1"
+        if request.path == "/answer":
+            return plumews.Response.text(200, "instead", [("X-Mine", "1")])
+        if request.path == "/refuse":
+            raise plumews.Refused("not you", status=451, code="MINE", headers=(("X-Why", "law"),))
+        return None
+
+    async def decide_later(conn, request):
+        await asyncio.sleep(0)
+        return decide(conn, request)
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=decide_later if later else decide))
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(upgrade("/answer")) == (200, b"instead")
+        assert (wire.header("x-mine"), wire.header("connection")) == ("1", "close")
+    status, refused, wire = await answer(server, upgrade("/refuse"))
+    assert (status, refused) == (451, {"code": "MINE", "message": "not you", "status": 451})
+    assert wire.header("x-why") == "law"
+    await assert_serves(server, "/go-on")
+
+
+async def test_frames_that_come_while_the_request_is_decided_are_kept_in_order(start):
+    asked, decided = asyncio.Event(), asyncio.Event()
+
+    async def process_request(conn, request):
+        asked.set()
+        await decided.wait()
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, queue_bytes=1 << 24))
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade() + text("0"))
+        await asked.wait()
+        wire.send(text("1"), masked(2, b"x" * 300_000), text("2"))
+        decided.set()
+        await wire.read_head()
+        assert wire.status == 101
+        assert [await wire.message() for _ in range(4)] == ["0", "1", b"x" * 300_000, "2"]
+
+
+async def test_what_comes_while_the_request_is_decided_is_bounded(start):
+    asked, decided = asyncio.Event(), asyncio.Event()
+
+    async def process_request(conn, request):
+        asked.set()
+        await decided.wait()
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, queue_bytes=1 << 26))
+    message = b"x" * 64_000
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade())
+        await asked.wait()
+        (conn,) = server._site.connections
+        wire.send(*[masked(2, message)] * 200)
+        while conn._transport.is_reading():
+            await asyncio.sleep(0)
+        assert len(conn._door._rest) <= limits.HEAD_SIZE + limits.READ_BUFFER
+        assert not wire.writer.is_closing()
+        decided.set()
+        await wire.read_head()
+        for _ in range(200):
+            assert await wire.message() == message
+
+
+async def test_a_client_that_leaves_while_its_request_is_decided_is_noticed(start):
+    asked = asyncio.Event()
+    ended = asyncio.get_running_loop().create_future()
+
+    async def process_request(conn, request):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set_result(conn)
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=process_request))
+    wire = await Wire.connect(server)
+    wire.writer.write(upgrade())
+    await asked.wait()
+    wire.reset()
+    conn = await ended
+    await conn.wait_closed()
+    assert server._site.connections == set()
+    await assert_empty(server)
+
+
+async def test_a_client_that_resets_behind_its_request_harms_nobody(start):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    for request in (b"bad\r\n\r\n", upgrade(), upgrade("/", "Origin: http://evil.com"), upgrade()[:50]):
+        for _ in range(20):
+            wire = await Wire.connect(server)
+            wire.writer.write(request)
+            await asyncio.sleep(0)
+            wire.reset()
+    await assert_serves(server)
+    await assert_empty(server)
+
+
+# --- the largest head -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", ["serve", "rooms", "unix"])
+async def test_max_head_bounds_the_head_of_every_door(start, tmp_path, door):
+    size = 40_000
+    serving = {
+        "serve": lambda: plumews.serve(echo, "127.0.0.1", 0, max_head=size),
+        "rooms": lambda: plumews.serve_rooms(
+            plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, path="/", max_head=size
+        ),
+        "unix": lambda: plumews.unix_serve(echo, str(tmp_path / "s"), max_head=size),
+    }
+    server = await start(serving[door]())
+    cookie = "x" * (size - len(upgrade("/", "Cookie: ")))
+    for more, status in (("", 101), ("x", 431)):
+        async with await Wire.connect(server) as wire:
+            wire.send(upgrade("/", f"Cookie: {cookie}{more}"))
+            await wire.read_head()
+            assert wire.status == status
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(upgrade("/", f"Cookie: {cookie}x"))
+        assert (error(body)["code"], error(body)["message"]) == (
+            "WEBSOCKET_HEAD_TOO_LARGE",
+            "request head too large: more than 40000 bytes",
+        )
+
+
+@pytest.mark.parametrize(("size", "lines"), [(1024, 100), (16 * 1024, 100), (64 * 1024, 400)])
+async def test_a_larger_head_may_have_more_headers(start, size, lines):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, max_head=size))
+    for more, status in ((0, 101), (1, 431)):
+        async with await Wire.connect(server) as wire:
+            wire.send(upgrade("/", *["A: 1"] * (lines - 5 + more)))
+            await wire.read_head()
+            assert wire.status == status
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+async def test_who_is_not_in_yet_gets_503_when_the_server_stops():
+    asked = asyncio.Event()
+    cancelled = []
+
+    async def process_request(conn, request):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(conn)
+            raise
+
+    server = await plumews.serve(echo, "127.0.0.1", 0, process_request=process_request)
+    async with contextlib.AsyncExitStack() as stack:
+        silent, halfway, asking = [await stack.enter_async_context(await Wire.connect(server)) for _ in range(3)]
+        halfway.writer.write(upgrade()[:30])
+        asking.writer.write(upgrade())
+        await asked.wait()
+        while len(server._site.connections) < 3:
+            await asyncio.sleep(0)
+        server.close()
+        for wire in (silent, halfway, asking):
+            status, body = await wire.response(b"")
+            assert (status, error(body)["code"]) == (503, "WEBSOCKET_STOPPING")
+            wire.writer.close()
+        await server.wait_closed()
+    assert len(cancelled) == 1
+    await assert_empty(server)
+
+
+async def test_who_was_accepted_while_the_server_stopped_gets_503():
+    site, config = site_and_config({None: Recorder()}, {})
+    site.closing = True
+    loop = asyncio.get_running_loop()
+
+    def connection():
+        conn = plumews.Conn(config)
+        conn._door = Opening(site, conn)
+        return conn
+
+    server = await loop.create_server(connection, "127.0.0.1", 0)
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(b"")
+        assert (status, error(body)["code"]) == (503, "WEBSOCKET_STOPPING")
+    server.close()
+
+
+# --- logs and leaks -------------------------------------------------------------------------------
+
+
+async def test_row_20_no_query_no_control_byte_and_no_secret_reaches_a_log(start, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    def process_request(conn, request):
+        if request.path.startswith("/raise"):
+            raise RuntimeError("broken hook")
+        if request.path.startswith("/refuse"):
+            raise plumews.Refused("no")
+
+    def on_message(conn, message):
+        raise RuntimeError(f"broken callback of {conn!r} with {conn.request!r} and {conn.request.headers!r}")
+
+    server = await start(
+        plumews.serve(on_message=on_message, host="127.0.0.1", port=0, process_request=process_request)
+    )
+    tail = "%1b[2J%0aFAKE%20LINE?token=s3cret&room_password=s3cret"
+    header = "Authorization: Bearer s3cret"
+    for path in ("/raise", "/refuse", "/open"):
+        async with await Wire.connect(server) as wire:
+            wire.writer.write(upgrade(path + tail, header, "Cookie: s3cret") + text("s3cret") + close())
+            await wire.reader.read()
+    assert len(entries(caplog)) >= 3
+    for record in caplog.records:
+        message = record.getMessage()
+        lines = [message, caplog.handler.format(record)]
+        assert all("s3cret" not in line for line in lines), lines
+        assert message.isprintable(), message
+        assert "\x1b" not in lines[1]
+        assert "FAKE LINE" not in lines[1]
+
+
+async def test_row_20_a_storm_of_bad_clients_is_no_storm_of_lines(start, caplog):
+    caplog.set_level(logging.INFO)
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    for request in (b"bad\r\n\r\n", upgrade("/", "Origin: http://evil.com"), upgrade("/", "Content-Length: 9")):
+        for _ in range(100):
+            async with await Wire.connect(server) as wire:
+                await wire.response(request)
+    times = [record.created for record in entries(caplog)]
+    assert times
+    assert all(sum(start <= time < start + 1 for time in times) <= limits.LOG_LINES for start in times)
+
+
+@pytest.mark.parametrize("how", ["bad", "refused", "answered", "later", "timeout", "reset"])
+async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collector(how):
+    made = []
+
+    async def later(conn, request):
+        await asyncio.sleep(0)
+        raise plumews.Refused("no")
+
+    def process_request(conn, request):
+        if request.path == "/answered":
+            return plumews.Response.text(200, "x")
+        if request.path == "/later":
+            return later(conn, request)
+        raise plumews.Refused("no")
+
+    options = {"open_timeout": 0.1} if how == "timeout" else {}
+    serving = plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, **options)
+    server = await serving
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        async with await Wire.connect(server) as wire:
+            while not server._site.connections:
+                await asyncio.sleep(0)
+            made += map(weakref.ref, server._site.connections)
+            if how == "reset":
+                wire.reset()
+            elif how == "timeout":
+                assert (await wire.response(b""))[0] == 408
+            elif how == "bad":
+                assert (await wire.response(b"bad"))[0] == 400
+            else:
+                await wire.response(upgrade(f"/{how}"))
+        while server._site.connections:
+            await asyncio.sleep(0)
+        await assert_empty(server)
+        del server, serving
+        await asyncio.sleep(0)
+        assert [ref() for ref in made] == [None]
+    finally:
+        if collecting:
+            gc.enable()
+
+
+# --- who hangs up meanwhile -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [None, plumews.Response.text(200, "hello")])
+async def test_who_hangs_up_while_it_is_judged_is_not_opened_though_tls_has_not_closed_yet(start, caplog, answer):
+    opened = []
+
+    async def process_request(conn, request):
+        # Of TLS the event loop tells the end of the peer first, and closes a moment later: here, at the close timeout.
+        assert conn.eof_received() is False
+        return answer
+
+    server = await start(
+        plumews.serve(
+            host="127.0.0.1",
+            port=0,
+            on_open=opened.append,
+            on_message=lambda conn, message: None,
+            process_request=process_request,
+            close_timeout=0.05,
+        )
+    )
+    async with await Wire.connect(server) as wire:
+        wire.send(upgrade())
+        await wire.eof()
+    await assert_empty(server)
+    assert opened == []
+    assert entries(caplog) == []
+    assert server._site.requests.opened == 0
+
+
+async def test_a_long_answer_comes_whole_to_a_slow_reader_within_the_close_timeout(start, monkeypatch):
+    monkeypatch.setattr(closing, "_LINGER", 0.05)
+    page = plumews.Response(200, body=bytes(16 * limits.MiB))
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: page}))
+    async with await Wire.connect(server, rcvbuf=4096, limit=4096) as wire:
+        wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await wire.read_head()
+        await asyncio.sleep(0.2)  # longer than a moment
+        assert len(await wire.reader.read()) == len(page.body)
+    hasty = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: page}, close_timeout=0.1))
+    async with await Wire.connect(hasty, rcvbuf=4096, limit=4096) as wire:
+        wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await wire.read_head()
+        await until(lambda: not hasty._site.connections)

@@ -1,0 +1,515 @@
+"""Listening sockets: addresses, files, and descriptors of others, each real."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import plumews
+from plumews import limits
+from plumews.server import sockets
+from plumews.server.listener import Listener
+from plumews.server.sockets import (
+    UnixSocket,
+    activated_descriptors,
+    check_unix,
+    given_sockets,
+    inherited_sockets,
+    tcp_sockets,
+    unix_socket,
+)
+from support.fakes import echo
+from support.raw_client import Wire, text
+
+if not hasattr(socket, "AF_UNIX"):
+    pytest.skip("this system has no Unix sockets", allow_module_level=True)
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="wants Unix sockets as Linux has them")
+
+
+async def says_hello(address):
+    """Whether a server at ``address``, a path or a host and a port, answers."""
+    if isinstance(address, (str, bytes)):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(address)
+        sock.setblocking(False)
+        streams = await asyncio.open_unix_connection(sock=sock)
+    else:
+        streams = await asyncio.open_connection(*address)
+    async with Wire(*streams) as wire:
+        wire.writer.write(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await wire.read_head()
+        wire.send(text("hello"))
+        return await wire.message() == "hello"
+
+
+def dead(path):
+    """Leave the file of a server that is dead at ``path``."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask of the test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+# --- TCP ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def names(monkeypatch):
+    """The addresses of names, for a test to set."""
+    known: dict[str, list[str]] = {}
+
+    async def getaddrinfo(name, port, **options):
+        addresses = known.get(name, [name])
+        return [info for address in addresses for info in socket.getaddrinfo(address, port, **options)]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
+    return known
+
+
+class Picky(sockets.OwnSocket):
+    """A socket for which the free port of another address is taken a few times."""
+
+    refusals = 0
+
+    def bind(self, address):
+        if address[1] and Picky.refusals:
+            Picky.refusals -= 1
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        super().bind(address)
+
+
+@pytest.fixture
+def picky(monkeypatch):
+    def refuse(times):
+        monkeypatch.setattr(sockets, "OwnSocket", Picky)
+        monkeypatch.setattr(Picky, "refusals", times)
+
+    return refuse
+
+
+@pytest.mark.parametrize("host", ["here", ["127.0.0.1", "::1"], ["::1", "127.0.0.1", "127.0.0.2", "127.0.0.1"]])
+async def test_port_0_is_one_port_on_all_addresses(start, names, host):
+    names["here"] = ["127.0.0.1", "::1"]  # as localhost on most machines
+    server = await start(plumews.serve(echo, host, 0))
+    addresses = [sock.getsockname()[:2] for sock in server.sockets]
+    assert {port for _, port in addresses} == {server.port}
+    wanted = names["here"] if host == "here" else set(host)
+    assert sorted(host for host, _ in addresses) == sorted(wanted)
+    assert all([await says_hello(address) for address in addresses])
+
+
+async def test_port_0_is_tried_again_when_a_second_address_has_it_taken(start, picky):
+    picky(3)
+    server = await start(plumews.serve(echo, ["127.0.0.1", "127.0.0.2"], 0))
+    assert Picky.refusals == 0
+    assert {sock.getsockname()[1] for sock in server.sockets} == {server.port}
+
+
+async def test_port_0_gives_up_in_the_end_and_leaves_nothing_open(picky, recwarn):
+    picky(1000)
+    with pytest.raises(OSError, match=r"Address already in use: '127\.0\.0\.2 port \d+'"):
+        await plumews.serve(echo, ["127.0.0.1", "127.0.0.2"], 0)
+    assert Picky.refusals == 1000 - limits.PORT_ATTEMPTS
+    assert not [str(one.message) for one in recwarn if "unclosed" in str(one.message)]
+
+
+async def test_a_port_that_was_asked_for_is_tried_once(picky):
+    picky(1000)
+    with pytest.raises(OSError, match="Address already in use"):
+        await tcp_sockets("127.0.0.1", 9, reuse_port=None, backlog=1)
+    assert Picky.refusals == 999
+
+
+async def test_an_address_that_is_not_here_is_left_out_unless_it_is_all(names):
+    names.update(both=["127.0.0.1", "203.0.113.1"], neither=["203.0.113.1", "203.0.113.2"])
+    (only,) = await tcp_sockets("both", 0, reuse_port=None, backlog=1)
+    with only:
+        assert only.getsockname()[0] == "127.0.0.1"
+    for hosts in ("neither", ["both", "neither"]):
+        with pytest.raises(OSError, match=r"requested address: '203\.0\.113\.2 port"):
+            await tcp_sockets(hosts, 0, reuse_port=None, backlog=1)
+
+
+async def test_two_addresses_of_which_one_holds_the_other_are_an_error():
+    with pytest.raises(OSError, match="Address already in use"):
+        await plumews.serve(echo, ["0.0.0.0", "127.0.0.1"], 0)
+
+
+async def test_several_existing_sockets_are_served(start, tmp_path):
+    given = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
+    given[1].bind(str(tmp_path / "s"))
+    server = await start(plumews.serve(echo, sock=given))
+    assert [await says_hello(sock.getsockname()) for sock in server.sockets] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ("127.0.0.1", TypeError, "sock must be a socket.socket or several, not str"),
+        (3, TypeError, "not int"),
+        ([], ValueError, "at least one socket"),
+    ],
+)
+def test_a_sock_that_is_none_is_refused(given, error, said):
+    with pytest.raises(error, match=said):
+        plumews.serve(echo, sock=given)
+
+
+def test_a_sock_of_another_kind_is_refused():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams, socket.socket() as tcp:
+        with pytest.raises(ValueError, match="must be a stream socket"):
+            plumews.serve(echo, sock=datagrams)
+        with pytest.raises(ValueError, match="must be a Unix socket"):
+            plumews.unix_serve(echo, sock=tcp)
+        assert given_sockets(tcp) == [tcp]
+
+
+def test_no_host_at_all_is_refused():
+    with pytest.raises(ValueError, match="host must be at least one"):
+        plumews.serve(echo, [], 0)
+
+
+# --- the file of a Unix socket --------------------------------------------------------------------
+
+
+async def test_the_path_of_a_living_server_is_refused(start, tmp_path):
+    path = str(tmp_path / "s")
+    await start(plumews.unix_serve(echo, path))
+    with pytest.raises(OSError, match="in use") as caught:
+        await plumews.unix_serve(echo, path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EADDRINUSE, path)
+    assert await says_hello(path)
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path])
+async def test_the_file_of_a_dead_server_is_replaced_and_goes_with_the_new_one(tmp_path, kind):
+    path = tmp_path / "s"
+    dead(path)
+    server = await plumews.unix_serve(echo, kind(str(path)))
+    assert await says_hello(str(path))
+    server.close()
+    await asyncio.sleep(0)  # the closing begins in the next tick
+    assert not path.exists()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "fifo", "link to nothing", "link to a living socket"])
+async def test_a_path_that_is_no_socket_is_refused_and_left(start, tmp_path, what):
+    path, other = tmp_path / "s", tmp_path / "other"
+    if what == "file":
+        path.write_text("precious")
+    elif what == "folder":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    else:
+        if "living" in what:
+            await start(plumews.unix_serve(echo, other))
+        path.symlink_to(other)
+    before = path.lstat()
+    with pytest.raises(FileExistsError, match="no socket"):
+        await plumews.unix_serve(echo, path)
+    assert (path.lstat().st_ino, path.lstat().st_mtime) == (before.st_ino, before.st_mtime)
+
+
+@on_linux
+@pytest.mark.parametrize("kind", ["datagrams", "busy"])
+def test_the_path_of_whatever_lives_is_refused(tmp_path, kind):
+    path = str(tmp_path / "s")
+    with contextlib.ExitStack() as stack:
+        living = stack.enter_context(
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM)
+        )
+        living.bind(path)
+        if kind == "busy":  # a full backlog, in which a client would wait
+            living.listen(0)
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(path)
+        with pytest.raises(OSError, match="in use"):
+            unix_socket(path, None, 1)
+        assert Path(path).is_socket()
+
+
+async def test_a_stop_leaves_the_socket_of_the_successor(start, tmp_path):
+    path = str(tmp_path / "s")
+    old = await plumews.unix_serve(echo, path)
+    async with Wire(*await asyncio.open_unix_connection(path)) as silent:
+        silent.writer.write(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await silent.read_head()
+        old.close()
+        assert (await silent.closing())[0] == 1001  # which it does not answer: the old server waits
+        assert old.sockets == ()
+        await start(plumews.unix_serve(echo, path))
+    await old.wait_closed()
+    assert await says_hello(path)
+
+
+async def test_a_file_that_somebody_else_put_there_stays(tmp_path):
+    path, other = tmp_path / "s", tmp_path / "other"
+    async with plumews.unix_serve(echo, path):
+        dead(other)
+        other.replace(path)
+    assert path.is_socket()
+
+
+async def test_a_relative_path_is_removed_wherever_the_process_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with plumews.unix_serve(echo, "s"):
+        assert (tmp_path / "s").is_socket()
+        monkeypatch.chdir("/")
+    assert not (tmp_path / "s").exists()
+
+
+async def test_the_file_of_a_given_sock_is_not_ours(tmp_path):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(tmp_path / "s"))
+    async with plumews.unix_serve(echo, sock=sock):
+        assert await says_hello(str(tmp_path / "s"))
+    assert (tmp_path / "s").is_socket()
+
+
+async def test_a_start_that_fails_leaves_no_file(tmp_path, monkeypatch):
+    async def fail(listener):
+        raise MemoryError
+
+    monkeypatch.setattr(Listener, "start_serving", fail)
+    with pytest.raises(MemoryError):
+        await plumews.unix_serve(echo, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_another_process_does_not_remove_the_file(tmp_path, monkeypatch):
+    sock = unix_socket(str(tmp_path / "s"), None, 1)
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # as a child of this one would see it
+    sock.close()
+    assert (tmp_path / "s").is_socket()
+
+
+def test_of_many_that_replace_a_dead_one_at_once_one_wins(tmp_path):
+    path = str(tmp_path / "s")
+    for _ in range(20):
+        dead(path)
+        won, lost = [], []
+        ready = threading.Barrier(4)
+
+        def listen(won=won, lost=lost, ready=ready):
+            ready.wait()
+            try:
+                won.append(unix_socket(path, None, 100))
+            except OSError as exc:
+                lost.append(exc.errno)
+
+        threads = [threading.Thread(target=listen) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(won), lost) == (1, [errno.EADDRINUSE] * 3)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+        won[0].close()
+
+
+def test_a_lock_that_is_never_given_back_holds_nobody_up(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr(sockets, "_LOCK_PAUSE", 0.0)
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        unix_socket(str(tmp_path / "s"), None, 1).close()
+    finally:
+        os.close(held)
+
+
+# --- its permissions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666, 0o777])
+def test_permissions_are_those_that_were_asked_for_and_never_more(tmp_path, umask, monkeypatch, mode, mask):
+    path, seen = tmp_path / "s", []
+
+    def look(name, wrapped):
+        def call(self, *args):
+            if name == "listen":
+                seen.append(stat.S_IMODE(path.stat().st_mode))
+            wrapped(self, *args)
+            seen.append(stat.S_IMODE(path.stat().st_mode))
+
+        monkeypatch.setattr(UnixSocket, name, call, raising=False)
+
+    look("bind", socket.socket.bind)
+    look("listen", socket.socket.listen)
+    umask(mask)
+    with unix_socket(str(path), mode, 1):
+        assert seen[1:] == [mode, mode]  # before and when somebody can connect
+        if sys.platform == "linux":
+            assert seen[0] == mode & ~mask
+    assert os.umask(mask) == mask  # nobody else's files had another
+
+
+async def test_without_a_mode_the_umask_decides(start, tmp_path, umask):
+    umask(0o027)
+    await start(plumews.unix_serve(echo, tmp_path / "s"))
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o750
+
+
+async def test_unix_serve_has_a_mode(start, tmp_path):
+    await start(plumews.unix_serve(echo, tmp_path / "s", mode=0o606))
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o606
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "error", "said"),
+    [
+        ("", None, ValueError, "must not be empty"),
+        ("a\0b", None, ValueError, "must not have a NUL in it"),
+        (7, None, TypeError, "PathLike"),
+        ("s", 660, ValueError, r"mode must be permissions from 0 to 0o777, such as 0o660, not 660 \(0o1224\)"),
+        ("s", -1, ValueError, "from 0 to 0o777"),
+        ("s", "660", TypeError, "mode must be an int, such as 0o660, not str"),
+        ("s", True, TypeError, "mode must be an int, such as 0o660, not bool"),
+        pytest.param("\0s", 0o600, ValueError, "has no permissions", marks=on_linux),
+    ],
+)
+def test_a_path_or_a_mode_that_cannot_be_raises_at_once(path, mode, error, said):
+    with pytest.raises(error, match=said):
+        plumews.unix_serve(echo, path, mode=mode)
+
+
+def test_a_mode_is_for_a_path():
+    with socket.socket(socket.AF_UNIX) as sock, pytest.raises(TypeError, match="mode is for the file at path"):
+        plumews.unix_serve(echo, sock=sock, mode=0o600)
+
+
+# --- abstract names -------------------------------------------------------------------------------
+
+
+@on_linux
+@pytest.mark.parametrize("kind", [str, os.fsencode])
+async def test_an_abstract_name_is_served_once(start, kind):
+    name = kind(f"\0plumews-{os.getpid()}")
+    await start(plumews.unix_serve(echo, name))
+    assert await says_hello(name)
+    with pytest.raises(OSError, match="in use"):
+        await plumews.unix_serve(echo, name)
+
+
+def test_abstract_names_are_there_on_linux_only(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ValueError, match="on Linux only"):
+        check_unix("\0s", None)
+
+
+# --- inherited descriptors ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listening(tmp_path):
+    """A TCP and a Unix socket that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "s"))
+        unix.listen()
+        yield tcp, unix
+
+
+async def test_inherited_sockets_are_served_and_their_file_stays(listening):
+    names = [sock.getsockname() for sock in listening]
+    given = inherited_sockets(os.dup(sock.fileno()) for sock in listening)
+    assert not any(sock.get_inheritable() for sock in given)
+    async with plumews.serve(echo, sock=given) as server:
+        assert server.port == names[0][1]
+        assert [await says_hello(name) for name in names] == [True, True]
+    assert Path(names[1]).is_socket()
+
+
+async def test_a_stop_leaves_the_backlog_of_inherited_sockets_to_others(listening):
+    server = await plumews.serve(echo, sock=inherited_sockets(os.dup(sock.fileno()) for sock in listening))
+    with contextlib.ExitStack() as stack:
+        for sock in listening:  # the loop has no turn before the stop
+            client = stack.enter_context(socket.socket(sock.family))
+            client.connect(sock.getsockname())
+        server._listener.close()  # what a stop does first
+        server.close()
+        await server.wait_closed()
+        for sock in listening:
+            sock.setblocking(False)
+            sock.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("closed", "is not open"),
+        ("file", "is no socket"),
+        ("datagrams", "is no TCP or Unix stream socket"),
+        ("connected", "does not listen"),
+        ("bound", "does not listen"),
+        ("twice", "is given twice"),
+    ],
+)
+def test_a_descriptor_that_cannot_be_accepted_from_is_named(listening, tmp_path, kind, said):
+    with contextlib.ExitStack() as stack:
+        sock = socket.socket(type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM)
+        fd = stack.enter_context(sock).fileno()
+        if kind == "file":
+            fd = stack.enter_context((tmp_path / "file").open("w")).fileno()
+        elif kind == "closed":
+            sock.close()
+        elif kind == "connected":
+            sock.connect(listening[0].getsockname())
+        elif kind == "bound":
+            sock.bind(("127.0.0.1", 0))
+        elif kind == "twice":
+            fd = listening[1].fileno()
+        fds = [listening[1].fileno(), fd]
+        with pytest.raises(ValueError, match=f"descriptor {fd} {said}"):
+            inherited_sockets(fds)
+        assert listening[1].getsockname() == str(tmp_path / "s")  # nothing was closed
+
+
+@pytest.mark.parametrize(
+    ("pid", "count", "expected"),
+    [("mine", "2", [3, 4]), ("mine", "0", []), ("mine", None, []), ("1", "2", []), (None, "2", []), ("no", "x", [])],
+)
+def test_activated_descriptors_are_those_for_this_process_and_said_once(pid, count, expected):
+    said = {"LISTEN_PID": str(os.getpid()) if pid == "mine" else pid, "LISTEN_FDS": count, "LISTEN_FDNAMES": "a:b"}
+    environ = {"HOME": "/", **{name: value for name, value in said.items() if value is not None}}
+    assert list(activated_descriptors(environ)) == expected
+    assert environ == {"HOME": "/"}
+
+
+@pytest.mark.parametrize("count", ["two", "-1", "1.5", "\u0662"])
+def test_a_count_that_is_none_is_refused(count):
+    with pytest.raises(ValueError, match="LISTEN_FDS must be the number of sockets"):
+        activated_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+@pytest.mark.parametrize(("path", "number"), [("no/ws.sock", errno.ENOENT), ("x" * 200, errno.ENAMETOOLONG)])
+async def test_failing_bind_names_the_path(tmp_path, monkeypatch, path, number):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=re.escape(path)) as caught:
+        await plumews.unix_serve(echo, path)
+    assert (caught.value.errno, caught.value.filename) == (number, path)

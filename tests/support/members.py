@@ -1,0 +1,103 @@
+"""Members of rooms for the tests of the hub: real connections with a raw client each, or many that need no socket.
+
+`crowd` opens connections through a real server; `fakes.fake_conn` gives those on a transport that is none. What a
+client got is read back as numbers, because a test of order has to number its messages anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import plumews
+from plumews import Gap, Hub
+from plumews.constants import Opcode
+from plumews.hub.results import BroadcastResult, HubMetrics
+from plumews.protocol.codec import Parser
+from support.fakes import FakeTransport, fake_conn, ticks
+from support.raw_client import Wire
+
+
+@contextlib.asynccontextmanager
+async def crowd(
+    start: Callable[[Any], Any],
+    count: int,
+    *,
+    rcvbuf: int | None = None,
+    on_message: Callable[[plumews.Conn, str | bytes], object] = lambda conn, message: None,
+    on_close: Callable[[plumews.Conn], object] | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[list[plumews.Conn], list[Wire]]]:
+    """``count`` connections of one server, and the raw client at the other end of each."""
+    opened: asyncio.Queue[plumews.Conn] = asyncio.Queue()
+    server = await start(
+        plumews.serve(
+            host="127.0.0.1", port=0, on_open=opened.put_nowait, on_message=on_message, on_close=on_close, **options
+        )
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        conns, wires = [], []
+        for _ in range(count):
+            wires.append(await stack.enter_async_context(await Wire.open(server, rcvbuf=rcvbuf)))
+            conns.append(await opened.get())
+        yield conns, wires
+
+
+def joined(hub: Hub, room: str, count: int, **config: Any) -> tuple[list[plumews.Conn], list[FakeTransport]]:
+    """``count`` members of ``room`` that need no socket."""
+    pairs = [fake_conn(**{"ping_interval": None, **config}) for _ in range(count)]
+    for conn, _ in pairs:
+        hub.join(room, conn)
+    return [conn for conn, _ in pairs], [transport for _, transport in pairs]
+
+
+async def messages(wire: Wire, count: int) -> list[str | bytes]:
+    """The next ``count`` messages."""
+    return [await wire.message() for _ in range(count)]
+
+
+def send(hub: Hub, *lines: str, **options: Any) -> list[BroadcastResult]:
+    """Broadcast each of ``lines``."""
+    results = [hub.broadcast_room("room", line, **options) for line in lines]
+    assert all(map(adds_up, results))
+    return results
+
+
+def told(gap: Gap) -> str:
+    """An ``encode_gap``."""
+    return f"{gap.room}: {gap.dropped}"
+
+
+def texts(frames: bytes) -> list[str]:
+    """The text messages in what a server wrote."""
+    parser = Parser(client=True, max_size=None)
+    return [payload for kind, payload in parser.feed(frames) if kind == Opcode.TEXT]
+
+
+def stalled(hub: Hub, *rooms: str, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    """A member of ``rooms`` whose socket takes nothing."""
+    conn, transport = fake_conn(**{"ping_interval": None, "queue_size": 3, **config})
+    for room in rooms or ("room",):
+        hub.join(room, conn)
+    transport.fill()
+    return conn, transport
+
+
+async def drained(transport: FakeTransport) -> list[str]:
+    """All texts that the peer got, now that it takes something again."""
+    transport.drain()
+    await ticks()
+    return texts(transport.wire)
+
+
+def adds_up(counts: BroadcastResult | HubMetrics) -> bool:
+    """Whether every member that was matched is accounted for."""
+    if isinstance(counts, HubMetrics):
+        if sum(counts.broadcast_dropped_by.values()) != counts.broadcast_dropped:
+            return False
+        parts = (counts.broadcast_queued, counts.broadcast_dropped, counts.broadcast_skipped, counts.broadcast_pending)
+        return counts.broadcast_matched == sum(parts) and min(parts) >= 0
+    parts = (counts.queued, counts.dropped, counts.skipped, counts.pending)
+    return counts.matched == sum(parts) and min(parts) >= 0

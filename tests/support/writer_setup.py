@@ -1,0 +1,87 @@
+"""A writer on a transport that is no socket, and a loop whose ticks the test ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plumews.constants import Opcode
+from plumews.protocol.codec import build_frame
+from plumews.protocol.message import Encoded, encode
+from plumews.transport.loop_context import Flushable, LoopState
+from plumews.transport.writer import Waiter, Writer
+from support.fakes import FakeTransport
+
+
+class State(LoopState):
+    """The loop's share: keeps who is dirty until the test ends the tick."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]  # no loop
+        self.dirty: list[Flushable] = []
+        self.gathered: list[Flushable] = []
+
+    def gather(self, writer: Flushable) -> None:
+        assert writer not in self.gathered, "gathered twice"
+        self.gathered.append(writer)
+
+    def mark_dirty(self, writer: Flushable) -> None:
+        assert writer not in self.dirty, "marked twice"
+        self.dirty.append(writer)
+
+    def end_of_tick(self) -> None:
+        flushing, self.dirty, self.gathered = self.gathered + self.dirty, [], []
+        for writer in flushing:
+            writer.flush()
+
+
+class Setup:
+    def __init__(self, **bounds: int) -> None:
+        self.state = State()
+        self.writer = Writer(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})
+        self.transport = FakeTransport(self)
+        self.writer.attach(self.transport)  # type: ignore[arg-type]
+        self.finished = 0
+
+    def pause_writing(self) -> None:
+        self.writer.pause()
+
+    def resume_writing(self) -> None:
+        self.writer.resume()
+        self.state.end_of_tick()
+
+    def on_finished(self) -> None:
+        self.finished += 1
+
+    @property
+    def messages(self) -> list[Any]:
+        return [payload for kind, payload in self.transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
+
+
+CLOSE = build_frame(Opcode.CLOSE, b"\x03\xe8")
+
+
+def message(text: str) -> Encoded:
+    return encode(Opcode.TEXT, text.encode())
+
+
+def ping(payload: bytes) -> bytes:
+    return build_frame(Opcode.PING, payload)
+
+
+def pong(payload: bytes) -> bytes:
+    return build_frame(Opcode.PONG, payload)
+
+
+class Outcome:
+    """What became of a message that waited."""
+
+    def __init__(self) -> None:
+        self.answers: list[bool] = []
+
+    def __call__(self, accepted: bool) -> None:
+        self.answers.append(accepted)
+
+
+def wait(setup: Setup, text: str) -> tuple[Waiter, Outcome]:
+    outcome = Outcome()
+    return setup.writer.wait(message(text), outcome), outcome

@@ -1,0 +1,265 @@
+"""All compiled bodies or none: under PLUMEWS_PURE, in a build that is not whole, in a second interpreter.
+
+What is imported is decided once a process, so that each test asks one of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews import _compiled
+from support.codec_bodies import PURE_ONLY
+
+PACKAGE = Path(plumews.__file__).parent
+
+LOADED = """
+import json, sys
+import plumews
+files = {name: module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "plumews"}
+compiled = sorted(name.partition(".")[2] for name, file in files.items() if not file.endswith(".py"))
+print(json.dumps([plumews.BODY, compiled]))
+"""
+
+#: A connection at work: what comes out depends on each of the compiled modules.
+AT_WORK = """
+import asyncio, json
+import plumews
+
+class Transport(asyncio.Transport):
+    written = b""
+    def get_extra_info(self, name, default=None): return default
+    def set_write_buffer_limits(self, high=None, low=None): pass
+    def is_closing(self): return False
+    def close(self): pass
+    def write(self, data): self.written += bytes(data)
+    def writelines(self, buffers): self.written += b"".join(buffers)
+
+async def main():
+    conn, transport = plumews.Conn(plumews.ConnConfig()), Transport()
+    conn.connection_made(transport)
+    conn._open()
+    conn._deliver_to(lambda conn, message: conn.send_nowait(message), lambda conn, exc: None)
+    frame = plumews.protocol.codec.build_frame(1, "hello", mask_key=b"keys")
+    conn.get_buffer(-1)[: len(frame)] = frame
+    conn.buffer_updated(len(frame))
+    await conn.send(bytes(100_000))
+    conn.connection_lost(None)
+    print(json.dumps([plumews.BODY, len(transport.written), transport.written[:7].hex()]))
+
+asyncio.run(main())
+"""
+ANSWER = (7 + 10 + 4 + 100_000, "810568656c6c6f")
+
+
+def run(code: str, *options: str, path: Path = PACKAGE.parent, **environment: str) -> Any:
+    """What ``code`` prints as JSON in a fresh process, with the package at ``path``; more than once, a list."""
+    env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(path), **environment}
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code], env=env, capture_output=True, text=True, check=False, cwd=path
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    return printed if len(printed) > 1 else printed[0]
+
+
+def built() -> list[Path]:
+    """The compiled modules that lie in the package."""
+    return [path for path in PACKAGE.rglob("*") if path.name.endswith(tuple(EXTENSION_SUFFIXES))]
+
+
+def name_of(path: Path, package: Path = PACKAGE) -> str:
+    """The name of the module in this file, within the package."""
+    *folders, file = path.relative_to(package).parts
+    return ".".join([*folders, file.partition(".")[0]])
+
+
+@pytest.fixture(scope="module")
+def whole_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where another package is; what Python has compiled of it stays for the next process."""
+    path = tmp_path_factory.mktemp("copy")
+    shutil.copytree(PACKAGE, path / "plumews", ignore=shutil.ignore_patterns("*.c", "csrc"))
+    return path
+
+
+@pytest.fixture
+def copy(whole_copy: Path) -> Iterator[Path]:
+    """Where a package is of which a test may take something away."""
+    yield whole_copy
+    for path in (whole_copy / "plumews").rglob("*.away"):
+        path.rename(path.with_suffix(""))
+
+
+def take_away(copy: Path, *names: str) -> None:
+    for path in list((copy / "plumews").rglob("*")):
+        if path.name.endswith(tuple(EXTENSION_SUFFIXES)) and name_of(path, copy / "plumews") in names:
+            path.rename(path.with_name(f"{path.name}.away"))
+
+
+needs_a_build = pytest.mark.skipif(PURE_ONLY, reason="nothing is compiled here")
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+def test_the_list_is_that_of_the_types() -> None:
+    if not (PACKAGE / "_codec.pyx").exists():
+        pytest.skip("a wheel has no sources of the compiler")
+    typed = {name_of(path) for path in PACKAGE.rglob("*.pxd")}
+    assert {name for name in _compiled.COMPILED if name != "_codec"} == typed
+    cython = {name_of(path) for path in PACKAGE.rglob("*.pyx")} - {"transport._sendmsg"}
+    assert cython <= set(_compiled.COMPILED)
+
+
+def compiled_handlers() -> Iterator[tuple[str, ast.AST]]:
+    """What stands in the ``except`` clauses of modules that are compiled, and each of their ``with``."""
+    for name in _compiled.COMPILED:
+        path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
+        if not path.exists():
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.With, ast.AsyncWith)):
+                yield name, node
+            elif isinstance(node, ast.ExceptHandler):
+                yield from ((name, inner) for line in node.body for inner in ast.walk(line))
+
+
+def test_no_compiled_handler_needs_a_traceback() -> None:
+    """Cython leaves a ``with``, and a handler by ``return``, as if there were one: without memory there is none."""
+    leaving = (ast.With, ast.AsyncWith, ast.Return, ast.Break, ast.Continue)
+    found = [f"{name}.py:{node.lineno}" for name, node in compiled_handlers() if isinstance(node, leaving)]
+    assert found == []
+
+
+@needs_a_build
+def test_where_all_is_compiled_all_of_it_is_used() -> None:
+    body, compiled = run(LOADED)
+    assert body == "compiled"
+    assert compiled == sorted(name_of(path) for path in built())
+
+
+# --- none -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "true"])
+def test_plumews_pure_takes_no_compiled_module(value: str) -> None:
+    assert run(LOADED, PLUMEWS_PURE=value) == ["pure", []]
+
+
+def test_plumews_pure_holds_under_x_importtime() -> None:
+    assert run(LOADED, "-X", "importtime", PLUMEWS_PURE="1") == ["pure", []]
+
+
+def test_what_is_imported_later_is_plain_too() -> None:
+    code = """
+import importlib, json, sys
+import plumews
+found = {name: importlib.import_module(f"plumews.{name}").__file__ for name in json.loads(sys.argv[1])}
+print(json.dumps([name for name, file in found.items() if not file.endswith(".py")]))
+"""
+    env = {**os.environ, "PLUMEWS_PURE": "1", "PYTHONPATH": str(PACKAGE.parent)}
+    names = json.dumps([name for name in _compiled.COMPILED if name != "_codec"])
+    done = subprocess.run([sys.executable, "-c", code, names], env=env, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_the_finder_looks_at_nothing_but_this_package() -> None:
+    finder = _compiled._Sources()
+    here, conn = [str(PACKAGE)], [str(PACKAGE / "conn")]
+    assert finder.find_spec("json", here) is None
+    assert finder.find_spec("plumews", here) is None
+    assert finder.find_spec("plumews.nothing", here) is None
+    assert finder.find_spec("plumews_more.conn.core", conn) is None
+    assert finder.find_spec("plumews.conn.core.inner") is None
+    spec = finder.find_spec("plumews.conn.core", conn)
+    assert spec is not None
+    assert spec.origin == str(PACKAGE / "conn" / "core.py")
+
+
+def test_the_finder_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    before = [finder for finder in sys.meta_path if not isinstance(finder, _compiled._Sources)]
+    _compiled.only_sources()
+    _compiled.only_sources()
+    assert len(sys.meta_path) == len(before) + 1
+
+
+def test_without_a_build_plain_python_is_used_and_nothing_is_said(copy: Path) -> None:
+    take_away(copy, *(name_of(path) for path in built()))
+    assert run(LOADED, "-W", "error", path=copy) == ["pure", []]
+
+
+# --- a part ---------------------------------------------------------------------------------------
+
+
+@needs_a_build
+@pytest.mark.parametrize("name", _compiled.COMPILED)
+def test_a_build_that_lacks_a_module_is_not_used_at_all(copy: Path, name: str) -> None:
+    take_away(copy, name)
+    assert run(LOADED + AT_WORK, path=copy) == [["pure", []], ["pure", *ANSWER]]
+
+
+@needs_a_build
+def test_a_build_that_lacks_a_module_says_so(copy: Path) -> None:
+    take_away(copy, "transport.writer", "conn.receive_queue")
+    env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(copy)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import plumews"], env=env, capture_output=True, text=True, check=True, cwd=copy
+    )
+    missing = "conn.receive_queue, transport.writer"
+    assert f"plumews is compiled in part, without {missing}: plain Python is used" in done.stderr
+
+
+@needs_a_build
+def test_a_build_without_the_call_that_writes_past_the_transport_is_whole(copy: Path) -> None:
+    take_away(copy, "transport._sendmsg")
+    body, compiled = run(LOADED, "-W", "error", path=copy)
+    assert body == "compiled"
+    assert compiled == sorted(_compiled.COMPILED)
+
+
+@pytest.mark.parametrize("pure", ["", "1"], ids=["as built", "pure"])
+def test_a_connection_works(pure: str) -> None:
+    assert run(AT_WORK, PLUMEWS_PURE=pure) == ["compiled" if built() and not pure else "pure", *ANSWER]
+
+
+# --- another interpreter --------------------------------------------------------------------------
+
+
+@needs_a_build
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the module has another name, and settles it otherwise")
+def test_a_second_interpreter_of_the_process_gets_plain_python() -> None:
+    # Compiled modules may be loaded into one. What plumews needs of others may, too, and is stood in for.
+    code = """
+import json, sys
+import _xxsubinterpreters as interpreters
+import plumews
+
+inner = '''
+import sys, types
+sys.path[:0] = %r
+sys.modules["cryptography"] = None
+stand_in = sys.modules["httptools"] = types.ModuleType("httptools")
+stand_in.__getattr__ = lambda name: type(name, (Exception,), {})
+import json
+%s
+''' % (sys.path, json.loads(sys.argv[1]))
+interpreters.run_string(interpreters.create(isolated=False), inner)
+"""
+    env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(LOADED)], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["pure", []]

@@ -1,0 +1,233 @@
+"""What gives way in a full queue, entry by entry. Random use of the same is in `test_writer_model`."""
+
+from __future__ import annotations
+
+import contextlib
+import tracemalloc
+from collections.abc import Hashable
+
+import pytest
+
+import plumews
+from plumews import limits
+from plumews.constants import Opcode
+from plumews.protocol.codec import build_frame
+from plumews.protocol.message import Encoded, encode
+from support.fakes import FakeTransport, fake_conn, full, ticks
+from support.members import texts
+
+
+def message(text: str) -> Encoded:
+    return encode(Opcode.TEXT, text.encode())
+
+
+def note(text: str) -> memoryview:
+    return memoryview(build_frame(Opcode.TEXT, text.encode()))
+
+
+def put(conn: plumews.Conn, *entries: str | tuple[str, Hashable]) -> list[int]:
+    """Queue texts, those with a key by their key; how many were dropped for each."""
+    dropped = []
+    for entry in entries:
+        if isinstance(entry, str):
+            dropped.append(conn._writer.displace(message(entry)))
+        else:
+            dropped.append(conn._writer.conflate(message(entry[0]), entry[1]))
+    return dropped
+
+
+def arrived(transport: FakeTransport) -> list[str]:
+    transport.drain()
+    return texts(transport.wire)
+
+
+async def test_the_oldest_messages_are_dropped_one_for_one():
+    conn, transport = full(queue_size=3)
+    assert put(conn, "a", "b", "c", "d", "e") == [0, 0, 0, 1, 1]
+    assert (conn.queued_messages, conn.evicted_messages) == (3, 2)
+    assert arrived(transport) == ["c", "d", "e"]
+
+
+async def test_as_many_are_dropped_as_their_bytes_ask_for():
+    conn, transport = full(queue_bytes=40)
+    assert put(conn, "a" * 8, "b" * 8, "c" * 8, "d" * 18) == [0, 0, 0, 1]
+    assert conn.queued_bytes == 40
+    assert put(conn, "e" * 1000) == [3]  # larger than all: it stands alone
+    assert arrived(transport) == ["e" * 1000]
+
+
+async def test_the_age_of_the_queue_is_that_of_the_oldest_which_is_left(monkeypatch):
+    times = iter([100.0, 101.0, 102.0, 103.0, 110.0])
+    if conn_is_compiled():
+        pytest.skip("the clock of the compiled queue cannot be moved")
+    monkeypatch.setattr("plumews.transport.send_queue.monotonic", lambda: next(times))
+    conn, _ = full(queue_size=3)
+    put(conn, "a", "b", "c", "d")
+    assert conn.queued_age == 110.0 - 101.0
+
+
+def conn_is_compiled() -> bool:
+    return plumews.BODY == "compiled"
+
+
+async def test_the_newest_value_of_a_key_stands_where_the_older_one_stood():
+    conn, transport = full()
+    assert put(conn, ("x1", "x"), ("y1", "y"), ("x2", "x"), ("x3", "x")) == [0, 0, 0, 0]
+    assert (conn.queued_messages, conn.replaced_messages, conn.evicted_messages) == (2, 2, 0)
+    assert arrived(transport) == ["x3", "y1"]
+
+
+async def test_a_message_with_a_key_never_passes_one_without():
+    conn, transport = full()
+    put(conn, ("x1", "x"), ("y1", "y"), "between", ("x2", "x"), ("y2", "y"), ("x3", "x"))
+    assert conn.replaced_messages == 3
+    assert arrived(transport) == ["between", "x3", "y2"]
+
+
+async def test_a_key_is_forgotten_when_its_message_has_left_or_was_dropped():
+    conn, transport = full(queue_size=2)
+    put(conn, ("x1", "x"), ("y1", "y"), ("z1", "z"))  # x1 is dropped
+    put(conn, ("x2", "x"))  # y1, too
+    assert conn.replaced_messages == 0
+    assert arrived(transport) == ["z1", "x2"]
+    transport.fill()
+    put(conn, ("x3", "x"))
+    assert conn.replaced_messages == 0
+    assert arrived(transport)[2:] == ["x3"]
+
+
+async def test_keys_that_are_never_used_again_are_not_kept():
+    conn, _ = full(queue_size=4)
+    put(conn, *((str(number), number) for number in range(1000)))
+    if not conn_is_compiled():
+        assert len(conn._writer._keys or ()) <= 2 * 4 + 16 + 1
+    assert conn.queued_messages == 4
+    assert conn.evicted_messages == 996
+
+
+async def test_a_longer_value_that_does_not_fit_in_the_place_goes_to_the_end_and_others_are_dropped():
+    conn, transport = full(queue_bytes=30)
+    put(conn, ("x", "x"), ("y" * 10, "y"), ("z" * 10, "z"))
+    assert put(conn, ("X" * 12, "x")) == [1]
+    assert arrived(transport) == ["z" * 10, "X" * 12]
+
+
+async def test_values_of_many_frames_are_replaced_like_short_ones():
+    conn, transport = full()
+    long = encode(Opcode.TEXT, b"long" * 20_000, fragment_size=30_000)
+    conn._writer.conflate(message("short"), "key")
+    conn._writer.conflate(long, "key")
+    assert conn.queued_bytes == long.size
+    conn._writer.conflate(message("other"), "another key")
+    conn._writer.conflate(message("short again"), "key")
+    assert arrived(transport) == ["short again", "other"]
+
+
+async def test_a_note_does_not_give_way():
+    conn, transport = full(queue_size=2)
+    put(conn, "a", "b")
+    conn._writer.add_note(note("lost"), first=True)
+    assert put(conn, "c", "d") == [2, 1]  # a note takes up space as well
+    assert conn._writer.evict() == 1
+    assert arrived(transport) == ["lost"]
+
+
+async def test_a_note_can_be_taken_back_as_long_as_it_waits():
+    conn, transport = full()
+    first, last = note("first"), note("last")
+    put(conn, "a")
+    conn._writer.add_note(first, first=True)
+    conn._writer.add_note(last, first=False)
+    put(conn, "b")
+    assert not conn._writer.take_note(last, last=True)  # it is not the last any more
+    assert conn._writer.take_note(first, last=False)
+    assert not conn._writer.take_note(first, last=False)
+    assert arrived(transport) == ["a", "last", "b"]
+    assert not conn._writer.take_note(last, last=False)
+
+
+async def test_nothing_is_queued_into_a_message_that_is_sent_in_pieces_nor_dropped_of_it():
+    conn, transport = full(queue_size=2)
+    put(conn, ("x1", "x"))
+    writer = conn._writer
+    writer.in_pieces = True
+    writer.add_piece(build_frame(Opcode.TEXT, b"piece", fin=False))
+    assert put(conn, "a", ("y1", "y"), ("x2", "x")) == [-1, -1, -1]
+    assert writer.evict() == 0
+    transport.drain()
+    transport.fill()
+    writer.add_piece(build_frame(Opcode.CONT, b"", fin=True))
+    writer.end_pieces()
+    assert put(conn, "a", "b", "c") == [0, 1, 1]  # its end stays, and takes up space
+    writer.add_note(note("lost"), first=True)
+    assert writer.evict() == 1
+    assert arrived(transport) == ["x1", "piece", "lost"]
+
+
+@pytest.mark.parametrize("kind", ["displace", "conflate"])
+async def test_nothing_passes_who_waits_for_space(kind):
+    conn, transport = full(queue_size=1)
+    put(conn, "a")
+    conn._writer.wait(message("b"), lambda accepted: None)
+    if kind == "displace":
+        assert conn._writer.displace(message("c")) == -1
+    else:
+        assert conn._writer.conflate(message("c"), "key") == -1
+    assert arrived(transport) == ["a", "b"]
+    await ticks()
+
+
+# --- what the bound of bytes counts -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "with keys"])
+@pytest.mark.parametrize("size", [0, 2, 100, 2000])
+async def test_bound_of_bytes_counts_the_objects_of_tiny_messages(keyed: bool, size: int):
+    conn, _ = full(queue_size=10**6, queue_bytes=500_000)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(20_000):
+            message = encode(Opcode.BINARY, bytes(size))
+            if keyed:
+                conn._writer.conflate(message, (conn, ("room", str(number))))
+            else:
+                conn._writer.displace(message)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert conn.evicted_messages > 0
+    assert 500_000 / 2 <= taken <= 500_000 * 2
+    conn.abort()
+
+
+async def test_bound_of_bytes_counts_the_objects_on_every_way():
+    shared = memoryview(build_frame(Opcode.BINARY, b"xy"))
+    counts = set()
+    for way in ("send", "offer", "run"):
+        conn, _ = full(queue_size=10**6, queue_bytes=100_000, send_behavior=plumews.SendBehavior.DROP)
+        with contextlib.suppress(plumews.SendQueueFull):
+            while True:
+                if way == "send":
+                    conn.send_nowait(b"xy")
+                elif way == "offer" and not conn._writer.offer(Encoded([shared], len(shared))):
+                    break
+                elif way == "run":
+                    run = [Encoded([shared], len(shared))] * 5000
+                    conn._writer.accept_run(run[: conn._writer.room_for(run)])
+                    break
+        counts.add(conn.queued_messages)
+        conn.abort()
+    assert len(counts) == 1
+    bound = 100_000 + limits.QUEUED_FREE * limits.QUEUED_OVERHEAD
+    assert abs(counts.pop() - bound // (len(shared) + limits.QUEUED_OVERHEAD)) <= 1
+
+
+async def test_run_for_a_transport_that_closes_counts_each_message():
+    conn, transport = fake_conn(ping_interval=None)
+    transport.closing = True
+    conn._writer.accept_run([message("a"), message("b"), message("c")])
+    assert (conn.queued_messages, transport.writes) == (3, [])
+    transport.closing = False
+    conn.abort()
+    assert conn._never_left()[0] == 3

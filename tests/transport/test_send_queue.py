@@ -1,0 +1,215 @@
+"""What waits on one connection: its bounds, its two lanes, the order in which it leaves, the close frame behind it all.
+
+A writer on a transport that is no socket fills the queue and empties it.
+"""
+
+from __future__ import annotations
+
+from plumews.constants import Opcode
+from plumews.protocol.codec import Parser, build_frame
+from plumews.protocol.message import encode
+from support.writer_setup import CLOSE, Setup, message, ping, pong
+
+# --- one write ------------------------------------------------------------------------------------
+
+
+def test_everything_that_waits_leaves_in_one_write() -> None:
+    setup = Setup(queue_size=64)
+    for index in range(64):
+        assert setup.writer.offer(message(str(index)))
+    setup.writer.control(ping(b"p"))
+    setup.writer.flush()
+    assert len(setup.transport.writes) == 1
+    assert setup.messages == [str(index) for index in range(64)]
+
+
+def test_a_large_backlog_leaves_in_writes_of_a_quarter_mebibyte() -> None:
+    setup = Setup(queue_size=1000, queue_bytes=10_000_000)
+    texts = [str(index) * 10_000 for index in range(10)] * 10
+    for text in texts:
+        assert setup.writer.offer(message(text))
+    setup.writer.flush()
+    assert setup.messages == texts
+    assert max(map(len, setup.transport.writes)) <= 256 * 1024 + 10_100
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def test_a_full_transport_leaves_room_for_as_many_messages_as_the_bound_says() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    assert [setup.writer.offer(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
+    assert setup.writer.queued_messages == 4
+    setup.transport.drain()
+    assert setup.messages == list("abcd")
+    assert setup.writer.queued_messages == 0
+
+
+def test_the_bound_in_bytes_counts_whole_frames() -> None:
+    setup = Setup(queue_size=100)
+    setup.transport.fill()
+    assert setup.writer.offer(message("x" * 496))  # and 4 bytes of header
+    assert setup.writer.queued_bytes == 500
+    assert not setup.writer.offer(message("x" * 497))
+    assert setup.writer.offer(message("x" * 496))
+    assert not setup.writer.offer(message(""))
+    assert setup.writer.queued_bytes == 1000
+
+
+def test_a_message_above_the_byte_bound_is_accepted_when_nothing_waits() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    assert setup.writer.offer(message("x" * 5000))
+    assert not setup.writer.offer(message("x" * 5000))
+    setup.transport.drain()
+    assert setup.writer.offer(message("y"))
+
+
+def test_the_message_on_its_way_does_not_count_as_waiting() -> None:
+    setup = Setup(queue_bytes=2_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    assert setup.writer.queued_messages == 0
+    assert [setup.writer.offer(message(text)) for text in "abcde"] == [True] * 4 + [False]
+    setup.transport.drain()
+    assert setup.messages == ["x" * 1_000_000, *"abcd"]
+
+
+def test_a_message_of_many_buffers_that_comes_before_what_had_to_wait_has_left_goes_behind_it() -> None:
+    setup = Setup(queue_bytes=100_000)
+    setup.writer.offer(encode(Opcode.TEXT, b"waited"))
+    setup.transport.fill()
+    setup.writer.resume()  # nothing has left yet
+    setup.writer.offer(encode(Opcode.BINARY, bytes(20_000)))
+    setup.state.end_of_tick()
+    assert setup.messages == ["waited", bytes(20_000)]
+    assert setup.writer.queued_age == 0.0
+
+
+# --- control frames -------------------------------------------------------------------------------
+
+
+def test_control_frames_go_before_the_data_that_waits() -> None:
+    setup = Setup()
+    setup.writer.offer(message("a"))
+    setup.writer.control(ping(b"ours"))
+    setup.writer.pong(pong(b"theirs"))
+    setup.writer.offer(message("b"))
+    setup.writer.flush()
+    assert [kind for kind, _ in setup.transport.events()] == [Opcode.PING, Opcode.PONG, Opcode.TEXT, Opcode.TEXT]
+
+
+def test_a_pong_goes_between_the_fragments_of_a_long_message() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.pong(pong(b"now"))
+    setup.transport.drain()
+    assert setup.transport.events() == [(Opcode.PONG, b"now"), (Opcode.TEXT, "x" * 1_000_000)]
+    first, second, *_ = setup.transport.writes
+    assert len(first) <= 256 * 1024 + 65_600
+    assert second.startswith(pong(b"now"))
+
+
+def test_a_long_message_of_masked_frames_is_cut_between_frames_too() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    payload = bytes(1_000_001)
+    setup.writer.offer(encode(Opcode.BINARY, payload, mask=lambda: b"mask"))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.control(build_frame(Opcode.PING, b"now", mask_key=b"keys"))
+    setup.transport.drain()
+    parser = Parser(client=False, max_size=None)
+    assert parser.feed(setup.transport.wire) == [(Opcode.PING, b"now"), (Opcode.BINARY, payload)]
+    assert parser.error is None
+
+
+def test_each_ping_is_answered_while_the_socket_takes_bytes() -> None:
+    setup = Setup()
+    for index in range(1000):
+        setup.writer.pong(pong(str(index).encode()))
+    setup.writer.flush()
+    assert [payload for _, payload in setup.transport.events()] == [str(index).encode() for index in range(1000)]
+
+
+def test_row_10_while_the_socket_takes_nothing_only_the_newest_pong_is_kept() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for index in range(100_000):
+        setup.writer.pong(pong(str(index).encode()))
+    setup.transport.drain()
+    assert setup.transport.events() == [(Opcode.PONG, b"99999")]
+
+
+# --- the close frame ------------------------------------------------------------------------------
+
+
+def test_the_close_frame_goes_behind_what_was_accepted_before_it() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abc":
+        setup.writer.offer(message(text))
+    setup.writer.finish(CLOSE, setup.on_finished)
+    assert not setup.writer.finished
+    setup.transport.drain()
+    assert setup.messages == list("abc")
+    assert setup.transport.wire.endswith(CLOSE)
+    assert setup.writer.finished
+    assert setup.finished == 1
+
+
+def test_the_close_frame_waits_for_the_last_fragment() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.transport.full_after = 1
+    setup.transport.drain()
+    assert setup.finished == 0
+    setup.transport.drain()
+    assert [kind for kind, _ in setup.transport.events()] == [Opcode.TEXT, Opcode.CLOSE]
+    assert setup.finished == 1
+
+
+def test_nothing_leaves_after_the_close_frame() -> None:
+    setup = Setup()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.control(ping(b"late"))
+    setup.writer.pong(pong(b"late"))
+    setup.writer.flush()
+    setup.transport.fill()
+    setup.writer.pong(pong(b"later"))
+    setup.writer.last_words()
+    setup.transport.drain()
+    assert setup.transport.wire == CLOSE
+    assert setup.finished == 1
+
+
+def test_a_pong_that_was_owed_leaves_before_the_close_frame() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.pong(pong(b"owed"))
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.transport.drain()
+    assert [kind for kind, _ in setup.transport.events()] == [Opcode.PONG, Opcode.CLOSE]
+
+
+# --- its age --------------------------------------------------------------------------------------
+
+
+def test_what_leaves_with_this_tick_has_no_age_and_what_the_transport_keeps_waiting_has_one() -> None:
+    setup = Setup()
+    setup.writer.offer(message("a"))
+    assert (setup.writer.queued_messages, setup.writer.queued_age) == (1, 0.0)
+    setup.writer.flush()
+    setup.transport.fill()
+    setup.writer.offer(message("b"))
+    before = setup.writer.queued_age
+    while setup.writer.queued_age <= before:
+        pass  # the clock is that of the machine
+    setup.transport.drain()
+    assert (setup.writer.queued_messages, setup.writer.queued_age) == (0, 0.0)

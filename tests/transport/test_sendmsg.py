@@ -1,0 +1,492 @@
+"""What writes past the transport, on both of its bodies: how much was taken, told exactly, and nothing else.
+
+Each test has a real pair of sockets. What the receiving end got is compared with what was offered, byte by byte.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import plumews
+from plumews.transport import sendmsg
+from support.codec_bodies import PURE_ONLY
+from support.fakes import linked
+
+KiB = 1024
+
+pytestmark = pytest.mark.skipif(not sendmsg.DIRECT, reason="sockets are no file descriptors here")
+
+Send = Callable[[int, list[Any]], int]
+
+
+def body(name: str) -> Send:
+    return importlib.import_module(f"plumews.transport.{name}").send  # type: ignore[no-any-return]
+
+
+BODIES = ["_sendmsg_py"] if PURE_ONLY else ["_sendmsg", "_sendmsg_py"]
+
+
+@pytest.fixture(params=BODIES, ids=["py"] if PURE_ONLY else ["c", "py"])
+def send(request: pytest.FixtureRequest) -> Send:
+    return body(request.param)
+
+
+class Pair:
+    """Two connected sockets, of which ours does not block and takes little."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.theirs.setblocking(False)
+        self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KiB)
+
+    @property
+    def fd(self) -> int:
+        return self.ours.fileno()
+
+    def read(self) -> bytes:
+        """All that has arrived."""
+        data = bytearray()
+        while True:
+            try:
+                piece = self.theirs.recv(1024 * KiB)
+            except BlockingIOError:
+                return bytes(data)
+            if not piece:
+                return bytes(data)
+            data += piece
+
+    def fill(self) -> None:
+        while True:
+            try:
+                self.ours.send(bytes(KiB))
+            except BlockingIOError:
+                return
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    pair.close()
+
+
+def roomy(pair: Pair) -> None:
+    """Let the sockets take a few MiB at once."""
+    pair.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096 * KiB)
+
+
+def send_all(send: Send, pair: Pair, buffers: list[Any]) -> bytes:
+    """Offer ``buffers`` until all of them are taken; what arrived meanwhile."""
+    arrived = bytearray()
+    while buffers:
+        sent = send(pair.fd, buffers)
+        new = pair.read()
+        total = sum(map(len, buffers))
+        assert len(new) == (total if sent < 0 else sent)
+        arrived += new
+        if sent < 0:
+            break
+        assert 0 < sent < total
+        while sent >= len(buffers[0]):
+            sent -= len(buffers.pop(0))
+        buffers[0] = memoryview(buffers[0])[sent:]
+    return bytes(arrived)
+
+
+def numbered(count: int, size: int) -> list[bytes]:
+    """Buffers that cannot be taken for each other."""
+    return [(index.to_bytes(4, "big") * (size // 4 + 1))[:size] for index in range(count)]
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "buffers",
+    [
+        [b"x"],
+        [b"a", b"b", b"c"],
+        [b""],
+        [b"", b"x", b""],
+        [bytes(16 * KiB)],
+        [bytes(16 * KiB + 1)],
+        [bytes(16 * KiB - 1), b"ab"],
+        [b"head", bytes(64 * KiB), b"head", b"small"],
+    ],
+    ids=lambda buffers: "+".join(str(len(buffer)) for buffer in buffers),
+)
+def test_minus_one_says_that_everything_was_taken(send: Send, pair: Pair, buffers: list[bytes]) -> None:
+    roomy(pair)
+    assert send(pair.fd, buffers) == -1
+    assert pair.read() == b"".join(buffers)
+
+
+def test_nothing_to_send_is_sent(send: Send, pair: Pair) -> None:
+    assert send(pair.fd, []) == -1
+    assert pair.read() == b""
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview], ids=lambda kind: kind.__name__)
+def test_any_buffer_is_sent(send: Send, pair: Pair, kind: type) -> None:
+    roomy(pair)
+    buffers = [kind(buffer) for buffer in (b"small", bytes(20 * KiB), b"small again")]
+    assert send(pair.fd, buffers) == -1
+    assert pair.read() == b"small" + bytes(20 * KiB) + b"small again"
+
+
+def test_a_part_of_a_view_is_sent_as_that_part(send: Send, pair: Pair) -> None:
+    view = memoryview(b"0123456789" * 10_000)
+    roomy(pair)
+    assert send(pair.fd, [view[3:7], view[15:50_015], b"end"]) == -1
+    assert pair.read() == bytes(view[3:7]) + bytes(view[15:50_015]) + b"end"
+
+
+def test_a_subclass_of_bytes_is_sent(send: Send, pair: Pair) -> None:
+    class Mine(bytes):
+        pass
+
+    assert send(pair.fd, [b"a", Mine(b"b"), b"c"]) == -1
+    assert pair.read() == b"abc"
+
+
+# --- many pieces ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 157, 1000, 1023, 1024, 1025, 3000])
+@pytest.mark.parametrize("kind", [bytes, memoryview], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("size", [1, 10, 500])
+def test_however_many_small_buffers_there_are_each_arrives_once(
+    send: Send, pair: Pair, count: int, kind: type, size: int
+) -> None:
+    roomy(pair)
+    buffers = [kind(buffer) for buffer in numbered(count, size)]
+    assert send_all(send, pair, list(buffers)) == b"".join(buffers)
+
+
+@pytest.mark.parametrize("count", [31, 32, 33, 63, 64, 65, 130, 1025])
+def test_however_many_large_buffers_there_are_each_arrives_once(send: Send, pair: Pair, count: int) -> None:
+    roomy(pair)
+    buffers = numbered(count, 16 * KiB + 1)
+    assert send_all(send, pair, list(buffers)) == b"".join(buffers)
+
+
+@pytest.mark.parametrize("count", [32, 33, 64, 200])
+def test_headers_and_large_payloads_in_turn_arrive_in_order(send: Send, pair: Pair, count: int) -> None:
+    roomy(pair)
+    buffers: list[Any] = []
+    for head, payload in zip(numbered(count, 10), numbered(count, 20 * KiB), strict=True):
+        buffers += head, memoryview(payload)
+    assert send_all(send, pair, list(buffers)) == b"".join(buffers)
+
+
+def test_small_ones_behind_what_fills_the_gathered_bytes_arrive_in_order(send: Send, pair: Pair) -> None:
+    roomy(pair)
+    buffers = [*numbered(1, 16 * KiB), *numbered(200, 100), *numbered(3, 17 * KiB), *numbered(200, 1)]
+    assert send_all(send, pair, list(buffers)) == b"".join(buffers)
+
+
+PIECE = st.tuples(
+    st.sampled_from([0, 1, 2, 10, 100, 1000, 4 * KiB, 16 * KiB - 1, 16 * KiB, 16 * KiB + 1, 40 * KiB]),
+    st.sampled_from([bytes, memoryview, bytearray]),
+    st.integers(1, 90),
+)
+
+
+@pytest.mark.parametrize("name", BODIES)
+@given(pieces=st.lists(PIECE, min_size=1, max_size=8))
+def test_whatever_is_mixed_arrives_as_it_was_offered(name: str, pieces: list[tuple[int, type, int]]) -> None:
+    pair = Pair()
+    try:
+        buffers: list[Any] = []
+        for size, kind, count in pieces:
+            buffers += [kind(bytes([len(buffers) % 251]) * size) for _ in range(count if size < 16 * KiB else 1)]
+        expected = b"".join(buffers)
+        arrived = bytearray()
+        while buffers:
+            sent = body(name)(pair.fd, buffers)
+            arrived += pair.read()
+            if sent < 0:
+                break
+            while buffers and sent >= len(buffers[0]):
+                sent -= len(buffers.pop(0))
+            if buffers:
+                buffers[0] = memoryview(buffers[0])[sent:]
+        assert arrived == expected
+    finally:
+        pair.close()
+
+
+# --- a part of it ---------------------------------------------------------------------------------
+
+
+def test_how_much_was_taken_is_what_arrives(send: Send, pair: Pair) -> None:
+    buffers = numbered(100, 10 * KiB)
+    sent = send(pair.fd, buffers)
+    assert 0 < sent < 1000 * KiB
+    assert pair.read() == b"".join(buffers)[:sent]
+
+
+def test_a_socket_that_takes_nothing_now_took_nothing(send: Send, pair: Pair) -> None:
+    pair.fill()
+    assert send(pair.fd, [b"x"]) == 0
+    assert send(pair.fd, [b"x", bytes(100 * KiB), memoryview(b"y")]) == 0
+    pair.read()
+    assert send(pair.fd, [b"x"]) == -1
+    assert pair.read() == b"x"
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("buffers", [[b"x"], [b"x", bytes(100 * KiB)]], ids=["one", "two"])
+def test_a_peer_that_is_gone_takes_nothing_and_no_signal_comes_of_it(
+    send: Send, pair: Pair, buffers: list[bytes]
+) -> None:
+    pair.theirs.close()
+    assert send(pair.fd, buffers) == 0
+    assert send(pair.fd, buffers) == 0
+
+
+@pytest.mark.skipif(PURE_ONLY or sys.platform != "linux", reason="only the compiled body asks for it, where it can")
+def test_no_signal_comes_even_where_python_would_let_it() -> None:
+    code = """
+import signal, socket
+from plumews.transport._sendmsg import send
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+ours, theirs = socket.socketpair()
+ours.setblocking(False)
+theirs.close()
+print(send(ours.fileno(), [b"x"]), send(ours.fileno(), [b"x", bytes(100_000)]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0"]
+
+
+def test_a_descriptor_that_is_none_takes_nothing(send: Send, pair: Pair) -> None:
+    fd = os.dup(pair.fd)
+    os.close(fd)
+    assert send(fd, [b"x"]) == 0
+    assert send(-1, [b"x", b"y"]) == 0
+
+
+def test_what_is_no_buffer_is_an_error_and_holds_nothing(send: Send, pair: Pair) -> None:
+    held = bytearray(10)
+    with pytest.raises(TypeError):
+        send(pair.fd, [held, None])
+    held.append(1)  # nobody has it any more
+    assert pair.read() == b""
+
+
+def test_no_buffer_is_held_after_the_call(send: Send, pair: Pair) -> None:
+    buffers = [bytearray(10) for _ in range(200)] + [bytearray(20 * KiB) for _ in range(100)]
+    before = [sys.getrefcount(buffer) for buffer in buffers]
+    send(pair.fd, buffers)
+    pair.fill()
+    send(pair.fd, buffers)
+    pair.theirs.close()
+    send(pair.fd, buffers)
+    gc.collect()
+    assert [sys.getrefcount(buffer) for buffer in buffers] == before
+    for buffer in buffers:
+        buffer.append(1)
+
+
+# --- many sockets ---------------------------------------------------------------------------------
+
+
+def batch_of(send: Send, work: list[tuple[Pair, list[Any]]]) -> Any:
+    """A batch of the body that ``send`` is of."""
+    fds, queues = [pair.fd for pair, _ in work], [buffers for _, buffers in work]
+    return sys.modules[send.__module__].Batch(fds, queues)
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[Pair]]:
+    pairs = [Pair() for _ in range(100)]
+    yield pairs
+    for pair in pairs:
+        pair.close()
+
+
+def test_a_batch_says_of_each_socket_what_a_call_for_it_alone_says(send: Send, pairs: list[Pair]) -> None:
+    empty, roomy_one, small, full, dead = pairs[:5]
+    roomy(roomy_one)
+    full.fill()
+    full.read()
+    full.fill()
+    dead.theirs.close()
+    long = numbered(100, 10 * KiB)
+    work = [(empty, [b"a", b"b"]), (roomy_one, long[:20]), (small, long), (full, [b"x"]), (dead, [b"x"])]
+    batch = batch_of(send, work)
+    batch.finish()
+    sent = batch.sent
+    assert sent[:2] == [-1, -1]
+    assert 0 < sent[2] < 1000 * KiB
+    assert sent[3:] == [0, 0]
+    assert empty.read() == b"ab"
+    assert roomy_one.read() == b"".join(long[:20])
+    assert small.read() == b"".join(long)[: sent[2]]
+
+
+def test_however_many_threads_help_each_socket_is_written_to_once(send: Send, pairs: list[Pair]) -> None:
+    for number in range(20):
+        expected = [b"%d of %d" % (number, place) for place in range(len(pairs))]
+        batch = batch_of(send, [(pair, [text[:1], text[1:]]) for pair, text in zip(pairs, expected, strict=True)])
+        together = threading.Barrier(4)
+
+        def help_in_time(batch: Any = batch, together: threading.Barrier = together) -> None:
+            together.wait()
+            batch.help()
+
+        helpers = [threading.Thread(target=help_in_time) for _ in range(3)]
+        for helper in helpers:
+            helper.start()
+        together.wait()
+        batch.finish()
+        assert batch.sent == [-1] * len(pairs)
+        assert [pair.read() for pair in pairs] == expected
+        for helper in helpers:
+            helper.join()
+        assert not any(pair.read() for pair in pairs)
+
+
+def test_a_batch_may_be_sent_by_others_alone_and_who_comes_later_writes_nothing(send: Send, pairs: list[Pair]) -> None:
+    batch = batch_of(send, [(pair, [b"x"]) for pair in pairs])
+    helper = threading.Thread(target=batch.help)
+    helper.start()
+    helper.join()
+    assert [pair.read() for pair in pairs] == [b"x"] * len(pairs)
+    batch.finish()
+    batch.help()
+    batch.finish()
+    assert batch.sent == [-1] * len(pairs)
+    assert not any(pair.read() for pair in pairs)
+
+
+def test_an_empty_batch_is_finished(send: Send) -> None:
+    batch = batch_of(send, [])
+    batch.help()
+    batch.finish()
+    assert batch.sent == []
+
+
+@pytest.mark.parametrize("count", [255, 256, 257, 1024, 1025, 3000])
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_of_many_buffers_for_a_socket_those_that_left_are_told(send: Send, pair: Pair, count: int, size: int) -> None:
+    roomy(pair)
+    buffers = numbered(count, size)
+    batch = batch_of(send, [(pair, buffers)])
+    batch.finish()
+    arrived = pair.read()
+    assert arrived == b"".join(buffers)[: len(arrived)]
+    if batch.sent == [-1]:
+        assert len(arrived) == count * size
+    else:
+        assert batch.sent == [len(arrived)]
+        assert len(arrived) >= 200 * size
+
+
+def test_views_leave_with_a_batch_as_they_were_when_it_was_made(send: Send, pair: Pair) -> None:
+    batch = batch_of(send, [(pair, [b"a", memoryview(b"0123456789")[3:7], b"b"])])
+    batch.finish()
+    assert batch.sent == [-1]
+    assert pair.read() == b"a3456b"
+
+
+def test_nothing_of_a_batch_is_held_when_it_is_gone(send: Send, pairs: list[Pair]) -> None:
+    queues = [numbered(3, 300) for _ in pairs]
+    before = [sys.getrefcount(buffer) for queue in queues for buffer in queue]
+    batch = batch_of(send, list(zip(pairs, queues, strict=True)))
+    batch.finish()
+    del batch
+    batch_of(send, list(zip(pairs, queues, strict=True)))  # one that nobody begins with
+    gc.collect()
+    assert [sys.getrefcount(buffer) for queue in queues for buffer in queue] == before
+
+
+def test_a_batch_of_which_something_is_missing_is_refused(send: Send) -> None:
+    with pytest.raises(ValueError, match="as many queues as descriptors"):
+        sys.modules[send.__module__].Batch([1, 2], [[b"x"]])  # type: ignore[attr-defined]
+
+
+class Interruption(BaseException):
+    pass
+
+
+def test_a_signal_whose_handler_raises_does_not_leave_the_others_at_it(
+    monkeypatch: pytest.MonkeyPatch, pairs: list[Pair]
+) -> None:
+    """In the plain body; in the compiled one no handler runs before all is sent."""
+    plain = importlib.import_module("plumews.transport._sendmsg_py")
+    batch = plain.Batch([pair.fd for pair in pairs[:2]], [[b"x"], [b"y"]])
+    taken, interrupted = threading.Event(), threading.Event()
+    genuine = plain.send
+
+    def slow_send(fd: int, buffers: list[Any]) -> int:
+        if threading.current_thread() is helper:
+            taken.set()
+            while batch.sent[1] != -1:  # until the other thread has done its part, and waits
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert interrupted.wait(5)
+        return genuine(fd, buffers)  # type: ignore[no-any-return]
+
+    def handler(number: int, frame: Any) -> None:
+        interrupted.set()
+        raise Interruption
+
+    monkeypatch.setattr(plain, "send", slow_send)
+    helper = threading.Thread(target=batch.help)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        helper.start()
+        assert taken.wait(5)
+        with pytest.raises(Interruption):
+            batch.finish()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        helper.join()
+    assert batch.sent == [-1, -1]
+    assert [pair.read() for pair in pairs[:3]] == [b"x", b"y", b""]
+
+
+# --- which body -----------------------------------------------------------------------------------
+
+
+def test_the_body_is_that_of_the_package() -> None:
+    name = "_sendmsg" if plumews.BODY == "compiled" else "_sendmsg_py"
+    assert sendmsg.send is body(name)
+    assert sendmsg.Batch.__module__ == f"plumews.transport.{name}"
+
+
+# --- on the wire ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fragment", [1, 100, 1000, 16 * KiB])
+async def test_a_message_in_hundreds_of_small_fragments_arrives_whole(start: Any, fragment: int) -> None:
+    size = min(200 * fragment + 16 * KiB + 1, 200 * KiB)
+    payload = bytes(index % 251 for index in range(size))
+    async with linked(start, fragment_size=fragment) as (conn, wire_):
+        await conn.send(payload)
+        await conn.send("behind it")
+        assert await wire_.message() == payload
+        assert await wire_.message() == "behind it"

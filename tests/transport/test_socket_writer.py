@@ -1,0 +1,569 @@
+"""What goes straight to the socket, what to its transport, and what another thread may write."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from asyncio import selector_events
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews.constants import Opcode
+from plumews.protocol.codec import Parser
+from plumews.protocol.message import encode
+from plumews.transport import sendmsg
+from plumews.transport import socket_writer as outlet_module
+from support.fakes import FakeTransport, started, ticks, tls_contexts
+from support.writer_setup import CLOSE, Setup, message, ping, pong, wait
+
+
+def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    affected = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+    assert affected is outlet_module._WRITELINES_HAS_NO_BOUND
+    monkeypatch.setattr(outlet_module, "_WRITELINES_HAS_NO_BOUND", True)
+    setup = Setup()
+    setup.transport.writelines = None  # type: ignore[assignment,method-assign]
+    setup.writer.offer(message("a"))
+    setup.writer.offer(message("b"))
+    setup.writer.flush()
+    assert setup.messages == ["a", "b"]
+
+
+# --- straight to the socket -----------------------------------------------------------------------
+
+
+class SocketTransport(FakeTransport):
+    """A transport that leaves its socket to the writer, and holds what it is given until the test takes it away."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol)
+        self.room = 0  # bytes that the socket takes
+        self.held = bytearray()
+        self.most_held = 0
+        self.sends = 0
+        self.paused = False
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.held)
+
+    def send(self, fd: int, buffers: list[Any]) -> int:
+        """What stands in for :func:`plumews.transport.sendmsg.send`."""
+        assert fd == 4711
+        assert not self.closing, "a byte for a descriptor that may be another's"
+        assert not self.held, "past a transport that holds something"
+        self.sends += 1
+        data = b"".join(buffers)
+        taken = data[: self.room]
+        self.room -= len(taken)
+        if taken:
+            self.writes.append(taken)
+        return -1 if len(taken) == len(data) else len(taken)
+
+    def write(self, data: bytes | memoryview) -> None:
+        assert not self.closing, "a write to a transport that is closing"
+        self.held += data
+        self.most_held = max(self.most_held, len(self.held))
+        if not self.paused:
+            self.paused = True
+            self.protocol.pause_writing()
+
+    def take(self, count: int) -> None:
+        """The socket takes ``count`` bytes: first what the transport holds."""
+        self.room += count
+        moved = self.held[: self.room]
+        del self.held[: len(moved)]
+        self.room -= len(moved)
+        if moved:
+            self.writes.append(bytes(moved))
+        if not self.held and self.paused:
+            self.paused = False
+            self.protocol.resume_writing()
+
+
+class Direct(Setup):
+    """A writer past a :class:`SocketTransport`."""
+
+    transport: SocketTransport
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int, **bounds: int) -> None:
+        super().__init__(**bounds)
+        self.transport = SocketTransport(self)
+        self.transport.room = room
+        monkeypatch.setattr(outlet_module.wire, "descriptor", lambda transport: 4711)
+        monkeypatch.setattr(outlet_module.wire, "send", self.transport.send)
+        self.writer.attach(self.transport)  # type: ignore[arg-type]
+
+    def whole(self) -> list[tuple[int, Any]]:
+        """Everything that has left, once all of it has."""
+        self.transport.take(10_000_000)
+        return self.transport.events()
+
+
+def test_past_a_transport_the_whole_queue_leaves_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Direct(monkeypatch, room=10_000, queue_size=64)
+    for index in range(64):
+        setup.writer.offer(message(str(index)))
+    setup.writer.flush()
+    assert setup.transport.sends == 1
+    assert setup.transport.most_held == 0
+    assert setup.messages == [str(index) for index in range(64)]
+
+
+def test_the_transport_is_to_hold_nothing_without_asking_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Direct(monkeypatch, room=0).transport.limits == [0]
+
+
+SIZES = [5, 0, 130, 16 * 1024, 16 * 1024 - 3, 3, 16 * 1024 + 1, 70_000, 2]
+"""Whole frames of every kind, one longer than any payload that is copied, and a message of two fragments."""
+
+
+def queue_all(setup: Direct) -> list[bytes]:
+    payloads = [bytes([index]) * size for index, size in enumerate(SIZES)]
+    for payload in payloads:
+        assert setup.writer.offer(encode(Opcode.BINARY, payload))
+    setup.writer.control(ping(b"ours"))
+    setup.writer.pong(pong(b"theirs"))
+    return payloads
+
+
+def cuts() -> list[int]:
+    """Where to cut: beside each border between buffers, and in the middle of each."""
+    at, points = 0, {0}
+    buffers = [ping(b"ours"), pong(b"theirs")]
+    for index, size in enumerate(SIZES):
+        buffers += encode(Opcode.BINARY, bytes([index]) * size).buffers  # type: ignore[arg-type]
+    for buffer in [*buffers, CLOSE]:
+        points |= {at + 1, at + len(buffer) // 2, at + len(buffer) - 1, at + len(buffer)}
+        at += len(buffer)
+    return sorted(points)
+
+
+def frame_ends(data: bytes) -> list[int]:
+    """Where the frames in ``data`` end, the last of which may be cut."""
+    ends, at = [], 0
+    while at < len(data):
+        length = data[at + 1] & 0x7F if at + 1 < len(data) else 0
+        extended = {126: 2, 127: 8}.get(length, 0)
+        if extended:
+            length = int.from_bytes(data[at + 2 : at + 2 + extended], "big")
+        at += 2 + extended + length
+        ends.append(at)
+    return ends
+
+
+def frames_in(data: bytes) -> int:
+    """Frames that are all there."""
+    return sum(end <= len(data) for end in frame_ends(data))
+
+
+def whole_frames(data: bytes) -> bool:
+    """Whether ``data`` ends with the end of a frame."""
+    return not data or frame_ends(data)[-1] == len(data)
+
+
+@pytest.mark.parametrize("closing", [False, True], ids=["open", "closing"])
+@pytest.mark.parametrize("cut", cuts())
+def test_wherever_it_is_cut_one_frame_waits_in_the_transport_and_all_arrives_in_order(
+    monkeypatch: pytest.MonkeyPatch, cut: int, closing: bool
+) -> None:
+    setup = Direct(monkeypatch, room=cut, queue_size=100, queue_bytes=10_000_000)
+    payloads = queue_all(setup)
+    if closing:
+        setup.writer.finish(CLOSE, setup.on_finished)
+    else:
+        setup.writer.flush()
+    gone = setup.transport.wire + bytes(setup.transport.held)
+    parser = Parser(client=True, max_size=None)
+    given = [payload for kind, payload in parser.feed(gone) if kind == Opcode.BINARY]
+    assert parser.error is None
+    assert frames_in(gone) - frames_in(setup.transport.wire) in (0, 1), "more than the rest of one frame"
+    assert whole_frames(gone)
+    begun = len(given) + (1 if parser.mid_message else 0)
+    assert setup.writer.queued_messages == len(payloads) - begun
+    waiting = payloads[begun:]
+    assert setup.writer.queued_bytes == sum(encode(Opcode.BINARY, payload).size for payload in waiting)
+    setup.writer.pong(pong(b"old"))
+    setup.writer.pong(pong(b"new"))
+    late = ([] if closing else [b"old", b"new"]) if not setup.writer.paused else [] if closing else [b"new"]
+    setup.writer.flush()
+    setup.transport.take(10_000_000)
+    events = setup.transport.events()
+    assert [payload for kind, payload in events if kind == Opcode.BINARY] == payloads
+    pongs = [payload for kind, payload in events if kind == Opcode.PONG]
+    assert pongs[-1:] == (late or [b"theirs"])[-1:]
+    assert [payload for kind, payload in events if kind == Opcode.PING] == [b"ours"]
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+    assert (events[-1][0] == Opcode.CLOSE) is closing
+    assert setup.finished == closing
+
+
+def test_behind_a_frame_that_is_cut_the_longest_frame_of_one_buffer_stays_in_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = Direct(monkeypatch, room=3, queue_bytes=100_000)
+    for payload in (b"cut here", bytes(16 * 1024)):
+        setup.writer.offer(encode(Opcode.BINARY, payload))
+    setup.writer.flush()
+    assert len(setup.transport.held) == 2 + 8 - 3
+    assert setup.writer.queued_messages == 1
+    assert setup.writer.queued_bytes == 4 + 16 * 1024
+
+
+def test_a_payload_that_looks_like_a_header_takes_no_frame_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Direct(monkeypatch, room=0, queue_bytes=100_000)
+    fragment_size = 4
+    payload = b"\x82\x7e\x82\x7e" * (17 * 1024 // 4)
+    setup.writer.offer(encode(Opcode.BINARY, payload, fragment_size=fragment_size))
+    for cut in range(200):
+        setup.writer.flush()
+        held = len(setup.transport.held)
+        assert held <= 2 + fragment_size
+        assert (len(setup.transport.wire) + held) % (2 + fragment_size) == 0
+        setup.transport.take(held + cut % 7)
+    assert setup.whole() == [(Opcode.BINARY, payload)]
+
+
+def test_what_is_queued_while_a_frame_is_cut_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Direct(monkeypatch, room=1)
+    assert setup.writer.offer(message("cut"))
+    setup.writer.flush()
+    assert setup.writer.paused
+    assert [setup.writer.offer(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
+    assert setup.writer.queued_messages == 4
+    assert len(setup.transport.held) == len(message("cut").buffers[0]) - 1
+    assert setup.whole() == [(Opcode.TEXT, text) for text in ("cut", *"abcd")]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 9, 10, 11, 30_000, 60_000])
+def test_what_is_discarded_while_a_frame_is_cut_leaves_that_frame_whole_and_the_close_behind_it(
+    monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    setup = Direct(monkeypatch, room=cut, queue_bytes=10_000_000)
+    setup.writer.offer(encode(Opcode.BINARY, bytes(60_001)))
+    setup.writer.offer(message("never"))
+    setup.writer.flush()
+    setup.writer.discard()
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.last_words()
+    assert setup.finished == 1
+    assert setup.whole() == [(Opcode.BINARY, bytes(60_001)), (Opcode.CLOSE, (1000, ""))]
+
+
+def test_the_last_words_are_no_door_for_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Direct(monkeypatch, room=1)
+    setup.writer.offer(message("cut"))
+    setup.writer.flush()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.discard()
+    setup.writer.last_words()
+    setup.writer.pong(pong(b"late"))
+    setup.writer.control(ping(b"late"))
+    setup.writer.flush()
+    assert setup.whole() == [(Opcode.TEXT, "cut"), (Opcode.CLOSE, (1000, ""))]
+
+
+def test_a_transport_that_holds_an_answer_gets_what_is_sent_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Direct(monkeypatch, room=1000)
+    setup.transport.held += b"HTTP/1.1 101 ..."  # but does not ask to wait
+    setup.writer.offer(message("a"))
+    setup.writer.flush()
+    assert setup.transport.sends == 0
+    setup.transport.take(0)
+    assert setup.transport.wire == b"HTTP/1.1 101 ..." + b"".join(message("a").buffers)
+
+
+def test_nothing_goes_to_the_descriptor_of_a_transport_that_is_gone_or_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Direct(monkeypatch, room=1000)
+    setup.transport.closing = True
+    setup.writer.offer(message("a"))
+    setup.writer.flush()
+    setup.writer.detach()
+    setup.writer.offer(message("b"))
+    setup.writer.control(ping(b"p"))
+    setup.writer.kick(at_once=True)
+    setup.writer.resume()
+    setup.state.end_of_tick()
+    assert setup.transport.sends == 0
+    assert setup.transport.wire == b""
+
+
+def test_pongs_collapse_only_while_the_socket_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Direct(monkeypatch, room=3)
+    for index in range(3):
+        setup.writer.pong(pong(bytes([index])))
+    setup.writer.flush()  # one is gone, the second is cut at its beginning, the third waits
+    for index in range(3, 100):
+        setup.writer.pong(pong(bytes([index])))
+    assert [payload[0] for _, payload in setup.whole()] == [0, 1, 99]
+    setup.writer.pong(pong(b"a"))
+    setup.writer.pong(pong(b"b"))
+    setup.writer.flush()
+    assert [payload for _, payload in setup.transport.events()][3:] == [b"a", b"b"]
+
+
+# --- by another thread ----------------------------------------------------------------------------
+
+
+class HandedOver(Direct):
+    """One whose next write somebody else may make."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int = 10_000, **bounds: int) -> None:
+        super().__init__(monkeypatch, room, **bounds)
+        self.fds: list[int] = []
+        self.queues: list[list[Any]] = []
+
+    def hand_over(self) -> bool:
+        self.state.dirty = []
+        return self.writer.hand_over(self.fds, self.queues)
+
+    def queue(self, *texts: str) -> None:
+        for text in texts:
+            assert self.writer.offer(message(text))
+        self.writer.kick(at_once=False)
+
+
+def test_what_is_to_leave_with_this_tick_may_be_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = HandedOver(monkeypatch)
+    setup.queue("a", "b")
+    assert setup.hand_over()
+    assert not setup.hand_over()
+    assert setup.fds == [4711]
+    assert b"".join(setup.queues[0]) == b"\x81\x01a\x81\x01b"
+    assert not setup.writer.was_sent(-1)
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+    setup.queue("c")
+    assert setup.hand_over()
+    assert not setup.writer.was_sent(-1)
+    assert setup.whole() == []
+
+
+def waits_for_the_end_of_the_tick(setup: HandedOver) -> None:
+    setup.state.end_of_tick()
+    setup.writer.offer(message("of the next"))
+
+
+def is_closing(setup: HandedOver) -> None:
+    setup.transport.closing = True
+
+
+def is_gone(setup: HandedOver) -> None:
+    setup.writer.detach()
+
+
+def holds_something(setup: HandedOver) -> None:
+    setup.transport.held += b"x"
+    setup.writer.attach(setup.transport)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        pytest.param(waits_for_the_end_of_the_tick, id="it has left, and what is new was not kicked"),
+        pytest.param(is_closing, id="the transport closes"),
+        pytest.param(is_gone, id="the transport is gone"),
+        pytest.param(holds_something, id="the transport holds something"),
+        pytest.param(lambda setup: setup.writer.control(ping(b"p")), id="a ping"),
+        pytest.param(lambda setup: setup.writer.pong(pong(b"p")), id="a pong"),
+        pytest.param(
+            lambda setup: setup.writer.offer(encode(Opcode.TEXT, bytes(20_000))), id="a message in two buffers"
+        ),
+        pytest.param(lambda setup: wait(setup, "x"), id="a sender waits for space"),
+        pytest.param(lambda setup: setup.writer.when_empty(lambda good: None), id="somebody waits until it is empty"),
+    ],
+)
+def test_nothing_is_handed_over_when_there_is_more_to_it(
+    monkeypatch: pytest.MonkeyPatch, happens: Callable[[HandedOver], object]
+) -> None:
+    setup = HandedOver(monkeypatch, queue_bytes=100_000)
+    setup.queue("a")
+    happens(setup)
+    assert not setup.hand_over()
+    assert (setup.fds, setup.queues) == ([], [])
+
+
+def test_a_writer_with_a_transport_that_is_no_socket_hands_nothing_over() -> None:
+    setup = Setup()
+    setup.writer.offer(message("a"))
+    setup.writer.kick(at_once=False)
+    assert not setup.writer.hand_over([], [])
+    setup.state.end_of_tick()
+    assert setup.messages == ["a"]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 4, 5, 8])
+def test_of_what_was_handed_over_the_frame_that_is_cut_goes_to_the_transport_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    setup = HandedOver(monkeypatch)
+    setup.queue("a", "b", "c")
+    assert setup.hand_over()
+    setup.transport.writes.append(b"".join(setup.queues[0])[:taken])
+    assert setup.writer.was_sent(taken)
+    assert len(setup.transport.held) == 3 - taken % 3
+    assert setup.writer.queued_messages == 2 - taken // 3
+    assert setup.writer.queued_bytes == 3 * (2 - taken // 3)
+    setup.whole()
+    setup.state.end_of_tick()
+    assert setup.messages == ["a", "b", "c"]
+
+
+# --- whose socket it is ---------------------------------------------------------------------------
+
+
+class Scrambling(asyncio.Transport):
+    """A transport above another one, which changes each byte and shows the socket below."""
+
+    def __init__(self, below: asyncio.Transport) -> None:
+        super().__init__()
+        self.below = below
+
+    def write(self, data: Any) -> None:
+        self.below.write(bytes(byte ^ 0x80 for byte in bytes(data)))
+
+    def writelines(self, buffers: Any) -> None:
+        self.write(b"".join(buffers))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.below.get_extra_info(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        return self.below.get_write_buffer_size()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.below.set_write_buffer_limits(high=high, low=low)
+
+    def is_closing(self) -> bool:
+        return self.below.is_closing()
+
+    def close(self) -> None:
+        self.below.close()
+
+    def abort(self) -> None:
+        self.below.abort()
+
+
+class Counting(selector_events._SelectorSocketTransport):  # type: ignore[misc,name-defined]
+    """A transport of a loop that wants to see each byte."""
+
+    counted = 0
+
+    def write(self, data: Any) -> None:
+        self.counted += len(data)
+        super().write(data)
+
+
+class Above(asyncio.Protocol):
+    """The protocol of the transport below: ``conn`` gets what ``make`` makes of that."""
+
+    def __init__(self, conn: plumews.Conn, make: Callable[[asyncio.Transport], asyncio.Transport]) -> None:
+        self.conn = conn
+        self.make = make
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.conn.connection_made(self.make(transport))  # type: ignore[arg-type]
+        self.conn._open()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.conn.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.conn.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.conn.resume_writing()
+
+
+def new_conn() -> plumews.Conn:
+    return plumews.Conn(plumews.ConnConfig(ping_interval=None))
+
+
+def pair(kind: str) -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection; both do not block."""
+    if kind == "unix":
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            theirs = socket.create_connection(listening.getsockname())
+            ours, _ = listening.accept()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_wrapped_transport_gets_every_byte(kind: str) -> None:
+    loop = asyncio.get_running_loop()
+    conn = new_conn()
+    ours, theirs = pair(kind)
+    await loop.connect_accepted_socket(lambda: Above(conn, Scrambling), ours)
+    with theirs:
+        conn.send_nowait("secret")
+        conn.send_nowait("more")  # which leaves at the end of the tick
+        got = await loop.sock_recv(theirs, 1024)
+        while len(got) < 14:
+            got += await loop.sock_recv(theirs, 1024)
+        assert bytes(byte ^ 0x80 for byte in got) == b"\x81\x06secret\x81\x04more"
+        conn.abort()
+        await conn.wait_closed()
+
+
+def test_subclass_of_asyncios_transport_gets_every_byte() -> None:
+    async def send() -> tuple[int, bytes]:
+        loop = asyncio.get_running_loop()
+        conn = new_conn()
+        ours, theirs = pair("tcp")
+        with theirs:
+            transport = Counting(loop, ours, conn)
+            await ticks()
+            conn._open()
+            conn.send_nowait("hello")
+            got = await loop.sock_recv(theirs, 1024)
+            conn.abort()
+            await conn.wait_closed()
+            return transport.counted, got
+
+    loop = asyncio.SelectorEventLoop()  # uvloop has transports of its own alone
+    try:
+        assert loop.run_until_complete(send()) == (7, b"\x81\x05hello")
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["from the start", "after it was plain"])
+async def test_connection_that_becomes_tls_sends_nothing_in_clear(before: bool) -> None:
+    loop = asyncio.get_running_loop()
+    server_tls, client_tls = tls_contexts()
+    conn = new_conn()
+    ours, theirs = pair("tcp")
+
+    def protocol() -> asyncio.BaseProtocol:
+        return conn if before else asyncio.Protocol()
+
+    plain, _ = await loop.connect_accepted_socket(protocol, ours)
+    starting = started(loop.start_tls(plain, conn, server_tls, server_side=True))  # type: ignore[arg-type]
+    reader, writer = await asyncio.open_connection(sock=theirs, ssl=client_tls, server_hostname="localhost")
+    encrypted = await starting
+    assert encrypted is not None
+    conn.connection_made(encrypted)
+    conn._open()
+    conn.send_nowait("secret")
+    assert await reader.readexactly(8) == b"\x81\x06secret"
+    conn.abort()
+    await conn.wait_closed()
+    writer.transport.abort()
+
+
+@pytest.mark.skipif(not sendmsg.DIRECT, reason="sockets are no file descriptors here")
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_plain_transport_of_the_loop_lends_its_descriptor(kind: str) -> None:
+    ours, theirs = pair(kind)
+    with theirs:
+        transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+        assert sendmsg.descriptor(transport) == transport.get_extra_info("socket").fileno()  # type: ignore[arg-type]
+        assert sendmsg.descriptor(Scrambling(transport)) == -1  # type: ignore[arg-type]
+        transport.abort()

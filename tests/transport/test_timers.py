@@ -1,0 +1,234 @@
+"""The deadlines of a loop: exact on a clock that the test moves, and once on each real loop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import weakref
+from typing import Any
+
+import pytest
+
+from plumews.transport.timers import Timers
+from support.fakes import FakeLoop
+
+
+@pytest.fixture
+def loop() -> FakeLoop:
+    return FakeLoop()
+
+
+@pytest.fixture
+def timers(loop: FakeLoop) -> Timers:
+    return Timers(loop)  # type: ignore[arg-type]
+
+
+def test_a_deadline_is_called_at_its_time_and_once(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[float] = []
+    timers.after(5, lambda: calls.append(loop.now))
+    loop.advance(4.9)
+    assert calls == []
+    loop.advance(0.2)
+    assert calls == [1005.0]
+    loop.advance(100)
+    assert calls == [1005.0]
+
+
+def test_deadlines_are_called_in_the_order_of_their_times(loop: FakeLoop, timers: Timers) -> None:
+    delays = [delay / 10 for delay in range(1, 200)]
+    calls: list[float] = []
+    for delay in random.Random(7).sample(delays, len(delays)):
+        timers.after(delay, lambda delay=delay: calls.append(delay))  # type: ignore[misc]
+    loop.advance(30)
+    assert calls == delays
+
+
+def test_the_loop_has_one_timer_at_the_earliest_deadline_and_none_when_nothing_is_due(
+    loop: FakeLoop, timers: Timers
+) -> None:
+    assert loop.armed == []
+    late = timers.after(9, lambda: None)
+    early = timers.after(3, lambda: None)
+    timers.after(6, lambda: None)
+    assert loop.armed == [1003.0]
+    assert len(timers) == 3
+    loop.advance(3)
+    assert loop.armed == [1006.0]
+    loop.advance(3)
+    assert loop.armed == [1009.0]
+    late.cancel()
+    early.cancel()
+    assert loop.armed == []
+    assert len(timers) == 0
+
+
+def test_a_cancelled_deadline_is_never_called_and_holds_nothing(loop: FakeLoop, timers: Timers) -> None:
+    class Thing:
+        def called(self) -> None:
+            raise AssertionError
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    timers.after(2, lambda: None)  # keeps the heap from being emptied as a whole
+    deadline = timers.after(1, thing.called)
+    deadline.cancel()
+    del thing
+    assert gone() is None
+    loop.advance(5)
+
+
+def test_a_deadline_that_was_called_holds_nothing(loop: FakeLoop, timers: Timers) -> None:
+    class Thing:
+        def called(self) -> None: ...
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    deadline = timers.after(1, thing.called)
+    loop.advance(1)
+    del thing
+    assert gone() is None
+    assert deadline.callback is None
+
+
+def test_cancelling_twice_or_too_late_counts_once(loop: FakeLoop, timers: Timers) -> None:
+    cancelled, called, kept = (timers.after(delay, lambda: None) for delay in (2, 1, 3))
+    cancelled.cancel()
+    cancelled.cancel()
+    loop.advance(1)
+    called.cancel()
+    assert len(timers) == 1
+    kept.cancel()
+    assert len(timers) == 0
+
+
+def test_deadlines_close_together_share_one_wake_up(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[int] = []
+    for index in range(100):
+        timers.after(1 + index * 0.00001, lambda index=index: calls.append(index))  # type: ignore[misc]
+    loop.advance(2)
+    assert calls == list(range(100))
+    assert loop.wakes == 1
+
+
+def test_what_a_deadline_asks_for_is_not_due_in_the_same_wake_up(loop: FakeLoop, timers: Timers) -> None:
+    """It would be called again and again until its time has come, and no socket would be polled in between."""
+    calls: list[float] = []
+
+    def look() -> None:
+        calls.append(loop.now)
+        if loop.now < 1001.0:
+            timers.at(1001.0, look)
+
+    timers.at(1001.0, look)
+    timers.at(1000.999, lambda: None)  # wakes up a millisecond early
+    loop.advance(2)
+    assert len(calls) == 2
+    assert calls[1] >= 1001.0
+    assert loop.wakes == 2
+
+
+def test_a_deadline_in_the_past_is_called_at_the_next_wake_up(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[float] = []
+    timers.after(-5, lambda: calls.append(loop.now))
+    assert calls == []
+    loop.advance(0)
+    assert calls == [1000.0]
+
+
+def test_a_deadline_made_by_another_is_kept_and_armed(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[str] = []
+
+    def first() -> None:
+        calls.append("first")
+        timers.after(1, lambda: calls.append("second"))
+
+    timers.after(1, first)
+    timers.after(10, lambda: calls.append("third"))
+    loop.advance(1)
+    assert loop.armed == [1002.0]
+    loop.advance(20)
+    assert calls == ["first", "second", "third"]
+
+
+def test_a_deadline_that_cancels_the_next_is_obeyed(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[str] = []
+    victim = timers.after(1.0001, lambda: calls.append("victim"))
+    timers.after(1, victim.cancel)
+    loop.advance(5)
+    assert calls == []
+    assert len(timers) == 0
+    assert loop.armed == []
+
+
+def test_a_callback_that_fails_is_reported_and_the_others_are_called(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[str] = []
+    timers.after(1, lambda: calls.append("before"))
+    timers.after(1.0001, lambda: 1 / 0)
+    timers.after(1.0002, lambda: calls.append("after"))
+    loop.advance(2)
+    assert calls == ["before", "after"]
+    assert [type(failure["exception"]) for failure in loop.failures] == [ZeroDivisionError]
+
+
+def test_a_callback_that_ends_the_program_leaves_the_rest_armed(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[str] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    timers.after(1, interrupt)
+    timers.after(1.0001, lambda: calls.append("closing"))
+    with pytest.raises(KeyboardInterrupt):
+        loop.advance(1)
+    assert len(timers) == 1
+    loop.advance(1)  # while the loop shuts down
+    assert calls == ["closing"]
+
+
+def test_cancelled_deadlines_do_not_pile_up(loop: FakeLoop, timers: Timers) -> None:
+    timers.after(3600, lambda: None)
+    for _ in range(10_000):
+        timers.after(10, lambda: None).cancel()
+    assert len(timers) == 1
+    assert len(timers._heap) <= 65
+    loop.advance(7200)
+    assert len(timers) == 0
+
+
+def test_the_order_survives_the_collection_of_cancelled_deadlines(loop: FakeLoop, timers: Timers) -> None:
+    shuffled = random.Random(7)
+    calls: list[int] = []
+    deadlines = []
+    for index in shuffled.sample(range(1000), 1000):
+        deadlines.append((index, timers.after(index, lambda index=index: calls.append(index))))  # type: ignore[misc]
+    shuffled.shuffle(deadlines)
+    for _, deadline in deadlines[:900]:
+        deadline.cancel()
+    assert len(timers._heap) <= 200
+    loop.advance(2000)
+    assert calls == sorted(index for index, _ in deadlines[900:])
+
+
+def test_a_million_second_stall_calls_each_deadline_once(loop: FakeLoop, timers: Timers) -> None:
+    calls: list[int] = []
+    for index in range(10):
+        timers.after(index, lambda index=index: calls.append(index))  # type: ignore[misc]
+    loop.stall(1e6)
+    assert calls == list(range(10))
+    assert loop.armed == []
+
+
+async def test_on_a_real_loop_deadlines_are_called_near_their_time(anyio_backend: Any) -> None:
+    loop = asyncio.get_running_loop()
+    timers = Timers(loop)
+    late: list[float] = []
+    while not late or (min(late) >= 1 and len(late) < 5):  # the machine is not ours alone: the best of some
+        called: asyncio.Future[float] = loop.create_future()
+        started = loop.time()
+        timers.after(0.01, lambda called=called: called.set_result(timers.time()))  # type: ignore[misc]
+        never = timers.after(0.005, called.cancel)
+        never.cancel()
+        late.append(await called - started)
+        assert len(timers) == 0
+    assert min(late) >= 0.007
+    assert min(late) < 1

@@ -1,0 +1,330 @@
+"""When something to send is accepted, and when it is written; the transport says when it is full, who waits is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from plumews.constants import Opcode
+from support.writer_setup import CLOSE, Outcome, Setup, message, ping, wait
+
+# --- one write ------------------------------------------------------------------------------------
+
+
+def test_a_flush_of_nothing_writes_nothing() -> None:
+    setup = Setup()
+    setup.writer.flush()
+    assert setup.transport.writes == []
+
+
+def test_what_a_read_brought_can_wait_for_other_reads_of_the_tick() -> None:
+    setup = Setup()
+    setup.writer.offer(message("a"))
+    setup.writer.gather()
+    setup.writer.offer(message("b"))
+    setup.writer.gather()
+    setup.writer.offer(message("c"))
+    setup.writer.kick(True)
+    assert setup.transport.writes == []
+    assert setup.state.gathered == [setup.writer]
+    setup.state.end_of_tick()
+    assert setup.messages == ["a", "b", "c"]
+    assert len(setup.transport.writes) == 1
+    setup.writer.offer(message("d"))
+    setup.writer.gather()
+    setup.writer.flush()  # somebody does not wait
+    assert setup.messages == ["a", "b", "c", "d"]
+
+
+def test_a_read_that_brought_nothing_to_send_is_no_reason_to_wait() -> None:
+    setup = Setup()
+    setup.writer.gather()
+    assert setup.state.gathered == []
+    setup.writer.offer(message("a"))
+    setup.writer.kick(False)  # a broadcast, in a line of thousands
+    setup.writer.gather()
+    assert setup.messages == ["a"]
+    assert setup.state.gathered == []
+
+
+def test_a_lone_message_leaves_at_once_and_those_behind_it_together_at_the_end_of_the_tick() -> None:
+    setup = Setup()
+    for text in "abc":
+        setup.writer.offer(message(text))
+        setup.writer.kick(at_once=True)
+    assert setup.messages == ["a"]
+    setup.state.end_of_tick()
+    assert len(setup.transport.writes) == 2
+    assert setup.messages == ["a", "b", "c"]
+
+
+def test_what_is_not_to_leave_at_once_leaves_at_the_end_of_the_tick() -> None:
+    setup = Setup()
+    for text in "abc":
+        setup.writer.offer(message(text))
+        setup.writer.kick(at_once=False)
+    assert setup.transport.writes == []
+    setup.state.end_of_tick()
+    assert len(setup.transport.writes) == 1
+    assert setup.messages == ["a", "b", "c"]
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def test_before_the_answer_is_no_what_waits_is_flushed() -> None:
+    setup = Setup()
+    for index in range(100):
+        assert setup.writer.offer(message(str(index)))
+    assert len(setup.transport.writes) == 24  # by four
+    setup.writer.flush()
+    assert setup.messages == [str(index) for index in range(100)]
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+def test_who_waits_is_accepted_when_there_is_space_in_the_order_of_waiting() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    outcomes = [wait(setup, text)[1] for text in "efg"]
+    assert setup.writer.waiting == 3
+    assert [outcome.answers for outcome in outcomes] == [[], [], []]
+    setup.transport.drain()
+    assert [outcome.answers for outcome in outcomes] == [[True]] * 3
+    assert setup.messages == list("abcdefg")
+    assert setup.writer.waiting == 0
+
+
+def test_nobody_overtakes_those_who_wait() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.offer(message("x" * 600))
+    _, outcome = wait(setup, "y" * 600)
+    assert not setup.writer.offer(message("small enough"))
+    setup.transport.drain()
+    assert outcome.answers == [True]
+    assert setup.messages == ["x" * 600, "y" * 600]
+
+
+def test_who_withdraws_lets_those_behind_pass() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.offer(message("x" * 600))
+    waiter, outcome = wait(setup, "y" * 600)
+    _, small = wait(setup, "small")
+    assert setup.writer.withdraw(waiter)
+    assert small.answers == [True]
+    assert not setup.writer.withdraw(waiter)
+    setup.transport.drain()
+    assert outcome.answers == []
+    assert setup.messages == ["x" * 600, "small"]
+
+
+def test_who_was_accepted_cannot_withdraw() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    waiter, outcome = wait(setup, "e")
+    setup.transport.drain()
+    assert outcome.answers == [True]
+    assert not setup.writer.withdraw(waiter)
+
+
+def test_a_transport_that_fills_up_again_admits_only_as_many_as_there_is_space() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    outcomes = [wait(setup, text)[1] for text in "efghij"]
+    setup.transport.full_after = 1
+    setup.transport.drain()
+    assert setup.messages == list("abcd")
+    assert [outcome.answers for outcome in outcomes] == [[True]] * 4 + [[]] * 2
+    setup.transport.drain()
+    assert setup.messages == list("abcdefghij")
+    assert [outcome.answers for outcome in outcomes] == [[True]] * 6
+
+
+# --- the close frame ------------------------------------------------------------------------------
+
+
+def test_who_waits_for_space_when_the_closing_begins_is_refused() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    outcomes = [wait(setup, text)[1] for text in "ef"]
+    setup.writer.finish(CLOSE, setup.on_finished)
+    assert [outcome.answers for outcome in outcomes] == [[False], [False]]
+    setup.transport.drain()
+    assert setup.messages == list("abcd")
+
+
+def test_what_is_discarded_does_not_leave_and_the_last_words_do_though_the_transport_is_full() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    _, outcome = wait(setup, "e")
+    setup.writer.discard()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    assert setup.transport.wire == b""
+    setup.writer.last_words()
+    assert setup.transport.wire == CLOSE
+    assert setup.finished == 1
+    assert outcome.answers == [False]
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+
+
+def test_a_message_that_is_discarded_half_sent_ends_at_a_frame() -> None:
+    setup = Setup(queue_bytes=10_000_000)
+    setup.writer.offer(message("x" * 1_000_000))
+    setup.transport.full_after = 1
+    setup.writer.flush()
+    setup.writer.discard()
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.last_words()
+    assert setup.transport.events() == [(Opcode.CLOSE, (1000, ""))]
+    assert setup.finished == 1
+
+
+# --- a transport that is gone ---------------------------------------------------------------------
+
+
+def test_nothing_is_written_to_a_transport_that_is_closing() -> None:
+    setup = Setup()
+    setup.transport.closing = True
+    setup.writer.offer(message("a"))
+    setup.writer.flush()
+    assert setup.transport.writes == []
+
+
+def test_when_the_transport_is_gone_who_waits_is_told_and_nothing_is_kept() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        setup.writer.offer(message(text))
+    _, outcome = wait(setup, "e")
+    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer.detach()
+    assert outcome.answers == [False]
+    assert setup.writer.queued_messages == setup.writer.queued_bytes == 0
+    setup.writer.resume()
+    assert setup.transport.wire == b""
+    assert setup.finished == 0
+
+
+# --- who is told may do anything ------------------------------------------------------------------
+
+
+def full_with_waiters(setup: Setup, *texts: str, done: Any) -> list[Outcome]:
+    """The queue is full, and ``texts`` wait for space; when the first is told, ``done`` is called."""
+    setup.transport.fill()
+    for text in "abcd":
+        assert setup.writer.offer(message(text))
+    outcomes = [Outcome() for _ in texts]
+    for text, outcome in zip(texts, outcomes, strict=True):
+        setup.writer.wait(message(text), outcome)
+    first = outcomes[0]
+    told = first.answers
+
+    class Once(list[bool]):
+        def append(self, accepted: bool) -> None:
+            told.append(accepted)
+            done()
+
+    first.answers = Once()
+    first.told = told  # type: ignore[attr-defined]
+    return outcomes
+
+
+def answers(outcomes: list[Outcome]) -> list[list[bool]]:
+    return [getattr(outcome, "told", outcome.answers) for outcome in outcomes]
+
+
+def test_who_is_accepted_may_close_and_those_behind_are_refused_once() -> None:
+    setup = Setup()
+    outcomes = full_with_waiters(setup, "e", "f", "g", done=lambda: setup.writer.finish(CLOSE, setup.on_finished))
+    setup.transport.drain()
+    assert answers(outcomes) == [[True], [False], [False]]
+    assert setup.messages == list("abcde")
+    assert setup.transport.wire.endswith(CLOSE)
+    assert setup.finished == 1
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer.waiting) == (0, 0, 0)
+
+
+def test_who_is_accepted_may_discard_and_nothing_is_accepted_behind_its_back() -> None:
+    setup = Setup()
+    outcomes = full_with_waiters(setup, "e", "f", "g", done=setup.writer.discard)
+    setup.transport.drain()
+    assert answers(outcomes) == [[True], [False], [False]]
+    assert setup.messages == list("abcd")
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer.waiting) == (0, 0, 0)
+
+
+def test_who_is_accepted_may_lose_the_transport() -> None:
+    setup = Setup()
+    outcomes = full_with_waiters(setup, "e", "f", done=setup.writer.detach)
+    setup.transport.drain()
+    assert answers(outcomes) == [[True], [False]]
+    assert setup.messages == list("abcd")
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer.waiting) == (0, 0, 0)
+
+
+def test_who_is_accepted_may_send_and_does_not_overtake_those_who_wait() -> None:
+    setup = Setup()
+    offered = []
+
+    def send() -> None:
+        offered.append(setup.writer.offer(message("too early")))
+        setup.writer.control(ping(b"p"))
+        setup.writer.kick(at_once=True)
+
+    outcomes = full_with_waiters(setup, "e", "f", done=send)
+    setup.transport.drain()
+    setup.state.end_of_tick()
+    assert offered == [False]
+    assert answers(outcomes) == [[True], [True]]
+    assert setup.messages == list("abcdef")
+
+
+def test_who_is_accepted_may_flush() -> None:
+    setup = Setup()
+    outcomes = full_with_waiters(setup, *"efghijklm", done=setup.writer.flush)
+    setup.transport.drain()
+    assert answers(outcomes) == [[True]] * 9
+    assert setup.messages == list("abcdefghijklm")
+    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+
+
+def test_who_is_told_that_the_close_frame_left_may_lose_the_transport() -> None:
+    setup = Setup()
+    setup.writer.offer(message("a"))
+    setup.writer.finish(CLOSE, setup.writer.detach)
+    assert setup.messages == ["a"]
+    assert setup.transport.wire.endswith(CLOSE)
+
+
+def test_a_transport_that_has_room_again_is_not_written_to_before_its_call_returns() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.offer(message("a"))
+    setup.writer.resume()
+    assert setup.transport.writes == []
+    setup.state.end_of_tick()
+    assert setup.messages == ["a"]
+
+
+def test_a_transport_that_is_full_again_before_the_tick_ends_is_left_alone() -> None:
+    setup = Setup()
+    setup.transport.fill()
+    setup.writer.offer(message("a"))
+    setup.writer.resume()
+    setup.writer.pause()
+    setup.state.end_of_tick()
+    assert setup.transport.writes == []
+    setup.transport.drain()
+    assert setup.messages == ["a"]
