@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from plumews import limits
-from plumews.counters import Counts
+from plumews.counters import BoundedCounter
 
 
 def test_names_that_are_given_are_there_with_0_and_others_when_they_are_met():
-    counts = Counts(["a", "b"])
+    counts = BoundedCounter(["a", "b"])
     counts.add("b")
     counts.add("c")
     counts.add("b")
@@ -18,7 +18,7 @@ def test_names_that_are_given_are_there_with_0_and_others_when_they_are_met():
 
 
 def test_a_snapshot_is_a_copy():
-    counts = Counts(["a"])
+    counts = BoundedCounter(["a"])
     snapshot = counts.snapshot()
     counts.add("a")
     assert snapshot == {"a": 0}
@@ -26,7 +26,7 @@ def test_a_snapshot_is_a_copy():
 
 @pytest.mark.parametrize("beyond", [0, 1, 1000])
 def test_names_beyond_the_bound_are_counted_as_other_and_the_total_is_right(beyond):
-    counts = Counts(["given"])
+    counts = BoundedCounter(["given"])
     for number in range(limits.COUNTED_NAMES - 1 + beyond):
         counts.add(f"name {number}")
     counts.add("given")

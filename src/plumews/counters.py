@@ -11,13 +11,13 @@ from typing import Final
 
 from . import limits
 
-__all__ = ["OTHER", "Counts", "RequestTally"]
+__all__ = ["OTHER", "BoundedCounter", "RequestCounters"]
 
 #: What is beyond the bound is counted here.
 OTHER: Final = "other"
 
 
-class Counts:
+class BoundedCounter:
     """How often each of some names was met. Those given at the beginning are there with 0."""
 
     __slots__ = ("_counts",)
@@ -40,7 +40,7 @@ class Counts:
         return dict(self._counts)
 
 
-class RequestTally:
+class RequestCounters:
     """What became of the requests of one server, or of all servers of one hub."""
 
     __slots__ = ("authenticated", "opened", "refused")
@@ -49,6 +49,6 @@ class RequestTally:
         #: WebSockets that were opened.
         self.opened = 0
         #: Refusals by their word, whether a status told them or, after the opening, a close code.
-        self.refused = Counts()
+        self.refused = BoundedCounter()
         #: Tokens and room passwords that were found right.
         self.authenticated = 0

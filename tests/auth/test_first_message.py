@@ -10,7 +10,7 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.auth.first_message import admit_by_message
-from plumews.counters import RequestTally
+from plumews.counters import RequestCounters
 from support.fakes import assert_empty, fake_conn, feed, ticks
 from support.raw_client import Wire, close, masked, text, upgrade
 from support.room_endpoint_setup import SlowAuth, joined, rooms, say
@@ -172,7 +172,7 @@ async def test_what_lets_in_runs_in_the_same_task_with_the_read_limit_of_the_con
     async def inside(conn):
         seen.append((asyncio.current_task(), conn.read_limit, await conn.recv()))
 
-    work = admit_by_message(conn, conn._loop.time() + 60, RequestTally(), check, inside)
+    work = admit_by_message(conn, conn._loop.time() + 60, RequestCounters(), check, inside)
     assert conn.read_limit == limits.HEAD_SIZE  # at once: the message may be there already
     task = asyncio.ensure_future(work)
     feed(conn, say("pw", "a.b.c"), text("for the handler"))
@@ -193,7 +193,7 @@ async def test_what_lets_in_runs_in_the_same_task_with_the_read_limit_of_the_con
 )
 async def test_a_refusal_is_a_close_code_and_is_counted_by_its_word(refusal, code):
     conn, transport = fake_conn()
-    tally = RequestTally()
+    tally = RequestCounters()
 
     async def check(conn, credentials):
         raise refusal
@@ -207,7 +207,7 @@ async def test_a_refusal_is_a_close_code_and_is_counted_by_its_word(refusal, cod
 
 async def test_a_message_that_did_not_come_in_time_is_counted_too():
     conn, transport = fake_conn()
-    tally = RequestTally()
+    tally = RequestCounters()
     await admit_by_message(conn, conn._loop.time(), tally, nobody_is_in, never)
     assert transport.events()[-1] == (plumews.Opcode.CLOSE, (4408, "authentication took too long"))
     assert tally.refused.snapshot() == {"WEBSOCKET_HANDSHAKE_TIMEOUT": 1}
@@ -225,7 +225,7 @@ async def test_who_leaves_while_it_is_checked_is_checked_no_longer_and_harms_nob
             ends.append("cancelled")
 
     feed(conn, say("pw"))
-    task = asyncio.ensure_future(admit_by_message(conn, conn._loop.time() + 60, RequestTally(), check, never))
+    task = asyncio.ensure_future(admit_by_message(conn, conn._loop.time() + 60, RequestCounters(), check, never))
     await ticks()
     conn.abort()
     await task

@@ -9,7 +9,7 @@ import pytest
 
 import plumews
 from plumews.auth.attempts import Attempts
-from plumews.auth.password_checker import PasswordGate
+from plumews.auth.password_checker import PasswordChecker
 
 HERE = "192.0.2.1"
 
@@ -56,7 +56,7 @@ async def refusal(gate, password, address=HERE):
 
 async def test_row_35_a_right_password_opens_and_a_wrong_one_does_not_in_a_thread():
     auth = Counted()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     assert await gate.check("chat", "right", HERE) is True
     assert await gate.check("chat", "wrong", HERE) is False
     assert threading.current_thread() not in auth.threads
@@ -64,18 +64,18 @@ async def test_row_35_a_right_password_opens_and_a_wrong_one_does_not_in_a_threa
 
 async def test_what_was_right_is_remembered_and_what_was_wrong_is_not():
     auth = Counted()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     for _ in range(3):
         assert await gate.check("chat", "right", HERE)
         assert not await gate.check("chat", "wrong", HERE)
     assert auth.checked == ["right", "wrong", "wrong", "wrong"]
-    assert repr(gate) == "<PasswordGate: 0 under way, 1 remembered>"
+    assert repr(gate) == "<PasswordChecker: 0 under way, 1 remembered>"
     assert not any(b"right" in name for name in gate._right)
 
 
 async def test_what_is_remembered_is_for_that_room_only():
     auth = Counted()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     auth.set_room_password("other", "another")
     assert await gate.check("chat", "right", HERE)
     assert not await gate.check("other", "right", HERE)
@@ -83,7 +83,7 @@ async def test_what_is_remembered_is_for_that_room_only():
 
 async def test_a_new_password_has_nothing_remembered():
     auth = Counted()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     assert await gate.check("chat", "right", HERE)
     auth.set_room_password("chat", "new")
     assert not await gate.check("chat", "right", HERE)
@@ -103,7 +103,7 @@ async def test_a_new_password_has_nothing_remembered_even_if_it_is_set_while_the
 
     hashed = threading.Event()
     auth = Late()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     auth.go_on.clear()
     old = asyncio.ensure_future(gate.check("chat", "right", HERE))
     await begun(gate, 1)
@@ -122,7 +122,7 @@ async def test_a_check_with_rules_of_its_own_is_asked_each_time():
 
     auth = Picky(rounds=1)
     auth.set_room_password("chat", "right")
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     auth.open = True
     assert await gate.check("chat", "right", HERE)
     auth.open = False
@@ -132,7 +132,7 @@ async def test_a_check_with_rules_of_its_own_is_asked_each_time():
 @pytest.mark.parametrize("auth", [plumews.SimpleRoomAuth(rounds=1), plumews.SecureRoomAuth(bytes(32), rounds=1)])
 async def test_our_own_are_remembered(auth):
     auth.set_room_password("chat", "Password1")
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     assert await gate.check("chat", "Password1", HERE)
     assert len(gate._right) == 1
 
@@ -141,7 +141,7 @@ async def test_what_is_remembered_is_bounded_and_the_longest_unused_is_forgotten
     auth = Counted()
     for room in "abc":
         auth.set_room_password(room, "right")
-    gate = PasswordGate(auth, memory=2)
+    gate = PasswordChecker(auth, memory=2)
     for room in ("a", "b", "a", "c", "a", "b"):
         assert await gate.check(room, "right", HERE)
     assert len(auth.checked) == 4  # a, b, c, and b again
@@ -150,7 +150,7 @@ async def test_what_is_remembered_is_bounded_and_the_longest_unused_is_forgotten
 
 async def test_many_with_the_same_password_wait_for_one_hash():
     auth = Counted()
-    gate = PasswordGate(auth, queue=1)
+    gate = PasswordChecker(auth, queue=1)
     auth.go_on.clear()
     waiting = [asyncio.ensure_future(gate.check("chat", "right", HERE)) for _ in range(500)]
     await begun(gate, 1)
@@ -162,7 +162,7 @@ async def test_many_with_the_same_password_wait_for_one_hash():
 
 async def test_who_leaves_does_not_take_the_hash_along_that_others_wait_for():
     auth = Counted()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     auth.go_on.clear()
     first, second = (asyncio.ensure_future(gate.check("chat", "right", HERE)) for _ in range(2))
     await begun(gate, 1)
@@ -176,7 +176,7 @@ async def test_who_leaves_does_not_take_the_hash_along_that_others_wait_for():
 
 async def test_a_hash_that_nobody_waits_for_is_not_begun():
     auth = Counted()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     auth.go_on.clear()
     busy = [asyncio.ensure_future(gate.check("chat", name, None)) for name in ("one", "two")]
     while len(auth.checked) < 2:
@@ -195,7 +195,7 @@ async def test_a_hash_that_nobody_waits_for_is_not_begun():
 
 async def test_beyond_the_bound_of_those_who_wait_503_says_when_to_come_back():
     auth = Counted()
-    gate = PasswordGate(auth, queue=3)
+    gate = PasswordChecker(auth, queue=3)
     auth.go_on.clear()
     waiting = [asyncio.ensure_future(gate.check("chat", f"wrong{n}", HERE)) for n in range(3)]
     await begun(gate, 3)
@@ -209,7 +209,7 @@ async def test_beyond_the_bound_of_those_who_wait_503_says_when_to_come_back():
 async def test_section_8_point_24_an_address_that_guesses_is_429_even_for_the_right_one():
     auth = Counted()
     clock = Clock()
-    gate = PasswordGate(auth, attempts=Attempts(burst=3, interval=10), clock=clock)
+    gate = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=clock)
     assert await gate.check("chat", "right", HERE)
     for _ in range(3):
         assert not await gate.check("chat", "the same wrong one", HERE)
@@ -224,7 +224,7 @@ async def test_section_8_point_24_an_address_that_guesses_is_429_even_for_the_ri
 
 async def test_section_8_point_24_guesses_that_come_at_once_are_counted_before_they_are_known_to_be_wrong():
     auth = Counted()
-    gate = PasswordGate(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
+    gate = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
     auth.go_on.clear()
     waiting = [asyncio.ensure_future(gate.check("chat", f"wrong{n}", HERE)) for n in range(3)]
     await begun(gate, 3)
@@ -236,7 +236,7 @@ async def test_section_8_point_24_guesses_that_come_at_once_are_counted_before_t
 
 async def test_who_shared_a_wrong_guess_pays_for_it_too():
     auth = Counted()
-    gate = PasswordGate(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
+    gate = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
     auth.go_on.clear()
     waiting = [asyncio.ensure_future(gate.check("chat", "wrong", HERE)) for _ in range(3)]
     await begun(gate, 1)
@@ -246,7 +246,7 @@ async def test_who_shared_a_wrong_guess_pays_for_it_too():
 
 
 async def test_right_passwords_cost_nothing():
-    gate = PasswordGate(Counted(), attempts=Attempts(burst=1, interval=10), clock=Clock())
+    gate = PasswordChecker(Counted(), attempts=Attempts(burst=1, interval=10), clock=Clock())
     for _ in range(5):
         assert await gate.check("chat", "right", HERE)
     assert len(gate._attempts) == 0
@@ -263,7 +263,7 @@ async def test_an_authorizer_that_is_async_is_awaited_on_the_loop_and_asked_each
             return password == "right"
 
     remote = Remote()
-    gate = PasswordGate(remote)
+    gate = PasswordChecker(remote)
     assert await gate.check("chat", "right", HERE)
     assert await gate.check("chat", "right", HERE)
     assert not await gate.check("chat", "wrong", HERE)
@@ -277,7 +277,7 @@ async def test_an_authorizer_that_raises_reaches_all_who_wait_and_costs_nothing(
             raise RuntimeError("away")
 
     auth = Broken()
-    gate = PasswordGate(auth)
+    gate = PasswordChecker(auth)
     auth.go_on.clear()
     waiting = [asyncio.ensure_future(gate.check("chat", "right", HERE)) for _ in range(2)]
     await begun(gate, 1)

@@ -10,7 +10,7 @@ import pytest
 
 import plumews
 from plumews.auth.revocation import Revocations
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.fakes import pass_time, ticks
 from support.raw_client import Wire, close, upgrade
 from support.token_lifetime_setup import (
@@ -72,12 +72,12 @@ async def test_the_leeway_and_the_clock_of_the_authenticator_count(start):
 
 async def test_a_token_without_exp_does_not_end_and_costs_no_deadline(start):
     server = await start(serve("handler"))
-    before = len(loop_state(asyncio.get_running_loop()).timers)
+    before = len(loop_context(asyncio.get_running_loop()).timers)
     async with await come(server, token()) as wire, await come(server, ends_in(MORE)) as other:
         await is_in(wire)
         await is_in(other)
         keepalives = 2
-        assert len(loop_state(asyncio.get_running_loop()).timers) == before + keepalives + 1
+        assert len(loop_context(asyncio.get_running_loop()).timers) == before + keepalives + 1
 
 
 async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(start):

@@ -13,7 +13,7 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.auth.token_refresh import refuse
-from plumews.counters import RequestTally
+from plumews.counters import RequestCounters
 from support.fakes import fake_conn
 from support.raw_client import Wire, masked, text
 from support.room_endpoint_setup import joined, rooms, say
@@ -267,7 +267,7 @@ async def test_a_reason_beyond_a_close_frame_is_cut_on_a_character(start):
 )
 async def test_what_would_have_been_a_status_is_a_close_code_and_is_counted(status, code, said):
     conn, transport = fake_conn()
-    tally = RequestTally()
+    tally = RequestCounters()
     refuse(conn, plumews.Refused("why", status=status, code="A_WORD"), tally)
     assert transport.events() == [(plumews.Opcode.CLOSE, (code, said))]
     assert tally.refused.snapshot() == {"A_WORD": 1}

@@ -19,7 +19,7 @@ import plumews
 from plumews.constants import COMPRESSED, CloseCode, Opcode
 from plumews.deflate.inflating import Inflater
 from plumews.deflate.negotiation import check_answer, offer
-from plumews.deflate.streams import Context
+from plumews.deflate.streams import ContextCompressor
 from plumews.errors import InvalidData, ProtocolError
 from plumews.http11.handshake import accept_key
 from plumews.protocol.codec import Parser, build_frame, fragment, new_mask
@@ -38,7 +38,7 @@ class Case:
         self.writer = writer
         self.parser = Parser(client=True, max_size=LIMIT)
         self.inflater: Inflater | None = None
-        self.context: Context | None = None
+        self.context: ContextCompressor | None = None
         self.fresh = False  # each message stands for itself
         self.last: Any = None
 
@@ -63,7 +63,7 @@ class Case:
             self.parser = Parser(client=True, max_size=LIMIT, allow_rsv1=True)
             self.inflater = Inflater(agreement.server_window_bits, takeover=agreement.server_takeover)
             assert DEFLATE.level is not None
-            self.context = Context("zlib", DEFLATE.level, agreement.client_window_bits, DEFLATE.mem_level)
+            self.context = ContextCompressor("zlib", DEFLATE.level, agreement.client_window_bits, DEFLATE.mem_level)
             self.fresh = not agreement.client_takeover
 
     async def run(self) -> None:

@@ -18,8 +18,8 @@ import pytest
 
 import plumews
 from plumews import BroadcastResult, CloseCode, ConnectionClosed, Hub, HubStopped, Opcode, ShutdownReport, State, limits
-from plumews.conn.graceful_close import Farewell, check_goodbye
-from plumews.conn.timelimit import TimeLimit
+from plumews.conn.graceful_close import GracefulClose, check_goodbye
+from plumews.conn.timelimit import TimeBudget
 from support.fakes import (
     CALLS,
     PATIENCE,
@@ -474,14 +474,14 @@ async def test_members_are_closed_over_the_time_that_was_given_and_not_in_the_or
 async def test_a_crowd_takes_longer_than_a_handful_but_no_more_than_a_fifth_of_the_time(monkeypatch):
     pauses: list[float] = []
 
-    async def pause(limit: TimeLimit, seconds: float) -> None:
+    async def pause(limit: TimeBudget, seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(TimeLimit, "pause", pause)
+    monkeypatch.setattr(TimeBudget, "pause", pause)
     for count, least, most in ((3, 0, 0), (400, 0.1, 0.3), (4000, 0.5, 1.5)):
         pauses.clear()
-        limit = TimeLimit(5)
-        await Farewell(limit).close(fake_conn(ping_interval=None)[0] for _ in range(count))
+        limit = TimeBudget(5)
+        await GracefulClose(limit).close(fake_conn(ping_interval=None)[0] for _ in range(count))
         limit.end()
         assert least <= sum(pauses) <= most
         assert max(pauses, default=0) <= 1.5 * limits.CLOSE_SLICE
@@ -489,7 +489,7 @@ async def test_a_crowd_takes_longer_than_a_handful_but_no_more_than_a_fifth_of_t
 
 async def test_closing_thousands_lets_others_go_on(monkeypatch):
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    limit = TimeLimit(60)
+    limit = TimeBudget(60)
     turns = 0
 
     async def count() -> None:
@@ -499,7 +499,7 @@ async def test_closing_thousands_lets_others_go_on(monkeypatch):
             await asyncio.sleep(0)
 
     counting = asyncio.ensure_future(count())
-    farewell = Farewell(limit, spread=0)
+    farewell = GracefulClose(limit, spread=0)
     await farewell.close(fake_conn(ping_interval=None)[0] for _ in range(2000))
     assert turns > 50
     turns = 0
@@ -660,9 +660,9 @@ def test_a_reason_leaves_room_for_the_longest_hint():
 
 
 @contextlib.asynccontextmanager
-async def farewell_within(seconds: float, **options: Any) -> AsyncIterator[Farewell]:
-    limit = TimeLimit(seconds)
-    yield Farewell(limit, **options)
+async def farewell_within(seconds: float, **options: Any) -> AsyncIterator[GracefulClose]:
+    limit = TimeBudget(seconds)
+    yield GracefulClose(limit, **options)
     limit.end()
 
 
@@ -725,7 +725,7 @@ async def close_all(how: str, hub: Hub) -> object:
         return await hub.shutdown(5, spread=0)
     if how == "user":
         return hub.disconnect_user("u")
-    return await Farewell(TimeLimit(5), spread=0).close(hub.members("chat"))
+    return await GracefulClose(TimeBudget(5), spread=0).close(hub.members("chat"))
 
 
 @pytest.mark.parametrize("how", ["hub", "user", "farewell"])

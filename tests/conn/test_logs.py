@@ -13,7 +13,7 @@ import pytest
 
 import plumews
 from plumews import limits
-from plumews.conn.logs import about, request_line
+from plumews.conn.logs import log_context, request_line
 from support.fakes import fake_conn, until
 from support.raw_client import Wire, close, text, upgrade
 
@@ -128,7 +128,7 @@ async def test_what_is_not_parsed_has_no_request_line():
 
 async def test_a_record_keeps_no_connection_and_no_secret_alive(caplog):
     conn, _ = fake_conn()
-    logger.error("about one", extra=about(conn, secrets=["s3cret"]))
+    logger.error("about one", extra=log_context(conn, secrets=["s3cret"]))
     (record,) = caplog.records
     assert record.connection == str(conn.id)
     assert not any(isinstance(value, plumews.Conn) for value in vars(record).values())
@@ -265,7 +265,7 @@ async def test_a_handler_that_fails_for_everybody_is_no_storm_either_and_other_f
         try:
             raise (LookupError if number == 999 else ValueError)(str(number))
         except Exception:
-            logger.exception("the handler failed", extra=about(conn))
+            logger.exception("the handler failed", extra=log_context(conn))
     assert [record.exc_info[0] for record in logs()] == [ValueError] * limits.LOG_REPEATED + [LookupError]
 
 
@@ -298,8 +298,8 @@ async def test_logger_of_a_connection_says_which_one_it_is_and_is_not_bounded(ca
         conn.logger.info("said %s", number, extra={"kind": "order", "connection": "mine"})
     assert len(caplog.records) == 100
     record = caplog.records[7]
-    about = (record.connection, record.client, record.room, record.user, record.kind)
-    assert about == (str(conn.id), "192.0.2.1:4711", "chat", "42", "order")
+    told = (record.connection, record.client, record.room, record.user, record.kind)
+    assert told == (str(conn.id), "192.0.2.1:4711", "chat", "42", "order")
     assert record.getMessage().startswith(f"said 7 [connection={conn.id} client=192.0.2.1:4711 room=chat user=42]")
     try:
         raise ValueError("told")

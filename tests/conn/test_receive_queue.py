@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from plumews import ConcurrencyError, limits
-from plumews.conn.receive_queue import Inbox
+from plumews.conn.receive_queue import ReceiveQueue
 from plumews.conn.stream import Stream
 from plumews.constants import Opcode, StreamEvent
 
@@ -16,8 +16,8 @@ from plumews.constants import Opcode, StreamEvent
 MORE = limits.RECEIVED_OVERHEAD
 
 
-def inbox(max_items: int = 4, max_bytes: int = 100 + 4 * MORE) -> Inbox:
-    return Inbox(max_items=max_items, max_bytes=max_bytes)
+def inbox(max_items: int = 4, max_bytes: int = 100 + 4 * MORE) -> ReceiveQueue:
+    return ReceiveQueue(max_items=max_items, max_bytes=max_bytes)
 
 
 def test_messages_come_out_as_they_went_in() -> None:

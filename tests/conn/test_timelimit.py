@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from plumews.conn.timelimit import TimeLimit
+from plumews.conn.timelimit import TimeBudget
 from support.fakes import deadlines, pass_time, ticks
 
 
@@ -27,7 +27,7 @@ class Work:
 
 async def test_a_limit_is_over_when_its_time_is():
     before = deadlines()
-    limit = TimeLimit(100)
+    limit = TimeBudget(100)
     assert not limit.over
     assert 99 < limit.left <= 100
     pass_time(100)
@@ -37,20 +37,20 @@ async def test_a_limit_is_over_when_its_time_is():
 
 
 async def test_no_time_is_over_at_once():
-    limit = TimeLimit(0)
+    limit = TimeBudget(0)
     assert limit.over
     await limit.pause(100)
 
 
 async def test_a_pause_ends_before_the_limit():
-    limit = TimeLimit(100)
+    limit = TimeBudget(100)
     await limit.pause(0.001)
     assert not limit.over
     limit.end()
 
 
 async def test_work_that_ends_in_time_is_done():
-    limit, work = TimeLimit(100), Work()
+    limit, work = TimeBudget(100), Work()
     bounded = asyncio.ensure_future(limit.bound(work.run()))
     await ticks()
     assert not bounded.done()
@@ -63,7 +63,7 @@ async def test_work_that_fails_says_so():
     async def fail() -> None:
         raise LookupError("nothing there")
 
-    limit = TimeLimit(100)
+    limit = TimeBudget(100)
     with pytest.raises(LookupError, match="nothing there"):
         await limit.bound(fail())
     limit.end()
@@ -71,7 +71,7 @@ async def test_work_that_fails_says_so():
 
 @pytest.mark.parametrize("how", ["limit", "hasten", "its own time"])
 async def test_work_that_takes_too_long_is_ended(how):
-    limit, work = TimeLimit(100), Work()
+    limit, work = TimeBudget(100), Work()
     bounded = asyncio.ensure_future(limit.bound(work.run(), 0.01 if how == "its own time" else None))
     await ticks()
     if how == "limit":
@@ -86,12 +86,12 @@ async def test_work_that_takes_too_long_is_ended(how):
 
 async def test_work_that_comes_too_late_is_not_begun():
     work = Work()
-    assert await TimeLimit(0).bound(work.run()) is False
+    assert await TimeBudget(0).bound(work.run()) is False
     assert not work.cancelled
 
 
 async def test_who_is_cancelled_takes_its_work_along():
-    limit, work = TimeLimit(100), Work()
+    limit, work = TimeBudget(100), Work()
     bounded = asyncio.ensure_future(limit.bound(work.run()))
     await ticks()
     bounded.cancel()
@@ -103,7 +103,7 @@ async def test_who_is_cancelled_takes_its_work_along():
 
 async def test_it_comes_nearer_but_never_moves_away():
     before = deadlines()
-    limit = TimeLimit(100)
+    limit = TimeBudget(100)
     limit.hasten(200)
     assert limit.left <= 100
     limit.hasten(50)
@@ -117,7 +117,7 @@ async def test_it_comes_nearer_but_never_moves_away():
 
 async def test_a_limit_that_is_of_no_use_any_more_leaves_nothing_behind():
     before = deadlines()
-    limit = TimeLimit(100)
+    limit = TimeBudget(100)
     limit.end()
     limit.end()
     assert deadlines() == before

@@ -13,9 +13,9 @@ from plumews import Opcode, limits
 from plumews.constants import COMPRESSED
 from plumews.deflate.backends import BACKENDS
 from plumews.deflate.config import Agreement
-from plumews.deflate.encodings import KeptForms, Making, form_of, is_long, known_form, make_form
+from plumews.deflate.encodings import EncodingCache, Making, form_of, is_long, known_form, make_form
 from plumews.protocol.codec import Parser
-from plumews.protocol.message import Encoded, encode
+from plumews.protocol.message import EncodedMessage, encode
 from support.compressed_messages import TAIL, unsqueezed
 from support.fakes import FakeTransport, fake_conn
 
@@ -31,19 +31,19 @@ def conn_with(bits: int | None = 12, *, takeover: bool = False, **config: Any) -
     return conn
 
 
-def form_for(shared: Encoded, conn: plumews.Conn) -> Encoded:
+def form_for(shared: EncodedMessage, conn: plumews.Conn) -> EncodedMessage:
     return form_of(shared, conn._shared, conn._deflate is not None)
 
 
-def chosen_for(forms: KeptForms, messages: list[Encoded], conn: plumews.Conn) -> list[Encoded]:
+def chosen_for(forms: EncodingCache, messages: list[EncodedMessage], conn: plumews.Conn) -> list[EncodedMessage]:
     return forms.choose(messages, conn._shared, conn._deflate is not None)
 
 
-def message(payload: bytes = JSON, *, compress: bool | None = None) -> Encoded:
+def message(payload: bytes = JSON, *, compress: bool | None = None) -> EncodedMessage:
     return encode(Opcode.BINARY, payload, compress=compress)
 
 
-def read(form: Encoded) -> tuple[int, bytes]:
+def read(form: EncodedMessage) -> tuple[int, bytes]:
     """What is on the wire: the kind, with the bit of compression, and the payload as it was."""
     parser = Parser(client=True, max_size=None, allow_rsv1=True)
     [(kind, data)] = parser.feed(b"".join(form.buffers))
@@ -162,7 +162,7 @@ async def test_in_pieces_too_what_gets_no_smaller_or_is_not_to_be_stays_as_it_is
 
 async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = [message(JSON + b"%d" % number) for number in range(5)]
-    forms = KeptForms(1 << 20)
+    forms = EncodingCache(1 << 20)
     first = chosen_for(forms, kept, conn_with())
     assert [read(form)[1] for form in first] == [JSON + b"%d" % number for number in range(5)]
     assert all(read(form)[0] & COMPRESSED for form in first)
@@ -175,7 +175,7 @@ async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch
 async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recently_go() -> None:
     kept = [message(JSON + b"%d" % number) for number in range(6)]
     one = kept[0].size + make_form(message(JSON + b"0"), conn_with()._shared).size + 2 * limits.HISTORY_OVERHEAD
-    forms = KeptForms(3 * one)
+    forms = EncodingCache(3 * one)
     chosen_for(forms, kept[:3], conn_with())
     chosen_for(forms, kept[:1], conn_with())
     chosen_for(forms, kept[3:4], conn_with())
@@ -195,7 +195,7 @@ async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recent
 async def test_one_who_comes_back_makes_no_more_work_than_a_piece(takeover: bool) -> None:
     size = limits.COMPRESS_PIECE // 4
     kept = [message(LONG[:size] + b"%d" % number) for number in range(6)]
-    chosen = chosen_for(KeptForms(1 << 30), kept, conn_with(takeover=takeover))
+    chosen = chosen_for(EncodingCache(1 << 30), kept, conn_with(takeover=takeover))
     compressed = [form.compress is not False for form in chosen]
     assert compressed == [True] * 3 + [False] * 3
     assert [read(form)[1] for form in chosen] == [each.message()[1] for each in kept]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plumews.deflate import streams
-from plumews.deflate.streams import EMPTY, Compressor, Context
+from plumews.deflate.streams import EMPTY, Compressor, ContextCompressor
 from support.compressed_messages import TAIL, unsqueezed
 
 HELLO = bytes.fromhex("f248cdc9c90700")  # RFC 7692 section 7.2.3.1
@@ -21,8 +21,8 @@ def compressor() -> Compressor:
     return Compressor("zlib", 6, 12, 5)
 
 
-def context() -> Context:
-    return Context("zlib", 6, 12, 5)
+def context() -> ContextCompressor:
+    return ContextCompressor("zlib", 6, 12, 5)
 
 
 def test_hello_is_what_the_rfc_makes_of_it():

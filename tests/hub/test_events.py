@@ -8,13 +8,13 @@ import functools
 
 import pytest
 
-from plumews.hub.events import Callbacks
+from plumews.hub.events import EventDispatcher
 from plumews.validation import check_callback, is_plain_function
 from support.fakes import failures
 
 
 async def test_callbacks_of_a_kind_are_called_in_the_order_in_which_they_came():
-    callbacks, log = Callbacks(), []
+    callbacks, log = EventDispatcher(), []
     callbacks.add("join", lambda room: log.append(("one", room)))
     callbacks.add("join", lambda room: log.append(("two", room)))
     callbacks.add("leave", lambda room: log.append(("never", room)))
@@ -24,7 +24,7 @@ async def test_callbacks_of_a_kind_are_called_in_the_order_in_which_they_came():
 
 
 async def test_one_that_ended_is_not_called_and_ending_twice_ends_no_other():
-    callbacks, log = Callbacks(), []
+    callbacks, log = EventDispatcher(), []
     end = callbacks.add("join", log.append)
     callbacks.add("join", log.append)
     end()
@@ -34,7 +34,7 @@ async def test_one_that_ended_is_not_called_and_ending_twice_ends_no_other():
 
 
 async def test_when_the_last_has_ended_nothing_is_kept():
-    callbacks = Callbacks()
+    callbacks = EventDispatcher()
     for end in [callbacks.add("join", print) for _ in range(3)]:
         end()
     callbacks.happened("join", (1,))
@@ -43,7 +43,7 @@ async def test_when_the_last_has_ended_nothing_is_kept():
 
 
 async def test_what_a_callback_makes_happen_is_told_after_all_have_heard_of_the_first():
-    callbacks, log = Callbacks(), []
+    callbacks, log = EventDispatcher(), []
 
     def chain(number: int) -> None:
         log.append(("chain", number))
@@ -67,7 +67,7 @@ async def test_what_a_callback_makes_happen_is_told_after_all_have_heard_of_the_
 
 
 async def test_a_chain_of_ten_thousand_does_not_nest():
-    callbacks, count = Callbacks(), 0
+    callbacks, count = EventDispatcher(), 0
 
     def again(number: int) -> None:
         nonlocal count
@@ -81,7 +81,7 @@ async def test_a_chain_of_ten_thousand_does_not_nest():
 
 
 async def test_one_that_ends_another_ends_it_for_what_is_told_now():
-    callbacks, log = Callbacks(), []
+    callbacks, log = EventDispatcher(), []
     ends = []
     callbacks.add("join", lambda number: [end() for end in ends])
     ends.append(callbacks.add("join", log.append))
@@ -91,7 +91,7 @@ async def test_one_that_ends_another_ends_it_for_what_is_told_now():
 
 @pytest.mark.parametrize("error", [RuntimeError("not today"), asyncio.CancelledError()], ids=["error", "cancelled"])
 async def test_one_that_fails_is_reported_and_the_others_are_called(error):
-    callbacks, log = Callbacks(), []
+    callbacks, log = EventDispatcher(), []
 
     def fail(number: int) -> None:
         raise error
@@ -106,7 +106,7 @@ async def test_one_that_fails_is_reported_and_the_others_are_called(error):
 
 
 async def test_one_that_ends_the_program_does_not_keep_later_news_from_being_told():
-    callbacks, log = Callbacks(), []
+    callbacks, log = EventDispatcher(), []
 
     def interrupt(number: int) -> None:
         log.append(number)
@@ -151,11 +151,11 @@ def test_a_callback_is_a_plain_function(callback, plain):
     with contextlib.nullcontext() if plain else pytest.raises(TypeError, match="must be a plain function"):
         check_callback(callback)
     with contextlib.nullcontext() if plain else pytest.raises(TypeError, match="must be a plain function"):
-        Callbacks().add("join", callback)
+        EventDispatcher().add("join", callback)
 
 
 def test_whether_anybody_wants_to_hear_is_known():
-    callbacks = Callbacks()
+    callbacks = EventDispatcher()
     assert not callbacks.wanted("join")
     end = callbacks.add("join", print)
     assert callbacks.wanted("join")

@@ -14,9 +14,9 @@ import pytest
 
 import plumews
 from plumews import CloseCode, Opcode, SendBehavior, State, limits
-from plumews.hub.events import Callbacks
-from plumews.hub.fanout import Broadcast, Tally
-from plumews.hub.rooms import Roll
+from plumews.hub.events import EventDispatcher
+from plumews.hub.fanout import FanOut, FanOutCounters
+from plumews.hub.rooms import MemberSnapshot
 from plumews.hub.slow_members import SlowMembers
 from plumews.protocol.message import encode
 from support.fakes import FakeTransport, deadlines, fake_conn, flushed, ticks
@@ -30,23 +30,23 @@ class Room:
     """What a hub gives its broadcasts."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
-        self.slow = SlowMembers(plumews.HubConfig(), lambda conn: ["room"], Callbacks())
+        self.tally = FanOutCounters()
+        self.slow = SlowMembers(plumews.HubConfig(), lambda conn: ["room"], EventDispatcher())
         self.left: set[plumews.Conn] = set()
 
     def broadcast(
         self, conns: list[plumews.Conn], text: str = "hello", *, exclude: plumews.Conn | None = None
-    ) -> Broadcast:
-        return Broadcast(
+    ) -> FanOut:
+        return FanOut(
             encode(Opcode.TEXT, text.encode()),
-            Roll(tuple(conns)),
+            MemberSnapshot(tuple(conns)),
             exclude=exclude,
             tally=self.tally,
             slow=self.slow,
             still_member=lambda conn: conn not in self.left,
         )
 
-    def send(self, conns: list[plumews.Conn], text: str = "hello", **options: Any) -> Broadcast:
+    def send(self, conns: list[plumews.Conn], text: str = "hello", **options: Any) -> FanOut:
         broadcast = self.broadcast(conns, text, **options)
         assert broadcast.step(ALWAYS)
         return broadcast
@@ -77,7 +77,7 @@ def fill(conn: plumews.Conn, transport: FakeTransport) -> int:
     return count
 
 
-def counts(broadcast: Broadcast) -> tuple[int, int, int, int]:
+def counts(broadcast: FanOut) -> tuple[int, int, int, int]:
     result = broadcast.result()
     assert adds_up(result)
     return result.queued, result.dropped, result.skipped, result.pending

@@ -9,31 +9,31 @@ import random
 import pytest
 
 from plumews import limits
-from plumews.hub.history import HistoryLimits, Position, Recovery, Stream
-from plumews.protocol.message import Encoded, encode
+from plumews.hub.history import HistoryLimits, Position, Recovery, RoomHistory
+from plumews.protocol.message import EncodedMessage, encode
 
 #: What a message takes besides its frame.
 MORE = limits.HISTORY_OVERHEAD
 
 
-def message(number: int, size: int = 10) -> Encoded:
+def message(number: int, size: int = 10) -> EncodedMessage:
     """A frame of ``size`` bytes that says its number."""
     return encode(2, f"{number:0{size - 2}}".encode())
 
 
-def numbers(messages: list[Encoded]) -> list[int]:
+def numbers(messages: list[EncodedMessage]) -> list[int]:
     return [int(bytes(encoded.buffers[0])[2:]) for encoded in messages]
 
 
-def filled(count: int, **bounds: float) -> Stream:
+def filled(count: int, **bounds: float) -> RoomHistory:
     """A stream to which message N was added at second N, up to ``count``."""
-    stream = Stream(HistoryLimits(**bounds))  # type: ignore[arg-type]
+    stream = RoomHistory(HistoryLimits(**bounds))  # type: ignore[arg-type]
     for number in range(1, count + 1):
         stream.record(message(number), number)
     return stream
 
 
-def since(stream: Stream, offset: int) -> tuple[bool, list[int]]:
+def since(stream: RoomHistory, offset: int) -> tuple[bool, list[int]]:
     complete, messages = stream.since(Position(stream.epoch, offset))
     return complete, numbers(messages)
 
@@ -117,7 +117,7 @@ def test_whatever_happens_the_answer_is_right_about_what_is_missing():
         bounds = HistoryLimits(
             max_messages=dice.randint(1, 8), max_age=dice.randint(1, 20), max_bytes=dice.randint(1, 8) * (25 + MORE)
         )
-        stream, everything, now = Stream(bounds), [], 0
+        stream, everything, now = RoomHistory(bounds), [], 0
         for number in range(1, dice.randint(1, 40)):
             now += dice.randint(0, 3)
             everything.append((number, now))

@@ -10,7 +10,7 @@ import pytest
 
 from plumews import limits
 from plumews.hub.history import HistoryLimits, Position
-from plumews.hub.history_store import Archive
+from plumews.hub.history_store import HistoryStore
 from plumews.protocol.message import encode
 from plumews.transport.timers import Timers
 from support.fakes import FakeLoop
@@ -41,7 +41,7 @@ class Rooms:
                 asked.append(room)
             return None if room == "none" else bounds_of_all
 
-        self.archive = Archive(
+        self.archive = HistoryStore(
             policy, max_rooms=max_rooms, max_bytes=max_bytes, has_members=lambda room: self.members.get(room, 0)
         )
 
@@ -92,7 +92,7 @@ def test_whether_a_room_has_a_history_is_asked_once_in_its_life():
 
 
 def test_a_policy_that_gives_something_else_is_told_so():
-    archive = Archive(lambda room: 100, max_rooms=0, max_bytes=0, has_members=len)  # type: ignore[arg-type,return-value]
+    archive = HistoryStore(lambda room: 100, max_rooms=0, max_bytes=0, has_members=len)  # type: ignore[arg-type,return-value]
     with pytest.raises(TypeError, match="history must give HistoryLimits or None for a room, not int"):
         archive.record("a", TEN, Rooms().timers)
     assert len(archive) == 0

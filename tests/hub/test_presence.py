@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from plumews import RoomPresence, UserInfo, UserPresence
-from plumews.hub.presence import People, check_user_id
+from plumews.hub.presence import PresenceIndex, check_user_id
 from plumews.hub.rooms import RoomTable
 
 ANN, BOB = UserInfo("ann", "Ann"), UserInfo("bob", "Bob")
@@ -22,7 +22,7 @@ class Place:
     def __init__(self) -> None:
         self.table: RoomTable[int] = RoomTable()
         self.told: list[tuple[str, str, str]] = []
-        self.people: People[int] = People(
+        self.people: PresenceIndex[int] = PresenceIndex(
             self.table.rooms_of,
             lambda room, user: self.told.append(("came", room, user.id)),
             lambda room, user: self.told.append(("went", room, user.id)),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumews import limits
-from plumews.hub.scheduler import Lanes
+from plumews.hub.scheduler import FanOutScheduler
 from plumews.transport.timers import clock
 
 
@@ -60,7 +60,7 @@ def loop() -> Any:
     return Loop()
 
 
-def rooms_of_two_lanes(lanes: Lanes) -> tuple[str, str]:
+def rooms_of_two_lanes(lanes: FanOutScheduler) -> tuple[str, str]:
     """Two rooms that do not share a lane."""
     first = "room 0"
     second = next(name for name in map(str, range(100)) if lanes._lanes_of(name)[0] is not lanes._lanes_of(first)[0])
@@ -71,7 +71,7 @@ def rooms_of_two_lanes(lanes: Lanes) -> tuple[str, str]:
 
 
 def test_a_job_that_fits_its_slice_is_done_before_submit_returns(loop, log):
-    lanes = Lanes(4, 10)
+    lanes = FanOutScheduler(4, 10)
     assert lanes.submit(Work("a", 1, log), "room", loop)
     assert log == ["a"]
     assert len(lanes) == 0
@@ -80,7 +80,7 @@ def test_a_job_that_fits_its_slice_is_done_before_submit_returns(loop, log):
 
 def test_a_long_job_takes_one_step_a_turn_when_its_slice_is_over(loop, log, monkeypatch):
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    lanes = Lanes(4, 10)
+    lanes = FanOutScheduler(4, 10)
     assert not lanes.submit(Work("a", 3, log), "room", loop)
     assert log == ["a"]
     assert len(lanes) == 1
@@ -104,7 +104,7 @@ def test_a_job_is_given_the_time_at_which_its_slice_ends(loop, monkeypatch):
             return len(self.ends) == 2
 
     job = Clocked()
-    lanes = Lanes(1, 10)
+    lanes = FanOutScheduler(1, 10)
     lanes.submit(job, "room", loop)
     loop.run()
     assert len(job.ends) == 2
@@ -116,7 +116,7 @@ def test_a_job_is_given_the_time_at_which_its_slice_ends(loop, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 2, 16])
 def test_section_8_point_5_jobs_of_one_room_are_done_one_after_the_other(workers, loop, log):
-    lanes = Lanes(workers, 100)
+    lanes = FanOutScheduler(workers, 100)
     for name in "abc":
         lanes.submit(Work(name, 3, log), "room", loop)
     loop.run()
@@ -125,7 +125,7 @@ def test_section_8_point_5_jobs_of_one_room_are_done_one_after_the_other(workers
 
 def test_a_room_of_another_lane_goes_on_beside_a_long_job(loop, log, monkeypatch):
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    lanes = Lanes(2, 100)
+    lanes = FanOutScheduler(2, 100)
     one, two = rooms_of_two_lanes(lanes)
     lanes.submit(Work("a", 100, log), one, loop)
     assert lanes.submit(Work("b", 1, log), two, loop)
@@ -138,7 +138,7 @@ def test_a_room_of_another_lane_goes_on_beside_a_long_job(loop, log, monkeypatch
 
 
 def test_a_job_for_everybody_is_a_barrier(loop, log):
-    lanes = Lanes(2, 100)
+    lanes = FanOutScheduler(2, 100)
     one, two = rooms_of_two_lanes(lanes)
     lanes.submit(Work("a", 3, log), one, loop)
     lanes.submit(Work("b", 4, log), two, loop)
@@ -153,13 +153,13 @@ def test_a_job_for_everybody_is_a_barrier(loop, log):
 
 
 def test_a_job_for_everybody_starts_at_once_when_all_is_quiet(loop, log):
-    lanes = Lanes(4, 10)
+    lanes = FanOutScheduler(4, 10)
     assert lanes.submit(Work("*", 1, log), None, loop)
 
 
 def test_a_job_for_several_rooms_is_a_barrier_for_their_lanes_and_for_no_other(loop, log, monkeypatch):
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    lanes = Lanes(3, 100)
+    lanes = FanOutScheduler(3, 100)
     one, two, three = (
         next(name for name in map(str, range(100)) if lanes._lanes_of(name)[0] is lane) for lane in lanes._lanes
     )
@@ -177,7 +177,7 @@ def test_a_job_for_several_rooms_is_a_barrier_for_their_lanes_and_for_no_other(l
 
 
 def test_rooms_that_share_a_lane_are_one_lane_for_a_job(loop, log):
-    lanes = Lanes(1, 1)
+    lanes = FanOutScheduler(1, 1)
     assert len(lanes._lanes_of(("a", "b", "c"))) == 1
     assert lanes._lanes_of(()) == []
     lanes.submit(Work("a", 2, log), ("a", "b"), loop)
@@ -202,7 +202,7 @@ def test_whatever_is_submitted_what_shares_a_room_is_done_in_the_order_of_the_ca
     loop, log = Loop(), list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "FAN_OUT_SLICE", 0.0 if slow else 0.004)
-        lanes = Lanes(workers, len(jobs) + 1)
+        lanes = FanOutScheduler(workers, len(jobs) + 1)
         for number, (room, steps, turns) in enumerate(jobs):
             lanes.submit(Work(str(number), steps, log), room, loop)
             for _ in range(turns):
@@ -220,7 +220,7 @@ def test_whatever_is_submitted_what_shares_a_room_is_done_in_the_order_of_the_ca
 
 
 def test_rooms_are_spread_over_the_lanes():
-    lanes = Lanes(4, 10)
+    lanes = FanOutScheduler(4, 10)
     counts = [0] * 4
     for number in range(1000):
         (lane,) = lanes._lanes_of(f"room {number}")
@@ -229,7 +229,7 @@ def test_rooms_are_spread_over_the_lanes():
 
 
 def test_a_room_has_the_same_lane_in_every_process():
-    lanes = Lanes(4, 10)
+    lanes = FanOutScheduler(4, 10)
     assert lanes._lanes_of("chat")[0] is lanes._lanes[0x659DF2AA % 4]  # crc32(b"chat")
     assert len(lanes._lanes_of("lone surrogate \ud800")) == 1
 
@@ -238,7 +238,7 @@ def test_a_room_has_the_same_lane_in_every_process():
 
 
 def test_the_queue_takes_n_jobs_and_refuses_n_plus_1(loop, log):
-    lanes = Lanes(1, 3)
+    lanes = FanOutScheduler(1, 3)
     for name in "abc":
         assert not lanes.full("room")
         lanes.submit(Work(name, 2, log), "room", loop)
@@ -250,7 +250,7 @@ def test_the_queue_takes_n_jobs_and_refuses_n_plus_1(loop, log):
 
 
 def test_a_full_queue_does_not_keep_an_idle_lane_from_working(loop, log):
-    lanes = Lanes(2, 1)
+    lanes = FanOutScheduler(2, 1)
     one, two = rooms_of_two_lanes(lanes)
     lanes.submit(Work("a", 2, log), one, loop)
     assert lanes.full(one)
@@ -260,7 +260,7 @@ def test_a_full_queue_does_not_keep_an_idle_lane_from_working(loop, log):
 
 
 def test_a_burst_in_one_callback_behind_a_job_that_was_sliced_is_worked_off_and_not_refused(loop, log, monkeypatch):
-    lanes = Lanes(1, 3)
+    lanes = FanOutScheduler(1, 3)
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     assert not lanes.submit(Work("a", 3, log), "room", loop)
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
@@ -273,7 +273,7 @@ def test_a_burst_in_one_callback_behind_a_job_that_was_sliced_is_worked_off_and_
 
 def test_room_is_made_for_a_slice_and_no_longer(loop, log, monkeypatch):
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    lanes = Lanes(1, 2)
+    lanes = FanOutScheduler(1, 2)
     for name in "ab":
         lanes.submit(Work(name, 3, log), "room", loop)
     assert not lanes.make_room("room")
@@ -285,7 +285,7 @@ def test_room_is_made_for_a_slice_and_no_longer(loop, log, monkeypatch):
 
 def test_ten_thousand_waiting_jobs_take_the_time_of_ten_thousand(loop):
     def drain(count: int) -> float:
-        lanes = Lanes(8, count)
+        lanes = FanOutScheduler(8, count)
         for number in range(count):
             lanes.submit(Work("", 2, []), None if number % 10 == 0 else f"room {number % 50}", loop)
         start = time.process_time()
@@ -306,7 +306,7 @@ def test_ten_thousand_waiting_jobs_take_the_time_of_ten_thousand(loop):
 
 
 async def test_idle_is_when_everything_is_done(log):
-    lanes = Lanes(2, 10)
+    lanes = FanOutScheduler(2, 10)
     await lanes.idle()
     loop = asyncio.get_running_loop()
     for name in "ab":
@@ -316,7 +316,7 @@ async def test_idle_is_when_everything_is_done(log):
 
 
 async def test_a_change_is_told_to_all_who_wait_for_one_even_if_another_gave_up(log):
-    lanes = Lanes(1, 10)
+    lanes = FanOutScheduler(1, 10)
     waiting = [asyncio.ensure_future(lanes.changed()) for _ in range(3)]
     await asyncio.sleep(0)
     lanes.submit(Work("a", 3, log), "room", asyncio.get_running_loop())
@@ -327,7 +327,7 @@ async def test_a_change_is_told_to_all_who_wait_for_one_even_if_another_gave_up(
 
 
 async def test_giving_up_what_waits_empties_the_lanes_and_tells_who_waits(log):
-    lanes = Lanes(2, 10)
+    lanes = FanOutScheduler(2, 10)
     loop = asyncio.get_running_loop()
     jobs = [Work(name, 1_000_000_000, log) for name in "abc"]
     for job, room in zip(jobs, ("room", None, "room"), strict=True):

@@ -9,8 +9,8 @@ import pytest
 
 import plumews
 from plumews import Hub, SendBehavior
-from plumews.hub.waiting import Line
-from plumews.protocol.message import Encoded, encode
+from plumews.hub.waiting import PendingDeliveries
+from plumews.protocol.message import EncodedMessage, encode
 from support.fakes import fake_conn, pass_time, ticks
 from support.members import drained, stalled
 
@@ -24,15 +24,15 @@ def filled(hub: Hub) -> tuple[plumews.Conn, object]:
     return conn, transport
 
 
-def lines() -> list[Line]:
-    return [each for each in gc.get_objects() if isinstance(each, Line)]
+def lines() -> list[PendingDeliveries]:
+    return [each for each in gc.get_objects() if isinstance(each, PendingDeliveries)]
 
 
 class Sent:
     """A broadcast, and what it was told."""
 
     def __init__(self, text: str) -> None:
-        self.message: Encoded = encode(1, text.encode())
+        self.message: EncodedMessage = encode(1, text.encode())
         self.told: list[str] = []
 
     def _queue(self) -> None:
@@ -86,7 +86,7 @@ async def test_each_of_those_that_wait_is_told_once_when_the_connection_ends():
     transport.fill()
     conn.send_nowait("filler")
     emptied: list[int] = []
-    line = Line(conn._writer, lambda: emptied.append(len(line)))
+    line = PendingDeliveries(conn._writer, lambda: emptied.append(len(line)))
     sent = [Sent(text) for text in "abc"]
     for each in sent:
         line.add(each)
@@ -101,7 +101,7 @@ async def test_one_finds_space_at_a_time_and_the_rest_goes_on_waiting():
     conn, transport = fake_conn(queue_size=1)
     transport.fill()
     conn.send_nowait("filler")
-    line = Line(conn._writer, lambda: None)
+    line = PendingDeliveries(conn._writer, lambda: None)
     sent = [Sent(text) for text in "abc"]
     for each in sent:
         line.add(each)

@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 from plumews import Hub, limits
-from plumews.hub.watch import Watchers
+from plumews.hub.watch import CountWatchers
 from support.fakes import deadlines, fake_conn, ticks
 
 
@@ -172,7 +172,7 @@ async def test_a_watcher_may_end_itself_and_others_and_change_the_room(soon):
 
 
 async def test_ten_thousand_watchers_of_one_room_end_in_linear_time():
-    watchers = Watchers(lambda room: 0)
+    watchers = CountWatchers(lambda room: 0)
 
     def nothing(room: str, count: int) -> None:
         """The same for all, so that looking for it would find it late."""

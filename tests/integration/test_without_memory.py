@@ -21,7 +21,7 @@ from plumews import Hub, HubConfig, SendBehavior
 from plumews.constants import COMPRESSED, Opcode
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import Parser, build_frame
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.compressed_messages import TAIL, unsqueezed
 from support.compressed_messages import frame as squeezed_frame
 from support.fakes import SocketTransport, failures, fake_conn, flushed, ticks, until
@@ -135,7 +135,7 @@ class Members(Scene):
     ) -> None:
         super().__init__()
         self.hub = Hub(hub or HubConfig())
-        self.state = loop_state(asyncio.get_running_loop())
+        self.state = loop_context(asyncio.get_running_loop())
         self.members: list[tuple[plumews.Conn, Transport]] = []
         for config in configs:
             conn, transport = fake_conn(Transport, **{"ping_interval": None, **config})

@@ -23,9 +23,9 @@ from conftest import loops
 from plumews import limits
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser, build_frame
-from plumews.protocol.message import Encoded, encode
+from plumews.protocol.message import EncodedMessage, encode
 from plumews.transport import sendmsg
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from plumews.transport.writer import Waiter, Writer
 
 KiB = 1024
@@ -105,11 +105,11 @@ class Model(RuleBasedStateMachine):
         self.told: list[Any] = []
         self.loop.set_exception_handler(lambda loop, context: self.told.append(context))
         if self.threads:
-            loop_state(self.loop).want_threads(self.threads)
+            loop_context(self.loop).want_threads(self.threads)
         ours, self.theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least that there is: some KiB
         self.theirs.setblocking(False)
-        self.writer = Writer(loop_state(self.loop), queue_size=QUEUE_SIZE, queue_bytes=QUEUE_BYTES)
+        self.writer = Writer(loop_context(self.loop), queue_size=QUEUE_SIZE, queue_bytes=QUEUE_BYTES)
         connecting = self.loop.create_unix_connection(lambda: Ours(self.writer), sock=ours)
         _, self.ours = self.loop.run_until_complete(connecting)
         self.arrived = bytearray()
@@ -148,7 +148,7 @@ class Model(RuleBasedStateMachine):
         if kick:
             self.writer.kick(True)
 
-    def wait(self, payload: bytes, message: Encoded) -> None:
+    def wait(self, payload: bytes, message: EncodedMessage) -> None:
         def done(accepted: bool) -> None:
             entry = self.waiting.pop(waiter)  # once
             if accepted:
@@ -384,7 +384,7 @@ class Model(RuleBasedStateMachine):
             assert self.ours.lost == 1
             self.theirs.close()
             if self.threads:
-                loop_state(self.loop).give_up_threads(self.threads)
+                loop_context(self.loop).give_up_threads(self.threads)
             self.loop.close()
 
     def all_has_arrived(self) -> None:

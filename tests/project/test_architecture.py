@@ -180,7 +180,7 @@ def test_cython_sources_are_read_with_what_they_include(tmp_path: Path) -> None:
         "from . import (\n    violations,\n    limits as bounds,\n)\n"
         "from libc.string cimport memcpy\n"
         "cimport cython\n"
-        "from .conn.core cimport Engine\n"
+        "from .conn.core cimport ConnCore\n"
         'include "pxi/part.pxi"\n'
     )
     expected = [".violations", ".limits", "libc.string", "cython", ".conn.core", ".errors"]

@@ -26,7 +26,7 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import plumews
-from plumews.auth.password_checker import PasswordGate
+from plumews.auth.password_checker import PasswordChecker
 from support.members import drained, stalled
 from support.raw_client import Wire, kept_port, upgrade
 
@@ -300,7 +300,7 @@ def test_keys_revocation_strength_and_kept_hashes(capsys) -> None:
 
 
 async def test_authenticators_of_your_own() -> None:
-    gate = PasswordGate(run("Authenticators of your own")["Members"]({"chat": ["pw"]}))
+    gate = PasswordChecker(run("Authenticators of your own")["Members"]({"chat": ["pw"]}))
     assert await gate.check("chat", "pw", None)
     assert not await gate.check("chat", "px", None)
 

@@ -18,17 +18,17 @@ from plumews.errors import (
     TooManyFragments,
 )
 from plumews.protocol.codec import Parser
-from plumews.protocol.state import Protocol, check_close
+from plumews.protocol.state import ProtocolState, check_close
 from support.raw_client import close, masked, text
 
 
-def opened(max_size: int | None = 1000) -> Protocol:
-    rules = Protocol(client=False, max_size=max_size)
+def opened(max_size: int | None = 1000) -> ProtocolState:
+    rules = ProtocolState(client=False, max_size=max_size)
     rules.state = State.OPEN
     return rules
 
 
-def receive(rules: Protocol, *frames: bytes) -> list[tuple[int, Any]]:
+def receive(rules: ProtocolState, *frames: bytes) -> list[tuple[int, Any]]:
     """The events of ``frames``; a close frame is noted as a connection does it."""
     events = rules.receive(b"".join(frames))
     for kind, payload in events:

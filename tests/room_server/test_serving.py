@@ -11,7 +11,7 @@ import pytest
 
 import plumews
 from plumews import limits
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.raw_client import Wire, close, masked, text, upgrade
 
 SECRET = b"s3cret" * 8
@@ -210,7 +210,7 @@ async def test_stopping_cancels_a_handler_in_a_room_that_ignores_the_end():
         await server.wait_closed()
     assert sorted(cancelled) == ["direct", "message"]
     assert (server._site.tasks, server._site.connections, hub.rooms()) == (set(), set(), [])
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
+    assert len(loop_context(asyncio.get_running_loop()).timers) == 0
 
 
 async def test_callbacks_take_the_place_of_the_fan_out_or_stand_beside_it(start):

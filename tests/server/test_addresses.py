@@ -6,7 +6,7 @@ import pytest
 
 from plumews import limits
 from plumews.errors import Refused
-from plumews.server.addresses import AddressBounds, Addresses, group_of
+from plumews.server.addresses import AddressBounds, AddressLimits, group_of
 
 NONE = AddressBounds(None, None)
 
@@ -52,7 +52,7 @@ def test_addresses_of_the_internet_are_told_from_private_ones(address, expected)
 
 
 def test_one_more_than_an_address_may_have_is_refused_and_another_address_is_not():
-    addresses = Addresses(AddressBounds(2, None), NONE)
+    addresses = AddressLimits(AddressBounds(2, None), NONE)
     key = addresses.enter("8.8.8.8", 0.0)
     addresses.enter("::ffff:8.8.8.8", 0.0)
     with pytest.raises(Refused, match="too many connections from this address") as caught:
@@ -65,7 +65,7 @@ def test_one_more_than_an_address_may_have_is_refused_and_another_address_is_not
 
 
 def test_the_time_to_wait_is_told_and_true():
-    addresses = Addresses(AddressBounds(None, 0.25), NONE)
+    addresses = AddressLimits(AddressBounds(None, 0.25), NONE)
     now = 1000.0
     for _ in range(3):  # ten seconds of the rate, rounded up
         addresses.leave(addresses.enter("8.8.8.8", now))
@@ -79,14 +79,14 @@ def test_the_time_to_wait_is_told_and_true():
 
 
 def test_private_addresses_have_bounds_of_their_own():
-    addresses = Addresses(AddressBounds(1, 1), NONE)
+    addresses = AddressLimits(AddressBounds(1, 1), NONE)
     for _ in range(50):
         assert addresses.enter("127.0.0.1", 0.0) is None
     assert len(addresses) == 0
 
 
 def test_an_address_is_forgotten_when_its_bucket_would_be_full_again():
-    addresses = Addresses(AddressBounds(None, 10), NONE)
+    addresses = AddressLimits(AddressBounds(None, 10), NONE)
     for number in range(100):
         addresses.leave(addresses.enter(f"8.8.8.{number}", 0.0))
     assert len(addresses) == 100
@@ -97,7 +97,7 @@ def test_an_address_is_forgotten_when_its_bucket_would_be_full_again():
 
 def test_the_table_is_bounded_and_those_who_are_connected_stay_in_it(monkeypatch):
     monkeypatch.setattr(limits, "IDLE_ADDRESSES", 50)
-    addresses = Addresses(AddressBounds(1, 10), NONE)
+    addresses = AddressLimits(AddressBounds(1, 10), NONE)
     addresses.enter("9.9.9.9", 0.0)
     for number in range(1000):
         addresses.leave(addresses.enter(f"8.8.{number // 256}.{number % 256}", 0.0))
@@ -107,7 +107,7 @@ def test_the_table_is_bounded_and_those_who_are_connected_stay_in_it(monkeypatch
 
 
 def test_without_a_rate_nothing_is_kept_of_who_has_left():
-    addresses = Addresses(AddressBounds(5, None), NONE)
+    addresses = AddressLimits(AddressBounds(5, None), NONE)
     for number in range(100):
         addresses.leave(addresses.enter(f"8.8.8.{number}", 0.0))
     assert len(addresses) == 0

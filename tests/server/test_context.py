@@ -11,7 +11,7 @@ import pytest
 
 import plumews
 from plumews.errors import InvalidHandshake, Refused
-from plumews.server.context import Site
+from plumews.server.context import ServerContext
 from plumews.server.options import site_and_config
 
 ANY, CHAT = object(), object()
@@ -22,7 +22,7 @@ def handler(conn):
 
 
 def site(endpoints=None, **options):
-    return Site({None: ANY} if endpoints is None else endpoints, **options)
+    return ServerContext({None: ANY} if endpoints is None else endpoints, **options)
 
 
 # --- endpoints ------------------------------------------------------------------------------------

@@ -13,10 +13,10 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.conn import closing
-from plumews.server.handshake import Opening
+from plumews.server.handshake import ServerHandshake
 from plumews.server.options import site_and_config
 from plumews.server.server import serve_endpoints
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.fakes import PATIENCE, assert_empty, echo, entries, until
 from support.handshake_setup import Recorder, answer, assert_serves, error, failing
 from support.raw_client import Wire, close, instead, masked, text, upgrade
@@ -179,7 +179,7 @@ async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end
     site, config = site_and_config({None: Recorder()}, {"open_timeout": 5.0})
     conn = plumews.Conn(config)
     before = loop.time()
-    opening = Opening(site, conn)  # made on accept
+    opening = ServerHandshake(site, conn)  # made on accept
     accepted = loop.time()
     while loop.time() < accepted + 0.05:
         await asyncio.sleep(0)  # TLS shakes hands
@@ -191,7 +191,7 @@ async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end
 async def test_no_deadline_is_left_on_an_open_connection(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, ping_interval=None, ping_timeout=None))
     async with await Wire.open(server) as wire:
-        assert len(loop_state(asyncio.get_running_loop()).timers) == 0
+        assert len(loop_context(asyncio.get_running_loop()).timers) == 0
         wire.send(text("open"))
         assert await wire.message() == "open"
 
@@ -386,7 +386,7 @@ async def test_who_was_accepted_while_the_server_stopped_gets_503():
 
     def connection():
         conn = plumews.Conn(config)
-        conn._door = Opening(site, conn)
+        conn._door = ServerHandshake(site, conn)
         return conn
 
     server = await loop.create_server(connection, "127.0.0.1", 0)

@@ -22,7 +22,7 @@ import pytest
 
 import plumews
 from plumews import limits
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.fakes import echo, tls_contexts, until
 from support.listener_setup import answer, code_of, refused
 from support.raw_client import Wire, masked, text, upgrade
@@ -204,7 +204,7 @@ async def test_nothing_is_left_of_whom_was_admitted_refused_or_gone(tls):
         assert len(refused(server)) == 1
     assert (server._site.admission.connections, server._site.admission.opening) == (0, 0)
     assert server._site.tasks == server._site.connections == set(server._listener._connecting) == set()
-    await until(lambda: len(loop_state(loop).timers) == 0)
+    await until(lambda: len(loop_context(loop).timers) == 0)
 
 
 # --- row 29: no descriptors -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import plumews
 from plumews.auth.credentials import TokenSources
 from plumews.conn.config import ConnConfig
-from plumews.server.context import Site
+from plumews.server.context import ServerContext
 from plumews.server.options import ConnOptions, SiteOptions, TcpOptions, site_and_config
 from support.raw_client import Wire, upgrade
 
@@ -22,7 +22,7 @@ def handler(conn):
 
 def test_the_typed_keywords_are_the_fields_of_the_settings_and_of_the_site():
     of_conn = {field.name for field in dataclasses.fields(ConnConfig)}
-    of_site = {field.name for field in dataclasses.fields(Site) if field.init} - {"endpoints"}
+    of_site = {field.name for field in dataclasses.fields(ServerContext) if field.init} - {"endpoints"}
     assert set(ConnOptions.__annotations__) == of_conn
     assert set(SiteOptions.__annotations__) == of_conn | of_site
     assert set(TcpOptions.__annotations__) == of_conn | of_site | {"sock", "reuse_port", "backlog"}

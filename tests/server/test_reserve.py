@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from plumews import limits
-from plumews.server.reserve import EXHAUSTED, Reserve
+from plumews.server.reserve import EXHAUSTED, SpareDescriptor
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def listening() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def reserve() -> Iterator[Reserve]:
-    made = Reserve()
+def reserve() -> Iterator[SpareDescriptor]:
+    made = SpareDescriptor()
     yield made
     made.close()
 
@@ -31,7 +31,7 @@ def clients(listening: socket.socket, count: int) -> list[socket.socket]:
     return [socket.create_connection(listening.getsockname(), 10) for _ in range(count)]
 
 
-def test_all_in_the_backlog_are_told_one_after_the_other(listening: socket.socket, reserve: Reserve) -> None:
+def test_all_in_the_backlog_are_told_one_after_the_other(listening: socket.socket, reserve: SpareDescriptor) -> None:
     told: list[socket.socket] = []
 
     def tell(sock: socket.socket) -> None:
@@ -49,7 +49,7 @@ def test_all_in_the_backlog_are_told_one_after_the_other(listening: socket.socke
 
 
 def test_a_bounded_number_is_told_at_a_time(
-    listening: socket.socket, reserve: Reserve, monkeypatch: pytest.MonkeyPatch
+    listening: socket.socket, reserve: SpareDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "ACCEPTS_AT_ONCE", 2)
     waiting = clients(listening, 3)
@@ -63,7 +63,7 @@ def test_where_there_is_no_other_descriptor_the_one_in_reserve_serves_all_and_is
 ) -> None:
     resource = pytest.importorskip("resource")
     waiting = clients(listening, 3)
-    reserve = Reserve()
+    reserve = SpareDescriptor()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
@@ -84,7 +84,7 @@ def test_where_there_is_no_other_descriptor_the_one_in_reserve_serves_all_and_is
             assert client.recv(10) == b""
 
 
-def test_it_may_be_closed_twice_and_serve_again(listening: socket.socket, reserve: Reserve) -> None:
+def test_it_may_be_closed_twice_and_serve_again(listening: socket.socket, reserve: SpareDescriptor) -> None:
     reserve.close()
     reserve.close()
     with clients(listening, 1)[0]:

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 import plumews
 from plumews import limits
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.fakes import echo, fake_conn, until
 from support.raw_client import Wire, close, kept_port, masked, text, upgrade
 
@@ -37,7 +37,7 @@ async def assert_serves(server, **options):
 def assert_empty(server):
     assert server._site.connections == set()
     assert server._site.tasks == set()
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
+    assert len(loop_context(asyncio.get_running_loop()).timers) == 0
 
 
 # --- where it listens -----------------------------------------------------------------------------

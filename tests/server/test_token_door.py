@@ -11,8 +11,8 @@ import pytest
 import plumews
 from plumews.auth.credentials import TokenSources
 from plumews.conn.handlers import HandlerEndpoint
-from plumews.counters import RequestTally
-from plumews.server.token_door import TokenDoor, token_door
+from plumews.counters import RequestCounters
+from plumews.server.token_door import TokenEndpoint, token_door
 from support.authentication_setup import AUTH, WAYS, known_as, refused, serve, token, whoami
 from support.raw_client import Wire, text
 
@@ -163,10 +163,10 @@ def test_without_an_authenticator_there_is_no_door():
         "require_token": None,
         "sources": TokenSources(),
         "origins": None,
-        "tally": RequestTally(),
+        "tally": RequestCounters(),
     }
     assert token_door(inside, None, **made) is inside
-    assert isinstance(token_door(inside, AUTH, **made), TokenDoor)
+    assert isinstance(token_door(inside, AUTH, **made), TokenEndpoint)
 
 
 def test_required_token_without_authenticator_is_refused():

@@ -11,7 +11,7 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.errors import Refused
-from plumews.server.turning_away import TurningAway
+from plumews.server.turning_away import RejectedSockets
 from plumews.transport.timers import Timers
 from support.fakes import FakeLoop, echo, until
 from support.listener_setup import answer, refused
@@ -56,7 +56,7 @@ def loop():
 
 @pytest.fixture
 def turning_away(loop):
-    made = TurningAway(Timers(loop))
+    made = RejectedSockets(Timers(loop))
     yield made
     made.close()
 
@@ -132,7 +132,7 @@ def test_beyond_the_bound_nobody_is_waited_for(turning_away, monkeypatch):
 
 
 async def test_who_waits_until_nobody_is_waited_for_is_told_at_the_end_and_by_a_close(pair, loop):
-    turning_away = TurningAway(Timers(loop))
+    turning_away = RejectedSockets(Timers(loop))
     await turning_away.wait_idle()  # nobody is
     for end in (lambda: loop.advance(limits.LINGER_TIME + limits.LINGER_EVERY), turning_away.close):
         ours, theirs = socket.socketpair()

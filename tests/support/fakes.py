@@ -28,7 +28,7 @@ import plumews
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser
 from plumews.transport import sendmsg as wire_module
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.raw_client import Wire
 
 #: Seconds for what happens soon, on a machine that others use; less than the defaults for opening and closing (10 s),
@@ -306,7 +306,7 @@ def feed(conn: plumews.Conn, *frames: bytes) -> None:
 
 def deadlines() -> int:
     """How many deadlines the running loop has."""
-    return len(loop_state(asyncio.get_running_loop()).timers)
+    return len(loop_context(asyncio.get_running_loop()).timers)
 
 
 def pass_time(seconds: float) -> None:
@@ -314,7 +314,7 @@ def pass_time(seconds: float) -> None:
 
     What has to happen before a deadline has all the time it needs on a busy machine, and nobody waits for the rest.
     """
-    timers = loop_state(asyncio.get_running_loop()).timers
+    timers = loop_context(asyncio.get_running_loop()).timers
     for deadline in timers._heap:
         deadline.when -= seconds
     if timers._heap:
@@ -323,7 +323,7 @@ def pass_time(seconds: float) -> None:
 
 async def flushed() -> None:
     """Until nothing that was queued in this tick waits to be written; many writers may take several slices."""
-    state = loop_state(asyncio.get_running_loop())
+    state = loop_context(asyncio.get_running_loop())
     while state._dirty or state._gathered or state._flushing:
         await asyncio.sleep(0)
 

@@ -11,7 +11,7 @@ import pytest
 
 import plumews
 from plumews.auth.revocation import Revocations
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.fakes import pass_time
 from support.raw_client import Wire, text
 
@@ -106,4 +106,4 @@ async def is_in(wire):
 
 
 def nothing_is_left():
-    assert len(loop_state(asyncio.get_running_loop()).timers) == 0
+    assert len(loop_context(asyncio.get_running_loop()).timers) == 0

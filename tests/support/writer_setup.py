@@ -6,13 +6,13 @@ from typing import Any
 
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
-from plumews.protocol.message import Encoded, encode
-from plumews.transport.loop_context import Flushable, LoopState
+from plumews.protocol.message import EncodedMessage, encode
+from plumews.transport.loop_context import Flushable, LoopContext
 from plumews.transport.writer import Waiter, Writer
 from support.fakes import FakeTransport
 
 
-class State(LoopState):
+class State(LoopContext):
     """The loop's share: keeps who is dirty until the test ends the tick."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Setup:
 CLOSE = build_frame(Opcode.CLOSE, b"\x03\xe8")
 
 
-def message(text: str) -> Encoded:
+def message(text: str) -> EncodedMessage:
     return encode(Opcode.TEXT, text.encode())
 
 

@@ -113,7 +113,7 @@ async def test_what_a_step_raises_is_raised_where_it_is_awaited() -> None:
         await Countdown(1, KeyError("no"))
 
 
-@pytest.mark.parametrize("body", [Plain, awaitable.Steps], ids=["plain", "in use"])
+@pytest.mark.parametrize("body", [Plain, awaitable.StepAwaitable], ids=["plain", "in use"])
 async def test_without_a_step_of_its_own_there_is_nothing_to_await(body: Any) -> None:
     for take in (lambda made: made.step(), lambda made: made.send(None), next, lambda made: awaiting(made).send(None)):
         with pytest.raises(NotImplementedError):

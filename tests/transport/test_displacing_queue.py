@@ -12,12 +12,12 @@ import plumews
 from plumews import limits
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
-from plumews.protocol.message import Encoded, encode
+from plumews.protocol.message import EncodedMessage, encode
 from support.fakes import FakeTransport, fake_conn, full, ticks
 from support.members import texts
 
 
-def message(text: str) -> Encoded:
+def message(text: str) -> EncodedMessage:
     return encode(Opcode.TEXT, text.encode())
 
 
@@ -210,10 +210,10 @@ async def test_bound_of_bytes_counts_the_objects_on_every_way():
             while True:
                 if way == "send":
                     conn.send_nowait(b"xy")
-                elif way == "offer" and not conn._writer.offer(Encoded([shared], len(shared))):
+                elif way == "offer" and not conn._writer.offer(EncodedMessage([shared], len(shared))):
                     break
                 elif way == "run":
-                    run = [Encoded([shared], len(shared))] * 5000
+                    run = [EncodedMessage([shared], len(shared))] * 5000
                     conn._writer.accept_run(run[: conn._writer.room_for(run)])
                     break
         counts.add(conn.queued_messages)

@@ -13,7 +13,7 @@ import pytest
 
 from plumews import limits
 from plumews.transport import sendmsg
-from plumews.transport.loop_context import Flushable, LoopState, loop_state
+from plumews.transport.loop_context import Flushable, LoopContext, loop_context
 from support.fakes import ticks
 
 
@@ -32,14 +32,14 @@ class Output(Flushable):
 
 async def test_a_loop_has_one_state() -> None:
     loop = asyncio.get_running_loop()
-    assert loop_state(loop) is loop_state(loop)
-    assert len(loop_state(loop).view) == limits.READ_BUFFER
+    assert loop_context(loop) is loop_context(loop)
+    assert len(loop_context(loop).view) == limits.READ_BUFFER
 
 
 def test_two_loops_share_nothing() -> None:
     loops = [asyncio.new_event_loop(), asyncio.new_event_loop()]
     try:
-        one, other = map(loop_state, loops)
+        one, other = map(loop_context, loops)
         assert one is not other
         assert one.buffer is not other.buffer
     finally:
@@ -49,7 +49,7 @@ def test_two_loops_share_nothing() -> None:
 
 def test_the_state_goes_with_its_loop() -> None:
     loop = asyncio.new_event_loop()
-    loop_state(loop)
+    loop_context(loop)
     gone = weakref.ref(loop)
     loop.close()
     del loop
@@ -59,7 +59,7 @@ def test_the_state_goes_with_its_loop() -> None:
 
 async def test_what_is_dirty_is_flushed_once_at_the_end_of_the_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    state = loop_state(loop)
+    state = loop_context(loop)
     log: list[str] = []
     for name in "abc":
         state.mark_dirty(Output(log, name))
@@ -78,7 +78,7 @@ def test_many_dirty_connections_cost_one_callback_of_the_loop() -> None:
             self.scheduled += 1
 
     loop = Loop()
-    state = loop_state(loop)  # type: ignore[arg-type]
+    state = loop_context(loop)  # type: ignore[arg-type]
     for _ in range(1000):
         state.mark_dirty(Output([], ""))
     assert loop.scheduled == 1
@@ -88,7 +88,7 @@ async def test_a_flush_that_fails_is_reported_and_keeps_nobody_back() -> None:
     loop = asyncio.get_running_loop()
     failures: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: failures.append(context))
-    state = loop_state(loop)
+    state = loop_context(loop)
     log: list[str] = []
     state.mark_dirty(Output(log, "a"))
     state.mark_dirty(Output(log, "b", lambda: 1 / 0))
@@ -99,7 +99,7 @@ async def test_a_flush_that_fails_is_reported_and_keeps_nobody_back() -> None:
 
 
 async def test_what_becomes_dirty_during_a_flush_is_flushed_in_the_next_tick() -> None:
-    state = loop_state(asyncio.get_running_loop())
+    state = loop_context(asyncio.get_running_loop())
     log: list[str] = []
     second = Output(log, "second")
     state.mark_dirty(Output(log, "first", lambda: state.mark_dirty(second)))
@@ -110,7 +110,7 @@ async def test_what_becomes_dirty_during_a_flush_is_flushed_in_the_next_tick() -
 
 
 async def test_what_is_gathered_leaves_together_at_the_end_of_the_tick_before_what_is_dirty() -> None:
-    state = loop_state(asyncio.get_running_loop())
+    state = loop_context(asyncio.get_running_loop())
     log: list[str] = []
     state.mark_dirty(Output(log, "of thousands"))
     state.gather(Output(log, "a"))
@@ -124,7 +124,7 @@ async def test_what_is_gathered_leaves_together_at_the_end_of_the_tick_before_wh
 
 async def test_what_is_gathered_waits_for_no_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "GATHER_TIME", 3600.0)
-    state = loop_state(asyncio.get_running_loop())
+    state = loop_context(asyncio.get_running_loop())
     log: list[str] = []
     state.gather(Output(log, "a"))
     state.gather(Output(log, "b"))
@@ -149,8 +149,8 @@ async def test_one_that_is_gathered_and_fails_is_reported_and_keeps_nobody_back(
     failures: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: failures.append(context))
     log: list[str] = []
-    loop_state(loop).gather(Output(log, "a", lambda: 1 / 0))
-    loop_state(loop).gather(Output(log, "b"))
+    loop_context(loop).gather(Output(log, "a", lambda: 1 / 0))
+    loop_context(loop).gather(Output(log, "b"))
     await ticks(1)
     assert log == ["a", "b"]
     assert [type(failure["exception"]) for failure in failures] == [ZeroDivisionError]
@@ -161,7 +161,7 @@ async def test_a_long_flush_is_sliced_and_keeps_its_order(monkeypatch: pytest.Mo
     loop = asyncio.get_running_loop()
     log: list[str] = []
     for number in range(200):
-        loop_state(loop).mark_dirty(Output(log, str(number)))
+        loop_context(loop).mark_dirty(Output(log, str(number)))
     loop.call_soon(log.append, "somebody else")
     await ticks(5)
     assert log.index("somebody else") == 64
@@ -173,7 +173,7 @@ async def test_a_long_flush_is_sliced_and_keeps_its_order(monkeypatch: pytest.Mo
 
 
 async def test_a_list_that_was_lent_is_empty_when_it_is_lent_again() -> None:
-    state = loop_state(asyncio.get_running_loop())
+    state = loop_context(asyncio.get_running_loop())
     queue = state.lend_queue(b"for one")
     state.give_back(queue)
     again = state.lend_queue(b"for another")
@@ -183,7 +183,7 @@ async def test_a_list_that_was_lent_is_empty_when_it_is_lent_again() -> None:
 
 
 async def test_no_more_lists_are_kept_than_were_lent_nor_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = loop_state(asyncio.get_running_loop())
+    state = loop_context(asyncio.get_running_loop())
     mine = [b"nobody has lent it"]
     state.give_back(mine)
     assert mine == [b"nobody has lent it"]
@@ -252,14 +252,14 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-async def helped(batches: list[int]) -> AsyncIterator[LoopState]:
-    state = loop_state(asyncio.get_running_loop())
+async def helped(batches: list[int]) -> AsyncIterator[LoopContext]:
+    state = loop_context(asyncio.get_running_loop())
     state.want_threads(1)
     yield state
     state.give_up_threads(1)
 
 
-async def test_few_that_are_dirty_are_flushed_as_ever(helped: LoopState, batches: list[int]) -> None:
+async def test_few_that_are_dirty_are_flushed_as_ever(helped: LoopContext, batches: list[int]) -> None:
     log: list[str] = []
     for name in "abc":
         helped.mark_dirty(Writable(log, name))
@@ -268,7 +268,7 @@ async def test_few_that_are_dirty_are_flushed_as_ever(helped: LoopState, batches
 
 
 async def test_many_that_are_dirty_are_sent_in_batches_and_the_rest_is_flushed(
-    helped: LoopState, batches: list[int]
+    helped: LoopContext, batches: list[int]
 ) -> None:
     log: list[str] = []
     for name in "abcdefghijklmn":
@@ -279,7 +279,7 @@ async def test_many_that_are_dirty_are_sent_in_batches_and_the_rest_is_flushed(
 
 
 async def test_who_was_not_sent_whole_is_flushed_in_the_same_slice_and_so_is_who_could_not_be_handed_over(
-    helped: LoopState, batches: list[int]
+    helped: LoopContext, batches: list[int]
 ) -> None:
     log: list[str] = []
     for writer in (
@@ -297,7 +297,7 @@ async def test_who_was_not_sent_whole_is_flushed_in_the_same_slice_and_so_is_who
 
 
 async def test_where_hardly_anybody_can_be_handed_over_no_thread_is_woken(
-    helped: LoopState, batches: list[int]
+    helped: LoopContext, batches: list[int]
 ) -> None:
     log: list[str] = []
     for name in "abcdef":
@@ -307,7 +307,7 @@ async def test_where_hardly_anybody_can_be_handed_over_no_thread_is_woken(
 
 
 async def test_between_batches_others_have_their_turn_when_the_slice_is_over(
-    helped: LoopState, batches: list[int], monkeypatch: pytest.MonkeyPatch
+    helped: LoopContext, batches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     log: list[str] = []
@@ -322,7 +322,7 @@ async def test_between_batches_others_have_their_turn_when_the_slice_is_over(
 
 
 async def test_when_nobody_wants_threads_any_more_all_is_flushed_as_ever(batches: list[int]) -> None:
-    state = loop_state(asyncio.get_running_loop())
+    state = loop_context(asyncio.get_running_loop())
     for count in (1, 2):
         state.want_threads(count)
     state.give_up_threads(2)

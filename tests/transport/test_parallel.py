@@ -24,7 +24,7 @@ import plumews
 from plumews import Hub, HubConfig, SendBehavior, limits
 from plumews.transport import parallel
 from plumews.transport import sendmsg as sending
-from plumews.transport.loop_context import LoopState, loop_state
+from plumews.transport.loop_context import LoopContext, loop_context
 from plumews.transport.parallel import SendingThreads
 from support.fakes import failures, flushed, tls_contexts, until
 from support.members import adds_up, crowd
@@ -237,7 +237,7 @@ async def test_a_connection_that_stands_twice_among_those_to_be_flushed_sends_on
             hub.join("room", conn)
         for number in range(5):  # more than the queue holds: it is flushed in between, and has something to send anew
             hub.broadcast_room("room", str(number))
-        state = loop_state(asyncio.get_running_loop())
+        state = loop_context(asyncio.get_running_loop())
         assert len(state._dirty) > len(conns)
         await flushed()
         hub.broadcast_room("room", "end")
@@ -287,7 +287,7 @@ async def test_what_interrupts_a_batch_makes_nobody_send_twice(start: Any, monke
             hub.join("room", conn)
         hub.broadcast_room("room", "first")
         monkeypatch.setattr(SendingThreads, "send", send)
-        state = loop_state(asyncio.get_running_loop())
+        state = loop_context(asyncio.get_running_loop())
         with pytest.raises(Interruption):
             state._flush()
         monkeypatch.setattr(SendingThreads, "send", genuine)
@@ -476,9 +476,9 @@ def linked_pairs(count: int) -> list[tuple[socket.socket, socket.socket]]:
 
 def test_a_loop_that_goes_without_a_stop_takes_its_threads_along() -> None:
     loop = asyncio.new_event_loop()
-    state = loop_state(loop)
+    state = loop_context(loop)
     state.want_threads(2)
-    assert isinstance(state, LoopState)
+    assert isinstance(state, LoopContext)
     assert state._threads.start() == 2
     threads = helpers()
     assert len(threads) == 2
@@ -517,7 +517,7 @@ import asyncio, os, signal, socket, sys, threading
 from plumews import Hub, HubConfig
 from plumews import limits
 from plumews.transport import sendmsg as wire
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from plumews.transport.parallel import SendingThreads
 pairs = [socket.socketpair() for _ in range(40)]
 for pair in pairs:

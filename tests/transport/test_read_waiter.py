@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews.transport.read_waiter import Ready
+from plumews.transport.read_waiter import ReadWaiter
 from support.fakes import fake_conn, feed, ticks
 from support.raw_client import close, masked, text
 
 NAME = contextvars.ContextVar("NAME", default="nobody")
 
 
-def ready() -> Ready:
-    return Ready(asyncio.get_running_loop())
+def ready() -> ReadWaiter:
+    return ReadWaiter(asyncio.get_running_loop())
 
 
-async def waiting_task(log: list[Any], waiter: Ready) -> asyncio.Task[None]:
+async def waiting_task(log: list[Any], waiter: ReadWaiter) -> asyncio.Task[None]:
     """A task that has begun to wait, and says so when it goes on."""
 
     async def wait() -> None:
@@ -54,8 +54,8 @@ def outside_tasks(call: Callable[[], object]) -> asyncio.Future[None]:
 
 def test_it_is_what_asyncio_takes_for_a_future() -> None:
     loop = asyncio.new_event_loop()
-    assert asyncio.isfuture(Ready(loop))
-    assert Ready(loop).get_loop() is loop
+    assert asyncio.isfuture(ReadWaiter(loop))
+    assert ReadWaiter(loop).get_loop() is loop
     loop.close()
 
 
@@ -94,8 +94,8 @@ async def test_told_now_by_another_task_it_goes_on_in_the_next_turn() -> None:
     assert log[0] == "went on"
 
 
-@pytest.mark.parametrize("tell", [Ready.tell, Ready.tell_now])
-async def test_told_before_anybody_waits_nobody_has_to(tell: Callable[[Ready], None]) -> None:
+@pytest.mark.parametrize("tell", [ReadWaiter.tell, ReadWaiter.tell_now])
+async def test_told_before_anybody_waits_nobody_has_to(tell: Callable[[ReadWaiter], None]) -> None:
     waiter = ready()
     tell(waiter)
     tell(waiter)

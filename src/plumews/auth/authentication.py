@@ -14,23 +14,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ..conn.connection import Conn
-from ..conn.logs import about
+from ..conn.logs import log_context
 from ..constants import CloseCode
-from ..counters import RequestTally
+from ..counters import RequestCounters
 from ..errors import AuthError, InvalidHandshake, Refused
 from ..http11.models import Request
 from .credentials import Credentials, TokenSources, credentials_of_request
 from .interfaces import TokenAuthenticator
 from .simple import SimpleRoomAuth
-from .token_lifetime import LiveTokens
+from .token_lifetime import TokenRegistry
 from .token_refresh import TokenRefresh
 
-__all__ = ["Login", "failed"]
+__all__ = ["Authentication", "failed"]
 
 logger = logging.getLogger("plumews.server")
 
 
-class Login:
+class Authentication:
     """The authentication of one server.
 
     ``identified(conn)`` is called when a refresh has changed ``conn.user_info``. Raises ``ValueError`` where a token is
@@ -43,7 +43,7 @@ class Login:
         *,
         sources: TokenSources,
         require_token: bool,
-        tally: RequestTally,
+        tally: RequestCounters,
         identified: Callable[[Conn], object] = lambda conn: None,
     ) -> None:
         if require_token and _knows_no_token(authenticator):
@@ -53,7 +53,7 @@ class Login:
         self._authenticator = authenticator
         self._sources = sources
         self._require_token = require_token
-        self._live = LiveTokens(authenticator)
+        self._live = TokenRegistry(authenticator)
         self._refresh = TokenRefresh(self.verified, tally, identified)
         self.tally = tally
 
@@ -145,7 +145,7 @@ def _knows_no_token(authenticator: TokenAuthenticator) -> bool:
 
 def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) -> InvalidHandshake:
     """The refusal for a failure of the application's code ``what``, which is logged without the credentials."""
-    logger.error("%s failed", what, exc_info=exc, extra=about(conn, secrets=credentials))
+    logger.error("%s failed", what, exc_info=exc, extra=log_context(conn, secrets=credentials))
     return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
 
 

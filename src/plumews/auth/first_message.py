@@ -14,9 +14,9 @@ from typing import Any
 from .. import limits
 from ..conn.connection import Conn
 from ..conn.handlers import is_stopped
-from ..conn.logs import about
+from ..conn.logs import log_context
 from ..constants import CloseCode
-from ..counters import RequestTally
+from ..counters import RequestCounters
 from ..errors import ConnectionClosed, InvalidHandshake, Refused
 from .credentials import Credentials, credentials_of_message
 from .token_refresh import answered, entered, log_refusal, refuse
@@ -30,7 +30,7 @@ LetIn = Callable[[Conn], "Coroutine[Any, Any, None] | None"]
 
 
 def admit_by_message(
-    conn: Conn, deadline: float, tally: RequestTally, check: Check, let_in: LetIn
+    conn: Conn, deadline: float, tally: RequestCounters, check: Check, let_in: LetIn
 ) -> Coroutine[Any, Any, None]:
     """Wait for the first message of ``conn``, ``check`` what it says, and then ``let_in``.
 
@@ -43,7 +43,7 @@ def admit_by_message(
 
 
 async def _admit(
-    conn: Conn, limit: int | None, deadline: float, tally: RequestTally, check: Check, let_in: LetIn
+    conn: Conn, limit: int | None, deadline: float, tally: RequestCounters, check: Check, let_in: LetIn
 ) -> None:
     checking = asyncio.ensure_future(_check_message(conn, check))
     try:
@@ -62,7 +62,7 @@ async def _admit(
                 raise
             if conn.closed:
                 return  # nobody is there any more
-        logger.exception("authenticating a connection failed", extra=about(conn))
+        logger.exception("authenticating a connection failed", extra=log_context(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
     else:
         conn.read_limit = limit

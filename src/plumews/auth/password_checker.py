@@ -27,7 +27,7 @@ from ..validation import is_coroutine_function
 from .attempts import Attempts
 from .interfaces import RoomAuthorizer
 
-__all__ = ["PasswordGate"]
+__all__ = ["PasswordChecker"]
 
 
 class _Hashers:
@@ -63,7 +63,7 @@ class _Check:
         self.task.cancel()
 
 
-class PasswordGate:
+class PasswordChecker:
     """Checks room passwords for the doors of one event loop.
 
     Args:

@@ -24,7 +24,7 @@ from ..users import UserInfo, extract_user_info
 from .interfaces import TokenAuthenticator
 from .revocation import Revocation, Revocations
 
-__all__ = ["LiveToken", "LiveTokens"]
+__all__ = ["ConnectionToken", "TokenRegistry"]
 
 EXPIRED: Final = "jwt expired"
 REVOKED: Final = "token revoked"
@@ -33,7 +33,7 @@ REVOKED: Final = "token revoked"
 _NEVER: Final = 1e12
 
 
-class LiveTokens:
+class TokenRegistry:
     """Those of one server."""
 
     def __init__(self, authenticator: TokenAuthenticator) -> None:
@@ -46,8 +46,8 @@ class LiveTokens:
         self.seconds_left: Callable[[Mapping[str, Any]], float | None] = getattr(
             authenticator, "seconds_left", _seconds_left
         )
-        self._by_user: dict[str, dict[LiveToken, None]] = {}
-        self._by_jti: dict[str, dict[LiveToken, None]] = {}
+        self._by_user: dict[str, dict[ConnectionToken, None]] = {}
+        self._by_jti: dict[str, dict[ConnectionToken, None]] = {}
         self._count = 0
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -55,13 +55,13 @@ class LiveTokens:
         """Connections that live by a token."""
         return self._count
 
-    def add(self, conn: Conn, claims: Mapping[str, Any]) -> LiveToken:
+    def add(self, conn: Conn, claims: Mapping[str, Any]) -> ConnectionToken:
         """``conn`` lives by the verified ``claims`` from now on, until it is gone."""
         self._count += 1
         if self._count == 1 and self._revocations is not None:
             self._subscribe(conn._loop)
         try:
-            return LiveToken(self, conn, claims)
+            return ConnectionToken(self, conn, claims)
         except BaseException:
             self.removed()
             raise
@@ -78,18 +78,18 @@ class LiveTokens:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def index(self, token: LiveToken) -> None:
+    def index(self, token: ConnectionToken) -> None:
         for table, key in self._places(token):
             table.setdefault(key, {})[token] = None
 
-    def unindex(self, token: LiveToken) -> None:
+    def unindex(self, token: ConnectionToken) -> None:
         for table, key in self._places(token):
             tokens = table[key]
             del tokens[token]
             if not tokens:
                 del table[key]
 
-    def _places(self, token: LiveToken) -> list[tuple[dict[str, dict[LiveToken, None]], str]]:
+    def _places(self, token: ConnectionToken) -> list[tuple[dict[str, dict[ConnectionToken, None]], str]]:
         claims = token.claims
         tables = (self._by_user, claims.get("sub")), (self._by_jti, claims.get("jti"))
         return [(table, key) for table, key in tables if isinstance(key, str)]
@@ -109,12 +109,12 @@ class LiveTokens:
                 call_safely("closing a connection", token.end, REVOKED)
 
 
-class LiveToken:
+class ConnectionToken:
     """The token of one connection."""
 
     __slots__ = ("_conn", "_deadline", "_tokens", "claims", "ended", "user")
 
-    def __init__(self, tokens: LiveTokens, conn: Conn, claims: Mapping[str, Any]) -> None:
+    def __init__(self, tokens: TokenRegistry, conn: Conn, claims: Mapping[str, Any]) -> None:
         self._tokens = tokens
         self._conn = conn
         #: Why the token is good no longer; ``None`` while it is.

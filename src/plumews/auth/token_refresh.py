@@ -20,13 +20,13 @@ from .. import limits
 from ..conn.connection import Conn
 from ..conn.filters import add_screen, screen_of
 from ..conn.handlers import is_stopped
-from ..conn.logs import about
+from ..conn.logs import log_context
 from ..constants import CloseCode
-from ..counters import RequestTally
+from ..counters import RequestCounters
 from ..errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
 from ..protocol.state import cut_reason
 from .credentials import auth_fields, credentials_in
-from .token_lifetime import LiveToken
+from .token_lifetime import ConnectionToken
 
 __all__ = ["TokenRefresh", "answered", "entered", "is_entering", "log_refusal", "refuse"]
 
@@ -52,13 +52,13 @@ _USAGE: Final = 'a new token must come as {"type": "auth", "token": ...}'
 class TokenRefresh:
     """The refreshes of one server."""
 
-    def __init__(self, verify: Verify, tally: RequestTally, identified: Callable[[Conn], object]) -> None:
+    def __init__(self, verify: Verify, tally: RequestCounters, identified: Callable[[Conn], object]) -> None:
         self._verify = verify
         self._tally = tally
         self._identified = identified
         self._tasks: set[asyncio.Future[None]] = set()
 
-    def watch(self, conn: Conn, *, token: LiveToken | None = None, first: bool = False) -> None:
+    def watch(self, conn: Conn, *, token: ConnectionToken | None = None, first: bool = False) -> None:
         """Look for new tokens in what ``conn`` says; of its ``first`` message somebody else takes care."""
         screen = screen_of(conn, _Screen)
         if screen is None:
@@ -97,7 +97,7 @@ class TokenRefresh:
         except (Exception, asyncio.CancelledError):
             if is_stopped():
                 raise
-            logger.exception("looking at a new token failed", extra=about(conn))
+            logger.exception("looking at a new token failed", extra=log_context(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
         finally:
             screen.busy = False
@@ -144,7 +144,7 @@ class _Screen:
     def __init__(self, refresh: TokenRefresh, first: bool) -> None:
         self._refresh = refresh
         self._first = self.entering = first
-        self.token: LiveToken | None = None
+        self.token: ConnectionToken | None = None
         self.busy = False
 
     def __call__(self, conn: Conn, message: str | bytes) -> bool:
@@ -196,7 +196,7 @@ def _looked_at(asked: asyncio.Future[Any]) -> None:
         asked.exception()
 
 
-def refuse(conn: Conn, refusal: InvalidHandshake, tally: RequestTally) -> None:
+def refuse(conn: Conn, refusal: InvalidHandshake, tally: RequestCounters) -> None:
     """Close ``conn``, which is open, with what its handshake would have been refused for; it is counted."""
     tally.refused.add(refusal.code)
     code = _CLOSE_CODES.get(refusal.status, CloseCode.FORBIDDEN)
@@ -207,7 +207,7 @@ def refuse(conn: Conn, refusal: InvalidHandshake, tally: RequestTally) -> None:
 
 def log_refusal(conn: Conn, code: int, word: str) -> None:
     """Log that ``conn``, which is open, is closed with ``code`` for what ``word`` says."""
-    logger.info("refused by close code %d %s", code, word, extra=about(conn, f"refused {word}"))
+    logger.info("refused by close code %d %s", code, word, extra=log_context(conn, f"refused {word}"))
 
 
 def _token_in(fields: dict[str, Any], screen: _Screen) -> str:

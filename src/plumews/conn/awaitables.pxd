@@ -2,46 +2,46 @@
 
 cimport cython
 
-from .core cimport Engine
-from ..transport.loop_context cimport LoopState
-from ..transport.read_waiter cimport Ready
-from ..transport.awaitable cimport Steps
+from .core cimport ConnCore
+from ..transport.loop_context cimport LoopContext
+from ..transport.read_waiter cimport ReadWaiter
+from ..transport.awaitable cimport StepAwaitable
 
 cdef object _get_ident, warnings
 cdef int _TEXT, _BINARY
 
 
-cdef class Awaits(Engine):
+cdef class AwaitableCore(ConnCore):
     @cython.locals(following=NextMessage)
     cpdef NextMessage _next(self, bint iterating)
-    @cython.locals(sent=Sent)
-    cdef Sent _sent(self, message)
-    @cython.locals(kind=int, state=LoopState)
+    @cython.locals(sent=SendMessage)
+    cdef SendMessage _sent(self, message)
+    @cython.locals(kind=int, state=LoopContext)
     cdef _take_now(self, bint at_once)
-    cdef Ready _wait_now(self)
+    cdef ReadWaiter _wait_now(self)
 
 
-cdef class NextMessage(Steps):
-    cdef Awaits _conn
+cdef class NextMessage(StepAwaitable):
+    cdef AwaitableCore _conn
     cdef object _inner
     cdef bint _in_turn
     cdef bint _iterating
-    cdef Ready _waiting
+    cdef ReadWaiter _waiting
 
-    cdef _begin(self, Awaits conn, bint iterating)
-    @cython.locals(conn=Awaits, waiting=Ready)
+    cdef _begin(self, AwaitableCore conn, bint iterating)
+    @cython.locals(conn=AwaitableCore, waiting=ReadWaiter)
     cpdef object step(self)
     cdef _long_way(self)
     cpdef close(self)
 
 
-cdef class Sent(Steps):
-    cdef Awaits _conn
+cdef class SendMessage(StepAwaitable):
+    cdef AwaitableCore _conn
     cdef object _inner
     cdef object _message
-    cdef Ready _waiting
+    cdef ReadWaiter _waiting
 
-    cdef _begin(self, Awaits conn, object message)
-    @cython.locals(conn=Awaits, state=LoopState, waiting=Ready)
+    cdef _begin(self, AwaitableCore conn, object message)
+    @cython.locals(conn=AwaitableCore, state=LoopContext, waiting=ReadWaiter)
     cpdef object step(self)
     cdef _turn_over(self)

@@ -17,17 +17,17 @@ from typing import Any
 
 from ..constants import Opcode
 from ..protocol.message import Data, Pieces
-from ..transport.awaitable import Steps
-from ..transport.read_waiter import Ready
-from .core import Engine
+from ..transport.awaitable import StepAwaitable
+from ..transport.read_waiter import ReadWaiter
+from .core import ConnCore
 
-__all__ = ["Awaits", "NextMessage", "Sent"]
+__all__ = ["AwaitableCore", "NextMessage", "SendMessage"]
 
 _get_ident = threading.get_ident
 _TEXT, _BINARY = map(int, (Opcode.TEXT, Opcode.BINARY))
 
 
-class NextMessage(Steps):
+class NextMessage(StepAwaitable):
     """The next message of a connection; ``iterating`` makes its good end the end of an iteration."""
 
     __slots__ = ("_conn", "_in_turn", "_inner", "_iterating", "_waiting")
@@ -37,7 +37,7 @@ class NextMessage(Steps):
         self._conn = conn
         self._iterating = iterating
         self._inner: Coroutine[Any, Any, str | bytes] | None = None
-        self._waiting: Ready | None = None
+        self._waiting: ReadWaiter | None = None
         self._in_turn = False  # what it waits for is its turn, not a message
 
     def step(self) -> Any:
@@ -55,7 +55,7 @@ class NextMessage(Steps):
                 conn._inbox.stop_waiting()
             waiting.result()
         message = conn._take_now(waiting is None)
-        if isinstance(message, Ready):
+        if isinstance(message, ReadWaiter):
             self._waiting, self._in_turn = message, True
             return message.step()
         if message is not None:
@@ -103,7 +103,7 @@ class NextMessage(Steps):
         self._conn = None
 
 
-class Sent(Steps):
+class SendMessage(StepAwaitable):
     """A message that is queued when this is awaited."""
 
     __slots__ = ("_conn", "_inner", "_message", "_waiting")
@@ -113,7 +113,7 @@ class Sent(Steps):
         self._conn = conn
         self._message = message
         self._inner: Coroutine[Any, Any, None] | None = None
-        self._waiting: Ready | None = None
+        self._waiting: ReadWaiter | None = None
 
     def step(self) -> Any:
         """Queue it at once, or go the long way."""
@@ -170,7 +170,7 @@ class Sent(Steps):
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-class Awaits(Engine):
+class AwaitableCore(ConnCore):
     """The part of a connection that tasks are at for each message."""
 
     __slots__ = ()
@@ -203,8 +203,8 @@ class Awaits(Engine):
             return self._send_slowly(message, text, compress)
         return self._sent(message)
 
-    def _sent(self, message: Any) -> Sent:
-        sent = Sent.__new__(Sent)
+    def _sent(self, message: Any) -> SendMessage:
+        sent = SendMessage.__new__(SendMessage)
         sent._begin(self, message)
         return sent
 
@@ -217,7 +217,7 @@ class Awaits(Engine):
         following._begin(self, iterating)
         return following
 
-    def _take_now(self, at_once: bool) -> str | bytes | Ready | None:
+    def _take_now(self, at_once: bool) -> str | bytes | ReadWaiter | None:
         """The next message, if there is one and nothing speaks against taking it; else ask the long way.
 
         ``at_once``: its reader has not waited, so that it may be the turn of others, which it must await then.
@@ -243,7 +243,7 @@ class Awaits(Engine):
         message: str | bytes = data
         return message
 
-    def _wait_now(self) -> Ready | None:
+    def _wait_now(self) -> ReadWaiter | None:
         """What a reader awaits that found nothing, if nothing speaks against waiting; else ask the long way.
 
         What it answered so far leaves first. It must tell the receive queue when it has stopped waiting.

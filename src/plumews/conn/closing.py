@@ -19,8 +19,8 @@ from typing import Any, Protocol, TypeVar, cast
 from .. import limits
 from ..constants import CloseCode, Opcode, State
 from ..deflate.config import Agreement
-from ..deflate.inbound import Inflow
-from ..deflate.outbound import Compression
+from ..deflate.inbound import InboundDeflate
+from ..deflate.outbound import OutboundDeflate
 from ..deflate.turns import turns_of
 from ..errors import ConnectionClosed
 from ..http11.models import Address
@@ -28,12 +28,12 @@ from ..protocol.codec import Parser, build_frame
 from ..transport import send_buffer, sendmsg
 from ..transport.flow_control import FlowControl
 from ..transport.timers import Deadline
-from .awaitables import Awaits
+from .awaitables import AwaitableCore
 from .config import ConnConfig
 from .keepalive import Keepalive
-from .logs import about
+from .logs import log_context
 
-__all__ = ["Door", "Link", "guarded"]
+__all__ = ["ClosingCore", "Door", "guarded"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -57,13 +57,13 @@ def guarded(method: F) -> F:
     """Return ``method`` of a connection as the event loop may call it: if it fails, it ends the connection."""
 
     @functools.wraps(method)
-    def call(self: Link, *args: Any) -> Any:
+    def call(self: ClosingCore, *args: Any) -> Any:
         return self._guard(method, self, *args)
 
     return cast("F", call)
 
 
-class Link(Awaits, asyncio.BufferedProtocol):
+class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     """The transport side of a connection; :class:`plumews.Conn` is its public face."""
 
     __slots__ = (
@@ -259,7 +259,7 @@ class Link(Awaits, asyncio.BufferedProtocol):
         self._backlog = self._rest = None
         try:
             if not again:
-                logger.error("a connection failed", exc_info=exc, extra=about(self))
+                logger.error("a connection failed", exc_info=exc, extra=log_context(self))
         finally:
             if self._rules.state is State.OPEN and not again:
                 self._begin_close(CloseCode.INTERNAL_ERROR, "the connection failed")
@@ -284,8 +284,8 @@ class Link(Awaits, asyncio.BufferedProtocol):
         """permessage-deflate was agreed on. To be called before the connection is open."""
         settings = self._config.deflate
         assert settings is not None
-        deflate = Compression(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
-        inflow = Inflow(agreement, settings, turns_of(self._loop), client=client)
+        deflate = OutboundDeflate(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
+        inflow = InboundDeflate(agreement, settings, turns_of(self._loop), client=client)
         self._use_deflate(deflate, inflow, client=client)
         if deflate.shared_key is None:
             self._writer.context = deflate

@@ -2,13 +2,13 @@
 
 cimport cython
 
-from ..deflate.outbound cimport Compression
+from ..deflate.outbound cimport OutboundDeflate
 from .context cimport InContext
-from .receive_queue cimport Inbox
-from ..deflate.inbound cimport Inflow
+from .receive_queue cimport ReceiveQueue
+from ..deflate.inbound cimport InboundDeflate
 from .keepalive cimport Keepalive
-from ..transport.loop_context cimport LoopState
-from ..protocol.state cimport Protocol as Rules
+from ..transport.loop_context cimport LoopContext
+from ..protocol.state cimport ProtocolState
 from ..transport.writer cimport Writer
 
 cdef object Context, _OPEN, _get_ident, build_frame, limits, monotonic
@@ -17,19 +17,19 @@ cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
 
-cdef class Engine(InContext):
+cdef class ConnCore(InContext):
     cdef public list _backlog
     cdef public list _behind
     cdef bint _blocked
-    cdef readonly Compression _deflate
+    cdef readonly OutboundDeflate _deflate
     cdef public object _door
     cdef public bint _ended
     cdef object _feed
     cdef readonly bint _in_batch
     cdef bint _in_place
-    cdef readonly Inbox _inbox
+    cdef readonly ReceiveQueue _inbox
     cdef public object _incoming
-    cdef readonly Inflow _inflow
+    cdef readonly InboundDeflate _inflow
     cdef public Keepalive _keepalive
     cdef bint _lent
     cdef readonly object _loop
@@ -40,10 +40,10 @@ cdef class Engine(InContext):
     cdef public bint _reading_paused
     cdef public bint _reads_to_end
     cdef public object _rest
-    cdef readonly Rules _rules
+    cdef readonly ProtocolState _rules
     cdef public object _screen
     cdef readonly object _shared
-    cdef readonly LoopState _state
+    cdef readonly LoopContext _state
     cdef public object _stream
     cdef readonly unsigned long _thread
     cdef public object _transport
@@ -55,7 +55,7 @@ cdef class Engine(InContext):
     cdef _take_up(self, list events)
     cdef _halted(self, data)
     cpdef list _next_events(self)
-    @cython.locals(held=bint, state=LoopState)
+    @cython.locals(held=bint, state=LoopContext)
     cdef _handle(self, list events)
     cdef bint _goes_on(self) except -1
     cdef bint _has_enough(self) except -1

@@ -1,9 +1,9 @@
 """Hot path of a connection: parse each read, deliver messages, queue replies. Compiled with Cython.
 
 Bytes go to the parser, its messages to a callback or into the receive queue, and what is answered meanwhile leaves in
-one write at the end of the read, or of the tick where it was compressed. :class:`plumews.conn.closing.Link` is the rest
-of the connection's transport side: what happens once, or seldom. The same source runs as plain Python. Where a method
-is called by the name of its class no subclass is asked first for its own, which costs more than the call.
+one write at the end of the read, or of the tick where it was compressed. The rest of the connection's transport side,
+what happens once or seldom, is in :class:`plumews.conn.closing.ClosingCore`. The same source runs as plain Python. A
+method that is called by the name of its class costs less: no subclass is asked first for its own.
 
 Invariants: what came before a close frame, or before a fault, in the same read is delivered before it counts; a read
 is worked off in slices, so that nobody's burst holds the loop; no view of the shared receive buffer is kept.
@@ -21,23 +21,23 @@ from typing import TYPE_CHECKING, Any
 from .. import limits
 from ..constants import COMPRESSED, Opcode, State, StreamEvent
 from ..protocol.codec import build_frame
-from ..protocol.state import Protocol as Rules
+from ..protocol.state import ProtocolState
 from ..transport import send_buffer
 from ..transport.flow_control import FlowControl
 from ..transport.forks import FOREIGN
-from ..transport.loop_context import LoopState, loop_state
+from ..transport.loop_context import LoopContext, loop_context
 from ..transport.writer import Writer
 from .context import InContext
 from .keepalive import Keepalive
-from .receive_queue import Inbox
+from .receive_queue import ReceiveQueue
 from .stream import Stream
 
 if TYPE_CHECKING:
-    from ..deflate.inbound import Inflow
-    from ..deflate.outbound import Compression, Shared
+    from ..deflate.inbound import InboundDeflate
+    from ..deflate.outbound import DeflateParams, OutboundDeflate
     from .config import ConnConfig
 
-__all__ = ["Engine"]
+__all__ = ["ConnCore"]
 
 _OPEN = State.OPEN
 _get_ident = threading.get_ident
@@ -52,11 +52,11 @@ _COMPRESSED = COMPRESSED
 _SHORT = limits.COPY_SIZE
 #: Bytes of a frame before its payload.
 _LONGEST_HEADER = 14
-#: What `Inflow` says of an event.
+#: What `InboundDeflate` says of an event.
 _GO_ON, _LATER = 0, 1
 
 
-class Engine(InContext):
+class ConnCore(InContext):
     """The hot half of a connection's transport side. What it calls and does not define is in its subclass."""
 
     __slots__ = (
@@ -99,17 +99,17 @@ class Engine(InContext):
         self._inside = False
         self._loop = loop
         self._thread = _get_ident()
-        self._state: LoopState = loop_state(loop)
-        self._rules = Rules(client=client, max_size=config.max_size)
+        self._state: LoopContext = loop_context(loop)
+        self._rules = ProtocolState(client=client, max_size=config.max_size)
         self._feed = self._rules.parser.feed_messages
         self._writer = _writer_for(config, self._state)
-        self._inbox = Inbox(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
+        self._inbox = ReceiveQueue(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
         self._keepalive: Keepalive
         #: permessage-deflate, where it was agreed on.
-        self._deflate: Compression | None = None
-        self._inflow: Inflow | None = None
+        self._deflate: OutboundDeflate | None = None
+        self._inflow: InboundDeflate | None = None
         #: With whom it can be sent the same compressed bytes; one object, mostly.
-        self._shared: Shared | None = None
+        self._shared: DeflateParams | None = None
         self._transport: asyncio.Transport | None = None
         #: What answers until the connection is open.
         self._door: Any = None
@@ -141,7 +141,7 @@ class Engine(InContext):
         """This process is a child, and the connection its parent's: calls are refused; see `forks`."""
         self._thread = FOREIGN
 
-    def _use_deflate(self, deflate: Compression, inflow: Inflow, *, client: bool) -> None:
+    def _use_deflate(self, deflate: OutboundDeflate, inflow: InboundDeflate, *, client: bool) -> None:
         """permessage-deflate was agreed on; nothing was received yet."""
         self._deflate = deflate
         self._inflow = inflow
@@ -169,7 +169,7 @@ class Engine(InContext):
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` have arrived there."""
         try:
-            Engine._read(self, nbytes)
+            ConnCore._read(self, nbytes)
         except BaseException as exc:
             self._fail(exc)
 
@@ -270,7 +270,7 @@ class Engine(InContext):
         try:
             while True:
                 if self._on_message is None and self._screen is None:
-                    self._backlog = Engine._dispatch(self, events)
+                    self._backlog = ConnCore._dispatch(self, events)
                 else:
                     self._backlog = InContext._dispatch_within(self, events)
                 if self._backlog is None and self._rest is None and self._rules.error is not None and not self._ended:
@@ -279,7 +279,7 @@ class Engine(InContext):
                 if (self._backlog is None and self._rest is None) or not self._goes_on():
                     break
                 self._writer.flush()
-                events = Engine._next_events(self)
+                events = ConnCore._next_events(self)
         finally:
             self._in_batch = state.in_batch = False
             if state.of_batch:
@@ -292,7 +292,7 @@ class Engine(InContext):
         if held and not self._blocked and (self._inflow is None or not self._inflow.waits(self)):
             self._loop.call_soon(self._go_on, context=Context())
         if held or self._on_message is None or self._reading_paused:
-            Engine._update_reading(self)
+            ConnCore._update_reading(self)
 
     def _goes_on(self) -> bool:
         """Whether what was left over can be handled now, and not only when the handler or others had their turn."""
@@ -318,7 +318,7 @@ class Engine(InContext):
             return  # what is left can still be read
         try:
             if self._transport is not None and (self._backlog is not None or self._rest is not None):
-                self._handle(Engine._next_events(self))
+                self._handle(ConnCore._next_events(self))
                 if self._backlog is None and self._rest is None:
                     self._inbox.wake()  # who waits to have the next message in pieces asks for it now
         except BaseException as exc:
@@ -461,7 +461,7 @@ class Engine(InContext):
     def _salvage(self) -> bool:
         """The connection is gone: queue the next messages that had arrived before, if any are left."""
         while not len(self._inbox) and (self._backlog is not None or self._rest is not None):
-            events = Engine._next_events(self)
+            events = ConnCore._next_events(self)
             for position, event in enumerate(events, 1):
                 if not isinstance(event, tuple):
                     event = (_TEXT if isinstance(event, str) else _BINARY, event)
@@ -519,7 +519,7 @@ class Engine(InContext):
         if not self._writer.offer_frame(frame):
             return False
         if not self._in_batch:
-            Engine._kick(self)
+            ConnCore._kick(self)
         return True
 
     def _kick(self) -> None:
@@ -565,7 +565,7 @@ class Engine(InContext):
         """Queue what is long, or must be looked at, or has no space; raises what :meth:`send_nowait` does."""
 
 
-def _writer_for(config: ConnConfig, state: LoopState) -> Writer:
+def _writer_for(config: ConnConfig, state: LoopContext) -> Writer:
     unanswered = config.unanswered_limit
     waits_for_event = send_buffer.WAITS_FOR_EVENT and config.unsent_limit is not None
     bounds: dict[str, Any] = {"queue_size": config.queue_size, "queue_bytes": config.queue_bytes}

@@ -13,10 +13,19 @@ from typing import Any
 
 from .. import limits
 from ..constants import CloseCode, Opcode, State
-from ..deflate.streams import EMPTY, Context
+from ..deflate.streams import EMPTY, ContextCompressor
 from ..errors import ConnectionClosed, SendQueueFull
 from ..protocol.codec import Utf8Validator, build_frame
-from ..protocol.message import Data, Encoded, Pieces, checked_compress, encode, encode_json, opcode_of, payload_of
+from ..protocol.message import (
+    Data,
+    EncodedMessage,
+    Pieces,
+    checked_compress,
+    encode,
+    encode_json,
+    opcode_of,
+    payload_of,
+)
 from .overflow import Overflowing
 
 __all__ = ["Sending"]
@@ -127,7 +136,7 @@ class Sending(Overflowing):
             self._overflow_now(outgoing)
         self._kick()
 
-    def _send_shared(self, message: Encoded) -> None:
+    def _send_shared(self, message: EncodedMessage) -> None:
         """Queue what others get, too; it leaves with everything else of this tick. Raises as :meth:`send_nowait`."""
         self._check_thread()
         self._catch_up_open()
@@ -142,7 +151,7 @@ class Sending(Overflowing):
             if self._rules.state is not State.OPEN:
                 raise self._closed_error()
 
-    def _outgoing(self, opcode: int, data: Data, compress: bool | None = None) -> Encoded:
+    def _outgoing(self, opcode: int, data: Data, compress: bool | None = None) -> EncodedMessage:
         """Check what can be checked before the queue, and encode; ``compress`` is for connections that can."""
         self._check_thread()
         if self._rules.state is not State.OPEN:
@@ -216,7 +225,7 @@ class Sending(Overflowing):
             self._kick()
 
 
-def _parts(payload: bytes, size: int, compressor: Context | None) -> Iterator[bytes]:
+def _parts(payload: bytes, size: int, compressor: ContextCompressor | None) -> Iterator[bytes]:
     """``payload`` in parts of ``size`` bytes at most, each compressed when it is asked for."""
     if compressor is None:
         yield from _cut(payload, size)

@@ -21,9 +21,9 @@ from ..transport.safe_calls import call_safely
 from ..transport.timers import clock
 from ..validation import check_time
 from .connection import Conn
-from .timelimit import TimeLimit
+from .timelimit import TimeBudget
 
-__all__ = ["Farewell", "GracefulShutdown", "ShutdownReport", "check_goodbye"]
+__all__ = ["GracefulClose", "GracefulShutdown", "ShutdownReport", "check_goodbye"]
 
 #: Connections between two looks at the clock.
 _STRIDE = 16
@@ -32,7 +32,7 @@ _STRIDE = 16
 def check_goodbye(
     timeout: float, spread: float | None, reconnect_in: float, *, code: int = CloseCode.GOING_AWAY, reason: str = ""
 ) -> None:
-    """Raise ``ValueError`` or ``TypeError`` for what no :class:`Farewell` could be made of."""
+    """Raise ``ValueError`` or ``TypeError`` for what no :class:`GracefulClose` could be made of."""
     check_close(code, reason)
     check_time("timeout", timeout, zero=True)
     if spread is not None:
@@ -74,7 +74,7 @@ class GracefulShutdown(Protocol):
         """Close the connections within ``timeout`` seconds and return what became of their messages."""
 
 
-class Farewell:
+class GracefulClose:
     """Close frames for many, and the wait for their ends.
 
     Args:
@@ -87,7 +87,7 @@ class Farewell:
 
     def __init__(
         self,
-        limit: TimeLimit,
+        limit: TimeBudget,
         *,
         code: int = CloseCode.GOING_AWAY,
         reason: str = "",

@@ -21,7 +21,7 @@ from ..http11.models import Request
 from ..transport.forks import FOREIGN
 from ..validation import check_call, is_plain_function
 from .connection import Conn
-from .logs import about
+from .logs import log_context
 
 __all__ = [
     "CallbackEndpoint",
@@ -85,7 +85,7 @@ class HandlerEndpoint:
                 conn._abort()
                 raise
             if not _is_its_own_end(conn, exc):
-                logger.exception("the handler failed", extra=about(conn))
+                logger.exception("the handler failed", extra=log_context(conn))
                 code, reason = CloseCode.INTERNAL_ERROR, _FAILED
         if conn._thread != FOREIGN:  # else this process is a child, and the connection goes on in its parent
             conn.close_nowait(code, reason)  # the server waits for its end, not this task
@@ -128,7 +128,7 @@ class CallbackEndpoint:
 def _callback_failed(conn: Conn, exc: BaseException) -> None:
     """A callback raised: the connection ends as that of a failed handler does."""
     if not _is_its_own_end(conn, exc):
-        logger.error("a callback failed", exc_info=exc, extra=about(conn))
+        logger.error("a callback failed", exc_info=exc, extra=log_context(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, _FAILED)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from .. import limits
-from ..counters import Counts
+from ..counters import BoundedCounter
 
 __all__ = ["LogLimit"]
 
@@ -24,7 +24,7 @@ class LogLimit:
         #: The lines of the last second, oldest first, and their kinds.
         self._times: deque[float] = deque()
         self._kinds: deque[str] = deque()
-        self._left_out = Counts()
+        self._left_out = BoundedCounter()
 
     def admit(self, kind: str, now: float, *, urgent: bool = False) -> bool:
         """Whether a line of ``kind`` may be logged now; one that may not is counted. ``urgent`` is for warnings."""
@@ -45,7 +45,7 @@ class LogLimit:
         self._forget(now)
         if not self._left_out.total or len(self._times) >= limits.LOG_LINES:
             return {}
-        counts, self._left_out = self._left_out.snapshot(), Counts()
+        counts, self._left_out = self._left_out.snapshot(), BoundedCounter()
         self._log("", now)
         return counts
 

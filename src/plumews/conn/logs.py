@@ -26,7 +26,7 @@ from ..http11.request_secrets import secrets_of
 from ..transport.forks import after_fork
 from .log_limit import LogLimit
 
-__all__ = ["LOGGERS", "about", "request_line"]
+__all__ = ["LOGGERS", "log_context", "request_line"]
 
 #: A :class:`plumews.Conn`, which logs by these functions, too.
 Conn: TypeAlias = Any
@@ -44,7 +44,9 @@ _FIELDS: Final = ("connection", "client", "room", "user")
 _SUMMARY: Final = "left out"
 
 
-def about(conn: Conn, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = "") -> dict[str, Any]:
+def log_context(
+    conn: Conn, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = ""
+) -> dict[str, Any]:
     """The ``extra=`` of a record that is about ``conn``.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from .. import limits
 from ..constants import CloseCode, SendBehavior, State
 from ..errors import SendQueueFull, SendTimeout
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline
 from .closing import guarded
 from .config import ConnConfig
@@ -55,14 +55,14 @@ class Overflowing(Receiving):
 
     # --- a message of the application -------------------------------------------------------------
 
-    async def _overflow(self, message: Encoded | None) -> None:
+    async def _overflow(self, message: EncodedMessage | None) -> None:
         """Do what the send behavior says, for ``message`` or, without one, for the beginning of a message in pieces."""
         if self._config.send_behavior is SendBehavior.BLOCK:
             await self._wait_for_space(message)
         else:
             self._overflow_now(message)
 
-    async def _wait_for_space(self, message: Encoded | None) -> None:
+    async def _wait_for_space(self, message: EncodedMessage | None) -> None:
         timeout = self._config.send_timeout
         outcome: asyncio.Future[bool | None] = self._loop.create_future()
 
@@ -96,7 +96,7 @@ class Overflowing(Receiving):
         if not accepted:
             raise self._closed_error()
 
-    def _overflow_now(self, message: Encoded | None) -> None:
+    def _overflow_now(self, message: EncodedMessage | None) -> None:
         """Nobody may wait."""
         if message is not None and self._config.send_behavior in DISPLACING and self._displace(message):
             return
@@ -108,11 +108,11 @@ class Overflowing(Receiving):
 
     # --- what gives way ---------------------------------------------------------------------------
 
-    def _displace(self, message: Encoded) -> bool:
+    def _displace(self, message: EncodedMessage) -> bool:
         """Queue ``message`` in the stead of the oldest ones; False if it cannot be queued now."""
         return self._gave_way(self._writer.displace(message))
 
-    def _conflate(self, message: Encoded, key: Hashable) -> bool:
+    def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
         """Queue ``message`` in the stead of the one with ``key``, if one waits; False if it cannot be queued now."""
         return self._gave_way(self._writer.conflate(message, key))
 

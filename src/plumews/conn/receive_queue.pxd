@@ -2,7 +2,7 @@
 
 cimport cython
 
-from ..transport.read_waiter cimport Ready
+from ..transport.read_waiter cimport ReadWaiter
 
 
 cdef object _getsizeof
@@ -12,19 +12,19 @@ cdef Py_ssize_t memory_of(tuple item) except -1
 
 
 @cython.final
-cdef class Inbox:
+cdef class ReceiveQueue:
     cdef public Py_ssize_t bytes
     cdef Py_ssize_t _head
     cdef list _items
     cdef Py_ssize_t _max_bytes
     cdef Py_ssize_t _max_items
-    cdef Ready _waiter
+    cdef ReadWaiter _waiter
     cdef public bint touched
 
     cpdef Py_ssize_t room(self) except -1
     cpdef bint has_reader(self)
-    @cython.locals(waiter=Ready)
-    cpdef Ready start_waiting(self, loop)
+    @cython.locals(waiter=ReadWaiter)
+    cpdef ReadWaiter start_waiting(self, loop)
     cpdef stop_waiting(self)
     cpdef put(self, tuple item)
     cpdef tuple peek(self)

@@ -13,10 +13,10 @@ from typing import Any
 
 from .. import limits
 from ..errors import ConcurrencyError
-from ..transport.read_waiter import Ready
+from ..transport.read_waiter import ReadWaiter
 from .stream import Stream
 
-__all__ = ["Inbox", "Item"]
+__all__ = ["Item", "ReceiveQueue"]
 
 #: So many items that were taken are forgotten together.
 _TRIM = 64
@@ -39,7 +39,7 @@ def memory_of(item: Item) -> int:
     return _OVERHEAD
 
 
-class Inbox:
+class ReceiveQueue:
     """The receive queue of one connection."""
 
     __slots__ = ("_head", "_items", "_max_bytes", "_max_items", "_waiter", "bytes", "touched")
@@ -50,7 +50,7 @@ class Inbox:
         # Made when there is something to hold; the first ``_head`` were taken.
         self._items: list[Item | None] | None = None
         self._head = 0
-        self._waiter: Ready | None = None
+        self._waiter: ReadWaiter | None = None
         #: Set by each :meth:`take`.
         self.touched = False
         #: Bytes of memory that the messages in the queue take, about.
@@ -119,11 +119,11 @@ class Inbox:
         """Whether reading may go on: half of each bound, so that it does not flutter."""
         return len(self) <= self._max_items // 2 and self.bytes + extra <= self._max_bytes // 2
 
-    def start_waiting(self, loop: asyncio.AbstractEventLoop) -> Ready:
+    def start_waiting(self, loop: asyncio.AbstractEventLoop) -> ReadWaiter:
         """What a reader awaits, until something was put or the end was reached; then :meth:`stop_waiting`."""
         if self._waiter is not None:
             raise ConcurrencyError("another task is already receiving from this connection")
-        waiter = self._waiter = Ready.__new__(Ready)
+        waiter = self._waiter = ReadWaiter.__new__(ReadWaiter)
         waiter._prepare(loop)
         return waiter
 

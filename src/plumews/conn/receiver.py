@@ -12,14 +12,14 @@ from typing import Any, Literal, overload
 
 from ..constants import Opcode, StreamEvent
 from ..errors import ConcurrencyError, ConnectionClosedOK
-from .closing import Link
+from .closing import ClosingCore
 from .receive_queue import Item
 from .stream import Stream, check_thread
 
 __all__ = ["Receiving"]
 
 
-class Receiving(Link):
+class Receiving(ClosingCore):
     """The reading half of :class:`plumews.Conn`."""
 
     __slots__ = ()

@@ -18,7 +18,7 @@ from .. import limits
 from ..constants import Opcode
 from ..errors import ConcurrencyError, ConnectionClosed
 from ..transport.forks import check_owner
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 
 __all__ = ["Stream", "check_thread"]
 
@@ -60,7 +60,7 @@ class Stream:
             ConcurrencyError: another task is reading, or the stream was closed.
         """
         check_thread(self._thread)
-        turn = loop_state(asyncio.get_running_loop()).turn() if self._chunks or self.done else None
+        turn = loop_context(asyncio.get_running_loop()).turn() if self._chunks or self.done else None
         if turn is not None:
             await turn
         while not self._chunks:

@@ -11,18 +11,18 @@ import contextlib
 from collections.abc import Coroutine
 from typing import Any
 
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 from ..transport.timers import Deadline
 
-__all__ = ["TimeLimit"]
+__all__ = ["TimeBudget"]
 
 
-class TimeLimit:
+class TimeBudget:
     """The time from now until ``seconds`` later, on the running loop. :meth:`end` it when it is of no use any more."""
 
     def __init__(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        self._timers = loop_state(loop).timers
+        self._timers = loop_context(loop).timers
         self._over: asyncio.Future[None] = loop.create_future()
         self._deadline: Deadline | None = None
         self._when = self._timers.time() + seconds

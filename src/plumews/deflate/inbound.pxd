@@ -4,14 +4,14 @@ cimport cython
 
 from .inflating cimport Inflater
 from .pacing cimport Pacing
-from ..protocol.state cimport Protocol as Rules
+from ..protocol.state cimport ProtocolState
 
 cdef object _OPEN, monotonic
 cdef int _TEXT, _BINARY, _COMPRESSED_TEXT, _GO_ON, _STOP, _TURN, _ROOM
 cdef Py_ssize_t _PIECE, _STEP, _SHORT
 
 
-cdef class Inflow(Pacing):
+cdef class InboundDeflate(Pacing):
     cdef bint _at_once
     cdef bint _busy
     cdef object _collected
@@ -25,7 +25,7 @@ cdef class Inflow(Pacing):
     cdef readonly bint streaming
     cdef readonly Py_ssize_t wire_bytes
 
-    @cython.locals(now=double, rules=Rules, size=Py_ssize_t, most=Py_ssize_t, short=bint)
+    @cython.locals(now=double, rules=ProtocolState, size=Py_ssize_t, most=Py_ssize_t, short=bint)
     cpdef int take(self, conn, int kind, data) except -1
     @cython.locals(now=double, inflater=Inflater, most=Py_ssize_t)
     cdef int _take_in_steps(self, conn, int kind, data, bint short) except -1

@@ -24,7 +24,7 @@ from .inflating import Inflater, inflate_whole
 from .pacing import GO_ON, ROOM, STOP, TURN, Pacing
 from .turns import Turns
 
-__all__ = ["Inflow"]
+__all__ = ["InboundDeflate"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -35,7 +35,7 @@ _GO_ON, _STOP, _TURN, _ROOM = GO_ON, STOP, TURN, ROOM
 _PIECE, _STEP, _SHORT = limits.INFLATE_PIECE, limits.INFLATE_STEP, limits.INFLATE_SHORT
 
 
-class Inflow(Pacing):
+class InboundDeflate(Pacing):
     """The receiving half of permessage-deflate on one connection."""
 
     __slots__ = (

@@ -2,13 +2,13 @@
 
 cimport cython
 
-from .streams cimport Compressor, Context
-from ..protocol.message cimport Encoded
+from .streams cimport Compressor, ContextCompressor
+from ..protocol.message cimport EncodedMessage
 
 
-cdef class Compression:
+cdef class OutboundDeflate:
     cdef object _compressor
-    cdef Context _context
+    cdef ContextCompressor _context
     cdef Py_ssize_t _fragment_size
     cdef object _idle
     cdef object _key

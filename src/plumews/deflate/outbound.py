@@ -16,13 +16,13 @@ from typing import NamedTuple, TypeAlias
 
 from .. import limits
 from ..protocol.codec import build_frame
-from ..protocol.message import Encoded, encode
+from ..protocol.message import EncodedMessage, encode
 from ..transport.timers import Deadline, Timers
 from .config import Agreement, Deflate
-from .inbound import Inflow
-from .streams import Compressor, Context
+from .inbound import InboundDeflate
+from .streams import Compressor, ContextCompressor
 
-__all__ = ["Compression", "CompressionInfo", "Shared", "shared_compressor"]
+__all__ = ["CompressionInfo", "DeflateParams", "OutboundDeflate", "shared_compressor"]
 
 _local = threading.local()
 
@@ -30,7 +30,7 @@ _local = threading.local()
 Key: TypeAlias = "tuple[str, int, int, int]"
 
 
-class Shared(NamedTuple):
+class DeflateParams(NamedTuple):
     """What connections have in common that can be sent the same bytes."""
 
     key: Key
@@ -67,7 +67,7 @@ class CompressionInfo:
     received_wire_bytes: int
 
 
-class Compression:
+class OutboundDeflate:
     """The sending half of permessage-deflate on one connection, and what is known of both."""
 
     __slots__ = (
@@ -102,16 +102,16 @@ class Compression:
         key, shared_key = _keys(settings, bits, fragment_size)
         self._key = key
         #: Connections with equal keys can be sent the same bytes; ``None`` if nobody else can be sent what this one is.
-        self.shared_key: Shared | None = None
-        self._context: Context | None = None
-        self._compressor: Compressor | Context
+        self.shared_key: DeflateParams | None = None
+        self._context: ContextCompressor | None = None
+        self._compressor: Compressor | ContextCompressor
         if takeover:
-            self._context = self._compressor = Context(*key)
+            self._context = self._compressor = ContextCompressor(*key)
         else:
             self.shared_key = shared_key
             self._compressor = shared_compressor(key)
 
-    def encode(self, opcode: int, payload: bytes, compress: bool | None = None) -> Encoded:
+    def encode(self, opcode: int, payload: bytes, compress: bool | None = None) -> EncodedMessage:
         """The frames of a message for this connection; with takeover it is to be queued as it is, by `enter`.
 
         ``compress`` is True or False, or ``None`` for what the size says. Where compressing makes it no smaller it
@@ -120,7 +120,7 @@ class Compression:
         wanted = len(payload) >= self.min_size if compress is None else compress
         if self._context is not None:
             plain = encode(opcode, payload, fragment_size=self._fragment_size)
-            return Encoded(plain.buffers, plain.size, wanted)
+            return EncodedMessage(plain.buffers, plain.size, wanted)
         if not wanted:
             return encode(opcode, payload, fragment_size=self._fragment_size)
         data = self._compressor.compress(payload)
@@ -146,7 +146,7 @@ class Compression:
                 return frame
         return build_frame(opcode, payload)
 
-    def enter(self, message: Encoded) -> Encoded:
+    def enter(self, message: EncodedMessage) -> EncodedMessage:
         """``message``, which the queue accepts now, as it leaves (with takeover)."""
         if message.compress is False or (message.compress is None and message.size < self.min_size):
             return message
@@ -159,7 +159,7 @@ class Compression:
             self.reset()  # the peer will not get it: nothing may refer to it
             raise
 
-    def begin(self, size: int, compress: bool | None) -> Context | None:
+    def begin(self, size: int, compress: bool | None) -> ContextCompressor | None:
         """What compresses the pieces of a message of which the first has ``size`` bytes; ``None``: it leaves as it is.
 
         Behind the last piece comes `EMPTY`.
@@ -169,13 +169,13 @@ class Compression:
         if self._context is not None:
             self._keep_context()
             return self._context
-        return Context(*self._key)
+        return ContextCompressor(*self._key)
 
     def _keep_context(self) -> None:
         if self._idle is None:
             self._idle = self._timers.after(limits.CONTEXT_IDLE, self._release)
 
-    def _counted(self, opcode: int, payload: bytes, data: bytes) -> Encoded:
+    def _counted(self, opcode: int, payload: bytes, data: bytes) -> EncodedMessage:
         encoded = encode(opcode, data, fragment_size=self._fragment_size, rsv1=True)
         self._messages += 1
         self._payload_bytes += len(payload)
@@ -198,11 +198,11 @@ class Compression:
         else:
             self.reset()
 
-    def held(self, received: Inflow) -> int:
+    def held(self, received: InboundDeflate) -> int:
         """Bytes that zlib holds for this connection now, about."""
         return received.context_size + (0 if self._context is None else self._context.size)
 
-    def info(self, received: Inflow) -> CompressionInfo:
+    def info(self, received: InboundDeflate) -> CompressionInfo:
         """What is known of this, and of the receiving half."""
         return CompressionInfo(
             *self.agreement[:4],
@@ -224,11 +224,11 @@ class Compression:
 
 
 @functools.lru_cache(maxsize=64)
-def _keys(settings: Deflate, bits: int, fragment_size: int) -> tuple[Key, Shared]:
+def _keys(settings: Deflate, bits: int, fragment_size: int) -> tuple[Key, DeflateParams]:
     """What a compressor is made of, and what connections have in common: one object for all of them."""
     assert settings.level is not None
     key = (settings.backend, settings.level, bits, settings.mem_level)
-    return key, Shared(key, settings.min_size, fragment_size)
+    return key, DeflateParams(key, settings.min_size, fragment_size)
 
 
 def shared_compressor(key: Key) -> Compressor:

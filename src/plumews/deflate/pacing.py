@@ -36,7 +36,7 @@ _LATER, _NOTHING, _TURN, _ROOM = LATER, NOTHING, TURN, ROOM
 
 
 class Pacing:
-    """The waiting half of :class:`plumews.deflate.inbound.Inflow`."""
+    """The waiting half of :class:`plumews.deflate.inbound.InboundDeflate`."""
 
     __slots__ = ("_asked", "_held", "_share", "_turn_until", "_turns", "_used_until", "_waits_for")
 

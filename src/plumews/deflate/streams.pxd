@@ -13,7 +13,7 @@ cdef class Compressor:
     cpdef bytes compress(self, payload)
 
 
-cdef class Context:
+cdef class ContextCompressor:
     cdef object _compressor
     cdef object _key
     cdef public bint used

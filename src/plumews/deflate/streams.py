@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .backends import backend
 
-__all__ = ["EMPTY", "Compressor", "Context"]
+__all__ = ["EMPTY", "Compressor", "ContextCompressor"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -60,7 +60,7 @@ class Compressor:
         return data[:-_TAIL] or EMPTY
 
 
-class Context:
+class ContextCompressor:
     """Compresses the messages of one connection, each with those before it in mind."""
 
     __slots__ = ("_compressor", "_key", "used")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from ..validation import is_plain_function
-from .rooms import Roll, RoomTable, Target
+from .rooms import MemberSnapshot, RoomTable, Target
 
-__all__ = ["Audience", "Rooms", "choose", "key_of", "target_of"]
+__all__ = ["Recipients", "Rooms", "choose", "key_of", "target_of"]
 
 M = TypeVar("M")
 
@@ -23,10 +23,10 @@ Rooms: TypeAlias = "str | list[str] | tuple[str, ...] | set[str] | frozenset[str
 
 
 @dataclass(slots=True)
-class Audience(Generic[M]):
+class Recipients(Generic[M]):
     """Those who are to get a message: ``roll`` without ``exclude``, as long as ``still_member`` says so."""
 
-    roll: Roll[M]
+    roll: MemberSnapshot[M]
     still_member: Callable[[M], bool]
     exclude: M | None = None
 
@@ -83,7 +83,7 @@ def key_of(target: Target, key: Hashable) -> Hashable:
     return (frozenset(target) if isinstance(target, tuple) else target, key)
 
 
-def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callable[[M], bool] | None) -> Audience[M]:
+def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callable[[M], bool] | None) -> Recipients[M]:
     """The members of ``target`` now, but for ``exclude``, for whom ``where`` is true.
 
     Raises what ``where`` raises; ``TypeError`` if it cannot be asked.
@@ -94,6 +94,6 @@ def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callab
     if where is not None:
         if not is_plain_function(where):
             raise TypeError("where must be a plain function that takes a Conn and returns a bool")
-        roll = Roll(tuple([member for member in roll.members if member is not exclude and where(member)]))
+        roll = MemberSnapshot(tuple([member for member in roll.members if member is not exclude and where(member)]))
         exclude = None
-    return Audience(roll, functools.partial(table.is_member, target), exclude)
+    return Recipients(roll, functools.partial(table.is_member, target), exclude)

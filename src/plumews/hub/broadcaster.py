@@ -16,21 +16,21 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .. import limits
 from ..conn.connection import Conn
-from ..counters import Counts
+from ..counters import BoundedCounter
 from ..errors import InvalidRoomName
-from ..protocol.message import Data, Encoded, checked_compress, encode, opcode_of, payload_of
+from ..protocol.message import Data, EncodedMessage, checked_compress, encode, opcode_of, payload_of
 from ..transport.forks import check_owner
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 from ..validation import is_plain_function
-from .audience import Audience, Rooms, choose, key_of, target_of
+from .audience import Recipients, Rooms, choose, key_of, target_of
 from .config import HubConfig
-from .fanout import Broadcast, Tally
+from .fanout import FanOut, FanOutCounters
 from .history import Position
 from .presence import check_user_id
 from .recovery import Recovering
 from .results import BroadcastResult
-from .rooms import Roll, Target
-from .scheduler import Lanes
+from .rooms import MemberSnapshot, Target
+from .scheduler import FanOutScheduler
 
 __all__ = ["DataAt", "Publishing"]
 
@@ -45,7 +45,7 @@ class _Unencoded(NamedTuple):
     opcode: int | None
     compress: bool | None
 
-    def encode(self, ask: Callable[[DataAt, object], Data], at: object) -> Encoded:
+    def encode(self, ask: Callable[[DataAt, object], Data], at: object) -> EncodedMessage:
         data = ask(self.make, at)
         opcode = opcode_of(data) if self.opcode is None else self.opcode
         return encode(opcode, payload_of(opcode, data), compress=self.compress)
@@ -56,10 +56,10 @@ class Publishing(Recovering):
 
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
-        self._lanes = Lanes(config.workers, config.job_queue_size)
+        self._lanes = FanOutScheduler(config.workers, config.job_queue_size)
         self._gate = asyncio.Lock()  # of those who publish: first come, first served
-        self._tally = Tally()
-        self._outcomes = Counts(("invalid", "stopped", "overloaded"))  # of broadcasts that were not accepted
+        self._tally = FanOutCounters()
+        self._outcomes = BoundedCounter(("invalid", "stopped", "overloaded"))  # of broadcasts that were not accepted
 
     # --- broadcasting -----------------------------------------------------------------------------
 
@@ -207,8 +207,8 @@ class Publishing(Recovering):
         self._check_not_within()
         if self._stopped:
             return self._reject(BroadcastResult(stopped=True))
-        audience = Audience(
-            Roll(conns),
+        audience = Recipients(
+            MemberSnapshot(conns),
             functools.partial(self._people.is_user, user_id),
             exclude if exclude in conns else None,
         )
@@ -227,7 +227,7 @@ class Publishing(Recovering):
     async def _publish(
         self,
         target: Target,
-        message: Encoded | _Unencoded,
+        message: EncodedMessage | _Unencoded,
         exclude: Conn | None = None,
         where: Callable[[Conn], bool] | None = None,
         key: Hashable = None,
@@ -238,9 +238,9 @@ class Publishing(Recovering):
             while self._has_names(target) and self._lanes.full(target):
                 await self._lanes.changed()
             submitted = self._submit(target, message, exclude, where, key, keep)
-        if isinstance(submitted, Broadcast):
+        if isinstance(submitted, FanOut):
             await submitted.wait()
-        turn = loop_state(self._bind()).turn()
+        turn = loop_context(self._bind()).turn()
         if turn is not None:
             await turn
         return _result(submitted)
@@ -248,12 +248,12 @@ class Publishing(Recovering):
     def _submit(
         self,
         target: Target,
-        message: Encoded | _Unencoded,
+        message: EncodedMessage | _Unencoded,
         exclude: Conn | None,
         where: Callable[[Conn], bool] | None,
         key: Hashable,
         keep: bool = False,
-    ) -> Broadcast | BroadcastResult:
+    ) -> FanOut | BroadcastResult:
         """Start a broadcast, or say why not."""
         loop = self._bind()
         _check_exclude(exclude)
@@ -289,15 +289,15 @@ class Publishing(Recovering):
 
     def _start(
         self,
-        message: Encoded,
-        audience: Audience[Conn],
+        message: EncodedMessage,
+        audience: Recipients[Conn],
         target: Target,
         loop: asyncio.AbstractEventLoop,
         key: Hashable,
         *,
         kept: bool,
         told: Position | dict[str, Position] | None = None,
-    ) -> Broadcast | BroadcastResult:
+    ) -> FanOut | BroadcastResult:
         """Give a broadcast to the lanes of ``target``; ``kept``: it becomes a part of the history.
 
         ``told`` is the position that stands in the message.
@@ -330,13 +330,13 @@ class Publishing(Recovering):
 
     def _broadcast(
         self,
-        message: Encoded,
-        audience: Audience[Conn],
+        message: EncodedMessage,
+        audience: Recipients[Conn],
         position: Position | dict[str, Position] | None = None,
         room: str | None = None,
         key: Hashable = None,
-    ) -> Broadcast:
-        return Broadcast(
+    ) -> FanOut:
+        return FanOut(
             message,
             audience.roll,
             exclude=audience.exclude,
@@ -368,11 +368,11 @@ class Publishing(Recovering):
 
     def _bring_up(self, conn: Conn) -> None:
         for job in self._lanes.waiting():
-            assert isinstance(job, Broadcast)
+            assert isinstance(job, FanOut)
             job.bring_up(conn)
 
 
-def _encoded(data: Data | DataAt, opcode: int | None, compress: bool | None) -> Encoded | _Unencoded:
+def _encoded(data: Data | DataAt, opcode: int | None, compress: bool | None) -> EncodedMessage | _Unencoded:
     """``data`` as the frames that all members share, or as the function that makes it once its position is known."""
     if not isinstance(data, (str, bytes, bytearray, memoryview)) and callable(data):
         if not is_plain_function(data):
@@ -396,5 +396,5 @@ def _check_exclude(exclude: object) -> None:
         raise TypeError(f"exclude must be a Conn or None, not {type(exclude).__name__}: for several use where")
 
 
-def _result(submitted: Broadcast | BroadcastResult) -> BroadcastResult:
-    return submitted.result() if isinstance(submitted, Broadcast) else submitted
+def _result(submitted: FanOut | BroadcastResult) -> BroadcastResult:
+    return submitted.result() if isinstance(submitted, FanOut) else submitted

@@ -11,7 +11,7 @@ import logging
 
 from .. import limits
 from ..conn.connection import Conn
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 from ..transport.timers import Deadline
 
 __all__ = ["DropLog"]
@@ -40,7 +40,7 @@ class DropLog:
         self.dropped(conn, 0)
 
     def _schedule(self) -> None:
-        self._next = loop_state(asyncio.get_running_loop()).timers.after(limits.DROP_LOG_EVERY, self.write)
+        self._next = loop_context(asyncio.get_running_loop()).timers.after(limits.DROP_LOG_EVERY, self.write)
 
     def write(self) -> None:
         """Log what there is to be logged, now."""

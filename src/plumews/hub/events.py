@@ -14,10 +14,10 @@ from typing import Any
 from ..transport.safe_calls import Callback, call_safely, in_own_context
 from ..validation import check_callback
 
-__all__ = ["Callbacks"]
+__all__ = ["EventDispatcher"]
 
 
-class Callbacks:
+class EventDispatcher:
     """The callbacks of one hub, by the kind of what they want to hear of."""
 
     def __init__(self) -> None:

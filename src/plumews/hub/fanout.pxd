@@ -2,14 +2,14 @@
 
 cimport cython
 
-from ..conn.core cimport Engine
-from ..protocol.message cimport Encoded
+from ..conn.core cimport ConnCore
+from ..protocol.message cimport EncodedMessage
 
 cdef object _BLOCK, _CONFLATE, _DROP, _OPEN, clock
 cdef Py_ssize_t _STRIDE
 
 
-cdef class Tally:
+cdef class FanOutCounters:
     cdef public Py_ssize_t broadcasts
     cdef public Py_ssize_t compressed
     cdef public Py_ssize_t compressed_after
@@ -23,7 +23,7 @@ cdef class Tally:
     cdef public Py_ssize_t skipped
 
 
-cdef class Broadcast:
+cdef class FanOut:
     cdef Py_ssize_t _at
     cdef object _done
     cdef set _early
@@ -36,14 +36,14 @@ cdef class Broadcast:
     cdef object _simple
     cdef object _slow
     cdef object _still_member
-    cdef Tally _tally
+    cdef FanOutCounters _tally
     cdef bint _undecided
     cdef bint _sure
     cdef bint _watching
     cdef readonly Py_ssize_t dropped
     cdef readonly object key
     cdef readonly Py_ssize_t matched
-    cdef readonly Encoded message
+    cdef readonly EncodedMessage message
     cdef readonly object position
     cdef readonly Py_ssize_t queued
     cdef readonly object room
@@ -51,19 +51,19 @@ cdef class Broadcast:
 
     @cython.locals(began=Py_ssize_t)
     cpdef bint step(self, double until) except -1
-    @cython.locals(conn=Engine, form=Encoded, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(conn=ConnCore, form=EncodedMessage, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cdef bint _walk(self, double until) except -1
-    cpdef Encoded form(self, Engine conn)
-    cdef _failed(self, Engine conn, exc)
-    cdef Encoded _form_by(self, shared, double until)
-    cdef Encoded _make_form(self, shared, double until)
-    cdef Encoded _count(self, Encoded form)
-    cdef bint _is_refused(self, Engine conn) except -1
-    cpdef _reach(self, Engine conn)
-    @cython.locals(tally=Tally, queued=Py_ssize_t, all_queued=Py_ssize_t, pending=Py_ssize_t)
+    cpdef EncodedMessage form(self, ConnCore conn)
+    cdef _failed(self, ConnCore conn, exc)
+    cdef EncodedMessage _form_by(self, shared, double until)
+    cdef EncodedMessage _make_form(self, shared, double until)
+    cdef EncodedMessage _count(self, EncodedMessage form)
+    cdef bint _is_refused(self, ConnCore conn) except -1
+    cpdef _reach(self, ConnCore conn)
+    @cython.locals(tally=FanOutCounters, queued=Py_ssize_t, all_queued=Py_ssize_t, pending=Py_ssize_t)
     cpdef _queue(self)
-    @cython.locals(tally=Tally, skipped=Py_ssize_t, all_skipped=Py_ssize_t, pending=Py_ssize_t)
+    @cython.locals(tally=FanOutCounters, skipped=Py_ssize_t, all_skipped=Py_ssize_t, pending=Py_ssize_t)
     cpdef _skip(self)
-    @cython.locals(tally=Tally, dropped=Py_ssize_t, all_dropped=Py_ssize_t, pending=Py_ssize_t)
+    @cython.locals(tally=FanOutCounters, dropped=Py_ssize_t, all_dropped=Py_ssize_t, pending=Py_ssize_t)
     cpdef _drop(self, str cause)
     cdef _tell_done(self)

@@ -15,18 +15,18 @@ from collections.abc import Callable, Hashable, Sequence
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.core import Engine
+from ..conn.core import ConnCore
 from ..constants import SendBehavior, State
 from ..deflate.encodings import Making, is_long, known_form, make_form, without_context
-from ..deflate.outbound import Shared
-from ..protocol.message import Encoded
+from ..deflate.outbound import DeflateParams
+from ..protocol.message import EncodedMessage
 from ..transport.timers import clock
 from .history import Position
 from .results import BroadcastResult
-from .rooms import Roll
+from .rooms import MemberSnapshot
 from .slow_members import SlowMembers
 
-__all__ = ["Broadcast", "Tally"]
+__all__ = ["FanOut", "FanOutCounters"]
 
 _OPEN = State.OPEN
 _BLOCK = SendBehavior.BLOCK
@@ -37,7 +37,7 @@ _DROP = SendBehavior.DROP
 _STRIDE = 64
 
 
-class Tally:
+class FanOutCounters:
     """The sums over all broadcasts of a hub."""
 
     __slots__ = (
@@ -63,7 +63,7 @@ class Tally:
         self.dropped_by = dict.fromkeys([*(each.value for each in SendBehavior), "ended", "stopped", "overloaded"], 0)
 
 
-class Broadcast:
+class FanOut:
     """A message and the members that were there when it was sent."""
 
     __slots__ = (
@@ -95,11 +95,11 @@ class Broadcast:
 
     def __init__(
         self,
-        message: Encoded,
-        roll: Roll[Conn],
+        message: EncodedMessage,
+        roll: MemberSnapshot[Conn],
         *,
         exclude: Conn | None,
-        tally: Tally,
+        tally: FanOutCounters,
         slow: SlowMembers,
         still_member: Callable[[Conn], bool],
         position: Position | dict[str, Position] | None = None,
@@ -183,8 +183,8 @@ class Broadcast:
         plain, plain_size, remembered = self._simple, self.message.size, self._remembered
         simple, size = plain, plain_size
         # Whose form these are, and whose was the last compressed one: neighbours mostly agreed on the same.
-        at_hand: Shared | None = None
-        known: Shared | None = None
+        at_hand: DeflateParams | None = None
+        known: DeflateParams | None = None
         squeezed, form_size, compressed = None, 0, self._tally.compressed
         try:
             while position < end:
@@ -240,7 +240,7 @@ class Broadcast:
         finally:
             self._at = position
 
-    def form(self, conn: Conn) -> Encoded:
+    def form(self, conn: Conn) -> EncodedMessage:
         """The message as ``conn`` gets it, now: what is not compressed yet and would take long leaves as it is."""
         shared = conn._shared
         if shared is None:
@@ -264,19 +264,19 @@ class Broadcast:
         self._reaching = self._sure = False
         conn._writer.fail(exc)
 
-    def _form_by(self, shared: Shared, until: float) -> Encoded | None:
+    def _form_by(self, shared: DeflateParams, until: float) -> EncodedMessage | None:
         """The form for those with these parameters; ``None`` if it is not ready when the clock says ``until``.
 
         Without memory for it the message leaves as it is.
         """
-        form: Encoded | None = self.message
+        form: EncodedMessage | None = self.message
         try:
             form = self._make_form(shared, until)
         except MemoryError:
             self._making = None
         return form
 
-    def _make_form(self, shared: Shared, until: float) -> Encoded | None:
+    def _make_form(self, shared: DeflateParams, until: float) -> EncodedMessage | None:
         message = self.message
         known = known_form(message, shared)
         if known is not None:
@@ -293,7 +293,7 @@ class Broadcast:
         self._making = None
         return self._count(form)
 
-    def _count(self, form: Encoded) -> Encoded:
+    def _count(self, form: EncodedMessage) -> EncodedMessage:
         if form is not self.message:
             self._tally.compressed += 1
             self._tally.compressed_before += self.message.size
@@ -359,7 +359,7 @@ class Broadcast:
             self._slow.conflate(self, conn)
         elif conn._writer.offer(self.form(conn)):
             self._queue()
-            Engine._kick_later(conn)
+            ConnCore._kick_later(conn)
             if self._watching and conn._writer.paused:
                 self._slow.backlogged(conn, self.form(conn).size)
         else:

@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Final
 
 from .. import limits
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from ..validation import check_count, check_time
 
-__all__ = ["HistoryLimits", "Position", "Recovery", "Stream"]
+__all__ = ["HistoryLimits", "Position", "Recovery", "RoomHistory"]
 
 #: How clients name the start of a history.
 _START: Final = "start"
@@ -119,7 +119,7 @@ class Recovery:
     position: Position | None
 
 
-class Stream:
+class RoomHistory:
     """The messages of one room, numbered from 1."""
 
     __slots__ = ("_kept", "bounds", "bytes", "epoch", "offset")
@@ -131,7 +131,7 @@ class Stream:
         self.offset = 0
         #: Bytes of memory that all messages take which are kept, about.
         self.bytes = 0
-        self._kept: deque[tuple[float, Encoded]] = deque()
+        self._kept: deque[tuple[float, EncodedMessage]] = deque()
 
     def __len__(self) -> int:
         """How many messages are kept."""
@@ -152,7 +152,7 @@ class Stream:
         """When the oldest message is too old; ``None`` if none is kept."""
         return self._kept[0][0] + self.bounds.max_age if self._kept else None
 
-    def record(self, message: Encoded, now: float) -> None:
+    def record(self, message: EncodedMessage, now: float) -> None:
         """Number ``message`` and keep it, as far as the bounds allow."""
         offset, size = self.offset + 1, self.bytes + message.size + limits.HISTORY_OVERHEAD
         self._kept.append((now, message))
@@ -169,7 +169,7 @@ class Stream:
         """Forget the oldest message that is kept."""
         self.bytes -= self._kept.popleft()[1].size + limits.HISTORY_OVERHEAD
 
-    def since(self, position: Position) -> tuple[bool, list[Encoded]]:
+    def since(self, position: Position) -> tuple[bool, list[EncodedMessage]]:
         """What is kept of the messages behind ``position``, and whether that is all of them.
 
         ``Position("", 0)`` is the start of this stream. For any other epoch everything is new, and never complete. A

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import limits
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline, Timers
-from .history import HistoryLimits, Position, Stream
+from .history import HistoryLimits, Position, RoomHistory
 
-__all__ = ["Archive", "Policy"]
+__all__ = ["HistoryStore", "Policy"]
 
 #: Says how much of a room is kept; ``None`` is nothing.
 Policy = Callable[[str], HistoryLimits | None]
@@ -25,13 +25,13 @@ class _Entry:
 
     __slots__ = ("deadline", "stream", "used")
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: RoomHistory) -> None:
         self.stream = stream
         self.used = 0.0  # when it was last asked for, added to, or left by the last member
         self.deadline: Deadline | None = None
 
 
-class Archive:
+class HistoryStore:
     """The streams of one hub. Limits of 0 are none."""
 
     def __init__(self, policy: Policy, *, max_rooms: int, max_bytes: int, has_members: Callable[[str], object]) -> None:
@@ -41,7 +41,7 @@ class Archive:
         self._has_members = has_members
         # In the order of use, and of them those that hold messages.
         self._entries: dict[str, _Entry] = {}
-        self._filled: dict[str, Stream] = {}
+        self._filled: dict[str, RoomHistory] = {}
         #: Bytes of memory that all this takes, about.
         self.bytes = 0
 
@@ -49,7 +49,7 @@ class Archive:
         """How many rooms have a stream."""
         return len(self._entries)
 
-    def stream(self, room: str, timers: Timers) -> Stream | None:
+    def stream(self, room: str, timers: Timers) -> RoomHistory | None:
         """The stream of ``room``, which begins now if there is none; ``None`` if the room has no history."""
         entry = self._use(room, timers)
         if entry is None:
@@ -57,7 +57,7 @@ class Archive:
         self._expire(room, entry, timers.time())
         return entry.stream
 
-    def record(self, room: str, message: Encoded, timers: Timers) -> Position | None:
+    def record(self, room: str, message: EncodedMessage, timers: Timers) -> Position | None:
         """Number and keep a message of ``room``; its position, ``None`` if the room has no history."""
         entry = self._use(room, timers)
         if entry is None:
@@ -97,7 +97,7 @@ class Archive:
                 raise TypeError(f"history must give HistoryLimits or None for a room, not {type(bounds).__name__}")
             if self._is_full(len(self._entries) + 1):
                 self._forget(next(iter(self._entries)))
-            entry = _Entry(Stream(bounds))
+            entry = _Entry(RoomHistory(bounds))
             self.bytes += limits.HISTORY_ROOM_OVERHEAD
         self._entries[room] = entry
         entry.used = timers.time()

@@ -13,13 +13,13 @@ from types import TracebackType
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.graceful_close import Farewell, ShutdownReport, check_goodbye
-from ..conn.timelimit import TimeLimit
+from ..conn.graceful_close import GracefulClose, ShutdownReport, check_goodbye
+from ..conn.timelimit import TimeBudget
 from ..constants import CloseCode, State
 from ..transport.forks import FOREIGN
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 from .config import HubConfig
-from .fanout import Broadcast
+from .fanout import FanOut
 from .metrics import Introspection
 from .shutdown import Ledger
 from .slow_members import Delivery
@@ -43,7 +43,7 @@ class Hub(Introspection):
             config = HubConfig(workers=workers, job_queue_size=job_queue_size)
         super().__init__(config)
         self._stopping: asyncio.Task[ShutdownReport] | None = None
-        self._limit: TimeLimit | None = None
+        self._limit: TimeBudget | None = None
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -80,8 +80,8 @@ class Hub(Introspection):
         loop = self._bind()
         self._stopped = True
         if self._stopping is None:
-            self._limit = TimeLimit(timeout)
-            farewell = Farewell(
+            self._limit = TimeBudget(timeout)
+            farewell = GracefulClose(
                 self._limit,
                 code=CloseCode.SERVICE_RESTART if restart else CloseCode.GOING_AWAY,
                 spread=spread,
@@ -98,7 +98,7 @@ class Hub(Introspection):
         return await asyncio.shield(self._stopping)
 
     async def _shut_down(
-        self, limit: TimeLimit, farewell: Farewell, members: tuple[Conn, ...], ledger: Ledger
+        self, limit: TimeBudget, farewell: GracefulClose, members: tuple[Conn, ...], ledger: Ledger
     ) -> ShutdownReport:
         rest = limit.left * (1 - limits.SETTLE_SHARE)
         await limit.bound(self._lanes.idle(), max(0.0, limit.left - rest))
@@ -129,17 +129,17 @@ class Hub(Introspection):
 
     def _undecided(self) -> list[Delivery]:
         """The broadcasts that have not reached all their members, or wait for full ones to make room."""
-        lanes: list[Delivery] = [job for job in self._lanes.waiting() if isinstance(job, Broadcast)]
+        lanes: list[Delivery] = [job for job in self._lanes.waiting() if isinstance(job, FanOut)]
         return list(dict.fromkeys(lanes + self._slow.waiting()))
 
     def _give_up(self) -> None:
         for job in self._lanes.clear():
-            assert isinstance(job, Broadcast)
+            assert isinstance(job, FanOut)
             job.give_up()
 
     def _give_up_threads(self, stopped: object) -> None:
         assert self._loop is not None
-        loop_state(self._loop).give_up_threads(self.config.sending_threads)
+        loop_context(self._loop).give_up_threads(self.config.sending_threads)
 
     async def _settled(self) -> None:
         """Until full members have made room for what waits for them, or had their time."""

@@ -13,18 +13,18 @@ import time
 from collections.abc import Iterable
 
 from ..conn.connection import Conn
-from ..counters import Counts, RequestTally
+from ..counters import BoundedCounter, RequestCounters
 from ..errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
 from ..transport.forks import FOREIGN, check_owner, loop_descriptors, own
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 from .config import HubConfig
-from .events import Callbacks
-from .presence import People
+from .events import EventDispatcher
+from .presence import PresenceIndex
 from .presence_watch import PresenceWatchers
 from .refusals import REASONS, reason_of
 from .rooms import RoomTable
 from .slow_members import SlowMembers
-from .watch import Watchers
+from .watch import CountWatchers
 
 __all__ = ["Membership"]
 
@@ -41,16 +41,16 @@ class Membership:
             check_name=config.check_room_name,
         )
         self._accepting = config.accepting()
-        self._callbacks = Callbacks()
+        self._callbacks = EventDispatcher()
         self._slow = SlowMembers(config, self._table.rooms_of, self._callbacks)
-        self._watchers = Watchers(self._table.count)
+        self._watchers = CountWatchers(self._table.count)
         self._presence_watchers = PresenceWatchers(lambda room: self._people.users(room))
-        self._people: People[Conn] = People(
+        self._people: PresenceIndex[Conn] = PresenceIndex(
             self._table.rooms_of, self._presence_watchers.came, self._presence_watchers.went
         )
         self._accepted = 0
-        self._refusals = Counts(REASONS)  # of joins
-        self._requests = RequestTally()  # of the servers that let in its members
+        self._refusals = BoundedCounter(REASONS)  # of joins
+        self._requests = RequestCounters()  # of the servers that let in its members
         self._since: dict[Conn, float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: int | None = None
@@ -190,7 +190,7 @@ class Membership:
                 raise RuntimeError("no running event loop: a hub is used in coroutines and callbacks") from None
             self._thread = threading.get_ident()
             if self.config.sending_threads:
-                loop_state(self._loop).want_threads(self.config.sending_threads)
+                loop_context(self._loop).want_threads(self.config.sending_threads)
             own(self)
         self._check_thread()
         if self._loop.is_closed():

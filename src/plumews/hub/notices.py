@@ -13,7 +13,7 @@ from contextvars import Context
 
 from ..conn.connection import Conn
 from ..transport.safe_calls import Callback
-from .events import Callbacks
+from .events import EventDispatcher
 from .results import Gap
 
 __all__ = ["Notices"]
@@ -22,7 +22,7 @@ __all__ = ["Notices"]
 class Notices:
     """What the callbacks of one hub are to be told."""
 
-    def __init__(self, callbacks: Callbacks, changed: Callable[[], None]) -> None:
+    def __init__(self, callbacks: EventDispatcher, changed: Callable[[], None]) -> None:
         """``changed`` is called when somebody wants to hear of it, or does not any more."""
         self._callbacks = callbacks
         self._changed = changed

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from ..users import UserInfo
 
-__all__ = ["People", "RoomPresence", "UserPresence", "check_user_id"]
+__all__ = ["PresenceIndex", "RoomPresence", "UserPresence", "check_user_id"]
 
 M = TypeVar("M")
 
@@ -59,7 +59,7 @@ class _Present:
         self.connections = 0
 
 
-class People(Generic[M]):
+class PresenceIndex(Generic[M]):
     """The users of one hub.
 
     ``came(room, user)`` is called when the first connection of a user has joined a room, ``went`` when the last has

@@ -12,14 +12,14 @@ from typing import Any, TypeAlias, cast
 
 from .. import limits
 from ..conn.connection import Conn
-from ..deflate.encodings import KeptForms
-from ..protocol.message import Data, Encoded, opcode_of
-from ..transport.loop_context import loop_state
+from ..deflate.encodings import EncodingCache
+from ..protocol.message import Data, EncodedMessage, opcode_of
+from ..transport.loop_context import loop_context
 from ..transport.timers import Timers
 from ..validation import check_call, is_plain_function
 from .config import HubConfig
 from .history import Position, Recovery
-from .history_store import Archive
+from .history_store import HistoryStore
 from .identity import Identity
 from .rooms import Target
 
@@ -45,11 +45,11 @@ class Recovering(Identity):
     def __init__(self, config: HubConfig) -> None:
         super().__init__(config)
         policy = config.history_policy
-        self._archive: Archive | None = None
-        self._forms = KeptForms(limits.RECOVERED_FORMS)
+        self._archive: HistoryStore | None = None
+        self._forms = EncodingCache(limits.RECOVERED_FORMS)
         self._encoding = 0  # whether the application is asked for the text of a message
         if policy is not None:
-            self._archive = Archive(
+            self._archive = HistoryStore(
                 policy,
                 max_rooms=config.max_history_rooms,
                 max_bytes=config.max_history_bytes,
@@ -169,12 +169,12 @@ class Recovering(Identity):
         places = {room: stream.next_position for room, stream in streams.items() if stream is not None}
         return places.get(target) if isinstance(target, str) else places
 
-    def _record(self, target: Target, message: Encoded) -> Position | dict[str, Position] | None:
+    def _record(self, target: Target, message: EncodedMessage) -> Position | dict[str, Position] | None:
         """Remember a message that is about to be sent to the members of ``target``; where, as `_next_position` says."""
         if self._archive is None or target is None:
             return None
         # What is kept is the message alone: the forms of it that its members get now are not counted there.
-        message = Encoded(message.buffers, message.size, message.compress)
+        message = EncodedMessage(message.buffers, message.size, message.compress)
         if isinstance(target, str):
             return self._archive.record(target, message, self._timers())
         places = {room: self._archive.record(room, message, self._timers()) for room in dict.fromkeys(target)}
@@ -188,4 +188,4 @@ class Recovering(Identity):
                 self._archive.left(room, timers)
 
     def _timers(self) -> Timers:
-        return loop_state(self._bind()).timers
+        return loop_context(self._bind()).timers

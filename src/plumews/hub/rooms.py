@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from .. import limits
 from ..errors import HubFull, InvalidRoomName, RoomFull, TooManyRooms
 
-__all__ = ["Roll", "RoomTable", "Target", "check_room_name", "validate_room_name"]
+__all__ = ["MemberSnapshot", "RoomTable", "Target", "check_room_name", "validate_room_name"]
 
 M = TypeVar("M")
 
@@ -45,7 +45,7 @@ def validate_room_name(name: str) -> None:
         raise InvalidRoomName(f"invalid room name: it must be 1 to {limits.ROOM_NAME} of A-Z a-z 0-9 . _ : -")
 
 
-class Roll(Generic[M]):
+class MemberSnapshot(Generic[M]):
     """The members of one room, or of all, at one moment. Who asks again before anything changed gets the same one,
     so that a thousand broadcasts that wait hold one list and not a thousand.
 
@@ -85,9 +85,9 @@ class RoomTable(Generic[M]):
         self._members: dict[str, dict[M, None]] = {}
         self._rooms: dict[M, dict[str, None]] = {}
         self._registrations = 0
-        self._rolls: dict[str | None, Roll[M]] = {}
+        self._rolls: dict[str | None, MemberSnapshot[M]] = {}
         #: The last roll of several rooms; one, for there are more sets of rooms than rooms.
-        self._union: tuple[tuple[str, ...], Roll[M]] | None = None
+        self._union: tuple[tuple[str, ...], MemberSnapshot[M]] | None = None
 
     def check_name(self, name: str) -> None:
         """Raise :class:`InvalidRoomName` if ``name`` is outside the policy."""
@@ -152,19 +152,19 @@ class RoomTable(Generic[M]):
 
     # --- questions --------------------------------------------------------------------------------
 
-    def roll(self, room: Target) -> Roll[M]:
+    def roll(self, room: Target) -> MemberSnapshot[M]:
         """The members of ``room``, in the order in which they joined; of several rooms, or of all, each once."""
         if isinstance(room, tuple):
             return self._roll_of_several(room)
         roll = self._rolls.get(room)
         if roll is None:
-            roll = Roll(tuple(self._rooms if room is None else self._members.get(room, ())))
+            roll = MemberSnapshot(tuple(self._rooms if room is None else self._members.get(room, ())))
             if roll.members:  # a room without members leaves no trace
                 self._rolls[room] = roll
                 roll.current = True
         return roll
 
-    def _roll_of_several(self, rooms: tuple[str, ...]) -> Roll[M]:
+    def _roll_of_several(self, rooms: tuple[str, ...]) -> MemberSnapshot[M]:
         if self._union is not None and self._union[0] == rooms:
             return self._union[1]
         if self._union is not None:
@@ -172,7 +172,7 @@ class RoomTable(Generic[M]):
         members: dict[M, None] = {}
         for room in rooms:
             members.update(self._members.get(room, {}))
-        roll = Roll(tuple(members))
+        roll = MemberSnapshot(tuple(members))
         if members:
             self._union = rooms, roll
             roll.current = True

@@ -26,7 +26,7 @@ from .. import limits
 from ..transport.timers import clock
 from .rooms import Target
 
-__all__ = ["Job", "Lanes"]
+__all__ = ["FanOutScheduler", "Job"]
 
 
 class Job(Protocol):
@@ -36,7 +36,7 @@ class Job(Protocol):
         """Work until :func:`plumews.transport.timers.clock` says ``until``; True when all is done."""
 
 
-class Lanes:
+class FanOutScheduler:
     """The job queue and its workers. ``loop`` is given with each call, because a hub may be older than its loop."""
 
     def __init__(self, workers: int, capacity: int) -> None:

@@ -21,17 +21,17 @@ from .. import limits
 from ..conn.connection import Conn
 from ..conn.overflow import DISPLACING
 from ..constants import SendBehavior, State
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline
 from .budget import ByteBudget
 from .config import HubConfig
 from .drop_log import DropLog
-from .events import Callbacks
+from .events import EventDispatcher
 from .loss_reports import Debt, Gaps
 from .notices import Notices
 from .results import BroadcastResult
 from .waiting import Delivery as Waiting
-from .waiting import Line
+from .waiting import PendingDeliveries
 
 __all__ = ["Delivery", "SlowMember", "SlowMembers"]
 
@@ -42,7 +42,7 @@ class Delivery(Waiting, Protocol):
     room: str | None
     key: Hashable
 
-    def form(self, conn: Conn) -> Encoded:
+    def form(self, conn: Conn) -> EncodedMessage:
         """The message as ``conn`` gets it."""
 
     def _reach(self, conn: Conn) -> None:
@@ -66,7 +66,7 @@ class SlowMember:
     def __init__(self) -> None:
         #: Under BLOCK: until when it may make room, what waits for that, and whether the time is over.
         self.deadline: Deadline | None = None
-        self.waiting: Line[Delivery] | None = None
+        self.waiting: PendingDeliveries[Delivery] | None = None
         self.given_up = False
         #: What it lost and was not told of.
         self.debt = Debt()
@@ -79,7 +79,7 @@ class SlowMember:
 class SlowMembers:
     """Those of one hub."""
 
-    def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: Callbacks) -> None:
+    def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: EventDispatcher) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
         #: Those who have left while broadcasts wait for them, who get no second timeout when they come back, or while
@@ -333,7 +333,7 @@ class SlowMembers:
             delay = conn._config.send_timeout
             delay = limits.BROADCAST_WAIT if delay is None else delay
             member.deadline = conn._state.timers.after(delay, lambda: conn._guard(self._give_up_on, conn, member))
-            member.waiting = Line(
+            member.waiting = PendingDeliveries(
                 conn._writer,
                 lambda: self._recovered(conn, member),
                 lambda delivery: delivery.form(conn),

@@ -13,16 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from ..transport.writer import Waiter, Writer
 
-__all__ = ["Delivery", "Line"]
+__all__ = ["Delivery", "PendingDeliveries"]
 
 
 class Delivery(Protocol):
     """A broadcast on its way."""
 
-    message: Encoded
+    message: EncodedMessage
 
     def _queue(self) -> None:
         """It is in the queue of one more member."""
@@ -44,7 +44,7 @@ class _Place(Generic[D]):
         self.waiter: Waiter | None = None
 
 
-class Line(Generic[D]):
+class PendingDeliveries(Generic[D]):
     """What waits for one member. Who has made one lets go of it when it is empty."""
 
     __slots__ = ("_count", "_emptied", "_form", "_places", "_refused", "_writer", "bytes")
@@ -53,7 +53,7 @@ class Line(Generic[D]):
         self,
         writer: Writer,
         emptied: Callable[[], None],
-        form: Callable[[D], Encoded] = lambda delivery: delivery.message,
+        form: Callable[[D], EncodedMessage] = lambda delivery: delivery.message,
         refused: Callable[[D], object] = lambda delivery: delivery._drop("ended"),
     ) -> None:
         """``emptied`` is called when all found space, or the member ends; ``form`` says what the member gets.

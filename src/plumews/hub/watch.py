@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from .. import limits
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 from ..transport.safe_calls import Callback, call_safely, in_own_context
 from ..transport.timers import Deadline
 from ..validation import check_callback
 
-__all__ = ["RoomWatchers", "Watchers"]
+__all__ = ["CountWatchers", "RoomWatchers"]
 
 C = TypeVar("C", bound=Callback)
 
@@ -49,7 +49,7 @@ class RoomWatchers(ABC, Generic[C]):
     def changed(self, room: str) -> None:
         """There is something to tell those who watch ``room``."""
         if room in self._callbacks and room not in self._due:
-            timers = loop_state(asyncio.get_running_loop()).timers
+            timers = loop_context(asyncio.get_running_loop()).timers
             self._due[room] = timers.after(limits.COUNT_EVERY, lambda: self._wake(room))
 
     def clear(self) -> None:
@@ -86,7 +86,7 @@ class RoomWatchers(ABC, Generic[C]):
                 yield key, callback
 
 
-class Watchers(RoomWatchers[Callable[[str, int], object]]):
+class CountWatchers(RoomWatchers[Callable[[str, int], object]]):
     """Those who are told counts."""
 
     def __init__(self, count: Callable[[str], int]) -> None:

@@ -1,6 +1,6 @@
 # Types for outgoing.py where it is compiled.
 
-cdef class Encoded:
+cdef class EncodedMessage:
     cdef readonly list buffers
     cdef readonly object compress
     cdef public dict forms

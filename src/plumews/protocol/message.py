@@ -15,14 +15,14 @@ from .. import limits
 from ..constants import Opcode
 from . import codec
 
-__all__ = ["Data", "Encoded", "Pieces", "checked_compress", "encode", "encode_json", "opcode_of", "payload_of"]
+__all__ = ["Data", "EncodedMessage", "Pieces", "checked_compress", "encode", "encode_json", "opcode_of", "payload_of"]
 
 Data: TypeAlias = "str | bytes | bytearray | memoryview"
 #: A message that is not all there yet.
 Pieces: TypeAlias = "AsyncIterable[Data] | Iterator[Data]"
 
 
-class Encoded:
+class EncodedMessage:
     """One message as buffers to write in order, and their bytes in all.
 
     ``compress`` is what the application asked for, where that was not decided before: True, False, or ``None`` for what
@@ -35,7 +35,7 @@ class Encoded:
         self.buffers = buffers
         self.size = size
         self.compress = compress
-        self.forms: dict[Any, Encoded | None] | None = None
+        self.forms: dict[Any, EncodedMessage | None] | None = None
 
     def message(self) -> tuple[int, bytes]:
         """The opcode and the payload, read out of the frames of a server: for those who need them in another form."""
@@ -90,13 +90,13 @@ def encode(
     mask: Callable[[], bytes] | None = None,
     rsv1: bool = False,
     compress: bool | None = None,
-) -> Encoded:
+) -> EncodedMessage:
     """The frames of a message whose payload was checked by :func:`payload_of`; ``rsv1`` says that it is compressed.
 
     ``compress`` is for those who will compress it, if anybody does.
     """
     buffers = codec.fragment(opcode, payload, size=fragment_size, mask=mask, rsv1=rsv1)
-    return Encoded(buffers, sum(map(len, buffers)), compress)
+    return EncodedMessage(buffers, sum(map(len, buffers)), compress)
 
 
 def encode_json(obj: Any) -> bytes:

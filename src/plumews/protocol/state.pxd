@@ -1,6 +1,6 @@
 # Types for protocol.py where it is compiled.
 
-cdef class Protocol:
+cdef class ProtocolState:
     cdef public object close_rcvd
     cdef public object close_sent
     cdef public bint cut

@@ -14,13 +14,13 @@ from ..constants import CloseCode, Opcode, State, is_valid_close_code
 from ..errors import Close, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from . import codec
 
-__all__ = ["Protocol", "check_close", "cut_reason"]
+__all__ = ["ProtocolState", "check_close", "cut_reason"]
 
 #: Codes with which a connection ended well: normal, going away, or a close frame without a code.
 _GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
 
-class Protocol:
+class ProtocolState:
     """The reading parser, the state, and both close frames of one connection."""
 
     __slots__ = ("close_rcvd", "close_sent", "cut", "error", "parser", "state")

@@ -17,13 +17,13 @@ from contextvars import copy_context
 from typing import Any, Final, Protocol
 
 from .. import limits
-from ..auth.authentication import Login, failed
+from ..auth.authentication import Authentication, failed
 from ..auth.credentials import Credentials, logs_in_by_message, query_value
 from ..auth.first_message import admit_by_message
 from ..auth.interfaces import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
-from ..auth.password_checker import PasswordGate
+from ..auth.password_checker import PasswordChecker
 from ..conn.connection import Conn
-from ..conn.logs import about
+from ..conn.logs import log_context
 from ..constants import CloseCode
 from ..errors import (
     HubError,
@@ -40,7 +40,7 @@ from ..hub.hub import Hub
 from ..protocol.state import cut_reason
 from ..validation import is_coroutine_function
 
-__all__ = ["Inside", "RoomAuth", "RoomDoor"]
+__all__ = ["Inside", "RoomAuth", "RoomEndpoint"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -70,18 +70,18 @@ class Inside(Protocol):
         """Take ``conn`` in, or raise :class:`HubError`; what is returned runs as its task."""
 
 
-class RoomDoor:
+class RoomEndpoint:
     """The endpoint of a path whose connections each belong to one room."""
 
     def __init__(
         self,
         hub: Hub,
-        login: Login,
+        login: Authentication,
         authorizer: RoomAuthorizer,
         inside: Inside,
         *,
         allow_unknown_rooms: bool,
-        gate: PasswordGate,
+        gate: PasswordChecker,
     ) -> None:
         self._hub = hub
         self._login = login
@@ -225,7 +225,7 @@ class RoomDoor:
         except HubError as exc:
             conn.close_nowait(CloseCode.POLICY_VIOLATION, cut_reason(str(exc)))
         except (Exception, asyncio.CancelledError):
-            logger.exception("letting a connection in failed", extra=about(conn))
+            logger.exception("letting a connection in failed", extra=log_context(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         return None
 

@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..auth.authentication import Login
+from ..auth.authentication import Authentication
 from ..auth.credentials import TOKEN_SOURCES, TokenSources
 from ..auth.interfaces import RoomAuthorizer, TokenAuthenticator
-from ..auth.password_checker import PasswordGate
+from ..auth.password_checker import PasswordChecker
 from ..auth.passwords import RoomPasswords
 from ..auth.simple import SimpleRoomAuth
 from ..conn.connection import Conn
@@ -28,13 +28,13 @@ from ..server.context import Endpoint
 from ..server.options import TcpOptions
 from ..server.server import Serving, serve_endpoints
 from .admin import BROADCAST_PATH, admin_broadcast_route
-from .endpoint import Inside, RoomAuth, RoomDoor
+from .endpoint import Inside, RoomAuth, RoomEndpoint
 from .health import health_route
 from .page import page_routes
-from .sessions import MemberCounts, RoomsInside, recovered_event
+from .sessions import MemberCountFeed, RoomSessions, recovered_event
 from .status import RoomsTable, check_rooms_table, room_list_route
 from .text_filter import TextPolicy
-from .text_screen import TextScreened
+from .text_screen import TextFilterEndpoint
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -126,7 +126,7 @@ def serve_rooms(
     sources = TokenSources(token_sources, token_cookie, allow_query_secrets)
     options["origins"] = allowed_origins(options.get("origins"))
     sources.check_origins(options["origins"])
-    login = Login(
+    login = Authentication(
         _authenticator(auth if token_auth is None else token_auth),
         sources=sources,
         require_token=require_token,
@@ -146,21 +146,21 @@ def serve_rooms(
         if not recovery and encode_recovered is not recovered_event:
             raise ValueError("encode_recovered is for recovery=True, which is not given")
 
-    gate = PasswordGate(authorizer)  # one for all doors: what an address guesses at one counts at the others
+    gate = PasswordChecker(authorizer)  # one for all doors: what an address guesses at one counts at the others
 
-    def door(inside: Inside) -> RoomDoor:
-        return RoomDoor(hub, login, authorizer, inside, allow_unknown_rooms=allow_unknown_rooms, gate=gate)
+    def door(inside: Inside) -> RoomEndpoint:
+        return RoomEndpoint(hub, login, authorizer, inside, allow_unknown_rooms=allow_unknown_rooms, gate=gate)
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
     rooms: Endpoint = door(
-        RoomsInside(hub, endpoint_for(handler, on_open, on_message, on_close), recovery, encode_recovered)
+        RoomSessions(hub, endpoint_for(handler, on_open, on_message, on_close), recovery, encode_recovered)
     )
     if text_policy is not None:
-        rooms = TextScreened(rooms, text_policy, hub._requests)
+        rooms = TextFilterEndpoint(rooms, text_policy, hub._requests)
     endpoints: dict[str | None, Endpoint] = {path: rooms}
     if members_path is not None:
-        endpoints[members_path] = door(MemberCounts(hub))
+        endpoints[members_path] = door(MemberCountFeed(hub))
     routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=broadcast_secret is not None)}
     if page:
         routes.update(page_routes(recovery=recovery and encode_recovered is recovered_event))

@@ -20,7 +20,7 @@ from ..hub.history import Position, Recovery
 from ..hub.hub import Hub
 from ..hub.recovery import EncodeRecovered
 
-__all__ = ["MemberCounts", "RoomsInside", "recovered_event"]
+__all__ = ["MemberCountFeed", "RoomSessions", "recovered_event"]
 
 
 def recovered_event(recovery: Recovery) -> str:
@@ -30,7 +30,7 @@ def recovered_event(recovery: Recovery) -> str:
     return json.dumps(event)
 
 
-class RoomsInside:
+class RoomSessions:
     """The rooms, and what happens in them; with ``recovery`` a client may say what it has seen (``?since=``)."""
 
     def __init__(
@@ -77,7 +77,7 @@ def _say_joined(conn: Conn, room: str) -> None:
         conn.send_nowait(json.dumps({"type": "joined", "room": room}))
 
 
-class MemberCounts:
+class MemberCountFeed:
     """The connections that are told how many members a room has: no members themselves, but as many at most."""
 
     def __init__(self, hub: Hub) -> None:

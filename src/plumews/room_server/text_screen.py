@@ -12,22 +12,22 @@ from typing import Any, Final
 from ..auth.credentials import logs_in_by_message
 from ..conn.connection import Conn
 from ..conn.filters import add_screen
-from ..counters import RequestTally
+from ..counters import RequestCounters
 from ..errors import InvalidText
 from ..http11.models import Request
 from ..protocol.state import cut_reason
 from ..server.context import Endpoint
 from .text_filter import TextPolicy
 
-__all__ = ["TextScreened"]
+__all__ = ["TextFilterEndpoint"]
 
 _CODE: Final = "WEBSOCKET_MESSAGE_REJECTED"
 
 
-class TextScreened:
+class TextFilterEndpoint:
     """The endpoint ``inside``, whose messages are held to ``policy``."""
 
-    def __init__(self, inside: Endpoint, policy: TextPolicy, tally: RequestTally) -> None:
+    def __init__(self, inside: Endpoint, policy: TextPolicy, tally: RequestCounters) -> None:
         self._inside = inside
         self._policy = policy
         self._tally = tally
@@ -48,7 +48,7 @@ class _TextScreen:
 
     __slots__ = ("_first", "_policy", "_tally")
 
-    def __init__(self, policy: TextPolicy, tally: RequestTally, *, first: bool) -> None:
+    def __init__(self, policy: TextPolicy, tally: RequestCounters, *, first: bool) -> None:
         self._policy = policy
         self._tally = tally
         self._first = first

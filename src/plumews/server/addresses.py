@@ -17,7 +17,7 @@ from .. import limits
 from ..errors import Refused
 from ..rate_limit import TokenBucket, burst_of
 
-__all__ = ["AddressBounds", "Addresses", "Key", "group_of", "rate_limited"]
+__all__ = ["AddressBounds", "AddressLimits", "Key", "group_of", "rate_limited"]
 
 #: What connections of one client have in common: the address, or the number of the /64 network.
 Key: TypeAlias = "str | int"
@@ -69,7 +69,7 @@ def rate_limited(text: str, wait: float) -> Refused:
     return Refused(text, status=429, code="WEBSOCKET_RATE_LIMITED", headers=retry)
 
 
-class Addresses:
+class AddressLimits:
     """The addresses of one server. ``private`` bounds those that are not of the internet."""
 
     __slots__ = ("_idle", "_internet", "_present", "_private")

@@ -16,9 +16,9 @@ from .. import limits
 from ..errors import Refused
 from ..rate_limit import TokenBucket, burst_of
 from ..validation import check_count
-from .addresses import AddressBounds, Addresses, Key, rate_limited
+from .addresses import AddressBounds, AddressLimits, Key, rate_limited
 
-__all__ = ["Admission", "AdmissionLimits", "Visit"]
+__all__ = ["Admission", "AdmissionLimits", "ConnectionSlot"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Admission:
     def __init__(self, bounds: AdmissionLimits, is_proxy: Callable[[str], bool] | None = None) -> None:
         self._bounds = bounds
         self._is_proxy = is_proxy
-        self._addresses = Addresses(bounds.internet, bounds.private)
+        self._addresses = AddressLimits(bounds.internet, bounds.private)
         rate = bounds.accept_rate
         self._bucket = None if rate is None else TokenBucket(rate, burst_of(rate))
         #: Connections that were admitted and have not left.
@@ -80,7 +80,7 @@ class Admission:
         #: Those of them that have not finished their opening handshake.
         self.opening = 0
 
-    def admit(self, address: str | None, now: float) -> Visit:
+    def admit(self, address: str | None, now: float) -> ConnectionSlot:
         """Let a connection in that was accepted from ``address``; ``None`` has none, as on a Unix socket.
 
         Raises :class:`Refused`: 503 if the server has as many as it may have; 429 with a ``Retry-After`` if they come
@@ -102,10 +102,10 @@ class Admission:
             self._bucket.take(now)
         self.connections += 1
         self.opening += 1
-        return Visit(self, key)
+        return ConnectionSlot(self, key)
 
 
-class Visit:
+class ConnectionSlot:
     """One connection that was admitted."""
 
     __slots__ = ("_admission", "_key", "_opening")

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from .. import limits
 from ..conn.connection import Conn
-from ..counters import RequestTally
+from ..counters import RequestCounters
 from ..errors import InvalidHandshake
 from ..http11.handshake import application_headers
 from ..http11.headers import HeadersLike, is_token
@@ -30,7 +30,7 @@ from .admission import Admission, AdmissionLimits
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Route, Routes
 
-__all__ = ["NOT_FOUND", "Endpoint", "Site", "has_certificate"]
+__all__ = ["NOT_FOUND", "Endpoint", "ServerContext", "has_certificate"]
 
 #: The functions of an application around the handshake, and what they are called with.
 _HOOKS: Final = {
@@ -61,7 +61,7 @@ class Endpoint(Protocol):
 
 
 @dataclass(eq=False)
-class Site:
+class ServerContext:
     """The site. What the fields mean is told by :class:`plumews.server.options.SiteOptions`."""
 
     endpoints: dict[str | None, Endpoint]  # by path; None is any path
@@ -93,7 +93,7 @@ class Site:
     #: Those whose word about their clients is taken; ``None`` if there are none.
     proxies: TrustedProxies | None = field(default=None, init=False)
     #: What became of the requests; a hub counts those of all its servers in one.
-    requests: RequestTally = field(default_factory=RequestTally, init=False)
+    requests: RequestCounters = field(default_factory=RequestCounters, init=False)
     #: Each says why nobody can come in, or nothing; asked when the server starts.
     doubts: list[Callable[[], str]] = field(default_factory=list, init=False)
     #: Kinds of refusals of which the log has told what to do about them.

@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.logs import about, request_line
+from ..conn.logs import log_context, request_line
 from ..constants import CloseCode
 from ..deflate.config import Agreement
 from ..deflate.negotiation import negotiate
@@ -24,25 +24,25 @@ from ..http11.headers import Headers
 from ..http11.models import HeadReader, Request, Response
 from ..http11.origin import check_host, check_origin
 from ..http11.proxies import address_of
-from .admission import Visit
-from .context import Endpoint, Site
+from .admission import ConnectionSlot
+from .context import Endpoint, ServerContext
 from .hooks import changed_upgrade, selected_subprotocol
 from .refusal_log import log_untrusted_proxy
-from .responder import Answering, stopping
+from .responder import HandshakeResponder, stopping
 from .route_body import ArrivingBody, answer_with_body
 from .routes import Route, answer_options, answer_route, takes_body
 
-__all__ = ["Opening"]
+__all__ = ["ServerHandshake"]
 
 logger = logging.getLogger("plumews.server")
 
 
-class Opening(Answering):
+class ServerHandshake(HandshakeResponder):
     """The door of one connection (a :class:`plumews.conn.closing.Door`)."""
 
     __slots__ = ("_body", "_due", "_reader", "_visit")
 
-    def __init__(self, site: Site, conn: Conn, visit: Visit | None = None) -> None:
+    def __init__(self, site: ServerContext, conn: Conn, visit: ConnectionSlot | None = None) -> None:
         super().__init__(site, conn)
         self._reader: HeadReader | None = HeadReader(site.max_head)
         self._body: ArrivingBody | None = None  # what of that belongs to the request
@@ -94,11 +94,11 @@ class Opening(Answering):
 
     # --- admission --------------------------------------------------------------------------------
 
-    def _enter(self) -> Visit:
+    def _enter(self) -> ConnectionSlot:
         """Where the loop's own server has accepted: what `listener` does before."""
         return self._site.admission.admit(address_of(self._conn.remote_address) or None, self._conn._loop.time())
 
-    def _leave_by(self, visit: Visit | None) -> None:
+    def _leave_by(self, visit: ConnectionSlot | None) -> None:
         """From here on the connection itself tells when it is gone."""
         self._visit = visit
         if visit is not None:
@@ -257,7 +257,7 @@ class Opening(Answering):
             if work is not None:
                 site.start(work)
         except (Exception, asyncio.CancelledError):
-            logger.exception("opening a connection failed", extra=about(conn))
+            logger.exception("opening a connection failed", extra=log_context(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         if self._rest and not conn._ask_transport("is_closing"):
             conn._receive(bytes(self._rest))
@@ -265,9 +265,9 @@ class Opening(Answering):
 
 
 def _log_opened(conn: Conn) -> None:
-    logger.debug("opened: %s", request_line(conn), extra=about(conn, "opened"))
+    logger.debug("opened: %s", request_line(conn), extra=log_context(conn, "opened"))
 
     def closed(conn: Conn) -> None:
-        logger.debug("closed with %s", conn.close_code, extra=about(conn, "closed"))
+        logger.debug("closed with %s", conn.close_code, extra=log_context(conn, "closed"))
 
     conn.add_close_callback(closed)

@@ -23,14 +23,14 @@ from .. import limits
 from ..conn.connection import Conn
 from ..errors import InvalidHandshake, Refused
 from ..http11.proxies import address_of
-from ..transport.loop_context import loop_state
+from ..transport.loop_context import loop_context
 from ..transport.timers import Deadline
-from .admission import Visit
-from .context import Site
-from .reserve import EXHAUSTED, Reserve
+from .admission import ConnectionSlot
+from .context import ServerContext
+from .reserve import EXHAUSTED, SpareDescriptor
 from .responder import stopping
 from .sockets import InheritedSocket, OwnSocket
-from .turning_away import TurningAway
+from .turning_away import RejectedSockets
 
 __all__ = ["Listener"]
 
@@ -44,7 +44,7 @@ class Listener:
     """
 
     def __init__(
-        self, site: Site, sockets: Sequence[socket.socket], backlog: int, connection: Callable[..., Conn]
+        self, site: ServerContext, sockets: Sequence[socket.socket], backlog: int, connection: Callable[..., Conn]
     ) -> None:
         self._site = site
         self._listening = tuple(sockets)
@@ -52,12 +52,12 @@ class Listener:
         self._connection = connection
         self._tls = _tls_options(site)
         self._loop = asyncio.get_running_loop()
-        self._timers = loop_state(self._loop).timers
+        self._timers = loop_context(self._loop).timers
         self._sockets: list[socket.socket] = []  # those that are watched; none if the loop's servers accept
         self._servers: list[asyncio.AbstractServer] = []
         self._paused: dict[socket.socket, Deadline] = {}
-        self._reserve: Reserve | None = None
-        self._turning_away = TurningAway(self._timers)
+        self._reserve: SpareDescriptor | None = None
+        self._turning_away = RejectedSockets(self._timers)
         #: Connections on their way to a transport; over TLS until hands are shaken.
         self._connecting: dict[asyncio.Task[Any], socket.socket] = {}
         self._turned = 0  # since the last line about it
@@ -75,7 +75,7 @@ class Listener:
                 sock.setblocking(False)
                 self._watch(sock)
                 self._sockets.append(sock)
-            self._reserve = Reserve()
+            self._reserve = SpareDescriptor()
         except NotImplementedError:
             self._servers = [await self._serve(sock) for sock in self._listening]
 
@@ -171,7 +171,7 @@ class Listener:
         self._connecting[task] = sock
         task.add_done_callback(partial(self._connected, sock, visit), context=Context())
 
-    def _connected(self, sock: socket.socket, visit: Visit, task: asyncio.Task[Any]) -> None:
+    def _connected(self, sock: socket.socket, visit: ConnectionSlot, task: asyncio.Task[Any]) -> None:
         self._connecting.pop(task, None)
         failure = None if task.cancelled() else task.exception()
         if not task.cancelled() and failure is None:
@@ -213,7 +213,7 @@ class Listener:
             self._turned, self._next_line = 0, now + limits.ACCEPT_LOG_EVERY
 
 
-def _tls_options(site: Site) -> dict[str, Any]:
+def _tls_options(site: ServerContext) -> dict[str, Any]:
     """What the loop wants to know for TLS, whose handshake is a part of the opening."""
     return {} if site.ssl is None else {"ssl": site.ssl, "ssl_handshake_timeout": site.open_timeout}
 

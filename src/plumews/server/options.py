@@ -1,7 +1,7 @@
 """The keywords that the doors of a server share, told to type checkers and sorted out (layer 5).
 
 `serve`, `unix_serve` and `serve_rooms` take them as ``**options: Unpack[...]``, so that editors know each name and
-type, and no list of them stands in three signatures. Their defaults are those of `Site` and `ConnConfig`.
+type, and no list of them stands in three signatures. Their defaults are those of `ServerContext` and `ConnConfig`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..constants import SendBehavior
 from ..deflate.config import Deflate
 from ..http11.headers import HeadersLike
 from ..http11.origin import AllowedOrigin
-from .context import Endpoint, Site
+from .context import Endpoint, ServerContext
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Routes
 
@@ -142,7 +142,7 @@ _ELSEWHERE: Final = {
 }
 
 
-def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions) -> tuple[Site, ConnConfig]:
+def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions) -> tuple[ServerContext, ConnConfig]:
     """The site and the settings of its connections that ``options`` describe.
 
     Raises:
@@ -156,7 +156,7 @@ def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions)
         raise TypeError(f"unknown option {names}: there are {known}, and the parameters of the function")
     of_conn = ConnOptions.__annotations__.keys()
     config = ConnConfig(**{name: value for name, value in given.items() if name in of_conn})
-    return Site(endpoints, **{name: value for name, value in given.items() if name not in of_conn}), config
+    return ServerContext(endpoints, **{name: value for name, value in given.items() if name not in of_conn}), config
 
 
 def _with_hint(unknown: str) -> str:

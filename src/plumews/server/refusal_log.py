@@ -11,14 +11,14 @@ import logging
 from typing import Final, NamedTuple
 
 from ..conn.connection import Conn
-from ..conn.logs import about, request_line
+from ..conn.logs import log_context, request_line
 from ..errors import InvalidHeader, InvalidMessage, InvalidOrigin
 from ..http11.log_text import quoted
 from ..http11.models import Request
 from ..http11.origin import FORBIDDEN_HOST, seen_by_refusal
 from ..http11.proxies import address_of
 from ..http11.request_secrets import secrets_of
-from .context import NOT_FOUND, Site
+from .context import NOT_FOUND, ServerContext
 
 __all__ = ["Why", "log_refused_request", "log_untrusted_proxy"]
 
@@ -55,7 +55,7 @@ class Why(NamedTuple):
     text: str
 
 
-def log_refused_request(conn: Conn, status: int, why: Why, site: Site) -> None:
+def log_refused_request(conn: Conn, status: int, why: Why, site: ServerContext) -> None:
     """Log that ``site`` refused the request of ``conn``."""
     level, kind, hint = logging.INFO, f"refused {why.code}", ""
     if why.code in _HINTS and why.code not in site.told:
@@ -65,10 +65,10 @@ def log_refused_request(conn: Conn, status: int, why: Why, site: Site) -> None:
     if logger.isEnabledFor(level):
         more = _more(conn, why, site)
         asked = f"{request_line(conn)}, {more}" if more else request_line(conn)
-        logger.log(level, "refused %d %s: %s", status, why.code, asked, extra=about(conn, kind, hint=hint))
+        logger.log(level, "refused %d %s: %s", status, why.code, asked, extra=log_context(conn, kind, hint=hint))
 
 
-def log_untrusted_proxy(conn: Conn, request: Request, site: Site) -> None:
+def log_untrusted_proxy(conn: Conn, request: Request, site: ServerContext) -> None:
     """Log once that somebody speaks like a proxy and is not believed: to limits all of its clients are one."""
     if _UNTRUSTED in site.told or not any(name in request.headers for name in _FORWARDING):
         return
@@ -81,11 +81,11 @@ def log_untrusted_proxy(conn: Conn, request: Request, site: Site) -> None:
         "%s says who its clients are, and is not believed: %s",
         peer,
         ", ".join(name for name in _FORWARDING if name in request.headers),
-        extra=about(conn, f"{_UNTRUSTED} of {id(site)}", hint=hint),
+        extra=log_context(conn, f"{_UNTRUSTED} of {id(site)}", hint=hint),
     )
 
 
-def _more(conn: Conn, why: Why, site: Site) -> str:
+def _more(conn: Conn, why: Why, site: ServerContext) -> str:
     request = conn._request
     if why.code in _TELLING:
         secrets = () if request is None else secrets_of(request)

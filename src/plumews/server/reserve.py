@@ -15,13 +15,13 @@ from typing import Final
 
 from .. import limits
 
-__all__ = ["EXHAUSTED", "Reserve"]
+__all__ = ["EXHAUSTED", "SpareDescriptor"]
 
 #: What `accept` says when the process, or the machine, has no descriptor or no memory for one more.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Reserve:
+class SpareDescriptor:
     """One descriptor, until :meth:`close`."""
 
     def __init__(self) -> None:

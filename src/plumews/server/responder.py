@@ -15,27 +15,27 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from ..conn.connection import Conn
-from ..conn.logs import about
+from ..conn.logs import log_context
 from ..errors import InvalidHandshake, Refused
 from ..http11.handshake import refusal
 from ..http11.headers import Headers
 from ..http11.models import Request, Response
 from ..transport.timers import Deadline
-from .context import Site
+from .context import ServerContext
 from .hooks import changed_answer, copy_of
 from .refusal_log import Why, log_refused_request
 
-__all__ = ["Answering", "stopping"]
+__all__ = ["HandshakeResponder", "stopping"]
 
 logger = logging.getLogger("plumews.server")
 
 
-class Answering:
+class HandshakeResponder:
     """The answer of one connection."""
 
     __slots__ = ("_answered", "_asked", "_conn", "_deadline", "_rest", "_site", "_task")
 
-    def __init__(self, site: Site, conn: Conn) -> None:
+    def __init__(self, site: ServerContext, conn: Conn) -> None:
         self._site = site
         self._conn = conn
         self._rest = bytearray()  # what came behind the head
@@ -58,13 +58,13 @@ class Answering:
             refused = exc
         else:
             refused = self._failed()
-            logger.error("answering a request failed", exc_info=exc, extra=about(self._conn))
+            logger.error("answering a request failed", exc_info=exc, extra=log_context(self._conn))
         try:
             self._refuse(refused)
         except InvalidHandshake as instead:  # says process_response, which is asked once
             self._fail(instead)
         except (Exception, asyncio.CancelledError):
-            logger.exception("a refusal cannot be told", extra=about(self._conn))
+            logger.exception("a refusal cannot be told", extra=log_context(self._conn))
             self._refuse(self._failed(), ask=False)
 
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:

@@ -23,24 +23,24 @@ from ..auth.interfaces import TokenAuthenticator
 from ..auth.token_refresh import is_entering
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
-from ..conn.graceful_close import Farewell, GracefulShutdown, ShutdownReport, check_goodbye
+from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, check_goodbye
 from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, cancel, endpoint_for
-from ..conn.timelimit import TimeLimit
+from ..conn.timelimit import TimeBudget
 from ..constants import CloseCode
-from ..counters import RequestTally
+from ..counters import RequestCounters
 from ..errors import ConcurrencyError
 from ..http11.origin import LOOPBACK_HOSTS, allowed_origins, is_loopback
 from ..transport.forks import foreign, loop_descriptors, own
 from ..transport.safe_calls import call_safely
 from ..validation import check_call, check_callback
-from .admission import Visit
-from .context import Endpoint, Site
-from .handshake import Opening
+from .admission import ConnectionSlot
+from .context import Endpoint, ServerContext
+from .handshake import ServerHandshake
 from .listener import Listener
 from .options import SiteOptions, TcpOptions, site_and_config
 from .signals import StopSignals
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
-from .token_door import TokenDoor, token_door
+from .token_door import TokenEndpoint, token_door
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,7 +58,7 @@ Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
 class Server:
     """A listening server. ``serve`` makes it."""
 
-    def __init__(self, site: Site, config: ConnConfig, hub: GracefulShutdown | None = None) -> None:
+    def __init__(self, site: ServerContext, config: ConnConfig, hub: GracefulShutdown | None = None) -> None:
         self._site = site
         self._config = config
         self._hub = hub  # of a room server: its members go first
@@ -208,10 +208,10 @@ class Server:
                 "a server belongs to the thread of its event loop: use loop.call_soon_threadsafe(server.close)"
             )
 
-    def _connection(self, visit: Visit | None = None) -> Conn:
+    def _connection(self, visit: ConnectionSlot | None = None) -> Conn:
         conn = Conn(self._config)
         conn._context = self._site.context.copy()
-        conn._door = Opening(self._site, conn, visit)
+        conn._door = ServerHandshake(self._site, conn, visit)
         return conn
 
     async def _start(self, listen: Listen, backlog: int) -> None:
@@ -220,7 +220,7 @@ class Server:
             self._site.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
         doubts = [
             *self._site.doubts,
-            *(one.doubt for one in self._site.endpoints.values() if isinstance(one, TokenDoor)),
+            *(one.doubt for one in self._site.endpoints.values() if isinstance(one, TokenEndpoint)),
         ]
         for reason in filter(None, (doubt() for doubt in doubts)):
             logger.warning("nobody can come in: %s", reason)
@@ -258,8 +258,8 @@ class Server:
         if self._closer is None:
             self._site.closing = True
             self._patience = timeout
-            limit = TimeLimit(timeout)
-            farewell = Farewell(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
+            limit = TimeBudget(timeout)
+            farewell = GracefulClose(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
             self._closer = Context().run(asyncio.get_running_loop().create_task, self._close(limit, farewell))
 
     async def _drain(self, timeout: float, spread: float | None, reconnect_in: float) -> ShutdownReport | None:
@@ -268,9 +268,9 @@ class Server:
             self._begin_close(timeout, spread, reconnect_in)
             await self.wait_closed()
             return None
-        limit = TimeLimit(timeout)
+        limit = TimeBudget(timeout)
         try:
-            await self._end_handshakes(Farewell(limit, reconnect_in=reconnect_in))
+            await self._end_handshakes(GracefulClose(limit, reconnect_in=reconnect_in))
         finally:
             limit.end()
         report = await self._hub.shutdown(timeout, spread=spread, reconnect_in=reconnect_in)
@@ -283,7 +283,7 @@ class Server:
             await self.wait_closed()
         return report
 
-    async def _close(self, limit: TimeLimit, farewell: Farewell) -> None:
+    async def _close(self, limit: TimeBudget, farewell: GracefulClose) -> None:
         assert self._listener is not None
         try:
             self._listener.close()
@@ -295,7 +295,7 @@ class Server:
             self._listener.abort()
             self._closed.set_result(None)
 
-    async def _end_handshakes(self, farewell: Farewell) -> None:
+    async def _end_handshakes(self, farewell: GracefulClose) -> None:
         """End the connections that are not in yet: by 503, or by ``farewell`` if they are to log in by message.
 
         In the midst of a TLS handshake they just end. A stop does this first, or these clients would wait for others,
@@ -305,15 +305,17 @@ class Server:
         self._listener.end_tls_handshakes()
         conns = list(self._site.connections)
         for conn in conns:
-            if isinstance(conn._door, Opening):
+            if isinstance(conn._door, ServerHandshake):
                 call_safely("closing a connection", conn._door.stop)
         await farewell.close(filter(is_entering, conns), at_once=True)
 
-    async def _empty(self, limit: TimeLimit, farewell: Farewell) -> None:
+    async def _empty(self, limit: TimeBudget, farewell: GracefulClose) -> None:
         """Wait for all connections and handlers to end, and see to it that they do."""
         site, loop = self._site, asyncio.get_running_loop()
         await self._end_handshakes(farewell)
-        await farewell.close(c for c in site.connections if not isinstance(c._door, Opening) and not is_entering(c))
+        await farewell.close(
+            c for c in site.connections if not isinstance(c._door, ServerHandshake) and not is_entering(c)
+        )
         ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
         if not ends:
             return
@@ -335,7 +337,7 @@ class Serving:
     """
 
     def __init__(
-        self, site: Site, config: ConnConfig, listen: Listen, backlog: int, hub: GracefulShutdown | None = None
+        self, site: ServerContext, config: ConnConfig, listen: Listen, backlog: int, hub: GracefulShutdown | None = None
     ) -> None:
         self._site = site
         self._config = config
@@ -417,7 +419,7 @@ def serve(
         TypeError, ValueError: an option is unknown or wrong. OSError: the address is in use, when it is awaited.
     """
     options["origins"] = allowed_origins(options.get("origins"))
-    tally = RequestTally()
+    tally = RequestCounters()
     endpoint = token_door(
         endpoint_for(handler, on_open, on_message, on_close),
         authenticator,
@@ -465,7 +467,7 @@ def unix_serve(
     if path is None and mode is not None:
         raise TypeError("mode is for the file at path: a sock has its own")
     options["origins"] = allowed_origins(options.get("origins"))
-    tally = RequestTally()
+    tally = RequestCounters()
     endpoint = token_door(
         endpoint_for(handler, on_open, on_message, on_close),
         authenticator,
@@ -491,7 +493,7 @@ def serve_endpoints(
     host: str | Sequence[str] | None,
     port: int | None,
     options: TcpOptions,
-    requests: RequestTally | None = None,
+    requests: RequestCounters | None = None,
     hub: GracefulShutdown | None = None,
     doubts: Iterable[Callable[[], str]] = (),
 ) -> Serving:

@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
-from ..auth.authentication import Login
+from ..auth.authentication import Authentication
 from ..auth.credentials import Credentials, TokenSources, logs_in_by_message
 from ..auth.first_message import admit_by_message
 from ..auth.interfaces import TokenAuthenticator
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, HandlerEndpoint
-from ..counters import RequestTally
+from ..counters import RequestCounters
 from ..http11.models import Request
 from ..http11.origin import AllowedOrigin
 from .context import Endpoint
 
-__all__ = ["TokenDoor", "token_door"]
+__all__ = ["TokenEndpoint", "token_door"]
 
 
-class TokenDoor:
+class TokenEndpoint:
     """The endpoint of connections that are authenticated by token, and belong to no room."""
 
-    def __init__(self, login: Login, inside: HandlerEndpoint | CallbackEndpoint) -> None:
+    def __init__(self, login: Authentication, inside: HandlerEndpoint | CallbackEndpoint) -> None:
         self._login = login
         self._inside = inside
         self.doubt = login.doubt
@@ -59,7 +59,7 @@ def token_door(
     require_token: bool | None,
     sources: TokenSources,
     origins: Iterable[AllowedOrigin] | None,
-    tally: RequestTally,
+    tally: RequestCounters,
 ) -> Endpoint:
     """``inside``, behind a door if there is an ``authenticator``.
 
@@ -77,4 +77,4 @@ def token_door(
         raise TypeError("authenticator must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt")
     sources.check_origins(origins)
     required = require_token is None or require_token
-    return TokenDoor(Login(authenticator, sources=sources, require_token=required, tally=tally), inside)
+    return TokenEndpoint(Authentication(authenticator, sources=sources, require_token=required, tally=tally), inside)

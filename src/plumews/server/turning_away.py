@@ -18,14 +18,14 @@ from ..errors import InvalidHandshake
 from ..http11.handshake import refusal
 from ..transport.timers import Deadline, Timers
 
-__all__ = ["TurningAway"]
+__all__ = ["RejectedSockets"]
 
 #: Reads of what a client sends at a time, and their size: more than a request, less than a flood.
 _READS = 4
 _READ_SIZE = 16 * limits.KiB
 
 
-class TurningAway:
+class RejectedSockets:
     """Those who are turned away by one server."""
 
     def __init__(self, timers: Timers) -> None:

@@ -1,6 +1,6 @@
 # Types for steps.pyx, and for those that build on it where they are compiled.
 
-cdef class Steps:
+cdef class StepAwaitable:
     cdef bint over
 
     cpdef object step(self)

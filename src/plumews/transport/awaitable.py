@@ -11,10 +11,10 @@ from collections.abc import Callable, Generator
 from types import MethodType
 from typing import Any
 
-__all__ = ["AwaitedMethod", "Steps"]
+__all__ = ["AwaitedMethod", "StepAwaitable"]
 
 
-class Steps:
+class StepAwaitable:
     """Its :meth:`step` returns what the task is to wait for, or sets :attr:`over` and returns the result."""
 
     __slots__ = ("over",)
@@ -28,7 +28,7 @@ class Steps:
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # type: ignore[return-value]  # an iterator is what await needs
 
-    def __iter__(self) -> Steps:
+    def __iter__(self) -> StepAwaitable:
         return self
 
     def __next__(self) -> Any:

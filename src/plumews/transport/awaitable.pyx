@@ -5,7 +5,7 @@ from types import MethodType
 
 from cpython.ref cimport Py_INCREF, PyObject
 
-__all__ = ["AwaitedMethod", "Steps"]
+__all__ = ["AwaitedMethod", "StepAwaitable"]
 
 cdef extern from *:
     """
@@ -22,7 +22,7 @@ cdef extern from *:
     void plumews_give_am_send(type)
 
 
-cdef class Steps:
+cdef class StepAwaitable:
     """See ``steps.py``."""
 
     cpdef object step(self):
@@ -46,7 +46,7 @@ cdef class Steps:
 
 
 cdef int send "plumews_send"(object self, object value, PyObject **result) except -1:
-    cdef Steps steps = <Steps>self
+    cdef StepAwaitable steps = <StepAwaitable>self
     result[0] = NULL
     outcome = steps.step()
     Py_INCREF(outcome)
@@ -54,7 +54,7 @@ cdef int send "plumews_send"(object self, object value, PyObject **result) excep
     return 0 if steps.over else 1
 
 
-plumews_give_am_send(Steps)
+plumews_give_am_send(StepAwaitable)
 
 cdef extern from *:
     """

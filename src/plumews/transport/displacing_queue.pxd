@@ -2,7 +2,7 @@
 
 cimport cython
 
-from ..protocol.message cimport Encoded
+from ..protocol.message cimport EncodedMessage
 from .send_queue cimport SendQueue
 
 
@@ -19,7 +19,7 @@ cdef class DisplacingQueue(SendQueue):
     cdef Py_ssize_t _drop_messages(self) except -1
     @cython.locals(size=Py_ssize_t)
     cdef Py_ssize_t _take(self, Py_ssize_t position) except -1
-    cdef int _replace(self, Encoded message, object key) except -1
+    cdef int _replace(self, EncodedMessage message, object key) except -1
     cdef _take_key(self, object key)
     cdef _remember(self, object key)
     cdef _forget_keys(self, list queue)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from .send_queue import SendQueue
 
 __all__ = ["ABSENT", "DONE", "STALE", "DisplacingQueue"]
@@ -75,7 +75,7 @@ class DisplacingQueue(SendQueue):
         queue = self._queue
         assert queue is not None
         entry = queue.pop(position)
-        if isinstance(entry, Encoded):
+        if isinstance(entry, EncodedMessage):
             self._long -= 1
         size = _size(entry)
         self.queued_bytes -= size
@@ -87,7 +87,7 @@ class DisplacingQueue(SendQueue):
 
     # --- by key -----------------------------------------------------------------------------------
 
-    def _replace(self, message: Encoded, key: Any) -> int:
+    def _replace(self, message: EncodedMessage, key: Any) -> int:
         """Put ``message`` in the place of the one with ``key`` that waits, if it may stand there; what was found."""
         queue = self._queue
         if self._keys is None or queue is None or key not in self._keys:
@@ -101,7 +101,7 @@ class DisplacingQueue(SendQueue):
         if over or len(queue) - position - 1 != self._keyed - number:
             return STALE
         entry = message.buffers[0] if len(message.buffers) == 1 else message
-        self._long += isinstance(entry, Encoded) - isinstance(old, Encoded)
+        self._long += isinstance(entry, EncodedMessage) - isinstance(old, EncodedMessage)
         self.displaced_bytes += _size(old)
         self.queued_bytes = size
         queue[position] = entry  # its time stays: that is how long the peer has waited for this place
@@ -132,7 +132,7 @@ class DisplacingQueue(SendQueue):
         self._keyed += 1
         self._keys[key] = (self._gone + len(queue) - 1, self._keyed, queue[-1])
 
-    def _forget_keys(self, queue: list[bytes | memoryview | Encoded]) -> None:
+    def _forget_keys(self, queue: list[bytes | memoryview | EncodedMessage]) -> None:
         """Forget the keys of what does not wait any more: all told they are at most twice what waits, and a few."""
         keys: dict[Any, tuple[int, int, object]] = {}
         for key, known in (self._keys or {}).items():
@@ -182,7 +182,7 @@ class DisplacingQueue(SendQueue):
 
 
 def _size(entry: Any) -> int:
-    return entry.size if isinstance(entry, Encoded) else len(entry)
+    return entry.size if isinstance(entry, EncodedMessage) else len(entry)
 
 
 def _is_fixed(entry: Any) -> bool:
@@ -191,4 +191,4 @@ def _is_fixed(entry: Any) -> bool:
 
 def _is_continuation(entry: Any) -> bool:
     """Whether this is the end of a message that was sent in pieces: nothing else in a queue begins with its opcode."""
-    return not isinstance(entry, Encoded) and entry[0] & 0x0F == 0
+    return not isinstance(entry, EncodedMessage) and entry[0] & 0x0F == 0

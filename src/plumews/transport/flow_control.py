@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from ..constants import Opcode
 from ..protocol.codec import build_frame
-from .loop_context import LoopState
+from .loop_context import LoopContext
 from .writer import Writer
 
 __all__ = ["FlowControl"]
@@ -52,7 +52,7 @@ class FlowControl(Writer):
     )
 
     def __init__(
-        self, state: LoopState, *, queue_size: int, queue_bytes: int, unanswered: int | None, waits_for_event: bool
+        self, state: LoopContext, *, queue_size: int, queue_bytes: int, unanswered: int | None, waits_for_event: bool
     ) -> None:
         super().__init__(state, queue_size=queue_size, queue_bytes=queue_bytes)
         self._limit = unanswered or 0

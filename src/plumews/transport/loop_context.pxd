@@ -2,7 +2,7 @@
 
 cimport cython
 
-from .read_waiter cimport Ready
+from .read_waiter cimport ReadWaiter
 
 cdef object Context, monotonic
 
@@ -14,7 +14,7 @@ cdef class Flushable:
     cpdef fail(self, object exc)
 
 
-cdef class LoopState:
+cdef class LoopContext:
     cdef readonly list _dirty
     cdef Py_ssize_t _flushed
     cdef readonly list _flushing
@@ -39,10 +39,10 @@ cdef class LoopState:
     cdef readonly object timers
     cdef readonly object view
 
-    cpdef Ready turn(self)
+    cpdef ReadWaiter turn(self)
     cpdef end_batch(self)
     @cython.locals(now=double)
-    cpdef Ready look(self)
+    cpdef ReadWaiter look(self)
     @cython.locals(marked=bint)
     cpdef mark_dirty(self, Flushable writer)
     @cython.locals(now=double, marked=bint)

@@ -22,10 +22,10 @@ from typing import Any, Final
 from .. import limits
 from . import sendmsg
 from .parallel import SendingThreads
-from .read_waiter import Ready
+from .read_waiter import ReadWaiter
 from .timers import Timers
 
-__all__ = ["Flushable", "LoopState", "loop_state"]
+__all__ = ["Flushable", "LoopContext", "loop_context"]
 
 _ATTRIBUTE: Final = "_plumews_state"
 
@@ -64,7 +64,7 @@ class Flushable:
         raise NotImplementedError
 
 
-class LoopState:
+class LoopContext:
     """The shared parts of one loop. What is in ``buffer`` holds until the next read: keep no view of it."""
 
     __slots__ = (
@@ -117,16 +117,16 @@ class LoopState:
         self._used_up = False
         self._slice_until = self._looked_at = 0.0
         self._longest = 0.0  # seconds that such an await takes, with what its task does before the next one
-        self._queue: list[Ready] = []  # of tasks that suspend because the slice is used up
+        self._queue: list[ReadWaiter] = []  # of tasks that suspend because the slice is used up
 
     # --- time slices of awaits --------------------------------------------------------------------
 
-    def turn(self) -> Ready | None:
+    def turn(self) -> ReadWaiter | None:
         """Count an await that would end without suspending. Return what it must await first, mostly None."""
         self.left -= 1
         return None if self.left > 0 else self.look()
 
-    def look(self) -> Ready | None:
+    def look(self) -> ReadWaiter | None:
         """Look at the clock: the rest of :meth:`turn`, whose first part stands where each message passes, too."""
         if not self._used_up:
             now = monotonic()
@@ -147,7 +147,7 @@ class LoopState:
             self.left = self.stride
             if not self._used_up:
                 return None
-        waiting = Ready(self._loop)
+        waiting = ReadWaiter(self._loop)
         self._queue.append(waiting)
         self.left = 0
         return waiting
@@ -348,11 +348,11 @@ class LoopState:
             pass
 
 
-def loop_state(loop: asyncio.AbstractEventLoop) -> LoopState:
+def loop_context(loop: asyncio.AbstractEventLoop) -> LoopContext:
     """The state of ``loop``, made when it is first asked for."""
     state = getattr(loop, _ATTRIBUTE, None)
     if state is None:
-        state = LoopState(loop)
+        state = LoopContext(loop)
         setattr(loop, _ATTRIBUTE, state)
-    assert isinstance(state, LoopState)
+    assert isinstance(state, LoopContext)
     return state

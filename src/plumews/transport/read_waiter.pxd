@@ -1,9 +1,9 @@
 # Types for ready.py where it is compiled.
 
-from .awaitable cimport Steps
+from .awaitable cimport StepAwaitable
 
 
-cdef class Ready(Steps):
+cdef class ReadWaiter(StepAwaitable):
     cdef public bint _asyncio_future_blocking
     cdef object _callback
     cdef bint _cancelled

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from .awaitable import Steps
+from .awaitable import StepAwaitable
 
-__all__ = ["Ready"]
+__all__ = ["ReadWaiter"]
 
 _current_task = asyncio.current_task
 
 
-class Ready(Steps):
+class ReadWaiter(StepAwaitable):
     """Await it once. Somebody calls :meth:`tell` or :meth:`tell_now`, once."""
 
     __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_done", "_loop", "_message")

@@ -3,7 +3,7 @@
 cimport cython
 
 from .loop_context cimport Flushable
-from ..protocol.message cimport Encoded
+from ..protocol.message cimport EncodedMessage
 
 
 cdef Py_ssize_t _FREE, _OVERHEAD, _KEY
@@ -31,7 +31,7 @@ cdef class SendQueue(Flushable):
     cdef bint _has_space(self, Py_ssize_t size)
     @cython.locals(queue=list, keys=dict, size=Py_ssize_t)
     cdef Py_ssize_t _objects(self)
-    cdef _accept(self, Encoded message)
+    cdef _accept(self, EncodedMessage message)
     cdef _append(self, object message, Py_ssize_t size)
     cdef _date(self, list queue)
     cdef _drop_data(self)

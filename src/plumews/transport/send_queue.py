@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 from .. import limits
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from .loop_context import Flushable
 
 __all__ = ["SendQueue"]
@@ -54,7 +54,7 @@ class SendQueue(Flushable):
         # Most connections have nothing that waits: their lists are made when there is something to hold.
         self._control: list[bytes] | None = None
         self._pongs: list[bytes] | None = None
-        self._queue: list[bytes | memoryview | Encoded] | None = None  # messages of one buffer are that buffer
+        self._queue: list[bytes | memoryview | EncodedMessage] | None = None  # messages of one buffer are that buffer
         self._long = 0  # messages in the queue that are of many buffers
         self._rest: list[bytes | memoryview] | None = None  # of a long message that is on its way
         self._run: list[int] | None = None  # if that is a run of messages: how many buffers each of them has
@@ -132,14 +132,14 @@ class SendQueue(Flushable):
 
     # --- what is accepted -------------------------------------------------------------------------
 
-    def _accept(self, message: Encoded) -> None:
+    def _accept(self, message: EncodedMessage) -> None:
         if len(message.buffers) == 1:
             self._append(message.buffers[0], message.size)
         else:
             self._append(message, message.size)
             self._long += 1
 
-    def _append(self, message: bytes | memoryview | Encoded, size: int) -> None:
+    def _append(self, message: bytes | memoryview | EncodedMessage, size: int) -> None:
         if self._queue is None:
             self._queue = [message]
         else:
@@ -148,7 +148,7 @@ class SendQueue(Flushable):
         if self.paused:
             self._date(self._queue)
 
-    def _date(self, queue: list[bytes | memoryview | Encoded]) -> None:
+    def _date(self, queue: list[bytes | memoryview | EncodedMessage]) -> None:
         """Note the time at which what is new in the queue was accepted; without memory the next call does."""
         try:
             if self._times is None:
@@ -214,7 +214,7 @@ class SendQueue(Flushable):
             batch += self._control
         if self._pongs is not None:
             batch += self._pongs
-        if self._rest is None and self._queue is not None and type(self._queue[0]) is Encoded:
+        if self._rest is None and self._queue is not None and type(self._queue[0]) is EncodedMessage:
             self._begin_long(self._queue)
         if self._rest is not None:
             room -= self._plan_rest(self._rest, room, batch)
@@ -228,10 +228,10 @@ class SendQueue(Flushable):
             batch.append(self._closing)
         return batch
 
-    def _begin_long(self, queue: list[bytes | memoryview | Encoded]) -> None:
+    def _begin_long(self, queue: list[bytes | memoryview | EncodedMessage]) -> None:
         """The first message of the queue is one of many buffers: it begins to leave."""
         message = queue.pop(0)
-        assert isinstance(message, Encoded)
+        assert isinstance(message, EncodedMessage)
         self._rest, self._run = message.buffers, None
         self.queued_bytes -= message.size
         self._long -= 1
@@ -242,7 +242,7 @@ class SendQueue(Flushable):
             self._queue = self._times = self._keys = None
 
     def _plan_short(
-        self, queue: list[bytes | memoryview | Encoded], room: int, batch: list[bytes | memoryview]
+        self, queue: list[bytes | memoryview | EncodedMessage], room: int, batch: list[bytes | memoryview]
     ) -> None:
         """Add messages of one buffer from the head of the queue, as far as ``room`` reaches."""
         if self.queued_bytes <= room and not self._long:
@@ -250,7 +250,7 @@ class SendQueue(Flushable):
             self._planned = len(queue)
             return
         for message in queue:
-            if room <= 0 or isinstance(message, Encoded):
+            if room <= 0 or isinstance(message, EncodedMessage):
                 return
             batch.append(message)
             self._planned += 1

@@ -3,17 +3,17 @@
 cimport cython
 
 from .displacing_queue cimport DisplacingQueue
-from .loop_context cimport LoopState
+from .loop_context cimport LoopContext
 
 
 cdef object Context
 
 
-cdef class Outlet(DisplacingQueue):
+cdef class SocketWriter(DisplacingQueue):
     cdef int _fd
     cdef bint _handed
     cdef object _on_failure
-    cdef LoopState _state
+    cdef LoopContext _state
     cdef object _transport
 
     cdef _detach(self)

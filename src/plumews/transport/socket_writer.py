@@ -19,9 +19,9 @@ from typing import Final
 from .. import limits
 from . import send_buffer, sendmsg
 from .displacing_queue import DisplacingQueue
-from .loop_context import LoopState
+from .loop_context import LoopContext
 
-__all__ = ["Outlet"]
+__all__ = ["SocketWriter"]
 
 #: Bytes of a frame before its payload (RFC 6455 section 5.2).
 _LONGEST_HEADER: Final = 14
@@ -30,12 +30,12 @@ _LONGEST_HEADER: Final = 14
 _WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 
-class Outlet(DisplacingQueue):
+class SocketWriter(DisplacingQueue):
     """A queue that can be written. Lives on the loop's thread."""
 
     __slots__ = ("_fd", "_handed", "_on_failure", "_state", "_transport")
 
-    def __init__(self, state: LoopState, queue_size: int, queue_bytes: int) -> None:
+    def __init__(self, state: LoopContext, queue_size: int, queue_bytes: int) -> None:
         super().__init__(queue_size, queue_bytes)
         self._state = state
         self._transport: asyncio.WriteTransport | None = None

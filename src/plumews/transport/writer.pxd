@@ -2,9 +2,9 @@
 
 cimport cython
 
-from .loop_context cimport LoopState
-from ..protocol.message cimport Encoded
-from .socket_writer cimport Outlet
+from .loop_context cimport LoopContext
+from ..protocol.message cimport EncodedMessage
+from .socket_writer cimport SocketWriter
 
 
 cdef Py_ssize_t _FREE
@@ -12,10 +12,10 @@ cdef Py_ssize_t _FREE
 
 cdef class Waiter:
     cdef public object done
-    cdef public Encoded message
+    cdef public EncodedMessage message
 
 
-cdef class Writer(Outlet):
+cdef class Writer(SocketWriter):
     cdef bint _dirty
     cdef list _drains
     cdef bint _gathered
@@ -26,8 +26,8 @@ cdef class Writer(Outlet):
     cdef public Py_ssize_t dropped
     cdef public bint in_pieces
 
-    cpdef bint offer(self, Encoded message)
-    cdef _enter(self, Encoded message)
+    cpdef bint offer(self, EncodedMessage message)
+    cdef _enter(self, EncodedMessage message)
     cpdef bint offer_frame(self, bytes frame)
     cpdef bint has_space(self, Py_ssize_t size) except -1
     @cython.locals(queue=list)

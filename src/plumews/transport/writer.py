@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import limits
-from ..protocol.message import Encoded
+from ..protocol.message import EncodedMessage
 from .displacing_queue import DONE, STALE
-from .loop_context import LoopState
-from .socket_writer import Outlet
+from .loop_context import LoopContext
+from .socket_writer import SocketWriter
 
 __all__ = ["Waiter", "Writer"]
 
@@ -34,12 +34,12 @@ class Waiter:
 
     __slots__ = ("done", "message")
 
-    def __init__(self, message: Encoded | None, done: Callable[[bool], None]) -> None:
+    def __init__(self, message: EncodedMessage | None, done: Callable[[bool], None]) -> None:
         self.message = message
         self.done = done
 
 
-class Writer(Outlet):
+class Writer(SocketWriter):
     """What one connection has to send. Lives on the loop's thread."""
 
     __slots__ = (
@@ -54,7 +54,7 @@ class Writer(Outlet):
         "in_pieces",
     )
 
-    def __init__(self, state: LoopState, *, queue_size: int, queue_bytes: int) -> None:
+    def __init__(self, state: LoopContext, *, queue_size: int, queue_bytes: int) -> None:
         super().__init__(state, queue_size, queue_bytes)
         self._waiters: deque[Waiter] | None = None
         self._drains: list[Callable[[bool], None]] | None = None
@@ -94,7 +94,7 @@ class Writer(Outlet):
 
     # --- data lane --------------------------------------------------------------------------------
 
-    def offer(self, message: Encoded) -> bool:
+    def offer(self, message: EncodedMessage) -> bool:
         """Accept ``message`` if there is space now; what waits is flushed before the answer is no.
 
         It leaves with the next :meth:`flush`: call :meth:`kick`, too.
@@ -108,7 +108,7 @@ class Writer(Outlet):
         self._enter(message)
         return True
 
-    def _enter(self, message: Encoded) -> None:
+    def _enter(self, message: EncodedMessage) -> None:
         self._accept(message if self.context is None else self.context.enter(message))
 
     def offer_frame(self, frame: bytes) -> bool:
@@ -135,7 +135,7 @@ class Writer(Outlet):
             self.flush()
         return not self._waiters and self._has_space(size)
 
-    def room_for(self, messages: list[Encoded]) -> int:
+    def room_for(self, messages: list[EncodedMessage]) -> int:
         """Return how many of ``messages``, in order, can be accepted now: all of them while the transport takes bytes.
 
         What waits is flushed first.
@@ -154,7 +154,7 @@ class Writer(Outlet):
             count += 1
         return count - waiting
 
-    def accept_run(self, messages: list[Encoded]) -> None:
+    def accept_run(self, messages: list[EncodedMessage]) -> None:
         """Accept ``messages``, for which there is room. They begin to leave at once if the transport takes bytes.
 
         What the socket does not take then is on its way, as the rest of a long message is: nothing displaces it, and
@@ -175,7 +175,7 @@ class Writer(Outlet):
             raise
         self.flush()
 
-    def displace(self, message: Encoded) -> int:
+    def displace(self, message: EncodedMessage) -> int:
         """Accept ``message``, which was refused, in the stead of the oldest ones.
 
         Returns how many were dropped for it; -1 if it cannot be accepted, because a message is being sent in pieces.
@@ -191,7 +191,7 @@ class Writer(Outlet):
         self.evicted += dropped
         return dropped
 
-    def conflate(self, message: Encoded, key: Any) -> int:
+    def conflate(self, message: EncodedMessage, key: Any) -> int:
         """Accept ``message`` in the stead of the one with ``key`` that waits, else as :meth:`displace`."""
         if self._waiters:
             return -1
@@ -290,7 +290,7 @@ class Writer(Outlet):
         except Exception as exc:
             self._state._report(exc)
 
-    def wait(self, message: Encoded | None, done: Callable[[bool], None]) -> Waiter:
+    def wait(self, message: EncodedMessage | None, done: Callable[[bool], None]) -> Waiter:
         """Queue up for space: ``done(True)`` when the message is accepted, ``done(False)`` when it never will be.
 
         Without a message, ``done(True)`` says that one in pieces has begun.
@@ -471,7 +471,7 @@ class Writer(Outlet):
         return True
 
 
-def _in_pairs(messages: list[Encoded], counts: list[int]) -> list[bytes | memoryview]:
+def _in_pairs(messages: list[EncodedMessage], counts: list[int]) -> list[bytes | memoryview]:
     """The buffers of ``messages``, in pairs: the queue writes two at a time, and must not part header and payload.
 
     ``counts``, how many buffers each of them has, grows with them.

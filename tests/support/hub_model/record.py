@@ -16,7 +16,7 @@ from typing import Any
 import plumews
 from plumews import BroadcastResult, HistoryLimits, Hub, HubConfig, Position, SendBehavior, State
 from plumews.protocol.codec import Parser
-from plumews.protocol.message import Encoded
+from plumews.protocol.message import EncodedMessage
 from support.hub_model.peers import Peer, StillLoop
 from support.members import adds_up
 
@@ -71,7 +71,7 @@ class RecordingHub(Hub):
         self.record.began(broadcast)
         return broadcast
 
-    def _record(self, target: Any, message: Encoded) -> Any:
+    def _record(self, target: Any, message: EncodedMessage) -> Any:
         for room in () if target is None else [target] if isinstance(target, str) else target:
             self.record.histories[room].append(number_of(message))
         return super()._record(target, message)
@@ -85,7 +85,7 @@ class RecordingHub(Hub):
         super().remove(conn)
 
 
-def number_of(message: Encoded) -> int:
+def number_of(message: EncodedMessage) -> int:
     """The number that is all the text of a message."""
     [(_, payload)] = Parser(client=True, max_size=None).feed(b"".join(message.buffers))
     return int(payload)

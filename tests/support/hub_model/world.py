@@ -34,7 +34,7 @@ from plumews import (
     limits,
 )
 from plumews.protocol.message import encode
-from plumews.transport.loop_context import loop_state
+from plumews.transport.loop_context import loop_context
 from support.hub_model.peers import Peer
 from support.hub_model.record import Record, Sent
 from support.members import adds_up
@@ -486,7 +486,7 @@ class World(Record):
             hub._lanes,
         ):
             assert len(rest) == 0
-        assert len(loop_state(self.loop).timers) == 0
+        assert len(loop_context(self.loop).timers) == 0
         assert not asyncio.all_tasks(self.loop)
         gone = [weakref.ref(peer.conn) for peer in self.peers]
         self.members.clear()

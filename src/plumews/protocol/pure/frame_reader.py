@@ -14,10 +14,10 @@ from ...errors import InvalidData, PayloadTooBig, ProtocolError, TooManyFragment
 from ...limits import CONTROL_PAYLOAD, RECEIVED_OVERHEAD
 from .frame_builder import LENGTH_LIMIT
 from .masking import rotated, xor
-from .message_assembler import ArrivingMessage
+from .message_assembler import MessageAssembler
 from .utf8 import Utf8Validator
 
-__all__ = ["ArrivingFrames"]
+__all__ = ["FrameReader"]
 
 # Plain ints: an event has one, and comparing them is what the parser does most.
 _CONT: Final = int(Opcode.CONT)
@@ -32,7 +32,7 @@ def _widened(limit: int) -> int:
     return min(limit + (limit >> 3) + 64, LENGTH_LIMIT)
 
 
-class ArrivingFrames(ArrivingMessage):
+class FrameReader(MessageAssembler):
     """The frame that is arriving, and the message of which it is a part."""
 
     __slots__ = (

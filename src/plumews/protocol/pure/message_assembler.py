@@ -13,7 +13,7 @@ from ...constants import COMPRESSED, StreamEvent
 from ...errors import InvalidData
 from .utf8 import Utf8Validator
 
-__all__ = ["ARMED", "STREAMING", "WHOLE", "ArrivingMessage"]
+__all__ = ["ARMED", "STREAMING", "WHOLE", "MessageAssembler"]
 
 # Plain ints: an event has one, and comparing them is what the parser does most.
 _BEGIN: Final = int(StreamEvent.BEGIN)
@@ -24,7 +24,7 @@ _END: Final = int(StreamEvent.END)
 WHOLE, ARMED, STREAMING = range(3)
 
 
-class ArrivingMessage:
+class MessageAssembler:
     """What was received of a message, and is not delivered yet."""
 
     __slots__ = (

@@ -19,7 +19,7 @@ from ... import violations
 from ...constants import Opcode, StreamEvent
 from ...errors import ProtocolError
 from .frame_builder import LENGTH_LIMIT, build_batch, build_frame, build_header, fragment
-from .frame_reader import ArrivingFrames
+from .frame_reader import FrameReader
 from .masking import as_bytes, mask, mask_inplace, new_mask
 from .message_assembler import ARMED, STREAMING, WHOLE
 from .utf8 import Utf8Validator
@@ -58,7 +58,7 @@ def _bound(name: str, value: int | None, least: int) -> int | None:
 
 
 @final
-class Parser(ArrivingFrames):
+class Parser(FrameReader):
     """Turns the bytes that a peer sent into messages and control frames.
 
     ``client`` says which side we are: a client takes unmasked frames, a server masked ones (section 5.1).
