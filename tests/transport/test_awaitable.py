@@ -27,7 +27,7 @@ from support.raw_client import text
 def plain() -> Any:
     """``awaitable.py`` as it stands, whatever is imported in its place."""
     path = Path(plumews.__file__).with_name("transport") / "awaitable.py"
-    spec = importlib.util.spec_from_file_location("plain_steps", path)
+    spec = importlib.util.spec_from_file_location("plain_awaitable", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -35,7 +35,7 @@ def plain() -> Any:
     return module
 
 
-Plain: Any = plain().Steps
+Plain: Any = plain().StepAwaitable
 
 
 class Countdown(Plain):  # type: ignore[misc]
