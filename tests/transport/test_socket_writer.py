@@ -16,15 +16,15 @@ from plumews.constants import Opcode
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
 from plumews.transport import sendmsg
-from plumews.transport import socket_writer as outlet_module
+from plumews.transport import socket_writer
 from support.fakes import FakeTransport, started, ticks, tls_contexts
 from support.writer_setup import CLOSE, Setup, message, ping, pong, wait
 
 
 def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     affected = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
-    assert affected is outlet_module._WRITELINES_HAS_NO_BOUND
-    monkeypatch.setattr(outlet_module, "_WRITELINES_HAS_NO_BOUND", True)
+    assert affected is socket_writer._WRITELINES_HAS_NO_BOUND
+    monkeypatch.setattr(socket_writer, "_WRITELINES_HAS_NO_BOUND", True)
     setup = Setup()
     setup.transport.writelines = None  # type: ignore[assignment,method-assign]
     setup.writer.offer(message("a"))
@@ -93,8 +93,8 @@ class Direct(Setup):
         super().__init__(**bounds)
         self.transport = SocketTransport(self)
         self.transport.room = room
-        monkeypatch.setattr(outlet_module.wire, "descriptor", lambda transport: 4711)
-        monkeypatch.setattr(outlet_module.wire, "send", self.transport.send)
+        monkeypatch.setattr(socket_writer.sendmsg, "descriptor", lambda transport: 4711)
+        monkeypatch.setattr(socket_writer.sendmsg, "send", self.transport.send)
         self.writer.attach(self.transport)  # type: ignore[arg-type]
 
     def whole(self) -> list[tuple[int, Any]]:
