@@ -15,8 +15,7 @@ import plumews
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
-from plumews.transport import sendmsg
-from plumews.transport import socket_writer
+from plumews.transport import sendmsg, socket_writer
 from support.fakes import FakeTransport, started, ticks, tls_contexts
 from support.writer_setup import CLOSE, Setup, message, ping, pong, wait
 
