@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumews.rate_limit import TokenBucket, burst_of
+from plumews.rate_limit import TokenBucket, address_group, default_burst
 
 
 def take_all(bucket: TokenBucket, now: float) -> int:
@@ -49,7 +49,7 @@ def test_section_8_point_18_a_bucket_that_was_idle_for_long_is_full_and_no_more(
 
 
 def test_a_rate_below_one_a_second_lets_one_in_at_a_time():
-    bucket = TokenBucket(0.5, burst_of(0.5))
+    bucket = TokenBucket(0.5, default_burst(0.5))
     assert take_all(bucket, 0.0) == 1
     assert take_all(bucket, 1.9) == 0
     assert take_all(bucket, 2.0) == 1
@@ -57,7 +57,7 @@ def test_a_rate_below_one_a_second_lets_one_in_at_a_time():
 
 @pytest.mark.parametrize(("rate", "burst"), [(0.001, 1), (0.5, 1), (0.6, 2), (1, 2), (2.25, 5), (100, 200)])
 def test_the_burst_is_what_comes_in_two_seconds_and_at_least_one(rate, burst):
-    assert burst_of(rate) == burst
+    assert default_burst(rate) == burst
 
 
 @given(
@@ -82,3 +82,59 @@ def test_in_any_window_at_most_the_burst_and_the_rate_are_let_in_and_nobody_is_r
     for first in range(len(times)):
         for last in range(first, len(times)):
             assert last - first + 1 <= burst + rate * (times[last] - times[first]) + 1e-3
+
+
+def test_bucket_charge_owes_at_most_the_burst():
+    bucket = TokenBucket(0.1, 2)
+    for _ in range(1000):
+        bucket.charge(0.0)
+    assert bucket.wait(0.0) == 30
+    assert bucket.take(30.0) == 0.0
+    assert bucket.wait(30.0) == 10
+
+
+def test_bucket_refund_returns_true_when_full():
+    bucket = TokenBucket(1, 2)
+    bucket.charge(0.0)
+    bucket.charge(0.0)
+    assert [bucket.refund(0.0), bucket.refund(0.0), bucket.refund(0.0)] == [False, True, True]
+    assert take_all(bucket, 0.0) == 2
+
+
+# --- address groups -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("8.8.8.8", "8.8.8.9", False),
+        ("2a00:1:2:3::1", "2a00:1:2:3:ffff:ffff:ffff:ffff", True),
+        ("2a00:1:2:3::1", "2a00:1:2:4::1", False),
+        ("::ffff:8.8.8.8", "8.8.8.8", True),
+        ("::ffff:8.8.8.8", "::ffff:8.8.8.9", False),
+        ("fe80::1%eth0", "fe80::2", True),
+    ],
+)
+def test_address_group_is_an_ipv4_address_or_a_64_network(one, other, same):
+    assert (address_group(one).key == address_group(other).key) is same
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("8.8.8.8", True),
+        ("2a00:1450:4001::1", True),
+        ("::ffff:8.8.8.8", True),
+        ("what is this", True),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("192.168.0.1", False),
+        ("100.64.0.1", False),
+        ("fd00::1", False),
+        ("fe80::1", False),
+    ],
+)
+def test_address_group_tells_internet_from_private(address, expected):
+    assert address_group(address).is_global is expected

@@ -1,28 +1,31 @@
-"""How fast new connections are let in: a token bucket (layer 2).
+"""Rate limits: token buckets, and the group of addresses that shares one.
 
-A crowd that reconnects all at once must not keep the loop from those who are in. Time is passed in. Invariant: within
-any ``t`` seconds at most ``burst + rate * t`` are let in, however long nobody came before.
+The caller passes in the time. Invariant: within any ``t`` seconds :meth:`TokenBucket.take` succeeds at most
+``burst + rate * t`` times, however long the bucket was idle before.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 from . import limits
 
-__all__ = ["TokenBucket", "burst_of"]
+__all__ = ["AddressGroup", "TokenBucket", "address_group", "default_burst"]
 
-#: What a token may lack and still be one: who waits as long as it was told must not be refused for a rounding.
-_GRAIN = 1e-6
+#: Share of a token that may be missing: a caller that waits as long as it was told is not refused for a rounding error.
+_TOLERANCE = 1e-6
 
 
-def burst_of(rate: float) -> int:
-    """The burst that goes with ``rate`` unless another is given."""
+def default_burst(rate: float) -> int:
+    """Return the burst that goes with ``rate`` unless another is given."""
     return max(1, math.ceil(rate * limits.ACCEPT_BURST_TIME))
 
 
 class TokenBucket:
-    """``rate`` tokens a second, ``burst`` at most; full at the beginning."""
+    """Token bucket that gains ``rate`` tokens a second, holds at most ``burst`` of them, and starts full."""
 
     __slots__ = ("_burst", "_filled", "_rate", "_tokens")
 
@@ -34,20 +37,58 @@ class TokenBucket:
 
     @property
     def refill_time(self) -> float:
-        """Seconds without anybody in which an empty bucket is full again."""
+        """Seconds in which an empty bucket is full again."""
         return self._burst / self._rate
 
     def wait(self, now: float) -> float:
-        """Seconds until there is a token; 0.0 if there is one now."""
-        if now > self._filled:
-            self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
-            self._filled = now
-        lacking = 1 - self._tokens
-        return lacking / self._rate if lacking > _GRAIN else 0.0
+        """Return the seconds until there is a token, 0.0 if there is one now."""
+        missing = 1 - self._refill(now)
+        return missing / self._rate if missing > _TOLERANCE else 0.0
 
     def take(self, now: float) -> float:
-        """Take a token, and return 0.0; if there is none, the seconds until there is one, and nothing is taken."""
+        """Take a token and return 0.0. If there is none, take nothing and return the seconds until there is one."""
         wait = self.wait(now)
         if not wait:
             self._tokens -= 1
         return wait
+
+    def charge(self, now: float) -> None:
+        """Take a token even if there is none: the bucket goes down to minus ``burst``."""
+        self._tokens = max(self._refill(now) - 1, -self._burst)
+
+    def refund(self, now: float) -> bool:
+        """Return a token to the bucket. Return True if the bucket is full."""
+        self._tokens = min(self._refill(now) + 1, self._burst)
+        return self._tokens >= self._burst
+
+    def _refill(self, now: float) -> float:
+        if now > self._filled:
+            self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+            self._filled = now
+        return self._tokens
+
+
+class AddressGroup(NamedTuple):
+    """Addresses that one client is likely to have: an IPv4 address, or the /64 network of an IPv6 address.
+
+    Attributes:
+        key: the IPv4 address, or the number of the /64 network.
+        is_global: True for an address of the internet, False for one of this machine or of a private network.
+    """
+
+    key: str | int
+    is_global: bool
+
+
+@lru_cache(maxsize=4096)
+def address_group(address: str) -> AddressGroup:
+    """Return the group of ``address``. IPv4 written as IPv6 is IPv4. Text that is no address is a global group."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return AddressGroup(address, True)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return AddressGroup(int(parsed) >> 64, parsed.is_global)
+        parsed = parsed.ipv4_mapped
+    return AddressGroup(str(parsed), parsed.is_global)

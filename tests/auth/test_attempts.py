@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plumews.auth.attempts import Attempts, network_of
+from plumews.auth.attempts import Attempts
 
 
 def test_the_first_failures_are_free_and_then_one_each_interval() -> None:
@@ -44,21 +44,6 @@ def test_what_was_right_after_all_is_forgiven_and_nothing_is_kept_of_it() -> Non
     assert attempts.retry_after("192.0.2.1", 0) == 0
     attempts.forgive("192.0.2.9", 0)
     assert len(attempts) == 1
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-        ("2001:db8:1:2::", "2001:db8:1:2::"),
-        ("fe80::1%eth0", "fe80::"),
-        ("somewhere", "somewhere"),
-    ],
-)
-def test_an_ipv6_address_counts_with_its_64_neighbours(address: str, network: str) -> None:
-    assert network_of(address) == network
 
 
 def test_who_comes_from_no_network_is_not_limited() -> None:

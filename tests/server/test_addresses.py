@@ -6,49 +6,13 @@ import pytest
 
 from plumews import limits
 from plumews.errors import Refused
-from plumews.server.addresses import AddressBounds, AddressLimits, group_of
+from plumews.server.addresses import AddressBounds, AddressLimits
 
 NONE = AddressBounds(None, None)
 
 
 def retry_after(refused: Refused) -> int:
     return int(dict(refused.headers)["Retry-After"])
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("8.8.8.8", "8.8.8.9", False),
-        ("2a00:1:2:3::1", "2a00:1:2:3:ffff:ffff:ffff:ffff", True),
-        ("2a00:1:2:3::1", "2a00:1:2:4::1", False),
-        ("::ffff:8.8.8.8", "8.8.8.8", True),
-        ("::ffff:8.8.8.8", "::ffff:8.8.8.9", False),
-        ("fe80::1%eth0", "fe80::2", True),
-    ],
-)
-def test_an_address_is_an_ipv4_address_or_a_64_network(one, other, same):
-    assert (group_of(one)[0] == group_of(other)[0]) is same
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("8.8.8.8", True),
-        ("2a00:1450:4001::1", True),
-        ("::ffff:8.8.8.8", True),
-        ("what is this", True),
-        ("127.0.0.1", False),
-        ("::1", False),
-        ("::ffff:127.0.0.1", False),
-        ("10.1.2.3", False),
-        ("192.168.0.1", False),
-        ("100.64.0.1", False),
-        ("fd00::1", False),
-        ("fe80::1", False),
-    ],
-)
-def test_addresses_of_the_internet_are_told_from_private_ones(address, expected):
-    assert group_of(address)[1] is expected
 
 
 def test_one_more_than_an_address_may_have_is_refused_and_another_address_is_not():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .. import limits
-from ..rate_limit import TokenBucket, burst_of
+from ..rate_limit import TokenBucket, default_burst
 from ..validation import check_count, is_coroutine_function
 from .history import HistoryLimits
 from .results import Gap
@@ -132,4 +132,4 @@ class HubConfig:
         """What bounds the rate of new connections; ``None``: nothing does."""
         if not self.accept_rate:
             return None
-        return TokenBucket(self.accept_rate, self.accept_burst or burst_of(self.accept_rate))
+        return TokenBucket(self.accept_rate, self.accept_burst or default_burst(self.accept_rate))

@@ -7,17 +7,15 @@ for each address that is connected, and for at most ``limits.IDLE_ADDRESSES`` ot
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections import OrderedDict
-from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from .. import limits
 from ..errors import Refused
-from ..rate_limit import TokenBucket, burst_of
+from ..rate_limit import TokenBucket, address_group, default_burst
 
-__all__ = ["AddressBounds", "AddressLimits", "Key", "group_of", "rate_limited"]
+__all__ = ["AddressBounds", "AddressLimits", "Key", "rate_limited"]
 
 #: What connections of one client have in common: the address, or the number of the /64 network.
 Key: TypeAlias = "str | int"
@@ -41,26 +39,9 @@ class _Address:
         self.last = -math.inf  # when it was let in last
 
 
-@lru_cache(maxsize=4096)
-def group_of(address: str) -> tuple[Key, bool]:
-    """The key of ``address``, and whether it is one of the internet rather than of this machine or a private network.
-
-    What is no address at all counts for itself, as one of the internet.
-    """
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address, True
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is None:
-            return int(parsed) >> 64, parsed.is_global
-        parsed = parsed.ipv4_mapped
-    return str(parsed), parsed.is_global
-
-
 def address_burst(rate: float) -> int:
     """How many of one address come at once: more than of a whole server, since it may be an office that is back."""
-    return max(burst_of(rate), math.ceil(rate * limits.ADDRESS_BURST_TIME))
+    return max(default_burst(rate), math.ceil(rate * limits.ADDRESS_BURST_TIME))
 
 
 def rate_limited(text: str, wait: float) -> Refused:
@@ -93,7 +74,7 @@ class AddressLimits:
 
         Raises :class:`Refused` 429 if it has as many as it may have, or they come too fast.
         """
-        key, of_internet = group_of(address)
+        key, of_internet = address_group(address)
         most, rate = self._internet if of_internet else self._private
         if most is None and rate is None:
             return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .. import limits
 from ..errors import Refused
-from ..rate_limit import TokenBucket, burst_of
+from ..rate_limit import TokenBucket, default_burst
 from ..validation import check_count
 from .addresses import AddressBounds, AddressLimits, Key, rate_limited
 
@@ -74,7 +74,7 @@ class Admission:
         self._is_proxy = is_proxy
         self._addresses = AddressLimits(bounds.internet, bounds.private)
         rate = bounds.accept_rate
-        self._bucket = None if rate is None else TokenBucket(rate, burst_of(rate))
+        self._bucket = None if rate is None else TokenBucket(rate, default_burst(rate))
         #: Connections that were admitted and have not left.
         self.connections = 0
         #: Those of them that have not finished their opening handshake.
