@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import limits
+from ..callback_list import CallbackList
 from ..errors import RevocationsFull
 
 __all__ = ["Revocation", "Revocations"]
@@ -64,7 +65,7 @@ class Revocations:
         self._max_entries = max_entries
         self._clock = clock
         self._kept: dict[tuple[str, str], tuple[Revocation, float]] = {}  # with the second when it may be forgotten
-        self._subscribers: dict[object, Callable[[Revocation], object]] = {}
+        self._subscribers: CallbackList[Callable[[Revocation], object]] = CallbackList()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {len(self._kept)}>"
@@ -115,13 +116,7 @@ class Revocations:
 
         Returns what ends that. An exception of ``callback`` reaches who revoked, when all have been told.
         """
-        key = object()
-        self._subscribers[key] = callback
-
-        def unsubscribe() -> None:
-            self._subscribers.pop(key, None)
-
-        return unsubscribe
+        return self._subscribers.add(callback)
 
     def _revoke(self, kind: str, name: str, revocation: Revocation, until: float) -> None:
         if not isinstance(name, str):
@@ -130,7 +125,7 @@ class Revocations:
             until = min(until, revocation.at + self.token_life)
         full = not self._keep((kind, name), revocation, until)
         failure: Exception | None = None
-        for callback in list(self._subscribers.values()):
+        for callback in self._subscribers:
             try:
                 callback(revocation)
             except Exception as exc:  # noqa: PERF203 - one that fails must not keep it from the others
