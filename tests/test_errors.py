@@ -201,3 +201,15 @@ def test_an_exception_comes_out_of_another_process_as_it_went_in(exc, again):
     assert (type(twin), str(twin), twin.args, vars(twin)) == (type(exc), str(exc), exc.args, vars(exc))
     for name in ("code", "reason", "close_code", "status"):
         assert getattr(twin, name, None) == getattr(exc, name, None)
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.2, "1"), (3.0, "3"), (3.01, "4")])
+def test_busy_rounds_retry_after_up_to_whole_seconds(seconds: float, header: str) -> None:
+    exc = errors.Refused.busy("later", "BUSY", seconds, status=429)
+    assert (exc.status, exc.code, str(exc)) == (429, "BUSY", "later")
+    assert exc.headers == (("Retry-After", header),)
+
+
+def test_busy_is_503_and_retry_after_5_s_by_default() -> None:
+    exc = errors.Refused.busy("later", "BUSY")
+    assert (exc.status, exc.headers) == (503, (("Retry-After", "5"),))

@@ -34,8 +34,10 @@ The texts in quotation marks are the seed's phrases: each stands in the message 
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+from . import limits
 from .constants import CloseCode, close_code_name
 
 __all__ = [
@@ -273,6 +275,18 @@ class Refused(InvalidHandshake):
 
     status = 403
     code = "WEBSOCKET_FORBIDDEN"
+
+    @classmethod
+    def busy(cls, text: str, code: str, retry_after: float = limits.RETRY_AFTER, *, status: int = 503) -> Refused:
+        """Return the refusal of a request that may succeed later.
+
+        Args:
+            text: the reason, sent to the client.
+            code: the stable word for programs.
+            retry_after: seconds that the client is told to wait (default 5), rounded up to whole ones, at least 1.
+            status: 503 if the server lacks room (default), 429 if this client or room has used up its share.
+        """
+        return cls(text, status=status, code=code, headers=(("Retry-After", str(max(1, math.ceil(retry_after)))),))
 
 
 # --- sending --------------------------------------------------------------------------------------

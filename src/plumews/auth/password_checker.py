@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import hmac
 import inspect
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -109,12 +108,8 @@ class PasswordChecker:
         now = self._clock()
         wait = self._attempts.retry_after(address, now)
         if wait > 0:
-            raise Refused(
-                "too many wrong passwords from this address",
-                status=429,
-                code="WEBSOCKET_TOO_MANY_ATTEMPTS",
-                headers=(("Retry-After", str(math.ceil(wait))),),
-            )
+            text = "too many wrong passwords from this address"
+            raise Refused.busy(text, "WEBSOCKET_TOO_MANY_ATTEMPTS", wait, status=429)
         salt = None if self._salt_of is None else self._salt_of(room)
         name = self._digest(room, salt, password)
         if name in self._right:
@@ -140,12 +135,7 @@ class PasswordChecker:
 
     def _begin(self, name: bytes, room: str, password: str | None, *, remember: bool) -> _Check:
         if len(self._checks) >= self._queue:
-            raise Refused(
-                "too many passwords wait to be checked",
-                status=503,
-                code="WEBSOCKET_BUSY",
-                headers=(("Retry-After", "5"),),
-            )
+            raise Refused.busy("too many passwords wait to be checked", "WEBSOCKET_BUSY")
         ask: Callable[[str, str | None], Any] = self._authorizer.check_room_password
         if is_coroutine_function(ask):
             asked, work = ask(room, password), None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import inspect
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,7 +20,6 @@ from ..auth.credentials import bearer_of
 from ..errors import InvalidHandshake, InvalidHeader, Refused, WeakSecret
 from ..http11.models import Request, Response
 from ..hub.hub import Hub
-from ..hub.results import BroadcastResult
 from ..server.routes import Route
 
 __all__ = ["BROADCAST_PATH", "admin_broadcast_route", "check_broadcast_secret"]
@@ -114,12 +112,8 @@ class _Gate:
         address, now = request.client_address or None, self._clock()
         wait = self._attempts.retry_after(address, now)
         if wait > 0:
-            raise Refused(
-                "too many wrong secrets from this address",
-                status=429,
-                code="WEBSOCKET_TOO_MANY_ATTEMPTS",
-                headers=(("Retry-After", str(math.ceil(wait))),),
-            )
+            text = "too many wrong secrets from this address"
+            raise Refused.busy(text, "WEBSOCKET_TOO_MANY_ATTEMPTS", wait, status=429)
         self._attempts.failed(address, now)  # until it is known: guesses that come at once are guesses
         try:
             may = self._may(request)
@@ -139,9 +133,12 @@ def _broadcaster(hub: Hub) -> Callable[[Request], Response]:
         result = hub.broadcast_room(rooms, message, keep=keep) if rooms else hub.broadcast_all(message)
         if result.invalid:
             raise InvalidHandshake("invalid websocket room", code="WEBSOCKET_INVALID_ROOM")
+        if result.stopped:
+            text = "websocket broadcast rejected: the hub was stopped"
+            raise Refused(text, status=503, code="WEBSOCKET_BROADCAST_REJECTED")
         if result.rejected:
-            retry = () if result.stopped else (("Retry-After", "5"),)
-            raise Refused(_why(result), status=503, code="WEBSOCKET_BROADCAST_REJECTED", headers=retry)
+            text = "websocket broadcast rejected: nobody had space for it"
+            raise Refused.busy(text, "WEBSOCKET_BROADCAST_REJECTED")
         return Response(204)
 
     return answer
@@ -171,9 +168,3 @@ def _message_of(request: Request) -> str | bytes:
         raise InvalidHandshake(
             f"invalid utf-8 in message: send bytes as Content-Type: {_BINARY}", code="WEBSOCKET_INVALID_UTF8"
         ) from None
-
-
-def _why(result: BroadcastResult) -> str:
-    if result.stopped:
-        return "websocket broadcast rejected: the hub was stopped"
-    return "websocket broadcast rejected: nobody had space for it"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -46,8 +45,6 @@ logger = logging.getLogger("plumews.server")
 
 #: Authorizers of the application at once, and the name of their threads.
 _ASKERS: Final = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix="plumews-authorizer")
-
-_RETRY: Final = (("Retry-After", "5"),)
 
 
 class RoomAuth(TokenAuthenticator, RoomAuthorizer, Protocol):
@@ -138,12 +135,11 @@ class RoomEndpoint:
         try:
             self._inside.check_space(room)
         except RoomFull as exc:
-            raise Refused(str(exc), status=429, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
+            raise Refused.busy(str(exc), "WEBSOCKET_JOIN_DENIED", status=429) from exc
         except RateLimited as exc:
-            retry = (("Retry-After", str(max(1, math.ceil(exc.retry_after)))),)
-            raise Refused(str(exc), status=429, code="WEBSOCKET_JOIN_DENIED", headers=retry) from exc
+            raise Refused.busy(str(exc), "WEBSOCKET_JOIN_DENIED", exc.retry_after, status=429) from exc
         except HubError as exc:
-            raise Refused(str(exc), status=503, code="WEBSOCKET_JOIN_DENIED", headers=_RETRY) from exc
+            raise Refused.busy(str(exc), "WEBSOCKET_JOIN_DENIED") from exc
 
     def _authorize(self, conn: Conn, credentials: Credentials) -> Awaitable[None] | None:
         """Whether ``conn`` may enter its room; an authorizer that has ``authorize_room`` is asked that and no more."""
@@ -171,7 +167,7 @@ class RoomEndpoint:
         if is_coroutine_function(authorize):
             return bool(await authorize(asked))
         if self._asking >= limits.PASSWORD_QUEUE:
-            raise Refused("too many wait to be let in", status=503, code="WEBSOCKET_BUSY", headers=_RETRY)
+            raise Refused.busy("too many wait to be let in", "WEBSOCKET_BUSY")
         waiting = [asked]  # empty when nobody waits any more
         work = asyncio.wrap_future(
             _ASKERS.submit(copy_context().run, lambda: authorize(waiting[0]) if waiting else False)

@@ -15,7 +15,7 @@ from .. import limits
 from ..errors import Refused
 from ..rate_limit import TokenBucket, address_group, default_burst
 
-__all__ = ["AddressBounds", "AddressLimits", "Key", "rate_limited"]
+__all__ = ["AddressBounds", "AddressLimits", "Key"]
 
 #: What connections of one client have in common: the address, or the number of the /64 network.
 Key: TypeAlias = "str | int"
@@ -42,12 +42,6 @@ class _Address:
 def address_burst(rate: float) -> int:
     """How many of one address come at once: more than of a whole server, since it may be an office that is back."""
     return max(default_burst(rate), math.ceil(rate * limits.ADDRESS_BURST_TIME))
-
-
-def rate_limited(text: str, wait: float) -> Refused:
-    """The refusal of one more, who may come in ``wait`` seconds."""
-    retry = (("Retry-After", str(max(1, math.ceil(wait)))),)
-    return Refused(text, status=429, code="WEBSOCKET_RATE_LIMITED", headers=retry)
 
 
 class AddressLimits:
@@ -81,16 +75,12 @@ class AddressLimits:
         self._forget(now)
         known = self._present.get(key) or self._idle.get(key) or _Address(rate)
         if most is not None and known.count >= most:
-            raise Refused(
-                "too many connections from this address",
-                status=429,
-                code="WEBSOCKET_TOO_MANY_FROM_ADDRESS",
-                headers=(("Retry-After", str(limits.RETRY_AFTER)),),
-            )
+            raise Refused.busy("too many connections from this address", "WEBSOCKET_TOO_MANY_FROM_ADDRESS", status=429)
         if known.bucket is not None:
             wait = known.bucket.take(now)
             if wait:
-                raise rate_limited("too many new connections from this address", wait)
+                text = "too many new connections from this address"
+                raise Refused.busy(text, "WEBSOCKET_RATE_LIMITED", wait, status=429)
         known.last = now
         known.count += 1
         self._idle.pop(key, None)

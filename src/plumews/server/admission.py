@@ -16,7 +16,7 @@ from .. import limits
 from ..errors import Refused
 from ..rate_limit import TokenBucket, default_burst
 from ..validation import check_count
-from .addresses import AddressBounds, AddressLimits, Key, rate_limited
+from .addresses import AddressBounds, AddressLimits, Key
 
 __all__ = ["Admission", "AdmissionLimits", "ConnectionSlot"]
 
@@ -88,13 +88,13 @@ class Admission:
         """
         bounds = self._bounds
         if bounds.max_connections is not None and self.connections >= bounds.max_connections:
-            raise _full("too many connections", "WEBSOCKET_TOO_MANY_CONNECTIONS")
+            raise Refused.busy("too many connections", "WEBSOCKET_TOO_MANY_CONNECTIONS")
         if bounds.max_opening is not None and self.opening >= bounds.max_opening:
-            raise _full("too many opening handshakes at once", "WEBSOCKET_TOO_MANY_HANDSHAKES")
+            raise Refused.busy("too many opening handshakes at once", "WEBSOCKET_TOO_MANY_HANDSHAKES")
         if self._bucket is not None:
             wait = self._bucket.wait(now)
             if wait:
-                raise rate_limited("too many new connections", wait)
+                raise Refused.busy("too many new connections", "WEBSOCKET_RATE_LIMITED", wait, status=429)
         key = None
         if address is not None and not (self._is_proxy is not None and self._is_proxy(address)):
             key = self._addresses.enter(address, now)
@@ -137,10 +137,6 @@ class ConnectionSlot:
             admission.connections -= 1
             if self._key is not None:
                 admission._addresses.leave(self._key)
-
-
-def _full(text: str, code: str) -> Refused:
-    return Refused(text, status=503, code=code, headers=(("Retry-After", str(limits.RETRY_AFTER)),))
 
 
 def _check_rate(name: str, rate: object) -> None:

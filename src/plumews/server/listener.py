@@ -219,9 +219,4 @@ def _tls_options(site: ServerContext) -> dict[str, Any]:
 
 
 def _exhausted() -> Refused:
-    return Refused(
-        "the server has no room",
-        status=503,
-        code="WEBSOCKET_OUT_OF_DESCRIPTORS",
-        headers=(("Retry-After", str(limits.RETRY_AFTER)),),
-    )
+    return Refused.busy("the server has no room", "WEBSOCKET_OUT_OF_DESCRIPTORS")
