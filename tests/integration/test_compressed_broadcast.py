@@ -19,7 +19,7 @@ import pytest
 
 import plumews
 from plumews import Deflate, HistoryLimits, Hub, HubConfig, Opcode, Position, SendBehavior, UserInfo, limits
-from plumews.conn.overflow import DISPLACING
+from plumews.conn.overflow import POLICIES
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import Parser
@@ -80,7 +80,7 @@ async def mixed(start: Callable[[Any], Any], hub: Hub, **config: Any) -> AsyncIt
         (alone, Squeezing, (OFFER,), 12, False),
         (alone, Squeezing, (nine,), 9, False),
     ]
-    if config.get("send_behavior") not in DISPLACING:
+    if not POLICIES[config.get("send_behavior", SendBehavior.BLOCK)].displaces:
         kinds.append((await server(Deflate(server_takeover=True)), Squeezing, (OFFER,), 12, True))
     async with contextlib.AsyncExitStack() as stack:
         members = []

@@ -12,6 +12,7 @@ import inspect
 import re
 import typing
 from collections.abc import Iterator
+from functools import cached_property
 from unittest import mock
 
 import pytest
@@ -326,7 +327,7 @@ def test_every_public_attribute_is_explained(cls):
     of_class = "\n".join(inspect.getdoc(base) or "" for base in cls.__mro__ if base.__module__.startswith("plumews"))
     silent = []
     for name, member in attributes(cls):
-        has_one = callable(member) or isinstance(member, (property, classmethod, staticmethod))
+        has_one = callable(member) or isinstance(member, (property, cached_property, classmethod, staticmethod))
         explained: object = re.search(rf"\b{name}\b", of_class)
         if not isinstance(member, enum.Enum) and (has_one or inspect.ismemberdescriptor(member)):
             explained = inspect.getdoc(getattr(cls, name)) or (not has_one and explained)

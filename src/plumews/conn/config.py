@@ -8,12 +8,14 @@ it is given, not at the first handshake (section 8 point 31 of the seed's review
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from .. import limits
 from ..constants import SendBehavior
 from ..deflate.config import Deflate
 from ..validation import check_count, check_time
+from .overflow import POLICIES, OverflowPolicy
 
 __all__ = ["ConnConfig", "check_keepalive", "check_read_limit"]
 
@@ -102,13 +104,16 @@ class ConnConfig:
                 "answers no ping"
             )
         deflate = self.deflate
-        if deflate is not None:
-            drops = self.send_behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
-            if drops and deflate.server_takeover:
-                raise ValueError(
-                    f"SendBehavior.{self.send_behavior.name} drops messages that later ones would refer to: "
-                    "use it without server_takeover"
-                )
+        if deflate is not None and deflate.server_takeover and self.overflow.displaces:
+            raise ValueError(
+                f"SendBehavior.{self.send_behavior.name} drops messages that later ones would refer to: "
+                "use it without server_takeover"
+            )
+
+    @cached_property
+    def overflow(self) -> OverflowPolicy:
+        """Policy for a full send queue."""
+        return POLICIES[self.send_behavior]
 
     @property
     def deflate(self) -> Deflate | None:
@@ -126,16 +131,14 @@ class ConnConfig:
         """Bytes that the kernel may hold and has not sent."""
         if self.unsent_bytes != "auto":
             return self.unsent_bytes
-        displaces = self.send_behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
-        return limits.UNSENT_BYTES if displaces else None
+        return limits.UNSENT_BYTES if self.overflow.displaces else None
 
     @property
     def unanswered_limit(self) -> int | None:
         """Bytes that may be sent beyond the last answered ping."""
         if self.unanswered_bytes != "auto":
             return self.unanswered_bytes
-        conflates = self.send_behavior is SendBehavior.CONFLATE and self.pong_wait is not None
-        return limits.UNANSWERED_BYTES if conflates else None
+        return limits.UNANSWERED_BYTES if self.overflow.uses_key and self.pong_wait is not None else None
 
     @property
     def pong_wait(self) -> float | None:

@@ -1,6 +1,6 @@
 """How an application writes: whole messages, several, or one in pieces (layer 3).
 
-A send returns when its message is queued; what happens beyond the bounds of the queue is in `overflowing`. The order of
+A send returns when its message is queued; what happens beyond the bounds of the queue is in `overflow`. The order of
 checks is the seed's: the connection, the message, the queue.
 """
 
@@ -26,7 +26,7 @@ from ..protocol.message import (
     opcode_of,
     payload_of,
 )
-from .overflow import Overflowing
+from .full_queue import Overflowing
 
 __all__ = ["Sending"]
 
@@ -53,7 +53,7 @@ class Sending(Overflowing):
         try:
             message = self._outgoing(opcode, data, compress)
             if not self._writer.offer(message):
-                await self._overflow(message)
+                await self._config.overflow.send(self, message)
         except (ConnectionClosed, SendQueueFull):
             await self._give_way()  # also a handler that tries again and again
             raise
@@ -96,7 +96,7 @@ class Sending(Overflowing):
             for message in messages:
                 outgoing = self._outgoing(opcode_of(message), message, compress)
                 if not self._writer.offer(outgoing):
-                    await self._overflow(outgoing)
+                    await self._config.overflow.send(self, outgoing)
                 turn = self._state.turn()
                 if turn is not None:
                     self._kick()
@@ -133,7 +133,7 @@ class Sending(Overflowing):
     def _send_nowait_slowly(self, message: Data, compress: bool | None) -> None:
         outgoing = self._outgoing(opcode_of(message), message, compress)
         if not self._writer.offer(outgoing):
-            self._overflow_now(outgoing)
+            self._config.overflow.send_now(self, outgoing)
         self._kick()
 
     def _send_shared(self, message: EncodedMessage) -> None:
@@ -141,7 +141,7 @@ class Sending(Overflowing):
         self._check_thread()
         self._catch_up_open()
         if not self._writer.offer(message):
-            self._overflow_now(message)
+            self._config.overflow.send_now(self, message)
         self._kick_later()
 
     def _catch_up_open(self) -> None:
@@ -213,7 +213,7 @@ class Sending(Overflowing):
             raise self._closed_error()
         self._catch_up_open()
         if not self._writer.begin_pieces():
-            await self._overflow(None)
+            await self._config.overflow.send(self, None)
 
     async def _add_piece(self, opcode: int, payload: bytes, *, fin: bool = False, rsv1: bool = False) -> None:
         if not self._writer.in_pieces:

@@ -1,209 +1,178 @@
-"""What becomes of a message for which the send queue has no space (layer 3).
+"""Overflow policies: the answer of a full send queue to one more message.
 
-The send behavior says it: BLOCK waits up to the send timeout, DROP refuses, CLOSE closes with 1013, DROP_OLDEST and
-CONFLATE let older messages give way. Hubs, which have their own way with BLOCK, use the parts. They also hear of what
-gave way, and have their say before the peer gets anything again.
-
-Invariants: every message that is lost is counted once; a peer that takes nothing while it is closed is cut soon.
+Each :class:`SendBehavior` has one policy, which all connections share. A new behavior is a member of that enum and a
+policy in :data:`POLICIES`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Callable, Hashable
-from contextvars import Context
-from typing import Any, Final, Protocol
+import enum
+from collections.abc import Hashable
+from typing import Protocol
 
-from .. import limits
-from ..constants import CloseCode, SendBehavior, State
-from ..errors import SendQueueFull, SendTimeout
+from ..constants import SendBehavior
+from ..errors import SendQueueFull
 from ..protocol.message import EncodedMessage
-from ..transport.timers import Deadline
-from .closing import guarded
-from .config import ConnConfig
-from .receiver import Receiving
+from ..transport.writer import Writer
 
-__all__ = ["DISPLACING", "Overflowing"]
-
-#: Behaviors under which older messages give way.
-DISPLACING: Final = (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
+__all__ = ["POLICIES", "FullQueue", "Outcome", "OverflowPolicy"]
 
 
-class Payer(Protocol):
-    """A hub that has something to tell a peer."""
+class FullQueue(Protocol):
+    """Connection whose send queue is full, as its policy sees it."""
 
-    def pay(self, conn: Any) -> None:
-        """Queue it: the peer takes something again."""
-
-    def settle(self, conn: Any, *, delivered: bool) -> None:
-        """Queue it now or never; without ``delivered`` nothing that is queued leaves any more."""
-
-
-class Overflowing(Receiving):
-    """The full send queue of :class:`plumews.Conn`."""
-
-    __slots__ = ("_evict_deadline", "_loss_watchers", "_owed")
-
-    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
-        super().__init__(config, client=client)
-        self._evict_deadline: Deadline | None = None
-        #: Hubs that have something to tell the peer before anything leaves again.
-        self._owed: list[Payer] | None = None
-        #: Hubs that count the messages which gave way, and whether they tell the peer.
-        self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
-
-    # --- a message of the application -------------------------------------------------------------
-
-    async def _overflow(self, message: EncodedMessage | None) -> None:
-        """Do what the send behavior says, for ``message`` or, without one, for the beginning of a message in pieces."""
-        if self._config.send_behavior is SendBehavior.BLOCK:
-            await self._wait_for_space(message)
-        else:
-            self._overflow_now(message)
+    _writer: Writer
 
     async def _wait_for_space(self, message: EncodedMessage | None) -> None:
-        timeout = self._config.send_timeout
-        outcome: asyncio.Future[bool | None] = self._loop.create_future()
-
-        def done(accepted: bool | None) -> None:
-            if not outcome.done():
-                outcome.set_result(accepted)
-            elif accepted and message is None:
-                self._writer.in_pieces = False  # its sender was cancelled: the next in line begins
-
-        def give_up() -> None:
-            if self._writer.withdraw(waiter):
-                done(None)
-
-        waiter = self._writer.wait(message, done)
-        deadline = None
-        try:
-            if timeout is not None:
-                deadline = self._state.timers.after(timeout, lambda: self._guard(give_up))
-            accepted = await outcome
-        except BaseException:
-            begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
-            if not self._writer.withdraw(waiter) and begun and self._writer.in_pieces:
-                self._writer.end_pieces()
-            raise
-        finally:
-            if deadline is not None:
-                deadline.cancel()
-        if accepted is None:
-            self._writer.dropped += 1
-            raise SendTimeout(f"the send queue had no space for {timeout:g} s")
-        if not accepted:
-            raise self._closed_error()
-
-    def _overflow_now(self, message: EncodedMessage | None) -> None:
-        """Nobody may wait."""
-        if message is not None and self._config.send_behavior in DISPLACING and self._displace(message):
-            return
-        self._writer.dropped += 1
-        if self._config.send_behavior is SendBehavior.CLOSE:
-            self._evict()
-            raise SendQueueFull("connection closed")
-        raise SendQueueFull("dropped")
-
-    # --- what gives way ---------------------------------------------------------------------------
+        """Wait until the message is queued; without one, until a message in pieces may begin."""
 
     def _displace(self, message: EncodedMessage) -> bool:
-        """Queue ``message`` in the stead of the oldest ones; False if it cannot be queued now."""
-        return self._gave_way(self._writer.displace(message))
+        """Queue the message in the place of the oldest ones; return False if none of them can go."""
 
     def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
-        """Queue ``message`` in the stead of the one with ``key``, if one waits; False if it cannot be queued now."""
-        return self._gave_way(self._writer.conflate(message, key))
+        """Queue the message in the place of the one with the key, else as :meth:`_displace` does."""
 
     def _gave_way(self, count: int) -> bool:
-        """``count`` messages gave way; with -1 none can, and this is False."""
-        if count > 0:
-            self._writer.dropped += count
-            told = False
-            for watcher, tells in self._loss_watchers or ():
-                watcher(self, count, tells and not told)
-                told = told or tells
-        return count >= 0
-
-    def _never_left(self) -> tuple[int, int]:
-        """Messages, and their bytes, that were queued and will not leave: given up at the end, or for newer ones."""
-        writer, (messages, size) = self._writer, self._lost
-        return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
-
-    def _watch_losses(self, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
-        """Call ``watcher(conn, count, mine)`` when messages give way.
-
-        Whose messages they were is not known: of several hubs that tell the peer, ``mine`` is true for the first alone.
-        """
-        if self._loss_watchers is None:
-            self._loss_watchers = []
-        if (watcher, tells) not in self._loss_watchers:
-            self._loss_watchers.append((watcher, tells))
-
-    def _unwatch_losses(self, watcher: Callable[[Any, int, bool], None]) -> None:
-        if self._loss_watchers is not None:
-            self._loss_watchers = [each for each in self._loss_watchers if each[0] != watcher]
-
-    # --- before anything leaves again -------------------------------------------------------------
-
-    def _owe(self, payer: Payer) -> None:
-        """Let ``payer`` pay when the peer takes something again, before it gets anything, or settle at its end."""
-        if self._owed is None:
-            self._owed = []
-        if payer not in self._owed:
-            self._owed.append(payer)
-
-    def _pay(self) -> None:
-        owed, self._owed = self._owed, None
-        for payer in owed or ():
-            payer.pay(self)
-
-    def _settle(self, *, delivered: bool) -> None:
-        owed, self._owed = self._owed, None
-        for payer in owed or ():
-            payer.settle(self, delivered=delivered)
-        self._owed = None  # what more is lost while they do that is part of it
-
-    @guarded
-    def _pay_and_resume(self) -> None:
-        if self._transport is not None:
-            self._pay()
-            self._writer.resume()
-
-    @guarded
-    def _may_write(self) -> None:
-        if self._owed is None:
-            self._writer.resume()
-        else:  # who pays asks the application, which may end the connection: not from within the transport's call
-            self._loop.call_soon(self._pay_and_resume, context=Context())
-
-    # --- the end ----------------------------------------------------------------------------------
+        """Count the messages that were dropped for others."""
 
     def _evict(self) -> None:
-        """Close with 1013 because the peer does not keep up: what waits is lost. It is cut soon if nothing drains."""
-        if self._rules.state is State.OPEN:
-            self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
-            self._expect_drain(-math.inf)
+        """Close with 1013, and drop the queued messages."""
 
-    def _expect_drain(self, before: float) -> None:
-        """Cut the connection if the peer has acknowledged no more than ``before``, a while ago."""
-        progress = self._progress()
-        if progress is None:  # it cannot be asked: what the kernel has taken must do
-            size = self._ask_transport("get_write_buffer_size") or 0
-            progress = -size, size
-        acknowledged, waiting = progress
-        if waiting and acknowledged <= before:
-            self._abort()
-        elif waiting:
-            self._evict_deadline = self._state.timers.after(
-                limits.EVICT_TIMEOUT, lambda: self._guard(self._expect_drain, acknowledged)
-            )
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._evict_deadline is not None:
-            self._evict_deadline.cancel()
-        self._evict_deadline = None
-        self._guard(lambda: self._settle(delivered=False))
-        super().connection_lost(exc)
-        self._owed = self._loss_watchers = None
+class Outcome(enum.Enum):
+    """Result of a broadcast to a member whose send queue is full."""
+
+    QUEUED = "queued"
+    DROPPED = "dropped"
+    #: The hub keeps the message until the queue has space, for ``send_timeout`` at most.
+    WAITS = "waits"
+    #: The hub counts the message as dropped, then closes the connection with 1013.
+    CLOSES = "closes"
+
+
+class OverflowPolicy:
+    """Policy of ``SendBehavior.DROP``, and the default of each method: refuse the new message.
+
+    Policies have no state. ``message`` is ``None`` where a message in pieces is to begin, which cannot displace others.
+    """
+
+    __slots__ = ()
+
+    #: Whether a sender waits for space, up to ``send_timeout``.
+    waits = False
+    #: Whether a new message takes the place of queued ones. Then the kernel's buffer is kept small.
+    displaces = False
+    #: Whether a broadcast with a key replaces the queued one with the same key, even while there is space.
+    uses_key = False
+    #: Whether queued messages may be dropped, for newer ones or because the members of a hub hold too much memory.
+    drops_queued = True
+    #: Whether a full queue drops each broadcast and does nothing else.
+    drops_new = True
+
+    async def send(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+        """Queue a message of a sender that can wait.
+
+        Raises:
+            SendQueueFull: the message is refused.
+            SendTimeout: the queue is still full after ``send_timeout``.
+            ConnectionClosed: the connection ended while the sender waited.
+        """
+        self.send_now(conn, message)
+
+    def send_now(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+        """Queue a message of a sender that cannot wait.
+
+        Raises:
+            SendQueueFull: the message is refused.
+        """
+        conn._writer.dropped += 1
+        raise SendQueueFull("dropped")
+
+    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+        """Return the outcome of a hub's broadcast; the hub counts it and does the rest."""
+        return Outcome.DROPPED
+
+    def can_queue(self, conn: FullQueue, size: int) -> bool:
+        """Return whether a message of ``size`` bytes finds space now, in the place of others if need be."""
+        return conn._writer.has_space(size)
+
+    def relieve(self, conn: FullQueue) -> int:
+        """Drop what is queued to free memory; return the count. With 0 the connection is to be closed."""
+        count = conn._writer.evict()
+        conn._gave_way(count)
+        return count
+
+
+class _Block(OverflowPolicy):
+    """Policy of ``SendBehavior.BLOCK``: wait for space."""
+
+    __slots__ = ()
+    waits = True
+    drops_queued = drops_new = False
+
+    async def send(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+        await conn._wait_for_space(message)
+
+    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+        return Outcome.WAITS
+
+    def relieve(self, conn: FullQueue) -> int:
+        return 0
+
+
+class _Close(OverflowPolicy):
+    """Policy of ``SendBehavior.CLOSE``: close with 1013."""
+
+    __slots__ = ()
+    drops_queued = drops_new = False
+
+    def send_now(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+        conn._writer.dropped += 1
+        conn._evict()
+        raise SendQueueFull("connection closed")
+
+    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+        return Outcome.CLOSES
+
+    def relieve(self, conn: FullQueue) -> int:
+        return 0
+
+
+class _DropOldest(OverflowPolicy):
+    """Policy of ``SendBehavior.DROP_OLDEST``: the oldest messages make room."""
+
+    __slots__ = ()
+    displaces = True
+    drops_new = False
+
+    def send_now(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+        if message is None or not conn._displace(message):
+            super().send_now(conn, message)
+
+    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+        return Outcome.QUEUED if conn._displace(message) else Outcome.DROPPED
+
+    def can_queue(self, conn: FullQueue, size: int) -> bool:
+        return super().can_queue(conn, size) or not conn._writer.in_pieces
+
+
+class _Conflate(_DropOldest):
+    """Policy of ``SendBehavior.CONFLATE``: the newest message of each key stays."""
+
+    __slots__ = ()
+    uses_key = True
+
+    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+        if key is None:
+            return super().broadcast(conn, message)
+        return Outcome.QUEUED if conn._conflate(message, key) else Outcome.DROPPED
+
+
+#: The policy of each behavior.
+POLICIES = {
+    SendBehavior.BLOCK: _Block(),
+    SendBehavior.DROP: OverflowPolicy(),
+    SendBehavior.CLOSE: _Close(),
+    SendBehavior.DROP_OLDEST: _DropOldest(),
+    SendBehavior.CONFLATE: _Conflate(),
+}

@@ -19,7 +19,6 @@ from typing import Protocol
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.overflow import DISPLACING
 from ..constants import SendBehavior, State
 from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline
@@ -414,5 +413,4 @@ def _is_over(conn: Conn, member: SlowMember) -> bool:
 
 def _takes(conn: Conn, size: int) -> bool:
     """Whether a message of ``size`` bytes could be queued for ``conn``, be it in the stead of others."""
-    writer = conn._writer
-    return writer.has_space(size) or (conn.send_behavior in DISPLACING and not writer.in_pieces)
+    return conn._config.overflow.can_queue(conn, size)

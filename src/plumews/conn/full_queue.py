@@ -1,0 +1,189 @@
+"""Full send queue of one connection: waiting for space, displaced messages, and the end of a peer that reads nothing.
+
+The overflow policy of the connection decides, and calls the parts that stand here. Hubs are told of messages that were
+displaced, and may queue a frame before the peer receives anything again.
+
+Invariants: each lost message is counted once. A peer that reads nothing after the close is disconnected after
+``limits.EVICT_TIMEOUT``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Hashable
+from contextvars import Context
+from typing import Any, Protocol
+
+from .. import limits
+from ..constants import CloseCode, State
+from ..errors import SendTimeout
+from ..protocol.message import EncodedMessage
+from ..transport.timers import Deadline
+from .closing import guarded
+from .config import ConnConfig
+from .receiver import Receiving
+
+__all__ = ["Overflowing"]
+
+
+class Payer(Protocol):
+    """A hub that has something to tell a peer."""
+
+    def pay(self, conn: Any) -> None:
+        """Queue it: the peer takes something again."""
+
+    def settle(self, conn: Any, *, delivered: bool) -> None:
+        """Queue it now or never; without ``delivered`` nothing that is queued leaves any more."""
+
+
+class Overflowing(Receiving):
+    """The full send queue of :class:`plumews.Conn`."""
+
+    __slots__ = ("_evict_deadline", "_loss_watchers", "_owed")
+
+    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
+        super().__init__(config, client=client)
+        self._evict_deadline: Deadline | None = None
+        #: Hubs that have something to tell the peer before anything leaves again.
+        self._owed: list[Payer] | None = None
+        #: Hubs that count the messages which gave way, and whether they tell the peer.
+        self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
+
+    # --- a message of the application -------------------------------------------------------------
+
+    async def _wait_for_space(self, message: EncodedMessage | None) -> None:
+        timeout = self._config.send_timeout
+        outcome: asyncio.Future[bool | None] = self._loop.create_future()
+
+        def done(accepted: bool | None) -> None:
+            if not outcome.done():
+                outcome.set_result(accepted)
+            elif accepted and message is None:
+                self._writer.in_pieces = False  # its sender was cancelled: the next in line begins
+
+        def give_up() -> None:
+            if self._writer.withdraw(waiter):
+                done(None)
+
+        waiter = self._writer.wait(message, done)
+        deadline = None
+        try:
+            if timeout is not None:
+                deadline = self._state.timers.after(timeout, lambda: self._guard(give_up))
+            accepted = await outcome
+        except BaseException:
+            begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
+            if not self._writer.withdraw(waiter) and begun and self._writer.in_pieces:
+                self._writer.end_pieces()
+            raise
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+        if accepted is None:
+            self._writer.dropped += 1
+            raise SendTimeout(f"the send queue had no space for {timeout:g} s")
+        if not accepted:
+            raise self._closed_error()
+
+    # --- what gives way ---------------------------------------------------------------------------
+
+    def _displace(self, message: EncodedMessage) -> bool:
+        """Queue ``message`` in the stead of the oldest ones; False if it cannot be queued now."""
+        return self._gave_way(self._writer.displace(message))
+
+    def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
+        """Queue ``message`` in the stead of the one with ``key``, if one waits; False if it cannot be queued now."""
+        return self._gave_way(self._writer.conflate(message, key))
+
+    def _gave_way(self, count: int) -> bool:
+        """``count`` messages gave way; with -1 none can, and this is False."""
+        if count > 0:
+            self._writer.dropped += count
+            told = False
+            for watcher, tells in self._loss_watchers or ():
+                watcher(self, count, tells and not told)
+                told = told or tells
+        return count >= 0
+
+    def _never_left(self) -> tuple[int, int]:
+        """Messages, and their bytes, that were queued and will not leave: given up at the end, or for newer ones."""
+        writer, (messages, size) = self._writer, self._lost
+        return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
+
+    def _watch_losses(self, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
+        """Call ``watcher(conn, count, mine)`` when messages give way.
+
+        Whose messages they were is not known: of several hubs that tell the peer, ``mine`` is true for the first alone.
+        """
+        if self._loss_watchers is None:
+            self._loss_watchers = []
+        if (watcher, tells) not in self._loss_watchers:
+            self._loss_watchers.append((watcher, tells))
+
+    def _unwatch_losses(self, watcher: Callable[[Any, int, bool], None]) -> None:
+        if self._loss_watchers is not None:
+            self._loss_watchers = [each for each in self._loss_watchers if each[0] != watcher]
+
+    # --- before anything leaves again -------------------------------------------------------------
+
+    def _owe(self, payer: Payer) -> None:
+        """Let ``payer`` pay when the peer takes something again, before it gets anything, or settle at its end."""
+        if self._owed is None:
+            self._owed = []
+        if payer not in self._owed:
+            self._owed.append(payer)
+
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, None
+        for payer in owed or ():
+            payer.pay(self)
+
+    def _settle(self, *, delivered: bool) -> None:
+        owed, self._owed = self._owed, None
+        for payer in owed or ():
+            payer.settle(self, delivered=delivered)
+        self._owed = None  # what more is lost while they do that is part of it
+
+    @guarded
+    def _pay_and_resume(self) -> None:
+        if self._transport is not None:
+            self._pay()
+            self._writer.resume()
+
+    @guarded
+    def _may_write(self) -> None:
+        if self._owed is None:
+            self._writer.resume()
+        else:  # who pays asks the application, which may end the connection: not from within the transport's call
+            self._loop.call_soon(self._pay_and_resume, context=Context())
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _evict(self) -> None:
+        """Close with 1013 because the peer does not keep up: what waits is lost. It is cut soon if nothing drains."""
+        if self._rules.state is State.OPEN:
+            self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
+            self._expect_drain(-math.inf)
+
+    def _expect_drain(self, before: float) -> None:
+        """Cut the connection if the peer has acknowledged no more than ``before``, a while ago."""
+        progress = self._progress()
+        if progress is None:  # it cannot be asked: what the kernel has taken must do
+            size = self._ask_transport("get_write_buffer_size") or 0
+            progress = -size, size
+        acknowledged, waiting = progress
+        if waiting and acknowledged <= before:
+            self._abort()
+        elif waiting:
+            self._evict_deadline = self._state.timers.after(
+                limits.EVICT_TIMEOUT, lambda: self._guard(self._expect_drain, acknowledged)
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._evict_deadline is not None:
+            self._evict_deadline.cancel()
+        self._evict_deadline = None
+        self._guard(lambda: self._settle(delivered=False))
+        super().connection_lost(exc)
+        self._owed = self._loss_watchers = None
