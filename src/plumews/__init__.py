@@ -80,8 +80,7 @@ from .room_server.admin import admin_broadcast_route
 from .room_server.endpoint import RoomAuth
 from .room_server.serving import serve_rooms
 from .room_server.text_filter import TextPolicy, validate_text_message
-from .server.restricted import restricted
-from .server.routes import Route
+from .server.routes import Route, restricted
 from .server.server import Server, Serving, serve, unix_serve
 from .users import UserInfo, extract_user_info
 

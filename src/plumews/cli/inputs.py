@@ -19,7 +19,7 @@ from ..errors import Refused, WeakSecret
 from ..hub.rooms import check_room_name, validate_room_name
 from ..room_server.admin import check_broadcast_secret
 from ..room_server.text_filter import TextPolicy
-from ..server.restricted import check_route_token
+from ..server.routes import check_route_token
 
 __all__ = [
     "Failure",

@@ -25,7 +25,7 @@ from ..hub.history import HistoryLimits
 from ..hub.hub import Hub
 from ..hub.rooms import check_room_name, validate_room_name
 from ..room_server.serving import serve_rooms
-from ..server.restricted import restricted
+from ..server.routes import restricted
 from ..server.server import Server, Serving
 from ..server.signals import StopSignals
 from ..server.sockets import inherited_sockets, unix_socket

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from .. import limits
 from ..http11.models import Request, Response
 from ..hub.hub import Hub
-from ..server.restricted import is_local
+from ..server.routes import is_local
 
 __all__ = ["RoomsTable", "check_rooms_table", "room_list_route"]
 

@@ -5,7 +5,7 @@ May import the root vocabulary and the packages up to ``conn``, and ``auth``. Do
 
 from __future__ import annotations
 
-from .routes import Route
+from .routes import Route, restricted
 from .server import Server, Serving, serve, unix_serve
 
-__all__ = ["Route", "Server", "Serving", "serve", "unix_serve"]
+__all__ = ["Route", "Server", "Serving", "restricted", "serve", "unix_serve"]

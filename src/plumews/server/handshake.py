@@ -29,8 +29,7 @@ from .context import Endpoint, ServerContext
 from .hooks import changed_upgrade, selected_subprotocol
 from .refusal_log import log_untrusted_proxy
 from .responder import HandshakeResponder, stopping
-from .route_body import ArrivingBody, answer_with_body
-from .routes import Route, answer_options, answer_route, takes_body
+from .routes import RequestBody, Route, answer_options, answer_route, answer_with_body, takes_body
 
 __all__ = ["ServerHandshake"]
 
@@ -45,7 +44,7 @@ class ServerHandshake(HandshakeResponder):
     def __init__(self, site: ServerContext, conn: Conn, visit: ConnectionSlot | None = None) -> None:
         super().__init__(site, conn)
         self._reader: HeadReader | None = HeadReader(site.max_head)
-        self._body: ArrivingBody | None = None  # what of that belongs to the request
+        self._body: RequestBody | None = None  # what of that belongs to the request
         self._visit = visit  # None: not admitted yet
         # Made when the connection is accepted, connected when TLS has shaken hands: the time counts from here.
         self._due = conn._loop.time() + site.open_timeout
@@ -195,7 +194,7 @@ class ServerHandshake(HandshakeResponder):
         route.check_method(request)
         if request.method not in ("GET", "HEAD"):
             check_origin(request, self._site.origins, secure=request.secure)
-        self._body = ArrivingBody(self._rest, self._conn._ask_transport)
+        self._body = RequestBody(self._rest, self._conn._ask_transport)
         self._later(answer_with_body(route, request, self._body), self._answer)
 
     # --- the answer -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.http11.models import Request, Response
-from plumews.server.restricted import check_route_token, is_local, restricted
+from plumews.server.routes import check_route_token, is_local, restricted
 from support.raw_client import Wire
 
 TOKEN = "0123456789abcdef"
