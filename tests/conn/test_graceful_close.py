@@ -18,8 +18,7 @@ import pytest
 
 import plumews
 from plumews import BroadcastResult, CloseCode, ConnectionClosed, Hub, HubStopped, Opcode, ShutdownReport, State, limits
-from plumews.conn.graceful_close import GracefulClose, check_goodbye
-from plumews.conn.timelimit import TimeBudget
+from plumews.conn.graceful_close import GracefulClose, TimeBudget, check_goodbye
 from support.fakes import (
     CALLS,
     PATIENCE,

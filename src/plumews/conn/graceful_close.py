@@ -8,22 +8,23 @@ when to come back. Invariants: nothing here holds the loop for long; at the limi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from .. import limits
 from ..constants import CloseCode
 from ..protocol.state import check_close
+from ..transport.loop_context import loop_context
 from ..transport.safe_calls import call_safely
-from ..transport.timers import clock
+from ..transport.timers import Deadline, clock
 from ..validation import check_time
 from .connection import Conn
-from .timelimit import TimeBudget
 
-__all__ = ["GracefulClose", "GracefulShutdown", "ShutdownReport", "check_goodbye"]
+__all__ = ["GracefulClose", "GracefulShutdown", "ShutdownReport", "TimeBudget", "check_goodbye"]
 
 #: Connections between two looks at the clock.
 _STRIDE = 16
@@ -72,6 +73,73 @@ class GracefulShutdown(Protocol):
 
     async def shutdown(self, timeout: float, *, spread: float | None, reconnect_in: float) -> ShutdownReport:
         """Close the connections within ``timeout`` seconds and return what became of their messages."""
+
+
+class TimeBudget:
+    """Time that several owners of an end share: the shortest limit counts, and no call extends it.
+
+    It begins now, on the running loop. :meth:`end` it as soon as nothing waits for it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers = loop_context(loop).timers
+        self._over: asyncio.Future[None] = loop.create_future()
+        self._deadline: Deadline | None = None
+        self._when = self._timers.time() + seconds
+        self._arm(seconds)
+
+    @property
+    def over(self) -> bool:
+        """Whether the limit is reached."""
+        return self._over.done()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the limit."""
+        return 0.0 if self.over else max(0.0, self._when - self._timers.time())
+
+    def hasten(self, seconds: float) -> None:
+        """End the budget ``seconds`` from now, unless it ends before that."""
+        if not self.over and self._timers.time() + seconds < self._when:
+            self._when = self._timers.time() + seconds
+            self._arm(seconds)
+
+    def end(self) -> None:
+        """Cancel the limit: it is never reached."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for ``seconds``, or until the limit."""
+        if not self.over:
+            await asyncio.wait([self._over], timeout=seconds)
+
+    async def bound(self, work: Coroutine[Any, Any, object], seconds: float | None = None) -> bool:
+        """Run ``work`` until the limit, and for ``seconds`` at most; return whether it is done."""
+        if self.over:
+            work.close()
+            return False
+        task = asyncio.ensure_future(work)
+        ends: list[asyncio.Future[Any]] = [task, self._over]
+        try:
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    def _arm(self, seconds: float) -> None:
+        self.end()
+        if seconds <= 0:
+            self._over.set_result(None)
+        else:
+            self._deadline = self._timers.at(self._when, lambda: self._over.set_result(None))
 
 
 class GracefulClose:

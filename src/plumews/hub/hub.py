@@ -13,8 +13,7 @@ from types import TracebackType
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.graceful_close import GracefulClose, ShutdownReport, check_goodbye
-from ..conn.timelimit import TimeBudget
+from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget, check_goodbye
 from ..constants import CloseCode, State
 from ..transport.forks import FOREIGN
 from ..transport.loop_context import loop_context

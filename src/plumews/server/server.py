@@ -23,9 +23,8 @@ from ..auth.interfaces import TokenAuthenticator
 from ..auth.token_refresh import is_entering
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
-from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, check_goodbye
+from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, TimeBudget, check_goodbye
 from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, cancel, endpoint_for
-from ..conn.timelimit import TimeBudget
 from ..constants import CloseCode
 from ..counters import RequestCounters
 from ..errors import ConcurrencyError
