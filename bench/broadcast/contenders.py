@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..harness import contender
-from .scenarios import CROWD, MEMORY, ONE, SILENT, SIXTEEN
+from .scenarios import MEMORY, ONE, SILENT, SIXTEEN
 
 PLUMEWS = "plumews, uvloop"
 DROP = "plumews drop, uvloop"
@@ -47,8 +47,6 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("plumews", "uvloop", "plumews", long=True),
     Contender("plumews_drop", "uvloop", "plumews", long=True, rows=POLICY_ROWS),
     Contender("plumews_close", "uvloop", "plumews", quick=False, long=True, rows=POLICY_ROWS),
-    # For machines with cores to spare: where there are none it tells nothing.
-    Contender("plumews_threads", "uvloop", "plumews", quick=False, asked=True, rows=(ONE.name, CROWD.name)),
     Contender("bare", None, "asyncio"),
     Contender("raw", "uvloop", "asyncio"),
     Contender("picows", "uvloop", "picows", long=True),

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..harness import rooms
 from ..harness.listening import BACKLOG, MAX_SIZE, Ready, for_ever
-from ..harness.running import HOST, cores
+from ..harness.running import HOST
 
 #: What answers the load's request: it always sends the same key, so that no server of bytes needs a SHA-1.
 UPGRADED = (
@@ -39,17 +39,6 @@ async def plumews_close(port: int, ready: Ready) -> None:
     from plumews import SendBehavior
 
     await rooms.plumews(port, ready, send_behavior=SendBehavior.CLOSE)
-
-
-async def plumews_threads(port: int, ready: Ready) -> None:
-    """With a thread that helps to send on each core that neither the event loop nor the load is on; at least one."""
-    free = os.sched_getaffinity(0) - {cores()[1]} or os.sched_getaffinity(0)
-
-    def ready_everywhere() -> None:
-        ready()
-        os.sched_setaffinity(0, free)
-
-    await rooms.plumews(port, ready_everywhere, threads=min(16, max(1, len(free) - 1)))
 
 
 async def raw(port: int, ready: Ready) -> None:

@@ -97,9 +97,7 @@ def run(benchmark: Benchmark) -> None:
     wanted = [
         contender
         for contender in benchmark.contenders
-        if any(word in contender.name for word in who)
-        and (contender.quick or not options.quick)
-        and (options.who or not contender.asked)
+        if any(word in contender.name for word in who) and (contender.quick or not options.quick)
     ]
     contenders = [contender for contender in wanted if contender.installed]
     try:

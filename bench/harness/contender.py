@@ -17,7 +17,6 @@ class Contender:
     loop: str | None
     package: str
     quick: bool = True  # takes part in a quick look
-    asked: bool = False  # takes part only where --who asks for it
 
     @property
     def name(self) -> str:

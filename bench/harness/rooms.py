@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import plumews as ours
 
 
-async def plumews(port: int, ready: Ready, *, threads: int = 0, **options: Any) -> None:
+async def plumews(port: int, ready: Ready, **options: Any) -> None:
     """The callback door, and a hub."""
-    from plumews import Hub, HubConfig, serve
+    from plumews import Hub, serve
 
-    hub = Hub(HubConfig(sending_threads=threads))
+    hub = Hub()
 
     def on_open(conn: ours.Conn) -> None:
         if conn.request.path == "/":

@@ -270,16 +270,6 @@ FAN_OUT_SLICE: Final = 0.004
 #: Lists of one loop that wait for the next broadcast, for as many members; some 300 KiB.
 SPARE_QUEUES: Final = 4096
 
-#: Threads that help the loop's thread to send. What it has to do alone is some tenth of the work, so that more than
-#: these would find nothing left to do.
-SENDING_THREADS_MOST: Final = 16
-
-#: Connections with something to send in one tick from which on threads are woken for it; less is sent sooner by one.
-PARALLEL_LEAST: Final = 512
-
-#: Connections for each thread in one go, some 2 ms: the loop waits for the last of them, and looks at the clock then.
-PARALLEL_SHARE: Final = 512
-
 #: Characters of a room name.
 ROOM_NAME: Final = 128
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from . import limits
 
@@ -18,7 +18,10 @@ __all__ = [
     "entries_of",
     "is_coroutine_function",
     "is_plain_function",
+    "removed_options",
 ]
+
+T = TypeVar("T")
 
 
 def is_coroutine_function(function: object) -> bool:
@@ -93,3 +96,25 @@ def check_callback(callback: object) -> None:
     """A ``TypeError`` unless ``callback`` is a plain function."""
     if not is_plain_function(callback):
         raise TypeError("the callback must be a plain function: it is called where nothing can be awaited")
+
+
+def removed_options(**instead: str) -> Callable[[type[T]], type[T]]:
+    """Return a class decorator that makes options of former versions a ``TypeError``.
+
+    Args:
+        instead: for the name of each option the text behind "removed: ".
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        init: Callable[..., None] = cls.__init__
+
+        @functools.wraps(init)
+        def checked(self: T, *args: Any, **options: Any) -> None:
+            for name in options.keys() & instead.keys():
+                raise TypeError(f"{name} was removed: {instead[name]}")
+            init(self, *args, **options)
+
+        cls.__init__ = checked  # type: ignore[method-assign, assignment]
+        return cls
+
+    return decorate

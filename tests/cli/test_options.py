@@ -41,7 +41,7 @@ from plumews.cli.main import main
         (["serve", "--max-size", "0"], "argument --max-size: must be a whole number, at least 1, not '0'"),
         (["serve", "--max-head", "64"], "argument --max-head: must be a whole number, from 1024 to 1048576, not '64'"),
         (["serve", "--max-connections", "-1"], "must be a whole number, at least 0, not '-1'"),
-        (["serve", "--sending-threads", "17"], "must be a whole number, from 0 to 16, not '17'"),
+        (["serve", "--sending-threads", "2"], "unrecognized arguments: --sending-threads 2"),
         (["serve", "--queue-size", "many"], "argument --queue-size: must be a whole number, at least 1, not 'many'"),
         (["serve", "--unsent-bytes", "-1"], "argument --unsent-bytes: must be a whole number, at least 0, not '-1'"),
         (
@@ -132,7 +132,7 @@ OPTIONS = re.findall(
     "--send-behavior --send-timeout --unsent-bytes --unanswered-bytes --ping-interval --ping-timeout "
     "--no-page --rooms-table --metrics "
     "--metrics-token-file --history --no-echo "
-    "--loop --sending-threads --shutdown-timeout --shutdown-spread --reconnect-in "
+    "--loop --shutdown-timeout --shutdown-spread --reconnect-in "
     "--log-level --verbose",
 )
 

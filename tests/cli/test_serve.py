@@ -636,7 +636,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
         "serve --host ::1 --port 9 --no-query-secrets --max-connections 3 --max-room-connections 2 --queue-size 5 "
         "--max-head 65536 "
         "--send-timeout 0 --send-behavior drop --max-size 7 --ping-interval 0 --ping-timeout 0.5 --no-page --no-echo "
-        "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio --sending-threads 2 "
+        "--rooms-table everybody --origin * --origin https://a --allowed-host * --loop asyncio "
         "--trusted-proxy unix --trusted-proxy 10.0.0.0/8 --compression --text line --plain-room-names "
         "--max-connections-per-address 0 --accept-rate 50 --accept-rate-per-address 0.5 --history 7 --unsent-bytes 0 "
         "--broadcast-secret-file"
@@ -647,7 +647,6 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
     assert seen.pop("hub") == plumews.HubConfig(
         max_connections=3,
         max_room_connections=2,
-        sending_threads=2,
         check_room_name=plumews.validate_room_name,
         history=plumews.HistoryLimits(max_messages=7),
     )

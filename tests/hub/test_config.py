@@ -20,7 +20,6 @@ COUNTS = (
     "max_history_rooms",
     "max_history_bytes",
     "accept_burst",
-    "sending_threads",
 )
 
 
@@ -63,13 +62,9 @@ def test_a_limit_of_0_is_none_and_a_negative_one_is_refused(name):
         HubConfig(**{name: -1})
 
 
-def test_nothing_is_sent_by_threads_unless_it_is_asked_for_and_then_by_a_few():
-    assert HubConfig().sending_threads == 0
-    assert HubConfig(sending_threads=16).sending_threads == 16
-    with pytest.raises(ValueError, match=r"^sending_threads must be at most 16, not 17$"):
-        HubConfig(sending_threads=17)
-    with pytest.raises(ValueError, match=r"^sending_threads must be at least 0, not -1$"):
-        HubConfig(sending_threads=-1)
+def test_hub_config_with_sending_threads_says_what_to_use():
+    with pytest.raises(TypeError, match=r"^sending_threads was removed: run several processes instead$"):
+        HubConfig(sending_threads=2)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("rate", ["10", None, True, 1j], ids=repr)

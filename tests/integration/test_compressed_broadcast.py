@@ -124,19 +124,6 @@ async def test_everybody_gets_every_message_right_and_in_order_however_it_is_sen
     await hub.stop()
 
 
-async def test_threads_that_help_to_send_carry_both_forms(start, monkeypatch) -> None:
-    monkeypatch.setattr(limits, "PARALLEL_LEAST", 2)
-    hub = Hub(HubConfig(sending_threads=2))
-    async with mixed(start, hub) as members:
-        for number in range(20):
-            hub.broadcast_room("room", f"{number}:{JSON}")
-            await asyncio.sleep(0)
-        for member in members:
-            assert [await member.message() for _ in range(20)] == [f"{number}:{JSON}" for number in range(20)]
-            assert member.compressed == 20 * member.compresses
-    await hub.stop()
-
-
 @pytest.mark.parametrize("kind", ["one room", "another thread", "a user"])
 async def test_a_long_broadcast_comes_compressed_and_in_order_and_others_go_on_meanwhile(
     start, kind, monkeypatch

@@ -17,7 +17,7 @@ from collections import Counter
 import pytest
 
 import plumews
-from plumews import BroadcastResult, Hub, HubConfig, SendBehavior, UserInfo, limits
+from plumews import BroadcastResult, Hub, HubConfig, SendBehavior, UserInfo
 from plumews.transport import sendmsg
 from support.fakes import FakeTransport, SocketTransport, fake_conn, ticks
 from support.members import adds_up, texts
@@ -32,9 +32,9 @@ class Story:
 
     transport: type[FakeTransport] = FakeTransport
 
-    def __init__(self, seed: int, *, workers: int, job_queue_size: int, mortal: bool, sending_threads: int = 0) -> None:
+    def __init__(self, seed: int, *, workers: int, job_queue_size: int, mortal: bool) -> None:
         self.random = random.Random(seed)
-        self.hub = Hub(HubConfig(workers, job_queue_size, sending_threads=sending_threads))
+        self.hub = Hub(HubConfig(workers, job_queue_size))
         self.mortal = mortal
         self.number = self.direct = 0
         self.results: list[BroadcastResult] = []
@@ -244,25 +244,24 @@ async def test_a_job_queue_that_is_often_full_refuses_whole_broadcasts_and_nothi
     assert any(result.overloaded for result in story.results)
 
 
-class StoryOfThreads(Story):
-    """With sockets, so that threads can help to send."""
+class StoryOfSockets(Story):
+    """Members with sockets that may be full."""
 
     transport = SocketTransport
 
     async def run(self) -> None:
         await super().run()
-        for conn, transport in self.all:  # who is full again
+        for conn, transport in self.all:
             if conn._transport is not None:
                 transport.drain()
 
     async def end(self) -> None:
-        """The hub stops, and the sockets are closed."""
+        """Stop the hub and close the sockets."""
         for stop_listening in self.listening:
             stop_listening()
         await self.hub.shutdown(0)
-        for conn, transport in self.all:
+        for conn, _ in self.all:
             conn.abort()
-            assert isinstance(transport, SocketTransport)
         await ticks()
         for _, transport in self.all:
             transport.close_socket()  # type: ignore[attr-defined]
@@ -271,17 +270,16 @@ class StoryOfThreads(Story):
 @pytest.mark.skipif(not sendmsg.DIRECT, reason="sockets are no file descriptors here")
 @pytest.mark.parametrize("mortal", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-async def test_threads_that_help_to_send_change_nothing_of_all_that(sliced, seed, mortal, monkeypatch):
+async def test_hub_over_full_sockets_accounts_for_each_message(sliced, seed, mortal, monkeypatch):
     sent: list[int] = []
+    genuine = sendmsg.send
 
-    class Watched(sendmsg.Batch):
-        def finish(self) -> None:
-            super().finish()
-            sent.extend(self.sent)
+    def send(fd, buffers):
+        sent.append(genuine(fd, buffers))
+        return sent[-1]
 
-    monkeypatch.setattr(sendmsg, "Batch", Watched)
-    monkeypatch.setattr(limits, "PARALLEL_LEAST", 8)
-    story = StoryOfThreads(300 + seed, workers=seed + 1, job_queue_size=10_000, mortal=mortal, sending_threads=2)
+    monkeypatch.setattr(sendmsg, "send", send)
+    story = StoryOfSockets(300 + seed, workers=seed + 1, job_queue_size=10_000, mortal=mortal)
     try:
         await story.run()
         story.check_sums()

@@ -24,7 +24,6 @@ from plumews import limits
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser, build_frame
 from plumews.protocol.message import EncodedMessage, encode
-from plumews.transport import sendmsg
 from plumews.transport.loop_context import loop_context
 from plumews.transport.writer import Waiter, Writer
 
@@ -97,15 +96,12 @@ class Frames:
 
 class Model(RuleBasedStateMachine):
     loop_name = "asyncio"
-    threads = 0  # that help to send
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = new_loop(self.loop_name)
         self.told: list[Any] = []
         self.loop.set_exception_handler(lambda loop, context: self.told.append(context))
-        if self.threads:
-            loop_context(self.loop).want_threads(self.threads)
         ours, self.theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least that there is: some KiB
         self.theirs.setblocking(False)
@@ -383,8 +379,6 @@ class Model(RuleBasedStateMachine):
                 self.tick()
             assert self.ours.lost == 1
             self.theirs.close()
-            if self.threads:
-                loop_context(self.loop).give_up_threads(self.threads)
             self.loop.close()
 
     def all_has_arrived(self) -> None:
@@ -440,36 +434,3 @@ class Model(RuleBasedStateMachine):
 def test_what_arrives_is_what_was_accepted_whatever_happens_on_the_way(loop: str) -> None:
     machine: Callable[[], Model] = type("ModelOnALoop", (Model,), {"loop_name": loop})
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=60))
-
-
-class Helped(Model):
-    """With a thread that helps, and more that it can help with."""
-
-    threads = 1
-
-    @precondition(lambda self: self.open)
-    @rule(ticks=st.lists(st.lists(st.sampled_from([0, 125, 3000]), min_size=1, max_size=5), min_size=1, max_size=9))
-    def send_with_each_tick(self, ticks: list[list[int]]) -> None:
-        self.read(1_000_000, 2)
-        for sizes in ticks:
-            for size in sizes:
-                self.offer_frames(size, 1, False)
-            self.tick()
-
-
-@pytest.mark.parametrize("loop", loops())
-def test_the_same_arrives_where_another_thread_may_send_it(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    results: list[int] = []
-
-    class Watched(sendmsg.Batch):
-        def finish(self) -> None:
-            super().finish()
-            results.extend(self.sent)
-
-    monkeypatch.setattr(sendmsg, "Batch", Watched)
-    monkeypatch.setattr(limits, "PARALLEL_LEAST", 1)
-    machine: Callable[[], Model] = type("HelpedOnALoop", (Helped,), {"loop_name": loop})
-    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=40))
-    assert len(results) > 20
-    assert -1 in results
-    assert max(results) >= 0, "no socket was full"

@@ -189,12 +189,6 @@ def test_everything_that_left_is_no_reason_to_hold() -> None:
     assert done == [True]
 
 
-def test_nothing_is_left_for_other_threads_to_write() -> None:
-    setup = Held()
-    assert setup.writer.share(b"\x81\x01x", 3)
-    assert not setup.writer.hand_over([], [])
-
-
 # --- connections ----------------------------------------------------------------------------------
 
 

@@ -6,14 +6,13 @@ import asyncio
 import gc
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from plumews import limits
-from plumews.transport import sendmsg
-from plumews.transport.loop_context import Flushable, LoopContext, loop_context
+from plumews.transport.loop_context import Flushable, loop_context
 from support.fakes import ticks
 
 
@@ -192,146 +191,3 @@ async def test_no_more_lists_are_kept_than_were_lent_nor_than_the_limit(monkeypa
     for queue in [state.lend_queue(b"") for _ in range(5)]:
         state.give_back(queue)
     assert len(state._spare) == 3
-
-
-# --- by threads -----------------------------------------------------------------------------------
-
-
-class Writable(Output):
-    """Something that others may send."""
-
-    def __init__(self, log: list[str], name: str, *, sent: int = -1, apart: bool = True) -> None:
-        super().__init__(log, name)
-        self.sent = sent
-        self.apart = apart
-        self.gone = False
-
-    def flush(self) -> None:
-        if not self.gone:
-            super().flush()
-
-    def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
-        if self.apart:
-            fds.append(self.sent)
-            queues.append([self.name.encode()])
-        return self.apart
-
-    def was_sent(self, sent: int) -> bool:
-        assert sent == self.sent
-        self.log.append(f"{self.name} sent")
-        self.gone = sent < 0
-        return not self.gone
-
-
-class Batch:
-    """What stands in for :class:`plumews.transport.sendmsg.Batch`: the descriptor says what comes of it."""
-
-    sizes: list[int]
-
-    def __init__(self, fds: list[int], queues: list[list[Any]]) -> None:
-        assert len(fds) == len(queues)
-        self.sizes.append(len(fds))
-        self.sent = fds
-
-    def help(self) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-
-@pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of all batches, on a loop that one thread helps; batches are made of four and more, up to six."""
-    monkeypatch.setattr(Batch, "sizes", [], raising=False)
-    monkeypatch.setattr(sendmsg, "Batch", Batch)
-    monkeypatch.setattr(limits, "PARALLEL_LEAST", 4)
-    monkeypatch.setattr(limits, "PARALLEL_SHARE", 3)
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 10.0)
-    return Batch.sizes
-
-
-@pytest.fixture
-async def helped(batches: list[int]) -> AsyncIterator[LoopContext]:
-    state = loop_context(asyncio.get_running_loop())
-    state.want_threads(1)
-    yield state
-    state.give_up_threads(1)
-
-
-async def test_few_that_are_dirty_are_flushed_as_ever(helped: LoopContext, batches: list[int]) -> None:
-    log: list[str] = []
-    for name in "abc":
-        helped.mark_dirty(Writable(log, name))
-    await ticks(1)
-    assert (log, batches) == (["a", "b", "c"], [])
-
-
-async def test_many_that_are_dirty_are_sent_in_batches_and_the_rest_is_flushed(
-    helped: LoopContext, batches: list[int]
-) -> None:
-    log: list[str] = []
-    for name in "abcdefghijklmn":
-        helped.mark_dirty(Writable(log, name))
-    await ticks(1)
-    assert batches == [6, 6]
-    assert log == [f"{name} sent" for name in "abcdefghijkl"] + ["m", "n"]
-
-
-async def test_who_was_not_sent_whole_is_flushed_in_the_same_slice_and_so_is_who_could_not_be_handed_over(
-    helped: LoopContext, batches: list[int]
-) -> None:
-    log: list[str] = []
-    for writer in (
-        Writable(log, "a"),
-        Writable(log, "b", sent=0),
-        Writable(log, "c", apart=False),
-        Writable(log, "d", sent=7),
-        Writable(log, "e"),
-    ):
-        helped.mark_dirty(writer)
-    await ticks(1)
-    assert batches == [4]
-    assert log[:4] == ["a sent", "b sent", "d sent", "e sent"]  # all know of it before one goes on
-    assert sorted(log[4:]) == ["b", "c", "d"]
-
-
-async def test_where_hardly_anybody_can_be_handed_over_no_thread_is_woken(
-    helped: LoopContext, batches: list[int]
-) -> None:
-    log: list[str] = []
-    for name in "abcdef":
-        helped.mark_dirty(Writable(log, name, apart=name == "c"))
-    await ticks(1)
-    assert (log, batches) == (list("abcdef"), [])
-
-
-async def test_between_batches_others_have_their_turn_when_the_slice_is_over(
-    helped: LoopContext, batches: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    log: list[str] = []
-    for number in range(200):
-        helped.mark_dirty(Writable(log, str(number)))
-    asyncio.get_running_loop().call_soon(log.append, "somebody else")
-    await ticks(10)
-    assert log.index("somebody else") == 6 + 64
-    assert batches == [6, 6, 6]
-    assert len(log) == 201
-    assert {line.removesuffix(" sent") for line in log} == {*map(str, range(200)), "somebody else"}
-
-
-async def test_when_nobody_wants_threads_any_more_all_is_flushed_as_ever(batches: list[int]) -> None:
-    state = loop_context(asyncio.get_running_loop())
-    for count in (1, 2):
-        state.want_threads(count)
-    state.give_up_threads(2)
-    log: list[str] = []
-    for number in range(2):
-        if number == 1:
-            state.give_up_threads(1)
-        for name in "abcdef":
-            state.mark_dirty(Writable(log, name))
-        await ticks(1)
-    assert batches == [6]
-    assert log == [f"{name} sent" for name in "abcdef"] + list("abcdef")

@@ -8,12 +8,9 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -310,172 +307,12 @@ def test_no_buffer_is_held_after_the_call(send: Send, pair: Pair) -> None:
         buffer.append(1)
 
 
-# --- many sockets ---------------------------------------------------------------------------------
-
-
-def batch_of(send: Send, work: list[tuple[Pair, list[Any]]]) -> Any:
-    """A batch of the body that ``send`` is of."""
-    fds, queues = [pair.fd for pair, _ in work], [buffers for _, buffers in work]
-    return sys.modules[send.__module__].Batch(fds, queues)
-
-
-@pytest.fixture
-def pairs() -> Iterator[list[Pair]]:
-    pairs = [Pair() for _ in range(100)]
-    yield pairs
-    for pair in pairs:
-        pair.close()
-
-
-def test_a_batch_says_of_each_socket_what_a_call_for_it_alone_says(send: Send, pairs: list[Pair]) -> None:
-    empty, roomy_one, small, full, dead = pairs[:5]
-    roomy(roomy_one)
-    full.fill()
-    full.read()
-    full.fill()
-    dead.theirs.close()
-    long = numbered(100, 10 * KiB)
-    work = [(empty, [b"a", b"b"]), (roomy_one, long[:20]), (small, long), (full, [b"x"]), (dead, [b"x"])]
-    batch = batch_of(send, work)
-    batch.finish()
-    sent = batch.sent
-    assert sent[:2] == [-1, -1]
-    assert 0 < sent[2] < 1000 * KiB
-    assert sent[3:] == [0, 0]
-    assert empty.read() == b"ab"
-    assert roomy_one.read() == b"".join(long[:20])
-    assert small.read() == b"".join(long)[: sent[2]]
-
-
-def test_however_many_threads_help_each_socket_is_written_to_once(send: Send, pairs: list[Pair]) -> None:
-    for number in range(20):
-        expected = [b"%d of %d" % (number, place) for place in range(len(pairs))]
-        batch = batch_of(send, [(pair, [text[:1], text[1:]]) for pair, text in zip(pairs, expected, strict=True)])
-        together = threading.Barrier(4)
-
-        def help_in_time(batch: Any = batch, together: threading.Barrier = together) -> None:
-            together.wait()
-            batch.help()
-
-        helpers = [threading.Thread(target=help_in_time) for _ in range(3)]
-        for helper in helpers:
-            helper.start()
-        together.wait()
-        batch.finish()
-        assert batch.sent == [-1] * len(pairs)
-        assert [pair.read() for pair in pairs] == expected
-        for helper in helpers:
-            helper.join()
-        assert not any(pair.read() for pair in pairs)
-
-
-def test_a_batch_may_be_sent_by_others_alone_and_who_comes_later_writes_nothing(send: Send, pairs: list[Pair]) -> None:
-    batch = batch_of(send, [(pair, [b"x"]) for pair in pairs])
-    helper = threading.Thread(target=batch.help)
-    helper.start()
-    helper.join()
-    assert [pair.read() for pair in pairs] == [b"x"] * len(pairs)
-    batch.finish()
-    batch.help()
-    batch.finish()
-    assert batch.sent == [-1] * len(pairs)
-    assert not any(pair.read() for pair in pairs)
-
-
-def test_an_empty_batch_is_finished(send: Send) -> None:
-    batch = batch_of(send, [])
-    batch.help()
-    batch.finish()
-    assert batch.sent == []
-
-
-@pytest.mark.parametrize("count", [255, 256, 257, 1024, 1025, 3000])
-@pytest.mark.parametrize("size", [1, 10, 100])
-def test_of_many_buffers_for_a_socket_those_that_left_are_told(send: Send, pair: Pair, count: int, size: int) -> None:
-    roomy(pair)
-    buffers = numbered(count, size)
-    batch = batch_of(send, [(pair, buffers)])
-    batch.finish()
-    arrived = pair.read()
-    assert arrived == b"".join(buffers)[: len(arrived)]
-    if batch.sent == [-1]:
-        assert len(arrived) == count * size
-    else:
-        assert batch.sent == [len(arrived)]
-        assert len(arrived) >= 200 * size
-
-
-def test_views_leave_with_a_batch_as_they_were_when_it_was_made(send: Send, pair: Pair) -> None:
-    batch = batch_of(send, [(pair, [b"a", memoryview(b"0123456789")[3:7], b"b"])])
-    batch.finish()
-    assert batch.sent == [-1]
-    assert pair.read() == b"a3456b"
-
-
-def test_nothing_of_a_batch_is_held_when_it_is_gone(send: Send, pairs: list[Pair]) -> None:
-    queues = [numbered(3, 300) for _ in pairs]
-    before = [sys.getrefcount(buffer) for queue in queues for buffer in queue]
-    batch = batch_of(send, list(zip(pairs, queues, strict=True)))
-    batch.finish()
-    del batch
-    batch_of(send, list(zip(pairs, queues, strict=True)))  # one that nobody begins with
-    gc.collect()
-    assert [sys.getrefcount(buffer) for queue in queues for buffer in queue] == before
-
-
-def test_a_batch_of_which_something_is_missing_is_refused(send: Send) -> None:
-    with pytest.raises(ValueError, match="as many queues as descriptors"):
-        sys.modules[send.__module__].Batch([1, 2], [[b"x"]])  # type: ignore[attr-defined]
-
-
-class Interruption(BaseException):
-    pass
-
-
-def test_a_signal_whose_handler_raises_does_not_leave_the_others_at_it(
-    monkeypatch: pytest.MonkeyPatch, pairs: list[Pair]
-) -> None:
-    """In the plain body; in the compiled one no handler runs before all is sent."""
-    plain = importlib.import_module("plumews.transport._sendmsg_py")
-    batch = plain.Batch([pair.fd for pair in pairs[:2]], [[b"x"], [b"y"]])
-    taken, interrupted = threading.Event(), threading.Event()
-    genuine = plain.send
-
-    def slow_send(fd: int, buffers: list[Any]) -> int:
-        if threading.current_thread() is helper:
-            taken.set()
-            while batch.sent[1] != -1:  # until the other thread has done its part, and waits
-                time.sleep(0.001)
-            os.kill(os.getpid(), signal.SIGUSR1)
-            assert interrupted.wait(5)
-        return genuine(fd, buffers)  # type: ignore[no-any-return]
-
-    def handler(number: int, frame: Any) -> None:
-        interrupted.set()
-        raise Interruption
-
-    monkeypatch.setattr(plain, "send", slow_send)
-    helper = threading.Thread(target=batch.help)
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        helper.start()
-        assert taken.wait(5)
-        with pytest.raises(Interruption):
-            batch.finish()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-        helper.join()
-    assert batch.sent == [-1, -1]
-    assert [pair.read() for pair in pairs[:3]] == [b"x", b"y", b""]
-
-
 # --- which body -----------------------------------------------------------------------------------
 
 
 def test_the_body_is_that_of_the_package() -> None:
     name = "_sendmsg" if plumews.BODY == "compiled" else "_sendmsg_py"
     assert sendmsg.send is body(name)
-    assert sendmsg.Batch.__module__ == f"plumews.transport.{name}"
 
 
 # --- on the wire ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
 from plumews.transport import sendmsg, socket_writer
 from support.fakes import FakeTransport, started, ticks, tls_contexts
-from support.writer_setup import CLOSE, Setup, message, ping, pong, wait
+from support.writer_setup import CLOSE, Setup, message, ping, pong
 
 
 def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +92,8 @@ class Direct(Setup):
         super().__init__(**bounds)
         self.transport = SocketTransport(self)
         self.transport.room = room
-        monkeypatch.setattr(socket_writer.sendmsg, "descriptor", lambda transport: 4711)
-        monkeypatch.setattr(socket_writer.sendmsg, "send", self.transport.send)
+        monkeypatch.setattr(sendmsg, "descriptor", lambda transport: 4711)
+        monkeypatch.setattr(sendmsg, "send", self.transport.send)
         self.writer.attach(self.transport)  # type: ignore[arg-type]
 
     def whole(self) -> list[tuple[int, Any]]:
@@ -303,112 +303,6 @@ def test_pongs_collapse_only_while_the_socket_takes_nothing(monkeypatch: pytest.
     setup.writer.pong(pong(b"b"))
     setup.writer.flush()
     assert [payload for _, payload in setup.transport.events()][3:] == [b"a", b"b"]
-
-
-# --- by another thread ----------------------------------------------------------------------------
-
-
-class HandedOver(Direct):
-    """One whose next write somebody else may make."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int = 10_000, **bounds: int) -> None:
-        super().__init__(monkeypatch, room, **bounds)
-        self.fds: list[int] = []
-        self.queues: list[list[Any]] = []
-
-    def hand_over(self) -> bool:
-        self.state.dirty = []
-        return self.writer.hand_over(self.fds, self.queues)
-
-    def queue(self, *texts: str) -> None:
-        for text in texts:
-            assert self.writer.offer(message(text))
-        self.writer.kick(at_once=False)
-
-
-def test_what_is_to_leave_with_this_tick_may_be_handed_over_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = HandedOver(monkeypatch)
-    setup.queue("a", "b")
-    assert setup.hand_over()
-    assert not setup.hand_over()
-    assert setup.fds == [4711]
-    assert b"".join(setup.queues[0]) == b"\x81\x01a\x81\x01b"
-    assert not setup.writer.was_sent(-1)
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
-    setup.queue("c")
-    assert setup.hand_over()
-    assert not setup.writer.was_sent(-1)
-    assert setup.whole() == []
-
-
-def waits_for_the_end_of_the_tick(setup: HandedOver) -> None:
-    setup.state.end_of_tick()
-    setup.writer.offer(message("of the next"))
-
-
-def is_closing(setup: HandedOver) -> None:
-    setup.transport.closing = True
-
-
-def is_gone(setup: HandedOver) -> None:
-    setup.writer.detach()
-
-
-def holds_something(setup: HandedOver) -> None:
-    setup.transport.held += b"x"
-    setup.writer.attach(setup.transport)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "happens",
-    [
-        pytest.param(waits_for_the_end_of_the_tick, id="it has left, and what is new was not kicked"),
-        pytest.param(is_closing, id="the transport closes"),
-        pytest.param(is_gone, id="the transport is gone"),
-        pytest.param(holds_something, id="the transport holds something"),
-        pytest.param(lambda setup: setup.writer.control(ping(b"p")), id="a ping"),
-        pytest.param(lambda setup: setup.writer.pong(pong(b"p")), id="a pong"),
-        pytest.param(
-            lambda setup: setup.writer.offer(encode(Opcode.TEXT, bytes(20_000))), id="a message in two buffers"
-        ),
-        pytest.param(lambda setup: wait(setup, "x"), id="a sender waits for space"),
-        pytest.param(lambda setup: setup.writer.when_empty(lambda good: None), id="somebody waits until it is empty"),
-    ],
-)
-def test_nothing_is_handed_over_when_there_is_more_to_it(
-    monkeypatch: pytest.MonkeyPatch, happens: Callable[[HandedOver], object]
-) -> None:
-    setup = HandedOver(monkeypatch, queue_bytes=100_000)
-    setup.queue("a")
-    happens(setup)
-    assert not setup.hand_over()
-    assert (setup.fds, setup.queues) == ([], [])
-
-
-def test_a_writer_with_a_transport_that_is_no_socket_hands_nothing_over() -> None:
-    setup = Setup()
-    setup.writer.offer(message("a"))
-    setup.writer.kick(at_once=False)
-    assert not setup.writer.hand_over([], [])
-    setup.state.end_of_tick()
-    assert setup.messages == ["a"]
-
-
-@pytest.mark.parametrize("taken", [0, 1, 2, 3, 4, 5, 8])
-def test_of_what_was_handed_over_the_frame_that_is_cut_goes_to_the_transport_and_no_more(
-    monkeypatch: pytest.MonkeyPatch, taken: int
-) -> None:
-    setup = HandedOver(monkeypatch)
-    setup.queue("a", "b", "c")
-    assert setup.hand_over()
-    setup.transport.writes.append(b"".join(setup.queues[0])[:taken])
-    assert setup.writer.was_sent(taken)
-    assert len(setup.transport.held) == 3 - taken % 3
-    assert setup.writer.queued_messages == 2 - taken // 3
-    assert setup.writer.queued_bytes == 3 * (2 - taken // 3)
-    setup.whole()
-    setup.state.end_of_tick()
-    assert setup.messages == ["a", "b", "c"]
 
 
 # --- whose socket it is ---------------------------------------------------------------------------

@@ -433,14 +433,6 @@ def _add_running(group: Any) -> None:
         help="the event loop (default %(default)s: uvloop if it is installed)",
     )
     group.add_argument(
-        "--sending-threads",
-        type=whole(0, limits.SENDING_THREADS_MOST),
-        default=0,
-        metavar="N",
-        help="threads that help to send to rooms of thousands, on a machine with four free cores or more "
-        f"(default %(default)s: none; {limits.SENDING_THREADS_MOST} at most)",
-    )
-    group.add_argument(
         "--shutdown-timeout",
         type=seconds,
         default=limits.SHUTDOWN_TIMEOUT,

@@ -81,7 +81,6 @@ async def _serve(
         HubConfig(
             max_connections=args.max_connections,
             max_room_connections=args.max_room_connections,
-            sending_threads=args.sending_threads,
             check_room_name=validate_room_name if args.plain_room_names else check_room_name,
             history=HistoryLimits(max_messages=args.history) if args.history else None,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .. import limits
 from ..rate_limit import TokenBucket, default_burst
-from ..validation import check_count, is_coroutine_function
+from ..validation import check_count, is_coroutine_function, removed_options
 from .history import HistoryLimits
 from .results import Gap
 from .rooms import check_room_name
@@ -19,6 +19,7 @@ from .rooms import check_room_name
 __all__ = ["HubConfig"]
 
 
+@removed_options(sending_threads="run several processes instead")
 @dataclass(frozen=True)
 class HubConfig:
     """The settings of a hub.
@@ -51,13 +52,6 @@ class HubConfig:
             ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it, with 64 bytes more for its
             objects. Looked after at the end of each tick in which something is broadcast to members whose peers take
             nothing.
-        sending_threads: threads that help the event loop to send (default 0: none; 16 at most). Nearly all of a fan-out
-            is system calls, which are made side by side then, without the GIL, when 512 connections or more have
-            something to send at once. That is for rooms of thousands on a machine with four free cores or more; with
-            fewer nobody gets a message sooner. Nor where other threads of the application are busy with Python, since
-            the event loop must have the GIL back. TLS leaves by the event loop alone. The threads are started when
-            they are first needed, and gone when the hub is stopped; of several hubs on one loop the one that wants
-            most decides.
 
     Raises:
         ValueError: a value is outside its range. TypeError: it is not a number, or not a function.
@@ -76,7 +70,6 @@ class HubConfig:
     accept_burst: int = 0
     encode_gap: Callable[[Gap], str | bytes | None] | None = None
     max_queued_bytes: int = limits.MAX_QUEUED_BYTES
-    sending_threads: int = 0
 
     def __post_init__(self) -> None:
         smallest = {"workers": 1, "job_queue_size": 1}
@@ -90,13 +83,8 @@ class HubConfig:
             "max_history_bytes",
             "accept_burst",
             "max_queued_bytes",
-            "sending_threads",
         ):
             check_count(name, getattr(self, name), least=smallest.get(name, 0))
-        if self.sending_threads > limits.SENDING_THREADS_MOST:
-            raise ValueError(
-                f"sending_threads must be at most {limits.SENDING_THREADS_MOST}, not {self.sending_threads}"
-            )
         rate = self.accept_rate
         if isinstance(rate, bool) or not isinstance(rate, (int, float)):
             raise TypeError(f"accept_rate must be a number, not {type(rate).__name__}")

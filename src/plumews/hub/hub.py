@@ -16,7 +16,6 @@ from ..conn.connection import Conn
 from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget, check_goodbye
 from ..constants import CloseCode, State
 from ..transport.forks import FOREIGN
-from ..transport.loop_context import loop_context
 from .config import HubConfig
 from .fanout import FanOut
 from .metrics import Introspection
@@ -90,8 +89,6 @@ class Hub(Introspection):
             members = self._table.roll(None).members
             ledger = Ledger(members, self._undecided())
             self._stopping = Context().run(loop.create_task, self._shut_down(self._limit, farewell, members, ledger))
-            if self.config.sending_threads:
-                self._stopping.add_done_callback(self._give_up_threads, context=Context())
         elif self._limit is not None:
             self._limit.hasten(timeout)
         return await asyncio.shield(self._stopping)
@@ -135,10 +132,6 @@ class Hub(Introspection):
         for job in self._lanes.clear():
             assert isinstance(job, FanOut)
             job.give_up()
-
-    def _give_up_threads(self, stopped: object) -> None:
-        assert self._loop is not None
-        loop_context(self._loop).give_up_threads(self.config.sending_threads)
 
     async def _settled(self) -> None:
         """Until full members have made room for what waits for them, or had their time."""

@@ -16,7 +16,6 @@ from ..conn.connection import Conn
 from ..counters import BoundedCounter, RequestCounters
 from ..errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
 from ..transport.forks import FOREIGN, check_owner, loop_descriptors, own
-from ..transport.loop_context import loop_context
 from .config import HubConfig
 from .events import EventDispatcher
 from .presence import PresenceIndex
@@ -189,8 +188,6 @@ class Membership:
             except RuntimeError:
                 raise RuntimeError("no running event loop: a hub is used in coroutines and callbacks") from None
             self._thread = threading.get_ident()
-            if self.config.sending_threads:
-                loop_context(self._loop).want_threads(self.config.sending_threads)
             own(self)
         self._check_thread()
         if self._loop.is_closed():

@@ -24,7 +24,6 @@ cdef class FlowControl(Writer):
     cdef _block(self, int cause)
     cpdef kick(self, bint at_once)
     cpdef flush(self)
-    cpdef bint hand_over(self, list fds, list queues)
     cdef _write_some(self)
     @cython.locals(room=Py_ssize_t)
     cdef _write_within(self)

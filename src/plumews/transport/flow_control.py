@@ -157,9 +157,6 @@ class FlowControl(Writer):
             if not isinstance(exc, Exception):
                 raise
 
-    def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
-        return False  # what is written is counted here
-
     def _write_some(self) -> None:
         if self._closing is not None:
             Writer._write_some(self)

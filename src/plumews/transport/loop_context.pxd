@@ -1,4 +1,4 @@
-# Types for loopstate.py where it is compiled.
+# Types for loop_context.py where it is compiled.
 
 cimport cython
 
@@ -9,8 +9,6 @@ cdef object Context, monotonic
 
 cdef class Flushable:
     cpdef flush(self)
-    cpdef bint hand_over(self, list fds, list queues)
-    cpdef bint was_sent(self, Py_ssize_t sent) except -1
     cpdef fail(self, object exc)
 
 
@@ -28,7 +26,6 @@ cdef class LoopContext:
     cdef bint _scheduled
     cdef double _slice_until
     cdef readonly list _spare
-    cdef readonly object _threads
     cdef bint _used_up
     cdef readonly object buffer
     cdef public bint in_batch
@@ -55,11 +52,7 @@ cdef class LoopContext:
     @cython.locals(flushed=Py_ssize_t, until=double)
     cdef bint _flush_slice(self) except -1
     @cython.locals(dirty=list, look=Py_ssize_t, position=Py_ssize_t, writer=Flushable)
-    cdef _flush_up_to(self, Py_ssize_t stop, double until)
+    cdef _flush_until(self, double until)
     @cython.locals(writer=Flushable, gathered=list, position=Py_ssize_t)
     cdef _flush_gathered(self)
-    @cython.locals(dirty=list, size=Py_ssize_t, stop=Py_ssize_t)
-    cdef _flush_together(self, object threads, double until)
-    @cython.locals(fds=list, queues=list, sending=list, results=list, writer=Flushable, position=Py_ssize_t)
-    cdef _send_together(self, object threads, list writers)
     cdef _report(self, object failure)

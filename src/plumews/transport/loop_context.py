@@ -1,27 +1,21 @@
 """What all connections of one event loop share: receive buffer, timers, the flush, time slices (layer 3).
 
 An idle connection keeps no receive buffer, and what many connections have to send leaves in one pass at
-the end of the tick, not by a callback for each; threads may help with that. The state lives on the loop itself,
-so that it goes when the loop goes.
+the end of the tick, not by a callback for each. The state lives on the loop itself, so that it goes when
+the loop goes.
 
 A task whose awaits never suspend would hold the loop for as long as it likes. All such awaits of a loop share one time
 slice: when it is used up, each of them suspends until the loop has run everything else.
-
-Invariant: while threads send, nothing else happens on the loop's thread, and before anything else does every writer
-knows what was sent of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from contextvars import Context
 from time import monotonic
 from typing import Any, Final
 
 from .. import limits
-from . import sendmsg
-from .parallel import SendingThreads
 from .read_waiter import ReadWaiter
 from .timers import Timers
 
@@ -48,17 +42,6 @@ class Flushable:
         """Let it leave."""
         raise NotImplementedError
 
-    def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
-        """Add a descriptor and what is to be written to it, if that is all that a flush would do now.
-
-        Then nothing may be done with it but to write, once, and to say with :meth:`was_sent` what came of it.
-        """
-        return False
-
-    def was_sent(self, sent: int) -> bool:
-        """Take the result of :func:`plumews.transport.sendmsg.send`; a flush writes what may still be left."""
-        raise NotImplementedError
-
     def fail(self, exc: BaseException | None) -> None:
         """End the connection: its output cannot be right any more. Report ``exc``, if it is given."""
         raise NotImplementedError
@@ -81,7 +64,6 @@ class LoopContext:
         "_scheduled",
         "_slice_until",
         "_spare",
-        "_threads",
         "_used_up",
         "buffer",
         "in_batch",
@@ -107,7 +89,6 @@ class LoopContext:
         self._spare: list[list[Any]] = []
         self._lent = 0
         self._scheduled = False
-        self._threads: SendingThreads | None = None
         #: Whether a read is being handled: what is sent meanwhile leaves at its end.
         self.in_batch = False
         #: Awaits that may end without suspending before the clock is looked at, and of how many that is the rest.
@@ -223,17 +204,6 @@ class LoopContext:
                 queue.clear()
                 self._spare.append(queue)
 
-    def want_threads(self, count: int) -> None:
-        """Let up to ``count`` threads help to send, until as many are given up; of several wishes the largest holds."""
-        if self._threads is None:
-            self._threads = SendingThreads()
-        self._threads.want(count)
-
-    def give_up_threads(self, count: int) -> None:
-        """What was wanted is not wanted any more; threads that nobody else wants are gone then."""
-        if self._threads is not None and self._threads.give_up(count) == 0:
-            self._threads = None
-
     def _flush(self) -> None:
         """One slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
@@ -255,9 +225,7 @@ class LoopContext:
                 self._dirty, self._flushing = self._flushing, self._dirty
             if self._flushing:
                 until = monotonic() + limits.FAN_OUT_SLICE
-                if self._threads is not None and len(self._flushing) - self._flushed >= limits.PARALLEL_LEAST:
-                    self._flush_together(self._threads, until)
-                self._flush_up_to(len(self._flushing), until)
+                self._flush_until(until)
                 if self._flushed == len(self._flushing):
                     self._flushing.clear()
                     self._flushed = 0
@@ -266,10 +234,10 @@ class LoopContext:
             self._report(exc)
         return done or self._flushed == flushed
 
-    def _flush_up_to(self, stop: int, until: float) -> None:
+    def _flush_until(self, until: float) -> None:
         dirty, position = self._flushing, self._flushed
         look = position + _STRIDE
-        while position < stop:
+        while position < len(dirty):
             writer = dirty[position]
             position += 1
             self._flushed = position
@@ -291,53 +259,6 @@ class LoopContext:
                 if not isinstance(exc, Exception):
                     self._gathered += gathered[position:]
                 self._report(exc)
-
-    def _flush_together(self, threads: SendingThreads, until: float) -> None:
-        """Let threads help as long as there is enough to do."""
-        dirty = self._flushing
-        size = limits.PARALLEL_SHARE * (threads.start() + 1)
-        while size > limits.PARALLEL_SHARE and len(dirty) - self._flushed >= limits.PARALLEL_LEAST:
-            stop = min(self._flushed + size, len(dirty))
-            self._send_together(threads, dirty[self._flushed : stop])
-            self._flush_up_to(stop, math.inf)  # a flush of what has left does nothing
-            if monotonic() >= until:
-                break
-
-    def _send_together(self, threads: SendingThreads, writers: list[Flushable]) -> None:
-        fds: list[int] = []
-        queues: list[list[Any]] = []
-        sending = [writer for writer in writers if writer.hand_over(fds, queues)]
-        if 2 * len(sending) < limits.PARALLEL_LEAST:
-            return
-        batch = None
-        try:
-            batch = sendmsg.Batch(fds, queues)
-        except MemoryError:
-            pass
-        if batch is None:
-            return
-        interruption: BaseException | None = None
-        try:
-            threads.send(batch)
-        except BaseException as exc:  # from the handler of a signal, wherever that was: threads may be at it
-            batch.finish()
-            interruption = exc
-        results = batch.sent
-        failed: dict[int, BaseException] = {}
-        for position in range(len(sending)):
-            writer = sending[position]
-            try:
-                writer.was_sent(results[position])
-            except MemoryError:
-                writer.fail(None)
-            except BaseException as exc:  # who hears of it may send: first all must know what they have sent
-                failed[position] = exc
-        for position, failure in failed.items():
-            sending[position].fail(failure)
-            if not isinstance(failure, Exception):
-                interruption = failure
-        if interruption is not None:
-            self._report(interruption)
 
     def _report(self, failure: BaseException) -> None:
         if not isinstance(failure, Exception):

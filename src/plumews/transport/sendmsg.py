@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import _compiled
 
-__all__ = ["DIRECT", "Batch", "descriptor", "send", "unread_before_end"]
+__all__ = ["DIRECT", "descriptor", "send", "unread_before_end"]
 
 #: A socket is a file descriptor that takes bytes: everywhere but on Windows.
 DIRECT: Final = os.name == "posix"
@@ -25,12 +25,12 @@ if sys.platform == "linux":
     from termios import FIONREAD
 
 if TYPE_CHECKING or _compiled.BODY == "pure" or not DIRECT:
-    from ._sendmsg_py import Batch, send
+    from ._sendmsg_py import send
 else:
     try:
-        from ._sendmsg import Batch, send
+        from ._sendmsg import send
     except ImportError:
-        from ._sendmsg_py import Batch, send
+        from ._sendmsg_py import send
 
 #: What ``poll`` says of a socket whose peer has sent its FIN, whatever is unread before it. Linux alone has it.
 _PEER_ENDED: Final[int | None] = getattr(select, "POLLRDHUP", None)

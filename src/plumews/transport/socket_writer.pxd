@@ -1,4 +1,4 @@
-# Types for outlet.py where it is compiled.
+# Types for socket_writer.py where it is compiled.
 
 cimport cython
 
@@ -18,7 +18,6 @@ cdef class SocketWriter(DisplacingQueue):
 
     cdef _detach(self)
     cdef _write_some(self)
-    cpdef bint was_sent(self, Py_ssize_t sent) except -1
     cdef bint _past(self) except -1
     @cython.locals(queue=list, sent=Py_ssize_t)
     cdef _write_all(self)

@@ -99,25 +99,12 @@ class SocketWriter(DisplacingQueue):
         queue = self._queue
         assert queue is not None
         sent: int = sendmsg.send(self._fd, queue)
-        self.was_sent(sent)
         if sent < 0:
-            self._state.give_back(queue)
-
-    def was_sent(self, sent: int) -> bool:
-        """The socket took all messages of the queue (-1), or only so many bytes of them; whether it may take more.
-
-        With -2 nobody knows what it took.
-        """
-        if sent == -1:
             self._sent_all()
-            return False
-        if sent < 0:
-            raise MemoryError("what a socket has taken is not known")
-        queue = self._queue
-        assert queue is not None
-        self._planned, self._planned_rest = len(queue), 0
-        self._cut(queue.copy(), sent)  # type: ignore[arg-type]
-        return True
+            self._state.give_back(queue)
+        else:
+            self._planned, self._planned_rest = len(queue), 0
+            self._cut(queue.copy(), sent)  # type: ignore[arg-type]
 
     def _write_past(self, batch: list[bytes | memoryview]) -> None:
         sent = sendmsg.send(self._fd, batch)

@@ -42,4 +42,3 @@ cdef class Writer(SocketWriter):
     cpdef kick(self, bint at_once)
     cpdef gather(self)
     cpdef flush(self)
-    cpdef bint hand_over(self, list fds, list queues)

@@ -452,24 +452,6 @@ class Writer(SocketWriter):
             if not isinstance(exc, Exception):
                 raise
 
-    def hand_over(self, fds: list[int], queues: list[list[Any]]) -> bool:
-        """Let another thread make the write, if it is one such as :meth:`_write_all` makes, and nobody waits for it."""
-        if not self._dirty or self.paused or self._waiters or self._drains is not None:
-            return False
-        plain = False
-        try:
-            if self._transport is not None and not self._transport.is_closing():
-                plain = self._past() and self._is_plain()
-        except Exception:  # noqa: S110 - its own flush finds out
-            pass
-        if not plain:
-            return False
-        assert self._queue is not None
-        fds.append(self._fd)
-        queues.append(self._queue)
-        self._dirty = self._hot = self._gathered = False
-        return True
-
 
 def _in_pairs(messages: list[EncodedMessage], counts: list[int]) -> list[bytes | memoryview]:
     """The buffers of ``messages``, in pairs: the queue writes two at a time, and must not part header and payload.
