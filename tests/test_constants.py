@@ -1,10 +1,25 @@
-"""The words of the protocol: which close codes may be sent, and what they are called."""
+"""Tests of the constants: close codes, opcodes, and the codes of refusals."""
 
 from __future__ import annotations
 
+import json
+import pickle
+import re
+from pathlib import Path
+
 import pytest
 
-from plumews.constants import COMPRESSED, CloseCode, Opcode, StreamEvent, close_code_name, is_valid_close_code
+import plumews
+from plumews.constants import (
+    COMPRESSED,
+    CloseCode,
+    ErrorCode,
+    Opcode,
+    StreamEvent,
+    close_code_name,
+    is_valid_close_code,
+)
+from plumews.errors import Refused
 
 
 @pytest.mark.parametrize(
@@ -40,3 +55,23 @@ def test_what_a_parser_reports_can_be_told_apart() -> None:
     reported = [*Opcode, *StreamEvent, *(COMPRESSED + opcode for opcode in (Opcode.TEXT, Opcode.BINARY))]
     assert len(set(reported)) == len(reported)
     assert max(Opcode) < 16  # what a frame has room for
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_error_code_is_formatted_as_the_string_that_is_sent(code: ErrorCode) -> None:
+    assert {str(code), f"{code}", f"{code:s}", "%s" % code, code.value, "".join([code])} == {code.value}  # noqa: UP031
+    assert json.loads(json.dumps(code)) == code.value
+    assert {code.value: 1}[code] == 1
+    assert pickle.loads(pickle.dumps(code)) is code
+
+
+def test_error_of_an_error_code_keeps_a_plain_str() -> None:
+    assert type(Refused("no", code=ErrorCode.BUSY).code) is str
+    assert type(Refused("no").code) is str
+
+
+def test_error_code_literals_stand_in_constants_only() -> None:
+    sources = Path(plumews.__file__).parent
+    literal = re.compile(r'"WEBSOCKET_(?!VERSION)[A-Z_]+"')
+    found = {path.name for path in sources.rglob("*.py") if literal.search(path.read_text(encoding="utf-8"))}
+    assert found == {"constants.py"}

@@ -14,6 +14,7 @@ __all__ = [
     "COMPRESSED",
     "WEBSOCKET_VERSION",
     "CloseCode",
+    "ErrorCode",
     "Opcode",
     "SendBehavior",
     "State",
@@ -101,6 +102,78 @@ class CloseCode(enum.IntEnum):
     UNAUTHORIZED = 4401
     FORBIDDEN = 4403
     AUTH_TIMEOUT = 4408
+
+
+class ErrorCode(str, enum.Enum):
+    """Stable words that tell programs why a request was refused: in answers, metrics and logs.
+
+    A member is the ``str`` that is sent. Applications may refuse with words of their own, which are not listed here.
+
+    Attributes:
+        type: the ``type`` of the error body where it does not follow from the status of the answer, else "".
+        counted_as: the sum of :class:`plumews.HubMetrics` that counts it besides ``requests_refused``, else "".
+    """
+
+    _value_: str
+    type: str
+    counted_as: str
+
+    def __new__(cls, value: str, type: str = "", counted_as: str = "") -> ErrorCode:  # noqa: A002
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.type = type
+        member.counted_as = counted_as
+        return member
+
+    # Python 3.10 and 3.11 format members of (str, Enum) differently.
+    __str__ = str.__str__
+
+    # The opening handshake.
+    BAD_HEADER = "WEBSOCKET_BAD_HEADER"
+    BAD_QUERY = "WEBSOCKET_BAD_QUERY"
+    BAD_REQUEST = "WEBSOCKET_BAD_REQUEST"
+    BAD_UPGRADE = "WEBSOCKET_BAD_UPGRADE"
+    BAD_VERSION = "WEBSOCKET_BAD_VERSION"
+    FORBIDDEN = "WEBSOCKET_FORBIDDEN"
+    FORBIDDEN_HOST = "WEBSOCKET_FORBIDDEN_HOST", "", "security_rejections"
+    FORBIDDEN_ORIGIN = "WEBSOCKET_FORBIDDEN_ORIGIN", "", "security_rejections"
+    HANDSHAKE_FAILED = "WEBSOCKET_HANDSHAKE_FAILED"
+    HANDSHAKE_TIMEOUT = "WEBSOCKET_HANDSHAKE_TIMEOUT"
+    HEAD_TOO_LARGE = "WEBSOCKET_HEAD_TOO_LARGE"
+    KEY_INVALID = "WEBSOCKET_KEY_INVALID", "invalid_format", "invalid_ws_keys"
+    KEY_MISSING = "WEBSOCKET_KEY_MISSING", "required_field_missing", "invalid_ws_keys"
+    # Authentication.
+    INVALID_TOKEN = "WEBSOCKET_INVALID_TOKEN", "invalid_token", "security_rejections"
+    OTHER_USER = "WEBSOCKET_OTHER_USER"
+    QUERY_SECRETS = "WEBSOCKET_QUERY_SECRETS", "", "security_rejections"
+    TOKEN_REQUIRED = "WEBSOCKET_TOKEN_REQUIRED", "", "security_rejections"
+    TOKEN_SOURCE = "WEBSOCKET_TOKEN_SOURCE"  # noqa: S105
+    TOO_MANY_ATTEMPTS = "WEBSOCKET_TOO_MANY_ATTEMPTS"
+    TWO_TOKENS = "WEBSOCKET_TWO_TOKENS"
+    # Limits of a server.
+    BUSY = "WEBSOCKET_BUSY"
+    OUT_OF_DESCRIPTORS = "WEBSOCKET_OUT_OF_DESCRIPTORS"
+    RATE_LIMITED = "WEBSOCKET_RATE_LIMITED"
+    STOPPING = "WEBSOCKET_STOPPING"
+    TOO_MANY_CONNECTIONS = "WEBSOCKET_TOO_MANY_CONNECTIONS"
+    TOO_MANY_FROM_ADDRESS = "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
+    TOO_MANY_HANDSHAKES = "WEBSOCKET_TOO_MANY_HANDSHAKES"
+    # Rooms.
+    BROADCAST_REJECTED = "WEBSOCKET_BROADCAST_REJECTED"
+    INVALID_ROOM = "WEBSOCKET_INVALID_ROOM", "invalid_format", "security_rejections"
+    INVALID_UTF8 = "WEBSOCKET_INVALID_UTF8"
+    JOIN_DENIED = "WEBSOCKET_JOIN_DENIED"
+    MESSAGE_REJECTED = "WEBSOCKET_MESSAGE_REJECTED"
+    ROOM_FORBIDDEN = "WEBSOCKET_ROOM_FORBIDDEN", "", "security_rejections"
+    # Routes, which answer HTTP requests.
+    EXPECTATION_FAILED = "EXPECTATION_FAILED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    NOT_FOUND = "NOT_FOUND"
+    REQUEST_TOO_LARGE = "WEBSOCKET_REQUEST_TOO_LARGE"
+    ROUTE_FORBIDDEN = "FORBIDDEN"
+    ROUTE_TOKEN_REQUIRED = "TOKEN_REQUIRED"  # noqa: S105
+    UNAUTHORIZED = "UNAUTHORIZED"
 
 
 class State(enum.IntEnum):

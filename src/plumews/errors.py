@@ -38,7 +38,7 @@ import math
 from typing import Any, NamedTuple
 
 from . import limits
-from .constants import CloseCode, close_code_name
+from .constants import CloseCode, ErrorCode, close_code_name
 
 __all__ = [
     "AuthError",
@@ -228,7 +228,7 @@ class InvalidHandshake(WebSocketException):
     """
 
     status: int = 400
-    code: str = "WEBSOCKET_BAD_REQUEST"
+    code: str = ErrorCode.BAD_REQUEST.value
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class InvalidHandshake(WebSocketException):
         if status is not None:
             self.status = status
         if code is not None:
-            self.code = code
+            self.code = str(code)
         self.headers = headers
 
 
@@ -253,28 +253,28 @@ class InvalidMessage(InvalidHandshake):
 class InvalidHeader(InvalidHandshake):
     """A header is missing, repeated or wrong."""
 
-    code = "WEBSOCKET_BAD_HEADER"
+    code = ErrorCode.BAD_HEADER.value
 
 
 class InvalidOrigin(InvalidHeader):
     """The request comes from a page of another site."""
 
     status = 403
-    code = "WEBSOCKET_FORBIDDEN_ORIGIN"
+    code = ErrorCode.FORBIDDEN_ORIGIN.value
 
 
 class InvalidUpgrade(InvalidHeader):
     """The request does not ask for a WebSocket, or not for version 13."""
 
     status = 426
-    code = "WEBSOCKET_BAD_UPGRADE"
+    code = ErrorCode.BAD_UPGRADE.value
 
 
 class Refused(InvalidHandshake):
     """The request was understood and turned away: by authentication, by a limit, by a stop."""
 
     status = 403
-    code = "WEBSOCKET_FORBIDDEN"
+    code = ErrorCode.FORBIDDEN.value
 
     @classmethod
     def busy(cls, text: str, code: str, retry_after: float = limits.RETRY_AFTER, *, status: int = 503) -> Refused:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..conn.connection import Conn
 from ..conn.logs import log_context
-from ..constants import CloseCode
+from ..constants import CloseCode, ErrorCode
 from ..counters import RequestCounters
 from ..errors import AuthError, InvalidHandshake, Refused
 from ..http11.models import Request
@@ -80,7 +80,7 @@ class Authentication:
                 raise Refused(
                     "websocket token required",
                     status=401,
-                    code="WEBSOCKET_TOKEN_REQUIRED",
+                    code=ErrorCode.TOKEN_REQUIRED,
                     headers=(("WWW-Authenticate", "Bearer"),),
                 )
             return None
@@ -146,12 +146,12 @@ def _knows_no_token(authenticator: TokenAuthenticator) -> bool:
 def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) -> InvalidHandshake:
     """The refusal for a failure of the application's code ``what``, which is logged without the credentials."""
     logger.error("%s failed", what, exc_info=exc, extra=log_context(conn, secrets=credentials))
-    return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
+    return InvalidHandshake("websocket handshake failed", status=500, code=ErrorCode.HANDSHAKE_FAILED)
 
 
 def _refusal(conn: Conn, token: str, exc: BaseException) -> InvalidHandshake:
     if isinstance(exc, AuthError):
-        return Refused(f"forbidden: invalid token ({exc})", code="WEBSOCKET_INVALID_TOKEN")
+        return Refused(f"forbidden: invalid token ({exc})", code=ErrorCode.INVALID_TOKEN)
     if isinstance(exc, InvalidHandshake):
         return exc  # the application's own
     return failed(conn, "the authenticator", exc, Credentials(token))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
+from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, Refused
 from ..http11.handshake import BEARER, offered_subprotocols
 from ..http11.headers import is_token
@@ -59,7 +60,7 @@ class Credentials(NamedTuple):
         Raises :class:`Refused` for two different tokens.
         """
         if self.token and said.token and self.token != said.token:
-            raise Refused("two different tokens", code="WEBSOCKET_TWO_TOKENS")
+            raise Refused("two different tokens", code=ErrorCode.TWO_TOKENS)
         return Credentials(said.token or self.token, self.password if said.password is None else said.password)
 
 
@@ -120,14 +121,14 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
         InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
     """
     if not sources.query and any(name in request.query for name in _IN_QUERY):
-        raise Refused("secrets in the query are not accepted here", code="WEBSOCKET_QUERY_SECRETS")
+        raise Refused("secrets in the query are not accepted here", code=ErrorCode.QUERY_SECRETS)
     if logs_in_by_message(request):
         _check_source("message", "a first message", sources)
     elif query_value(request, "auth"):
-        raise InvalidHandshake("auth in the query must be message, or be left out", code="WEBSOCKET_BAD_QUERY")
+        raise InvalidHandshake("auth in the query must be message, or be left out", code=ErrorCode.BAD_QUERY)
     tokens = {token for token in _tokens(request, sources) if token}
     if len(tokens) > 1:
-        raise InvalidHeader("two different tokens in one request", code="WEBSOCKET_TWO_TOKENS")
+        raise InvalidHeader("two different tokens in one request", code=ErrorCode.TWO_TOKENS)
     password = _only(request, _PASSWORD_HEADER)
     if password is None:
         passwords = set(_in_query(request, "room_password"))
@@ -140,7 +141,7 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
 def query_value(request: Request, name: str) -> str | None:
     """Return the value of ``name`` in the query. Raise `InvalidHandshake` (400) if it stands there twice."""
     if name in request.repeated:
-        raise InvalidHandshake(f"more than one {name} in the query", code="WEBSOCKET_BAD_QUERY")
+        raise InvalidHandshake(f"more than one {name} in the query", code=ErrorCode.BAD_QUERY)
     return request.query.get(name)
 
 
@@ -231,7 +232,7 @@ def _cookies(request: Request, name: str) -> Iterator[str]:
 
 def _check_source(name: str, where: str, sources: TokenSources) -> None:
     if name not in sources.named:
-        raise Refused(f"credentials in {where} are not accepted here", code="WEBSOCKET_TOKEN_SOURCE")
+        raise Refused(f"credentials in {where} are not accepted here", code=ErrorCode.TOKEN_SOURCE)
 
 
 def _only(request: Request, name: str) -> str | None:

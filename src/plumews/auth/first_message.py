@@ -15,7 +15,7 @@ from .. import limits
 from ..conn.connection import Conn
 from ..conn.handlers import is_stopped
 from ..conn.logs import log_context
-from ..constants import CloseCode
+from ..constants import CloseCode, ErrorCode
 from ..counters import RequestCounters
 from ..errors import ConnectionClosed, InvalidHandshake, Refused
 from .credentials import Credentials, credentials_of_message
@@ -49,8 +49,8 @@ async def _admit(
     try:
         await answered(conn, checking, deadline - conn._loop.time())
     except asyncio.TimeoutError:
-        tally.refused.add("WEBSOCKET_HANDSHAKE_TIMEOUT")
-        log_refusal(conn, CloseCode.AUTH_TIMEOUT, "WEBSOCKET_HANDSHAKE_TIMEOUT")
+        tally.refused.add(ErrorCode.HANDSHAKE_TIMEOUT.value)
+        log_refusal(conn, CloseCode.AUTH_TIMEOUT, ErrorCode.HANDSHAKE_TIMEOUT)
         conn.close_nowait(CloseCode.AUTH_TIMEOUT, "authentication took too long")
     except InvalidHandshake as exc:
         refuse(conn, exc, tally)

@@ -20,6 +20,7 @@ from contextvars import copy_context
 from typing import Any, Final
 
 from .. import limits
+from ..constants import ErrorCode
 from ..errors import Refused
 from ..transport.forks import after_fork
 from ..validation import is_coroutine_function
@@ -109,7 +110,7 @@ class PasswordChecker:
         wait = self._attempts.retry_after(address, now)
         if wait > 0:
             text = "too many wrong passwords from this address"
-            raise Refused.busy(text, "WEBSOCKET_TOO_MANY_ATTEMPTS", wait, status=429)
+            raise Refused.busy(text, ErrorCode.TOO_MANY_ATTEMPTS, wait, status=429)
         salt = None if self._salt_of is None else self._salt_of(room)
         name = self._digest(room, salt, password)
         if name in self._right:
@@ -135,7 +136,7 @@ class PasswordChecker:
 
     def _begin(self, name: bytes, room: str, password: str | None, *, remember: bool) -> _Check:
         if len(self._checks) >= self._queue:
-            raise Refused.busy("too many passwords wait to be checked", "WEBSOCKET_BUSY")
+            raise Refused.busy("too many passwords wait to be checked", ErrorCode.BUSY)
         ask: Callable[[str, str | None], Any] = self._authorizer.check_room_password
         if is_coroutine_function(ask):
             asked, work = ask(room, password), None

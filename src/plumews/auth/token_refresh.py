@@ -21,7 +21,7 @@ from ..conn.connection import Conn
 from ..conn.filters import add_screen, screen_of
 from ..conn.handlers import is_stopped
 from ..conn.logs import log_context
-from ..constants import CloseCode
+from ..constants import CloseCode, ErrorCode
 from ..counters import RequestCounters
 from ..errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
 from ..protocol.state import cut_reason
@@ -90,7 +90,7 @@ class TokenRefresh:
         try:
             self._renew(conn, screen, await answered(conn, asyncio.ensure_future(claims), limits.OPEN_TIMEOUT))
         except asyncio.TimeoutError:
-            late = InvalidHandshake("authentication took too long", status=408, code="WEBSOCKET_HANDSHAKE_TIMEOUT")
+            late = InvalidHandshake("authentication took too long", status=408, code=ErrorCode.HANDSHAKE_TIMEOUT)
             refuse(conn, late, self._tally)
         except InvalidHandshake as exc:
             refuse(conn, exc, self._tally)
@@ -109,7 +109,7 @@ class TokenRefresh:
         user, was = claims.get("sub"), token.claims.get("sub")
         if user != was or not was:  # without a sub a token is of nobody in particular, and any other one might be
             why = "the token is of another user" if was else "a token without a sub cannot be renewed"
-            refuse(conn, Refused(f"forbidden: {why}", code="WEBSOCKET_OTHER_USER"), self._tally)
+            refuse(conn, Refused(f"forbidden: {why}", code=ErrorCode.OTHER_USER), self._tally)
             return
         was_ours = conn.user_info is token.user
         token.renew(claims)
@@ -213,9 +213,9 @@ def log_refusal(conn: Conn, code: int, word: str) -> None:
 def _token_in(fields: dict[str, Any], screen: _Screen) -> str:
     credentials = credentials_in(fields)
     if credentials is None or credentials.token is None:
-        raise Refused(_USAGE, code="WEBSOCKET_INVALID_TOKEN")
+        raise Refused(_USAGE, code=ErrorCode.INVALID_TOKEN)
     if screen.token is None:
-        raise Refused("there is no token here that a new one could follow", code="WEBSOCKET_INVALID_TOKEN")
+        raise Refused("there is no token here that a new one could follow", code=ErrorCode.INVALID_TOKEN)
     if screen.busy:
-        raise Refused("one new token at a time", code="WEBSOCKET_INVALID_TOKEN")
+        raise Refused("one new token at a time", code=ErrorCode.INVALID_TOKEN)
     return credentials.token

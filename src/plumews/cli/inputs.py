@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .. import limits
 from ..auth.simple import SimpleRoomAuth
+from ..constants import ErrorCode
 from ..errors import Refused, WeakSecret
 from ..hub.rooms import check_room_name, validate_room_name
 from ..room_server.admin import check_broadcast_secret
@@ -57,7 +58,7 @@ class ServeAuth(SimpleRoomAuth):
     def has_room_password(self, room: str) -> bool:
         """Whether ``room`` has a password; a room that must not exist is refused here, for an open one may be known."""
         if self._only_known and room not in self._known:
-            raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
+            raise Refused("forbidden: unknown room", code=ErrorCode.ROOM_FORBIDDEN)
         return super().has_room_password(room)
 
     def describe(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..constants import ErrorCode
 from ..errors import InvalidHandshake
 
 __all__ = ["error_body"]
@@ -36,13 +37,7 @@ _TYPES: Final = {
     503: "service_unavailable",
 }
 
-#: Where the code says more than its status.
-_TYPES_OF_CODES: Final = {
-    "WEBSOCKET_INVALID_TOKEN": "invalid_token",
-    "WEBSOCKET_INVALID_ROOM": "invalid_format",
-    "WEBSOCKET_KEY_INVALID": "invalid_format",
-    "WEBSOCKET_KEY_MISSING": "required_field_missing",
-}
+_TYPES_OF_CODES: Final = {code.value: code.type for code in ErrorCode if code.type}
 
 
 def error_body(exc: InvalidHandshake, request_id: str | None = None) -> dict[str, object]:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
-from ..constants import ACCEPT_GUID, WEBSOCKET_VERSION
+from ..constants import ACCEPT_GUID, WEBSOCKET_VERSION, ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from .error_body import error_body
 from .headers import Headers, HeadersLike, has_token, is_token, parse_tokens
@@ -65,20 +65,22 @@ def check_upgrade(request: Request) -> str:
     """
     headers = request.headers
     if request.method != "GET":
-        raise InvalidHandshake("method not allowed", status=405, code="METHOD_NOT_ALLOWED", headers=(("Allow", "GET"),))
+        raise InvalidHandshake(
+            "method not allowed", status=405, code=ErrorCode.METHOD_NOT_ALLOWED, headers=(("Allow", "GET"),)
+        )
     if not (request.wants_websocket and has_token(headers.get_all("Connection"), "upgrade")):
         # A proxy that speaks HTTP/1.0 is the usual cause, and is to be told from a client that asks for something else.
         needed = "" if request.http_version == "1.1" else ", in HTTP/1.1"
         raise InvalidUpgrade(f"websocket upgrade required{needed}", headers=(("Upgrade", "websocket"), _VERSION))
     if headers.get_all("Sec-WebSocket-Version") != [WEBSOCKET_VERSION]:
         raise InvalidUpgrade(
-            f"websocket version {WEBSOCKET_VERSION} required", code="WEBSOCKET_BAD_VERSION", headers=(_VERSION,)
+            f"websocket version {WEBSOCKET_VERSION} required", code=ErrorCode.BAD_VERSION, headers=(_VERSION,)
         )
     keys = headers.get_all("Sec-WebSocket-Key")
     if not any(keys):
-        raise InvalidHeader("websocket key required", code="WEBSOCKET_KEY_MISSING")
+        raise InvalidHeader("websocket key required", code=ErrorCode.KEY_MISSING)
     if len(keys) > 1 or not _is_key(keys[0]):
-        raise InvalidHeader("invalid websocket key", code="WEBSOCKET_KEY_INVALID")
+        raise InvalidHeader("invalid websocket key", code=ErrorCode.KEY_INVALID)
     return keys[0]
 
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote
 import httptools
 
 from .. import limits
+from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage
 from .headers import Headers, HeadersLike, has_token, name_of, parse_host, value_of
 
@@ -237,7 +238,7 @@ class HeadReader:
             return self._finish()
         if len(buffer) >= self._max_size:
             raise InvalidMessage(
-                f"request head too large: more than {self._max_size} bytes", status=431, code="WEBSOCKET_HEAD_TOO_LARGE"
+                f"request head too large: more than {self._max_size} bytes", status=431, code=ErrorCode.HEAD_TOO_LARGE
             )
         self._in_line = buffer.find(b" ", 0, _METHOD_SIZE + 1) >= 0 and not buffer.endswith(b"\r")
         return None
@@ -263,7 +264,7 @@ class HeadReader:
         self._lines += ends
         if self._lines - 1 - ended > self._max_headers:  # less the request line and the empty line
             raise InvalidMessage(
-                f"too many headers: more than {self._max_headers}", status=431, code="WEBSOCKET_HEAD_TOO_LARGE"
+                f"too many headers: more than {self._max_headers}", status=431, code=ErrorCode.HEAD_TOO_LARGE
             )
         first = self._parsed == 0
         # Whole lines only: httptools glues the pieces of a field that comes in pieces, in quadratic time.

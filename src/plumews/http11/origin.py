@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
+from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidOrigin
 from ..validation import entries_of
 from .headers import parse_host
@@ -20,7 +21,6 @@ from .log_text import quoted
 from .models import Request
 
 __all__ = [
-    "FORBIDDEN_HOST",
     "LOOPBACK_HOSTS",
     "AllowedOrigin",
     "Origin",
@@ -44,7 +44,6 @@ _ANY: Final = "*"
 #: An origin is no longer than this: a scheme, a name of 253 characters (RFC 1035 section 2.3.4), and a port.
 _LONGEST: Final = 270
 _ORIGIN: Final = "http:// or https://, a host and maybe a port"
-FORBIDDEN_HOST: Final = "WEBSOCKET_FORBIDDEN_HOST"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 #: What has no place in an origin: a user with a password before the host, and what stands behind the path.
@@ -153,7 +152,7 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
     except ValueError:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
     if host not in allowed_hosts and not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
-        raise InvalidHeader("forbidden host", status=403, code=FORBIDDEN_HOST)
+        raise InvalidHeader("forbidden host", status=403, code=ErrorCode.FORBIDDEN_HOST)
 
 
 def seen_by_refusal(request: Request, code: str) -> str:
@@ -165,7 +164,7 @@ def seen_by_refusal(request: Request, code: str) -> str:
         page = request.headers.get("Origin")
         own = _own_origin_text(request, request.secure)
         return f"a page of {'no origin' if page is None else quoted(_public_part(page))}, and this is {quoted(own)}"
-    if code == FORBIDDEN_HOST:
+    if code == ErrorCode.FORBIDDEN_HOST:
         return f"as {quoted(request.headers.get('Host'))}"
     return ""
 

@@ -8,23 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
+from ..constants import ErrorCode
 from .history import Position
 
 __all__ = ["BroadcastResult", "Gap", "HubMetrics"]
-
-#: The words of refusals that are about who may, and from where.
-_SECURITY: Final = (
-    "WEBSOCKET_FORBIDDEN_HOST",
-    "WEBSOCKET_FORBIDDEN_ORIGIN",
-    "WEBSOCKET_INVALID_ROOM",
-    "WEBSOCKET_INVALID_TOKEN",
-    "WEBSOCKET_QUERY_SECRETS",
-    "WEBSOCKET_ROOM_FORBIDDEN",
-    "WEBSOCKET_TOKEN_REQUIRED",
-)
-_KEYS: Final = ("WEBSOCKET_KEY_INVALID", "WEBSOCKET_KEY_MISSING")
 
 
 @dataclass(frozen=True)
@@ -146,12 +134,15 @@ class HubMetrics:
     @property
     def security_rejections(self) -> int:
         """Requests refused for their host, origin, room name, token or password."""
-        return sum(self.requests_refused.get(code, 0) for code in _SECURITY)
+        return self._refused_as("security_rejections")
 
     @property
     def invalid_ws_keys(self) -> int:
         """Requests refused for their ``Sec-WebSocket-Key``."""
-        return sum(self.requests_refused.get(code, 0) for code in _KEYS)
+        return self._refused_as("invalid_ws_keys")
+
+    def _refused_as(self, counted_as: str) -> int:
+        return sum(self.requests_refused.get(code, 0) for code in ErrorCode if code.counted_as == counted_as)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 from .. import limits
 from ..auth.attempts import Attempts
 from ..auth.credentials import bearer_of
+from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, Refused, WeakSecret
 from ..http11.models import Request, Response
 from ..hub.hub import Hub
@@ -113,7 +114,7 @@ class _Gate:
         wait = self._attempts.retry_after(address, now)
         if wait > 0:
             text = "too many wrong secrets from this address"
-            raise Refused.busy(text, "WEBSOCKET_TOO_MANY_ATTEMPTS", wait, status=429)
+            raise Refused.busy(text, ErrorCode.TOO_MANY_ATTEMPTS, wait, status=429)
         self._attempts.failed(address, now)  # until it is known: guesses that come at once are guesses
         try:
             may = self._may(request)
@@ -122,7 +123,9 @@ class _Gate:
             self._attempts.forgive(address, self._clock())
             raise
         if not may:
-            raise Refused("unauthorized", status=401, code="UNAUTHORIZED", headers=(("WWW-Authenticate", "Bearer"),))
+            raise Refused(
+                "unauthorized", status=401, code=ErrorCode.UNAUTHORIZED, headers=(("WWW-Authenticate", "Bearer"),)
+            )
         self._attempts.forgive(address, self._clock())
 
 
@@ -132,13 +135,13 @@ def _broadcaster(hub: Hub) -> Callable[[Request], Response]:
         message = _message_of(request)
         result = hub.broadcast_room(rooms, message, keep=keep) if rooms else hub.broadcast_all(message)
         if result.invalid:
-            raise InvalidHandshake("invalid websocket room", code="WEBSOCKET_INVALID_ROOM")
+            raise InvalidHandshake("invalid websocket room", code=ErrorCode.INVALID_ROOM)
         if result.stopped:
             text = "websocket broadcast rejected: the hub was stopped"
-            raise Refused(text, status=503, code="WEBSOCKET_BROADCAST_REJECTED")
+            raise Refused(text, status=503, code=ErrorCode.BROADCAST_REJECTED)
         if result.rejected:
             text = "websocket broadcast rejected: nobody had space for it"
-            raise Refused.busy(text, "WEBSOCKET_BROADCAST_REJECTED")
+            raise Refused.busy(text, ErrorCode.BROADCAST_REJECTED)
         return Response(204)
 
     return answer
@@ -148,11 +151,11 @@ def _asked(request: Request) -> tuple[list[str], bool]:
     """The rooms in the query, of which none is everybody, and whether their histories keep the message."""
     fields = parse_qsl(request.query_string, keep_blank_values=True)
     if any(name not in ("room", "keep") for name, _ in fields) or (request.query_string and not fields):
-        raise InvalidHandshake("unknown field in the query: there are room and keep", code="WEBSOCKET_BAD_QUERY")
+        raise InvalidHandshake("unknown field in the query: there are room and keep", code=ErrorCode.BAD_QUERY)
     keep = [value for name, value in fields if name == "keep"] or ["true"]
     rooms = [value for name, value in fields if name == "room"]
     if len(keep) > 1 or keep[0] not in ("true", "false") or (keep[0] == "false" and not rooms):
-        raise InvalidHandshake("keep must be true or false, once, and goes with room", code="WEBSOCKET_BAD_QUERY")
+        raise InvalidHandshake("keep must be true or false, once, and goes with room", code=ErrorCode.BAD_QUERY)
     return rooms, keep[0] == "true"
 
 
@@ -166,5 +169,5 @@ def _message_of(request: Request) -> str | bytes:
         return request.body.decode()
     except UnicodeDecodeError:
         raise InvalidHandshake(
-            f"invalid utf-8 in message: send bytes as Content-Type: {_BINARY}", code="WEBSOCKET_INVALID_UTF8"
+            f"invalid utf-8 in message: send bytes as Content-Type: {_BINARY}", code=ErrorCode.INVALID_UTF8
         ) from None

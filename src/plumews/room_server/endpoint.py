@@ -23,7 +23,7 @@ from ..auth.interfaces import RoomAuthorization, RoomAuthorizer, TokenAuthentica
 from ..auth.password_checker import PasswordChecker
 from ..conn.connection import Conn
 from ..conn.logs import log_context
-from ..constants import CloseCode
+from ..constants import CloseCode, ErrorCode
 from ..errors import (
     HubError,
     HubFull,
@@ -98,7 +98,7 @@ class RoomEndpoint:
         try:
             self._hub.config.check_room_name(_room_of(request))
         except InvalidRoomName as exc:
-            raise InvalidHandshake(f"invalid websocket room: {exc}", code="WEBSOCKET_INVALID_ROOM") from exc
+            raise InvalidHandshake(f"invalid websocket room: {exc}", code=ErrorCode.INVALID_ROOM) from exc
         self._inside.check_request(request)
 
     def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
@@ -135,11 +135,11 @@ class RoomEndpoint:
         try:
             self._inside.check_space(room)
         except RoomFull as exc:
-            raise Refused.busy(str(exc), "WEBSOCKET_JOIN_DENIED", status=429) from exc
+            raise Refused.busy(str(exc), ErrorCode.JOIN_DENIED, status=429) from exc
         except RateLimited as exc:
-            raise Refused.busy(str(exc), "WEBSOCKET_JOIN_DENIED", exc.retry_after, status=429) from exc
+            raise Refused.busy(str(exc), ErrorCode.JOIN_DENIED, exc.retry_after, status=429) from exc
         except HubError as exc:
-            raise Refused.busy(str(exc), "WEBSOCKET_JOIN_DENIED") from exc
+            raise Refused.busy(str(exc), ErrorCode.JOIN_DENIED) from exc
 
     def _authorize(self, conn: Conn, credentials: Credentials) -> Awaitable[None] | None:
         """Whether ``conn`` may enter its room; an authorizer that has ``authorize_room`` is asked that and no more."""
@@ -148,7 +148,7 @@ class RoomEndpoint:
             return self._guarded(conn, credentials, self._ask(self._authorize_room, conn, room, credentials.password))
         if self._has_room_password is not None and not self._has_room_password(room):
             if not self._allow_unknown_rooms:
-                raise Refused("forbidden: unknown room", code="WEBSOCKET_ROOM_FORBIDDEN")
+                raise Refused("forbidden: unknown room", code=ErrorCode.ROOM_FORBIDDEN)
             return None
         return self._guarded(conn, credentials, self._check_password(conn, room, credentials))
 
@@ -159,7 +159,7 @@ class RoomEndpoint:
         claims = {} if user is None else user.claims
         asked = RoomAuthorization(conn.request, room, password, user, claims, user is None)
         if not await self._answer_of(authorize, asked):
-            raise Refused("forbidden: this room is not for you", code="WEBSOCKET_ROOM_FORBIDDEN")
+            raise Refused("forbidden: this room is not for you", code=ErrorCode.ROOM_FORBIDDEN)
         self._hub._requests.authenticated += 1
 
     async def _answer_of(self, authorize: Callable[[RoomAuthorization], Any], asked: RoomAuthorization) -> bool:
@@ -167,7 +167,7 @@ class RoomEndpoint:
         if is_coroutine_function(authorize):
             return bool(await authorize(asked))
         if self._asking >= limits.PASSWORD_QUEUE:
-            raise Refused.busy("too many wait to be let in", "WEBSOCKET_BUSY")
+            raise Refused.busy("too many wait to be let in", ErrorCode.BUSY)
         waiting = [asked]  # empty when nobody waits any more
         work = asyncio.wrap_future(
             _ASKERS.submit(copy_context().run, lambda: authorize(waiting[0]) if waiting else False)
@@ -203,7 +203,7 @@ class RoomEndpoint:
             correct = await self._gate.check(room, password, conn.client_address or None)
         if not correct:
             detail = ": none was sent" if password is None else ""
-            raise Refused(f"forbidden: bad room password{detail}", code="WEBSOCKET_ROOM_FORBIDDEN")
+            raise Refused(f"forbidden: bad room password{detail}", code=ErrorCode.ROOM_FORBIDDEN)
         self._hub._requests.authenticated += 1
 
     # --- inside -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from ..auth.credentials import logs_in_by_message, query_value
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, HandlerEndpoint
+from ..constants import ErrorCode
 from ..errors import ConnectionClosed, HubFull, InvalidHandshake, SendQueueFull
 from ..http11.models import Request
 from ..hub.history import Position, Recovery
@@ -69,7 +70,7 @@ class RoomSessions:
         try:
             return Position.parse(text)
         except ValueError as exc:
-            raise InvalidHandshake(f"invalid since: {exc}", code="WEBSOCKET_BAD_QUERY") from exc
+            raise InvalidHandshake(f"invalid since: {exc}", code=ErrorCode.BAD_QUERY) from exc
 
 
 def _say_joined(conn: Conn, room: str) -> None:

@@ -7,11 +7,12 @@ Invariant: what stands behind it is looked at even if it came in the same read.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from ..auth.credentials import logs_in_by_message
 from ..conn.connection import Conn
 from ..conn.filters import add_screen
+from ..constants import ErrorCode
 from ..counters import RequestCounters
 from ..errors import InvalidText
 from ..http11.models import Request
@@ -20,8 +21,6 @@ from ..server.context import Endpoint
 from .text_filter import TextPolicy
 
 __all__ = ["TextFilterEndpoint"]
-
-_CODE: Final = "WEBSOCKET_MESSAGE_REJECTED"
 
 
 class TextFilterEndpoint:
@@ -62,7 +61,7 @@ class _TextScreen:
         try:
             self._policy.check(message)
         except InvalidText as exc:
-            self._tally.refused.add(_CODE)
+            self._tally.refused.add(ErrorCode.MESSAGE_REJECTED.value)
             if self._policy.on_violation == "close":
                 conn.close_nowait(exc.close_code, cut_reason(f"message rejected: {exc}"))
             return True

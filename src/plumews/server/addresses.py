@@ -12,6 +12,7 @@ from collections import OrderedDict
 from typing import NamedTuple, TypeAlias
 
 from .. import limits
+from ..constants import ErrorCode
 from ..errors import Refused
 from ..rate_limit import TokenBucket, address_group, default_burst
 
@@ -75,12 +76,12 @@ class AddressLimits:
         self._forget(now)
         known = self._present.get(key) or self._idle.get(key) or _Address(rate)
         if most is not None and known.count >= most:
-            raise Refused.busy("too many connections from this address", "WEBSOCKET_TOO_MANY_FROM_ADDRESS", status=429)
+            raise Refused.busy("too many connections from this address", ErrorCode.TOO_MANY_FROM_ADDRESS, status=429)
         if known.bucket is not None:
             wait = known.bucket.take(now)
             if wait:
                 text = "too many new connections from this address"
-                raise Refused.busy(text, "WEBSOCKET_RATE_LIMITED", wait, status=429)
+                raise Refused.busy(text, ErrorCode.RATE_LIMITED, wait, status=429)
         known.last = now
         known.count += 1
         self._idle.pop(key, None)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import limits
+from ..constants import ErrorCode
 from ..errors import Refused
 from ..rate_limit import TokenBucket, default_burst
 from ..validation import check_count
@@ -88,13 +89,13 @@ class Admission:
         """
         bounds = self._bounds
         if bounds.max_connections is not None and self.connections >= bounds.max_connections:
-            raise Refused.busy("too many connections", "WEBSOCKET_TOO_MANY_CONNECTIONS")
+            raise Refused.busy("too many connections", ErrorCode.TOO_MANY_CONNECTIONS)
         if bounds.max_opening is not None and self.opening >= bounds.max_opening:
-            raise Refused.busy("too many opening handshakes at once", "WEBSOCKET_TOO_MANY_HANDSHAKES")
+            raise Refused.busy("too many opening handshakes at once", ErrorCode.TOO_MANY_HANDSHAKES)
         if self._bucket is not None:
             wait = self._bucket.wait(now)
             if wait:
-                raise Refused.busy("too many new connections", "WEBSOCKET_RATE_LIMITED", wait, status=429)
+                raise Refused.busy("too many new connections", ErrorCode.RATE_LIMITED, wait, status=429)
         key = None
         if address is not None and not (self._is_proxy is not None and self._is_proxy(address)):
             key = self._addresses.enter(address, now)

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from .. import limits
 from ..conn.connection import Conn
+from ..constants import ErrorCode
 from ..counters import RequestCounters
 from ..errors import InvalidHandshake
 from ..http11.handshake import application_headers
@@ -30,7 +31,7 @@ from .admission import Admission, AdmissionLimits
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Route, Routes
 
-__all__ = ["NOT_FOUND", "Endpoint", "ServerContext", "has_certificate"]
+__all__ = ["Endpoint", "ServerContext", "has_certificate"]
 
 #: The functions of an application around the handshake, and what they are called with.
 _HOOKS: Final = {
@@ -41,9 +42,6 @@ _HOOKS: Final = {
 
 #: Visible ASCII that browsers leave as it is in a path (URL Standard, path percent-encode set).
 _AS_IT_IS: Final = "!$&'()*+,-./:;=@[\\]^_|~"
-
-#: The code of a refusal of a path that is nowhere.
-NOT_FOUND: Final = "NOT_FOUND"
 
 
 class Endpoint(Protocol):
@@ -162,7 +160,7 @@ class ServerContext:
         """The endpoint of ``path``, as sent; raises :class:`InvalidHandshake` 404 if there is none."""
         endpoint = self.endpoints.get(path) or self.endpoints.get(None)
         if endpoint is None:
-            raise InvalidHandshake("not found", status=404, code=NOT_FOUND)
+            raise InvalidHandshake("not found", status=404, code=ErrorCode.NOT_FOUND)
         return endpoint
 
     def start(self, work: Awaitable[Any]) -> asyncio.Future[Any]:

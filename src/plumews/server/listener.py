@@ -21,6 +21,7 @@ from typing import Any
 
 from .. import limits
 from ..conn.connection import Conn
+from ..constants import ErrorCode
 from ..errors import InvalidHandshake, Refused
 from ..http11.proxies import address_of
 from ..transport.loop_context import loop_context
@@ -219,4 +220,4 @@ def _tls_options(site: ServerContext) -> dict[str, Any]:
 
 
 def _exhausted() -> Refused:
-    return Refused.busy("the server has no room", "WEBSOCKET_OUT_OF_DESCRIPTORS")
+    return Refused.busy("the server has no room", ErrorCode.OUT_OF_DESCRIPTORS)

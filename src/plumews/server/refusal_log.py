@@ -12,13 +12,14 @@ from typing import Final, NamedTuple
 
 from ..conn.connection import Conn
 from ..conn.logs import log_context, request_line
+from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage, InvalidOrigin
 from ..http11.log_text import quoted
 from ..http11.models import Request
-from ..http11.origin import FORBIDDEN_HOST, seen_by_refusal
+from ..http11.origin import seen_by_refusal
 from ..http11.proxies import address_of
 from ..http11.request_secrets import secrets_of
-from .context import NOT_FOUND, ServerContext
+from .context import ServerContext
 
 __all__ = ["Why", "log_refused_request", "log_untrusted_proxy"]
 
@@ -26,12 +27,12 @@ logger = logging.getLogger("plumews.server")
 
 #: Refusals whose code does not say enough.
 _TELLING: Final = (
-    "WEBSOCKET_INVALID_TOKEN",
-    "WEBSOCKET_BAD_QUERY",
-    "WEBSOCKET_HEAD_TOO_LARGE",
-    "WEBSOCKET_INVALID_ROOM",
-    "WEBSOCKET_ROOM_FORBIDDEN",
-    "WEBSOCKET_TOKEN_SOURCE",
+    ErrorCode.INVALID_TOKEN,
+    ErrorCode.BAD_QUERY,
+    ErrorCode.HEAD_TOO_LARGE,
+    ErrorCode.INVALID_ROOM,
+    ErrorCode.ROOM_FORBIDDEN,
+    ErrorCode.TOKEN_SOURCE,
     InvalidMessage.code,
     InvalidHeader.code,
 )
@@ -40,7 +41,7 @@ _TELLING: Final = (
 _HINTS: Final = {
     InvalidOrigin.code: "origins (--origin) lists the pages that may connect, trusted_proxies (--trusted-proxy) the "
     "proxies that say what address the server has",
-    FORBIDDEN_HOST: "allowed_hosts (--allowed-host) lists the names of the server",
+    ErrorCode.FORBIDDEN_HOST: "allowed_hosts (--allowed-host) lists the names of the server",
 }
 
 #: What a proxy says about its clients.
@@ -93,6 +94,6 @@ def _more(conn: Conn, why: Why, site: ServerContext) -> str:
         return "" if any(secret and secret in why.text for secret in secrets) else why.text
     if request is None:
         return ""
-    if why.code == NOT_FOUND and request.wants_websocket:
+    if why.code == ErrorCode.NOT_FOUND and request.wants_websocket:
         return f"WebSockets are at {', '.join(quoted(path) for path in site.endpoints if path is not None)}"
     return seen_by_refusal(request, why.code)

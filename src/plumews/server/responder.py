@@ -16,6 +16,7 @@ from typing import Any
 
 from ..conn.connection import Conn
 from ..conn.logs import log_context
+from ..constants import ErrorCode
 from ..errors import InvalidHandshake, Refused
 from ..http11.handshake import refusal
 from ..http11.headers import Headers
@@ -148,8 +149,8 @@ class HandshakeResponder:
         """The refusal for a mistake of the application: in the handshake, or in a route."""
         request = self._conn._request
         if request is None or request.wants_websocket:
-            return InvalidHandshake("websocket handshake failed", status=500, code="WEBSOCKET_HANDSHAKE_FAILED")
-        return InvalidHandshake("internal server error", status=500, code="INTERNAL_ERROR")
+            return InvalidHandshake("websocket handshake failed", status=500, code=ErrorCode.HANDSHAKE_FAILED)
+        return InvalidHandshake("internal server error", status=500, code=ErrorCode.INTERNAL_ERROR)
 
     # --- the end of the time ----------------------------------------------------------------------
 
@@ -178,9 +179,9 @@ def _last(response: Response) -> Response:
 
 
 def _late() -> InvalidHandshake:
-    return InvalidHandshake("the request took too long", status=408, code="WEBSOCKET_HANDSHAKE_TIMEOUT")
+    return InvalidHandshake("the request took too long", status=408, code=ErrorCode.HANDSHAKE_TIMEOUT)
 
 
 def stopping() -> InvalidHandshake:
     """The refusal of a server that stops."""
-    return Refused("the server is stopping", status=503, code="WEBSOCKET_STOPPING")
+    return Refused("the server is stopping", status=503, code=ErrorCode.STOPPING)

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 
 from .. import limits
 from ..auth.credentials import bearer_of
+from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, Refused
 from ..http11.headers import Headers
 from ..http11.models import Request, Response
@@ -147,7 +148,7 @@ def answer_options(route: object) -> Response:
 
 def _not_allowed(methods: Collection[str]) -> InvalidHandshake:
     allow = (("Allow", ", ".join(methods)),)
-    return InvalidHandshake("method not allowed", status=405, code="METHOD_NOT_ALLOWED", headers=allow)
+    return InvalidHandshake("method not allowed", status=405, code=ErrorCode.METHOD_NOT_ALLOWED, headers=allow)
 
 
 def checked_answer(request: Request, response: object) -> Response:
@@ -229,12 +230,14 @@ async def answer_with_body(route: Route, request: Request, body: RequestBody) ->
             await allowed
     length = request.content_length
     if length > route.max_body:
-        raise InvalidHandshake("request body too large", status=413, code="WEBSOCKET_REQUEST_TOO_LARGE")
+        raise InvalidHandshake("request body too large", status=413, code=ErrorCode.REQUEST_TOO_LARGE)
     if length:
         # RFC 9110 section 10.1.1: a client of HTTP/1.0 would take the 100 for the answer.
         expected = request.headers.get_all("Expect") if request.http_version == "1.1" else []
         if any(value.lower() != "100-continue" for value in expected):
-            raise InvalidHandshake("unknown expectation: there is 100-continue", status=417, code="EXPECTATION_FAILED")
+            raise InvalidHandshake(
+                "unknown expectation: there is 100-continue", status=417, code=ErrorCode.EXPECTATION_FAILED
+            )
         request.body = await body.read(length, invite=bool(expected))
     answer = route.handler(request)
     return checked_answer(request, await answer if inspect.isawaitable(answer) else answer)
@@ -301,10 +304,13 @@ def restricted(route: Callable[[Request], Response], token: str | None = None) -
     def answer(request: Request) -> Response:
         if expected is None:
             if not is_local(request):
-                raise Refused("forbidden: this is for this machine alone", code="FORBIDDEN")
+                raise Refused("forbidden: this is for this machine alone", code=ErrorCode.ROUTE_FORBIDDEN)
         elif not hmac.compare_digest(bearer_of(request).encode(), expected):
             raise Refused(
-                "a token is required", status=401, code="TOKEN_REQUIRED", headers=(("WWW-Authenticate", "Bearer"),)
+                "a token is required",
+                status=401,
+                code=ErrorCode.ROUTE_TOKEN_REQUIRED,
+                headers=(("WWW-Authenticate", "Bearer"),),
             )
         return route(request)
 
