@@ -14,11 +14,10 @@ from . import _compiled
 BODY = _compiled.select_body()  # first: it decides whether what follows comes compiled
 
 # isort: split
-from .auth.interfaces import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
-from .auth.passwords import RoomPasswords
+from .auth.interfaces import RoomAuth, RoomAuthorization, RoomAuthorizer, TokenAuthenticator
+from .auth.passwords import PasswordStrength, RoomPasswords, generate_secure_secret, validate_room_password
 from .auth.revocation import Revocation, Revocations
 from .auth.simple import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
-from .auth.strength import PasswordStrength, generate_secure_secret, validate_room_password
 from .auth.tokens import HS256TokenAuth
 from .conn.attribute_hints import missing_name
 from .conn.broadcast import broadcast
@@ -77,7 +76,6 @@ from .hub.results import BroadcastResult, Gap, HubMetrics
 from .hub.rooms import validate_room_name
 from .hub.snapshots import MemberInfo, RoomInfo
 from .room_server.admin import admin_broadcast_route
-from .room_server.endpoint import RoomAuth
 from .room_server.serving import serve_rooms
 from .room_server.text_filter import TextPolicy, validate_text_message
 from .server.routes import Route, restricted

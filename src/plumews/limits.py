@@ -381,12 +381,6 @@ ROUTE_TOKEN: Final = 16
 #: A longer token is not looked at.
 TOKEN_SIZE: Final = 8 * KiB
 
-#: How often the end of a live connection's token is looked at again: a clock that is set moves it by no more.
-TOKEN_CHECK: Final = 300.0
-
-#: Behind the end of a token until its connection is looked at: at the very second of its ``exp`` it is still good.
-TOKEN_GRAIN: Final = 0.01
-
 #: A longer password is not hashed.
 PASSWORD_SIZE: Final = 4 * KiB
 

@@ -117,7 +117,7 @@ async def test_a_seconds_left_that_fails_is_the_failure_of_the_authenticator_and
     else:
         async with await come(server, "t0k3n", by) as wire:
             assert await wire.closing() == (1011, "authentication failed")
-    assert len(server._site.endpoint("/")._login._live) == 0
+    assert len(server._site.endpoint("/")._login._tokens) == 0
     assert [record.getMessage().startswith("the authenticator failed") for record in caplog.records] == [True]
     assert "t0k3n" not in caplog.text
 
@@ -232,7 +232,7 @@ async def test_a_refresh_takes_the_place_of_a_token_that_is_revoked_later(start)
         await is_in(wire)
         wire.send(refresh(token(jti="new")))
         await wire.message()
-        assert list(server._site.endpoint("/")._login._live._by_jti) == ["new"]
+        assert list(server._site.endpoint("/")._login._tokens._by_jti) == ["new"]
         auth.revocations.revoke_token("old")
         await is_in(wire)
         auth.revocations.revoke_token("new")
@@ -242,7 +242,7 @@ async def test_a_refresh_takes_the_place_of_a_token_that_is_revoked_later(start)
 async def test_what_is_kept_follows_the_connections(start):
     auth = Auth()
     server = await start(serve("handler", auth))
-    live = server._site.endpoint("/")._login._live
+    live = server._site.endpoint("/")._login._tokens
     for _ in range(2):
         async with await come(server, token(jti="j")) as wire, await come(server, token(jti="j")) as too:
             await is_in(wire)

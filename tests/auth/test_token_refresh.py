@@ -12,7 +12,7 @@ import pytest
 
 import plumews
 from plumews import limits
-from plumews.auth.token_refresh import refuse
+from plumews.auth.token_lifetime import refuse
 from plumews.counters import RequestCounters
 from support.fakes import fake_conn
 from support.raw_client import Wire, masked, text
@@ -267,8 +267,8 @@ async def test_a_reason_beyond_a_close_frame_is_cut_on_a_character(start):
 )
 async def test_what_would_have_been_a_status_is_a_close_code_and_is_counted(status, code, said):
     conn, transport = fake_conn()
-    tally = RequestCounters()
-    refuse(conn, plumews.Refused("why", status=status, code="A_WORD"), tally)
+    counters = RequestCounters()
+    refuse(conn, plumews.Refused("why", status=status, code="A_WORD"), counters)
     assert transport.events() == [(plumews.Opcode.CLOSE, (code, said))]
-    assert tally.refused.snapshot() == {"A_WORD": 1}
+    assert counters.refused.snapshot() == {"A_WORD": 1}
     conn.abort()

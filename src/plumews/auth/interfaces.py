@@ -1,7 +1,8 @@
-"""What a door asks: who is it, and who may enter a room (layer 2).
+"""Interfaces between a server and the application's code that authenticates and authorizes.
 
-The two questions are apart, so that a program may answer either with code of its own; each method may be plain or
-``async def``. Invariant: what a client showed to get in is in no repr.
+``TokenAuthenticator`` identifies a client, ``RoomAuthorizer`` admits it to a room, and ``RoomAuth`` does both. An
+application may replace either. Each method may be a plain function or ``async def``. No repr shows what a client sent
+to authenticate itself.
 """
 
 from __future__ import annotations
@@ -13,44 +14,51 @@ from typing import Any, Protocol
 from ..http11.models import Request
 from ..users import UserInfo
 
-__all__ = ["RoomAuthorization", "RoomAuthorizer", "TokenAuthenticator"]
+__all__ = ["RoomAuth", "RoomAuthorization", "RoomAuthorizer", "TokenAuthenticator"]
 
 
 class TokenAuthenticator(Protocol):
-    """Verifies tokens. ``HS256TokenAuth`` is one; yours may know other algorithms, or ask a store of sessions."""
+    """Verifier of tokens, such as ``HS256TokenAuth``. Others may know other algorithms, or ask a session store."""
 
     def verify_jwt(self, token: str, /) -> Mapping[str, Any] | Awaitable[Mapping[str, Any]]:
         """Return the claims of ``token``, or raise ``InvalidToken``.
 
-        A plain method is called on the event loop and must be quick; one that waits is ``async def``.
+        A plain method runs on the event loop and must not block. A method that waits is ``async def``.
         """
 
 
 class RoomAuthorizer(Protocol):
-    """Decides who enters a room. ``RoomPasswords`` is one.
+    """Authorizer of clients that enter a room, such as ``RoomPasswords``.
 
-    It may have ``authorize_room(authorization: RoomAuthorization) -> bool`` as well, plain or ``async def``, which
-    then is asked instead, for every room: it sees the request, the user and the claims, too.
+    It may also have ``authorize_room(authorization: RoomAuthorization) -> bool``, plain or ``async def``. That method
+    then decides about every room instead. It sees the request, the user and the claims as well.
     """
 
     def check_room_password(self, room: str, password: str | None, /) -> bool | Awaitable[bool]:
-        """Whether ``password`` (``None``: none was given) opens ``room``.
+        """Return whether ``password`` opens ``room``. It is None if the client sent none.
 
-        A plain method is called in a thread, so it may take its time; one that is ``async def`` is awaited.
+        A plain method runs in a thread and may block. A coroutine function is awaited on the event loop.
         """
+
+
+class RoomAuth(TokenAuthenticator, RoomAuthorizer, Protocol):
+    """Authenticator and authorizer in one object, such as :class:`plumews.SimpleRoomAuth`."""
+
+    def has_room_password(self, room: str, /) -> bool:
+        """Return whether ``room`` has a password. Such a room is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoomAuthorization:
-    """Somebody who wants to enter ``room``, and all that is known of them.
+    """Request of a client to enter a room, with all that is known of the client.
 
     Args:
-        request: the opening request; the address of the client and its headers are there.
-        room: the room, whose name is within the policy.
-        password: the room password that was given; ``None`` without one.
-        user: whom the token speaks of; ``None`` without a token.
-        claims: what the token says, verified; empty without one.
-        anonymous: whether there was no token.
+        request: opening request, with the address of the client and its headers.
+        room: name of the room, valid by the policy for names.
+        password: room password that the client sent, or None.
+        user: user of the verified token, or None without a token.
+        claims: claims of the verified token, empty without one.
+        anonymous: True if the client sent no token.
     """
 
     request: Request = field(repr=False)

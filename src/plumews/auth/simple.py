@@ -1,7 +1,7 @@
-"""Tokens and room passwords put together, as the seed has them (layer 2).
+"""Tokens and room passwords in one object.
 
-`SimpleRoomAuth` is an `HS256TokenAuth` and `RoomPasswords`; `SecureRoomAuth` is the same with rules and counters. What
-verifies and what hashes stands in their modules. Any thread may call.
+``SimpleRoomAuth`` combines ``HS256TokenAuth`` and ``RoomPasswords``. ``SecureRoomAuth`` adds rules for secrets and
+passwords, and counters. Every method may be called from any thread.
 """
 
 from __future__ import annotations
@@ -14,39 +14,38 @@ from typing import Any, Final
 
 from .. import limits
 from ..errors import InvalidToken, WeakSecret
-from ..users import UserInfo, extract_user_info
-from .interfaces import RoomAuthorizer, TokenAuthenticator
-from .passwords import RoomPasswords
+from .passwords import PasswordStrength, RoomPasswords, validate_room_password
 from .revocation import Revocations
-from .strength import PasswordStrength, validate_room_password
 from .tokens import HS256TokenAuth, Secret, Secrets, check_leeway
 
-__all__ = [
-    "AuthMetrics",
-    "RoomAuthorizer",
-    "SecureRoomAuth",
-    "SimpleRoomAuth",
-    "TokenAuthenticator",
-    "UserInfo",
-    "extract_user_info",
-]
+__all__ = ["AuthMetrics", "SecureRoomAuth", "SimpleRoomAuth"]
 
 logger = logging.getLogger("plumews.auth")
 
-#: What stands in secrets that somebody typed, and in the lists of who guesses them (the seed's).
+#: Words that typed secrets contain, and lists of guesses as well.
 _WEAK_WORDS: Final = (b"secret", b"password", b"123456")
 
 
 class SimpleRoomAuth:
-    """Room passwords, and tokens signed with HS256 (the seed's SimpleRoomAuth).
+    """Room passwords, and tokens signed with HS256.
 
-    ``secret`` signs the tokens: 32 bytes or more, or a mapping ``{kid: secret}``, as in :class:`HS256TokenAuth`, where
-    ``issuer``, ``audience``, ``leeway``, ``require_exp`` and ``revocations`` are explained; ``None`` means
-    passwords only. ``rounds`` is the work for one password, as in :class:`RoomPasswords`. ``clock`` returns the
-    seconds since 1970. Its two halves are ``tokens`` (``None`` without a secret) and ``passwords``; it has their
-    methods, too.
+    Its parts are ``tokens`` (None without a secret) and ``passwords``. It has the methods of both.
 
-    Every method may be called from any thread. Raises as :class:`HS256TokenAuth` and :class:`RoomPasswords`.
+    Args:
+        secret: secret that signs the tokens, 32 bytes or more, or a mapping ``{kid: secret}``, as in
+            :class:`HS256TokenAuth`. None (default) means passwords only.
+        issuer: as in :class:`HS256TokenAuth`.
+        audience: as in :class:`HS256TokenAuth`.
+        leeway: seconds by which clocks may differ (default 0).
+        require_exp: True refuses tokens that never expire (default False).
+        revocations: revocations to share with other authenticators (default: its own).
+        rounds: work for one password, as in :class:`RoomPasswords` (default 210,000).
+        clock: returns the seconds since 1970.
+
+    Raises:
+        WeakSecret: a secret is too short, or is a key that others may know.
+        TypeError: an argument is of the wrong type.
+        ValueError: ``leeway``, ``rounds`` or a ``kid`` is out of range.
     """
 
     def __init__(
@@ -91,13 +90,13 @@ class SimpleRoomAuth:
         return self._leeway
 
     def verify_jwt(self, token: str | bytes) -> dict[str, Any]:
-        """The claims of a token that is ours and valid now, as :meth:`HS256TokenAuth.verify_jwt`."""
+        """Return the claims of a valid token, as :meth:`HS256TokenAuth.verify_jwt` does."""
         return self._tokens().verify_jwt(token)
 
     def seconds_left(self, claims: Mapping[str, Any]) -> float | None:
-        """For how long a token with these claims is still good, as :meth:`HS256TokenAuth.seconds_left`.
+        """Return how many seconds a token is still valid, as :meth:`HS256TokenAuth.seconds_left` does.
 
-        The same without a secret: a subclass that verifies tokens of another kind has claims, too.
+        It works without a secret, too: a subclass that verifies tokens of another kind has claims.
         """
         if self.tokens is not None:
             return self.tokens.seconds_left(claims)
@@ -105,23 +104,23 @@ class SimpleRoomAuth:
         return None if exp is None else float(exp) + self._leeway - self._clock()
 
     def add_key(self, kid: str, secret: Secret, *, current: bool = False) -> None:
-        """Accept another key, as :meth:`HS256TokenAuth.add_key`; ``InvalidToken`` if no secret was configured."""
+        """Accept another key, as :meth:`HS256TokenAuth.add_key` does. Raise ``InvalidToken`` without a secret."""
         self._tokens().add_key(kid, secret, current=current)
 
     def remove_key(self, kid: str | None) -> None:
-        """Refuse a key from now on, as :meth:`HS256TokenAuth.remove_key`."""
+        """Refuse a key from now on, as :meth:`HS256TokenAuth.remove_key` does."""
         self._tokens().remove_key(kid)
 
     def signs_with(self, secret: Secret) -> bool:
-        """Whether ``secret`` is one of the keys, as :meth:`HS256TokenAuth.signs_with`; False where there are none."""
+        """Return whether ``secret`` is one of the keys. Return False if there are none."""
         return self.tokens is not None and self.tokens.signs_with(secret)
 
     def revoke_user(self, user_id: str) -> None:
-        """Refuse the tokens that were issued to this user until now, as :meth:`Revocations.revoke_user`."""
+        """Refuse the tokens issued to this user until now, as :meth:`Revocations.revoke_user` does."""
         self.revocations.revoke_user(user_id)
 
     def revoke_token(self, jti: str, until: float | None = None) -> None:
-        """Refuse one token; ``until`` is its ``exp``, as :meth:`Revocations.revoke_token`."""
+        """Refuse the token of this ``jti``, as :meth:`Revocations.revoke_token` does."""
         self.revocations.revoke_token(jti, until)
 
     def _tokens(self) -> HS256TokenAuth:
@@ -132,43 +131,43 @@ class SimpleRoomAuth:
     # --- passwords --------------------------------------------------------------------------------
 
     def set_room_password(self, room: str, password: str) -> None:
-        """Protect ``room`` with ``password``; slow, as :meth:`RoomPasswords.set_room_password`."""
+        """Protect ``room`` with ``password``. Slow, as :meth:`RoomPasswords.set_room_password` is."""
         self.passwords.set_room_password(room, password)
 
     def set_room_password_hash(self, room: str, text: str) -> None:
-        """Protect ``room`` with a password that was hashed before, as :meth:`RoomPasswords.set_room_password_hash`."""
+        """Protect ``room`` with a known hash, as :meth:`RoomPasswords.set_room_password_hash` does."""
         self.passwords.set_room_password_hash(room, text)
 
     def room_password_hash(self, room: str) -> str | None:
-        """The hash of the room's password as text, as :meth:`RoomPasswords.room_password_hash`."""
+        """Return the hash of the room's password as text, or None, as :meth:`RoomPasswords.room_password_hash` does."""
         return self.passwords.room_password_hash(room)
 
     def remove_room_password(self, room: str) -> None:
-        """Open ``room`` to everybody; nothing happens if it was open."""
+        """Open ``room`` to everybody. Do nothing if it has no password."""
         self.passwords.remove_room_password(room)
 
     def has_room_password(self, room: str) -> bool:
-        """Whether ``room`` has a password."""
+        """Return whether ``room`` has a password."""
         return self.passwords.has_room_password(room)
 
     def room_password_salt(self, room: str) -> bytes | None:
-        """What changes with the password of ``room``; ``None`` without one."""
+        """Return bytes that change with the password of ``room``. Return None without a password."""
         return self.passwords.room_password_salt(room)
 
     def check_room_password(self, room: str, password: str | None) -> bool:
-        """Whether ``password`` opens ``room``; slow, as :meth:`RoomPasswords.check_room_password`."""
+        """Return whether ``password`` opens ``room``. Slow, as :meth:`RoomPasswords.check_room_password` is."""
         return self.passwords.check_room_password(room, password)
 
 
 @dataclass(slots=True)
 class AuthMetrics:
-    """What one :class:`SecureRoomAuth` has counted (the seed's names).
+    """Counters of one :class:`SecureRoomAuth`.
 
     Args:
-        jwt_verification_failures: tokens that were refused.
-        weak_room_passwords: passwords that were not set, for they are empty or easy to guess.
-        successful_authentications: tokens that were good, and passwords that opened a protected room; what a server
-            remembers of passwords does not come here.
+        jwt_verification_failures: tokens refused.
+        weak_room_passwords: passwords refused as empty or easy to guess when they were set.
+        successful_authentications: valid tokens, and right passwords of protected rooms. Passwords that a server
+            remembers as right are not checked again and not counted.
     """
 
     jwt_verification_failures: int = 0
@@ -177,17 +176,19 @@ class AuthMetrics:
 
 
 class SecureRoomAuth(SimpleRoomAuth):
-    """`SimpleRoomAuth` that wants a long secret and strong room passwords, and counts (the seed's SecureRoomAuth).
+    """``SimpleRoomAuth`` that requires long secrets and strong room passwords, and counts.
 
     Args:
-        secret: as in :class:`SimpleRoomAuth`, but needed; a word that is often in secrets is warned of in the log.
-        min_secret_length: bytes that each secret must have (default 32, and never fewer).
-        password_strength: the rules for room passwords (default :class:`PasswordStrength`).
-        allow_weak_room_passwords: do not apply them (default False).
-        options: the other arguments of :class:`SimpleRoomAuth`.
+        secret: as in :class:`SimpleRoomAuth`, but required. A common word in it is logged as a warning.
+        min_secret_length: bytes that each secret must have (default 32, the least).
+        password_strength: rules for room passwords (default ``PasswordStrength()``).
+        allow_weak_room_passwords: True skips the rules for room passwords (default False).
+        options: other arguments of :class:`SimpleRoomAuth`.
 
     Raises:
-        WeakSecret: a secret is too short. TypeError, ValueError: as in :class:`SimpleRoomAuth`.
+        WeakSecret: a secret is too short.
+        TypeError: as in :class:`SimpleRoomAuth`.
+        ValueError: as in :class:`SimpleRoomAuth`.
     """
 
     def __init__(
@@ -209,18 +210,18 @@ class SecureRoomAuth(SimpleRoomAuth):
         self._metrics = AuthMetrics()
 
     def metrics(self) -> AuthMetrics:
-        """What was counted until now: a copy."""
+        """Return a copy of the counters."""
         counted = self._metrics
         return AuthMetrics(
             counted.jwt_verification_failures, counted.weak_room_passwords, counted.successful_authentications
         )
 
     def reset_metrics(self) -> None:
-        """Count from 0 again."""
+        """Reset the counters to 0."""
         self._metrics = AuthMetrics()
 
     def verify_jwt(self, token: str | bytes) -> dict[str, Any]:
-        """As :meth:`SimpleRoomAuth.verify_jwt`, counted."""
+        """Return the claims of a valid token, as :meth:`SimpleRoomAuth.verify_jwt` does, and count it."""
         try:
             claims = super().verify_jwt(token)
         except InvalidToken:
@@ -230,12 +231,12 @@ class SecureRoomAuth(SimpleRoomAuth):
         return claims
 
     def add_key(self, kid: str, secret: Secret, *, current: bool = False) -> None:
-        """As :meth:`SimpleRoomAuth.add_key`, with the length that secrets must have here."""
+        """Accept another key, as :meth:`SimpleRoomAuth.add_key` does, if it has the minimum length."""
         self._check_secret(secret)
         super().add_key(kid, secret, current=current)
 
     def set_room_password(self, room: str, password: str) -> None:
-        """As :meth:`SimpleRoomAuth.set_room_password`, but ``WeakRoomPassword`` for what is easy to guess."""
+        """Protect ``room`` with ``password``. Raise ``WeakRoomPassword`` if it breaks a rule."""
         try:
             if self._strength is not None:
                 validate_room_password(password, self._strength)
@@ -245,7 +246,7 @@ class SecureRoomAuth(SimpleRoomAuth):
             raise
 
     def check_room_password(self, room: str, password: str | None) -> bool:
-        """As :meth:`SimpleRoomAuth.check_room_password`, counted."""
+        """Return whether ``password`` opens ``room``, and count a right one."""
         protected = self.has_room_password(room)
         right = super().check_room_password(room, password)
         if right and protected:
@@ -253,7 +254,10 @@ class SecureRoomAuth(SimpleRoomAuth):
         return right
 
     def room_password_salt(self, room: str) -> bytes | None:
-        """As :meth:`SimpleRoomAuth.room_password_salt`: no rule of the check here is lost where it is remembered."""
+        """Return bytes that change with the password of ``room``.
+
+        It is defined beside :meth:`check_room_password` so that a server may remember right passwords.
+        """
         return super().room_password_salt(room)
 
     def _check_secret(self, secret: Secret) -> None:

@@ -1,40 +1,90 @@
-"""The tokens by which connections live: each ends with its ``exp``, or when it is revoked (layer 5).
+"""Lifetime of a token on a live connection: expiry, revocation, and renewal by the client.
 
-One deadline on the loop's timer wheel for each connection with a token that expires, no task. Revocations come in any
-thread, and are looked up by user and by ``jti``. Invariants: what is kept follows the connections, and the
-revocations are listened to only while there are any; a token that ends before its connection is open ends it then, and
-so does one that is revoked between its verification and its entry here.
+A connection ends with its token. One deadline on the loop's timer wheel exists for each connection whose token expires,
+and no task. Revocations may come from any thread and are looked up by user and by ``jti``. A token that ends before its
+connection is open closes it once it is open. The same holds for a token that is revoked between its verification and
+its registration.
+
+``{"type": "auth", "token": "..."}`` renews the token of a connection. The answer is ``{"type": "auth", "ok": true,
+"exp": ...}``. On a connection with a token, or that logs in by message, neither handler nor room sees such a message. A
+bad token closes the connection with 4403. The new token must be of the same user. One renewal at a time is verified,
+for at most the open timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .. import limits
 from ..conn.connection import Conn
-from ..constants import CloseCode
+from ..conn.filters import add_screen, screen_of
+from ..conn.handlers import is_stopped
+from ..conn.logs import log_context
+from ..constants import CloseCode, ErrorCode
+from ..counters import RequestCounters
+from ..errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
+from ..protocol.state import cut_reason
 from ..transport.safe_calls import call_safely
 from ..transport.timers import Deadline
 from ..users import UserInfo, extract_user_info
+from .credentials import auth_fields, credentials_in
 from .interfaces import TokenAuthenticator
 from .revocation import Revocation, Revocations
 
-__all__ = ["ConnectionToken", "TokenRegistry"]
+__all__ = [
+    "ConnectionToken",
+    "TokenRefresh",
+    "TokenRegistry",
+    "is_logging_in",
+    "log_refusal",
+    "mark_logged_in",
+    "refuse",
+    "wait_for_answer",
+]
+
+logger = logging.getLogger("plumews.server")
+
+T = TypeVar("T")
+
+#: Verifies a token for a connection. Returns the claims at once, or an awaitable of them.
+Verify = Callable[[Conn, str], "Mapping[str, Any] | Awaitable[Mapping[str, Any]]"]
 
 EXPIRED: Final = "jwt expired"
 REVOKED: Final = "token revoked"
 
-#: Beyond any clock, and within what can be counted in fractions of a second.
+#: Close codes that stand for an HTTP status on an open connection. Any other status is 4403.
+_CLOSE_CODES: Final = {
+    401: CloseCode.UNAUTHORIZED,
+    408: CloseCode.AUTH_TIMEOUT,
+    429: CloseCode.TRY_AGAIN_LATER,
+    500: CloseCode.INTERNAL_ERROR,
+    503: CloseCode.TRY_AGAIN_LATER,
+}
+
+_USAGE: Final = 'a new token must come as {"type": "auth", "token": ...}'
+
+#: Later than any clock, and within the range in which a float counts fractions of a second.
 _NEVER: Final = 1e12
+
+#: Longest time in seconds between two looks at a token's end: a clock that is set moves the end by no more.
+_CHECK_INTERVAL: Final = 300.0
+
+#: Seconds from the end of a token to the look at it: at the second of its ``exp`` a token is still valid.
+_GRAIN: Final = 0.01
 
 
 class TokenRegistry:
-    """Those of one server."""
+    """Tokens of the live connections of one server, indexed by user and by ``jti``.
+
+    The registry subscribes to revocations only while it has tokens.
+    """
 
     def __init__(self, authenticator: TokenAuthenticator) -> None:
         self._revocations: Any = getattr(authenticator, "revocations", None)
@@ -42,7 +92,7 @@ class TokenRegistry:
         if isinstance(self._revocations, Revocations) and isinstance(leeway, (int, float)):
             self._revocations.allow_leeway(leeway)
         self.revoked: Callable[[Mapping[str, Any]], bool] = getattr(self._revocations, "revoked", lambda claims: False)
-        #: An authenticator with a leeway or a clock of its own says how long its tokens are good.
+        #: An authenticator with a leeway or a clock of its own computes the remaining time itself.
         self.seconds_left: Callable[[Mapping[str, Any]], float | None] = getattr(
             authenticator, "seconds_left", _seconds_left
         )
@@ -52,51 +102,52 @@ class TokenRegistry:
         self._unsubscribe: Callable[[], None] | None = None
 
     def __len__(self) -> int:
-        """Connections that live by a token."""
+        """Return the number of connections with a token."""
         return self._count
 
     def add(self, conn: Conn, claims: Mapping[str, Any]) -> ConnectionToken:
-        """``conn`` lives by the verified ``claims`` from now on, until it is gone."""
+        """Tie ``conn`` to the verified ``claims`` until it is closed."""
         self._count += 1
         if self._count == 1 and self._revocations is not None:
             self._subscribe(conn._loop)
         try:
             return ConnectionToken(self, conn, claims)
         except BaseException:
-            self.removed()
+            self.remove()
             raise
 
     def check(self, claims: Mapping[str, Any]) -> None:
-        """Raise what ``seconds_left`` raises for ``claims``, and ``TypeError`` if what it returns is no time."""
+        """Raise the error of ``seconds_left`` for ``claims``, and ``TypeError`` if it returns no time."""
         left = self.seconds_left(claims)
         if left is not None and not isinstance(left, (int, float)):
             raise TypeError(f"seconds_left must return a number of seconds or None, not {type(left).__name__}")
 
-    def removed(self) -> None:
+    def remove(self) -> None:
+        """Count one connection less, and end the subscription with the last of them."""
         self._count -= 1
         if self._count == 0 and self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
 
     def index(self, token: ConnectionToken) -> None:
-        for table, key in self._places(token):
+        for table, key in self._entries(token):
             table.setdefault(key, {})[token] = None
 
     def unindex(self, token: ConnectionToken) -> None:
-        for table, key in self._places(token):
+        for table, key in self._entries(token):
             tokens = table[key]
             del tokens[token]
             if not tokens:
                 del table[key]
 
-    def _places(self, token: ConnectionToken) -> list[tuple[dict[str, dict[ConnectionToken, None]], str]]:
+    def _entries(self, token: ConnectionToken) -> list[tuple[dict[str, dict[ConnectionToken, None]], str]]:
         claims = token.claims
         tables = (self._by_user, claims.get("sub")), (self._by_jti, claims.get("jti"))
         return [(table, key) for table, key in tables if isinstance(key, str)]
 
     def _subscribe(self, loop: asyncio.AbstractEventLoop) -> None:
         def revoked(revocation: Revocation) -> None:  # in any thread
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the connections
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections with it
                 loop.call_soon_threadsafe(self._revoke, revocation, context=Context())
 
         self._unsubscribe = self._revocations.subscribe(revoked)
@@ -110,72 +161,253 @@ class TokenRegistry:
 
 
 class ConnectionToken:
-    """The token of one connection."""
+    """Token of one live connection, which is closed when the token ends."""
 
     __slots__ = ("_conn", "_deadline", "_tokens", "claims", "ended", "user")
 
     def __init__(self, tokens: TokenRegistry, conn: Conn, claims: Mapping[str, Any]) -> None:
         self._tokens = tokens
         self._conn = conn
-        #: Why the token is good no longer; ``None`` while it is.
+        #: Reason why the token is no longer valid, or None while it is.
         self.ended: str | None = None
         self._deadline: Deadline | None = None
         left = tokens.seconds_left(claims)
-        self._take(claims, left)
-        conn.add_close_callback(self._gone)
+        self._set(claims, left)
+        conn.add_close_callback(self._remove)
 
     def renew(self, claims: Mapping[str, Any]) -> None:
-        """The connection lives by these ``claims`` instead; whoever it is said to be it is no more."""
+        """Replace the claims, the user and the end of this token by those of a new token."""
         left = self._tokens.seconds_left(claims)
         self._tokens.unindex(self)
-        self._take(claims, left)
+        self._set(claims, left)
 
     def end(self, reason: str) -> None:
-        """The token is good no longer: nor is the connection, now or as soon as it is open."""
+        """Close the connection with 4401, at once or as soon as it is open."""
         self.ended = reason
         self._conn.close_nowait(CloseCode.UNAUTHORIZED, reason)
 
-    def _take(self, claims: Mapping[str, Any], left: float | None) -> None:
+    def _set(self, claims: Mapping[str, Any], left: float | None) -> None:
         self.claims = claims
-        #: What ``conn.user_info`` was set to; the application may have set another since.
+        #: Value that ``conn.user_info`` was set to. The application may have replaced it since.
         self.user: UserInfo = extract_user_info(claims)
         self._tokens.index(self)
-        self._wait(left)
-        # Whoever revoked it before it was in the index was not told that it lives.
+        self._schedule(left)
+        # A revocation before the indexing did not find this token.
         if self._tokens.revoked(claims):
             self.end(REVOKED)
 
-    def _watch(self) -> None:
+    def _look(self) -> None:
         try:
             left = self._conn._within(self._tokens.seconds_left, self.claims)
         except BaseException:
-            self.end(EXPIRED)  # nobody knows how long it is good, and nobody would look again
+            self.end(EXPIRED)  # the end is unknown, and there would be no further look
             raise
-        self._wait(left)
+        self._schedule(left)
 
-    def _wait(self, left: float | None) -> None:
+    def _schedule(self, left: float | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         if left is None:
             return
-        if not left >= 0:  # whatever number an application makes of it
+        if not left >= 0:  # NaN, too, which an application may return
             self.end(EXPIRED)
             return
-        # The clock of the tokens may be set while the loop's goes on: nobody looks at it less often than this.
-        self._deadline = self._conn._state.timers.after(min(left + limits.TOKEN_GRAIN, limits.TOKEN_CHECK), self._watch)
+        # The clock of the tokens may be set while the loop's clock runs on.
+        self._deadline = self._conn._state.timers.after(min(left + _GRAIN, _CHECK_INTERVAL), self._look)
 
-    def _gone(self, conn: Conn) -> None:
+    def _remove(self, conn: Conn) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
         self._tokens.unindex(self)
-        self._tokens.removed()
+        self._tokens.remove()
 
 
 def _seconds_left(claims: Mapping[str, Any]) -> float | None:
-    """Seconds until ``exp`` has passed, less than 0 when it has; ``None`` for a token that does not expire."""
+    """Return the seconds until ``exp`` has passed, negative after it. Return None for a token that does not expire."""
     exp = claims.get("exp")
     if isinstance(exp, bool) or not isinstance(exp, (int, float)):
         return None
     return min(exp, _NEVER) - time.time()
+
+
+class TokenRefresh:
+    """Renewal of tokens on the live connections of one server."""
+
+    def __init__(self, verify: Verify, counters: RequestCounters, identified: Callable[[Conn], object]) -> None:
+        self._verify = verify
+        self._counters = counters
+        self._identified = identified
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def watch(self, conn: Conn, *, token: ConnectionToken | None = None, first: bool = False) -> None:
+        """Filter renewals out of the messages of ``conn``. True for ``first`` passes its first message on unread."""
+        renewals = screen_of(conn, _RenewalFilter)
+        if renewals is None:
+            renewals = _RenewalFilter(self, first)
+            add_screen(conn, renewals)
+        renewals.token = token
+
+    def ended(self, conn: Conn) -> str | None:
+        """Return why the token of ``conn`` is no longer valid. Return None if it is valid, or there is none."""
+        renewals = screen_of(conn, _RenewalFilter)
+        return None if renewals is None or renewals.token is None else renewals.token.ended
+
+    def handle(self, conn: Conn, renewals: _RenewalFilter, fields: dict[str, Any]) -> None:
+        """Verify the token in ``fields``, a renewal sent on ``conn``, and renew or close."""
+        try:
+            claims = self._verify(conn, _token_in(fields, renewals))
+        except InvalidHandshake as exc:
+            refuse(conn, exc, self._counters)
+            return
+        if isinstance(claims, Mapping):
+            self._renew(conn, renewals, claims)
+            return
+        renewals.busy = True
+        task = asyncio.ensure_future(self._renew_later(conn, renewals, claims))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _renew_later(self, conn: Conn, renewals: _RenewalFilter, claims: Awaitable[Mapping[str, Any]]) -> None:
+        try:
+            verified = await wait_for_answer(conn, asyncio.ensure_future(claims), limits.OPEN_TIMEOUT)
+            self._renew(conn, renewals, verified)
+        except asyncio.TimeoutError:
+            late = InvalidHandshake("authentication took too long", status=408, code=ErrorCode.HANDSHAKE_TIMEOUT)
+            refuse(conn, late, self._counters)
+        except InvalidHandshake as exc:
+            refuse(conn, exc, self._counters)
+        except (Exception, asyncio.CancelledError):
+            if is_stopped():
+                raise
+            logger.exception("looking at a new token failed", extra=log_context(conn))
+            conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
+        finally:
+            renewals.busy = False
+
+    def _renew(self, conn: Conn, renewals: _RenewalFilter, claims: Mapping[str, Any]) -> None:
+        token = renewals.token
+        if conn.closed or token is None:
+            return
+        user, old_user = claims.get("sub"), token.claims.get("sub")
+        if user != old_user or not old_user:  # tokens without a sub may belong to different users
+            why = "the token is of another user" if old_user else "a token without a sub cannot be renewed"
+            refuse(conn, Refused(f"forbidden: {why}", code=ErrorCode.OTHER_USER), self._counters)
+            return
+        follows_token = conn.user_info is token.user
+        token.renew(claims)
+        if token.ended is not None:
+            return
+        self._counters.authenticated += 1
+        if follows_token:
+            conn.user_info = token.user
+            self._identified(conn)
+        with contextlib.suppress(ConnectionClosed, SendQueueFull):  # the renewal counts without the answer, too
+            conn.send_nowait(json.dumps({"type": "auth", "ok": True, "exp": claims.get("exp")}))
+
+
+def is_logging_in(conn: Conn) -> bool:
+    """Return whether ``conn`` is open and has yet to log in by its first message."""
+    renewals = screen_of(conn, _RenewalFilter)
+    return renewals is not None and renewals.logging_in
+
+
+def mark_logged_in(conn: Conn) -> None:
+    """Note that ``conn`` has logged in by its first message."""
+    renewals = screen_of(conn, _RenewalFilter)
+    if renewals is not None:
+        renewals.logging_in = False
+
+
+class _RenewalFilter:
+    """Message filter of one connection that takes renewals out before the application sees them."""
+
+    __slots__ = ("_first", "_refresh", "busy", "logging_in", "token")
+
+    def __init__(self, refresh: TokenRefresh, first: bool) -> None:
+        self._refresh = refresh
+        self._first = self.logging_in = first
+        self.token: ConnectionToken | None = None
+        self.busy = False
+
+    def __call__(self, conn: Conn, message: str | bytes) -> bool:
+        """Return True for a renewal. Two string searches tell most other messages apart without parsing JSON."""
+        if self._first:
+            self._first = False
+            return False
+        if isinstance(message, str):
+            if '"auth"' not in message or not message.lstrip().startswith("{"):
+                return False
+        elif b'"auth"' not in message or not message.lstrip().startswith(b"{"):
+            return False
+        if len(message) > limits.HEAD_SIZE:
+            return False
+        fields = auth_fields(message)
+        if fields is None:
+            return False
+        self._refresh.handle(conn, self, fields)
+        return True
+
+
+async def wait_for_answer(conn: Conn, answer: asyncio.Future[T], seconds: float) -> T:
+    """Return the result of ``answer``, which is cancelled when ``conn`` closes or ``seconds`` have passed.
+
+    An answer that ignores its cancellation is not waited for.
+
+    Args:
+        conn: open connection that the answer is about.
+        answer: task or future of the application's code.
+        seconds: longest time to wait.
+
+    Raises:
+        asyncio.TimeoutError: the time has passed.
+        RuntimeError: the answer cancelled itself. Any other exception of the answer is raised as well.
+    """
+
+    def cancel(conn: Conn) -> None:
+        answer.cancel()  # so that passwords of closed connections are not hashed before those of open ones
+
+    conn.add_close_callback(cancel)
+    answer.add_done_callback(_consume_exception)
+    try:
+        await asyncio.wait({answer}, timeout=max(0.0, seconds))
+    finally:
+        conn.remove_close_callback(cancel)
+        late = answer.cancel()
+    if late:
+        raise asyncio.TimeoutError
+    if answer.cancelled() and not conn.closed:
+        raise RuntimeError("whoever was asked cancelled itself")
+    return answer.result()
+
+
+def _consume_exception(answer: asyncio.Future[Any]) -> None:
+    """Retrieve a late exception. Otherwise asyncio logs it, and its text may hold a secret."""
+    if not answer.cancelled():
+        answer.exception()
+
+
+def refuse(conn: Conn, refusal: InvalidHandshake, counters: RequestCounters) -> None:
+    """Close ``conn``, which is open, with the close code that stands for ``refusal``, and count it."""
+    counters.refused.add(refusal.code)
+    code = _CLOSE_CODES.get(refusal.status, CloseCode.FORBIDDEN)
+    reason = "authentication failed" if code is CloseCode.INTERNAL_ERROR else cut_reason(str(refusal))
+    log_refusal(conn, code, refusal.code)
+    conn.close_nowait(code, reason)
+
+
+def log_refusal(conn: Conn, code: int, word: str) -> None:
+    """Log that ``conn``, which is open, is closed with ``code`` because of the error code ``word``."""
+    logger.info("refused by close code %d %s", code, word, extra=log_context(conn, f"refused {word}"))
+
+
+def _token_in(fields: dict[str, Any], renewals: _RenewalFilter) -> str:
+    credentials = credentials_in(fields)
+    if credentials is None or credentials.token is None:
+        raise Refused(_USAGE, code=ErrorCode.INVALID_TOKEN)
+    if renewals.token is None:
+        raise Refused("there is no token here that a new one could follow", code=ErrorCode.INVALID_TOKEN)
+    if renewals.busy:
+        raise Refused("one new token at a time", code=ErrorCode.INVALID_TOKEN)
+    return credentials.token

@@ -16,10 +16,9 @@ from contextvars import copy_context
 from typing import Any, Final, Protocol
 
 from .. import limits
-from ..auth.authentication import Authentication, failed
+from ..auth.authentication import Authentication, admit_by_message, failed
 from ..auth.credentials import Credentials, logs_in_by_message, query_value
-from ..auth.first_message import admit_by_message
-from ..auth.interfaces import RoomAuthorization, RoomAuthorizer, TokenAuthenticator
+from ..auth.interfaces import RoomAuthorization, RoomAuthorizer
 from ..auth.password_checker import PasswordChecker
 from ..conn.connection import Conn
 from ..conn.logs import log_context
@@ -39,19 +38,12 @@ from ..hub.hub import Hub
 from ..protocol.state import cut_reason
 from ..validation import is_coroutine_function
 
-__all__ = ["Inside", "RoomAuth", "RoomEndpoint"]
+__all__ = ["Inside", "RoomEndpoint"]
 
 logger = logging.getLogger("plumews.server")
 
 #: Authorizers of the application at once, and the name of their threads.
 _ASKERS: Final = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix="plumews-authorizer")
-
-
-class RoomAuth(TokenAuthenticator, RoomAuthorizer, Protocol):
-    """Who may do what; :class:`plumews.SimpleRoomAuth` is one."""
-
-    def has_room_password(self, room: str, /) -> bool:
-        """Whether ``room`` is protected, and known."""
 
 
 class Inside(Protocol):
@@ -122,7 +114,7 @@ class RoomEndpoint:
         if not logs_in_by_message(conn.request):
             return self._let_in(conn)
         self._login.expect_message(conn)
-        return admit_by_message(conn, deadline, self._login.tally, self._check_message, self._let_in)
+        return admit_by_message(conn, deadline, self._login.counters, self._check_message, self._let_in)
 
     async def _check_message(self, conn: Conn, said: Credentials) -> None:
         credentials = self._login.credentials_of(conn.request).with_message(said)

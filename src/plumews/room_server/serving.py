@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..auth.authentication import Authentication
 from ..auth.credentials import TOKEN_SOURCES, TokenSources
-from ..auth.interfaces import RoomAuthorizer, TokenAuthenticator
+from ..auth.interfaces import RoomAuth, RoomAuthorizer, TokenAuthenticator
 from ..auth.password_checker import PasswordChecker
 from ..auth.passwords import RoomPasswords
 from ..auth.simple import SimpleRoomAuth
@@ -28,7 +28,7 @@ from ..server.context import Endpoint
 from ..server.options import TcpOptions
 from ..server.server import Serving, serve_endpoints
 from .admin import BROADCAST_PATH, admin_broadcast_route
-from .endpoint import Inside, RoomAuth, RoomEndpoint
+from .endpoint import Inside, RoomEndpoint
 from .health import health_route
 from .page import page_routes
 from .sessions import MemberCountFeed, RoomSessions, recovered_event
@@ -130,7 +130,7 @@ def serve_rooms(
         _authenticator(auth if token_auth is None else token_auth),
         sources=sources,
         require_token=require_token,
-        tally=hub._requests,
+        counters=hub._requests,
         identified=lambda conn: _identify(hub, conn),
     )
     authorizer = _authorizer(auth if room_auth is None else room_auth, allow_unknown_rooms)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .. import limits
 from ..auth.credentials import TOKEN_SOURCES, TokenSources
 from ..auth.interfaces import TokenAuthenticator
-from ..auth.token_refresh import is_entering
+from ..auth.token_lifetime import is_logging_in
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
 from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, TimeBudget, check_goodbye
@@ -306,14 +306,14 @@ class Server:
         for conn in conns:
             if isinstance(conn._door, ServerHandshake):
                 call_safely("closing a connection", conn._door.stop)
-        await farewell.close(filter(is_entering, conns), at_once=True)
+        await farewell.close(filter(is_logging_in, conns), at_once=True)
 
     async def _empty(self, limit: TimeBudget, farewell: GracefulClose) -> None:
         """Wait for all connections and handlers to end, and see to it that they do."""
         site, loop = self._site, asyncio.get_running_loop()
         await self._end_handshakes(farewell)
         await farewell.close(
-            c for c in site.connections if not isinstance(c._door, ServerHandshake) and not is_entering(c)
+            c for c in site.connections if not isinstance(c._door, ServerHandshake) and not is_logging_in(c)
         )
         ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
         if not ends:

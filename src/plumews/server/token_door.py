@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
-from ..auth.authentication import Authentication
+from ..auth.authentication import Authentication, admit_by_message
 from ..auth.credentials import Credentials, TokenSources, logs_in_by_message
-from ..auth.first_message import admit_by_message
 from ..auth.interfaces import TokenAuthenticator
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, HandlerEndpoint
@@ -39,7 +38,7 @@ class TokenEndpoint:
         if not logs_in_by_message(conn.request):
             return self._let_in(conn)
         self._login.expect_message(conn)
-        return admit_by_message(conn, deadline, self._login.tally, self._check_message, self._let_in)
+        return admit_by_message(conn, deadline, self._login.counters, self._check_message, self._let_in)
 
     async def _check_message(self, conn: Conn, said: Credentials) -> None:
         work = self._login.check(conn, self._login.credentials_of(conn.request).with_message(said))
@@ -77,4 +76,4 @@ def token_door(
         raise TypeError("authenticator must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt")
     sources.check_origins(origins)
     required = require_token is None or require_token
-    return TokenEndpoint(Authentication(authenticator, sources=sources, require_token=required, tally=tally), inside)
+    return TokenEndpoint(Authentication(authenticator, sources=sources, require_token=required, counters=tally), inside)
