@@ -331,7 +331,7 @@ async def test_whatever_accept_says_it_is_asked_again_in_a_moment_and_not_before
     monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.05)
     server._listener._accept(Failing())
     server._listener._accept(Failing())
-    assert 2 <= failures <= 4  # one more each where the reserve is tried
+    assert 2 <= failures <= 4  # one more each where the spare descriptor is used
     assert [record.getMessage() for record in caplog.records] == [
         f"cannot accept connections: {os.strerror(code)} (0 turned away)"
     ]

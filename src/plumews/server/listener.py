@@ -1,82 +1,93 @@
-"""Our own accept on the listening sockets (layer 5).
+"""Accept connections on the listening sockets of one server, and reject the clients that are not admitted.
 
-An event loop accepts whoever comes and has no descriptor in reserve; here each client is looked at by its address
-(`admission`) before anything is made for it, and who is refused costs an answer and no more (`turning_away`). A loop
-that cannot watch sockets (Windows' proactor) accepts by itself: then admission is left to `opening`. Invariants: a
-bounded number is accepted in one wake-up; a socket that cannot be accepted from is not looked at for a moment, so that
-nothing spins; who is in the backlog of a server that stops gets an answer.
+Each client is judged by its address (`admission`) before a transport or a `Conn` is made for it. A rejected client
+costs one short response. An event loop that cannot watch sockets (Windows' proactor) accepts by itself, and `handshake`
+asks `admission` instead.
+
+A loop iteration accepts a bounded number of connections. After a failed accept, the socket is not watched for
+``limits.ACCEPT_PAUSE`` seconds: it stays readable, and the loop would spin. The clients in the backlog of a stopping
+server get a response.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import math
+import os
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from .. import limits
 from ..conn.connection import Conn
 from ..constants import ErrorCode
 from ..errors import InvalidHandshake, Refused
+from ..http11.handshake import refusal
 from ..http11.proxies import address_of
 from ..transport.loop_context import loop_context
-from ..transport.timers import Deadline
+from ..transport.timers import Deadline, Timers
 from .admission import ConnectionSlot
 from .context import ServerContext
-from .reserve import EXHAUSTED, SpareDescriptor
 from .responder import stopping
 from .sockets import InheritedSocket, OwnSocket
-from .turning_away import RejectedSockets
 
-__all__ = ["Listener"]
+__all__ = ["EXHAUSTED", "Listener", "RejectedSockets", "SpareDescriptor"]
 
 logger = logging.getLogger("plumews.server")
 
+#: Errors of ``accept`` when the process or the machine has no descriptor or memory for another connection.
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+#: Reads of the data of a rejected client at a time, and their size: more than a request, less than a flood.
+_READS: Final = 4
+_READ_SIZE: Final = 16 * limits.KiB
+
 
 class Listener:
-    """Accepts for one server on ``sockets``, which listen already and are closed with it.
+    """Accepts connections of one server on ``sockets``. They already listen, and are closed with the server.
 
-    ``connection(visit)`` makes the protocol of who was admitted, ``connection()`` that of who was not looked at yet.
+    ``connection(slot)`` makes the protocol of an admitted client, ``connection()`` of one that is not judged yet.
     """
 
     def __init__(
-        self, site: ServerContext, sockets: Sequence[socket.socket], backlog: int, connection: Callable[..., Conn]
+        self, context: ServerContext, sockets: Sequence[socket.socket], backlog: int, connection: Callable[..., Conn]
     ) -> None:
-        self._site = site
+        self._context = context
         self._listening = tuple(sockets)
         self._backlog = backlog
         self._connection = connection
-        self._tls = _tls_options(site)
+        self._tls = _tls_options(context)
         self._loop = asyncio.get_running_loop()
         self._timers = loop_context(self._loop).timers
-        self._sockets: list[socket.socket] = []  # those that are watched; none if the loop's servers accept
+        self._sockets: list[socket.socket] = []  # the watched ones; none if the loop's servers accept
         self._servers: list[asyncio.AbstractServer] = []
         self._paused: dict[socket.socket, Deadline] = {}
-        self._reserve: SpareDescriptor | None = None
-        self._turning_away = RejectedSockets(self._timers)
-        #: Connections on their way to a transport; over TLS until hands are shaken.
+        self._spare: SpareDescriptor | None = None
+        self._rejected = RejectedSockets(self._timers)
+        #: Connections without a transport yet. Over TLS they are in its handshake.
         self._connecting: dict[asyncio.Task[Any], socket.socket] = {}
-        self._turned = 0  # since the last line about it
+        self._turned_away = 0  # since the last log line about it
         self._next_line = -math.inf
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets; none once it is closed."""
+        """Listening sockets; empty after :meth:`close`."""
         return self._listening
 
     async def start_serving(self) -> None:
-        """Accept from now on."""
+        """Begin to accept connections."""
         try:
             for sock in self._listening:
                 sock.setblocking(False)
                 self._watch(sock)
                 self._sockets.append(sock)
-            self._reserve = SpareDescriptor()
+            self._spare = SpareDescriptor()
         except NotImplementedError:
             self._servers = [await self._serve(sock) for sock in self._listening]
 
@@ -85,9 +96,9 @@ class Listener:
         return Context().run(self._loop.create_task, serving)
 
     def close(self) -> None:
-        """Accept nobody any more: who is in the backlog is told that the server stops.
+        """Stop accepting. Reject the clients in the backlog.
 
-        The backlog of an inherited socket is left to whoever serves there next.
+        The backlog of an inherited socket is left to the next process that serves there.
         """
         for sock in self._sockets:
             self._loop.remove_reader(sock)
@@ -96,8 +107,8 @@ class Listener:
         for deadline in self._paused.values():
             deadline.cancel()
         self._paused.clear()
-        if self._reserve is not None:
-            self._reserve.close()
+        if self._spare is not None:
+            self._spare.close()
         for server in self._servers:
             server.close()
         for sock in self._listening:
@@ -105,32 +116,32 @@ class Listener:
         self._listening, self._sockets = (), []
 
     def forked(self) -> list[int]:
-        """Accept nothing in this process, which is a child. Return the descriptors that are the parent's.
+        """Accept nothing in this process, a child of a fork. Return the descriptors that belong to the parent.
 
-        A socket that was given is left to the child, which may serve there, too.
+        Sockets that the application gave stay open: the child may serve there, too.
         """
         made = [sock for sock in self._listening if isinstance(sock, OwnSocket)]
         self._listening, self._sockets = (), []
-        return [*(sock.fileno() for sock in [*made, *self._connecting.values()]), *self._turning_away.forked()]
+        return [*(sock.fileno() for sock in [*made, *self._connecting.values()]), *self._rejected.forked()]
 
     async def wait_connected(self) -> None:
-        """Until whoever was admitted last has its transport; over TLS that may take too long."""
-        if self._connecting and self._site.ssl is None:
+        """Wait until each admitted client has its transport. Return at once over TLS, where that may take too long."""
+        if self._connecting and self._context.ssl is None:
             await asyncio.wait(self._connecting)
 
     async def wait_told(self) -> None:
-        """Until those who were turned away had the time to read why."""
-        await self._turning_away.wait_idle()
+        """Wait until the rejected clients had time to read their response."""
+        await self._rejected.wait_idle()
 
     def end_tls_handshakes(self) -> None:
-        """End the connections that have not shaken hands for TLS."""
-        if self._site.ssl is not None:
+        """End the connections that are in their TLS handshake."""
+        if self._context.ssl is not None:
             for task in self._connecting:
                 task.cancel()
 
     def abort(self) -> None:
-        """End what has not even shaken hands for TLS."""
-        self._turning_away.close()
+        """End the connections without a transport, and the rejected ones."""
+        self._rejected.close()
         for task in self._connecting:
             task.cancel()
         # Python 3.13 can end those that the loop's server has accepted.
@@ -144,80 +155,207 @@ class Listener:
         Context().run(self._loop.add_reader, sock, self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        """Somebody is in the backlog."""
         for _ in range(limits.ACCEPTS_AT_ONCE):
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionError:
-                continue  # it has gone meanwhile
+                continue  # the client has gone meanwhile
             except OSError as exc:
                 self._cannot_accept(listening, exc)
                 return
             self._admit(sock, address)
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
-        site = self._site
-        if site.closing:
-            self._refuse(sock, stopping())
+        context = self._context
+        if context.closing:
+            self._reject(sock, stopping())
             return
         try:
-            visit = site.admission.admit(address_of(address) or None, self._loop.time())
+            slot = context.admission.admit(address_of(address) or None, self._loop.time())
         except Refused as exc:
-            self._refuse(sock, exc)
+            self._reject(sock, exc)
             return
-        connecting = self._loop.connect_accepted_socket(partial(self._connection, visit), sock, **self._tls)
-        task = self._site.context.run(self._loop.create_task, connecting)
+        connecting = self._loop.connect_accepted_socket(partial(self._connection, slot), sock, **self._tls)
+        task = context.context.run(self._loop.create_task, connecting)
         self._connecting[task] = sock
-        task.add_done_callback(partial(self._connected, sock, visit), context=Context())
+        task.add_done_callback(partial(self._connected, sock, slot), context=Context())
 
-    def _connected(self, sock: socket.socket, visit: ConnectionSlot, task: asyncio.Task[Any]) -> None:
+    def _connected(self, sock: socket.socket, slot: ConnectionSlot, task: asyncio.Task[Any]) -> None:
         self._connecting.pop(task, None)
         failure = None if task.cancelled() else task.exception()
         if not task.cancelled() and failure is None:
             return
-        visit.left()
+        slot.left()
         with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)  # whoever holds it now, it ends
-        if failure is not None and not isinstance(failure, OSError):  # which is how TLS fails, or the client goes
+            sock.shutdown(socket.SHUT_RDWR)  # the loop may still hold the socket
+        if failure is not None and not isinstance(failure, OSError):  # how TLS fails, or the client goes
             logger.error("connecting a client failed", exc_info=failure)
 
-    # --- refusing ---------------------------------------------------------------------------------
+    # --- rejecting --------------------------------------------------------------------------------
 
-    def _refuse(self, sock: socket.socket, reason: InvalidHandshake, *, wait: bool = True) -> None:
+    def _reject(self, sock: socket.socket, reason: InvalidHandshake, *, wait: bool = True) -> None:
         logger.debug("refused %d %s", reason.status, reason.code)
-        self._site.requests.refused.add(reason.code)
-        if self._site.ssl is None:
-            self._turning_away.answer(sock, reason, wait=wait)
+        self._context.requests.refused.add(reason.code)
+        if self._context.ssl is None:
+            self._rejected.answer(sock, reason, wait=wait)
         else:
-            sock.close()  # shaking hands first would be what the refusal is to save
+            sock.close()  # a TLS handshake is the cost that the rejection saves
 
     def _empty(self, listening: socket.socket) -> None:
-        """Tell the backlog that the server stops."""
+        """Reject the clients in the backlog: the server stops."""
         with contextlib.suppress(OSError):
             for _ in range(self._backlog):
                 sock, _ = listening.accept()
-                self._refuse(sock, stopping())
+                self._reject(sock, stopping())
 
     def _cannot_accept(self, listening: socket.socket, exc: OSError) -> None:
-        """Turn some away, and look again in a moment: the socket stays readable, and would wake us without end."""
-        if exc.errno in EXHAUSTED and self._reserve is not None:
-            self._turned += self._reserve.turn_away(
-                listening, lambda sock: self._refuse(sock, _exhausted(), wait=False)
+        """Reject some clients if descriptors are exhausted, and watch the socket again after a pause."""
+        if exc.errno in EXHAUSTED and self._spare is not None:
+            self._turned_away += self._spare.turn_away(
+                listening, lambda sock: self._reject(sock, _exhausted(), wait=False)
             )
         self._loop.remove_reader(listening)
         self._paused[listening] = self._timers.after(limits.ACCEPT_PAUSE, lambda: self._watch(listening))
         now = self._loop.time()
         if now >= self._next_line:
-            logger.error("cannot accept connections: %s (%d turned away)", exc.strerror, self._turned)
-            self._turned, self._next_line = 0, now + limits.ACCEPT_LOG_EVERY
+            logger.error("cannot accept connections: %s (%d turned away)", exc.strerror, self._turned_away)
+            self._turned_away, self._next_line = 0, now + limits.ACCEPT_LOG_EVERY
 
 
-def _tls_options(site: ServerContext) -> dict[str, Any]:
-    """What the loop wants to know for TLS, whose handshake is a part of the opening."""
-    return {} if site.ssl is None else {"ssl": site.ssl, "ssl_handshake_timeout": site.open_timeout}
+def _tls_options(context: ServerContext) -> dict[str, Any]:
+    """Return the event loop's options for TLS. Its handshake is bounded by the open timeout."""
+    return {} if context.ssl is None else {"ssl": context.ssl, "ssl_handshake_timeout": context.open_timeout}
 
 
 def _exhausted() -> Refused:
     return Refused.busy("the server has no room", ErrorCode.OUT_OF_DESCRIPTORS)
+
+
+# --- without a descriptor for the client ----------------------------------------------------------
+
+
+class SpareDescriptor:
+    """Spare file descriptor, used to reject clients when the process hits its descriptor limit (EMFILE).
+
+    Without it a client in the backlog can be neither accepted nor rejected, and the loop spins.
+    """
+
+    def __init__(self) -> None:
+        self._held: int | None = None
+        self._take()
+
+    def turn_away(self, listening: socket.socket, tell: Callable[[socket.socket], None]) -> int:
+        """Accept clients of the backlog one after the other, at most ``limits.ACCEPTS_AT_ONCE``. Return their number.
+
+        ``tell`` must close each socket. If another thread takes the free descriptor first, fewer are accepted.
+        """
+        turned = 0
+        self.close()
+        with contextlib.suppress(OSError):
+            while turned < limits.ACCEPTS_AT_ONCE:
+                sock, _ = listening.accept()
+                turned += 1
+                tell(sock)
+        self._take()
+        return turned
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def _take(self) -> None:
+        with contextlib.suppress(OSError):
+            self._held = os.open(os.devnull, os.O_RDONLY)
+
+
+# --- rejected clients -----------------------------------------------------------------------------
+
+
+class RejectedSockets:
+    """Bare sockets of rejected clients that have time to read their response.
+
+    A rejection needs no task, no transport and no `Conn`. The request is discarded without parsing. Closing a socket
+    with unread bytes resets the connection, and the response may be lost. So a socket stays open until the client hangs
+    up, at most ``limits.LINGER_TIME`` seconds. At most ``limits.LINGERING`` sockets wait.
+    """
+
+    def __init__(self, timers: Timers) -> None:
+        self._timers = timers
+        self._waiting: deque[tuple[float, socket.socket]] = deque()  # each with its time limit
+        self._check: Deadline | None = None
+        self._idle: asyncio.Future[None] | None = None
+
+    def answer(self, sock: socket.socket, reason: InvalidHandshake, *, wait: bool = True) -> None:
+        """Send the refusal for ``reason`` and take over ``sock``. Without ``wait``, close it at once."""
+        try:
+            sock.setblocking(False)
+            sock.send(refusal(reason).serialize())
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            _close(sock)  # the client has gone, or the kernel takes nothing
+            return
+        if _has_gone(sock) or not wait or len(self._waiting) >= limits.LINGERING:
+            _close(sock)
+            return
+        self._waiting.append((self._timers.time() + limits.LINGER_TIME, sock))
+        if self._check is None:
+            self._check = self._timers.after(limits.LINGER_EVERY, self._sweep)
+
+    async def wait_idle(self) -> None:
+        """Wait until no socket is left."""
+        if self._waiting:
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
+
+    def forked(self) -> list[int]:
+        """Return the descriptors that belong to the parent: this process is a child of a fork."""
+        return [sock.fileno() for _, sock in self._waiting]
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for _, sock in self._waiting:
+            _close(sock)
+        self._waiting.clear()
+        self._end_wait()
+
+    def _sweep(self) -> None:
+        self._check = None
+        now, waiting = self._timers.time(), self._waiting
+        self._waiting = deque()
+        for until, sock in waiting:
+            if _has_gone(sock) or now >= until:
+                _close(sock)
+            else:
+                self._waiting.append((until, sock))
+        if self._waiting:
+            self._check = self._timers.after(limits.LINGER_EVERY, self._sweep)
+        else:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+
+
+def _close(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # one failure must not keep the other sockets open
+        sock.close()
+
+
+def _has_gone(sock: socket.socket) -> bool:
+    """Discard the received data. Return True if the client has hung up."""
+    try:
+        return any(not sock.recv(_READ_SIZE) for _ in range(_READS))
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True
