@@ -31,7 +31,8 @@ from support.members import drained, stalled
 from support.raw_client import Wire, kept_port, upgrade
 
 ROOT = Path(__file__).parents[2]
-PAGES = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+DOCS = ROOT / "docs"
+PAGES = {path: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 TEXT = "\n".join(PAGES.values())
 
 
@@ -208,7 +209,7 @@ async def test_streaming(start) -> None:
 
 async def test_where_it_listens(start, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    await start(run("Where it listens")["serving"])
+    await start(run("Listening")["serving"])
     assert (tmp_path / "ws.sock").stat().st_mode & 0o777 == 0o660
     async with unix_connect("ws.sock", "ws://localhost/") as ws:
         await ws.send("hello")
@@ -247,7 +248,7 @@ async def test_broadcasting(hub, start, capsys) -> None:
 
 
 async def test_coming_back(start) -> None:
-    names = run("Coming back")
+    names = run("History")
     async with names["hub"]:
         server = await start(plumews.serve(names["handler"], "127.0.0.1", 0))
         async with await client(server.port) as ada:
@@ -270,7 +271,7 @@ async def test_coming_back(start) -> None:
 
 
 async def test_coming_back_through_the_door(start) -> None:
-    names = run("Coming back through the door")
+    names = run("History in a room server")
     async with names["hub"]:
         server = await start(names["room_server"](plumews.SimpleRoomAuth()))
         async with await client(server.port, "/ws?room=blue") as ada:
@@ -279,7 +280,7 @@ async def test_coming_back_through_the_door(start) -> None:
                 await ada.send(text)
                 heard.append(json.loads(await ada.recv()))
             async with await client(server.port, f"/ws?room=blue&since={heard[0]['at']}") as bob:
-                (event,) = snippets("json")["Coming back through the door"]
+                (event,) = snippets("json")["History in a room server"]
                 told = json.loads(await bob.recv())
                 assert told == {**json.loads(event), "missed": 1, "position": heard[1]["at"]}
                 assert json.loads(await bob.recv()) == heard[1]
@@ -314,7 +315,7 @@ async def test_some_of_them(hub, start, capsys) -> None:
         hub.join("chat", conn)
         hub.join("news", conn)
         if len(hub.members("chat")) == 2:
-            run("Some of them")["tell_some"](hub)
+            run("Choosing recipients")["tell_some"](hub)
         await conn.wait_closed()
 
     server = await start(plumews.serve(handler, "127.0.0.1", 0))
@@ -333,7 +334,7 @@ async def test_who_is_there(hub, start, capsys) -> None:
     async def handler(conn: plumews.Conn) -> None:
         conn.user_info = plumews.UserInfo("u1", "Ada")
         hub.join("chat", conn)
-        end = run("Who is there")["watch"](hub)
+        end = run("Presence")["watch"](hub)
         hub.watch_presence("chat", lambda room, joined, left: told.set())
         await told.wait()
         end()
@@ -370,14 +371,14 @@ async def test_slow_members(capsys) -> None:
     assert conflating.dropped_messages == 0
 
 
-async def test_how_old_a_message_gets(start) -> None:
+async def test_the_age_of_messages(start) -> None:
     conns = []
 
     async def handler(conn):
         conns.append(conn)
         await conn.wait_closed()
 
-    server = await start(run("How old a message gets")["price_server"](handler))
+    server = await start(run("The age of messages")["price_server"](handler))
     async with await client(server.port) as ws:
         conns[0].send_nowait("x" * 20_000)
         assert await ws.recv() == "x" * 20_000
@@ -385,7 +386,7 @@ async def test_how_old_a_message_gets(start) -> None:
 
 
 async def test_your_own_handler_behind_the_door(hub, start) -> None:
-    server = await start(run("Your own handler behind the door")["room_server"](hub, plumews.SimpleRoomAuth()))
+    server = await start(run("Your own handler in a room server")["room_server"](hub, plumews.SimpleRoomAuth()))
     async with await client(server.port, "/ws?room=a") as one, await client(server.port, "/ws?room=a") as two:
         await one.send("hello")
         assert await two.recv() == "hello"
@@ -394,7 +395,7 @@ async def test_your_own_handler_behind_the_door(hub, start) -> None:
 
 
 async def test_what_may_be_said(capsys) -> None:
-    names = run("What may be said")
+    names = run("Message and name policies")
     async with names["room_server"](plumews.SimpleRoomAuth()) as server:
         async with await client(server.port, "/ws") as ws:
             await ws.send("two\nlines")
@@ -410,7 +411,7 @@ async def test_what_may_be_said(capsys) -> None:
 
 
 async def test_what_a_refused_client_sees() -> None:
-    (told,) = map(json.loads, snippets("json")["What a refused client sees"])
+    (told,) = map(json.loads, snippets("json")["Rejected clients"])
     serving = plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(b"x" * 32), "127.0.0.1", 0, require_token=True)
     async with serving as server:
         with pytest.raises(InvalidStatus) as refused:
@@ -476,7 +477,7 @@ async def posted(server: plumews.Server, path: str, body: bytes) -> tuple[int, b
 
 async def test_messages_from_outside(hub, start) -> None:
     with kept_port() as port:
-        shown = run("Messages from outside", port)
+        shown = run("Broadcasts by HTTP POST", port)
         server = await start(shown["with_admin"](hub, plumews.SimpleRoomAuth()))
     assert (await posted(server, "/internal/say?room=chat", b"x"))[0] == 401
     request = plumews.Request("POST", "/internal/say")
@@ -620,6 +621,16 @@ def test_every_link_to_a_page_of_ours_leads_somewhere() -> None:
         target = page.parent / path if path else page
         assert target.exists(), path
         assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), anchor
+
+
+def test_names_in_the_guide_for_plumego_exist() -> None:
+    owners = {"hub": plumews.Hub, "conn": plumews.Conn, "auth": plumews.SecureRoomAuth}
+    rows = re.findall(r"^\|[^|]+\|([^|]+)\|$", PAGES[DOCS / "migrating" / "from-plumego.md"], re.MULTILINE)
+    methods = re.findall(r"\b(hub|conn|auth)\.([a-z]\w+)", "".join(rows))
+    functions = re.findall(r"`(?:await )?([A-Za-z]\w+)\(", "".join(rows))
+    assert len(methods) > 15
+    assert [name for owner, name in methods if not hasattr(owners[owner], name)] == []
+    assert [name for name in functions if not hasattr(plumews, name)] == []
 
 
 def test_every_snippet_is_run() -> None:
