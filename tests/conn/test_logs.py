@@ -1,10 +1,11 @@
-"""What the log says: whom a line is about, nothing that a terminal obeys, no secret, and not too much."""
+"""Log lines: fields of the connection, printable ASCII, no secrets, and a bounded rate."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import random
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 import plumews
 from plumews import limits
-from plumews.conn.logs import log_context, request_line
+from plumews.conn.logs import LineLimit, log_context, request_line
 from support.fakes import fake_conn, until
 from support.raw_client import Wire, close, text, upgrade
 
@@ -32,7 +33,7 @@ def logs(caplog):
 
 
 def shown(record):
-    """What a handler writes for ``record``."""
+    """Return the text that a handler writes for ``record``."""
     return logging.Formatter("%(levelname)s %(message)s").format(record)
 
 
@@ -277,10 +278,95 @@ async def test_what_is_below_the_level_counts_for_nothing(caplog):
     assert [record.getMessage() for record in caplog.records] == ["refused"]
 
 
-def test_lines_outside_of_a_loop_are_bounded_too(caplog):
-    for _ in range(1000):
+def test_lines_outside_of_a_loop_are_all_logged(caplog):
+    for _ in range(20):
         logger.warning("again and again")
-    assert 1 <= len(caplog.records) <= limits.LOG_REPEATED
+    assert len(caplog.records) == 20
+
+
+async def test_summary_waits_for_a_second_that_has_place_for_it(logs, monkeypatch):
+    monkeypatch.setattr(limits, "LOG_SUMMARY_EVERY", 0.01)
+    monkeypatch.setattr(limits, "LOG_LINES", 7)
+    for number in range(10):
+        logger.warning("warning %d" % number)  # noqa: UP031 - a kind of its own
+    monkeypatch.setattr(limits, "LOG_LINES", 6)
+    logger.warning("again")
+    for _ in range(3):
+        await asyncio.sleep(0.02)
+    assert len(logs()) == 6
+    monkeypatch.setattr(limits, "LOG_LINES", 10)
+    await until(lambda: len(logs()) == 7)
+    assert logs()[-1].getMessage().startswith("5 lines left out: ")
+
+
+# --- the limit of one loop ------------------------------------------------------------------------
+
+
+def test_a_flood_of_one_kind_is_three_lines_a_second():
+    limit = LineLimit()
+    logged = [now / 1000 for now in range(10_000) if limit.admit("bad", now / 1000)]
+    assert len(logged) == 10 * limits.LOG_REPEATED
+
+
+def test_a_flood_of_one_kind_hides_the_first_line_of_no_other():
+    limit = LineLimit()
+    for _ in range(1000):
+        limit.admit("bad", 0.0)
+    assert limit.admit("other", 0.1)
+    assert limit.admit("third", 0.1)
+    assert not limit.admit("other", 0.2)
+
+
+def test_what_is_not_urgent_leaves_room_for_what_is():
+    limit = LineLimit()
+    logged = sum(limit.admit(f"kind {number}", 0.0) for number in range(1000))
+    assert logged == limits.LOG_CALM
+    assert limit.admit("broken", 0.5, urgent=True)
+
+
+def test_no_second_has_more_lines_than_it_may():
+    chance, limit, lines, now, told = random.Random(7), LineLimit(), [], 0.0, 0.0
+    for _ in range(20_000):
+        now += chance.expovariate(2000)
+        if limit.admit(f"kind {chance.randrange(40)}", now, urgent=chance.random() < 0.5):
+            lines.append(now)
+        if now - told >= limits.LOG_SUMMARY_EVERY and limit.take_left_out(now):
+            lines.append(now)
+            told = now
+    assert len(lines) > 50
+    busiest = max(sum(start <= time < start + 1 for time in lines) for start in lines)
+    assert busiest == limits.LOG_LINES
+
+
+def test_what_is_left_out_is_counted_by_kind_and_told_once():
+    limit = LineLimit()
+    for kind in ("bad", "bad", "bad", "bad", "bad", "worse"):
+        limit.admit(kind, 0.0)
+    assert limit.take_left_out(1.0) == {"bad": 2}
+    assert limit.take_left_out(2.0) == {}
+
+
+def test_a_line_that_tells_of_it_is_a_line():
+    limit = LineLimit()
+    logged = sum(limit.admit(f"kind {number}", 0.0, urgent=True) for number in range(100))
+    assert limit.take_left_out(0.5) != {}
+    limit.admit("more", 0.6, urgent=True)
+    assert limit.take_left_out(0.7) == {}, "the second is full"
+    assert limit.take_left_out(1.6) == {"more": 1}
+    assert logged + 1 == limits.LOG_LINES
+
+
+def test_kinds_without_end_are_not_kept_without_end():
+    limit = LineLimit()
+    for number in range(100_000):
+        limit.admit(f"kind {number}", number / 100_000)
+    assert len(limit._lines) <= limits.LOG_LINES
+    counts = limit.take_left_out(1.5)
+    assert len(counts) <= limits.COUNTED_NAMES + 1
+    assert sum(counts.values()) > 99_000
+
+
+# --- the loggers ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["plumews.server", "plumews.hub", "plumews.auth", "plumews.conn"])

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from .. import limits
 from ..constants import CloseCode, Opcode, SendBehavior, State
@@ -30,26 +30,12 @@ from ..users import UserInfo
 from .attribute_hints import Elsewhere, add_to
 from .config import ConnConfig, check_read_limit
 from .fragmented import Sending
+from .logs import ConnLogger
 
 __all__ = ["Conn"]
 
 
 _logger = logging.getLogger("plumews.conn")
-
-
-if TYPE_CHECKING:
-    _Adapter = logging.LoggerAdapter[logging.Logger]
-else:  # Python 3.10 has no type arguments for it
-    _Adapter = logging.LoggerAdapter
-
-
-class ConnLogger(_Adapter):
-    """Logger of one connection."""
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add the connection to what ``extra=`` has."""
-        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
-        return msg, kwargs
 
 
 class Conn(Sending):

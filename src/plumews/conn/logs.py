@@ -1,9 +1,10 @@
-"""What stands in a line that plumews logs: who it is about, in printable ASCII, and not too often (layer 3).
+"""Log lines of plumews: fields of the connection, printable ASCII, no secrets, and a bound for each second.
 
-A filter on each logger of plumews sets ``connection``, ``client``, ``room`` and ``user`` on every record and writes
-them behind the text, escapes what is not printable ASCII, and leaves out what `log_limit` finds too much; one line a
-second says so. Invariants: no secret of the request that a record is about stands in it, tracebacks included; a line
-of a traceback cannot pass for an entry.
+A filter on each logger of plumews sets ``connection``, ``client``, ``room`` and ``user`` on every record and appends
+them to the text. It is a filter and no adapter, because only a record can carry an escaped traceback.
+
+Invariants: no secret of the record's request appears in it, tracebacks included. Each line of a traceback is indented,
+so that none looks like an entry. No second has more than ``limits.LOG_LINES`` lines of one event loop.
 """
 
 from __future__ import annotations
@@ -11,103 +12,111 @@ from __future__ import annotations
 import asyncio
 import logging
 import textwrap
-import threading
 import time
-import weakref
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, MutableMapping
 from contextvars import Context
-from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .. import limits
+from ..counters import BoundedCounter
 from ..http11.log_text import printable, quoted
 from ..http11.redaction import traceback_without
 from ..http11.request_secrets import secrets_of
-from ..transport.forks import after_fork
-from .log_limit import LogLimit
+from ..transport.loop_context import loop_context
 
-__all__ = ["LOGGERS", "log_context", "request_line"]
+__all__ = ["LOGGERS", "ConnLogger", "LineLimit", "log_context", "request_line"]
 
-#: A :class:`plumews.Conn`, which logs by these functions, too.
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:  # Python 3.10 has no type arguments for it
+    _Adapter = logging.LoggerAdapter
+
+#: A :class:`plumews.Conn`, which uses this module, too.
 Conn: TypeAlias = Any
 
-#: The loggers of plumews; a filter on one that stands above them would not see their records.
+#: Loggers of plumews. Each has the filter, because the filter of a parent does not see their records.
 LOGGERS: Final = ("plumews.auth", "plumews.conn", "plumews.hub", "plumews.server")
 
-#: What applications log about connections (`conn.logger`), which is theirs to bound.
-_UNBOUNDED: Final = "plumews.conn"
+#: Logger of the applications (`conn.logger`), whose lines are neither counted nor left out.
+_APPLICATION: Final = "plumews.conn"
 
-#: What a record says of a connection, in this order.
+#: Fields of a record, in the order of its text.
 _FIELDS: Final = ("connection", "client", "room", "user")
 
-#: The kind of the line that tells what was left out.
+#: Kind of the lines that count what was left out.
 _SUMMARY: Final = "left out"
 
 
 def log_context(
     conn: Conn, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = ""
 ) -> dict[str, Any]:
-    """The ``extra=`` of a record that is about ``conn``.
+    """Return the ``extra=`` of a record about a connection.
 
     Args:
-        kind: lines of one kind are alike, and may be left out for each other (default: those of one text).
-        secrets: what must not be told, beside what is secret in its request.
-        hint: what to do about it, which stands at the end of the line; nothing that comes from outside.
+        conn: the connection.
+        kind: kind of the line; lines of one kind are left out for each other (default: the text before formatting).
+        secrets: secrets that must not be logged, beside those of the request.
+        hint: advice at the end of the line, without values from outside (default none).
     """
     return {"about": conn, "kind": kind, "secrets": tuple(secrets), "hint": hint}
 
 
 def request_line(conn: Conn) -> str:
-    """What ``conn`` asked for, without the query; as it was sent, which is printable."""
+    """Return the method and the path of the request of a connection, without the query."""
     request = conn._request
     return "no request" if request is None else f"{request.method} {quoted(request.target.partition('?')[0])}"
 
 
-class _Limits:
-    """The limit of each event loop, and one for what is logged outside of them."""
+class ConnLogger(_Adapter):
+    """Logger of one connection."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the connection to ``extra=``."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        return msg, kwargs
+
+
+class LineLimit:
+    """Lines that one event loop may log in a second.
+
+    A flood of one kind hides no other kind, and warnings have lines that other levels cannot use up.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LogLimit] = weakref.WeakKeyDictionary()
-        self._of_others = LogLimit()
-        self._telling: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        #: Time and kind of each line of the last second.
+        self._lines: deque[tuple[float, str]] = deque()
+        self.left_out = BoundedCounter()
 
-    def forked(self) -> None:
-        self._lock = threading.Lock()
-
-    def admit(self, record: logging.LogRecord, kind: str, logger: logging.Logger) -> bool:
-        """Whether ``record`` may be logged; if not, that is going to be told."""
-        loop = _running_loop()
-        with self._lock:
-            limit = self._of(loop)
-            if limit.admit(kind, time.monotonic(), urgent=record.levelno >= logging.WARNING):
-                return True
-            if loop is not None and loop not in self._telling:
-                self._telling.add(loop)
-                tell = partial(self._tell, loop, logger, record.levelno)
-                loop.call_later(limits.LOG_SUMMARY_EVERY, tell, context=Context())
+    def admit(self, kind: str, now: float, *, urgent: bool = False) -> bool:
+        """Return whether a line of ``kind`` may be logged now, and count it if not. ``urgent`` is for warnings."""
+        repeated = any(logged == kind for _, logged in self._recent(now))
+        most = limits.LOG_REPEATED if repeated else limits.LOG_LINES - 1 if urgent else limits.LOG_CALM
+        if len(self._lines) < most:
+            self._lines.append((now, kind))
+            return True
+        self.left_out.add(kind)
         return False
 
-    def _of(self, loop: asyncio.AbstractEventLoop | None) -> LogLimit:
-        return self._of_others if loop is None else self._of_loop.setdefault(loop, LogLimit())
+    def take_left_out(self, now: float) -> dict[str, int]:
+        """Return the lines left out since the last call, by kind, and count the line that says so.
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, logger: logging.Logger, level: int) -> None:
-        with self._lock:
-            self._telling.discard(loop)
-            counts = self._of(loop).take_left_out(time.monotonic())
-        if not counts:
-            return
-        most = sorted(counts.items(), key=lambda item: -item[1])[: limits.LOG_KINDS]
-        told = ", ".join(f"{count} of {quoted(kind)}" for kind, count in most)
-        logger.log(level, "%d lines left out: %s", sum(counts.values()), told, extra={"kind": _SUMMARY})
+        The result is empty if there are none, or if this second is full.
+        """
+        if not self.left_out.total or len(self._recent(now)) >= limits.LOG_LINES:
+            return {}
+        counts, self.left_out = self.left_out.snapshot(), BoundedCounter()
+        self._lines.append((now, _SUMMARY))
+        return counts
 
-
-_limits: Final = _Limits()
-after_fork(_limits.forked)  # another thread may have had the lock at that moment
+    def _recent(self, now: float) -> deque[tuple[float, str]]:
+        while self._lines and now - self._lines[0][0] >= 1.0:
+            self._lines.popleft()
+        return self._lines
 
 
 class _Filter(logging.Filter):
-    """See the top of this file."""
+    """Filter of one logger; see the module."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
@@ -118,12 +127,10 @@ class _Filter(logging.Filter):
         hint = record.__dict__.pop("hint", "")
         exc = record.exc_info[1] if record.exc_info else None
         secrets: Iterable[str | None] = ()
-        if self._logger.name != _UNBOUNDED:
+        if self._logger.name != _APPLICATION:
             secrets = record.__dict__.pop("secrets", ())
             kind = record.__dict__.pop("kind", None) or str(record.msg)
-            if exc is not None:
-                kind = f"{kind} ({type(exc).__name__})"
-            if kind != _SUMMARY and not _limits.admit(record, kind, self._logger):
+            if not self._admit(record, kind if exc is None else f"{kind} ({type(exc).__name__})"):
                 return False
         fields = _fields_of(conn)
         for name in _FIELDS:
@@ -136,47 +143,59 @@ class _Filter(logging.Filter):
             private = bool(secrets)
             if conn is not None and conn._request is not None:
                 secrets = (*secrets, *secrets_of(conn._request))
-            _tell_exception(record, exc, secrets, private)
+            _set_traceback(record, exc, secrets, private)
         return True
 
+    def _admit(self, record: logging.LogRecord, kind: str) -> bool:
+        """Return whether a record may be logged; one that may not is counted in a line a second later."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return True  # no peer causes lines outside of a loop
+        if kind == _SUMMARY:
+            return True
+        context = loop_context(loop)
+        limit = context.log_lines = context.log_lines or LineLimit()
+        pending = limit.left_out.total
+        if limit.admit(kind, time.monotonic(), urgent=record.levelno >= logging.WARNING):
+            return True
+        if not pending:
+            loop.call_later(limits.LOG_SUMMARY_EVERY, self._log_left_out, loop, record.levelno, context=Context())
+        return False
 
-def _tell_exception(
-    record: logging.LogRecord, exc: BaseException, secrets: Iterable[str | None], private: bool
-) -> None:
-    """Let formatters show the traceback of ``exc``, harmless; handlers get ``exc`` itself unless it tells a secret."""
+    def _log_left_out(self, loop: asyncio.AbstractEventLoop, level: int) -> None:
+        counts = loop_context(loop).log_lines.take_left_out(time.monotonic())
+        most = sorted(counts.items(), key=lambda item: -item[1])[: limits.LOG_KINDS]
+        told = ", ".join(f"{count} of {quoted(kind)}" for kind, count in most)
+        if told:
+            self._logger.log(level, "%d lines left out: %s", sum(counts.values()), told, extra={"kind": _SUMMARY})
+        else:  # this second has no place for the line
+            loop.call_later(limits.LOG_SUMMARY_EVERY, self._log_left_out, loop, level, context=Context())
+
+
+def _set_traceback(record: logging.LogRecord, exc: BaseException, secrets: Iterable[str | None], private: bool) -> None:
+    """Give a record the escaped traceback of ``exc``, and remove ``exc`` itself if it holds a secret."""
     told = traceback_without(exc, secrets)
     if private or told != traceback_without(exc, ()):
-        record.exc_info = None  # what handlers see of its frames is all that was in their variables
+        record.exc_info = None  # handlers could read the variables of its frames
     lines = told.replace("\r", " ").strip("\n").split("\n")
     record.exc_text = textwrap.indent("\n".join(map(printable, lines)), "  ")
 
 
 def _fields_of(conn: Conn | None) -> dict[str, str]:
-    """What is known about ``conn``."""
+    """Return the known fields of a connection."""
     if conn is None:
         return {}
-    fields = {"connection": str(conn.id), "client": _client(conn)}
+    host, peer = conn.client_address, conn.remote_address
+    if isinstance(peer, tuple) and peer[0] == host:  # the port of a proxy is not that of the client
+        host = f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
+    fields = {"connection": str(conn.id), "client": host or "unix"}
     room = conn._metadata.get("room") if conn._metadata else None
     if isinstance(room, str):
         fields["room"] = room
     if conn.user_info is not None and conn.user_info.id:
         fields["user"] = conn.user_info.id
     return fields
-
-
-def _client(conn: Conn) -> str:
-    """The address of the client, with the port of the socket where it is that of the client."""
-    host, peer = conn.client_address, conn.remote_address
-    if isinstance(peer, tuple) and peer[0] == host:
-        return f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
-    return host or "unix"
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 for _name in LOGGERS:

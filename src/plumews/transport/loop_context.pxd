@@ -30,6 +30,7 @@ cdef class LoopContext:
     cdef readonly object buffer
     cdef public bint in_batch
     cdef public Py_ssize_t left
+    cdef public object log_lines
     cdef public bint of_batch
     cdef public bint slicing
     cdef public Py_ssize_t stride

@@ -68,6 +68,7 @@ class LoopContext:
         "buffer",
         "in_batch",
         "left",
+        "log_lines",
         "of_batch",
         "slicing",
         "stride",
@@ -93,6 +94,8 @@ class LoopContext:
         self.in_batch = False
         #: Awaits that may end without suspending before the clock is looked at, and of how many that is the rest.
         self.left = self.stride = _AWAITS
+        #: Lines that this loop has logged lately (:mod:`plumews.conn.logs`).
+        self.log_lines: Any = None
         #: Whether a time slice has begun, and whether it ends with the read that is being handled.
         self.slicing = self.of_batch = False
         self._used_up = False
