@@ -1,4 +1,4 @@
-"""Checks of arguments: counts, times, lists and callbacks, with an error that says what would be right (layer 0)."""
+"""Checks of arguments: counts, times, rates, lists and functions, with an error that says what is accepted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 from . import limits
 
@@ -14,6 +14,10 @@ __all__ = [
     "check_call",
     "check_callback",
     "check_count",
+    "check_function",
+    "check_keepalive",
+    "check_rate",
+    "check_read_limit",
     "check_time",
     "entries_of",
     "is_coroutine_function",
@@ -25,7 +29,7 @@ T = TypeVar("T")
 
 
 def is_coroutine_function(function: object) -> bool:
-    """Return whether what ``function`` returns is to be awaited, as far as can be told before it is called.
+    """Return True if the result of ``function`` is to be awaited, as far as its signature tells before a call.
 
     ``functools.partial``, objects with an ``async def __call__`` and mocks of coroutine functions count, too.
     """
@@ -39,10 +43,10 @@ def is_coroutine_function(function: object) -> bool:
 def entries_of(
     name: str, given: object, example: str, kinds: tuple[type, ...] = (str,), what: str = "str"
 ) -> tuple[Any, ...]:
-    """Return the entries of the option ``name``, which was given as a list, another collection or a generator.
+    """Return the entries of the option ``name``, which may be a list, another collection or a generator.
 
     Raises:
-        TypeError: one entry stands in place of a list, or an entry is none of ``kinds``.
+        TypeError: The option is a single entry, or an entry has none of the types ``kinds``.
     """
     lone = isinstance(given, (str, bytes, bytearray, *kinds))
     if lone or not isinstance(given, Iterable):
@@ -56,7 +60,7 @@ def entries_of(
 
 
 def check_count(name: str, value: object, *, least: int = 1, most: int | None = limits.COUNT_MOST) -> None:
-    """Raise unless ``value`` is an int from ``least`` to ``most``: by default what compiled modules count to."""
+    """Raise unless ``value`` is an int from ``least`` to ``most`` (default: the largest count of compiled modules)."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < least:
@@ -73,15 +77,51 @@ def check_time(name: str, value: object, *, zero: bool = False) -> None:
         raise ValueError(f"{name} must be {'at least 0' if zero else 'more than 0'} seconds, not {value}")
 
 
+def check_rate(name: str, value: object, unlimited: Literal[0] | None) -> None:
+    """Raise unless ``value`` is a rate of connections a second, or ``unlimited``, which stands for no limit."""
+    if value is None and unlimited is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number{'' if unlimited == 0 else ' or None'}, not {type(value).__name__}")
+    if value != unlimited and not limits.ACCEPT_RATE_LEAST <= value <= limits.ACCEPT_RATE_MOST:
+        raise ValueError(
+            f"{name} must be {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} connections a second, "
+            f"or {unlimited} for no limit, not {value}"
+        )
+
+
+def check_read_limit(value: int | None, name: str = "the read limit") -> int | None:
+    """Return ``value`` if it is a positive number of bytes, or ``None`` for no limit. Raise otherwise."""
+    if value is not None:
+        check_count(name, value)
+    return value
+
+
+def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
+    """Raise ``ValueError`` unless ``ping_period`` is less than ``pong_wait``; ``None`` is no limit.
+
+    Otherwise a connection would be given up before a ping is sent.
+    """
+    if ping_period is not None:
+        check_time("ping_period", ping_period)
+    if pong_wait is not None:
+        check_time("pong_wait", pong_wait)
+    if ping_period is not None and pong_wait is not None and ping_period >= pong_wait:
+        raise ValueError(
+            f"ping_period ({ping_period:g} s) must be less than pong_wait ({pong_wait:g} s): "
+            "set the one that makes room first"
+        )
+
+
 def is_plain_function(callback: object) -> TypeGuard[Callable[..., Any]]:
-    """Return whether ``callback`` can be called and does its work then, and not when it is awaited or iterated over."""
+    """Return True if a call of ``callback`` does its work, not the awaiting or iterating over its result."""
     if not callable(callback) or is_coroutine_function(callback):
         return False
     return not inspect.isasyncgenfunction(callback) and not inspect.isgeneratorfunction(callback)
 
 
 def check_call(name: str, function: Callable[..., object], *parameters: str) -> None:
-    """A ``TypeError`` unless ``function`` can be called with these; where nobody can tell it is believed."""
+    """Raise ``TypeError`` unless ``function`` accepts ``parameters``. A function without a signature passes."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -92,10 +132,16 @@ def check_call(name: str, function: Callable[..., object], *parameters: str) -> 
         raise TypeError(f"{name} is called with ({', '.join(parameters)}), but takes {signature}") from None
 
 
-def check_callback(callback: object) -> None:
-    """A ``TypeError`` unless ``callback`` is a plain function."""
+def check_callback(callback: object, name: str = "the callback") -> None:
+    """Raise ``TypeError`` unless ``callback`` is a plain function."""
     if not is_plain_function(callback):
-        raise TypeError("the callback must be a plain function: it is called where nothing can be awaited")
+        raise TypeError(f"{name} must be a plain function: it is called where nothing can be awaited")
+
+
+def check_function(name: str, value: object, *, optional: bool = False) -> None:
+    """Raise ``TypeError`` unless ``value`` can be called or, with ``optional``, is ``None``."""
+    if not callable(value) and not (optional and value is None):
+        raise TypeError(f"{name} must be a function{' or None' if optional else ''}, not {type(value).__name__}")
 
 
 def removed_options(**instead: str) -> Callable[[type[T]], type[T]]:

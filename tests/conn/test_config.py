@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
-from unittest import mock
 
 import pytest
 
-import plumews
 from plumews import ConnConfig, Deflate, SendBehavior, limits
-from plumews.conn.config import check_keepalive, check_read_limit
 from plumews.deflate.config import Agreement
-from plumews.validation import is_coroutine_function, is_plain_function
 from support.fakes import fake_conn, payloads_of
-from support.raw_client import Wire
 
 
 def test_the_defaults_are_those_of_the_seed() -> None:
@@ -158,30 +151,6 @@ def test_a_wrong_bound_of_what_is_on_its_way_is_refused(
     assert name in str(info.value)
 
 
-@pytest.mark.parametrize("value", [1, 16 * 1024 * 1024, 2**40, None])
-def test_a_read_limit_is_a_positive_int_or_none(value: int | None) -> None:
-    assert check_read_limit(value) == value
-
-
-@pytest.mark.parametrize(("period", "wait"), [(30, 30), (31, 30), (0.5, 0.2)])
-def test_a_ping_period_that_is_not_below_the_pong_wait_is_refused(period: float, wait: float) -> None:
-    with pytest.raises(ValueError, match=r"must be less than pong_wait .* set the one that makes room first"):
-        check_keepalive(period, wait)
-
-
-@pytest.mark.parametrize(("period", "wait"), [(20, 30), (None, 30), (20, None), (None, None), (0.1, 0.11)])
-def test_a_ping_period_below_the_pong_wait_is_accepted(period: float | None, wait: float | None) -> None:
-    check_keepalive(period, wait)
-
-
-@pytest.mark.parametrize(
-    ("period", "wait", "name"), [(0, 30, "ping_period"), (20, -1, "pong_wait"), (20, 0, "pong_wait")]
-)
-def test_a_keepalive_time_that_is_not_positive_is_refused(period: float, wait: float, name: str) -> None:
-    with pytest.raises(ValueError, match=name):
-        check_keepalive(period, wait)
-
-
 async def test_with_the_largest_sizes_a_connection_works_in_both_bodies() -> None:
     most = limits.COUNT_MOST
     names = ("max_size", "max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size")
@@ -189,100 +158,3 @@ async def test_with_the_largest_sizes_a_connection_works_in_both_bodies() -> Non
     conn._compress(Agreement(12, 12, False, False, ""))
     await conn.send("hello" * 100)
     assert payloads_of(transport) == ["hello" * 100]
-
-
-# --- what is awaited ------------------------------------------------------------------------------
-
-
-async def later(*args: Any) -> None:
-    """A coroutine function."""
-
-
-def at_once(*args: Any) -> None:
-    """A plain one."""
-
-
-async def many(*args: Any) -> AsyncIterator[int]:
-    yield 1
-
-
-def several(*args: Any) -> Iterator[int]:
-    yield 1
-
-
-class Later:
-    async def __call__(self, *args: Any) -> None:
-        """Called as a coroutine function."""
-
-    async def method(self, *args: Any) -> None:
-        """A coroutine function, bound."""
-
-    @staticmethod
-    async def static(*args: Any) -> None:
-        """Another one."""
-
-
-class AtOnce:
-    def __call__(self, *args: Any) -> None:
-        """Called as a plain function."""
-
-
-LATER = {
-    "function": later,
-    "lambda in a partial": functools.partial(functools.partial(later, 1), 2),
-    "object": Later(),
-    "object in a partial": functools.partial(Later(), 1),
-    "method": Later().method,
-    "method in a partial": functools.partial(Later().method),
-    "static method": Later.static,
-    "decorated": functools.wraps(at_once)(later),
-    "mock": mock.AsyncMock(return_value=None),
-    "autospec": mock.create_autospec(later),
-    "method of a connection": fake_conn,
-}
-AT_ONCE = {
-    "function": at_once,
-    "lambda": lambda *args: None,
-    "partial": functools.partial(at_once, 1),
-    "object": AtOnce(),
-    "mock": mock.Mock(),
-    "magic mock": mock.MagicMock(),
-    "autospec": mock.create_autospec(at_once),
-    "builtin": print,
-    "class": dict,
-    "method": [].append,
-}
-
-
-async def test_whatever_is_awaited_is_known_before_it_is_called() -> None:
-    LATER["method of a connection"] = fake_conn()[0].send
-    for name, function in LATER.items():
-        assert is_coroutine_function(function), name
-        assert not is_plain_function(function), name
-    for name, function in AT_ONCE.items():
-        assert not is_coroutine_function(function), name
-        assert is_plain_function(function), name
-    for function in (many, several, None, 5, "print"):
-        assert not is_plain_function(function), function
-
-
-@pytest.mark.parametrize("function", [LATER["function"], LATER["object in a partial"], LATER["mock"], many, several])
-def test_whatever_does_its_work_later_is_refused_as_a_callback(function: Any) -> None:
-    hub = plumews.Hub()
-    for name in ("on_open", "on_message", "on_close"):
-        with pytest.raises(TypeError, match=f"{name} must be a plain function"):
-            plumews.serve(host="127.0.0.1", port=0, **{"on_message": at_once, name: function})
-    for register in (hub.on_join, hub.on_leave, hub.on_slow, hub.on_drop, hub.on_gap):
-        with pytest.raises(TypeError, match="must be a plain function"):
-            register(function)
-    for name in ("routes", "select_subprotocol"):
-        value = {"/": function} if name == "routes" else function
-        with pytest.raises(TypeError, match="must be a plain function"):
-            plumews.serve(later, "127.0.0.1", 0, **{name: value})
-
-
-@pytest.mark.parametrize("name", ["function", "object in a partial", "object", "method", "mock"])
-async def test_whatever_is_awaited_may_handle(start: Any, name: str) -> None:
-    server = await start(plumews.serve(LATER[name], "127.0.0.1", 0, process_request=LATER[name]))
-    async with await Wire.open(server) as wire:
-        assert await wire.closing() == (1000, "")

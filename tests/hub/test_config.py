@@ -75,7 +75,9 @@ def test_a_rate_that_is_no_number_is_a_type_error(rate):
 
 @pytest.mark.parametrize("rate", [-1, 0.0009, 1_000_001, 1e-320, float("inf"), float("nan")])
 def test_a_rate_outside_its_range_is_refused(rate):
-    with pytest.raises(ValueError, match=r"^accept_rate must be 0, or 0\.001 to 1,000,000 connections a second, not "):
+    with pytest.raises(
+        ValueError, match=r"^accept_rate must be 0\.001 to 1,000,000 connections a second, or 0 for no limit, not "
+    ):
         HubConfig(accept_rate=rate)
 
 

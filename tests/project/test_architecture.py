@@ -63,7 +63,6 @@ TESTED_IN = {
     "conn.attributes": "conn/test_attribute_hints",  # what is told of a name, by reading and by setting it
     "transport._sendmsg_py": "transport/test_sendmsg",  # both bodies of it
     "transport.safe_calls": "hub/test_events",
-    "validation": "conn/test_config",
 }
 
 MODULES = sorted(

@@ -248,7 +248,7 @@ async def test_a_handler_that_fails_is_500_and_one_log_entry(start, caplog, hand
         ({"methods": []}, ValueError, "at least one method"),
         ({"methods": ["post"]}, ValueError, "invalid method 'post'"),
         ({"max_body": 1.5}, TypeError, "max_body must be an int, not float"),
-        ({"max_body": -1}, ValueError, "max_body must be 0 or more, not -1"),
+        ({"max_body": -1}, ValueError, "max_body must be at least 0, not -1"),
     ],
 )
 def test_a_route_that_makes_no_sense_is_an_error_where_it_is_made(arguments, error, said):

@@ -14,10 +14,10 @@ from typing import Literal
 from .. import limits
 from ..constants import SendBehavior
 from ..deflate.config import Deflate
-from ..validation import check_count, check_time
+from ..validation import check_count, check_read_limit, check_time
 from .overflow import POLICIES, OverflowPolicy
 
-__all__ = ["ConnConfig", "check_keepalive", "check_read_limit"]
+__all__ = ["ConnConfig"]
 
 
 @dataclass(frozen=True)
@@ -150,23 +150,3 @@ class ConnConfig:
 
 #: ``compression="deflate"``.
 _DEFLATE = Deflate()
-
-
-def check_read_limit(value: int | None, name: str = "the read limit") -> int | None:
-    """``value`` if it can bound a message: a positive number of bytes, or ``None``."""
-    if value is not None:
-        check_count(name, value)
-    return value
-
-
-def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
-    """Raise ``ValueError`` unless a ping leaves before its connection is given up (the seed's rule)."""
-    if ping_period is not None:
-        check_time("ping_period", ping_period)
-    if pong_wait is not None:
-        check_time("pong_wait", pong_wait)
-    if ping_period is not None and pong_wait is not None and ping_period >= pong_wait:
-        raise ValueError(
-            f"ping_period ({ping_period:g} s) must be less than pong_wait ({pong_wait:g} s): "
-            "set the one that makes room first"
-        )

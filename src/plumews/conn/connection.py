@@ -27,8 +27,9 @@ from ..transport import send_buffer
 from ..transport.awaitable import AwaitedMethod
 from ..transport.forks import FOREIGN
 from ..users import UserInfo
+from ..validation import check_read_limit
 from .attribute_hints import Elsewhere, add_to
-from .config import ConnConfig, check_read_limit
+from .config import ConnConfig
 from .fragmented import Sending
 from .logs import ConnLogger
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from .. import limits
 from ..transport.timers import Deadline, Timers
-from .config import check_keepalive
+from ..validation import check_keepalive
 
 __all__ = ["Keepalive", "Peer"]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .. import limits
+from ..validation import check_count
 from .backends import backend
 
 __all__ = ["Agreement", "Deflate", "inflate_context_size"]
@@ -62,16 +63,16 @@ class Deflate:
         library = backend(self.backend)
         if self.level is None:
             object.__setattr__(self, "level", library.default_level)
-        _check("level", self.level, library.levels[0], library.levels[-1])
+        check_count("level", self.level, least=library.levels[0], most=library.levels[-1])
         for name in ("server_window_bits", "client_window_bits"):
-            _check(name, getattr(self, name), LEAST_WINDOW_BITS, MOST_WINDOW_BITS)
+            check_count(name, getattr(self, name), least=LEAST_WINDOW_BITS, most=MOST_WINDOW_BITS)
         for name in ("server_takeover", "client_takeover"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, not {getattr(self, name)!r}")
-        _check("mem_level", self.mem_level, 1, 9)
-        _check("min_size", self.min_size, 0)
+        check_count("mem_level", self.mem_level, most=9)
+        check_count("min_size", self.min_size, least=0)
         if self.max_ratio is not None:
-            _check("max_ratio", self.max_ratio, 1)
+            check_count("max_ratio", self.max_ratio)
         share = self.inflate_share
         if isinstance(share, bool) or not isinstance(share, (int, float)):
             raise TypeError(f"inflate_share must be a number, not {type(share).__name__}")
@@ -94,13 +95,3 @@ class Agreement(NamedTuple):
 def inflate_context_size(window_bits: int) -> int:
     """Bytes that zlib holds for an inflater, about (its zconf.h)."""
     return (1 << window_bits) + 7 * limits.KiB
-
-
-def _check(name: str, value: object, least: int, most: int = limits.COUNT_MOST) -> None:
-    bounds = f"{least} or more" if most == limits.COUNT_MOST else f"{least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, {bounds}, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be {bounds}, not {value}")
-    if value > most:
-        raise ValueError(f"{name} must be {least} to {most}, not {value}")

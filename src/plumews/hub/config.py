@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .. import limits
 from ..rate_limit import TokenBucket, default_burst
-from ..validation import check_count, is_coroutine_function, removed_options
+from ..validation import check_callback, check_count, check_function, check_rate, removed_options
 from .history import HistoryLimits
 from .results import Gap
 from .rooms import check_room_name
@@ -85,30 +85,20 @@ class HubConfig:
             "max_queued_bytes",
         ):
             check_count(name, getattr(self, name), least=smallest.get(name, 0))
-        rate = self.accept_rate
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
-            raise TypeError(f"accept_rate must be a number, not {type(rate).__name__}")
-        if rate != 0 and not limits.ACCEPT_RATE_LEAST <= rate <= limits.ACCEPT_RATE_MOST:
-            raise ValueError(
-                f"accept_rate must be 0, or {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} connections "
-                f"a second, not {rate}"
-            )
-        if self.accept_burst and not rate:
+        check_rate("accept_rate", self.accept_rate, 0)
+        if self.accept_burst and not self.accept_rate:
             raise ValueError("accept_burst bounds nothing without accept_rate: give that, too")
-        if not callable(self.check_room_name):
-            raise TypeError(f"check_room_name must be a function, not {type(self.check_room_name).__name__}")
+        check_function("check_room_name", self.check_room_name)
         if self.history is not None and not isinstance(self.history, HistoryLimits) and not callable(self.history):
             hint = ": give its method get" if isinstance(self.history, Mapping) else ""
             raise TypeError(
                 f"history must be HistoryLimits, or a function that gives them, not {type(self.history).__name__}{hint}"
             )
-        if self.encode_gap is not None and not callable(self.encode_gap):
-            raise TypeError(f"encode_gap must be a function or None, not {type(self.encode_gap).__name__}")
+        check_function("encode_gap", self.encode_gap, optional=True)
         for name in ("check_room_name", "history", "encode_gap"):
             function = getattr(self, name)
-            # A policy that is never awaited would refuse nothing.
-            if is_coroutine_function(function):
-                raise TypeError(f"{name} must be a plain function: it is called where nothing can be awaited")
+            if callable(function):  # a policy that is never awaited would refuse nothing
+                check_callback(function, name)
 
     @property
     def history_policy(self) -> Callable[[str], HistoryLimits | None] | None:

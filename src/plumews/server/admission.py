@@ -8,7 +8,6 @@ under their own address as soon as the head tells it. Time is passed in. Invaria
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from .. import limits
 from ..constants import ErrorCode
 from ..errors import Refused
 from ..rate_limit import TokenBucket, default_burst
-from ..validation import check_count
+from ..validation import check_count, check_rate
 from .addresses import AddressBounds, AddressLimits, Key
 
 __all__ = ["Admission", "AdmissionLimits", "ConnectionSlot"]
@@ -44,8 +43,7 @@ class AdmissionLimits:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         for name in ("accept_rate", "accept_rate_per_address"):
-            if getattr(self, name) is not None:
-                _check_rate(name, getattr(self, name))
+            check_rate(name, getattr(self, name), None)
 
     @property
     def internet(self) -> AddressBounds:
@@ -138,13 +136,3 @@ class ConnectionSlot:
             admission.connections -= 1
             if self._key is not None:
                 admission._addresses.leave(self._key)
-
-
-def _check_rate(name: str, rate: object) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
-        raise TypeError(f"{name} must be a number or None, not {type(rate).__name__}")
-    if not (math.isfinite(rate) and limits.ACCEPT_RATE_LEAST <= rate <= limits.ACCEPT_RATE_MOST):
-        raise ValueError(
-            f"{name} must be {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} connections a second, or None "
-            f"for no bound, not {rate}"
-        )

@@ -26,7 +26,7 @@ from ..http11.headers import HeadersLike, is_token
 from ..http11.models import Request
 from ..http11.origin import AllowedOrigin, allowed_hosts, allowed_origins
 from ..http11.proxies import TrustedProxies
-from ..validation import check_call, check_count, check_time, entries_of, is_plain_function
+from ..validation import check_call, check_count, check_function, check_time, entries_of, is_plain_function
 from .admission import Admission, AdmissionLimits
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Route, Routes
@@ -117,11 +117,9 @@ class ServerContext:
                 raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
         for name, parameters in _HOOKS.items():
             hook = getattr(self, name)
-            if hook is None:
-                continue
-            if not callable(hook):
-                raise TypeError(f"{name} must be a function, not {type(hook).__name__}")
-            check_call(name, hook, *parameters)
+            if hook is not None:
+                check_function(name, hook)
+                check_call(name, hook, *parameters)
         if self.select_subprotocol is not None and not is_plain_function(self.select_subprotocol):
             raise TypeError("select_subprotocol must be a plain function: what takes time belongs into process_request")
         if self.select_subprotocol is not None and self.subprotocols:

@@ -24,7 +24,7 @@ from ..errors import InvalidHandshake, InvalidHeader, Refused
 from ..http11.headers import Headers
 from ..http11.models import Request, Response
 from ..http11.origin import LOOPBACK_HOSTS, check_host, is_loopback
-from ..validation import check_call, entries_of
+from ..validation import check_call, check_count, check_function, entries_of
 
 __all__ = [
     "RequestBody",
@@ -88,10 +88,8 @@ class Route:
     authorize: Callable[[Request], Any] | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.handler):
-            raise TypeError(f"handler must be a function, not {type(self.handler).__name__}")
-        if self.authorize is not None and not callable(self.authorize):
-            raise TypeError(f"authorize must be a function or None, not {type(self.authorize).__name__}")
+        check_function("handler", self.handler)
+        check_function("authorize", self.authorize, optional=True)
         for name in ("handler", "authorize"):
             if getattr(self, name) is not None:
                 check_call(f"the {name} of a route", getattr(self, name), "request")
@@ -101,10 +99,7 @@ class Route:
         for method in methods:
             if not _METHOD.fullmatch(method):
                 raise ValueError(f"invalid method {method!r}: expected a name in capitals, such as POST")
-        if isinstance(self.max_body, bool) or not isinstance(self.max_body, int):
-            raise TypeError(f"max_body must be an int, not {type(self.max_body).__name__}")
-        if self.max_body < 0:
-            raise ValueError(f"max_body must be 0 or more, not {self.max_body}")
+        check_count("max_body", self.max_body, least=0)
         more = ("HEAD",) if "GET" in methods and "HEAD" not in methods else ()
         object.__setattr__(self, "methods", (*methods, *more))
 
