@@ -235,7 +235,7 @@ def measured(scale: float = 1.0) -> Results:
     return results
 
 
-def test_every_bar_is_met_by_what_is_good_and_no_ratio_by_what_is_bad() -> None:
+def test_goals_are_met_by_good_figures_and_missed_by_bad_ones() -> None:
     good = judge(samples(measured()), BARS)
     assert len(good) == len(BARS)
     assert [verdict.bar.text for verdict in good if not verdict.met] == []
@@ -262,7 +262,7 @@ def test_the_bar_beside_the_bare_loops_takes_the_cheaper_one() -> None:
         assert found[figure(ONE.name, "cpu")][LOOP] == [1.0] * 3
 
 
-def test_every_scenario_that_was_measured_has_a_table_of_everybody() -> None:
+def test_every_measured_scenario_has_a_table_of_all_libraries() -> None:
     results = measured()
     for table in tables(results, samples(results)):
         assert {line[0] for line in table.lines} == set(results.readings[table.name])

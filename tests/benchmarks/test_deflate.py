@@ -97,7 +97,7 @@ async def put(deflating: Deflating, port: int, mode: str, *words: str) -> subpro
 # --- the messages -----------------------------------------------------------------------------------
 
 
-def test_messages_are_different_json_of_one_size_that_is_worth_compressing() -> None:
+def test_messages_are_distinct_compressible_json_of_one_size() -> None:
     made = messages.messages()
     assert len(set(made)) == messages.COUNT
     assert {len(message) for message in made} == {messages.SIZE}
@@ -247,7 +247,7 @@ async def test_what_is_wrong_the_second_time_only_is_noticed(deflating: Deflatin
         messages.check(deflating.answers)
 
 
-async def test_a_context_that_is_kept_against_what_was_agreed_is_noticed(deflating: Deflating) -> None:
+async def test_context_kept_against_the_agreement_is_noticed(deflating: Deflating) -> None:
     compressor = zlib.compressobj(6, zlib.DEFLATED, -12, 5)
 
     def keeping(frame: Frame, encode: Encode) -> Frame:
@@ -371,7 +371,7 @@ def test_a_broadcast_is_measured_if_it_is_compressed(deflating: Deflating, kind:
     assert 300 < reading["answer"] < 700
 
 
-def test_who_agrees_to_something_else_than_the_table_says_is_a_failure(deflating: Deflating) -> None:
+def test_other_agreement_than_in_the_table_is_a_failure(deflating: Deflating) -> None:
     contender = next(one for one in CONTENDERS if one.kind == "websockets")
     with (
         started(deflating, dataclasses.replace(contender, window_bits=11)) as process,
@@ -431,7 +431,7 @@ def measured(scale: float = 1.0) -> Results:
     return results
 
 
-def test_every_bar_is_met_by_what_is_good_and_none_by_what_is_bad() -> None:
+def test_goals_are_met_by_good_figures_and_none_by_bad_ones() -> None:
     good = judge(samples(measured()), BARS)
     assert len(good) == len(BARS) == 10
     assert [verdict.bar.text for verdict in good if not verdict.met] == []
@@ -450,7 +450,7 @@ def test_the_best_peer_is_the_cheapest_of_those_that_may_be(scenario: str) -> No
         assert best_peer(found, scenario) == name
 
 
-def test_every_scenario_that_was_measured_has_a_table_of_everybody() -> None:
+def test_every_measured_scenario_has_a_table_of_all_libraries() -> None:
     results = measured()
     found = tables(results, samples(results))
     assert [table.name for table in found] == list(NAMES)

@@ -89,7 +89,7 @@ async def test_what_is_wrong_is_noticed(start: Any, load: Path, spoil: Callable[
     assert done.stderr.startswith("wrong echo")
 
 
-def test_one_message_is_one_receive_one_send_and_one_turn_of_the_loop(load: Path, tmp_path: Path) -> None:
+def test_message_costs_one_receive_one_send_one_loop_iteration(load: Path, tmp_path: Path) -> None:
     row, contender, results = scenarios.ONE_CALL, Contender("plumews_callback", "asyncio", "plumews"), Results()
     count_calls(results, Load(load), build_counter(tmp_path), contender, {scenarios.calls_in(row)})
     assert results.notes == []

@@ -72,7 +72,7 @@ def wanted(*, quick: bool) -> tuple[list[str], dict[str, int]]:
 
 @dataclass(frozen=True)
 class Run:
-    """What is tried."""
+    """Parameters of one run."""
 
     body: str
     loop: str
@@ -92,7 +92,7 @@ QUICK = [Run("compiled", "uvloop", "iterate"), Run("pure", "asyncio", "stream"),
 
 @dataclass
 class Outcome:
-    """What came of a run: how often each verdict was given, and what is wrong with it, if anything."""
+    """Result of a run: the number of each verdict, and the faults that were found."""
 
     run: Run
     counts: Counter[str] = field(default_factory=Counter)
@@ -208,7 +208,7 @@ async def wstest(mode: str, spec: dict[str, Any], options: argparse.Namespace, r
 
 
 async def patiently(process: asyncio.subprocess.Process, reports: Path) -> None:
-    """Until ``process`` has tried all cases."""
+    """Wait until ``process`` has tried all cases."""
     try:
         code = await asyncio.wait_for(process.wait(), PATIENCE_OF_A_RUN)
     except asyncio.TimeoutError:
@@ -250,7 +250,7 @@ async def fuzz_client(run: Run, options: argparse.Namespace, reports: Path, erro
 
 
 async def listening(port: int, suite: asyncio.subprocess.Process) -> None:
-    """Until the fuzzing server, which does not say so, is there."""
+    """Wait until the fuzzing server accepts connections: it does not announce itself."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and suite.returncode is None:
         try:

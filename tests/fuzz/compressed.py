@@ -89,7 +89,7 @@ def broken(chance: random.Random, data: bytes) -> bytes:
 
 
 def expected(opcode: int, data: bytes) -> tuple[bytes | None, set[int]]:
-    """What zlib makes of a message that stands for itself, or the codes with which it may be refused."""
+    """Return zlib's output for a message on its own, or the close codes that may reject it."""
     if not data:
         return None, {1007}
     inflater = zlib.decompressobj(-15)

@@ -1,4 +1,4 @@
-"""What fuzz targets are made of: bytes read as decisions, buffers of every kind, bodies held to each other.
+"""Parts of fuzz targets: bytes read as decisions, buffers of every kind, comparison of the bodies.
 
 A target is a plain function of bytes that returns nothing and raises :class:`Disagreement` when the bodies of the
 codec tell different things, or something that cannot be right. Every decision comes from the input, so that an
@@ -49,7 +49,7 @@ class Input:
         self.at = 0
 
     def __bool__(self) -> bool:
-        """Whether anything is left."""
+        """Return True if bytes are left."""
         return self.at < len(self.data)
 
     def take(self, size: int) -> bytes:
@@ -99,7 +99,7 @@ def spoil(buffer: Any) -> None:
 
 
 def agreed(call: Callable[[Any], Any], bodies: list[Body] = TIERS) -> Any:
-    """What ``call`` returns or raises with each of ``bodies``: the same, or it is a :class:`Disagreement`."""
+    """Return or raise the result of ``call`` that all ``bodies`` agree on, else raise :class:`Disagreement`."""
     told = []
     for codec in bodies:
         try:

@@ -29,7 +29,7 @@ CRUMBS = 320
 
 
 class Case(NamedTuple):
-    """What one input asks for."""
+    """Options of one input."""
 
     options: dict[str, Any]
     buffers: int
@@ -110,7 +110,7 @@ def cuts_of(size: int, step: int) -> list[int]:
 
 
 def tell(codec: Any, case: Case, places: list[int]) -> list[Any]:
-    """What a parser tells, read for read, of a stream cut at ``places``."""
+    """Return the events of a parser, read for read, of a stream cut at ``places``."""
     parser = codec.Parser(**case.options)
     told = []
     kept: list[memoryview] = []
@@ -148,7 +148,7 @@ def receive(parser: Any, piece: bytes, least: int, kept: list[memoryview] | None
 
 
 def named(event: Any) -> tuple[int, Any]:
-    """What feed_messages() tells, as feed() would."""
+    """Return the events of feed_messages() in the shape of feed()'s."""
     return (1, event) if type(event) is str else (2, event) if type(event) is bytes else event
 
 

@@ -15,7 +15,7 @@ from . import TARGETS
 
 
 def failure(target: Callable[[bytes], None], data: bytes) -> Exception | None:
-    """What ``target`` raises for ``data``."""
+    """Return the text of the exception that ``target`` raises for ``data``."""
     try:
         target(data)
     except Exception as exc:
@@ -24,7 +24,7 @@ def failure(target: Callable[[bytes], None], data: bytes) -> Exception | None:
 
 
 def smaller(data: bytes) -> Iterator[bytes]:
-    """What ``data`` might become, the boldest first."""
+    """Yield smaller variants of ``data``, the boldest first."""
     size = len(data)
     while size:
         yield from (data[:at] + data[at + size :] for at in range(0, len(data), size))

@@ -60,16 +60,14 @@ def test_an_empty_read_judges_nothing_again(codec: Any) -> None:
 
 @pytest.mark.parametrize("codec", BODIES, ids=lambda body: body.name)
 @pytest.mark.parametrize(("letter", "kind"), [("a", memoryview), ("é", bytes)])
-def test_a_large_text_is_passed_on_as_a_view_if_its_memory_is_utf_8_else_as_bytes(
-    codec: Any, letter: str, kind: type
-) -> None:
+def test_large_text_is_passed_as_a_view_if_its_memory_is_utf_8(codec: Any, letter: str, kind: type) -> None:
     """Found by the fuzzer: a text that had to be encoded came as a view of that, from one body."""
     assert [type(each) for each in codec.build_batch([(1, letter * 20_000)])] == [bytes, kind]
     assert [type(each) for each in codec.fragment(1, letter * 20_000)] == [bytes, kind]
 
 
 @pytest.mark.parametrize("row", ["04", "05", "06", "07", "08", "09", "23", "25"])
-def test_the_rows_of_the_hostile_cases_that_concern_the_codec_have_seeds(row: str) -> None:
+def test_hostile_cases_of_the_codec_have_seeds(row: str) -> None:
     assert any(seed.name.startswith(f"row-{row}-") for seed in SEEDS)
 
 

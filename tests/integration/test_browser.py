@@ -155,7 +155,7 @@ def served(serving: Callable[[], Any]) -> Iterator[str]:
 
 
 class Visitor:
-    """Somebody who uses the page: what they do, and what they can see."""
+    """Visitor of the page: actions, and what the page shows."""
 
     def __init__(self, page: Page, url: str) -> None:
         from playwright.sync_api import expect
@@ -264,7 +264,7 @@ def test_the_same_words_from_two_are_two_messages(server: Command, tab: Callable
     bob.has_own("yes", "yes")
 
 
-def test_a_long_log_is_trimmed_and_does_not_run_away_from_who_reads(server: Command, tab: Callable[..., Page]) -> None:
+def test_long_log_is_trimmed_and_keeps_the_scroll_position(server: Command, tab: Callable[..., Page]) -> None:
     ada = Visitor(tab(), server.url).enter("log").is_connected()
     bob = Visitor(tab(), server.url).enter("log").is_connected()
     flood = """(count) => { for (let i = 0; i < count; i += 1) {
@@ -292,7 +292,7 @@ def test_a_long_log_is_trimmed_and_does_not_run_away_from_who_reads(server: Comm
 # --- the door -------------------------------------------------------------------------------------
 
 
-def test_a_wrong_password_is_refused_and_said_so_and_the_right_one_still_works(
+def test_page_shows_a_wrong_password_and_accepts_the_right_one(
     serve: Callable[..., Command], tab: Callable[..., Page]
 ) -> None:
     server = serve("--room", "chat=pw", "--room", "lobby", "--only-known-rooms")
@@ -339,7 +339,7 @@ LOGIN = """([path, protocols, first]) => new Promise((resolve) => {
 })"""
 
 
-def test_section_8_point_22_a_browser_logs_in_with_a_token_by_subprotocol_and_by_first_message(
+def test_section_8_point_22_browser_logs_in_with_a_token(
     serve: Callable[..., Command], tab: Callable[..., Page], tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
@@ -368,9 +368,7 @@ def test_a_room_needs_a_name_that_the_server_takes(server: Command, tab: Callabl
     ada.enter("ä" * 64).is_connected()
 
 
-def test_the_address_remembers_the_room_and_nothing_remembers_the_password(
-    serve: Callable[..., Command], tab: Callable[..., Page]
-) -> None:
+def test_address_keeps_the_room_and_never_the_password(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
     server = serve("--room", "a b/ü=hunter2")
     ada = Visitor(tab(), server.url).enter("a b/ü", "hunter2").is_connected()
     assert ada.page.url == server.url + "#a%20b%2F%C3%BC"
@@ -390,7 +388,7 @@ def test_the_address_remembers_the_room_and_nothing_remembers_the_password(
 # --- the rooms ------------------------------------------------------------------------------------
 
 
-def test_the_table_of_rooms_follows_what_happens_and_a_click_chooses_a_room(
+def test_rooms_table_updates_and_a_click_chooses_a_room(
     serve: Callable[..., Command], tab: Callable[..., Page]
 ) -> None:
     server = serve()
@@ -430,7 +428,7 @@ def test_a_member_that_does_not_read_shows_in_the_table(
 
 
 def member(server: Command, room: str) -> socket.socket:
-    """Somebody in ``room`` who is no browser."""
+    """Return the socket of a member of ``room`` that is no browser."""
     sock = socket.create_connection(("127.0.0.1", server.port))
     sock.sendall(upgrade(f"/ws?room={room}", host="127.0.0.1"))
     assert sock.recv(13) == b"HTTP/1.1 101 "
@@ -453,7 +451,7 @@ def test_where_the_rooms_are_nobodys_business_there_is_no_table(
     assert "chat" not in page.locator("#rooms").inner_text()
 
 
-def test_a_table_of_rooms_whose_server_is_gone_says_so_and_comes_back(
+def test_rooms_table_shows_a_lost_server_and_recovers(
     serve: Callable[..., Command], tab: Callable[..., Page], port: int
 ) -> None:
     server = serve("--port", str(port))
@@ -471,7 +469,7 @@ def test_a_table_of_rooms_whose_server_is_gone_says_so_and_comes_back(
 # --- the connection -------------------------------------------------------------------------------
 
 
-def test_the_page_comes_back_when_the_server_does_and_loses_nothing_in_silence(
+def test_page_reconnects_after_a_restart_and_reports_losses(
     serve: Callable[..., Command], tab: Callable[..., Page], port: int
 ) -> None:
     server = serve("--room", "chat=pw", "--port", str(port))
@@ -508,7 +506,7 @@ def test_the_page_comes_back_when_the_server_does_and_loses_nothing_in_silence(
         visitor.hears("before", "in between", "after")
 
 
-def test_a_password_that_was_changed_meanwhile_leads_back_to_the_door_with_the_words_kept(
+def test_changed_password_returns_to_the_login_with_text_kept(
     serve: Callable[..., Command], tab: Callable[..., Page], port: int
 ) -> None:
     server = serve("--room", "chat=pw", "--port", str(port))
@@ -557,9 +555,7 @@ def test_a_full_room_is_said_to_be_full_and_tried_again(server: Command, tab: Ca
     ada.hears("at last")
 
 
-def test_a_server_that_turns_everybody_away_is_told_from_one_that_is_gone(
-    serve: Callable[..., Command], tab: Callable[..., Page]
-) -> None:
+def test_page_tells_a_rejecting_server_from_a_lost_one(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
     server = serve("--allowed-host", "127.0.0.1", "--max-room-connections", "1")
     ada = Visitor(tab(), server.url).enter("a").is_connected()
     bob = Visitor(tab(), server.url).enter("a")
@@ -611,9 +607,7 @@ def test_an_answer_of_a_hook_is_told_at_the_door(
         ada.sees("#code", code)
 
 
-def test_a_full_room_is_told_at_the_door_with_its_code_until_there_is_room(
-    serve: Callable[..., Command], tab: Callable[..., Page]
-) -> None:
+def test_login_shows_a_full_room_until_there_is_space(serve: Callable[..., Command], tab: Callable[..., Page]) -> None:
     server = serve("--max-room-connections", "1")
     ada = Visitor(tab(), server.url).enter("a").is_connected()
     bob = Visitor(tab(), server.url).enter("a")
@@ -625,7 +619,7 @@ def test_a_full_room_is_told_at_the_door_with_its_code_until_there_is_room(
     ada.hears("hello")
 
 
-def test_the_page_comes_back_with_what_it_missed_and_nothing_twice(
+def test_page_recovers_missed_messages_once(
     serve: Callable[..., Command], tab: Callable[..., Page], tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
@@ -696,7 +690,7 @@ def test_what_a_cut_recovery_did_not_bring_is_asked_for_again(
     bob.is_connected().hears(*words)
 
 
-def test_the_page_that_stays_of_the_docs_logs_in_comes_back_when_it_is_told_and_gives_up_when_refused(
+def test_docs_page_logs_in_reconnects_and_gives_up_if_rejected(
     serve: Callable[..., Command], tab: Callable[..., Page]
 ) -> None:
     docs = (Path(__file__).parents[2] / "docs" / "authentication.md").read_text(encoding="utf-8")

@@ -93,7 +93,7 @@ async def mixed(start: Callable[[Any], Any], hub: Hub, **config: Any) -> AsyncIt
 
 
 @pytest.mark.parametrize("behavior", SendBehavior, ids=str)
-async def test_everybody_gets_every_message_right_and_in_order_however_it_is_sent(start, behavior) -> None:
+async def test_compressed_messages_arrive_in_order_however_sent(start, behavior) -> None:
     chance = random.Random(str(behavior))
     hub = Hub()
     sent = []
@@ -125,9 +125,7 @@ async def test_everybody_gets_every_message_right_and_in_order_however_it_is_sen
 
 
 @pytest.mark.parametrize("kind", ["one room", "another thread", "a user"])
-async def test_a_long_broadcast_comes_compressed_and_in_order_and_others_go_on_meanwhile(
-    start, kind, monkeypatch
-) -> None:
+async def test_long_compressed_broadcast_does_not_block_others(start, kind, monkeypatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     hub = Hub()
     async with mixed(start, hub) as members:
@@ -195,7 +193,7 @@ async def ended(hub: Hub) -> None:
 
 
 def events(transport: FakeTransport) -> list[tuple[int, bytes]]:
-    """What has left, as it is on the wire."""
+    """Return the bytes that were written, as they are on the wire."""
     parser = Parser(client=True, max_size=None, decode_text=False, allow_rsv1=True)
     found = parser.feed(transport.wire)
     assert parser.error is None
@@ -211,7 +209,7 @@ def inflated(transport: FakeTransport, *, takeover: bool = False) -> list[str]:
     ]
 
 
-async def test_it_is_compressed_once_for_each_set_of_parameters_and_all_hold_the_same_bytes(monkeypatch) -> None:
+async def test_broadcast_is_compressed_once_for_each_set_of_parameters(monkeypatch) -> None:
     calls: list[tuple[Any, bytes]] = []
 
     class Counting:
@@ -306,7 +304,7 @@ ENTRANCES: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("send", ENTRANCES.values(), ids=ENTRANCES)
 @pytest.mark.parametrize("agreed", [TWELVE, TAKEOVER], ids=["shared", "takeover"])
-async def test_every_way_to_send_to_many_can_be_told_to_compress_or_not(send: Any, agreed: Any) -> None:
+async def test_every_broadcast_method_takes_compress(send: Any, agreed: Any) -> None:
     hub = Hub()
     [(conn, transport)] = members_of(hub, agreed)
     hub.remove(conn)
@@ -325,7 +323,7 @@ async def test_every_way_to_send_to_many_can_be_told_to_compress_or_not(send: An
 # --- what is long -----------------------------------------------------------------------------------
 
 
-async def test_a_long_broadcast_stops_at_the_first_who_gets_it_compressed_until_it_is(monkeypatch) -> None:
+async def test_long_broadcast_waits_for_its_compressed_encoding(monkeypatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     pieces = []
     more = plumews.deflate.encodings.Making.more
@@ -369,7 +367,7 @@ async def test_a_hub_that_stops_gives_a_long_broadcast_its_time(monkeypatch) -> 
     assert (metrics.broadcast_queued, metrics.broadcast_pending) == (1, 0)
 
 
-async def test_members_with_takeover_that_compress_one_by_one_do_not_hold_the_loop(monkeypatch) -> None:
+async def test_members_with_takeover_do_not_block_the_loop(monkeypatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     hub = Hub()
     members_of(hub, *[TAKEOVER] * 10)
@@ -425,7 +423,7 @@ async def test_the_bytes_of_all_queues_are_those_of_what_is_in_them() -> None:
     await ended(hub)
 
 
-async def test_the_oldest_gives_way_and_a_gap_is_told_between_compressed_messages() -> None:
+async def test_drop_oldest_reports_a_gap_between_compressed_messages() -> None:
     hub = Hub(HubConfig(encode_gap=lambda gap: f"lost {gap.dropped}"))
     pairs = members_of(hub, TWELVE, PLAIN, queue_size=2, send_behavior=SendBehavior.DROP_OLDEST)
     for _, transport in pairs:
@@ -461,7 +459,7 @@ async def test_what_waits_for_a_full_member_comes_in_its_own_form() -> None:
     await ended(hub)
 
 
-async def test_the_newest_value_takes_the_place_of_an_older_one_in_its_own_form() -> None:
+async def test_conflate_replaces_a_value_with_its_own_encoding() -> None:
     hub = Hub()
     pairs = members_of(hub, TWELVE, NINE, PLAIN, send_behavior=SendBehavior.CONFLATE)
     for _, transport in pairs:
@@ -477,7 +475,7 @@ async def test_the_newest_value_takes_the_place_of_an_older_one_in_its_own_form(
     await ended(hub)
 
 
-async def test_what_a_full_member_with_takeover_loses_never_enters_its_context() -> None:
+async def test_lost_message_never_enters_the_compression_context() -> None:
     hub = Hub()
     pairs = members_of(hub, TAKEOVER, TWELVE, queue_size=2, send_behavior=SendBehavior.DROP)
     for _, transport in pairs:

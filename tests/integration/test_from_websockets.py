@@ -30,7 +30,7 @@ Program: TypeAlias = "Callable[[ModuleType, asyncio.Future[Any]], Awaitable[None
 
 @pytest.fixture(params=[websockets, plumews], ids=["websockets", "plumews"])
 def library(request: pytest.FixtureRequest) -> ModuleType:
-    """What the program imports."""
+    """Return the names that the program imports."""
     module: ModuleType = request.param
     return module
 
@@ -79,7 +79,7 @@ async def test_the_echo_server(library: ModuleType) -> None:
             assert await client.recv() == message
 
 
-async def test_the_echo_server_that_is_cancelled_says_that_it_is_going_away(library: ModuleType) -> None:
+async def test_cancelled_echo_server_closes_with_going_away(library: ModuleType) -> None:
     async with Running(echo_program, library) as address:
         client = await connect(f"ws://{address}/", proxy=None)
         await client.send("still there?")
@@ -249,7 +249,7 @@ async def test_the_iteration_ends_when_the_client_leaves(library: ModuleType, co
         assert await handled.result == ["first", b"last"]
 
 
-async def test_the_iteration_raises_when_the_client_closes_with_an_error(library: ModuleType) -> None:
+async def test_iteration_raises_when_the_client_closes_with_an_error(library: ModuleType) -> None:
     handled = Handled(library, everything)
     async with handled as client:
         await client.close(4001, "confused")

@@ -1,4 +1,4 @@
-"""What has broken other servers before the first frame, tried on ours, live.
+"""Attacks on the opening handshake that have broken other servers, over real sockets.
 
 The rows are those of the table that the project keeps of such cases; each id has the number of its row and one CVE, or
 the short name, of somebody to whom it happened. While a case runs the echo of another connection goes on, and memory
@@ -40,7 +40,7 @@ def resident():
 
 @contextlib.asynccontextmanager
 async def unharmed(server):
-    """Somebody else's echo takes less than 50 ms while the block runs and behind it, and memory stays flat."""
+    """Check that another connection's echo takes less than 50 ms meanwhile, and that memory stays flat."""
     took = []
     async with await Wire.open(server) as wire:
 
@@ -94,7 +94,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize(("head", "more"), FLOODS.values(), ids=FLOODS.keys())
-async def test_row_12_a_flood_is_refused_within_32_kib_and_costs_no_memory(server, head, more, monkeypatch):
+async def test_row_12_flood_is_rejected_within_32_kib(server, head, more, monkeypatch):
     monkeypatch.setattr(closing, "_LINGER", PATIENCE)  # or what is left is met by a reset on a busy machine
     chunk = more * (16_384 // len(more))
     async with unharmed(server), await Wire.connect(server) as wire:
@@ -120,7 +120,7 @@ async def test_row_12_a_hundred_headers_and_one_more_are_431(server):
 # --- row 13: heads byte by byte (what they cost is measured in test_http11) -----------------------
 
 
-async def test_row_13_cve_2023_43669_the_largest_head_one_byte_at_a_time_is_accepted(server):
+async def test_row_13_cve_2023_43669_largest_head_byte_by_byte(server):
     padding = "x" * (limits.HEAD_SIZE - len(upgrade("/", "X: ")))
     head = upgrade("/", f"X: {padding}")
     assert len(head) == limits.HEAD_SIZE
@@ -198,7 +198,7 @@ BORDERS = b'\x00\x08\t\n\x0b\x0c\r\x0e\x1c\x1f !,;="~\x7f\x80\x85\xa0\xff'
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_row_15_cve_2026_42544_no_byte_in_a_header_harms_the_server(start, name):
+async def test_row_15_cve_2026_42544_any_byte_in_a_header(start, name):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, origins=["*"], trusted_proxies=["127.0.0.1"]))
     line = next((line for line in upgrade().split(b"\r\n") if line.startswith(name.encode() + b":")), None)
 
@@ -270,9 +270,7 @@ ROW_17 = {
 
 
 @pytest.mark.parametrize(("request_", "status", "code", "message"), ROW_17.values(), ids=ROW_17.keys())
-async def test_row_17_no_upgrade_that_a_proxy_may_see_differently_and_the_socket_closes(
-    start, request_, status, code, message
-):
+async def test_row_17_upgrade_that_a_proxy_may_read_differently(start, request_, status, code, message):
     asked = []
     routes = {"/smuggled": lambda request: asked.append(request) or plumews.Response.text(200, "x")}
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes=routes))
@@ -289,7 +287,7 @@ async def test_row_17_no_upgrade_that_a_proxy_may_see_differently_and_the_socket
 # --- row 18: what stands behind the head ----------------------------------------------------------
 
 
-async def test_section_8_point_29_row_18_a_frame_glued_to_the_head_is_processed_once(start):
+async def test_section_8_point_29_row_18_frame_behind_head_counts_once(start):
     got = []
     server = await start(plumews.serve(on_message=lambda conn, message: got.append(message), host="127.0.0.1", port=0))
     async with await Wire.connect(server) as wire:
@@ -301,7 +299,7 @@ async def test_section_8_point_29_row_18_a_frame_glued_to_the_head_is_processed_
     assert got == ["glued"]
 
 
-async def test_row_18_cve_2026_100658_ten_thousand_pipelined_requests_get_one_answer(start, monkeypatch):
+async def test_row_18_cve_2026_100658_pipelined_requests_one_answer(start, monkeypatch):
     monkeypatch.setattr(closing, "_LINGER", PATIENCE)
     asked = []
     routes = {"/": lambda request: asked.append(1) or plumews.Response.text(200, "x")}
@@ -313,7 +311,7 @@ async def test_row_18_cve_2026_100658_ten_thousand_pipelined_requests_get_one_an
     assert asked == [1]
 
 
-async def test_row_18_requests_behind_an_upgrade_are_frames_and_wrong_ones(server):
+async def test_row_18_requests_behind_an_upgrade_are_invalid_frames(server):
     async with unharmed(server), await Wire.connect(server) as wire:
         wire.writer.write(upgrade() + b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
         await wire.read_head()
@@ -352,7 +350,7 @@ async def test_row_21_a_page_of_another_site_is_refused(start, origin):
 
 
 @pytest.mark.parametrize("host", ["evil.com", "localhost.evil.com", "192.0.2.1", "xn--lcalhost-n3b"])
-async def test_row_21_a_foreign_host_on_loopback_is_403_whatever_its_page_is(server, host):
+async def test_row_21_foreign_host_on_loopback_is_403(server, host):
     for lines in ([], [f"Origin: http://{host}"]):
         status, refused, _ = await answer(server, upgrade("/", *lines, host=host))
         assert (status, refused["code"]) == (403, "WEBSOCKET_FORBIDDEN_HOST")

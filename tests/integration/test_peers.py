@@ -201,7 +201,7 @@ OFFERS = [
 @pytest.mark.parametrize("serve_echo", ["handler"], indirect=True)
 @pytest.mark.parametrize("offer", OFFERS, ids=[",".join(offer) or "nothing" for offer in OFFERS])
 @pytest.mark.parametrize("deflate", DEFLATES.values(), ids=DEFLATES.keys())
-async def test_the_websockets_package_takes_the_answer_to_each_of_its_offers(
+async def test_websockets_accepts_the_answer_to_each_offer(
     serve_echo: ServeEcho, offer: dict[str, Any], deflate: Deflate
 ) -> None:
     echo = await serve_echo(compression=deflate)
@@ -217,9 +217,7 @@ async def test_the_websockets_package_takes_the_answer_to_each_of_its_offers(
 
 
 @pytest.mark.parametrize("peer", FRAGMENTING, indirect=True)
-async def test_a_message_that_the_client_sends_in_fragments_is_one_message(
-    serve_echo: ServeEcho, connect: Connect
-) -> None:
+async def test_fragmented_client_message_arrives_as_one(serve_echo: ServeEcho, connect: Connect) -> None:
     client = await connect(await serve_echo())
     for fragments in (["Plum", "", "ews"], ["", "", ""], ["🍑"] * 500):
         await client.send_fragments(fragments)
@@ -318,9 +316,7 @@ async def test_a_server_that_stops_is_going_away(serve_echo: ServeEcho, connect:
 # --- opening --------------------------------------------------------------------------------------
 
 
-async def test_the_first_subprotocol_of_the_server_that_the_client_offers_is_chosen(
-    serve_echo: ServeEcho, connect: Connect
-) -> None:
+async def test_servers_first_offered_subprotocol_is_chosen(serve_echo: ServeEcho, connect: Connect) -> None:
     echo = await serve_echo(subprotocols=["chat.v3", "chat.v2", "chat.v1"])
     client = await connect(echo, ["chat.v1", "chat.v2"])
     assert (await echo.opened).subprotocol == client.subprotocol == "chat.v2"
@@ -354,7 +350,7 @@ async def test_a_message_above_the_limit_is_refused_with_1009(
 # --- many -----------------------------------------------------------------------------------------
 
 
-async def test_500_clients_in_one_room_receive_200_broadcasts_complete_and_in_order(
+async def test_500_clients_receive_200_broadcasts_in_order(
     start: Callable[[Any], Any],
 ) -> None:
     clients, broadcasts = 500, 200

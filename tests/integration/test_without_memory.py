@@ -85,7 +85,7 @@ class Scene:
 
 
 async def at_every_point(make: Callable[[], Scene]) -> int:
-    """How many points there are."""
+    """Return the number of points."""
     gc.collect()
     gc.disable()
     try:
@@ -207,7 +207,7 @@ class Members(Scene):
         assert [data for data in got if data in sent] == sent
 
     def check_ended(self, sent: list[bytes], got: list[bytes]) -> None:
-        """What arrived before the end stands in its order, and nothing twice."""
+        """Check that messages before the end arrived in order, none of them twice."""
         got = [data for data in got if not data.startswith(b"gap ")]
         assert got == [data for data, _ in self.steps if data in got]
 

@@ -80,13 +80,13 @@ def package_of(module: str) -> str:
 
 
 def row_of(module: str) -> str:
-    """What stands for the module in the table: its package, or itself where it stands above all packages."""
+    """Return the row of the table for a module: its package, or itself if it stands above all packages."""
     first = module.partition(".")[0]
     return first if first in ABOVE else package_of(module)
 
 
 def imports(module: str) -> Iterator[str]:
-    """What a module imports: ``.hub.rooms`` of ours, ``asyncio`` of others."""
+    """Yield the imports of a module: ``.hub.rooms`` of ours, ``asyncio`` of others."""
     stem = SOURCES.joinpath(*module.split("."))
     package = module.split(".")[:-1]
     if (python := stem.with_suffix(".py")).exists():

@@ -1,4 +1,4 @@
-"""What an installation has, as far as that shows without making one; `scripts/check-package` makes several.
+"""Files and metadata of an installation; `scripts/check-package` makes several installations.
 
 Reads pyproject.toml beside the package that is imported, which may be the checkout's or an installed one. What an
 environment variable decides is decided at import, so it is asked in a process of its own.
@@ -45,7 +45,7 @@ def pyproject() -> dict[str, Any]:
 
 
 def run(code: str, **environment: str) -> Any:
-    """What ``code`` prints as JSON in a fresh process, in which nothing but the package itself is on the path."""
+    """Return the JSON that ``code`` prints in a fresh process with nothing but the package on its path."""
     env = {**os.environ, "PYTHONPATH": str(INSTALLED.parent), **environment}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -94,7 +94,7 @@ def test_every_folder_with_modules_is_a_package(pyproject: dict[str, Any]) -> No
 # --- metadata -------------------------------------------------------------------------------------
 
 
-def test_the_version_is_that_of_the_package_and_can_be_read_without_importing_it(pyproject: dict[str, Any]) -> None:
+def test_version_is_readable_without_importing_the_package(pyproject: dict[str, Any]) -> None:
     assert "version" in pyproject["project"]["dynamic"]
     assert pyproject["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "plumews.__version__"}
     tree = ast.parse((SOURCE / "__init__.py").read_text(encoding="utf-8"))
@@ -226,7 +226,7 @@ def test_plumews_pure_takes_the_pure_codec() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "0"], ids=["empty", "0"])
-def test_without_plumews_pure_the_codec_is_compiled_where_it_was_built(value: str) -> None:
+def test_built_codec_is_used_without_plumews_pure(value: str) -> None:
     assert run(BODY, PLUMEWS_PURE=value) == ("compiled" if compiled() else "pure")
 
 
@@ -251,7 +251,7 @@ print(json.dumps({name: sys.modules[name].__file__ for name in names}))
 # --- setup.py -------------------------------------------------------------------------------------
 
 
-def test_an_unknown_plumews_ext_is_an_error_that_names_the_choices() -> None:
+def test_unknown_plumews_ext_error_names_the_choices() -> None:
     env = {**os.environ, "PLUMEWS_EXT": "bogus"}
     done = subprocess.run(
         [sys.executable, "setup.py", "--version"], cwd=ROOT, env=env, capture_output=True, text=True, check=False

@@ -238,7 +238,7 @@ def call(function: object) -> str:
 
 
 def public_methods(cls: type) -> Iterator[tuple[str, object]]:
-    """What a class of ours offers by itself or from a base of ours."""
+    """Return the public attributes of a class, its own and those of our base classes."""
     for base in cls.__mro__:
         if base.__module__.startswith("plumews"):
             for name, member in vars(base).items():
@@ -382,6 +382,6 @@ def test_serve_rooms_takes_the_seeds_queue_timeout_and_behavior():
     assert (config.queue_size, config.send_timeout, config.send_behavior) == (64, 0.05, SendBehavior.BLOCK)
 
 
-def test_the_send_behaviors_are_the_seeds_three_and_two_of_our_own():
+def test_send_behaviors_are_these_five():
     assert [behavior.name for behavior in SendBehavior] == ["BLOCK", "DROP", "CLOSE", "DROP_OLDEST", "CONFLATE"]
     assert (plumews.Opcode.TEXT, plumews.Opcode.BINARY) == (1, 2)

@@ -564,7 +564,7 @@ async def test_child_processes(start) -> None:
 
 
 def anchors(page: str) -> set[str]:
-    """What a link may have behind the ``#``."""
+    """Return the anchors that a link may name behind the ``#``."""
     prose = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}

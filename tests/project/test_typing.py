@@ -1,4 +1,4 @@
-"""What a type checker says about programs that use plumews."""
+"""Results of a type checker for programs that use plumews."""
 
 from __future__ import annotations
 

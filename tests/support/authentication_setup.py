@@ -1,4 +1,4 @@
-"""What the tests of logging in share: servers that tell each client who it is, and clients that ask."""
+"""Servers that tell each client its user, and clients that ask, for tests of authentication."""
 
 from __future__ import annotations
 

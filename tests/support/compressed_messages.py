@@ -22,7 +22,7 @@ def squeezed(payload: bytes, *, bits: int = 12, level: int = 6) -> bytes:
 
 
 def unsqueezed(data: bytes, *, bits: int = 15) -> bytes:
-    """What a message that stands for itself was."""
+    """Return the content of a compressed message that stands on its own."""
     return zlib.decompressobj(-bits).decompress(data + TAIL)
 
 

@@ -111,7 +111,7 @@ class FakeTransport:
         return b"".join(self.writes)
 
     def events(self) -> list[tuple[int, Any]]:
-        """What a client would understand of everything written."""
+        """Return the events that a client would parse from all written bytes."""
         parser = Parser(client=True, max_size=None)
         events = parser.feed(self.wire)
         assert parser.error is None, parser.error
@@ -305,7 +305,7 @@ def feed(conn: plumews.Conn, *frames: bytes) -> None:
 
 
 def deadlines() -> int:
-    """How many deadlines the running loop has."""
+    """Return the number of deadlines of the running loop."""
     return len(loop_context(asyncio.get_running_loop()).timers)
 
 
@@ -322,7 +322,7 @@ def pass_time(seconds: float) -> None:
 
 
 async def flushed() -> None:
-    """Until nothing that was queued in this tick waits to be written; many writers may take several slices."""
+    """Wait until no queued bytes of this loop iteration wait to be written; many writers may take several slices."""
     state = loop_context(asyncio.get_running_loop())
     while state._dirty or state._gathered or state._flushing:
         await asyncio.sleep(0)
@@ -336,7 +336,7 @@ async def ticks(count: int = 3) -> None:
 
 @contextlib.contextmanager
 def failures() -> Iterator[list[dict[str, Any]]]:
-    """What the running loop is told of."""
+    """Collect the calls of the running loop's exception handler."""
     told: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: told.append(context))
@@ -358,7 +358,7 @@ async def echo(conn: plumews.Conn) -> None:
 
 
 def entries(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What the server has logged."""
+    """Return the records that the server has logged."""
     return [record for record in caplog.records if record.name == "plumews.server"]
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the opening handshake share: who answers, who asks, and what must be left when all are gone."""
+"""Servers, clients and checks of leftovers, for tests of the opening handshake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of our own accept share: who answers inside, and what is told to those who stay outside."""
+"""Servers with their own accept loop, and the answers to rejected clients, for tests of the listener."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def refused(server):
 
 
 async def answer(wire):
-    """What the server says to a client that has said nothing."""
+    """Return the server's answer to a client that has sent nothing."""
     await wire.read_head()
     return wire.status, code_of(await wire.reader.read())

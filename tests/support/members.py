@@ -93,7 +93,7 @@ async def drained(transport: FakeTransport) -> list[str]:
 
 
 def adds_up(counts: BroadcastResult | HubMetrics) -> bool:
-    """Whether every member that was matched is accounted for."""
+    """Return True if every matched member is accounted for."""
     if isinstance(counts, HubMetrics):
         if sum(counts.broadcast_dropped_by.values()) != counts.broadcast_dropped:
             return False

@@ -155,7 +155,7 @@ class Wire:
                 return code, reason
 
     async def eof(self) -> None:
-        """Until the server has ended the TCP connection."""
+        """Wait until the server has ended the TCP connection."""
         with contextlib.suppress(ConnectionError, EOFError):
             while True:
                 await self.event()

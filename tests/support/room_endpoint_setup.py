@@ -1,4 +1,4 @@
-"""What the tests of a room's door share: a room with a password, who asks to come in, an authorizer that waits."""
+"""A room with a password, clients that ask to enter, and an authorizer that waits, for tests of room endpoints."""
 
 from __future__ import annotations
 

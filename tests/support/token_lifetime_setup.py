@@ -1,4 +1,4 @@
-"""What the tests of a token on a live connection share: servers that know it, clients that bring it, and a new one."""
+"""Servers that know a token, and clients that bring one and a new one, for tests of token lifetimes."""
 
 from __future__ import annotations
 

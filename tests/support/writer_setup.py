@@ -73,7 +73,7 @@ def pong(payload: bytes) -> bytes:
 
 
 class Outcome:
-    """What became of a message that waited."""
+    """Result of a message that waited."""
 
     def __init__(self) -> None:
         self.answers: list[bool] = []
