@@ -297,10 +297,6 @@ EVICT_TIMEOUT: Final = 2.0
 #: what is broadcast waits once in memory, however many queues hold it: a sum is for those who know their traffic.
 MAX_QUEUED_BYTES: Final = 0
 
-#: When a hub has more waiting than it may, members are evicted until this share of it is left, so that there is not
-#: somebody to be evicted in every tick.
-QUEUED_BYTES_LEFT: Final = 0.875
-
 #: A hub logs at most one line in this time about messages that slow members lost.
 DROP_LOG_EVERY: Final = 1.0
 

@@ -5,7 +5,7 @@ cimport cython
 from ..conn.core cimport ConnCore
 from ..protocol.message cimport EncodedMessage
 
-cdef object _BLOCK, _CONFLATE, _DROP, _OPEN, clock
+cdef object _OPEN, clock
 cdef Py_ssize_t _STRIDE
 
 

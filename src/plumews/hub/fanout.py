@@ -29,9 +29,6 @@ from .slow_members import SlowMembers
 __all__ = ["FanOut", "FanOutCounters"]
 
 _OPEN = State.OPEN
-_BLOCK = SendBehavior.BLOCK
-_CONFLATE = SendBehavior.CONFLATE
-_DROP = SendBehavior.DROP
 
 #: Members between two looks at the clock.
 _STRIDE = 64
@@ -342,10 +339,10 @@ class FanOut:
         """Whether the message is dropped for ``conn``, which has no space, and nobody is to hear of it now."""
         if conn._rules.state is not _OPEN or not self._slow.quiet:
             return False
-        behavior = conn._config.send_behavior
-        if behavior is _DROP:
+        policy = conn._config.overflow
+        if policy.drops_new:
             return True
-        member = self._remembered.get(conn) if behavior is _BLOCK else None
+        member = self._remembered.get(conn) if policy.waits else None
         return member is not None and member.given_up
 
     def _reach(self, conn: Conn) -> None:
@@ -354,9 +351,9 @@ class FanOut:
         elif self._remembered and conn in self._remembered:
             self._sure = False  # the application may be called
             self._slow.reach(self, conn)
-        elif self.key is not None and conn.send_behavior is _CONFLATE:
+        elif self.key is not None and conn._config.overflow.uses_key:
             self._sure = False
-            self._slow.conflate(self, conn)
+            self._slow.overflow(self, conn)
         elif conn._writer.offer(self.form(conn)):
             self._queue()
             ConnCore._kick_later(conn)
@@ -364,7 +361,7 @@ class FanOut:
                 self._slow.backlogged(conn, self.form(conn).size)
         else:
             self._sure = False
-            self._slow.full(self, conn)
+            self._slow.overflow(self, conn)
 
     # --- what is decided --------------------------------------------------------------------------
 

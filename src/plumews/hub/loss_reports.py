@@ -1,122 +1,132 @@
-"""Gap events: tell a member what it has lost, in the place where it is missing (layer 4).
+"""Loss reports: tell members, the application and the log about messages that slow members lost.
 
-A refused message is missing behind all that waits, one that gave way in front of it. While nothing leaves, losses are
-added up. One event for each room is queued when the peer takes something again, before the next message is queued, and
-before the close frame. Two events never stand side by side: one that still waits when more is lost is taken back and
-told anew.
+A refused message is missing behind everything that waits, a displaced one in front of it. While nothing leaves, losses
+are added up. One event for each room is queued when the peer takes data again, before the next message is queued, and
+before the close frame. Two events never stand side by side: an event that still waits when more is lost is taken back
+and encoded anew.
 
-Invariant: the events of a member and its debt add up to what it has lost, whatever rooms it is in by now.
+Callbacks run at the end of the event loop iteration and never within a broadcast, so what they do to the hub cannot
+disturb a broadcast. The log gets one line a second, however many messages were lost.
+
+Invariants: the events of a member and its unreported loss add up to what it lost, whatever rooms it is in by now. What
+waits for callbacks is bounded by the number of members.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextvars import Context
 
 from .. import limits
 from ..conn.connection import Conn
 from ..constants import State
 from ..protocol.message import encode, opcode_of, payload_of
-from ..transport.safe_calls import in_own_context
-from .notices import Notices
+from ..transport.loop_context import loop_context
+from ..transport.safe_calls import Callback, in_own_context
+from ..transport.timers import Deadline
+from .events import EventDispatcher
 from .results import Gap
 
-__all__ = ["Debt", "EncodeGap", "Gaps"]
+__all__ = ["DropLog", "EncodeGap", "LossReports", "Notices", "UnreportedLoss"]
+
+logger = logging.getLogger("plumews.hub")
 
 EncodeGap = Callable[[Gap], "str | bytes | None"]
 
 
-class End:
-    """What is missing at one end of a member's queue, by room, and the events about it that stand there."""
+class _QueueEnd:
+    """Loss at one end of a member's queue by room, and the events about it that stand there."""
 
-    __slots__ = ("lost", "notes")
+    __slots__ = ("events", "lost")
 
     def __init__(self) -> None:
         self.lost: dict[str | None, int] = {}
-        self.notes: list[tuple[memoryview, str | None, int]] = []
+        self.events: list[tuple[memoryview, str | None, int]] = []
 
     def add(self, room: str | None, count: int) -> None:
-        """Add ``count`` lost messages of ``room``; a member that has lost some of very many rooms is told a sum."""
+        """Add ``count`` lost messages of ``room``. Beyond the bound of rooms they are added up without a room."""
         if room not in self.lost and len(self.lost) >= limits.ROOMS_PER_CONNECTION:
             room = None
         self.lost[room] = self.lost.get(room, 0) + count
 
 
-class Debt:
-    """Loss that one member was not told of. Another hub reports the part in ``elsewhere``."""
+class UnreportedLoss:
+    """Loss of one member that no event has told yet. Another hub reports the part in ``elsewhere``."""
 
     __slots__ = ("elsewhere", "first", "last")
 
     def __init__(self) -> None:
-        self.first = End()
-        self.last = End()
-        self.elsewhere = End()
+        self.first = _QueueEnd()
+        self.last = _QueueEnd()
+        self.elsewhere = _QueueEnd()
 
     def __bool__(self) -> bool:
         return bool(self.first.lost or self.last.lost or self.elsewhere.lost)
 
 
-class Gaps:
-    """Makes the events of one hub."""
+class LossReports:
+    """Events about lost messages for the members of one hub."""
 
     def __init__(self, encode_gap: EncodeGap | None, notices: Notices) -> None:
         self._encode_gap = None if encode_gap is None else in_own_context(encode_gap)
         self._notices = notices
-        #: Whether the application is at it, maybe in the midst of a broadcast.
+        #: True while ``encode_gap`` runs, which may be in the midst of a broadcast.
         self.encoding = False
 
     @property
     def encodes(self) -> bool:
-        """Whether the application is asked when events are queued."""
+        """True if the application encodes an event for each loss."""
         return self._encode_gap is not None
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody is to hear of gaps."""
+        """True if the member or a callback hears of losses."""
         return self._encode_gap is not None or self._notices.wanted("gap")
 
-    def pay(self, conn: Conn, debt: Debt) -> None:
-        """Queue the events that ``conn`` is owed; not within a message in pieces, which leaves a debt."""
-        self._tell(conn, debt.elsewhere)
-        for end, first in ((debt.first, True), (debt.last, False)):
+    def report(self, conn: Conn, loss: UnreportedLoss) -> None:
+        """Queue the events about ``loss``. Within a message in pieces nothing is queued and ``loss`` is kept."""
+        self._notify(conn, loss.elsewhere)
+        for end, first in ((loss.first, True), (loss.last, False)):
             if not end.lost:
                 continue
             if self._encode_gap is None:
-                self._tell(conn, end)
+                self._notify(conn, end)
             elif conn._writer.takes_note(first=first):
-                self._queue(conn, end, self._tell(conn, end), first)
+                self._queue(conn, end, self._notify(conn, end), first)
 
-    def give_up(self, conn: Conn, debt: Debt) -> None:
-        """Tell the application alone: nothing can be queued for ``conn`` any more."""
-        for end in (debt.first, debt.last, debt.elsewhere):
-            self._tell(conn, end)
+    def give_up(self, conn: Conn, loss: UnreportedLoss) -> None:
+        """Notify the application alone, because nothing can be queued for ``conn`` any more."""
+        for end in (loss.first, loss.last, loss.elsewhere):
+            self._notify(conn, end)
 
-    def _tell(self, conn: Conn, end: End) -> dict[str | None, int]:
+    def _notify(self, conn: Conn, end: _QueueEnd) -> dict[str | None, int]:
         lost, end.lost = end.lost, {}
         for room, count in lost.items():
             self._notices.gap(conn, Gap(room, count))
         return lost
 
-    def _queue(self, conn: Conn, end: End, lost: dict[str | None, int], first: bool) -> None:
+    def _queue(self, conn: Conn, end: _QueueEnd, lost: dict[str | None, int], first: bool) -> None:
         writer = conn._writer
-        notes, end.notes = end.notes, []
-        told = End()
-        told.lost = lost
-        for note, room, count in reversed(notes):
-            if writer.take_note(note, last=not first):
-                told.add(room, count)
-        # All are encoded before one is queued: the application is asked, and it may end the connection.
+        events, end.events = end.events, []
+        total = _QueueEnd()
+        total.lost = lost
+        for frame, room, count in reversed(events):
+            if writer.take_note(frame, last=not first):
+                total.add(room, count)
+        # All are encoded before one is queued: encode_gap may end the connection.
         encoded = [(self._encode(Gap(room, count)), room, count) for room, count in lost.items()]
         if conn.state is not State.OPEN:
             return
-        end.notes = [(frame, room, count) for frame, room, count in encoded if frame is not None]
-        for frame, _, _ in reversed(end.notes) if first else end.notes:
-            writer.add_note(frame, first=first)
+        end.events = [(event, room, count) for event, room, count in encoded if event is not None]
+        for event, _, _ in reversed(end.events) if first else end.events:
+            writer.add_note(event, first=first)
         conn._kick_later()
 
     def _encode(self, gap: Gap) -> memoryview | None:
         assert self._encode_gap is not None
-        outer, self.encoding = self.encoding, True  # what it sends directly may make it be asked for another member
+        outer, self.encoding = self.encoding, True  # a direct send within may lead to a call for another member
         try:
             data = self._encode_gap(gap)
             if data is None:
@@ -128,3 +138,113 @@ class Gaps:
             return None
         finally:
             self.encoding = outer
+
+
+class Notices:
+    """Callbacks of one hub about slow members, called at the end of the event loop iteration.
+
+    Drops of one member and room within an iteration are told by one call.
+    """
+
+    def __init__(self, callbacks: EventDispatcher, changed: Callable[[], None]) -> None:
+        """Call ``changed()`` after a callback was added or removed."""
+        self._callbacks = callbacks
+        self._changed = changed
+        self._slow: list[Conn] = []
+        self._drops: dict[tuple[Conn, str | None], int] = {}
+        self._gaps: list[tuple[Conn, Gap]] = []
+        self._scheduled = False
+
+    def register(self, kind: str, callback: Callback) -> Callable[[], None]:
+        """Call ``callback`` for each event of ``kind``, which is ``slow``, ``drop`` or ``gap``.
+
+        Returns:
+            The function that removes the callback.
+
+        Raises:
+            TypeError: ``callback`` is no plain function.
+        """
+        remove = self._callbacks.add(kind, callback)
+        self._changed()
+
+        def end() -> None:
+            remove()
+            self._changed()
+
+        return end
+
+    def wanted(self, kind: str) -> bool:
+        """Return True if a callback for ``kind`` is registered."""
+        return self._callbacks.wanted(kind)
+
+    def slow(self, conn: Conn) -> None:
+        """Tell that the queue of ``conn`` is half full."""
+        if self.wanted("slow"):
+            self._slow.append(conn)
+            self._schedule()
+
+    def dropped(self, conn: Conn, room: str | None, count: int) -> None:
+        """Tell that ``conn`` has lost ``count`` messages."""
+        if self.wanted("drop"):
+            self._drops[conn, room] = self._drops.get((conn, room), 0) + count
+            self._schedule()
+
+    def gap(self, conn: Conn, gap: Gap) -> None:
+        """Tell that the next message of ``conn`` stands behind ``gap``."""
+        if self.wanted("gap"):
+            self._gaps.append((conn, gap))
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            asyncio.get_running_loop().call_soon(self._call, context=Context())
+            self._scheduled = True
+
+    def _call(self) -> None:
+        self._scheduled = False
+        slow, self._slow = self._slow, []
+        drops, self._drops = self._drops, {}
+        gaps, self._gaps = self._gaps, []
+        self._callbacks.happened("slow", *[(conn,) for conn in slow])
+        self._callbacks.happened("drop", *[(conn, room, count) for (conn, room), count in drops.items()])
+        self._callbacks.happened("gap", *gaps)
+
+
+class DropLog:
+    """Log of one hub about slow members: at most one line a second.
+
+    A line for each drop would flood the log when the machine is busy. A line holds numbers only, and no text from
+    outside.
+    """
+
+    def __init__(self) -> None:
+        self._messages = self._closed = 0
+        self._members: set[int] = set()
+        self._next: Deadline | None = None
+
+    def dropped(self, conn: Conn, count: int) -> None:
+        """Count ``count`` lost messages of ``conn``."""
+        self._messages += count
+        self._members.add(id(conn))
+        if self._next is None:
+            self._next = loop_context(asyncio.get_running_loop()).timers.after(limits.DROP_LOG_EVERY, self.write)
+
+    def closed(self, conn: Conn) -> None:
+        """Count a member that is closed with 1013."""
+        self._closed += 1
+        self.dropped(conn, 0)
+
+    def write(self) -> None:
+        """Log what was counted since the last line."""
+        if self._next is None:
+            return
+        self._next.cancel()
+        self._next = None
+        logger.warning(
+            "slow members: %d messages dropped, %d members concerned, %d of them closed",
+            self._messages,
+            len(self._members),
+            self._closed,
+        )
+        self._messages = self._closed = 0
+        self._members.clear()

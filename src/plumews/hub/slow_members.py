@@ -1,17 +1,19 @@
-"""What becomes of a broadcast for a member that does not keep up (layer 4).
+"""Deliver broadcasts to slow members according to their overflow policy.
 
-Each member's own send behavior decides, and nobody holds up the others: under BLOCK a member that is full gets its send
-timeout once, then what waits for it is dropped, and so is what follows until it has made room. A hub remembers a member
-from its first loss, or from its first backlog if anybody wants to know, until it is found without one; one that has
-left, until what waits for it is decided and what it is owed is told.
+No member holds up the others. Under BLOCK a full member gets its send timeout once. Then the broadcasts that wait for it
+are dropped, and so are later ones until it has made room. A hub remembers a member from its first loss, or from its
+first backlog if a callback or a limit needs that, until the member has no backlog. A member that has left is remembered
+until its waiting broadcasts are decided and its losses are reported.
 
-Invariants: every delivery that comes here is decided, or waits under a deadline; nothing that is queued here passes
-what a member is owed an event about; what is still owed at the end of a connection stands before its close frame.
+Invariants: every delivery that comes here is decided, or waits under a deadline. No message that is queued here passes a
+loss report that is due. Losses still unreported at the end of a connection are reported before its close frame. At the
+end of an event loop iteration in which a broadcast took a hub over ``max_queued_bytes``, no more than that is queued.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextvars import Context
 from time import monotonic
@@ -19,195 +21,340 @@ from typing import Protocol
 
 from .. import limits
 from ..conn.connection import Conn
-from ..constants import SendBehavior, State
+from ..conn.overflow import Outcome
+from ..constants import State
 from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline
-from .budget import ByteBudget
+from ..transport.writer import Waiter, Writer
 from .config import HubConfig
-from .drop_log import DropLog
 from .events import EventDispatcher
-from .loss_reports import Debt, Gaps
-from .notices import Notices
+from .loss_reports import DropLog, LossReports, Notices, UnreportedLoss
 from .results import BroadcastResult
-from .waiting import Delivery as Waiting
-from .waiting import PendingDeliveries
 
-__all__ = ["Delivery", "SlowMember", "SlowMembers"]
+__all__ = ["ByteBudget", "Delivery", "PendingDeliveries", "SlowMember", "SlowMembers"]
 
 
-class Delivery(Waiting, Protocol):
-    """A broadcast on its way."""
+class Delivery(Protocol):
+    """Broadcast on its way to its members."""
 
+    message: EncodedMessage
     room: str | None
     key: Hashable
 
     def form(self, conn: Conn) -> EncodedMessage:
-        """The message as ``conn`` gets it."""
-
-    def _reach(self, conn: Conn) -> None:
-        """Decide what becomes of it for ``conn``, from the start."""
-
-    def _mark(self, conn: Conn) -> None:
-        """The application may be called while ``conn`` is reached, and ask who was."""
+        """Return the encoding of the message for ``conn``."""
 
     def result(self) -> BroadcastResult:
-        """What is decided so far."""
+        """Return the counts so far."""
 
     async def wait(self) -> None:
-        """Until it is decided for all."""
+        """Wait until the delivery is decided for all members."""
+
+    def _reach(self, conn: Conn) -> None:
+        """Deliver to ``conn``, from the start."""
+
+    def _mark(self, conn: Conn) -> None:
+        """Note that ``conn`` is being reached, before a call of the application that may ask."""
+
+    def _queue(self) -> None:
+        """Count one more member whose queue holds the message."""
+
+    def _drop(self, cause: str) -> None:
+        """Count one more member for which the message is dropped."""
+
+
+class _Place:
+    """Broadcasts that wait one behind the other. The first of them waits in the writer."""
+
+    __slots__ = ("deliveries", "waiter")
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.deliveries = deque((delivery,))
+        self.waiter: Waiter | None = None
+
+
+class PendingDeliveries:
+    """Broadcasts that wait until one member has made room.
+
+    Hundreds of members may be full, each with a queue of broadcasts that wait. So a waiting broadcast costs a reference
+    to an object that all members share. Broadcasts in direct succession take one place among the waiters of the
+    writer. A direct message between them keeps its own place.
+
+    Invariant: broadcasts are queued in the order in which they came, and each is decided once.
+    """
+
+    __slots__ = ("_count", "_emptied", "_form", "_places", "_refused", "_writer", "bytes")
+
+    def __init__(
+        self,
+        writer: Writer,
+        emptied: Callable[[], None],
+        form: Callable[[Delivery], EncodedMessage] = lambda delivery: delivery.message,
+        refused: Callable[[Delivery], object] = lambda delivery: delivery._drop("ended"),
+    ) -> None:
+        """Wait at ``writer``.
+
+        Args:
+            writer: of the member.
+            emptied: called when nothing waits any more, because of space or of the end of the member.
+            form: returns the encoding of a broadcast for the member.
+            refused: decides a delivery that is lost because the member ends.
+        """
+        self._writer = writer
+        self._emptied = emptied
+        self._form = form
+        self._refused = refused
+        self._places: deque[_Place] = deque()
+        self._count = 0
+        #: Bytes of the messages, as they were broadcast.
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Delivery]:
+        for place in self._places:
+            yield from place.deliveries
+
+    def add(self, delivery: Delivery) -> None:
+        """Let ``delivery`` wait behind all others."""
+        last = self._places[-1] if self._places else None
+        if last is not None and last.waiter is self._writer.last_waiter:
+            last.deliveries.append(delivery)
+            self._add_to_counts(delivery, 1)
+            return
+        place = _Place(delivery)
+        self._places.append(place)
+        try:
+            place.waiter = self._writer.wait(self._form(delivery), lambda accepted: self._decided(place, accepted))
+        except BaseException:
+            self._places.pop()
+            raise
+        self._add_to_counts(delivery, 1)
+
+    def clear(self) -> Iterator[Delivery]:
+        """Withdraw all deliveries, and yield each for the caller to decide."""
+        # The last first: after the withdrawal of a long message a shorter one behind it would pass the others.
+        while self._places:
+            place = self._places.pop()
+            for delivery in place.deliveries:
+                self._add_to_counts(delivery, -1)
+            waiter, place.waiter = place.waiter, None
+            assert waiter is not None
+            self._writer.withdraw(waiter)
+            yield from reversed(place.deliveries)
+
+    def _add_to_counts(self, delivery: Delivery, by: int) -> None:
+        self._count += by
+        self.bytes += by * delivery.message.size
+
+    def _decided(self, place: _Place, accepted: bool) -> None:
+        """Queue the first delivery of ``place``, or refuse all of them because the member ends."""
+        assert place is self._places[0]
+        waiter = place.waiter
+        assert waiter is not None
+        delivery = place.deliveries.popleft()
+        self._add_to_counts(delivery, -1)
+        try:
+            if accepted and place.deliveries:
+                self._writer.wait_on(waiter)  # before the form: if that fails, the end of the member finds the waiter
+                waiter.message = self._form(place.deliveries[0])
+            else:
+                self._places.popleft()
+                place.waiter = None  # breaks a reference cycle
+        finally:
+            if accepted:
+                delivery._queue()
+            else:
+                for other in place.deliveries:
+                    self._add_to_counts(other, -1)
+                self._refused(delivery)
+                while place.deliveries:
+                    self._refused(place.deliveries.popleft())
+        if not self._count:
+            self._emptied()
+
+
+class ByteBudget:
+    """Bound for the bytes in the send queues of all members of a hub; ``limit`` 0 is no bound.
+
+    Queued bytes are added up, and bytes that have left are not subtracted. The sum is an upper bound. When it passes
+    the limit the backlogged members are measured, at most once in an event loop iteration.
+    """
+
+    #: Share of the limit that may stay after an eviction. Below 1, or each iteration would evict another member.
+    LEFT = 0.875
+
+    def __init__(self, limit: int, backlogs: Callable[[], list[Conn]], evict: Callable[[Conn], None]) -> None:
+        """Call ``evict(conn)`` for the largest of ``backlogs()`` until the limit is kept."""
+        self.limit = limit
+        self._backlogs = backlogs
+        self._evict = evict
+        self._at_most = 0
+        self._scheduled = False
+
+    def add(self, size: int) -> None:
+        """Count ``size`` bytes that were queued for a backlogged member."""
+        self._at_most += size
+        if self.limit and self._at_most > self.limit and not self._scheduled:
+            asyncio.get_running_loop().call_soon(self._check, context=Context())
+            self._scheduled = True
+
+    def _check(self) -> None:
+        self._scheduled = False
+        backlogs = self._backlogs()
+        self._at_most = sum(conn._writer.held_bytes for conn in backlogs)
+        if self._at_most <= self.limit:
+            return
+        for conn in sorted(backlogs, key=lambda conn: conn._writer.held_bytes, reverse=True):
+            self._at_most -= conn._writer.held_bytes
+            try:
+                self._evict(conn)
+            except Exception as exc:
+                conn._writer.fail(exc)  # the other members are still to be checked
+            self._at_most += conn._writer.held_bytes
+            if self._at_most <= self.limit * self.LEFT:
+                break
 
 
 class SlowMember:
-    """What a hub remembers of a member."""
+    """State that a hub keeps about one slow member."""
 
-    __slots__ = ("deadline", "debt", "given_up", "moved", "told", "waiting")
+    __slots__ = ("deadline", "given_up", "loss", "moved", "told", "waiting")
 
     def __init__(self) -> None:
-        #: Under BLOCK: until when it may make room, what waits for that, and whether the time is over.
+        #: Under BLOCK: the end of its time to make room, the broadcasts that wait for that, and True after that time.
         self.deadline: Deadline | None = None
-        self.waiting: PendingDeliveries[Delivery] | None = None
+        self.waiting: PendingDeliveries | None = None
         self.given_up = False
-        #: What it lost and was not told of.
-        self.debt = Debt()
-        #: When it has left a room of which messages may still wait for it; 0.0 if there are none.
+        #: Losses without a report.
+        self.loss = UnreportedLoss()
+        #: Time at which it left a room whose messages may still be queued for it; 0.0 if there are none.
         self.moved = 0.0
-        #: Whether the application was told that it is slow.
+        #: True after the application was told that it is slow.
         self.told = False
 
 
 class SlowMembers:
-    """Those of one hub."""
+    """Slow members of one hub and the broadcasts waiting for them."""
 
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: EventDispatcher) -> None:
         self._rooms_of = rooms_of
         self.members: dict[Conn, SlowMember] = {}
-        #: Those who have left while broadcasts wait for them, who get no second timeout when they come back, or while
-        #: they are owed an event.
+        #: Members that have left while broadcasts wait for them or losses are unreported. A member that comes back gets
+        #: no second timeout.
         self._gone: dict[Conn, SlowMember] = {}
-        self.notices = Notices(callbacks, self._look_who_listens)
-        self._gaps = Gaps(config.encode_gap, self.notices)
+        self.notices = Notices(callbacks, self._update_listeners)
+        self._reports = LossReports(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
         self._log = DropLog()
-        #: Messages that gave way in the queues of members, and that newer ones with their key replaced.
+        #: Messages that were displaced in the queues of members, and messages that newer ones with their key replaced.
         self.evicted = self.replaced = 0
-        #: Whether a backlog is of interest before anything is lost.
+        #: True if a backlog matters before anything is lost.
         self.watching = False
-        self._counting = self._telling = False  # whether drops are, and gaps
-        #: Whether nobody is to hear of what is refused, neither the application nor a member.
+        self._counting = self._reporting = False  # True if callbacks hear of drops, or members or callbacks of gaps
+        #: True if neither the application nor a member hears of a refused message.
         self.quiet = False
-        self._look_who_listens()
+        self._update_listeners()
 
-    # --- who comes and goes -----------------------------------------------------------------------
+    # --- members come and go ----------------------------------------------------------------------
 
     def joined(self, conn: Conn) -> None:
-        """``conn`` is a member now."""
-        if conn.send_behavior not in (SendBehavior.BLOCK, SendBehavior.CLOSE):
-            conn._watch_losses(self._gave_way, self._gaps.encodes)
+        """Follow ``conn``, which has become a member."""
+        if conn._config.overflow.drops_queued:
+            conn._watch_losses(self._gave_way, self._reports.encodes)
         member = self._gone.pop(conn, None)
         if member is not None:
             self.members[conn] = member
 
     def left(self, conn: Conn) -> None:
-        """``conn`` is no member any more; its timeout, what waits for it and what it is owed go on to their end."""
+        """Follow ``conn``, which is no member any more, until nothing waits for it and its losses are reported."""
         member = self.members.pop(conn, None)
-        if member is not None and conn.state is not State.CLOSED and (member.waiting or member.debt or member.moved):
+        if member is not None and conn.state is not State.CLOSED and (member.waiting or member.loss or member.moved):
             self._gone[conn] = member
         else:
             conn._unwatch_losses(self._gave_way)
 
     def moved(self, conn: Conn) -> None:
-        """``conn`` has left a room, of which messages may wait and still be lost."""
-        if self._telling and conn._writer.paused and conn.queued_messages and conn.state is State.OPEN:
+        """Note that ``conn`` has left a room, whose messages may wait for it and still be lost."""
+        if self._reporting and conn._writer.paused and conn.queued_messages and conn.state is State.OPEN:
             self._member(conn).moved = monotonic()
             conn._owe(self)
 
     def waits_for(self, conn: Conn) -> bool:
-        """Whether broadcasts wait until ``conn`` has made room."""
+        """Return True if broadcasts wait until ``conn`` has made room."""
         member = self.members.get(conn)
         return member is not None and bool(member.waiting)
 
     def waiting(self) -> list[Delivery]:
-        """The broadcasts that wait until members have made room."""
+        """Return the broadcasts that wait until members have made room."""
         return [delivery for member in self.members.values() for delivery in member.waiting or ()]
 
     def end(self) -> None:
-        """The hub is stopped: nothing is left to come, not even for who has left."""
+        """Decide and report everything that is left, because the hub is stopped."""
         for conn in list(self._gone):
-            for delivery in self._no_more(conn, self._gone[conn]):
+            for delivery in self._withdraw(conn, self._gone[conn]):
                 self._refused(delivery, conn, "stopped")
             self.settle(conn, delivered=True)
         self._log.write()
 
     @property
     def encoding(self) -> bool:
-        """Whether ``encode_gap`` is called at this moment."""
-        return self._gaps.encoding
+        """True while ``encode_gap`` runs."""
+        return self._reports.encoding
 
-    def _look_who_listens(self) -> None:
+    def _update_listeners(self) -> None:
         self.watching = self._budget.limit > 0 or self.notices.wanted("slow")
         self._counting = self.notices.wanted("drop")
-        self._telling = self._gaps.wanted
-        self.quiet = not (self.watching or self._counting or self._telling)
+        self._reporting = self._reports.wanted
+        self.quiet = not (self.watching or self._counting or self._reporting)
 
     # --- one delivery -----------------------------------------------------------------------------
 
     def reach(self, delivery: Delivery, conn: Conn) -> None:
-        """``conn`` is remembered as slow."""
+        """Deliver to ``conn``, which is known as slow."""
         self._mark(delivery, conn)
-        member, writer = self.members[conn], conn._writer
+        member, policy = self.members[conn], conn._config.overflow
         if _is_over(conn, member):
             del self.members[conn]
             delivery._reach(conn)
-        elif member.debt.last.lost and _takes(conn, delivery.form(conn).size):
+        elif member.loss.last.lost and policy.can_queue(conn, delivery.form(conn).size):
             self.pay(conn)
             delivery._reach(conn)
-        elif delivery.key is not None and conn.send_behavior is SendBehavior.CONFLATE:
-            self.conflate(delivery, conn)
-        elif writer.offer(delivery.form(conn)):
+        elif (delivery.key is None or not policy.uses_key) and conn._writer.offer(delivery.form(conn)):
             self._queued(delivery, conn)
             member.given_up = False
-            if not self.watching and not member.debt:
+            if not self.watching and not member.loss:
                 self.members.pop(conn, None)
         else:
-            self.full(delivery, conn)
+            self.overflow(delivery, conn)
 
     def backlogged(self, conn: Conn, size: int) -> None:
-        """``size`` bytes more wait for ``conn``, whose peer takes nothing."""
+        """Note that ``size`` bytes more wait for ``conn``, whose peer reads nothing."""
         self._member(conn)
-        self._budget.grew(size + limits.QUEUED_OVERHEAD)
-        self._look(conn)
+        self._budget.add(size + limits.QUEUED_OVERHEAD)
+        self._check_half_full(conn)
 
-    def conflate(self, delivery: Delivery, conn: Conn) -> None:
-        """A message with a key, for a member whose behavior heeds it."""
+    def overflow(self, delivery: Delivery, conn: Conn) -> None:
+        """Deliver as the policy of ``conn`` decides. Its queue is full, or the key may replace a message in it."""
         self._mark(delivery, conn)
-        replaced = conn._writer.replaced
-        if not conn._conflate(delivery.form(conn), delivery.key):
-            self._refused(delivery, conn)
-            return
-        self.replaced += conn._writer.replaced - replaced
-        self._queued(delivery, conn)
-
-    def full(self, delivery: Delivery, conn: Conn) -> None:
-        """The queue of ``conn`` has no space, and what could leave has left."""
-        self._mark(delivery, conn)
-        behavior = conn.send_behavior
-        if self.watching:
-            self._look(conn)
-        if behavior is SendBehavior.DROP:
-            self._refused(delivery, conn)
-        elif behavior is SendBehavior.BLOCK:
-            self._wait(delivery, conn)
-        elif behavior is SendBehavior.CLOSE:
-            self._refused(delivery, conn)
-            self._log.closed(conn)
-            conn._evict()
-        elif conn._displace(delivery.form(conn)):
+        writer = conn._writer
+        if self.watching and writer.paused:
+            self._check_half_full(conn)
+        replaced = writer.replaced
+        outcome = conn._config.overflow.broadcast(conn, delivery.form(conn), delivery.key)
+        self.replaced += writer.replaced - replaced
+        if outcome is Outcome.QUEUED:
             self._queued(delivery, conn)
+        elif outcome is Outcome.WAITS:
+            self._wait(delivery, conn)
         else:
             self._refused(delivery, conn)
+            if outcome is Outcome.CLOSES:
+                self._close(conn)
 
     def _mark(self, delivery: Delivery, conn: Conn) -> None:
-        if self._gaps.encodes:
+        if self._reports.encodes:
             delivery._mark(conn)
 
     def _queued(self, delivery: Delivery, conn: Conn) -> None:
@@ -216,99 +363,97 @@ class SlowMembers:
         if self.watching and conn._writer.paused:
             self.backlogged(conn, delivery.form(conn).size)
 
-    def _look(self, conn: Conn) -> None:
-        """Tell the application if the queue of ``conn`` is half full."""
+    def _check_half_full(self, conn: Conn) -> None:
+        """Tell the application once if the queue of ``conn`` is half full."""
         member, config = self._member(conn), conn._config
         half = conn.queued_messages * 2 >= config.queue_size or conn._writer.counted_bytes * 2 >= config.queue_bytes
         if half and conn._writer.paused and not member.told:
             member.told = True
             self.notices.slow(conn)
 
-    # --- what is lost -----------------------------------------------------------------------------
+    # --- losses -----------------------------------------------------------------------------------
 
     def unreached(self, delivery: Delivery, conn: Conn) -> None:
-        """The hub stops before ``delivery`` has reached ``conn``, which may still be told."""
+        """Drop ``delivery``, because the hub stops before it has reached ``conn``."""
         if conn.state is State.OPEN and self._rooms_of(conn):
             self._refused(delivery, conn, "stopped")
         else:
             delivery._drop("stopped")
 
-    def _refused(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
-        self._drop(delivery, conn, cause)
-        if self._telling:
-            self._owe_last(delivery, conn)
-
-    def _drop(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
-        delivery._drop(cause or conn.send_behavior._value_)  # value would ask the class
+    def refuse_quietly(self, conn: Conn) -> None:
+        """Count a broadcast that is dropped for ``conn``."""
         conn._writer.dropped += 1
         self._log.dropped(conn, 1)
+
+    def _refused(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
+        delivery._drop(cause or conn.send_behavior._value_)  # value would ask the class
+        self.refuse_quietly(conn)
         if self._counting:
             self.notices.dropped(conn, delivery.room, 1)
-
-    def refuse_quietly(self, conn: Conn) -> None:
-        """A broadcast is dropped for ``conn``, and there is nothing to do but to count it."""
-        conn._writer.dropped += 1
-        self._log.dropped(conn, 1)
-
-    def _owe_last(self, delivery: Delivery, conn: Conn) -> None:
-        """What ``conn`` did not get is missing behind all that waits for it."""
-        self._known(conn).debt.last.add(delivery.room, 1)
-        conn._owe(self)
-        conn._fall_behind(self._pay_if_space)
+        if self._reporting:  # the message is missing behind everything that is queued
+            self._known(conn).loss.last.add(delivery.room, 1)
+            conn._owe(self)
+            conn._fall_behind(self._report_if_space)
 
     def _gave_way(self, conn: Conn, count: int, mine: bool) -> None:
-        """Messages that waited for ``conn`` were dropped, oldest first. Of which room they were is not known any more,
-        unless there is but one. It is ``mine`` to tell the peer, or that of another hub.
+        """Count ``count`` messages that were displaced in the queue of ``conn``, the oldest first.
+
+        Their room is known only if ``conn`` has been in one room of one hub. With ``mine`` this hub tells the peer,
+        else another one does.
         """
         known = self.members.get(conn) or self._gone.get(conn)
         rooms = self._rooms_of(conn)
-        alone = len(conn._loss_watchers or ()) == 1  # else it may have been another hub's
+        alone = len(conn._loss_watchers or ()) == 1  # else the messages may have been another hub's
         room = rooms[0] if alone and len(rooms) == 1 and not (known is not None and known.moved) else None
         self.evicted += count
         self._log.dropped(conn, count)
         self.notices.dropped(conn, room, count)
-        if self._telling:
-            debt = self._known(conn).debt
-            (debt.first if mine or not self._gaps.encodes else debt.elsewhere).add(room, count)
+        if self._reporting:
+            loss = self._known(conn).loss
+            (loss.first if mine or not self._reports.encodes else loss.elsewhere).add(room, count)
             conn._owe(self)
-            if not conn._writer.paused:  # what waits leaves with this tick
+            if not conn._writer.paused:  # the queue leaves with this event loop iteration
                 self.pay(conn)
 
-    # --- what is owed -----------------------------------------------------------------------------
+    def _close(self, conn: Conn) -> None:
+        self._log.closed(conn)
+        conn._evict()
 
-    def _pay_if_space(self, conn: Conn) -> None:
-        """Something is to be sent to ``conn`` directly: what it is owed comes first, if that finds space at all."""
+    # --- loss reports -----------------------------------------------------------------------------
+
+    def _report_if_space(self, conn: Conn) -> None:
+        """Queue the report of losses before a direct message to ``conn``, if that finds space at all."""
         member = self.members.get(conn) or self._gone.get(conn)
-        if member is not None and member.debt.last.lost:
-            if _takes(conn, 0):
+        if member is not None and member.loss.last.lost:
+            if conn._config.overflow.can_queue(conn, 0):
                 self.pay(conn)
             else:
-                conn._fall_behind(self._pay_if_space)
+                conn._fall_behind(self._report_if_space)
 
     def pay(self, conn: Conn) -> None:
-        """Queue the events that ``conn`` is owed, behind what waits for it."""
+        """Queue the loss reports of ``conn`` behind everything that waits for it."""
         member = self.members.get(conn) or self._gone.get(conn)
         if member is None or conn.state is not State.OPEN:
             return
         if not member.waiting:
-            self._gaps.pay(conn, member.debt)
+            self._reports.report(conn, member.loss)
             if conn.queued_age <= monotonic() - member.moved:
-                member.moved = 0.0  # what was queued until then has left
+                member.moved = 0.0  # all messages that were queued then have left
         if conn.state is not State.OPEN:
-            self._gaps.give_up(conn, member.debt)
-        elif member.waiting or member.debt or member.moved:
+            self._reports.give_up(conn, member.loss)
+        elif member.waiting or member.loss or member.moved:
             conn._owe(self)
             return
         self._forget_gone(conn)
 
     def settle(self, conn: Conn, *, delivered: bool) -> None:
-        """Nothing is queued for ``conn`` after this: tell what it has lost."""
+        """Report all losses of ``conn``, for which nothing more is queued. Without ``delivered`` no report leaves."""
         member = self.members.get(conn) or self._gone.get(conn)
         if member is None:
             return
         if delivered:
-            self._gaps.pay(conn, member.debt)
-        self._gaps.give_up(conn, member.debt)
+            self._reports.report(conn, member.loss)
+        self._reports.give_up(conn, member.loss)
         if not member.waiting:
             self._forget_gone(conn)
 
@@ -316,43 +461,42 @@ class SlowMembers:
         if self._gone.pop(conn, None) is not None:
             conn._unwatch_losses(self._gave_way)
 
-    # --- BLOCK ------------------------------------------------------------------------------------
+    # --- broadcasts that wait for space -----------------------------------------------------------
 
     def _wait(self, delivery: Delivery, conn: Conn) -> None:
-        member = self._member(conn)
-        # What is missing must be told before more may wait, or it would be told behind that.
-        line, config = member.waiting, conn._config
-        full = line is not None and (
-            len(line) >= config.queue_size or line.bytes + delivery.message.size > config.queue_bytes
+        member, config = self._member(conn), conn._config
+        waiting = member.waiting
+        full = waiting is not None and (
+            len(waiting) >= config.queue_size or waiting.bytes + delivery.message.size > config.queue_bytes
         )
-        if member.given_up or member.debt.last.lost or full:
+        # A loss must be reported before more may wait, or it would be reported behind that.
+        if member.given_up or member.loss.last.lost or full:
             self._refused(delivery, conn)
             return
-        if member.waiting is None:
-            delay = conn._config.send_timeout
-            delay = limits.BROADCAST_WAIT if delay is None else delay
+        if waiting is None:
+            delay = limits.BROADCAST_WAIT if config.send_timeout is None else config.send_timeout
             member.deadline = conn._state.timers.after(delay, lambda: conn._guard(self._give_up_on, conn, member))
-            member.waiting = PendingDeliveries(
+            waiting = member.waiting = PendingDeliveries(
                 conn._writer,
                 lambda: self._recovered(conn, member),
                 lambda delivery: delivery.form(conn),
                 lambda delivery: self._ended(delivery, conn),
             )
-        member.waiting.add(delivery)
+        waiting.add(delivery)
 
     def _ended(self, delivery: Delivery, conn: Conn) -> None:
-        """``delivery`` found no space before the closing of ``conn``, which may still be told."""
-        if conn.state is State.OPEN:
+        """Drop ``delivery``, which found no space before the closing of ``conn``."""
+        if conn.state is State.OPEN:  # the loss can still be reported
             self._refused(delivery, conn, "ended")
         else:
             delivery._drop("ended")
 
     def _recovered(self, conn: Conn, member: SlowMember) -> None:
-        """Nothing waits for ``conn`` any more: all found space, or it ends."""
+        """End the timeout of ``conn``, because nothing waits for it any more."""
         assert member.deadline is not None
         member.deadline.cancel()
         member.waiting = None
-        if member.debt:
+        if member.loss:
             asyncio.get_running_loop().call_soon(conn._guard, self.pay, conn, context=Context())
         elif self.members.get(conn) is not member:
             self._forget_gone(conn)
@@ -360,33 +504,33 @@ class SlowMembers:
             self.members.pop(conn, None)
 
     def _give_up_on(self, conn: Conn, member: SlowMember) -> None:
-        """The send timeout is over: what waits is dropped, and so is what follows while ``conn`` is full."""
+        """Drop everything that waits for ``conn``, and what follows while it is full: its send timeout is over."""
         member.given_up = True
-        for delivery in self._no_more(conn, member):
+        for delivery in self._withdraw(conn, member):
             self._refused(delivery, conn)
-        if not member.debt:
+        if not member.loss:
             self._forget_gone(conn)
 
-    def _no_more(self, conn: Conn, member: SlowMember) -> Iterator[Delivery]:
-        """What waits for ``conn`` stops waiting, one by one."""
-        line, member.waiting = member.waiting, None
-        if line is None:
+    def _withdraw(self, conn: Conn, member: SlowMember) -> Iterator[Delivery]:
+        """End the wait of each broadcast for ``conn``, and yield it."""
+        waiting, member.waiting = member.waiting, None
+        if waiting is None:
             return iter(())
         assert member.deadline is not None
         member.deadline.cancel()
-        return line.clear()
+        return waiting.clear()
 
-    # --- all together -----------------------------------------------------------------------------
+    # --- all members ------------------------------------------------------------------------------
 
     def _member(self, conn: Conn) -> SlowMember:
         member = self.members.get(conn)
         if member is None:
             member = self.members[conn] = SlowMember()
-            self._budget.grew(conn._writer.held_bytes)
+            self._budget.add(conn._writer.held_bytes)
         return member
 
     def _known(self, conn: Conn) -> SlowMember:
-        """The member, or who was one."""
+        """Return the state of ``conn``, which may have left."""
         return self._gone.get(conn) or self._member(conn)
 
     def _backlogs(self) -> list[Conn]:
@@ -396,21 +540,11 @@ class SlowMembers:
         return [conn for conn in self.members if conn.state is State.OPEN]
 
     def _relieve(self, conn: Conn) -> None:
-        """Too much waits in all, and most of it for ``conn``."""
-        count = 0
-        if conn.send_behavior not in (SendBehavior.BLOCK, SendBehavior.CLOSE):
-            count = conn._writer.evict()
-            conn._gave_way(count)
-        if not count:
-            self._log.closed(conn)
-            conn._evict()
+        """Free the memory of the queue of ``conn``, or close it with 1013 if it may not lose messages."""
+        if not conn._config.overflow.relieve(conn):
+            self._close(conn)
 
 
 def _is_over(conn: Conn, member: SlowMember) -> bool:
-    """Whether there is nothing left to remember of ``conn``."""
-    return not (conn._writer.queued_messages or member.waiting or member.debt)
-
-
-def _takes(conn: Conn, size: int) -> bool:
-    """Whether a message of ``size`` bytes could be queued for ``conn``, be it in the stead of others."""
-    return conn._config.overflow.can_queue(conn, size)
+    """Return True if there is nothing left to remember of ``conn``."""
+    return not (conn._writer.queued_messages or member.waiting or member.loss)

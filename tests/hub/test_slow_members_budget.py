@@ -6,7 +6,7 @@ from typing import Any
 
 import plumews
 from plumews import CloseCode, Hub, HubConfig, Opcode, SendBehavior, State, limits
-from plumews.hub.budget import ByteBudget
+from plumews.hub.slow_members import ByteBudget
 from support.fakes import FakeTransport, clog, fake_conn, ticks
 from support.members import adds_up, crowd, messages, stalled, texts
 
@@ -92,14 +92,14 @@ async def test_members_that_take_what_they_get_are_not_looked_at():
 async def test_members_are_looked_at_once_a_tick_and_only_when_the_limit_may_be_passed():
     looks = []
     budget = ByteBudget(100, lambda: looks.append(1) or [], lambda conn: None)
-    budget.grew(60)
+    budget.add(60)
     await ticks()
     assert looks == []
     for _ in range(10):
-        budget.grew(60)
+        budget.add(60)
     await ticks()
     assert looks == [1]
-    budget.grew(60)
+    budget.add(60)
     await ticks()
     assert looks == [1]
 
@@ -111,7 +111,7 @@ async def test_a_member_in_the_middle_of_a_message_is_closed_because_nothing_can
     conn._writer.in_pieces = True
     conn._writer.add_piece(b"\x01\x7e\x01\x00" + b"x" * 256)
     hub.broadcast_room("a", "x" * 900)
-    hub._slow._budget.grew(1000)
+    hub._slow._budget.add(1000)
     await ticks()
     assert conn.closed
 

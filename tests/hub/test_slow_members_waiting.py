@@ -9,7 +9,7 @@ import pytest
 
 import plumews
 from plumews import Hub, SendBehavior
-from plumews.hub.waiting import PendingDeliveries
+from plumews.hub.slow_members import PendingDeliveries
 from plumews.protocol.message import EncodedMessage, encode
 from support.fakes import fake_conn, pass_time, ticks
 from support.members import drained, stalled
