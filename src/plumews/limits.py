@@ -297,9 +297,6 @@ EVICT_TIMEOUT: Final = 2.0
 #: what is broadcast waits once in memory, however many queues hold it: a sum is for those who know their traffic.
 MAX_QUEUED_BYTES: Final = 0
 
-#: A hub logs at most one line in this time about messages that slow members lost.
-DROP_LOG_EVERY: Final = 1.0
-
 #: Changes of a room's member count, and of its users, are told at most this often.
 COUNT_EVERY: Final = 0.1
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews import Hub, SendBehavior, limits
+from plumews import Hub, SendBehavior
+from plumews.hub.loss_reports import LOG_INTERVAL
 from support.fakes import deadlines, fake_conn, pass_time, ticks
 
 
@@ -43,12 +44,12 @@ async def test_a_thousand_drops_are_one_line_a_second(hub, lines):
     send(hub, 126)
     assert lines() == []
     assert deadlines() == before + 1
-    pass_time(limits.DROP_LOG_EVERY)
+    pass_time(LOG_INTERVAL)
     await ticks()
     assert lines() == ["slow members: 1000 messages dropped, 8 members concerned, 0 of them closed"]
     assert deadlines() == before
     send(hub, 1)
-    pass_time(limits.DROP_LOG_EVERY)
+    pass_time(LOG_INTERVAL)
     await ticks()
     assert lines()[1:] == ["slow members: 8 messages dropped, 8 members concerned, 0 of them closed"]
 
@@ -56,7 +57,7 @@ async def test_a_thousand_drops_are_one_line_a_second(hub, lines):
 async def test_members_that_are_closed_are_in_the_line(hub, lines):
     members(hub, 4, send_behavior=SendBehavior.CLOSE)
     send(hub, 3)
-    pass_time(limits.DROP_LOG_EVERY)
+    pass_time(LOG_INTERVAL)
     await ticks()
     assert lines() == ["slow members: 4 messages dropped, 4 members concerned, 4 of them closed"]
 
@@ -64,7 +65,7 @@ async def test_members_that_are_closed_are_in_the_line(hub, lines):
 async def test_what_comes_from_outside_is_not_in_the_line(hub, lines):
     members(hub, 1, send_behavior=SendBehavior.DROP)
     send(hub, 2)
-    pass_time(limits.DROP_LOG_EVERY)
+    pass_time(LOG_INTERVAL)
     await ticks()
     assert lines()[0].isascii()
     assert lines()[0].isprintable()

@@ -33,6 +33,9 @@ __all__ = ["DropLog", "EncodeGap", "LossReports", "Notices", "UnreportedLoss"]
 
 logger = logging.getLogger("plumews.hub")
 
+#: Seconds between two lines of a hub about lost messages. A line for each drop would flood the log of a busy machine.
+LOG_INTERVAL = 1.0
+
 EncodeGap = Callable[[Gap], "str | bytes | None"]
 
 
@@ -211,11 +214,7 @@ class Notices:
 
 
 class DropLog:
-    """Log of one hub about slow members: at most one line a second.
-
-    A line for each drop would flood the log when the machine is busy. A line holds numbers only, and no text from
-    outside.
-    """
+    """Log of one hub about slow members: at most one line a second, with numbers and no text from outside."""
 
     def __init__(self) -> None:
         self._messages = self._closed = 0
@@ -227,7 +226,7 @@ class DropLog:
         self._messages += count
         self._members.add(id(conn))
         if self._next is None:
-            self._next = loop_context(asyncio.get_running_loop()).timers.after(limits.DROP_LOG_EVERY, self.write)
+            self._next = loop_context(asyncio.get_running_loop()).timers.after(LOG_INTERVAL, self.write)
 
     def closed(self, conn: Conn) -> None:
         """Count a member that is closed with 1013."""

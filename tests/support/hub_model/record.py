@@ -334,7 +334,7 @@ class Record:
         for peer in self.peers:
             slow = self.hub._slow
             member = slow.members.get(peer.conn) or slow._gone.get(peer.conn)
-            ends = () if member is None else (member.debt.first, member.debt.last)
+            ends = () if member is None else (member.loss.first, member.loss.last)
             owed = sum(sum(end.lost.values()) for end in ends)
             told = peer.gaps + to_tell[peer.conn]
             assert told + owed == peer.told + drops[peer.conn]
