@@ -69,12 +69,13 @@ from .http11.headers import Headers
 from .http11.log_text import sanitize_for_logging
 from .http11.models import Request, Response
 from .hub.config import HubConfig
-from .hub.history import HistoryLimits, Position, Recovery
+from .hub.history import HistoryLimits, Recovery
 from .hub.hub import Hub
 from .hub.presence import RoomPresence, UserPresence
 from .hub.results import BroadcastResult, Gap, HubMetrics
 from .hub.rooms import validate_room_name
 from .hub.snapshots import MemberInfo, RoomInfo
+from .position import Position
 from .room_server.admin import admin_broadcast_route
 from .room_server.serving import serve_rooms
 from .room_server.text_filter import TextPolicy, validate_text_message

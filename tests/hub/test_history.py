@@ -9,7 +9,8 @@ import random
 import pytest
 
 from plumews import limits
-from plumews.hub.history import HistoryLimits, Position, Recovery, RoomHistory
+from plumews.hub.history import HistoryLimits, Recovery, RoomHistory
+from plumews.position import Position
 from plumews.protocol.message import EncodedMessage, encode
 
 #: What a message takes besides its frame.
@@ -161,68 +162,12 @@ def test_a_position_in_the_future_is_not_believed_and_gets_nothing():
     assert since(filled(3), 10**30) == (False, [])
 
 
-# --- positions as text ----------------------------------------------------------------------------
-
-
-def test_a_position_survives_its_way_through_a_client():
+def test_position_of_a_history_survives_str_and_parse():
     position = filled(17).position
     assert Position.parse(str(position)) == position
-    assert str(Position("1f0c", 17)) == "1f0c.17"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *[
-            ".",
-            "1f",
-            "1f.",
-            "starts",
-            "Start",
-            "start.",
-            " ",
-            "1f.-1",
-            "1f.+1",
-            "1f.1.5",
-            "1f.1_0",
-            "1f. 1",
-            "1f.٣",
-            "é.1",
-            "a b.1",
-            "1f.1\n",
-        ],
-        *["a" * 33 + ".1", "1f." + "1" * 33],
-    ],
-)
-def test_what_is_no_position_is_a_value_error_that_says_what_one_looks_like(text):
-    with pytest.raises(ValueError, match=r"^a position must look like 1f0c9a5be27d4830\.17"):
-        Position.parse(text)
-
-
-@pytest.mark.parametrize("epoch", ["", "0", "start", "1f0c9a5be27d4830", "z" * 32])
-@pytest.mark.parametrize("offset", [0, 1, 17, 2**64, 10**32 - 1])
-def test_position_of_any_value_survives_str_and_parse(epoch, offset):
-    position = Position(epoch, offset)
-    assert Position.parse(str(position)) == position
-
-
-def test_position_without_epoch_is_start():
-    assert str(Position("", 0)) == "start"
-    assert Position.parse("start") == Position.parse("") == Position.parse(".0") == Position("", 0)
-
-
-@pytest.mark.parametrize("epoch", ["a.b", "a b", "é", "a\n", "a" * 33])
-def test_position_whose_text_nobody_could_read_is_refused(epoch):
-    with pytest.raises(ValueError, match=r"^epoch must be up to 32 ASCII letters and digits, not "):
-        Position(epoch, 1)
-
-
-def test_a_position_is_read_from_text():
-    with pytest.raises(TypeError, match="a position is read from a str, not from bytes"):
-        Position.parse(b"1f.1")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("value", [Position("x", 1), HistoryLimits(), Recovery(True, 0, None)], ids=type)
+@pytest.mark.parametrize("value", [HistoryLimits(), Recovery(True, 0, None)], ids=type)
 def test_none_of_this_can_be_changed(value):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, 5)
@@ -246,14 +191,3 @@ def test_a_bound_that_is_no_positive_int_is_refused_by_name(name, value):
 def test_an_age_that_is_no_time_is_refused_by_name(value):
     with pytest.raises((ValueError, TypeError), match=r"^max_age must be"):
         HistoryLimits(max_age=value)
-
-
-def test_a_position_is_an_epoch_and_an_offset():
-    with pytest.raises(ValueError, match=r"^offset must be at least 0, not -1$"):
-        Position("x", -1)
-    with pytest.raises(ValueError, match=r"^offset must be at most 9{32}, not 1"):
-        Position("x", 10**32)
-    with pytest.raises(TypeError, match=r"^offset must be an int, not str$"):
-        Position("x", "1")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"^epoch must be a str, not int$"):
-        Position(1, 1)  # type: ignore[arg-type]

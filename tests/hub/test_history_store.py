@@ -9,8 +9,9 @@ import tracemalloc
 import pytest
 
 from plumews import limits
-from plumews.hub.history import HistoryLimits, Position
+from plumews.hub.history import HistoryLimits
 from plumews.hub.history_store import HistoryStore
+from plumews.position import Position
 from plumews.protocol.message import encode
 from plumews.transport.timers import Timers
 from support.fakes import FakeLoop

@@ -5,8 +5,9 @@ May import the root vocabulary and the packages up to ``conn``. Imports neither 
 
 from __future__ import annotations
 
+from ..position import Position
 from .config import HubConfig
-from .history import HistoryLimits, Position, Recovery
+from .history import HistoryLimits, Recovery
 from .hub import Hub
 from .presence import RoomPresence, UserPresence
 from .results import BroadcastResult, Gap, HubMetrics

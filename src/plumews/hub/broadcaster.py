@@ -18,6 +18,7 @@ from .. import limits
 from ..conn.connection import Conn
 from ..counters import BoundedCounter
 from ..errors import InvalidRoomName
+from ..position import Position
 from ..protocol.message import Data, EncodedMessage, checked_compress, encode, opcode_of, payload_of
 from ..transport.forks import check_owner
 from ..transport.loop_context import loop_context
@@ -25,7 +26,6 @@ from ..validation import is_plain_function
 from .audience import Recipients, Rooms, choose, key_of, target_of
 from .config import HubConfig
 from .fanout import FanOut, FanOutCounters
-from .history import Position
 from .presence import check_user_id
 from .recovery import Recovering
 from .results import BroadcastResult

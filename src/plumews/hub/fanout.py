@@ -19,9 +19,9 @@ from ..conn.core import ConnCore
 from ..constants import SendBehavior, State
 from ..deflate.encodings import Making, is_long, known_form, make_form, without_context
 from ..deflate.outbound import DeflateParams
+from ..position import Position
 from ..protocol.message import EncodedMessage
 from ..transport.timers import clock
-from .history import Position
 from .results import BroadcastResult
 from .rooms import MemberSnapshot
 from .slow_members import SlowMembers

@@ -11,73 +11,13 @@ import secrets
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
 
 from .. import limits
+from ..position import Position
 from ..protocol.message import EncodedMessage
 from ..validation import check_count, check_time
 
-__all__ = ["HistoryLimits", "Position", "Recovery", "RoomHistory"]
-
-#: How clients name the start of a history.
-_START: Final = "start"
-_LAST_OFFSET: Final = 10**limits.POSITION_PART - 1
-
-
-def _is_epoch(text: str) -> bool:
-    return not text or (len(text) <= limits.POSITION_PART and text.isascii() and text.isalnum())
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in the history of a room: behind message ``offset`` of the stream that ``epoch`` names.
-
-    ``str(position)`` is its form for clients, ``<epoch>.<offset>``, and :meth:`parse` reads that. ``Position("", 0)``
-    is the start of whatever history a room has; its form is ``start``.
-
-    Args:
-        epoch: a random name that lives as long as the stream; with another one offsets mean nothing. Up to 32 ASCII
-            letters and digits.
-        offset: how many messages there were, 0 before the first. Up to 32 digits.
-
-    Raises:
-        ValueError: ``epoch`` or ``offset`` is out of range. TypeError: one of them is of the wrong kind.
-    """
-
-    epoch: str
-    offset: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.epoch, str):
-            raise TypeError(f"epoch must be a str, not {type(self.epoch).__name__}")
-        if not _is_epoch(self.epoch):
-            raise ValueError(
-                f"epoch must be up to {limits.POSITION_PART} ASCII letters and digits, not {self.epoch[:40]!r}"
-            )
-        # A client says it: an offset beyond those of the stream is no error.
-        check_count("offset", self.offset, least=0, most=_LAST_OFFSET)
-
-    @classmethod
-    def parse(cls, text: str) -> Position:
-        """Return the position that ``str()`` wrote. ``start``, and an empty text, is the start of the history.
-
-        Raises:
-            ValueError: ``text`` is no position. TypeError: it is no ``str``.
-        """
-        if not isinstance(text, str):
-            raise TypeError(f"a position is read from a str, not from {type(text).__name__}")
-        if text in ("", _START):
-            return cls("", 0)
-        epoch, dot, offset = text.rpartition(".")
-        digits = 0 < len(offset) <= limits.POSITION_PART and offset.isascii() and offset.isdigit()
-        if not (dot and digits and _is_epoch(epoch)):
-            raise ValueError(
-                "a position must look like 1f0c9a5be27d4830.17, an epoch, a dot and an offset, or be start"
-            )
-        return cls(epoch, int(offset))
-
-    def __str__(self) -> str:
-        return f"{self.epoch}.{self.offset:d}" if self.epoch or self.offset else _START
+__all__ = ["HistoryLimits", "Recovery", "RoomHistory"]
 
 
 @dataclass(frozen=True)

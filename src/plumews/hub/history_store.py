@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import limits
+from ..position import Position
 from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline, Timers
-from .history import HistoryLimits, Position, RoomHistory
+from .history import HistoryLimits, RoomHistory
 
 __all__ = ["HistoryStore", "Policy"]
 

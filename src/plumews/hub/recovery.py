@@ -13,12 +13,13 @@ from typing import Any, TypeAlias, cast
 from .. import limits
 from ..conn.connection import Conn
 from ..deflate.encodings import EncodingCache
+from ..position import Position
 from ..protocol.message import Data, EncodedMessage, opcode_of
 from ..transport.loop_context import loop_context
 from ..transport.timers import Timers
 from ..validation import check_call, is_plain_function
 from .config import HubConfig
-from .history import Position, Recovery
+from .history import Recovery
 from .history_store import HistoryStore
 from .identity import Identity
 from .rooms import Target

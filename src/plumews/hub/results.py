@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..constants import ErrorCode
-from .history import Position
+from ..position import Position
 
 __all__ = ["BroadcastResult", "Gap", "HubMetrics"]
 

@@ -17,9 +17,10 @@ from ..conn.handlers import CallbackEndpoint, HandlerEndpoint
 from ..constants import ErrorCode
 from ..errors import ConnectionClosed, HubFull, InvalidHandshake, SendQueueFull
 from ..http11.models import Request
-from ..hub.history import Position, Recovery
+from ..hub.history import Recovery
 from ..hub.hub import Hub
 from ..hub.recovery import EncodeRecovered
+from ..position import Position
 
 __all__ = ["MemberCountFeed", "RoomSessions", "recovered_event"]
 
