@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from plumews.transport.timers import Timers
+from plumews import limits
+from plumews.transport.timers import Timers, TimeSlice
 from support.fakes import FakeLoop
 
 
@@ -232,3 +233,22 @@ async def test_on_a_real_loop_deadlines_are_called_near_their_time(anyio_backend
         assert len(timers) == 0
     assert min(late) >= 0.007
     assert min(late) < 1
+
+
+# --- time slices ----------------------------------------------------------------------------------
+
+
+def test_time_slice_is_over_when_its_time_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.0
+    monkeypatch.setattr("plumews.transport.timers.clock", lambda: now)
+    time_slice = TimeSlice()
+    assert time_slice.end == 10.0 + limits.FAN_OUT_SLICE
+    assert not time_slice.is_over()
+    now = time_slice.end
+    assert time_slice.is_over()
+
+
+def test_time_slice_checks_the_clock_once_per_stride(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+    time_slice = TimeSlice(stride=3)
+    assert [time_slice.is_over() for _ in range(6)] == [False, False, True, False, False, True]

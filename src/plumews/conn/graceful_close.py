@@ -20,13 +20,13 @@ from ..constants import CloseCode
 from ..protocol.state import check_close
 from ..transport.loop_context import loop_context
 from ..transport.safe_calls import call_safely
-from ..transport.timers import Deadline, clock
+from ..transport.timers import Deadline, TimeSlice
 from ..validation import check_time
 from .connection import Conn
 
 __all__ = ["GracefulClose", "GracefulShutdown", "ShutdownReport", "TimeBudget", "check_goodbye"]
 
-#: Connections between two looks at the clock.
+#: Connections between two checks of the clock.
 _STRIDE = 16
 
 
@@ -210,12 +210,12 @@ class GracefulClose:
 
     async def _each(self, conns: Sequence[Conn], do: Callable[[Conn], object]) -> None:
         """``do`` it to each, and let others go on in between."""
-        until = clock() + limits.FAN_OUT_SLICE
-        for position, conn in enumerate(conns, 1):
+        time_slice = TimeSlice(_STRIDE)
+        for conn in conns:
             call_safely("closing a connection", do, conn)
-            if position % _STRIDE == 0 and clock() >= until:
+            if time_slice.is_over():
                 await asyncio.sleep(0)
-                until = clock() + limits.FAN_OUT_SLICE
+                time_slice = TimeSlice(_STRIDE)
 
     def _say(self, conn: Conn) -> None:
         if not self._wanted(conn):

@@ -22,8 +22,7 @@ from contextvars import Context
 from typing import Protocol
 from zlib import crc32
 
-from .. import limits
-from ..transport.timers import clock
+from ..transport.timers import TimeSlice
 from .rooms import Target
 
 __all__ = ["FanOutScheduler", "Job"]
@@ -75,7 +74,7 @@ class FanOutScheduler:
         """
         lanes = self._lanes_of(room)
         first = not any(lanes)
-        if first and job.step(clock() + limits.FAN_OUT_SLICE):
+        if first and job.step(TimeSlice().end):
             return True
         try:
             self._waiting[job] = lanes
@@ -146,7 +145,7 @@ class FanOutScheduler:
 
     def _work(self) -> None:
         """One slice: the lanes in turn, each with the job at its head."""
-        until = clock() + limits.FAN_OUT_SLICE
+        time_slice = TimeSlice()
         stuck = 0
         while self._waiting and stuck < len(self._lanes):
             lane = self._lanes[self._turn]
@@ -156,11 +155,11 @@ class FanOutScheduler:
                 stuck += 1
                 continue
             stuck = 0
-            if job.step(until):
+            if job.step(time_slice.end):
                 for other in self._waiting.pop(job):
                     other.popleft()
                 self._tell()
-            if clock() >= until:
+            if time_slice.is_over():
                 break
 
     def _tell(self) -> None:

@@ -1,11 +1,12 @@
-"""All deadlines of one event loop on one heap with one timer (layer 3).
+"""Deadlines and time slices of one event loop.
 
-Thousands of connections each have a next ping, a close timeout, a waiting sender; a ``call_later`` for each
-would cost memory and a heap operation in the loop for every one. Here a deadline is cancelled by letting go
-of its callback, and the loop's timer is only armed while something is due.
+All deadlines of a loop share one heap and one timer. Thousands of connections each have a next ping, a close timeout
+and a waiting sender: a ``call_later`` for each would cost memory and a heap operation in the loop. A cancelled
+deadline drops its callback, and the loop's timer is armed only while a deadline is due.
 
-Invariants: a cancelled deadline holds no reference to what it was for; callbacks run in an empty context, whatever the
-context in which they were asked for.
+A time slice bounds how long one piece of work may hold the loop before it lets reads, pings and other work go on.
+
+Invariants: a cancelled deadline refers to nothing. Callbacks run in an empty context and not in that of the caller.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-__all__ = ["Deadline", "Timers", "clock"]
+from .. import limits
 
-#: CPU time of this thread, in seconds: what time slices are measured by.
+__all__ = ["Deadline", "TimeSlice", "Timers", "clock"]
+
+#: CPU time of this thread in seconds, the clock of time slices. A machine that is busy with something else must not cut
+#: the work into smaller pieces, and the clock of some loops does not advance within a callback.
 clock = time.thread_time
 
-#: Deadlines this close together fire in one wake-up; nothing here needs a finer clock.
+#: Seconds within which deadlines fire in one wake-up. No deadline needs a finer clock.
 _GRAIN = 0.002
 
-#: Below this many entries cancelled ones are not worth collecting.
+#: Heap entries above which cancelled ones are removed.
 _COMPACT_ABOVE = 64
 
 
 class Deadline:
-    """A callback due at a time of the loop's clock."""
+    """Callback that is due at a time of the loop's clock."""
 
     __slots__ = ("_timers", "callback", "when")
 
@@ -44,7 +48,7 @@ class Deadline:
         return self.when < other.when
 
     def cancel(self) -> None:
-        """Forget the callback; harmless when it has run or was cancelled before."""
+        """Drop the callback. Do nothing if it has run or was cancelled before."""
         if self.callback is not None:
             self.callback = None
             timers, self._timers = self._timers, None
@@ -52,8 +56,31 @@ class Deadline:
                 timers._cancelled()
 
 
+class TimeSlice:
+    """Time that one piece of work may take, 4 ms, before it lets others go on.
+
+    Args:
+        stride: calls of :meth:`is_over` for each check of the clock, which costs a system call (default 1).
+
+    Attributes:
+        end: time of :data:`clock` at which the slice ends. Compiled loops compare it themselves.
+    """
+
+    __slots__ = ("_calls", "_stride", "end")
+
+    def __init__(self, stride: int = 1) -> None:
+        self._stride = stride
+        self._calls = 0
+        self.end = clock() + limits.FAN_OUT_SLICE
+
+    def is_over(self) -> bool:
+        """Return whether the slice is used up, as far as the last check of the clock tells."""
+        self._calls += 1
+        return self._calls % self._stride == 0 and clock() >= self.end
+
+
 class Timers:
-    """The deadlines of one loop."""
+    """Deadlines of one loop."""
 
     __slots__ = ("_handle", "_heap", "_horizon", "_live", "_loop")
 
@@ -62,21 +89,21 @@ class Timers:
         self._heap: list[Deadline] = []
         self._live = 0
         self._handle: asyncio.TimerHandle | None = None
-        #: What is due until then fires in the wake-up that is going on, or in the last one.
+        #: Deadlines up to this time fire in the current wake-up, or fired in the last one.
         self._horizon = -math.inf
 
     def __len__(self) -> int:
-        """How many deadlines are due some day."""
+        """Return the number of deadlines that are neither cancelled nor over."""
         return self._live
 
     def time(self) -> float:
-        """Now, in seconds of the loop's clock."""
+        """Return the time of the loop's clock in seconds."""
         return self._loop.time()
 
     def at(self, when: float, callback: Callable[[], Any]) -> Deadline:
-        """Call ``callback()`` at ``when`` (seconds of ``loop.time()``), or a grain (2 ms) around it.
+        """Call ``callback()`` at ``when`` (seconds of ``loop.time()``), up to 2 ms early.
 
-        What a deadline asks for is never due in the same wake-up: the sockets are polled in between.
+        A deadline that a callback of a deadline sets never fires in the same wake-up: sockets are polled in between.
         """
         if when <= self._horizon:
             when = math.nextafter(self._horizon, math.inf)
@@ -87,12 +114,12 @@ class Timers:
             try:
                 self._arm(self._heap[0].when)
             except BaseException:
-                deadline.cancel()  # the caller does not know it
+                deadline.cancel()  # the caller never gets it
                 raise
         return deadline
 
     def after(self, delay: float, callback: Callable[[], Any]) -> Deadline:
-        """Call ``callback()`` in ``delay`` seconds."""
+        """Call ``callback()`` in ``delay`` seconds, up to 2 ms early."""
         return self.at(self._loop.time() + delay, callback)
 
     def _arm(self, when: float) -> None:
@@ -121,7 +148,7 @@ class Timers:
                 if callback is not None:
                     self._live -= 1
                     self._call(callback)
-        finally:  # also when a callback ends the program: what is still due may have to close connections
+        finally:  # also when a callback ends the program: deadlines may still have to close connections
             if self._handle is fired:
                 self._handle = None
                 if self._heap:
