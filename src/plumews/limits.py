@@ -150,10 +150,6 @@ INFLATE_SHORT: Final = 4 * KiB
 #: for some kilobytes on the wire are megabytes here. It takes as much as four messages of the largest size by default.
 INFLATED_PARTS: Final = 64 * MiB
 
-#: How long what one connection answers with permessage-deflate waits for what others answer in the same tick. A write
-#: that wakes its reader costs half of what compressing 1 KiB does, and those that follow it at once a fraction of that.
-GATHER_TIME: Final = 0.001
-
 #: A message that `Deflate.max_ratio` bounds may always inflate to this: what is that small harms nobody.
 RATIO_FREE: Final = 64 * KiB
 
@@ -266,9 +262,6 @@ JOB_QUEUE_SIZE: Final = 1024
 
 #: How long one fan-out may hold the loop before reads, pings and other rooms get their turn.
 FAN_OUT_SLICE: Final = 0.004
-
-#: Lists of one loop that wait for the next broadcast, for as many members; some 300 KiB.
-SPARE_QUEUES: Final = 4096
 
 #: Characters of a room name.
 ROOM_NAME: Final = 128

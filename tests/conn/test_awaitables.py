@@ -378,7 +378,7 @@ async def test_few_awaits_do_not_suspend_nor_look_at_the_clock(monkeypatch: pyte
         asyncio.get_running_loop().call_soon(run)
         await conn.send(await conn.recv())
         assert not ran
-        assert not state.slicing
+        assert not state.in_slice
         await asyncio.sleep(0)
     conn.abort()
 

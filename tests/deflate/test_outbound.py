@@ -61,7 +61,7 @@ def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
 
 @pytest.mark.parametrize("door", ["handler", "callback"])
 async def test_answers_of_several_connections_leave_together(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "GATHER_TIME", 60.0)
+    monkeypatch.setattr("plumews.transport.loop_context.GATHER_TIME", 60.0)
     transports = []
     readers = []
 

@@ -122,14 +122,14 @@ async def test_what_is_gathered_leaves_together_at_the_end_of_the_tick_before_wh
 
 
 async def test_what_is_gathered_waits_for_no_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "GATHER_TIME", 3600.0)
+    monkeypatch.setattr("plumews.transport.loop_context.GATHER_TIME", 3600.0)
     state = loop_context(asyncio.get_running_loop())
     log: list[str] = []
     state.gather(Output(log, "a"))
     state.gather(Output(log, "b"))
     assert log == []
     await ticks(1)
-    monkeypatch.setattr(limits, "GATHER_TIME", 0.0005)
+    monkeypatch.setattr("plumews.transport.loop_context.GATHER_TIME", 0.0005)
     state.gather(Output(log, "c"))
     began = time.monotonic()
     while time.monotonic() < began + 0.001:
@@ -187,7 +187,7 @@ async def test_no_more_lists_are_kept_than_were_lent_nor_than_the_limit(monkeypa
     state.give_back(mine)
     assert mine == [b"nobody has lent it"]
     assert state._spare == []
-    monkeypatch.setattr(limits, "SPARE_QUEUES", 3)
+    monkeypatch.setattr("plumews.transport.loop_context.SPARE_QUEUES", 3)
     for queue in [state.lend_queue(b"") for _ in range(5)]:
         state.give_back(queue)
     assert len(state._spare) == 3

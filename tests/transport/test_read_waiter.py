@@ -65,7 +65,7 @@ async def test_told_now_the_task_goes_on_before_the_call_returns_as_itself_and_i
     task = await waiting_task(log, waiter)
 
     def tell() -> None:
-        waiter.tell_now()
+        waiter.wake_now()
         log.append("told")
         log.append((asyncio.current_task(), NAME.get()))
 
@@ -78,7 +78,7 @@ async def test_told_the_task_goes_on_in_the_next_turn() -> None:
     log: list[Any] = []
     waiter = ready()
     await waiting_task(log, waiter)
-    waiter.tell()
+    waiter.wake()
     assert log == []
     await ticks(1)
     assert log[0] == "went on"
@@ -88,17 +88,17 @@ async def test_told_now_by_another_task_it_goes_on_in_the_next_turn() -> None:
     log: list[Any] = []
     waiter = ready()
     await waiting_task(log, waiter)
-    waiter.tell_now()
+    waiter.wake_now()
     assert log == []
     await ticks(1)
     assert log[0] == "went on"
 
 
-@pytest.mark.parametrize("tell", [ReadWaiter.tell, ReadWaiter.tell_now])
-async def test_told_before_anybody_waits_nobody_has_to(tell: Callable[[ReadWaiter], None]) -> None:
+@pytest.mark.parametrize("wake", [ReadWaiter.wake, ReadWaiter.wake_now])
+async def test_told_before_anybody_waits_nobody_has_to(wake: Callable[[ReadWaiter], None]) -> None:
     waiter = ready()
-    tell(waiter)
-    tell(waiter)
+    wake(waiter)
+    wake(waiter)
     assert waiter.done()
     await waiter
 
@@ -107,9 +107,9 @@ async def test_it_is_told_once() -> None:
     log: list[Any] = []
     waiter = ready()
     await waiting_task(log, waiter)
-    waiter.tell()
-    waiter.tell()
-    await outside_tasks(waiter.tell_now)
+    waiter.wake()
+    waiter.wake()
+    await outside_tasks(waiter.wake_now)
     await ticks()
     assert log.count("went on") == 1
 
@@ -119,7 +119,7 @@ async def test_a_task_that_is_cancelled_stops_waiting_and_is_told_nothing_more()
     waiter = ready()
     task = await waiting_task(log, waiter)
     task.cancel("enough")
-    await outside_tasks(waiter.tell_now)
+    await outside_tasks(waiter.wake_now)
     await ticks()
     assert waiter.cancelled()
     assert task.cancelled()
@@ -132,7 +132,7 @@ async def test_a_task_that_is_cancelled_when_it_was_told_is_cancelled_all_the_sa
     log: list[Any] = []
     waiter = ready()
     task = await waiting_task(log, waiter)
-    waiter.tell()
+    waiter.wake()
     task.cancel()
     await ticks()
     assert task.cancelled()
@@ -158,7 +158,7 @@ async def test_two_cannot_wait_for_the_same() -> None:
 
     with pytest.raises(RuntimeError, match="one task waits here"):
         await wait()
-    waiter.tell()
+    waiter.wake()
     await task
 
 
@@ -167,7 +167,7 @@ async def test_a_callback_can_be_taken_back() -> None:
     waiter.add_done_callback(log.append, context=contextvars.copy_context())
     assert waiter.remove_done_callback(print) == 0
     assert waiter.remove_done_callback(log.append) == 1
-    waiter.tell()
+    waiter.wake()
     await ticks()
     assert log == []
 
@@ -176,7 +176,7 @@ async def test_there_is_no_result_before_it_was_told() -> None:
     waiter = ready()
     with pytest.raises(asyncio.InvalidStateError):
         waiter.result()
-    waiter.tell()
+    waiter.wake()
     assert waiter.result() is None  # type: ignore[func-returns-value]
 
 

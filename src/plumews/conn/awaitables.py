@@ -123,9 +123,9 @@ class SendMessage(StepAwaitable):
                 return self._turn_over()
             if conn._send_now(self._message):
                 state = conn._state
-                state.left -= 1
-                if state.left <= 0:
-                    waiting = self._waiting = state.look()
+                state.awaits_left -= 1
+                if state.awaits_left <= 0:
+                    waiting = self._waiting = state.check_slice()
                     if waiting is not None:
                         return waiting.step()
                 self.over = True
@@ -232,11 +232,11 @@ class AwaitableCore(ConnCore):
             return None
         if at_once:
             state = self._state
-            state.left -= 1
-            if state.left <= 0:
-                turn = state.look()
-                if turn is not None:
-                    return turn
+            state.awaits_left -= 1
+            if state.awaits_left <= 0:
+                pause = state.check_slice()
+                if pause is not None:
+                    return pause
         inbox.take()
         if self._reading_paused:
             self._update_reading()

@@ -153,9 +153,9 @@ class Conn(Sending):
             raise ValueError(f"a ping may carry {limits.CONTROL_PAYLOAD} bytes, not {len(payload)}")
         waiter: asyncio.Future[float] = self._loop.create_future()
         self._keepalive.ping(payload, waiter)
-        turn = self._state.turn()
-        if turn is not None:
-            await turn
+        pause = self._state.count_await()
+        if pause is not None:
+            await pause
         return waiter
 
     @property

@@ -263,8 +263,8 @@ class ConnCore(InContext):
         """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
         state = self._state
         self._in_batch = state.in_batch = True
-        if not state.slicing:
-            state.left = state.stride  # a read is a turn of the loop
+        if not state.in_slice:
+            state.awaits_left = state.awaits_per_check  # a read is a loop iteration
         if self._on_message is not None and (len(events) > 1 or self._rest is not None):
             self._until = monotonic() + limits.FAN_OUT_SLICE
         try:
@@ -282,7 +282,7 @@ class ConnCore(InContext):
                 events = ConnCore._next_events(self)
         finally:
             self._in_batch = state.in_batch = False
-            if state.of_batch:
+            if state.slice_ends_with_batch:
                 state.end_batch()
             if self._deflate is None:
                 self._writer.flush()

@@ -58,9 +58,9 @@ class Sending(Overflowing):
             await self._give_way()  # also a handler that tries again and again
             raise
         self._kick()
-        turn = self._state.turn()
-        if turn is not None:
-            await turn
+        pause = self._state.count_await()
+        if pause is not None:
+            await pause
 
     async def write_text(self, text: str, *, compress: bool | None = None) -> None:
         """Queue a text message. Raises as :meth:`send`."""
@@ -97,10 +97,10 @@ class Sending(Overflowing):
                 outgoing = self._outgoing(opcode_of(message), message, compress)
                 if not self._writer.offer(outgoing):
                     await self._config.overflow.send(self, outgoing)
-                turn = self._state.turn()
-                if turn is not None:
+                pause = self._state.count_await()
+                if pause is not None:
                     self._kick()
-                    await turn
+                    await pause
         except (ConnectionClosed, SendQueueFull):
             await self._give_way()
             raise
@@ -124,9 +124,9 @@ class Sending(Overflowing):
 
     async def _give_way(self) -> None:
         """Suspend if this task, or others that do not suspend, have used up the time slice of the loop."""
-        turn = self._state.turn()
-        if turn is not None:
-            await turn
+        pause = self._state.count_await()
+        if pause is not None:
+            await pause
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -133,9 +133,9 @@ class ReceiveQueue:
     def wake(self) -> None:
         """Let the reader go on in the next turn of the loop."""
         if self._waiter is not None:
-            self._waiter.tell()
+            self._waiter.wake()
 
     def wake_now(self) -> None:
         """Let a reader for whom there is something go on before this returns."""
         if self._waiter is not None and len(self):
-            self._waiter.tell_now()
+            self._waiter.wake_now()

@@ -126,9 +126,9 @@ class Receiving(ClosingCore):
         """Wait until there is an item, and leave it in the queue."""
         inbox = self._inbox
         if len(inbox) or self._ended:
-            turn = self._state.turn()
-            if turn is not None:
-                await turn
+            pause = self._state.count_await()
+            if pause is not None:
+                await pause
                 self._check_reader()
         while not len(inbox):
             if self._ended:

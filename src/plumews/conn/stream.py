@@ -60,9 +60,9 @@ class Stream:
             ConcurrencyError: another task is reading, or the stream was closed.
         """
         check_thread(self._thread)
-        turn = loop_context(asyncio.get_running_loop()).turn() if self._chunks or self.done else None
-        if turn is not None:
-            await turn
+        pause = loop_context(asyncio.get_running_loop()).count_await() if self._chunks or self.done else None
+        if pause is not None:
+            await pause
         while not self._chunks:
             if self._closed:
                 raise ConcurrencyError("this stream is closed: read inside its `async with` block")

@@ -240,9 +240,9 @@ class Publishing(Recovering):
             submitted = self._submit(target, message, exclude, where, key, keep)
         if isinstance(submitted, FanOut):
             await submitted.wait()
-        turn = loop_context(self._bind()).turn()
-        if turn is not None:
-            await turn
+        pause = loop_context(self._bind()).count_await()
+        if pause is not None:
+            await pause
         return _result(submitted)
 
     def _submit(

@@ -4,7 +4,7 @@ cimport cython
 
 from .read_waiter cimport ReadWaiter
 
-cdef object Context, monotonic
+cdef object Context, clock, monotonic
 
 
 cdef class Flushable:
@@ -19,28 +19,28 @@ cdef class LoopContext:
     cdef readonly list _gathered
     cdef double _gathered_until
     cdef Py_ssize_t _lent
+    cdef double _checked_at
     cdef double _longest
-    cdef double _looked_at
     cdef object _loop
-    cdef list _queue
+    cdef list _suspended
     cdef bint _scheduled
-    cdef double _slice_until
+    cdef double _slice_end
     cdef readonly list _spare
     cdef bint _used_up
     cdef readonly object buffer
+    cdef public Py_ssize_t awaits_left
+    cdef public Py_ssize_t awaits_per_check
     cdef public bint in_batch
-    cdef public Py_ssize_t left
+    cdef public bint in_slice
     cdef public object log_lines
-    cdef public bint of_batch
-    cdef public bint slicing
-    cdef public Py_ssize_t stride
+    cdef public bint slice_ends_with_batch
     cdef readonly object timers
     cdef readonly object view
 
-    cpdef ReadWaiter turn(self)
+    cpdef ReadWaiter count_await(self)
     cpdef end_batch(self)
     @cython.locals(now=double)
-    cpdef ReadWaiter look(self)
+    cpdef ReadWaiter check_slice(self)
     @cython.locals(marked=bint)
     cpdef mark_dirty(self, Flushable writer)
     @cython.locals(now=double, marked=bint)
@@ -50,10 +50,10 @@ cdef class LoopContext:
     cpdef give_back(self, list queue)
     cdef _schedule(self)
     cpdef _flush(self)
-    @cython.locals(flushed=Py_ssize_t, until=double)
+    @cython.locals(flushed=Py_ssize_t)
     cdef bint _flush_slice(self) except -1
-    @cython.locals(dirty=list, look=Py_ssize_t, position=Py_ssize_t, writer=Flushable)
-    cdef _flush_until(self, double until)
+    @cython.locals(writers=list, check=Py_ssize_t, position=Py_ssize_t, writer=Flushable)
+    cdef _flush_until(self, double end)
     @cython.locals(writer=Flushable, gathered=list, position=Py_ssize_t)
     cdef _flush_gathered(self)
     cdef _report(self, object failure)

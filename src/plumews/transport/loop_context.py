@@ -1,56 +1,67 @@
-"""What all connections of one event loop share: receive buffer, timers, the flush, time slices (layer 3).
+"""State that all connections of one event loop share: receive buffer, timers, the flush, the time slice of awaits.
 
-An idle connection keeps no receive buffer, and what many connections have to send leaves in one pass at
-the end of the tick, not by a callback for each. The state lives on the loop itself, so that it goes when
-the loop goes.
+An idle connection keeps no receive buffer. The output of many connections leaves in one flush at the end of the loop
+iteration, and not in a callback for each. The context is an attribute of the loop and ends with it.
 
 A task whose awaits never suspend would hold the loop for as long as it likes. All such awaits of a loop share one time
-slice: when it is used up, each of them suspends until the loop has run everything else.
+slice. When it is used up, each of them suspends until the loop has run everything else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from contextvars import Context
 from time import monotonic
 from typing import Any, Final
 
 from .. import limits
 from .read_waiter import ReadWaiter
-from .timers import Timers
+from .timers import Timers, TimeSlice, clock
 
 __all__ = ["Flushable", "LoopContext", "loop_context"]
 
-_ATTRIBUTE: Final = "_plumews_state"
+_ATTRIBUTE: Final = "_plumews_context"
 
-#: Flushes between two looks at the clock.
+#: Writers that are flushed between two checks of the clock.
 _STRIDE: Final = 64
 
-#: Awaits between two looks at the clock, at first and at most; fewer while they take long.
+#: Awaits between two checks of the clock: at first, and at most. Slow awaits lower the number.
 _AWAITS: Final = 16
 _MOST_AWAITS: Final = 32
-#: How fast a long one is forgotten, with each look.
+#: Factor by which the measured time of a slow await decreases at each check.
 _DECAY: Final = 0.9
+
+#: Seconds that a connection with permessage-deflate waits for the output of others in the same loop iteration. A write
+#: that wakes its reader costs half of what compressing 1 KiB does, and the writes right behind it a fraction of that.
+GATHER_TIME: Final = 0.001
+
+#: Lists of one loop that are kept for the next broadcast, for as many members: about 300 KiB.
+SPARE_QUEUES: Final = 4096
 
 
 class Flushable:
-    """Something with output that waits: a writer."""
+    """Writer with queued output."""
 
     __slots__ = ()
 
     def flush(self) -> None:
-        """Let it leave."""
+        """Write the queued output."""
         raise NotImplementedError
 
     def fail(self, exc: BaseException | None) -> None:
-        """End the connection: its output cannot be right any more. Report ``exc``, if it is given."""
+        """End the connection, because its output would be wrong. Report ``exc`` if it is given."""
         raise NotImplementedError
 
 
 class LoopContext:
-    """The shared parts of one loop. What is in ``buffer`` holds until the next read: keep no view of it."""
+    """Shared state of one event loop.
+
+    The next read overwrites ``buffer``: keep no view of it.
+    """
 
     __slots__ = (
+        "_checked_at",
         "_dirty",
         "_flushed",
         "_flushing",
@@ -58,20 +69,19 @@ class LoopContext:
         "_gathered_until",
         "_lent",
         "_longest",
-        "_looked_at",
         "_loop",
-        "_queue",
         "_scheduled",
-        "_slice_until",
+        "_slice_end",
         "_spare",
+        "_suspended",
         "_used_up",
+        "awaits_left",
+        "awaits_per_check",
         "buffer",
         "in_batch",
-        "left",
+        "in_slice",
         "log_lines",
-        "of_batch",
-        "slicing",
-        "stride",
+        "slice_ends_with_batch",
         "timers",
         "view",
     )
@@ -82,7 +92,8 @@ class LoopContext:
         self.buffer = bytearray(limits.READ_BUFFER)
         self.view = memoryview(self.buffer)
         self._dirty: list[Flushable] = []
-        # The flush that is going on; the first `_flushed` are done. The two lists change places: that takes no memory.
+        # Writers of the current flush, the first `_flushed` of which are done. The two lists are swapped: that
+        # allocates no memory.
         self._flushing: list[Flushable] = []
         self._flushed = 0
         self._gathered: list[Flushable] = []
@@ -90,70 +101,76 @@ class LoopContext:
         self._spare: list[list[Any]] = []
         self._lent = 0
         self._scheduled = False
-        #: Whether a read is being handled: what is sent meanwhile leaves at its end.
+        #: True while a read is being handled: its output leaves at the end of the read.
         self.in_batch = False
-        #: Awaits that may end without suspending before the clock is looked at, and of how many that is the rest.
-        self.left = self.stride = _AWAITS
-        #: Lines that this loop has logged lately (:mod:`plumews.conn.logs`).
+        #: Awaits that may still end without suspending before the clock is checked, and how many in all.
+        self.awaits_left = self.awaits_per_check = _AWAITS
+        #: True while a time slice is measured; the second one if it ends with the current read.
+        self.in_slice = self.slice_ends_with_batch = False
+        #: Log lines that this loop wrote last. :mod:`plumews.conn.logs` limits their rate.
         self.log_lines: Any = None
-        #: Whether a time slice has begun, and whether it ends with the read that is being handled.
-        self.slicing = self.of_batch = False
         self._used_up = False
-        self._slice_until = self._looked_at = 0.0
-        self._longest = 0.0  # seconds that such an await takes, with what its task does before the next one
-        self._queue: list[ReadWaiter] = []  # of tasks that suspend because the slice is used up
+        self._slice_end = self._checked_at = 0.0
+        self._longest = 0.0  # seconds of such an await, with the work of its task until the next one
+        self._suspended: list[ReadWaiter] = []  # tasks that wait for the next time slice
 
     # --- time slices of awaits --------------------------------------------------------------------
 
-    def turn(self) -> ReadWaiter | None:
-        """Count an await that would end without suspending. Return what it must await first, mostly None."""
-        self.left -= 1
-        return None if self.left > 0 else self.look()
+    def count_await(self) -> ReadWaiter | None:
+        """Count an await that would end without suspending.
 
-    def look(self) -> ReadWaiter | None:
-        """Look at the clock: the rest of :meth:`turn`, whose first part stands where each message passes, too."""
+        Return an awaitable that it must await first, mostly ``None``.
+        """
+        self.awaits_left -= 1
+        return None if self.awaits_left > 0 else self.check_slice()
+
+    def check_slice(self) -> ReadWaiter | None:
+        """Check the clock: the second half of :meth:`count_await`. Compiled hot paths inline the first half."""
         if not self._used_up:
             now = monotonic()
-            if not self.slicing:
-                self.slicing = True
-                self._slice_until = now + limits.FAN_OUT_SLICE
-                self.of_batch = self.in_batch
+            if not self.in_slice:
+                self.in_slice = True
+                self._slice_end = now + limits.FAN_OUT_SLICE
+                self.slice_ends_with_batch = self.in_batch
                 if not self.in_batch:
                     self._loop.call_soon(self._end_slice, context=Context())
             else:
-                self._longest = max((now - self._looked_at) / self.stride, self._longest * _DECAY, 1e-9)
-                self.stride = max(1, int(min(limits.FAN_OUT_SLICE / 4 / self._longest, _MOST_AWAITS)))
-                self._used_up = now >= self._slice_until
-                if self._used_up and self.of_batch:
-                    self.of_batch = False
+                self._longest = max((now - self._checked_at) / self.awaits_per_check, self._longest * _DECAY, 1e-9)
+                self.awaits_per_check = max(1, int(min(limits.FAN_OUT_SLICE / 4 / self._longest, _MOST_AWAITS)))
+                self._used_up = now >= self._slice_end
+                if self._used_up and self.slice_ends_with_batch:
+                    self.slice_ends_with_batch = False
                     self._loop.call_soon(self._end_slice, context=Context())
-            self._looked_at = now
-            self.left = self.stride
+            self._checked_at = now
+            self.awaits_left = self.awaits_per_check
             if not self._used_up:
                 return None
-        waiting = ReadWaiter(self._loop)
-        self._queue.append(waiting)
-        self.left = 0
-        return waiting
+        waiter = ReadWaiter(self._loop)
+        self._suspended.append(waiter)
+        self.awaits_left = 0
+        return waiter
 
     def end_batch(self) -> None:
-        """The read has been handled whose slice was not used up."""
-        self.slicing = self.of_batch = False
+        """End the time slice of a read that did not use it up."""
+        self.in_slice = self.slice_ends_with_batch = False
 
     def _end_slice(self) -> None:
-        """The loop has run everything else. The task that has used up the slice goes on behind the others."""
-        self.slicing = self._used_up = False
-        self.left = self.stride
-        queue, self._queue = self._queue, []
-        for waiting in queue[1:] + queue[:1]:
-            waiting.tell()
+        """Begin a new time slice: the loop has run everything else.
+
+        The task that used up the last slice continues behind the others.
+        """
+        self.in_slice = self._used_up = False
+        self.awaits_left = self.awaits_per_check
+        waiters, self._suspended = self._suspended, []
+        for waiter in waiters[1:] + waiters[:1]:
+            waiter.wake()
 
     # --- the flush --------------------------------------------------------------------------------
 
     def mark_dirty(self, writer: Flushable) -> None:
-        """Flush ``writer`` at the end of this tick. The writer sees to it that it is marked once.
+        """Flush ``writer`` at the end of this loop iteration. The writer calls this once for each flush.
 
-        A writer that cannot be marked fails.
+        If there is no memory to mark a writer, its connection ends.
         """
         marked = False
         try:
@@ -166,13 +183,14 @@ class LoopContext:
                 writer.fail(None)
 
     def gather(self, writer: Flushable) -> None:
-        """Flush ``writer`` together with others that are gathered, at the end of this tick or after a time at most.
+        """Flush ``writer`` together with other gathered writers, within `GATHER_TIME`.
 
-        They come before those that are dirty, which may be thousands.
+        The flush comes at the end of this loop iteration at the latest, before the dirty writers, which may be
+        thousands.
         """
         now = monotonic()
         if not self._gathered:
-            self._gathered_until = now + limits.GATHER_TIME
+            self._gathered_until = now + GATHER_TIME
         marked = False
         try:
             if not self._scheduled:
@@ -190,9 +208,9 @@ class LoopContext:
         self._scheduled = True  # not before: if the call fails the next writer asks again
 
     def lend_queue(self, first: Any) -> list[Any]:
-        """A list for the messages that one member of many is sent, with the ``first`` of them.
+        """Return a list for the queued messages of one room member, with ``first`` in it.
 
-        A new one for each would have the garbage collector look at all connections again and again.
+        New lists for each broadcast would make the garbage collector walk all connections again and again.
         """
         queue = self._spare.pop() if self._spare else []
         queue.append(first)
@@ -200,25 +218,25 @@ class LoopContext:
         return queue
 
     def give_back(self, queue: list[Any]) -> None:
-        """Nobody else has ``queue`` any more: keep it, if as many were lent."""
+        """Keep ``queue``, which nothing else refers to, for :meth:`lend_queue`."""
         if self._lent > 0:
             self._lent -= 1
-            if len(self._spare) < limits.SPARE_QUEUES:
+            if len(self._spare) < SPARE_QUEUES:
                 queue.clear()
                 self._spare.append(queue)
 
     def _flush(self) -> None:
-        """One slice: thousands of system calls in a row would starve reads and pings."""
+        """Flush for one time slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
         try:
             while not self._flush_slice():
-                pass  # one that failed is done, and those behind it have their flush
-        finally:  # also when the handler of a signal has interrupted it
+                pass  # continue behind the writer that failed
+        finally:  # also when a signal handler raised
             if not self._scheduled and (self._dirty or self._gathered or self._flushing):
                 self._schedule()
 
     def _flush_slice(self) -> bool:
-        """Flush what is marked; False if one of them raised, and those behind it are still to be flushed."""
+        """Flush marked writers. Return False if one raised and others behind it are still to be flushed."""
         flushed = self._flushed
         done = False
         try:
@@ -227,8 +245,7 @@ class LoopContext:
             if not self._flushing:
                 self._dirty, self._flushing = self._flushing, self._dirty
             if self._flushing:
-                until = monotonic() + limits.FAN_OUT_SLICE
-                self._flush_until(until)
+                self._flush_until(TimeSlice().end if len(self._flushing) > _STRIDE else math.inf)
                 if self._flushed == len(self._flushing):
                     self._flushing.clear()
                     self._flushed = 0
@@ -237,18 +254,18 @@ class LoopContext:
             self._report(exc)
         return done or self._flushed == flushed
 
-    def _flush_until(self, until: float) -> None:
-        dirty, position = self._flushing, self._flushed
-        look = position + _STRIDE
-        while position < len(dirty):
-            writer = dirty[position]
+    def _flush_until(self, end: float) -> None:
+        writers, position = self._flushing, self._flushed
+        check = position + _STRIDE
+        while position < len(writers):
+            writer = writers[position]
             position += 1
             self._flushed = position
             writer.flush()
-            if position == look:
-                if monotonic() >= until:
+            if position == check:
+                if clock() >= end:
                     return
-                look += _STRIDE
+                check += _STRIDE
 
     def _flush_gathered(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -268,15 +285,15 @@ class LoopContext:
             raise failure
         try:
             self._loop.call_exception_handler({"message": "a plumews flush failed", "exception": failure})
-        except Exception:  # noqa: S110 - as without memory, which no log entry would help
+        except Exception:  # noqa: S110 - without memory, for example, a log entry would fail, too
             pass
 
 
 def loop_context(loop: asyncio.AbstractEventLoop) -> LoopContext:
-    """The state of ``loop``, made when it is first asked for."""
-    state = getattr(loop, _ATTRIBUTE, None)
-    if state is None:
-        state = LoopContext(loop)
-        setattr(loop, _ATTRIBUTE, state)
-    assert isinstance(state, LoopContext)
-    return state
+    """Return the context of ``loop``. The first call makes it."""
+    context = getattr(loop, _ATTRIBUTE, None)
+    if context is None:
+        context = LoopContext(loop)
+        setattr(loop, _ATTRIBUTE, context)
+    assert isinstance(context, LoopContext)
+    return context

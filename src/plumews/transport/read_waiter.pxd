@@ -1,4 +1,4 @@
-# Types for ready.py where it is compiled.
+# Types for read_waiter.py where it is compiled.
 
 from .awaitable cimport StepAwaitable
 
@@ -16,6 +16,6 @@ cdef class ReadWaiter(StepAwaitable):
     cpdef object step(self)
     cpdef result(self)
     cpdef bint done(self)
-    cpdef tell(self)
-    cpdef tell_now(self)
+    cpdef wake(self)
+    cpdef wake_now(self)
     cdef _schedule(self)

@@ -1,9 +1,11 @@
-"""What a reader awaits until there is something to read (layer 3).
+"""Awaitable of a reader that waits for input.
 
-Like a future that has no result, with one difference: it can let its task go on there and then, instead of in the next
-turn of the loop. So an ``async for`` handles what a read has brought while that read is being handled, and what it
-answers leaves in the same write. asyncio's tasks take anything that is like a future in the way of
-``asyncio.isfuture``; cancelling works as it does there. Invariant: one task waits, and goes on once.
+It acts like a future without a result, with one difference: :meth:`ReadWaiter.wake_now` resumes the waiting task at
+once and not in the next iteration of the loop. An ``async for`` thus handles a message while its read is being handled,
+and the answer leaves in the same write. asyncio's tasks accept any object that passes ``asyncio.isfuture``, and
+cancellation works as usual.
+
+Invariant: one task waits, and is resumed once.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _current_task = asyncio.current_task
 
 
 class ReadWaiter(StepAwaitable):
-    """Await it once. Somebody calls :meth:`tell` or :meth:`tell_now`, once."""
+    """Awaitable for one task. :meth:`wake` or :meth:`wake_now` resumes the task."""
 
     __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_done", "_loop", "_message")
 
@@ -38,16 +40,16 @@ class ReadWaiter(StepAwaitable):
         self._callback: Callable[[Any], object] | None = None
         self._context: Context | None = None
 
-    # --- for who tells ----------------------------------------------------------------------------
+    # --- for the source of the input --------------------------------------------------------------
 
-    def tell(self) -> None:
-        """Let the task go on in the next turn of the loop."""
+    def wake(self) -> None:
+        """Resume the task in the next iteration of the loop."""
         if not self._done:
             self._done = True
             self._schedule()
 
-    def tell_now(self) -> None:
-        """Let the task go on before this returns; in the next turn if another task is at work."""
+    def wake_now(self) -> None:
+        """Resume the task before this returns; in the next iteration if another task is running."""
         if self._done:
             return
         self._done = True
@@ -62,10 +64,10 @@ class ReadWaiter(StepAwaitable):
         if callback is not None:
             self._loop.call_soon(callback, self, context=self._context)
 
-    # --- for the task that awaits it --------------------------------------------------------------
+    # --- for the task that waits ------------------------------------------------------------------
 
     def step(self) -> Any:
-        """Wait, or go on."""
+        """Return self until it is woken, then end."""
         if not self._done:
             if self._callback is not None:
                 raise RuntimeError("one task waits here, not two")
@@ -75,22 +77,26 @@ class ReadWaiter(StepAwaitable):
         return self.result()
 
     def result(self) -> None:
-        """``None`` when the task may go on; ``CancelledError`` if it was cancelled."""
+        """Return ``None`` when the task may go on.
+
+        Raises:
+            CancelledError: the wait was cancelled. InvalidStateError: it is not over.
+        """
         if not self._done:
             raise asyncio.InvalidStateError("nothing has come yet")
         if self._cancelled:
             raise asyncio.CancelledError(*(() if self._message is None else (self._message,)))
 
     def done(self) -> bool:
-        """Whether the waiting is over."""
+        """Return whether the wait is over."""
         return self._done
 
     def cancelled(self) -> bool:
-        """Whether it ended by :meth:`cancel`."""
+        """Return whether :meth:`cancel` ended the wait."""
         return self._cancelled
 
     def cancel(self, msg: Any = None) -> bool:
-        """End the waiting with ``CancelledError``; False if it is over."""
+        """End the wait with ``CancelledError``. Return False if it is over."""
         if self._done:
             return False
         self._done = self._cancelled = True
@@ -99,19 +105,19 @@ class ReadWaiter(StepAwaitable):
         return True
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
-        """What lets the task go on."""
+        """Set the function that resumes the task."""
         self._callback = callback
         self._context = context
         if self._done:
             self._schedule()
 
     def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
-        """Forget ``callback``; how many were forgotten."""
+        """Remove ``callback``. Return 1 if it was set, else 0."""
         if self._callback is None or self._callback != callback:
             return 0
         self._callback = None
         return 1
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of the task."""
+        """Return the loop of the task."""
         return self._loop
