@@ -159,12 +159,12 @@ async def test_a_bounded_number_waits_for_a_plain_authorizer_and_it_is_not_asked
 
     serving = plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, handler=whoami, room_auth=Hung(False))
     server = await start(serving)
-    door = server._site.endpoint("/ws")
+    pool = server._site.endpoint("/ws")._password_checker.pool
     wires = []
     for number in range(4):
         wires.append(await Wire.connect(server))
         wires[-1].send(upgrade(f"/ws?room={number}"))
-        await until(lambda number=number: door._asking == number + 1)
+        await until(lambda number=number: pool.pending == number + 1)
     assert await refused(server, "/ws?room=full") == (503, "WEBSOCKET_BUSY")
     await until(lambda: len(rooms) == limits.PASSWORD_HASHES)
     last = next(conn for conn in server._site.connections if conn.request.query["room"] == "3")
@@ -175,7 +175,7 @@ async def test_a_bounded_number_waits_for_a_plain_authorizer_and_it_is_not_asked
     for wire in wires[:3]:
         await wire.read_head()
         await wire.__aexit__(None, None, None)
-    await until(lambda: door._asking == 0)
+    await until(lambda: pool.pending == 0)
     assert sorted(rooms) == ["0", "1", "2"]
 
 

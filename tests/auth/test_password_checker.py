@@ -1,21 +1,23 @@
-"""plumews.password_gate: one hash for all who bring the same, none for who is known, and a price for guessing."""
+"""Password checks: one hash for equal passwords, right ones remembered, failed attempts limited by address."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
 
 import plumews
-from plumews.auth.attempts import Attempts
-from plumews.auth.password_checker import PasswordChecker
+from plumews import limits
+from plumews.auth.password_checker import Attempts, BlockingPool, PasswordChecker
+from support.fakes import until
 
 HERE = "192.0.2.1"
 
 
 class Counted(plumews.RoomPasswords):
-    """Room "chat" opens with "right"; a check is counted, and waits until ``go_on``."""
+    """Authorizer whose room "chat" opens with "right". It counts checks, each of which waits for ``go_on``."""
 
     def __init__(self):
         super().__init__(rounds=1)
@@ -42,55 +44,55 @@ class Clock:
         return self.now
 
 
-async def begun(gate, count):
-    """Until ``count`` checks are under way."""
-    while len(gate._checks) < count:
+async def begun(checker, count):
+    """Wait until ``count`` checks are in progress."""
+    while len(checker._checks) < count:
         await asyncio.sleep(0)
 
 
-async def refusal(gate, password, address=HERE):
+async def refusal(checker, password, address=HERE):
     with pytest.raises(plumews.Refused) as caught:
-        await gate.check("chat", password, address)
+        await checker.check("chat", password, address)
     return caught.value.status, caught.value.code, dict(caught.value.headers)["Retry-After"]
 
 
-async def test_row_35_a_right_password_opens_and_a_wrong_one_does_not_in_a_thread():
+async def test_row_35_password_is_checked_in_a_thread():
     auth = Counted()
-    gate = PasswordChecker(auth)
-    assert await gate.check("chat", "right", HERE) is True
-    assert await gate.check("chat", "wrong", HERE) is False
+    checker = PasswordChecker(auth)
+    assert await checker.check("chat", "right", HERE) is True
+    assert await checker.check("chat", "wrong", HERE) is False
     assert threading.current_thread() not in auth.threads
 
 
-async def test_what_was_right_is_remembered_and_what_was_wrong_is_not():
+async def test_only_right_password_is_remembered():
     auth = Counted()
-    gate = PasswordChecker(auth)
+    checker = PasswordChecker(auth)
     for _ in range(3):
-        assert await gate.check("chat", "right", HERE)
-        assert not await gate.check("chat", "wrong", HERE)
+        assert await checker.check("chat", "right", HERE)
+        assert not await checker.check("chat", "wrong", HERE)
     assert auth.checked == ["right", "wrong", "wrong", "wrong"]
-    assert repr(gate) == "<PasswordChecker: 0 under way, 1 remembered>"
-    assert not any(b"right" in name for name in gate._right)
+    assert repr(checker) == "<PasswordChecker: 0 under way, 1 remembered>"
+    assert not any(b"right" in name for name in checker._known)
 
 
-async def test_what_is_remembered_is_for_that_room_only():
+async def test_remembered_password_opens_no_other_room():
     auth = Counted()
-    gate = PasswordChecker(auth)
+    checker = PasswordChecker(auth)
     auth.set_room_password("other", "another")
-    assert await gate.check("chat", "right", HERE)
-    assert not await gate.check("other", "right", HERE)
+    assert await checker.check("chat", "right", HERE)
+    assert not await checker.check("other", "right", HERE)
 
 
-async def test_a_new_password_has_nothing_remembered():
+async def test_new_password_has_nothing_remembered():
     auth = Counted()
-    gate = PasswordChecker(auth)
-    assert await gate.check("chat", "right", HERE)
+    checker = PasswordChecker(auth)
+    assert await checker.check("chat", "right", HERE)
     auth.set_room_password("chat", "new")
-    assert not await gate.check("chat", "right", HERE)
-    assert await gate.check("chat", "new", HERE)
+    assert not await checker.check("chat", "right", HERE)
+    assert await checker.check("chat", "new", HERE)
 
 
-async def test_a_new_password_has_nothing_remembered_even_if_it_is_set_while_the_old_one_is_hashed():
+async def test_password_set_during_a_check_has_nothing_remembered():
     class Late(Counted):
         def check_room_password(self, room, password):
             right = plumews.RoomPasswords.check_room_password(self, room, password)
@@ -103,69 +105,69 @@ async def test_a_new_password_has_nothing_remembered_even_if_it_is_set_while_the
 
     hashed = threading.Event()
     auth = Late()
-    gate = PasswordChecker(auth)
+    checker = PasswordChecker(auth)
     auth.go_on.clear()
-    old = asyncio.ensure_future(gate.check("chat", "right", HERE))
-    await begun(gate, 1)
+    old = asyncio.ensure_future(checker.check("chat", "right", HERE))
+    await begun(checker, 1)
     assert await asyncio.to_thread(hashed.wait, 30)
     auth.set_room_password("chat", "new")
     auth.go_on.set()
     await old
-    assert not await gate.check("chat", "right", HERE)
-    assert await gate.check("chat", "new", HERE)
+    assert not await checker.check("chat", "right", HERE)
+    assert await checker.check("chat", "new", HERE)
 
 
-async def test_a_check_with_rules_of_its_own_is_asked_each_time():
+async def test_overridden_check_is_called_each_time():
     class Picky(plumews.SimpleRoomAuth):
         def check_room_password(self, room, password):
             return self.open and super().check_room_password(room, password)
 
     auth = Picky(rounds=1)
     auth.set_room_password("chat", "right")
-    gate = PasswordChecker(auth)
+    checker = PasswordChecker(auth)
     auth.open = True
-    assert await gate.check("chat", "right", HERE)
+    assert await checker.check("chat", "right", HERE)
     auth.open = False
-    assert not await gate.check("chat", "right", HERE)
+    assert not await checker.check("chat", "right", HERE)
 
 
 @pytest.mark.parametrize("auth", [plumews.SimpleRoomAuth(rounds=1), plumews.SecureRoomAuth(bytes(32), rounds=1)])
-async def test_our_own_are_remembered(auth):
+async def test_passwords_of_our_own_classes_are_remembered(auth):
     auth.set_room_password("chat", "Password1")
-    gate = PasswordChecker(auth)
-    assert await gate.check("chat", "Password1", HERE)
-    assert len(gate._right) == 1
+    checker = PasswordChecker(auth)
+    assert await checker.check("chat", "Password1", HERE)
+    assert len(checker._known) == 1
 
 
-async def test_what_is_remembered_is_bounded_and_the_longest_unused_is_forgotten():
+async def test_memory_is_bounded_and_forgets_the_least_recently_used():
     auth = Counted()
     for room in "abc":
         auth.set_room_password(room, "right")
-    gate = PasswordChecker(auth, memory=2)
+    checker = PasswordChecker(auth, memory=2)
     for room in ("a", "b", "a", "c", "a", "b"):
-        assert await gate.check(room, "right", HERE)
+        assert await checker.check(room, "right", HERE)
     assert len(auth.checked) == 4  # a, b, c, and b again
-    assert len(gate._right) == 2
+    assert len(checker._known) == 2
 
 
-async def test_many_with_the_same_password_wait_for_one_hash():
+async def test_clients_with_the_same_password_share_one_hash():
     auth = Counted()
-    gate = PasswordChecker(auth, queue=1)
+    checker = PasswordChecker(auth, queue=1)
     auth.go_on.clear()
-    waiting = [asyncio.ensure_future(gate.check("chat", "right", HERE)) for _ in range(500)]
-    await begun(gate, 1)
+    waiting = [asyncio.ensure_future(checker.check("chat", "right", HERE)) for _ in range(500)]
+    await begun(checker, 1)
     auth.go_on.set()
     assert await asyncio.gather(*waiting) == [True] * 500
     assert auth.checked == ["right"]
-    assert len(gate._attempts) == 0
+    assert len(checker._attempts) == 0
 
 
-async def test_who_leaves_does_not_take_the_hash_along_that_others_wait_for():
+async def test_leaving_client_does_not_cancel_a_shared_hash():
     auth = Counted()
-    gate = PasswordChecker(auth)
+    checker = PasswordChecker(auth)
     auth.go_on.clear()
-    first, second = (asyncio.ensure_future(gate.check("chat", "right", HERE)) for _ in range(2))
-    await begun(gate, 1)
+    first, second = (asyncio.ensure_future(checker.check("chat", "right", HERE)) for _ in range(2))
+    await begun(checker, 1)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -174,85 +176,87 @@ async def test_who_leaves_does_not_take_the_hash_along_that_others_wait_for():
     assert auth.checked == ["right"]
 
 
-async def test_a_hash_that_nobody_waits_for_is_not_begun():
+async def test_abandoned_check_is_not_hashed():
     auth = Counted()
-    gate = PasswordChecker(auth)
+    checker = PasswordChecker(auth)
     auth.go_on.clear()
-    busy = [asyncio.ensure_future(gate.check("chat", name, None)) for name in ("one", "two")]
+    busy = [asyncio.ensure_future(checker.check("chat", name, None)) for name in ("one", "two")]
     while len(auth.checked) < 2:
         await asyncio.sleep(0)
-    left = asyncio.ensure_future(gate.check("chat", "three", None))
-    await begun(gate, 3)
+    left = asyncio.ensure_future(checker.check("chat", "three", None))
+    await begun(checker, 3)
     left.cancel()
     with pytest.raises(asyncio.CancelledError):
         await left
-    assert len(gate._checks) == 2
+    assert len(checker._checks) == 2
+    assert checker.pool.pending == 3  # it keeps its place until a thread reaches it
     auth.go_on.set()
     await asyncio.gather(*busy)
-    assert await gate.check("chat", "right", None)
+    await until(lambda: checker.pool.pending == 0)
+    assert await checker.check("chat", "right", None)
     assert "three" not in auth.checked
 
 
-async def test_beyond_the_bound_of_those_who_wait_503_says_when_to_come_back():
+async def test_full_queue_of_checks_is_503_with_retry_after():
     auth = Counted()
-    gate = PasswordChecker(auth, queue=3)
+    checker = PasswordChecker(auth, queue=3)
     auth.go_on.clear()
-    waiting = [asyncio.ensure_future(gate.check("chat", f"wrong{n}", HERE)) for n in range(3)]
-    await begun(gate, 3)
-    assert await refusal(gate, "wrong3", "192.0.2.2") == (503, "WEBSOCKET_BUSY", "5")
-    assert gate._attempts.retry_after("192.0.2.2", 0) == 0
+    waiting = [asyncio.ensure_future(checker.check("chat", f"wrong{n}", HERE)) for n in range(3)]
+    await begun(checker, 3)
+    assert await refusal(checker, "wrong3", "192.0.2.2") == (503, "WEBSOCKET_BUSY", "5")
+    assert len(checker._attempts) == 1
     auth.go_on.set()
     assert await asyncio.gather(*waiting) == [False] * 3
-    assert await gate.check("chat", "right", "192.0.2.2")
+    assert await checker.check("chat", "right", "192.0.2.2")
 
 
-async def test_section_8_point_24_an_address_that_guesses_is_429_even_for_the_right_one():
+async def test_section_8_point_24_guessing_address_is_429():
     auth = Counted()
     clock = Clock()
-    gate = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=clock)
-    assert await gate.check("chat", "right", HERE)
+    checker = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=clock)
+    assert await checker.check("chat", "right", HERE)
     for _ in range(3):
-        assert not await gate.check("chat", "the same wrong one", HERE)
+        assert not await checker.check("chat", "the same wrong one", HERE)
     checked = len(auth.checked)
     for password in ("wrong", "right"):
-        assert await refusal(gate, password) == (429, "WEBSOCKET_TOO_MANY_ATTEMPTS", "10")
+        assert await refusal(checker, password) == (429, "WEBSOCKET_TOO_MANY_ATTEMPTS", "10")
     assert len(auth.checked) == checked
-    assert await gate.check("chat", "right", "192.0.2.2")
+    assert await checker.check("chat", "right", "192.0.2.2")
     clock.now = 10
-    assert await gate.check("chat", "right", HERE)
+    assert await checker.check("chat", "right", HERE)
 
 
-async def test_section_8_point_24_guesses_that_come_at_once_are_counted_before_they_are_known_to_be_wrong():
+async def test_section_8_point_24_concurrent_guesses_are_charged():
     auth = Counted()
-    gate = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
+    checker = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
     auth.go_on.clear()
-    waiting = [asyncio.ensure_future(gate.check("chat", f"wrong{n}", HERE)) for n in range(3)]
-    await begun(gate, 3)
-    assert (await refusal(gate, "wrong3"))[0] == 429
+    waiting = [asyncio.ensure_future(checker.check("chat", f"wrong{n}", HERE)) for n in range(3)]
+    await begun(checker, 3)
+    assert (await refusal(checker, "wrong3"))[0] == 429
     auth.go_on.set()
     await asyncio.gather(*waiting)
     assert len(auth.checked) == 3
 
 
-async def test_who_shared_a_wrong_guess_pays_for_it_too():
+async def test_shared_wrong_password_is_charged_to_each_client():
     auth = Counted()
-    gate = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
+    checker = PasswordChecker(auth, attempts=Attempts(burst=3, interval=10), clock=Clock())
     auth.go_on.clear()
-    waiting = [asyncio.ensure_future(gate.check("chat", "wrong", HERE)) for _ in range(3)]
-    await begun(gate, 1)
+    waiting = [asyncio.ensure_future(checker.check("chat", "wrong", HERE)) for _ in range(3)]
+    await begun(checker, 1)
     auth.go_on.set()
     assert await asyncio.gather(*waiting) == [False] * 3
-    assert (await refusal(gate, "right"))[0] == 429
+    assert (await refusal(checker, "right"))[0] == 429
 
 
-async def test_right_passwords_cost_nothing():
-    gate = PasswordChecker(Counted(), attempts=Attempts(burst=1, interval=10), clock=Clock())
+async def test_right_password_is_not_charged():
+    checker = PasswordChecker(Counted(), attempts=Attempts(burst=1, interval=10), clock=Clock())
     for _ in range(5):
-        assert await gate.check("chat", "right", HERE)
-    assert len(gate._attempts) == 0
+        assert await checker.check("chat", "right", HERE)
+    assert len(checker._attempts) == 0
 
 
-async def test_an_authorizer_that_is_async_is_awaited_on_the_loop_and_asked_each_time():
+async def test_async_authorizer_is_awaited_on_the_loop_each_time():
     class Remote:
         asked = 0
 
@@ -263,26 +267,134 @@ async def test_an_authorizer_that_is_async_is_awaited_on_the_loop_and_asked_each
             return password == "right"
 
     remote = Remote()
-    gate = PasswordChecker(remote)
-    assert await gate.check("chat", "right", HERE)
-    assert await gate.check("chat", "right", HERE)
-    assert not await gate.check("chat", "wrong", HERE)
+    checker = PasswordChecker(remote)
+    assert await checker.check("chat", "right", HERE)
+    assert await checker.check("chat", "right", HERE)
+    assert not await checker.check("chat", "wrong", HERE)
     assert remote.asked == 3
 
 
-async def test_an_authorizer_that_raises_reaches_all_who_wait_and_costs_nothing():
+async def test_error_of_the_authorizer_reaches_all_and_costs_nothing():
     class Broken(Counted):
         def check_room_password(self, room, password):
             super().check_room_password(room, password)
             raise RuntimeError("away")
 
     auth = Broken()
-    gate = PasswordChecker(auth)
+    checker = PasswordChecker(auth)
     auth.go_on.clear()
-    waiting = [asyncio.ensure_future(gate.check("chat", "right", HERE)) for _ in range(2)]
-    await begun(gate, 1)
+    waiting = [asyncio.ensure_future(checker.check("chat", "right", HERE)) for _ in range(2)]
+    await begun(checker, 1)
     auth.go_on.set()
     errors = await asyncio.gather(*waiting, return_exceptions=True)
     assert [str(error) for error in errors] == ["away", "away"]
-    assert len(gate._attempts) == 0
-    assert len(gate._checks) == len(gate._right) == 0
+    assert len(checker._attempts) == 0
+    assert len(checker._checks) == len(checker._known) == 0
+
+
+# --- failed attempts ------------------------------------------------------------------------------
+
+
+def wait_of(attempts, address, now):
+    """Return how long ``address`` is told to wait, 0 if it need not."""
+    try:
+        attempts.check(address, now, "too many")
+    except plumews.Refused as exc:
+        return int(dict(exc.headers)["Retry-After"])
+    return 0
+
+
+def test_burst_of_failures_is_free_then_one_each_interval():
+    attempts = Attempts(burst=2, interval=10)
+    for _ in range(2):
+        assert wait_of(attempts, HERE, 100) == 0
+        attempts.charge(HERE, 100)
+    assert [wait_of(attempts, HERE, now) for now in (100, 104, 110)] == [10, 6, 0]
+    assert wait_of(attempts, "192.0.2.2", 100) == 0
+
+
+def test_address_saves_no_more_than_the_burst():
+    attempts = Attempts(burst=2, interval=10)
+    attempts.charge(HERE, 0)
+    for _ in range(2):
+        attempts.charge(HERE, 1e9)
+    assert wait_of(attempts, HERE, 1e9) == 10
+
+
+def test_debt_of_an_address_is_bounded_by_the_burst():
+    attempts = Attempts(burst=2, interval=10)
+    for _ in range(1000):
+        attempts.charge(HERE, 0)
+    assert wait_of(attempts, HERE, 0) == 30
+
+
+def test_refund_gives_an_attempt_back_and_frees_the_entry():
+    attempts = Attempts(burst=2, interval=10)
+    attempts.charge(HERE, 0)
+    attempts.refund(HERE, 0)
+    assert len(attempts) == 0
+    for _ in range(2):
+        attempts.charge(HERE, 0)
+    attempts.refund(HERE, 0)
+    assert wait_of(attempts, HERE, 0) == 0
+    attempts.refund("192.0.2.9", 0)
+    assert len(attempts) == 1
+
+
+def test_client_without_an_address_is_not_limited():
+    attempts = Attempts(burst=1)
+    for _ in range(5):
+        attempts.charge(None, 0)
+    attempts.refund(None, 0)
+    assert wait_of(attempts, None, 0) == 0
+
+
+def test_table_of_addresses_is_bounded_and_forgets_the_oldest():
+    attempts = Attempts(burst=1, max_addresses=2)
+    for address in (HERE, "192.0.2.2", HERE, "192.0.2.3"):
+        attempts.charge(address, 0)
+    assert len(attempts) == 2
+    assert [wait_of(attempts, f"192.0.2.{n}", 0) > 0 for n in (1, 2, 3)] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["burst", "interval", "max_addresses"])
+def test_bounds_of_attempts_must_be_positive(name):
+    with pytest.raises(ValueError, match=f"{name} must be more than 0"):
+        Attempts(**{name: 0})
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+async def test_pool_counts_a_call_until_a_thread_has_skipped_it():
+    pool = BlockingPool(3)
+    go_on, called = threading.Event(), []
+
+    def ask(name):
+        called.append(name)
+        return go_on.wait(30)
+
+    calls = [pool.start(ask, name) for name in range(limits.PASSWORD_HASHES + 1)]
+    waiting = [asyncio.ensure_future(call.answer()) for call in calls]
+    with pytest.raises(plumews.Refused, match="full") as caught:
+        pool.check_space("full")
+    assert (caught.value.status, caught.value.code) == (503, "WEBSOCKET_BUSY")
+    calls[-1].abandon()
+    waiting[-1].cancel()
+    assert pool.pending == 3
+    go_on.set()
+    assert await asyncio.gather(*waiting[:-1]) == [True, True]
+    await until(lambda: pool.pending == 0)
+    assert sorted(called) == [0, 1]
+    pool.check_space("full")
+
+
+async def test_late_error_of_a_blocking_call_is_not_logged(caplog):
+    def ask():
+        raise KeyError("a secret")
+
+    pool = BlockingPool(1)
+    pool.start(ask)
+    await until(lambda: pool.pending == 0)
+    gc.collect()
+    assert caplog.records == []

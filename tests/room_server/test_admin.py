@@ -8,7 +8,7 @@ import json
 import pytest
 
 import plumews
-from plumews.auth.attempts import Attempts
+from plumews.auth.password_checker import Attempts
 from plumews.http11.models import Response
 from plumews.room_server.admin import admin_broadcast_route
 from support.raw_client import Wire, upgrade
@@ -193,7 +193,7 @@ async def test_guessing_is_slow_also_for_the_right_secret_and_not_for_others(sta
     assert await post(server) == (429, "WEBSOCKET_TOO_MANY_ATTEMPTS")
     now[0] = 10.0
     assert await post(server) == (204, "")
-    assert attempts.retry_after("192.0.2.1", now[0]) == 0.0
+    attempts.check("192.0.2.1", now[0], "too many")
 
 
 async def test_an_authorizer_of_the_application_decides(start):

@@ -15,8 +15,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from .. import limits
-from ..auth.attempts import Attempts
 from ..auth.credentials import bearer_of
+from ..auth.password_checker import Attempts
 from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, Refused, WeakSecret
 from ..http11.models import Request, Response
@@ -111,22 +111,19 @@ class _Gate:
     async def check(self, request: Request) -> None:
         """Raise ``Refused`` for who may not: 401, or 429 where it is not even asked."""
         address, now = request.client_address or None, self._clock()
-        wait = self._attempts.retry_after(address, now)
-        if wait > 0:
-            text = "too many wrong secrets from this address"
-            raise Refused.busy(text, ErrorCode.TOO_MANY_ATTEMPTS, wait, status=429)
-        self._attempts.failed(address, now)  # until it is known: guesses that come at once are guesses
+        self._attempts.check(address, now, "too many wrong secrets from this address")
+        self._attempts.charge(address, now)  # before the check, so that concurrent guesses cannot exceed the limit
         try:
             may = self._may(request)
             may = await may if inspect.isawaitable(may) else may
         except BaseException:
-            self._attempts.forgive(address, self._clock())
+            self._attempts.refund(address, self._clock())
             raise
         if not may:
             raise Refused(
                 "unauthorized", status=401, code=ErrorCode.UNAUTHORIZED, headers=(("WWW-Authenticate", "Bearer"),)
             )
-        self._attempts.forgive(address, self._clock())
+        self._attempts.refund(address, self._clock())
 
 
 def _broadcaster(hub: Hub) -> Callable[[Request], Response]:

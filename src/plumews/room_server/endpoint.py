@@ -8,14 +8,10 @@ to say, and what happens inside the room for `room_server`.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from .. import limits
 from ..auth.authentication import Authentication, admit_by_message, failed
 from ..auth.credentials import Credentials, logs_in_by_message, query_value
 from ..auth.interfaces import RoomAuthorization, RoomAuthorizer
@@ -42,9 +38,6 @@ __all__ = ["Inside", "RoomEndpoint"]
 
 logger = logging.getLogger("plumews.server")
 
-#: Authorizers of the application at once, and the name of their threads.
-_ASKERS: Final = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix="plumews-authorizer")
-
 
 class Inside(Protocol):
     """What is behind the door."""
@@ -70,7 +63,7 @@ class RoomEndpoint:
         inside: Inside,
         *,
         allow_unknown_rooms: bool,
-        gate: PasswordChecker,
+        password_checker: PasswordChecker,
     ) -> None:
         self._hub = hub
         self._login = login
@@ -80,8 +73,7 @@ class RoomEndpoint:
         self._has_room_password: Callable[[str], bool] | None = getattr(authorizer, "has_room_password", None)
         self._inside = inside
         self._allow_unknown_rooms = allow_unknown_rooms
-        self._gate = gate
-        self._asking = 0  # in threads, and waiting for one
+        self._password_checker = password_checker
 
     # --- on the request ---------------------------------------------------------------------------
 
@@ -155,28 +147,16 @@ class RoomEndpoint:
         self._hub._requests.authenticated += 1
 
     async def _answer_of(self, authorize: Callable[[RoomAuthorization], Any], asked: RoomAuthorization) -> bool:
-        """A coroutine runs on the loop, a plain function in a thread, for which a bounded number waits."""
+        """Return the answer of the authorizer. A coroutine function runs on the loop, a plain function in a thread."""
         if is_coroutine_function(authorize):
             return bool(await authorize(asked))
-        if self._asking >= limits.PASSWORD_QUEUE:
-            raise Refused.busy("too many wait to be let in", ErrorCode.BUSY)
-        waiting = [asked]  # empty when nobody waits any more
-        work = asyncio.wrap_future(
-            _ASKERS.submit(copy_context().run, lambda: authorize(waiting[0]) if waiting else False)
-        )
-        self._asking += 1
-        work.add_done_callback(self._told)
+        pool = self._password_checker.pool
+        pool.check_space("too many wait to be let in")
+        call = pool.start(authorize, asked)
         try:
-            # Not cancelled: until a thread comes to it, it has its place in the queue of the threads.
-            answer = await asyncio.shield(work)
+            return await call.answer()
         finally:
-            waiting.clear()
-        return bool(await answer) if inspect.isawaitable(answer) else bool(answer)
-
-    def _told(self, work: asyncio.Future[Any]) -> None:
-        self._asking -= 1
-        if not work.cancelled():
-            work.exception()  # or asyncio's log would tell it, where nobody waits any more
+            call.abandon()
 
     async def _guarded(self, conn: Conn, credentials: Credentials, work: Coroutine[Any, Any, None]) -> None:
         """``work``, whose failures are logged without the credentials."""
@@ -192,7 +172,7 @@ class RoomEndpoint:
         if self._has_room_password is not None and password is None:
             correct = False  # it has one
         else:
-            correct = await self._gate.check(room, password, conn.client_address or None)
+            correct = await self._password_checker.check(room, password, conn.client_address or None)
         if not correct:
             detail = ": none was sent" if password is None else ""
             raise Refused(f"forbidden: bad room password{detail}", code=ErrorCode.ROOM_FORBIDDEN)

@@ -146,10 +146,17 @@ def serve_rooms(
         if not recovery and encode_recovered is not recovered_event:
             raise ValueError("encode_recovered is for recovery=True, which is not given")
 
-    gate = PasswordChecker(authorizer)  # one for all doors: what an address guesses at one counts at the others
+    password_checker = PasswordChecker(authorizer)  # shared: guesses of an address count at all endpoints
 
     def door(inside: Inside) -> RoomEndpoint:
-        return RoomEndpoint(hub, login, authorizer, inside, allow_unknown_rooms=allow_unknown_rooms, gate=gate)
+        return RoomEndpoint(
+            hub,
+            login,
+            authorizer,
+            inside,
+            allow_unknown_rooms=allow_unknown_rooms,
+            password_checker=password_checker,
+        )
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
