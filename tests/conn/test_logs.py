@@ -51,7 +51,7 @@ def busiest_second(records):
 # --- whom a line is about -------------------------------------------------------------------------
 
 
-async def test_a_line_says_connection_client_room_and_user_as_fields_and_in_its_text(start, logs):
+async def test_line_has_fields_of_its_connection_also_in_its_text(start, logs):
     def on_message(conn, message):
         raise RuntimeError("broken")
 
@@ -71,14 +71,14 @@ async def test_a_line_says_connection_client_room_and_user_as_fields_and_in_its_
     assert "RuntimeError: broken" in shown(record)
 
 
-async def test_a_line_about_no_connection_has_the_fields_too(logs):
+async def test_line_about_no_connection_has_empty_fields(logs):
     logger.warning("stopping took longer than %g s", 2.5)
     (record,) = logs()
     assert record.getMessage() == "stopping took longer than 2.5 s"
     assert (record.connection, record.client, record.room, record.user) == ("-", "-", "-", "-")
 
 
-async def test_a_refusal_says_its_status_its_word_and_what_was_asked_for(start, logs):
+async def test_refusal_line_has_status_code_and_request_line(start, logs):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0, require_token=True))
     async with await Wire.connect(server) as wire:
         status, _ = await wire.response(upgrade("/ws?room=vault"))
@@ -87,7 +87,7 @@ async def test_a_refusal_says_its_status_its_word_and_what_was_asked_for(start, 
     assert record.getMessage().startswith("refused 401 WEBSOCKET_TOKEN_REQUIRED: GET /ws [connection=")
 
 
-async def test_a_refusal_by_close_code_is_logged_like_one_by_status(start, logs):
+async def test_refusal_by_close_code_is_logged_like_one_by_status(start, logs):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     async with await Wire.open(server, "/ws?room=vault&auth=message") as wire:
         wire.send(text(json.dumps({"type": "auth", "password": "wrong"})))
@@ -97,7 +97,7 @@ async def test_a_refusal_by_close_code_is_logged_like_one_by_status(start, logs)
     assert refused[0].startswith("refused by close code 4403 WEBSOCKET_ROOM_FORBIDDEN [connection=")
 
 
-async def test_row_20_bytes_beyond_ascii_are_escaped(start, logs):
+async def test_row_20_non_ascii_bytes_are_escaped(start, logs):
     async def handler(conn):
         raise RuntimeError(conn.request.headers["User-Agent"])
 
@@ -110,7 +110,7 @@ async def test_row_20_bytes_beyond_ascii_are_escaped(start, logs):
     assert "RuntimeError: MOB\\xc4\\xb0LE \\xe2" in shown(record)
 
 
-async def test_who_opens_and_who_closes_is_a_line_at_debug(start, logs):
+async def test_opening_and_closing_are_logged_at_debug(start, logs):
     server = await start(plumews.serve(host="127.0.0.1", port=0, on_message=lambda conn, message: None))
     async with await Wire.open(server, "/chat?x=1") as wire:
         wire.send(close(1000))
@@ -123,11 +123,11 @@ async def test_who_opens_and_who_closes_is_a_line_at_debug(start, logs):
     assert opened.connection == closed.connection
 
 
-async def test_what_is_not_parsed_has_no_request_line():
+async def test_request_line_before_the_request_is_parsed_says_so():
     assert request_line(fake_conn()[0]) == "no request"
 
 
-async def test_a_record_keeps_no_connection_and_no_secret_alive(caplog):
+async def test_record_keeps_no_reference_to_connection_or_secret(caplog):
     conn, _ = fake_conn()
     logger.error("about one", extra=log_context(conn, secrets=["s3cret"]))
     (record,) = caplog.records
@@ -139,7 +139,7 @@ async def test_a_record_keeps_no_connection_and_no_secret_alive(caplog):
 # --- what it is made of ---------------------------------------------------------------------------
 
 
-async def test_row_20_uvicorn_cve_2020_7694_escapes_in_a_path_are_printable_ascii_without_the_query(start, logs):
+async def test_row_20_cve_2020_7694_path_is_escaped_without_query(start, logs):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     tail = "%1b[2J%0aERROR%20plumews.server%20FAKE?room=%1b[2J%0aFAKE&x=query"
     for path in ("/nowhere", "/ws"):
@@ -156,7 +156,7 @@ async def test_row_20_uvicorn_cve_2020_7694_escapes_in_a_path_are_printable_asci
         assert "ERROR plumews" not in line
 
 
-async def test_what_an_exception_says_cannot_pass_for_an_entry_or_reach_the_terminal(start, logs):
+async def test_exception_text_cannot_forge_an_entry(start, logs):
     def on_message(conn, message):
         raise ValueError(f"cannot read {message}")
 
@@ -172,7 +172,7 @@ async def test_what_an_exception_says_cannot_pass_for_an_entry_or_reach_the_term
     assert "gr\\xfcn [2J" in shown(record)
 
 
-async def test_a_long_text_is_cut(logs):
+async def test_long_text_is_truncated(logs):
     logger.warning("%s", "x" * 100_000)
     assert len(logs()[0].getMessage()) == limits.LOG_LINE
 
@@ -190,7 +190,7 @@ WAYS = {
 
 @pytest.mark.parametrize("right", [True, False], ids=["right", "wrong"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_row_20_a_token_is_in_no_line_whichever_way_it_came(start, logs, caplog, way, right):
+async def test_row_20_no_line_has_the_token_wherever_it_was_sent(start, logs, caplog, way, right):
     caplog.set_level(logging.DEBUG)
     path, lines = WAYS[way]
     token = TOKEN if right else TOKEN[:-9] + "forged-it"
@@ -217,7 +217,7 @@ async def test_row_20_a_token_is_in_no_line_whichever_way_it_came(start, logs, c
         assert not any(part in line for part in (PASSWORD, token, *token.split("."))), line
 
 
-async def test_handlers_do_not_get_an_exception_that_tells_a_secret(start, logs):
+async def test_handlers_get_no_exception_whose_text_has_a_secret(start, logs):
     def process_request(conn, request):
         raise KeyError(request.headers["Authorization"])
 
@@ -242,7 +242,7 @@ async def bad_client(address, request):
     writer.close()
 
 
-async def test_row_20_tornado_cve_2025_47287_2000_bad_clients_are_ten_lines_a_second_and_one_that_counts(start, logs):
+async def test_row_20_cve_2025_47287_2000_bad_clients_log_few_lines(start, logs):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     address = server.sockets[0].getsockname()
     requests = [b"\x16\x03\x01\r\n\r\n", upgrade("/nowhere"), upgrade("/ws", "Origin: http://evil.com")]
@@ -260,7 +260,7 @@ async def test_row_20_tornado_cve_2025_47287_2000_bad_clients_are_ten_lines_a_se
     assert "of 'refused WEBSOCKET_FORBIDDEN_ORIGIN'" in told[0]
 
 
-async def test_a_handler_that_fails_for_everybody_is_no_storm_either_and_other_failures_are_seen(logs):
+async def test_repeated_failures_are_bounded_and_hide_no_other_failure(logs):
     conn, _ = fake_conn()
     for number in range(1000):
         try:
@@ -270,7 +270,7 @@ async def test_a_handler_that_fails_for_everybody_is_no_storm_either_and_other_f
     assert [record.exc_info[0] for record in logs()] == [ValueError] * limits.LOG_REPEATED + [LookupError]
 
 
-async def test_what_is_below_the_level_counts_for_nothing(caplog):
+async def test_lines_below_the_level_are_not_counted(caplog):
     caplog.set_level(logging.INFO, logger="plumews.server")
     for _ in range(1000):
         logger.debug("closed")
@@ -302,13 +302,13 @@ async def test_summary_waits_for_a_second_that_has_place_for_it(logs, monkeypatc
 # --- the limit of one loop ------------------------------------------------------------------------
 
 
-def test_a_flood_of_one_kind_is_three_lines_a_second():
+def test_flood_of_one_kind_is_three_lines_a_second():
     limit = LineLimit()
     logged = [now / 1000 for now in range(10_000) if limit.admit("bad", now / 1000)]
     assert len(logged) == 10 * limits.LOG_REPEATED
 
 
-def test_a_flood_of_one_kind_hides_the_first_line_of_no_other():
+def test_flood_of_one_kind_hides_no_first_line_of_another():
     limit = LineLimit()
     for _ in range(1000):
         limit.admit("bad", 0.0)
@@ -317,14 +317,14 @@ def test_a_flood_of_one_kind_hides_the_first_line_of_no_other():
     assert not limit.admit("other", 0.2)
 
 
-def test_what_is_not_urgent_leaves_room_for_what_is():
+def test_lines_that_are_not_urgent_leave_space_for_warnings():
     limit = LineLimit()
     logged = sum(limit.admit(f"kind {number}", 0.0) for number in range(1000))
     assert logged == limits.LOG_CALM
     assert limit.admit("broken", 0.5, urgent=True)
 
 
-def test_no_second_has_more_lines_than_it_may():
+def test_no_second_has_more_lines_than_the_bound():
     chance, limit, lines, now, told = random.Random(7), LineLimit(), [], 0.0, 0.0
     for _ in range(20_000):
         now += chance.expovariate(2000)
@@ -338,7 +338,7 @@ def test_no_second_has_more_lines_than_it_may():
     assert busiest == limits.LOG_LINES
 
 
-def test_what_is_left_out_is_counted_by_kind_and_told_once():
+def test_left_out_lines_are_counted_by_kind_and_told_once():
     limit = LineLimit()
     for kind in ("bad", "bad", "bad", "bad", "bad", "worse"):
         limit.admit(kind, 0.0)
@@ -346,7 +346,7 @@ def test_what_is_left_out_is_counted_by_kind_and_told_once():
     assert limit.take_left_out(2.0) == {}
 
 
-def test_a_line_that_tells_of_it_is_a_line():
+def test_summary_counts_as_a_line():
     limit = LineLimit()
     logged = sum(limit.admit(f"kind {number}", 0.0, urgent=True) for number in range(100))
     assert limit.take_left_out(0.5) != {}
@@ -356,7 +356,7 @@ def test_a_line_that_tells_of_it_is_a_line():
     assert logged + 1 == limits.LOG_LINES
 
 
-def test_kinds_without_end_are_not_kept_without_end():
+def test_kinds_of_lines_are_bounded():
     limit = LineLimit()
     for number in range(100_000):
         limit.admit(f"kind {number}", number / 100_000)
@@ -375,7 +375,7 @@ async def test_every_logger_of_plumews_has_the_filter(name, caplog):
     assert caplog.records[0].getMessage() == "gr\\xfcn"
 
 
-async def test_logger_of_a_connection_says_which_one_it_is_and_is_not_bounded(caplog):
+async def test_logger_of_a_connection_adds_fields_and_is_not_bounded(caplog):
     caplog.set_level(logging.INFO, logger="plumews.conn")
     conn, _ = fake_conn()
     conn.metadata["room"] = "chat"
@@ -396,7 +396,7 @@ async def test_logger_of_a_connection_says_which_one_it_is_and_is_not_bounded(ca
     conn.abort()
 
 
-def test_no_module_logs_past_it():
+def test_modules_use_no_other_logger():
     from plumews.conn.logs import LOGGERS
 
     used = {
