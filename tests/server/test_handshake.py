@@ -266,7 +266,7 @@ async def test_what_comes_while_the_request_is_decided_is_bounded(start):
         wire.send(*[masked(2, message)] * 200)
         while conn._transport.is_reading():
             await asyncio.sleep(0)
-        assert len(conn._door._rest) <= limits.HEAD_SIZE + limits.READ_BUFFER
+        assert len(conn._handshake._rest) <= limits.HEAD_SIZE + limits.READ_BUFFER
         assert not wire.writer.is_closing()
         decided.set()
         await wire.read_head()
@@ -386,7 +386,7 @@ async def test_who_was_accepted_while_the_server_stopped_gets_503():
 
     def connection():
         conn = plumews.Conn(config)
-        conn._door = ServerHandshake(site, conn)
+        conn._handshake = ServerHandshake(site, conn)
         return conn
 
     server = await loop.create_server(connection, "127.0.0.1", 0)

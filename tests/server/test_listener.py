@@ -108,7 +108,7 @@ async def test_a_unix_socket_knows_no_addresses_but_the_bounds_of_the_server_hol
 
 async def test_a_client_is_counted_by_the_address_that_its_proxy_tells(start):
     def process_request(conn, request):
-        conn._door._known_as(request.headers["X-Client"])
+        conn._handshake._known_as(request.headers["X-Client"])
 
     server = await start(
         plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, max_connections_per_address=1)

@@ -1,6 +1,6 @@
 """One connection on its transport: how it begins, what it keeps, and the way to its end (layer 3).
 
-A `BufferedProtocol` from the first byte to the last: before the opening handshake is done a :class:`Door`
+A `BufferedProtocol` from the first byte to the last: before the opening handshake is done a :class:`OpeningHandshake`
 gets the bytes, then the parser. What runs for each read and each message is in `engine`; what the handshake of
 closing needs in time (RFC 6455 section 7) is here; what applications call is in `conn`.
 
@@ -33,7 +33,7 @@ from .config import ConnConfig
 from .keepalive import Keepalive
 from .logs import log_context
 
-__all__ = ["ClosingCore", "Door", "guarded"]
+__all__ = ["ClosingCore", "OpeningHandshake", "guarded"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -43,8 +43,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _LINGER = 1.0
 
 
-class Door(Protocol):
-    """What answers for a connection until it is open."""
+class OpeningHandshake(Protocol):
+    """Reader of a connection until it is open."""
 
     def connected(self) -> None: ...
 
@@ -117,8 +117,8 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
                 self._writer.bound(unsent)
         except Exception as exc:
             self._transport_failed(exc)
-        if self._door is not None:
-            self._door.connected()
+        if self._handshake is not None:
+            self._handshake.connected()
 
     @guarded
     def eof_received(self) -> bool:
@@ -169,9 +169,9 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._guard(part)
         if self._closed_future is not None and not self._closed_future.done():
             self._closed_future.set_result(None)
-        door, self._door = self._door, None
-        if door is not None:
-            self._guard(door.lost)
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            self._guard(handshake.lost)
         callbacks, self._close_callbacks = self._close_callbacks, []
         if callbacks:
             self._within(self._call_all, callbacks)
@@ -276,7 +276,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
 
     def _open(self) -> None:
         """The opening handshake is done: from here on bytes are frames."""
-        self._door = None
+        self._handshake = None
         self._rules.state = State.OPEN
         self._keepalive.start(self._loop.time())
 

@@ -22,7 +22,7 @@ cdef class ConnCore(InContext):
     cdef public list _behind
     cdef bint _blocked
     cdef readonly OutboundDeflate _deflate
-    cdef public object _door
+    cdef public object _handshake
     cdef public bint _ended
     cdef object _feed
     cdef readonly bint _in_batch

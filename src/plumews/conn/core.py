@@ -64,9 +64,9 @@ class ConnCore(InContext):
         "_behind",
         "_blocked",
         "_deflate",
-        "_door",
         "_ended",
         "_feed",
+        "_handshake",
         "_in_batch",
         "_in_place",
         "_inbox",
@@ -111,8 +111,8 @@ class ConnCore(InContext):
         #: With whom it can be sent the same compressed bytes; one object, mostly.
         self._shared: DeflateParams | None = None
         self._transport: asyncio.Transport | None = None
-        #: What answers until the connection is open.
-        self._door: Any = None
+        #: Reader of the connection until it is open.
+        self._handshake: Any = None
         self._on_message: Callable[[Any, str | bytes], object] | None = None
         self._on_failure: Callable[[Any, BaseException], object] | None = None
         #: Sees each whole message first, and says whether it was meant for it.
@@ -186,8 +186,8 @@ class ConnCore(InContext):
                 self._take_up(events)
             elif self._on_message is None:
                 self._update_reading()
-        elif self._door is not None:
-            self._within(self._door.received, bytes(self._state.view[:nbytes]))
+        elif self._handshake is not None:
+            self._within(self._handshake.received, bytes(self._state.view[:nbytes]))
         else:
             if not self._ended:
                 if self._rest is not None:  # the transport could not be paused

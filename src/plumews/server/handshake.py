@@ -37,7 +37,7 @@ logger = logging.getLogger("plumews.server")
 
 
 class ServerHandshake(HandshakeResponder):
-    """The door of one connection (a :class:`plumews.conn.closing.Door`)."""
+    """Opening handshake of one connection (a :class:`plumews.conn.closing.OpeningHandshake`)."""
 
     __slots__ = ("_body", "_due", "_reader", "_visit")
 

@@ -210,7 +210,7 @@ class Server:
     def _connection(self, visit: ConnectionSlot | None = None) -> Conn:
         conn = Conn(self._config)
         conn._context = self._site.context.copy()
-        conn._door = ServerHandshake(self._site, conn, visit)
+        conn._handshake = ServerHandshake(self._site, conn, visit)
         return conn
 
     async def _start(self, listen: Listen, backlog: int) -> None:
@@ -304,8 +304,8 @@ class Server:
         self._listener.end_tls_handshakes()
         conns = list(self._site.connections)
         for conn in conns:
-            if isinstance(conn._door, ServerHandshake):
-                call_safely("closing a connection", conn._door.stop)
+            if isinstance(conn._handshake, ServerHandshake):
+                call_safely("closing a connection", conn._handshake.stop)
         await farewell.close(filter(is_logging_in, conns), at_once=True)
 
     async def _empty(self, limit: TimeBudget, farewell: GracefulClose) -> None:
@@ -313,7 +313,7 @@ class Server:
         site, loop = self._site, asyncio.get_running_loop()
         await self._end_handshakes(farewell)
         await farewell.close(
-            c for c in site.connections if not isinstance(c._door, ServerHandshake) and not is_logging_in(c)
+            c for c in site.connections if not isinstance(c._handshake, ServerHandshake) and not is_logging_in(c)
         )
         ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
         if not ends:
