@@ -1,17 +1,17 @@
-"""Several that see a message before the application does: in which order, and who is found again."""
+"""Message filters: their order, and finding one by its class."""
 
 from __future__ import annotations
 
 import pytest
 
 import plumews
-from plumews.conn.filters import add_screen, screen_of
+from plumews.conn.filters import add_filter, find_filter
 from support.fakes import fake_conn, feed
 from support.raw_client import masked, text
 
 
 class Takes:
-    """Takes one message, and keeps a record of what all were shown."""
+    """Filter that takes one message and records every message."""
 
     def __init__(self, word, record):
         self.word = word
@@ -41,33 +41,33 @@ async def conn():
     conn.abort()
 
 
-async def test_who_was_added_first_is_asked_first_and_what_it_takes_nobody_else_sees(conn):
+async def test_filters_run_in_order_until_one_takes_the_message(conn):
     record = []
     for kind, word in ((First, "one"), (Second, "two"), (Third, "three")):
-        add_screen(conn, kind(word, record))
-    feed(conn, text("one"), text("two"), text("three"), masked(2, b"nobody's"))
-    assert await conn.recv() == b"nobody's"
+        add_filter(conn, kind(word, record))
+    feed(conn, text("one"), text("two"), text("three"), masked(2, b"left"))
+    assert await conn.recv() == b"left"
     shown = [word for word, message in record if message == "one"]
     assert shown == ["one"]
     assert [word for word, message in record if message == "two"] == ["one", "two"]
     assert [word for word, message in record if message == "three"] == ["one", "two", "three"]
-    assert [word for word, message in record if message == b"nobody's"] == ["one", "two", "three"]
+    assert [word for word, message in record if message == b"left"] == ["one", "two", "three"]
 
 
-async def test_each_is_found_by_its_kind(conn):
-    assert screen_of(conn, First) is None
-    screens = [kind("x", []) for kind in (First, Second, Third)]
-    for count, screen in enumerate(screens, 1):
-        add_screen(conn, screen)
-        assert [screen_of(conn, type(one)) for one in screens[:count]] == screens[:count]
-        assert [screen_of(conn, type(one)) for one in screens[count:]] == [None] * (3 - count)
+async def test_find_filter_returns_the_filter_of_that_kind(conn):
+    assert find_filter(conn, First) is None
+    filters = [kind("x", []) for kind in (First, Second, Third)]
+    for count, each in enumerate(filters, 1):
+        add_filter(conn, each)
+        assert [find_filter(conn, type(one)) for one in filters[:count]] == filters[:count]
+        assert [find_filter(conn, type(one)) for one in filters[count:]] == [None] * (3 - count)
 
 
-async def test_they_are_forgotten_with_the_connection():
+async def test_filters_are_dropped_when_the_connection_is_lost():
     conn, _ = fake_conn()
-    add_screen(conn, First("x", []))
-    add_screen(conn, Second("x", []))
+    add_filter(conn, First("x", []))
+    add_filter(conn, Second("x", []))
     conn.abort()
     with pytest.raises(plumews.ConnectionClosed):
         await conn.recv()
-    assert screen_of(conn, First) is screen_of(conn, Second) is None
+    assert find_filter(conn, First) is find_filter(conn, Second) is None

@@ -11,7 +11,7 @@ import pytest
 
 import plumews
 from plumews import TextPolicy
-from plumews.conn.filters import add_screen
+from plumews.conn.filters import add_filter
 from support.fakes import fake_conn, feed, ticks
 from support.raw_client import Wire, masked, text
 
@@ -222,7 +222,7 @@ async def test_what_a_cancelled_read_stream_leaves_is_held_to_it(read):
         seen.append(message)
         return "\x07" in message
 
-    add_screen(conn, takes_bells)
+    add_filter(conn, takes_bells)
     frame = masked(1, "first and \x07")
     reader = asyncio.ensure_future(conn.read_stream())
     await ticks()

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.filters import add_screen, screen_of
+from ..conn.filters import add_filter, find_filter
 from ..conn.handlers import is_stopped
 from ..conn.logs import log_context
 from ..constants import CloseCode, ErrorCode
@@ -243,15 +243,15 @@ class TokenRefresh:
 
     def watch(self, conn: Conn, *, token: ConnectionToken | None = None, first: bool = False) -> None:
         """Filter renewals out of the messages of ``conn``. True for ``first`` passes its first message on unread."""
-        renewals = screen_of(conn, _RenewalFilter)
+        renewals = find_filter(conn, _RenewalFilter)
         if renewals is None:
             renewals = _RenewalFilter(self, first)
-            add_screen(conn, renewals)
+            add_filter(conn, renewals)
         renewals.token = token
 
     def ended(self, conn: Conn) -> str | None:
         """Return why the token of ``conn`` is no longer valid. Return None if it is valid, or there is none."""
-        renewals = screen_of(conn, _RenewalFilter)
+        renewals = find_filter(conn, _RenewalFilter)
         return None if renewals is None or renewals.token is None else renewals.token.ended
 
     def handle(self, conn: Conn, renewals: _RenewalFilter, fields: dict[str, Any]) -> None:
@@ -309,13 +309,13 @@ class TokenRefresh:
 
 def is_logging_in(conn: Conn) -> bool:
     """Return whether ``conn`` is open and has yet to log in by its first message."""
-    renewals = screen_of(conn, _RenewalFilter)
+    renewals = find_filter(conn, _RenewalFilter)
     return renewals is not None and renewals.logging_in
 
 
 def mark_logged_in(conn: Conn) -> None:
     """Note that ``conn`` has logged in by its first message."""
-    renewals = screen_of(conn, _RenewalFilter)
+    renewals = find_filter(conn, _RenewalFilter)
     if renewals is not None:
         renewals.logging_in = False
 

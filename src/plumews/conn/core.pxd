@@ -41,7 +41,7 @@ cdef class ConnCore(InContext):
     cdef public bint _reads_to_end
     cdef public object _rest
     cdef readonly ProtocolState _rules
-    cdef public object _screen
+    cdef public object _message_filter
     cdef readonly object _shared
     cdef readonly LoopContext _state
     cdef public object _stream

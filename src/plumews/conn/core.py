@@ -75,6 +75,7 @@ class ConnCore(InContext):
         "_keepalive",
         "_lent",
         "_loop",
+        "_message_filter",
         "_on_failure",
         "_on_message",
         "_quick_size",
@@ -83,7 +84,6 @@ class ConnCore(InContext):
         "_reads_to_end",
         "_rest",
         "_rules",
-        "_screen",
         "_shared",
         "_state",
         "_stream",
@@ -115,8 +115,8 @@ class ConnCore(InContext):
         self._handshake: Any = None
         self._on_message: Callable[[Any, str | bytes], object] | None = None
         self._on_failure: Callable[[Any, BaseException], object] | None = None
-        #: Sees each whole message first, and says whether it was meant for it.
-        self._screen: Any = None
+        #: Called with each whole message before the application; True takes it.
+        self._message_filter: Any = None
         #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
         self._behind: list[Callable[[Any], None]] | None = None
         #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
@@ -269,7 +269,7 @@ class ConnCore(InContext):
             self._until = monotonic() + limits.FAN_OUT_SLICE
         try:
             while True:
-                if self._on_message is None and self._screen is None:
+                if self._on_message is None and self._message_filter is None:
                     self._backlog = ConnCore._dispatch(self, events)
                 else:
                     self._backlog = InContext._dispatch_within(self, events)
@@ -405,7 +405,7 @@ class ConnCore(InContext):
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not _OPEN:
             return  # our close frame is on its way: what still comes is not wanted any more
-        if self._screen is not None and self._screen(self, data):
+        if self._message_filter is not None and self._message_filter(self, data):
             return
         if self._on_message is None:
             self._inbox.put((kind, data))

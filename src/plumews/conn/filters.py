@@ -1,7 +1,7 @@
-"""Who sees a message before the application does: several, one behind the other (layer 5).
+"""Message filters: callables that see each whole message before the application does.
 
-A connection asks one object about each whole message. Invariant: who was added first is asked first, and what it takes
-nobody behind it sees.
+A connection has one filter, which may be a pair. Filters run in the order in which they were added. No later one, and
+not the application, gets a message that a filter takes.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from typing import Protocol, TypeVar
 
 from .connection import Conn
 
-__all__ = ["Screen", "add_screen", "screen_of"]
+__all__ = ["MessageFilter", "add_filter", "find_filter"]
 
-S = TypeVar("S", bound="Screen")
+F = TypeVar("F", bound="MessageFilter")
 
 
-class Screen(Protocol):
-    """Called with each message."""
+class MessageFilter(Protocol):
+    """Filter of the messages of one connection."""
 
     def __call__(self, conn: Conn, message: str | bytes, /) -> bool:
-        """Whether nobody else is to see ``message``."""
+        """Return True to take the message."""
 
 
-class _Both:
-    """``first``, and then ``second``."""
+class _Pair:
+    """Two filters, one behind the other."""
 
     __slots__ = ("first", "second")
 
-    def __init__(self, first: Screen, second: Screen) -> None:
+    def __init__(self, first: MessageFilter, second: MessageFilter) -> None:
         self.first = first
         self.second = second
 
@@ -35,18 +35,19 @@ class _Both:
         return self.first(conn, message) or self.second(conn, message)
 
 
-def add_screen(conn: Conn, screen: Screen) -> None:
-    """Show ``screen`` what ``conn`` says, unless one that is there takes it."""
-    conn._screen = screen if conn._screen is None else _Both(conn._screen, screen)
+def add_filter(conn: Conn, message_filter: MessageFilter) -> None:
+    """Add a filter behind those that the connection has."""
+    first = conn._message_filter
+    conn._message_filter = message_filter if first is None else _Pair(first, message_filter)
 
 
-def screen_of(conn: Conn, kind: type[S]) -> S | None:
-    """The screen of ``conn`` that is a ``kind``."""
-    waiting = [conn._screen]
+def find_filter(conn: Conn, kind: type[F]) -> F | None:
+    """Return the filter of the connection that is a ``kind``."""
+    waiting = [conn._message_filter]
     while waiting:
-        screen = waiting.pop()
-        if isinstance(screen, kind):
-            return screen
-        if isinstance(screen, _Both):
-            waiting += [screen.first, screen.second]
+        found = waiting.pop()
+        if isinstance(found, kind):
+            return found
+        if isinstance(found, _Pair):
+            waiting += [found.first, found.second]
     return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..auth.credentials import logs_in_by_message
 from ..conn.connection import Conn
-from ..conn.filters import add_screen
+from ..conn.filters import add_filter
 from ..constants import ErrorCode
 from ..counters import RequestCounters
 from ..errors import InvalidText
@@ -38,7 +38,7 @@ class TextFilterEndpoint:
     def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
         work = self._inside.opened(conn, deadline)
         # Behind whatever else looks at messages: a new token is not for the policy. Nothing was received yet.
-        add_screen(conn, _TextScreen(self._policy, self._tally, first=logs_in_by_message(conn.request)))
+        add_filter(conn, _TextScreen(self._policy, self._tally, first=logs_in_by_message(conn.request)))
         return work
 
 
