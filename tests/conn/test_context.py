@@ -11,7 +11,7 @@ from contextvars import Context, ContextVar, copy_context
 import pytest
 
 import plumews
-from plumews.conn.context import InContext
+from plumews.conn.context import ContextRunner
 from support.compressed_messages import OFFER, frames, squeezed
 from support.fakes import PATIENCE, clog, failures, fake_conn, pass_time, tls_contexts, until
 from support.raw_client import Wire, close, text
@@ -33,7 +33,7 @@ def called_as(name, function, *args, **options):
 
 
 def in_context(context):
-    conn = InContext()
+    conn = ContextRunner()
     conn._context = context
     return conn
 
@@ -41,15 +41,15 @@ def in_context(context):
 async def test_within_runs_in_the_context_and_nests():
     conn, _ = fake_conn()
     conn._context = called_as("alice", copy_context)
-    assert conn._within(lambda: (who.get(), conn._within(who.get))) == ("alice", "alice")
+    assert conn._run_in_context(lambda: (who.get(), conn._run_in_context(who.get))) == ("alice", "alice")
     assert who.get() == "nobody"
 
 
 async def test_within_keeps_what_is_set():
     conn, _ = fake_conn()
     conn._context = Context()
-    conn._within(who.set, "bob")
-    assert conn._within(who.get) == "bob"
+    conn._run_in_context(who.set, "bob")
+    assert conn._run_in_context(who.get) == "bob"
 
 
 async def test_within_leaves_the_context_on_an_error():
@@ -57,9 +57,9 @@ async def test_within_leaves_the_context_on_an_error():
     conn._context = called_as("alice", copy_context)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            conn._within(lambda: 1 // 0)
+            conn._run_in_context(lambda: 1 // 0)
         assert who.get() == "nobody"
-    assert conn._within(who.get) == "alice"
+    assert conn._run_in_context(who.get) == "alice"
 
 
 # --- handlers and callbacks -----------------------------------------------------------------------
@@ -149,7 +149,7 @@ async def test_callbacks_keep_their_variables_after_a_pause(start):
     async with await Wire.open(server) as wire:
         (conn,) = server.connections
         wire.send(text("one"))
-        await until(lambda: conn._within(who.get) == "one")
+        await until(lambda: conn._run_in_context(who.get) == "one")
         transport, conn._reading_paused = conn._transport, True
         transport.pause_reading()
         called_as("a stranger", conn._update_reading)

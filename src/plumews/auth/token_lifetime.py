@@ -198,7 +198,7 @@ class ConnectionToken:
 
     def _look(self) -> None:
         try:
-            left = self._conn._within(self._tokens.seconds_left, self.claims)
+            left = self._conn._run_in_context(self._tokens.seconds_left, self.claims)
         except BaseException:
             self.end(EXPIRED)  # the end is unknown, and there would be no further look
             raise

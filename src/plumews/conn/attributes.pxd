@@ -1,4 +1,4 @@
-# Types for attributes.pyx, and for those that build on it where they are compiled.
+# Types for attributes.pyx and the compiled modules that import it.
 
 cdef class Attributes:
     pass

@@ -1,4 +1,4 @@
-# Types for awaits.py where it is compiled.
+# Types for awaitables.py where it is compiled.
 
 cimport cython
 

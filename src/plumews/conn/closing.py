@@ -174,7 +174,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._guard(handshake.lost)
         callbacks, self._close_callbacks = self._close_callbacks, []
         if callbacks:
-            self._within(self._call_all, callbacks)
+            self._run_in_context(self._call_all, callbacks)
         self._guard(self._forget)
 
     def _stop_pings(self) -> None:
@@ -202,7 +202,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             return None
         try:
             # In this connection's context, because asyncio keeps that of whoever lets it read or close.
-            return self._within(getattr(transport, name), *args)
+            return self._run_in_context(getattr(transport, name), *args)
         except NotImplementedError:
             return None  # a transport that has no such method
         except Exception as exc:

@@ -109,7 +109,7 @@ class Conn(Sending):
         """Call ``callback(conn)`` when the connection is gone; at once if it is."""
         self._check_thread()
         if self._rules.state is State.CLOSED:
-            self._within(self._call_back, callback)
+            self._run_in_context(self._call_back, callback)
         else:
             self._close_callbacks.append(callback)
 

@@ -1,11 +1,11 @@
-# Types for context.pyx, and for those that build on it where they are compiled.
+# Types for context.pyx and the compiled modules that import it.
 
 from .attributes cimport Attributes
 
 
-cdef class InContext(Attributes):
+cdef class ContextRunner(Attributes):
     cdef public object _context
-    cdef bint _inside
+    cdef bint _in_context
 
-    cdef list _dispatch_within(self, list events)
+    cdef list _dispatch_in_context(self, list events)
     cdef list _dispatch(self, list events)

@@ -1,10 +1,10 @@
-"""The context in which the application's code of one connection runs (layer 3).
+"""Context variables of one connection (:mod:`contextvars`).
 
 Each connection has a copy of the context in which its ``serve()`` was called. Callbacks and hooks run in that copy, and
-a handler's task starts with a copy of it, so that one connection never sees the variables of another. The same in
-Cython is ``context.pyx``, which enters the context without a Python call; built, it is imported instead of this.
+a handler's task starts with a copy of it. So one connection never sees the variables of another. ``context.pyx`` is the
+same in Cython, and enters the context without a Python call. It is imported instead of this module where it is built.
 
-Invariant: a context is entered once at a time; a call from within it stays in it.
+Invariant: a context is entered once at a time. A call from inside it stays in it.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from typing import Any, TypeVar
 
 from .attributes import Attributes
 
-__all__ = ["InContext"]
+__all__ = ["ContextRunner"]
 
 T = TypeVar("T")
 
 
-class InContext(Attributes):
-    """Base of a connection: runs what belongs to it in its own context."""
+class ContextRunner(Attributes):
+    """Base class of a connection that runs callbacks in its own context."""
 
-    __slots__ = ("_context", "_inside")
+    __slots__ = ("_context", "_in_context")
 
     #: ``None`` stays in the context of the caller.
     _context: Context | None
-    _inside: bool
+    _in_context: bool
 
-    def _within(self, function: Callable[..., T], *args: Any) -> T:
-        """Return ``function(*args)``, called in the context of this connection."""
+    def _run_in_context(self, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function(*args)`` in the context of this connection, and return its result."""
         context = self._context
-        if context is None or self._inside:
+        if context is None or self._in_context:
             return function(*args)
-        self._inside = True
+        self._in_context = True
         try:
             return context.run(function, *args)
         finally:
-            self._inside = False
+            self._in_context = False
 
-    def _dispatch_within(self, events: list[Any]) -> list[Any] | None:
-        """Return ``self._dispatch(events)``, called in the context of this connection."""
-        return self._within(self._dispatch, events)
+    def _dispatch_in_context(self, events: list[Any]) -> list[Any] | None:
+        """Call :meth:`_dispatch` in the context of this connection, and return its result."""
+        return self._run_in_context(self._dispatch, events)
 
     def _dispatch(self, events: list[Any]) -> list[Any] | None:
-        """Handle what a read has brought."""
+        """Handle the events of one read, and return those that are left over."""
         raise NotImplementedError

@@ -1,9 +1,9 @@
-# Types for engine.py where it is compiled.
+# Types for core.py where it is compiled.
 
 cimport cython
 
 from ..deflate.outbound cimport OutboundDeflate
-from .context cimport InContext
+from .context cimport ContextRunner
 from .receive_queue cimport ReceiveQueue
 from ..deflate.inbound cimport InboundDeflate
 from .keepalive cimport Keepalive
@@ -17,7 +17,7 @@ cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
 
-cdef class ConnCore(InContext):
+cdef class ConnCore(ContextRunner):
     cdef public list _backlog
     cdef public list _behind
     cdef bint _blocked

@@ -27,7 +27,7 @@ from ..transport.flow_control import FlowControl
 from ..transport.forks import FOREIGN
 from ..transport.loop_context import LoopContext, loop_context
 from ..transport.writer import Writer
-from .context import InContext
+from .context import ContextRunner
 from .keepalive import Keepalive
 from .receive_queue import ReceiveQueue
 from .stream import Stream
@@ -56,7 +56,7 @@ _LONGEST_HEADER = 14
 _GO_ON, _LATER = 0, 1
 
 
-class ConnCore(InContext):
+class ConnCore(ContextRunner):
     """The hot half of a connection's transport side. What it calls and does not define is in its subclass."""
 
     __slots__ = (
@@ -96,7 +96,7 @@ class ConnCore(InContext):
     def __init__(self, config: ConnConfig, client: bool) -> None:
         loop = asyncio.get_running_loop()
         self._context = None
-        self._inside = False
+        self._in_context = False
         self._loop = loop
         self._thread = _get_ident()
         self._state: LoopContext = loop_context(loop)
@@ -187,7 +187,7 @@ class ConnCore(InContext):
             elif self._on_message is None:
                 self._update_reading()
         elif self._handshake is not None:
-            self._within(self._handshake.received, bytes(self._state.view[:nbytes]))
+            self._run_in_context(self._handshake.received, bytes(self._state.view[:nbytes]))
         else:
             if not self._ended:
                 if self._rest is not None:  # the transport could not be paused
@@ -209,7 +209,7 @@ class ConnCore(InContext):
         self._on_message = on_message
         self._on_failure = on_failure
         if len(self._inbox):
-            self._within(self._deliver_waiting)
+            self._run_in_context(self._deliver_waiting)
         if self._ended:
             self._answer()
         self._update_reading()
@@ -272,7 +272,7 @@ class ConnCore(InContext):
                 if self._on_message is None and self._message_filter is None:
                     self._backlog = ConnCore._dispatch(self, events)
                 else:
-                    self._backlog = InContext._dispatch_within(self, events)
+                    self._backlog = ContextRunner._dispatch_in_context(self, events)
                 if self._backlog is None and self._rest is None and self._rules.error is not None and not self._ended:
                     self._end()
                 self._inbox.wake_now()  # what the reader answers leaves with this read

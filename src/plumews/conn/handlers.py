@@ -112,7 +112,7 @@ class CallbackEndpoint:
             conn.add_close_callback(self._closed)
         if self._on_open is not None:
             try:
-                conn._within(self._on_open, conn)
+                conn._run_in_context(self._on_open, conn)
             except (Exception, asyncio.CancelledError) as exc:
                 _callback_failed(conn, exc)
         conn._deliver_to(self._on_message, _callback_failed)

@@ -70,7 +70,7 @@ class HandshakeResponder:
 
     def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         def done(task: asyncio.Future[Any]) -> None:
-            self._conn._guard(self._conn._within, decide, task)
+            self._conn._guard(self._conn._run_in_context, decide, task)
 
         def decide(task: asyncio.Future[Any]) -> None:
             self._task = None
