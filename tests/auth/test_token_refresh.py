@@ -117,7 +117,7 @@ async def test_without_a_token_such_a_message_is_one_like_any_other(start):
     async with await Wire.open(server, "/ws") as wire:
         wire.send(refresh("x"))
         assert json.loads(await wire.message()) == {"type": "auth", "token": "x"}
-        assert all(conn._message_filter is None for conn in server.connections)
+        assert all(conn._filter is None for conn in server.connections)
 
 
 @pytest.mark.parametrize(

@@ -617,7 +617,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.mark.parametrize("tls", [False, True])
 async def test_failure_in_a_read_is_1011_and_one_entry(start: Any, caplog: Any, tls: bool) -> None:
     async with linked(start, tls=tls) as (conn, wire):
-        conn._message_filter = broken
+        conn._filter = broken
         wire.send(text("one"), text("two"))
         assert await wire.closing() == (1011, "the connection failed")
         wire.send(text("three"), close())
@@ -636,7 +636,7 @@ async def test_failure_in_a_backlog_is_1011_and_one_entry(
         return message == "last" and broken()
 
     def on_open(conn: plumews.Conn) -> None:
-        conn._message_filter = screen
+        conn._filter = screen
 
     server = await start(
         plumews.serve(
@@ -661,7 +661,7 @@ async def test_failure_for_a_large_message_is_1011_and_one_entry(start: Any, cap
         payload = masked(2, bytes(1 << 20))
         wire.send(payload[: 1 << 17])
         await until(lambda: conn._rules.parser.buffered)
-        conn._message_filter = broken
+        conn._filter = broken
         wire.send(payload[1 << 17 :])
         assert await wire.closing() == (1011, "the connection failed")
     assert len(errors(caplog)) == 1

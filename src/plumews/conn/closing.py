@@ -182,10 +182,10 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         """Keep nothing but what can still be read: a handler may go on for long, and hold this connection."""
-        if self._on_message is not None or self._message_filter is not None:
+        if self._on_message is not None or self._filter is not None:
             self._backlog = self._rest = None
             self._rules.parser.stop()
-        self._on_message = self._on_failure = self._message_filter = self._behind = None
+        self._on_message = self._on_failure = self._filter = self._behind = None
         if self._stream is not None and self._stream.done:
             self._stream = None
         if self._inbox.stream is not None:
@@ -413,12 +413,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         connection ends as any other, and its messages can still be read. Callbacks and filters see no message after the
         end, so for them nothing is read early: a callback is done soon, and a filter's connection has its keepalive.
         """
-        if (
-            self._end_look is None
-            and not self._reads_to_end
-            and self._on_message is None
-            and self._message_filter is None
-        ):
+        if self._end_look is None and not self._reads_to_end and self._on_message is None and self._filter is None:
             self._end_look = self._state.timers.after(limits.END_LOOK, lambda: self._guard(self._seek_end))
 
     def _seek_end(self) -> None:

@@ -41,7 +41,7 @@ cdef class ConnCore(ContextRunner):
     cdef public bint _reads_to_end
     cdef public object _rest
     cdef readonly ProtocolState _rules
-    cdef public object _message_filter
+    cdef public object _filter
     cdef readonly object _shared
     cdef readonly LoopContext _state
     cdef public object _stream

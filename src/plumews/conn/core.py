@@ -66,6 +66,7 @@ class ConnCore(ContextRunner):
         "_deflate",
         "_ended",
         "_feed",
+        "_filter",
         "_handshake",
         "_in_batch",
         "_in_place",
@@ -75,7 +76,6 @@ class ConnCore(ContextRunner):
         "_keepalive",
         "_lent",
         "_loop",
-        "_message_filter",
         "_on_failure",
         "_on_message",
         "_quick_size",
@@ -116,7 +116,7 @@ class ConnCore(ContextRunner):
         self._on_message: Callable[[Any, str | bytes], object] | None = None
         self._on_failure: Callable[[Any, BaseException], object] | None = None
         #: Called with each whole message before the application; True takes it.
-        self._message_filter: Any = None
+        self._filter: Any = None
         #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
         self._behind: list[Callable[[Any], None]] | None = None
         #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
@@ -269,7 +269,7 @@ class ConnCore(ContextRunner):
             self._until = monotonic() + limits.FAN_OUT_SLICE
         try:
             while True:
-                if self._on_message is None and self._message_filter is None:
+                if self._on_message is None and self._filter is None:
                     self._backlog = ConnCore._dispatch(self, events)
                 else:
                     self._backlog = ContextRunner._dispatch_in_context(self, events)
@@ -405,7 +405,7 @@ class ConnCore(ContextRunner):
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not _OPEN:
             return  # our close frame is on its way: what still comes is not wanted any more
-        if self._message_filter is not None and self._message_filter(self, data):
+        if self._filter is not None and self._filter(self, data):
             return
         if self._on_message is None:
             self._inbox.put((kind, data))

@@ -37,13 +37,13 @@ class _Pair:
 
 def add_filter(conn: Conn, message_filter: MessageFilter) -> None:
     """Add a filter behind those that the connection has."""
-    first = conn._message_filter
-    conn._message_filter = message_filter if first is None else _Pair(first, message_filter)
+    first = conn._filter
+    conn._filter = message_filter if first is None else _Pair(first, message_filter)
 
 
 def find_filter(conn: Conn, kind: type[F]) -> F | None:
     """Return the filter of the connection that is a ``kind``."""
-    waiting = [conn._message_filter]
+    waiting = [conn._filter]
     while waiting:
         found = waiting.pop()
         if isinstance(found, kind):

@@ -1,4 +1,4 @@
-# Types for inbox.py where it is compiled.
+# Types for receive_queue.py where it is compiled.
 
 cimport cython
 

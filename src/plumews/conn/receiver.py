@@ -119,9 +119,7 @@ class Receiving(ClosingCore):
             # A read_stream() that was cancelled had asked for it in pieces: put them together.
             payload = await data.complete()
             self._take()
-            if self._message_filter is None or not self._run_in_context(
-                self._message_filter, self, _as_it_came(data.opcode, payload)
-            ):
+            if self._filter is None or not self._run_in_context(self._filter, self, _as_it_came(data.opcode, payload)):
                 return data.opcode, payload
 
     async def _available(self, *, in_pieces: bool = False) -> Item:
