@@ -1,4 +1,4 @@
-"""Attributes that a connection has not: their errors say where the thing is, and nothing else is changed by it."""
+"""Hints for missing attributes of a connection and missing names of the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import plumews
 from plumews import Conn, ConnConfig
-from plumews.conn.attribute_hints import Elsewhere
+from plumews.conn.attribute_hints import MissingAttribute
 from support.fakes import fake_conn
 
 #: Names of other packages, and a part of what is told of each.
@@ -100,7 +100,7 @@ async def conn() -> Conn:
 
 
 @pytest.mark.parametrize(("name", "where"), OF_OTHERS.items())
-async def test_attribute_of_another_package_says_where_it_is(conn: Conn, name: str, where: str) -> None:
+async def test_attribute_of_another_package_raises_with_a_hint(conn: Conn, name: str, where: str) -> None:
     with pytest.raises(AttributeError) as caught:
         getattr(conn, name)
     assert str(caught.value).startswith(f"a plumews.Conn has no attribute {name!r}: ")
@@ -113,15 +113,15 @@ async def test_attribute_of_another_package_says_where_it_is(conn: Conn, name: s
     assert f"for one of your own use conn.metadata[{name!r}]" in str(caught.value)
 
 
-async def test_what_is_told_names_things_that_exist(conn: Conn) -> None:
-    for name, found in inspect.getmembers(Conn, lambda member: isinstance(member, Elsewhere)):
+async def test_hints_name_attributes_that_exist(conn: Conn) -> None:
+    for name, found in inspect.getmembers(Conn, lambda member: isinstance(member, MissingAttribute)):
         for attribute in re.findall(r"\bconn\.(\w+)", str(found.__doc__)):
             assert hasattr(Conn, attribute), (name, attribute)
-            assert not isinstance(getattr(Conn, attribute), Elsewhere), (name, attribute)
+            assert not isinstance(getattr(Conn, attribute), MissingAttribute), (name, attribute)
 
 
 @pytest.mark.parametrize("name", ["anything", "room_name", "_private", "é"])
-async def test_attribute_of_ones_own_says_metadata(conn: Conn, name: str) -> None:
+async def test_unknown_attribute_hints_at_metadata(conn: Conn, name: str) -> None:
     with pytest.raises(AttributeError, match=rf"of your own: use conn\.metadata\['{name}'\]") as caught:
         setattr(conn, name, 5)
     assert caught.value.__cause__ is None
@@ -132,7 +132,7 @@ async def test_attribute_of_ones_own_says_metadata(conn: Conn, name: str) -> Non
         delattr(conn, name)
 
 
-async def test_attribute_that_exists_is_set_or_says_why_not(conn: Conn) -> None:
+async def test_existing_attribute_is_set_or_raises_the_usual_error(conn: Conn) -> None:
     conn.user_info = user = plumews.UserInfo("1", "Ada")
     conn.read_limit = 5
     assert (conn.user_info, conn.read_limit) == (user, 5)
@@ -144,13 +144,13 @@ async def test_attribute_that_exists_is_set_or_says_why_not(conn: Conn) -> None:
         conn.read_limit = 0
 
 
-async def test_names_that_are_elsewhere_are_not_listed(conn: Conn) -> None:
+async def test_missing_attributes_are_not_in_dir(conn: Conn) -> None:
     assert not OF_OTHERS.keys() & set(dir(conn))
     assert {"send", "recv", "metadata", "_writer"} <= set(dir(conn))
     assert all(hasattr(conn, name) for name in dir(conn) if name not in ("request", "__abstractmethods__"))
 
 
-async def test_protocols_of_python_find_what_they_did(conn: Conn) -> None:
+async def test_hints_do_not_change_pythons_own_protocols(conn: Conn) -> None:
     for copying in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="cannot be copied or pickled"):
             copying(conn)
@@ -177,7 +177,7 @@ async def test_subclass_may_have_attributes_of_its_own() -> None:
     assert "path" in dir(conn)
 
 
-def test_attributes_that_exist_are_found_without_a_call() -> None:
+def test_existing_attributes_are_found_without_a_call() -> None:
     """A ``__getattr__`` anywhere would slow down each lookup."""
     for cls in Conn.__mro__[:-1]:
         assert not {"__getattr__", "__getattribute__"} & vars(cls).keys()
@@ -199,7 +199,7 @@ def test_attributes_that_exist_are_found_without_a_call() -> None:
         ("basic_auth", "authenticator="),
     ],
 )
-def test_name_of_the_websockets_package_says_where(name, told):
+def test_name_of_the_websockets_package_raises_with_a_hint(name, told):
     with pytest.raises(AttributeError, match=rf"^module 'plumews' has no attribute '{name}': .*{re.escape(told)}"):
         getattr(plumews, name)
     assert not hasattr(plumews, name)

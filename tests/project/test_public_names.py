@@ -19,7 +19,7 @@ import pytest
 
 import plumews
 from plumews import Conn, ConnConfig, Hub, HubConfig, SendBehavior, SimpleRoomAuth
-from plumews.conn.attribute_hints import Elsewhere
+from plumews.conn.attribute_hints import MissingAttribute
 from plumews.server.options import TcpOptions
 
 NAMES = [
@@ -315,7 +315,7 @@ def attributes(cls: type) -> Iterator[tuple[str, object]]:
     names = {name for base in ours for name in (*vars(base), *vars(base).get("__annotations__", ()))}
     for name in sorted(names):
         member = inspect.getattr_static(cls, name, None)
-        if not name.startswith("_") and not isinstance(member, Elsewhere):
+        if not name.startswith("_") and not isinstance(member, MissingAttribute):
             yield name, member
 
 

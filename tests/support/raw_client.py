@@ -26,7 +26,7 @@ def kept_port() -> Iterator[int]:
     """A free port on the loopback that nobody else gets while a test stops a server there and starts another.
 
     The socket that holds it does not listen, so that connections are refused, and servers may listen beside it: they
-    set SO_REUSEADDR, and so does it. Elsewhere than on Linux that may mean something else, and luck has to do.
+    set SO_REUSEADDR, and so does it. MissingAttribute than on Linux that may mean something else, and luck has to do.
     """
     with socket.socket() as sock:
         if sys.platform == "linux":

@@ -1,8 +1,8 @@
-"""Attributes that other WebSocket packages have and a connection has not, and where the thing is here (layer 2).
+"""Hints for attributes that a connection does not have but other WebSocket packages do.
 
-The names are those of the `websockets` package (its new and its legacy API), aiohttp, picows, Starlette and the seed.
-Each becomes a descriptor on the class, so attributes that exist cost nothing more, and a type checker knows none of it.
-Invariant: each of them raises ``AttributeError`` on a connection, so ``hasattr`` and ``getattr`` with a default work.
+The names are those of the `websockets` package (its new and its legacy API), aiohttp, picows and Starlette.
+Each is a descriptor on the class, so existing attributes cost nothing more, and type checkers know none of the names.
+Invariant: each raises ``AttributeError`` on a connection, so ``hasattr`` and ``getattr`` with a default work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Final, NoReturn
 
-__all__ = ["Elsewhere", "add_to", "missing_name", "of_its_own"]
+__all__ = ["MissingAttribute", "add_hints", "missing_name", "refuse_attribute"]
 
 _METADATA: Final = "use conn.metadata, a dict for what belongs to the connection"
 _OPTION: Final = "it is an option of plumews.serve()"
@@ -30,8 +30,8 @@ _COMPRESSION: Final = "use conn.compression"
 _ENDED: Final = "use conn.close_code and conn.close_reason"
 _CALLBACK: Final = "it is an option of plumews.serve(): a plain function that gets the connection"
 
-#: Where the thing is, by the name under which it is looked for.
-_WHERE: Final = {
+#: Hint for each missing attribute.
+_HINTS: Final = {
     # --- the request
     "path": "use conn.request.path",
     "raw_path": "use conn.request.raw_path",
@@ -110,8 +110,8 @@ _CLIENT: Final = "there is no client in this version; any client will do, such a
 _REFUSING: Final = "return conn.respond(status, text) from process_request, or raise plumews.Refused"
 _PLAIN_STR: Final = "it is a plain str here"
 
-#: The same of names of the package.
-_NAMES: Final = {
+#: Hint for each missing name of the package.
+_PACKAGE_HINTS: Final = {
     **dict.fromkeys(("connect", "unix_connect", "client", "ClientConnection"), _CLIENT),
     **dict.fromkeys(("exceptions", "asyncio", "legacy"), "all names are in plumews itself, such as plumews.Refused"),
     **dict.fromkeys(("ServerConnection", "WebSocketServerProtocol", "Connection", "WebSocket"), "use plumews.Conn"),
@@ -124,43 +124,43 @@ _NAMES: Final = {
 
 
 def missing_name(name: str) -> AttributeError:
-    """Return the error of looking for ``name`` in the package."""
-    where = f": {_NAMES[name]}" if name in _NAMES else ""
-    return AttributeError(f"module 'plumews' has no attribute {name!r}{where}", name=name, obj=sys.modules["plumews"])
+    """Return the ``AttributeError`` for a missing name of the package, with its hint."""
+    hint = f": {_PACKAGE_HINTS[name]}" if name in _PACKAGE_HINTS else ""
+    return AttributeError(f"module 'plumews' has no attribute {name!r}{hint}", name=name, obj=sys.modules["plumews"])
 
 
-class Elsewhere:
-    """Attribute that a connection has not; ``__doc__`` says where the thing is."""
+class MissingAttribute:
+    """Descriptor of an attribute that a connection does not have; ``__doc__`` is the hint."""
 
-    def __init__(self, name: str, where: str) -> None:
-        self.__doc__ = f"Not here: {where}."
+    def __init__(self, name: str, hint: str) -> None:
+        self.__doc__ = f"Not here: {hint}."
         self._name = name
-        self._where = where
+        self._hint = hint
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        raise AttributeError(f"{self}: {self._where}")
+        raise AttributeError(f"{self}: {self._hint}")
 
     def __str__(self) -> str:
         return f"a plumews.Conn has no attribute {self._name!r}"
 
     def set(self) -> NoReturn:
-        """Raise the error of setting it."""
-        raise AttributeError(f"{self}: {self._where}; for one of your own use conn.metadata[{self._name!r}]") from None
+        """Raise the ``AttributeError`` for setting the attribute."""
+        raise AttributeError(f"{self}: {self._hint}; for one of your own use conn.metadata[{self._name!r}]") from None
 
 
-def of_its_own(conn: object, name: str) -> None:
-    """Raise the error of setting an attribute ``name`` that ``conn`` has not; nothing if it has it, read-only."""
+def refuse_attribute(conn: object, name: str) -> None:
+    """Raise ``AttributeError`` with a hint if ``conn`` has no attribute ``name``. Return if it is read-only."""
     found = getattr(type(conn), name, None)
-    if isinstance(found, Elsewhere):
+    if isinstance(found, MissingAttribute):
         found.set()
     if found is None:
         text = f"a plumews.Conn takes no attribute {name!r} of your own: use conn.metadata[{name!r}]"
         raise AttributeError(text) from None
 
 
-def add_to(cls: type) -> None:
-    """Tell on ``cls`` where all of them are."""
-    for name, where in _WHERE.items():
-        setattr(cls, name, Elsewhere(name, where))
+def add_hints(cls: type) -> None:
+    """Add the descriptors to a class."""
+    for name, hint in _HINTS.items():
+        setattr(cls, name, MissingAttribute(name, hint))

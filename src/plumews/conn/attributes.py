@@ -1,20 +1,20 @@
-"""Setting an attribute that a connection has not says where it belongs (layer 3).
+"""Base class of connections that explains failed assignments to attributes.
 
-The same in Cython is ``attributes.pyx``, which costs attributes that exist no Python call; built, it is imported
-instead of this.
+``attributes.pyx`` is the same in Cython, and costs existing attributes no Python call. It is imported instead of this
+module where it is built.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .attribute_hints import of_its_own
+from .attribute_hints import refuse_attribute
 
 __all__ = ["Attributes"]
 
 
 class Attributes:
-    """Base class of connections. A subclass with a ``__dict__`` takes attributes of its own."""
+    """Base class of connections. Subclasses with a ``__dict__`` accept further attributes."""
 
     __slots__ = ()
 
@@ -24,5 +24,5 @@ class Attributes:
             try:
                 object.__setattr__(self, name, value)
             except AttributeError:
-                of_its_own(self, name)
+                refuse_attribute(self, name)
                 raise

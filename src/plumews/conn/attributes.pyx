@@ -1,7 +1,7 @@
 # cython: language_level=3, binding=False, auto_pickle=False
-"""``attributes.py`` in C. What goes well costs no ``try``, which is dear in comparison."""
+"""``attributes.py`` in C. An assignment that succeeds enters no ``try`` block, which would cost more than it."""
 
-from .attribute_hints import of_its_own
+from .attribute_hints import refuse_attribute
 
 __all__ = ["Attributes"]
 
@@ -25,6 +25,6 @@ cdef int failed(Attributes instance, name) except -1:
     try:
         plumews_failed()
     except AttributeError:
-        of_its_own(instance, name)
+        refuse_attribute(instance, name)
         raise
     return 0

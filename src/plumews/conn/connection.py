@@ -28,7 +28,7 @@ from ..transport.awaitable import AwaitedMethod
 from ..transport.forks import FOREIGN
 from ..users import UserInfo
 from ..validation import check_read_limit
-from .attribute_hints import Elsewhere, add_to
+from .attribute_hints import MissingAttribute, add_hints
 from .config import ConnConfig
 from .fragmented import Sending
 from .logs import ConnLogger
@@ -387,7 +387,9 @@ class Conn(Sending):
     def __dir__(self) -> list[str]:
         own = getattr(self, "__dict__", {})  # of a subclass
         names = super().__dir__()
-        return [name for name in names if name in own or not isinstance(getattr(type(self), name, None), Elsewhere)]
+        return [
+            name for name in names if name in own or not isinstance(getattr(type(self), name, None), MissingAttribute)
+        ]
 
     def _forked(self) -> Iterable[int]:
         """This process is a child of the one that has the connection. Return its descriptor."""
@@ -413,6 +415,6 @@ async def recv(self: Conn, decode: bool | None = None) -> str | bytes:
     raise NotImplementedError
 
 
-add_to(Conn)
+add_hints(Conn)
 for _like in (send, recv):
     setattr(Conn, _like.__name__, AwaitedMethod(getattr(Conn, _like.__name__), _like))
