@@ -66,8 +66,8 @@ from .errors import (
     WebSocketException,
 )
 from .http11.headers import Headers
-from .http11.log_text import sanitize_for_logging
 from .http11.models import Request, Response
+from .http11.redaction import sanitize_for_logging
 from .hub.config import HubConfig
 from .hub.history import HistoryLimits, Recovery
 from .hub.hub import Hub

@@ -20,8 +20,9 @@ from plumews.http11.handshake import (
     refusal,
 )
 from plumews.http11.headers import Headers
-from plumews.http11.models import HeadReader, Request
+from plumews.http11.models import Request
 from plumews.http11.origin import LOOPBACK_HOSTS, check_host, check_origin
+from plumews.http11.parser import HeadReader
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 

@@ -10,7 +10,7 @@ import plumews
 from plumews import limits
 from plumews.errors import InvalidHeader
 from plumews.http11.models import Request
-from plumews.http11.proxies import Client, TrustedProxies, address_of
+from plumews.http11.proxies import Client, Hop, TrustedProxies, address_of, forwarded_hops, x_forwarded_hops
 from support.raw_client import Wire, upgrade
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "2001:db8:1::/48", "192.0.2.7"])
@@ -31,6 +31,14 @@ def refused(*lines):
         client(*lines)
     assert caught.value.status == 400
     return str(caught.value)
+
+
+def forwarded(*lines):
+    return list(forwarded_hops(request(*(f"Forwarded: {line}" for line in lines))))
+
+
+def x_forwarded(*lines):
+    return list(x_forwarded_hops(request(*lines)))
 
 
 # --- whom to believe ------------------------------------------------------------------------------
@@ -85,6 +93,108 @@ def test_the_address_of_a_socket_has_no_port_and_ipv4_is_ipv4():
 def test_section_8_point_31_a_wrong_list_is_an_error_where_it_is_given(entries, error, text):
     with pytest.raises(error, match=text):
         plumews.serve(print, "127.0.0.1", 0, trusted_proxies=entries)
+
+
+# --- Forwarded ------------------------------------------------------------------------------------
+
+
+def test_the_newest_entry_comes_first_over_all_lines() -> None:
+    assert [hop.node for hop in forwarded("for=a, for=b", "for=c")] == ["c", "b", "a"]
+    assert forwarded() == forwarded("", " , ;;, ") == []
+
+
+def test_an_entry_says_what_it_says_and_no_more() -> None:
+    assert forwarded("for=a;proto=https;host=h") == [Hop("a", "https", "h")]
+    assert forwarded("proto=https") == [Hop(None, "https", None)]
+    assert forwarded("by=b;secret=_x") == [Hop(None, None, None)]  # an entry all the same
+
+
+def test_an_empty_scheme_or_host_is_not_said() -> None:
+    for line in ("for=a;proto=;host=", 'for=a;proto="";host=""', "for=a;host=;proto= x"):
+        assert forwarded(line) in ([Hop("a", None, None)], [Hop("a", "x", None)])
+    assert x_forwarded("X-Forwarded-For: a", "X-Forwarded-Proto: ", 'X-Forwarded-Host: ""') == [Hop("a", None, None)]
+
+
+def test_names_are_read_in_any_case_and_values_are_left_as_they_are() -> None:
+    assert forwarded('FOR="[2001:DB8::1]:80"; Proto=HTTPS ;HOST=Chat.Example') == [
+        Hop("[2001:DB8::1]:80", "HTTPS", "Chat.Example")
+    ]
+
+
+def test_a_quoted_value_may_hold_what_separates_entries() -> None:
+    assert forwarded('for="a, for=b;\\"c\\\\"') == [Hop('a, for=b;"c\\', None, None)]
+
+
+@pytest.mark.parametrize(
+    "before", ["", 'for="', 'for="x', "for", "=", 'for=6.6.6.6;x="', 'x="\\', "for=a;for=b", '"', 'for="a"b']
+)
+@pytest.mark.parametrize(
+    ("own", "hop"),
+    [
+        ("for=198.51.100.1", Hop("198.51.100.1", None, None)),
+        ('for="[2001:db8::1]:80";proto=https;host="a.example"', Hop("[2001:db8::1]:80", "https", "a.example")),
+        ('proto=https;for="_x"', Hop("_x", "https", None)),
+    ],
+)
+@pytest.mark.parametrize("line", ["{}, {}", "{},{}", "{}\n{}"])
+def test_nothing_before_a_proxys_element_hides_it(before: str, own: str, hop: Hop, line: str) -> None:
+    assert forwarded(*line.format(before, own).split("\n"))[0] == hop
+
+
+@pytest.mark.parametrize(
+    ("value", "node"),
+    [
+        ("198.51.100.1", "unknown"),
+        ("for", "unknown"),
+        ("for=", ""),
+        ("for =198.51.100.1", "198.51.100.1"),
+        ("for= 198.51.100.1 ; proto=https", "198.51.100.1"),
+        (";; for = 198.51.100.1 ;;", "198.51.100.1"),
+        ("=198.51.100.1", None),
+        ("for=[2001:db8::1]", "[2001:db8::1]"),
+        ("for=[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ("for=2001:db8::1", "2001:db8::1"),
+        ("for=fe80::1%eth0", "fe80::1%eth0"),
+        ('for="198.51.100.1', '"198.51.100.1'),
+        ('for="198.51.100.1"x', '"198.51.100.1"x'),
+        ("for=198.51.100.1;for=198.51.100.1", "unknown"),
+        ("for=198.51.100.1;FOR=6.6.6.6", "unknown"),
+        ("for=198.51.100.1 proto=https", "198.51.100.1 proto=https"),
+    ],
+)
+def test_an_element_is_read_as_far_as_it_can_be(value: str, node: str | None) -> None:
+    assert forwarded(value)[0].node == node
+
+
+# --- X-Forwarded-For and its kin ------------------------------------------------------------------
+
+
+def test_the_older_lists_are_read_from_the_right_over_all_lines_without_what_is_empty() -> None:
+    assert x_forwarded("X-Forwarded-For: a, b", "x-forwarded-for: ,c , ") == [Hop(node, None, None) for node in "cba"]
+    assert x_forwarded() == []
+
+
+def test_the_older_lists_may_be_quoted() -> None:
+    assert x_forwarded('X-Forwarded-For: "[::1]:80" , "', 'X-Forwarded-Proto: "https"') == [
+        Hop('"', "https", None),
+        Hop("[::1]:80", "https", None),
+    ]
+
+
+def test_one_scheme_and_host_hold_for_every_entry_and_a_list_of_them_for_each_its_own() -> None:
+    assert x_forwarded("X-Forwarded-For: a, b", "X-Forwarded-Proto: https", "X-Forwarded-Host: h") == [
+        Hop("b", "https", "h"),
+        Hop("a", "https", "h"),
+    ]
+    assert [hop.scheme for hop in x_forwarded("X-Forwarded-For: a, b, c", "X-Forwarded-Proto: wss, http")] == [
+        "http",
+        "wss",
+        "wss",
+    ]
+
+
+def test_a_scheme_or_a_host_without_a_client_is_an_entry_and_only_the_newest_of_them() -> None:
+    assert x_forwarded("X-Forwarded-Proto: http, https", "X-Forwarded-Host: a, b") == [Hop(None, "https", "b")]
 
 
 # --- from the right -------------------------------------------------------------------------------

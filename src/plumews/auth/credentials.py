@@ -14,14 +14,14 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl
 
 from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, Refused
-from ..http11.handshake import BEARER, offered_subprotocols
+from ..http11.handshake import offered_subprotocols
 from ..http11.headers import is_token
 from ..http11.models import Request
 from ..http11.origin import AllowedOrigin, check_origin
+from ..http11.redaction import BEARER, PASSWORD_HEADER, QUERY_SECRETS, TOKEN_HEADER, cookies_of, query_values
 from ..validation import entries_of
 
 __all__ = [
@@ -39,10 +39,6 @@ __all__ = [
 
 #: The sources that a name switches; a cookie has a name of its own, and the query its own word of warning.
 TOKEN_SOURCES: Final = ("header", "subprotocol", "message")
-
-_SUBPROTOCOL: Final = BEARER
-_PASSWORD_HEADER: Final = "X-WebSocket-Room-Password"  # noqa: S105 - a name, no password
-_IN_QUERY: Final = ("token", "room_password")
 
 
 class Credentials(NamedTuple):
@@ -120,7 +116,7 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
         InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens or passwords.
         InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
     """
-    if not sources.query and any(name in request.query for name in _IN_QUERY):
+    if not sources.query and any(name in request.query for name in QUERY_SECRETS):
         raise Refused("secrets in the query are not accepted here", code=ErrorCode.QUERY_SECRETS)
     if logs_in_by_message(request):
         _check_source("message", "a first message", sources)
@@ -129,9 +125,9 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
     tokens = {token for token in _tokens(request, sources) if token}
     if len(tokens) > 1:
         raise InvalidHeader("two different tokens in one request", code=ErrorCode.TWO_TOKENS)
-    password = _only(request, _PASSWORD_HEADER)
+    password = _only(request, PASSWORD_HEADER)
     if password is None:
-        passwords = set(_in_query(request, "room_password"))
+        passwords = set(query_values(request, "room_password"))
         if len(passwords) > 1:
             raise InvalidHeader("two different room passwords in one request")
         password = next(iter(passwords), None)
@@ -192,7 +188,7 @@ def _is_text(value: object) -> bool:
 
 def bearer_of(request: Request) -> str:
     """The token in ``Authorization: Bearer``, empty without one; `InvalidHeader` for two such headers."""
-    scheme, _, token = (_only(request, "Authorization") or "").partition(" ")
+    scheme, _, token = (_only(request, TOKEN_HEADER) or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
@@ -201,33 +197,23 @@ def _tokens(request: Request, sources: TokenSources) -> Iterator[str]:
         _check_source("header", "an Authorization header", sources)
         yield token
     for offer in offered_subprotocols(request):
-        if offer.startswith(_SUBPROTOCOL):
+        if offer.startswith(BEARER):
             _check_source("subprotocol", "a subprotocol", sources)
-            yield offer.removeprefix(_SUBPROTOCOL)
+            yield offer.removeprefix(BEARER)
     if sources.cookie is not None:
         for token in _cookies(request, sources.cookie):
             check_origin(request, ("*",), secure=request.secure, required=True)  # which one: the server has looked
             yield token
-    yield from _in_query(request, "token")
-
-
-def _in_query(request: Request, name: str) -> list[str]:
-    """Each value of ``name``: what stands there twice is not passed over."""
-    if name not in request.query:
-        return []
-    return [value for key, value in parse_qsl(request.query_string, keep_blank_values=True) if key == name]
+    yield from query_values(request, "token")
 
 
 def _cookies(request: Request, name: str) -> Iterator[str]:
     """The values of the cookie ``name`` (RFC 6265 section 4.2.1); of two that differ one may be somebody else's."""
-    for line in request.headers.get_all("Cookie"):
-        for pair in line.split(";"):
-            key, _, value = pair.partition("=")
-            if key.strip(" \t") != name:
-                continue
+    for key, value in cookies_of(request):
+        if key == name:
             if not value.isascii():
                 raise InvalidHeader(f"non-ASCII byte in the cookie {name}")
-            yield value.strip(" \t").strip('"')
+            yield value
 
 
 def _check_source(name: str, where: str, sources: TokenSources) -> None:

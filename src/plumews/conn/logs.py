@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .. import limits
 from ..counters import BoundedCounter
-from ..http11.log_text import printable, quoted
-from ..http11.redaction import traceback_without
-from ..http11.request_secrets import secrets_of
+from ..http11.redaction import printable, quoted, secrets_of, traceback_without
 from ..transport.loop_context import loop_context
 
 __all__ = ["LOGGERS", "ConnLogger", "LineLimit", "log_context", "request_line"]

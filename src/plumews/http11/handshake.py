@@ -15,12 +15,10 @@ from typing import Final
 
 from ..constants import ACCEPT_GUID, WEBSOCKET_VERSION, ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
-from .error_body import error_body
 from .headers import Headers, HeadersLike, has_token, is_token, parse_tokens
 from .models import Request, Response
 
 __all__ = [
-    "BEARER",
     "accept",
     "accept_key",
     "accepted",
@@ -31,9 +29,6 @@ __all__ = [
     "offered_subprotocols",
     "refusal",
 ]
-
-#: A browser cannot set headers: behind this, among the subprotocols that it offers, stands a token.
-BEARER: Final = "bearer."
 
 _VERSION: Final = ("Sec-WebSocket-Version", WEBSOCKET_VERSION)
 
@@ -48,6 +43,32 @@ _KEY_SIZE: Final = 24
 
 #: What the answer says by itself, or must not say; and everything that begins with sec-websocket-.
 _OURS: Final = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
+
+
+_CATEGORIES: Final = {
+    401: "auth_error",
+    403: "auth_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+}
+
+_TYPES: Final = {
+    401: "unauthorized_request",
+    403: "forbidden_request",
+    404: "resource_not_found",
+    405: "method_not_allowed",
+    408: "timeout_failure",
+    409: "resource_conflict",
+    410: "resource_gone",
+    413: "value_out_of_range",
+    429: "rate_limited",
+    431: "value_out_of_range",
+    501: "not_implemented",
+    502: "bad_gateway",
+    503: "service_unavailable",
+}
+
+_TYPES_OF_CODES: Final = {code.value: code.type for code in ErrorCode if code.type}
 
 
 def accept_key(key: str) -> str:
@@ -166,11 +187,25 @@ def is_handshake_header(name: str) -> bool:
 def refusal(exc: InvalidHandshake, request_id: str | None = None) -> Response:
     """The answer to a request that is refused, after which the connection is closed.
 
-    ``exc.headers`` are added; the body is that of :func:`plumews.http11.error_body.error_body`.
+    ``exc.headers`` are added.
     """
     headers = Headers(
         ("Connection", "close"),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
     )
-    return Response.json(exc.status, error_body(exc, request_id), Headers(headers, exc.headers))
+    return Response.json(exc.status, _error_body(exc, request_id), Headers(headers, exc.headers))
+
+
+def _error_body(exc: InvalidHandshake, request_id: str | None = None) -> dict[str, object]:
+    """What the answer to a refused request says; ``request_id`` is the id of its connection, which is for the log."""
+    server = exc.status >= 500
+    error = {
+        "code": exc.code,
+        "message": str(exc),
+        "status": exc.status,
+        "category": _CATEGORIES.get(exc.status, "server_error" if server else "client_error"),
+        "type": _TYPES_OF_CODES.get(exc.code)
+        or _TYPES.get(exc.status, "internal_error" if server else "validation_failure"),
+    }
+    return {"error": error} if request_id is None else {"error": error, "request_id": request_id}

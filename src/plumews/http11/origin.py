@@ -17,8 +17,8 @@ from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidOrigin
 from ..validation import entries_of
 from .headers import parse_host
-from .log_text import quoted
 from .models import Request
+from .redaction import quoted
 
 __all__ = [
     "LOOPBACK_HOSTS",

@@ -1,15 +1,89 @@
-"""What went wrong in code that was given a secret, for the log (layer 0).
+"""Redaction of what stands in logs: text from outside, tracebacks, and the secrets of a request.
 
-An application's code may put what it was given into its exception: ``sessions[token]`` raises a ``KeyError`` whose text
-is the token. Invariant: no secret stands in what is returned, however it came in.
+A terminal obeys the control characters of a line that it shows, and a line break in a line makes two of it. The
+exceptions of an application may tell secrets: ``sessions[token]`` raises a ``KeyError`` whose text is the token.
+
+The places of a request where a client can put a secret stand here, and nowhere else.
 """
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable, Iterator
+from typing import Final
+from urllib.parse import parse_qsl
 
-__all__ = ["traceback_without"]
+from .. import limits
+from .models import Request
+
+__all__ = [
+    "BEARER",
+    "PASSWORD_HEADER",
+    "QUERY_SECRETS",
+    "TOKEN_HEADER",
+    "cookies_of",
+    "printable",
+    "query_values",
+    "quoted",
+    "sanitize_for_logging",
+    "secrets_of",
+    "traceback_without",
+]
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BAD_BYTES: Final = re.compile("[\ud800-\udfff]+")
+_CUT: Final = "..."
+
+#: What can stand in a line as it is.
+_NAME: Final = re.compile(r"[A-Za-z0-9._:/@+\-]+")
+
+
+def sanitize_for_logging(data: str | bytes | bytearray | memoryview, max_bytes: int = 0) -> str:
+    """``data``, from whoever it came, as one line to be logged (the seed's ``SanitizeForLogging``).
+
+    Each control character becomes a space and each run of bytes that are no UTF-8 one U+FFFD; what is longer than
+    ``max_bytes`` bytes (0 or less: 200) is cut between two characters, and ends with ``...``. Other characters than
+    ASCII stay: :func:`ascii` escapes them where a log must not have them.
+
+    Raises ``TypeError`` if ``data`` is neither text nor bytes.
+    """
+    if not isinstance(data, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"text or bytes are needed for a log, not {type(data).__name__}")
+    most = max_bytes if max_bytes > 0 else limits.LOG_VALUE
+    # One character is a byte or more: nothing behind these is of interest.
+    raw = data[: most + 1].encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data[: most + 1])
+    cut = len(raw) > most
+    text = _text_of(raw[: _boundary(raw, most)] if cut else raw)
+    return text + _CUT if cut else text
+
+
+def _boundary(raw: bytes, position: int) -> int:
+    """``position``, or where the character begins that stands on both sides of it."""
+    start = position
+    while start > 0 and position - start < 3 and raw[start] & 0xC0 == 0x80:
+        start -= 1
+    lead = raw[start]
+    size = 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 1
+    return start if start < position < start + size else position
+
+
+def _text_of(raw: bytes) -> str:
+    return _CONTROL.sub(" ", _BAD_BYTES.sub("\ufffd", raw.decode("utf-8", "surrogateescape")))
+
+
+def printable(text: str) -> str:
+    """``text`` in printable ASCII: a control character becomes a space, any other one an escape."""
+    return _CONTROL.sub(" ", text).encode("ascii", "backslashreplace").decode()
+
+
+def quoted(value: object) -> str:
+    """``value`` in printable ASCII; in quotation marks, unless it is but letters, digits and the marks of names."""
+    text = sanitize_for_logging(str(value))
+    return text if _NAME.fullmatch(text) else ascii(text)
+
+
+# --- tracebacks -------------------------------------------------------------------------------------
 
 
 def traceback_without(exc: BaseException, secrets: Iterable[str | None]) -> str:
@@ -40,3 +114,46 @@ def _parts(secret: str) -> Iterator[str]:
     yield repr(secret.encode("utf-8", "surrogatepass"))[2:-1]
     if secret.count(".") == 2:  # a JWT
         yield from (part for part in secret.split(".") if part)
+
+
+# --- secrets of a request ---------------------------------------------------------------------------
+
+#: Headers that carry a token and a room password.
+TOKEN_HEADER: Final = "Authorization"  # noqa: S105
+PASSWORD_HEADER: Final = "X-WebSocket-Room-Password"  # noqa: S105
+
+#: Prefix of an offered subprotocol that carries a token: a browser cannot set headers.
+BEARER: Final = "bearer."
+
+#: Names of the query that carry a token and a room password. A cookie of any name may carry a token, too.
+QUERY_SECRETS: Final = ("token", "room_password")
+
+
+def cookies_of(request: Request) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of each cookie (RFC 6265 section 4.2.1). A pair without ``=`` has no name."""
+    for line in request.headers.get_all("Cookie"):
+        for pair in line.split(";"):
+            name, equals, value = pair.partition("=")
+            yield (name.strip(" \t") if equals else ""), (value if equals else name).strip(" \t").strip('"')
+
+
+def query_values(request: Request, name: str) -> list[str]:
+    """Return all values of ``name`` in the query: behind an empty token the next one counts."""
+    if name not in request.query:
+        return []
+    return [value for key, value in parse_qsl(request.query_string, keep_blank_values=True) if key == name]
+
+
+def secrets_of(request: Request) -> Iterator[str]:
+    """Yield the values that may be secrets, whatever the request looks like. Harmless cookies are among them."""
+    for value in request.headers.get_all(TOKEN_HEADER):
+        yield value.partition(" ")[2].strip() or value
+    yield from request.headers.get_all(PASSWORD_HEADER)
+    for offers in request.headers.get_all("Sec-WebSocket-Protocol"):
+        for offer in offers.split(","):
+            if offer.strip().startswith(BEARER):
+                yield offer.strip().removeprefix(BEARER)
+    for _, value in cookies_of(request):
+        yield value
+    for name in QUERY_SECRETS:
+        yield from query_values(request, name)

@@ -21,8 +21,9 @@ from ..deflate.negotiation import negotiate
 from ..errors import InvalidMessage, Refused
 from ..http11.handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols
 from ..http11.headers import Headers
-from ..http11.models import HeadReader, Request, Response
+from ..http11.models import Request, Response
 from ..http11.origin import check_host, check_origin
+from ..http11.parser import HeadReader
 from ..http11.proxies import address_of
 from .admission import ConnectionSlot
 from .context import Endpoint, ServerContext

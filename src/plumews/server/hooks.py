@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from ..conn.connection import Conn
-from ..http11.handshake import BEARER, is_handshake_header, offered_subprotocols
+from ..http11.handshake import is_handshake_header, offered_subprotocols
 from ..http11.headers import Headers
 from ..http11.models import Request, Response
+from ..http11.redaction import BEARER
 
 __all__ = [
     "ProcessRequest",

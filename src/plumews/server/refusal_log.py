@@ -14,11 +14,10 @@ from ..conn.connection import Conn
 from ..conn.logs import log_context, request_line
 from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage, InvalidOrigin
-from ..http11.log_text import quoted
 from ..http11.models import Request
 from ..http11.origin import seen_by_refusal
 from ..http11.proxies import address_of
-from ..http11.request_secrets import secrets_of
+from ..http11.redaction import quoted, secrets_of
 from .context import ServerContext
 
 __all__ = ["Why", "log_refused_request", "log_untrusted_proxy"]

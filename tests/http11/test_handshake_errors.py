@@ -10,7 +10,7 @@ import pytest
 
 import plumews
 from plumews import Refused
-from plumews.http11.error_body import error_body
+from plumews.http11.handshake import refusal
 from support.raw_client import Wire, upgrade
 
 SECRET = b"s3cret" * 8
@@ -39,13 +39,13 @@ WORDS = [
 
 @pytest.mark.parametrize(("status", "code", "category", "type_"), WORDS)
 def test_category_and_type_follow_from_status_and_code(status, code, category, type_):
-    assert error_body(Refused("no", status=status, code=code)) == {
+    assert json.loads(refusal(Refused("no", status=status, code=code)).body) == {
         "error": {"code": code, "message": "no", "status": status, "category": category, "type": type_}
     }
 
 
 def test_the_request_id_stands_beside_the_error():
-    body = error_body(Refused("no"), "some-id")
+    body = json.loads(refusal(Refused("no"), "some-id").body)
     assert list(body) == ["error", "request_id"]
     assert body["request_id"] == "some-id"
 
