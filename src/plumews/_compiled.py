@@ -39,7 +39,6 @@ COMPILED = (
     "deflate.inbound",
     "deflate.inflating",
     "deflate.outbound",
-    "deflate.pacing",
     "deflate.streams",
     "hub.fanout",
     "protocol.message",

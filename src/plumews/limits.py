@@ -127,27 +127,9 @@ CONTEXT_LONG: Final = 2 * KiB
 #: A compressor with takeover that had nothing to do for so long is given up; the next message begins anew.
 CONTEXT_IDLE: Final = 60.0
 
-#: What is inflated in one step: large enough to be quick, and some tenths of a millisecond.
-INFLATE_STEP: Final = 64 * KiB
-
-#: What goes into an inflater at once, so that what it leaves over is not copied again and again.
-INFLATE_PIECE: Final = 16 * KiB
-
-#: How much time inflating may take of one event loop when peers send more than that; the others get the rest.
-INFLATE_SHARE: Final = 0.5
-
-#: With less the line of a loop would stand still for minutes behind each turn, and what waits in it for ever.
-INFLATE_SHARE_LEAST: Final = 0.001
-
-#: How much of that time one connection may use ahead, in seconds.
-INFLATE_BURST: Final = 0.002
-
-#: What all connections of a loop may still do at once that have time of their own, when together they have used theirs:
-#: a message this short is inflated in some microseconds, which are not worth a turn.
-INFLATE_SHORT: Final = 4 * KiB
-
-#: Messages of which a part is inflated, those of one loop together: beyond it one is completed before another is begun,
-#: for some kilobytes on the wire are megabytes here. It takes as much as four messages of the largest size by default.
+#: Bytes of messages that are inflated in part, of all waiting connections of one loop. Beyond it messages in progress
+#: are completed before others begin: some kilobytes on the wire are megabytes here. It takes as much as four messages
+#: of the largest size by default.
 INFLATED_PARTS: Final = 64 * MiB
 
 #: A message that `Deflate.max_ratio` bounds may always inflate to this: what is that small harms nobody.

@@ -1339,9 +1339,8 @@ def not_wanted_in_pieces_any_more(conn: plumews.Conn) -> bytes:
 async def test_lost_connection_holds_no_part_of_a_message(
     arrive: Callable[[plumews.Conn], bytes], end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "INFLATE_BURST", 0.0)
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)  # inflate one step at a time
     conn, transport = fake_conn(ping_interval=None, max_queue_bytes=4 * PART, compression="deflate")
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)  # of the line for inflating: a step at a time
     data = arrive(conn)
     gc.collect()
     tracemalloc.start()

@@ -31,10 +31,6 @@ WRONG = [
     ({"min_size": 1 << 63}, ValueError, f"min_size must be at most {limits.COUNT_MOST}, not {1 << 63}"),
     ({"max_ratio": 1 << 63}, ValueError, f"max_ratio must be at most {limits.COUNT_MOST}, not {1 << 63}"),
     ({"max_ratio": 0}, ValueError, "max_ratio must be at least 1, not 0"),
-    ({"inflate_share": 0.0009}, ValueError, "inflate_share must be 0.001 to 1, not 0.0009"),
-    ({"inflate_share": 1.1}, ValueError, "inflate_share must be 0.001 to 1, not 1.1"),
-    ({"inflate_share": float("nan")}, ValueError, "inflate_share must be 0.001 to 1, not nan"),
-    ({"inflate_share": "half"}, TypeError, "inflate_share must be a number, not str"),
     ({"backend": "brotli"}, ValueError, "backend must be one of zlib, zlib-ng, isal, not 'brotli'"),
     ({"backend": []}, ValueError, "backend must be one of"),
 ]
@@ -44,6 +40,11 @@ WRONG = [
 def test_a_value_out_of_range_is_an_error_that_says_what_would_be_right(given, error, text):
     with pytest.raises(error, match=text):
         Deflate(**given)
+
+
+def test_inflate_share_raises_that_it_was_removed():
+    with pytest.raises(TypeError, match="inflate_share was removed: inflating takes at most half of the time"):
+        Deflate(inflate_share=0.5)
 
 
 def test_deflate_by_name_is_deflate_with_its_defaults():

@@ -6,6 +6,7 @@ Rows 1, 2, 3 and 7 of what has broken others. A raw client makes the frames with
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import random
 import time
@@ -20,9 +21,9 @@ import pytest
 import plumews
 from plumews import ConnectionClosedError, Deflate, Opcode, limits
 from plumews.deflate.config import Agreement
-from plumews.deflate.pacing import ROOM
-from plumews.deflate.turns import turns_of
+from plumews.deflate.inbound import ROOM, SHORT, InflateQueue, inflate_queue
 from plumews.protocol.codec import build_frame
+from plumews.transport.loop_context import loop_context
 from support.compressed_messages import Squeezing, frame, frames, squeezed
 from support.fakes import PATIENCE, fake_conn, until
 from support.raw_client import Wire, close, masked, text
@@ -33,6 +34,11 @@ BOMB = squeezed(bytes(16 * MiB))
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 ALONE = Agreement(12, 12, False, False, "permessage-deflate")
 TAKEOVER = Deflate(server_takeover=True, client_takeover=True)
+
+
+def queue_here() -> InflateQueue:
+    """The queue of this loop."""
+    return inflate_queue(loop_context(asyncio.get_running_loop()))
 
 
 class Seen:
@@ -410,10 +416,10 @@ async def test_messages_that_nobody_reads_wait_compressed(start: Any) -> None:
         try:
             wire.send(*sent * 12)
             (conn,) = server.connections
-            await until(lambda: conn._backlog and conn._reading_paused and conn._inflow._waits_for == ROOM)
+            await until(lambda: conn._backlog and conn._reading_paused and conn._inflow.waits_for == ROOM)
             assert len(conn._inbox) == 0  # more of the first one than a receive queue holds is not wanted yet
             assert tracemalloc.get_traced_memory()[1] < 3 * MiB
-            assert turns_of(asyncio.get_running_loop()).held == 0  # and it is in nobody's way
+            assert queue_here().held == 0  # and it is in nobody's way
         finally:
             tracemalloc.stop()
         go_on.set()
@@ -526,7 +532,7 @@ async def test_row_2_many_who_begin_together_do_not_hold_the_loop() -> None:
     began = time.thread_time()
     for conn, _ in several:
         conn._receive(sent)
-    assert time.thread_time() - began < 10 * limits.INFLATE_BURST  # each may have as much where it is alone
+    assert time.thread_time() - began < 5 * limits.FAN_OUT_SLICE  # each may have as much where it is alone
     end = time.monotonic() + PATIENCE
     while any(len(received) < 5 for _, received in several):  # and each has its turn
         assert time.monotonic() < end
@@ -538,7 +544,7 @@ async def test_row_2_many_who_begin_together_do_not_hold_the_loop() -> None:
 @pytest.mark.parametrize("agreement", [ALONE, Agreement(12, 12, True, True, "")], ids=["alone", "takeover"])
 async def test_what_is_short_goes_at_once_though_others_have_used_up_the_time(agreement: Agreement) -> None:
     conn, received = receiving(agreement)
-    turns_of(asyncio.get_running_loop()).used_until = time.monotonic() + 60
+    queue_here().used_until = time.monotonic() + 60
     conn._receive(b"".join([frame(TEXT, b"hello" * 200), *frames(BINARY, squeezed(bytes(20_000)))]))
     assert received == [1000]
     await until(lambda: received == [1000, 20_000])
@@ -546,16 +552,16 @@ async def test_what_is_short_goes_at_once_though_others_have_used_up_the_time(ag
 
 async def test_row_2_what_is_much_on_the_wire_and_little_inflated_is_not_short() -> None:
     conn, received = receiving()
-    turns_of(asyncio.get_running_loop()).used_until = time.monotonic() + 60
+    queue_here().used_until = time.monotonic() + 60
     empty = bytes.fromhex("000000ffff")
-    conn._receive(b"".join(frames(BINARY, empty * (limits.INFLATE_SHORT // 5) + squeezed(b"x" * 100))))
+    conn._receive(b"".join(frames(BINARY, empty * (SHORT // 5) + squeezed(b"x" * 100))))
     assert received == []
     await until(lambda: received == [100])
 
 
 async def test_row_1_many_bombs_below_the_limit_are_not_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "INFLATED_PARTS", 2 * MiB)
-    turns = turns_of(asyncio.get_running_loop())
+    queue = queue_here()
     bomb = b"".join(frames(BINARY, squeezed(bytes(4 * MiB))))
     several = [receiving() for _ in range(8)]
     tracemalloc.start()
@@ -566,24 +572,24 @@ async def test_row_1_many_bombs_below_the_limit_are_not_in_memory_together(monke
         assert tracemalloc.get_traced_memory()[1] < 2 * MiB + 3 * 4 * MiB
     finally:
         tracemalloc.stop()
-    assert turns.held == 0
+    assert queue.held == 0
 
 
 async def test_what_was_begun_on_a_connection_that_ends_is_held_no_more() -> None:
-    turns = turns_of(asyncio.get_running_loop())
+    queue = queue_here()
     for end in (lambda conn: conn.close_nowait(), lambda conn: conn.connection_lost(None)):
         conn, received = receiving()
         conn._receive(b"".join(frames(BINARY, BOMB)))
-        await until(lambda: turns.held > 0)
+        await until(lambda: queue.held > 0)
         end(conn)
-        await until(lambda: turns.held == 0)
+        await until(lambda: queue.held == 0)
         assert received == []
 
 
 async def test_a_connection_that_closes_does_not_stand_in_line_for_that() -> None:
     conn, received = receiving()
-    turns = turns_of(asyncio.get_running_loop())
-    turns.used_until = turns._free_at = time.monotonic() + 60
+    queue = queue_here()
+    queue.used_until = queue.free_at = time.monotonic() + 60
     conn._receive(b"".join([*frames(BINARY, BOMB), close(1000)]))
     conn.close_nowait()
     await until(lambda: conn.state is plumews.State.CLOSED)
@@ -618,3 +624,99 @@ async def close_in_the_middle(end: Callable[[Any], None]) -> None:
     await asyncio.wait_for(ended, PATIENCE)
     assert received == []
     assert conn.close_code in (1000, 1006)
+
+
+# --- the queue of a loop ----------------------------------------------------------------------------
+
+
+class Waiting:
+    """A connection that waits in the queue, and what it does in its turn."""
+
+    def __init__(self, queue: InflateQueue, resume: Callable[[Waiting], object]) -> None:
+        self.queue = queue
+        self._inflow = Mock(resume=resume)
+
+
+async def test_queue_gives_turns_in_the_order_of_waiting() -> None:
+    queue = queue_here()
+    seen: list[str] = []
+
+    def resume(name: str, conn: Waiting) -> None:
+        assert queue.is_free(time.monotonic())
+        assert not queue.is_free(time.monotonic() + limits.FAN_OUT_SLICE)
+        seen.append(name)
+        if len(seen) < 7:
+            queue.wait(conn, 0)
+
+    for name in "abc":
+        queue.wait(Waiting(queue, functools.partial(resume, name)), 0)
+    assert seen == []
+    assert not queue.is_free(time.monotonic())  # others do not overtake
+    await until(lambda: len(seen) == 9)
+    assert "".join(seen) == "abcabcabc"
+
+
+async def test_queue_resumes_messages_in_progress_first_when_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "INFLATED_PARTS", 100)
+    queue = queue_here()
+    seen: list[str] = []
+
+    def resume(conn: Waiting) -> None:
+        seen.append("a")
+        if len(seen) < 3:
+            queue.wait(conn, 101)
+
+    queue.wait(Waiting(queue, resume), 101)
+    queue.wait(Waiting(queue, lambda conn: seen.append("b")), 0)
+    await until(lambda: len(seen) == 4)
+    assert "".join(seen) == "aaab"
+    assert queue.held == 0
+
+
+async def test_queue_runs_one_turn_in_each_loop_iteration() -> None:
+    queue = queue_here()
+    seen: list[int] = []
+    for index in range(3):
+        queue.wait(Waiting(queue, lambda _, index=index: seen.append(index)), 0)  # type: ignore[misc]
+    await asyncio.sleep(0)
+    assert seen == [0]
+    await until(lambda: len(seen) == 3)
+    assert seen == [0, 1, 2]
+
+
+async def test_queue_leaves_others_as_long_as_a_turn_took() -> None:
+    queue = queue_here()
+    times: list[float] = []
+
+    def work(conn: Waiting) -> None:
+        times.append(time.monotonic())
+        while queue.is_free(time.monotonic()):
+            pass
+        times.append(time.monotonic())
+        if len(times) < 8:
+            queue.wait(conn, 0)
+
+    queue.wait(Waiting(queue, work), 0)
+    await until(lambda: len(times) == 8)
+    for end, begin in zip(times[1::2], times[2::2], strict=False):
+        assert begin - end >= 0.8 * limits.FAN_OUT_SLICE
+
+
+async def test_queue_goes_on_behind_a_turn_that_fails() -> None:
+    loop = asyncio.get_running_loop()
+    queue = queue_here()
+    failures: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    seen: list[Waiting] = []
+    queue.wait(Waiting(queue, Mock(side_effect=RuntimeError("in its turn"))), 0)
+    queue.wait(Waiting(queue, seen.append), 0)
+    await until(lambda: len(seen) == 1)
+    assert [str(failure["exception"]) for failure in failures] == ["in its turn"]
+
+
+def test_queue_belongs_to_one_loop() -> None:
+    async def here() -> InflateQueue:
+        assert queue_here() is queue_here()
+        return queue_here()
+
+    assert asyncio.run(here()) is not asyncio.run(here())

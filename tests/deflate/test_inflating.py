@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plumews import limits
-from plumews.deflate.inflating import Inflater
+from plumews.deflate.inflating import STEP, Inflater
 from plumews.errors import InvalidCompression, PayloadTooBig, ProtocolError
 from support.compressed_messages import TAIL, squeezed
 
@@ -33,7 +33,7 @@ def inflate(inflater: Inflater, *pieces: bytes, limit: int | None = None) -> byt
     inflater.finish()
     while inflater.pending:
         out.append(inflater.step())
-    assert all(len(each) <= limits.INFLATE_STEP for each in out)
+    assert all(len(each) <= STEP for each in out)
     return b"".join(out)
 
 

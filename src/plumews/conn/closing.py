@@ -21,7 +21,6 @@ from ..constants import CloseCode, Opcode, State
 from ..deflate.config import Agreement
 from ..deflate.inbound import InboundDeflate
 from ..deflate.outbound import OutboundDeflate
-from ..deflate.turns import turns_of
 from ..errors import ConnectionClosed
 from ..http11.models import Address
 from ..protocol.codec import Parser, build_frame
@@ -285,7 +284,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         settings = self._config.deflate
         assert settings is not None
         deflate = OutboundDeflate(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
-        inflow = InboundDeflate(agreement, settings, turns_of(self._loop), client=client)
+        inflow = InboundDeflate(agreement, settings, self._state, client=client)
         self._use_deflate(deflate, inflow, client=client)
         if deflate.shared_key is None:
             self._writer.context = deflate

@@ -289,7 +289,7 @@ class ConnCore(ContextRunner):
             else:
                 self._writer.gather()
         held = self._backlog is not None or self._rest is not None
-        if held and not self._blocked and (self._inflow is None or not self._inflow.waits(self)):
+        if held and not self._blocked and (self._inflow is None or not self._inflow.waits_for):
             self._loop.call_soon(self._go_on, context=Context())
         if held or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .. import limits
-from ..validation import check_count
+from ..validation import check_count, removed_options
 from .backends import backend
 
 __all__ = ["Agreement", "Deflate", "inflate_context_size"]
@@ -20,6 +20,7 @@ LEAST_WINDOW_BITS: Final = 9
 MOST_WINDOW_BITS: Final = 15
 
 
+@removed_options(inflate_share="inflating takes at most half of the time of an event loop")
 @dataclass(frozen=True)
 class Deflate:
     """How to compress: ``serve(compression=Deflate(...))``. ``compression="deflate"`` takes the defaults.
@@ -37,9 +38,6 @@ class Deflate:
         mem_level: memory of a compressor, 1 to 9 (default 5).
         min_size: messages of fewer bytes leave as they are (default 128).
         backend: which library compresses: ``"zlib"`` (default), ``"zlib-ng"`` or ``"isal"``, which are extras.
-        inflate_share: the share of time that inflating may take of one event loop, 0.001 to 1 (default 0.5): one
-            connection's, that of all together while they have time left, and that of all who stand in line because
-            they have none. Nothing is lost, it comes later.
         max_ratio: how many bytes one received byte may become at most, 1 or more; a message beyond it is too large,
             and closes with 1009. Default ``None``: no bound but that of ``max_size``. DEFLATE itself reaches 1032.
 
@@ -56,7 +54,6 @@ class Deflate:
     mem_level: int = limits.MEM_LEVEL
     min_size: int = limits.COMPRESS_LEAST
     backend: str = "zlib"
-    inflate_share: float = limits.INFLATE_SHARE
     max_ratio: int | None = None
 
     def __post_init__(self) -> None:
@@ -73,11 +70,6 @@ class Deflate:
         check_count("min_size", self.min_size, least=0)
         if self.max_ratio is not None:
             check_count("max_ratio", self.max_ratio)
-        share = self.inflate_share
-        if isinstance(share, bool) or not isinstance(share, (int, float)):
-            raise TypeError(f"inflate_share must be a number, not {type(share).__name__}")
-        if not limits.INFLATE_SHARE_LEAST <= share <= 1:
-            raise ValueError(f"inflate_share must be {limits.INFLATE_SHARE_LEAST} to 1, not {share}")
         library.load()
 
 

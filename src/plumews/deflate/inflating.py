@@ -17,7 +17,14 @@ from .. import limits, violations
 from ..errors import InvalidCompression, PayloadTooBig
 from .config import LEAST_WINDOW_BITS, inflate_context_size
 
-__all__ = ["Inflater", "inflate_whole"]
+__all__ = ["PIECE", "STEP", "Inflater", "inflate_whole"]
+
+#: Bytes that one step makes at most: large enough to be fast, and some tenths of a millisecond. No `Deflate.max_ratio`
+#: bounds so few.
+STEP: Final = limits.RATIO_FREE
+
+#: Bytes that go into an inflater at once. zlib copies what it leaves over.
+PIECE: Final = 16 * limits.KiB
 
 #: What every message ends with, and leaves out on the wire.
 _TAIL: Final = b"\x00\x00\xff\xff"
@@ -116,9 +123,9 @@ class Inflater:
         else:
             self._inflater = None
 
-    def step(self, most: int = limits.INFLATE_STEP) -> bytes:
+    def step(self, most: int = STEP) -> bytes:
         """The next bytes that come out, ``most`` at most; they may be none. Nor does it take more in."""
-        piece = min(most, limits.INFLATE_PIECE)
+        piece = min(most, PIECE)
         if self._limit is not None:
             most = min(most, self._limit - self._have + 1)
         data = self._rest
@@ -191,7 +198,7 @@ class Inflater:
             self._inflater = None
 
 
-def inflate_whole(data: bytes, window_bits: int, limit: int | None, most: int = limits.INFLATE_STEP) -> bytes | None:
+def inflate_whole(data: bytes, window_bits: int, limit: int | None, most: int = STEP) -> bytes | None:
     """A message that stands for itself, if it is shorter than ``most``; else ``None``: ask an `Inflater`.
 
     For most messages; what was tried in vain costs no more than that many bytes.

@@ -32,6 +32,7 @@ cdef class LoopContext:
     cdef public Py_ssize_t awaits_per_check
     cdef public bint in_batch
     cdef public bint in_slice
+    cdef public object inflate_queue
     cdef public object log_lines
     cdef public bint slice_ends_with_batch
     cdef readonly object timers

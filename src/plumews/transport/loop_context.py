@@ -80,6 +80,7 @@ class LoopContext:
         "buffer",
         "in_batch",
         "in_slice",
+        "inflate_queue",
         "log_lines",
         "slice_ends_with_batch",
         "timers",
@@ -113,6 +114,8 @@ class LoopContext:
         self._slice_end = self._checked_at = 0.0
         self._longest = 0.0  # seconds of such an await, with the work of its task until the next one
         self._suspended: list[ReadWaiter] = []  # tasks that wait for the next time slice
+        #: Queue of `plumews.deflate.inbound`, made for the first connection that compresses.
+        self.inflate_queue: Any = None
 
     # --- time slices of awaits --------------------------------------------------------------------
 
