@@ -1,18 +1,19 @@
-"""The settings of a connection: the seed's defaults, and each wrong value refused where it is given."""
+"""Options of a connection: their defaults, and an error for each wrong value where it is given."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from plumews import ConnConfig, Deflate, SendBehavior, limits
+from plumews.conn.config import ConnOptions
 from plumews.deflate.config import Agreement
 from support.fakes import fake_conn, payloads_of
 
 
-def test_the_defaults_are_those_of_the_seed() -> None:
+def test_defaults_are_the_documented_ones() -> None:
     config = ConnConfig()
     assert config.max_size == 16 * 1024 * 1024
     assert config.queue_size == 64
@@ -23,7 +24,15 @@ def test_the_defaults_are_those_of_the_seed() -> None:
     assert config.fragment_size == 65536
 
 
-def test_a_config_cannot_be_changed_under_its_connections() -> None:
+def test_keyword_options_are_the_fields_of_the_config() -> None:
+    assert get_type_hints(ConnOptions) == {
+        name: hint
+        for name, hint in get_type_hints(ConnConfig).items()
+        if name in {each.name for each in dataclasses.fields(ConnConfig)}
+    }
+
+
+def test_config_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ConnConfig().queue_size = 1  # type: ignore[misc]
 
@@ -42,7 +51,7 @@ def test_a_config_cannot_be_changed_under_its_connections() -> None:
         ("64", TypeError, "must be an int, not str"),
     ],
 )
-def test_section_8_point_31_a_wrong_size_is_refused_at_once(
+def test_section_8_point_31_wrong_size_is_refused_at_once(
     name: str, value: Any, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text) as info:
@@ -63,35 +72,35 @@ def test_section_8_point_31_a_wrong_size_is_refused_at_once(
         (b"1", TypeError),
     ],
 )
-def test_section_8_point_31_a_wrong_time_is_refused_at_once(name: str, value: Any, error: type[Exception]) -> None:
+def test_section_8_point_31_wrong_time_is_refused_at_once(name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=name):
         ConnConfig(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["close_timeout", "ping_interval", "ping_timeout"])
-def test_no_time_at_all_is_refused(name: str) -> None:
+def test_time_of_zero_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="more than 0 seconds, not 0"):
         ConnConfig(**{name: 0})
 
 
-def test_a_send_timeout_of_nothing_is_a_try() -> None:
+def test_send_timeout_of_zero_tries_once() -> None:
     assert ConnConfig(send_timeout=0).send_timeout == 0
 
 
 @pytest.mark.parametrize("value", ["block", 0, None, "drop"])
-def test_section_8_point_31_a_wrong_send_behavior_is_refused_at_once(value: Any) -> None:
+def test_section_8_point_31_wrong_send_behavior_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=r"SendBehavior\.BLOCK, DROP, CLOSE, DROP_OLDEST or CONFLATE"):
         ConnConfig(send_behavior=value)
 
 
 @pytest.mark.parametrize("name", ["max_size", "send_timeout", "ping_interval", "ping_timeout"])
-def test_none_turns_a_bound_off(name: str) -> None:
+def test_none_turns_an_optional_bound_off(name: str) -> None:
     config = ConnConfig(**{name: None})  # type: ignore[arg-type]
     assert getattr(config, name) is None
 
 
 @pytest.mark.parametrize("name", ["max_queue", "queue_size", "queue_bytes", "close_timeout", "fragment_size"])
-def test_where_there_must_be_a_bound_none_is_refused(name: str) -> None:
+def test_none_is_refused_for_a_required_bound(name: str) -> None:
     with pytest.raises(TypeError, match=name):
         ConnConfig(**{name: None})  # type: ignore[arg-type]
 
@@ -100,7 +109,7 @@ def test_where_there_must_be_a_bound_none_is_refused(name: str) -> None:
     ("interval", "timeout", "wait"),
     [(20, 10, 30), (5, 0.5, 5.5), (None, 10, None), (20, None, None), (None, None, None)],
 )
-def test_pong_wait_is_interval_and_timeout(interval: float | None, timeout: float | None, wait: float | None) -> None:
+def test_pong_wait_is_interval_plus_timeout(interval: float | None, timeout: float | None, wait: float | None) -> None:
     assert ConnConfig(ping_interval=interval, ping_timeout=timeout).pong_wait == wait
 
 
@@ -114,7 +123,7 @@ def test_pong_wait_is_interval_and_timeout(interval: float | None, timeout: floa
         (SendBehavior.CONFLATE, limits.UNSENT_BYTES, limits.UNANSWERED_BYTES),
     ],
 )
-def test_bounds_of_what_is_on_its_way_depend_on_the_behavior(
+def test_auto_bounds_depend_on_the_send_behavior(
     behavior: SendBehavior, unsent: int | None, unanswered: int | None
 ) -> None:
     config = ConnConfig(send_behavior=behavior)
@@ -125,7 +134,7 @@ def test_bounds_of_what_is_on_its_way_depend_on_the_behavior(
     assert (config.unsent_limit, config.unanswered_limit) == (None, None)
 
 
-def test_without_a_keepalive_no_answer_is_waited_for() -> None:
+def test_unanswered_bytes_are_unbounded_without_a_keepalive() -> None:
     config = ConnConfig(send_behavior=SendBehavior.CONFLATE, ping_interval=None)
     assert config.unanswered_limit is None
     with pytest.raises(ValueError, match="unanswered_bytes needs ping_interval and ping_timeout"):
@@ -143,15 +152,13 @@ def test_without_a_keepalive_no_answer_is_waited_for() -> None:
         ("64", ValueError, "must be an int, 'auto' or None, not '64'"),
     ],
 )
-def test_a_wrong_bound_of_what_is_on_its_way_is_refused(
-    name: str, value: Any, error: type[Exception], text: str
-) -> None:
+def test_wrong_bound_of_bytes_in_flight_is_refused(name: str, value: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text) as info:
         ConnConfig(**{name: value})
     assert name in str(info.value)
 
 
-async def test_with_the_largest_sizes_a_connection_works_in_both_bodies() -> None:
+async def test_connection_works_with_the_largest_sizes() -> None:
     most = limits.COUNT_MOST
     names = ("max_size", "max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size")
     conn, transport = fake_conn(compression=Deflate(min_size=most), **dict.fromkeys(names, most))

@@ -10,9 +10,9 @@ import pytest
 
 import plumews
 from plumews.auth.credentials import TokenSources
-from plumews.conn.config import ConnConfig
+from plumews.conn.config import ConnConfig, ConnOptions
 from plumews.server.context import ServerContext
-from plumews.server.options import ConnOptions, SiteOptions, TcpOptions, site_and_config
+from plumews.server.options import SiteOptions, TcpOptions, site_and_config
 from support.raw_client import Wire, upgrade
 
 

@@ -1,15 +1,13 @@
-"""What one connection is allowed and how it behaves, checked once (layer 2).
+"""Options of a connection: one list, checked where the values are given.
 
-One frozen object is shared by all connections of a server. The names are those of the `websockets`
-package where it has the thing and the seed's where only the seed has it. A wrong value is an error where
-it is given, not at the first handshake (section 8 point 31 of the seed's review).
+All connections of a server share one frozen object. Options of the `websockets` package have the same names here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypedDict
 
 from .. import limits
 from ..constants import SendBehavior
@@ -17,45 +15,47 @@ from ..deflate.config import Deflate
 from ..validation import check_count, check_read_limit, check_time
 from .overflow import POLICIES, OverflowPolicy
 
-__all__ = ["ConnConfig"]
+__all__ = ["ConnConfig", "ConnOptions"]
 
 
 @dataclass(frozen=True)
 class ConnConfig:
-    """The settings of a connection; sizes in bytes, times in seconds.
+    """Options of a connection; sizes are in bytes, times in seconds.
 
     Args:
-        max_size: largest message accepted, all fragments together (default 16 MiB); ``None`` is no limit.
+        max_size: size of the largest message accepted, all fragments together (default 16 MiB). ``None`` is no limit.
         max_queue: received messages that wait for the handler before reading stops (default 256).
-        max_queue_bytes: the same in bytes of memory (default 1 MiB): the payload of each message or chunk, 2 or 4 bytes
-            for each character of a text that needs them, and 128 bytes for its objects. Of one read only what finds a
-            place is made into messages; the rest waits as bytes.
+        max_queue_bytes: memory of these messages before reading stops (default 1 MiB). A message or chunk counts with
+            its payload and 128 bytes for its objects. A text counts with 2 or 4 bytes a character if one needs them.
+            The rest of a read waits as bytes.
         queue_size: messages that wait to be sent (default 64).
-        queue_bytes: the same in bytes of frames (default 1 MiB); a larger message is taken when nothing else waits. Of
-            more than 64 messages each counts with 64 bytes more, and with 320 if it has a key.
-        send_timeout: how long ``SendBehavior.BLOCK`` waits for space (default 0.05); ``None`` waits until
-            there is space or the connection closes.
-        send_behavior: what a full send queue does: ``BLOCK`` (default), ``DROP``, ``CLOSE``, ``DROP_OLDEST`` or
-            ``CONFLATE``; see :class:`SendBehavior`.
-        ping_interval: between two pings (default 20); ``None`` turns the keepalive off.
-        ping_timeout: for a sign of life after a ping (default 10): a received byte, or an acknowledged one while the
-            ping waits behind data.
-        close_timeout: for the closing handshake, then the connection is cut (default 10).
-        fragment_size: a longer message is sent in fragments of this size (default 64 KiB).
-        compression: ``"deflate"``, or a :class:`plumews.Deflate`, offers permessage-deflate (RFC 7692) to those who
-            ask for it; ``None`` (default) does not.
-        unsent_bytes: what the kernel may hold of a connection that is not on the network yet, about: its buffer stands
-            in front of the send queue and of every send behavior (Linux and macOS; on a Unix socket everything that the
-            peer has not read counts). ``None`` leaves it to the kernel, which takes megabytes. ``"auto"`` (default) is
-            16 KiB under ``DROP_OLDEST`` and ``CONFLATE``, and ``None`` under the others, whose large messages would
-            cost up to half more time.
-        unanswered_bytes: what may be sent beyond the last ping that the peer has answered, give or take a frame: what
-            proxies hold counts, too. Pings travel with the data; what does not fit waits in the send queue. A peer gets
-            no more than this in a round trip. ``None`` is no bound. ``"auto"`` (default) is 128 KiB under ``CONFLATE``
-            with a keepalive, else ``None``. A peer that answers no ping is ended by the keepalive.
+        queue_bytes: bytes of frames that wait to be sent (default 1 MiB). A larger message is accepted into an empty
+            queue. In queues of more than 64 messages, each counts with 64 bytes more, and with 320 if it has a key.
+        send_timeout: time for which ``SendBehavior.BLOCK`` waits for space (default 0.05). ``None`` waits until there
+            is space or the connection closes.
+        send_behavior: effect of a full send queue: ``BLOCK`` (default), ``DROP``, ``CLOSE``, ``DROP_OLDEST`` or
+            ``CONFLATE`` (:class:`SendBehavior`).
+        ping_interval: time between two pings (default 20). ``None`` turns the keepalive off.
+        ping_timeout: time for a sign of life after a ping (default 10): a received byte, or an acknowledged one while
+            the ping waits behind data.
+        close_timeout: time for the closing handshake, after which the connection is cut (default 10).
+        fragment_size: size of the fragments of a longer message (default 64 KiB).
+        compression: ``"deflate"``, or a :class:`plumews.Deflate`, accepts the offers of permessage-deflate (RFC 7692).
+            ``None`` (default) does not.
+        unsent_bytes: approximate bytes of a connection that the kernel may hold before they are on the network. This
+            buffer comes before the send queue and before every send behavior (Linux and macOS). On a Unix socket all
+            bytes that the peer has not read count. ``None`` leaves the size to the kernel, which takes megabytes.
+            ``"auto"`` (default) is 16 KiB under ``DROP_OLDEST`` and ``CONFLATE``, and ``None`` under the others,
+            because their large messages would take up to half more time.
+        unanswered_bytes: bytes that may be sent beyond the last ping that the peer has answered, within one frame. The
+            bytes that proxies hold count, too. Pings travel with the data. A message that exceeds the bound waits in
+            the send queue, so a peer gets no more than this in a round trip. ``None`` is no bound. ``"auto"`` (default)
+            is 128 KiB under ``CONFLATE`` with a keepalive, else ``None``. The keepalive ends a peer that answers no
+            ping.
 
     Raises:
-        ValueError: a value is outside its range. TypeError: it is of the wrong type.
+        ValueError: a value is outside its range.
+        TypeError: a value has the wrong type.
     """
 
     max_size: int | None = limits.READ_LIMIT
@@ -112,12 +112,12 @@ class ConnConfig:
 
     @cached_property
     def overflow(self) -> OverflowPolicy:
-        """Policy for a full send queue."""
+        """Policy of :attr:`send_behavior`."""
         return POLICIES[self.send_behavior]
 
     @property
     def deflate(self) -> Deflate | None:
-        """How to compress, if at all."""
+        """Settings of permessage-deflate; ``None`` without compression."""
         compression = self.compression
         if compression is None or isinstance(compression, Deflate):
             return compression
@@ -128,21 +128,21 @@ class ConnConfig:
 
     @property
     def unsent_limit(self) -> int | None:
-        """Bytes that the kernel may hold and has not sent."""
+        """Bytes that the kernel may hold unsent, or ``None``; see ``unsent_bytes``."""
         if self.unsent_bytes != "auto":
             return self.unsent_bytes
         return limits.UNSENT_BYTES if self.overflow.displaces else None
 
     @property
     def unanswered_limit(self) -> int | None:
-        """Bytes that may be sent beyond the last answered ping."""
+        """Bytes that may be sent beyond the last answered ping, or ``None``; see ``unanswered_bytes``."""
         if self.unanswered_bytes != "auto":
             return self.unanswered_bytes
         return limits.UNANSWERED_BYTES if self.overflow.uses_key and self.pong_wait is not None else None
 
     @property
     def pong_wait(self) -> float | None:
-        """Seconds of silence at which a connection is dead: the ping interval and the ping timeout."""
+        """Seconds of silence after which a connection is dead: ``ping_interval`` and ``ping_timeout`` together."""
         if self.ping_interval is None or self.ping_timeout is None:
             return None
         return self.ping_interval + self.ping_timeout
@@ -150,3 +150,22 @@ class ConnConfig:
 
 #: ``compression="deflate"``.
 _DEFLATE = Deflate()
+
+
+class ConnOptions(TypedDict, total=False):
+    """Options of a connection as keywords; see :class:`plumews.ConnConfig`."""
+
+    max_size: int | None
+    max_queue: int
+    max_queue_bytes: int
+    queue_size: int
+    queue_bytes: int
+    send_timeout: float | None
+    send_behavior: SendBehavior
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float
+    fragment_size: int
+    compression: Deflate | Literal["deflate"] | None
+    unsent_bytes: int | Literal["auto"] | None
+    unanswered_bytes: int | Literal["auto"] | None

@@ -10,37 +10,16 @@ import difflib
 import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, cast
 
-from ..conn.config import ConnConfig
-from ..constants import SendBehavior
-from ..deflate.config import Deflate
+from ..conn.config import ConnConfig, ConnOptions
 from ..http11.headers import HeadersLike
 from ..http11.origin import AllowedOrigin
 from .context import Endpoint, ServerContext
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Routes
 
-__all__ = ["ConnOptions", "SiteOptions", "TcpOptions", "site_and_config"]
-
-
-class ConnOptions(TypedDict, total=False):
-    """Of each connection: see :class:`plumews.ConnConfig`."""
-
-    max_size: int | None
-    max_queue: int
-    max_queue_bytes: int
-    queue_size: int
-    queue_bytes: int
-    send_timeout: float | None
-    send_behavior: SendBehavior
-    ping_interval: float | None
-    ping_timeout: float | None
-    close_timeout: float
-    fragment_size: int
-    compression: Deflate | Literal["deflate"] | None
-    unsent_bytes: int | Literal["auto"] | None
-    unanswered_bytes: int | Literal["auto"] | None
+__all__ = ["SiteOptions", "TcpOptions", "site_and_config"]
 
 
 class SiteOptions(ConnOptions, total=False):
