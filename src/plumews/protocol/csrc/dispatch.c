@@ -8,13 +8,6 @@
 #include <immintrin.h>
 #include <intrin.h>
 
-static int has_ssse3(void)
-{
-    int parts[4];
-    __cpuid(parts, 1);
-    return parts[2] >> 9 & 1;
-}
-
 /* Leaf 7, if the system saves the registers in `state`, too. */
 static int has_extended(int *parts, unsigned state)
 {
@@ -40,7 +33,6 @@ static int has_avx512(void)
     return has_extended(parts, 0xE6) && parts[1] >> 16 & parts[1] >> 30 & parts[1] >> 31 & parts[2] >> 6 & 1;
 }
 #elif defined(PLUMEWS_X86)
-static int has_ssse3(void) { return __builtin_cpu_supports("ssse3") != 0; }
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") != 0; }
 static int has_avx512(void)
 {
@@ -51,7 +43,7 @@ static int has_avx512(void)
 
 const plumews_kernels *plumews_now = &plumews_portable;
 
-static const plumews_kernels *tiers[5];
+static const plumews_kernels *tiers[4];
 static int known;
 
 void plumews_begin(void)
@@ -65,13 +57,10 @@ void plumews_begin(void)
 #if defined(__GNUC__) || defined(__clang__)
     __builtin_cpu_init();
 #endif
-    if (has_ssse3()) {
-        tiers[known++] = &plumews_ssse3;
-        if (has_avx2()) {
-            tiers[known++] = &plumews_avx2;
-            if (has_avx512())
-                tiers[known++] = &plumews_avx512;
-        }
+    if (has_avx2()) {
+        tiers[known++] = &plumews_avx2;
+        if (has_avx512())
+            tiers[known++] = &plumews_avx512;
     }
 #endif
 #ifdef PLUMEWS_NEON

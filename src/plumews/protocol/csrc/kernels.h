@@ -88,7 +88,9 @@ size_t plumews_widen_portable(void *out, int width, size_t room, const uint8_t *
 
 extern const plumews_kernels plumews_portable;
 #ifdef PLUMEWS_X86
-extern const plumews_kernels plumews_sse2, plumews_ssse3, plumews_avx2, plumews_avx512;
+extern const plumews_kernels plumews_sse2, plumews_avx2, plumews_avx512;
+/* No tier: the parts of AVX2 that work on sixteen bytes, utf8 and widen. */
+extern const plumews_kernels plumews_avx2_narrow;
 #endif
 #ifdef PLUMEWS_NEON
 extern const plumews_kernels plumews_neon;

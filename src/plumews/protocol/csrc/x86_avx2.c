@@ -35,7 +35,7 @@ TARGET static size_t sum(__m256i v)
 #define SUM(v) sum(v)
 
 #define MASK_BELOW_WIDTH plumews_sse2.mask
-#define UTF8_BELOW_WIDTH plumews_ssse3.utf8
+#define UTF8_BELOW_WIDTH plumews_avx2_narrow.utf8
 
 #include "mask_vector.h"
 #include "utf8_vector.h"
@@ -43,7 +43,7 @@ TARGET static size_t sum(__m256i v)
 
 static size_t widen(void *out, int width, size_t room, const uint8_t *data, size_t size)
 {
-    return plumews_ssse3.widen(out, width, room, data, size); /* its shuffles stay within sixteen bytes */
+    return plumews_avx2_narrow.widen(out, width, room, data, size);
 }
 
 const plumews_kernels plumews_avx2 = {"avx2", plumews_mask_avx2, plumews_utf8_avx2, plumews_census_avx2, widen};

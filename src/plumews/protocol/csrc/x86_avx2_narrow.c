@@ -1,11 +1,11 @@
-/* The kernels for SSSE3 (2006), whose byte shuffle is what fast UTF-8 is made of. Masks are those of SSE2. */
+/* UTF-8 in vectors of sixteen bytes, for the AVX2 kernels: short inputs, and widening, whose shuffles stay within sixteen. */
 #include "kernels.h"
 
 #ifdef PLUMEWS_X86
-#include <tmmintrin.h>
+#include <immintrin.h>
 
-#define TARGET PLUMEWS_TARGET("ssse3")
-#define NAME(what) plumews_##what##_ssse3
+#define TARGET PLUMEWS_TARGET("avx2")
+#define NAME(what) plumews_##what##_narrow
 #define VECTOR __m128i
 #define WIDTH 16
 #define LOAD(from) _mm_loadu_si128((const __m128i *)(from))
@@ -36,13 +36,6 @@
 #define ANY_HIGH(v) (_mm_movemask_epi8(v) != 0)
 #define ANY(v) (_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128())) != 0xFFFF)
 
-TARGET static size_t sum(__m128i v)
-{
-    __m128i sums = _mm_sad_epu8(v, _mm_setzero_si128());
-    return (size_t)_mm_cvtsi128_si64(sums) + (size_t)_mm_cvtsi128_si64(_mm_unpackhi_epi64(sums, sums));
-}
-#define SUM(v) sum(v)
-
 /* A state machine is as fast on fewer bytes. */
 static size_t none(const uint8_t *data, size_t size)
 {
@@ -52,15 +45,7 @@ static size_t none(const uint8_t *data, size_t size)
 #define UTF8_BELOW_WIDTH none
 
 #include "utf8_vector.h"
-#include "census_vector.h"
 #include "widen_vector.h"
 
-static int mask(uint8_t *out, const uint8_t *data, size_t size, uint32_t key)
-{
-    return plumews_sse2.mask(out, data, size, key);
-}
-
-const plumews_kernels plumews_ssse3 = {
-    "ssse3", mask, plumews_utf8_ssse3, plumews_census_ssse3, plumews_widen_ssse3,
-};
+const plumews_kernels plumews_avx2_narrow = {"avx2 narrow", NULL, plumews_utf8_narrow, NULL, plumews_widen_narrow};
 #endif
