@@ -1,4 +1,4 @@
-"""What the compiled body of the codec offers: the API that plumews.protocol.codec documents."""
+"""Types of the compiled codec: the API that plumews.protocol.codec documents."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, final

@@ -1,12 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, nonecheck=False
 # cython: initializedcheck=False, auto_pickle=False
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
-"""The frame codec, compiled (layer 1).
+"""Frame codec, compiled.
 
 RFC 6455 section 5 (framing), sections 5.5.1 and 7.4 (close payloads), section 8.1 and RFC 3629 (UTF-8).
-Bytes in, events and bytes out: no I/O, no clock, one buffer fetch a call, no object that nobody asked for.
-Invariants: same names, same results, same texts as ``_codec_py.py``, which has the docstrings that say why; no read
-outside the given buffer, no pointer into it kept. Functions are builtins (``binding=False``), which Python calls 20 ns
+Bytes in, events and bytes out: no I/O, no clock, one buffer fetch a call.
+Invariants: names, results and texts are those of ``protocol/pure``, whose docstrings say why; no read outside the given
+buffer, no pointer into it kept. Functions are builtins (``binding=False``), which Python calls 20 ns
 faster than Cython's own; their signatures stand in the text that ``inspect`` reads. Each call on an object holds that
 object's critical section and runs no foreign code while its state is half changed, so threads may share it. One
 interpreter of a process may have it: in a second one the import fails. Import :mod:`plumews.protocol.codec` instead.
@@ -115,7 +115,7 @@ include "protocol/pxi/parser.pxi"
 
 
 def _tiers():
-    """The tiers of instructions that this CPU has, the plainest first, the best last."""
+    """Return the instruction tiers of this CPU, the plainest first, the best last."""
     cdef int number = 0
     names = []
     while plumews_tier(number) != NULL:
@@ -125,12 +125,12 @@ def _tiers():
 
 
 def _tier():
-    """The tier in use."""
+    """Return the tier in use."""
     return plumews_now.name.decode()
 
 
 def _set_tier(name):
-    """Use another tier, for the whole process; no other thread may be at work in here."""
+    """Use another tier in the whole process. No other thread may run the codec meanwhile."""
     global plumews_now
     cdef int number = 0
     while plumews_tier(number) != NULL:

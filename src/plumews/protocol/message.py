@@ -1,8 +1,7 @@
-"""What an application sends, as frames ready to leave (layer 2).
+"""Messages of the application, encoded as frames (RFC 6455 sections 5.4 and 5.6).
 
-Checks the opcode, copies what could still change, makes sure that text is UTF-8, and cuts messages above
-the fragment size (RFC 6455 sections 5.4 and 5.6). The same encoded message may be queued on any number of
-connections: nothing in it is ever changed, and what is known of its other forms only grows or is forgotten.
+Checks the opcode, copies mutable payloads, checks that text is UTF-8, and fragments long messages. An encoded
+message may be queued on any number of connections: its frames never change.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from . import codec
 __all__ = ["Data", "EncodedMessage", "Pieces", "checked_compress", "encode", "encode_json", "opcode_of", "payload_of"]
 
 Data: TypeAlias = "str | bytes | bytearray | memoryview"
-#: A message that is not all there yet.
+#: A message that is sent in pieces.
 Pieces: TypeAlias = "AsyncIterable[Data] | Iterator[Data]"
 
 
@@ -38,7 +37,7 @@ class EncodedMessage:
         self.forms: dict[Any, EncodedMessage | None] | None = None
 
     def message(self) -> tuple[int, bytes]:
-        """The opcode and the payload, read out of the frames of a server: for those who need them in another form."""
+        """Return the opcode and the payload, parsed from the frames."""
         parser = codec.Parser(client=True, max_size=None, decode_text=False)
         events: list[tuple[int, Any]] = []
         for buffer in self.buffers:
@@ -48,7 +47,7 @@ class EncodedMessage:
 
 
 def opcode_of(data: Data) -> int:
-    """The opcode that ``data`` asks for: ``str`` is text, bytes-like is binary."""
+    """Return the opcode for ``data``: ``str`` is text, bytes-like is binary."""
     if isinstance(data, str):
         return Opcode.TEXT
     if isinstance(data, (bytes, bytearray, memoryview)):
@@ -58,7 +57,7 @@ def opcode_of(data: Data) -> int:
 
 
 def payload_of(opcode: int, data: Data) -> bytes:
-    """``data`` as the immutable payload of a message of ``opcode``.
+    """Return ``data`` as the immutable payload of a message of ``opcode``.
 
     Raises:
         ValueError: ``opcode`` is neither TEXT nor BINARY, or text is not valid UTF-8.
@@ -76,7 +75,7 @@ def payload_of(opcode: int, data: Data) -> bytes:
 
 
 def checked_compress(compress: object) -> bool | None:
-    """``compress``, if it is a choice; raises ``TypeError`` otherwise."""
+    """Return ``compress`` if it is True, False or None. Raise ``TypeError`` otherwise."""
     if compress is not None and not isinstance(compress, bool):
         raise TypeError(f"compress must be True, False or None, not {type(compress).__name__}")
     return compress
@@ -91,14 +90,14 @@ def encode(
     rsv1: bool = False,
     compress: bool | None = None,
 ) -> EncodedMessage:
-    """The frames of a message whose payload was checked by :func:`payload_of`; ``rsv1`` says that it is compressed.
+    """Encode a message whose payload :func:`payload_of` has checked. ``rsv1`` marks a compressed payload.
 
-    ``compress`` is for those who will compress it, if anybody does.
+    ``compress`` is the application's choice for connections that may compress the message.
     """
     buffers = codec.fragment(opcode, payload, size=fragment_size, mask=mask, rsv1=rsv1)
     return EncodedMessage(buffers, sum(map(len, buffers)), compress)
 
 
 def encode_json(obj: Any) -> bytes:
-    """``obj`` as compact JSON in UTF-8. NaN and infinities, which JSON has not, are a ``ValueError``."""
+    """Return ``obj`` as compact JSON in UTF-8. Raise ``ValueError`` for NaN and infinities, which JSON has not."""
     return json.dumps(obj, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

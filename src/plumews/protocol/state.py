@@ -1,7 +1,7 @@
-"""The state machine of one connection: what it may still send, and how it ended (layer 2).
+"""State machine of one connection: its state, its close frames, and how it ended.
 
-Wraps the parser with the rules of the closing handshake (RFC 6455 sections 5.5.1 and 7): which close code
-leaves, which is seen, what both mean for the application. No sockets and no clock: bytes and events in,
+Wraps the parser with the rules of the closing handshake (RFC 6455 sections 5.5.1 and 7): the close code to send, the
+close code received, and the exception that the application gets. No sockets and no clock: bytes and events in,
 frames and exceptions out. Invariant: at most one close frame is ever built.
 """
 
@@ -21,7 +21,7 @@ _GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCod
 
 
 class ProtocolState:
-    """The reading parser, the state, and both close frames of one connection."""
+    """Parser, state, and both close frames of one connection."""
 
     __slots__ = ("close_rcvd", "close_sent", "cut", "error", "parser", "state")
 
@@ -36,7 +36,7 @@ class ProtocolState:
         self.cut = False
 
     def allow_compressed(self, *, client: bool) -> None:
-        """Take compressed messages, too: to be called before anything was received."""
+        """Accept compressed messages, too. Call it before anything was received."""
         old = self.parser
         self.parser = codec.Parser(
             client=client,
@@ -47,20 +47,20 @@ class ProtocolState:
         )
 
     def receive(self, data: Any) -> list[tuple[int, Any]]:
-        """The events in ``data``; a fault of the peer ends them and stands in :attr:`error`."""
+        """Return the events in ``data``. A violation by the peer ends them and is kept in :attr:`error`."""
         events: list[tuple[int, Any]] = self.parser.feed(data)
         self.error = self.parser.error
         return events
 
     def peer_closed(self, code: int, reason: str) -> None:
-        """The peer's close frame. If it cut a message short that we still wanted, the end is not a good one."""
+        """Note the peer's close frame. It is an error if it cut a message short while the connection was open."""
         self.close_rcvd = Close(code, reason)
         self.cut = self.state is State.OPEN and self.parser.mid_message
 
     def close_frame(self, code: int | None, reason: str = "") -> bytes:
-        """The one close frame of our side; the connection is CLOSING from here on.
+        """Build the only close frame of our side. The connection is CLOSING from here on.
 
-        ``code=None`` makes an empty one, the answer to a peer that gave no code.
+        ``code=None`` builds an empty one, the answer to a peer that gave no code.
         """
         if code is None:
             close, payload = Close(CloseCode.NO_STATUS_RCVD, ""), b""
@@ -72,7 +72,7 @@ class ProtocolState:
         return frame
 
     def reply_frame(self) -> bytes:
-        """Our close frame in answer to what ended the reading: the peer's close frame, or its fault."""
+        """Build our close frame in answer to the peer's close frame, or to its violation."""
         if self.error is not None:
             return self.close_frame(self.error.close_code, cut_reason(str(self.error)))
         assert self.close_rcvd is not None
@@ -80,9 +80,9 @@ class ProtocolState:
         return self.close_frame(None if code == CloseCode.NO_STATUS_RCVD else code)
 
     def losing(self) -> None:
-        """Nothing comes any more, nothing leaves. A message that was still arriving is cut, and that is an error.
+        """Note that nothing arrives or leaves any more. A message that was still arriving is cut, which is an error.
 
-        What has arrived of it is given up, unless there are bytes before that which were not parsed.
+        Its received part is given up, unless bytes before it were not parsed yet.
         """
         if self.state is not State.CLOSED:
             self.state = State.CLOSING
@@ -92,26 +92,26 @@ class ProtocolState:
             self.parser.stop()
 
     def lost(self) -> None:
-        """The transport is gone."""
+        """Note that the transport is gone."""
         self.losing()
         self.state = State.CLOSED
 
     @property
     def end_code(self) -> int | None:
-        """The close code that names the end: the peer's, else 1006; ``None`` while the connection lives."""
+        """Close code of the end: the peer's, else 1006; ``None`` while the connection is open."""
         if self.close_rcvd is not None:
             return self.close_rcvd.code
         return CloseCode.ABNORMAL_CLOSURE if self.state is State.CLOSED else None
 
     @property
     def end_reason(self) -> str | None:
-        """The reason beside :attr:`end_code`; ``None`` while the connection lives."""
+        """Reason beside :attr:`end_code`; ``None`` while the connection is open."""
         if self.close_rcvd is not None:
             return self.close_rcvd.reason
         return "" if self.state is State.CLOSED else None
 
     def closed(self) -> ConnectionClosed:
-        """The exception that tells an application how this connection ended, or is ending."""
+        """Return the exception that tells an application how this connection ended, or is ending."""
         rcvd, sent = self.close_rcvd, self.close_sent
         well = (
             self.error is None
@@ -140,5 +140,5 @@ def check_close(code: int, reason: str) -> None:
 
 
 def cut_reason(text: str) -> str:
-    """As much of ``text`` as a close frame has room for, on a character's end; ``?`` for what is no character."""
+    """Cut ``text`` to the size of a close reason, at the end of a character. Lone surrogates become ``?``."""
     return text.encode(errors="replace")[: limits.CLOSE_REASON].decode(errors="ignore")

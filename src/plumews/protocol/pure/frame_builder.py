@@ -1,7 +1,6 @@
-"""The plain body of the codec: frames going out (layer 1; RFC 6455 sections 5.2 and 5.4).
+"""Building of frames: headers, fragments of a message, batches of messages (RFC 6455 sections 5.2 and 5.4).
 
-Headers, frames, the fragments of a message, the frames of many messages. Invariant: a payload of more than 16 KiB
-that is not masked is never copied, if it came as bytes.
+Invariant: an unmasked payload of more than 16 KiB is never copied if it came as bytes.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ LENGTH_LIMIT: Final = 2**63 - 1
 def build_header(
     opcode: int, length: int, *, fin: bool = True, rsv1: bool = False, mask_key: bytes | None = None
 ) -> bytes:
-    """The header of a frame with ``length`` bytes of payload; with the key, if one is given.
+    """Build the header of a frame with ``length`` bytes of payload, and with the key if one is given.
 
-    The fields are written as given. Whether such a frame may be sent is the caller's to know: tests and
-    proxies build frames that may not.
+    The fields are written as given. The caller knows if such a frame may be sent: tests and proxies build
+    frames that may not.
 
     Raises:
         ValueError: ``opcode`` or ``length`` does not fit its field, or the key is not exactly 4 bytes.
@@ -60,9 +59,9 @@ def build_frame(
     mask_key: bytes | None = None,
     masked: bool = False,
 ) -> bytes:
-    """A frame with ``payload``: any contiguous buffer, or a str, which is encoded as UTF-8.
+    """Build a frame with ``payload``: any contiguous buffer, or a str, which is encoded as UTF-8.
 
-    ``masked`` masks it with a fresh key, where ``mask_key`` does not say with which one.
+    ``masked`` masks it with a fresh key, unless ``mask_key`` gives one.
 
     Raises:
         UnicodeEncodeError: the str has a lone surrogate.
@@ -76,12 +75,12 @@ def build_frame(
 
 
 def _is_its_own_utf_8(payload: Any) -> bool:
-    """Whether ``payload`` is a text that lies in memory as UTF-8: large, it is passed on as a view, by both bodies."""
+    """Return True if ``payload`` is a text stored as UTF-8. Both bodies pass a large one on as a view."""
     return type(payload) is str and payload.isascii()
 
 
 def build_batch(messages: Iterable[tuple[int, Any]], *, masked: bool = False) -> list[bytes | memoryview]:
-    """The frames of many messages, each ``(opcode, payload)`` as for :func:`build_frame`, in one call.
+    """Build the frames of many messages, each ``(opcode, payload)`` as for :func:`build_frame`, in one call.
 
     They come as few buffers to write in this order: frames with up to 16 KiB of payload are put together, a larger
     payload stands by itself behind its header, not copied. With ``masked`` each frame is masked with a fresh key, and
@@ -120,7 +119,7 @@ def fragment(
     mask: Callable[[], bytes] | None = None,
     rsv1: bool = False,
 ) -> list[bytes | memoryview]:
-    """The frames of one message, as buffers to write in this order (section 5.4).
+    """Build the frames of one message, as buffers to write in this order (section 5.4).
 
     At most ``size`` bytes of payload go into a frame. The first has the opcode and ``rsv1``, the last FIN.
     Up to 16 KiB of payload come as one bytes object; more as headers and slices of ``payload``, not copied.

@@ -1,7 +1,6 @@
-"""The frames that come in, for the parser in plain Python: headers judged, payloads unmasked (layer 1).
+"""Parsing of arriving frames: headers are checked, payloads unmasked (RFC 6455 sections 5.2, 5.5.1 and 7.4).
 
-RFC 6455 section 5.2, and sections 5.5.1 and 7.4 (close payloads). Payloads are never walked byte by byte: masks are
-XORs of large ints. Invariant: the first fault ends all reading. Import :mod:`plumews.protocol.codec` instead.
+Payloads are not processed byte by byte: masks are XORs of large ints. Invariant: the first violation ends all reading.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from ...limits import CONTROL_PAYLOAD, RECEIVED_OVERHEAD
 from .frame_builder import LENGTH_LIMIT
 from .masking import rotated, xor
 from .message_assembler import MessageAssembler
-from .utf8 import Utf8Validator
 
 __all__ = ["FrameReader"]
 
@@ -28,69 +26,83 @@ _OPCODES: Final = frozenset(map(int, Opcode))
 
 
 def _widened(limit: int) -> int:
-    """What a message of ``limit`` bytes may have compressed: in zlib's fixed codes a byte may take nine bits."""
+    """Return the bound of a compressed message for ``limit`` bytes: in zlib's fixed codes a byte may take nine bits."""
     return min(limit + (limit >> 3) + 64, LENGTH_LIMIT)
 
 
-class FrameReader(MessageAssembler):
-    """The frame that is arriving, and the message of which it is a part."""
+class FrameReader:
+    """Arriving frame, and the message that it belongs to.
+
+    Attributes:
+        message: the message that is assembled from the frames.
+        max_size, max_frames: bounds of a message in bytes and in frames; ``None`` is no bound.
+        ended: True after a violation or a close frame. Nothing is read any more.
+        head: bytes of an incomplete header.
+        in_frame: True if the header was read and payload is missing.
+        opcode: opcode of the frame.
+        remaining: bytes of payload that are missing.
+        control: collected payload of a control frame.
+        left: bytes that were not read for want of room.
+    """
 
     __slots__ = (
         "_allow_rsv1",
-        "_control",
-        "_ended",
         "_fin",
-        "_head",
-        "_in_frame",
         "_key",
-        "_left",
         "_mask_bit",
-        "_max_frames",
-        "_max_size",
-        "_opcode",
-        "_remaining",
+        "control",
+        "ended",
+        "head",
+        "in_frame",
+        "left",
+        "max_frames",
+        "max_size",
+        "message",
+        "opcode",
+        "remaining",
     )
 
     def __init__(
         self, *, client: bool, max_size: int | None, max_frames: int | None, decode_text: bool, allow_rsv1: bool
     ) -> None:
-        super().__init__(decode_text=decode_text)
-        self._mask_bit = 0 if client else 0x80  # what the second byte of a frame must have
-        self._max_size = max_size
-        self._max_frames = max_frames
+        self.message = MessageAssembler(decode_text=decode_text)
+        self.max_size = max_size
+        self.max_frames = max_frames
+        self.ended = False
+        self.head = b""
+        self.in_frame = False
+        self.opcode = 0
+        self.remaining = 0
+        self.control = b""
+        self.left = 0
+        self._mask_bit = 0 if client else 0x80  # in the second byte of every frame
         self._allow_rsv1 = allow_rsv1
-        self._ended = False  # after a fault or a close frame: nothing is read any more
-        self._head = b""  # a header that is not all there
-        self._in_frame = False  # the header was read, payload is missing
-        self._opcode = 0
         self._fin = False
-        self._remaining = 0
         self._key = b""  # for the next byte of payload; empty if frames are not masked
-        self._control = b""  # the payload of a control frame
-        self._left = 0  # bytes that were not read for want of it
 
-    def _parse(self, data: bytes, events: list[tuple[int, Any]]) -> None:
-        """Take ``data`` apart, until its end or until there is no room for more events. Raises the first fault."""
-        self._head = b""
+    def parse(self, data: bytes, events: list[tuple[int, Any]]) -> None:
+        """Parse ``data`` to its end, or until there is no room for more events. Raise the first violation."""
+        message = self.message
+        self.head = b""
         mask_bit = self._mask_bit
         payload_at = 6 if mask_bit else 2
-        short = 125 if self._max_size is None else min(125, self._max_size)
+        short = 125 if self.max_size is None else min(125, self.max_size)
         pos, end = 0, len(data)
         from_bytes = int.from_bytes
         while pos < end:
-            if self._room is not None and self._room <= 0:
-                self._left = end - pos
+            if message.room is not None and message.room <= 0:
+                self.left = end - pos
                 return
-            if not self._in_frame:
+            if not self.in_frame:
                 # Most frames are a short message of their own, all there. Those are read without a call.
                 first = data[pos]
-                if (first == 0x81 or first == 0x82) and pos + 1 < end and not self._message and not self._streaming:
+                if (first == 0x81 or first == 0x82) and pos + 1 < end and not message.opcode and not message.streaming:
                     size = data[pos + 1] ^ mask_bit
                     start = pos + payload_at
                     stop = start + size
                     if size <= short and stop <= end:
-                        if self._room is not None:
-                            self._room -= RECEIVED_OVERHEAD
+                        if message.room is not None:
+                            message.room -= RECEIVED_OVERHEAD
                         payload = data[start:stop]
                         if mask_bit:
                             pad = (data[pos + 2 : start] * 32)[:size]
@@ -99,25 +111,26 @@ class FrameReader(MessageAssembler):
                         if first == 0x82:
                             events.append((_BINARY, payload))
                         else:
-                            events.append((_TEXT, self._text(payload)))
+                            events.append((_TEXT, message.text(payload)))
                         pos = stop
                         continue
                 start = self._header(data, pos, end)
                 if start == 0:
-                    self._head = data[pos:]
+                    self.head = data[pos:]
                     return
                 pos = start
-                if self._room is not None:
-                    self._room -= RECEIVED_OVERHEAD
+                if message.room is not None:
+                    message.room -= RECEIVED_OVERHEAD
                 self._begin_frame(end - pos, events)
-            stop = min(pos + self._remaining, end)
+            stop = min(pos + self.remaining, end)
             self._payload(data, pos, stop, events)
-            if self._ended:
+            if self.ended:
                 return
             pos = stop
 
     def _header(self, data: bytes, pos: int, end: int) -> int:
-        """Read and judge the header at ``pos``: where its payload begins, 0 if it is not all there (section 5.2)."""
+        """Parse the header at ``pos`` (section 5.2). Return the start of its payload, or 0 if it is incomplete."""
+        message = self.message
         first = data[pos]
         opcode = first & 0x0F
         if first & 0x70:
@@ -131,12 +144,12 @@ class FrameReader(MessageAssembler):
         if control:
             if not first & 0x80:
                 raise ProtocolError(violations.FRAGMENTED_CONTROL)
-        elif opcode == _CONT and not self._message:
+        elif opcode == _CONT and not message.opcode:
             raise ProtocolError(violations.STRAY_CONTINUATION)
-        elif opcode != _CONT and self._message:
+        elif opcode != _CONT and message.opcode:
             raise ProtocolError(violations.INTERLEAVED_MESSAGE)
-        elif self._max_frames is not None and self._frames >= self._max_frames:
-            raise TooManyFragments(violations.TOO_MANY_FRAMES.format(limit=self._max_frames))
+        elif self.max_frames is not None and message.frames >= self.max_frames:
+            raise TooManyFragments(violations.TOO_MANY_FRAMES.format(limit=self.max_frames))
         if end - pos < 2:
             return 0
 
@@ -158,78 +171,77 @@ class FrameReader(MessageAssembler):
             if length > LENGTH_LIMIT:
                 raise ProtocolError(violations.LENGTH_TOP_BIT)
         if not control:
-            limit = LENGTH_LIMIT if self._max_size is None else self._max_size
-            compressed = self._compressed if opcode == _CONT else first & 0x40
-            if length > (_widened(limit) if compressed else limit) - self._size:
-                raise PayloadTooBig(violations.TOO_BIG.format(length=length, have=self._size, limit=limit))
+            limit = LENGTH_LIMIT if self.max_size is None else self.max_size
+            compressed = message.compressed if opcode == _CONT else first & 0x40
+            if length > (_widened(limit) if compressed else limit) - message.size:
+                raise PayloadTooBig(violations.TOO_BIG.format(length=length, have=message.size, limit=limit))
 
         if self._mask_bit:
             start += 4
             if start > end:
                 return 0
             self._key = data[start - 4 : start]
-        self._opcode = opcode
+        self.opcode = opcode
         self._fin = first >= 0x80
-        self._compressed = self._compressed if opcode == _CONT or control else first & 0x40 != 0
-        self._remaining = length
+        message.compressed = message.compressed if opcode == _CONT or control else first & 0x40 != 0
+        self.remaining = length
         return start
 
     def _begin_frame(self, available: int, events: list[tuple[int, Any]]) -> None:
-        """A header was read. A message in one frame that is all there needs no state of its own."""
-        self._in_frame = True
-        if self._opcode >= _CLOSE:
+        """Begin a frame after its header. A message that is a single frame and complete needs no state of its own."""
+        self.in_frame = True
+        if self.opcode >= _CLOSE:
             return
-        if self._opcode != _CONT and not (self._fin and self._remaining <= available and not self._streaming):
-            self._message = self._opcode
-            self._utf8 = Utf8Validator() if self._opcode == _TEXT and not self._compressed else None
-            if self._streaming:
-                events.append(self._begin_event())
-        if self._message:
-            self._frames += 1
+        message = self.message
+        if self.opcode != _CONT and not (self._fin and self.remaining <= available and not message.streaming):
+            message.begin(self.opcode, events)
+        if message.opcode:
+            message.frames += 1
 
     def _payload(self, data: bytes, pos: int, stop: int, events: list[tuple[int, Any]]) -> None:
-        """``data[pos:stop]`` is payload of the frame that is arriving, maybe its last."""
+        """Take ``data[pos:stop]`` as payload of the frame, and complete the frame if none is missing."""
+        message = self.message
         if self._key:
             piece = xor(data, pos, stop, self._key)
             self._key = rotated(self._key, stop - pos)
         else:
             piece = data[pos:stop]
-        self._remaining -= len(piece)
-        if self._opcode >= _CLOSE:
-            self._control += piece
-        elif self._message:
-            self._collect(piece, events)
-        if self._remaining:
+        self.remaining -= len(piece)
+        if self.opcode >= _CLOSE:
+            self.control += piece
+        elif message.opcode:
+            message.collect(piece, events)
+        if self.remaining:
             return
-        self._in_frame = False
-        if self._opcode >= _CLOSE:
+        self.in_frame = False
+        if self.opcode >= _CLOSE:
             self._end_control(events)
-        elif not self._message:
-            self._deliver(
-                self._opcode, self._text(piece) if self._opcode == _TEXT and not self._compressed else piece, events
+        elif not message.opcode:
+            message.deliver(
+                self.opcode, message.text(piece) if self.opcode == _TEXT and not message.compressed else piece, events
             )
         elif self._fin:
-            self._end_message(events)
+            message.end(events)
 
     def _end_control(self, events: list[tuple[int, Any]]) -> None:
-        """A control frame is complete (section 5.5)."""
-        payload, self._control = self._control, b""
-        if self._opcode == _CLOSE:
+        """Complete a control frame (section 5.5)."""
+        payload, self.control = self.control, b""
+        if self.opcode == _CLOSE:
             events.append((_CLOSE, _close_payload(payload)))
-            self._end()
+            self.end()
         else:
-            events.append((self._opcode, payload))
+            events.append((self.opcode, payload))
 
-    def _end(self) -> None:
-        """Nothing is read after this; nothing is held for it."""
-        self._ended = True
-        self._in_frame = False
-        self._head = self._control = b""
-        self._buffer = self._utf8 = None
+    def end(self) -> None:
+        """Read nothing any more, and give up everything that is held."""
+        self.ended = True
+        self.in_frame = False
+        self.head = self.control = b""
+        self.message.clear()
 
 
 def _close_payload(payload: bytes) -> tuple[int, str]:
-    """The code and the reason in a close frame (sections 5.5.1 and 7.4)."""
+    """Return the code and the reason of a close frame (sections 5.5.1 and 7.4)."""
     if not payload:
         return 1005, ""
     if len(payload) == 1:

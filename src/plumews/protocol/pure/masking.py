@@ -1,8 +1,7 @@
-"""The plain body of the codec: masks and their keys (layer 1).
+"""Masking of payloads, and unpredictable mask keys (RFC 6455 sections 5.3 and 10.3).
 
-RFC 6455 section 5.3 (masks) and 10.3 (keys that nobody can foretell). A payload is never walked byte by byte: it is
-one large int, XORed with another, a piece at a time where it would fall out of the processor's cache. Invariant: a
-key of :func:`new_mask` is handed out once, also when threads ask at the same time or the process forks.
+A payload is one large int that is XORed with another, in pieces that fit the processor's cache. Invariant:
+:func:`new_mask` returns each key once, also to concurrent threads and after a fork.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Any, Final
 
 from ... import violations
 
-#: How much is XORed at once: beyond it the ints fall out of the processor's cache.
+#: Bytes that are XORed at once: larger ints do not fit the processor's cache.
 _PIECE: Final = 4 * 1024
 
 _from_bytes: Final = int.from_bytes
 
-#: Keys that wait to be used.
+#: Unused keys.
 _KEYS: Final[list[bytes]] = []
 _POOL: Final = 4096
 
@@ -28,7 +27,7 @@ _POOL: Final = 4096
 
 
 def as_bytes(data: Any) -> bytes:
-    """``data`` as bytes; copied unless it is exactly that."""
+    """Return ``data`` as bytes. Copy it unless it is exactly that."""
     if type(data) is bytes:
         return data
     try:
@@ -50,13 +49,13 @@ def check_key(key: bytes) -> bytes:
 
 
 def rotated(key: bytes, offset: int) -> bytes:
-    """The key for what begins ``offset`` bytes into a payload."""
+    """Return the key for data that begins ``offset`` bytes into a payload."""
     offset &= 3
     return key[offset:] + key[:offset]
 
 
 def xor(data: bytes, start: int, stop: int, key: bytes) -> bytes:
-    """``data[start:stop]`` under ``key``."""
+    """Return ``data[start:stop]`` masked with ``key``."""
     size = stop - start
     if size <= _PIECE:
         pad = (key * ((size + 3) >> 2))[:size]
@@ -75,7 +74,7 @@ def xor(data: bytes, start: int, stop: int, key: bytes) -> bytes:
 
 
 def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
-    """``data`` (any contiguous buffer) masked or unmasked with the 4 bytes of ``key`` (section 5.3).
+    """Mask or unmask ``data``, any contiguous buffer, with the 4 bytes of ``key`` (section 5.3).
 
     ``offset`` is the position in the payload at which ``data`` begins.
 
@@ -99,7 +98,7 @@ def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
 
 
 def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None:
-    """The same as :func:`mask`, written back into ``data``, a writable contiguous buffer."""
+    """Mask or unmask ``data``, a writable contiguous buffer, in place."""
     key = rotated(check_key(key), index(offset))
     try:
         whole = memoryview(data)
@@ -122,9 +121,9 @@ def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None:
 
 
 def new_mask() -> bytes:
-    """A mask key for one frame: 4 bytes from the system's random source, given to nobody else.
+    """Return a mask key for one frame: 4 bytes from the system's random source, used once.
 
-    They come from a pool of 4096 bytes, which a child of ``fork`` does not inherit.
+    Keys come from a pool of 4096 bytes, which a child of ``fork`` does not inherit.
     """
     try:
         return _KEYS.pop()

@@ -1,7 +1,4 @@
-"""The message that arrives, for the parser in plain Python: its pieces, its text, what is told of it (layer 1).
-
-RFC 6455 sections 5.4 and 8.1. `_codec_py_incoming` feeds it; import :mod:`plumews.protocol.codec` instead.
-"""
+"""Assembly of a message from its frames: collected bytes, checked text, events (RFC 6455 sections 5.4 and 8.1)."""
 
 from __future__ import annotations
 
@@ -9,97 +6,118 @@ import io
 from typing import Any, Final
 
 from ... import violations
-from ...constants import COMPRESSED, StreamEvent
+from ...constants import COMPRESSED, Opcode, StreamEvent
 from ...errors import InvalidData
 from .utf8 import Utf8Validator
 
 __all__ = ["ARMED", "STREAMING", "WHOLE", "MessageAssembler"]
 
 # Plain ints: an event has one, and comparing them is what the parser does most.
+_TEXT: Final = int(Opcode.TEXT)
 _BEGIN: Final = int(StreamEvent.BEGIN)
 _CHUNK: Final = int(StreamEvent.CHUNK)
 _END: Final = int(StreamEvent.END)
 
-# What is done with the message that arrives, or is next to arrive.
+# Delivery of the arriving message, or of the next one: as a whole, streamed from its begin, or being streamed.
 WHOLE, ARMED, STREAMING = range(3)
 
 
 class MessageAssembler:
-    """What was received of a message, and is not delivered yet."""
+    """Received part of a message that is not delivered yet.
+
+    Attributes:
+        opcode: the message's opcode, 0 between messages.
+        compressed: True if the arriving frame belongs to a compressed message (RFC 7692).
+        frames: frames of the message so far.
+        size: bytes of payload received so far.
+        buffer: received bytes that were not delivered, or ``None``.
+        utf8: validator of a text, or ``None`` if the message is not checked.
+        streaming: ``WHOLE``, ``ARMED`` or ``STREAMING``.
+        room: memory that the events of this call may still take beyond their bytes; ``None`` is no bound.
+    """
 
     __slots__ = (
-        "_buffer",
-        "_compressed",
         "_decode_text",
-        "_frames",
-        "_message",
-        "_room",
-        "_size",
-        "_streaming",
-        "_utf8",
+        "buffer",
+        "compressed",
+        "frames",
+        "opcode",
+        "room",
+        "size",
+        "streaming",
+        "utf8",
     )
 
     def __init__(self, *, decode_text: bool) -> None:
         self._decode_text = decode_text
-        self._message = 0  # its opcode, 0 between messages
-        self._compressed = False
-        self._frames = 0
-        self._size = 0  # bytes of payload received
-        self._buffer: io.BytesIO | None = None  # those that were not delivered
-        self._utf8: Utf8Validator | None = None  # None if the message is not checked
-        self._streaming = WHOLE
-        self._room: int | None = None  # what the events of this call may still take beyond their bytes
+        self.opcode = 0
+        self.compressed = False
+        self.frames = 0
+        self.size = 0
+        self.buffer: io.BytesIO | None = None
+        self.utf8: Utf8Validator | None = None
+        self.streaming = WHOLE
+        self.room: int | None = None
 
-    def _collect(self, piece: bytes, events: list[tuple[int, Any]]) -> None:
-        """``piece`` belongs to the message that is arriving."""
-        self._size += len(piece)
-        good = len(piece) if self._utf8 is None else self._utf8._scan(piece)
-        if self._streaming:
+    def begin(self, opcode: int, events: list[tuple[int, Any]]) -> None:
+        """Begin a message that is not delivered from a single frame at once."""
+        self.opcode = opcode
+        self.utf8 = Utf8Validator() if opcode == _TEXT and not self.compressed else None
+        if self.streaming:
+            events.append(self.begin_event())
+
+    def collect(self, piece: bytes, events: list[tuple[int, Any]]) -> None:
+        """Add a piece of payload to the message: collect it, or deliver it if the message is streamed."""
+        self.size += len(piece)
+        good = len(piece) if self.utf8 is None else self.utf8._scan(piece)
+        if self.streaming:
             if good:
                 events.append((_CHUNK, piece if good == len(piece) else piece[:good]))
         elif good:
-            if self._buffer is None:
-                self._buffer = io.BytesIO()
-            self._buffer.write(piece)
+            if self.buffer is None:
+                self.buffer = io.BytesIO()
+            self.buffer.write(piece)
         if good < len(piece):
             raise InvalidData(violations.TEXT_NOT_UTF8)
 
-    def _end_message(self, events: list[tuple[int, Any]]) -> None:
-        """The last frame of a message is complete."""
-        if self._utf8 is not None and not self._utf8.complete:
+    def end(self, events: list[tuple[int, Any]]) -> None:
+        """Complete the message after its last frame."""
+        if self.utf8 is not None and not self.utf8.complete:
             raise InvalidData(violations.TEXT_CUT)
-        if self._streaming:
+        if self.streaming:
             events.append((_END, None))
-            self._streaming = WHOLE
+            self.streaming = WHOLE
         else:
-            payload: Any = self._take_buffer()
-            if self._utf8 is not None and self._decode_text:
+            payload: Any = self.take_buffer()
+            if self.utf8 is not None and self._decode_text:
                 payload = self._counted(str(payload, "utf-8"))
-            self._deliver(self._message, payload, events)
-        self._message = self._frames = self._size = 0
-        self._utf8 = None
+            self.deliver(self.opcode, payload, events)
+        self.opcode = self.frames = self.size = 0
+        self.utf8 = None
 
-    def _deliver(self, opcode: int, payload: Any, events: list[tuple[int, Any]]) -> None:
-        events.append((opcode | COMPRESSED if self._compressed else opcode, payload))
+    def deliver(self, opcode: int, payload: Any, events: list[tuple[int, Any]]) -> None:
+        """Append the event of a whole message."""
+        events.append((opcode | COMPRESSED if self.compressed else opcode, payload))
 
-    def _begin_event(self) -> tuple[int, int]:
-        self._streaming = STREAMING
-        return _BEGIN, self._message | COMPRESSED if self._compressed else self._message
+    def begin_event(self) -> tuple[int, int]:
+        """Return the event with which a streamed message begins."""
+        self.streaming = STREAMING
+        return _BEGIN, self.opcode | COMPRESSED if self.compressed else self.opcode
 
-    def _take_buffer(self) -> bytes:
-        """What was collected of the message. It is the parser's no longer."""
-        buffer, self._buffer = self._buffer, None
+    def take_buffer(self) -> bytes:
+        """Return the collected bytes of the message, and forget them."""
+        buffer, self.buffer = self.buffer, None
         return b"" if buffer is None else buffer.getvalue()
 
     def _counted(self, text: str) -> str:
-        """``text``, and what it takes beyond one byte for each character."""
-        if self._room is not None and not text.isascii():
+        """Return ``text``, and take its memory beyond one byte for each character off the room."""
+        if self.room is not None and not text.isascii():
             highest = max(text)
-            self._room -= len(text) * (3 if highest > "\uffff" else 1 if highest > "\xff" else 0)
+            self.room -= len(text) * (3 if highest > "\uffff" else 1 if highest > "\xff" else 0)
         return text
 
-    def _text(self, payload: bytes) -> Any:
-        """A text that came in one piece."""
+    def text(self, payload: bytes) -> Any:
+        """Return the text of a whole message, checked."""
         if self._decode_text:
             try:
                 return self._counted(str(payload, "utf-8"))
@@ -111,3 +129,7 @@ class MessageAssembler:
         if not validator.complete:
             raise InvalidData(violations.TEXT_CUT)
         return payload
+
+    def clear(self) -> None:
+        """Give up the collected bytes."""
+        self.buffer = self.utf8 = None

@@ -1,12 +1,7 @@
-"""The frame codec in plain Python: the body that runs where the compiled one was not built (layer 1).
+"""Frame codec in plain Python: the parser, and the API of the codec (RFC 6455 sections 5, 7.4 and 8.1).
 
-This file has what a caller sees of the parser; frames and messages coming in, frames going out, masks and UTF-8 have
-one of their own each.
-
-RFC 6455 section 5 (framing), sections 5.5.1 and 7.4 (close payloads), section 8.1 and RFC 3629 (UTF-8).
-Bytes in, events and bytes out: no I/O, no clock. Payloads are never walked byte by byte: masks are XORs of
-large ints, UTF-8 is checked by CPython's own decoder. Invariant: same names, same results, same texts as
-``_codec.pyx``; tests/test_codec_agreement.py holds them together. Import :mod:`plumews.protocol.codec` instead.
+Bytes in, events and bytes out, without I/O or clocks. Payloads are not processed byte by byte: masks are XORs of large
+ints, and CPython's own decoder checks UTF-8. Invariant: names, results and texts are those of ``_codec.pyx``.
 """
 
 from __future__ import annotations
@@ -47,7 +42,7 @@ _ROOM: Final = 64 * 1024
 
 
 def _bound(name: str, value: int | None, least: int) -> int | None:
-    """A limit as a caller gave it, checked."""
+    """Return the limit that a caller gave, checked."""
     if value is None:
         return None
     if not isinstance(value, int):
@@ -58,8 +53,8 @@ def _bound(name: str, value: int | None, least: int) -> int | None:
 
 
 @final
-class Parser(FrameReader):
-    """Turns the bytes that a peer sent into messages and control frames.
+class Parser:
+    """Parser of the bytes that a peer sent, into messages and control frames.
 
     ``client`` says which side we are: a client takes unmasked frames, a server masked ones (section 5.1).
     ``max_size`` bounds the payload bytes of one message, ``max_frames`` its frames; ``None`` is no bound. A compressed
@@ -72,7 +67,7 @@ class Parser(FrameReader):
         ValueError, TypeError: ``max_size`` is not ``None`` or 0 or more, ``max_frames`` not ``None`` or 1 or more.
     """
 
-    __slots__ = ("_error", "_lent", "_slack", "_view")
+    __slots__ = ("_decode_text", "_error", "_frame", "_lent", "_message", "_slack", "_view")
 
     def __init__(
         self,
@@ -84,13 +79,15 @@ class Parser(FrameReader):
         allow_rsv1: bool = False,
         slack: int | None = None,
     ) -> None:
-        super().__init__(
+        self._frame = FrameReader(
             client=client,
             max_size=_bound("max_size", max_size, 0),
             max_frames=_bound("max_frames", max_frames, 1),
             decode_text=bool(decode_text),
             allow_rsv1=bool(allow_rsv1),
         )
+        self._message = self._frame.message
+        self._decode_text = bool(decode_text)
         self._error: ProtocolError | None = None
         # What receive_buffer() gave away, until it is taken back.
         self._lent = bytearray()
@@ -100,7 +97,7 @@ class Parser(FrameReader):
     # --- what a caller sees -----------------------------------------------------------------------
 
     def feed(self, data: Any, /) -> list[tuple[int, Any]]:
-        """The events that ``data``, the next bytes of the connection, completes, in order.
+        """Return the events that ``data``, the next bytes of the connection, completes, in order.
 
         ``(TEXT, str | bytes)``, ``(BINARY, bytes)``, ``(PING, bytes)``, ``(PONG, bytes)`` and
         ``(CLOSE, (code, reason))``, with 1005 and ``""`` for a close frame without payload; a streamed
@@ -121,17 +118,17 @@ class Parser(FrameReader):
 
     def _fed(self, data: Any, most: int | None, room: int | None) -> list[tuple[int, Any]]:
         events: list[tuple[int, Any]] = []
-        self._room = room
-        self._left = 0
-        if not self._ended:
+        self._message.room = room
+        self._frame.left = 0
+        if not self._frame.ended:
             try:
                 data = as_bytes(data)[:most]
                 self._take_back()
                 if data:  # nothing new: a header that is not all there is not judged again
-                    self._parse(self._head + data, events)
+                    self._frame.parse(self._frame.head + data, events)
             except ProtocolError as exc:
                 self._end()
-                self._message = 0
+                self._message.opcode = 0
                 self._error = exc.with_traceback(None)  # whose frames would keep ``data`` alive
             except MemoryError:
                 self._end()
@@ -139,7 +136,7 @@ class Parser(FrameReader):
         return events
 
     def feed_messages(self, data: Any, size: int | None = None, /) -> list[Any]:
-        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold.
+        """Parse the first ``size`` bytes as :meth:`feed` does, with plain messages for the events of most reads.
 
         A whole message stands for itself: a str is a text, bytes are binary. Everything else is a tuple as in
         :meth:`feed`: control frames, what is streamed or compressed, and texts with ``decode_text`` off.
@@ -160,16 +157,16 @@ class Parser(FrameReader):
 
     @property
     def halted(self) -> bool:
-        """Return whether there are such bytes, or a fault."""
-        return self._left > 0 or self._error is not None
+        """True if there are such bytes, or a violation."""
+        return self._frame.left > 0 or self._error is not None
 
     @property
     def left(self) -> int:
         """Bytes that the last feed did not read, because its events would have taken more than ``slack``."""
-        return self._left
+        return self._frame.left
 
     def receive_buffer(self, least: int = 65536) -> memoryview | None:
-        """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much.
+        """Return memory for the rest of the arriving frame, or ``None`` if little is missing.
 
         For large payloads: what is written there need not be copied. The view has at least ``least`` bytes and at most
         as many as the frame still has; with less than ``least`` missing, for control frames, between frames and while
@@ -183,12 +180,12 @@ class Parser(FrameReader):
         """
         least = max(index(least), 1)
         self._take_back()
-        missing = self._remaining
-        if not self._in_frame or self._opcode >= _CLOSE or self._streaming or missing < least:
+        missing = self._frame.remaining
+        if not self._frame.in_frame or self._frame.opcode >= _CLOSE or self._message.streaming or missing < least:
             return None
         # An int has no memory to receive into: this is a buffer beside the message, no larger than what has come of it.
         try:
-            self._lent = bytearray(min(missing, max(least, self._size, _ROOM)))
+            self._lent = bytearray(min(missing, max(least, self._message.size, _ROOM)))
             self._view = memoryview(self._lent)
         except MemoryError:
             self._end()
@@ -196,7 +193,7 @@ class Parser(FrameReader):
         return self._view
 
     def buffer_updated(self, nbytes: int) -> list[tuple[int, Any]]:
-        """The events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete.
+        """Return the events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete.
 
         Raises:
             ValueError: there is no such memory any more, or not so much of it.
@@ -213,7 +210,7 @@ class Parser(FrameReader):
             raise
 
     def start_streaming(self) -> list[tuple[int, Any]]:
-        """Deliver the message that is arriving, or the next one, while it arrives.
+        """Deliver the arriving message, or the next one, while it arrives.
 
         It comes as ``(BEGIN, opcode)``, ``(CHUNK, bytes)`` for each piece, never empty, and ``(END, None)``,
         with control frames in between; then messages are whole again. Text is checked, but a chunk may end
@@ -222,15 +219,15 @@ class Parser(FrameReader):
         Raises:
             ValueError: the message of an earlier call has not ended.
         """
-        if self._streaming != WHOLE:
+        if self._message.streaming != WHOLE:
             raise ValueError(violations.STREAMING_ALREADY)
-        if not self._message or self._ended:
-            self._streaming = ARMED
+        if not self._message.opcode or self._frame.ended:
+            self._message.streaming = ARMED
             return []
         self._take_back()
         try:
-            events: list[tuple[int, Any]] = [self._begin_event()]
-            collected = self._take_buffer()
+            events: list[tuple[int, Any]] = [self._message.begin_event()]
+            collected = self._message.take_buffer()
             if collected:
                 events.append((_CHUNK, collected))
         except MemoryError:
@@ -239,64 +236,68 @@ class Parser(FrameReader):
         return events
 
     def stop_streaming(self) -> bool:
-        """Take :meth:`start_streaming` back. False if it is too late: BEGIN was delivered, END was not."""
-        if self._streaming == STREAMING:
+        """Undo :meth:`start_streaming`. Return False if it is too late: BEGIN was delivered, END was not."""
+        if self._message.streaming == STREAMING:
             return False
-        self._streaming = WHOLE
+        self._message.streaming = WHOLE
         return True
 
     def stop(self) -> None:
-        """Read nothing any more, and give up what has arrived of a message."""
+        """Read nothing any more, and give up the received part of a message."""
         self._end()
 
     @property
     def error(self) -> ProtocolError | None:
-        """What the peer did wrong; its ``close_code`` is the one to close with."""
+        """Violation by the peer, or ``None``. Its ``close_code`` is the code to close with."""
         return self._error
 
     @property
     def max_size(self) -> int | None:
-        """The most bytes of payload in one message; ``None`` is no bound. A change holds from the next header on."""
-        return self._max_size
+        """Limit of payload bytes in one message; ``None`` is no limit. A change holds from the next header on."""
+        return self._frame.max_size
 
     @max_size.setter
     def max_size(self, value: int | None) -> None:
-        self._max_size = _bound("max_size", value, 0)
+        self._frame.max_size = _bound("max_size", value, 0)
 
     @property
     def max_frames(self) -> int | None:
-        """The most frames in one message; ``None`` is no bound. A change holds from the next header on."""
-        return self._max_frames
+        """Limit of frames in one message; ``None`` is no limit. A change holds from the next header on."""
+        return self._frame.max_frames
 
     @max_frames.setter
     def max_frames(self, value: int | None) -> None:
-        self._max_frames = _bound("max_frames", value, 1)
+        self._frame.max_frames = _bound("max_frames", value, 1)
 
     @property
     def buffered(self) -> int:
         """Bytes held: of an unfinished header, control frame and message."""
-        return len(self._head) + len(self._control) + (self._buffer.tell() if self._buffer is not None else 0)
+        return (
+            len(self._frame.head)
+            + len(self._frame.control)
+            + (self._message.buffer.tell() if self._message.buffer is not None else 0)
+        )
 
     @property
     def mid_message(self) -> bool:
-        """Whether a frame or a message is unfinished: at the end of the connection, that it was cut.
+        """True if a frame or a message is unfinished. At the end of the connection it was cut then.
 
         Stays as it is after a close frame; False after a fault.
         """
-        return bool(self._head) or self._in_frame or self._message != 0
+        return bool(self._frame.head) or self._frame.in_frame or self._message.opcode != 0
 
     @property
     def streaming(self) -> bool:
-        """Whether the message that is arriving, or the next one, is streamed."""
-        return self._streaming != WHOLE
+        """True if the arriving message, or the next one, is streamed."""
+        return self._message.streaming != WHOLE
 
     def _take_back(self) -> None:
-        """End the loan of receive_buffer()."""
+        """Release the view that receive_buffer() returned."""
         if self._view is not None:
             with suppress(BufferError):  # an event loop may hold it until buffer_updated() returns: uvloop does
                 self._view.release()
             self._view, self._lent = None, bytearray()
 
     def _end(self) -> None:
-        super()._end()
+        self._frame.end()
         self._take_back()

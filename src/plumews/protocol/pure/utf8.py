@@ -1,7 +1,7 @@
-"""The plain body of the codec: UTF-8 that arrives in pieces (layer 1; RFC 6455 section 8.1, RFC 3629).
+"""Validation of UTF-8 that arrives in pieces (RFC 6455 section 8.1, RFC 3629).
 
-CPython's own decoder does the work; what it would wait for, though no continuation can make it valid, is judged
-here. Invariant: no byte is accepted after the first that cannot stand where it stands.
+CPython's own decoder does most of the work. It waits for more after some bytes that no continuation can make valid.
+Those are rejected here. Invariant: no byte is accepted after the first invalid one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .masking import as_bytes
 
 
 def _lead_bytes() -> dict[int, tuple[int, int, int]]:
-    """For each first byte of a longer character: its length, and the range of its second byte (RFC 3629)."""
+    """Return, for each first byte of a longer character, its length and the range of its second byte (RFC 3629)."""
     leads = dict.fromkeys(range(0xC2, 0xE0), (2, 0x80, 0xBF))
     leads |= dict.fromkeys(range(0xE0, 0xF0), (3, 0x80, 0xBF))
     leads |= dict.fromkeys(range(0xF0, 0xF5), (4, 0x80, 0xBF))
@@ -28,7 +28,7 @@ _LEADS: Final = _lead_bytes()
 
 
 def _begun(rest: bytes) -> int:
-    """How many of the first bytes of ``rest``, which holds no whole character, can begin one."""
+    """Return how many first bytes of ``rest``, which holds no whole character, can begin one."""
     if not rest or rest[0] not in _LEADS:
         return 0
     length, low, high = _LEADS[rest[0]]
@@ -41,7 +41,7 @@ def _begun(rest: bytes) -> int:
 
 @final
 class Utf8Validator:
-    """Says of bytes that arrive in pieces whether they can still become valid UTF-8 (RFC 3629)."""
+    """Validator of UTF-8 that arrives in pieces (RFC 3629)."""
 
     __slots__ = ("_failed", "_tail")
 
@@ -49,22 +49,22 @@ class Utf8Validator:
         self.reset()
 
     def feed(self, data: Any, /) -> bool:
-        """False from the first byte on that no continuation could make valid, until :meth:`reset`."""
+        """Return False from the first byte on that no continuation could make valid, until :meth:`reset`."""
         data = as_bytes(data)
         return not self._failed and self._scan(data) == len(data)
 
     @property
     def complete(self) -> bool:
-        """Whether what was fed is valid as it stands: not inside a character, and never false."""
+        """True if the fed bytes are valid UTF-8 and end at the end of a character."""
         return not self._failed and not self._tail
 
     def reset(self) -> None:
-        """Begin again."""
+        """Forget all fed bytes."""
         self._failed = False
         self._tail = b""  # of a character that is still arriving: at most 3 bytes
 
     def _scan(self, data: bytes) -> int:
-        """How many bytes of ``data`` come before the first impossible one."""
+        """Return the number of bytes of ``data`` before the first invalid one."""
         known = len(self._tail)
         if known:
             data = self._tail + data

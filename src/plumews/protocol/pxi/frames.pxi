@@ -2,7 +2,7 @@
 
 
 cdef inline long long saturated(object number) except? -1:
-    """An int; at the ends of its range if it is beyond them."""
+    """Return an int, clamped to the range of 64 bits."""
     cdef int overflow = 0
     cdef long long value = PyLong_AsLongLongAndOverflow(number, &overflow)
     if overflow:
@@ -11,7 +11,7 @@ cdef inline long long saturated(object number) except? -1:
 
 
 cdef inline int opcode_of(object opcode) except -1:
-    """An opcode as a caller gave it, checked."""
+    """Return the opcode that a caller gave, checked."""
     cdef long long value = saturated(opcode)
     if not 0 <= value <= 15:
         raise ValueError(violations.OPCODE.format(opcode=opcode))
@@ -19,7 +19,7 @@ cdef inline int opcode_of(object opcode) except -1:
 
 
 cdef inline Py_ssize_t write_header(byte *out, int first, int64_t length, bint masked, uint32_t key) noexcept nogil:
-    """A header into ``out``, which has room for the longest; its size."""
+    """Write a header to ``out``, which has room for the longest. Return its size."""
     cdef int high = 0x80 if masked else 0
     cdef Py_ssize_t size
     cdef int i
@@ -44,7 +44,7 @@ cdef inline Py_ssize_t write_header(byte *out, int first, int64_t length, bint m
 
 
 cdef object frame(int first, cbyte *data, Py_ssize_t size, bint masked, uint32_t key):
-    """A frame as one bytes object."""
+    """Build a frame as one bytes object."""
     cdef byte header[LONGEST_HEADER]
     cdef Py_ssize_t used = write_header(header, first, size, masked, key)
     result = new_bytes(used + size)
@@ -54,7 +54,7 @@ cdef object frame(int first, cbyte *data, Py_ssize_t size, bint masked, uint32_t
 
 
 def build_header(opcode, length, *, bint fin=True, bint rsv1=False, mask_key=None):
-    """The header of a frame with ``length`` bytes of payload; with the key, if one is given."""
+    """Build the header of a frame with ``length`` bytes of payload, and with the key if one is given."""
     cdef byte header[LONGEST_HEADER]
     cdef int first = opcode_of(opcode) | fin << 7 | rsv1 << 6
     cdef int overflow = 0
@@ -66,12 +66,12 @@ def build_header(opcode, length, *, bint fin=True, bint rsv1=False, mask_key=Non
 
 
 cdef inline uint32_t key_for(object mask_key, bint masked) except? 0:
-    """The key of a frame: the one given, or a fresh one."""
+    """Return the key of a frame: the given one, or a fresh one."""
     return pool.take() if mask_key is None and masked else 0 if mask_key is None else key_of(mask_key)
 
 
 def build_frame(opcode, payload, *, bint fin=True, bint rsv1=False, mask_key=None, bint masked=False):
-    """A frame with ``payload``: any contiguous buffer, or a str, which is encoded as UTF-8."""
+    """Build a frame with ``payload``: any contiguous buffer, or a str, which is encoded as UTF-8."""
     cdef Py_buffer view
     cdef Py_ssize_t size
     cdef cbyte *data
@@ -95,7 +95,7 @@ def build_frame(opcode, payload, *, bint fin=True, bint rsv1=False, mask_key=Non
 
 
 cdef object joined(list kinds, list payloads, Py_ssize_t begin, Py_ssize_t end, bint masked):
-    """Some frames as one bytes object; where the last payload is one that is not copied, without that."""
+    """Build some frames as one bytes object, without the last payload if that one is not copied."""
     cdef byte header[LONGEST_HEADER]
     cdef Py_ssize_t total = 0, size = 0, used, i
     cdef uint32_t key = 0
@@ -120,7 +120,7 @@ cdef object joined(list kinds, list payloads, Py_ssize_t begin, Py_ssize_t end, 
 
 
 def build_batch(messages, *, bint masked=False):
-    """The frames of many messages, each ``(opcode, payload)``, as few buffers to write in this order."""
+    """Build the frames of many messages, each ``(opcode, payload)``, as few buffers to write in this order."""
     cdef Py_ssize_t size = 0, i, begin = 0
     cdef list kinds = []
     cdef list payloads = []
@@ -145,7 +145,7 @@ def build_batch(messages, *, bint masked=False):
 
 
 def fragment(opcode, payload, *, size=_FRAGMENT_SIZE, mask=None, bint rsv1=False):
-    """The frames of one message, as buffers to write in this order (section 5.4)."""
+    """Build the frames of one message, as buffers to write in this order (section 5.4)."""
     cdef byte header[LONGEST_HEADER]
     cdef Py_ssize_t start = 0, total = 0, step, take
     cdef int kind = <int>min(max(saturated(opcode), -1), 16)

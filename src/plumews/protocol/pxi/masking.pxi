@@ -3,7 +3,7 @@
 
 
 cdef inline void xor(byte *out, cbyte *data, Py_ssize_t size, uint32_t key) noexcept nogil:
-    """``size`` bytes of ``data`` under ``key`` into ``out``, which is ``data`` itself or apart from it."""
+    """Mask ``size`` bytes of ``data`` with ``key`` into ``out``: ``data`` itself, or memory apart from it."""
     if key:
         plumews_now.mask(out, data, size, key)
     elif out != data:
@@ -46,7 +46,7 @@ def mask(data, key, offset=0):
 
 
 def mask_inplace(data, key, offset=0):
-    """The same as :func:`mask`, written back into ``data``, a writable contiguous buffer."""
+    """Mask or unmask ``data``, a writable contiguous buffer, in place."""
     cdef Py_buffer view
     cdef uint32_t word = plumews_rotated(key_of(key), offset_of(offset))
     fetch(data, &view, PyBUF_WRITABLE)

@@ -2,17 +2,17 @@
 
 
 cdef inline byte *start_of(object data) noexcept:
-    """Where the bytes object ``data`` has its bytes."""
+    """Return the address of the bytes of ``data``."""
     return <byte *>PyBytes_AS_STRING(data)
 
 
 cdef inline object new_bytes(Py_ssize_t size):
-    """A bytes object that is still to be filled."""
+    """Allocate a bytes object to be filled."""
     return PyBytes_FromStringAndSize(NULL, size)
 
 
 cdef int fetch(object data, Py_buffer *view, int flags=PyBUF_SIMPLE) except -1:
-    """The memory of ``data``, any contiguous buffer; release it after use."""
+    """Get the memory of ``data``, any contiguous buffer. Release it after use."""
     if not PyObject_CheckBuffer(data):
         raise TypeError(violations.NOT_A_BUFFER.format(type=type(data).__name__))
     try:
@@ -28,7 +28,7 @@ cdef int fetch(object data, Py_buffer *view, int flags=PyBUF_SIMPLE) except -1:
 
 
 cdef object as_bytes(object data):
-    """``data``, a buffer or text, as bytes; copied unless it is exactly that."""
+    """Return ``data``, a buffer or text, as bytes. Copy it unless it is exactly that."""
     cdef Py_buffer view
     if type(data) is bytes:
         return data
@@ -67,7 +67,7 @@ cdef class Loan:
 
 
 cdef object view_of(object data):
-    """A view of ``data``, bytes or a str in ASCII, which is not copied."""
+    """Return a view of ``data``, bytes or a str in ASCII, without a copy."""
     cdef Loan loan
     if type(data) is bytes:
         return memoryview(data)
@@ -80,12 +80,12 @@ cdef object view_of(object data):
 
 
 cdef inline bint is_plain(object data) noexcept:
-    """Whether the bytes of ``data`` lie there and stay: bytes, or a str that is its own UTF-8."""
+    """Return True if ``data`` has its bytes in fixed memory: bytes, or a str that is its own UTF-8."""
     return type(data) is bytes or (isinstance(data, str) and PyUnicode_IS_COMPACT_ASCII(data))
 
 
 cdef inline cbyte *bytes_of(object data, Py_ssize_t *size) noexcept:
-    """Where such ``data`` has its bytes."""
+    """Return the address and the size of the bytes of such ``data``."""
     if type(data) is bytes:
         size[0] = PyBytes_GET_SIZE(data)
         return start_of(data)

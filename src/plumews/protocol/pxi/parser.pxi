@@ -19,7 +19,7 @@ cdef tuple KINDS = tuple(range(0x80))  # the ints that events have
 
 
 cdef inline int report(list events, int kind, object payload) except -1:
-    """One event. A tuple that can be in no cycle is nothing to the garbage collector: it saves a third here."""
+    """Make one event. It can be in no cycle, so the garbage collector need not track it, which saves a third here."""
     event = (KINDS[kind], payload)
     PyObject_GC_UnTrack(event)
     events.append(event)
@@ -27,7 +27,7 @@ cdef inline int report(list events, int kind, object payload) except -1:
 
 
 cdef int64_t bound_of(str name, object value, int least) except? -1:
-    """A limit as a caller gave it, checked; the largest number for ``None``."""
+    """Return the limit that a caller gave, checked; the largest number for ``None``."""
     cdef int overflow = 0
     cdef long long number
     if value is None:
@@ -41,19 +41,19 @@ cdef int64_t bound_of(str name, object value, int least) except? -1:
 
 
 cdef inline int64_t excess_of(object text):
-    """What a str takes beyond one byte for each character."""
+    """Return the memory that a str takes beyond one byte for each character."""
     return <int64_t>(PyUnicode_KIND(text) - 1) * PyUnicode_GET_LENGTH(text)
 
 
 cdef inline int64_t widened(int64_t limit):
-    """What a message of ``limit`` bytes may have compressed: in zlib's fixed codes a byte may take nine bits."""
+    """Return the bound of a compressed message for ``limit`` bytes: in zlib's fixed codes a byte may take nine bits."""
     cdef int64_t more = (limit >> 3) + 64
     return limit + more if limit < INT64_MAX - more else INT64_MAX
 
 
 @cython.final
 cdef class Parser:
-    """Turns the bytes that a peer sent into messages and control frames; see :mod:`plumews.codec`."""
+    """Parser of the bytes that a peer sent, into messages and control frames."""
 
     # what a caller set
     cdef bint client
@@ -120,11 +120,11 @@ cdef class Parser:
     # --- what a caller sees -----------------------------------------------------------------------
 
     def feed(self, data, /):
-        """The events that ``data``, the next bytes of the connection, completes, in order."""
+        """Return the events that ``data``, the next bytes of the connection, completes, in order."""
         return self.fed(data, False, INT64_MAX)
 
     def feed_messages(self, data, size=None, /):
-        """The same as :meth:`feed` with the first ``size`` bytes, and less around the messages: what most reads hold.
+        """Parse the first ``size`` bytes as :meth:`feed` does, with plain messages for the events of most reads.
 
         Stops behind the event with which all of them take more memory than ``slack`` allows; :attr:`left` says how many
         bytes were not read then.
@@ -164,7 +164,7 @@ cdef class Parser:
         return events
 
     def receive_buffer(self, least=65536):
-        """The memory in which the rest of the frame that is arriving is wanted; ``None`` if that is not much."""
+        """Return memory for the rest of the arriving frame, or ``None`` if little is missing."""
         cdef int64_t wanted = max(saturated(least), 1)
         cdef int64_t missing
         with cython.critical_section(self):
@@ -188,7 +188,7 @@ cdef class Parser:
             return self.view
 
     def buffer_updated(self, nbytes):
-        """The events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete."""
+        """Return the events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete."""
         cdef list events = []
         cdef bint read = False
         cdef int64_t size = saturated(nbytes)
@@ -209,7 +209,7 @@ cdef class Parser:
         return events
 
     def start_streaming(self):
-        """Deliver the message that is arriving, or the next one, while it arrives."""
+        """Deliver the arriving message, or the next one, while it arrives."""
         cdef bint read = False
         cdef list events = []
         with cython.critical_section(self):
@@ -235,7 +235,7 @@ cdef class Parser:
         raise ValueError(violations.STREAMING_ALREADY)
 
     def stop_streaming(self):
-        """Take :meth:`start_streaming` back. False if it is too late: BEGIN was delivered, END was not."""
+        """Undo :meth:`start_streaming`. Return False if it is too late: BEGIN was delivered, END was not."""
         with cython.critical_section(self):
             if self.mode == STREAMING:
                 return False
@@ -243,19 +243,19 @@ cdef class Parser:
         return True
 
     def stop(self):
-        """Read nothing any more, and give up what has arrived of a message."""
+        """Read nothing any more, and give up the received part of a message."""
         with cython.critical_section(self):
             self.end()
 
     @property
     def error(self):
-        """What the peer did wrong; its ``close_code`` is the one to close with."""
+        """Violation by the peer, or ``None``. Its ``close_code`` is the code to close with."""
         with cython.critical_section(self):
             return self.fault
 
     @property
     def max_size(self):
-        """The most bytes of payload in one message; ``None`` is no bound. A change holds from the next header on."""
+        """Limit of payload bytes in one message; ``None`` is no limit. A change holds from the next header on."""
         return self.size_limit if self.size_bounded else None
 
     @max_size.setter
@@ -265,7 +265,7 @@ cdef class Parser:
 
     @property
     def max_frames(self):
-        """The most frames in one message; ``None`` is no bound. A change holds from the next header on."""
+        """Limit of frames in one message; ``None`` is no limit. A change holds from the next header on."""
         return self.frame_limit if self.frames_bounded else None
 
     @max_frames.setter
@@ -280,18 +280,18 @@ cdef class Parser:
 
     @property
     def mid_message(self):
-        """Whether a frame or a message is unfinished: at the end of the connection, that it was cut."""
+        """True if a frame or a message is unfinished. At the end of the connection it was cut then."""
         return self.head_size != 0 or self.in_frame or self.message != 0
 
     @property
     def streaming(self):
-        """Whether the message that is arriving, or the next one, is streamed."""
+        """True if the arriving message, or the next one, is streamed."""
         return self.mode != WHOLE
 
     # --- frames -----------------------------------------------------------------------------------
 
     cdef int parse(self, cbyte *data, Py_ssize_t size, list events) except -1:
-        """Take ``data`` apart until its end, a fault or a close frame, or until there is no room for more events."""
+        """Parse ``data`` to its end, a violation or a close frame, or until there is no room for more events."""
         cdef cbyte *end = data + size
         cdef Py_ssize_t take, used
         if self.view is not None:
@@ -349,9 +349,9 @@ cdef class Parser:
         return 0
 
     cdef Py_ssize_t short_frames(self, cbyte *data, Py_ssize_t size, list events) except -1:
-        """Read the messages of at most 125 bytes, each in one frame, that are all there: how many bytes those are.
+        """Read complete messages of at most 125 bytes, each in one frame. Return the number of bytes read.
 
-        Most frames are of this kind; what is not, or is faulty, is left to :meth:`header`.
+        Most frames are of this kind. Any other frame, and any violation, is left to :meth:`header`.
         """
         cdef cbyte *at = data
         cdef cbyte *end = data + size
@@ -380,7 +380,7 @@ cdef class Parser:
         return at - data
 
     cdef int header(self, cbyte *data, Py_ssize_t size) except -1:
-        """Read and judge a header: its size, 0 if it is not all there; 1 after a fault (section 5.2)."""
+        """Parse a header (section 5.2). Return its size, 0 if it is incomplete, 1 after a violation."""
         cdef int first = data[0]
         cdef int opcode = first & 0x0F
         cdef int second, used = 2, i
@@ -444,7 +444,7 @@ cdef class Parser:
         return used
 
     cdef int payload(self, cbyte *data, Py_ssize_t size, list events) except -1:
-        """``data`` is payload of the frame that is arriving, maybe its last."""
+        """Take ``data`` as payload of the frame, and complete the frame if none is missing."""
         if self.opcode & 8:
             xor(self.control + self.control_size, data, size, self.key)
             self.control_size += <int>size
@@ -461,7 +461,7 @@ cdef class Parser:
         return 0
 
     cdef int end_control(self, list events) except -1:
-        """A control frame is complete (section 5.5)."""
+        """Complete a control frame (section 5.5)."""
         cdef char *payload = <char *>self.control
         cdef int size = self.control_size, code
         self.control_size = 0
@@ -490,7 +490,7 @@ cdef class Parser:
     # --- messages ---------------------------------------------------------------------------------
 
     cdef int single_frame(self, cbyte *data, Py_ssize_t size, list events) except -1:
-        """A message in one frame that is all there goes straight into the object that is delivered."""
+        """Deliver a complete message in one frame. Its payload goes straight into the delivered object."""
         if self.opcode == TEXT and not self.compressed:
             return self.text(data, size, self.key, events)
         payload = new_bytes(size)
@@ -498,7 +498,7 @@ cdef class Parser:
         return self.deliver(events, self.opcode | (COMPRESSED if self.compressed else 0), payload)
 
     cdef int text(self, cbyte *data, Py_ssize_t size, uint32_t key, list events) except -1:
-        """The same for a text that is not compressed."""
+        """Deliver an uncompressed text in the same way."""
         cdef int state = DONE
         cdef int ascii = True
         if self.decode_text:
@@ -513,14 +513,14 @@ cdef class Parser:
         return self.refuse(InvalidData, violations.TEXT_NOT_UTF8 if state == BAD else violations.TEXT_CUT)
 
     cdef inline int deliver(self, list events, int kind, object payload) except -1:
-        """A whole message."""
+        """Deliver a whole message."""
         if self.bare and (kind == BINARY or kind == TEXT and self.decode_text):
             events.append(payload)
             return 0
         return report(events, kind, payload)
 
     cdef int collect(self, cbyte *data, Py_ssize_t size, list events) except -1:
-        """``data`` belongs to the message that is arriving; it may lie in the buffer already."""
+        """Add ``data`` to the arriving message. It may lie in the buffer already."""
         cdef Py_ssize_t good = size
         cdef byte *out
         if size == 0:
@@ -547,7 +547,7 @@ cdef class Parser:
         return 0
 
     cdef int end_message(self, list events) except -1:
-        """The last frame of a message is complete."""
+        """Complete the message after its last frame."""
         cdef int kind = self.message | (COMPRESSED if self.compressed else 0)
         if self.utf8 != DONE:
             return self.refuse(InvalidData, violations.TEXT_CUT)
@@ -571,7 +571,7 @@ cdef class Parser:
         return 0
 
     cdef int reserve(self, Py_ssize_t size) except -1:
-        """Room for ``size`` more bytes and, so that they move seldom, for some that are still to come."""
+        """Make room for ``size`` more bytes, and for some later ones, so that they move seldom."""
         cdef Py_ssize_t needed = self.held + size
         cdef Py_ssize_t more = needed
         cdef int64_t spare
@@ -586,7 +586,7 @@ cdef class Parser:
         return self.grow(needed + <Py_ssize_t>min(spare, <int64_t>more))
 
     cdef int grow(self, Py_ssize_t capacity) except -1:
-        """A buffer of that capacity, with what is held."""
+        """Move the held bytes to a buffer of this capacity."""
         if self.buffer == NULL:
             self.adopt(self.new_buffer(capacity))
             self.capacity = capacity
@@ -599,13 +599,13 @@ cdef class Parser:
         return PyUnicode_New(capacity, 127) if self.as_text else new_bytes(capacity)
 
     cdef void adopt(self, object fresh) noexcept:
-        """Take ``fresh`` for the buffer."""
+        """Use ``fresh`` as the buffer."""
         Py_INCREF(fresh)
         self.buffer = <PyObject *>fresh
         self.memory = <byte *>PyUnicode_DATA(fresh) if self.as_text else start_of(fresh)
 
     cdef int resize(self, Py_ssize_t capacity) except -1:
-        """Another capacity for the buffer, which is lost if there is no memory for it."""
+        """Change the capacity of the buffer, which is lost if there is no memory for it."""
         cdef Py_ssize_t held = self.held
         try:
             if self.as_text:
@@ -622,7 +622,7 @@ cdef class Parser:
         return 0
 
     cdef object take_buffer(self):
-        """What was collected of the message, without a copy. It is the parser's no longer."""
+        """Return the collected bytes of the message without a copy, and forget them."""
         if self.held == 0:
             self.drop_buffer()
             return "" if self.as_text else b""
@@ -642,7 +642,7 @@ cdef class Parser:
     # --- memory that is lent ----------------------------------------------------------------------
 
     cdef void take_back(self) noexcept:
-        """End the loan of receive_buffer(): release its view."""
+        """Release the view that receive_buffer() returned."""
         if self.view is not None:
             view, self.view = self.view, None
             self.loan.size = 0
@@ -652,9 +652,9 @@ cdef class Parser:
                 pass  # an event loop may hold it until buffer_updated() returns: uvloop does
 
     cdef int own_buffer(self) except -1:
-        """See to it that what is delivered, or moved, is the parser's alone.
+        """Make sure that no view refers to memory that is delivered or moved.
 
-        Who still has a view of the old memory keeps that, and the message goes on in a copy.
+        A kept view keeps the old memory, and the message goes on in a copy.
         """
         if self.loan is None:
             return 0
@@ -673,7 +673,7 @@ cdef class Parser:
     # --- the end ----------------------------------------------------------------------------------
 
     cdef void end(self) noexcept:
-        """Nothing is read after this; nothing is held for it."""
+        """Read nothing any more, and give up everything that is held."""
         self.ended = True
         self.in_frame = False
         self.head_size = self.control_size = 0
@@ -681,7 +681,7 @@ cdef class Parser:
         self.drop_buffer()
 
     cdef int refuse(self, kind, str detail) except -1:
-        """A fault: of class ``kind``, said by ``detail``. Returns 1."""
+        """Note a violation of class ``kind`` with the text ``detail``. Return 1."""
         self.end()
         self.message = 0
         self.halted = True

@@ -5,7 +5,7 @@ cdef enum:
 
 
 cdef object text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state):
-    """The str that ``data`` under ``key`` is; ``None`` if it is none: ``state`` is BAD, or inside a character."""
+    """Return the str of ``data`` under ``key``, or ``None`` if ``state`` ends BAD or inside a character."""
     cdef byte probe[PROBE]
     cdef Py_ssize_t few = min(size, PROBE)
     if not plumews_now.mask(probe, data, few, key):
@@ -22,7 +22,7 @@ cdef object text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state):
 
 
 cdef object wide_text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state):
-    """The same for what is not ASCII: its characters are counted first, then widened into their place."""
+    """Decode text that is not ASCII: count its characters first, then widen them into their place."""
     cdef size_t count = 0
     cdef byte highest = 0
     cdef Py_UCS4 most = 0x7F
@@ -38,7 +38,7 @@ cdef object wide_text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state)
 
 @cython.final
 cdef class Utf8Validator:
-    """Says of bytes that arrive in pieces whether they can still become valid UTF-8 (RFC 3629)."""
+    """Validator of UTF-8 that arrives in pieces (RFC 3629)."""
 
     cdef int state
 
@@ -46,7 +46,7 @@ cdef class Utf8Validator:
         self.state = DONE
 
     def feed(self, data, /):
-        """False from the first byte on that no continuation could make valid, until :meth:`reset`."""
+        """Return False from the first byte on that no continuation could make valid, until :meth:`reset`."""
         cdef Py_buffer view
         if type(data) is bytes:
             with cython.critical_section(self):
@@ -63,9 +63,9 @@ cdef class Utf8Validator:
 
     @property
     def complete(self):
-        """Whether what was fed is valid as it stands: not inside a character, and never false."""
+        """True if the fed bytes are valid UTF-8 and end at the end of a character."""
         return self.state == DONE
 
     def reset(self):
-        """Begin again."""
+        """Forget all fed bytes."""
         self.state = DONE
