@@ -1,8 +1,8 @@
-"""Which tokens are no longer good although they were signed and have not expired (layer 2).
+"""Revocation of tokens before they expire: all tokens of a user until now, or one token by ``jti``.
 
-By user (the tokens issued until now) or by ``jti`` (RFC 7519 section 4.1.7). The clock is handed in. Invariants: what
-was revoked is forgotten only when no such token can be valid any more; there is never more than ``max_entries`` of it;
-who subscribed hears of each revocation once. Any thread may call: a step that has to be whole is one of a dict.
+RFC 7519 section 4.1.7. The clock is passed in. A revocation is forgotten only when no token that it covers can be valid
+any more, and at most ``max_entries`` are kept. Each subscriber is called once for each revocation. Any thread may call:
+steps that must be atomic are single operations on a dict.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ __all__ = ["Revocation", "Revocations"]
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Revocation of the tokens of ``user_id`` issued until ``at``, or of the one token ``jti``.
+    """Revocation of the tokens of a user issued until a point in time, or of one token.
 
-    ``at`` is the second of the revocation since 1970. ``leeway`` is how many seconds the clocks of issuers may be ahead
-    (default 0). Of ``user_id`` and ``jti`` one is ``None``.
+    Args:
+        user_id: ``sub`` of the revoked tokens, or None for a revocation by ``jti``.
+        jti: ``jti`` of the revoked token, or None for a revocation by user.
+        at: time of the revocation, in seconds since 1970.
+        leeway: seconds by which the clocks of issuers may be ahead (default 0).
     """
 
     user_id: str | None
@@ -34,19 +37,22 @@ class Revocation:
     leeway: float = 0.0
 
     def covers(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether a token with these ``claims`` is revoked. A token without an ``iat`` is."""
+        """Return whether this revokes a token with these ``claims``. A token of the user without ``iat`` is revoked."""
         return _covers(self, claims, self.leeway)
 
 
 class Revocations:
-    """The revoked tokens of this process; several authenticators may share one.
+    """Revoked tokens of this process. Several authenticators may share one object.
 
-    ``token_life`` (seconds) is how long a token is good at most, from its ``iat`` to its ``exp``: a revocation is
-    forgotten after that. With ``None`` (default) nothing is known of that, and the revocation of a user, or of a
-    ``jti`` without an ``until``, is kept for as long as this object. ``max_entries`` bounds what is kept (default
-    ``limits.REVOCATIONS``); ``clock`` returns the seconds since 1970.
+    Args:
+        token_life: seconds from ``iat`` to ``exp`` of the longest-lived token. Revocations are forgotten after that
+            time, and tokens that may live longer are refused. With None (default) the revocation of a user, or of a
+            ``jti`` without ``until``, is kept for the lifetime of this object.
+        max_entries: most revocations to keep (default ``limits.REVOCATIONS``, 100,000).
+        clock: returns the seconds since 1970.
 
-    Raises ``ValueError`` for a ``token_life`` or ``max_entries`` that is not positive.
+    Raises:
+        ValueError: ``token_life`` or ``max_entries`` is not positive.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class Revocations:
         self._leeway = 0.0
         self._max_entries = max_entries
         self._clock = clock
-        self._kept: dict[tuple[str, str], tuple[Revocation, float]] = {}  # with the second when it may be forgotten
+        self._kept: dict[tuple[str, str], tuple[Revocation, float]] = {}  # with the time when it may be forgotten
         self._subscribers: CallbackList[Callable[[Revocation], object]] = CallbackList()
 
     def __repr__(self) -> str:
@@ -74,34 +80,48 @@ class Revocations:
         return len(self._kept)
 
     def allow_leeway(self, leeway: float) -> None:
-        """Count tokens as issued up to ``leeway`` seconds before their ``iat``, as clocks of issuers may be ahead.
+        """Count tokens as issued up to ``leeway`` seconds before their ``iat``, because issuers' clocks may be ahead.
 
-        An authenticator calls this with its own leeway. Of several, the largest counts, also for earlier revocations.
+        An authenticator calls this with its own leeway. The largest leeway counts, also for earlier revocations.
         """
         self._leeway = max(self._leeway, leeway)
 
     def revoke_user(self, user_id: str) -> None:
-        """Refuse the tokens of ``user_id`` (``sub``) that were issued (``iat``) until now; later ones are good.
+        """Refuse the tokens of a user that were issued until now. Later tokens stay valid.
 
-        Times in tokens are whole seconds as a rule: one that is issued in this very second may be refused, too. So
-        may one that is issued within the leeway of an authenticator from now: the issuer's clock may be ahead.
-        Raises ``TypeError`` unless it is a ``str``, ``RevocationsFull`` as :meth:`revoke_token`.
+        Times in tokens are usually whole seconds, so a token issued in the current second may be refused, too. The
+        same holds for a token issued within the leeway of an authenticator from now, because the issuer's clock may be
+        ahead.
+
+        Args:
+            user_id: ``sub`` of the tokens.
+
+        Raises:
+            TypeError: ``user_id`` is not a ``str``.
+            RevocationsFull: as in :meth:`revoke_token`.
         """
         self._revoke("user_id", user_id, Revocation(user_id, None, self._clock(), self._leeway), math.inf)
 
     def revoke_token(self, jti: str, until: float | None = None) -> None:
-        """Refuse the token whose ``jti`` is this; ``until`` (its ``exp``) the revocation is kept.
+        """Refuse one token.
 
-        Raises ``TypeError`` unless ``jti`` is a ``str``, ``ValueError`` for an ``until`` that is no number, and
-        ``RevocationsFull`` where no more can be kept: who subscribed has been told then, new connections are not
-        refused.
+        Args:
+            jti: ``jti`` of the token.
+            until: ``exp`` of the token, in seconds since 1970. The revocation may be forgotten after it (default
+                None: never).
+
+        Raises:
+            TypeError: ``jti`` is not a ``str``.
+            ValueError: ``until`` is not a number.
+            RevocationsFull: ``max_entries`` revocations are kept already. Subscribers have been called, so live
+                connections end, but new connections are not refused.
         """
         if until is not None and (isinstance(until, bool) or not isinstance(until, (int, float)) or math.isnan(until)):
             raise ValueError(f"until must be a number of seconds since 1970, the exp of the token, not {until!r}")
         self._revoke("jti", jti, Revocation(None, jti, self._clock()), math.inf if until is None else until)
 
     def revoked(self, claims: Mapping[str, Any]) -> bool:
-        """Whether a token with these ``claims`` is revoked."""
+        """Return whether a token with these ``claims`` is revoked."""
         kept = self._kept
         if not kept:
             return False
@@ -112,9 +132,13 @@ class Revocations:
         return False
 
     def subscribe(self, callback: Callable[[Revocation], object]) -> Callable[[], None]:
-        """Have ``callback(revocation)`` called at each revocation, in the thread that revokes.
+        """Call ``callback(revocation)`` at each revocation, in the thread that revokes.
 
-        Returns what ends that. An exception of ``callback`` reaches who revoked, when all have been told.
+        Args:
+            callback: plain function. Its exception is raised by the revoking call after all subscribers were called.
+
+        Returns:
+            A function that ends the subscription.
         """
         return self._subscribers.add(callback)
 
@@ -128,7 +152,7 @@ class Revocations:
         for callback in self._subscribers:
             try:
                 callback(revocation)
-            except Exception as exc:  # noqa: PERF203 - one that fails must not keep it from the others
+            except Exception as exc:  # noqa: PERF203 - a failing subscriber must not keep the revocation from the others
                 failure = failure or exc
         if full:
             raise RevocationsFull(
@@ -141,14 +165,14 @@ class Revocations:
     def _keep(self, key: tuple[str, str], revocation: Revocation, until: float) -> bool:
         kept = self._kept.get(key)
         if kept is None and len(self._kept) >= self._max_entries:
-            # A token may be issued one leeway ahead of our clock, and is good for one leeway after its exp.
+            # A token may be issued one leeway ahead of our clock, and is valid for one leeway after its exp.
             over = revocation.at - 2 * self._leeway
             for old, (_, end) in list(self._kept.items()):
                 if end < over:
                     self._kept.pop(old, None)
             if len(self._kept) >= self._max_entries:
                 return False
-        if kept is not None:  # the clock may have been set back: what was refused before stays refused
+        if kept is not None:  # the clock may have been set back, and no refused token becomes valid again
             revocation = max(revocation, kept[0], key=lambda one: one.at)
             until = max(until, kept[1])
         self._kept[key] = (revocation, until)
@@ -162,7 +186,7 @@ def _covers(revocation: Revocation, claims: Mapping[str, Any], leeway: float) ->
 
 
 def _issued(claims: Mapping[str, Any]) -> float:
-    """When a token was issued; not a number where it does not say so."""
+    """Return when a token was issued, or NaN without a usable ``iat``."""
     issued = claims.get("iat")
     number = isinstance(issued, (int, float)) and not isinstance(issued, bool) and -math.inf < issued < math.inf
     return issued if number else math.nan  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""Tokens signed with HS256: which are ours, and valid now (layer 2).
+"""Verification of tokens signed with HS256.
 
-RFC 7519 (JWT), RFC 7515 (JWS), RFC 8725 (what goes wrong with them). No sockets and no event loop, and the clock is
-handed in. Invariants: no secret and no token stands in a message, a repr or an exception chain; the key is one of
-those that were given, whatever a token says; whatever a stranger sends ends in ``InvalidToken``.
+RFC 7519 (JWT), RFC 7515 (JWS), RFC 8725 (JWT best current practices). There is no I/O, and the clock is passed in. No
+secret and no token appears in an error, a repr or an exception chain. A token is only ever checked with a configured
+key. Any malformed token raises ``InvalidToken``.
 """
 
 from __future__ import annotations
@@ -22,42 +22,51 @@ from .revocation import Revocations
 
 __all__ = ["HS256TokenAuth", "Secret", "Secrets", "check_leeway"]
 
-#: Text counts as UTF-8.
+#: Secret of one key. Text is encoded as UTF-8.
 Secret = bytes | bytearray | str
 
-#: One secret, or the secrets by their ``kid``, the current one first.
+#: One secret, or secrets by their ``kid`` with the current one first.
 Secrets = Secret | Mapping[str, Secret]
 
 #: The only algorithm: a choice left to the token is a choice left to the attacker (RFC 8725 section 3.1).
 _ALGORITHM: Final = "HS256"
 
-#: Keys of asymmetric algorithms, PEM (RFC 7468) and SSH (RFC 4253 section 6.6): one half of them is public.
+#: PEM (RFC 7468) and SSH (RFC 4253 section 6.6) keys of asymmetric algorithms, of which one half is public.
 _ASYMMETRIC_KEY: Final = re.compile(
     rb"----[- ]BEGIN [A-Z0-9 ]+[- ]----|\A(?:sk-)?(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-nistp)"
 )
 
-#: RFC 7515 section 2: base64url without padding. Decoders forgive what stands outside of it; we do not.
+#: RFC 7515 section 2: base64url without padding. Decoders ignore other characters, and this pattern refuses them.
 _TOKEN_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
-#: Headers by which a token brings the key it wants to be checked with (RFC 7515 sections 4.1.2 to 4.1.6).
+#: Headers that name or contain a key to check the token with (RFC 7515 sections 4.1.2 to 4.1.6).
 _OWN_KEY: Final = ("jku", "jwk", "x5u", "x5c")
 
-#: The end of the year 9999. Beyond it are milliseconds taken for seconds, and ways never to expire.
+#: End of the year 9999. Later times are milliseconds taken for seconds, or attempts never to expire.
 _LAST_SECOND: Final = 253_402_300_799
 
 
 class HS256TokenAuth:
-    """Verifies tokens signed with HS256 (RFC 7518 section 3.2), and revokes them.
+    """Verifier of tokens signed with HS256 (RFC 7518 section 3.2), which can also be revoked.
 
-    ``secret`` is one secret of 32 bytes or more, or several by their ``kid``, ``{"2026-11": new, "2026-10": old}``.
-    With several, a token is checked with the key that its ``kid`` names, one with an unknown ``kid`` is refused, and
-    one without is checked with the current key, the first. With one secret, no ``kid`` is looked up. Secrets are
-    copied. ``issuer`` and ``audience`` are what ``iss`` and ``aud`` of a token must say. ``leeway`` (seconds, default
-    0) forgives clocks that differ; ``require_exp`` (default False, as in the seed) refuses tokens that never expire.
-    ``revocations`` may be shared with others (default: its own); ``clock`` returns the seconds since 1970.
+    Every method may be called from any thread.
 
-    Every method may be called from any thread. Raises ``WeakSecret`` for a secret that is too short or is known to
-    others, ``TypeError`` for one of another type, ``ValueError`` for a bad ``leeway`` or ``kid``.
+    Args:
+        secret: one secret of 32 bytes or more, or several by their ``kid``, ``{"2026-11": new, "2026-10": old}``.
+            With one secret no ``kid`` is looked up. With several a token is checked with the key that its ``kid``
+            names, or with the current key, the first, if it has no ``kid``. An unknown ``kid`` is refused. Secrets are
+            copied.
+        issuer: required value of ``iss`` (default None: any).
+        audience: required value of ``aud`` (default None: tokens with an ``aud`` are refused).
+        leeway: seconds by which clocks may differ (default 0).
+        require_exp: True refuses tokens that never expire (default False).
+        revocations: revocations to share with other authenticators (default: its own).
+        clock: returns the seconds since 1970.
+
+    Raises:
+        WeakSecret: a secret is too short, or is a key that others may know.
+        TypeError: an argument is of the wrong type.
+        ValueError: ``leeway`` is out of range, a ``kid`` is no plain name, or the mapping is empty.
     """
 
     def __init__(
@@ -84,7 +93,7 @@ class HS256TokenAuth:
             keys = {None: secret}
         if not keys:
             raise ValueError("the mapping of secrets is empty; it must have one secret or more by their kid")
-        # Needs no lock: a key is put in, taken out and looked up in one step each.
+        # No lock is needed: a key is stored, removed and looked up in one step each.
         self._keys = {key_id: self._checked_secret(key) for key_id, key in keys.items()}
         self._current = next(iter(self._keys))
         self._issuer = issuer
@@ -105,23 +114,36 @@ class HS256TokenAuth:
 
     @property
     def key_ids(self) -> tuple[str | None, ...]:
-        """The ``kid`` of each key, the current one first; ``None`` is the secret that was given without one."""
+        """Names (``kid``) of the keys, the current one first. None is the secret that was given without a ``kid``."""
         others = [key_id for key_id in list(self._keys) if key_id != self._current]
         return (self._current, *others)
 
     def add_key(self, kid: str, secret: Secret, *, current: bool = False) -> None:
-        """Accept tokens signed with ``secret`` that name ``kid``, in place of the key it had.
+        """Accept tokens that name ``kid`` and are signed with ``secret``. It replaces an earlier key of that name.
 
-        ``current`` (default False) makes it the key for tokens without a ``kid``, too. Raises as the constructor.
+        Args:
+            kid: name of the key.
+            secret: 32 bytes or more.
+            current: True makes it the key for tokens without a ``kid`` as well (default False).
+
+        Raises:
+            WeakSecret: as in the constructor.
+            TypeError: as in the constructor.
+            ValueError: as in the constructor.
         """
         self._keys[_checked_key_id(kid)] = self._checked_secret(secret)
         if current:
             self._current = kid
 
     def remove_key(self, kid: str | None) -> None:
-        """Refuse what was signed with this key from now on; ``None`` is the secret that was given without a ``kid``.
+        """Refuse tokens that are signed with this key from now on.
 
-        Raises ``KeyError`` for an unknown ``kid``, ``ValueError`` for the current key: another has to take its place.
+        Args:
+            kid: name of the key. None is the secret that was given without a ``kid``.
+
+        Raises:
+            KeyError: there is no such key.
+            ValueError: it is the current key. Make another key the current one first.
         """
         if kid not in self._keys:
             raise KeyError(f"there is no key {kid!r}, only {self.key_ids}")
@@ -130,32 +152,36 @@ class HS256TokenAuth:
         self._keys.pop(kid, None)
 
     def signs_with(self, secret: Secret) -> bool:
-        """Whether ``secret`` is one of the keys: for what must not be opened by the same secret."""
+        """Return whether ``secret`` is one of the keys. Other secrets of a program must differ from them."""
         given = secret.encode() if isinstance(secret, str) else bytes(secret)
         return any(hmac.compare_digest(given, key) for key in list(self._keys.values()))
 
     # --- revoking ---------------------------------------------------------------------------------
 
     def revoke_user(self, user_id: str) -> None:
-        """Refuse the tokens of this user (``sub``) that were issued until now, as :meth:`Revocations.revoke_user`."""
+        """Refuse the tokens issued to this user (``sub``) until now, as :meth:`Revocations.revoke_user` does."""
         self.revocations.revoke_user(user_id)
 
     def revoke_token(self, jti: str, until: float | None = None) -> None:
-        """Refuse the token of this ``jti``; ``until`` is its ``exp``, after which the revocation may be forgotten.
-
-        Raises as :meth:`Revocations.revoke_token`.
-        """
+        """Refuse the token of this ``jti``, as :meth:`Revocations.revoke_token` does."""
         self.revocations.revoke_token(jti, until)
 
     # --- verifying --------------------------------------------------------------------------------
 
     def verify_jwt(self, token: str | bytes) -> dict[str, Any]:
-        """The claims of a token that was signed with the secret and is valid now.
+        """Return the claims of a token that is signed with a key and valid now.
 
-        A token is valid from its ``nbf`` until after its ``exp`` (at that very second it still is, as in the
-        seed), with ``leeway`` on both sides. One that has an ``aud`` while no ``audience`` is set here is for
-        somebody else (RFC 7519 section 4.1.3). Its ``sub`` and ``jti``, if it has them, are strings. Raises
-        ``TokenExpired``, ``TokenRevoked``, or ``InvalidToken`` with the reason.
+        A token is valid from its ``nbf`` up to and including the second of its ``exp``, with ``leeway`` on both sides.
+        A token with an ``aud`` is refused if no ``audience`` is set (RFC 7519 section 4.1.3). ``sub`` and ``jti`` must
+        be strings if they are present.
+
+        Args:
+            token: JWT of at most 8 KiB.
+
+        Raises:
+            TokenExpired: its ``exp`` has passed.
+            TokenRevoked: it was revoked.
+            InvalidToken: it is not valid for another reason, which the text names.
         """
         claims = _json_object(self._signed_payload(_checked_shape(token)))
         if claims is None:
@@ -168,9 +194,9 @@ class HS256TokenAuth:
         return claims
 
     def seconds_left(self, claims: Mapping[str, Any]) -> float | None:
-        """For how long a token with these verified ``claims`` is still good, in seconds by the clock here.
+        """Return the seconds that a token with these verified ``claims`` is still valid, leeway included.
 
-        The leeway counts; less than 0 when it has ended, ``None`` if it never does.
+        The result is negative after its end, and None for a token that never expires.
         """
         exp = claims.get("exp")
         return None if exp is None else float(exp) + self._leeway - self._clock()
@@ -191,7 +217,7 @@ class HS256TokenAuth:
         return key
 
     def _signed_payload(self, token: str) -> bytes:
-        """The bytes that the signature vouches for; the header is judged before any of it is believed."""
+        """Return the signed payload. The header is checked before the signature."""
         header = _json_object(_decoded(token.partition(".")[0]))
         if header is None:
             raise InvalidToken("its header is not a JSON object with each name once")
@@ -204,15 +230,15 @@ class HS256TokenAuth:
         key_id = header.get("kid", "")
         if not isinstance(key_id, str) or "/" in key_id or "\\" in key_id:
             raise InvalidToken("its kid must be a plain name, not a path or an address")
-        # Imported here: it takes 60 ms, which only a program that verifies tokens should wait for.
+        # Imported here, because it takes 60 ms and only programs that verify tokens need it.
         from jwt import PyJWS, PyJWTError
 
         secret = self._key(header.get("kid"))
         try:
             payload = PyJWS(algorithms=[_ALGORITHM]).decode_complete(token, secret, algorithms=[_ALGORITHM])["payload"]
         except (PyJWTError, ValueError, RecursionError):
-            payload = None  # raised outside, for the frames of this exception hold the secret
-        del secret  # and so would this one, for those who log what is in the variables
+            payload = None  # raised below, because frames of this exception hold the secret
+        del secret  # programs may log the variables of this frame
         if not isinstance(payload, bytes):
             raise InvalidToken("it is malformed, or its signature is not ours")
         return payload
@@ -227,7 +253,7 @@ class HS256TokenAuth:
         return secret
 
     def _check_times(self, claims: dict[str, Any]) -> None:
-        """RFC 7519 sections 4.1.4 to 4.1.6. ``iat`` says nothing about validity, but has to be a time."""
+        """Check ``exp``, ``nbf`` and ``iat`` (RFC 7519 sections 4.1.4 to 4.1.6). ``iat`` only has to be a time."""
         now = self._clock()
         exp, nbf, iat = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
         if exp is None and self._require_exp:
@@ -241,7 +267,7 @@ class HS256TokenAuth:
             raise InvalidToken(f"it must say by iat and exp that it lives {life:g} seconds or less")
 
     def _check_parties(self, claims: dict[str, Any]) -> None:
-        """RFC 7519 sections 4.1.1 and 4.1.3."""
+        """Check ``iss`` and ``aud`` (RFC 7519 sections 4.1.1 and 4.1.3)."""
         if self._issuer is not None and claims.get("iss") != self._issuer:
             raise InvalidToken("its issuer (iss) is not the one trusted here")
         audience = claims.get("aud")
@@ -250,14 +276,14 @@ class HS256TokenAuth:
 
 
 def _check_names(claims: dict[str, Any]) -> None:
-    """RFC 7519 sections 4.1.2 and 4.1.7: one that is no string would be nobody's, and could not be revoked."""
+    """Check ``sub`` and ``jti`` (RFC 7519 sections 4.1.2 and 4.1.7). Only strings can be revoked."""
     for name in ("sub", "jti"):
         if not isinstance(claims.get(name, ""), str):
             raise InvalidToken(f'its {name} must be a string, such as "42"')
 
 
 def check_leeway(leeway: float) -> None:
-    """Raise ``TypeError`` or ``ValueError`` unless ``leeway`` is a span of time."""
+    """Raise ``TypeError`` or ``ValueError`` unless ``leeway`` is a finite number of seconds, 0 or more."""
     if isinstance(leeway, bool) or not isinstance(leeway, (int, float)):
         raise TypeError(f"leeway must be a number of seconds, not {type(leeway).__name__}")
     if not (math.isfinite(leeway) and leeway >= 0):
@@ -282,14 +308,14 @@ def _checked_shape(token: str | bytes) -> str:
 
 
 def _decoded(segment: str) -> bytes:
-    """One part of a token; empty where its length is impossible."""
+    """Decode one part of a token. Return b"" for a length that base64 cannot have."""
     if len(segment) % 4 == 1:
         return b""
     return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
 
 
 def _json_object(raw: bytes) -> dict[str, Any] | None:
-    """A JSON object that every parser reads alike (RFC 8259 section 4, RFC 7515 section 4); else ``None``."""
+    """Parse a JSON object that every parser reads alike (RFC 8259 section 4, RFC 7515 section 4), else return None."""
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -309,7 +335,7 @@ def _no_number(constant: str) -> NoReturn:
 
 
 def _seconds(claims: dict[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519 section 2), or ``None`` where the claim is absent."""
+    """Return a claim that is a NumericDate (RFC 7519 section 2). Return None if it is absent."""
     if name not in claims:
         return None
     value = claims[name]
