@@ -18,16 +18,16 @@ from support.raw_client import Wire, close, masked, text, upgrade
 from support.room_endpoint_setup import SlowAuth, joined, rooms, say
 
 
-@pytest.mark.parametrize("door", ["rooms", "plain"])
-async def test_section_8_point_22_each_source_brings_a_user_in_where_it_is_on(start, door):
-    server = await start(serve(door, allow_query_secrets=True, token_cookie="login", require_token=True))
+@pytest.mark.parametrize("kind", ["rooms", "plain"])
+async def test_section_8_point_22_each_enabled_source_logs_in(start, kind):
+    server = await start(serve(kind, allow_query_secrets=True, token_cookie="login", require_token=True))
     for target, lines, message in WAYS.values():
         assert await known_as(server, target, *lines, message=message) == "u1: hi"
 
 
-@pytest.mark.parametrize("door", ["rooms", "plain"])
-async def test_section_8_point_20_each_source_that_is_off_is_refused(start, door):
-    server = await start(serve(door, token_sources=()))
+@pytest.mark.parametrize("kind", ["rooms", "plain"])
+async def test_section_8_point_20_each_disabled_source_is_refused(start, kind):
+    server = await start(serve(kind, token_sources=()))
     for name in ("header", "subprotocol", "message"):
         target, lines, _ = WAYS[name]
         assert await refused(server, target, *lines) == (403, "WEBSOCKET_TOKEN_SOURCE")
@@ -35,7 +35,7 @@ async def test_section_8_point_20_each_source_that_is_off_is_refused(start, door
     assert server._site.requests.refused.snapshot() == {"WEBSOCKET_TOKEN_SOURCE": 3, "WEBSOCKET_QUERY_SECRETS": 1}
 
 
-async def test_row_21_a_cookie_needs_an_origin_of_this_site(start):
+async def test_row_21_cookie_needs_an_origin_of_this_site(start):
     server = await start(serve("plain", token_cookie="login"))
     cookie = f"Cookie: login={token()}"
     assert await refused(server, "/ws", cookie) == (403, "WEBSOCKET_FORBIDDEN_ORIGIN")
@@ -43,27 +43,25 @@ async def test_row_21_a_cookie_needs_an_origin_of_this_site(start):
     assert await known_as(server, "/ws", cookie, ORIGIN) == "u1: hi"
 
 
-async def test_two_tokens_in_one_request_are_400(start):
+async def test_two_different_tokens_in_one_request_are_400(start):
     server = await start(serve("plain"))
     answer = await refused(server, "/ws", *WAYS["header"][1], f"Sec-WebSocket-Protocol: bearer.{token(n=2)}")
     assert answer == (400, "WEBSOCKET_TWO_TOKENS")
 
 
-@pytest.mark.parametrize("door", ["rooms", "plain"])
-async def test_section_8_point_25_where_none_is_required_a_valid_token_is_its_user_and_a_bad_one_is_refused(
-    start, door
-):
-    server = await start(serve(door, require_token=False))
+@pytest.mark.parametrize("kind", ["rooms", "plain"])
+async def test_section_8_point_25_optional_token_is_verified(start, kind):
+    server = await start(serve(kind, require_token=False))
     assert await known_as(server) == "-: hi"
     assert await known_as(server, "/ws", f"Authorization: Bearer {token()}") == "u1: hi"
     assert await refused(server, "/ws", f"Authorization: Bearer {token(exp=1)}") == (403, "WEBSOCKET_INVALID_TOKEN")
 
 
-# --- authenticators and authorizers of an application's own ---------------------------------------
+# --- authenticators and authorizers of an application ---------------------------------------------
 
 
 class Sessions:
-    """Knows its tokens by heart; asked at once or as a coroutine."""
+    """Authenticator with a table of tokens, plain or as a coroutine."""
 
     def __init__(self, wait):
         self.wait = wait
@@ -83,7 +81,7 @@ class Sessions:
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["plain", "async"])
-async def test_an_authenticator_may_be_plain_or_a_coroutine(start, wait, caplog):
+async def test_authenticator_may_be_plain_or_async(start, wait, caplog):
     server = await start(plumews.serve(whoami, "127.0.0.1", 0, authenticator=Sessions(wait)))
     bearer = "Authorization: Bearer "
     assert await known_as(server, "/", bearer + "letmein") == "ada: hi"
@@ -101,7 +99,7 @@ async def test_an_authenticator_may_be_plain_or_a_coroutine(start, wait, caplog)
 
 
 class Members:
-    """Lets admins in, and who knows the word."""
+    """Authorizer that admits admins and clients with the password."""
 
     def __init__(self, wait):
         self.asked = []
@@ -121,7 +119,7 @@ class Members:
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["plain", "async"])
-async def test_authorize_room_wins_and_sees_who_asks_for_what(start, wait):
+async def test_authorize_room_decides_and_sees_the_client(start, wait):
     members = Members(wait)
     serving = plumews.serve_rooms(
         plumews.Hub(), None, "127.0.0.1", 0, handler=whoami, token_auth=Sessions(wait), room_auth=members
@@ -144,9 +142,7 @@ async def test_authorize_room_wins_and_sees_who_asks_for_what(start, wait):
     assert "word" not in repr(members.asked)
 
 
-async def test_a_bounded_number_waits_for_a_plain_authorizer_and_it_is_not_asked_about_those_who_left(
-    start, monkeypatch
-):
+async def test_plain_authorize_room_has_a_bounded_queue(start, monkeypatch):
     monkeypatch.setattr("plumews.limits.PASSWORD_QUEUE", 4)
     go_on = threading.Event()
     rooms = []
@@ -180,13 +176,13 @@ async def test_a_bounded_number_waits_for_a_plain_authorizer_and_it_is_not_asked
 
 
 class Password:
-    """The least that an authorizer can be."""
+    """Smallest possible authorizer."""
 
     async def check_room_password(self, room, password):
         return password == f"for {room}"
 
 
-async def test_an_authorizer_that_only_checks_passwords_is_asked_about_every_room(start):
+async def test_authorizer_of_passwords_only_decides_about_every_room(start):
     server = await start(plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, room_auth=Password()))
     assert await refused(server, "/ws?room=a") == (403, "WEBSOCKET_ROOM_FORBIDDEN")
     assert await known_as(server, "/ws?room=a&auth=message", message={"password": "for a"}) is not None
@@ -201,34 +197,34 @@ async def test_an_authorizer_that_only_checks_passwords_is_asked_about_every_roo
         ({"auth": AUTH, "room_auth": Password(), "allow_unknown_rooms": False}, "has_room_password"),
     ],
 )
-def test_what_cannot_authenticate_is_an_error_where_it_is_given(wrong, why):
+def test_auth_without_the_needed_methods_raises_type_error(wrong, why):
     with pytest.raises(TypeError, match=why):
         plumews.serve_rooms(plumews.Hub(), host="127.0.0.1", port=0, **wrong)
 
 
-def unstarted(door, auth):
-    """A server of ``auth`` that wants tokens."""
-    if door == "rooms":
+def unstarted(kind, auth):
+    """Return a server, not started, that requires tokens of ``auth``."""
+    if kind == "rooms":
         return plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, require_token=True)
     return plumews.serve(whoami, "127.0.0.1", 0, authenticator=auth)
 
 
-@pytest.mark.parametrize("door", ["rooms", "plain"])
-def test_a_token_cannot_be_required_by_an_auth_that_knows_no_secret(door):
+@pytest.mark.parametrize("kind", ["rooms", "plain"])
+def test_require_token_without_a_secret_raises_value_error(kind):
     with pytest.raises(ValueError, match="require_token=True needs an auth that verifies tokens"):
-        unstarted(door, plumews.SimpleRoomAuth())
+        unstarted(kind, plumews.SimpleRoomAuth())
 
 
-@pytest.mark.parametrize("door", ["rooms", "plain"])
-def test_the_class_of_an_authenticator_is_none(door):
+@pytest.mark.parametrize("kind", ["rooms", "plain"])
+def test_class_in_place_of_an_authenticator_raises_type_error(kind):
     with pytest.raises(TypeError, match=r"must be a plumews\.SimpleRoomAuth\(\.\.\.\)"):
-        unstarted(door, plumews.SimpleRoomAuth)
+        unstarted(kind, plumews.SimpleRoomAuth)
 
 
-# --- the first message: what it may be --------------------------------------------------------------------
+# --- first message --------------------------------------------------------------------------------
 
 
-async def test_joined_comes_first_and_messages_sent_before_it_are_not_lost(start):
+async def test_joined_comes_first_and_early_messages_are_not_lost(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     async with await joined(server, "/ws?room=a") as other, await Wire.connect(server) as wire:
@@ -250,7 +246,7 @@ async def test_joined_comes_first_and_messages_sent_before_it_are_not_lost(start
     ],
     ids=["empty", "text", "binary", "number", "another_type"],
 )
-async def test_a_first_message_that_is_no_authentication_is_4403(start, message):
+async def test_first_message_that_is_no_authentication_is_4403(start, message):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     async with await joined(server, "/ws?auth=message") as wire:
@@ -265,7 +261,7 @@ async def test_a_first_message_that_is_no_authentication_is_4403(start, message)
 
 
 @pytest.mark.parametrize("glued", [True, False], ids=["glued", "later"])
-async def test_a_first_message_beyond_16_kib_is_1009_but_later_ones_may_be_larger(start, glued):
+async def test_first_message_beyond_16_kib_is_1009_later_ones_are_not(start, glued):
     server = await start(rooms(max_size=1_000_000))
     async with await Wire.connect(server) as wire:
         large = text(json.dumps({"type": "auth", "password": "x" * limits.HEAD_SIZE}))
@@ -283,14 +279,14 @@ async def test_a_first_message_beyond_16_kib_is_1009_but_later_ones_may_be_large
         assert (await wire.closing())[0] == 1009
 
 
-async def test_a_read_limit_below_16_kib_holds_for_the_first_message_too(start):
+async def test_read_limit_below_16_kib_holds_for_the_first_message(start):
     server = await start(rooms(max_size=100))
     async with await joined(server, "/ws?auth=message") as wire:
         wire.send(text("x" * 101))
         assert (await wire.closing())[0] == 1009
 
 
-async def test_a_first_message_that_breaks_the_protocol_is_answered_as_that(start):
+async def test_first_message_that_breaks_the_protocol_gets_its_code(start):
     server = await start(rooms())
     for frame, code in ((b"\x81\x81\x00\x00\x00\x00\xff", 1007), (b"\x81\x01x", 1002), (close(1000), 1000)):
         async with await joined(server, "/ws?auth=message") as wire:
@@ -299,7 +295,7 @@ async def test_a_first_message_that_breaks_the_protocol_is_answered_as_that(star
     await assert_empty(server)
 
 
-async def test_a_wrong_password_in_the_first_message_is_4403_with_its_reason(start):
+async def test_wrong_password_in_the_first_message_is_4403(start):
     server = await start(rooms())
     for password in ("wrong", "", "\ufffd"):
         async with await joined(server, "/ws?room=vault&auth=message") as wire:
@@ -307,16 +303,16 @@ async def test_a_wrong_password_in_the_first_message_is_4403_with_its_reason(sta
             assert await wire.closing() == (4403, "forbidden: bad room password")
 
 
-# --- the time that it has -------------------------------------------------------------------------
+# --- timeouts of the first message ----------------------------------------------------------------
 
 
-async def test_a_first_message_that_does_not_come_is_4408_at_the_deadline(start):
+async def test_missing_first_message_is_4408_at_the_deadline(start):
     server = await start(rooms(open_timeout=0.5))  # in which the handshake has to be done
     async with await joined(server, "/ws?auth=message") as wire:
         assert await wire.closing() == (4408, "authentication took too long")
 
 
-async def test_the_open_timeout_covers_the_head_and_the_authentication_together(start):
+async def test_open_timeout_covers_head_and_authentication(start):
     loop = asyncio.get_running_loop()
     server = await start(rooms(open_timeout=0.6))
 
@@ -343,7 +339,7 @@ async def test_the_open_timeout_covers_the_head_and_the_authentication_together(
     assert min(took) < 0.95  # a time of its own for the authentication would make it 1.0
 
 
-async def test_the_open_timeout_covers_a_slow_password_check_behind_the_first_message(start):
+async def test_open_timeout_covers_a_slow_password_check(start):
     auth = SlowAuth()
     server = await start(rooms(auth=auth, open_timeout=0.5))  # in which the handshake has to be done
     async with await joined(server, "/ws?auth=message") as wire:
@@ -352,7 +348,7 @@ async def test_the_open_timeout_covers_a_slow_password_check_behind_the_first_me
     auth.release.set()
 
 
-async def test_stopping_while_the_first_message_is_awaited_says_1001(start):
+async def test_server_that_stops_before_the_first_message_sends_1001(start):
     server = await start(rooms())
     async with await joined(server, "/ws?auth=message") as wire:
         server.close()
@@ -361,7 +357,7 @@ async def test_stopping_while_the_first_message_is_awaited_says_1001(start):
         await assert_empty(server)
 
 
-# --- what becomes of it ---------------------------------------------------------------------------
+# --- admission after the first message ------------------------------------------------------------
 
 
 async def nobody_is_in(conn, credentials):
@@ -372,7 +368,7 @@ def never(conn):
     raise AssertionError
 
 
-async def test_what_lets_in_runs_in_the_same_task_with_the_read_limit_of_the_connection():
+async def test_enter_runs_in_the_same_task_with_the_full_read_limit():
     conn, _ = fake_conn(max_size=100_000)
     checked, seen = [], []
 
@@ -401,7 +397,7 @@ async def test_what_lets_in_runs_in_the_same_task_with_the_read_limit_of_the_con
         (plumews.Refused("no", status=503), 1013),
     ],
 )
-async def test_a_refusal_is_a_close_code_and_is_counted_by_its_word(refusal, code):
+async def test_refusal_is_a_close_code_and_is_counted(refusal, code):
     conn, transport = fake_conn()
     counters = RequestCounters()
 
@@ -415,7 +411,7 @@ async def test_a_refusal_is_a_close_code_and_is_counted_by_its_word(refusal, cod
     conn.abort()
 
 
-async def test_a_message_that_did_not_come_in_time_is_counted_too():
+async def test_missing_first_message_is_counted():
     conn, transport = fake_conn()
     counters = RequestCounters()
     await admit_by_message(conn, conn._loop.time(), counters, nobody_is_in, never)
@@ -424,7 +420,7 @@ async def test_a_message_that_did_not_come_in_time_is_counted_too():
     conn.abort()
 
 
-async def test_who_leaves_while_it_is_checked_is_checked_no_longer_and_harms_nobody():
+async def test_check_is_cancelled_when_the_client_leaves():
     conn, _ = fake_conn()
     ends = []
 

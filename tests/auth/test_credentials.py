@@ -1,4 +1,4 @@
-"""Where a client can put its token and its password, and which of them counts."""
+"""Places of a request from which a token and a password are read, and their precedence."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ def of(target="/ws", *headers, **sources):
 # --- of a request ---------------------------------------------------------------------------------
 
 
-def test_nothing_is_nothing():
+def test_request_without_credentials_has_none():
     assert of() == Credentials(None, None)
 
 
 @pytest.mark.parametrize("value", ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c"])
-def test_a_token_stands_in_the_authorization_header(value):
+def test_token_is_read_from_the_authorization_header(value):
     assert of("/", ("Authorization", value)) == Credentials("a.b.c")
 
 
 @pytest.mark.parametrize("value", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "Bearera.b.c", ""])
-def test_another_scheme_or_an_empty_token_is_no_token(value):
+def test_other_scheme_or_empty_bearer_is_no_token(value):
     assert of("/", ("Authorization", value)) == Credentials()
 
 
-def test_section_8_point_22_a_browser_offers_its_token_as_a_subprotocol():
+def test_section_8_point_22_token_is_read_from_a_subprotocol():
     assert of("/", ("Sec-WebSocket-Protocol", "plumews, bearer.a.b.c")) == Credentials("a.b.c")
     assert of("/", ("Sec-WebSocket-Protocol", "bearer.a.b.c"), ("Sec-WebSocket-Protocol", "chat")).token == "a.b.c"
     assert of("/", ("Sec-WebSocket-Protocol", "bearer.")).token is None
     assert of("/", ("Sec-WebSocket-Protocol", "bearer")).token is None
 
 
-def test_a_password_stands_in_its_header():
+def test_password_is_read_from_its_header():
     assert of("/", ("X-WebSocket-Room-Password", "open sesame")) == Credentials(None, "open sesame")
 
 
-def test_both_stand_in_the_query_where_that_is_allowed():
+def test_both_are_read_from_the_query_if_allowed():
     assert of("/ws?token=a.b.c&room_password=p%20w&room=x") == Credentials("a.b.c", "p w")
     assert of("/ws?token=&room_password=") == Credentials(None, "")
 
 
 @pytest.mark.parametrize("value", ["Message", "msg", "1", "token"])
-def test_a_misspelt_login_by_message_is_refused_before_its_secrets_are_said_to_a_room(value):
+def test_unknown_value_of_auth_is_400(value):
     with pytest.raises(InvalidHandshake, match="auth in the query must be message, or be left out") as caught:
         of(f"/ws?room=x&auth={value}")
     assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_BAD_QUERY")
@@ -61,14 +61,14 @@ def test_a_misspelt_login_by_message_is_refused_before_its_secrets_are_said_to_a
 @pytest.mark.parametrize(
     "query", ["auth=message&auth=", "auth=&auth=message", "auth=message&auth=message", "auth&auth"]
 )
-def test_a_login_by_message_that_is_asked_for_twice_is_refused(query):
+def test_auth_given_twice_is_400(query):
     with pytest.raises(InvalidHandshake, match="more than one auth in the query") as caught:
         of(f"/ws?{query}")
     assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_BAD_QUERY")
 
 
 @pytest.mark.parametrize("target", ["/ws?token=a.b.c", "/ws?room_password=x", "/ws?token=", "/ws?room=x&token=a"])
-def test_section_8_point_20_secrets_in_the_query_are_refused_where_they_are_not_allowed(target):
+def test_section_8_point_20_secrets_in_the_query_are_403(target):
     with pytest.raises(Refused, match="secrets in the query are not accepted here") as caught:
         of(target, query=False)
     assert (caught.value.status, caught.value.code) == (403, "WEBSOCKET_QUERY_SECRETS")
@@ -82,7 +82,7 @@ HEADER, OFFER, COOKIE = (
 ORIGIN = ("Origin", "https://example.com")
 
 
-def test_the_same_token_may_stand_in_several_places():
+def test_same_token_in_several_places_is_accepted():
     assert of("/?token=a.b.c", HEADER, OFFER, COOKIE, ORIGIN, cookie="token") == Credentials("a.b.c")
 
 
@@ -102,7 +102,7 @@ def test_two_different_tokens_in_one_request_are_refused(headers):
     assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_TWO_TOKENS")
 
 
-def test_two_different_secrets_of_one_kind_in_the_query_are_refused():
+def test_two_different_secrets_in_the_query_are_refused():
     assert of("/?token=a&token=a&token=&room_password=b&room_password=b") == Credentials("a", "b")
     with pytest.raises(InvalidHeader, match="two different tokens in one request"):
         of("/?token=a&room=x&token=b")
@@ -110,7 +110,7 @@ def test_two_different_secrets_of_one_kind_in_the_query_are_refused():
         of("/?room_password=a&room_password=b")
 
 
-def test_the_password_in_the_header_counts_before_that_in_the_query():
+def test_password_header_takes_precedence_over_the_query():
     assert of("/?room_password=query", ("X-WebSocket-Room-Password", "header")).password == "header"
 
 
@@ -118,7 +118,7 @@ def test_the_password_in_the_header_counts_before_that_in_the_query():
     ("source", "target", "headers"),
     [("header", "/", [HEADER]), ("subprotocol", "/", [OFFER]), ("message", "/?auth=message", [])],
 )
-def test_a_source_that_is_off_is_refused_and_the_others_are_not(source, target, headers):
+def test_disabled_source_is_refused_and_the_others_are_not(source, target, headers):
     on = [name for name in ("header", "subprotocol", "message") if name != source]
     of(target, *headers)
     with pytest.raises(Refused, match="are not accepted here") as caught:
@@ -127,14 +127,14 @@ def test_a_source_that_is_off_is_refused_and_the_others_are_not(source, target, 
     assert of("/?token=a.b.c", named=()).token == "a.b.c"
 
 
-def test_a_cookie_is_no_token_unless_it_is_named():
+def test_cookie_is_a_token_only_if_it_is_named():
     assert of("/", COOKIE).token is None
     assert of("/", COOKIE, ORIGIN, cookie="theme").token == "dark"
     assert of("/", ("Cookie", 'token="a.b.c"'), ORIGIN, cookie="token").token == "a.b.c"
     assert of("/", ("Cookie", "xtoken=1; token"), ORIGIN, cookie="token").token is None
 
 
-def test_a_foreign_cookie_is_opaque_and_the_token_is_ascii():
+def test_token_cookie_must_be_ascii_and_other_cookies_need_not():
     foreign = "city=Z\xc3\xbcrich; \xa0token=x; token\x85=x"
     sources = TokenSources(cookie="token")
 
@@ -148,14 +148,14 @@ def test_a_foreign_cookie_is_opaque_and_the_token_is_ascii():
             of(f"theme=dark; token={value}")
 
 
-def test_row_21_a_token_in_a_cookie_needs_an_origin():
+def test_row_21_token_in_a_cookie_needs_an_origin():
     with pytest.raises(InvalidOrigin):
         of("/", COOKIE, cookie="token")
     assert of("/", HEADER, cookie="token").token == "a.b.c"  # no cookie, no browser
 
 
 @pytest.mark.parametrize("origins", [["*"], ["https://example.com", "null"]])
-def test_row_21_a_cookie_cannot_be_taken_from_pages_of_any_site(origins):
+def test_row_21_token_cookie_needs_listed_origins(origins):
     with pytest.raises(ValueError, match="the origins must be listed"):
         TokenSources(cookie="token").check_origins(origins)
     TokenSources().check_origins(origins)
@@ -172,12 +172,12 @@ def test_row_21_a_cookie_cannot_be_taken_from_pages_of_any_site(origins):
         ({"cookie": "a b"}, ValueError),
     ],
 )
-def test_a_source_that_there_is_not_is_an_error_where_it_is_given(wrong, error):
+def test_unknown_source_or_bad_cookie_name_raises(wrong, error):
     with pytest.raises(error, match="token"):
         TokenSources(**wrong)
 
 
-def test_a_first_message_fills_the_gaps_of_the_request_and_contradicts_nothing():
+def test_first_message_completes_the_request():
     request = Credentials("a.b.c", "pw")
     assert request.with_message(Credentials()) == request
     assert request.with_message(Credentials("a.b.c", "other")) == Credentials("a.b.c", "other")
@@ -187,12 +187,12 @@ def test_a_first_message_fills_the_gaps_of_the_request_and_contradicts_nothing()
 
 
 @pytest.mark.parametrize("name", ["Authorization", "X-WebSocket-Room-Password"])
-def test_a_secret_that_is_given_twice_is_refused(name):
+def test_secret_header_given_twice_is_refused(name):
     with pytest.raises(InvalidHeader, match=f"more than one {name} header"):
         of("/", (name, "Bearer a"), (name, "Bearer b"))
 
 
-def test_no_secret_stands_in_a_repr():
+def test_repr_of_credentials_holds_no_secret():
     credentials = Credentials("s3cret-token", "s3cret-password")
     assert "s3cret" not in f"{credentials} {credentials!r} {[credentials]}"
 
@@ -210,12 +210,12 @@ def test_no_secret_stands_in_a_repr():
     ],
 )
 @pytest.mark.parametrize("binary", [False, True])
-def test_a_message_of_type_auth_carries_both(fields, credentials, binary):
+def test_message_of_type_auth_carries_both(fields, credentials, binary):
     message = json.dumps({"type": "auth", **fields})
     assert credentials_of_message(message.encode() if binary else message) == credentials
 
 
-def test_astral_characters_and_inner_doubles_are_text():
+def test_astral_characters_and_nested_duplicates_are_accepted():
     message = r'{"type": "auth", "password": "\ud83d\ude00", "x": {"a": 1, "a": 2}}'
     assert credentials_of_message(message) == Credentials(None, "\U0001f600")
 
@@ -246,5 +246,5 @@ def test_astral_characters_and_inner_doubles_are_text():
     ],
     ids=lambda message: repr(message[:20]),
 )
-def test_any_other_message_is_none(message):
+def test_other_message_has_no_credentials(message):
     assert credentials_of_message(message) is None

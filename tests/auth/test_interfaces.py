@@ -1,4 +1,4 @@
-"""What a door asks of who answers for it, and what it tells an authorizer: nothing of it prints a secret."""
+"""Interfaces of authenticators and authorizers: a repr of what they are passed holds no secret."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def asked() -> RoomAuthorization:
     return RoomAuthorization(request, "chat", "hunter2", UserInfo("42", "Ada"), {"sub": "42", "card": "hunter2"}, False)
 
 
-def test_who_asks_for_a_room_is_told_by_name_and_what_they_showed_is_not() -> None:
+def test_repr_of_room_authorization_holds_no_secret() -> None:
     printed = repr(asked())
     assert "'chat'" in printed
     assert "'Ada'" in printed
     assert "hunter2" not in printed
 
 
-def test_who_asks_without_a_token_is_anonymous_and_has_no_claims() -> None:
+def test_room_authorization_without_a_token_is_anonymous() -> None:
     plain = RoomAuthorization(Request("GET", "/ws", []), "chat")
     assert (plain.password, plain.user, dict(plain.claims), plain.anonymous) == (None, None, {}, True)
     assert plain.claims is not RoomAuthorization(plain.request, "chat").claims
 
 
-def test_what_an_authorizer_is_told_cannot_be_changed_on_its_way() -> None:
+def test_room_authorization_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         asked().room = "vault"  # type: ignore[misc]
 
 
-def test_the_simple_auth_is_what_a_server_asks_for() -> None:
+def test_simple_room_auth_has_both_interfaces() -> None:
     tokens: TokenAuthenticator = at()
     passwords: RoomAuthorizer = SimpleRoomAuth()
     assert tokens.verify_jwt(GOOD) == {"sub": "42"}

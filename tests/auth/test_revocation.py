@@ -1,4 +1,4 @@
-"""plumews.revocation: which tokens are no longer good, who hears of it, and for how long it is kept."""
+"""Revocations of users and tokens: which tokens they cover, their subscribers, and when they make room."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def revocations(clock: Clock) -> Revocations:
     ],
     ids=repr,
 )
-def test_revoking_a_user_refuses_what_was_issued_until_then(
+def test_revoke_user_refuses_tokens_issued_until_then(
     revocations: Revocations, claims: dict[str, Any], refused: bool
 ) -> None:
     assert not revocations.revoked(claims)
@@ -80,7 +80,7 @@ def test_revoke_user_covers_an_iat_ahead_within_the_leeway(
     assert not revocations.revoked({"sub": "bob", "iat": NOW + ahead})
 
 
-def test_revoking_again_after_the_clock_went_back_keeps_the_later_time(revocations: Revocations, clock: Clock) -> None:
+def test_revoking_again_keeps_the_later_time(revocations: Revocations, clock: Clock) -> None:
     revocations.revoke_user("ada")
     revocations.revoke_token("t1")
     clock.now -= 10
@@ -95,14 +95,14 @@ def test_revoking_again_after_the_clock_went_back_keeps_the_later_time(revocatio
         full.revoke_token("t2")
 
 
-def test_one_token_is_revoked_by_its_jti(revocations: Revocations) -> None:
+def test_token_is_revoked_by_its_jti(revocations: Revocations) -> None:
     revocations.revoke_token("t1", until=NOW + 60)
     assert revocations.revoked({"sub": "ada", "iat": NOW + 5, "jti": "t1"})
     assert not revocations.revoked({"sub": "ada", "iat": NOW - 5, "jti": "t2"})
 
 
 @pytest.mark.parametrize("wrong", [5, None, b"t1"], ids=repr)
-def test_what_is_revoked_is_text(revocations: Revocations, wrong: Any) -> None:
+def test_revoking_by_another_type_than_str_raises(revocations: Revocations, wrong: Any) -> None:
     with pytest.raises(TypeError, match="user_id must be a str, as in the token"):
         revocations.revoke_user(wrong)
     with pytest.raises(TypeError, match="jti must be a str, as in the token"):
@@ -111,7 +111,7 @@ def test_what_is_revoked_is_text(revocations: Revocations, wrong: Any) -> None:
         revocations.revoke_token("t1", until="tomorrow")  # type: ignore[arg-type]
 
 
-def test_who_subscribed_hears_of_each_until_it_unsubscribes(revocations: Revocations) -> None:
+def test_subscriber_is_called_until_it_unsubscribes(revocations: Revocations) -> None:
     heard: list[Revocation] = []
     unsubscribe = revocations.subscribe(heard.append)
     revocations.revoke_user("ada")
@@ -125,14 +125,14 @@ def test_who_subscribed_hears_of_each_until_it_unsubscribes(revocations: Revocat
     assert heard[1].covers({"jti": "t1"})
 
 
-def test_a_subscriber_hears_of_it_when_new_tokens_are_refused_already(revocations: Revocations) -> None:
+def test_subscriber_is_called_after_tokens_are_refused(revocations: Revocations) -> None:
     refused: list[bool] = []
     revocations.subscribe(lambda revocation: refused.append(revocations.revoked({"jti": revocation.jti})))
     revocations.revoke_token("t1")
     assert refused == [True]
 
 
-def test_a_subscriber_that_fails_keeps_it_from_nobody(revocations: Revocations) -> None:
+def test_failing_subscriber_does_not_stop_the_others(revocations: Revocations) -> None:
     heard: list[Revocation] = []
 
     def fails(revocation: Revocation) -> None:
@@ -146,7 +146,7 @@ def test_a_subscriber_that_fails_keeps_it_from_nobody(revocations: Revocations) 
     assert revocations.revoked({"sub": "ada"})
 
 
-def test_beyond_the_bound_none_is_forgotten_and_who_revokes_is_told(clock: Clock) -> None:
+def test_full_revocations_raise_and_forget_none(clock: Clock) -> None:
     revocations = Revocations(max_entries=2, clock=clock)
     heard: list[Revocation] = []
     revocations.subscribe(heard.append)
@@ -159,7 +159,7 @@ def test_beyond_the_bound_none_is_forgotten_and_who_revokes_is_told(clock: Clock
     assert heard[-1].user_id == "c"  # whose connections are ended all the same
 
 
-def test_what_no_token_can_outlive_makes_room(clock: Clock) -> None:
+def test_revocation_that_covers_no_valid_token_makes_room(clock: Clock) -> None:
     revocations = Revocations(token_life=100, max_entries=2, clock=clock)
     revocations.revoke_user("a")
     revocations.revoke_token("t", until=NOW + 10)
@@ -175,7 +175,7 @@ def test_what_no_token_can_outlive_makes_room(clock: Clock) -> None:
     assert len(revocations) == 2
 
 
-def test_a_revocation_makes_room_when_the_leeway_is_over_too(clock: Clock) -> None:
+def test_revocation_makes_room_only_after_the_leeway(clock: Clock) -> None:
     revocations = Revocations(token_life=100, max_entries=1, clock=clock)
     revocations.allow_leeway(10)
     revocations.revoke_user("a")  # a token of a clock that is ahead by 10 s, good for 10 s after its exp
@@ -186,7 +186,7 @@ def test_a_revocation_makes_room_when_the_leeway_is_over_too(clock: Clock) -> No
     revocations.revoke_user("b")
 
 
-def test_bounds_must_be_positive() -> None:
+def test_bounds_of_revocations_must_be_positive() -> None:
     for life in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="token_life must be more than 0 seconds"):
             Revocations(token_life=life)
@@ -194,6 +194,6 @@ def test_bounds_must_be_positive() -> None:
         Revocations(max_entries=0)
 
 
-def test_a_repr_names_nobody(revocations: Revocations) -> None:
+def test_repr_names_no_user(revocations: Revocations) -> None:
     revocations.revoke_user("ada")
     assert repr(revocations) == "<Revocations: 1>"

@@ -1,4 +1,4 @@
-"""A token's life on a live connection: it ends, it is revoked, a later one takes its place."""
+"""Lifetime of a token on a live connection: expiry, revocation, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from support.token_lifetime_setup import (
 
 @pytest.mark.parametrize("by", ["header", "message"])
 @WAYS
-async def test_row_34_exp_ends_the_live_connection_however_it_came(start, way, by):
+async def test_row_34_exp_ends_the_connection_whatever_the_source(start, way, by):
     clock = Clock()
     server = await start(serve(way, Auth(clock=clock)))
     async with await come(server, token(exp=clock.now + 1), by) as wire:
@@ -50,7 +50,7 @@ async def test_row_34_exp_ends_the_live_connection_however_it_came(start, way, b
     nothing_is_left()
 
 
-async def test_row_34_exp_ends_the_live_connection_within_a_second(start):
+async def test_row_34_exp_ends_the_connection_within_a_second(start):
     server = await start(serve("rooms"))
     exp = time.time() + 0.3
     async with await come(server, token(exp=exp)) as wire:
@@ -59,7 +59,7 @@ async def test_row_34_exp_ends_the_live_connection_within_a_second(start):
         assert exp <= time.time() < exp + 1
 
 
-async def test_the_leeway_and_the_clock_of_the_authenticator_count(start):
+async def test_leeway_and_clock_of_the_authenticator_count(start):
     now = [1000.0]
     server = await start(serve("handler", Auth(leeway=10, clock=lambda: now[0])))
     async with await come(server, token(exp=990.3)) as wire:
@@ -70,7 +70,7 @@ async def test_the_leeway_and_the_clock_of_the_authenticator_count(start):
         await is_in(wire)
 
 
-async def test_a_token_without_exp_does_not_end_and_costs_no_deadline(start):
+async def test_token_without_exp_does_not_end_and_has_no_deadline(start):
     server = await start(serve("handler"))
     before = len(loop_context(asyncio.get_running_loop()).timers)
     async with await come(server, token()) as wire, await come(server, ends_in(MORE)) as other:
@@ -80,7 +80,7 @@ async def test_a_token_without_exp_does_not_end_and_costs_no_deadline(start):
         assert len(loop_context(asyncio.get_running_loop()).timers) == before + keepalives + 1
 
 
-async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(start):
+async def test_token_that_ends_during_another_check_is_closed(start):
     now = [1000.0]
 
     class Slow(Auth):
@@ -103,9 +103,7 @@ async def test_a_token_that_ends_while_something_else_is_asked_does_not_come_in(
 
 @pytest.mark.parametrize("by", ["header", "message"])
 @pytest.mark.parametrize("seconds_left", [lambda claims: float(claims["exp"]), lambda claims: "soon"])
-async def test_a_seconds_left_that_fails_is_the_failure_of_the_authenticator_and_leaves_nothing(
-    start, caplog, seconds_left, by
-):
+async def test_failing_seconds_left_is_500_or_1011_and_leaves_nothing(start, caplog, seconds_left, by):
     auth = Auth()
     auth.verify_jwt = lambda token: {"sub": "u1", "exp": "tomorrow"}
     auth.seconds_left = seconds_left
@@ -126,7 +124,7 @@ async def test_a_seconds_left_that_fails_is_the_failure_of_the_authenticator_and
 
 
 @pytest.mark.parametrize("by", ["header", "message"])
-async def test_a_token_that_is_revoked_while_its_authenticator_answers_does_not_come_in(start, by):
+async def test_token_revoked_during_its_verification_is_closed(start, by):
     auth = Slow()
     auth.first = False
     server = await start(serve("handler", auth))
@@ -142,7 +140,7 @@ async def test_a_token_that_is_revoked_while_its_authenticator_answers_does_not_
         assert await wire.closing() == (4401, "token revoked")
 
 
-async def test_a_new_token_that_is_revoked_while_its_authenticator_answers_ends_the_connection(start):
+async def test_renewal_revoked_during_its_verification_is_closed(start):
     auth = Slow()
     server = await start(serve("handler", auth))
     async with await come(server, token(jti="old")) as wire:
@@ -156,7 +154,7 @@ async def test_a_new_token_that_is_revoked_while_its_authenticator_answers_ends_
 
 @pytest.mark.parametrize("by", ["user", "jti"])
 @WAYS
-async def test_a_revocation_in_any_thread_ends_the_connections_that_live_by_the_token(start, way, by):
+async def test_revocation_in_another_thread_ends_the_connections(start, way, by):
     auth = Auth()
     server = await start(serve(way, auth))
     one, other = token("u1", jti="j1", iat=1), token("u2", jti="j2", iat=1)
@@ -183,7 +181,7 @@ async def test_a_revocation_in_any_thread_ends_the_connections_that_live_by_the_
 
 
 @pytest.mark.parametrize(("leeway", "ended"), [(30, True), (0, False), ("30 s", False)])
-async def test_the_leeway_of_an_authenticator_counts_for_revocations(start, leeway, ended):
+async def test_leeway_of_an_authenticator_counts_for_revocations(start, leeway, ended):
     class Own:
         def __init__(self):
             self.revocations, self.leeway = Revocations(), leeway
@@ -204,7 +202,7 @@ async def test_the_leeway_of_an_authenticator_counts_for_revocations(start, leew
 
 @pytest.mark.parametrize("by", ["header", "message", "refresh"])
 @WAYS
-async def test_revoke_user_ends_connections_whose_iat_is_ahead(start, way, by):
+async def test_revoke_user_ends_connections_with_iat_ahead(start, way, by):
     auth = plumews.SimpleRoomAuth(SECRET, leeway=30)
     server = await start(serve(way, auth))
     early = token(iat=time.time() + 20)
@@ -225,7 +223,7 @@ async def test_revoke_user_ends_connections_whose_iat_is_ahead(start, way, by):
         assert (status, b"it was revoked" in body) == (403, True)
 
 
-async def test_a_refresh_takes_the_place_of_a_token_that_is_revoked_later(start):
+async def test_renewed_connection_survives_revocation_of_its_old_token(start):
     auth = Auth()
     server = await start(serve("handler", auth))
     async with await come(server, token(jti="old")) as wire:
@@ -239,7 +237,7 @@ async def test_a_refresh_takes_the_place_of_a_token_that_is_revoked_later(start)
         assert await wire.closing() == (4401, "token revoked")
 
 
-async def test_what_is_kept_follows_the_connections(start):
+async def test_registry_and_subscription_follow_the_connections(start):
     auth = Auth()
     server = await start(serve("handler", auth))
     live = server._site.endpoint("/")._login._tokens

@@ -1,4 +1,4 @@
-"""A new token for a live connection: it extends, it is for the server alone, and a bad one ends the connection."""
+"""Renewal of a token on a live connection: good ones extend, bad ones close, and no other client sees them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from support.token_lifetime_setup import (
 
 @pytest.mark.parametrize("by", ["header", "message"])
 @WAYS
-async def test_row_34_a_refresh_extends_and_reaches_nobody_else(start, way, by):
+async def test_row_34_renewal_extends_and_reaches_no_other_client(start, way, by):
     clock = Clock()
     server = await start(serve(way, Auth(clock=clock)))
     async with await come(server, token(exp=clock.now + 1), by) as wire:
@@ -67,7 +67,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-async def test_row_34_a_bad_refresh_is_4403_and_reaches_nobody_else(start, bad):
+async def test_row_34_bad_renewal_is_4403_and_reaches_no_other_client(start, bad):
     fields, why = BAD[bad]
     hub = plumews.Hub()
     server = await start(serve("rooms", hub=hub))
@@ -86,7 +86,7 @@ async def test_row_34_a_bad_refresh_is_4403_and_reaches_nobody_else(start, bad):
 @pytest.mark.parametrize(
     ("first", "then"), [({}, {}), ({}, {"sub": "u1"}), ({"sub": ""}, {"sub": ""}), ({"jti": "a"}, {})]
 )
-async def test_a_token_without_a_sub_is_renewed_by_none(start, by, first, then):
+async def test_token_without_a_sub_cannot_be_renewed(start, by, first, then):
     server = await start(serve("handler"))
     first, then = (jwt.encode(claims, SECRET, algorithm="HS256") for claims in (first, then))
     async with await come(server, first, by) as wire:
@@ -95,7 +95,7 @@ async def test_a_token_without_a_sub_is_renewed_by_none(start, by, first, then):
         assert await wire.closing() == (4403, "forbidden: a token without a sub cannot be renewed")
 
 
-async def test_an_ambiguous_refresh_is_4403_and_reaches_nobody(start):
+async def test_ambiguous_renewal_is_4403_and_reaches_no_client(start):
     server = await start(serve("rooms"))
     for said in (f'{{"type": "auth", "token": "x", "token": "{token()}"}}', r'{"type": "auth", "token": "\ud800"}'):
         async with await come(server, token()) as wire, await come(server, token("other")) as other:
@@ -105,14 +105,14 @@ async def test_an_ambiguous_refresh_is_4403_and_reaches_nobody(start):
             await is_in(other)
 
 
-async def test_a_refresh_where_there_is_no_token_is_4403_if_the_client_logs_in_by_message(start):
+async def test_renewal_without_a_token_is_4403_after_auth_message(start):
     server = await start(serve("rooms"))
     async with await Wire.open(server, "/ws?auth=message") as wire:
         wire.send(text('{"type": "auth"}'), refresh(token()))
         assert await wire.closing() == (4403, "there is no token here that a new one could follow")
 
 
-async def test_without_a_token_such_a_message_is_one_like_any_other(start):
+async def test_renewal_without_a_token_is_a_message_otherwise(start):
     server = await start(serve("rooms"))
     async with await Wire.open(server, "/ws") as wire:
         wire.send(refresh("x"))
@@ -123,14 +123,14 @@ async def test_without_a_token_such_a_message_is_one_like_any_other(start):
 @pytest.mark.parametrize(
     "said", ['"auth"', '{"type": "authors"}', '{"auth": 1}', '{"type": ["auth"]}', '{"auth"', "{}"]
 )
-async def test_other_messages_pass_whatever_they_look_like(start, said):
+async def test_messages_similar_to_a_renewal_pass(start, said):
     server = await start(serve("rooms"))
     async with await come(server, token()) as wire:
         wire.send(text(said), masked(2, said.encode()))
         assert [await wire.message(), await wire.message()] == [said, said.encode()]
 
 
-async def test_a_refresh_changes_what_the_hub_knows_of_the_user_and_the_index_stays_right(start):
+async def test_renewal_updates_the_presence_of_the_user(start):
     hub = plumews.Hub()
     server = await start(serve("rooms", hub=hub))
     async with await come(server, token(name="Ada")) as wire:
@@ -153,7 +153,7 @@ async def test_a_refresh_changes_what_the_hub_knows_of_the_user_and_the_index_st
     assert hub.connections_of("root") == []
 
 
-async def test_a_slow_authenticator_looks_at_one_refresh_at_a_time(start):
+async def test_second_renewal_during_a_verification_is_4403(start):
     auth = Slow()
     server = await start(serve("handler", auth))
     async with await come(server, token()) as wire:
@@ -168,7 +168,7 @@ async def test_a_slow_authenticator_looks_at_one_refresh_at_a_time(start):
         assert await wire.closing() == (4403, "one new token at a time")
 
 
-async def test_a_new_token_is_looked_at_for_no_longer_than_the_opening_may_take(start, monkeypatch, caplog):
+async def test_renewal_that_takes_too_long_is_4408_and_logged(start, monkeypatch, caplog):
     caplog.set_level("INFO", "plumews.server")
     auth = Slow()
     server = await start(serve("handler", auth))
@@ -180,7 +180,7 @@ async def test_a_new_token_is_looked_at_for_no_longer_than_the_opening_may_take(
     assert "refused by close code 4408 WEBSOCKET_HANDSHAKE_TIMEOUT [" in caplog.text
 
 
-async def test_what_is_longer_than_a_first_message_may_be_is_a_message_like_any_other(start):
+async def test_renewal_beyond_16_kib_is_an_ordinary_message(start):
     server = await start(serve("rooms"))
     longest = refresh("x" * (limits.HEAD_SIZE - len(json.dumps({"type": "auth", "token": ""}))))
     longer = {"type": "auth", "token": "x" * limits.HEAD_SIZE}
@@ -191,9 +191,7 @@ async def test_what_is_longer_than_a_first_message_may_be_is_a_message_like_any_
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-async def test_an_authenticator_that_gives_up_or_never_ends_closes_the_connection_of_a_refresh(
-    start, monkeypatch, stubborn
-):
+async def test_renewal_is_closed_if_the_authenticator_cancels_or_hangs(start, monkeypatch, stubborn):
     monkeypatch.setattr("plumews.limits.OPEN_TIMEOUT", 0.05)
     over = asyncio.Event()
 
@@ -215,7 +213,7 @@ async def test_an_authenticator_that_gives_up_or_never_ends_closes_the_connectio
     over.set()
 
 
-async def test_who_leaves_while_its_refresh_is_looked_at_leaves_nothing(start):
+async def test_client_that_leaves_during_its_renewal_leaves_nothing(start):
     auth = Slow()
     server = await start(serve("handler", auth))
     async with await come(server, token()) as wire:
@@ -233,17 +231,17 @@ async def test_who_leaves_while_its_refresh_is_looked_at_leaves_nothing(start):
     nothing_is_left()
 
 
-# --- what an open connection is closed with -------------------------------------------------------
+# --- close codes and reasons ----------------------------------------------------------------------
 
 
 class Wordy(plumews.SimpleRoomAuth):
-    """Says more than a close frame can carry."""
+    """Authenticator whose error is longer than a close frame can carry."""
 
     def verify_jwt(self, token):
         raise plumews.InvalidToken("\u00e9" * 200)
 
 
-async def test_a_reason_beyond_a_close_frame_is_cut_on_a_character(start):
+async def test_reason_beyond_a_close_frame_is_cut_on_a_character(start):
     server = await start(rooms(auth=Wordy()))
     async with await joined(server, "/ws?auth=message") as wire:
         wire.send(say(token="x"))
@@ -265,7 +263,7 @@ async def test_a_reason_beyond_a_close_frame_is_cut_on_a_character(start):
         (500, 1011, "authentication failed"),  # a failure of ours is not explained
     ],
 )
-async def test_what_would_have_been_a_status_is_a_close_code_and_is_counted(status, code, said):
+async def test_status_of_a_refusal_becomes_a_close_code_and_is_counted(status, code, said):
     conn, transport = fake_conn()
     counters = RequestCounters()
     refuse(conn, plumews.Refused("why", status=status, code="A_WORD"), counters)

@@ -1,4 +1,4 @@
-"""plumews.tokens: keys that come and go by their kid, and tokens that are revoked. The rest of it is in test_auth."""
+"""Keys that are added and removed by their kid, and revocation of tokens by an authenticator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refusal(auth: HS256TokenAuth | SimpleRoomAuth, text: str) -> str:
     return str(caught.value)
 
 
-def test_no_key_stands_in_the_variables_of_a_refusal_which_some_write_to_their_logs() -> None:
+def test_traceback_of_a_refusal_holds_no_key() -> None:
     with pytest.raises(InvalidToken) as caught:
         at({"new": NEW}).verify_jwt(token(OLD, "new"))
     frames = [entry.frame for entry in caught.traceback if "plumews" in str(entry.path)]
@@ -36,27 +36,27 @@ def test_no_key_stands_in_the_variables_of_a_refusal_which_some_write_to_their_l
     assert not any(NEW in frame.f_locals.values() for frame in frames)
 
 
-def test_a_token_is_checked_with_the_key_that_its_kid_names() -> None:
+def test_token_is_checked_with_the_key_of_its_kid() -> None:
     auth = at({"new": NEW, "old": OLD})
     assert auth.verify_jwt(token(NEW, "new")) == auth.verify_jwt(token(OLD, "old")) == {"sub": "42"}
     for key, kid in ((NEW, "old"), (OLD, "new")):
         assert refusal(auth, token(key, kid)) == "invalid jwt: it is malformed, or its signature is not ours"
 
 
-def test_row_33_an_unknown_kid_is_refused_whatever_signed_it() -> None:
+def test_row_33_unknown_kid_is_refused_with_any_key() -> None:
     for key in (NEW, OLD, bytes(32)):
         assert refusal(at({"new": NEW, "old": OLD}), token(key, "other")) == (
             "invalid jwt: its kid is not that of a key here"
         )
 
 
-def test_a_token_without_a_kid_is_checked_with_the_current_key_only() -> None:
+def test_token_without_a_kid_is_checked_with_the_current_key() -> None:
     auth = at({"new": NEW, "old": OLD})
     assert auth.verify_jwt(token(NEW))
     refusal(auth, token(OLD))
 
 
-def test_keys_come_and_go_while_it_runs() -> None:
+def test_keys_are_added_and_removed_at_run_time() -> None:
     auth = at({"old": OLD})
     auth.add_key("new", NEW)
     assert auth.key_ids == ("old", "new")
@@ -69,7 +69,7 @@ def test_keys_come_and_go_while_it_runs() -> None:
     refusal(auth, token(OLD, "old"))
 
 
-def test_one_secret_without_a_kid_is_replaced_while_its_tokens_are_good() -> None:
+def test_secret_without_a_kid_is_replaced_by_a_named_key() -> None:
     auth = at(OLD)
     auth.add_key("new", NEW)
     assert auth.verify_jwt(token(OLD))
@@ -82,7 +82,7 @@ def test_one_secret_without_a_kid_is_replaced_while_its_tokens_are_good() -> Non
     refusal(auth, token(NEW, "unknown"))
 
 
-def test_the_current_key_stays_and_an_unknown_one_is_named() -> None:
+def test_removing_the_current_or_an_unknown_key_raises() -> None:
     auth = at({"new": NEW, "old": OLD})
     with pytest.raises(ValueError, match="'new' is the current key"):
         auth.remove_key("new")
@@ -91,14 +91,14 @@ def test_the_current_key_stays_and_an_unknown_one_is_named() -> None:
 
 
 @pytest.mark.parametrize("kid", ["", "../key", "a\\b", 5, None], ids=repr)
-def test_a_kid_is_a_plain_name(kid: Any) -> None:
+def test_kid_must_be_a_plain_name(kid: Any) -> None:
     with pytest.raises(ValueError, match="a kid must be a plain name"):
         HS256TokenAuth({kid: NEW})
     with pytest.raises(ValueError, match="a kid must be a plain name"):
         at(OLD).add_key(kid, NEW)
 
 
-def test_each_key_is_held_to_the_same_length() -> None:
+def test_each_key_must_have_the_minimum_length() -> None:
     with pytest.raises(WeakSecret, match="minimum 32 bytes required, got 5"):
         HS256TokenAuth({"new": NEW, "old": b"short"})
     with pytest.raises(WeakSecret, match="minimum 32 bytes required, got 5"):
@@ -107,14 +107,14 @@ def test_each_key_is_held_to_the_same_length() -> None:
         HS256TokenAuth({})
 
 
-def test_no_key_stands_in_the_repr() -> None:
+def test_repr_holds_no_key() -> None:
     assert repr(at({"new": NEW})) == "<HS256TokenAuth: keys ('new',)>"
 
 
 # --- revoking -------------------------------------------------------------------------------------
 
 
-def test_a_revoked_token_is_an_invalid_token_that_says_so() -> None:
+def test_revoked_token_raises_token_revoked() -> None:
     auth = SimpleRoomAuth(NEW, clock=lambda: NOW)
     good = token(NEW, jti="t1", iat=NOW)
     assert auth.verify_jwt(good)
@@ -124,7 +124,7 @@ def test_a_revoked_token_is_an_invalid_token_that_says_so() -> None:
     assert auth.verify_jwt(token(NEW, jti="t2", iat=NOW))
 
 
-def test_a_revoked_user_gets_in_with_a_later_token() -> None:
+def test_revoked_user_is_accepted_with_a_later_token() -> None:
     auth = SimpleRoomAuth(NEW, clock=lambda: NOW)
     auth.revoke_user("42")
     for claims in ({}, {"iat": NOW}, {"iat": NOW - 60}):
@@ -133,7 +133,7 @@ def test_a_revoked_user_gets_in_with_a_later_token() -> None:
 
 
 @pytest.mark.parametrize("iat", [NOW + 1, NOW + 29.5, NOW + 30])
-def test_a_verified_token_is_revoked_though_its_iat_is_ahead(iat: float) -> None:
+def test_verified_token_with_iat_ahead_is_revoked(iat: float) -> None:
     auth = SimpleRoomAuth(NEW, leeway=30, clock=lambda: NOW)
     early = token(NEW, iat=iat, nbf=iat)
     assert auth.verify_jwt(early)
@@ -151,13 +151,13 @@ def test_shared_revocations_take_the_largest_leeway(leeways: tuple[float, float]
         assert refusal(auth, token(NEW, iat=NOW + 20)) == "invalid jwt: it was revoked"
 
 
-def test_a_stranger_does_not_learn_what_was_revoked() -> None:
+def test_bad_signature_does_not_reveal_a_revocation() -> None:
     auth = at(NEW)
     auth.revoke_user("42")
     assert "signature is not ours" in refusal(auth, token(OLD))
 
 
-def test_a_revocation_lasts_for_the_leeway_too() -> None:
+def test_revocation_lasts_through_the_leeway() -> None:
     now = NOW
     revocations = Revocations(max_entries=1, clock=lambda: now)
     auth = HS256TokenAuth(NEW, leeway=10, revocations=revocations, clock=lambda: now)
@@ -176,7 +176,7 @@ def test_revocations_may_be_shared() -> None:
 
 
 @pytest.mark.parametrize("claims", [{}, {"iat": NOW}, {"exp": NOW + 50}, {"iat": NOW, "exp": NOW + 101}], ids=repr)
-def test_where_revocations_are_forgotten_no_token_may_outlive_them(claims: dict[str, Any]) -> None:
+def test_token_that_outlives_revocations_is_refused(claims: dict[str, Any]) -> None:
     auth = at(NEW, revocations=Revocations(token_life=100, clock=lambda: NOW))
     assert refusal(auth, token(NEW, **claims)) == (
         "invalid jwt: it must say by iat and exp that it lives 100 seconds or less"

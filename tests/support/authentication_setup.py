@@ -23,9 +23,9 @@ async def whoami(conn):
         await conn.send(f"{conn.user_info.id if conn.user_info else '-'}: {message}")
 
 
-def serve(door, **options):
-    """A server that tells each client who it is."""
-    if door == "rooms":
+def serve(kind, **options):
+    """Return a server that tells each client its user id."""
+    if kind == "rooms":
         return plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, handler=whoami, **options)
     return plumews.serve(whoami, "127.0.0.1", 0, authenticator=AUTH, **options)
 

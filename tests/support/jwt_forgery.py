@@ -1,4 +1,4 @@
-"""Tokens put together by hand, so that what no library would sign can be signed."""
+"""Hand-made tokens, including tokens that no library signs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import hmac
 import json
 from typing import Any
 
+import pytest
+
 from plumews.auth.simple import SimpleRoomAuth
+from plumews.errors import InvalidToken
 
 SECRET = bytes(range(32))
 NOW = 1_700_000_000
@@ -23,7 +26,7 @@ def as_json(value: object) -> bytes:
 
 
 def sign(claims: object, header: object = HEADER, key: bytes = SECRET, digest: str = "sha256") -> str:
-    """A token; ``claims`` and ``header`` may be raw bytes."""
+    """Return a signed token. ``claims`` and ``header`` may be raw bytes."""
     head = f"{b64(as_json(header))}.{b64(as_json(claims))}"
     return f"{head}.{b64(hmac.new(key, head.encode(), digest).digest())}"
 
@@ -33,3 +36,16 @@ def at(now: float = NOW, **options: Any) -> SimpleRoomAuth:
 
 
 GOOD = sign({"sub": "42"})
+
+
+def refusal(token: Any, verifier: SimpleRoomAuth | None = None) -> InvalidToken:
+    """Return the error that refuses ``token``. It must repeat no part of it."""
+    with pytest.raises(InvalidToken) as caught:
+        (verifier or at()).verify_jwt(token)
+    error = caught.value
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    text = token.decode("latin-1") if isinstance(token, bytes) else str(token)
+    for part in text.split("."):
+        assert len(part) < 8 or part not in str(error)
+    return error

@@ -30,7 +30,7 @@ def say(password=None, token=None):
 
 
 async def refused(server, target, *lines):
-    """Status, code, message and headers of a refusal."""
+    """Return status, code, message and response of a refusal."""
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(upgrade(target, *lines))
         error = json.loads(body)["error"]
@@ -47,7 +47,7 @@ async def joined(server, target, *lines):
 
 
 async def checked_together(server, auth, count):
-    """Let ``auth`` answer when ``count`` clients wait for it: with the same password, for one check."""
+    """Let ``auth`` answer once ``count`` clients with the same password share one check."""
     await auth.until(1)
     while len(server._site.tasks) < count:
         await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def checked_together(server, auth, count):
 
 
 class SlowAuth(plumews.SimpleRoomAuth):
-    """An authorizer whose checks wait for ``release``; ``until(n)`` of them have begun."""
+    """Authorizer whose checks wait for ``release``. ``until(n)`` waits until n of them have begun."""
 
     def __init__(self):
         super().__init__()

@@ -33,7 +33,7 @@ def refresh(token):
 
 
 class Auth(plumews.SimpleRoomAuth):
-    """Has revocations, whatever its base has."""
+    """Authenticator with revocations of its own."""
 
     def __init__(self, **options):
         super().__init__(SECRET, rounds=1, **options)
@@ -41,7 +41,7 @@ class Auth(plumews.SimpleRoomAuth):
 
 
 class Slow(Auth):
-    """Verifies as a coroutine that waits for ``go`` from the second time on."""
+    """Authenticator that verifies as a coroutine. From the second token on it waits for ``go``."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Slow(Auth):
 
 
 class Clock:
-    """Of the authenticator, for times that pass when a test says so."""
+    """Clock of an authenticator that a test moves."""
 
     def __init__(self):
         self.now = time.time()
@@ -68,7 +68,7 @@ class Clock:
         return self.now
 
     def let_pass(self, seconds):
-        """Here and on the loop's timer wheel."""
+        """Move this clock and the loop's timer wheel by ``seconds``."""
         self.now += seconds
         pass_time(seconds)
 
