@@ -71,10 +71,10 @@ from .http11.redaction import sanitize_for_logging
 from .hub.config import HubConfig
 from .hub.history import HistoryLimits, Recovery
 from .hub.hub import Hub
+from .hub.metrics import HubMetrics
 from .hub.presence import RoomPresence, UserPresence
-from .hub.results import BroadcastResult, Gap, HubMetrics
+from .hub.results import BroadcastResult, Gap, MemberInfo, RoomInfo
 from .hub.rooms import validate_room_name
-from .hub.snapshots import MemberInfo, RoomInfo
 from .position import Position
 from .room_server.admin import admin_broadcast_route
 from .room_server.serving import serve_rooms

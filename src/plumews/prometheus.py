@@ -11,13 +11,14 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Final, NamedTuple, TypeAlias
+from dataclasses import Field, fields
+from typing import Final, TypeAlias
 
 from . import limits
 from .errors import ConcurrencyError
 from .http11.models import Request, Response
 from .hub.hub import Hub
-from .hub.results import HubMetrics
+from .hub.metrics import FAMILIES, Export, HubMetrics
 from .transport.forks import check_owner
 from .validation import entries_of
 
@@ -40,101 +41,17 @@ Encode: TypeAlias = Callable[[CollectorRegistry], bytes]
 _Answer: TypeAlias = "tuple[HubMetrics, Mapping[str, int]]"
 
 
-class _Figure(NamedTuple):
-    """One family of time series; ``value`` gives one number, or a number for each value of ``label``."""
+def _exported() -> dict[str, list[Field[object]]]:
+    """Return the exported fields of `HubMetrics` by the name of their family."""
+    families: dict[str, list[Field[object]]] = {}
+    for each in fields(HubMetrics):
+        export: Export | None = each.metadata["export"]
+        if export is not None:
+            families.setdefault(export.name or each.name, []).append(each)
+    return families
 
-    name: str
-    text: str
-    value: Callable[[HubMetrics], float | Mapping[str, float]]
-    label: str = ""
-    unit: str = ""
 
-
-_COUNTERS: Final = (
-    _Figure(
-        "joins",
-        "Joins of rooms, accepted and refused, by the reason.",
-        lambda m: {"accepted": m.accepted_total, **m.rejected_by},
-        label="outcome",
-    ),
-    _Figure(
-        "broadcasts",
-        "Broadcasts, accepted and refused, by the reason.",
-        lambda m: {
-            "accepted": m.broadcasts_total,
-            "invalid": m.broadcasts_invalid,
-            "stopped": m.broadcasts_stopped,
-            "overloaded": m.broadcasts_overloaded,
-        },
-        label="outcome",
-    ),
-    _Figure(
-        "deliveries",
-        "Deliveries of broadcasts to members that are decided.",
-        lambda m: {"queued": m.broadcast_queued, "dropped": m.broadcast_dropped, "skipped": m.broadcast_skipped},
-        label="outcome",
-    ),
-    _Figure(
-        "dropped_deliveries",
-        "Deliveries that were dropped, by the policy of a full member, or by what else was the cause.",
-        lambda m: m.broadcast_dropped_by,
-        label="cause",
-    ),
-    _Figure(
-        "evicted_messages",
-        "Messages that waited for members and gave way to newer ones, or to the limit of what may wait in all.",
-        lambda m: m.messages_evicted,
-    ),
-    _Figure(
-        "replaced_messages",
-        "Broadcasts that waited for members and were replaced by newer ones of their key.",
-        lambda m: m.messages_replaced,
-    ),
-    _Figure(
-        "compressed_broadcasts",
-        "Compressed frames that were made for broadcasts, one for all members that agreed on the same.",
-        lambda m: m.broadcasts_compressed,
-    ),
-    _Figure(
-        "compressed_bytes",
-        "Bytes of the frames that were compressed for broadcasts, before and after.",
-        lambda m: {"before": m.compressed_bytes_before, "after": m.compressed_bytes_after},
-        label="when",
-    ),
-    _Figure("websockets_opened", "WebSockets that room servers opened.", lambda m: m.websockets_opened),
-    _Figure(
-        "requests_refused",
-        "Requests that room servers refused, by the code in their answer.",
-        lambda m: m.requests_refused,
-        label="code",
-    ),
-    _Figure(
-        "successful_auths", "Tokens and room passwords that room servers found right.", lambda m: m.successful_auths
-    ),
-)
-
-_GAUGES: Final = (
-    _Figure("connections", "Unique connections in any room.", lambda m: m.active_connections),
-    _Figure("registrations", "Members of all rooms added up.", lambda m: m.room_registrations),
-    _Figure("rooms", "Rooms with members.", lambda m: m.rooms),
-    _Figure("max_connections", "The limit of connections; 0 is none.", lambda m: m.max_connections),
-    _Figure("max_room_connections", "The limit for one room; 0 is none.", lambda m: m.max_room_connections),
-    _Figure("pending_deliveries", "Deliveries that are not decided yet.", lambda m: m.broadcast_pending),
-    _Figure("waiting_jobs", "Broadcasts that have not reached all their members.", lambda m: m.jobs_waiting),
-    _Figure("max_waiting_jobs", "Broadcasts that may wait.", lambda m: m.job_queue_size),
-    _Figure("queued_messages", "Messages in the send queues of all members.", lambda m: m.queued_messages),
-    _Figure("queued_bytes", "Bytes in the send queues of all members.", lambda m: m.queued_bytes, unit="bytes"),
-    _Figure("compression_bytes", "Bytes that zlib holds for all members.", lambda m: m.compression_bytes, unit="bytes"),
-    _Figure("largest_queue_messages", "Messages in the longest send queue.", lambda m: m.largest_queue_messages),
-    _Figure("largest_queue_bytes", "Bytes in the largest send queue.", lambda m: m.largest_queue_bytes, unit="bytes"),
-    _Figure("backlogged_connections", "Members that do not read fast enough.", lambda m: m.backlogged_connections),
-    _Figure(
-        "oldest_queued_age_seconds",
-        "How long the oldest message for such a member has waited.",
-        lambda m: m.oldest_queued_age,
-        unit="seconds",
-    ),
-)
+_FAMILIES: Final = _exported()
 
 
 class HubCollector(Collector):
@@ -175,17 +92,22 @@ class HubCollector(Collector):
         return self._families({name: self._ask(hub) for name, hub in self._hubs.items()})
 
     def _families(self, figures: Mapping[str, _Answer]) -> Iterator[Metric]:
-        for kind, table in ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES)):
-            for name, text, value_of, label, unit in table:
-                family = kind(f"plumews_hub_{name}", text, labels=["hub", label] if label else ["hub"], unit=unit)
-                for hub, (metrics, _) in figures.items():
-                    value = value_of(metrics)
+        for name, series in _FAMILIES.items():
+            first: Export = series[0].metadata["export"]
+            kind = CounterMetricFamily if first.counter else GaugeMetricFamily
+            text = FAMILIES.get(name, series[0].metadata["doc"])
+            labels = ["hub", first.label] if first.label else ["hub"]
+            family = kind(f"plumews_hub_{name}", text, labels=labels, unit=first.unit)
+            for hub, (metrics, _) in figures.items():
+                for each in series:
+                    value = getattr(metrics, each.name)
                     if isinstance(value, Mapping):
                         for word, count in value.items():
                             family.add_metric([hub, word], count)
                     else:
-                        family.add_metric([hub], value)
-                yield family
+                        word = each.metadata["export"].value
+                        family.add_metric([hub, word] if word else [hub], value)
+            yield family
         if self._rooms:
             family = GaugeMetricFamily("plumews_hub_room_members", "Members of a room.", labels=["hub", "room"])
             for hub, (_, members) in figures.items():

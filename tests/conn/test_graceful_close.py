@@ -176,7 +176,7 @@ async def test_publishers_get_their_result_when_the_hub_stops(sliced):
         hub.join("chat", conn)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(6)]
     await asyncio.sleep(0)
-    assert len(hub._lanes) == 2
+    assert len(hub._broadcaster.scheduler) == 2
     stopping = asyncio.ensure_future(hub.stop())
     results = await asyncio.gather(*publishing)
     assert results == [BroadcastResult(matched=200, queued=200)] * 2 + [BroadcastResult(stopped=True)] * 4
@@ -281,8 +281,8 @@ async def test_nothing_is_left_of_a_stopped_hub():
     await ticks()
     assert deadlines() == before
     assert not hub._slow.members
-    assert not hub._table._rolls
-    assert len(hub._lanes) == hub.connection_count() == 0
+    assert not hub._rooms._rolls
+    assert len(hub._broadcaster.scheduler) == hub.connection_count() == 0
 
 
 # --- while and after it stops ---------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plumews.constants import Opcode
-from plumews.hub.audience import choose, key_of, target_of
+from plumews.hub.broadcaster import choose, key_of, target_of
 from plumews.hub.rooms import RoomTable
 
 
@@ -47,12 +47,12 @@ def test_a_list_that_changes_afterwards_was_copied():
 
 def test_everybody_in_a_room_is_chosen_without_a_new_list(table):
     chosen = choose(table, "chat", None, None)
-    assert chosen.roll is table.roll("chat")
+    assert chosen.snapshot is table.roll("chat")
     assert (chosen.matched, chosen.exclude) == (3, None)
 
 
 def test_who_is_in_several_of_the_rooms_is_chosen_once(table):
-    assert choose(table, ("chat", "news", "nowhere"), None, None).roll.members == ("a", "b", "c", "d")
+    assert choose(table, ("chat", "news", "nowhere"), None, None).snapshot.members == ("a", "b", "c", "d")
     assert choose(table, (), None, None).matched == 0
 
 
@@ -72,7 +72,7 @@ def test_a_predicate_chooses_among_those_who_are_not_left_out(table):
 
     _, _, cid = table.roll("chat").members
     chosen = choose(table, ("chat", "news"), cid, where)
-    assert (chosen.roll.members, chosen.exclude, chosen.matched) == (("a", "d"), None, 2)
+    assert (chosen.snapshot.members, chosen.exclude, chosen.matched) == (("a", "d"), None, 2)
     assert asked == ["a", "b", "d"]
 
 
@@ -83,8 +83,8 @@ def test_a_predicate_that_changes_the_rooms_meanwhile_is_asked_about_those_who_w
         return True
 
     chosen = choose(table, "chat", None, where)
-    assert chosen.roll.members == ("a", "b", "c")
-    assert not any(map(chosen.still_member, chosen.roll.members))
+    assert chosen.snapshot.members == ("a", "b", "c")
+    assert not any(map(chosen.still_member, chosen.snapshot.members))
 
 
 def test_what_a_predicate_raises_is_raised(table):

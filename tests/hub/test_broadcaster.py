@@ -14,6 +14,7 @@ import pytest
 
 import plumews
 from plumews import BroadcastResult, Hub, HubConfig, InvalidRoomName, SendBehavior, UserInfo, limits
+from plumews.hub.shutdown import settled
 from support.fakes import FakeTransport, clog, fake_conn, ticks
 from support.members import adds_up, crowd, drained, joined, messages, stalled, texts
 
@@ -334,7 +335,7 @@ async def test_a_full_connection_of_a_user_does_what_its_behavior_says_and_the_s
             clog(conn)
         results = [hub.send_to_user("ann", bytes(100_000)) for _ in range(4)]
         assert all(map(adds_up, results))
-        await hub._settled()
+        await settled(hub._slow)
         assert hub.metrics().broadcast_pending == 0
         assert adds_up(hub.metrics())
         assert hub.metrics().broadcast_dropped + hub.metrics().messages_evicted > 0

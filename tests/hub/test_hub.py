@@ -107,7 +107,7 @@ async def test_joining_and_leaving_a_thousand_times_leaves_nothing_behind():
         hub.remove(conn)
     assert len(conn._close_callbacks) == callbacks
     assert hub.rooms() == []
-    assert not hub._table._rolls
+    assert not hub._rooms._rolls
 
 
 async def test_a_connection_may_be_in_rooms_of_two_hubs():
@@ -516,8 +516,8 @@ async def test_a_ping_is_answered_in_the_middle_of_a_long_fan_out(start, sliced)
 async def test_a_room_of_two_is_not_held_up_by_a_long_fan_out_to_another_room(sliced):
     hub = Hub(4)
     joined(hub, "large", 5000)
-    large = hub._lanes._lanes_of("large")[0]
-    small = next(name for name in map(str, range(100)) if hub._lanes._lanes_of(name)[0] is not large)
+    large = hub._broadcaster.scheduler._lanes_of("large")[0]
+    small = next(name for name in map(str, range(100)) if hub._broadcaster.scheduler._lanes_of(name)[0] is not large)
     joined(hub, small, 2)
     assert hub.broadcast_room("large", "x").pending
     assert hub.broadcast_room(small, "x") == BroadcastResult(matched=2, queued=2)
@@ -598,7 +598,7 @@ async def test_hundreds_of_waiting_broadcasts_hold_one_list_of_the_members(slice
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(hub._lanes) == 400
+    assert len(hub._broadcaster.scheduler) == 400
     assert after - before < 2 * 400 * 1000  # bytes for each delivery; a list each would be eight, an index a hundred
     await hub.shutdown(0)
 
@@ -650,7 +650,7 @@ async def test_a_room_without_members_needs_no_space_in_the_job_queue(sliced):
     (alone,), _ = joined(hub, "alone", 1)
     assert hub.broadcast_room("chat", "x").pending
     assert hub.broadcast_room("nowhere", "x") == BroadcastResult()
-    assert len(hub._lanes) == 1
+    assert len(hub._broadcaster.scheduler) == 1
     assert hub.broadcast_room("chat", "x").pending
     assert hub.broadcast_room("nowhere", "x") == BroadcastResult()
     assert hub.broadcast_room("alone", "x", exclude=alone) == BroadcastResult()
@@ -662,7 +662,7 @@ async def test_publishing_waits_for_space_in_the_job_queue_and_counts_as_nothing
     _, transports = joined(hub, "chat", 200)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(20)]
     await asyncio.sleep(0)
-    assert len(hub._lanes) == 2
+    assert len(hub._broadcaster.scheduler) == 2
     assert await asyncio.gather(*publishing) == [BroadcastResult(matched=200, queued=200)] * 20
     metrics = hub.metrics()
     assert (metrics.broadcasts_total, metrics.broadcasts_rejected) == (20, 0)
@@ -677,7 +677,7 @@ async def test_who_publishes_when_space_is_free_again_does_not_overtake_those_wh
     _, transports = joined(hub, "chat", 200)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(3)]
     await asyncio.sleep(0)
-    while len(hub._lanes):
+    while len(hub._broadcaster.scheduler):
         await asyncio.sleep(0)
     await hub.publish("chat", "late")
     await asyncio.gather(*publishing)

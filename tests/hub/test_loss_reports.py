@@ -318,7 +318,7 @@ async def test_what_an_encoder_sends_directly_makes_no_broadcast_come_twice(monk
     await hub.publish("room", "a" * 50)
     await hub.publish("room", "b" * 90)
     send(hub, "c")
-    await hub._lanes.idle()
+    await hub._broadcaster.scheduler.idle()
     await ticks()
     transport.drain()
     await ticks()

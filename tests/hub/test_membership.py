@@ -32,12 +32,12 @@ def stranger() -> plumews.Conn:
 def state(hub: Hub) -> object:
     """Who is in the hub, and as whom."""
     rooms = {room: hub.members(room) for room in hub.rooms()}
-    return rooms, hub.connection_count(), hub.total_count(), dict(hub._people._users)
+    return rooms, hub.connection_count(), hub.total_count(), dict(hub._presence._users)
 
 
 def tokens(hub: Hub) -> float:
-    assert hub._accepting is not None
-    return hub._accepting._tokens
+    assert hub._members._bucket is not None
+    return hub._members._bucket._tokens
 
 
 # --- how fast -------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ async def test_who_has_ended_hears_nothing():
         end()
     joined(hub, "chat", 1)
     assert heard.calls == []
-    assert not hub._callbacks._callbacks
+    assert not hub._events._callbacks
 
 
 async def test_a_callback_may_be_given_before_the_loop_is_known():

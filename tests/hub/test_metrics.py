@@ -12,7 +12,7 @@ import pytest
 
 import plumews
 from plumews import Hub, HubConfig, SendBehavior, State, limits
-from plumews.hub.refusals import REASONS
+from plumews.hub.membership import REASONS
 from support.fakes import clog, fake_conn, pass_time, ticks, until
 from support.members import adds_up, crowd, joined
 from support.raw_client import Wire, text, upgrade
@@ -348,7 +348,7 @@ async def test_who_is_in_no_room_has_none_and_no_time_and_nothing_is_kept_of_who
     await ticks()
     assert [hub.inspect(conn).since for conn in conns] == [None] * 3
     assert hub.inspect(conns[2]).state is State.CLOSED
-    assert hub._since == {}
+    assert hub._members.since == {}
 
 
 async def test_only_connections_can_be_inspected():
@@ -373,4 +373,4 @@ async def test_a_room_is_shown_with_its_members_and_what_waits_for_them():
     assert room.oldest_queued_age > 0
     assert hub.inspect_room("news") == plumews.RoomInfo("news", 2, 0, 0, 0, 0.0)
     assert hub.inspect_room("nowhere") == plumews.RoomInfo("nowhere", 0, 0, 0, 0, 0.0)
-    assert not hub._table._rolls.get("nowhere")
+    assert not hub._rooms._rolls.get("nowhere")

@@ -111,7 +111,7 @@ async def test_nothing_is_told_when_everything_came_to_nothing(soon):
     join(hub, "chat", "")
     await counts.get()  # which was asked for later
     assert told.calls == []
-    assert not hub._presence_watchers._differences
+    assert not hub._presence.watchers._differences
 
 
 async def test_a_storm_is_told_once_and_remembers_no_more_than_who_is_there(soon):
@@ -122,7 +122,7 @@ async def test_a_storm_is_told_once_and_remembers_no_more_than_who_is_there(soon
         (conn,) = join(hub, "chat", f"user {number}")
         if number % 500:
             hub.leave("chat", conn)
-    difference = hub._presence_watchers._differences["chat"]
+    difference = hub._presence.watchers._differences["chat"]
     assert (len(difference.came), len(difference.went)) == (4, 0)
     assert deadlines() == before
     assert await told.next() == ("chat", "user 0 user 1000 user 1500 user 500", "")
@@ -134,11 +134,11 @@ async def test_a_room_that_nobody_watches_costs_nothing():
     end = hub.watch_presence("news", told)
     assert deadlines() == before + 1
     join(hub, "chat", "ann", "bob")
-    assert not hub._presence_watchers._differences
+    assert not hub._presence.watchers._differences
     end()
     end()
     assert deadlines() == before
-    watchers = hub._presence_watchers
+    watchers = hub._presence.watchers
     assert not any((watchers._callbacks, watchers._differences, watchers._new, watchers._due))
 
 

@@ -118,7 +118,7 @@ async def test_a_position_is_asked_of_a_room_that_may_be():
     hub = remembering()
     with pytest.raises(InvalidRoomName):
         hub.position("x" * 129)
-    assert len(hub._archive or ()) == 0
+    assert len(hub._history or ()) == 0
 
 
 async def test_a_policy_that_fails_is_told_to_who_broadcasts_and_nothing_is_sent():
@@ -363,7 +363,7 @@ async def test_who_is_told_of_the_newcomer_and_broadcasts_at_once_comes_behind_w
     seen = position(hub)
     hub.broadcast_room("chat", "missed")
     conn, transport = newcomer()
-    monkeypatch.setattr(hub._watchers, "changed", lambda room: hub.broadcast_room(room, "welcome"))
+    monkeypatch.setattr(hub._counts, "changed", lambda room: hub.broadcast_room(room, "welcome"))
     assert hub.recover("chat", conn, seen) == Recovery(True, 1, Position(seen.epoch, 1))
     await ticks()
     assert texts(transport.wire) == ["missed", "welcome"]
@@ -386,7 +386,7 @@ async def test_the_members_queues_and_the_history_share_one_copy_of_the_frames()
     hub = remembering()
     for _ in range(5):
         hub.broadcast_room("chat", bytes(100_000))
-    stream = hub._archive and hub._archive._entries["chat"].stream
+    stream = hub._history and hub._history._entries["chat"].stream
     assert stream
     kept = [encoded.buffers for _, encoded in stream._kept]
     for _ in range(3):
@@ -716,7 +716,7 @@ async def test_a_stopped_hub_remembers_nothing_and_nobody():
     with pytest.raises(HubStopped):
         hub.position("chat")
     assert hub.broadcast_room("chat", "x").position is None
-    assert len(hub._archive or ()) == 0
+    assert len(hub._history or ()) == 0
     assert deadlines() == before
 
 
@@ -730,7 +730,7 @@ async def test_the_history_of_an_empty_room_ends_with_the_age_of_its_messages():
     hub.join("chat", conn)
     hub.broadcast_room("chat", "x")
     seen = position(hub)
-    archive = hub._archive
+    archive = hub._history
     assert archive is not None
     await until(lambda: archive.bytes == limits.HISTORY_ROOM_OVERHEAD)
     assert position(hub) == seen  # there is a member, who is behind nothing
@@ -786,7 +786,7 @@ async def test_whoever_comes_and_goes_has_every_message_once_and_in_order(sliced
         else:
             await asyncio.sleep(0)
     await hub.publish("news", "the end")
-    await hub._lanes.idle()
+    await hub._broadcaster.scheduler.idle()
     await ticks(5)
     for transport, wanted in [*done, *((transport, wanted) for _, transport, _, wanted in alive)]:
         assert texts(transport.wire) == wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plumews import errors
-from plumews.hub.refusals import REASONS, reason_of
+from plumews.hub.membership import REASONS, reason_of
 
 
 @pytest.mark.parametrize(

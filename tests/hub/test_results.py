@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from plumews.conn.graceful_close import ShutdownReport
-from plumews.hub.results import BroadcastResult, Gap, HubMetrics
+from plumews.hub.metrics import HubMetrics
+from plumews.hub.results import BroadcastResult, Gap
 
 
 @pytest.mark.parametrize("report", [BroadcastResult(), ShutdownReport()], ids=lambda report: type(report).__name__)

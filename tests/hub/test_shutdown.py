@@ -10,7 +10,7 @@ import pytest
 
 import plumews
 from plumews import Hub, HubConfig, Opcode, SendBehavior, ShutdownReport, limits
-from plumews.hub.shutdown import Ledger
+from plumews.hub.shutdown import OwedMessages
 from support.fakes import FakeTransport, fake_conn, ticks
 
 FRAME = 2 + len("x")  # of the message "x"
@@ -34,12 +34,12 @@ async def stopping_of(hub: Hub, timeout: float = 60) -> asyncio.Future[ShutdownR
     """A shutdown that has begun, and has not closed anybody yet."""
     stopping = asyncio.ensure_future(hub.shutdown(timeout))
     await asyncio.sleep(0)
-    assert hub._stopping is not None
+    assert hub._shutdown is not None
     return stopping
 
 
-def opened(hub: Hub) -> Ledger:
-    return Ledger(hub._table.roll(None).members, hub._undecided())
+def opened(hub: Hub) -> OwedMessages:
+    return OwedMessages(hub._rooms.roll(None).members, hub._broadcaster, hub._slow)
 
 
 async def test_nothing_that_waits_is_nothing_that_is_owed():
@@ -97,13 +97,13 @@ async def test_what_a_broadcast_had_not_brought_yet_counts_as_well(sliced):
     hub = Hub()
     members = [member(hub) for _ in range(500)]
     assert hub.broadcast_room("chat", "x").pending == 500 - 64
-    ledger = opened(hub)
+    owed = opened(hub)
     queued = sum(conn.queued_messages for conn, _ in members)
-    assert (ledger.messages, ledger.bytes) == (436 + queued, (436 + queued) * FRAME)
-    assert ledger.undelivered() == (ledger.messages, ledger.bytes)
-    await hub._lanes.idle()
+    assert (owed.messages, owed.bytes) == (436 + queued, (436 + queued) * FRAME)
+    assert owed.undelivered() == (owed.messages, owed.bytes)
+    await hub._broadcaster.scheduler.idle()
     await ticks(30)
-    assert ledger.undelivered() == (0, 0)
+    assert owed.undelivered() == (0, 0)
 
 
 async def test_a_stop_without_time_says_whom_a_broadcast_did_not_reach(sliced):
@@ -166,13 +166,13 @@ async def test_what_is_sent_while_the_hub_stops_never_makes_more_of_what_was_owe
 
 async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, monkeypatch):
     members: list[tuple[plumews.Conn, FakeTransport]] = []
-    begun: list[tuple[Ledger, list[int]]] = []
+    begun: list[tuple[OwedMessages, list[int]]] = []
 
-    def spy(*args: Any) -> Ledger:
-        begun.append((Ledger(*args), [len(transport.events()) for _, transport in members]))
+    def spy(*args: Any) -> OwedMessages:
+        begun.append((OwedMessages(*args), [len(transport.events()) for _, transport in members]))
         return begun[-1][0]
 
-    monkeypatch.setattr("plumews.hub.hub.Ledger", spy)
+    monkeypatch.setattr("plumews.hub.shutdown.OwedMessages", spy)
     sums = [0, 0]
     for seed in range(30):
         dice = random.Random(seed)
@@ -191,9 +191,9 @@ async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, 
             if dice.random() < 0.5 and not transport.closing:
                 transport.drain()
         report = await stopping
-        ledger, before = begun.pop()
-        assert report.delivered_messages + report.undelivered_messages == ledger.messages, seed
-        assert report.delivered_bytes + report.undelivered_bytes == ledger.bytes == ledger.messages * FRAME, seed
+        owed, before = begun.pop()
+        assert report.delivered_messages + report.undelivered_messages == owed.messages, seed
+        assert report.delivered_bytes + report.undelivered_bytes == owed.bytes == owed.messages * FRAME, seed
         left = 0
         for count, (_, transport) in zip(before, members, strict=True):
             left += sum(kind == Opcode.TEXT for kind, _ in transport.events()[count:])
@@ -212,13 +212,13 @@ async def test_what_gives_way_while_the_hub_stops_was_not_delivered(sliced, beha
     transport.fill()
     await hub.publish("chat", "x", key=key)
     hub.broadcast_room("chat", "x", key=key)  # reaches the last one when the stop has begun
-    ledger = opened(hub)
-    assert ledger.messages >= 2
-    await hub._lanes.idle()
+    owed = opened(hub)
+    assert owed.messages >= 2
+    await hub._broadcaster.scheduler.idle()
     transport.drain()
     await ticks(30)
-    assert ledger.undelivered() == (1, FRAME)
-    assert ledger.undelivered()[0] == hub.metrics().messages_evicted + hub.metrics().messages_replaced
+    assert owed.undelivered() == (1, FRAME)
+    assert owed.undelivered()[0] == hub.metrics().messages_evicted + hub.metrics().messages_replaced
 
 
 async def test_what_a_limit_for_all_queues_evicts_while_the_hub_stops_was_not_delivered(sliced):
@@ -230,10 +230,10 @@ async def test_what_a_limit_for_all_queues_evicts_while_the_hub_stops_was_not_de
         transport.fill()
     await hub.publish("chat", "x")
     hub.broadcast_room("chat", "x")
-    ledger = opened(hub)
-    await hub._lanes.idle()
+    owed = opened(hub)
+    await hub._broadcaster.scheduler.idle()
     await ticks(30)
     waiting = hub.metrics().queued_messages
     evicted = hub.metrics().messages_evicted
     assert evicted > 0
-    assert ledger.undelivered() == (evicted + waiting, (evicted + waiting) * FRAME)
+    assert owed.undelivered() == (evicted + waiting, (evicted + waiting) * FRAME)

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from plumews import SendBehavior, State
-from plumews.hub.snapshots import MemberInfo, RoomInfo
+from plumews.hub.results import MemberInfo, RoomInfo
 
 NASTY = "\x1b[2Jräume\n\u202e😀'\""
 

@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 from plumews import Hub, limits
-from plumews.hub.watch import CountWatchers
+from plumews.hub.events import CountWatchers
 from support.fakes import deadlines, fake_conn, ticks
 
 
@@ -127,7 +127,7 @@ async def test_the_last_watcher_takes_the_deadline_with_it():
     assert deadlines() == before + 1
     end()
     assert deadlines() == before
-    assert not hub._watchers._callbacks
+    assert not hub._counts._callbacks
 
 
 async def test_a_watcher_that_fails_is_reported_and_the_others_are_told(soon):
@@ -189,7 +189,7 @@ async def test_a_stopped_hub_tells_nobody_anything():
     members(hub, "chat", 2)
     await hub.shutdown(0)
     await ticks()
-    assert not hub._watchers._callbacks
-    assert not hub._watchers._due
+    assert not hub._counts._callbacks
+    assert not hub._counts._due
     assert told.counts == []
     assert deadlines() == before

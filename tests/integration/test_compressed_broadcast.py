@@ -162,9 +162,9 @@ async def test_who_comes_back_gets_what_it_missed_in_its_own_form(start) -> None
         for member in members:
             assert [await member.message() for _ in range(11)] == [*missed, JSON]
             assert member.compressed == 11 * member.compresses
-        assert len(hub._forms) == 10
+        assert len(hub._history.encodings) == 10
     await hub.stop()
-    assert len(hub._forms) == 0
+    assert len(hub._history.encodings) == 0
 
 
 # --- once -------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ async def test_a_history_holds_no_forms_but_those_that_are_counted() -> None:
     position = hub.position("room")
     assert position is not None
     hub.broadcast_room("room", JSON)
-    stream = hub._archive.stream("room", pairs[0][0]._state.timers)  # type: ignore[union-attr]
+    stream = hub._history.stream("room", pairs[0][0]._state.timers)  # type: ignore[union-attr]
     assert stream is not None
     [kept] = stream.since(position)[1]
     assert kept.forms is None
@@ -281,7 +281,7 @@ async def test_a_history_holds_no_forms_but_those_that_are_counted() -> None:
     assert kept.forms is not None
     more = limits.HISTORY_OVERHEAD
     forms = [form for form in kept.forms.values() if form is not None]
-    assert hub._forms.bytes == kept.size + more + sum(form.size + more for form in forms)
+    assert hub._history.encodings.bytes == kept.size + more + sum(form.size + more for form in forms)
     await ended(hub)
 
 
@@ -330,7 +330,11 @@ async def test_long_broadcast_waits_for_its_compressed_encoding(monkeypatch) -> 
     monkeypatch.setattr(plumews.deflate.encodings.Making, "more", lambda self: pieces.append(more(self)) or pieces[-1])
     hub = Hub()
     pairs = members_of(hub, PLAIN, TWELVE, TWELVE, PLAIN, TAKEOVER)
-    another = next(name for name in "abcdefgh" if hub._lanes._lane_of(name) != hub._lanes._lane_of("room"))
+    another = next(
+        name
+        for name in "abcdefgh"
+        if hub._broadcaster.scheduler._lane_of(name) != hub._broadcaster.scheduler._lane_of("room")
+    )
     hub.join(another, pairs[0][0])
     result = hub.broadcast_room("room", LONG)
     assert (result.queued, result.pending) == (1, 4)

@@ -18,6 +18,7 @@ import pytest
 
 import plumews
 from plumews import BroadcastResult, Hub, HubConfig, SendBehavior, UserInfo
+from plumews.hub.shutdown import settled
 from plumews.transport import sendmsg
 from support.fakes import FakeTransport, SocketTransport, fake_conn, ticks
 from support.members import adds_up, texts
@@ -150,9 +151,11 @@ class Story:
             if conn._transport is not None:
                 transport.drain()
         self.results += await asyncio.gather(*self.publishing)
-        await self.hub._lanes.idle()  # or the last one waits for its turn, and callbacks broadcast meanwhile
+        await (
+            self.hub._broadcaster.scheduler.idle()
+        )  # or the last one waits for its turn, and callbacks broadcast meanwhile
         self.results.append(await self.hub.publish(None, self.message("*")))
-        await self.hub._settled()
+        await settled(self.hub._slow)
         await ticks()
 
     # --- what must hold -------------------------------------------------------------------------------
@@ -185,17 +188,17 @@ class Story:
         return delivered
 
     def check_nothing_is_left(self) -> None:
-        members = set(self.hub._table.roll(None).members)
+        members = set(self.hub._rooms.roll(None).members)
         assert set(self.hub._slow.members) <= members
         assert not any(stall.waiting for stall in self.hub._slow.members.values())
-        assert len(self.hub._lanes) == 0
+        assert len(self.hub._broadcaster.scheduler) == 0
         assert not any(conn.state is plumews.State.CLOSED for conn in members)
         assert self.hub.total_count() == sum(map(self.hub.room_count, self.hub.rooms()))
-        assert not self.hub._callbacks._news
+        assert not self.hub._events._news
 
     def check_users(self) -> None:
-        people = self.hub._people
-        assert set(people._users) <= set(self.hub._table.roll(None).members)
+        people = self.hub._presence
+        assert set(people._users) <= set(self.hub._rooms.roll(None).members)
         for room in ROOMS:
             ids = Counter(people._users.get(conn, UserInfo()).id for conn in self.hub.members(room))
             presence = self.hub.presence(room)

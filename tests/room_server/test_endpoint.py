@@ -275,7 +275,7 @@ async def test_section_8_point_26_too_many_new_connections_are_429_with_the_time
 
 async def test_who_may_come_again_in_less_than_a_second_is_told_a_second(start):
     hub = plumews.Hub(plumews.HubConfig(accept_rate=2, accept_burst=1))
-    hub._accepting.take(asyncio.get_running_loop().time() + 0.2)
+    hub._members._bucket.take(asyncio.get_running_loop().time() + 0.2)
     *_, wire = await refused(await start(rooms(hub)), "/ws")
     assert wire.header("Retry-After") == "1"
 

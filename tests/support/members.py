@@ -14,7 +14,8 @@ from typing import Any
 import plumews
 from plumews import Gap, Hub
 from plumews.constants import Opcode
-from plumews.hub.results import BroadcastResult, HubMetrics
+from plumews.hub.metrics import HubMetrics
+from plumews.hub.results import BroadcastResult
 from plumews.protocol.codec import Parser
 from support.fakes import FakeTransport, fake_conn, ticks
 from support.raw_client import Wire

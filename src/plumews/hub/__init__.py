@@ -9,10 +9,10 @@ from ..position import Position
 from .config import HubConfig
 from .history import HistoryLimits, Recovery
 from .hub import Hub
+from .metrics import HubMetrics
 from .presence import RoomPresence, UserPresence
-from .results import BroadcastResult, Gap, HubMetrics
+from .results import BroadcastResult, Gap, MemberInfo, RoomInfo
 from .rooms import validate_room_name
-from .snapshots import MemberInfo, RoomInfo
 
 __all__ = [
     "BroadcastResult",

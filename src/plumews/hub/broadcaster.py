@@ -1,41 +1,135 @@
-"""Broadcasting: what is sent to whom, now or when there is space for it (layer 4).
+"""Broadcasts of one hub: recipients, encoding, and the start of each fan-out.
 
-One broadcast on its way is in `fanout`, the workers that carry it are in `lanes`, whom it is for is in `audience`.
-Invariants: what is broadcast to one room arrives at each member in the order of the calls, whatever the number of
-workers; nothing that is sent to a member, or to a user, directly overtakes it.
+`fanout` carries one broadcast to its members, and `scheduler` has the workers that do so. Invariants: broadcasts to one
+room arrive at each member in the order of the calls, whatever the number of workers. No direct send to a member, or to
+a user, overtakes them. A connection in several of the target rooms gets the message once. The predicate ``where`` is
+called before anything is sent, so that nothing is sent if it raises.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import functools
 import math
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from .. import limits
 from ..conn.connection import Conn
 from ..counters import BoundedCounter
 from ..errors import InvalidRoomName
-from ..position import Position
 from ..protocol.message import Data, EncodedMessage, checked_compress, encode, opcode_of, payload_of
-from ..transport.forks import check_owner
 from ..transport.loop_context import loop_context
 from ..validation import is_plain_function
-from .audience import Recipients, Rooms, choose, key_of, target_of
-from .config import HubConfig
 from .fanout import FanOut, FanOutCounters
-from .presence import check_user_id
-from .recovery import Recovering
+from .history_store import HistoryStore, Places
+from .presence import PresenceIndex, check_user_id
 from .results import BroadcastResult
-from .rooms import MemberSnapshot, Target
+from .rooms import MemberSnapshot, RoomTable, Target
 from .scheduler import FanOutScheduler
+from .slow_members import SlowMembers
 
-__all__ = ["DataAt", "Publishing"]
+__all__ = ["Broadcaster", "DataAt", "Recipients", "Rooms", "choose", "key_of", "target_of"]
 
-#: Makes a message, for the place in its room's history that it will have.
+M = TypeVar("M")
+
+#: Argument that names one room or several.
+Rooms: TypeAlias = "str | list[str] | tuple[str, ...] | set[str] | frozenset[str]"
+
+#: Function that makes a message for its position in the history of its room.
 DataAt: TypeAlias = "Callable[[Any], Data]"
+
+#: Types whose values compare without code of the application.
+_PLAIN: Final = (str, bytes, int)
+
+
+# --- recipients -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Recipients(Generic[M]):
+    """Recipients of a message: ``snapshot`` without ``exclude``, each as long as ``still_member`` returns True."""
+
+    snapshot: MemberSnapshot[M]
+    still_member: Callable[[M], bool]
+    exclude: M | None = None
+
+    @property
+    def matched(self) -> int:
+        """Number of recipients."""
+        return len(self.snapshot.members) - (self.exclude is not None)
+
+
+def target_of(room: Rooms | None) -> Target:
+    """Return the target for an argument that names rooms. The caller may change its list afterwards."""
+    if isinstance(room, (list, tuple, set, frozenset)):
+        names = tuple(room)
+        # Only a name: ``[None]`` is not everybody.
+        return names[0] if len(names) == 1 and isinstance(names[0], str) else names
+    return room
+
+
+def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callable[[M], bool] | None) -> Recipients[M]:
+    """Return the members of ``target`` now, without ``exclude``, for which ``where`` is true.
+
+    Raises:
+        TypeError: ``where`` is not a plain function.
+        Exception: an exception of ``where``.
+    """
+    snapshot = table.roll(target)
+    if exclude is not None and not table.is_member(target, exclude):
+        exclude = None
+    if where is not None:
+        if not is_plain_function(where):
+            raise TypeError("where must be a plain function that takes a Conn and returns a bool")
+        snapshot = MemberSnapshot(
+            tuple([member for member in snapshot.members if member is not exclude and where(member)])
+        )
+        exclude = None
+    return Recipients(snapshot, functools.partial(table.is_member, target), exclude)
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+class _Key:
+    """A key of an application's own type, which is different from another key if the comparison fails.
+
+    Keys are compared in the midst of broadcasts, where nothing may raise.
+    """
+
+    __slots__ = ("_hash", "_key")
+
+    def __init__(self, key: Hashable) -> None:
+        self._key = key
+        self._hash = hash(key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        try:
+            return bool(self._key == (other._key if isinstance(other, _Key) else other))
+        except Exception:
+            return False
+
+
+def key_of(target: Target, key: Hashable) -> Hashable:
+    """Return ``key`` as one among the keys of all rooms. The order of several rooms does not matter.
+
+    Raises:
+        TypeError: ``key`` is not hashable.
+    """
+    if type(key) not in _PLAIN:
+        try:
+            key = _Key(key)
+        except TypeError:
+            raise TypeError(f"a key must be hashable, such as a str, not {type(key).__name__}") from None
+    return (frozenset(target) if isinstance(target, tuple) else target, key)
+
+
+# --- broadcasts -----------------------------------------------------------------------------------
 
 
 class _Unencoded(NamedTuple):
@@ -51,334 +145,277 @@ class _Unencoded(NamedTuple):
         return encode(opcode, payload_of(opcode, data), compress=self.compress)
 
 
-class Publishing(Recovering):
-    """The broadcasting half of :class:`plumews.Hub`."""
+class Broadcaster:
+    """Broadcasts of one hub. The arguments of its methods are described at :class:`plumews.Hub`."""
 
-    def __init__(self, config: HubConfig) -> None:
-        super().__init__(config)
-        self._lanes = FanOutScheduler(config.workers, config.job_queue_size)
-        self._gate = asyncio.Lock()  # of those who publish: first come, first served
-        self._tally = FanOutCounters()
-        self._outcomes = BoundedCounter(("invalid", "stopped", "overloaded"))  # of broadcasts that were not accepted
-
-    # --- broadcasting -----------------------------------------------------------------------------
-
-    def broadcast_room(
+    def __init__(
         self,
-        room: Rooms,
-        data: Data | DataAt,
-        opcode: int | None = None,
-        *,
-        exclude: Conn | None = None,
-        where: Callable[[Conn], bool] | None = None,
-        key: Hashable = None,
-        compress: bool | None = None,
-        keep: bool = True,
-    ) -> BroadcastResult:
-        """Send a message to all members of ``room``; never waits.
+        rooms: RoomTable[Conn],
+        presence: PresenceIndex[Conn],
+        history: HistoryStore | None,
+        slow: SlowMembers,
+        scheduler: FanOutScheduler,
+    ) -> None:
+        self._rooms = rooms
+        self._presence = presence
+        self._history = history
+        self._slow = slow
+        self.scheduler = scheduler
+        self.counters = FanOutCounters()
+        #: Broadcasts that were not accepted, by reason.
+        self.refusals = BoundedCounter(("invalid", "stopped", "overloaded"))
+        #: True refuses all broadcasts.
+        self.stopped = False
+        self._publishing = asyncio.Lock()  # calls of publish() in their order
+        self._asking = 0
 
-        Args:
-            room: an unknown or empty room is no error: nobody is matched. Several rooms, as a list, tuple or set of
-                names: each member of any of them gets the message once, in the order of each of these rooms.
-            data: ``str``, or bytes-like, which is copied if it can change. Or a plain function that returns one of
-                these: it is called once, before anything is sent, with the :class:`plumews.Position` of the message
-                in the history of ``room``. It gets ``None`` if the message is in no history, and for several rooms a
-                dict of the positions by room. It cannot broadcast.
-            opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``; by default what the type of ``data`` says.
-            exclude: a member that does not get it, such as the sender.
-            where: a plain function; only members for which it returns true get the message. It is asked about all of
-                them before anything is sent, so it should be quick.
-            key: what the message is the newest value of (in this room, or these): for a member under
-                ``SendBehavior.CONFLATE`` it takes the place of an older one with an equal key that still waits. Others
-                get both.
-            compress: for members that agreed on permessage-deflate. ``None``: from :attr:`plumews.Deflate.min_size` on,
-                where it gets smaller. True: always. False: never. It is done once for all members that agreed on the
-                same; one above 64 KiB is made in pieces before it goes on, so that it holds up nobody else.
-            keep: whether the message becomes a part of the history of the room, if that has one (default True). Say
-                False for what is out of date a moment later, such as "Ada came in". With ``where`` none is kept.
-
-        Raises:
-            TypeError, ValueError: ``data`` or ``opcode`` is not what a message is made of, ``where`` is no function,
-                ``exclude`` is no ``Conn``, ``key`` is not hashable, ``compress`` or ``keep`` is no choice.
-            What ``where`` raises, or ``data`` as a function: nothing was sent.
-            RuntimeError: it is called by what makes the text of a message: ``data``, ``encode_gap``,
-                ``encode_recovered``.
-        """
-        if room is None:  # a slip must not become a message to everybody
-            return self._reject(BroadcastResult(invalid=True))
-        target = target_of(room)
-        message = _encoded(data, opcode, compress)
-        return _result(self._submit(target, message, exclude, where, self._key(target, key), _checked_keep(keep)))
-
-    def broadcast_all(
+    def broadcast(
         self,
-        data: Data | DataAt,
-        opcode: int | None = None,
-        *,
-        exclude: Conn | None = None,
-        where: Callable[[Conn], bool] | None = None,
-        key: Hashable = None,
-        compress: bool | None = None,
-    ) -> BroadcastResult:
-        """Send a message to every member of any room, once each. As :meth:`broadcast_room` otherwise.
-
-        It is in no history: a function as ``data`` is called with ``None``.
-        """
-        return _result(self._submit(None, _encoded(data, opcode, compress), exclude, where, self._key(None, key)))
-
-    async def publish(
-        self,
+        loop: asyncio.AbstractEventLoop,
         room: Rooms | None,
         data: Data | DataAt,
-        opcode: int | None = None,
-        *,
-        exclude: Conn | None = None,
-        where: Callable[[Conn], bool] | None = None,
-        key: Hashable = None,
-        compress: bool | None = None,
-        keep: bool = True,
+        opcode: int | None,
+        exclude: Conn | None,
+        where: Callable[[Conn], bool] | None,
+        key: Hashable,
+        compress: bool | None,
+        keep: bool,
     ) -> BroadcastResult:
-        """Send a message and wait until it is decided for every member: the result has nothing pending.
-
-        Waits for space in the job queue, too, in the order of the calls. ``room=None`` is everybody. The members are
-        those at the end of that wait, and so it is then that ``where``, and ``data`` as a function, are called. Raises
-        as :meth:`broadcast_room`.
-        """
-        self._bind()
+        """Send a message to the members of ``room``. ``None``: to everybody."""
         target = target_of(room)
         message = _encoded(data, opcode, compress)
-        return await self._publish(target, message, exclude, where, self._key(target, key), _checked_keep(keep))
+        return _result(self._submit(loop, target, message, exclude, where, self._key(target, key), _checked_keep(keep)))
 
-    def publish_threadsafe(
+    def publish(
         self,
+        loop: asyncio.AbstractEventLoop,
         room: Rooms | None,
         data: Data | DataAt,
-        opcode: int | None = None,
-        *,
-        key: Hashable = None,
-        compress: bool | None = None,
-        keep: bool = True,
-    ) -> concurrent.futures.Future[BroadcastResult]:
-        """:meth:`publish` from another thread; the future gives its result.
-
-        A function as ``data`` is called on the thread of the hub.
-
-        Raises:
-            RuntimeError: the hub has no running loop: nobody has joined and no ``async with`` was entered, or the
-                loop is closed. TypeError, ValueError: as :meth:`broadcast_room`.
-        """
-        loop = self._loop
-        check_owner(self._thread, "hub")
-        if loop is None or loop.is_closed():
-            raise RuntimeError("the hub is not running on an event loop")
+        opcode: int | None,
+        exclude: Conn | None,
+        where: Callable[[Conn], bool] | None,
+        key: Hashable,
+        compress: bool | None,
+        keep: bool,
+    ) -> Coroutine[Any, Any, BroadcastResult]:
+        """Return a coroutine of ``loop`` that broadcasts and waits. The arguments are checked at once."""
         target = target_of(room)
         message = _encoded(data, opcode, compress)
-        publishing = self._publish(target, message, key=self._key(target, key), keep=_checked_keep(keep))
-        return asyncio.run_coroutine_threadsafe(publishing, loop)
+        key = self._key(target, key)
+        return self._publish(loop, target, message, exclude, where, key, _checked_keep(keep))
 
     def send_to_user(
         self,
+        loop: asyncio.AbstractEventLoop,
         user_id: str,
         data: Data,
-        opcode: int | None = None,
-        *,
-        exclude: Conn | None = None,
-        compress: bool | None = None,
+        opcode: int | None,
+        exclude: Conn | None,
+        compress: bool | None,
     ) -> BroadcastResult:
-        """Send a message to all connections of one user in this hub, whatever rooms they are in; never waits.
-
-        It comes behind what was broadcast to them before, as a send to each of them would, and it is counted as a
-        broadcast. Nobody there is no error.
-
-        Args:
-            user_id: the ``user_info.id`` of the connections.
-            data, opcode, compress: as in :meth:`broadcast_room`.
-            exclude: a connection that does not get it, such as the one on which the user did what is told.
-
-        Raises:
-            TypeError, ValueError: ``user_id`` is no ``str`` or empty, or as :meth:`broadcast_room`.
-            RuntimeError: as there.
-        """
-        loop = self._bind()
+        """Send a message to all connections of one user."""
         opcode = opcode_of(data) if opcode is None else opcode
         message = encode(opcode, payload_of(opcode, data), compress=checked_compress(compress))
         _check_exclude(exclude)
-        conns = self._people.members(check_user_id(user_id))
+        conns = self._presence.members(check_user_id(user_id))
         self._check_not_within()
-        if self._stopped:
-            return self._reject(BroadcastResult(stopped=True))
-        audience = Recipients(
+        if self.stopped:
+            return self.reject(BroadcastResult(stopped=True))
+        recipients = Recipients(
             MemberSnapshot(conns),
-            functools.partial(self._people.is_user, user_id),
+            functools.partial(self._presence.is_user, user_id),
             exclude if exclude in conns else None,
         )
-        slow = message.size > limits.COMPRESS_PIECE and message.compress is not False
-        if len(conns) > limits.USER_CONNECTIONS or (slow and any(conn._shared is not None for conn in conns)):
-            return _result(self._start(message, audience, None, loop, None, kept=False))
+        long = message.size > limits.COMPRESS_PIECE and message.compress is not False
+        if len(conns) > limits.USER_CONNECTIONS or (long and any(conn._shared is not None for conn in conns)):
+            return _result(self._start(loop, message, recipients, None, None, kept=False))
         for conn in conns:
             if conn._behind is not None:
                 conn._catch_up()
-        broadcast = self._broadcast(message, audience)
-        broadcast.step(math.inf)
-        return broadcast.result()
+        fan_out = self._fan_out(message, recipients)
+        fan_out.step(math.inf)
+        return fan_out.result()
+
+    def reject(self, result: BroadcastResult) -> BroadcastResult:
+        """Count a broadcast that is not accepted, and return ``result``."""
+        self.counters.rejected += 1
+        self.counters.matched += result.matched
+        self.counters.dropped += result.dropped
+        self.counters.dropped_by["overloaded"] += result.dropped
+        self.refusals.add("invalid" if result.invalid else "stopped" if result.stopped else "overloaded")
+        return result
+
+    def ask(self, function: Callable[[Any], Any], about: object) -> Any:
+        """Return ``function(about)``, a function of the application that must not broadcast meanwhile."""
+        self._asking += 1
+        try:
+            return function(about)
+        finally:
+            self._asking -= 1
+
+    def unfinished(self) -> list[FanOut]:
+        """Return the broadcasts that have not reached all their members, in the order of the calls."""
+        return [job for job in self.scheduler.waiting() if isinstance(job, FanOut)]
+
+    def give_up(self) -> None:
+        """Drop unfinished broadcasts for the members that they have not reached."""
+        for job in self.scheduler.clear():
+            assert isinstance(job, FanOut)
+            job.give_up()
 
     # --- inside -----------------------------------------------------------------------------------
 
     async def _publish(
         self,
+        loop: asyncio.AbstractEventLoop,
         target: Target,
         message: EncodedMessage | _Unencoded,
-        exclude: Conn | None = None,
-        where: Callable[[Conn], bool] | None = None,
-        key: Hashable = None,
-        keep: bool = True,
+        exclude: Conn | None,
+        where: Callable[[Conn], bool] | None,
+        key: Hashable,
+        keep: bool,
     ) -> BroadcastResult:
         _check_exclude(exclude)
-        async with self._gate:
-            while self._has_names(target) and self._lanes.full(target):
-                await self._lanes.changed()
-            submitted = self._submit(target, message, exclude, where, key, keep)
+        async with self._publishing:
+            while self._has_names(target) and self.scheduler.full(target):
+                await self.scheduler.changed()
+            submitted = self._submit(loop, target, message, exclude, where, key, keep)
         if isinstance(submitted, FanOut):
             await submitted.wait()
-        pause = loop_context(self._bind()).count_await()
+        pause = loop_context(loop).count_await()
         if pause is not None:
             await pause
         return _result(submitted)
 
     def _submit(
         self,
+        loop: asyncio.AbstractEventLoop,
         target: Target,
         message: EncodedMessage | _Unencoded,
         exclude: Conn | None,
         where: Callable[[Conn], bool] | None,
         key: Hashable,
-        keep: bool = False,
+        keep: bool,
     ) -> FanOut | BroadcastResult:
-        """Start a broadcast, or say why not."""
-        loop = self._bind()
+        """Start a broadcast, or return the result that says why not."""
         _check_exclude(exclude)
         self._check_not_within()
-        if self._stopped:
-            return self._reject(BroadcastResult(stopped=True))
+        if self.stopped:
+            return self.reject(BroadcastResult(stopped=True))
         if not self._has_names(target):
-            return self._reject(BroadcastResult(invalid=True))
+            return self.reject(BroadcastResult(invalid=True))
         kept = keep and where is None
-        told = None
+        told: Places = None
         if isinstance(message, _Unencoded):
-            # Now, not behind its position: to make room may call the application, which may broadcast.
-            if not self._lanes.make_room(target):
-                matched = choose(self._table, target, exclude, where).matched
+            # Now, before the position is taken: to make room may call the application, which may broadcast.
+            if not self.scheduler.make_room(target):
+                matched = choose(self._rooms, target, exclude, where).matched
                 if matched:
-                    return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
-            told = self._next_position(target) if kept else None
-            message = message.encode(self._asked, dict(told) if isinstance(told, dict) else told)
-        audience = choose(self._table, target, exclude, where)
-        return self._start(message, audience, target, loop, key, kept=kept, told=told)
+                    return self.reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
+            if kept and self._history is not None:
+                told = self._history.next_places(target, loop_context(loop).timers)
+            message = message.encode(self.ask, dict(told) if isinstance(told, dict) else told)
+        recipients = choose(self._rooms, target, exclude, where)
+        return self._start(loop, message, recipients, target, key, kept=kept, told=told)
 
     def _has_names(self, target: Target) -> bool:
-        """Whether ``target`` is made of names within the policy."""
+        """Return True if all names in ``target`` are within the policy."""
         try:
             if isinstance(target, tuple):
                 for room in target:
-                    self._table.check_name(room)
+                    self._rooms.check_name(room)
             elif target is not None:
-                self._table.check_name(target)
+                self._rooms.check_name(target)
         except InvalidRoomName:
             return False
         return True
 
     def _start(
         self,
-        message: EncodedMessage,
-        audience: Recipients[Conn],
-        target: Target,
         loop: asyncio.AbstractEventLoop,
+        message: EncodedMessage,
+        recipients: Recipients[Conn],
+        target: Target,
         key: Hashable,
         *,
         kept: bool,
-        told: Position | dict[str, Position] | None = None,
+        told: Places = None,
     ) -> FanOut | BroadcastResult:
-        """Give a broadcast to the lanes of ``target``; ``kept``: it becomes a part of the history.
+        """Give a broadcast to the workers of ``target``.
 
-        ``told`` is the position that stands in the message.
+        ``kept`` adds it to the history. ``told`` is the position that stands in the message.
         """
-        matched = audience.matched
-        if matched and not self._lanes.make_room(target):
-            return self._reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
-        position = self._record(target, message) if kept else None
+        matched = recipients.matched
+        if matched and not self.scheduler.make_room(target):
+            return self.reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))
+        position: Places = None
+        if kept and self._history is not None:
+            position = self._history.keep(target, message, loop_context(loop).timers)
         if told is not None:
-            position = told  # more rooms than there may be histories: each one ends the one before it
-        room = target if isinstance(target, str) else None
-        broadcast = self._broadcast(message, audience, position, room, key)
+            position = told  # with more rooms than histories are allowed, each new one ends the one before it
+        fan_out = self._fan_out(message, recipients, position, target if isinstance(target, str) else None, key)
         if not matched:
-            return broadcast
+            return fan_out
         try:
-            done = self._lanes.submit(broadcast, target, loop)
+            done = self.scheduler.submit(fan_out, target, loop)
         except BaseException:
-            broadcast.give_up()  # else it stays pending for ever
+            fan_out.give_up()  # else it stays pending for ever
             raise
         if not done:
-            for conn in broadcast.unreached():
+            for conn in fan_out.unreached():
                 self._let_behind(conn)
-        return broadcast
+        return fan_out
 
     def _let_behind(self, conn: Conn) -> None:
+        """Let ``conn`` call `_bring_up` before a direct send to it."""
         try:
             conn._fall_behind(self._bring_up)
         except MemoryError as exc:
-            conn._writer.fail(exc)  # what is sent to it next would come before this
+            conn._writer.fail(exc)  # the next direct send to it would come before this broadcast
 
-    def _broadcast(
+    def _bring_up(self, conn: Conn) -> None:
+        """Reach ``conn`` now with all broadcasts that are to come before a direct send to it."""
+        for fan_out in self.unfinished():
+            fan_out.bring_up(conn)
+
+    def _fan_out(
         self,
         message: EncodedMessage,
-        audience: Recipients[Conn],
-        position: Position | dict[str, Position] | None = None,
+        recipients: Recipients[Conn],
+        position: Places = None,
         room: str | None = None,
         key: Hashable = None,
     ) -> FanOut:
         return FanOut(
             message,
-            audience.roll,
-            exclude=audience.exclude,
-            tally=self._tally,
+            recipients.snapshot,
+            exclude=recipients.exclude,
+            tally=self.counters,
             slow=self._slow,
-            still_member=audience.still_member,
+            still_member=recipients.still_member,
             position=position,
             room=room,
             key=key,
         )
 
     def _key(self, target: Target, key: Hashable) -> Hashable:
-        """``key`` as members' queues know it: those of other rooms and hubs are others."""
+        """Return ``key`` as it stands in send queues, where keys of other rooms and hubs are different ones."""
         return None if key is None else (self._slow, key_of(target, key))
 
     def _check_not_within(self) -> None:
         if self._slow.encoding:
             raise RuntimeError("encode_gap must not broadcast: it may be called in the midst of a broadcast")
-        if self._encoding:
+        if self._asking:
             raise RuntimeError("what makes the text of a message must not broadcast: another would take its place")
-
-    def _reject(self, result: BroadcastResult) -> BroadcastResult:
-        self._tally.rejected += 1
-        self._tally.matched += result.matched
-        self._tally.dropped += result.dropped
-        self._tally.dropped_by["overloaded"] += result.dropped
-        self._outcomes.add("invalid" if result.invalid else "stopped" if result.stopped else "overloaded")
-        return result
-
-    def _bring_up(self, conn: Conn) -> None:
-        for job in self._lanes.waiting():
-            assert isinstance(job, FanOut)
-            job.bring_up(conn)
 
 
 def _encoded(data: Data | DataAt, opcode: int | None, compress: bool | None) -> EncodedMessage | _Unencoded:
-    """``data`` as the frames that all members share, or as the function that makes it once its position is known."""
+    """Return ``data`` as frames that all members share, or as the function that makes it for its position."""
     if not isinstance(data, (str, bytes, bytearray, memoryview)) and callable(data):
         if not is_plain_function(data):
             raise TypeError("data must be a message, or a plain function that returns one: it cannot be awaited")
         if opcode is not None:
-            payload_of(opcode, b"")  # a wrong one is told here
+            payload_of(opcode, b"")  # raises for a wrong opcode
         return _Unencoded(data, opcode, checked_compress(compress))
     opcode = opcode_of(data) if opcode is None else opcode
     return encode(opcode, payload_of(opcode, data), compress=checked_compress(compress))
@@ -391,7 +428,7 @@ def _checked_keep(keep: bool) -> bool:
 
 
 def _check_exclude(exclude: object) -> None:
-    """A ``TypeError`` for what could be no member: the message would go to whom it was not meant for."""
+    """Raise `TypeError` for an object that cannot be a member. Else the member to exclude would get the message."""
     if exclude is not None and not isinstance(exclude, Conn):
         raise TypeError(f"exclude must be a Conn or None, not {type(exclude).__name__}: for several use where")
 

@@ -1,39 +1,59 @@
-"""What the rooms of a hub remember: the streams, how long they live, and how much they are together (layer 4).
+"""Histories of all rooms of a hub: their lifetime, their bounds together, and the recovery of missed messages.
 
-Whether a room has a history is asked when it would begin. Invariants: streams and their bytes are bounded over all
-rooms: beyond that the room goes first that was used least recently; a stream lives while its room has members, and
-the age of its messages longer; it never comes back under the same epoch.
+The policy is asked for a room when its history would begin. Invariants: histories and their bytes are bounded over all
+rooms. Beyond that the room goes first that was used least recently. A history lives while its room has members, and
+the age of its messages longer. It never comes back under the same epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias, cast
 
 from .. import limits
+from ..conn.connection import Conn
+from ..deflate.encodings import EncodingCache
 from ..position import Position
-from ..protocol.message import EncodedMessage
+from ..protocol.message import Data, EncodedMessage, opcode_of
 from ..transport.timers import Deadline, Timers
-from .history import HistoryLimits, RoomHistory
+from ..validation import check_call, is_plain_function
+from .config import HubConfig
+from .history import HistoryLimits, Recovery, RoomHistory
+from .rooms import Target
 
-__all__ = ["HistoryStore", "Policy"]
+__all__ = [
+    "EncodeRecovered",
+    "HistoryStore",
+    "Places",
+    "Policy",
+    "check_encode_recovered",
+    "check_recovery",
+    "send_missed",
+]
 
-#: Says how much of a room is kept; ``None`` is nothing.
+#: Returns the bounds of a room's history. ``None``: the room has none.
 Policy = Callable[[str], HistoryLimits | None]
+
+#: Position of a message in the history of its room. For several rooms those in each that has a history.
+Places: TypeAlias = "Position | dict[str, Position] | None"
+
+#: Makes of a recovery the message that the peer gets before the missed ones.
+EncodeRecovered: TypeAlias = "Callable[[Recovery], Data | None]"
 
 
 class _Entry:
-    """A stream and its end."""
+    """A history and its end."""
 
     __slots__ = ("deadline", "stream", "used")
 
     def __init__(self, stream: RoomHistory) -> None:
         self.stream = stream
-        self.used = 0.0  # when it was last asked for, added to, or left by the last member
+        self.used = 0.0  # time of the last question, the last message, or the leave of the last member
         self.deadline: Deadline | None = None
 
 
 class HistoryStore:
-    """The streams of one hub. Limits of 0 are none."""
+    """Histories of the rooms of one hub. A limit of 0 is none."""
 
     def __init__(self, policy: Policy, *, max_rooms: int, max_bytes: int, has_members: Callable[[str], object]) -> None:
         self._policy = policy
@@ -43,23 +63,63 @@ class HistoryStore:
         # In the order of use, and of them those that hold messages.
         self._entries: dict[str, _Entry] = {}
         self._filled: dict[str, RoomHistory] = {}
+        #: Compressed encodings of kept messages, to be sent again.
+        self.encodings = EncodingCache(limits.RECOVERED_FORMS)
         #: Bytes of memory that all this takes, about.
         self.bytes = 0
 
+    @classmethod
+    def from_config(cls, config: HubConfig, has_members: Callable[[str], object]) -> HistoryStore | None:
+        """Return the store of a hub with ``config``. ``None`` if no room has a history."""
+        policy = config.history_policy
+        if policy is None:
+            return None
+        return cls(
+            policy,
+            max_rooms=config.max_history_rooms,
+            max_bytes=config.max_history_bytes,
+            has_members=has_members,
+        )
+
     def __len__(self) -> int:
-        """How many rooms have a stream."""
+        """Return the number of rooms that have a history."""
         return len(self._entries)
 
     def stream(self, room: str, timers: Timers) -> RoomHistory | None:
-        """The stream of ``room``, which begins now if there is none; ``None`` if the room has no history."""
+        """Return the history of ``room``, which begins now if there is none. ``None`` if the room has none."""
         entry = self._use(room, timers)
         if entry is None:
             return None
         self._expire(room, entry, timers.time())
         return entry.stream
 
+    def position(self, room: str, timers: Timers) -> Position | None:
+        """Return the position behind the newest message of ``room``. ``None`` if the room has no history."""
+        stream = self.stream(room, timers)
+        return None if stream is None else stream.position
+
+    def next_places(self, target: Target, timers: Timers) -> Places:
+        """Return the position that the next message to ``target`` will have."""
+        if target is None:
+            return None
+        rooms = [target] if isinstance(target, str) else target
+        streams = {room: self.stream(room, timers) for room in rooms}
+        places = {room: stream.next_position for room, stream in streams.items() if stream is not None}
+        return places.get(target) if isinstance(target, str) else places
+
+    def keep(self, target: Target, message: EncodedMessage, timers: Timers) -> Places:
+        """Keep a message that is about to be sent to the members of ``target``, and return its position."""
+        if target is None:
+            return None
+        # Kept is the message alone: compressed encodings that members get now are not counted here.
+        message = EncodedMessage(message.buffers, message.size, message.compress)
+        if isinstance(target, str):
+            return self.record(target, message, timers)
+        places = {room: self.record(room, message, timers) for room in dict.fromkeys(target)}
+        return {room: place for room, place in places.items() if place is not None}
+
     def record(self, room: str, message: EncodedMessage, timers: Timers) -> Position | None:
-        """Number and keep a message of ``room``; its position, ``None`` if the room has no history."""
+        """Number and keep a message of ``room``, and return its position. ``None`` if the room has no history."""
         entry = self._use(room, timers)
         if entry is None:
             return None
@@ -75,7 +135,7 @@ class HistoryStore:
         return stream.position
 
     def left(self, room: str, timers: Timers) -> None:
-        """Somebody has left ``room``."""
+        """Begin the end of the history of ``room`` if its last member has left."""
         entry = self._entries.get(room)
         if entry is not None and not self._has_members(room):
             entry.used = timers.time()
@@ -85,6 +145,7 @@ class HistoryStore:
         """Forget everything."""
         for room in list(self._entries):
             self._forget(room)
+        self.encodings.clear()
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -106,13 +167,13 @@ class HistoryStore:
         return entry
 
     def _is_full(self, rooms: int) -> bool:
-        """Return whether so many rooms are too many: they may take half of the bytes, and one there may always be."""
+        """Return True if so many rooms are too many. They may take half of the bytes. One room is always allowed."""
         if self._max_bytes and rooms > 1 and rooms * limits.HISTORY_ROOM_OVERHEAD * 2 > self._max_bytes:
             return True
         return 0 < self._max_rooms < rooms
 
     def _arm(self, room: str, entry: _Entry, timers: Timers) -> None:
-        """See to the end of ``entry`` when there may be one; one deadline is enough, for the end only moves away."""
+        """Set the deadline of ``entry``. One deadline is enough, because its end only moves away."""
         if entry.deadline is None:
             due = entry.stream.next_expiry
             due = entry.used + entry.stream.bounds.max_age if due is None else due
@@ -140,7 +201,7 @@ class HistoryStore:
             self._filled.pop(room, None)
 
     def _drop_oldest(self) -> None:
-        """Make room: the oldest message of the room that was published to least recently."""
+        """Drop the oldest message of the room that was published to least recently."""
         room, stream = next(iter(self._filled.items()))
         self.bytes -= stream.bytes
         stream.drop_oldest()
@@ -155,3 +216,66 @@ class HistoryStore:
         if entry.deadline is not None:
             entry.deadline.cancel()
             entry.deadline = None
+
+
+# --- recovery -------------------------------------------------------------------------------------
+
+
+def check_encode_recovered(function: object) -> None:
+    """Raise `TypeError` unless ``function`` is a plain function of a :class:`plumews.Recovery`."""
+    if not is_plain_function(function):
+        raise TypeError(
+            "encode_recovered must be a plain function, which takes a plumews.Recovery and returns a str, bytes or "
+            f"None, not {getattr(function, '__qualname__', type(function).__name__)}"
+        )
+    check_call("encode_recovered", cast("Callable[..., object]", function), "recovery")
+
+
+def check_recovery(position: object, encode_recovered: object) -> None:
+    """Raise `TypeError` for arguments that :meth:`plumews.Hub.recover` does not take."""
+    if not isinstance(position, Position):
+        raise TypeError(f"position must be a plumews.Position, not {type(position).__name__}: use Position.parse")
+    if encode_recovered is not None:
+        check_encode_recovered(encode_recovered)
+
+
+def send_missed(
+    history: HistoryStore | None,
+    room: str,
+    conn: Conn,
+    position: Position,
+    timers: Timers,
+    encode_recovered: EncodeRecovered | None,
+    ask: Callable[[EncodeRecovered, Recovery], Data | None],
+) -> Recovery:
+    """Queue the messages of ``room`` since ``position`` for ``conn``, behind the message of ``encode_recovered``.
+
+    ``ask`` calls that function so that it cannot broadcast.
+    """
+    stream = None if history is None else history.stream(room, timers)
+    complete = False
+    messages: list[EncodedMessage] = []
+    if history is not None and stream is not None:
+        complete, messages = stream.since(position)
+        messages = history.encodings.choose(messages, conn._shared, conn._deflate is not None)
+    writer = conn._writer
+    sent = writer.room_for(messages)
+    recovery = Recovery(
+        complete=complete and sent == len(messages),
+        messages=sent,
+        position=None if stream is None else stream.position,
+    )
+    run = messages[:sent]
+    if encode_recovered is not None:
+        said = ask(encode_recovered, recovery)
+        if said is not None:
+            event = conn._outgoing(opcode_of(said), said)
+            if writer.in_pieces or writer.waiting:  # neither can it be queued, nor was anything else
+                writer.dropped += 1
+            else:
+                run.insert(0, event)
+        elif conn.closed:
+            raise conn._closed_error()
+    writer.dropped += len(messages) - sent
+    writer.accept_run(run)
+    return recovery

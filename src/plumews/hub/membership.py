@@ -1,218 +1,217 @@
-"""Who is in a hub: joining, leaving, and what is to be known about it (layer 4).
+"""Membership of one hub: the rules of joining, and what follows each join and leave.
 
-The table itself is in `rooms`; here it meets connections, which leave by themselves when they close. Who wants to hear
-of it says so in `listening`. Invariants: a refused join changes nothing and is counted; who hears of a change finds it
-complete; a hub belongs to the loop on which it is first used.
+`rooms` has the table. `Membership` puts connections into it, which leave by themselves when they close. Invariants: a
+refused join changes nothing and is counted. A callback finds the change complete that it is told.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
+from typing import Final
 
+from .. import errors
 from ..conn.connection import Conn
-from ..counters import BoundedCounter, RequestCounters
+from ..constants import State
+from ..counters import OTHER, BoundedCounter
 from ..errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
-from ..transport.forks import FOREIGN, check_owner, loop_descriptors, own
+from ..transport.loop_context import loop_context
 from .config import HubConfig
-from .events import EventDispatcher
+from .events import CountWatchers, EventDispatcher
+from .history import Recovery
+from .history_store import HistoryStore
 from .presence import PresenceIndex
-from .presence_watch import PresenceWatchers
-from .refusals import REASONS, reason_of
 from .rooms import RoomTable
 from .slow_members import SlowMembers
-from .watch import CountWatchers
 
-__all__ = ["Membership"]
+__all__ = ["REASONS", "Membership", "reason_of"]
+
+
+def _word(cls: type[Exception]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+#: The word of each exception that refuses a join. Read from `errors`, so that a new exception has one, too.
+_WORDS: Final = {
+    cls: _word(cls)
+    for cls in vars(errors).values()
+    if cls is ConnectionClosed or (isinstance(cls, type) and issubclass(cls, HubError) and cls is not HubError)
+}
+
+#: All reasons of refused joins: ``hub_full``, ``room_full``, ``connection_closed`` and so on.
+REASONS: Final = tuple(_WORDS.values())
+
+
+def reason_of(refusal: Exception) -> str:
+    """Return the word by which ``refusal`` is counted. An application's own subclass makes no new word."""
+    return next((_WORDS[cls] for cls in type(refusal).__mro__ if cls in _WORDS), OTHER)
 
 
 class Membership:
-    """The members' half of :class:`plumews.Hub`."""
+    """Members of one hub, and the parts of the hub that follow their joins and leaves.
 
-    def __init__(self, config: HubConfig) -> None:
-        self.config = config
-        self._table: RoomTable[Conn] = RoomTable(
-            max_connections=config.max_connections,
-            max_room_connections=config.max_room_connections,
-            max_rooms_per_connection=config.max_rooms_per_connection,
-            check_name=config.check_room_name,
-        )
-        self._accepting = config.accepting()
-        self._callbacks = EventDispatcher()
-        self._slow = SlowMembers(config, self._table.rooms_of, self._callbacks)
-        self._watchers = CountWatchers(self._table.count)
-        self._presence_watchers = PresenceWatchers(lambda room: self._people.users(room))
-        self._people: PresenceIndex[Conn] = PresenceIndex(
-            self._table.rooms_of, self._presence_watchers.came, self._presence_watchers.went
-        )
-        self._accepted = 0
-        self._refusals = BoundedCounter(REASONS)  # of joins
-        self._requests = RequestCounters()  # of the servers that let in its members
-        self._since: dict[Conn, float] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: int | None = None
-        self._stopped = False
+    ``on_close`` is the function that a member calls when it closes: it removes the member.
+    """
 
-    # --- membership -------------------------------------------------------------------------------
+    def __init__(
+        self,
+        config: HubConfig,
+        rooms: RoomTable[Conn],
+        events: EventDispatcher,
+        counts: CountWatchers,
+        presence: PresenceIndex[Conn],
+        history: HistoryStore | None,
+        slow: SlowMembers,
+    ) -> None:
+        self._rooms = rooms
+        self._events = events
+        self._counts = counts
+        self._presence = presence
+        self._history = history
+        self._slow = slow
+        self._rate = config.accept_rate
+        self._bucket = config.accepting()
+        #: True refuses all joins.
+        self.stopped = False
+        self.accepted = 0
+        self.refusals = BoundedCounter(REASONS)
+        #: Time of each member's first join, in seconds since the epoch.
+        self.since: dict[Conn, float] = {}
 
-    def join(self, room: str, conn: Conn) -> None:
-        """Add ``conn`` to ``room``; joining twice is harmless. It leaves by itself when it closes.
+    # --- joining ----------------------------------------------------------------------------------
 
-        Who it is, for :meth:`presence` and :meth:`send_to_user`, is what ``conn.user_info`` says now; after a change
-        of that, join again. Who goes from one room to another joins first and leaves then: without a room it is a
-        stranger, to the accept rate, too.
+    def join(self, room: str, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]) -> None:
+        """Add ``conn`` to ``room``. Raise as :meth:`plumews.Hub.join`."""
+        if self._enter(room, conn, loop, on_close):
+            self._announce(room, conn)
 
-        Raises:
-            HubStopped, InvalidRoomName, ConnectionClosed, HubFull, RoomFull, TooManyRooms: nothing was changed.
-            RateLimited: the same, and its ``retry_after`` says when to come again.
-            ConcurrencyError: the hub, or ``conn``, belongs to another event loop.
-            TypeError: ``conn`` is no ``Conn``.
+    def rejoin(
+        self,
+        room: str,
+        conn: Conn,
+        loop: asyncio.AbstractEventLoop,
+        on_close: Callable[[Conn], object],
+        send: Callable[[], Recovery],
+    ) -> Recovery:
+        """Add ``conn`` to ``room`` and return the result of ``send()``. If that raises, ``conn`` did not join.
+
+        Nothing can be broadcast between the join and the end of ``send()``.
         """
-        if self._enter(room, conn):
-            self._joined(conn, room)
-
-    def _enter(self, room: str, conn: Conn) -> bool:
-        """:meth:`join` before anybody hears of it; whether ``conn`` is new in ``room``."""
-        loop = self._bind()
+        if isinstance(conn, Conn) and conn._loop is loop:
+            if room in self._rooms.rooms_of(conn):
+                raise ValueError("the connection is in this room already: call recover instead of join, not behind it")
+            if conn._behind is not None:
+                # Earlier broadcasts to it are decided first, in this room, too, if it was a member until just now.
+                conn._catch_up()
+        self._enter(room, conn, loop, on_close)
         try:
-            self._check_stopped()
+            recovery = send()
+        except BaseException:
+            if self._rooms.leave(room, conn):
+                self._left(conn, [room], loop, on_close)  # without an event: its join was not announced
+            raise
+        self._announce(room, conn)  # not before: a callback may broadcast at once
+        return recovery
+
+    def check_join(self, room: str, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        """Raise the error that a new member would get from :meth:`join` now. The refusal is counted."""
+        try:
+            self.check_running()
+            self._rooms.check_name(room)
+            self._rooms.check_space(room)
+            if self._bucket is not None:
+                self._check_rate(self._bucket.wait(loop().time()))
+        except HubError as exc:
+            self.refusals.add(reason_of(exc))
+            raise
+
+    def check_running(self) -> None:
+        """Raise `HubStopped` after the stop of the hub."""
+        if self.stopped:
+            raise HubStopped("the hub is stopped")
+
+    def _check_rate(self, wait: float) -> None:
+        """Raise `RateLimited` if it takes ``wait`` seconds until one more may be accepted."""
+        if wait:
+            raise RateLimited(f"websocket join rate exceeded: {self._rate:g} new connections a second", wait)
+
+    def _enter(
+        self, room: str, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]
+    ) -> bool:
+        """Add ``conn`` to ``room`` without an event. Return True if it is new there."""
+        try:
+            self.check_running()
             if not isinstance(conn, Conn):
                 raise TypeError(f"a member must be a Conn, not {type(conn).__name__}")
             if conn._loop is not loop:
                 raise ConcurrencyError("the connection belongs to another event loop than the hub")
-            self._table.check_name(room)
+            self._rooms.check_name(room)
             if conn.closed:
                 raise conn._closed_error()
-            new = not self._table.is_member(None, conn)
-            if new and self._accepting is not None:
-                self._table.check_space(room, conn)  # who finds no space takes no token
-                self._check_rate(self._accepting.take(loop.time()))
-            joined = self._table.join(room, conn)
+            new = not self._rooms.is_member(None, conn)
+            if new and self._bucket is not None:
+                self._rooms.check_space(room, conn)  # a connection that finds no space takes no token
+                self._check_rate(self._bucket.take(loop.time()))
+            joined = self._rooms.join(room, conn)
         except (HubError, ConnectionClosed) as exc:
-            self._refusals.add(reason_of(exc))
+            self.refusals.add(reason_of(exc))
             raise
         now = time.time()
         if new:
-            self._since[conn] = now
-            conn.add_close_callback(self.remove)
+            self.since[conn] = now
+            conn.add_close_callback(on_close)
             self._slow.joined(conn)
-        self._people.enter(room, conn, conn.user_info, now, new=joined)
+        self._presence.enter(room, conn, conn.user_info, now, new=joined)
         if joined:
-            self._accepted += 1
+            self.accepted += 1
         return joined
 
-    def _joined(self, conn: Conn, room: str) -> None:
-        self._watchers.changed(room)
-        self._callbacks.happened("join", (room, conn))
+    def _announce(self, room: str, conn: Conn) -> None:
+        self._counts.changed(room)
+        self._events.happened("join", (room, conn))
 
-    def can_join(self, room: str) -> None:
-        """Raise what :meth:`join` would raise for a new connection now; changes nothing, counts a refusal."""
-        try:
-            self._check_stopped()
-            self._table.check_name(room)
-            self._table.check_space(room)
-            if self._accepting is not None:
-                self._check_rate(self._accepting.wait(self._bind().time()))
-        except HubError as exc:
-            self._refusals.add(reason_of(exc))
-            raise
+    # --- leaving ----------------------------------------------------------------------------------
 
-    def leave(self, room: str, conn: Conn) -> None:
-        """Remove ``conn`` from ``room``; harmless if it is not there."""
-        self._bind()
-        if self._table.leave(room, conn):
-            self._left(conn, [room])
-            self._callbacks.happened("leave", (room, conn))
+    def leave(self, room: str, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]) -> None:
+        """Remove ``conn`` from ``room``, if it is there."""
+        if self._rooms.leave(room, conn):
+            self._left(conn, [room], loop, on_close)
+            self._events.happened("leave", (room, conn))
 
-    def remove(self, conn: Conn) -> None:
-        """Remove ``conn`` from all its rooms. It stays open."""
-        self._bind()
-        rooms = self._table.remove(conn)
+    def remove(self, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]) -> None:
+        """Remove ``conn`` from all its rooms."""
+        rooms = self._rooms.remove(conn)
         if rooms:
-            self._left(conn, rooms)
-            self._callbacks.happened("leave", *[(room, conn) for room in rooms])
+            self._left(conn, rooms, loop, on_close)
+            self._events.happened("leave", *[(room, conn) for room in rooms])
 
-    def _left(self, conn: Conn, rooms: list[str]) -> None:
-        """``conn`` is out of ``rooms``, before anybody hears of it."""
+    def _left(
+        self, conn: Conn, rooms: list[str], loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]
+    ) -> None:
+        """Let the parts of the hub follow the leave of ``rooms``, before its event."""
         for room in rooms:
-            self._people.leave(room, conn)
-            self._watchers.changed(room)
+            self._presence.leave(room, conn)
+            self._counts.changed(room)
         self._slow.moved(conn)
-        if not self._table.is_member(None, conn):
-            self._people.forget(conn)
-            conn.remove_close_callback(self.remove)
+        if not self._rooms.is_member(None, conn):
+            self._presence.forget(conn)
+            conn.remove_close_callback(on_close)
             self._slow.left(conn)
-            self._since.pop(conn, None)
+            self.since.pop(conn, None)
+        if self._history is not None:
+            timers = loop_context(loop).timers
+            for room in rooms:
+                self._history.left(room, timers)
 
-    # --- questions --------------------------------------------------------------------------------
+    # --- shutdown ---------------------------------------------------------------------------------
 
-    def room_count(self, room: str) -> int:
-        """Members of ``room``; 0 if there is no such room."""
-        return self._table.count(room)
+    def is_to_close(self, conn: Conn) -> bool:
+        """Return True if the shutdown closes ``conn``: it has not left the hub, or has closed by itself."""
+        return conn.state is State.CLOSED or self._rooms.is_member(None, conn)
 
-    def total_count(self) -> int:
-        """Members of all rooms added up (the seed): a connection in two rooms counts twice."""
-        return self._table.registrations
-
-    def connection_count(self) -> int:
-        """Unique connections in any room."""
-        return self._table.connections
-
-    def rooms(self) -> list[str]:
-        """The names of the rooms that have members."""
-        return self._table.names()
-
-    def rooms_of(self, conn: Conn) -> list[str]:
-        """The rooms in which ``conn`` is."""
-        return self._table.rooms_of(conn)
-
-    def members(self, room: str) -> list[Conn]:
-        """A snapshot of the members of ``room``, in the order in which they joined."""
-        return list(self._table.roll(room).members)
-
-    # --- inside -----------------------------------------------------------------------------------
-
-    def _forked(self) -> Iterable[int]:
-        """This process is a child of the one that has the hub."""
-        self._thread = FOREIGN
-        assert self._loop is not None
-        return loop_descriptors(self._loop)
-
-    def _bind(self) -> asyncio.AbstractEventLoop:
-        """The loop of this hub: the one on which it is first used."""
-        if self._loop is None:
-            try:
-                self._loop = asyncio.get_running_loop()
-            except RuntimeError:
-                raise RuntimeError("no running event loop: a hub is used in coroutines and callbacks") from None
-            self._thread = threading.get_ident()
-            own(self)
-        self._check_thread()
-        if self._loop.is_closed():
-            raise ConcurrencyError("the event loop of this hub is closed: make a hub for each loop")
-        return self._loop
-
-    def _check_thread(self) -> None:
-        """Raise in another thread than that of the hub. A hub that was not used yet belongs to none."""
-        if self._thread is not None and threading.get_ident() != self._thread:
-            check_owner(self._thread, "hub")
-            raise ConcurrencyError(
-                "a hub belongs to the thread of its event loop: use hub.publish_threadsafe or loop.call_soon_threadsafe"
-            )
-
-    def _check_rate(self, wait: float) -> None:
-        """Raise unless ``wait``, the seconds until one more may be accepted, is over."""
-        if wait:
-            rate = self.config.accept_rate
-            raise RateLimited(f"websocket join rate exceeded: {rate:g} new connections a second", wait)
-
-    def _end_watches(self) -> None:
-        """Nothing more is told to those who watch rooms."""
-        self._watchers.clear()
-        self._presence_watchers.clear()
-
-    def _check_stopped(self) -> None:
-        if self._stopped:
-            raise HubStopped("the hub is stopped")
+    def end_watches(self) -> None:
+        """Forget the watchers of counts and presence."""
+        self._counts.clear()
+        self._presence.watchers.clear()

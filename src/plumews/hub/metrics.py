@@ -1,24 +1,286 @@
-"""What a hub says about itself: its figures, one member, one room (layer 4).
+"""Metrics of a hub, and snapshots of one member and one room.
 
-Counters are kept where things happen; what waits in the send queues is added up when somebody asks, so that sending
-costs nothing for it. Snapshots are copies: nothing in them changes any more.
+Counters are kept where things happen. The backlog of the send queues is added up for each call, so that a send costs
+nothing for it. A new metric is a field of `HubMetrics` and a line of `collect_metrics`. `plumews.prometheus` exports it
+by the `Export` of its field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Final, NamedTuple
 
 from ..conn.connection import Conn
-from .broadcaster import Publishing
-from .results import HubMetrics
-from .snapshots import MemberInfo, RoomInfo
+from ..constants import ErrorCode
+from ..counters import RequestCounters
+from .broadcaster import Broadcaster
+from .config import HubConfig
+from .membership import Membership
+from .results import MemberInfo, RoomInfo
+from .rooms import RoomTable
+from .slow_members import SlowMembers
 
-__all__ = ["Introspection"]
+__all__ = ["FAMILIES", "Export", "HubMetrics", "collect_metrics", "inspect_member", "inspect_room"]
+
+#: Descriptions of the exported families that have several fields. A family of one field has the field's own.
+FAMILIES: Final = {
+    "joins": "Joins of rooms, by outcome: accepted, or the reason of the refusal.",
+    "broadcasts": "Broadcasts, by outcome: accepted, or the reason of the refusal.",
+    "deliveries": "Decided deliveries of broadcasts to members, by outcome.",
+    "compressed_bytes": "Bytes of the frames that were compressed for broadcasts, before and after.",
+}
+
+
+class Export(NamedTuple):
+    """Export of a field of `HubMetrics`: the family of time series that it is, or is one of.
+
+    ``name`` is empty if the family has the field's name. A field with a ``label`` is the series of its ``value``, or
+    has a number for each value of the label.
+    """
+
+    counter: bool
+    name: str
+    label: str = ""
+    value: str = ""
+    unit: str = ""
+
+
+def _counter(doc: str, name: str = "", label: str = "", value: str = "") -> dict[str, object]:
+    return {"doc": doc, "export": Export(True, name, label, value)}
+
+
+def _gauge(doc: str, name: str = "", unit: str = "") -> dict[str, object]:
+    return {"doc": doc, "export": Export(False, name, unit=unit)}
+
+
+def _sum(doc: str) -> dict[str, object]:
+    return {"doc": doc, "export": None}
+
+
+@dataclass(frozen=True)
+class HubMetrics:
+    """A snapshot of the metrics of a hub. Totals count from its start. A limit of 0 is none.
+
+    Sums that hold at any moment: ``broadcast_matched = broadcast_queued + broadcast_dropped + broadcast_skipped +
+    broadcast_pending``. The values of ``rejected_by`` add up to ``rejected_total``, and the values of
+    ``broadcast_dropped_by`` to ``broadcast_dropped``. ``broadcasts_rejected = broadcasts_invalid + broadcasts_stopped +
+    broadcasts_overloaded``.
+
+    A dropped delivery has a cause. ``block``, ``drop``, ``close``, ``drop-oldest`` and ``conflate`` are the send
+    behavior of a full member; the last two drop a new message only while another one is sent in pieces. ``ended``: the
+    member closed before it had space. ``overloaded``: the job queue was full. ``stopped``: the hub was stopped.
+    """
+
+    active_connections: int = field(metadata=_gauge("Unique connections in any room.", "connections"))
+    room_registrations: int = field(metadata=_gauge("Sum of the members of all rooms.", "registrations"))
+    rooms: int = field(metadata=_gauge("Rooms with members."))
+    accepted_total: int = field(metadata=_counter("Joins that were accepted.", "joins", "outcome", "accepted"))
+    rejected_total: int = field(metadata=_sum("Joins that were refused, by ``Hub.can_join``, too."))
+    rejected_by: Mapping[str, int] = field(
+        metadata=_counter(
+            "Refused joins by reason: ``hub_full``, ``room_full``, ``too_many_rooms``, ``invalid_room_name``, "
+            "``hub_stopped``, ``connection_closed`` and so on, after the name of the exception.",
+            "joins",
+            "outcome",
+        )
+    )
+    max_connections: int = field(metadata=_gauge("Limit of connections."))
+    max_room_connections: int = field(metadata=_gauge("Limit of connections in one room."))
+    broadcasts_total: int = field(
+        metadata=_counter("Broadcasts that were accepted.", "broadcasts", "outcome", "accepted")
+    )
+    broadcasts_rejected: int = field(metadata=_sum("Broadcasts that were refused."))
+    broadcasts_invalid: int = field(
+        metadata=_counter("Broadcasts refused for a bad room name.", "broadcasts", "outcome", "invalid")
+    )
+    broadcasts_stopped: int = field(
+        metadata=_counter("Broadcasts refused after the stop of the hub.", "broadcasts", "outcome", "stopped")
+    )
+    broadcasts_overloaded: int = field(
+        metadata=_counter("Broadcasts refused because the job queue was full.", "broadcasts", "outcome", "overloaded")
+    )
+    broadcast_matched: int = field(metadata=_sum("Deliveries of broadcasts to members."))
+    broadcast_queued: int = field(
+        metadata=_counter("Deliveries that a send queue has taken.", "deliveries", "outcome", "queued")
+    )
+    broadcast_dropped: int = field(
+        metadata=_counter("Deliveries that were dropped.", "deliveries", "outcome", "dropped")
+    )
+    broadcast_dropped_by: Mapping[str, int] = field(
+        metadata=_counter("Dropped deliveries by cause.", "dropped_deliveries", "cause")
+    )
+    broadcast_skipped: int = field(
+        metadata=_counter("Deliveries to members that had left or were closing.", "deliveries", "outcome", "skipped")
+    )
+    broadcast_pending: int = field(metadata=_gauge("Deliveries that are not decided yet.", "pending_deliveries"))
+    messages_evicted: int = field(
+        metadata=_counter(
+            "Queued messages, broadcast or sent directly, that gave way to newer ones or to ``max_queued_bytes``. "
+            "A broadcast among them stays counted as queued.",
+            "evicted_messages",
+        )
+    )
+    messages_replaced: int = field(
+        metadata=_counter(
+            "Queued broadcasts that were replaced by newer ones of their key. They stay counted as queued.",
+            "replaced_messages",
+        )
+    )
+    broadcasts_compressed: int = field(
+        metadata=_counter(
+            "Compressed frames made for broadcasts, one for all members without context takeover that negotiated the "
+            "same parameters.",
+            "compressed_broadcasts",
+        )
+    )
+    compressed_bytes_before: int = field(
+        metadata=_counter("Bytes of the frames that were compressed.", "compressed_bytes", "when", "before")
+    )
+    compressed_bytes_after: int = field(
+        metadata=_counter("Bytes of the compressed frames.", "compressed_bytes", "when", "after")
+    )
+    compression_bytes: int = field(metadata=_gauge("Bytes that zlib holds for all members, about.", unit="bytes"))
+    jobs_waiting: int = field(metadata=_gauge("Broadcasts that have not reached all their members.", "waiting_jobs"))
+    job_queue_size: int = field(metadata=_gauge("Limit of waiting broadcasts.", "max_waiting_jobs"))
+    queued_messages: int = field(metadata=_gauge("Messages in the send queues of all members."))
+    queued_bytes: int = field(metadata=_gauge("Bytes in the send queues of all members.", unit="bytes"))
+    largest_queue_messages: int = field(metadata=_gauge("Messages in the longest send queue."))
+    largest_queue_bytes: int = field(metadata=_gauge("Bytes in the largest send queue.", unit="bytes"))
+    backlogged_connections: int = field(metadata=_gauge("Members that do not read fast enough."))
+    oldest_queued_age: float = field(
+        metadata=_gauge(
+            "Seconds that the oldest message for such a member has waited, 0.0 if there is none.",
+            "oldest_queued_age_seconds",
+            unit="seconds",
+        )
+    )
+    websockets_opened: int = field(metadata=_counter("WebSockets that room servers with this hub opened."))
+    requests_refused: Mapping[str, int] = field(
+        metadata=_counter(
+            "Requests that room servers refused, by the code in the response or close frame, and messages that a text "
+            "policy rejected.",
+            label="code",
+        )
+    )
+    successful_auths: int = field(metadata=_counter("Valid tokens and room passwords at room servers."))
+
+    @property
+    def security_rejections(self) -> int:
+        """Number of requests refused for their host, origin, room name, token or password."""
+        return self._refused_as("security_rejections")
+
+    @property
+    def invalid_ws_keys(self) -> int:
+        """Number of requests refused for their ``Sec-WebSocket-Key``."""
+        return self._refused_as("invalid_ws_keys")
+
+    def _refused_as(self, counted_as: str) -> int:
+        return sum(self.requests_refused.get(code, 0) for code in ErrorCode if code.counted_as == counted_as)
+
+
+if HubMetrics.__doc__:  # not under python -OO
+    HubMetrics.__doc__ += "\n    Attributes:\n" + "".join(
+        f"        {each.name}: {each.metadata['doc']}\n" for each in fields(HubMetrics)
+    )
+
+
+def collect_metrics(
+    config: HubConfig,
+    rooms: RoomTable[Conn],
+    members: Membership,
+    slow: SlowMembers,
+    broadcaster: Broadcaster,
+    requests: RequestCounters,
+) -> HubMetrics:
+    """Return a snapshot of the metrics of the hub that has these parts."""
+    counters = broadcaster.counters
+    refusals = broadcaster.refusals.snapshot()
+    backlog = _backlog(rooms.roll(None).members)
+    return HubMetrics(
+        active_connections=rooms.connections,
+        room_registrations=rooms.registrations,
+        rooms=len(rooms.names()),
+        accepted_total=members.accepted,
+        rejected_total=members.refusals.total,
+        rejected_by=members.refusals.snapshot(),
+        max_connections=config.max_connections,
+        max_room_connections=config.max_room_connections,
+        broadcasts_total=counters.broadcasts,
+        broadcasts_rejected=counters.rejected,
+        broadcasts_invalid=refusals["invalid"],
+        broadcasts_stopped=refusals["stopped"],
+        broadcasts_overloaded=refusals["overloaded"],
+        broadcast_matched=counters.matched,
+        broadcast_queued=counters.queued,
+        broadcast_dropped=counters.dropped,
+        broadcast_dropped_by=dict(counters.dropped_by),
+        broadcast_skipped=counters.skipped,
+        broadcast_pending=counters.pending,
+        messages_evicted=slow.evicted,
+        messages_replaced=slow.replaced,
+        broadcasts_compressed=counters.compressed,
+        compressed_bytes_before=counters.compressed_before,
+        compressed_bytes_after=counters.compressed_after,
+        compression_bytes=backlog.compression,
+        jobs_waiting=len(broadcaster.scheduler),
+        job_queue_size=config.job_queue_size,
+        queued_messages=backlog.messages,
+        queued_bytes=backlog.bytes,
+        largest_queue_messages=backlog.most_messages,
+        largest_queue_bytes=backlog.most_bytes,
+        backlogged_connections=backlog.connections,
+        oldest_queued_age=backlog.oldest,
+        websockets_opened=requests.opened,
+        requests_refused=requests.refused.snapshot(),
+        successful_auths=requests.authenticated,
+    )
+
+
+def inspect_member(conn: Conn, rooms: RoomTable[Conn], members: Membership) -> MemberInfo:
+    """Return a snapshot of ``conn``. Raise `TypeError` if it is not a ``Conn``."""
+    if not isinstance(conn, Conn):
+        raise TypeError(f"inspect takes a plumews.Conn, not {type(conn).__name__}")
+    user = conn.user_info
+    return MemberInfo(
+        id=conn.id,
+        remote_address=conn.remote_address,
+        user_id=None if user is None else user.id,
+        user_name=None if user is None else user.name,
+        rooms=tuple(rooms.rooms_of(conn)),
+        since=members.since.get(conn),
+        state=conn.state,
+        subprotocol=conn.subprotocol,
+        send_behavior=conn.send_behavior,
+        queued_messages=conn.queued_messages,
+        queued_bytes=conn.queued_bytes,
+        queued_age=conn.queued_age,
+        unsent_bytes=conn.unsent_bytes,
+        unacknowledged_bytes=conn.unacknowledged_bytes,
+        unanswered_bytes=conn.unanswered_bytes,
+        dropped_messages=conn.dropped_messages,
+        compression_bytes=0 if (compression := conn.compression) is None else compression.context_bytes,
+        latency=conn.latency,
+        last_pong=conn.last_pong,
+    )
+
+
+def inspect_room(room: str, rooms: RoomTable[Conn]) -> RoomInfo:
+    """Return a snapshot of ``room``."""
+    members = rooms.roll(room).members
+    backlog = _backlog(members)
+    return RoomInfo(
+        name=room,
+        members=len(members),
+        backlogged=backlog.connections,
+        queued_messages=backlog.messages,
+        queued_bytes=backlog.bytes,
+        oldest_queued_age=backlog.oldest,
+    )
 
 
 class _Backlog(NamedTuple):
-    """What waits in the send queues of some connections, and what zlib holds for them."""
+    """Sums over the send queues of some connections, and the bytes that zlib holds for them."""
 
     messages: int
     bytes: int
@@ -27,102 +289,6 @@ class _Backlog(NamedTuple):
     connections: int
     oldest: float
     compression: int
-
-
-class Introspection(Publishing):
-    """The visible half of :class:`plumews.Hub`."""
-
-    def metrics(self) -> HubMetrics:
-        """A snapshot of all figures.
-
-        The counters cost nothing; for what waits in the send queues every member is looked at: with 10,000 members that
-        takes half a millisecond while they keep up, 5 if none of them does. Call it on the thread of the event loop.
-        """
-        table, tally, requests = self._table, self._tally, self._requests
-        outcomes = self._outcomes.snapshot()
-        backlog = _backlog(table.roll(None).members)
-        return HubMetrics(
-            active_connections=table.connections,
-            room_registrations=table.registrations,
-            rooms=len(table.names()),
-            accepted_total=self._accepted,
-            rejected_total=self._refusals.total,
-            rejected_by=self._refusals.snapshot(),
-            max_connections=self.config.max_connections,
-            max_room_connections=self.config.max_room_connections,
-            broadcasts_total=tally.broadcasts,
-            broadcasts_rejected=tally.rejected,
-            broadcasts_invalid=outcomes["invalid"],
-            broadcasts_stopped=outcomes["stopped"],
-            broadcasts_overloaded=outcomes["overloaded"],
-            broadcast_matched=tally.matched,
-            broadcast_queued=tally.queued,
-            broadcast_dropped=tally.dropped,
-            broadcast_dropped_by=dict(tally.dropped_by),
-            broadcast_skipped=tally.skipped,
-            broadcast_pending=tally.pending,
-            messages_evicted=self._slow.evicted,
-            messages_replaced=self._slow.replaced,
-            broadcasts_compressed=tally.compressed,
-            compressed_bytes_before=tally.compressed_before,
-            compressed_bytes_after=tally.compressed_after,
-            compression_bytes=backlog.compression,
-            jobs_waiting=len(self._lanes),
-            job_queue_size=self.config.job_queue_size,
-            queued_messages=backlog.messages,
-            queued_bytes=backlog.bytes,
-            largest_queue_messages=backlog.most_messages,
-            largest_queue_bytes=backlog.most_bytes,
-            backlogged_connections=backlog.connections,
-            oldest_queued_age=backlog.oldest,
-            websockets_opened=requests.opened,
-            requests_refused=requests.refused.snapshot(),
-            successful_auths=requests.authenticated,
-        )
-
-    def inspect(self, conn: Conn) -> MemberInfo:
-        """What is to be known about ``conn`` now. One that is in no room, any more or at all, has none in it.
-
-        Raises:
-            TypeError: ``conn`` is not a :class:`plumews.Conn`.
-        """
-        if not isinstance(conn, Conn):
-            raise TypeError(f"inspect takes a plumews.Conn, not {type(conn).__name__}")
-        user = conn.user_info
-        return MemberInfo(
-            id=conn.id,
-            remote_address=conn.remote_address,
-            user_id=None if user is None else user.id,
-            user_name=None if user is None else user.name,
-            rooms=tuple(self._table.rooms_of(conn)),
-            since=self._since.get(conn),
-            state=conn.state,
-            subprotocol=conn.subprotocol,
-            send_behavior=conn.send_behavior,
-            queued_messages=conn.queued_messages,
-            queued_bytes=conn.queued_bytes,
-            queued_age=conn.queued_age,
-            unsent_bytes=conn.unsent_bytes,
-            unacknowledged_bytes=conn.unacknowledged_bytes,
-            unanswered_bytes=conn.unanswered_bytes,
-            dropped_messages=conn.dropped_messages,
-            compression_bytes=0 if (compression := conn.compression) is None else compression.context_bytes,
-            latency=conn.latency,
-            last_pong=conn.last_pong,
-        )
-
-    def inspect_room(self, room: str) -> RoomInfo:
-        """What is to be known about ``room`` now; every member of it is looked at."""
-        members = self._table.roll(room).members
-        backlog = _backlog(members)
-        return RoomInfo(
-            name=room,
-            members=len(members),
-            backlogged=backlog.connections,
-            queued_messages=backlog.messages,
-            queued_bytes=backlog.bytes,
-            oldest_queued_age=backlog.oldest,
-        )
 
 
 def _backlog(conns: Iterable[Conn]) -> _Backlog:
@@ -138,7 +304,7 @@ def _backlog(conns: Iterable[Conn]) -> _Backlog:
             size += writer.queued_bytes
             most_messages = max(most_messages, waiting)
             most_bytes = max(most_bytes, writer.queued_bytes)
-            if writer.paused:  # else they leave with this tick
+            if writer.paused:  # else they leave in this event loop iteration
                 behind += 1
                 oldest = max(oldest, writer.queued_age)
     return _Backlog(messages, size, most_messages, most_bytes, behind, oldest, compression)

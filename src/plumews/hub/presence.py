@@ -1,21 +1,25 @@
-"""Which users the members are: in the whole hub, and in each room (layer 2).
+"""Presence: the users in a hub and in each of its rooms, and watchers of the users in a room.
 
-A user is what a verified token says, and may have many connections; one without a user id is anonymous, and only
-counted. Members are any hashable objects, time is passed in. Invariants: a user is in a room while one of its
-connections is; what is kept follows the members that are there, nothing of who has left.
+A user is identified by a verified token and may have many connections. A connection without a user id is anonymous and
+only counted. Invariants: a user is in a room while one of its connections is. Nothing is kept of users that left. A
+watcher's difference names at most the users of the last call and the users of this one, whatever happened in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
+from ..transport.safe_calls import call_safely
 from ..users import UserInfo
+from .events import RoomWatchers
 
-__all__ = ["PresenceIndex", "RoomPresence", "UserPresence", "check_user_id"]
+__all__ = ["PresenceCallback", "PresenceIndex", "PresenceWatchers", "RoomPresence", "UserPresence", "check_user_id"]
 
 M = TypeVar("M")
+
+PresenceCallback: TypeAlias = Callable[[str, tuple[UserInfo, ...], tuple[UserInfo, ...]], object]
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,9 @@ class UserPresence:
 
     Attributes:
         id: the user's id.
-        user: what the newest of its connections there knows of it.
-        connections: how many connections it has there, at least one.
-        since: when the first of them joined, in seconds since the epoch; others may have come and gone since.
+        user: the user as its newest connection in the room knows it.
+        connections: number of its connections in the room, at least 1.
+        since: time of the first join, in seconds since the epoch. Other connections may have come and gone since.
     """
 
     id: str
@@ -37,11 +41,11 @@ class UserPresence:
 
 @dataclass(frozen=True)
 class RoomPresence:
-    """Who is in a room.
+    """The users in a room.
 
     Attributes:
         users: one entry for each user, in the order in which they came.
-        anonymous: connections without a user id.
+        anonymous: number of connections without a user id.
     """
 
     users: tuple[UserPresence, ...] = ()
@@ -59,31 +63,78 @@ class _Present:
         self.connections = 0
 
 
+class _Difference:
+    """Users that came and went since the last call of a room's watchers."""
+
+    __slots__ = ("came", "went")
+
+    def __init__(self) -> None:
+        self.came: dict[str, UserInfo] = {}
+        self.went: dict[str, UserInfo] = {}
+
+
+class PresenceWatchers(RoomWatchers[PresenceCallback]):
+    """Watchers of the users in rooms. ``present`` has the users of each room, by id."""
+
+    def __init__(self, present: dict[str, dict[str, _Present]]) -> None:
+        super().__init__()
+        self._present = present
+        self._differences: dict[str, _Difference] = {}
+        #: Watchers that were not called yet: they get all users, not a difference.
+        self._new: dict[str, set[object]] = {}
+
+    def came(self, room: str, user: UserInfo) -> None:
+        """Note that the first connection of ``user`` joined ``room``."""
+        if room in self._callbacks:
+            difference = self._differences.setdefault(room, _Difference())
+            if difference.went.pop(user.id, None) is None:
+                difference.came[user.id] = user
+            self.changed(room)
+
+    def went(self, room: str, user: UserInfo) -> None:
+        """Note that the last connection of ``user`` left ``room``."""
+        if room in self._callbacks:
+            difference = self._differences.setdefault(room, _Difference())
+            if difference.came.pop(user.id, None) is None:
+                difference.went[user.id] = user
+            self.changed(room)
+
+    def _added(self, room: str, key: object) -> None:
+        self._new.setdefault(room, set()).add(key)
+        self.changed(room)
+
+    def _forget(self, room: str) -> None:
+        super()._forget(room)
+        self._differences.pop(room, None)
+        self._new.pop(room, None)
+
+    def _tell(self, room: str) -> None:
+        # All of it is taken before the first call: changes that callbacks make belong to the next time.
+        difference = self._differences.pop(room, None) or _Difference()
+        came, went = tuple(difference.came.values()), tuple(difference.went.values())
+        new = self._new.pop(room, set())
+        everybody = tuple(present.user for present in self._present.get(room, {}).values())
+        for key, callback in self._live(room):
+            joined, left = (everybody, ()) if key in new else (came, went)
+            if joined or left:
+                call_safely("a watcher of presence", callback, room, joined, left)
+
+
 class PresenceIndex(Generic[M]):
-    """The users of one hub.
+    """Users of one hub. Members are any hashable objects. ``rooms_of`` returns the rooms of a member."""
 
-    ``came(room, user)`` is called when the first connection of a user has joined a room, ``went`` when the last has
-    left it. ``rooms_of`` tells the rooms of a member.
-    """
-
-    def __init__(
-        self,
-        rooms_of: Callable[[M], list[str]],
-        came: Callable[[str, UserInfo], None],
-        went: Callable[[str, UserInfo], None],
-    ) -> None:
+    def __init__(self, rooms_of: Callable[[M], list[str]]) -> None:
         self._rooms_of = rooms_of
-        self._came = came
-        self._went = went
-        #: Only members that have a user id stand here: anonymous ones cost nothing.
+        #: Members with a user id. Anonymous ones cost nothing.
         self._users: dict[M, UserInfo] = {}
         self._members: dict[str, dict[M, None]] = {}
         self._present: dict[str, dict[str, _Present]] = {}
+        self.watchers = PresenceWatchers(self._present)
 
     # --- changes ----------------------------------------------------------------------------------
 
     def enter(self, room: str, member: M, user: UserInfo | None, now: float, *, new: bool) -> None:
-        """``member`` is in ``room``, ``new`` or again, and says that it is ``user``, in all its rooms."""
+        """Note that ``member`` joined ``room``, ``new`` or again, as ``user``, which it is in all its rooms."""
         if user is not None and not user.id:
             user = None
         known = self._users.get(member)
@@ -94,13 +145,13 @@ class PresenceIndex(Generic[M]):
             self._come(room, user, now)
 
     def leave(self, room: str, member: M) -> None:
-        """``member`` is not in ``room`` any more."""
+        """Note that ``member`` left ``room``."""
         user = self._users.get(member)
         if user is not None:
             self._go(room, user)
 
     def forget(self, member: M) -> None:
-        """``member`` is in no room any more."""
+        """Note that ``member`` is in no room any more."""
         user = self._users.pop(member, None)
         if user is not None:
             members = self._members[user.id]
@@ -128,7 +179,7 @@ class PresenceIndex(Generic[M]):
         present = users.get(user.id)
         if present is None:
             present = users[user.id] = _Present(user, now)
-            self._came(room, user)
+            self.watchers.came(room, user)
         present.user = user
         present.connections += 1
 
@@ -140,23 +191,20 @@ class PresenceIndex(Generic[M]):
             del users[user.id]
             if not users:
                 del self._present[room]
-            self._went(room, present.user)
+            self.watchers.went(room, present.user)
 
     # --- questions --------------------------------------------------------------------------------
 
     def members(self, user_id: str) -> tuple[M, ...]:
-        """The members that are ``user_id``, in the order in which they came."""
+        """Return the members of the user ``user_id``, in the order in which they came."""
         return tuple(self._members.get(user_id, ()))
 
     def is_user(self, user_id: str, member: M) -> bool:
+        """Return True if ``member`` is a connection of the user ``user_id``."""
         return member in self._members.get(user_id, ())
 
-    def users(self, room: str) -> Iterator[UserInfo]:
-        """The users in ``room``, each once."""
-        return (present.user for present in self._present.get(room, {}).values())
-
     def presence(self, room: str, count: int) -> RoomPresence:
-        """Who is in ``room``, which has ``count`` members."""
+        """Return the presence in ``room``, which has ``count`` members."""
         users = tuple(
             UserPresence(user_id, present.user, present.connections, present.since)
             for user_id, present in self._present.get(room, {}).items()
@@ -165,7 +213,7 @@ class PresenceIndex(Generic[M]):
 
 
 def check_user_id(user_id: str) -> str:
-    """``user_id``, if it can be that of a user: a ``TypeError`` or ``ValueError`` otherwise."""
+    """Return ``user_id``. Raise `TypeError` or `ValueError` if it cannot be the id of a user."""
     if not isinstance(user_id, str):
         raise TypeError(f"a user id must be a str, not {type(user_id).__name__}")
     if not user_id:

@@ -6,13 +6,16 @@ same numbers over time. Nothing here counts; `fanout` does.
 
 from __future__ import annotations
 
+import enum
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from ..constants import ErrorCode
+from ..constants import SendBehavior, State
+from ..http11.models import Address
 from ..position import Position
 
-__all__ = ["BroadcastResult", "Gap", "HubMetrics"]
+__all__ = ["BroadcastResult", "Gap", "MemberInfo", "RoomInfo"]
 
 
 @dataclass(frozen=True)
@@ -51,101 +54,6 @@ class BroadcastResult:
 
 
 @dataclass(frozen=True)
-class HubMetrics:
-    """The figures of a hub, at the moment when they were asked for. Totals count from its making; limits of 0 are none.
-
-    Sums that hold at any moment: ``broadcast_matched = broadcast_queued + broadcast_dropped + broadcast_skipped +
-    broadcast_pending``; the values of ``rejected_by`` are ``rejected_total``, those of ``broadcast_dropped_by``
-    ``broadcast_dropped``; ``broadcasts_rejected = broadcasts_invalid + broadcasts_stopped + broadcasts_overloaded``.
-
-    Attributes:
-        active_connections: unique connections in any room, now.
-        room_registrations: members of all rooms added up, now.
-        rooms: rooms with members, now.
-        accepted_total, rejected_total: joins; refusals by :meth:`plumews.Hub.can_join`, too.
-        rejected_by: refused joins by reason, the name of the exception: ``hub_full``, ``room_full``,
-            ``too_many_rooms``, ``invalid_room_name``, ``hub_stopped``, ``connection_closed`` and so on.
-        max_connections, max_room_connections: the configured limits.
-        broadcasts_total: broadcasts that were accepted; broadcasts_rejected: those that were not, because of a bad
-            room name (broadcasts_invalid), of the end of the hub (broadcasts_stopped), or of a full job queue
-            (broadcasts_overloaded).
-        broadcast_matched, broadcast_queued, broadcast_dropped, broadcast_skipped: deliveries, added up.
-        broadcast_dropped_by: dropped deliveries by cause: ``block``, ``drop``, ``close``, ``drop-oldest``, ``conflate``
-            are the send behavior of a member that was full (the last two drop a new message only while another is sent
-            in pieces), ``ended`` that it ended before it had space, ``overloaded`` the job queue, ``stopped`` the end
-            of the hub.
-        broadcast_pending: deliveries that are not decided yet, now.
-        messages_evicted: messages that waited for members, broadcast or sent directly, and gave way to newer ones or
-            to the limit of what may wait in all. A broadcast among them stays counted as queued.
-        messages_replaced: broadcasts with a key that waited for members and were replaced by newer ones. As above.
-        broadcasts_compressed: compressed frames that were made for broadcasts: one for each set of parameters on which
-            members without takeover agreed, whatever their number.
-        compressed_bytes_before, compressed_bytes_after: of these, as frames.
-        compression_bytes: what zlib holds for all members together, about, now.
-        jobs_waiting: broadcasts that have not reached all their members, now; job_queue_size: how many may wait.
-        queued_messages, queued_bytes: what waits in the send queues of all members, now.
-        largest_queue_messages, largest_queue_bytes: the longest of these queues, and the one of most bytes.
-        backlogged_connections: members for which messages wait because they do not read fast enough.
-        oldest_queued_age: seconds that the oldest of these messages has waited; 0.0 if there is none.
-        websockets_opened: by the servers of :func:`plumews.serve_rooms` with this hub.
-        requests_refused: requests that these servers refused, by the code in the answer
-            (``WEBSOCKET_FORBIDDEN_ORIGIN`` ...), also where a close code told it; and messages that a text policy
-            rejected, as ``WEBSOCKET_MESSAGE_REJECTED``.
-        successful_auths: tokens and room passwords that these servers found right.
-    """
-
-    active_connections: int
-    room_registrations: int
-    rooms: int
-    accepted_total: int
-    rejected_total: int
-    rejected_by: Mapping[str, int]
-    max_connections: int
-    max_room_connections: int
-    broadcasts_total: int
-    broadcasts_rejected: int
-    broadcasts_invalid: int
-    broadcasts_stopped: int
-    broadcasts_overloaded: int
-    broadcast_matched: int
-    broadcast_queued: int
-    broadcast_dropped: int
-    broadcast_dropped_by: Mapping[str, int]
-    broadcast_skipped: int
-    broadcast_pending: int
-    messages_evicted: int
-    messages_replaced: int
-    broadcasts_compressed: int
-    compressed_bytes_before: int
-    compressed_bytes_after: int
-    compression_bytes: int
-    jobs_waiting: int
-    job_queue_size: int
-    queued_messages: int
-    queued_bytes: int
-    largest_queue_messages: int
-    largest_queue_bytes: int
-    backlogged_connections: int
-    oldest_queued_age: float
-    websockets_opened: int
-    requests_refused: Mapping[str, int]
-    successful_auths: int
-
-    @property
-    def security_rejections(self) -> int:
-        """Requests refused for their host, origin, room name, token or password."""
-        return self._refused_as("security_rejections")
-
-    @property
-    def invalid_ws_keys(self) -> int:
-        """Requests refused for their ``Sec-WebSocket-Key``."""
-        return self._refused_as("invalid_ws_keys")
-
-    def _refused_as(self, counted_as: str) -> int:
-        return sum(self.requests_refused.get(code, 0) for code in ErrorCode if code.counted_as == counted_as)
-
-
-@dataclass(frozen=True)
 class Gap:
     """What a slow member has lost in one place.
 
@@ -157,3 +65,82 @@ class Gap:
 
     room: str | None
     dropped: int
+
+
+class _Printable:
+    """The repr of a dataclass, in ASCII."""
+
+    def __repr__(self) -> str:
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={_ascii(value)}' for name, value in values)})"
+
+
+def _ascii(value: object) -> str:
+    if isinstance(value, enum.Enum):
+        return value.name
+    return str(value) if isinstance(value, uuid.UUID) else ascii(value)
+
+
+@dataclass(frozen=True, repr=False)
+class MemberInfo(_Printable):
+    """A connection as its hub sees it, at the moment when it was asked.
+
+    Attributes:
+        id: the connection's random identity.
+        remote_address: the peer's, as the socket tells it; ``None`` on a Unix socket.
+        user_id, user_name: what a verified token said; ``None`` without one.
+        rooms: those of the hub in which it is, in the order in which it joined.
+        since: when it came into the hub, in seconds since the epoch; ``None`` if it is in no room.
+        state: of the connection.
+        subprotocol: that was agreed on, or ``None``.
+        send_behavior: what its full send queue does.
+        queued_messages, queued_bytes: what waits in its send queue.
+        queued_age: seconds that the oldest of that has waited; 0.0 while the peer keeps up.
+        dropped_messages: what its full send queue refused, in all.
+        compression_bytes: what zlib holds for it, about; 0 where nothing is compressed with takeover.
+        latency: seconds that its newest answered ping took; 0.0 before there was one.
+        last_pong: when its last pong arrived, in seconds since the epoch; its opening before the first.
+        unsent_bytes, unacknowledged_bytes: what is below that queue: in the transport, and in the kernel before it is
+            on the network, or before the peer's kernel has it; ``None`` where the kernel cannot be asked.
+        unanswered_bytes: what was sent since the last ping that was answered; ``None`` where it is not bounded.
+    """
+
+    id: uuid.UUID
+    remote_address: Address | None
+    user_id: str | None
+    user_name: str | None
+    rooms: tuple[str, ...]
+    since: float | None
+    state: State
+    subprotocol: str | None
+    send_behavior: SendBehavior
+    queued_messages: int
+    queued_bytes: int
+    queued_age: float
+    dropped_messages: int
+    compression_bytes: int
+    latency: float
+    last_pong: float
+    unsent_bytes: int | None = None
+    unacknowledged_bytes: int | None = None
+    unanswered_bytes: int | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class RoomInfo(_Printable):
+    """A room at the moment when it was asked.
+
+    Attributes:
+        name: of the room.
+        members: in it; 0 if there is no such room.
+        backlogged: members for which messages wait because they do not read fast enough.
+        queued_messages, queued_bytes: what waits for its members, whatever room it was said in.
+        oldest_queued_age: seconds that the oldest of that has waited; 0.0 while everybody keeps up.
+    """
+
+    name: str
+    members: int
+    backlogged: int
+    queued_messages: int
+    queued_bytes: int
+    oldest_queued_age: float

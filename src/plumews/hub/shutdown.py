@@ -1,50 +1,135 @@
-"""What the members of a hub are still to get when it stops, and what became of it (layer 4).
+"""Shutdown of a hub: deliver the broadcasts, close the members, count the messages that did not arrive.
 
-Counted are the messages that wait in the members' send queues, and those that broadcasts have not brought there yet.
-Invariant: what was owed was delivered or was not; delivered is what has left for the network, of which nobody can know
-whether it was read. What somebody sends to a member while the hub stops may take the place of what was owed, never add
-to it.
+Invariant: each message that was owed to a member counts as delivered or as undelivered. Delivered is a message that has
+left for the network, whether or not the peer reads it. A message that is sent while the hub stops may take the place of
+an owed one. It never adds to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Sequence
+from contextvars import Context
 
+from .. import limits
 from ..conn.connection import Conn
+from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget
 from ..constants import State
-from .slow_members import Delivery
+from .broadcaster import Broadcaster
+from .history_store import HistoryStore
+from .membership import Membership
+from .rooms import RoomTable
+from .slow_members import Delivery, SlowMembers
 
-__all__ = ["Ledger"]
+__all__ = ["OwedMessages", "begin_shutdown", "settled"]
 
 
-class Ledger:
-    """Opened with what is owed to ``members``; ``broadcasts`` are those that are not decided for all of them."""
+class OwedMessages:
+    """Messages that members are to get when the shutdown begins: queued ones, and undecided broadcasts.
 
-    def __init__(self, members: Sequence[Conn], broadcasts: Iterable[Delivery]) -> None:
-        self._before = {conn: conn._never_left() for conn in members}
-        self._broadcasts = [(broadcast, broadcast.result()) for broadcast in broadcasts]
-        #: Messages that the members are to get, and their bytes as frames.
-        waiting = [conn._writer.waiting_data() for conn in members]
-        self.messages = sum(messages for messages, _ in waiting)
-        self.bytes = sum(size for _, size in waiting)
-        for broadcast, result in self._broadcasts:
-            self.messages += result.pending
-            self.bytes += result.pending * broadcast.message.size
+    Attributes:
+        messages: their number.
+        bytes: their size as frames.
+    """
+
+    def __init__(self, members: Sequence[Conn], broadcaster: Broadcaster, slow: SlowMembers) -> None:
+        self._members = members
+        # A broadcast may stand in both lists.
+        self._broadcasts: list[Delivery] = list(dict.fromkeys([*broadcaster.unfinished(), *slow.waiting()]))
+        self._lost_messages, self._lost_bytes = self._lost()
+        self.messages, self.bytes = self._on_the_way(members)
 
     def undelivered(self) -> tuple[int, int]:
-        """Messages and bytes, of those that were owed, that have not left and never will, or not by now."""
+        """Return the number of owed messages that have not left by now, and their bytes."""
+        messages, size = self._on_the_way([conn for conn in self._members if conn.state is not State.CLOSED])
+        lost_messages, lost_bytes = self._lost()
+        messages += lost_messages - self._lost_messages
+        size += lost_bytes - self._lost_bytes
+        return min(messages, self.messages), min(size, self.bytes)
+
+    def _on_the_way(self, members: Sequence[Conn]) -> tuple[int, int]:
+        """Return the messages and bytes in the queues of ``members`` and in undecided deliveries."""
         messages = size = 0
-        for conn, (lost_messages, lost_bytes) in self._before.items():
-            lost = conn._never_left()
-            messages += lost[0] - lost_messages
-            size += lost[1] - lost_bytes
-            if conn.state is not State.CLOSED:
-                waiting = conn._writer.waiting_data()
-                messages += waiting[0]
-                size += waiting[1]
-        for broadcast, before in self._broadcasts:
+        for conn in members:
+            waiting, waiting_bytes = conn._writer.waiting_data()
+            messages += waiting
+            size += waiting_bytes
+        for broadcast in self._broadcasts:
+            pending = broadcast.result().pending
+            messages += pending
+            size += pending * broadcast.message.size
+        return messages, size
+
+    def _lost(self) -> tuple[int, int]:
+        """Return the messages and bytes that queues have given up and broadcasts have not delivered, so far."""
+        messages = size = 0
+        for conn in self._members:
+            given_up, given_up_bytes = conn._never_left()
+            messages += given_up
+            size += given_up_bytes
+        for broadcast in self._broadcasts:
             result = broadcast.result()
-            missed = result.dropped + result.skipped + result.pending - before.dropped - before.skipped
+            missed = result.dropped + result.skipped
             messages += missed
             size += missed * broadcast.message.size
-        return min(messages, self.messages), min(size, self.bytes)
+        return messages, size
+
+
+def begin_shutdown(
+    loop: asyncio.AbstractEventLoop,
+    limit: TimeBudget,
+    close: GracefulClose,
+    rooms: RoomTable[Conn],
+    members: Membership,
+    broadcaster: Broadcaster,
+    slow: SlowMembers,
+    history: HistoryStore | None,
+) -> asyncio.Task[ShutdownReport]:
+    """Refuse joins and broadcasts from now on, and return the task that ends the hub within ``limit``."""
+    members.stopped = broadcaster.stopped = True
+    conns = rooms.roll(None).members
+    owed = OwedMessages(conns, broadcaster, slow)
+    work = _shut_down(limit, close, conns, owed, members, broadcaster, slow, history)
+    return Context().run(loop.create_task, work)
+
+
+async def _shut_down(
+    limit: TimeBudget,
+    close: GracefulClose,
+    conns: Sequence[Conn],
+    owed: OwedMessages,
+    members: Membership,
+    broadcaster: Broadcaster,
+    slow: SlowMembers,
+    history: HistoryStore | None,
+) -> ShutdownReport:
+    rest = limit.left * (1 - limits.SETTLE_SHARE)
+    await limit.bound(broadcaster.scheduler.idle(), max(0.0, limit.left - rest))
+    if limit.over:
+        broadcaster.give_up()  # else each member gets the rest when it is closed
+    waited_for = {conn for conn in conns if slow.waits_for(conn)}
+    await close.close(conn for conn in conns if conn not in waited_for)
+    await limit.bound(settled(slow), max(0.0, limit.left - rest))
+    await close.close(waited_for)
+    await close.ended()
+    limit.end()
+    broadcaster.give_up()
+    members.end_watches()
+    slow.end()
+    if history is not None:
+        history.clear()
+    messages, size = owed.undelivered()
+    return ShutdownReport(
+        closed=close.closed,
+        aborted=close.aborted,
+        delivered_messages=owed.messages - messages,
+        delivered_bytes=owed.bytes - size,
+        undelivered_messages=messages,
+        undelivered_bytes=size,
+    )
+
+
+async def settled(slow: SlowMembers) -> None:
+    """Wait until full members have made room for the broadcasts that wait for them, or had their time."""
+    for broadcast in slow.waiting():
+        await broadcast.wait()

@@ -17,7 +17,7 @@ def health_route(hub: Hub, *, broadcast_enabled: bool) -> Callable[[Request], Re
     """A route that answers 200 with ``"status": "ok"``, and 503 with ``"stopping"`` once ``hub`` stops."""
 
     def answer(request: Request) -> Response:
-        status, word = (503, "stopping") if hub._stopped else (200, "ok")
+        status, word = (503, "stopping") if hub._members.stopped else (200, "ok")
         health = {"status": word, "component": "websocket", "broadcast_enabled": broadcast_enabled}
         return Response.json(status, health, [("Cache-Control", "no-store")])
 

@@ -22,8 +22,8 @@ from ..conn.connection import Conn
 from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, endpoint_for
 from ..errors import HubError
 from ..http11.origin import allowed_origins
+from ..hub.history_store import EncodeRecovered, check_encode_recovered
 from ..hub.hub import Hub
-from ..hub.recovery import EncodeRecovered, check_encode_recovered
 from ..server.context import Endpoint
 from ..server.options import TcpOptions
 from ..server.server import Serving, serve_endpoints
@@ -182,7 +182,7 @@ def serve_rooms(
     defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
     doubts = (
         login.doubt,
-        lambda: "the hub has been stopped" if hub._stopped else "",
+        lambda: "the hub has been stopped" if hub._members.stopped else "",
         lambda: "" if allow_unknown_rooms or not _has_no_room(authorizer) else _NO_ROOM,
     )
     return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests, hub, doubts)

@@ -18,8 +18,8 @@ from ..constants import ErrorCode
 from ..errors import ConnectionClosed, HubFull, InvalidHandshake, SendQueueFull
 from ..http11.models import Request
 from ..hub.history import Recovery
+from ..hub.history_store import EncodeRecovered
 from ..hub.hub import Hub
-from ..hub.recovery import EncodeRecovered
 from ..position import Position
 
 __all__ = ["MemberCountFeed", "RoomSessions", "recovered_event"]
@@ -90,7 +90,7 @@ class MemberCountFeed:
         """Any will do."""
 
     def check_space(self, room: str) -> None:
-        self._hub._check_stopped()
+        self._hub._members.check_running()
         most = self._hub.config.max_connections
         if most and self._watching >= most:
             raise HubFull(f"websocket hub at capacity: {most} watchers")

@@ -15,8 +15,12 @@ from typing import Any
 
 import plumews
 from plumews import BroadcastResult, HistoryLimits, Hub, HubConfig, Position, SendBehavior, State
+from plumews.hub.broadcaster import Broadcaster
+from plumews.hub.history_store import Places
+from plumews.hub.rooms import Target
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import EncodedMessage
+from plumews.transport.timers import Timers
 from support.hub_model.peers import Peer, StillLoop
 from support.members import adds_up
 
@@ -51,30 +55,23 @@ class Sent:
 
 
 class RecordingHub(Hub):
-    """Tells the record what begins, and who goes."""
+    """Hub that tells the record which broadcasts begin, and which members go."""
 
-    record: Record
+    def __init__(self, config: HubConfig, record: Record) -> None:
+        super().__init__(config)
+        self.record = record
+        parts = self._rooms, self._presence, self._history, self._slow, self._broadcaster.scheduler
+        self._broadcaster = RecordingBroadcaster(*parts)
+        self._broadcaster.record = record
+        if self._history is not None:
+            keep = self._history.keep
 
-    def _submit(self, target: Any, message: Any, exclude: Any, where: Any, key: Any, keep: bool = False) -> Any:
-        with_room = None if target is None else frozenset([target] if isinstance(target, str) else target)
-        peers = [peer for peer in self.record.roll(target) if peer.conn is not exclude]
-        if where is not None:
-            peers = [peer for peer in peers if peer.conn in where.chosen]
-        self.record.expected.append(("room", with_room, peers, None if key is None else key[1][1]))
-        try:
-            return super()._submit(target, message, exclude, where, key, keep)
-        finally:
-            self.record.expected.pop()
+            def keep_and_tell(target: Target, message: EncodedMessage, timers: Timers) -> Places:
+                for room in () if target is None else [target] if isinstance(target, str) else target:
+                    record.histories[room].append(number_of(message))
+                return keep(target, message, timers)
 
-    def _broadcast(self, *args: Any) -> Any:
-        broadcast = super()._broadcast(*args)
-        self.record.began(broadcast)
-        return broadcast
-
-    def _record(self, target: Any, message: EncodedMessage) -> Any:
-        for room in () if target is None else [target] if isinstance(target, str) else target:
-            self.record.histories[room].append(number_of(message))
-        return super()._record(target, message)
+            self._history.keep = keep_and_tell  # type: ignore[method-assign]
 
     def leave(self, room: str, conn: plumews.Conn) -> None:
         self.record.leaves(conn, [room])
@@ -83,6 +80,28 @@ class RecordingHub(Hub):
     def remove(self, conn: plumews.Conn) -> None:
         self.record.leaves(conn, list(self.record.by_conn[conn].rooms))
         super().remove(conn)
+
+
+class RecordingBroadcaster(Broadcaster):
+    """Broadcaster that tells the record of each broadcast."""
+
+    record: Record
+
+    def _submit(self, loop: Any, target: Any, message: Any, exclude: Any, where: Any, key: Any, keep: bool) -> Any:
+        with_room = None if target is None else frozenset([target] if isinstance(target, str) else target)
+        peers = [peer for peer in self.record.roll(target) if peer.conn is not exclude]
+        if where is not None:
+            peers = [peer for peer in peers if peer.conn in where.chosen]
+        self.record.expected.append(("room", with_room, peers, None if key is None else key[1][1]))
+        try:
+            return super()._submit(loop, target, message, exclude, where, key, keep)
+        finally:
+            self.record.expected.pop()
+
+    def _fan_out(self, *args: Any) -> Any:
+        fan_out = super()._fan_out(*args)
+        self.record.began(fan_out)
+        return fan_out
 
 
 def number_of(message: EncodedMessage) -> int:
@@ -105,8 +124,7 @@ class Record:
             history=HistoryLimits(max_messages=history, max_age=1e6) if history else None,
             **config,
         )
-        self.hub = RecordingHub(self.config)
-        self.hub.record = self
+        self.hub = RecordingHub(self.config, self)
         # --- who is there
         self.peers: list[Peer] = []
         self.by_conn: dict[plumews.Conn, Peer] = {}

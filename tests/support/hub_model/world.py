@@ -349,7 +349,7 @@ class World(Record):
     def foresee(self, rooms: Any, message: str, exclude: plumews.Conn | None) -> Counter[str] | None:
         """What becomes of a broadcast that is done at once; ``None``: it is not that simple."""
         peers = self.roll(rooms)
-        if self.stopped or "encode" in self.listen or len(self.hub._lanes) or len(peers) > STRIDE:
+        if self.stopped or "encode" in self.listen or len(self.hub._broadcaster.scheduler) or len(peers) > STRIDE:
             return None
         if len(message) >= limits.COMPRESS_LEAST and any(peer.inflater is not None for peer in peers):
             return None  # it is compressed, which may take more than a slice
@@ -478,12 +478,12 @@ class World(Record):
         self.check()
         hub = self.hub
         for rest in (
-            hub._since,
-            hub._people._users,
+            hub._members.since,
+            hub._presence._users,
             hub._slow.members,
             hub._slow._gone,
-            hub._callbacks._news,
-            hub._lanes,
+            hub._events._news,
+            hub._broadcaster.scheduler,
         ):
             assert len(rest) == 0
         assert len(loop_context(self.loop).timers) == 0
