@@ -82,7 +82,7 @@ def connections(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
 
 
 def read(codec: Any, options: dict[str, Any], stream: bytes, cuts: set[int], turns: dict[int, str]) -> list[Any]:
-    """What a parser tells when ``stream`` comes cut at ``cuts``; ``turns`` are calls at places of the stream."""
+    """Return the events of a parser for ``stream`` cut at ``cuts``; ``turns`` are calls at places of it."""
     parser = codec.Parser(**options)
     told = []
     places = sorted({0, len(stream)} | {place for place in cuts | set(turns) if place <= len(stream)})
@@ -121,7 +121,7 @@ def whole(told: list[Any]) -> tuple[list[Any], Any]:
     st.sets(st.integers(1, 500), max_size=12),
     st.dictionaries(st.integers(0, 300), st.sampled_from(["start", "start", "stop"]), max_size=3),
 )
-def test_both_bodies_and_all_cuts_agree_on_events_errors_and_state(
+def test_bodies_agree_on_events_errors_and_state_at_every_cut(
     connection: tuple[dict[str, Any], bytes], cuts: set[int], turns: dict[int, str]
 ) -> None:
     options, stream = connection
@@ -147,7 +147,7 @@ def test_both_bodies_agree_on_noise(noise: bytes, client: bool) -> None:
 
 
 def agreed(call: Callable[[Any], Any]) -> Any:
-    """What ``call`` returns or raises with either body."""
+    """Return the result, or the exception, of ``call`` with either body."""
     told = []
     for codec in BODIES:
         try:
@@ -257,7 +257,7 @@ def test_both_bodies_have_the_same_names_parameters_and_defaults(name: str) -> N
         assert name == "__all__" or getattr(codec, name).__doc__
 
 
-def test_a_parser_is_made_with_keywords_alone_and_must_be_told_its_side_and_its_limit() -> None:
+def test_parser_requires_client_and_max_size_as_keywords() -> None:
     for codec in BODIES:
         for args, options in (((True, 1), {}), ((), {"client": True}), ((), {"max_size": 1}), ((), {"size": 1})):
             with pytest.raises(TypeError):
@@ -290,5 +290,5 @@ def test_plumews_pure_takes_the_plain_body(pure: str) -> None:
     assert body_under(pure) == "pure plumews.protocol.pure.parser"
 
 
-def test_the_plain_body_is_taken_where_the_compiled_one_is_missing() -> None:
+def test_pure_body_is_used_if_the_compiled_one_is_missing() -> None:
     assert body_under(None, "sys.modules['plumews._codec'] = None; ") == "pure plumews.protocol.pure.parser"

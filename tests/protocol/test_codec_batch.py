@@ -21,7 +21,7 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = map(int, Opcode)
 
 
 def parsed(codec: Any, buffers: list[Any], *, client: bool) -> list[Any]:
-    """What a parser makes of them: complete, and without a fault."""
+    """Return the events of a parser for ``buffers``: complete, and without a violation."""
     parser = codec.Parser(client=client, max_size=None)
     events = parser.feed(b"".join(buffers))
     assert (parser.error, parser.mid_message) == (None, False)
@@ -50,7 +50,7 @@ def test_small_messages_are_one_bytes_object(codec: Any) -> None:
     assert codec.build_batch([(BINARY, b"")]) == [b"\x82\0"]
 
 
-def test_a_large_payload_stands_behind_its_header_and_is_not_copied(codec: Any) -> None:
+def test_large_payload_follows_its_header_without_a_copy(codec: Any) -> None:
     large = bytes(COPY_SIZE + 1)
     text = "a" * (COPY_SIZE + 1)
     buffers = codec.build_batch([(TEXT, "a"), (BINARY, large), (BINARY, large), (TEXT, text), (TEXT, "b")])
@@ -62,7 +62,7 @@ def test_a_large_payload_stands_behind_its_header_and_is_not_copied(codec: Any) 
     assert len(buffers) == 7
 
 
-def test_a_mutable_payload_is_copied_so_that_later_changes_do_not_leave(codec: Any) -> None:
+def test_mutable_payload_is_copied(codec: Any) -> None:
     for size in (10, COPY_SIZE + 1):
         payload = bytearray(size)
         buffers = codec.build_batch([(BINARY, payload)])
@@ -82,7 +82,7 @@ def test_a_large_text_is_passed_on_as_a_read_only_view(codec: Any) -> None:
     assert b"".join(buffers[1::2]) == b"a" * 100_000
 
 
-def test_a_masked_batch_is_one_bytes_object_with_a_key_for_each_frame(codec: Any) -> None:
+def test_masked_batch_is_one_bytes_object_with_a_key_per_frame(codec: Any) -> None:
     (batch,) = codec.build_batch([(BINARY, bytes(4))] * 500 + [(BINARY, bytes(COPY_SIZE + 1))], masked=True)
     keys = [batch[start + 2 : start + 6] for start in range(0, 5000, 10)]
     assert all(batch[start + 6 : start + 10] == batch[start + 2 : start + 6] for start in range(0, 5000, 10))
@@ -94,7 +94,7 @@ def test_messages_may_come_from_any_iterable(codec: Any) -> None:
     assert codec.build_batch([Opcode.TEXT, "a"] for _ in range(2)) == [b"\x81\x01a" * 2]
 
 
-def test_row_25_one_message_that_cannot_be_sent_is_an_error_and_nothing_is_built(codec: Any) -> None:
+def test_row_25_batch_with_an_invalid_message_builds_nothing(codec: Any) -> None:
     for bad, error in (
         ((TEXT, None), TypeError),
         ((TEXT, 5), TypeError),
@@ -112,7 +112,7 @@ def test_row_25_one_message_that_cannot_be_sent_is_an_error_and_nothing_is_built
 # --- feed_messages --------------------------------------------------------------------------------
 
 
-def test_messages_alone_stand_for_themselves_and_the_rest_for_its_kind(codec: Any) -> None:
+def test_feed_messages_returns_plain_messages_and_other_events(codec: Any) -> None:
     stream = codec.build_frame(TEXT, "é" * 300) + codec.build_frame(BINARY, b"a") + codec.build_frame(PING, b"p")
     stream += codec.build_frame(TEXT, "x", fin=False) + codec.build_frame(CONT, "y") + codec.build_frame(TEXT, "")
     stream += codec.build_frame(BINARY, bytes(200)) + codec.build_frame(TEXT, b"\xff", rsv1=True)
@@ -124,7 +124,7 @@ def test_messages_alone_stand_for_themselves_and_the_rest_for_its_kind(codec: An
     assert [each for at in range(len(stream)) for each in parser.feed_messages(stream[at : at + 1])] == told
 
 
-def test_with_decode_text_off_a_text_is_told_from_binary_by_its_kind(codec: Any) -> None:
+def test_feed_messages_without_decode_text_marks_texts(codec: Any) -> None:
     stream = codec.build_frame(TEXT, "a") + codec.build_frame(BINARY, b"b")
     stream += codec.build_frame(TEXT, "c", fin=False) + codec.build_frame(CONT, "d")
     parser = codec.Parser(client=True, max_size=None, decode_text=False)
@@ -145,7 +145,7 @@ def test_what_is_streamed_and_what_is_wrong_is_told_as_by_feed(codec: Any) -> No
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_only_the_first_bytes_of_a_buffer_count_if_so_many_are_given(codec: Any, kind: Any) -> None:
+def test_feed_messages_reads_only_the_first_size_bytes(codec: Any, kind: Any) -> None:
     stream = codec.build_frame(BINARY, b"ab") + codec.build_frame(BINARY, b"cd")
     parser = codec.Parser(client=True, max_size=None)
     assert parser.feed_messages(kind(stream), 3) == []

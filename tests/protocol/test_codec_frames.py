@@ -165,7 +165,7 @@ def test_row_25_any_contiguous_buffer_is_sent_byte_for_byte(codec: Any, payload:
 
 
 @pytest.mark.parametrize("payload", [None, 5, 1.5, ["a"], {"a": 1}], ids=lambda payload: type(payload).__name__)
-def test_row_25_what_is_neither_text_nor_a_buffer_is_a_type_error(codec: Any, payload: Any) -> None:
+def test_row_25_payload_of_another_type_is_a_type_error(codec: Any, payload: Any) -> None:
     for build in (codec.build_frame, codec.fragment):
         with pytest.raises(TypeError, match=f"^a bytes-like object is required, not '{type(payload).__name__}'$"):
             build(1, payload)
@@ -218,11 +218,11 @@ def test_what_fragment_makes_a_parser_puts_together_again(codec: Any, length: in
     assert (parser.error, parser.mid_message) == (None, False)
 
 
-def test_section_5_4_only_the_first_frame_has_the_opcode_and_only_the_last_has_fin(codec: Any) -> None:
+def test_section_5_4_first_frame_has_the_opcode_and_last_has_fin(codec: Any) -> None:
     assert codec.fragment(1, b"abcde", size=2) == [b"\x01\x02ab" + b"\x00\x02cd" + b"\x80\x01e"]
 
 
-def test_rfc_7692_section_6_1_rsv1_is_set_on_the_first_frame_alone(codec: Any) -> None:
+def test_rfc_7692_section_6_1_only_the_first_frame_has_rsv1(codec: Any) -> None:
     assert codec.fragment(1, b"abc", size=2, rsv1=True) == [b"\x41\x02ab" + b"\x80\x01c"]
     headers = codec.fragment(1, bytes(100_000), size=50_000, rsv1=True)[::2]
     assert [header[0] for header in headers] == [0x41, 0x80]
@@ -235,7 +235,7 @@ def test_up_to_16_kib_come_as_one_bytes_object(codec: Any) -> None:
             assert [type(buffer) for buffer in buffers] == [bytes]
 
 
-def test_more_than_16_kib_come_as_headers_and_slices_that_are_not_copied(codec: Any) -> None:
+def test_fragments_above_16_kib_are_slices_without_a_copy(codec: Any) -> None:
     payload = bytes(COPY_SIZE + 1)
     header, whole = codec.fragment(2, payload)
     assert header == codec.build_header(2, len(payload))
@@ -247,7 +247,7 @@ def test_more_than_16_kib_come_as_headers_and_slices_that_are_not_copied(codec: 
     assert all(view.obj is payload for view in buffers[1::2])
 
 
-def test_a_mutable_payload_is_copied_so_that_later_changes_do_not_leave(codec: Any) -> None:
+def test_mutable_payload_is_copied(codec: Any) -> None:
     payload = bytearray(100_000)
     buffers = codec.fragment(2, payload)
     payload[:] = b"\xff" * 100_000

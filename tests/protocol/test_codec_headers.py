@@ -43,16 +43,16 @@ def test_section_5_2_a_reserved_opcode_is_a_protocol_error(codec: Any, opcode: i
 
 
 @pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
-def test_section_5_5_a_fragmented_control_frame_is_a_protocol_error(codec: Any, opcode: int) -> None:
+def test_section_5_5_fragmented_control_frame_is_an_error(codec: Any, opcode: int) -> None:
     refused(server(codec), bytes([opcode]), ProtocolError, "protocol error: fragmented control frame")
 
 
 @pytest.mark.parametrize("fin", [True, False])
-def test_section_5_4_a_continuation_without_a_message_is_a_protocol_error(codec: Any, fin: bool) -> None:
+def test_section_5_4_continuation_without_a_message_is_an_error(codec: Any, fin: bool) -> None:
     refused(server(codec), bytes([fin << 7]), ProtocolError, "continuation frame without a message")
 
 
-def test_section_5_4_a_continuation_after_the_end_of_a_message_is_a_protocol_error(codec: Any) -> None:
+def test_section_5_4_continuation_after_a_message_is_an_error(codec: Any) -> None:
     parser = server(codec)
     assert parser.feed(masked(codec, TEXT, b"a", fin=False) + masked(codec, CONT, b"b")) == [(TEXT, "ab")]
     refused(parser, b"\x80", ProtocolError, "continuation frame without a message")
@@ -60,9 +60,7 @@ def test_section_5_4_a_continuation_after_the_end_of_a_message_is_a_protocol_err
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("fin", [True, False])
-def test_section_5_4_a_new_message_inside_a_fragmented_one_is_a_protocol_error(
-    codec: Any, opcode: int, fin: bool
-) -> None:
+def test_section_5_4_message_inside_a_fragmented_one_is_an_error(codec: Any, opcode: int, fin: bool) -> None:
     parser = server(codec)
     parser.feed(masked(codec, TEXT, b"a", fin=False))
     refused(parser, bytes([opcode | fin << 7]), ProtocolError, "new data opcode while assembling")
@@ -85,9 +83,7 @@ def test_section_5_1_a_client_refuses_a_masked_frame(codec: Any, opcode: int, le
 
 @pytest.mark.parametrize("opcode", [PING, PONG, CLOSE])
 @pytest.mark.parametrize("length", [126, 127])
-def test_section_5_5_a_control_frame_beyond_125_bytes_is_refused_by_its_7_bit_length(
-    codec: Any, opcode: int, length: int
-) -> None:
+def test_section_5_5_long_control_frame_is_rejected(codec: Any, opcode: int, length: int) -> None:
     header = bytes([0x80 | opcode, 0x80 | length])
     refused(server(codec), header, ProtocolError, "protocol error: control frame too large")
 
@@ -104,12 +100,12 @@ def test_section_5_5_a_control_frame_of_125_bytes_is_accepted(codec: Any, opcode
 
 
 @pytest.mark.parametrize("length", [0, 1, 125])
-def test_section_5_2_a_16_bit_length_below_126_is_not_the_shortest_form(codec: Any, length: int) -> None:
+def test_section_5_2_16_bit_length_below_126_is_an_error(codec: Any, length: int) -> None:
     refused(server(codec), b"\x82\xfe" + length.to_bytes(2, "big"), ProtocolError, "not in its shortest form")
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 65535])
-def test_section_5_2_a_64_bit_length_below_65536_is_not_the_shortest_form(codec: Any, length: int) -> None:
+def test_section_5_2_64_bit_length_below_65536_is_an_error(codec: Any, length: int) -> None:
     refused(server(codec), b"\x82\xff" + length.to_bytes(8, "big"), ProtocolError, "not in its shortest form")
 
 
@@ -130,7 +126,7 @@ HUGE = {
 @pytest.mark.parametrize("length", HUGE.values(), ids=HUGE)
 @pytest.mark.parametrize("first", ["first frame", "after a part"])
 @pytest.mark.parametrize("max_size", [16 * limits.MiB, 2**31 - 2, 0, None])
-def test_row_4_and_section_8_point_13_a_huge_length_is_refused_when_the_header_is_read(
+def test_row_4_section_8_point_13_huge_length_is_rejected_early(
     codec: Any, length: int, first: str, max_size: int | None
 ) -> None:
     parser, opcode = server(codec, max_size=max_size), TEXT
@@ -149,7 +145,7 @@ def test_row_4_and_section_8_point_13_a_huge_length_is_refused_when_the_header_i
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, CONT])
-def test_row_5_a_header_that_claims_a_tebibyte_takes_no_memory(codec: Any, opcode: int) -> None:
+def test_row_5_header_of_a_tebibyte_takes_no_memory(codec: Any, opcode: int) -> None:
     header, payload = codec.build_header(opcode, 2**40, mask_key=KEY), codec.mask(b"1234567", KEY)
     peaks = []
     for _ in range(3):  # what is counted is not ours alone: the least of some
@@ -194,7 +190,7 @@ def test_row_7_the_limit_is_one_of_the_message_not_of_the_frame(codec: Any, frag
         assert parser.error.close_code == 1009
 
 
-def test_a_message_too_big_is_refused_before_its_mask_and_payload_arrive(codec: Any) -> None:
+def test_message_too_big_is_rejected_by_its_header(codec: Any) -> None:
     for length, header in (
         (101, b"\x82\xe5"),
         (126, b"\x82\xfe\x00\x7e"),
@@ -204,7 +200,7 @@ def test_a_message_too_big_is_refused_before_its_mask_and_payload_arrive(codec: 
         refused(server(codec, max_size=100), header, PayloadTooBig, text)
 
 
-def test_the_bytes_of_earlier_frames_count_and_those_of_earlier_messages_do_not(codec: Any) -> None:
+def test_max_size_counts_frames_of_one_message_only(codec: Any) -> None:
     parser = server(codec, max_size=10)
     assert len(parser.feed(masked(codec, BINARY, bytes(10)) * 3)) == 3
     parser.feed(masked(codec, BINARY, bytes(8), fin=False))
@@ -252,7 +248,7 @@ def test_a_new_max_frames_holds_from_the_next_header_on(codec: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2])
-def test_row_8_a_flood_of_tiny_fragments_ends_at_max_frames_and_takes_no_memory(codec: Any, size: int) -> None:
+def test_row_8_flood_of_tiny_fragments_ends_at_max_frames(codec: Any, size: int) -> None:
     max_frames = limits.max_frames(2 * limits.MiB)
     parser = server(codec, max_size=2 * limits.MiB, max_frames=max_frames)
     parser.feed(masked(codec, BINARY, b"", fin=False))
@@ -271,7 +267,7 @@ def test_row_8_a_flood_of_tiny_fragments_ends_at_max_frames_and_takes_no_memory(
 
 
 @pytest.mark.parametrize("name", ["max_size", "max_frames"])
-def test_a_limit_that_is_no_limit_is_refused_with_what_would_be_right(codec: Any, name: str) -> None:
+def test_invalid_limit_error_says_what_would_be_right(codec: Any, name: str) -> None:
     least = {"max_size": 0, "max_frames": 1}[name]
     for value in (least - 1, -(2**64), 2**63):
         text = rf"^{name} must be None or {least} to 2\*\*63 - 1, not {value}$"

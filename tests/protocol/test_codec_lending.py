@@ -30,7 +30,7 @@ def masked(codec: Any, opcode: int, payload: Any = b"", **options: Any) -> bytes
 
 
 def receive(parser: Any, data: bytes, least: int = 1) -> list[Any]:
-    """What a loop with ``data`` in its socket does: into a lent buffer as long as there is one, else by feed()."""
+    """Feed ``data`` as an event loop does: into a lent buffer while there is one, else by feed()."""
     events: list[Any] = []
     while data:
         room = parser.receive_buffer(least)
@@ -49,9 +49,7 @@ def receive(parser: Any, data: bytes, least: int = 1) -> list[Any]:
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("unit", ["a", "aé語😀"], ids=["ascii", "mixed"])
-def test_a_message_received_in_place_is_the_message_that_was_sent(
-    codec: Any, side: str, opcode: int, unit: str
-) -> None:
+def test_message_received_in_place_is_complete(codec: Any, side: str, opcode: int, unit: str) -> None:
     text = unit * 50_000
     key = KEY if side == "server" else None
     stream = codec.build_frame(opcode, text, mask_key=key)
@@ -67,7 +65,7 @@ def test_a_message_received_in_place_is_the_message_that_was_sent(
     assert parser.feed(codec.build_frame(BINARY, b"next", mask_key=key)) == [(BINARY, b"next")]
 
 
-def test_fragments_and_control_frames_and_reads_of_both_kinds_mix(codec: Any) -> None:
+def test_fragments_control_frames_and_both_kinds_of_reads_mix(codec: Any) -> None:
     dice = random.Random(3)
     for trial in range(60):
         pieces = [dice.randbytes(dice.choice((0, 10, 5000, 150_000))) for _ in range(3)]
@@ -110,7 +108,7 @@ def test_with_decode_text_off_or_compressed_bytes_come_in_place(codec: Any) -> N
 # --- when there is a buffer -----------------------------------------------------------------------
 
 
-def test_there_is_a_buffer_only_where_a_frame_of_data_has_that_much_to_come(codec: Any) -> None:
+def test_receive_buffer_exists_only_for_large_missing_payloads(codec: Any) -> None:
     parser = server(codec)
     assert parser.receive_buffer() is None
     stream = masked(codec, BINARY, bytes(100_000))
@@ -143,7 +141,7 @@ def test_a_view_is_one_of_writable_bytes(codec: Any) -> None:
     assert (view.readonly, view.format, view.itemsize, view.ndim, view.c_contiguous) == (False, "B", 1, 1, True)
 
 
-def test_asking_again_gives_the_same_room_and_ends_the_view_before(codec: Any) -> None:
+def test_receive_buffer_again_releases_the_earlier_view(codec: Any) -> None:
     parser = server(codec)
     stream = masked(codec, BINARY, bytes(range(250)) * 400)
     parser.feed(stream[:20])
@@ -181,7 +179,7 @@ def test_nothing_arrived_is_nothing(codec: Any) -> None:
     assert receive(parser, stream[20:], 99_000) == [(BINARY, bytes(100_000))]
 
 
-def test_start_streaming_ends_the_view_and_tells_what_arrived_in_place(codec: Any) -> None:
+def test_start_streaming_releases_the_view(codec: Any) -> None:
     for opcode in (TEXT, BINARY):
         parser = server(codec)
         stream = masked(codec, opcode, b"abc" * 50_000)
@@ -202,7 +200,7 @@ def test_start_streaming_ends_the_view_and_tells_what_arrived_in_place(codec: An
 
 
 @pytest.mark.parametrize("nbytes", [-1, 100_000, 2**70, -(2**70)])
-def test_a_number_of_bytes_that_does_not_fit_is_a_value_error_and_changes_nothing(codec: Any, nbytes: int) -> None:
+def test_buffer_updated_with_a_wrong_size_changes_nothing(codec: Any, nbytes: int) -> None:
     parser = server(codec)
     stream = masked(codec, BINARY, bytes(100_000))
     parser.feed(stream[:20])
@@ -241,7 +239,7 @@ def test_the_end_of_the_connection_ends_the_loan(codec: Any) -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("keep", [lambda view: view[10:], memoryview, lambda view: view.cast("b")])
-def test_what_a_kept_view_writes_reaches_no_message_that_was_delivered(codec: Any, opcode: int, keep: Any) -> None:
+def test_kept_view_cannot_change_a_delivered_message(codec: Any, opcode: int, keep: Any) -> None:
     parser, kept, delivered = server(codec), [], []
     for _ in range(3):
         stream = masked(codec, opcode, b"x" * 100_000)
@@ -254,7 +252,7 @@ def test_what_a_kept_view_writes_reaches_no_message_that_was_delivered(codec: An
     assert delivered == delivered[:1] * 3
 
 
-def test_a_loop_that_holds_its_view_while_it_tells_is_left_the_last_byte_from_then_on(codec: Any) -> None:
+def test_loop_that_holds_its_view_feeds_the_last_byte(codec: Any) -> None:
     parser, stream, rooms = server(codec), masked(codec, BINARY, b"x" * 100_000), []
     for _ in range(3):
         parser.feed(stream[:14])
@@ -303,7 +301,7 @@ def test_a_message_grows_while_somebody_keeps_a_view(codec: Any) -> None:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def test_row_5_an_announced_tebibyte_reserves_no_more_than_the_limit_of_a_message(codec: Any) -> None:
+def test_row_5_announced_tebibyte_reserves_at_most_the_limit(codec: Any) -> None:
     parser = server(codec)
     parser.feed(codec.build_header(BINARY, 2**40, mask_key=KEY))
     tracemalloc.start()

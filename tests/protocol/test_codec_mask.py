@@ -31,7 +31,7 @@ def test_mask_is_what_section_5_3_says(codec: Any) -> None:
 
 
 @pytest.mark.parametrize("size", EDGE_SIZES)
-def test_mask_and_mask_inplace_equal_the_definition_at_every_edge_size(codec: Any, size: int) -> None:
+def test_masks_match_the_definition_at_edge_sizes(codec: Any, size: int) -> None:
     data = PATTERN[:size]
     expected = byte_by_byte(data, KEY)
     assert codec.mask(data, KEY) == expected
@@ -40,7 +40,7 @@ def test_mask_and_mask_inplace_equal_the_definition_at_every_edge_size(codec: An
     assert copy == expected
 
 
-def test_row_6_no_alignment_and_no_size_reads_or_writes_outside_its_input(codec: Any) -> None:
+def test_row_6_kernels_stay_inside_their_input(codec: Any) -> None:
     for size in range(201):
         expected = byte_by_byte(PATTERN[:size], KEY)
         for start in range(16):
@@ -51,7 +51,7 @@ def test_row_6_no_alignment_and_no_size_reads_or_writes_outside_its_input(codec:
             assert room == b"\xee" * start + expected + b"\xee" * 16
 
 
-def test_offset_is_the_position_in_the_payload_at_which_data_begins(codec: Any) -> None:
+def test_offset_is_the_position_of_the_data_in_the_payload(codec: Any) -> None:
     whole = codec.mask(PATTERN[:1000], KEY)
     for cut in range(40):
         assert codec.mask(PATTERN[:cut], KEY) + codec.mask(PATTERN[cut:1000], KEY, cut) == whole
@@ -125,7 +125,7 @@ def test_row_25_what_is_no_buffer_is_a_type_error(codec: Any, data: Any) -> None
             function(data, KEY)
 
 
-def test_a_buffer_with_gaps_is_a_buffer_error_that_says_what_to_do(codec: Any) -> None:
+def test_buffer_with_gaps_is_a_buffer_error_with_advice(codec: Any) -> None:
     gaps = memoryview(bytearray(b"abcdef"))[::2]
     for function in (codec.mask, codec.mask_inplace):
         with pytest.raises(BufferError, match=r"^the buffer is not contiguous: pass a copy, bytes\(\.\.\.\)$"):

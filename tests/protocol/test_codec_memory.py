@@ -31,7 +31,7 @@ pytestmark = on_both_bodies
 # --- state between reads --------------------------------------------------------------------------
 
 
-def test_buffered_and_mid_message_follow_a_message_through_its_frames(codec: Any) -> None:
+def test_buffered_and_mid_message_follow_a_message(codec: Any) -> None:
     parser = server(codec)
     seen = []
     for data in (
@@ -58,7 +58,7 @@ def test_buffered_and_mid_message_follow_a_message_through_its_frames(codec: Any
     ]
 
 
-def test_row_9_memory_of_open_fragments_follows_the_bytes_received(codec: Any) -> None:
+def test_row_9_memory_of_fragments_follows_the_received_bytes(codec: Any) -> None:
     parser = server(codec, max_size=limits.READ_LIMIT)
     parts = [codec.build_header(CONT if i else BINARY, 10_000, fin=False, mask_key=KEY) for i in range(200)]
     tracemalloc.start()
@@ -73,7 +73,7 @@ def test_row_9_memory_of_open_fragments_follows_the_bytes_received(codec: Any) -
     assert parser.buffered == 2_000_000
 
 
-def test_row_9_what_a_header_announces_is_reserved_only_where_much_has_come(codec: Any) -> None:
+def test_row_9_announced_memory_is_reserved_late(codec: Any) -> None:
     parser = server(codec, max_size=limits.READ_LIMIT)
     parser.feed(codec.build_header(BINARY, limits.READ_LIMIT, mask_key=KEY))
     tracemalloc.start()
@@ -92,7 +92,7 @@ def test_row_9_what_a_header_announces_is_reserved_only_where_much_has_come(code
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here to tell what is resident")
 @pytest.mark.skipif("ASAN_OPTIONS" in os.environ, reason="the sanitizer keeps back what was freed")
-def test_row_9_resident_memory_follows_the_bytes_received_whatever_a_header_declares(codec: Any) -> None:
+def test_row_9_resident_memory_follows_the_received_bytes(codec: Any) -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 

@@ -33,7 +33,7 @@ pytestmark = on_both_bodies
 # --- streaming ------------------------------------------------------------------------------------
 
 
-def test_a_streamed_message_comes_as_its_bytes_arrive_inside_a_frame(codec: Any) -> None:
+def test_streamed_message_is_delivered_inside_a_frame(codec: Any) -> None:
     parser = server(codec)
     assert not parser.streaming
     assert parser.start_streaming() == []
@@ -51,7 +51,7 @@ def test_a_streamed_message_comes_as_its_bytes_arrive_inside_a_frame(codec: Any)
     assert not parser.streaming
 
 
-def test_a_streamed_message_spans_frames_with_control_frames_in_between(codec: Any) -> None:
+def test_streamed_message_spans_frames_and_control_frames(codec: Any) -> None:
     parser = server(codec)
     parser.start_streaming()
     stream = masked(codec, TEXT, b"ab", fin=False) + masked(codec, PING) + masked(codec, CONT, b"", fin=False)
@@ -72,7 +72,7 @@ def test_an_empty_streamed_message_has_no_chunk(codec: Any) -> None:
     assert parser.feed(masked(codec, TEXT)) == [(BEGIN, TEXT), (END, None)]
 
 
-def test_streaming_started_in_mid_message_tells_what_was_collected(codec: Any) -> None:
+def test_streaming_inside_a_message_delivers_collected_bytes(codec: Any) -> None:
     parser = server(codec)
     frame = masked(codec, BINARY, b"abcdef")
     parser.feed(frame[:9])
@@ -85,7 +85,7 @@ def test_streaming_started_in_mid_message_tells_what_was_collected(codec: Any) -
     assert parser.feed(masked(codec, CONT, b"e")) == [(CHUNK, b"e"), (END, None)]
 
 
-def test_streaming_started_after_a_header_but_before_any_payload_begins_at_once(codec: Any) -> None:
+def test_streaming_after_a_header_begins_at_once(codec: Any) -> None:
     parser = server(codec)
     parser.feed(masked(codec, TEXT, b"a")[:6])
     assert parser.start_streaming() == [(BEGIN, TEXT)]
@@ -99,7 +99,7 @@ def test_half_a_header_is_nothing_of_a_message_yet(codec: Any) -> None:
     assert parser.feed(frame[5:]) == [(BEGIN, TEXT), (CHUNK, b"a"), (END, None)]
 
 
-def test_a_control_frame_that_is_arriving_is_nothing_of_a_message(codec: Any) -> None:
+def test_arriving_control_frame_is_no_part_of_a_message(codec: Any) -> None:
     parser = server(codec)
     frame = masked(codec, PING, b"abc")
     parser.feed(frame[:8])
@@ -134,7 +134,7 @@ def test_stop_streaming_is_in_time_until_begin_was_told(codec: Any) -> None:
     assert parser.stop_streaming() is True
 
 
-def test_a_streamed_text_is_checked_and_its_good_bytes_come_before_the_fault(codec: Any) -> None:
+def test_streamed_text_delivers_valid_bytes_before_a_violation(codec: Any) -> None:
     parser = server(codec)
     parser.start_streaming()
     assert parser.feed(masked(codec, TEXT, "aé".encode() + b"\xed\xa0\x80rest")) == [
@@ -145,7 +145,7 @@ def test_a_streamed_text_is_checked_and_its_good_bytes_come_before_the_fault(cod
     assert parser.streaming
 
 
-def test_a_chunk_of_text_may_end_inside_a_character_but_the_message_may_not(codec: Any) -> None:
+def test_chunk_may_end_inside_a_character_and_message_may_not(codec: Any) -> None:
     parser = server(codec)
     parser.start_streaming()
     assert parser.feed(masked(codec, TEXT, b"\xe2", fin=False)) == [(BEGIN, TEXT), (CHUNK, b"\xe2")]
@@ -171,7 +171,7 @@ def test_the_limits_hold_for_a_streamed_message_as_a_whole(codec: Any) -> None:
     refused(parser, b"\x80", TooManyFragments, "more than 3 frames")
 
 
-def test_section_8_point_12_a_streamed_message_takes_no_memory_of_its_own(codec: Any) -> None:
+def test_section_8_point_12_streamed_message_takes_no_memory(codec: Any) -> None:
     parser = server(codec)
     parser.start_streaming()
     parser.feed(codec.build_header(BINARY, 2**40, mask_key=KEY))
@@ -186,7 +186,7 @@ def test_section_8_point_12_a_streamed_message_takes_no_memory_of_its_own(codec:
         tracemalloc.stop()
 
 
-def test_rfc_7692_a_compressed_message_is_streamed_under_its_mark(codec: Any) -> None:
+def test_rfc_7692_compressed_message_is_streamed_with_its_mark(codec: Any) -> None:
     parser = server(codec, allow_rsv1=True)
     parser.start_streaming()
     assert parser.feed(masked(codec, TEXT, b"\xff", rsv1=True)) == [
@@ -207,7 +207,7 @@ def test_a_stream_cut_by_a_close_frame_has_no_end(codec: Any) -> None:
     assert parser.stop_streaming() is False
 
 
-def test_after_the_end_of_the_connection_there_is_nothing_to_stream(codec: Any) -> None:
+def test_streaming_after_the_end_delivers_nothing(codec: Any) -> None:
     parser = server(codec)
     parser.feed(masked(codec, BINARY, b"a", fin=False) + masked(codec, CLOSE))
     assert parser.start_streaming() == []

@@ -67,7 +67,7 @@ def test_a_text_in_one_frame_is_the_str_that_was_sent(codec: Any, key: bytes | N
 
 
 @pytest.mark.parametrize("alphabet", ALPHABETS.values(), ids=ALPHABETS)
-def test_a_text_in_several_reads_and_frames_is_the_str_that_was_sent(codec: Any, alphabet: str) -> None:
+def test_text_in_several_reads_and_frames_is_one_str(codec: Any, alphabet: str) -> None:
     dice = random.Random(1)
     for text in texts(alphabet, 400, 50) + texts(alphabet, 9000, 8):
         data = text.encode()
@@ -83,7 +83,7 @@ def test_a_text_in_several_reads_and_frames_is_the_str_that_was_sent(codec: Any,
 
 
 @pytest.mark.parametrize("alphabet", ALPHABETS.values(), ids=ALPHABETS)
-def test_one_bad_byte_anywhere_in_a_text_is_refused_where_it_stands(codec: Any, alphabet: str) -> None:
+def test_bad_byte_in_a_text_is_rejected_at_its_position(codec: Any, alphabet: str) -> None:
     dice = random.Random(2)
     for text in texts(alphabet, 300, 60) + texts(alphabet, 9000, 5):
         data = text.encode()
@@ -110,7 +110,7 @@ def test_a_text_around_the_size_of_a_block_is_whole(codec: Any) -> None:
             exactly(value, text)
 
 
-def test_a_text_of_ascii_that_is_not_in_its_last_byte_is_not_taken_for_ascii(codec: Any) -> None:
+def test_text_with_a_last_byte_beyond_ascii_is_not_ascii(codec: Any) -> None:
     for size in (0, 1, 15, 16, 31, 32, 63, 64, 65, 127, 5000, 100_000):
         parser = codec.Parser(client=False, max_size=None)
         assert parser.feed(codec.build_frame(TEXT, b"a" * size + b"\xff", mask_key=KEY)) == []

@@ -21,7 +21,7 @@ def compiled() -> Any:
     return importlib.import_module("plumews._codec")
 
 
-def test_a_tier_can_be_chosen_by_name_and_the_best_is_in_use_at_first(compiled: Any) -> None:
+def test_best_tier_is_used_first_and_others_by_name(compiled: Any) -> None:
     script = "from plumews import _codec; print(_codec._tier() == _codec._tiers()[-1])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", script]
@@ -79,7 +79,7 @@ print(plumews._codec.Parser(client=True, max_size=None).feed(b"\\x81\\x01b"))
 """
 
 
-def test_a_second_interpreter_is_refused_the_compiled_body_and_takes_the_plain_one() -> None:
+def test_second_interpreter_uses_the_pure_body() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("PLUMEWS_PURE", None)
     run = subprocess.run([sys.executable, "-c", SECOND_INTERPRETER], env=environment, capture_output=True, text=True)

@@ -44,7 +44,7 @@ def is_utf8(data: bytes) -> bool:
 
 @functools.cache
 def can_become_utf8(data: bytes) -> bool:
-    """Whether some continuation of ``data`` is valid UTF-8."""
+    """Return True if some continuation of ``data`` is valid UTF-8."""
     return is_utf8(data) or any(data[-size:] in BEGINNINGS and is_utf8(data[:-size]) for size in (1, 2, 3))
 
 
@@ -69,7 +69,7 @@ def splits(data: bytes) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
-def test_row_23_every_border_sequence_at_every_split_equals_the_definition(codec: Any, length: int) -> None:
+def test_row_23_border_sequences_match_at_every_split(codec: Any, length: int) -> None:
     validator = codec.Utf8Validator()
     for data in sequences(length):
         complete, possible = is_utf8(data), can_become_utf8(data)
@@ -79,7 +79,7 @@ def test_row_23_every_border_sequence_at_every_split_equals_the_definition(codec
             assert (results[-1], validator.complete) == (possible, complete), pieces
 
 
-def test_every_pair_of_bytes_is_judged_at_its_first_impossible_byte(codec: Any) -> None:
+def test_every_pair_of_bytes_is_rejected_at_its_first_bad_byte(codec: Any) -> None:
     validator = codec.Utf8Validator()
     for first in range(256):
         possible = can_become_utf8(bytes([first]))
@@ -114,7 +114,7 @@ def test_a_bad_byte_is_found_at_every_place_of_a_long_text(codec: Any, filler: s
         assert validator.complete is True
 
 
-def test_the_first_half_of_a_surrogate_is_refused_at_its_second_byte(codec: Any) -> None:
+def test_surrogate_is_rejected_at_its_second_byte(codec: Any) -> None:
     validator = codec.Utf8Validator()
     assert validator.feed(b"\xed")
     assert not validator.feed(b"\xa0")  # which CPython's incremental decoder waits out
@@ -132,7 +132,7 @@ def test_false_stays_false_until_reset(codec: Any) -> None:
     assert validator.feed(b"fine")
 
 
-def test_a_validator_begins_complete_and_reset_forgets_half_a_character(codec: Any) -> None:
+def test_validator_begins_complete_and_reset_forgets_bytes(codec: Any) -> None:
     validator = codec.Utf8Validator()
     assert validator.complete
     assert validator.feed(b"")
@@ -156,7 +156,7 @@ def test_any_contiguous_buffer_is_validated_and_nothing_else(codec: Any) -> None
 
 
 @pytest.mark.parametrize("length", [2, 3, 4])
-def test_row_23_a_text_message_of_every_border_sequence_equals_bytes_decode(codec: Any, length: int) -> None:
+def test_row_23_text_of_border_sequences_equals_bytes_decode(codec: Any, length: int) -> None:
     for data in sequences(length):
         expected = [(1, data.decode())] if is_utf8(data) else []
         for cut in range(length):
@@ -169,14 +169,14 @@ def test_row_23_a_text_message_of_every_border_sequence_equals_bytes_decode(code
                 assert parser.error.close_code == 1007
 
 
-def test_row_23_continuation_bytes_in_a_frame_of_their_own_do_not_pass(codec: Any) -> None:
+def test_row_23_continuation_bytes_alone_in_a_frame_are_rejected(codec: Any) -> None:
     parser = codec.Parser(client=True, max_size=None)
     assert parser.feed(codec.build_frame(1, b"ok", fin=False) + codec.build_frame(0, b"\x80\x80")) == []
     assert parser.error.close_code == 1007
     assert str(parser.error).startswith("invalid UTF-8: ")
 
 
-def test_a_masked_text_is_refused_as_soon_as_its_first_impossible_byte_is_there(codec: Any) -> None:
+def test_masked_text_is_rejected_at_its_first_bad_byte(codec: Any) -> None:
     parser = codec.Parser(client=False, max_size=None)
     frame = codec.build_header(1, 1_000_000, mask_key=KEY) + codec.mask("é".encode() * 5000 + b"\xf4\x90", KEY)
     assert parser.feed(frame[:-1]) == []
@@ -185,7 +185,7 @@ def test_a_masked_text_is_refused_as_soon_as_its_first_impossible_byte_is_there(
     assert parser.error.close_code == 1007
 
 
-def test_a_text_that_ends_inside_a_character_is_refused_at_its_end(codec: Any) -> None:
+def test_text_that_ends_inside_a_character_is_rejected(codec: Any) -> None:
     parser = codec.Parser(client=True, max_size=None)
     assert parser.feed(codec.build_frame(1, b"\xe2\x82", fin=False)) == []
     assert parser.error is None

@@ -49,7 +49,7 @@ def test_an_object_is_sent_to_write_json(message: Any) -> None:
 
 
 @pytest.mark.parametrize("opcode", [0, 3, 8, 9, 10, 15, -1, 256, "text", None, 1.5])
-def test_section_8_point_10_an_opcode_that_is_not_of_a_message_is_refused(opcode: Any) -> None:
+def test_section_8_point_10_control_opcode_is_rejected(opcode: Any) -> None:
     with pytest.raises(ValueError, match=r"TEXT \(1\) or BINARY \(2\)"):
         payload_of(opcode, b"data")
 

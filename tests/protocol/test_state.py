@@ -38,7 +38,7 @@ def receive(rules: ProtocolState, *frames: bytes) -> list[tuple[int, Any]]:
 
 
 def said(frame: bytes) -> tuple[int, str]:
-    """What a client reads in our close frame."""
+    """Return the code and the reason that a client reads in our close frame."""
     [(kind, payload)] = Parser(client=True, max_size=None).feed(frame)
     assert kind == Opcode.CLOSE
     code, reason = payload
@@ -51,12 +51,12 @@ def said(frame: bytes) -> tuple[int, str]:
 @pytest.mark.parametrize(
     "code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
 )
-def test_section_8_point_8_every_code_that_may_be_sent_is_accepted_1010_too(code: int) -> None:
+def test_section_8_point_8_every_valid_close_code_is_accepted(code: int) -> None:
     check_close(code, "")
 
 
 @pytest.mark.parametrize("code", [0, -1, 999, 1004, 1005, 1006, 1015, 1016, 1999, 2000, 2999, 5000, 65536, 2**64])
-def test_codes_that_may_not_be_sent_are_refused_1005_and_1006_among_them(code: int) -> None:
+def test_invalid_close_codes_are_rejected(code: int) -> None:
     with pytest.raises(ValueError, match=f"^{code} may not stand in a close frame"):
         check_close(code, "")
 
@@ -92,7 +92,7 @@ def test_a_reason_that_is_no_str_is_a_type_error(reason: Any) -> None:
 # --- our close frame ------------------------------------------------------------------------------
 
 
-def test_our_close_frame_carries_code_and_reason_and_begins_the_closing() -> None:
+def test_close_frame_has_code_and_reason_and_begins_closing() -> None:
     rules = opened()
     assert said(rules.close_frame(4000, "grün")) == (4000, "grün")
     assert rules.state is State.CLOSING
@@ -106,7 +106,7 @@ def test_the_answer_to_a_close_frame_has_its_code(code: int) -> None:
     assert said(rules.reply_frame()) == (code, "")
 
 
-def test_the_answer_to_an_empty_close_frame_is_empty_and_1005_stays_off_the_wire() -> None:
+def test_answer_to_an_empty_close_frame_is_empty() -> None:
     rules = opened()
     receive(rules, close(None))
     frame = rules.reply_frame()
@@ -134,7 +134,7 @@ def test_the_answer_to_an_empty_close_frame_is_empty_and_1005_stays_off_the_wire
         ([masked(2, fin=False), *[masked(0, fin=False)] * 1100], TooManyFragments, 1008, "too many fragments"),
     ],
 )
-def test_a_fault_of_the_peer_has_its_code_and_the_phrase_of_the_seed(
+def test_violation_has_its_code_and_its_phrase(
     frames: list[bytes], error: type[ProtocolError], code: int, phrase: str
 ) -> None:
     rules = opened()
@@ -159,7 +159,7 @@ def test_a_fault_that_takes_many_words_is_cut_at_a_character() -> None:
     assert str(rules.error).startswith(reason)
 
 
-def test_row_4_a_length_that_no_memory_has_is_refused_by_its_header() -> None:
+def test_row_4_length_beyond_memory_is_rejected_by_its_header() -> None:
     rules = opened(16 * 2**20)
     for length in (2**31 - 1, 2**31, 2**32 + 1, 2**53 + 1, 2**63 - 1):
         rules = opened(16 * 2**20)
@@ -244,7 +244,7 @@ def test_an_end_without_a_close_frame_is_1006_and_an_error(ours: int | None) -> 
     ],
     ids=["after the first fragment", "after the second", "in a payload", "in a header", "after one byte"],
 )
-def test_section_8_point_1_a_message_that_the_end_of_tcp_cuts_is_an_error(cut: list[bytes]) -> None:
+def test_section_8_point_1_message_cut_by_eof_is_an_error(cut: list[bytes]) -> None:
     rules = opened()
     assert receive(rules, *cut) == []
     rules.lost()
@@ -254,7 +254,7 @@ def test_section_8_point_1_a_message_that_the_end_of_tcp_cuts_is_an_error(cut: l
     assert "a message was cut" in str(failure)
 
 
-def test_section_8_point_1_a_message_that_a_close_frame_cuts_is_an_error_even_with_1000() -> None:
+def test_section_8_point_1_message_cut_by_close_1000_is_an_error() -> None:
     rules = opened()
     receive(rules, masked(2, b"first", fin=False), close(1000))
     failure = rules.closed()
@@ -265,7 +265,7 @@ def test_section_8_point_1_a_message_that_a_close_frame_cuts_is_an_error_even_wi
     assert type(rules.closed()) is ConnectionClosedError
 
 
-def test_a_peer_that_stops_in_a_message_because_we_closed_cuts_nothing() -> None:
+def test_peer_that_stops_after_our_close_cuts_nothing() -> None:
     rules = opened()
     receive(rules, masked(2, b"first", fin=False))
     rules.close_frame(1000)
