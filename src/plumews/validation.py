@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeGuard, TypeVar
 
 from . import limits
@@ -23,6 +24,7 @@ __all__ = [
     "is_coroutine_function",
     "is_plain_function",
     "removed_options",
+    "unknown_option",
 ]
 
 T = TypeVar("T")
@@ -164,3 +166,17 @@ def removed_options(**instead: str) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def unknown_option(name: str, known: Sequence[str], elsewhere: Mapping[str, str]) -> str:
+    """Return ``name``, an option that does not exist, with a hint in parentheses if there is one.
+
+    Args:
+        known: names of the options. A similar one is the hint.
+        elsewhere: hints by name, for options of other functions and packages.
+    """
+    hint = elsewhere.get(name)
+    if hint is None:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        hint = f"do you mean {near[0]}?" if near else ""
+    return f"{name} ({hint})" if hint else name

@@ -32,7 +32,7 @@ async def test_section_8_point_20_each_disabled_source_is_refused(start, kind):
         target, lines, _ = WAYS[name]
         assert await refused(server, target, *lines) == (403, "WEBSOCKET_TOKEN_SOURCE")
     assert await refused(server, WAYS["query"][0]) == (403, "WEBSOCKET_QUERY_SECRETS")
-    assert server._site.requests.refused.snapshot() == {"WEBSOCKET_TOKEN_SOURCE": 3, "WEBSOCKET_QUERY_SECRETS": 1}
+    assert server._context.requests.refused.snapshot() == {"WEBSOCKET_TOKEN_SOURCE": 3, "WEBSOCKET_QUERY_SECRETS": 1}
 
 
 async def test_row_21_cookie_needs_an_origin_of_this_site(start):
@@ -155,7 +155,7 @@ async def test_plain_authorize_room_has_a_bounded_queue(start, monkeypatch):
 
     serving = plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, handler=whoami, room_auth=Hung(False))
     server = await start(serving)
-    pool = server._site.endpoint("/ws")._password_checker.pool
+    pool = server._context.endpoint("/ws")._password_checker.pool
     wires = []
     for number in range(4):
         wires.append(await Wire.connect(server))
@@ -163,7 +163,7 @@ async def test_plain_authorize_room_has_a_bounded_queue(start, monkeypatch):
         await until(lambda number=number: pool.pending == number + 1)
     assert await refused(server, "/ws?room=full") == (503, "WEBSOCKET_BUSY")
     await until(lambda: len(rooms) == limits.PASSWORD_HASHES)
-    last = next(conn for conn in server._site.connections if conn.request.query["room"] == "3")
+    last = next(conn for conn in server._context.connections if conn.request.query["room"] == "3")
     wires[3].reset()
     await last.wait_closed()
     assert await refused(server, "/ws?room=full") == (503, "WEBSOCKET_BUSY")  # it still has its place

@@ -30,7 +30,7 @@ from plumews import limits
 from plumews.cli import serve
 from plumews.cli.main import main
 from plumews.constants import Opcode
-from plumews.server.admission import AdmissionLimits
+from plumews.server.options import ServerOptions
 from support.command import (
     SECRET,
     STOP_SIGNALS,
@@ -691,7 +691,7 @@ async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, 
     assert seen["hub"] == plumews.HubConfig()
     assert seen["text_policy"] is None
     del seen["hub"], seen["loop"]
-    bounds = AdmissionLimits()
+    bounds = ServerOptions()
     for name in ("max_connections", "max_connections_per_address", "accept_rate", "accept_rate_per_address"):
         assert seen[name] == getattr(bounds, name), name
     defaults = plumews.ConnConfig()

@@ -353,7 +353,7 @@ async def test_variables_are_freed_with_their_connection(start):
         assert await alice.closing() == (1000, "")
         alice.send(close())
         await alice.eof()
-        await until(lambda: len(server._site.connections) == 1)
+        await until(lambda: len(server._context.connections) == 1)
         await until(lambda: gc.collect() >= 0 and sessions[0]() is None)
 
 

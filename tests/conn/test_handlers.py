@@ -159,7 +159,7 @@ async def test_cancellation_out_of_a_callback_is_a_failure(start, caplog, which)
             assert await wire.closing() == (1011, "the handler failed")
             wire.send(close())
         await wire.eof()
-        await until(lambda: not server._site.connections)
+        await until(lambda: not server._context.connections)
     (entry,) = entries(caplog)
     assert entry.message.startswith("a callback failed")
 
@@ -229,7 +229,7 @@ async def test_group_of_connection_closed_is_an_ordinary_end(start, caplog, nest
     async with await Wire.open(server) as wire:
         wire.send(close(1001))
         await wire.eof()
-    await until(lambda: not server._site.tasks)
+    await until(lambda: not server._context.tasks)
     assert len(left) == 1
     assert entries(caplog) == []
 
@@ -245,7 +245,7 @@ async def test_group_of_anything_else_is_logged_once(start, caplog):
     async with await Wire.open(server) as wire:
         wire.send(close(1001))
         await wire.eof()
-    await until(lambda: not server._site.tasks)
+    await until(lambda: not server._context.tasks)
     assert len(entries(caplog)) == 1
 
 
@@ -284,7 +284,7 @@ async def test_leave_inside_a_task_group_is_an_ordinary_end(start, caplog, group
         await wire.message()
         wire.send(close(1001))
         await wire.eof()
-    await until(lambda: not server._site.tasks)
+    await until(lambda: not server._context.tasks)
     assert entries(caplog) == []
 
 

@@ -287,7 +287,7 @@ async def test_requests_that_take_too_long_or_come_too_late_are_counted(start):
         assert silent.status == 408
         assert (await mute.closing())[0] == 4408
     async with await Wire.connect(server) as late:
-        await until(lambda: any(conn.state is State.CONNECTING for conn in server._site.connections))
+        await until(lambda: any(conn.state is State.CONNECTING for conn in server._context.connections))
         server.close()
         await late.read_head()
         assert late.status == 503

@@ -423,7 +423,7 @@ async def test_section_8_point_27_a_client_that_leaves_while_its_password_is_has
         wire = await Wire.open(server, "/ws?auth=message")
         wire.send(say("right"))
     await auth.until(1)
-    (conn,) = server._site.connections
+    (conn,) = server._context.connections
     wire.reset()
     await conn.wait_closed()
     auth.release.set()
@@ -445,14 +445,14 @@ async def test_the_password_of_a_client_that_has_left_is_not_hashed(start, way):
             wires.append(await Wire.open(server, "/ws?auth=message"))
             wires[-1].send(say(str(number)))
     await auth.until(2)
-    while len(server._site.tasks) < 12:
+    while len(server._context.tasks) < 12:
         await asyncio.sleep(0)
-    conns = set(server._site.connections)
+    conns = set(server._context.connections)
     for wire in wires:
         wire.reset()
     for conn in conns:
         await conn.wait_closed()
-    while server._site.tasks:
+    while server._context.tasks:
         await asyncio.sleep(0)
     auth.release.set()
     wire = await Wire.open(server, "/ws?room_password=right")  # it had to stand behind them all

@@ -209,7 +209,7 @@ async def test_stopping_cancels_a_handler_in_a_room_that_ignores_the_end():
         server.close()
         await server.wait_closed()
     assert sorted(cancelled) == ["direct", "message"]
-    assert (server._site.tasks, server._site.connections, hub.rooms()) == (set(), set(), [])
+    assert (server._context.tasks, server._context.connections, hub.rooms()) == (set(), set(), [])
     assert len(loop_context(asyncio.get_running_loop()).timers) == 0
 
 

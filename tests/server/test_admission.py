@@ -1,4 +1,4 @@
-"""Who may connect to a server: in all, before the handshake is done, by rate, by address, behind a proxy."""
+"""Admission of connections: bounds of a server, of an address, and of the clients behind a proxy."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import pytest
 
 from plumews import limits
 from plumews.errors import Refused
-from plumews.server.admission import Admission, AdmissionLimits
+from plumews.server.admission import AddressBounds, AddressLimits, Admission
+from plumews.server.options import ServerOptions
 
 HOME, INTERNET = "127.0.0.1", "8.8.8.8"
+NONE = AddressBounds(None, None)
 
 
-def admission(is_proxy=None, **bounds):
-    return Admission(AdmissionLimits(**bounds), is_proxy)
+def admission(**bounds):
+    return Admission(ServerOptions(**bounds))
 
 
 def refusal(admission, address=HOME, now=0.0):
@@ -21,110 +23,110 @@ def refusal(admission, address=HOME, now=0.0):
     return caught.value
 
 
-def test_there_are_as_many_as_there_may_be_and_one_more_when_one_has_left():
-    door = admission(max_connections=2)
-    visit = door.admit(HOME, 0.0)
-    visit.opened()
-    door.admit(None, 0.0)
-    refused = refusal(door)
+def test_admit_beyond_max_connections_is_503_until_one_leaves():
+    server = admission(max_connections=2)
+    slot = server.admit(HOME, 0.0)
+    slot.opened()
+    server.admit(None, 0.0)
+    refused = refusal(server)
     assert (refused.status, refused.code) == (503, "WEBSOCKET_TOO_MANY_CONNECTIONS")
     assert dict(refused.headers)["Retry-After"] == str(limits.RETRY_AFTER)
-    visit.left()
-    door.admit(HOME, 0.0)
-    refusal(door)
+    slot.left()
+    server.admit(HOME, 0.0)
+    refusal(server)
 
 
-def test_those_who_have_not_finished_their_handshake_have_a_bound_of_their_own():
-    door = admission(max_opening=2)
-    visits = [door.admit(HOME, 0.0) for _ in range(2)]
-    refused = refusal(door)
+def test_admit_beyond_max_opening_is_503_until_one_opens():
+    server = admission(max_opening=2)
+    slots = [server.admit(HOME, 0.0) for _ in range(2)]
+    refused = refusal(server)
     assert (refused.status, refused.code) == (503, "WEBSOCKET_TOO_MANY_HANDSHAKES")
-    visits[0].opened()
-    door.admit(HOME, 0.0)
-    refusal(door)
-    visits[1].left()
-    door.admit(HOME, 0.0)
-    assert (door.connections, door.opening) == (3, 2)
+    slots[0].opened()
+    server.admit(HOME, 0.0)
+    refusal(server)
+    slots[1].left()
+    server.admit(HOME, 0.0)
+    assert (server.connections, server.opening) == (3, 2)
 
 
-def test_a_visit_that_leaves_twice_counts_once():
-    door = admission(max_connections_per_address=2)
-    visit, other = door.admit(INTERNET, 0.0), door.admit(INTERNET, 0.0)
-    visit.left()
-    visit.left(object())
-    visit.opened()
-    visit.known_as("9.9.9.9", 0.0)
-    assert (door.connections, door.opening) == (1, 1)
+def test_slot_that_leaves_twice_counts_once():
+    server = admission(max_connections_per_address=2)
+    slot, other = server.admit(INTERNET, 0.0), server.admit(INTERNET, 0.0)
+    slot.left()
+    slot.left(object())
+    slot.opened()
+    slot.known_as("9.9.9.9", 0.0)
+    assert (server.connections, server.opening) == (1, 1)
     other.left()
-    assert (door.connections, door.opening, len(door._addresses)) == (0, 0, 1)
+    assert (server.connections, server.opening, len(server._addresses)) == (0, 0, 1)
 
 
-def test_the_rate_of_the_server_is_kept_and_the_time_to_wait_is_true():
-    door = admission(accept_rate=2)
+def test_accept_rate_refuses_and_tells_the_true_retry_after():
+    server = admission(accept_rate=2)
     for _ in range(4):  # two seconds of it
-        door.admit(HOME, 100.0)
-    refused = refusal(door, now=100.0)
+        server.admit(HOME, 100.0)
+    refused = refusal(server, now=100.0)
     assert (refused.status, refused.code) == (429, "WEBSOCKET_RATE_LIMITED")
     assert dict(refused.headers)["Retry-After"] == "1"
-    door.admit(HOME, 101.0)
+    server.admit(HOME, 101.0)
 
 
-def test_who_is_refused_takes_nothing_from_anybody():
-    door = admission(accept_rate=1, max_connections_per_address=1)
-    door.admit(INTERNET, 0.0)
+def test_refused_connection_uses_up_nothing():
+    server = admission(accept_rate=1, max_connections_per_address=1)
+    server.admit(INTERNET, 0.0)
     for _ in range(10):
-        assert refusal(door, INTERNET).code == "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
-    door.admit("9.9.9.9", 0.0)
-    assert refusal(door, "7.7.7.7").code == "WEBSOCKET_RATE_LIMITED"
-    assert (door.connections, door.opening) == (2, 2)
+        assert refusal(server, INTERNET).code == "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
+    server.admit("9.9.9.9", 0.0)
+    assert refusal(server, "7.7.7.7").code == "WEBSOCKET_RATE_LIMITED"
+    assert (server.connections, server.opening) == (2, 2)
 
 
-def test_by_default_an_address_of_the_internet_has_its_share_and_this_machine_all():
-    door = admission(max_opening=None)
+def test_default_address_bounds_hold_for_the_internet_only():
+    server = admission(max_opening=None)
     for _ in range(limits.CONNECTIONS_PER_ADDRESS + 1):
-        door.admit(HOME, 0.0)
+        server.admit(HOME, 0.0)
     for _ in range(int(limits.ACCEPT_RATE_PER_ADDRESS * limits.ADDRESS_BURST_TIME)):
-        door.admit(INTERNET, 0.0)
-    assert refusal(door, INTERNET).code == "WEBSOCKET_RATE_LIMITED"
+        server.admit(INTERNET, 0.0)
+    assert refusal(server, INTERNET).code == "WEBSOCKET_RATE_LIMITED"
 
 
-def test_the_share_of_an_address_is_reached_at_the_rate_that_it_may_come():
-    door = admission(max_opening=None)
+def test_default_rate_lets_an_address_reach_its_connections():
+    server = admission(max_opening=None)
     for number in range(limits.CONNECTIONS_PER_ADDRESS):
-        door.admit(INTERNET, number / limits.ACCEPT_RATE_PER_ADDRESS)
-    assert refusal(door, INTERNET, 1000.0).code == "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
+        server.admit(INTERNET, number / limits.ACCEPT_RATE_PER_ADDRESS)
+    assert refusal(server, INTERNET, 1000.0).code == "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
 
 
-def test_a_bound_of_ones_own_holds_for_this_machine_too():
+def test_given_address_bound_holds_for_this_machine_too():
     assert admission(max_connections_per_address=1).admit(HOME, 0.0)
-    door = admission(max_connections_per_address=1)
-    door.admit(HOME, 0.0)
-    assert refusal(door).code == "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
-    door.admit("127.0.0.2", 0.0)
+    server = admission(max_connections_per_address=1)
+    server.admit(HOME, 0.0)
+    assert refusal(server).code == "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
+    server.admit("127.0.0.2", 0.0)
 
 
-def test_no_bound_is_no_bound():
-    door = admission(
+def test_bounds_of_none_admit_every_connection():
+    server = admission(
         max_connections=None, max_opening=None, max_connections_per_address=None, accept_rate_per_address=None
     )
     for _ in range(5000):
-        door.admit(INTERNET, 0.0)
+        server.admit(INTERNET, 0.0)
 
 
-def test_the_clients_of_a_proxy_are_counted_one_by_one_when_they_are_known():
-    door = admission(is_proxy=lambda address: address == "10.0.0.1", max_connections_per_address=2)
-    visits = [door.admit("10.0.0.1", 0.0) for _ in range(10)]
-    visits[0].known_as(INTERNET, 0.0)
-    visits[1].known_as(INTERNET, 0.0)
+def test_clients_of_a_proxy_count_under_their_own_address():
+    server = admission(trusted_proxies=["10.0.0.1"], max_connections_per_address=2)
+    slots = [server.admit("10.0.0.1", 0.0) for _ in range(10)]
+    slots[0].known_as(INTERNET, 0.0)
+    slots[1].known_as(INTERNET, 0.0)
     with pytest.raises(Refused) as caught:
-        visits[2].known_as(INTERNET, 0.0)
+        slots[2].known_as(INTERNET, 0.0)
     assert caught.value.code == "WEBSOCKET_TOO_MANY_FROM_ADDRESS"
-    visits[3].known_as("9.9.9.9", 0.0)
-    visits[0].left()
-    visits[2].known_as(INTERNET, 0.0)
-    for visit in visits:
-        visit.left()
-    assert (door.connections, door.opening) == (0, 0)
+    slots[3].known_as("9.9.9.9", 0.0)
+    slots[0].left()
+    slots[2].known_as(INTERNET, 0.0)
+    for slot in slots:
+        slot.left()
+    assert (server.connections, server.opening) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,75 @@ def test_the_clients_of_a_proxy_are_counted_one_by_one_when_they_are_known():
     ],
     ids=str,
 )
-def test_a_bound_that_makes_no_sense_is_an_error_that_says_so(bounds, error, said):
+def test_invalid_bound_raises_naming_the_right_values(bounds, error, said):
     with pytest.raises(error, match=said):
-        AdmissionLimits(**bounds)
+        ServerOptions(**bounds)
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+def retry_after(refused: Refused) -> int:
+    return int(dict(refused.headers)["Retry-After"])
+
+
+def test_address_with_all_its_connections_is_refused_alone():
+    addresses = AddressLimits(AddressBounds(2, None), NONE)
+    key = addresses.enter("8.8.8.8", 0.0)
+    addresses.enter("::ffff:8.8.8.8", 0.0)
+    with pytest.raises(Refused, match="too many connections from this address") as caught:
+        addresses.enter("8.8.8.8", 0.0)
+    assert (caught.value.status, caught.value.code) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
+    addresses.enter("8.8.8.9", 0.0)
+    addresses.leave(key)
+    assert addresses.enter("8.8.8.8", 0.0) == key
+    assert addresses.count(key) == 2
+
+
+def test_address_rate_refuses_and_tells_the_true_retry_after():
+    addresses = AddressLimits(AddressBounds(None, 0.25), NONE)
+    now = 1000.0
+    for _ in range(3):  # ten seconds of the rate, rounded up
+        addresses.leave(addresses.enter("8.8.8.8", now))
+    with pytest.raises(Refused, match="too many new connections from this address") as caught:
+        addresses.enter("8.8.8.8", now)
+    assert (caught.value.status, caught.value.code) == (429, "WEBSOCKET_RATE_LIMITED")
+    assert retry_after(caught.value) == 4
+    with pytest.raises(Refused):
+        addresses.enter("8.8.8.8", now + 3.9)
+    addresses.enter("8.8.8.8", now + 4)
+
+
+def test_private_addresses_have_bounds_of_their_own():
+    addresses = AddressLimits(AddressBounds(1, 1), NONE)
+    for _ in range(50):
+        assert addresses.enter("127.0.0.1", 0.0) is None
+    assert len(addresses) == 0
+
+
+def test_idle_address_is_forgotten_when_its_bucket_is_full():
+    addresses = AddressLimits(AddressBounds(None, 10), NONE)
+    for number in range(100):
+        addresses.leave(addresses.enter(f"8.8.8.{number}", 0.0))
+    assert len(addresses) == 100
+    for _ in range(60):
+        addresses.enter("9.9.9.9", 10.1)
+    assert len(addresses) == 1
+
+
+def test_address_table_is_bounded_and_keeps_connected_ones(monkeypatch):
+    monkeypatch.setattr(limits, "IDLE_ADDRESSES", 50)
+    addresses = AddressLimits(AddressBounds(1, 10), NONE)
+    addresses.enter("9.9.9.9", 0.0)
+    for number in range(1000):
+        addresses.leave(addresses.enter(f"8.8.{number // 256}.{number % 256}", 0.0))
+    assert len(addresses) == 51
+    with pytest.raises(Refused):
+        addresses.enter("9.9.9.9", 0.0)
+
+
+def test_address_without_rate_is_forgotten_when_it_leaves():
+    addresses = AddressLimits(AddressBounds(5, None), NONE)
+    for number in range(100):
+        addresses.leave(addresses.enter(f"8.8.8.{number}", 0.0))
+    assert len(addresses) == 0

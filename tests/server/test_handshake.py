@@ -14,11 +14,9 @@ import plumews
 from plumews import limits
 from plumews.conn import closing
 from plumews.server.handshake import ServerHandshake
-from plumews.server.options import site_and_config
-from plumews.server.server import serve_endpoints
 from plumews.transport.loop_context import loop_context
 from support.fakes import PATIENCE, assert_empty, echo, entries, until
-from support.handshake_setup import Recorder, answer, assert_serves, error, failing
+from support.handshake_setup import Recorder, answer, assert_serves, context_of, error, failing, serving
 from support.raw_client import Wire, close, instead, masked, text, upgrade
 
 
@@ -108,7 +106,7 @@ async def test_a_foreign_host_is_refused_for_plain_requests_too(start):
 
 async def test_a_path_without_endpoint_is_404(start):
     endpoints = {"/ws": Recorder()}
-    server = await start(serve_endpoints(endpoints, "127.0.0.1", 0, {}))
+    server = await start(serving(endpoints))
     for request in (upgrade("/other"), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         status, refused, _ = await answer(server, request)
         assert (status, refused) == (404, {"code": "NOT_FOUND", "message": "not found", "status": 404})
@@ -176,10 +174,10 @@ async def test_the_deadline_is_absolute_for_a_head_that_comes_byte_by_byte(start
 
 async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end_of_the_tls_handshake():
     loop = asyncio.get_running_loop()
-    site, config = site_and_config({None: Recorder()}, {"open_timeout": 5.0})
+    context, config = context_of({None: Recorder()}, open_timeout=5.0)
     conn = plumews.Conn(config)
     before = loop.time()
-    opening = ServerHandshake(site, conn)  # made on accept
+    opening = ServerHandshake(context, conn)  # made on accept
     accepted = loop.time()
     while loop.time() < accepted + 0.05:
         await asyncio.sleep(0)  # TLS shakes hands
@@ -200,7 +198,7 @@ async def test_no_deadline_is_left_on_an_open_connection(start):
 
 
 async def test_an_opened_that_raises_is_1011_with_one_log_entry(start, caplog):
-    server = await start(serve_endpoints({None: Recorder(opened=failing)}, "127.0.0.1", 0, {}))
+    server = await start(serving({None: Recorder(opened=failing)}))
     async with await Wire.open(server) as wire:
         assert await wire.closing() == (1011, "the handler failed")
     assert len(entries(caplog)) == 1
@@ -262,7 +260,7 @@ async def test_what_comes_while_the_request_is_decided_is_bounded(start):
     async with await Wire.connect(server) as wire:
         wire.writer.write(upgrade())
         await asked.wait()
-        (conn,) = server._site.connections
+        (conn,) = server._context.connections
         wire.send(*[masked(2, message)] * 200)
         while conn._transport.is_reading():
             await asyncio.sleep(0)
@@ -292,7 +290,7 @@ async def test_a_client_that_leaves_while_its_request_is_decided_is_noticed(star
     wire.reset()
     conn = await ended
     await conn.wait_closed()
-    assert server._site.connections == set()
+    assert server._context.connections == set()
     await assert_empty(server)
 
 
@@ -314,14 +312,14 @@ async def test_a_client_that_resets_behind_its_request_harms_nobody(start):
 @pytest.mark.parametrize("door", ["serve", "rooms", "unix"])
 async def test_max_head_bounds_the_head_of_every_door(start, tmp_path, door):
     size = 40_000
-    serving = {
+    servers = {
         "serve": lambda: plumews.serve(echo, "127.0.0.1", 0, max_head=size),
         "rooms": lambda: plumews.serve_rooms(
             plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, path="/", max_head=size
         ),
         "unix": lambda: plumews.unix_serve(echo, str(tmp_path / "s"), max_head=size),
     }
-    server = await start(serving[door]())
+    server = await start(servers[door]())
     cookie = "x" * (size - len(upgrade("/", "Cookie: ")))
     for more, status in (("", 101), ("x", 431)):
         async with await Wire.connect(server) as wire:
@@ -367,7 +365,7 @@ async def test_who_is_not_in_yet_gets_503_when_the_server_stops():
         halfway.writer.write(upgrade()[:30])
         asking.writer.write(upgrade())
         await asked.wait()
-        while len(server._site.connections) < 3:
+        while len(server._context.connections) < 3:
             await asyncio.sleep(0)
         server.close()
         for wire in (silent, halfway, asking):
@@ -380,13 +378,13 @@ async def test_who_is_not_in_yet_gets_503_when_the_server_stops():
 
 
 async def test_who_was_accepted_while_the_server_stopped_gets_503():
-    site, config = site_and_config({None: Recorder()}, {})
-    site.closing = True
+    context, config = context_of({None: Recorder()})
+    context.closing = True
     loop = asyncio.get_running_loop()
 
     def connection():
         conn = plumews.Conn(config)
-        conn._handshake = ServerHandshake(site, conn)
+        conn._handshake = ServerHandshake(context, conn)
         return conn
 
     server = await loop.create_server(connection, "127.0.0.1", 0)
@@ -464,9 +462,9 @@ async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collec
     gc.disable()
     try:
         async with await Wire.connect(server) as wire:
-            while not server._site.connections:
+            while not server._context.connections:
                 await asyncio.sleep(0)
-            made += map(weakref.ref, server._site.connections)
+            made += map(weakref.ref, server._context.connections)
             if how == "reset":
                 wire.reset()
             elif how == "timeout":
@@ -475,7 +473,7 @@ async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collec
                 assert (await wire.response(b"bad"))[0] == 400
             else:
                 await wire.response(upgrade(f"/{how}"))
-        while server._site.connections:
+        while server._context.connections:
             await asyncio.sleep(0)
         await assert_empty(server)
         del server, serving
@@ -514,7 +512,7 @@ async def test_who_hangs_up_while_it_is_judged_is_not_opened_though_tls_has_not_
     await assert_empty(server)
     assert opened == []
     assert entries(caplog) == []
-    assert server._site.requests.opened == 0
+    assert server._context.requests.opened == 0
 
 
 async def test_a_long_answer_comes_whole_to_a_slow_reader_within_the_close_timeout(start, monkeypatch):
@@ -530,4 +528,4 @@ async def test_a_long_answer_comes_whole_to_a_slow_reader_within_the_close_timeo
     async with await Wire.connect(hasty, rcvbuf=4096, limit=4096) as wire:
         wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await wire.read_head()
-        await until(lambda: not hasty._site.connections)
+        await until(lambda: not hasty._context.connections)

@@ -157,7 +157,7 @@ async def test_process_response_is_not_asked_about_what_was_no_request_and_a_ref
     assert (await answer(server, b"\x00"))[0] == 400
     assert seen == []
     assert (await answer(server, upgrade(key="short")))[0] == 400
-    assert server._site.requests.refused.snapshot() == {"WEBSOCKET_BAD_REQUEST": 1, "WEBSOCKET_KEY_INVALID": 1}
+    assert server._context.requests.refused.snapshot() == {"WEBSOCKET_BAD_REQUEST": 1, "WEBSOCKET_KEY_INVALID": 1}
     assert len(seen) == 1
 
 
@@ -240,7 +240,7 @@ async def test_a_broken_process_response_is_500_with_one_log_entry_and_nothing_o
     assert entry.exc_info is not None
     server.close()
     await server.wait_closed()
-    assert (server._site.connections, server._site.tasks) == (set(), set())
+    assert (server._context.connections, server._context.tasks) == (set(), set())
 
 
 async def test_a_process_response_that_refuses_a_refusal_is_not_asked_again(start):

@@ -54,7 +54,7 @@ async def test_one_connection_too_many_is_told_503_and_there_is_room_again_when_
             assert (wire.header("Retry-After"), wire.header("Connection")) == (str(limits.RETRY_AFTER), "close")
         inside.send(text("still here"))
         assert await inside.message() == "still here"
-    await until(lambda: not server._site.connections)
+    await until(lambda: not server._context.connections)
     async with await Wire.open(server):
         assert refused(server) == {"WEBSOCKET_TOO_MANY_CONNECTIONS": 1}
 
@@ -68,7 +68,7 @@ async def test_half_open_handshakes_have_a_bound_that_open_connections_do_not_us
         half.writer.write(b"TP/1.1\r\n\r\n")
         await half.reader.read()
         half.writer.close()
-        await until(lambda: server._site.admission.opening == 0)
+        await until(lambda: server._context.admission.opening == 0)
         async with await Wire.open(server):
             pass
 
@@ -106,22 +106,18 @@ async def test_a_unix_socket_knows_no_addresses_but_the_bounds_of_the_server_hol
         assert await answer(wire) == (503, "WEBSOCKET_TOO_MANY_CONNECTIONS")
 
 
-async def test_a_client_is_counted_by_the_address_that_its_proxy_tells(start):
-    def process_request(conn, request):
-        conn._handshake._known_as(request.headers["X-Client"])
-
+async def test_client_counts_under_the_address_told_by_its_proxy(start):
     server = await start(
-        plumews.serve(echo, "127.0.0.1", 0, process_request=process_request, max_connections_per_address=1)
+        plumews.serve(echo, "127.0.0.1", 0, trusted_proxies=["127.0.0.1"], max_connections_per_address=1)
     )
-    server._site.admission._is_proxy = lambda address: address == "127.0.0.1"
-    one, other = "X-Client: 8.8.8.8", "X-Client: 9.9.9.9"
+    one, other = "X-Forwarded-For: 8.8.8.8", "X-Forwarded-For: 9.9.9.9"
     async with await Wire.open(server, "/", one), await Wire.open(server, "/", other):
         wire = await Wire.connect(server)
         status, body = await wire.response(upgrade("/", one))
         wire.writer.close()
         assert (status, code_of(body)) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
-    await until(lambda: not server._site.connections)
-    assert server._site.admission.connections == server._site.admission.opening == 0
+    await until(lambda: not server._context.connections)
+    assert server._context.admission.connections == server._context.admission.opening == 0
 
 
 async def test_where_the_loop_cannot_watch_sockets_its_own_server_accepts_and_the_bounds_hold(start, monkeypatch):
@@ -134,11 +130,11 @@ async def test_where_the_loop_cannot_watch_sockets_its_own_server_accepts_and_th
     async with await Wire.open(server):
         async with await Wire.connect(server) as wire:
             assert await answer(wire) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
-        await until(lambda: len(server._site.connections) == 1)
-    await until(lambda: not server._site.connections)
+        await until(lambda: len(server._context.connections) == 1)
+    await until(lambda: not server._context.connections)
     async with await Wire.open(server):
         assert refused(server) == {"WEBSOCKET_TOO_MANY_FROM_ADDRESS": 1}
-    await until(lambda: server._site.admission.connections == 0)
+    await until(lambda: server._context.admission.connections == 0)
 
 
 # --- turning away ---------------------------------------------------------------------------------
@@ -152,7 +148,7 @@ async def test_over_tls_who_is_refused_is_cut_before_hands_are_shaken(start):
         with pytest.raises((ConnectionError, ssl.SSLError)):
             await Wire.connect(server, **options)
         assert refused(server) == {"WEBSOCKET_TOO_MANY_CONNECTIONS": 1}
-        assert server._site.admission.connections == 1
+        assert server._context.admission.connections == 1
 
 
 async def test_who_was_admitted_just_before_the_stop_is_told_so_too():
@@ -197,13 +193,13 @@ async def test_nothing_is_left_of_whom_was_admitted_refused_or_gone(tls):
             wires[0].reset()
             for wire in wires[1:]:
                 wire.writer.close()
-            await until(lambda: server._site.admission.connections == 1)
+            await until(lambda: server._context.admission.connections == 1)
         await until(lambda: descriptors() <= before and not server._listener._connecting)
         inside.send(text("alive"))
         assert await inside.message() == "alive"
         assert len(refused(server)) == 1
-    assert (server._site.admission.connections, server._site.admission.opening) == (0, 0)
-    assert server._site.tasks == server._site.connections == set(server._listener._connecting) == set()
+    assert (server._context.admission.connections, server._context.admission.opening) == (0, 0)
+    assert server._context.tasks == server._context.connections == set(server._listener._connecting) == set()
     await until(lambda: len(loop_context(loop).timers) == 0)
 
 
@@ -367,7 +363,7 @@ async def test_row_30_slowloris_ends_at_the_deadline_however_many_bytes_come(sta
             await asyncio.wait_for(wire.reader.read(), 5)
         assert 0.25 < time.monotonic() - begin < 2
         slow.cancel()
-    await until(lambda: server._site.admission.connections == 0)
+    await until(lambda: server._context.admission.connections == 0)
 
 
 @pytest.mark.parametrize("part", ["frame", "payload"])
@@ -379,4 +375,4 @@ async def test_row_30_slowloris_on_an_open_connection_is_ended_by_the_keepalive(
         begin = time.monotonic()
         await asyncio.wait_for(wire.eof(), 5)
         assert time.monotonic() - begin > 0.1
-    await until(lambda: server._site.admission.connections == 0)
+    await until(lambda: server._context.admission.connections == 0)

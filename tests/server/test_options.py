@@ -1,4 +1,4 @@
-"""The keywords of the doors: known by one name each, and wrong where they are given."""
+"""Options of a server: one list of them, and wrong values that raise where they are given."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import plumews
 from plumews.auth.credentials import TokenSources
 from plumews.conn.config import ConnConfig, ConnOptions
-from plumews.server.context import ServerContext
-from plumews.server.options import SiteOptions, TcpOptions, site_and_config
+from plumews.server.options import ServerKeywords, ServerOptions, split_options
 from support.raw_client import Wire, upgrade
 
 
@@ -20,26 +19,40 @@ def handler(conn):
     raise AssertionError
 
 
-def test_the_typed_keywords_are_the_fields_of_the_settings_and_of_the_site():
+def test_typed_keywords_are_the_fields_of_the_dataclasses():
     of_conn = {field.name for field in dataclasses.fields(ConnConfig)}
-    of_site = {field.name for field in dataclasses.fields(ServerContext) if field.init} - {"endpoints"}
+    of_server = {field.name for field in dataclasses.fields(ServerOptions)}
     assert set(ConnOptions.__annotations__) == of_conn
-    assert set(SiteOptions.__annotations__) == of_conn | of_site
-    assert set(TcpOptions.__annotations__) == of_conn | of_site | {"sock", "reuse_port", "backlog"}
+    assert set(ServerKeywords.__annotations__) == of_conn | of_server
 
 
-def test_what_is_not_given_has_the_default_of_the_settings_and_of_the_site():
-    site, config = site_and_config({None: None}, {})
-    assert config == ConnConfig()
-    assert (site.open_timeout, site.subprotocols, site.origins, site.ssl) == (10.0, (), None, None)
+def test_server_options_document_each_field():
+    documented = re.findall(r"^        (\w+): ", ServerOptions.__doc__, re.MULTILINE)
+    assert documented == [field.name for field in dataclasses.fields(ServerOptions)]
 
 
-def test_what_is_given_arrives():
-    site, config = site_and_config({None: None}, {"max_size": 7, "open_timeout": 3, "subprotocols": ["a", "b"]})
-    assert (config.max_size, site.open_timeout, site.subprotocols) == (7, 3, ("a", "b"))
+def test_split_options_leaves_defaults_to_the_dataclasses():
+    assert split_options({}) == (ServerOptions(), ConnConfig())
 
 
-DOORS = {
+def test_split_options_sorts_keywords_by_their_owner():
+    options, config = split_options({"max_size": 7, "open_timeout": 3, "subprotocols": ["a", "b"]})
+    assert (config.max_size, options.open_timeout, options.subprotocols) == (7, 3, ("a", "b"))
+
+
+def test_server_options_replaced_keep_their_other_fields():
+    given = ServerOptions(
+        trusted_proxies=["10.0.0.0/8"],
+        routes={"/caf\xe9 %": print},
+        origins=["https://a.example"],
+        extra_headers={"A": "1"},
+    )
+    changed = dataclasses.replace(given, open_timeout=3)
+    assert changed.trusted_proxies is given.trusted_proxies
+    assert (changed.routes, changed.origins, dict(changed.extra_headers)) == (given.routes, given.origins, {"A": "1"})
+
+
+FUNCTIONS = {
     "serve": lambda **options: plumews.serve(handler, "127.0.0.1", 0, **options),
     "unix_serve": lambda **options: plumews.unix_serve(handler, "/nowhere", **options),
     "serve_rooms": lambda **options: plumews.serve_rooms(
@@ -48,21 +61,21 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
-def test_an_unknown_option_is_named_beside_the_known_ones(door):
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
+def test_unknown_option_error_lists_the_known_ones(function):
     with pytest.raises(TypeError, match=r"unknown option colour: there are accept_rate, .*max_size, "):
-        door(colour=1)
+        function(colour=1)
 
 
-def test_an_unknown_option_that_resembles_one_is_asked_about():
+def test_misspelt_option_error_names_the_similar_one():
     with pytest.raises(TypeError, match=r"unknown option maxsize \(do you mean max_size\?\): there are "):
-        DOORS["serve"](maxsize=1)
+        FUNCTIONS["serve"](maxsize=1)
 
 
-def test_an_option_of_another_package_is_told_what_it_is_here():
+def test_option_of_another_package_error_names_ours():
     text = r"unknown option on_connect \(here it is on_open\), server_header \(none is sent: leave it out\): there are "
     with pytest.raises(TypeError, match=text):
-        DOORS["serve"](server_header=None, on_connect=handler)
+        FUNCTIONS["serve"](server_header=None, on_connect=handler)
 
 
 WRONG = {
@@ -125,14 +138,14 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 @pytest.mark.parametrize(("name", "value", "error", "text"), [(n, *w) for n, w in WRONG.items()], ids=WRONG.keys())
-def test_section_8_point_31_a_wrong_option_raises_where_it_is_given(door, name, value, error, text):
+def test_wrong_option_raises_where_it_is_given(function, name, value, error, text):
     with pytest.raises(error, match=text.replace(".", r"\.")):
-        door(**{name.partition(" ")[0]: value})
+        function(**{name.partition(" ")[0]: value})
 
 
-#: Options of several entries, and an entry of each.
+#: Options that take a list, with an entry of each.
 LISTS = {
     "origins": "https://a.example",
     "allowed_hosts": "a.example",
@@ -143,7 +156,7 @@ LISTS = {
 
 
 def listed(name: str, value: Any) -> dict[str, Any]:
-    """The option, and what it needs."""
+    """Return the option with the options that it needs."""
     return (
         {name: value, "authenticator": plumews.SimpleRoomAuth(bytes(32))} if name == "token_sources" else {name: value}
     )
@@ -151,42 +164,42 @@ def listed(name: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "entry"), LISTS.items())
 @pytest.mark.parametrize("wrap", [list, tuple, set, frozenset, iter, dict.fromkeys, lambda one: (x for x in one)])
-def test_option_of_several_entries_takes_any_iterable(name, entry, wrap):
+def test_list_option_takes_any_iterable(name, entry, wrap):
     if name == "token_sources":
         assert TokenSources(wrap([entry])).named == (entry,)
         return
-    site, _ = site_and_config({None: None}, {name: wrap([entry])})
+    options = ServerOptions(**{name: wrap([entry])})
     if name == "trusted_proxies":
-        assert site.proxies.is_proxy("10.1.2.3")
+        assert options.trusted_proxies.is_proxy("10.1.2.3")
     else:
-        assert getattr(site, name) == (entry,)
+        assert getattr(options, name) == (entry,)
 
 
 @pytest.mark.parametrize(("name", "entry"), LISTS.items())
 @pytest.mark.parametrize(
     "wrong", [str, str.encode, lambda entry: [entry.encode()], lambda entry: [entry, 5], lambda entry: 5]
 )
-def test_option_of_several_entries_says_what_is_right(name, entry, wrong):
+def test_list_option_of_wrong_type_raises_with_an_example(name, entry, wrong):
     with pytest.raises(TypeError, match=rf"^{name} must be a list of str.* such as \["):
         plumews.serve(handler, "127.0.0.1", 0, **listed(name, wrong(entry)))
 
 
 @pytest.mark.parametrize("name", ["allowed_hosts", "trusted_proxies", "subprotocols", "token_sources"])
-def test_option_of_several_entries_takes_no_none_among_them(name):
+def test_list_option_with_none_in_it_raises(name):
     with pytest.raises(TypeError, match=rf"^{name} must be a list of str, .* None in it is none$"):
         plumews.serve(handler, "127.0.0.1", 0, **listed(name, [None]))
 
 
-@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS.keys())
-def test_lone_pattern_of_origins_says_what_is_right(door):
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
+def test_lone_origin_pattern_raises_with_an_example(function):
     with pytest.raises(
         TypeError, match=r"^origins must be a list of str, patterns .*, not the Pattern re\.compile\('x'\)"
     ):
-        door(origins=re.compile("x"))
+        function(origins=re.compile("x"))
 
 
 @pytest.mark.parametrize("pattern", [".*", r"https?://.+", r"http://[a-z.]+"])
-def test_pattern_of_any_site_is_refused_with_a_token_cookie(pattern):
+def test_origin_pattern_of_any_site_with_token_cookie_raises(pattern):
     auth = plumews.SimpleRoomAuth(bytes(32))
     with pytest.raises(ValueError, match="with token_cookie the origins must be listed"):
         plumews.serve_rooms(
@@ -194,7 +207,7 @@ def test_pattern_of_any_site_is_refused_with_a_token_cookie(pattern):
         )
 
 
-async def test_origins_from_a_generator_serve_more_than_one_request(start):
+async def test_origins_from_a_generator_hold_for_every_request(start):
     origins = (entry for entry in [re.compile(r"https://[a-z]+\.example\.com")])
     auth = plumews.SimpleRoomAuth(bytes(32))
     server = await start(plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, origins=origins, token_cookie="t"))
@@ -210,7 +223,7 @@ async def test_origins_from_a_generator_serve_more_than_one_request(start):
 
 
 @pytest.mark.parametrize("name", ["serve", "serve_rooms"])
-def test_a_port_is_a_number(name):
+def test_port_of_wrong_type_raises(name):
     arguments = (plumews.Hub(), plumews.SimpleRoomAuth()) if name == "serve_rooms" else (handler,)
     with pytest.raises(TypeError, match="port must be an int, not str"):
         getattr(plumews, name)(*arguments, "127.0.0.1", "8080")
@@ -226,6 +239,6 @@ def test_a_port_is_a_number(name):
         ("auth", "serve calls it authenticator"),
     ],
 )
-def test_option_of_another_function_says_which(name, told):
+def test_option_of_another_function_error_names_it(name, told):
     with pytest.raises(TypeError, match=rf"unknown option {name} \({told}"):
         plumews.serve(lambda conn: None, "127.0.0.1", 0, **{name: 1})

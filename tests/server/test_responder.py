@@ -9,9 +9,8 @@ import socket
 import pytest
 
 import plumews
-from plumews.server.server import serve_endpoints
 from support.fakes import assert_empty, echo, entries, pass_time, until
-from support.handshake_setup import Recorder, answer, assert_serves, failing
+from support.handshake_setup import Recorder, answer, assert_serves, failing, serving
 from support.raw_client import Wire, text, upgrade
 
 # --- one answer, and the end ----------------------------------------------------------------------
@@ -62,7 +61,7 @@ async def test_row_26_a_hook_may_abort_the_connection_whatever_it_says_then(star
     if hook == "admit":
         endpoint.admit = abort
     options = {"process_request": abort} if hook == "process_request" else {}
-    server = await start(serve_endpoints({None: endpoint}, "127.0.0.1", 0, options))
+    server = await start(serving({None: endpoint}, **options))
     wire = await Wire.connect(server)
     wire.writer.write(upgrade() + text("glued"))
     await wire.eof()
@@ -161,7 +160,7 @@ async def test_a_broken_process_request_is_500_with_one_log_entry_and_the_server
 
 @pytest.mark.parametrize("hook", [failing, failing_later], ids=["now", "later"])
 async def test_an_admit_that_raises_is_500_with_one_log_entry(start, hook, caplog):
-    server = await start(serve_endpoints({None: Recorder(admit=hook)}, "127.0.0.1", 0, {}))
+    server = await start(serving({None: Recorder(admit=hook)}))
     status, refused, _ = await answer(server, upgrade())
     assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
     assert [entry.exc_info is not None for entry in entries(caplog)] == [True]
@@ -207,8 +206,8 @@ async def test_reset_before_the_answer_is_no_error(start, caplog, request_line):
         with socket.create_connection(server.sockets[0].getsockname()) as client:
             client.sendall(f"{request_line}\r\nHost: localhost\r\n\r\n".encode())
         # It is closed before the server has accepted it: the answer makes the client's system reset the connection.
-        await until(lambda: server._site.requests.refused.total == count)  # noqa: B023 - called at once
-        await until(lambda: not server._site.connections)
+        await until(lambda: server._context.requests.refused.total == count)  # noqa: B023 - called at once
+        await until(lambda: not server._context.connections)
     assert [entry for entry in entries(caplog) if entry.levelno >= logging.ERROR] == []
 
 

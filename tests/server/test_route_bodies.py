@@ -104,7 +104,7 @@ async def test_a_body_that_comes_while_it_is_asked_waits_and_little_of_it_is_kep
 
     async def authorize(request):
         await paused.wait()
-        (conn,) = server._site.connections
+        (conn,) = server._context.connections
         kept.append(len(conn._handshake._rest))
 
     server = await start(serving(Route(mirror, authorize=authorize)))
@@ -121,9 +121,9 @@ async def test_a_body_that_comes_while_it_is_asked_waits_and_little_of_it_is_kep
 
 
 async def appeared(server):
-    while not server._site.connections:
+    while not server._context.connections:
         await asyncio.sleep(0)
-    return server._site.connections
+    return server._context.connections
 
 
 async def test_a_client_that_waits_to_be_told_is_told_to_go_on(start):
@@ -162,7 +162,7 @@ async def test_a_client_that_goes_in_the_midst_of_its_body_leaves_nothing(start)
         wire.reset()
     server.close()
     await server.wait_closed()
-    assert (server._site.connections, server._site.tasks) == (set(), set())
+    assert (server._context.connections, server._context.tasks) == (set(), set())
 
 
 async def test_an_authorizer_that_ignores_that_its_time_is_up_leaves_nobody_who_waits_for_a_body(start):
@@ -175,7 +175,7 @@ async def test_an_authorizer_that_ignores_that_its_time_is_up_leaves_nobody_who_
 
     server = await start(serving(Route(mirror, authorize=stubborn), open_timeout=0.1))
     assert (await refused(server, post(body=b"half", length=8)))[:2] == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
-    (asking,) = server._site.tasks
+    (asking,) = server._context.tasks
     allow.set()
     await asyncio.wait({asking}, timeout=5)
     assert asking.cancelled()

@@ -35,8 +35,8 @@ async def assert_serves(server, **options):
 
 
 def assert_empty(server):
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
+    assert server._context.connections == set()
+    assert server._context.tasks == set()
     assert len(loop_context(asyncio.get_running_loop()).timers) == 0
 
 
@@ -561,7 +561,7 @@ async def test_a_handler_that_ignores_even_the_cancelling_does_not_hold_up_the_c
     async with await Wire.open(server):
         server.close()
         await server.wait_closed()
-        assert server._site.connections == set()
+        assert server._context.connections == set()
         may_end.set()
         await ended.wait()
 

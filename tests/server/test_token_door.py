@@ -163,7 +163,7 @@ def test_without_an_authenticator_there_is_no_door():
         "require_token": None,
         "sources": TokenSources(),
         "origins": None,
-        "tally": RequestCounters(),
+        "counters": RequestCounters(),
     }
     assert token_door(inside, None, **made) is inside
     assert isinstance(token_door(inside, AUTH, **made), TokenEndpoint)

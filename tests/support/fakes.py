@@ -366,8 +366,8 @@ async def assert_empty(server: plumews.Server) -> None:
     """Nothing is left of whoever came: no connection, no task, no deadline."""
     server.close()
     await server.wait_closed()
-    assert server._site.connections == set()
-    assert server._site.tasks == set()
+    assert server._context.connections == set()
+    assert server._context.tasks == set()
     assert deadlines() == 0
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+from plumews.server.context import ServerContext
+from plumews.server.options import split_options
+from plumews.server.server import serve_on_tcp
 from support.raw_client import Wire, text
 
 
@@ -13,7 +16,7 @@ def error(body):
 
 
 async def answer(server, request):
-    """Status, error and headers of the answer to ``request``; the server has ended the connection behind it."""
+    """Return status, error and headers of the response to ``request``, when the server has ended the connection."""
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(request)
         return status, error(body), wire
@@ -26,7 +29,7 @@ async def assert_serves(server, path="/"):
 
 
 class Recorder:
-    """An endpoint whose ``admit`` and ``opened`` are what a test wants."""
+    """Endpoint with the ``admit`` and ``opened`` of a test."""
 
     def __init__(self, admit=lambda conn, request: None, opened=lambda conn, deadline: None):
         self.admit = admit
@@ -35,3 +38,14 @@ class Recorder:
 
 def failing(*args):
     raise RuntimeError("broken hook")
+
+
+def context_of(endpoints, **options):
+    """Return the server context with ``endpoints`` and ``options``, and the configuration of its connections."""
+    server_options, config = split_options(options)
+    return ServerContext(endpoints, server_options), config
+
+
+def serving(endpoints, **options):
+    """Serve ``endpoints`` on a free port of this machine."""
+    return serve_on_tcp(*context_of(endpoints, **options), "127.0.0.1", 0)

@@ -11,7 +11,7 @@ def code_of(body: bytes) -> str:
 
 
 def refused(server):
-    return server._site.requests.refused.snapshot()
+    return server._context.requests.refused.snapshot()
 
 
 async def answer(wire):

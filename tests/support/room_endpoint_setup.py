@@ -49,7 +49,7 @@ async def joined(server, target, *lines):
 async def checked_together(server, auth, count):
     """Let ``auth`` answer once ``count`` clients with the same password share one check."""
     await auth.until(1)
-    while len(server._site.tasks) < count:
+    while len(server._context.tasks) < count:
         await asyncio.sleep(0)
     auth.release.set()
 

@@ -121,9 +121,9 @@ async def child(what, conn):
             with contextlib.suppress(RuntimeError):
                 await conn.close()
     elif what == "collect":
-        for other in list(server._site.connections):
+        for other in list(server._context.connections):
             other._transport.abort()
-        server._site.connections.clear()
+        server._context.connections.clear()
         server._listener = None
         gc.collect()
         os._exit(0)

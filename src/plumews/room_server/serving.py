@@ -9,7 +9,8 @@ are only what its members said.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..auth.authentication import Authentication
@@ -21,12 +22,11 @@ from ..auth.simple import SimpleRoomAuth
 from ..conn.connection import Conn
 from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, endpoint_for
 from ..errors import HubError
-from ..http11.origin import allowed_origins
 from ..hub.history_store import EncodeRecovered, check_encode_recovered
 from ..hub.hub import Hub
-from ..server.context import Endpoint
-from ..server.options import TcpOptions
-from ..server.server import Serving, serve_endpoints
+from ..server.context import Endpoint, ServerContext
+from ..server.options import ServerKeywords, split_options
+from ..server.server import Serving, serve_on_tcp
 from .admin import BROADCAST_PATH, admin_broadcast_route
 from .endpoint import Inside, RoomEndpoint
 from .health import health_route
@@ -73,7 +73,7 @@ def serve_rooms(
     text_policy: TextPolicy | None = None,
     recovery: bool = False,
     encode_recovered: EncodeRecovered | None = recovered_event,
-    **options: Unpack[TcpOptions],
+    **options: Unpack[ServerKeywords],
 ) -> Serving:
     """Serve the rooms of ``hub``; the seed's ``ServeWSWithAuth``.
 
@@ -124,8 +124,8 @@ def serve_rooms(
     if not isinstance(hub, Hub):
         raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
     sources = TokenSources(token_sources, token_cookie, allow_query_secrets)
-    options["origins"] = allowed_origins(options.get("origins"))
-    sources.check_origins(options["origins"])
+    server_options, config = split_options({"subprotocols": _SUBPROTOCOLS, **options})
+    sources.check_origins(server_options.origins)
     login = Authentication(
         _authenticator(auth if token_auth is None else token_auth),
         sources=sources,
@@ -172,20 +172,16 @@ def serve_rooms(
     if page:
         routes.update(page_routes(recovery=recovery and encode_recovered is recovered_event))
         routes["/rooms.json"] = room_list_route(hub, rooms_table)
-    own_routes = options.get("routes")
-    if isinstance(own_routes, Mapping):
-        routes.update(own_routes)
-    elif own_routes is not None:
-        raise TypeError(f"routes must be a mapping of paths to functions, not {type(own_routes).__name__}")
+    routes.update(server_options.routes)
     if broadcast_secret is not None:
         _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
-    defaults: TcpOptions = {"subprotocols": _SUBPROTOCOLS}
     doubts = (
         login.doubt,
         lambda: "the hub has been stopped" if hub._members.stopped else "",
         lambda: "" if allow_unknown_rooms or not _has_no_room(authorizer) else _NO_ROOM,
     )
-    return serve_endpoints(endpoints, host, port, {**defaults, **options, "routes": routes}, hub._requests, hub, doubts)
+    context = ServerContext(endpoints, dataclasses.replace(server_options, routes=routes), hub._requests, doubts)
+    return serve_on_tcp(context, config, host, port, hub)
 
 
 def _add_broadcast(routes: dict[str, Any], hub: Hub, secret: str | bytes, *authenticators: object) -> None:

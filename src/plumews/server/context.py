@@ -1,8 +1,7 @@
-"""What a server offers, and to whom: checked once, where it is given (layer 5).
+"""Server context: the state that all connections of one server share.
 
-A site is what all connections of a server share: endpoints and routes by path, who may come from where, and the
-tasks that serve them. A wrong value is an error of the call that gives it, never of the first handshake (section 8
-point 31 of the seed's review). Invariant: a task that was started here is referred to until it ends.
+It holds the options, the endpoints and routes by path, the admission of new connections, and the tasks that serve them.
+A started task is referred to until it ends: the event loop itself keeps no strong reference.
 """
 
 from __future__ import annotations
@@ -10,152 +9,90 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field, fields
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from contextvars import copy_context
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from .. import limits
 from ..conn.connection import Conn
 from ..constants import ErrorCode
 from ..counters import RequestCounters
 from ..errors import InvalidHandshake
-from ..http11.handshake import application_headers
-from ..http11.headers import HeadersLike, is_token
+from ..http11.headers import Headers
 from ..http11.models import Request
-from ..http11.origin import AllowedOrigin, allowed_hosts, allowed_origins
-from ..http11.proxies import TrustedProxies
-from ..validation import check_call, check_count, check_function, check_time, entries_of, is_plain_function
-from .admission import Admission, AdmissionLimits
-from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
-from .routes import Route, Routes
+from .admission import Admission
+from .options import ServerOptions
 
 __all__ = ["Endpoint", "ServerContext", "has_certificate"]
 
-#: The functions of an application around the handshake, and what they are called with.
-_HOOKS: Final = {
-    "process_request": ("conn", "request"),
-    "process_response": ("conn", "request", "response"),
-    "select_subprotocol": ("conn", "offered"),
-}
-
 #: Visible ASCII that browsers leave as it is in a path (URL Standard, path percent-encode set).
-_AS_IT_IS: Final = "!$&'()*+,-./:;=@[\\]^_|~"
+_UNQUOTED: Final = "!$&'()*+,-./:;=@[\\]^_|~"
 
 
 class Endpoint(Protocol):
-    """What a site does with the WebSockets of one path."""
+    """Owner of the WebSockets of one path."""
 
     def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
-        """Raise :class:`InvalidHandshake` to refuse; return an awaitable if it takes time."""
+        """Raise :class:`InvalidHandshake` to refuse. Return an awaitable if the decision takes time."""
 
     def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
-        """The connection is open. Called before the first frame is looked at, right behind the 101.
+        """Take over the open connection, right behind the 101 and before its first frame is parsed.
 
-        Returns what is to run as a task of the site, if anything. ``deadline`` is the time of the loop's clock at
-        which the open timeout ends, for those who authenticate on the open connection.
+        Returns the work to run as a task of the server, if any. ``deadline`` is the time of the loop's clock at which
+        the open timeout ends, for clients that authenticate on the open connection.
         """
 
 
-@dataclass(eq=False)
 class ServerContext:
-    """The site. What the fields mean is told by :class:`plumews.server.options.SiteOptions`."""
+    """State that all connections of one server share.
 
-    endpoints: dict[str | None, Endpoint]  # by path; None is any path
-    ssl: ssl_module.SSLContext | None = None
-    origins: Collection[AllowedOrigin] | None = None
-    allowed_hosts: Collection[str] | None = None
-    trusted_proxies: Collection[str] | None = None
-    subprotocols: Sequence[str] = ()
-    select_subprotocol: SelectSubprotocol | None = None
-    process_request: ProcessRequest | None = None
-    process_response: ProcessResponse | None = None
-    extra_headers: HeadersLike = ()
-    routes: Routes = field(default_factory=dict)
-    open_timeout: float = limits.OPEN_TIMEOUT
-    max_head: int = limits.HEAD_SIZE
-    max_connections: int | None = limits.MAX_CONNECTIONS
-    max_opening: int | None = limits.MAX_OPENING
-    max_connections_per_address: int | None = limits.CONNECTIONS_PER_ADDRESS
-    accept_rate: float | None = None
-    accept_rate_per_address: float | None = limits.ACCEPT_RATE_PER_ADDRESS
-    #: Who may connect.
-    admission: Admission = field(init=False)
-    #: The context in which the server was asked for; each connection has a copy of it.
-    context: Context = field(default_factory=copy_context, init=False)
-    #: Whether the server is stopping: nobody is let in any more.
-    closing: bool = field(default=False, init=False)
-    #: The extra headers as they stand in an answer.
-    extra_lines: bytes = field(default=b"", init=False)
-    #: Those whose word about their clients is taken; ``None`` if there are none.
-    proxies: TrustedProxies | None = field(default=None, init=False)
-    #: What became of the requests; a hub counts those of all its servers in one.
-    requests: RequestCounters = field(default_factory=RequestCounters, init=False)
-    #: Each says why nobody can come in, or nothing; asked when the server starts.
-    doubts: list[Callable[[], str]] = field(default_factory=list, init=False)
-    #: Kinds of refusals of which the log has told what to do about them.
-    told: set[str] = field(default_factory=set, init=False)
-    #: Requests that take time to answer, and handlers; the loop itself keeps no strong reference to tasks.
-    tasks: set[asyncio.Future[Any]] = field(default_factory=set, init=False)
-    #: Connections from accept to their end.
-    connections: set[Conn] = field(default_factory=set, init=False)
+    Args:
+        endpoints: by path; ``None`` is any path.
+        options: the options of the server.
+        requests: counters of the requests. A hub passes its own, shared by all its servers.
+        doubts: each returns a reason why no client can enter, or an empty text. Called when the server starts.
+    """
 
-    def __post_init__(self) -> None:
-        if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
-            raise TypeError(f"ssl must be an ssl.SSLContext, not {type(self.ssl).__name__}")
-        if self.ssl is not None:
-            _check_tls(self.ssl)
-        self.origins = allowed_origins(self.origins)
-        self.allowed_hosts = allowed_hosts(self.allowed_hosts)
-        if self.trusted_proxies is not None:
-            self.proxies = TrustedProxies(self.trusted_proxies)
-        # None, as the websockets package says it.
-        self.subprotocols = entries_of("subprotocols", self.subprotocols or (), '"chat"')
-        for subprotocol in self.subprotocols:
-            if not is_token(subprotocol):
-                raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
-        for name, parameters in _HOOKS.items():
-            hook = getattr(self, name)
-            if hook is not None:
-                check_function(name, hook)
-                check_call(name, hook, *parameters)
-        if self.select_subprotocol is not None and not is_plain_function(self.select_subprotocol):
-            raise TypeError("select_subprotocol must be a plain function: what takes time belongs into process_request")
-        if self.select_subprotocol is not None and self.subprotocols:
-            raise TypeError("give either subprotocols or select_subprotocol")
-        extra = self.extra_headers = application_headers(self.extra_headers)
-        self.extra_lines = extra.serialize()[:-2]
-        if not isinstance(self.routes, (Mapping, type(None))):
-            raise TypeError(f"routes must be a mapping of paths to functions, not {type(self.routes).__name__}")
-        self.routes = dict(self.routes or {})
-        for path, route in self.routes.items():
-            if isinstance(route, Route):
-                continue
-            if not is_plain_function(route):
-                raise TypeError(
-                    f"the route of {path} must be a plain function, which is called on the loop; "
-                    "plumews.Route(function) takes an `async def` as well"
-                )
-            check_call(f"the route of {path}", route, "request")
-        for given in (*self.endpoints, *self.routes):
-            if given is not None and not given.startswith("/"):
-                raise ValueError(f"invalid path {given!r}: a path begins with a slash")
-        # Paths compare byte for byte: what a proxy in front has judged by its path is not routed by another one.
-        self.endpoints = {None if path is None else _spelled(path): one for path, one in self.endpoints.items()}
-        self.routes = {_spelled(path): route for path, route in self.routes.items()}
-        context = self.ssl
-        if context is not None:
+    def __init__(
+        self,
+        endpoints: dict[str | None, Endpoint],
+        options: ServerOptions,
+        requests: RequestCounters | None = None,
+        doubts: Iterable[Callable[[], str]] = (),
+    ) -> None:
+        self.options = options
+        for path in (*endpoints, *options.routes):
+            if path is not None and not path.startswith("/"):
+                raise ValueError(f"invalid path {path!r}: a path begins with a slash")
+        # Paths compare byte for byte: a path that a proxy has judged is not routed as another one.
+        self.endpoints = {None if path is None else _quoted(path): one for path, one in endpoints.items()}
+        #: Routes by path as requests spell it.
+        self.routes: dict[str, Any] = {_quoted(path): route for path, route in options.routes.items()}
+        #: Names that the ``Host`` header may have; ``None`` is any. Loopback only, if the server listens there only.
+        self.allowed_hosts: Collection[str] | None = options.allowed_hosts
+        #: Header lines added to the 101.
+        self.extra_lines = Headers(options.extra_headers).serialize()[:-2]
+        #: Admission of new connections.
+        self.admission = Admission(options)
+        #: Context variables of the caller of `serve`; each connection has a copy.
+        self.context = copy_context()
+        #: True if the server is stopping and rejects new connections.
+        self.closing = False
+        #: Counters of the requests.
+        self.requests = RequestCounters() if requests is None else requests
+        self.doubts = list(doubts)
+        if options.ssl is not None:
+            context = options.ssl
             self.doubts.append(lambda: "" if has_certificate(context) else "ssl has no certificate (load_cert_chain)")
-        check_time("open_timeout", self.open_timeout)
-        check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
-        self.admission = Admission(
-            AdmissionLimits(**{one.name: getattr(self, one.name) for one in fields(AdmissionLimits)}),
-            None if self.proxies is None else self.proxies.is_proxy,
-        )
+        #: Kinds of refusals whose remedy is logged already.
+        self.told: set[str] = set()
+        #: Tasks of requests that take time, and of handlers.
+        self.tasks: set[asyncio.Future[Any]] = set()
+        #: Connections from accept to their end.
+        self.connections: set[Conn] = set()
 
     def endpoint(self, path: str) -> Endpoint:
-        """The endpoint of ``path``, as sent; raises :class:`InvalidHandshake` 404 if there is none."""
+        """Return the endpoint of ``path``, as a request spells it; raise :class:`InvalidHandshake` (404) for none."""
         endpoint = self.endpoints.get(path) or self.endpoints.get(None)
         if endpoint is None:
             raise InvalidHandshake("not found", status=404, code=ErrorCode.NOT_FOUND)
@@ -169,25 +106,15 @@ class ServerContext:
         return task
 
 
-def _spelled(path: str) -> str:
+def _quoted(path: str) -> str:
     """Return ``path`` as a request spells it."""
-    return quote(path, safe=_AS_IT_IS)
-
-
-def _check_tls(context: ssl_module.SSLContext) -> None:
-    try:
-        context.wrap_bio(ssl_module.MemoryBIO(), ssl_module.MemoryBIO(), server_side=True)
-    except (ValueError, ssl_module.SSLError) as exc:
-        raise ValueError(
-            "ssl must be a context for servers, such as ssl.create_default_context(ssl.Purpose.CLIENT_AUTH): "
-            f"{exc.args[-1]}"
-        ) from None
+    return quote(path, safe=_UNQUOTED)
 
 
 def has_certificate(context: ssl_module.SSLContext) -> bool:
-    """Return whether ``context`` answers a client that takes any certificate and cipher.
+    """Return True if ``context`` answers a client that accepts any certificate and cipher.
 
-    One with a callback for the name of the server is believed.
+    A context with a callback for the server name is trusted to have one.
     """
     if context.sni_callback is not None:
         return True

@@ -1,6 +1,6 @@
 """The door of a server: from the first byte to an open WebSocket, or to what is answered instead (layer 5).
 
-RFC 6455 section 4.2 on a live connection. Reads one request head, and asks the site what it wants to do with it; how an
+RFC 6455 section 4.2 on a live connection. Reads one request head, and asks the context what to do with it; how an
 answer that is no WebSocket is given is in `answering`. One absolute deadline covers TLS, the head and everything that
 is asked (slow clients, slow authentication). Bytes behind the head are kept for the WebSocket; behind any other answer
 they are discarded. Invariant: once the deadline runs, every path leads to an answer, whatever a hook does.
@@ -42,20 +42,20 @@ class ServerHandshake(HandshakeResponder):
 
     __slots__ = ("_body", "_due", "_reader", "_visit")
 
-    def __init__(self, site: ServerContext, conn: Conn, visit: ConnectionSlot | None = None) -> None:
-        super().__init__(site, conn)
-        self._reader: HeadReader | None = HeadReader(site.max_head)
+    def __init__(self, context: ServerContext, conn: Conn, visit: ConnectionSlot | None = None) -> None:
+        super().__init__(context, conn)
+        self._reader: HeadReader | None = HeadReader(context.options.max_head)
         self._body: RequestBody | None = None  # what of that belongs to the request
         self._visit = visit  # None: not admitted yet
         # Made when the connection is accepted, connected when TLS has shaken hands: the time counts from here.
-        self._due = conn._loop.time() + site.open_timeout
+        self._due = conn._loop.time() + context.options.open_timeout
 
     # --- the connection calls ---------------------------------------------------------------------
 
     def connected(self) -> None:
-        self._site.connections.add(self._conn)
-        self._conn.add_close_callback(self._site.connections.discard)
-        if self._site.closing:
+        self._context.connections.add(self._conn)
+        self._conn.add_close_callback(self._context.connections.discard)
+        if self._context.closing:
             self._leave_by(self._visit)
             self.stop()
             return
@@ -96,7 +96,7 @@ class ServerHandshake(HandshakeResponder):
 
     def _enter(self) -> ConnectionSlot:
         """Where the loop's own server has accepted: what `listener` does before."""
-        return self._site.admission.admit(address_of(self._conn.remote_address) or None, self._conn._loop.time())
+        return self._context.admission.admit(address_of(self._conn.remote_address) or None, self._conn._loop.time())
 
     def _leave_by(self, visit: ConnectionSlot | None) -> None:
         """From here on the connection itself tells when it is gone."""
@@ -128,23 +128,25 @@ class ServerHandshake(HandshakeResponder):
     # --- the decision -----------------------------------------------------------------------------
 
     def _decide(self, request: Request) -> None:
-        site, conn = self._site, self._conn
-        if request.content_length and not takes_body(site.routes, request):
+        context, conn = self._context, self._conn
+        if request.content_length and not takes_body(context.routes, request):
             raise InvalidMessage("request body not allowed")
-        request.secure = site.ssl is not None
+        request.secure = context.options.ssl is not None
         request.remote_address = conn.remote_address
         request.client_address = address_of(conn.remote_address)
         conn._request = request
-        if site.proxies is not None:
-            request.client_address, request.secure, request.forwarded_host = site.proxies.client_of(request)
-        log_untrusted_proxy(conn, request, site)
+        if context.options.trusted_proxies is not None:
+            request.client_address, request.secure, request.forwarded_host = context.options.trusted_proxies.client_of(
+                request
+            )
+        log_untrusted_proxy(conn, request, context)
         if request.client_address:
             self._known_as(request.client_address)
-        check_host(request, site.allowed_hosts)
-        if site.process_request is None:
+        check_host(request, context.allowed_hosts)
+        if context.options.process_request is None:
             self._admit(request)
             return
-        answer = site.process_request(conn, request)
+        answer = context.options.process_request(conn, request)
         if isinstance(answer, Awaitable):
             self._later(answer, lambda answer: self._processed(answer, request))
         else:
@@ -159,31 +161,31 @@ class ServerHandshake(HandshakeResponder):
             raise TypeError(f"process_request must return a Response or None, not {type(answer).__name__}")
 
     def _admit(self, request: Request) -> None:
-        site, conn = self._site, self._conn
+        context, conn = self._context, self._conn
         if not request.wants_websocket:
-            route = site.routes.get(request.raw_path)
+            route = context.routes.get(request.raw_path)
             response: Response | None
             if request.method == "OPTIONS" and not (isinstance(route, Route) and "OPTIONS" in route.methods):
                 if route is None and request.target != "*":
-                    site.endpoint(request.raw_path)  # else 404
+                    context.endpoint(request.raw_path)  # else 404
                 response = answer_options(route)
             elif isinstance(route, Route):
                 self._serve_route(route, request)
                 return
             else:
-                response = answer_route(site.routes, request)
+                response = answer_route(context.routes, request)
             if response is not None:
                 self._answer(response)
                 return
-        endpoint = site.endpoint(request.raw_path)
+        endpoint = context.endpoint(request.raw_path)
         if not request.wants_websocket:
             # A page is not told why its WebSocket was turned down, and asks for that by plain HTTP.
-            check_origin(request, site.origins, secure=request.secure)
+            check_origin(request, context.options.origins, secure=request.secure)
             check = getattr(endpoint, "check", None)
             if check is not None:
                 check(request)
         check_upgrade(request)
-        check_origin(request, site.origins, secure=request.secure)
+        check_origin(request, context.options.origins, secure=request.secure)
         offered_subprotocols(request)
         admission = endpoint.admit(conn, request)
         if admission is None:
@@ -194,31 +196,33 @@ class ServerHandshake(HandshakeResponder):
     def _serve_route(self, route: Route, request: Request) -> None:
         route.check_method(request)
         if request.method not in ("GET", "HEAD"):
-            check_origin(request, self._site.origins, secure=request.secure)
+            check_origin(request, self._context.options.origins, secure=request.secure)
         self._body = RequestBody(self._rest, self._conn._ask_transport)
         self._later(answer_with_body(route, request, self._body), self._answer)
 
     # --- the answer -------------------------------------------------------------------------------
 
     def _accept(self, endpoint: Endpoint, request: Request) -> None:
-        site, conn = self._site, self._conn
+        context, conn = self._context, self._conn
         if self._is_over():
             return
         subprotocol = None
-        if site.select_subprotocol is not None:
-            subprotocol = selected_subprotocol(site.select_subprotocol, conn, request)
-        elif site.subprotocols:
-            subprotocol = choose_subprotocol(offered_subprotocols(request), site.subprotocols)
+        if context.options.select_subprotocol is not None:
+            subprotocol = selected_subprotocol(context.options.select_subprotocol, conn, request)
+        elif context.options.subprotocols:
+            subprotocol = choose_subprotocol(offered_subprotocols(request), context.options.subprotocols)
         deflate = conn._config.deflate
         agreement = None
         if deflate is not None:
             agreement = negotiate(request.headers.get_all("Sec-WebSocket-Extensions"), deflate)
         extensions = None if agreement is None else agreement.answer
-        if site.process_response is None:
-            wire = accepted(request, subprotocol=subprotocol, extensions=extensions, headers=site.extra_lines)
+        if context.options.process_response is None:
+            wire = accepted(request, subprotocol=subprotocol, extensions=extensions, headers=context.extra_lines)
             self._open(endpoint, subprotocol, agreement, wire)
             return
-        response = accept(request, subprotocol=subprotocol, extensions=extensions, headers=site.extra_headers)
+        response = accept(
+            request, subprotocol=subprotocol, extensions=extensions, headers=context.options.extra_headers
+        )
         before = Headers(response.headers)
 
         def go_on(returned: object) -> None:
@@ -233,15 +237,15 @@ class ServerHandshake(HandshakeResponder):
         self._ask(request, response, go_on)
 
     def _open(self, endpoint: Endpoint, subprotocol: str | None, agreement: Agreement | None, wire: bytes) -> None:
-        site, conn = self._site, self._conn
+        context, conn = self._context, self._conn
         if self._is_over():
             return
         self._answered = True
         self._forget_deadline()
         if self._visit is not None:
             self._visit.opened()
-        site.requests.opened += 1
-        conn._accepted_with = site.extra_headers
+        context.requests.opened += 1
+        conn._accepted_with = context.options.extra_headers
         conn.subprotocol = subprotocol
         if agreement is not None:
             conn._compress(agreement)
@@ -255,7 +259,7 @@ class ServerHandshake(HandshakeResponder):
         try:
             work = endpoint.opened(conn, self._due)
             if work is not None:
-                site.start(work)
+                context.start(work)
         except (Exception, asyncio.CancelledError):
             logger.exception("opening a connection failed", extra=log_context(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")

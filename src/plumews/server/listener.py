@@ -56,11 +56,11 @@ class Listener:
     """
 
     def __init__(
-        self, context: ServerContext, sockets: Sequence[socket.socket], backlog: int, connection: Callable[..., Conn]
+        self, context: ServerContext, sockets: Sequence[socket.socket], connection: Callable[..., Conn]
     ) -> None:
         self._context = context
         self._listening = tuple(sockets)
-        self._backlog = backlog
+        self._backlog = context.options.backlog
         self._connection = connection
         self._tls = _tls_options(context)
         self._loop = asyncio.get_running_loop()
@@ -126,7 +126,7 @@ class Listener:
 
     async def wait_connected(self) -> None:
         """Wait until each admitted client has its transport. Return at once over TLS, where that may take too long."""
-        if self._connecting and self._context.ssl is None:
+        if self._connecting and self._context.options.ssl is None:
             await asyncio.wait(self._connecting)
 
     async def wait_told(self) -> None:
@@ -135,7 +135,7 @@ class Listener:
 
     def end_tls_handshakes(self) -> None:
         """End the connections that are in their TLS handshake."""
-        if self._context.ssl is not None:
+        if self._context.options.ssl is not None:
             for task in self._connecting:
                 task.cancel()
 
@@ -198,7 +198,7 @@ class Listener:
     def _reject(self, sock: socket.socket, reason: InvalidHandshake, *, wait: bool = True) -> None:
         logger.debug("refused %d %s", reason.status, reason.code)
         self._context.requests.refused.add(reason.code)
-        if self._context.ssl is None:
+        if self._context.options.ssl is None:
             self._rejected.answer(sock, reason, wait=wait)
         else:
             sock.close()  # a TLS handshake is the cost that the rejection saves
@@ -226,7 +226,8 @@ class Listener:
 
 def _tls_options(context: ServerContext) -> dict[str, Any]:
     """Return the event loop's options for TLS. Its handshake is bounded by the open timeout."""
-    return {} if context.ssl is None else {"ssl": context.ssl, "ssl_handshake_timeout": context.open_timeout}
+    options = context.options
+    return {} if options.ssl is None else {"ssl": options.ssl, "ssl_handshake_timeout": options.open_timeout}
 
 
 def _exhausted() -> Refused:

@@ -1,66 +1,186 @@
-"""The keywords that the doors of a server share, told to type checkers and sorted out (layer 5).
+"""Options of a server: one frozen dataclass, and the typed keywords that `serve`, `unix_serve` and `serve_rooms` share.
 
-`serve`, `unix_serve` and `serve_rooms` take them as ``**options: Unpack[...]``, so that editors know each name and
-type, and no list of them stands in three signatures. Their defaults are those of `ServerContext` and `ConnConfig`.
+A new option is a field of :class:`ServerOptions` with a line in its docstring, and its type in :class:`ServerKeywords`.
 """
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import socket
 import ssl as ssl_module
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
 
+from .. import limits
 from ..conn.config import ConnConfig, ConnOptions
-from ..http11.headers import HeadersLike
-from ..http11.origin import AllowedOrigin
-from .context import Endpoint, ServerContext
+from ..http11.handshake import application_headers
+from ..http11.headers import HeadersLike, is_token
+from ..http11.origin import AllowedOrigin, allowed_hosts, allowed_origins
+from ..http11.proxies import TrustedProxies
+from ..validation import (
+    check_call,
+    check_count,
+    check_function,
+    check_rate,
+    check_time,
+    entries_of,
+    is_plain_function,
+    unknown_option,
+)
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
-from .routes import Routes
+from .routes import Route, Routes
 
-__all__ = ["SiteOptions", "TcpOptions", "site_and_config"]
+__all__ = ["ServerKeywords", "ServerOptions", "split_options"]
+
+#: Hooks of the application, and the names of their arguments.
+_HOOKS: Final = {
+    "process_request": ("conn", "request"),
+    "process_response": ("conn", "request", "response"),
+    "select_subprotocol": ("conn", "offered"),
+}
 
 
-class SiteOptions(ConnOptions, total=False):
-    """Of a server.
+@dataclasses.dataclass(frozen=True)
+class ServerOptions:
+    """Options of a server. A wrong value is an error of the call that gives it, not of the first handshake.
 
-    ssl: serve ``wss`` with this context.
-    origins: pages of these origins may connect beside the server's own (``"https://example.com"``; ``"*"`` is
-        any, ``None`` in the list changes nothing). A pattern, ``re.compile(r"https://[a-z0-9-]+\\.example\\.com")``,
-        has to match the whole of the origin, in lower case. A request without ``Origin`` comes from no browser.
-    allowed_hosts: names that the ``Host`` header may have (``"*"`` is any); by default the loopback names when
-        the server listens on loopback only, else any.
-    trusted_proxies: addresses and networks (``"10.0.0.0/8"``) of the proxies in front of the server, ``"unix"`` for
-        who comes over a Unix socket: their ``Forwarded`` or ``X-Forwarded-For``, ``-Proto`` and ``-Host`` say who the
-        client is; those of others are ignored, and by default those of all.
-    subprotocols: those the server speaks, in the order of its preference.
-    select_subprotocol: ``f(conn, offered) -> str | None`` in place of ``subprotocols``, a plain function, called once
-        the client may come in: one of the offered, ``None`` for none, or an :class:`plumews.InvalidHandshake`.
-    process_request: ``f(conn, request)``, async or not, called first: a ``Response`` answers instead of the
-        WebSocket, an :class:`plumews.InvalidHandshake` refuses, ``None`` goes on.
-    process_response: ``f(conn, request, response)``, async or not, called with the answer to each request that could
-        be read, the 101 too, before it is sent: it may change the response or return another one. What it raises
-        refuses, as in ``process_request``. A refusal because time is up, or the server stops, does not wait for it.
-    extra_headers: added to the 101.
-    routes: plain HTTP answers by path, ``f(request) -> Response``, for GET and HEAD, or a :class:`plumews.Route`, for
-        other methods, with a body, or ``async def``; everybody is answered, unless the function looks at
-        ``request.remote_address`` or at a header first (:mod:`plumews.restricted` does).
-    open_timeout: seconds from the accepted connection to the open WebSocket, TLS and authentication included
-        (default 10).
-    max_head: bytes of the largest request line with its headers, 1 KiB to 1 MiB (default 16 KiB); beyond it 431. It may
-        have 100 headers in each 16 KiB. Cookies of a single sign-on may need more; the headers of a connection are
-        kept for as long as it lives.
-    max_connections: connections in all (default 100,000; ``None``: no bound); beyond it 503.
-    max_opening: those of them whose opening handshake is not done (default 10,000; ``None``: no bound); beyond it 503.
-    max_connections_per_address: connections of one IPv4 address, or of one /64 network of IPv6; beyond it 429. By
-        default 4,096, for addresses of the internet only; another number holds for private networks and this machine,
-        too; ``None``: no bound.
-    accept_rate: new connections a second, 0.001 to 1,000,000 (default ``None``: no bound), of which those of two
-        seconds may come at once; beyond it 429, with the time to wait as ``Retry-After``.
-    accept_rate_per_address: the same for each address, those of ten seconds at once. By default 200, for addresses of
-        the internet only, as above.
+    Args:
+        ssl: serve ``wss`` with this context.
+        origins: origins whose pages may connect beside the server's own (``"https://example.com"``; ``"*"`` is any,
+            ``None`` in the list changes nothing). A pattern (``re.compile(r"https://[a-z0-9-]+\\.example\\.com")``)
+            matches the whole origin, in lower case. A request without ``Origin`` does not come from a browser.
+        allowed_hosts: names that the ``Host`` header may have (``"*"`` is any). The default is the loopback names when
+            the server listens on loopback only, else any.
+        trusted_proxies: addresses and networks (``"10.0.0.0/8"``) of the proxies in front of the server, ``"unix"`` for
+            clients of a Unix socket. Their ``Forwarded`` or ``X-Forwarded-For``, ``-Proto`` and ``-Host`` tell the
+            client. These headers of others are ignored (default: of all).
+        subprotocols: supported subprotocols, in the order of preference.
+        select_subprotocol: ``f(conn, offered) -> str | None`` in place of ``subprotocols``, a plain function, called
+            after authentication. It returns one of the offered, ``None`` for none, or raises
+            :class:`plumews.InvalidHandshake`.
+        process_request: ``f(conn, request)``, async or not, called first. A ``Response`` is sent instead of the
+            WebSocket, :class:`plumews.InvalidHandshake` refuses, ``None`` goes on.
+        process_response: ``f(conn, request, response)``, async or not, called before the response to a readable request
+            is sent, 101 included. It may change the response or return another one, or raise as ``process_request``.
+            Refusals at the timeout and at the stop of the server do not wait for it.
+        extra_headers: headers added to the 101.
+        routes: plain HTTP responses by path: ``f(request) -> Response`` for GET and HEAD, or a :class:`plumews.Route`
+            for other methods, a body, or ``async def``. Every client gets them, unless the function checks the request
+            first, as :func:`plumews.restricted` does.
+        open_timeout: seconds from the accepted connection to the open WebSocket, TLS and authentication included
+            (default 10).
+        max_head: bytes of the largest request line with its headers, 1 KiB to 1 MiB (default 16 KiB); a larger one gets
+            431. Each 16 KiB allow 100 headers. The headers of a connection are kept for its lifetime.
+        max_connections: connections at a time (default 100,000; ``None``: no bound); further ones get 503.
+        max_opening: connections in their opening handshake (default 10,000; ``None``: no bound); further ones get 503.
+        max_connections_per_address: connections of one IPv4 address, or of one /64 network of IPv6; further ones get
+            429. The default of 4,096 is for addresses of the internet only. Another number bounds private networks
+            and this machine, too; ``None``: no bound.
+        accept_rate: new connections a second, 0.001 to 1,000,000 (default ``None``: no bound). A burst of two seconds
+            is accepted at once; further ones get 429 with ``Retry-After``.
+        accept_rate_per_address: the same for each address, with a burst of ten seconds. The default of 200 is for
+            addresses of the internet only, as above.
+        sock: listening socket or sockets, instead of an address or a path. They are closed with the server.
+        reuse_port: let several processes listen on one TCP port.
+        backlog: connections that wait to be accepted (default 1024).
+
+    Raises:
+        TypeError, ValueError: an option is of the wrong kind, or out of range.
     """
+
+    ssl: ssl_module.SSLContext | None = None
+    origins: Collection[AllowedOrigin] | None = None
+    allowed_hosts: Collection[str] | None = None
+    trusted_proxies: TrustedProxies | None = None
+    subprotocols: Sequence[str] = ()
+    select_subprotocol: SelectSubprotocol | None = None
+    process_request: ProcessRequest | None = None
+    process_response: ProcessResponse | None = None
+    extra_headers: HeadersLike = ()
+    routes: Routes = dataclasses.field(default_factory=dict)
+    open_timeout: float = limits.OPEN_TIMEOUT
+    max_head: int = limits.HEAD_SIZE
+    max_connections: int | None = limits.MAX_CONNECTIONS
+    max_opening: int | None = limits.MAX_OPENING
+    max_connections_per_address: int | None = limits.CONNECTIONS_PER_ADDRESS
+    accept_rate: float | None = None
+    accept_rate_per_address: float | None = limits.ACCEPT_RATE_PER_ADDRESS
+    sock: socket.socket | Sequence[socket.socket] | None = None
+    reuse_port: bool | None = None
+    backlog: int = limits.BACKLOG
+
+    def __post_init__(self) -> None:
+        self._set("origins", allowed_origins(self.origins))
+        self._set("allowed_hosts", allowed_hosts(self.allowed_hosts))
+        if not isinstance(self.trusted_proxies, (TrustedProxies, type(None))):
+            self._set("trusted_proxies", TrustedProxies(self.trusted_proxies))
+        self._set("extra_headers", application_headers(self.extra_headers))
+        if self.ssl is not None:
+            _check_tls(self.ssl)
+        self._check_hooks()
+        self._check_subprotocols()
+        self._check_routes()
+        check_time("open_timeout", self.open_timeout)
+        check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
+        for name in ("max_connections", "max_opening", "max_connections_per_address"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_rate("accept_rate", self.accept_rate, None)
+        check_rate("accept_rate_per_address", self.accept_rate_per_address, None)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_hooks(self) -> None:
+        for name, parameters in _HOOKS.items():
+            hook = getattr(self, name)
+            if hook is not None:
+                check_function(name, hook)
+                check_call(name, hook, *parameters)
+        if self.select_subprotocol is not None and not is_plain_function(self.select_subprotocol):
+            raise TypeError("select_subprotocol must be a plain function: what takes time belongs into process_request")
+
+    def _check_subprotocols(self) -> None:
+        # None, as the websockets package says it.
+        self._set("subprotocols", entries_of("subprotocols", self.subprotocols or (), '"chat"'))
+        for subprotocol in self.subprotocols:
+            if not is_token(subprotocol):
+                raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
+        if self.select_subprotocol is not None and self.subprotocols:
+            raise TypeError("give either subprotocols or select_subprotocol")
+
+    def _check_routes(self) -> None:
+        if not isinstance(self.routes, (Mapping, type(None))):
+            raise TypeError(f"routes must be a mapping of paths to functions, not {type(self.routes).__name__}")
+        self._set("routes", dict(self.routes or {}))
+        for path, route in self.routes.items():
+            if isinstance(route, Route):
+                continue
+            if not is_plain_function(route):
+                raise TypeError(
+                    f"the route of {path} must be a plain function, which is called on the loop; "
+                    "plumews.Route(function) takes an `async def` as well"
+                )
+            check_call(f"the route of {path}", route, "request")
+
+
+def _check_tls(context: object) -> None:
+    if not isinstance(context, ssl_module.SSLContext):
+        raise TypeError(f"ssl must be an ssl.SSLContext, not {type(context).__name__}")
+    try:
+        context.wrap_bio(ssl_module.MemoryBIO(), ssl_module.MemoryBIO(), server_side=True)
+    except (ValueError, ssl_module.SSLError) as exc:
+        raise ValueError(
+            "ssl must be a context for servers, such as ssl.create_default_context(ssl.Purpose.CLIENT_AUTH): "
+            f"{exc.args[-1]}"
+        ) from None
+
+
+# --- keywords -------------------------------------------------------------------------------------
+
+
+class ServerKeywords(ConnOptions, total=False):
+    """Keywords of a server, with their types: see :class:`ServerOptions` and :class:`plumews.ConnConfig`."""
 
     ssl: ssl_module.SSLContext | None
     origins: Iterable[AllowedOrigin] | None
@@ -79,22 +199,12 @@ class SiteOptions(ConnOptions, total=False):
     max_connections_per_address: int | None
     accept_rate: float | None
     accept_rate_per_address: float | None
-
-
-class TcpOptions(SiteOptions, total=False):
-    """Of a server on TCP: these, those of :class:`SiteOptions`, and those of :class:`plumews.ConnConfig`.
-
-    sock: an existing socket instead of ``host`` and ``port``, or several; they are closed with the server.
-    reuse_port: let several processes listen on one port.
-    backlog: connections that wait to be accepted (default 1024).
-    """
-
     sock: socket.socket | Sequence[socket.socket] | None
     reuse_port: bool | None
     backlog: int
 
 
-#: What other packages call it, and what it is here.
+#: Names that are no options here, and where their subject is found. Many are those of other packages.
 _ELSEWHERE: Final = {
     "allowed_origins": "here it is origins",
     "auth": "serve calls it authenticator, serve_rooms has it as an argument",
@@ -120,28 +230,20 @@ _ELSEWHERE: Final = {
     "write_limit": "there are queue_size and queue_bytes",
 }
 
+_OF_SERVER: Final = frozenset(field.name for field in dataclasses.fields(ServerOptions))
+_OF_CONN: Final = frozenset(field.name for field in dataclasses.fields(ConnConfig))
 
-def site_and_config(endpoints: dict[str | None, Endpoint], options: SiteOptions) -> tuple[ServerContext, ConnConfig]:
-    """The site and the settings of its connections that ``options`` describe.
+
+def split_options(given: Mapping[str, Any]) -> tuple[ServerOptions, ConnConfig]:
+    """Return the options of the server and the configuration of its connections in the keywords ``given``.
 
     Raises:
         TypeError, ValueError: an option is unknown, or its value is wrong.
     """
-    given = cast("dict[str, Any]", options)
-    unknown = given.keys() - SiteOptions.__annotations__.keys()
+    unknown = given.keys() - _OF_SERVER - _OF_CONN
     if unknown:
-        known = ", ".join(sorted(SiteOptions.__annotations__))
-        names = ", ".join(map(_with_hint, sorted(unknown)))
-        raise TypeError(f"unknown option {names}: there are {known}, and the parameters of the function")
-    of_conn = ConnOptions.__annotations__.keys()
-    config = ConnConfig(**{name: value for name, value in given.items() if name in of_conn})
-    return ServerContext(endpoints, **{name: value for name, value in given.items() if name not in of_conn}), config
-
-
-def _with_hint(unknown: str) -> str:
-    """The name of an option that there is not, and what may have been meant."""
-    hint = _ELSEWHERE.get(unknown)
-    if hint is None:
-        near = difflib.get_close_matches(unknown, TcpOptions.__annotations__, n=1, cutoff=0.75)
-        hint = f"do you mean {near[0]}?" if near else ""
-    return f"{unknown} ({hint})" if hint else unknown
+        known = sorted(_OF_SERVER | _OF_CONN)
+        names = ", ".join(unknown_option(name, known, _ELSEWHERE) for name in sorted(unknown))
+        raise TypeError(f"unknown option {names}: there are {', '.join(known)}, and the parameters of the function")
+    config = ConnConfig(**{name: value for name, value in given.items() if name in _OF_CONN})
+    return ServerOptions(**{name: value for name, value in given.items() if name in _OF_SERVER}), config

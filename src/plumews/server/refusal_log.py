@@ -55,37 +55,39 @@ class Why(NamedTuple):
     text: str
 
 
-def log_refused_request(conn: Conn, status: int, why: Why, site: ServerContext) -> None:
-    """Log that ``site`` refused the request of ``conn``."""
+def log_refused_request(conn: Conn, status: int, why: Why, context: ServerContext) -> None:
+    """Log that ``context`` refused the request of ``conn``."""
     level, kind, hint = logging.INFO, f"refused {why.code}", ""
-    if why.code in _HINTS and why.code not in site.told:
-        site.told.add(why.code)
+    if why.code in _HINTS and why.code not in context.told:
+        context.told.add(why.code)
         level, hint = logging.WARNING, _HINTS[why.code]
-        kind = f"first {kind} of {id(site)}"  # of its own: a flood of lines of this kind does not hide it
+        kind = f"first {kind} of {id(context)}"  # of its own: a flood of lines of this kind does not hide it
     if logger.isEnabledFor(level):
-        more = _more(conn, why, site)
+        more = _more(conn, why, context)
         asked = f"{request_line(conn)}, {more}" if more else request_line(conn)
         logger.log(level, "refused %d %s: %s", status, why.code, asked, extra=log_context(conn, kind, hint=hint))
 
 
-def log_untrusted_proxy(conn: Conn, request: Request, site: ServerContext) -> None:
+def log_untrusted_proxy(conn: Conn, request: Request, context: ServerContext) -> None:
     """Log once that somebody speaks like a proxy and is not believed: to limits all of its clients are one."""
-    if _UNTRUSTED in site.told or not any(name in request.headers for name in _FORWARDING):
+    if _UNTRUSTED in context.told or not any(name in request.headers for name in _FORWARDING):
         return
-    if site.proxies is not None and site.proxies.trusts_peer(request.remote_address):
+    if context.options.trusted_proxies is not None and context.options.trusted_proxies.trusts_peer(
+        request.remote_address
+    ):
         return
-    site.told.add(_UNTRUSTED)
+    context.told.add(_UNTRUSTED)
     peer = address_of(request.remote_address) or "unix"
     hint = f"if it is a proxy of yours, add {peer!r} to trusted_proxies (--trusted-proxy)"
     logger.warning(
         "%s says who its clients are, and is not believed: %s",
         peer,
         ", ".join(name for name in _FORWARDING if name in request.headers),
-        extra=log_context(conn, f"{_UNTRUSTED} of {id(site)}", hint=hint),
+        extra=log_context(conn, f"{_UNTRUSTED} of {id(context)}", hint=hint),
     )
 
 
-def _more(conn: Conn, why: Why, site: ServerContext) -> str:
+def _more(conn: Conn, why: Why, context: ServerContext) -> str:
     request = conn._request
     if why.code in _TELLING:
         secrets = () if request is None else secrets_of(request)
@@ -94,5 +96,5 @@ def _more(conn: Conn, why: Why, site: ServerContext) -> str:
     if request is None:
         return ""
     if why.code == ErrorCode.NOT_FOUND and request.wants_websocket:
-        return f"WebSockets are at {', '.join(quoted(path) for path in site.endpoints if path is not None)}"
+        return f"WebSockets are at {', '.join(quoted(path) for path in context.endpoints if path is not None)}"
     return seen_by_refusal(request, why.code)

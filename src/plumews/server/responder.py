@@ -34,10 +34,10 @@ logger = logging.getLogger("plumews.server")
 class HandshakeResponder:
     """The answer of one connection."""
 
-    __slots__ = ("_answered", "_asked", "_conn", "_deadline", "_rest", "_site", "_task")
+    __slots__ = ("_answered", "_asked", "_conn", "_context", "_deadline", "_rest", "_task")
 
-    def __init__(self, site: ServerContext, conn: Conn) -> None:
-        self._site = site
+    def __init__(self, context: ServerContext, conn: Conn) -> None:
+        self._context = context
         self._conn = conn
         self._rest = bytearray()  # what came behind the head
         self._answered = False
@@ -85,7 +85,7 @@ class HandshakeResponder:
             else:
                 self._fail(exc)
 
-        self._task = self._site.start(self._answered_by(work))
+        self._task = self._context.start(self._answered_by(work))
         self._task.add_done_callback(done, context=Context())
 
     async def _answered_by(self, work: Awaitable[Any]) -> Any:
@@ -101,7 +101,7 @@ class HandshakeResponder:
 
     def _answer(self, response: Response, refused: Why | None = None, *, ask: bool = True) -> None:
         """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is why it is a refusal."""
-        request, hook = self._conn._request, self._site.process_response
+        request, hook = self._conn._request, self._context.options.process_response
         if not ask or hook is None or request is None or self._asked:
             self._reply(response, refused)
         elif not self._is_over():
@@ -109,9 +109,9 @@ class HandshakeResponder:
             self._ask(request, given, lambda returned: self._reply(changed_answer(given, returned), refused))
 
     def _ask(self, request: Request, response: Response, then: Callable[[object], None]) -> None:
-        assert self._site.process_response is not None
+        assert self._context.options.process_response is not None
         self._asked = True
-        returned = self._site.process_response(self._conn, request, response)
+        returned = self._context.options.process_response(self._conn, request, response)
         if isinstance(returned, Awaitable):
             self._later(returned, then)
         else:
@@ -142,8 +142,8 @@ class HandshakeResponder:
         conn._ask_transport("resume_reading")
         conn._close_gently(peer_is_done=done)
         if refused is not None:
-            self._site.requests.refused.add(refused.code)
-            log_refused_request(conn, response.status, refused, self._site)
+            self._context.requests.refused.add(refused.code)
+            log_refused_request(conn, response.status, refused, self._context)
 
     def _failed(self) -> InvalidHandshake:
         """The refusal for a mistake of the application: in the handshake, or in a route."""

@@ -28,15 +28,15 @@ from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, cancel, endpoint_
 from ..constants import CloseCode
 from ..counters import RequestCounters
 from ..errors import ConcurrencyError
-from ..http11.origin import LOOPBACK_HOSTS, allowed_origins, is_loopback
+from ..http11.origin import LOOPBACK_HOSTS, is_loopback
 from ..transport.forks import foreign, loop_descriptors, own
 from ..transport.safe_calls import call_safely
 from ..validation import check_call, check_callback
 from .admission import ConnectionSlot
-from .context import Endpoint, ServerContext
+from .context import ServerContext
 from .handshake import ServerHandshake
 from .listener import Listener
-from .options import SiteOptions, TcpOptions, site_and_config
+from .options import ServerKeywords, split_options
 from .signals import StopSignals
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
 from .token_door import TokenEndpoint, token_door
@@ -57,8 +57,8 @@ Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
 class Server:
     """A listening server. ``serve`` makes it."""
 
-    def __init__(self, site: ServerContext, config: ConnConfig, hub: GracefulShutdown | None = None) -> None:
-        self._site = site
+    def __init__(self, context: ServerContext, config: ConnConfig, hub: GracefulShutdown | None = None) -> None:
+        self._context = context
         self._config = config
         self._hub = hub  # of a room server: its members go first
         self._patience = config.close_timeout  # when it stops
@@ -86,11 +86,11 @@ class Server:
     def connections(self) -> set[Conn]:
         """The open connections."""
         self._check_thread()
-        return {conn for conn in self._site.connections if not conn.closed}
+        return {conn for conn in self._context.connections if not conn.closed}
 
     def is_serving(self) -> bool:
         """Whether new connections are accepted."""
-        return self._listener is not None and not self._site.closing and not self._foreign
+        return self._listener is not None and not self._context.closing and not self._foreign
 
     def close(
         self,
@@ -209,17 +209,17 @@ class Server:
 
     def _connection(self, visit: ConnectionSlot | None = None) -> Conn:
         conn = Conn(self._config)
-        conn._context = self._site.context.copy()
-        conn._handshake = ServerHandshake(self._site, conn, visit)
+        conn._context = self._context.context.copy()
+        conn._handshake = ServerHandshake(self._context, conn, visit)
         return conn
 
-    async def _start(self, listen: Listen, backlog: int) -> None:
-        listener = self._listener = Listener(self._site, await listen(), backlog, self._connection)
-        if self._site.allowed_hosts is None and _only_loopback(self.sockets):
-            self._site.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
+    async def _start(self, listen: Listen) -> None:
+        listener = self._listener = Listener(self._context, await listen(), self._connection)
+        if self._context.allowed_hosts is None and _only_loopback(self.sockets):
+            self._context.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
         doubts = [
-            *self._site.doubts,
-            *(one.doubt for one in self._site.endpoints.values() if isinstance(one, TokenEndpoint)),
+            *self._context.doubts,
+            *(one.doubt for one in self._context.endpoints.values() if isinstance(one, TokenEndpoint)),
         ]
         for reason in filter(None, (doubt() for doubt in doubts)):
             logger.warning("nobody can come in: %s", reason)
@@ -235,7 +235,7 @@ class Server:
         self._foreign = True
         assert self._listener is not None
         fds = [*loop_descriptors(self._closed.get_loop()), *self._listener.forked()]
-        for conn in self._site.connections:
+        for conn in self._context.connections:
             fds += conn._forked()
         return fds
 
@@ -255,7 +255,7 @@ class Server:
         check_goodbye(timeout, spread, reconnect_in, code=code, reason=reason)
         self._check_process()
         if self._closer is None:
-            self._site.closing = True
+            self._context.closing = True
             self._patience = timeout
             limit = TimeBudget(timeout)
             farewell = GracefulClose(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
@@ -302,7 +302,7 @@ class Server:
         """
         assert self._listener is not None
         self._listener.end_tls_handshakes()
-        conns = list(self._site.connections)
+        conns = list(self._context.connections)
         for conn in conns:
             if isinstance(conn._handshake, ServerHandshake):
                 call_safely("closing a connection", conn._handshake.stop)
@@ -310,19 +310,19 @@ class Server:
 
     async def _empty(self, limit: TimeBudget, farewell: GracefulClose) -> None:
         """Wait for all connections and handlers to end, and see to it that they do."""
-        site, loop = self._site, asyncio.get_running_loop()
+        context, loop = self._context, asyncio.get_running_loop()
         await self._end_handshakes(farewell)
         await farewell.close(
-            c for c in site.connections if not isinstance(c._handshake, ServerHandshake) and not is_logging_in(c)
+            c for c in context.connections if not isinstance(c._handshake, ServerHandshake) and not is_logging_in(c)
         )
-        ends = {*site.tasks, *(loop.create_task(conn.wait_closed()) for conn in site.connections)}
+        ends = {*context.tasks, *(loop.create_task(conn.wait_closed()) for conn in context.connections)}
         if not ends:
             return
         _, late = await asyncio.wait(ends, timeout=limit.left)
         if not late:
             return
         logger.warning("stopping took longer than %g s: what is left is cut", self._patience)
-        for conn in list(site.connections):
+        for conn in list(context.connections):
             call_safely("closing a connection", conn.abort)
         for end in late:
             cancel(end)
@@ -336,13 +336,12 @@ class Serving:
     """
 
     def __init__(
-        self, site: ServerContext, config: ConnConfig, listen: Listen, backlog: int, hub: GracefulShutdown | None = None
+        self, context: ServerContext, config: ConnConfig, listen: Listen, hub: GracefulShutdown | None = None
     ) -> None:
-        self._site = site
+        self._context = context
         self._config = config
         self._hub = hub
         self._listen = listen
-        self._backlog = backlog
         self._server: Server | None = None
         self._begun = False
 
@@ -362,9 +361,9 @@ class Serving:
         self._begun = True
         if self._server is not None:
             raise RuntimeError("this server was started before: call serve() again for another one")
-        server = self._server = Server(self._site, self._config, self._hub)
+        server = self._server = Server(self._context, self._config, self._hub)
         try:
-            await server._start(self._listen, self._backlog)
+            await server._start(self._listen)
         except BaseException:
             self._server = None
             raise
@@ -393,41 +392,39 @@ def serve(
     token_sources: Collection[str] = TOKEN_SOURCES,
     token_cookie: str | None = None,
     allow_query_secrets: bool = False,
-    **options: Unpack[TcpOptions],
+    **options: Unpack[ServerKeywords],
 ) -> Serving:
     """Serve WebSockets on TCP.
 
     Args:
-        handler: ``async def handler(conn)``, run for each connection; its return closes with 1000.
-        host, port: where to listen; ``port=0`` takes a free one (``server.port``), ``host=None`` all interfaces.
-        on_open, on_message, on_close: instead of a handler, plain functions ``f(conn)``, ``f(conn, message)``,
-            ``f(conn)`` that are called straight from the parser; they answer with ``conn.send_nowait``.
+        handler: ``async def handler(conn)``, run for each connection. Its return closes the connection with 1000.
+        host, port: address to listen on. ``port=0`` takes a free one (``server.port``), ``host=None`` all interfaces.
+        on_open, on_message, on_close: plain functions ``f(conn)``, ``f(conn, message)``, ``f(conn)`` instead of a
+            handler. They are called straight from the parser and answer with ``conn.send_nowait``.
         authenticator: verifies the token of each client, such as a :class:`plumews.SimpleRoomAuth`, and sets
-            ``conn.user_info`` (default: nobody is asked for one).
+            ``conn.user_info`` (default: no client is asked for a token).
         require_token: refuse clients without a token (default True with an authenticator, which it needs).
-        token_sources, token_cookie, allow_query_secrets: where a client may put its token, as in
+        token_sources, token_cookie, allow_query_secrets: places of a client's token, as in
             :func:`plumews.serve_rooms`.
-        options: where to listen: ``sock``, ``reuse_port``, ``backlog``; of the server: ``ssl``, ``origins``,
-            ``allowed_hosts``, ``trusted_proxies``, ``subprotocols``, ``select_subprotocol``, ``process_request``,
-            ``process_response``, ``extra_headers``, ``routes``, ``open_timeout``, ``max_head`` (see
-            :class:`plumews.server.options.SiteOptions`); of each connection: ``max_size``, ``max_queue``,
-            ``queue_size``, ``send_timeout``, ``send_behavior``, ``ping_interval``, ``ping_timeout``,
-            ``close_timeout`` ... (see :class:`plumews.ConnConfig`).
+        options: options of the server, such as ``ssl``, ``origins``, ``routes``, ``process_request`` and
+            ``open_timeout`` (see :class:`plumews.server.options.ServerOptions`), and of each connection, such as
+            ``max_size``, ``queue_size``, ``send_behavior`` and ``ping_interval`` (see :class:`plumews.ConnConfig`).
 
     Raises:
-        TypeError, ValueError: an option is unknown or wrong. OSError: the address is in use, when it is awaited.
+        TypeError, ValueError: an option is unknown or wrong.
+        OSError: the address is in use. Raised when the result is awaited.
     """
-    options["origins"] = allowed_origins(options.get("origins"))
-    tally = RequestCounters()
+    server_options, config = split_options(options)
+    requests = RequestCounters()
     endpoint = token_door(
         endpoint_for(handler, on_open, on_message, on_close),
         authenticator,
         require_token=require_token,
         sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
-        origins=options["origins"],
-        tally=tally,
+        origins=server_options.origins,
+        counters=requests,
     )
-    return serve_endpoints({None: endpoint}, host, port, options, tally)
+    return serve_on_tcp(ServerContext({None: endpoint}, server_options, requests), config, host, port)
 
 
 def unix_serve(
@@ -443,67 +440,55 @@ def unix_serve(
     token_sources: Collection[str] = TOKEN_SOURCES,
     token_cookie: str | None = None,
     allow_query_secrets: bool = False,
-    sock: socket.socket | Sequence[socket.socket] | None = None,
-    backlog: int = limits.BACKLOG,
-    **options: Unpack[SiteOptions],
+    **options: Unpack[ServerKeywords],
 ) -> Serving:
-    """Serve WebSockets on a Unix socket at ``path``, or on ``sock``. Options as in :func:`serve`.
+    """Serve WebSockets on a Unix socket at ``path``, or on the Unix sockets ``sock``. Options as in :func:`serve`.
 
     Args:
-        path: of the socket file; the file of a server that is dead is replaced. It is removed when the server stops
-            listening, unless another server has put its own there meanwhile. A path that begins with NUL is an abstract
-            socket (Linux).
-        mode: permissions of the file, such as ``0o660``, which it has before anybody can connect (default: what the
-            umask leaves).
-        sock: a Unix socket, or several, instead of ``path``; their files are yours.
+        path: path of the socket file. The file of a dead server is replaced. The file is removed when the server stops
+            listening, unless another server has replaced it. A path that begins with NUL is an abstract socket (Linux).
+        mode: permissions of the file, such as ``0o660``, set before a client can connect (default: by the umask).
 
     Raises:
-        TypeError, ValueError: an option is unknown or wrong. OSError: when it is awaited, a living server has the path
-            (``EADDRINUSE``), or there is something else than a socket (``EEXIST``).
+        TypeError, ValueError: an option is unknown or wrong.
+        OSError: a living server has the path (``EADDRINUSE``), or its file is no socket (``EEXIST``). Raised when the
+            result is awaited.
     """
+    server_options, config = split_options(options)
+    sock, backlog = server_options.sock, server_options.backlog
     if (path is None) == (sock is None):
         raise TypeError("give either the path of the Unix socket or sock")
     if path is None and mode is not None:
         raise TypeError("mode is for the file at path: a sock has its own")
-    options["origins"] = allowed_origins(options.get("origins"))
-    tally = RequestCounters()
+    if server_options.reuse_port is not None:
+        raise TypeError("reuse_port is for TCP: a Unix socket has no port")
+    requests = RequestCounters()
     endpoint = token_door(
         endpoint_for(handler, on_open, on_message, on_close),
         authenticator,
         require_token=require_token,
         sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
-        origins=options["origins"],
-        tally=tally,
+        origins=server_options.origins,
+        counters=requests,
     )
-    site, config = site_and_config({None: endpoint}, options)
-    site.requests = tally
-
     name = None if path is None else check_unix(path, mode)
     sockets = [] if sock is None else given_sockets(sock, unix=True)
 
     async def listen() -> Sequence[socket.socket]:
         return _listening(sockets, backlog) if name is None else [unix_socket(name, mode, backlog)]
 
-    return Serving(site, config, listen, backlog)
+    return Serving(ServerContext({None: endpoint}, server_options, requests), config, listen)
 
 
-def serve_endpoints(
-    endpoints: dict[str | None, Endpoint],
+def serve_on_tcp(
+    context: ServerContext,
+    config: ConnConfig,
     host: str | Sequence[str] | None,
     port: int | None,
-    options: TcpOptions,
-    requests: RequestCounters | None = None,
     hub: GracefulShutdown | None = None,
-    doubts: Iterable[Callable[[], str]] = (),
 ) -> Serving:
-    """:func:`serve` with an endpoint for each path (``None`` is any path); its requests are counted in ``requests``.
-
-    The members of ``hub`` go first when the server stops. ``doubts`` say why nobody can come in, or nothing.
-    """
-    options = options.copy()
-    sock = options.pop("sock", None)
-    reuse_port = options.pop("reuse_port", None)
-    backlog = options.pop("backlog", limits.BACKLOG)
+    """Serve ``context`` on TCP as :func:`serve` does. At the stop, the members of ``hub`` are closed first."""
+    sock, reuse_port, backlog = context.options.sock, context.options.reuse_port, context.options.backlog
     if sock is not None and (host is not None or port is not None or reuse_port is not None):
         raise TypeError("give either host, port and reuse_port or sock")
     if sock is None and port is None:
@@ -515,17 +500,13 @@ def serve_endpoints(
     if host is not None and not isinstance(host, str) and not host:
         raise ValueError("host must be at least one address or name; None is all interfaces")
     sockets = [] if sock is None else given_sockets(sock)
-    site, config = site_and_config(endpoints, options)
-    site.doubts.extend(doubts)
-    if requests is not None:
-        site.requests = requests
 
     async def listen() -> Sequence[socket.socket]:
         if port is None:
             return _listening(sockets, backlog)
         return await tcp_sockets(host, port, reuse_port=reuse_port, backlog=backlog)
 
-    return Serving(site, config, listen, backlog, hub)
+    return Serving(context, config, listen, hub)
 
 
 def _listening(sockets: Sequence[socket.socket], backlog: int) -> Sequence[socket.socket]:

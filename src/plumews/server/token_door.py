@@ -58,7 +58,7 @@ def token_door(
     require_token: bool | None,
     sources: TokenSources,
     origins: Iterable[AllowedOrigin] | None,
-    tally: RequestCounters,
+    counters: RequestCounters,
 ) -> Endpoint:
     """``inside``, behind a door if there is an ``authenticator``.
 
@@ -76,4 +76,6 @@ def token_door(
         raise TypeError("authenticator must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt")
     sources.check_origins(origins)
     required = require_token is None or require_token
-    return TokenEndpoint(Authentication(authenticator, sources=sources, require_token=required, counters=tally), inside)
+    return TokenEndpoint(
+        Authentication(authenticator, sources=sources, require_token=required, counters=counters), inside
+    )
