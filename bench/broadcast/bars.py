@@ -35,7 +35,7 @@ def cpu(row: Row, peer: str, limit: float, *, aside: bool = False) -> Bar:
 
 
 def silent(row: Row, policy: str) -> tuple[Bar, ...]:
-    """What members that never read may cost the others, whatever their send behavior."""
+    """Goals for the cost of members that never read, for the other members, under each send behavior."""
     ours = POLICIES[policy]
     wanted = (
         ("CPU beside all reading", "cpu", all_reading(ours), 1.1),
@@ -57,7 +57,7 @@ def silent(row: Row, policy: str) -> tuple[Bar, ...]:
 
 
 def memory(policy: str) -> Bar:
-    """What a member that never reads may make the server grow by."""
+    """Goals for the memory of a member that never reads."""
     text, bound = f"{policy}, beside its queue's bound", "its queue's bound"
     return Bar(MEMORY, text, figure(MEMORY, "bytes"), POLICIES[policy], bound, "time", 1)
 

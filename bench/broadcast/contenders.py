@@ -1,4 +1,4 @@
-"""Who takes part; how each one serves is in ``servers.py``."""
+"""Contenders of the broadcast benchmark; ``servers.py`` has their servers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Contender(contender.Contender):
         return self.kind in ("raw", "bare")
 
     def takes(self, scenario: str) -> bool:
-        """Whether it is measured in ``scenario``."""
+        """Return True if it is measured in ``scenario``."""
         return not self.rows or scenario in self.rows
 
 

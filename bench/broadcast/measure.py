@@ -1,4 +1,4 @@
-"""How each scenario is measured."""
+"""Measurement of each scenario."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def one_round(
 
 
 def memory(results: Results, load: Load, contenders: Sequence[Contender], effort: BroadcastEffort) -> None:
-    """What a member that never reads makes the server grow by."""
+    """Measure the memory that a member that never reads adds to the server."""
     with all_started(results, load, contenders, {MEMORY}) as started:
         for server in each_awake(results, MEMORY, started):
             with results.taking(MEMORY, server.contender) as take:

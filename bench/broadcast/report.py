@@ -16,7 +16,7 @@ Column = tuple[str, Callable[[str], str]]
 
 
 def columns(name: str, cells: Cells) -> list[Column]:
-    """What the table of a scenario tells; ratios are of CPU, or of what stands before them."""
+    """Columns of a scenario's table; ratios are of CPU, or of the figure before them."""
 
     def ratio(what: str, peer: str) -> Column:
         return f"x {peer.removesuffix(', uvloop')}", lambda who: cells.beside(what, who, peer)
@@ -64,7 +64,7 @@ def tables(results: Results, found: Samples) -> list[Table]:
 
 
 def facts(effort: BroadcastEffort, found: Samples) -> list[str]:
-    """How much was measured, and which loop the bar speaks of."""
+    """Return a line about the extent of the measurement, and the loop of the goals."""
     loop = cheaper_loop(found)
     return [
         f"{effort.rounds} rounds, {effort.seconds:g} s a row and contender after {effort.warmup:g} s of warm-up",

@@ -1,4 +1,4 @@
-"""What is measured: a contest is one job, its contenders are those who can do it.
+"""Contests: one job, and the contenders that can do it.
 
 A contender is a call, held as a partial so that the measurement can write it out and pay for no wrapper, with a
 check that what comes back is right: a benchmark that does nothing is the fastest. Invariant: the contenders of a
@@ -48,7 +48,7 @@ class Contest:
     tier: str | None = None
 
     def shown(self, seconds: float) -> str:
-        """What a call that takes ``seconds`` comes to."""
+        """Return the figure for a call that takes ``seconds``."""
         if self.unit == "byte":
             return f"{self.amount / seconds / 1e9:.3g} GB/s"
         nanoseconds = seconds / self.amount * 1e9

@@ -1,4 +1,4 @@
-"""Where a run took place, in words that mean something elsewhere: no host names, no paths."""
+"""Description of the machine of a run, without host names and paths."""
 
 from __future__ import annotations
 

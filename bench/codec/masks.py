@@ -29,7 +29,7 @@ def one_int_xor(data: bytes, key: bytes) -> bytes:
 
 
 def copying() -> dict[str, Any]:
-    """Who masks into a new object, by ``f(data, key)``."""
+    """Contenders that mask into a new object, by ``f(data, key)``."""
     found = {name: body.mask for name, body in BODIES.items()}
     if installed("websockets"):
         from websockets import speedups, utils

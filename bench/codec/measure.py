@@ -26,7 +26,7 @@ from .ours import on_tier
 
 @dataclass(frozen=True)
 class Effort:
-    """How long is measured: each contender does ``passes * rounds`` batches of ``batch`` seconds or more."""
+    """Extent of a measurement: each contender does ``passes * rounds`` batches of ``batch`` seconds."""
 
     passes: int
     rounds: int
@@ -41,7 +41,7 @@ Samples = dict[str, dict[str, list[float]]]
 
 
 def timed(*calls: partial[Any]) -> Callable[[int], float]:
-    """What runs ``calls`` so many times and says how long that took, each call written out as a user writes it."""
+    """Return a function that runs ``calls`` a number of times and returns the time, each call written out."""
     names: dict[str, Any] = {"gc": gc}
     lines = []
     for at, call in enumerate(calls):
@@ -59,7 +59,7 @@ def timed(*calls: partial[Any]) -> Callable[[int], float]:
 
 
 def calls_in(batch: float, run: Callable[[int], float]) -> int:
-    """How many calls last for ``batch`` seconds."""
+    """Return the number of calls that last for ``batch`` seconds."""
     calls = 1
     while (taken := run(calls)) < batch / 2:
         calls = max(2 * calls, math.ceil(calls * batch / 2 / max(taken, 1e-9))) if taken > 1e-4 else 8 * calls
@@ -87,7 +87,7 @@ def rounds_of(contest: Contest, rounds: int, batch: float) -> dict[str, list[flo
 
 
 def one_pass(jobs: Sequence[Job], rounds: int, batch: float, seed: int) -> Samples:
-    """What one process does: the contests in an order of its own."""
+    """Run the contests of one process, in an order of its own."""
     # As if the process had handled a large message before: glibc then keeps freed memory, and nobody pays for
     # getting it back from the system page by page, which takes longer than anything that is measured here.
     bytes(31 * 1024 * 1024)

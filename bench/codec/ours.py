@@ -28,7 +28,7 @@ def chosen_tier() -> str | None:
 
 
 def has_tier(name: str) -> bool:
-    """Whether the compiled body is there and the CPU can run these kernels of it."""
+    """Return True if the compiled body is there and the CPU can run these kernels of it."""
     return COMPILED in BODIES and name in BODIES[COMPILED]._tiers()
 
 

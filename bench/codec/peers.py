@@ -24,7 +24,7 @@ Send = Callable[[bytes], Any]
 
 
 def installed(name: str) -> bool:
-    """Whether a peer can be measured here."""
+    """Return True if a peer can be measured here."""
     return importlib.util.find_spec(name) is not None
 
 
@@ -119,7 +119,7 @@ def _itself(payload: Any) -> Any:
 
 
 def readers(*, text: bool = False) -> dict[str, Reader]:
-    """Who turns bytes into messages: ours into pairs with their opcode, and into messages alone."""
+    """Contenders that parse bytes into messages: ours into pairs with their opcode, and into plain messages."""
     found = {name: Reader(partial(_ours, body), _event) for name, body in BODIES.items()}
     found |= {f"{name}, messages alone": Reader(partial(_ours_alone, body), _itself) for name, body in BODIES.items()}
     if installed("picows"):

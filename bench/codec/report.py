@@ -30,7 +30,7 @@ def rows(verdicts: Iterable[Verdict]) -> list[tuple[str, ...]]:
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:
-    """How many of those that count are met."""
+    """Count the goals that are met."""
     counted = [verdict for verdict in verdicts if not verdict.bar.aside]
     return f"{sum(verdict.met for verdict in counted)} of {len(counted)} bars met"
 

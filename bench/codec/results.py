@@ -1,4 +1,4 @@
-"""What a run leaves behind: a line of progress while it lasts, then a document and a plot of its bars."""
+"""Output of a run: a line of progress meanwhile, then a document and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the samples say to the bars."""
+"""Comparison of the samples with the goals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How old prices get on their way to a slow client, direct and behind nginx, and what bounding that costs."""
+"""Age of prices at a slow client, direct and behind nginx, and the cost of bounding it."""

@@ -25,7 +25,7 @@ SYMBOLS = [f"S{number:02}" for number in range(50)]
 
 @dataclass(frozen=True)
 class Scenario:
-    """Whether nginx stands before the server, how long the round trip is, and how fast the client reads."""
+    """Conditions of a run: nginx or not, the round-trip time, and the speed of the client."""
 
     proxied: bool
     round_trip: float

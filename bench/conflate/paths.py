@@ -1,4 +1,4 @@
-"""What stands between client and server: a link of some length, and nginx.
+"""Network between client and server: a link with a delay, and nginx.
 
 The link is a relay with a little memory: what it has read leaves half a round trip later, and it reads no more while it
 holds ``window`` bytes. The kernels at its ends add some kilobytes.

@@ -1,4 +1,4 @@
-"""Who takes part, and with which parameters; how each one serves is in ``servers.py``."""
+"""Contenders of the deflate benchmark, with their parameters; ``servers.py`` has their servers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Contender(contender.Contender):
     rows: tuple[str, ...] = ()  # takes part in these only, if there are any
 
     def takes(self, scenario: str) -> bool:
-        """Whether it is measured in ``scenario``."""
+        """Return True if it is measured in ``scenario``."""
         return not self.rows or scenario in self.rows
 
     @property
     def differs(self) -> str:
-        """How its parameters differ from those that are wanted; empty if they do not."""
+        """Return the difference of its parameters from the wanted ones; empty if there is none."""
         words = [
             f"{name} {value}"
             for name, value, wanted in (
@@ -52,7 +52,7 @@ class Contender(contender.Contender):
         return ", ".join([*words, self.remark] if self.remark else words)
 
     def refuses(self, agreed: str) -> str | None:
-        """What is wrong with what it has agreed to on the wire; ``None``: it is as it should be."""
+        """Return an error in its negotiated parameters, or ``None``."""
         if self.plain:
             return f"agreed to {agreed} without an offer" if agreed else None
         name, *parameters = (word.strip() for word in agreed.split(";"))

@@ -1,4 +1,4 @@
-"""How each scenario is measured."""
+"""Measurement of each scenario."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Deflating:
         return {"offer": OFFER, "messages": self.messages, "answers": self.answers, **words}
 
     def judged(self, contender: Contender, output: dict[str, Any]) -> Reading:
-        """How many bytes an answer had, after all answers were inflated.
+        """Return the bytes of an answer, after all answers were inflated.
 
         Raises:
             Failed: one was wrong, or something else was agreed than is measured.
@@ -116,7 +116,7 @@ def one_round(
 
 
 def memory(deflating: Deflating, server: Server, connections: int) -> Reading:
-    """How much a server grows by a connection that has had one message there and back."""
+    """Measure the memory that a connection adds after one message in each direction."""
     contender = contender_of(server)
     words = deflating.words(contender, path="/echo", exchange=True)
     with deflating.load.hold(server, "idle", connections=FIRST, **words):

@@ -95,7 +95,7 @@ def deflate(message: bytes) -> bytes:
 
 
 def write(path: Path) -> None:
-    """What the load sends, in the form that it reads: size in four bytes, payload."""
+    """Write the messages for the load, in its format: size in four bytes, payload."""
     with path.open("wb") as file:
         for message in messages():
             payload = deflate(message)
@@ -108,7 +108,7 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answers:
-    """What the load has got: to so many different messages, in frames of so many bytes (the mean)."""
+    """Answers that the load received: distinct messages, and the mean size of their frames."""
 
     messages: int
     size: float

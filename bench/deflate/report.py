@@ -60,7 +60,7 @@ def tables(results: Results, found: Samples) -> list[Table]:
 
 
 def facts(effort: DeflateEffort, found: Samples) -> list[str]:
-    """How much was measured, with which parameters, and who the best peers are."""
+    """Return a line about the extent of the measurement, the parameters, and the best peers."""
     best = [(scenario, best_peer(found, scenario)) for scenario in RIVALS]
     equal = f"level {LEVEL}, memory level {MEM_LEVEL}, {WINDOW_BITS} window bits, no context takeover"
     return [

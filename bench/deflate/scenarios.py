@@ -1,4 +1,4 @@
-"""What is measured, as data: the rows of the issue. Messages are those of ``messages.py``, 1 KiB of JSON each."""
+"""Scenarios of the deflate benchmark, as data. Messages are those of ``messages.py``, 1 KiB of JSON each."""
 
 from __future__ import annotations
 

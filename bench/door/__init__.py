@@ -1,1 +1,1 @@
-"""Who comes in while strangers crowd the door: how the others fare. ``python -m bench.door``."""
+"""Opening handshakes of clients while strangers crowd the server: ``python -m bench.door``."""

@@ -1,4 +1,4 @@
-"""What a scenario of the door is: its name, how one round of it is measured, its bars, its table, its facts."""
+"""Scenario of the handshake benchmark: name, measurement of one round, goals, table, facts."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def latency(row: Row, form: str) -> Bar:
 
 
 def row_bars(row: Row, *costs: tuple[str, str, float]) -> tuple[Bar, ...]:
-    """What ``costs`` say, and the latency that is wanted in every row."""
+    """Goals for ``costs``, and for the latency in every row."""
     return (*(cpu(row, *cost) for cost in costs), *(latency(row, form) for form in FORMS))
 
 

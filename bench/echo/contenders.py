@@ -1,4 +1,4 @@
-"""Who takes part; how each one serves is in ``servers.py``."""
+"""Contenders of the echo benchmark; ``servers.py`` has their servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each scenario is measured."""
+"""Measurement of each scenario."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def one_round(results: Results, load: Load, contenders: Sequence[Contender], nam
 
 
 def idle(results: Results, load: Load, contenders: Sequence[Contender], effort: EchoEffort) -> None:
-    """How much each server grows by a connection that does nothing."""
+    """Measure the memory that an idle connection adds to each server."""
     with all_started(results, load, contenders, {IDLE}) as started:
         for server in each_awake(results, IDLE, started):
             with results.taking(IDLE, server.contender) as take:

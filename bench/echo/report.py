@@ -61,7 +61,7 @@ def tables(results: Results, found: Samples) -> list[Table]:
 
 
 def facts(effort: EchoEffort, found: Samples) -> list[str]:
-    """How much was measured."""
+    """Return a line about the extent of the measurement."""
     return [
         f"{effort.rounds} rounds, {effort.seconds:g} s a row and contender after {effort.warmup:g} s of warm-up",
         f"{effort.idle_rounds} rounds of {effort.idle_connections:,} idle connections",

@@ -1,4 +1,4 @@
-"""What is measured, as data: the rows of the issue."""
+"""Scenarios of the echo benchmark, as data."""
 
 from __future__ import annotations
 

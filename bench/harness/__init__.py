@@ -1,1 +1,1 @@
-"""What the benchmarks of whole servers share: processes, compiled helpers, rounds, command line, and the document."""
+"""Shared parts of the server benchmarks: processes, compiled helpers, rounds, command lines."""

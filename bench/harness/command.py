@@ -29,7 +29,7 @@ from .tools import CannotBuild, available, compiler
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What makes one: ``python -m bench.NAME``, what it compares, how it measures and what it tells of that.
+    """Definition of a benchmark: its command, contenders, measurement and report.
 
     ``measure`` and ``facts`` get ``full`` or ``quick``, which say how long is measured.
     """

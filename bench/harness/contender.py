@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark of servers: a name, and what has to be installed."""
+"""Contender of a server benchmark: a name, and the packages that it needs."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def micro(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Cells:
-    """What the cells of one scenario's table are made of."""
+    """Cells of one scenario's table."""
 
     scenario: str
     found: Samples
@@ -88,7 +88,7 @@ def plain(tables: Iterable[Table]) -> str:
 
 
 def disturbance(results: Results) -> str:
-    """How much others on the machine were in the way."""
+    """Return the share of the CPU that other processes had."""
     all_readings = (readings for contest in results.readings.values() for readings in contest.values())
     held = [reading["held"] for readings in all_readings for reading in readings if "held" in reading]
     if not held:

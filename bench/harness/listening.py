@@ -1,4 +1,4 @@
-"""How the server of each library is started in a benchmark: the way that its documentation shows, until it is killed.
+"""Start of each library's server in a benchmark, as its documentation shows.
 
 What it does with messages is the benchmark's affair. ``ready`` is called when the server listens.
 """

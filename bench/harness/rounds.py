@@ -29,7 +29,7 @@ DISTURBED = 0.1
 
 @dataclass(frozen=True)
 class Effort:
-    """How long is measured, and how often at most until a run is not disturbed."""
+    """Extent of a measurement, and the most repetitions until a run is undisturbed."""
 
     rounds: int
     warmup: float
@@ -62,7 +62,7 @@ class Results:
             self.notes.append(f"{scenario}: {exc}")
 
     def takes_in(self, server: Server, scenarios: set[str]) -> bool:
-        """Whether ``server`` has started; if not, it is out of ``scenarios``, with a note."""
+        """Return True if ``server`` has started. Otherwise take it out of ``scenarios``, with a note."""
         try:
             server.wait_ready()
         except Failed as exc:
@@ -78,7 +78,7 @@ class Results:
 
 
 def reading_of(output: dict[str, Any], unit: str = "done") -> Reading:
-    """What the load printed, for one of ``unit``; times in seconds."""
+    """Parse the load's output, for one ``unit``; times in seconds."""
     done, seconds = output[unit], output["seconds"]
     reading = {
         "cpu": output["server_cpu"] / done,
@@ -115,7 +115,7 @@ def all_started(
 
 
 def each_awake(results: Results, scenario: str, started: Sequence[Server]) -> Iterator[Server]:
-    """Those that take part, in an order that changes, each of them awake while it has its turn."""
+    """Yield the contenders in random order, each of them resumed while it is measured."""
     for server in random.sample(started, len(started)):
         if results.takes_part(scenario, server.contender):
             server.wake()

@@ -62,7 +62,7 @@ class Server:
         return self._process.pid
 
     def wait_ready(self) -> None:
-        """Until it listens.
+        """Wait until the server listens.
 
         Raises:
             Failed: it ended, or took too long.

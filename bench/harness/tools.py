@@ -16,7 +16,7 @@ class CannotBuild(Exception):
 
 
 def available() -> bool:
-    """Whether this machine can: Linux, for epoll and CPU clocks, and a C compiler."""
+    """Return True if this machine can run them: Linux, for epoll and CPU clocks, and a C compiler."""
     return sys.platform == "linux" and shutil.which(compiler()) is not None
 
 
