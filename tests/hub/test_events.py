@@ -1,16 +1,21 @@
-"""Callbacks of a hub without a hub: who is called, in which order, and what one that fails does to the others."""
+"""Tests of events: order, failures and removal of callbacks, their registration at a hub, and watchers of counts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
+import itertools
+from typing import Any
 
 import pytest
 
-from plumews.hub.events import EventDispatcher
+import plumews
+from plumews import Gap, Hub, SendBehavior, limits
+from plumews.hub.events import CountWatchers, EventDispatcher
 from plumews.validation import check_callback, is_plain_function
-from support.fakes import failures
+from support.fakes import deadlines, failures, fake_conn, ticks
+from support.members import joined, stalled
 
 
 async def test_callbacks_of_a_kind_are_called_in_the_order_in_which_they_came():
@@ -38,8 +43,8 @@ async def test_when_the_last_has_ended_nothing_is_kept():
     for end in [callbacks.add("join", print) for _ in range(3)]:
         end()
     callbacks.happened("join", (1,))
-    assert not callbacks._callbacks
-    assert not callbacks._news
+    assert not callbacks.wanted("join")
+    assert not callbacks._events
 
 
 async def test_what_a_callback_makes_happen_is_told_after_all_have_heard_of_the_first():
@@ -162,3 +167,284 @@ def test_whether_anybody_wants_to_hear_is_known():
     assert not callbacks.wanted("leave")
     end()
     assert not callbacks.wanted("join")
+
+
+# --- registration at a hub ------------------------------------------------------------------------
+
+
+NAMES = ["on_join", "on_leave", "on_slow", "on_drop", "on_gap"]
+
+
+async def everything(hub: Hub) -> None:
+    """Somebody comes, is slow, loses a message, takes others again, and goes."""
+    conn, transport = stalled(hub, send_behavior=SendBehavior.DROP, queue_size=1)
+    hub.broadcast_room("room", "x")
+    hub.broadcast_room("room", "y")
+    await ticks()
+    transport.drain()
+    await ticks()
+    hub.remove(conn)
+
+
+async def test_each_hears_of_its_own_kind_in_the_order_in_which_it_happens():
+    hub, log = Hub(), []
+    for name in NAMES:
+        getattr(hub, name)(lambda *args, name=name: log.append((name, *args[-1:])))
+    await everything(hub)
+    assert [name for name, _ in log] == ["on_join", "on_slow", "on_drop", "on_gap", "on_leave"]
+    assert dict(log)["on_drop"] == 1
+    assert dict(log)["on_gap"] == Gap("room", 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_who_has_ended_it_hears_nothing_any_more(name):
+    hub, log = Hub(), []
+    end, other = (getattr(hub, name)(lambda *_, which=which: log.append(which)) for which in ("one", "other"))
+    end()
+    end()
+    await everything(hub)
+    assert log == ["other"]
+    other()
+    await everything(hub)
+    assert log == ["other"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_coroutine_function_is_refused_where_it_is_registered(name):
+    async def callback(*_: object) -> None: ...
+
+    with pytest.raises(TypeError, match="must be a plain function"):
+        getattr(Hub(), name)(callback)
+
+
+async def test_what_is_told_together_is_told_when_the_tick_ends():
+    hub, log = Hub(), []
+    hub.on_drop(lambda conn, room, count: log.append((room, count)))
+    _, transports = joined(hub, "room", 1, send_behavior=SendBehavior.DROP, queue_size=1)
+    transports[0].fill()
+    for _ in range(5):
+        hub.broadcast_room("room", "x")
+    assert log == []
+    await ticks()
+    assert log == [("room", 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("on_join", "room, conn"),
+        ("on_leave", "room, conn"),
+        ("on_slow", "conn"),
+        ("on_drop", "conn, room, count"),
+        ("on_gap", "conn, gap"),
+    ],
+)
+async def test_a_callback_that_takes_something_else_is_told_so_at_once_and_not_when_it_is_called(name, parameters):
+    text = rf"the callback of {name} is called with \({parameters}\), but takes \(hub, one, too, many\)"
+    with pytest.raises(TypeError, match=text):
+        getattr(Hub(), name)(lambda hub, one, too, many: None)
+
+
+@pytest.mark.parametrize("name", ["watch_count", "watch_presence"])
+async def test_a_watcher_that_takes_something_else_is_told_so_at_once(name):
+    with pytest.raises(TypeError, match=rf"the callback of {name} is called with \(room, .*\), but takes \(room\)"):
+        getattr(Hub(), name)("room", lambda room: None)
+
+
+@pytest.mark.parametrize("name", ["on_join", "on_leave", "on_slow", "on_drop", "on_gap"])
+async def test_registering_in_another_thread_is_refused(name):
+    hub = plumews.Hub()
+    register = getattr(hub, name)
+    end = register(lambda *args: None)  # before it is used a hub belongs to no thread
+    async with hub:
+        for call in (end, lambda: register(lambda *args: None)):
+            with pytest.raises(plumews.ConcurrencyError, match="belongs to the thread of its event loop"):
+                await asyncio.to_thread(call)
+        end()
+
+
+# --- watchers of counts ---------------------------------------------------------------------------
+
+
+class Told:
+    """A callback, and what it was told."""
+
+    def __init__(self) -> None:
+        self.counts: list[tuple[str, int]] = []
+        self._next: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+
+    def __call__(self, room: str, count: int) -> None:
+        self.counts.append((room, count))
+        self._next.put_nowait((room, count))
+
+    async def next(self) -> tuple[str, int]:
+        return await self._next.get()
+
+
+def members(hub: Hub, room: str, count: int) -> list[Any]:
+    conns = [fake_conn(ping_interval=None)[0] for _ in range(count)]
+    for conn in conns:
+        hub.join(room, conn)
+    return conns
+
+
+async def test_a_watcher_is_told_the_room_and_its_count(soon):
+    hub, told = Hub(), Told()
+    hub.watch_count("chat", told)
+    conns = members(hub, "chat", 3)
+    assert await told.next() == ("chat", 3)
+    hub.leave("chat", conns[0])
+    assert await told.next() == ("chat", 2)
+    hub.remove(conns[1])
+    conns[2].abort()
+    assert await told.next() == ("chat", 0)
+
+
+async def test_a_storm_of_changes_is_told_once_and_with_its_end(soon):
+    hub, told = Hub(), Told()
+    hub.watch_count("chat", told)
+    before = deadlines()
+    for _ in range(50):
+        for conn in members(hub, "chat", 4)[:3]:
+            hub.leave("chat", conn)
+    assert deadlines() == before + 1
+    assert told.counts == []
+    assert await told.next() == ("chat", 50)
+    assert told.counts == [("chat", 50)]
+
+
+async def test_two_counts_are_a_tenth_of_a_second_apart(monkeypatch):
+    assert limits.COUNT_EVERY == 0.1
+    monkeypatch.setattr(limits, "COUNT_EVERY", 0.05)
+    hub, told = Hub(), Told()
+    loop = asyncio.get_running_loop()
+    times = []  # of the calls, not of when this task got its turn behind them
+    hub.watch_count("chat", lambda room, count: times.append(loop.time()))
+    hub.watch_count("chat", told)
+    for _ in range(4):
+        members(hub, "chat", 1)
+        await told.next()
+    assert all(later - earlier > 0.04 for earlier, later in itertools.pairwise(times))
+
+
+async def test_nobody_is_told_when_nothing_changed(soon):
+    hub, told = Hub(), Told()
+    (conn,) = members(hub, "chat", 1)
+    before = deadlines()
+    hub.watch_count("chat", told)
+    hub.join("chat", conn)
+    hub.leave("news", conn)
+    hub.join("news", conn)
+    hub.broadcast_all("x")
+    assert deadlines() == before
+    assert told.counts == []
+
+
+async def test_each_room_has_its_own_watchers(soon):
+    hub, chat, news, both = Hub(), Told(), Told(), Told()
+    hub.watch_count("chat", chat)
+    hub.watch_count("news", news)
+    hub.watch_count("chat", both)
+    hub.watch_count("news", both)
+    members(hub, "chat", 2)
+    members(hub, "news", 3)
+    assert await chat.next() == ("chat", 2)
+    assert await news.next() == ("news", 3)
+    assert {await both.next(), await both.next()} == {("chat", 2), ("news", 3)}
+
+
+async def test_a_watcher_that_ended_is_told_nothing_more_and_the_others_are(soon):
+    hub, one, two = Hub(), Told(), Told()
+    end = hub.watch_count("chat", one)
+    hub.watch_count("chat", two)
+    members(hub, "chat", 1)
+    end()
+    end()
+    assert await two.next() == ("chat", 1)
+    assert one.counts == []
+
+
+async def test_ending_twice_does_not_end_another_watch_of_the_same_callback(soon):
+    hub, told = Hub(), Told()
+    end = hub.watch_count("chat", told)
+    hub.watch_count("chat", told)
+    end()
+    end()
+    members(hub, "chat", 1)
+    assert await told.next() == ("chat", 1)
+    assert told.counts == [("chat", 1)]
+
+
+async def test_the_last_watcher_takes_the_deadline_with_it():
+    hub, before = Hub(), deadlines()
+    end = hub.watch_count("chat", Told())
+    members(hub, "chat", 1)
+    assert deadlines() == before + 1
+    end()
+    assert deadlines() == before
+    assert not hub._counts._watchers
+
+
+async def test_a_watcher_that_fails_is_reported_and_the_others_are_told(soon):
+    failures: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: failures.append(context))
+    try:
+        hub, told = Hub(), Told()
+
+        def fail(room: str, count: int) -> None:
+            raise RuntimeError("not today")
+
+        hub.watch_count("chat", fail)
+        hub.watch_count("chat", told)
+        members(hub, "chat", 1)
+        assert await told.next() == ("chat", 1)
+        members(hub, "chat", 1)
+        assert await told.next() == ("chat", 2)
+    finally:
+        loop.set_exception_handler(None)
+    assert [str(failure["exception"]) for failure in failures] == ["not today"] * 2
+    assert failures[0]["message"] == "a watcher of a member count failed"
+
+
+async def test_a_watcher_may_end_itself_and_others_and_change_the_room(soon):
+    hub, told = Hub(), Told()
+    ends = []
+
+    def once(room: str, count: int) -> None:
+        told(room, count)
+        for end in ends:
+            end()
+        hub.watch_count("chat", told)
+        members(hub, "chat", 1)
+
+    ends.append(hub.watch_count("chat", once))
+    ends.append(hub.watch_count("chat", once))
+    members(hub, "chat", 1)
+    assert await told.next() == ("chat", 1)
+    assert await told.next() == ("chat", 2)
+    assert told.counts == [("chat", 1), ("chat", 2)]
+
+
+async def test_ten_thousand_watchers_of_one_room_end_in_linear_time():
+    watchers = CountWatchers(lambda room: 0)
+
+    def nothing(room: str, count: int) -> None:
+        """The same for all, so that looking for it would find it late."""
+
+    ends = [watchers.add("chat", nothing) for _ in range(10_000)]
+    for end in reversed(ends):
+        end()
+    assert not watchers._watchers
+
+
+async def test_a_stopped_hub_tells_nobody_anything():
+    hub, told, before = Hub(), Told(), deadlines()
+    hub.watch_count("chat", told)
+    members(hub, "chat", 2)
+    await hub.shutdown(0)
+    await ticks()
+    assert not hub._counts._watchers
+    assert not hub._counts._due
+    assert told.counts == []
+    assert deadlines() == before

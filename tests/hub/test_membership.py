@@ -1,7 +1,4 @@
-"""Joining and leaving: how fast strangers are let in, and what the callbacks hear of it and may do.
-
-The rooms and their limits as such are in `test_hub`.
-"""
+"""Tests of membership: joins, leaves, limits, refusals and their events."""
 
 from __future__ import annotations
 
@@ -20,7 +17,9 @@ from plumews import (
     RateLimited,
     RoomFull,
     UserInfo,
+    errors,
 )
+from plumews.hub.membership import REASONS, reason_of
 from support.fakes import failures, fake_conn, ticks, until
 from support.members import adds_up, crowd, joined, texts
 
@@ -191,7 +190,7 @@ async def test_who_has_ended_hears_nothing():
         end()
     joined(hub, "chat", 1)
     assert heard.calls == []
-    assert not hub._events._callbacks
+    assert not hub._events.wanted("join")
 
 
 async def test_a_callback_may_be_given_before_the_loop_is_known():
@@ -327,3 +326,45 @@ async def test_a_policy_of_ones_own_is_asked_about_text_alone(room):
     assert hub.broadcast_room(7, "x") == BroadcastResult(invalid=True)  # type: ignore[arg-type]
     assert hub.broadcast_room(["7", "chat"], "x") == BroadcastResult(invalid=True)
     assert hub.broadcast_room([7], "x") == BroadcastResult(invalid=True)  # type: ignore[list-item]
+
+
+# --- reasons of refusals --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("refusal", "word"),
+    [
+        (errors.HubFull("x"), "hub_full"),
+        (errors.RoomFull("x"), "room_full"),
+        (errors.HubStopped("x"), "hub_stopped"),
+        (errors.InvalidRoomName("x"), "invalid_room_name"),
+        (errors.TooManyRooms("x"), "too_many_rooms"),
+        (errors.ConnectionClosed(None, None), "connection_closed"),
+        (errors.ConnectionClosedOK(None, None), "connection_closed"),
+        (errors.ConnectionClosedError(None, None), "connection_closed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_refusal_has_a_word(refusal, word):
+    assert reason_of(refusal) == word
+    assert word in REASONS
+
+
+def test_every_exception_of_a_hub_is_a_reason():
+    hub_errors = {
+        thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, errors.HubError)
+    }
+    words = {reason_of(cls("x")) for cls in hub_errors - {errors.HubError}}
+    assert words == set(REASONS) - {"connection_closed"}
+    assert len(REASONS) == len(hub_errors)  # less the one that is the root, and one for what is closed
+
+
+def test_what_an_application_derives_makes_no_new_word():
+    class Reserved(errors.InvalidRoomName):
+        pass
+
+    class Whim(errors.HubError):
+        pass
+
+    assert reason_of(Reserved("x")) == "invalid_room_name"
+    assert reason_of(Whim("x")) == "other"

@@ -194,7 +194,7 @@ class Story:
         assert len(self.hub._broadcaster.scheduler) == 0
         assert not any(conn.state is plumews.State.CLOSED for conn in members)
         assert self.hub.total_count() == sum(map(self.hub.room_count, self.hub.rooms()))
-        assert not self.hub._events._news
+        assert not self.hub._events._events
 
     def check_users(self) -> None:
         people = self.hub._presence

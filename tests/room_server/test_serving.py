@@ -338,7 +338,7 @@ async def test_what_a_watcher_says_is_not_heard_and_its_end_is_noticed(start):
         (conn,) = server.connections
         watcher.reset()
         await conn.wait_closed()
-    assert hub._counts._callbacks == {}
+    assert hub._counts._watchers == {}
 
 
 async def test_a_stopped_hub_takes_no_watcher(start):

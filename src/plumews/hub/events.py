@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from .. import limits
+from ..callback_list import CallbackList
 from ..transport.loop_context import loop_context
 from ..transport.safe_calls import Callback, call_safely, in_own_context
 from ..transport.timers import Deadline
@@ -28,9 +29,8 @@ class EventDispatcher:
     """Callbacks of one hub, by the kind of event."""
 
     def __init__(self) -> None:
-        # Each has a key of its own, because the same function may be given more than once.
-        self._callbacks: dict[str, dict[object, Callback]] = {}
-        self._news: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._callbacks: defaultdict[str, CallbackList[Callback]] = defaultdict(CallbackList)
+        self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._calling = False
 
     def add(self, kind: str, callback: Callback) -> Callable[[], None]:
@@ -40,41 +40,27 @@ class EventDispatcher:
             TypeError: ``callback`` is not a plain function.
         """
         check_callback(callback)
-        key = object()
-        self._callbacks.setdefault(kind, {})[key] = in_own_context(callback)
-
-        def end() -> None:
-            callbacks = self._callbacks.get(kind, {})
-            callbacks.pop(key, None)
-            if not callbacks:
-                self._callbacks.pop(kind, None)
-
-        return end
+        return self._callbacks[kind].add(in_own_context(callback))
 
     def wanted(self, kind: str) -> bool:
         """Return True if there is a callback for ``kind``."""
-        return kind in self._callbacks
+        return bool(self._callbacks.get(kind))
 
     def happened(self, kind: str, *each: tuple[Any, ...]) -> None:
         """Call the callbacks of ``kind`` with each of the arguments in ``each``."""
-        if kind not in self._callbacks:
+        if not self.wanted(kind):
             return
-        self._news.extend((kind, args) for args in each)
+        self._events.extend((kind, args) for args in each)
         if self._calling:
             return
         self._calling = True
         try:
-            while self._news:
-                self._call(*self._news.popleft())
+            while self._events:
+                kind, args = self._events.popleft()
+                for callback in self._callbacks[kind]:
+                    call_safely(f"a callback of the hub ({kind})", callback, *args)
         finally:
             self._calling = False
-
-    def _call(self, kind: str, args: tuple[Any, ...]) -> None:
-        callbacks = self._callbacks.get(kind, {})
-        for key in list(callbacks):
-            callback = callbacks.get(key)  # an earlier callback may have ended this one
-            if callback is not None:
-                call_safely(f"a callback of the hub ({kind})", callback, *args)
 
 
 class RoomWatchers(ABC, Generic[C]):
@@ -84,40 +70,38 @@ class RoomWatchers(ABC, Generic[C]):
     """
 
     def __init__(self) -> None:
-        # Each has a key of its own, because the same function may be given more than once.
-        self._callbacks: dict[str, dict[object, C]] = {}
+        self._watchers: dict[str, CallbackList[C]] = {}
         self._due: dict[str, Deadline] = {}
 
     def add(self, room: str, callback: C) -> Callable[[], None]:
         """Call ``callback`` on changes of ``room``. Return the function that ends it."""
         check_callback(callback)
-        key = object()
-        self._callbacks.setdefault(room, {})[key] = in_own_context(callback)
-        self._added(room, key)
+        watchers = self._watchers.setdefault(room, CallbackList())
+        watcher = in_own_context(callback)
+        self._added(room, watcher)
 
-        def end() -> None:
-            callbacks = self._callbacks.get(room, {})
-            callbacks.pop(key, None)
-            if not callbacks and self._callbacks.pop(room, None) is not None:
+        def removed() -> None:
+            if not watchers:
+                del self._watchers[room]
                 self._forget(room)
 
-        return end
+        return watchers.add(watcher, removed)
 
     def changed(self, room: str) -> None:
         """Schedule the call of the watchers of ``room``."""
-        if room in self._callbacks and room not in self._due:
+        if room in self._watchers and room not in self._due:
             timers = loop_context(asyncio.get_running_loop()).timers
             self._due[room] = timers.after(limits.COUNT_EVERY, lambda: self._wake(room))
 
     def clear(self) -> None:
         """Forget all watchers."""
-        for room in list(self._callbacks):
-            self._callbacks.pop(room).clear()
+        for room in list(self._watchers):
+            self._watchers.pop(room).clear()
             self._forget(room)
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _added(self, room: str, key: object) -> None:
+    def _added(self, room: str, watcher: C) -> None:
         """Note that a watcher of ``room`` was added."""
 
     def _forget(self, room: str) -> None:
@@ -128,19 +112,11 @@ class RoomWatchers(ABC, Generic[C]):
 
     def _wake(self, room: str) -> None:
         del self._due[room]
-        self._tell(room)
+        self._call(room)
 
     @abstractmethod
-    def _tell(self, room: str) -> None:
+    def _call(self, room: str) -> None:
         """Call the watchers of ``room``."""
-
-    def _live(self, room: str) -> Iterator[tuple[object, C]]:
-        """Return the watchers of ``room``, without the ones that end while others are called."""
-        callbacks = self._callbacks[room]
-        for key in list(callbacks):
-            callback = callbacks.get(key)
-            if callback is not None:
-                yield key, callback
 
 
 class CountWatchers(RoomWatchers[Callable[[str, int], object]]):
@@ -150,7 +126,7 @@ class CountWatchers(RoomWatchers[Callable[[str, int], object]]):
         super().__init__()
         self._count = count
 
-    def _tell(self, room: str) -> None:
+    def _call(self, room: str) -> None:
         count = self._count(room)
-        for _, callback in self._live(room):
-            call_safely("a watcher of a member count", callback, room, count)
+        for watcher in self._watchers[room]:
+            call_safely("a watcher of a member count", watcher, room, count)

@@ -81,11 +81,11 @@ class PresenceWatchers(RoomWatchers[PresenceCallback]):
         self._present = present
         self._differences: dict[str, _Difference] = {}
         #: Watchers that were not called yet: they get all users, not a difference.
-        self._new: dict[str, set[object]] = {}
+        self._new: dict[str, set[PresenceCallback]] = {}
 
     def came(self, room: str, user: UserInfo) -> None:
         """Note that the first connection of ``user`` joined ``room``."""
-        if room in self._callbacks:
+        if room in self._watchers:
             difference = self._differences.setdefault(room, _Difference())
             if difference.went.pop(user.id, None) is None:
                 difference.came[user.id] = user
@@ -93,14 +93,14 @@ class PresenceWatchers(RoomWatchers[PresenceCallback]):
 
     def went(self, room: str, user: UserInfo) -> None:
         """Note that the last connection of ``user`` left ``room``."""
-        if room in self._callbacks:
+        if room in self._watchers:
             difference = self._differences.setdefault(room, _Difference())
             if difference.came.pop(user.id, None) is None:
                 difference.went[user.id] = user
             self.changed(room)
 
-    def _added(self, room: str, key: object) -> None:
-        self._new.setdefault(room, set()).add(key)
+    def _added(self, room: str, watcher: PresenceCallback) -> None:
+        self._new.setdefault(room, set()).add(watcher)
         self.changed(room)
 
     def _forget(self, room: str) -> None:
@@ -108,16 +108,16 @@ class PresenceWatchers(RoomWatchers[PresenceCallback]):
         self._differences.pop(room, None)
         self._new.pop(room, None)
 
-    def _tell(self, room: str) -> None:
+    def _call(self, room: str) -> None:
         # All of it is taken before the first call: changes that callbacks make belong to the next time.
         difference = self._differences.pop(room, None) or _Difference()
         came, went = tuple(difference.came.values()), tuple(difference.went.values())
         new = self._new.pop(room, set())
         everybody = tuple(present.user for present in self._present.get(room, {}).values())
-        for key, callback in self._live(room):
-            joined, left = (everybody, ()) if key in new else (came, went)
+        for watcher in self._watchers[room]:
+            joined, left = (everybody, ()) if watcher in new else (came, went)
             if joined or left:
-                call_safely("a watcher of presence", callback, room, joined, left)
+                call_safely("a watcher of presence", watcher, room, joined, left)
 
 
 class PresenceIndex(Generic[M]):

@@ -482,7 +482,7 @@ class World(Record):
             hub._presence._users,
             hub._slow.members,
             hub._slow._gone,
-            hub._events._news,
+            hub._events._events,
             hub._broadcaster.scheduler,
         ):
             assert len(rest) == 0

@@ -139,7 +139,7 @@ async def test_a_room_that_nobody_watches_costs_nothing():
     end()
     assert deadlines() == before
     watchers = hub._presence.watchers
-    assert not any((watchers._callbacks, watchers._differences, watchers._new, watchers._due))
+    assert not any((watchers._watchers, watchers._differences, watchers._new, watchers._due))
 
 
 async def test_one_that_fails_is_reported_and_the_others_are_told(soon):
