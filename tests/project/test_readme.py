@@ -111,7 +111,7 @@ async def test_a_room_server_and_the_address_of_its_client() -> None:
 async def test_where_a_client_puts_its_token() -> None:
     secret = b"0123456789abcdef" * 2
     token = jwt.encode({"sub": "1", "name": "Ada"}, secret, algorithm="HS256")
-    private = run("Where a client puts its token")["private"]
+    private = run("Places for a token")["private"]
     async with private(secret) as server:
         async with await client(server.port, additional_headers={"Authorization": f"Bearer {token}"}) as ws:
             await ws.send("hello")
@@ -289,11 +289,11 @@ async def test_coming_back_through_the_door(start) -> None:
 
 
 def test_keys_revocation_strength_and_kept_hashes(capsys) -> None:
-    assert run("Keys that change")["auth"].tokens.key_ids == ("2026-11",)
+    assert run("Key rotation")["auth"].tokens.key_ids == ("2026-11",)
     names = run("Revocation")
     assert str(names["auth"].revocations) == "<Revocations: 2>"
     run("Strong passwords")
-    assert run("Kept hashes")["again"].has_room_password("chat")
+    assert run("Stored hashes")["again"].has_room_password("chat")
     assert capsys.readouterr().out == (
         "revoked: 42 None\nrevoked: None a-jti\n"
         "room password does not meet strength requirements: it must have 12 to 1024 characters\n"
@@ -636,4 +636,5 @@ def test_names_in_the_guide_for_plumego_exist() -> None:
 def test_every_snippet_is_run() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert {heading for heading in PYTHON if f'run("{heading}"' not in source} == set()
-    assert set(snippets("javascript")) == {"A client in the browser", "A page that stays"}  # this one: test_browser.py
+    in_browsers = {"A client in the browser", "A page that stays connected"}  # the latter is run in test_browser.py
+    assert set(snippets("javascript")) == in_browsers
