@@ -22,7 +22,7 @@ from ..errors import ConcurrencyError
 from ..position import Position
 from ..protocol.message import Data
 from ..protocol.state import check_close
-from ..transport.forks import FOREIGN, check_owner, loop_descriptors, own
+from ..transport.forks import FOREIGN, check_owner, detach_on_fork, loop_descriptors
 from ..transport.loop_context import loop_context
 from ..transport.safe_calls import call_safely
 from ..transport.timers import Timers
@@ -576,7 +576,7 @@ class Hub:
             except RuntimeError:
                 raise RuntimeError("no running event loop: a hub is used in coroutines and callbacks") from None
             self._thread = threading.get_ident()
-            own(self)
+            detach_on_fork(self)
         self._check_thread()
         if self._loop.is_closed():
             raise ConcurrencyError("the event loop of this hub is closed: make a hub for each loop")

@@ -29,7 +29,7 @@ from ..constants import CloseCode
 from ..counters import RequestCounters
 from ..errors import ConcurrencyError
 from ..http11.origin import LOOPBACK_HOSTS, is_loopback
-from ..transport.forks import foreign, loop_descriptors, own
+from ..transport.forks import detach_on_fork, foreign_error, loop_descriptors
 from ..transport.safe_calls import call_safely
 from ..validation import check_call, check_callback
 from .admission import ConnectionSlot
@@ -228,7 +228,7 @@ class Server:
         except BaseException:
             listener.close()
             raise
-        own(self)
+        detach_on_fork(self)
 
     def _forked(self) -> Iterable[int]:
         """This process is a child of the one that serves. Return the descriptors of that."""
@@ -241,7 +241,7 @@ class Server:
 
     def _check_process(self) -> None:
         if self._foreign:
-            raise foreign("server")
+            raise foreign_error("server")
 
     def _begin_close(
         self,

@@ -1,4 +1,4 @@
-"""What the compiled half of plumews.transport.sendmsg exports; see ``_wire_py.py``."""
+"""Interface of the compiled body of plumews.transport.sendmsg; see ``_sendmsg_py.py``."""
 
 from collections.abc import Sequence
 from typing import Any

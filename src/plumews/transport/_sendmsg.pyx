@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False
-"""The bytes of many frames to a socket in one system call, compiled (layer 3). Import :mod:`plumews.transport.sendmsg` instead.
+"""Compiled body of :mod:`plumews.transport.sendmsg`: many buffers to a socket in one system call.
 
-Small frames are gathered on the stack: the kernel takes one piece faster than many. Large ones go as they lie. The
-GIL is kept, which takes less time than handing it to another thread. Invariant: no signal comes of it (SIGPIPE), no buffer is kept.
+Small frames are gathered on the stack: the kernel takes one piece faster than many. Large frames are passed in place.
+The GIL is kept, which takes less time than handing it to another thread. Invariants: no SIGPIPE is raised, and no
+buffer is kept.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -37,8 +38,8 @@ cdef extern from *:
     ssize_t plumews_send(int fd, iovec *pieces, int count) nogil
 
 cdef enum:
-    TOGETHER = 16 * 1024  # bytes that are gathered
-    PIECES = 64  # buffers that are passed on as they lie, and views that are held
+    GATHERED = 16 * 1024  # bytes that are copied together
+    PIECES = 64  # buffers that are passed in place, and views that are held
 
 
 cdef struct Write:
@@ -46,14 +47,14 @@ cdef struct Write:
     Py_ssize_t at
     Py_ssize_t offered
     iovec pieces[PIECES]
-    char gathered[TOGETHER]
+    char gathered[GATHERED]
 
 
 cdef inline bint add(Write *write, char *start, Py_ssize_t size) noexcept nogil:
-    """Offer ``size`` more bytes; false if there is no room for them."""
+    """Add ``size`` bytes to the write. Return False if there is no space for them."""
     cdef iovec *pieces = write.pieces
     cdef int count = write.count
-    if write.at + size <= TOGETHER:
+    if write.at + size <= GATHERED:
         if count and pieces[count - 1].iov_base == write.gathered + write.at - pieces[count - 1].iov_len:
             pieces[count - 1].iov_len += size
         elif count < PIECES:
@@ -75,7 +76,7 @@ cdef inline bint add(Write *write, char *start, Py_ssize_t size) noexcept nogil:
 
 
 def send(int fd, list buffers, /):
-    """See ``_wire_py.send``."""
+    """See ``_sendmsg_py.send``."""
     cdef Write write
     cdef Py_buffer views[PIECES]
     cdef int held = 0, i
@@ -87,7 +88,7 @@ def send(int fd, list buffers, /):
             buffer = buffers[i]
             if type(buffer) is bytes:
                 start, size = PyBytes_AS_STRING(buffer), PyBytes_GET_SIZE(buffer)
-            elif held < PIECES:  # those that are gathered are held, too
+            elif held < PIECES:  # also the views of gathered bytes
                 PyObject_GetBuffer(buffer, &views[held], PyBUF_SIMPLE)
                 start, size = <char *>views[held].buf, views[held].len
                 held += 1
@@ -96,7 +97,7 @@ def send(int fd, list buffers, /):
             if not add(&write, start, size):
                 break
         else:
-            total = -1  # all of it is offered
+            total = -1  # all buffers are part of the write
         sent = plumews_send(fd, write.pieces, write.count)
     finally:
         for i in range(held):

@@ -8,15 +8,21 @@ from typing import Any
 
 __all__ = ["send"]
 
-#: Buffers that one call takes on every system that has it (POSIX asks for 16, Linux and the BSDs have 1024).
+#: Buffers of one call (POSIX guarantees 16, Linux and the BSDs take 1024).
 _MOST = 1024
 
 
 def send(fd: int, buffers: Sequence[Any]) -> int:
-    """Write ``buffers``, bytes-like objects, to the non-blocking socket ``fd``, as far as it takes them at once.
+    """Write ``buffers`` to the non-blocking socket ``fd``, as far as it takes them at once.
 
-    Returns -1 if it took everything, else how many bytes. An error counts as 0 bytes: whoever writes the same to
-    the transport next finds out what it is.
+    An error counts as 0 bytes. The next write of the same bytes to the transport reports it.
+
+    Args:
+        fd: descriptor of the socket.
+        buffers: bytes-like objects.
+
+    Returns:
+        -1 if the socket took everything, else the number of bytes that it took.
     """
     size = sum(map(len, buffers))
     try:

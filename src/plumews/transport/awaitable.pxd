@@ -1,4 +1,4 @@
-# Types for steps.pyx, and for those that build on it where they are compiled.
+# Types for awaitable.pyx, and for compiled modules with subclasses.
 
 cdef class StepAwaitable:
     cdef bint over

@@ -1,8 +1,9 @@
-"""An object that a task may await or run, step by step, as if it were a coroutine (layer 3).
+"""Awaitable object that a task runs step by step, as if it were a coroutine.
 
-asyncio takes for a coroutine what has ``send``, ``throw``, ``close`` and ``__await__``. This is that without a frame: a
-subclass does its work in :meth:`Steps.step`. The same in Cython is ``steps.pyx``, which also gives results to the
-interpreter without an exception for each; built, it is imported instead of this.
+asyncio accepts as a coroutine any object with ``send``, ``throw``, ``close`` and ``__await__``. A subclass of
+:class:`StepAwaitable` does its work in :meth:`StepAwaitable.step` and needs no frame. ``awaitable.pyx`` is the same in
+Cython, and returns results to the interpreter without an exception for each. Once built, it is imported instead of
+this.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ __all__ = ["AwaitedMethod", "StepAwaitable"]
 
 
 class StepAwaitable:
-    """Its :meth:`step` returns what the task is to wait for, or sets :attr:`over` and returns the result."""
+    """Base class of awaitables whose :meth:`step` is called until it sets :attr:`over`."""
 
     __slots__ = ("over",)
 
     over: bool
 
     def step(self) -> Any:
-        """The next step."""
+        """Return an object that the task must wait for, or set :attr:`over` and return the result."""
         raise NotImplementedError
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -38,15 +39,15 @@ class StepAwaitable:
         return value
 
     def send(self, value: Any) -> Any:
-        """The step of a task."""
+        """Run the next step, as a task does."""
         return self.__next__()
 
 
 class AwaitedMethod:
-    """Method of a connection that returns an awaitable without being a coroutine function, and passes for one.
+    """Method of a connection that returns an awaitable and passes for a coroutine function.
 
-    ``inspect.iscoroutinefunction``, which mocks and frameworks ask, goes by ``__code__``. Here it is that of ``like``,
-    an ``async def`` function with the same parameters. The marks of ``inspect`` are younger than Python 3.10.
+    Mocks and frameworks call ``inspect.iscoroutinefunction``, which reads ``__code__``. This class has the code of
+    ``like``, an ``async def`` function with the same parameters. Python 3.10 lacks ``inspect.markcoroutinefunction``.
     """
 
     __slots__ = ("__dict__", "_function")

@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, auto_pickle=False
-"""``steps.py`` in C. Invariant: what is awaited gets its result by ``am_send``, so no exception is made for it."""
+"""``awaitable.py`` in Cython. Invariant: results are returned by ``am_send``, without an exception."""
 
 from types import MethodType
 
@@ -23,7 +23,7 @@ cdef extern from *:
 
 
 cdef class StepAwaitable:
-    """See ``steps.py``."""
+    """See ``awaitable.py``."""
 
     cpdef object step(self):
         raise NotImplementedError
@@ -41,7 +41,7 @@ cdef class StepAwaitable:
         return value
 
     def send(self, value):
-        """The step of a task."""
+        """Run the next step, as a task does."""
         return self.__next__()
 
 
@@ -66,7 +66,7 @@ cdef extern from *:
         PyType_Modified(type);
     }
     """
-    ctypedef struct vectorcallfunc:  # a pointer in truth, which is only stored
+    ctypedef struct vectorcallfunc:  # really a pointer, which is only stored
         pass
     vectorcallfunc plumews_forward
     void plumews_give_vectorcall(type, Py_ssize_t)
@@ -74,7 +74,7 @@ cdef extern from *:
 
 
 cdef class AwaitedMethod:
-    """See ``steps.py``. A call of it is one more call in C."""
+    """See ``awaitable.py``. A call of it costs one more call in C."""
 
     cdef vectorcallfunc forward
     cdef object function

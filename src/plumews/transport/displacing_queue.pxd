@@ -1,4 +1,4 @@
-# Types for displacing.py where it is compiled.
+# Types for displacing_queue.py where it is compiled.
 
 cimport cython
 

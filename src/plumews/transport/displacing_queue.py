@@ -1,11 +1,12 @@
-"""What gives way in a full send queue: the oldest messages, or the one that a newer one of its key replaces (layer 3).
+"""Removal of messages from a full send queue: the oldest ones, or the older message of a key.
 
-A message is kept by its place, so that finding the one with a key takes no search. A newer message stands in the place
-of the older one as long as nothing without a key stands behind that: what changes all the time would otherwise be put
-back each time and never leave. So a message with a key may pass others with a key, and never one without.
+Each message is known by its place, so that the one with a key is found without a search. A newer message takes the
+place of the older one unless a message without a key is behind that. Otherwise a value that changes all the time would
+be put back each time and never leave. So a message with a key may pass others with a key, and never one without.
 
-Invariants: what has begun to leave stays. So do a note about what was lost, which is the only view that stands in a
-queue by itself, and the end of a message that is sent in pieces, without which the peer could make nothing of the next.
+Invariants: a message that has begun to leave stays. A loss report stays: it is the only ``memoryview`` that is an entry
+of the queue by itself. The rest of a message sent in fragments stays, because the peer could not parse the next message
+without it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,17 @@ from .send_queue import SendQueue
 
 __all__ = ["ABSENT", "DONE", "STALE", "DisplacingQueue"]
 
-#: What :meth:`DisplacingQueue._replace` found: nothing with that key, the place for it, or one that must go.
+#: Results of :meth:`DisplacingQueue._replace`: no message with that key, replaced, or the older message must go.
 ABSENT: Final = 0
 DONE: Final = 1
 STALE: Final = 2
 
-
-#: So many keys are kept though their messages have left.
+#: Keys of messages that have left which are kept for a while.
 _KEYS_FREE: Final = 16
 
 
 class DisplacingQueue(SendQueue):
-    """Lives on the loop's thread."""
+    """Send queue whose messages can be displaced. Used by the thread of the loop only."""
 
     __slots__ = ("_keyed", "displaced_bytes", "evicted", "replaced")
 
@@ -37,15 +37,15 @@ class DisplacingQueue(SendQueue):
         self._keyed = 0  # messages with a key that were ever appended, less those taken from the middle
         #: Accepted messages that were dropped for newer ones, or because too much waited.
         self.evicted = 0
-        #: Accepted messages in whose stead a newer one with their key was sent.
+        #: Accepted messages that a newer one with their key has replaced.
         self.replaced = 0
-        #: The bytes of both.
+        #: Bytes of both.
         self.displaced_bytes = 0
 
     # --- the oldest -------------------------------------------------------------------------------
 
     def _make_room(self, size: int) -> int:
-        """Drop the oldest messages until one of ``size`` bytes has space, or none is left; how many it were."""
+        """Drop the oldest messages until one of ``size`` bytes has space. Return how many were dropped."""
         count = position = 0
         queue = self._queue
         while queue and position < len(queue) and not self._has_space(size):
@@ -58,7 +58,7 @@ class DisplacingQueue(SendQueue):
         return count
 
     def _drop_messages(self) -> int:
-        """Drop all messages that may be dropped; how many it were."""
+        """Drop all messages that may be dropped. Return how many."""
         queue = self._queue
         if queue is None:
             return 0
@@ -71,7 +71,7 @@ class DisplacingQueue(SendQueue):
         return count
 
     def _take(self, position: int) -> int:
-        """Remove what stands at ``position``; its size."""
+        """Remove the entry at ``position``. Return its size."""
         queue = self._queue
         assert queue is not None
         entry = queue.pop(position)
@@ -88,7 +88,7 @@ class DisplacingQueue(SendQueue):
     # --- by key -----------------------------------------------------------------------------------
 
     def _replace(self, message: EncodedMessage, key: Any) -> int:
-        """Put ``message`` in the place of the one with ``key`` that waits, if it may stand there; what was found."""
+        """Put ``message`` in the place of the queued one with ``key``. Return `ABSENT`, `DONE` or `STALE`."""
         queue = self._queue
         if self._keys is None or queue is None or key not in self._keys:
             return ABSENT
@@ -109,7 +109,7 @@ class DisplacingQueue(SendQueue):
         return DONE
 
     def _take_key(self, key: Any) -> None:
-        """Remove the message with ``key``, which is known to wait."""
+        """Remove the message with ``key``, which is queued."""
         assert self._keys is not None
         place = self._keys.pop(key)[0]
         position = place - self._gone
@@ -121,7 +121,7 @@ class DisplacingQueue(SendQueue):
                 keys[other] = (its_place - 1, its_number - 1, entry)
 
     def _remember(self, key: Any) -> None:
-        """The last message of the queue is to be known by ``key``."""
+        """Make ``key`` the key of the last message of the queue."""
         queue = self._queue
         if not queue:
             return
@@ -133,7 +133,7 @@ class DisplacingQueue(SendQueue):
         self._keys[key] = (self._gone + len(queue) - 1, self._keyed, queue[-1])
 
     def _forget_keys(self, queue: list[bytes | memoryview | EncodedMessage]) -> None:
-        """Forget the keys of what does not wait any more: all told they are at most twice what waits, and a few."""
+        """Drop the keys of messages that have left. Keys are at most twice the queued messages, and a few."""
         keys: dict[Any, tuple[int, int, object]] = {}
         for key, known in (self._keys or {}).items():
             position = known[0] - self._gone
@@ -141,10 +141,10 @@ class DisplacingQueue(SendQueue):
                 keys[key] = known
         self._keys = keys
 
-    # --- notes ------------------------------------------------------------------------------------
+    # --- loss reports -----------------------------------------------------------------------------
 
     def add_note(self, note: memoryview, *, first: bool) -> None:
-        """Queue a frame about what the peer lost, beyond the bounds: in front of all that waits, or behind it."""
+        """Queue a loss report, beyond the bounds: in front of all queued messages, or behind them."""
         queue = self._queue
         if not first or not queue:
             self._append(note, len(note))
@@ -157,16 +157,16 @@ class DisplacingQueue(SendQueue):
             self._times.insert(position, self._times[position])
 
     def _begins_whole(self) -> bool:
-        """Return whether something waits, and not the rest of a message that has begun to leave."""
+        """Return True if the queue begins with a whole message."""
         return bool(self._queue) and not _is_continuation(self._queue[0])  # type: ignore[index]
 
     def waiting_data(self) -> tuple[int, int]:
-        """Accepted messages that have not begun to leave, and their bytes: what waits, less the notes."""
+        """Return the number of queued messages and their bytes, without loss reports."""
         data = [_size(entry) for entry in self._queue or () if not isinstance(entry, memoryview)]
         return len(data), sum(data)
 
     def take_note(self, note: memoryview, *, last: bool) -> bool:
-        """Take back a note that waits; with ``last`` only if nothing stands behind it."""
+        """Remove a queued loss report; with ``last`` only if it is the last entry. Return True if it was removed."""
         queue = self._queue
         if not queue:
             return False
@@ -190,5 +190,5 @@ def _is_fixed(entry: Any) -> bool:
 
 
 def _is_continuation(entry: Any) -> bool:
-    """Whether this is the end of a message that was sent in pieces: nothing else in a queue begins with its opcode."""
+    """Return True for a frame with opcode 0: the rest of a message that was sent in fragments."""
     return not isinstance(entry, EncodedMessage) and entry[0] & 0x0F == 0

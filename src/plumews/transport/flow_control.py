@@ -1,11 +1,11 @@
-"""Flow control of one connection: data waits in the send queue while too much is on its way to the peer (layer 3).
+"""Flow control of one connection: data waits in the send queue while too much is on its way to the peer.
 
-Kernels and proxies buffer megabytes in front of a slow peer, and no send behavior reaches what they hold. An answered
-ping is the only signal that passes all of them: the peer has received everything before it. So a ping travels with the
-data whenever a part of the bound is used up, and data waits while the bytes behind the last answered ping reach the
-bound. Pings and pongs never wait for that, and neither does anything once the closing has begun.
+Kernels and proxies buffer megabytes in front of a slow peer, out of reach of every send behavior. Only an answered ping
+passes all of them: the peer has received everything before it. So a ping travels with the data whenever a part of the
+bound is used up. Data waits while the bytes behind the last answered ping reach the bound. Pings and pongs never wait
+for that, and after the closing handshake has begun nothing does.
 
-On macOS a write also waits for the writable event after the one before it: `send` does not heed the bound of
+On macOS a write also waits for the writable event after the previous write: `send` does not heed the bound of
 `send_buffer` there.
 
 Invariant: while data waits for an answer, a ping is on its way, and the keepalive knows since when.
@@ -26,18 +26,18 @@ from .writer import Writer
 
 __all__ = ["FlowControl"]
 
-#: What data waits for: the transport, an answered ping, the writable event.
+#: Causes for which data waits: the transport, an answered ping, the writable event.
 _TRANSPORT: Final = 1
 _ANSWER: Final = 2
 _EVENT: Final = 4
 _ANY: Final = 7
 
-#: A ping travels with each such part of the bound: a quarter costs 6 bytes for each 16 KiB of 64.
+#: Parts of the bound, each of which ends with a ping: with 4 and 64 KiB that is 6 bytes for each 16 KiB.
 _PARTS: Final = 4
 
 
 class FlowControl(Writer):
-    """The writer of a connection whose bytes on their way are bounded. Lives on the loop's thread."""
+    """Writer of a connection with a bound for bytes on their way. Used by the thread of the loop only."""
 
     __slots__ = (
         "_answered",
@@ -60,14 +60,14 @@ class FlowControl(Writer):
         self._waits_for_event = waits_for_event
         self._blocked = 0
         self._event_fd = -1
-        # Places in the stream of messages: of the last answered ping, and of the last one that was sent.
+        # Positions in the stream of messages, in bytes: of the last answered ping, and of the last ping.
         self._answered = 0
         self._pinged = 0
         self._keepalive: Any = None
         self._may_write: Callable[[], None] | None = None
 
     def steer(self, keepalive: Any, may_write: Callable[[], None]) -> None:
-        """Take pings from ``keepalive``, and call ``may_write()`` when the socket has become writable."""
+        """Take pings from ``keepalive``. Call ``may_write()`` when the socket becomes writable."""
         self._keepalive = keepalive
         self._may_write = may_write
         if self._limit:
@@ -81,7 +81,7 @@ class FlowControl(Writer):
 
     @property
     def unanswered(self) -> int | None:
-        """Bytes of messages that have left since the last ping that was answered; ``None`` if they are not bounded."""
+        """Bytes of messages written since the last answered ping; ``None`` without a bound."""
         return self.written - self._answered if self._limit else None
 
     def detach(self) -> None:
@@ -89,7 +89,7 @@ class FlowControl(Writer):
         self._keepalive = self._may_write = None
         Writer.detach(self)
 
-    # --- what data waits for ----------------------------------------------------------------------
+    # --- causes of waiting ------------------------------------------------------------------------
 
     def pause(self) -> None:
         self._blocked |= _TRANSPORT
@@ -103,7 +103,7 @@ class FlowControl(Writer):
             Writer.resume(self)
 
     def answered(self, place: int) -> bool:
-        """The peer has answered a ping that was sent at ``place``; whether what waits may leave for that."""
+        """Take the answer to a ping that was sent at ``place``. Return whether waiting data may leave for that."""
         self._answered = max(self._answered, place)
         if not self._blocked & _ANSWER or self.written - self._answered >= self._limit:
             return False
@@ -134,7 +134,7 @@ class FlowControl(Writer):
 
     def pong(self, frame: bytes) -> None:
         if self._blocked == _ANSWER and self._pongs is not None and self._closing is None:
-            self._pongs.append(frame)  # they leave: only a socket that takes nothing makes them collapse
+            self._pongs.append(frame)  # pongs still leave: only a full socket lets the newest replace the others
         else:
             Writer.pong(self, frame)
 
@@ -169,7 +169,7 @@ class FlowControl(Writer):
             self._await_event()
 
     def _write_within(self) -> None:
-        """One write of what waits, up to the next ping."""
+        """Write waiting data once, up to the next ping."""
         room = self._limit - (self.written - self._answered)
         if room <= 0 and (self._queue is not None or self._rest is not None):
             if self._keepalive.pong_wait is not None:
@@ -177,7 +177,7 @@ class FlowControl(Writer):
                 self._keepalive.held_since = self._keepalive.now()
                 self._write_control()
                 return
-            self._answered = self.written  # nothing would end a peer that never answers: it is not waited for
+            self._answered = self.written  # without a pong timeout a silent peer would wait forever
             room = self._limit
         batch = self._plan_within(min(room, self._part - (self.written - self._pinged)))
         if self._past():
@@ -189,7 +189,7 @@ class FlowControl(Writer):
             self.control(build_frame(Opcode.PING, self._keepalive.expect(None, None)))
 
     def _write_control(self) -> None:
-        """Pings and pongs alone."""
+        """Write pings and pongs only."""
         batch: list[bytes | memoryview] = [*(self._control or ()), *(self._pongs or ())]
         if batch:
             self._planned = self._planned_rest = 0
@@ -201,9 +201,9 @@ class FlowControl(Writer):
     # --- the writable event -----------------------------------------------------------------------
 
     def _await_event(self) -> None:
-        """Wait until the kernel calls the socket writable.
+        """Wait until the kernel reports the socket as writable.
 
-        The loop watches a copy of the descriptor, because the transport may watch the descriptor itself.
+        The loop watches a duplicate of the descriptor, because the transport may watch the descriptor itself.
         """
         transport = self._transport
         sock = None if transport is None else transport.get_extra_info("socket")
@@ -214,7 +214,7 @@ class FlowControl(Writer):
             self._event_fd = os.dup(sock.fileno())
             contextvars.Context().run(asyncio.get_running_loop().add_writer, self._event_fd, self._writable)
             watched = True
-        except (OSError, NotImplementedError):  # no descriptor is left, or the loop cannot watch
+        except (OSError, NotImplementedError):  # no descriptor is left, or the loop cannot watch one
             self._forget_event()
         if watched:
             self._block(_EVENT)
@@ -229,6 +229,6 @@ class FlowControl(Writer):
         if fd >= 0:
             try:
                 asyncio.get_running_loop().remove_writer(fd)
-            except NotImplementedError:  # nor was it watched; a compiled `with` needs a traceback
+            except NotImplementedError:  # it was never watched; no `with`: compiled, it needs a traceback
                 pass
             os.close(fd)

@@ -1,12 +1,12 @@
-"""What a child process does not inherit: the connections, servers and hubs of the process that forked it (layer 3).
+"""Isolation of a forked child process from the connections, servers and hubs of its parent.
 
 A fork copies the loop, the connections and their descriptors. Both processes would then close, answer and read the same
-sockets, and change the same epoll instance. So in the child each inherited descriptor is replaced by one of the null
-device at once: whatever the child does, on purpose or while it ends, no byte and no end reaches a peer of the parent.
-And the parent's own close reaches its peers, because no copy of the socket is left open. A loop on which a server runs
-gets an empty poller and its own wake-up descriptors in the child, for the same reason.
+sockets, and change the same epoll instance. The child therefore replaces each inherited descriptor by the null device
+at once. Nothing that it does, on purpose or at its exit, sends a byte or an end to a peer of the parent. And the
+parent's own close reaches its peers, because no copy of the socket stays open. A loop with a server gets an empty
+poller and its own wake-up descriptors in the child, for the same reason.
 
-Invariants: nothing in a child touches what its parent has open; what a child starts by itself works as anywhere.
+Invariants: a child touches no open descriptor of its parent. A server that the child starts works as usual.
 """
 
 from __future__ import annotations
@@ -23,9 +23,17 @@ from typing import Any, Final, Protocol
 
 from ..errors import ConcurrencyError
 
-__all__ = ["FOREIGN", "Owner", "after_fork", "check_owner", "foreign", "loop_descriptors", "own"]
+__all__ = [
+    "FOREIGN",
+    "Owner",
+    "after_fork",
+    "check_owner",
+    "detach_on_fork",
+    "foreign_error",
+    "loop_descriptors",
+]
 
-#: The thread to which a connection or a hub of the parent belongs in a child: none has this number.
+#: Thread id, in a child, of connections and hubs that belong to the parent. No thread has this id.
 FOREIGN: Final = 0
 
 
@@ -33,25 +41,25 @@ class Owner(Protocol):
     """Object that belongs to the process that made it."""
 
     def _forked(self) -> Iterable[int]:
-        """Refuse calls from now on. Return the descriptors that are the parent's."""
+        """Refuse calls from now on. Return the descriptors of the parent."""
 
 
 _owners: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 _actions: Final[list[Callable[[], object]]] = []
 
 
-def own(owner: Owner) -> None:
-    """Take ``owner`` from the children of this process."""
+def detach_on_fork(owner: Owner) -> None:
+    """Make ``owner`` unusable in each child of this process."""
     _owners.add(owner)
 
 
 def after_fork(action: Callable[[], object]) -> None:
-    """Call ``action`` in each child, before anything else happens there."""
+    """Call ``action()`` in each child before any other code runs there."""
     _actions.append(action)
 
 
-def foreign(what: str) -> ConcurrencyError:
-    """Return the error of a call in a child process to ``what``, which is its parent's."""
+def foreign_error(what: str) -> ConcurrencyError:
+    """Return the error for a call in a child process to ``what``, an object of its parent."""
     return ConcurrencyError(
         f"this {what} belongs to the process that has forked this one, and goes on there: "
         f"start a server, with its own {what}, in the child process"
@@ -59,16 +67,16 @@ def foreign(what: str) -> ConcurrencyError:
 
 
 def check_owner(thread: int | None, what: str) -> None:
-    """Raise `ConcurrencyError` if ``thread`` says that ``what`` is the parent's."""
+    """Raise `ConcurrencyError` if ``what`` belongs to the parent, which ``thread`` tells."""
     if thread == FOREIGN:
-        raise foreign(what)
+        raise foreign_error(what)
 
 
 # --- in the child ---------------------------------------------------------------------------------
 
 
 def loop_descriptors(loop: asyncio.AbstractEventLoop) -> Iterable[int]:
-    """Give ``loop`` an empty poller, and return its descriptors that wake the parent."""
+    """Give ``loop`` an empty poller. Return its descriptors that wake the parent."""
     fds: list[int] = []
     poller = -1
     with contextlib.suppress(AttributeError, ValueError, OSError, RuntimeError):
@@ -84,13 +92,13 @@ def loop_descriptors(loop: asyncio.AbstractEventLoop) -> Iterable[int]:
 
 
 def _replace(fds: set[int]) -> None:
-    """Put the null device in the place of ``fds``: their numbers stay taken until whoever has them closes them."""
+    """Replace ``fds`` by the null device. The numbers stay in use until their owners close them."""
     fds.discard(-1)
     if not fds:
         return
     try:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # there are no descriptors left: one of these is
+    except OSError:  # no descriptor is left: use one of these
         os.close(next(iter(fds)))
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in fds:
@@ -105,14 +113,14 @@ def _after_in_child() -> None:
         action()
     if not _owners:
         return
-    with contextlib.suppress(ValueError):  # before Python 3.12 a signal of the child would wake the parent
+    with contextlib.suppress(ValueError):  # before Python 3.12 a signal to the child would wake the parent
         signal.set_wakeup_fd(-1)
     fds: set[int] = set()
     failure: Exception | None = None
     for owner in list(_owners):
         try:
             fds.update(owner._forked())
-        except Exception as exc:  # noqa: PERF203 - the others are still to be taken from this process
+        except Exception as exc:  # noqa: PERF203 - the other owners must be detached, too
             failure = exc
     _owners.clear()
     _replace(fds)

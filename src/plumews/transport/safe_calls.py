@@ -1,4 +1,4 @@
-"""Calls of functions that the application registered: in their own context, errors reported to the loop (layer 3)."""
+"""Calls of functions that the application registered: each in its own context, with errors reported to the loop."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ __all__ = ["Callback", "call_safely", "in_own_context"]
 
 Callback: TypeAlias = Callable[..., object]
 
-
 C = TypeVar("C", bound=Callable[..., Any])
 
 
 def in_own_context(callback: C) -> C:
-    """Return a function that calls ``callback`` in the context of now, in a new copy of it each time."""
+    """Return a function that calls ``callback`` in a new copy of the current context each time."""
     context = copy_context()
     return cast("C", lambda *args: context.copy().run(callback, *args))
 
 
 def call_safely(what: str, callback: Callback, *args: Any) -> None:
-    """Call ``callback``; if it raises, the event loop is told that ``what`` failed."""
+    """Call ``callback(*args)``. If it raises, report to the event loop that ``what`` failed."""
     try:
         callback(*args)
     except (Exception, asyncio.CancelledError) as exc:

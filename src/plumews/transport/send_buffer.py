@@ -1,10 +1,10 @@
-"""The kernel's send buffer of a connection: bound it, and ask what it holds (layer 3).
+"""Kernel send buffer of a connection: bound it, and read its fill level.
 
-`TCP_NOTSENT_LOWAT` bounds the bytes that the kernel takes beyond those that are on the network. A Unix socket has no
-network behind it: all that its kernel buffer holds is unread, and `SO_SNDBUF` bounds that. Linux and macOS can be
-asked for the bytes in the buffer. Every question is a system call: none is asked for each message.
+`TCP_NOTSENT_LOWAT` bounds the bytes that the kernel takes beyond those on the network. A Unix socket has no network:
+all bytes in its kernel buffer are unread, and `SO_SNDBUF` bounds them. Linux and macOS report the bytes in the buffer.
+Each query is a system call: none is made per message.
 
-Invariant: a socket that cannot be asked or bounded is no error. The answer is ``None``, or nothing is bounded.
+Invariant: a socket without support is no error. Queries return ``None``, and bounds have no effect.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ if sys.platform == "linux":
 
 __all__ = ["WAITS_FOR_EVENT", "acknowledged", "bound", "unacknowledged", "unsent"]
 
-#: macOS ignores the bound in ``send`` and heeds it in the writable event: each write has to wait for that event.
+#: True on macOS, which heeds the bound in the writable event and not in ``send``: each write waits for the event.
 WAITS_FOR_EVENT: Final = sys.platform == "darwin"
 
 _DARWIN: Final = sys.platform == "darwin"
 _LINUX: Final = sys.platform == "linux"
-#: Older Pythons do not name it.
+#: Number of the option: Python 3.10 and 3.11 have no name for it on some systems.
 _NOTSENT_LOWAT: Final[int | None] = getattr(
     socket, "TCP_NOTSENT_LOWAT", {"linux": 25, "darwin": 0x201}.get(sys.platform)
 )
-#: Bytes that were not sent yet (linux/sockios.h).
+#: Query of the bytes not sent yet (linux/sockios.h).
 _SIOCOUTQNSD: Final = 0x894B
-#: Bytes in the send buffer (sys/socket.h of macOS).
+#: Query of the bytes in the send buffer (sys/socket.h of macOS).
 _SO_NWRITE: Final = 0x1024
-#: Where `tcpi_bytes_acked` stands in `struct tcp_info` (linux/tcp.h), since Linux 4.1.
+#: Offset of `tcpi_bytes_acked` in `struct tcp_info` (linux/tcp.h), since Linux 4.1.
 _BYTES_ACKED: Final = 120
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 def bound(sock: Any, size: int) -> None:
-    """Let the kernel take no more than about ``size`` bytes of ``sock`` that are not on the network.
+    """Limit the bytes of ``sock`` that the kernel holds and has not sent to about ``size``.
 
-    It takes whole segments, up to 64 KiB of one write. Linux doubles the bound of a Unix socket for its bookkeeping.
+    The kernel takes whole segments, up to 64 KiB of one write. Linux doubles the bound of a Unix socket for its
+    bookkeeping.
     """
     with contextlib.suppress(OSError):
         if sock.family in _INET:
@@ -53,12 +54,12 @@ def bound(sock: Any, size: int) -> None:
 
 
 def unacknowledged(sock: Any) -> int | None:
-    """Return the bytes that the kernel holds until the peer's kernel has them; on a Unix socket until they are read.
+    """Return the number of bytes that the peer's kernel has not acknowledged; on a Unix socket, that are unread.
 
     Linux counts the bookkeeping of a Unix socket, too.
     """
     if _LINUX:
-        return _asked(sock, TIOCOUTQ)
+        return _query(sock, TIOCOUTQ)
     if _DARWIN and sock is not None:
         with contextlib.suppress(OSError):
             return int(sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE))
@@ -66,17 +67,21 @@ def unacknowledged(sock: Any) -> int | None:
 
 
 def unsent(sock: Any) -> int | None:
-    """Return those of the bytes that the kernel holds that are not on the network; on a Unix socket that is all."""
+    """Return the number of bytes that the kernel has not sent; on a Unix socket, that are unread."""
     if _LINUX and sock is not None:
-        return _asked(sock, _SIOCOUTQNSD if sock.family in _INET else TIOCOUTQ)
+        return _query(sock, _SIOCOUTQNSD if sock.family in _INET else TIOCOUTQ)
     return None
 
 
 def acknowledged(sock: Any, written: int) -> int | None:
-    """Return the bytes that the peer's kernel has, of ``written`` that ours was given.
+    """Return the number of bytes that the peer's kernel has acknowledged.
 
-    Only the difference between two answers means something. Linux counts them itself for TCP, as they are on the
-    network: encrypted, where ``written`` is not.
+    Only the difference between two results is meaningful. For TCP, Linux counts the bytes on the network, which are
+    encrypted ones under TLS.
+
+    Args:
+        sock: socket of the connection, or ``None``.
+        written: number of bytes written to it so far, before encryption.
     """
     if _LINUX and sock is not None and sock.family in _INET:
         with contextlib.suppress(OSError):
@@ -87,10 +92,10 @@ def acknowledged(sock: Any, written: int) -> int | None:
     return None if held is None else written - held
 
 
-def _asked(sock: Any, question: int) -> int | None:
+def _query(sock: Any, request: int) -> int | None:
     if sock is None:
         return None
     try:
-        return int(unpack_from("=i", ioctl(sock.fileno(), question, bytes(4)))[0])
-    except (OSError, ValueError):  # it is closed, or no socket that knows
+        return int(unpack_from("=i", ioctl(sock.fileno(), request, bytes(4)))[0])
+    except (OSError, ValueError):  # the socket is closed, or lacks the query
         return None

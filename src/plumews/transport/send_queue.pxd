@@ -1,4 +1,4 @@
-# Types for sendqueue.py where it is compiled.
+# Types for send_queue.py where it is compiled.
 
 cimport cython
 

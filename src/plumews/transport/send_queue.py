@@ -1,10 +1,11 @@
-"""What waits to be sent on one connection, and what the next write is made of (layer 3).
+"""Send queue of one connection, and the composition of its next write.
 
-Two lanes: control frames never wait behind data, they go between the fragments of a long message (RFC 6455 section
-5.4). Data is bounded by messages and by bytes. A close frame goes behind everything that was accepted before it
-(section 5.5.1). Who may add what, and when it is written, is the business of :class:`plumews.transport.writer.Writer`.
+Control frames never wait behind data. They go between the fragments of a long message (RFC 6455 section 5.4). Data is
+bounded by messages and by bytes. A close frame goes behind everything accepted before it (section 5.5.1).
+:class:`plumews.transport.writer.Writer` decides about what is accepted, and when it is written.
 
-Invariants: messages leave in the order in which they were accepted; what is planned stays here until it has left.
+Invariants: messages leave in the order in which they were accepted. Planned buffers stay in the queue until they have
+left.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from .loop_context import Flushable
 
 __all__ = ["SendQueue"]
 
-#: Bytes handed over in one write; beyond it the transport is asked again whether it has room.
+#: Bytes of one write. Beyond that the transport is asked again whether it has space.
 _WRITE_SIZE: Final = 256 * 1024
 
-# As limits has them.
+# Copies of limits, typed where compiled.
 _FREE, _OVERHEAD, _KEY = limits.QUEUED_FREE, limits.QUEUED_OVERHEAD, limits.KEY_OVERHEAD
 
 
 class SendQueue(Flushable):
-    """Lives on the loop's thread."""
+    """Frames that wait to be sent on one connection. Used by the thread of the loop only."""
 
     __slots__ = (
         "_closing",
@@ -51,7 +52,7 @@ class SendQueue(Flushable):
     def __init__(self, queue_size: int, queue_bytes: int) -> None:
         self._queue_size = queue_size
         self._queue_bytes = queue_bytes
-        # Most connections have nothing that waits: their lists are made when there is something to hold.
+        # Most connections are idle: lists are made when they are needed.
         self._control: list[bytes] | None = None
         self._pongs: list[bytes] | None = None
         self._queue: list[bytes | memoryview | EncodedMessage] | None = None  # messages of one buffer are that buffer
@@ -62,15 +63,15 @@ class SendQueue(Flushable):
         self._planned_rest = 0
         self._times: list[float] | None = None  # when the messages of the queue were accepted, while they cannot leave
         self._closing: bytes | None = None
-        #: By key, which messages that wait are known by it; see `displacing`. Places count from the first message since
-        #: there are keys, and those that are gone from the head of the queue count.
+        #: Queued messages by key; see `displacing_queue`. Places count from the first message since there are keys,
+        #: including messages that have left the head of the queue.
         self._keys: dict[Any, tuple[int, int, object]] | None = None
         self._gone = 0
-        #: Whether the transport asks to wait: nothing can leave.
+        #: True while the transport asks to wait: nothing can leave.
         self.paused = False
         #: Bytes of the accepted messages that have not begun to leave.
         self.queued_bytes = 0
-        #: Bytes of messages that have left, to the socket or its transport, in all. Control frames do not count.
+        #: Total bytes of messages written to the socket or its transport. Control frames do not count.
         self.written = 0
 
     # --- state ------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ class SendQueue(Flushable):
 
     @property
     def run_messages(self) -> int:
-        """Messages of a run that is on its way which have not begun to leave."""
+        """Messages of the run being sent that have not begun to leave."""
         left = 0 if self._rest is None else len(self._rest)
         count = 0
         for buffers in reversed(self._run or ()):
@@ -99,17 +100,17 @@ class SendQueue(Flushable):
 
     @property
     def counted_bytes(self) -> int:
-        """What is measured by the bound of bytes: theirs, and their objects where these are many."""
+        """Bytes that count against the byte bound: of the messages, and of their objects in a long queue."""
         return self.queued_bytes + self._objects()
 
     @property
     def queued_age(self) -> float:
-        """Seconds that the oldest of them has waited; 0.0 if they leave with this tick."""
+        """Seconds that the oldest queued message has waited; 0.0 if it leaves in this loop iteration."""
         return monotonic() - self._times[0] if self._times else 0.0
 
     @property
     def finished(self) -> bool:
-        """Whether the close frame has left."""
+        """True once the close frame has left."""
         return self._closing == b""
 
     def _has_space(self, size: int) -> bool:
@@ -121,7 +122,7 @@ class SendQueue(Flushable):
         return len(queue) < self._queue_size and self.queued_bytes + size <= self._queue_bytes
 
     def _objects(self) -> int:
-        """Bytes of the objects of a queue that is long."""
+        """Return the bytes that the objects of a long queue take."""
         queue, keys = self._queue, self._keys
         size = 0
         if queue is not None and len(queue) > _FREE:
@@ -130,7 +131,7 @@ class SendQueue(Flushable):
                 size += (len(keys) - _FREE) * _KEY
         return size
 
-    # --- what is accepted -------------------------------------------------------------------------
+    # --- accepting --------------------------------------------------------------------------------
 
     def _accept(self, message: EncodedMessage) -> None:
         if len(message.buffers) == 1:
@@ -149,7 +150,7 @@ class SendQueue(Flushable):
             self._date(self._queue)
 
     def _date(self, queue: list[bytes | memoryview | EncodedMessage]) -> None:
-        """Note the time at which what is new in the queue was accepted; without memory the next call does."""
+        """Record the time at which new messages were accepted; without memory the next call does."""
         try:
             if self._times is None:
                 self._times = []
@@ -158,7 +159,7 @@ class SendQueue(Flushable):
             pass
 
     def control(self, frame: bytes) -> None:
-        """Send a ping ahead of all data."""
+        """Queue a ping ahead of all data."""
         if self._closing is not None:
             return
         if self._control is None:
@@ -167,7 +168,7 @@ class SendQueue(Flushable):
             self._control.append(frame)
 
     def pong(self, frame: bytes) -> None:
-        """Answer a ping; while the socket takes no bytes only the newest answer is kept (section 5.5.3)."""
+        """Queue a pong. While the socket takes no bytes only the newest one is kept (section 5.5.3)."""
         if self._closing is not None:
             return
         if self.paused or self._pongs is None:
@@ -176,13 +177,13 @@ class SendQueue(Flushable):
             self._pongs.append(frame)
 
     def _drop_data(self) -> None:
-        """Give up all data; control frames and a close frame stay."""
+        """Drop all data. Control frames and a close frame stay."""
         self._queue = self._times = self._keys = None
         self._long = 0
         self._rest = self._run = None
         self.queued_bytes = 0
 
-    # --- what leaves ------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def _has_output(self) -> bool:
         if self._queue is not None or self._control is not None or self._pongs is not None:
@@ -190,23 +191,23 @@ class SendQueue(Flushable):
         return self._rest is not None or bool(self._closing)
 
     def _is_plain(self) -> bool:
-        """Whether all that waits are messages of one buffer each, no more than one write takes."""
+        """Return True if only messages of one buffer each are queued, no more than one write takes."""
         if self._queue is None or self._control is not None or self._pongs is not None or self._rest is not None:
             return False
         return not self._long and not self._closing and self.queued_bytes <= _WRITE_SIZE
 
     def _sent_all(self) -> None:
-        """They are gone."""
+        """Empty the queue: all its messages have left."""
         self._queue = self._times = self._keys = None
         self.written += self.queued_bytes
         self.queued_bytes = 0
 
     def _plan(self) -> list[bytes | memoryview]:
-        """The next buffers to write, at most about one write's worth. They stay where they are until they left."""
+        """Return the buffers of the next write. They stay queued until :meth:`_left` is called."""
         return self._plan_within(_WRITE_SIZE)
 
     def _plan_within(self, room: int) -> list[bytes | memoryview]:
-        """The same, for about ``room`` bytes of messages: the last frame may go beyond."""
+        """Return the buffers of a write of about ``room`` bytes of messages: the last frame may go beyond."""
         batch: list[bytes | memoryview] = []
         room = min(room, _WRITE_SIZE)
         self._planned = self._planned_rest = 0
@@ -229,7 +230,7 @@ class SendQueue(Flushable):
         return batch
 
     def _begin_long(self, queue: list[bytes | memoryview | EncodedMessage]) -> None:
-        """The first message of the queue is one of many buffers: it begins to leave."""
+        """Begin to send the first message of the queue, which has several buffers."""
         message = queue.pop(0)
         assert isinstance(message, EncodedMessage)
         self._rest, self._run = message.buffers, None
@@ -237,7 +238,7 @@ class SendQueue(Flushable):
         self._long -= 1
         self._gone += 1
         if self._times is not None:
-            del self._times[:1]  # it has none if it was accepted after those that had to wait
+            del self._times[:1]  # a message has no time if it was accepted after the pause
         if not queue:
             self._queue = self._times = self._keys = None
 
@@ -257,7 +258,7 @@ class SendQueue(Flushable):
             room -= len(message)
 
     def _plan_rest(self, rest: list[bytes | memoryview], room: int, batch: list[bytes | memoryview]) -> int:
-        """Add the next frames of a long message, at least one and about ``room`` bytes; how many bytes it were."""
+        """Add the next frames of a long message, at least one. Return their bytes, about ``room``."""
         stop = size = 0
         while stop < len(rest) and size < room:
             size += sum(map(len, rest[stop : stop + 2]))  # a header and its payload, or two whole frames
@@ -267,7 +268,7 @@ class SendQueue(Flushable):
         return size
 
     def _left(self, count: int) -> None:
-        """The first ``count`` buffers of the plan are gone."""
+        """Remove the first ``count`` buffers of the plan, which have left."""
         if self._control is not None:
             gone = min(len(self._control), count)
             self._control = self._control[gone:] or None

@@ -1,8 +1,8 @@
-"""Writing to sockets past their transports (layer 3): picks the body of what does it.
+"""Write to sockets directly, and not through their transports.
 
-The compiled ``_wire`` gathers in C; ``_wire_py`` asks the operating system's ``writev``. Invariant: nothing else
-imports ``_wire*``, and nothing can tell the two apart but by their speed. ``DIRECT`` says whether this system can do
-it at all, :func:`descriptor` for which transports; everywhere else everything goes through the transport.
+The compiled body ``_sendmsg`` gathers buffers in C. The plain body ``_sendmsg_py`` uses ``writev``. Only this module
+imports them, and they differ in speed alone. :func:`descriptor` tells for which transports this is possible. Output of
+all other connections goes through their transports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .. import _compiled
 
 __all__ = ["DIRECT", "descriptor", "send", "unread_before_end"]
 
-#: A socket is a file descriptor that takes bytes: everywhere but on Windows.
+#: True where a socket is a file descriptor that takes bytes: everywhere but on Windows.
 DIRECT: Final = os.name == "posix"
 
 if sys.platform == "linux":
@@ -32,34 +32,37 @@ else:
     except ImportError:
         from ._sendmsg_py import send
 
-#: What ``poll`` says of a socket whose peer has sent its FIN, whatever is unread before it. Linux alone has it.
+#: Event of ``poll`` for a socket whose peer has sent its FIN, even if data before it is unread. Linux only.
 _PEER_ENDED: Final[int | None] = getattr(select, "POLLRDHUP", None)
 
-#: Transports that pass bytes on as they are. Those of uvloop are looked up when it is in use.
+#: Transports that write bytes unchanged. Those of uvloop are found when it is in use.
 _PLAIN: Final[set[Any]] = {selector_events._SelectorSocketTransport}  # type: ignore[attr-defined]
 
 
 def descriptor(transport: WriteTransport) -> int:
     """Return the descriptor of the socket under ``transport``, or -1 if bytes must go through the transport.
 
-    Only asyncio's and uvloop's own TCP and Unix transports are known to pass bytes on as they are. Any other class, and
-    any subclass, may encrypt, frame or count them, although it shows the socket of the transport below.
+    Only asyncio's and uvloop's own TCP and Unix transports write bytes unchanged. Any other class, and any subclass,
+    may encrypt, frame or count them, although it gives out the socket of the transport below.
     """
-    if not DIRECT or not (type(transport) in _PLAIN or _is_uvloops(type(transport))):
+    if not DIRECT or not (type(transport) in _PLAIN or _is_of_uvloop(type(transport))):
         return -1
     socket = transport.get_extra_info("socket")
     return -1 if socket is None else int(socket.fileno())
 
 
-def _is_uvloops(kind: type) -> bool:
+def _is_of_uvloop(kind: type) -> bool:
     uvloop = sys.modules.get("uvloop.loop")
     return uvloop is not None and kind in (uvloop.TCPTransport, uvloop.UnixTransport)
 
 
 def unread_before_end(sock: Any) -> int | None:
-    """Return the bytes that are unread if the peer of ``sock`` has sent its FIN, or is gone. Linux alone can tell.
+    """Return the number of unread bytes if the peer of ``sock`` has sent its FIN or is gone.
 
-    None if the peer is there, or cannot be asked for. A socket that is not read from says nothing of this by itself.
+    A socket that is not read from reports neither by itself.
+
+    Returns:
+        ``None`` while the peer is connected, and on systems other than Linux.
     """
     if _PEER_ENDED is None or sock is None:
         return None
@@ -69,5 +72,5 @@ def unread_before_end(sock: Any) -> int | None:
         if not poll.poll(0):
             return None
         return int.from_bytes(ioctl(sock.fileno(), FIONREAD, bytes(4)), sys.byteorder)
-    except (OSError, ValueError):  # it is closed
+    except (OSError, ValueError):  # the socket is closed
         return None

@@ -1,11 +1,11 @@
-"""The way out of a send queue: to the socket itself, or to its transport (layer 3).
+"""Write queued frames directly to the socket when possible, otherwise through the asyncio transport.
 
-Where the connection is a plain socket, frames go straight to it: only the rest of a frame that it took a part of is
-left to the transport, and what follows waits in the queue until that is gone, so that its bounds mean something.
+With a plain socket, frames go straight to it. If the socket takes a part of a frame, the rest of that frame goes to the
+transport. Later frames wait in the queue until the transport is empty, so that the bounds of the queue hold.
 
-Invariants: nothing goes past a transport that holds something, or is gone. After a call of the transport has failed
-nothing is written any more, because part of a frame may have left. Transports write in an empty context, because
-asyncio keeps the context of a write until the socket has taken it.
+Invariants: nothing is written past a transport that holds data or is closed. After a call of the transport has failed
+nothing is written, because part of a frame may have left. Transports write in an empty context, because asyncio keeps
+the context of a write until the socket has taken it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["SocketWriter"]
 #: Bytes of a frame before its payload (RFC 6455 section 5.2).
 _LONGEST_HEADER: Final = 14
 
-#: These CPythons never ask for a pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
+#: True for CPythons that never pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
 _WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 
 class SocketWriter(DisplacingQueue):
-    """A queue that can be written. Lives on the loop's thread."""
+    """Send queue that is written to a socket. Used by the thread of the loop only."""
 
     __slots__ = ("_fd", "_handed", "_on_failure", "_state", "_transport")
 
@@ -40,22 +40,22 @@ class SocketWriter(DisplacingQueue):
         self._state = state
         self._transport: asyncio.WriteTransport | None = None
         self._on_failure: Callable[[BaseException | None], object] | None = None
-        self._fd = -1  # of the socket, where it may be written to past the transport
-        self._handed = True  # the transport was given something, and was not seen empty since
+        self._fd = -1  # of the socket, if direct writes are possible
+        self._handed = True  # the transport was given data and was not seen empty since
 
     def attach(
         self, transport: asyncio.WriteTransport, on_failure: Callable[[BaseException | None], object] | None = None
     ) -> None:
-        """Write to ``transport``, or past it if it passes bytes on to its socket as they are.
+        """Write to ``transport`` from now on, or directly to its socket if that is possible.
 
-        ``on_failure(exc)`` is called by :meth:`Writer.fail`; nothing is written after that.
+        :meth:`Writer.fail` calls ``on_failure(exc)``. Nothing is written after that.
         """
         self._transport = transport
         self._on_failure = on_failure
         self._fd = sendmsg.descriptor(transport)
         self._handed = True
-        self.paused = False  # so said another transport, if one was attached before
-        # Past a transport that holds something nothing goes, so it is to hold no more than it must.
+        self.paused = False  # an earlier transport may have paused it
+        # A transport that holds data blocks direct writes, so it should hold as little as possible.
         self._limit_transport(transport, 0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
 
     def _limit_transport(self, transport: asyncio.WriteTransport, high: int) -> None:
@@ -65,7 +65,7 @@ class SocketWriter(DisplacingQueue):
             pass
 
     def bound(self, unsent: int) -> None:
-        """Let kernel and transport hold no more than about ``unsent`` bytes that are not on the network."""
+        """Limit the bytes that kernel and transport hold and have not sent to about ``unsent``."""
         transport = self._transport
         if transport is not None:
             sock = transport.get_extra_info("socket")
@@ -76,10 +76,10 @@ class SocketWriter(DisplacingQueue):
 
     def _detach(self) -> None:
         self._transport = self._on_failure = None
-        self._fd = -1  # it may be another connection's soon
+        self._fd = -1  # another connection may get the same number
 
     def _write_some(self) -> None:
-        """One write of what waits; there is something, and a transport."""
+        """Write queued frames once. The queue is not empty, and there is a transport."""
         if self._past():
             if self._is_plain():
                 self._write_all()
@@ -89,13 +89,13 @@ class SocketWriter(DisplacingQueue):
             self._write(self._plan())
 
     def _past(self) -> bool:
-        """Whether bytes may go past the transport: it is a socket's, and holds nothing."""
+        """Return True if frames may go directly to the socket: the transport holds nothing."""
         if self._handed and self._fd >= 0 and self._transport is not None:
             self._handed = self._transport.get_write_buffer_size() != 0
         return self._fd >= 0 and not self._handed
 
     def _write_all(self) -> None:
-        """What nearly every write is: all messages of the queue, and nothing else waits."""
+        """Write all messages of the queue, and nothing else: the common case."""
         queue = self._queue
         assert queue is not None
         sent: int = sendmsg.send(self._fd, queue)
@@ -126,7 +126,7 @@ class SocketWriter(DisplacingQueue):
             Context().run(transport.writelines, batch)
 
     def _cut(self, batch: list[bytes | memoryview], sent: int) -> None:
-        """The socket took only ``sent`` bytes: the frame at which it stopped goes to the transport, no more."""
+        """Give the rest of a frame to the transport: the socket took only ``sent`` bytes of ``batch``."""
         at = 0
         while sent >= len(batch[at]):
             sent -= len(batch[at])
@@ -144,9 +144,9 @@ class SocketWriter(DisplacingQueue):
 
 
 def _is_header(buffer: bytes | memoryview) -> bool:
-    """Whether ``buffer`` is a header whose payload is the buffer behind it: it ends before what it announces.
+    """Return True if ``buffer`` is a frame header whose payload is the next buffer.
 
-    Sizes do not tell: a whole frame may be longer than a payload that lies apart. A view is always such a payload.
+    Sizes do not tell: a whole frame may be longer than a separate payload. A view is always such a payload.
     """
     if type(buffer) is not bytes or len(buffer) > _LONGEST_HEADER:
         return False

@@ -1,8 +1,8 @@
 """Deadlines and time slices of one event loop.
 
 All deadlines of a loop share one heap and one timer. Thousands of connections each have a next ping, a close timeout
-and a waiting sender: a ``call_later`` for each would cost memory and a heap operation in the loop. A cancelled
-deadline drops its callback, and the loop's timer is armed only while a deadline is due.
+and a waiting sender: a ``call_later`` for each would cost memory and a heap operation in the loop. A cancelled deadline
+drops its callback, and the loop's timer is armed only while a deadline is due.
 
 A time slice bounds how long one piece of work may hold the loop before it lets reads, pings and other work go on.
 

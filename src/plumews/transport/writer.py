@@ -1,11 +1,11 @@
-"""When what a connection has to send is accepted, and when it is written: one write a flush (layer 3).
+"""Acceptance of messages into the send queue of a connection, and the time of their write: one write per flush.
 
-What waits, and in which order it leaves, is in `sendqueue`; how it gets to the socket in `outlet`; what happens beyond
-its bounds is the caller's policy, told by :meth:`Writer.offer` and :meth:`Writer.wait`.
+`send_queue` keeps the order, and `socket_writer` writes to the socket. The caller has the policy for a full queue,
+which :meth:`Writer.offer` and :meth:`Writer.wait` report.
 
-Invariants: waiting senders are served in the order in which they came; nothing is written after the close frame;
-nothing is written while the transport asks to wait, but for a last frame. A flush never raises for want of memory, or
-for any other failure: it ends this connection. What raises before a message is accepted changes nothing.
+Invariants: waiting senders are served in order. Nothing is written after the close frame. Nothing is written while the
+transport asks to wait, except for a last frame. A flush never raises: any failure, such as a lack of memory, ends this
+connection. An exception before a message is accepted changes nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .socket_writer import SocketWriter
 
 __all__ = ["Waiter", "Writer"]
 
-
 _FREE = limits.QUEUED_FREE
 
 
 class Waiter:
-    """A message that waits for space. ``done(accepted)`` is called once, unless it is withdrawn.
+    """Message that waits for space in the queue.
 
-    With ``None`` for the message it waits to begin one in pieces.
+    ``done(accepted)`` is called once, unless the waiter is withdrawn. With ``None`` for the message it waits to begin a
+    message in fragments.
     """
 
     __slots__ = ("done", "message")
@@ -40,7 +40,7 @@ class Waiter:
 
 
 class Writer(SocketWriter):
-    """What one connection has to send. Lives on the loop's thread."""
+    """Output of one connection. Used by the thread of the loop only."""
 
     __slots__ = (
         "_dirty",
@@ -62,17 +62,17 @@ class Writer(SocketWriter):
         self._dirty = False
         self._hot = False
         self._gathered = False
-        #: What compresses messages with the earlier ones in mind, when they are accepted: none is dropped after that.
+        #: Compressor with context takeover, if any. It compresses accepted messages; none of them is dropped later.
         self.context: Any = None
         #: Messages that a full queue refused.
         self.dropped = 0
-        #: Whether a message is being sent in pieces: no other may begin before its end.
+        #: True while a message is sent in fragments: no other may begin before its end.
         self.in_pieces = False
 
     # --- the transport ----------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """The transport is gone: everything that waits is given up, senders are told."""
+        """Drop all output, because the transport is closed. Waiting senders are refused."""
         self._detach()
         self._on_finished = None
         self._control = self._pongs = None
@@ -80,22 +80,23 @@ class Writer(SocketWriter):
         self._empty(False)
 
     def fail(self, exc: BaseException | None) -> None:
-        """End the connection: what the peer has got is not known, or what it is to get cannot be kept.
+        """End the connection: it is unknown what the peer has received, or output cannot be kept.
 
-        ``exc`` is what has failed; without it the caller reports that.
+        Args:
+            exc: the failure, which is reported; ``None`` if the caller reports it.
         """
         on_failure = self._on_failure
-        self._detach()  # first: whatever comes, no byte follows
+        self._detach()  # first: no byte may follow
         try:
             if on_failure is not None:
                 on_failure(exc)
         finally:
             self.detach()
 
-    # --- data lane --------------------------------------------------------------------------------
+    # --- data -------------------------------------------------------------------------------------
 
     def offer(self, message: EncodedMessage) -> bool:
-        """Accept ``message`` if there is space now; what waits is flushed before the answer is no.
+        """Queue ``message`` if there is space, after a flush if necessary. Return False if there is none.
 
         It leaves with the next :meth:`flush`: call :meth:`kick`, too.
         """
@@ -112,7 +113,7 @@ class Writer(SocketWriter):
         self._accept(message if self.context is None else self.context.enter(message))
 
     def offer_frame(self, frame: bytes) -> bool:
-        """The same for a message that is one frame in one buffer."""
+        """Queue a message of one frame in one buffer, as :meth:`offer` does."""
         size = len(frame)
         if self._waiters or self.in_pieces:
             return False
@@ -124,11 +125,11 @@ class Writer(SocketWriter):
         return True
 
     def takes_note(self, *, first: bool) -> bool:
-        """Whether :meth:`add_note` would put a note between two messages, and not into one that is sent in pieces."""
+        """Return True if :meth:`add_note` would put a loss report between two messages."""
         return not self.in_pieces or (first and self._begins_whole())
 
     def has_space(self, size: int) -> bool:
-        """Whether :meth:`offer` would accept a message of ``size`` bytes; what waits is flushed before the no."""
+        """Return True if :meth:`offer` would accept a message of ``size`` bytes, after a flush if necessary."""
         if self._waiters or self.in_pieces:
             return False
         if not self._has_space(size):
@@ -138,7 +139,7 @@ class Writer(SocketWriter):
     def room_for(self, messages: list[EncodedMessage]) -> int:
         """Return how many of ``messages``, in order, can be accepted now: all of them while the transport takes bytes.
 
-        What waits is flushed first.
+        Queued messages are flushed first.
         """
         self.flush()
         if self._waiters or self.in_pieces:
@@ -155,10 +156,10 @@ class Writer(SocketWriter):
         return count - waiting
 
     def accept_run(self, messages: list[EncodedMessage]) -> None:
-        """Accept ``messages``, for which there is room. They begin to leave at once if the transport takes bytes.
+        """Queue ``messages``, for which there is space. They begin to leave at once if the transport takes bytes.
 
-        What the socket does not take then is on its way, as the rest of a long message is: nothing displaces it, and
-        it leaves the queue's bounds to what comes behind it.
+        The rest that the socket does not take is treated as the rest of a long message: nothing displaces it, and it
+        does not count against the bounds of the queue.
         """
         try:
             if self.context is not None:
@@ -171,14 +172,14 @@ class Writer(SocketWriter):
                 run = [len(message.buffers) for message in messages]
                 self._rest, self._run = _in_pairs(messages, run), run
         except BaseException:
-            self.fail(None)  # a part of them may be accepted, or known to the context
+            self.fail(None)  # some may be accepted, or known to the compressor
             raise
         self.flush()
 
     def displace(self, message: EncodedMessage) -> int:
-        """Accept ``message``, which was refused, in the stead of the oldest ones.
+        """Queue ``message``, which was refused, in place of the oldest ones.
 
-        Returns how many were dropped for it; -1 if it cannot be accepted, because a message is being sent in pieces.
+        Return how many were dropped for it; -1 if it cannot be queued, because a message is sent in fragments.
         """
         if self._waiters or self.in_pieces:
             return -1
@@ -186,13 +187,13 @@ class Writer(SocketWriter):
             dropped = self._make_room(message.size)
             self._accept(message)
         except BaseException:
-            self.fail(None)  # which messages are missing is not known
+            self.fail(None)  # the missing messages are unknown
             raise
         self.evicted += dropped
         return dropped
 
     def conflate(self, message: EncodedMessage, key: Any) -> int:
-        """Accept ``message`` in the stead of the one with ``key`` that waits, else as :meth:`displace`."""
+        """Queue ``message`` in place of the queued one with ``key``, else as :meth:`displace`."""
         if self._waiters:
             return -1
         try:
@@ -216,7 +217,7 @@ class Writer(SocketWriter):
         return dropped
 
     def evict(self) -> int:
-        """Drop all messages that wait, but for one that is being sent in pieces; how many it were."""
+        """Drop all queued messages, except for one that is sent in fragments. Return how many."""
         dropped = 0 if self.in_pieces else self._drop_messages()
         self.evicted += dropped
         if dropped and self.context is not None:
@@ -224,9 +225,9 @@ class Writer(SocketWriter):
         return dropped
 
     def share(self, frame: bytes | memoryview, size: int) -> bool:
-        """Accept a message that many get, to leave at the end of this tick, if nothing is in its way.
+        """Queue one message of a broadcast, to leave at the end of this loop iteration.
 
-        If not, all of what :meth:`offer` and :meth:`kick` do is to be asked for.
+        Return False if that takes more than an append: call :meth:`offer` and :meth:`kick` then.
         """
         if self.paused or self.in_pieces or self._waiters is not None or self.context is not None:
             return False
@@ -248,27 +249,27 @@ class Writer(SocketWriter):
         return True
 
     def stuck(self, size: int) -> bool:
-        """Whether a message of ``size`` bytes finds no space, and nothing can leave to make some."""
+        """Return True if a message of ``size`` bytes has no space, and nothing can leave to make space."""
         return self.paused and (bool(self._waiters) or self.in_pieces or not self._has_space(size))
 
     def begin_pieces(self) -> bool:
-        """Begin a message in pieces, unless another one is being sent, or others wait for space."""
+        """Begin a message in fragments. Return False if another one is being sent, or others wait for space."""
         if self._waiters or self.in_pieces:
             return False
         self.in_pieces = True
         return True
 
     def add_piece(self, frame: bytes) -> None:
-        """A frame of the message that is sent in pieces; :meth:`when_empty` says when there is room for the next."""
+        """Queue a frame of the message in fragments. :meth:`when_empty` tells when there is space for the next."""
         self._append(frame, len(frame))
 
     def end_pieces(self) -> None:
-        """That message is complete, or never will be: others may begin."""
+        """End the message in fragments, complete or not: others may begin."""
         self.in_pieces = False
         self._admit()
 
     def when_empty(self, done: Callable[[bool], None]) -> None:
-        """Call ``done(True)`` when all that waits has left, ``done(False)`` when it never will."""
+        """Call ``done(True)`` when all queued data has left, ``done(False)`` when it never will."""
         if self._transport is None:
             done(False)
         elif not self.paused and not self._has_output():
@@ -284,16 +285,16 @@ class Writer(SocketWriter):
             self._tell(drains.pop(0), good)
 
     def _tell(self, done: Callable[[bool], None], good: bool) -> None:
-        """Call ``done(good)``. If it fails, others are still told."""
+        """Call ``done(good)``. Report its failure, so that others are called, too."""
         try:
             done(good)
         except Exception as exc:
             self._state._report(exc)
 
     def wait(self, message: EncodedMessage | None, done: Callable[[bool], None]) -> Waiter:
-        """Queue up for space: ``done(True)`` when the message is accepted, ``done(False)`` when it never will be.
+        """Wait for space: call ``done(True)`` when the message is accepted, ``done(False)`` when it never will be.
 
-        Without a message, ``done(True)`` says that one in pieces has begun.
+        Without a message, ``done(True)`` tells that a message in fragments has begun.
         """
         waiter = Waiter(message, done)
         if self._waiters is None:
@@ -302,18 +303,18 @@ class Writer(SocketWriter):
         return waiter
 
     def wait_on(self, waiter: Waiter) -> None:
-        """``waiter`` was told that its message is accepted: it waits on, in its place, and is given another one."""
+        """Put ``waiter`` back at the head of the line, with another message: its last one was just accepted."""
         if self._waiters is None:
             self._waiters = deque()
         self._waiters.appendleft(waiter)
 
     @property
     def last_waiter(self) -> Waiter | None:
-        """Who came last to wait for space."""
+        """Last waiter for space, or ``None``."""
         return self._waiters[-1] if self._waiters else None
 
     def withdraw(self, waiter: Waiter) -> bool:
-        """Stop waiting; False if the message was accepted or given up before."""
+        """Remove ``waiter``. Return False if its message was accepted or refused before."""
         if self._waiters is None or waiter not in self._waiters:
             return False
         self._waiters.remove(waiter)
@@ -322,11 +323,11 @@ class Writer(SocketWriter):
 
     @property
     def waiting(self) -> int:
-        """Messages that wait for space."""
+        """Number of messages that wait for space."""
         return len(self._waiters) if self._waiters else 0
 
     def _admit(self) -> None:
-        # Looked at anew each time: who is told may send, withdraw, or end the connection.
+        # Read anew in each step: `done` may send, withdraw, or end the connection.
         try:
             while self._waiters and not self.in_pieces:
                 waiter = self._waiters[0]
@@ -349,9 +350,9 @@ class Writer(SocketWriter):
     # --- the end ----------------------------------------------------------------------------------
 
     def finish(self, close_frame: bytes, on_finished: Callable[[], None]) -> None:
-        """Send ``close_frame`` behind what was accepted; waiting senders are refused.
+        """Send ``close_frame`` behind all accepted messages. Waiting senders are refused.
 
-        ``on_finished`` is called when the transport has taken the close frame.
+        ``on_finished()`` is called when the transport has taken the close frame.
         """
         self._closing = close_frame
         self._on_finished = on_finished
@@ -360,18 +361,18 @@ class Writer(SocketWriter):
         self.flush()
 
     def discard(self) -> None:
-        """Give up all data that waits; control frames and a close frame stay."""
+        """Drop all queued data. Control frames and a close frame stay."""
         self._drop_data()
         self.refuse_waiters()
 
     def last_words(self) -> None:
-        """Hand over the close frame though the transport is full: it is small, and the last."""
+        """Write the close frame although the transport is full: it is small, and the last frame."""
         if self.paused:
             self.paused = False
             self.flush()
 
     def refuse_waiters(self) -> None:
-        """Nothing that waits for space is accepted any more."""
+        """Refuse all messages that wait for space."""
         waiters, self._waiters = self._waiters, None
         while waiters:
             self._tell(waiters.popleft().done, False)
@@ -379,7 +380,7 @@ class Writer(SocketWriter):
     # --- writing ----------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """The transport holds more than its high-water mark."""
+        """Stop writing: the transport holds more than its high-water mark."""
         self.paused = True
         if self._pongs is not None:
             del self._pongs[:-1]
@@ -387,22 +388,22 @@ class Writer(SocketWriter):
             self._date(self._queue)
 
     def drained(self) -> bool:
-        """The transport has room again; whether what waits may leave: call :meth:`resume`."""
+        """Note that the transport has space again. Return True if data may leave: call :meth:`resume` then."""
         return True
 
     def answered(self, place: int) -> bool:
-        """The peer has answered a ping; whether what waits may leave for that: call :meth:`resume`."""
+        """Note an answered ping. Return True if data may leave for that: call :meth:`resume` then."""
         return False
 
     @property
     def unanswered(self) -> int | None:
-        """Bytes that have left since the last ping that was answered, where they are counted."""
+        """Bytes written since the last answered ping; ``None`` if they are not counted."""
         return None
 
     def resume(self) -> None:
-        """The transport has room again: what waits leaves at the end of this tick.
+        """Write queued frames at the end of this loop iteration: the transport has space again.
 
-        Not from within its call: asyncio, whose write fails there or whose end comes there, ends a connection twice.
+        A write within the call of asyncio could end the connection twice, if it fails.
         """
         self.paused = False
         if not self._dirty and (self._drains is not None or self._has_output()):
@@ -410,28 +411,28 @@ class Writer(SocketWriter):
             self._dirty = True
 
     def kick(self, at_once: bool) -> None:
-        """Something was queued: write it now if that is allowed and is the first in this tick, else at its end."""
+        """Write new output now with ``at_once`` and if it is the first in this loop iteration, else at its end."""
         if self.paused or self._dirty:
             return
         if at_once and not self._hot:
             self.flush()
-            self._hot = True  # a second message in the same tick joins the ones behind it
+            self._hot = True  # a second message in this iteration leaves with those behind it
         else:
             self._state.mark_dirty(self)
             self._dirty = True
 
     def gather(self) -> None:
-        """A read is over that took its time: what it brought leaves together with what others bring in this tick."""
+        """Write the output of a slow read together with that of other connections in this loop iteration."""
         if self._gathered:
             return
         if self._dirty or self.paused or not self._has_output():
             self.flush()
         else:
-            self._dirty = self._gathered = True  # before: it may be flushed there and then
+            self._dirty = self._gathered = True  # first: the call may flush it at once
             self._state.gather(self)
 
     def flush(self) -> None:
-        """Let everything that waits leave, in as few writes as the socket allows. A failure ends the connection."""
+        """Write all queued frames, in as few writes as the socket allows. A failure ends the connection."""
         self._dirty = self._hot = self._gathered = False
         try:
             while not self.paused and self._transport is not None and self._has_output():
@@ -454,9 +455,9 @@ class Writer(SocketWriter):
 
 
 def _in_pairs(messages: list[EncodedMessage], counts: list[int]) -> list[bytes | memoryview]:
-    """The buffers of ``messages``, in pairs: the queue writes two at a time, and must not part header and payload.
+    """Return the buffers of ``messages`` in pairs, because the queue must not separate header and payload.
 
-    ``counts``, how many buffers each of them has, grows with them.
+    ``counts``, the number of buffers of each message, is updated.
     """
     buffers: list[bytes | memoryview] = []
     for number, message in enumerate(messages):
