@@ -1,8 +1,8 @@
 """Hints for attributes that a connection does not have but other WebSocket packages do.
 
-The names are those of the `websockets` package (its new and its legacy API), aiohttp, picows and Starlette.
-Each is a descriptor on the class, so existing attributes cost nothing more, and type checkers know none of the names.
-Invariant: each raises ``AttributeError`` on a connection, so ``hasattr`` and ``getattr`` with a default work.
+The names are those of the `websockets` package (its new and its legacy API), aiohttp, picows and Starlette. Each is a
+descriptor on the class, so existing attributes cost nothing more, and type checkers know none of the names. Invariant:
+each raises ``AttributeError`` on a connection, so ``hasattr`` and ``getattr`` with a default work.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What applications await most, the next message and a send, without a coroutine for each (layer 3).
+"""Awaitables of the next message and of a send, without a coroutine for each.
 
-``async for`` and ``send`` run for every message. Here they give objects that asyncio takes for coroutines: what can be
-had at once ends them in their first step, a reader that has to wait is what its task waits for, and whatever is not
-that simple goes on in a coroutine, the long way. Compiled this is some tenths of a microsecond a message.
+``async for`` and ``send`` run for every message, so they return objects that asyncio takes for coroutines. The first
+step of such an object ends it, or its task waits for a future. All other cases go on in a coroutine. Compiled this
+takes some tenths of a microsecond a message.
 
-Invariants: nothing happens before it is awaited; each is awaited once; a message is taken only by the step that returns
-it, so a cancelled one loses nothing.
+Invariants: nothing happens before an object is awaited, and each is awaited once. Only the step that returns a message
+takes it, so a cancelled one loses nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TEXT, _BINARY = map(int, (Opcode.TEXT, Opcode.BINARY))
 
 
 class NextMessage(StepAwaitable):
-    """The next message of a connection; ``iterating`` makes its good end the end of an iteration."""
+    """Awaitable of the next message. With ``iterating`` a normal end raises ``StopAsyncIteration``."""
 
     __slots__ = ("_conn", "_in_turn", "_inner", "_iterating", "_waiting")
 
@@ -41,7 +41,7 @@ class NextMessage(StepAwaitable):
         self._in_turn = False  # what it waits for is its turn, not a message
 
     def step(self) -> Any:
-        """Take it, wait for it, or go the long way."""
+        """Take the message, wait for it, or go on in a coroutine."""
         if self._inner is not None:
             return self._long_way()
         conn, waiting = self._conn, self._waiting
@@ -82,7 +82,7 @@ class NextMessage(StepAwaitable):
         return outcome
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        """As of a coroutine: whoever waited has stopped."""
+        """Raise in the waiting reader, as a coroutine does."""
         exc = kind if value is None else value
         try:
             if self._inner is not None:
@@ -93,7 +93,7 @@ class NextMessage(StepAwaitable):
             del exc, kind, value, traceback  # this frame is in the exception's traceback: no cycle
 
     def close(self) -> None:
-        """As of a coroutine: nothing is awaited any more."""
+        """Stop waiting, as a coroutine does."""
         if self._inner is not None:
             self._inner.close()
         if self._waiting is not None and self._conn is not None:
@@ -104,7 +104,7 @@ class NextMessage(StepAwaitable):
 
 
 class SendMessage(StepAwaitable):
-    """A message that is queued when this is awaited."""
+    """Awaitable that queues a message."""
 
     __slots__ = ("_conn", "_inner", "_message", "_waiting")
 
@@ -116,7 +116,7 @@ class SendMessage(StepAwaitable):
         self._waiting: ReadWaiter | None = None
 
     def step(self) -> Any:
-        """Queue it at once, or go the long way."""
+        """Queue the message now, or go on in a coroutine."""
         if self._inner is None:
             conn, self._conn = self._conn, None
             if conn is None:
@@ -140,7 +140,7 @@ class SendMessage(StepAwaitable):
         return outcome
 
     def _turn_over(self) -> None:
-        """The message is queued, and others have had their turn."""
+        """End after the wait for other tasks, with the message queued."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             raise RuntimeError("cannot reuse already awaited coroutine")
@@ -148,7 +148,7 @@ class SendMessage(StepAwaitable):
         self.over = True
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        """As of a coroutine."""
+        """Raise or stop, as a coroutine does."""
         exc = kind if value is None else value
         try:
             if self._inner is not None:
@@ -159,7 +159,7 @@ class SendMessage(StepAwaitable):
             del exc, kind, value, traceback
 
     def close(self) -> None:
-        """As of a coroutine."""
+        """Raise or stop, as a coroutine does."""
         if self._inner is not None:
             self._inner.close()
         self._conn = None
@@ -171,33 +171,34 @@ class SendMessage(StepAwaitable):
 
 
 class AwaitableCore(ConnCore):
-    """The part of a connection that tasks are at for each message."""
+    """Part of a connection that tasks call for each message."""
 
     __slots__ = ()
 
     def send(
         self, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None
     ) -> Coroutine[Any, Any, None]:
-        """Queue a message: ``str`` as text, bytes-like as binary. To be awaited.
+        """Return an awaitable that queues a message: ``str`` as text, bytes-like as binary.
 
-        An asynchronous iterable, or an iterator, of such is one message that is sent in pieces while they come, in
-        memory for one of them; nothing else can be sent before its end, and other senders, of messages in pieces too,
-        wait as for a full queue. If it fails behind its first piece the connection is closed with 1011, for the peer
-        has half a message.
+        An iterator or asynchronous iterable of these is one message, sent in pieces while they come. Only one piece is
+        in memory. Until its end all other senders wait as for a full queue. If it fails after its first piece, the
+        connection is closed with 1011, because the peer has half a message.
 
         Args:
-            message: what to send; bytes-like objects that can change are copied.
-            text: ``True`` sends bytes (which must be UTF-8) as text, ``False`` sends ``str`` as binary.
-            compress: ``True`` compresses, ``False`` does not, ``None`` does if the message is large enough and gets
-                smaller; all where permessage-deflate was agreed on, else it leaves as it is.
+            message: the message; mutable bytes-like objects are copied.
+            text: True sends bytes (which must be UTF-8) as text, False sends ``str`` as binary (default: by type).
+            compress: True compresses, False does not. ``None`` (default) compresses large messages that get smaller.
+                Without permessage-deflate no message is compressed.
 
         Raises:
-            ConnectionClosed: the connection is closed, or closing.
-            SendTimeout: the queue had no space, or a message in pieces was not complete, within the send timeout
-                (``SendBehavior.BLOCK``).
-            SendQueueFull: the queue is full (``DROP``), or was and the connection was closed (``CLOSE``); under
-                ``DROP_OLDEST`` and ``CONFLATE`` only while another message is being sent in pieces.
-            TypeError, ValueError: the message is not one; ``compress`` is no choice.
+            ConnectionClosed: the connection is closed or closing.
+            SendTimeout: under ``SendBehavior.BLOCK``, the queue had no space within ``send_timeout``, or a message in
+                pieces was not complete.
+            SendQueueFull: the queue is full (``DROP``), or was full and the connection is closed (``CLOSE``). Under
+                ``DROP_OLDEST`` and ``CONFLATE``, another message is being sent in pieces.
+            TypeError: the message has another type, or ``compress`` is not a bool or ``None``.
+            ValueError: text is not valid UTF-8.
+            ConcurrencyError: called from another thread.
         """
         if text is not None or compress is not None:
             return self._send_slowly(message, text, compress)
@@ -209,7 +210,7 @@ class AwaitableCore(ConnCore):
         return sent
 
     def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
-        """The next message; the iteration ends when the connection ended with 1000, 1001 or no code."""
+        """Return an awaitable of the next message. The iteration ends after close codes 1000, 1001 and 1005."""
         return self._next(True)
 
     def _next(self, iterating: bool) -> NextMessage:
@@ -218,9 +219,9 @@ class AwaitableCore(ConnCore):
         return following
 
     def _take_now(self, at_once: bool) -> str | bytes | ReadWaiter | None:
-        """The next message, if there is one and nothing speaks against taking it; else ask the long way.
+        """Return the next message if it can be taken now, or what the reader awaits first, or ``None``.
 
-        ``at_once``: its reader has not waited, so that it may be the turn of others, which it must await then.
+        ``at_once`` is True for a reader that has not waited: it may have to let other tasks run first.
         """
         inbox = self._inbox
         if not len(inbox) or self._on_message is not None or self._stream is not None:
@@ -244,9 +245,9 @@ class AwaitableCore(ConnCore):
         return message
 
     def _wait_now(self) -> ReadWaiter | None:
-        """What a reader awaits that found nothing, if nothing speaks against waiting; else ask the long way.
+        """Return what a reader of an empty queue awaits, or ``None`` if it has to use a coroutine.
 
-        What it answered so far leaves first. It must tell the receive queue when it has stopped waiting.
+        Its replies leave first. The reader tells the receive queue when it stops waiting.
         """
         if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
             return None
@@ -259,12 +260,12 @@ class AwaitableCore(ConnCore):
             self._update_reading()
         return waiting
 
-    # --- what is in Receiving and Sending ---------------------------------------------------------
+    # --- in Receiving and Sending -----------------------------------------------------------------
 
     def _next_slowly(self, iterating: bool) -> Coroutine[Any, Any, str | bytes]:
-        """The next message, whatever stands in its way."""
+        """Return the next message in all cases, in a coroutine."""
         raise NotImplementedError
 
     def _send_slowly(self, message: Any, text: bool | None, compress: bool | None) -> Coroutine[Any, Any, None]:
-        """Queue what is long, or must be looked at, or has no space."""
+        """Queue a message that is long, needs checks, or finds no space."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""`broadcast`: one message to any connections, without a hub (layer 4).
+"""``broadcast``: one message to any connections, without a hub.
 
-The function of the `websockets` package, for programs that keep their own set of connections. The message is encoded
-once; nobody is waited for. A :class:`plumews.Hub` does more: rooms, limits, order, results.
+It is the function of the `websockets` package, for programs that keep their own set of connections. The message is
+encoded once, and no connection is waited for. A :class:`plumews.Hub` also has rooms, limits, order and results.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ logger = logging.getLogger("plumews.server")
 
 
 def broadcast(connections: Iterable[Conn], message: Data, *, compress: bool | None = None) -> None:
-    """Queue ``message`` on each of ``connections`` that is open; never waits, never raises for one of them.
+    """Queue a message on each open connection, without waiting.
 
-    ``str`` leaves as text, bytes-like as binary. A connection whose send queue is full loses the message, which it
-    counts in ``dropped_messages``, or older ones under ``SendBehavior.DROP_OLDEST`` and ``CONFLATE``; under ``CLOSE``
-    it is closed with 1013.
+    A connection whose send queue is full loses the message and counts it in ``dropped_messages``. Under
+    ``SendBehavior.DROP_OLDEST`` and ``CONFLATE`` it loses older messages instead. Under ``CLOSE`` it is closed with
+    1013. No connection's failure is raised. Connections with the same parameters of permessage-deflate share one
+    compressed form.
 
-    Connections that agreed on permessage-deflate get it compressed, once for all that agreed on the same. With
-    ``compress`` ``None`` it is one of 128 bytes or more (:class:`plumews.Deflate`) that gets smaller, and has no more
-    than 64 KiB: a longer one leaves as it is unless ``compress`` is True, since that holds up the loop, 20 ms for
-    1 MiB. False: as it is.
+    Args:
+        connections: the connections; those that are not open are left out.
+        message: ``str`` leaves as text, bytes-like as binary.
+        compress: True compresses, False does not. ``None`` (default) compresses messages that get smaller, from
+            ``min_size`` (128 bytes, :class:`plumews.Deflate`) to 64 KiB. A longer message holds up the loop, for 20 ms
+            per MiB.
 
     Raises:
-        TypeError, ValueError: ``message`` is not what a message is made of, or a connection is none.
+        TypeError: ``message`` is neither ``str`` nor bytes-like, or a connection is not a :class:`plumews.Conn`.
+        ValueError: ``message`` is not valid UTF-8.
         ConcurrencyError: called from another thread than that of the connections.
     """
     opcode = opcode_of(message)

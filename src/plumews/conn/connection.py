@@ -1,8 +1,7 @@
-"""`Conn`: one WebSocket connection, as applications see it (layer 3).
+"""Public API of a connection: closing, keepalive, and properties.
 
-Reading is in `receiving`, writing in `sending`, the wire in `link`; here are the closing, the keepalive,
-and what is to be known about a connection. Names are those of the `websockets` package and of the seed. A
-connection belongs to the thread of its event loop.
+Reading is in ``receiver``, sending in ``fragmented``, the transport side in ``closing`` and ``core``. Attributes of the
+`websockets` package have the same names here. A connection belongs to the thread of its event loop.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ _logger = logging.getLogger("plumews.conn")
 
 
 class Conn(Sending):
-    """A WebSocket connection. ``serve`` makes them; handlers and callbacks get them."""
+    """WebSocket connection, as handlers and callbacks get it."""
 
     __slots__ = {
         **dict.fromkeys(("__weakref__", "_accepted_with", "_id", "_metadata", "_request", "_response"), ""),
         "_user_info": "",
-        "subprotocol": "The subprotocol that was agreed on, or ``None``.",
+        "subprotocol": "Negotiated subprotocol, or ``None``.",
     }
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
@@ -61,33 +60,50 @@ class Conn(Sending):
     # --- closing ----------------------------------------------------------------------------------
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the connection: what was queued leaves first, then the close frame; wait for the peer's.
+        """Send the queued messages and a close frame, and wait until the connection is gone.
 
-        Ends within the close timeout (default 10 s), then the TCP connection is cut. Closing twice is harmless;
-        the first code counts.
+        If the peer does not answer within ``close_timeout`` (default 10 s), the TCP connection is cut. Closing a second
+        time has no effect.
+
+        Args:
+            code: close code for the peer (default 1000).
+            reason: text for the peer, up to 123 bytes of UTF-8 (default empty).
 
         Raises:
-            ValueError: ``code`` may not stand in a close frame, or ``reason`` is longer than 123 bytes.
+            ValueError: close frames cannot have this ``code``, or ``reason`` is longer than 123 bytes.
+            ConcurrencyError: called from another thread.
         """
         self.close_nowait(code, reason)
         await self.wait_closed()
 
     def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Begin what :meth:`close` does, without waiting for its end: for callbacks."""
+        """Start :meth:`close` without waiting for its end: for callbacks.
+
+        Args:
+            code: as in :meth:`close`.
+            reason: as in :meth:`close`.
+
+        Raises:
+            ValueError: as in :meth:`close`.
+            ConcurrencyError: called from another thread.
+        """
         check_close(code, reason)
         self._check_thread()
         self._begin_close(code, reason)
 
     def abort(self) -> None:
-        """Cut the TCP connection now. What is queued is lost, the peer sees 1006."""
+        """Cut the TCP connection now. Queued messages are lost, and the close code is 1006."""
         self._check_thread()
         self._abort()
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone.
 
-        A task that waits here reads no more: unless another one does, the peer's close is answered at once, although
-        messages are left. One behind more than the receive queue takes may not be seen before these are read.
+        The peer's close frame is answered at once while no task reads, even if received messages are left. A close
+        frame behind more messages than the receive queue takes may not be seen until they are read.
+
+        Raises:
+            ConcurrencyError: called from another thread.
         """
         self._check_thread()
         if self._rules.state is State.CLOSED:
@@ -106,7 +122,14 @@ class Conn(Sending):
             self._end_waiters -= 1
 
     def add_close_callback(self, callback: Callable[[Conn], object]) -> None:
-        """Call ``callback(conn)`` when the connection is gone; at once if it is."""
+        """Call ``callback(conn)`` when the connection is gone, at once if it is already.
+
+        Args:
+            callback: plain function that gets this connection. Its exceptions go to the loop's exception handler.
+
+        Raises:
+            ConcurrencyError: called from another thread.
+        """
         self._check_thread()
         if self._rules.state is State.CLOSED:
             self._run_in_context(self._call_back, callback)
@@ -114,7 +137,14 @@ class Conn(Sending):
             self._close_callbacks.append(callback)
 
     def remove_close_callback(self, callback: Callable[[Conn], object]) -> None:
-        """Take back what :meth:`add_close_callback` was given; harmless if it is not there."""
+        """Remove a callback of :meth:`add_close_callback`. An unknown one is ignored.
+
+        Args:
+            callback: the function that was added.
+
+        Raises:
+            ConcurrencyError: called from another thread.
+        """
         self._check_thread()
         if callback in self._close_callbacks:
             self._close_callbacks.remove(callback)
@@ -129,20 +159,28 @@ class Conn(Sending):
             await self.close(CloseCode.NORMAL_CLOSURE if exc_type is None else CloseCode.INTERNAL_ERROR)
 
     def respond(self, status: int, text: str) -> Response:
-        """A plain HTTP answer for ``process_request`` to return, as in the `websockets` package."""
+        """Return a plain HTTP response for ``process_request``, as in the `websockets` package.
+
+        Args:
+            status: HTTP status code.
+            text: body of the response.
+        """
         return Response.text(status, text)
 
     # --- keepalive --------------------------------------------------------------------------------
 
     async def ping(self, data: Data | None = None) -> Awaitable[float]:
-        """Send a ping; the awaitable that this returns gives its latency in seconds.
+        """Send a ping, and return an awaitable of its latency in seconds.
 
         Args:
-            data: up to 125 bytes that are not on their way in another ping; by default four random ones.
+            data: payload of up to 125 bytes that no unanswered ping has (default four random bytes).
 
         Raises:
-            ConnectionClosed: the connection is closed, or closing; from the awaitable, if it ends before the pong.
-            ValueError: ``data`` is too long or in use. TypeError: it is neither ``str`` nor bytes-like.
+            ConnectionClosed: the connection is closed or closing. The awaitable raises it if the connection ends
+                before the pong.
+            ValueError: ``data`` is too long, or an unanswered ping has it.
+            TypeError: ``data`` is neither ``str`` nor bytes-like.
+            ConcurrencyError: called from another thread.
         """
         self._check_thread()
         if self._rules.state is not State.OPEN:
@@ -160,19 +198,20 @@ class Conn(Sending):
 
     @property
     def latency(self) -> float:
-        """Seconds that the newest answered ping took; 0.0 before there was one."""
+        """Seconds from the newest answered ping to its pong; 0.0 before the first pong."""
         return self._keepalive.latency
 
     @property
     def last_pong(self) -> float:
-        """When the last pong arrived, in seconds since the epoch; the opening before the first (the seed)."""
+        """Time of the last pong, in seconds since the epoch; before the first pong, the time of the opening."""
         return self._keepalive.last_pong
 
     @property
     def ping_period(self) -> float | None:
-        """Seconds between two pings (default 20), ``None`` for no pings. Setting it is effective at once.
+        """Seconds between two pings (default 20), or ``None`` for no pings.
 
-        Raises ``ValueError`` unless it is more than 0 and less than ``pong_wait``.
+        A new value is effective at once. Setting it raises ``ValueError`` unless it is more than 0 and less than
+        ``pong_wait``.
         """
         return self._keepalive.ping_period
 
@@ -183,11 +222,11 @@ class Conn(Sending):
 
     @property
     def pong_wait(self) -> float | None:
-        """Seconds of silence at which the connection is dead (default 30), ``None`` for never.
+        """Seconds of silence after which the connection is dead (default 30), or ``None`` for never.
 
-        Any received byte counts as a sign of life, and so do bytes that the peer acknowledges: without limit until its
-        kernel has the ping, then for 4 times this time. Setting it is effective at once; raises ``ValueError``
-        unless it is more than ``ping_period``.
+        Each received byte is a sign of life. Bytes that the peer acknowledges are one, too: without limit until its
+        kernel has the ping, then for 4 times this time. A new value is effective at once. Setting it raises
+        ``ValueError`` unless it is more than ``ping_period``.
         """
         return self._keepalive.pong_wait
 
@@ -200,7 +239,7 @@ class Conn(Sending):
 
     @property
     def read_limit(self) -> int | None:
-        """Largest message accepted, in bytes (default 16 MiB), ``None`` for no limit. Effective at the next header."""
+        """Bytes of the largest message accepted (default 16 MiB), or ``None``. Effective from the next frame on."""
         return self._rules.parser.max_size
 
     @read_limit.setter
@@ -209,13 +248,13 @@ class Conn(Sending):
         self._rules.parser.max_size = check_read_limit(value)
         self._rules.parser.max_frames = limits.max_frames(value)
 
-    # --- what is to be known ----------------------------------------------------------------------
+    # --- properties -------------------------------------------------------------------------------
 
     @property
     def request(self) -> Request:
-        """The request that opened the connection: ``path``, ``query``, ``headers``.
+        """Request that opened the connection, with ``path``, ``query`` and ``headers``.
 
-        Raises ``RuntimeError`` before it was read, which handlers and callbacks never see.
+        Reading it raises ``RuntimeError`` before the request is received. Handlers and callbacks run after that.
         """
         if self._request is None:
             raise RuntimeError("this connection has no request yet")
@@ -223,7 +262,7 @@ class Conn(Sending):
 
     @property
     def response(self) -> Response | None:
-        """The answer that opened the connection; ``None`` before it was given."""
+        """Response that opened the connection; ``None`` before that."""
         if self._response is None and self._accepted_with is not None:
             extensions = None if self._deflate is None else self._deflate.agreement.answer
             self._response = accept(
@@ -233,23 +272,23 @@ class Conn(Sending):
 
     @property
     def id(self) -> uuid.UUID:
-        """A random identity, for logs."""
+        """Random identity of the connection, for logs."""
         if self._id is None:
             self._id = uuid.uuid4()
         return self._id
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The application's own data about this connection (the seed's ``Metadata``)."""
+        """Data of the application about this connection, empty at first."""
         if self._metadata is None:
             self._metadata = {}
         return self._metadata
 
     @property
     def user_info(self) -> UserInfo | None:
-        """User at the other end, from a verified token or set by the application; ``None`` without one.
+        """User of the connection, from a verified token or set by the application, or ``None``.
 
-        Raises ``TypeError`` if it is set to anything else.
+        Setting it to anything else raises ``TypeError``.
         """
         return self._user_info
 
@@ -261,34 +300,34 @@ class Conn(Sending):
 
     @property
     def compression(self) -> CompressionInfo | None:
-        """What was agreed on about permessage-deflate, and what came of it; ``None`` where nothing is compressed."""
+        """Parameters and results of permessage-deflate; ``None`` on a connection without compression."""
         if self._deflate is None or self._inflow is None:
             return None
         return self._deflate.info(self._inflow)
 
     @property
     def state(self) -> State:
-        """State of the connection, as RFC 6455 has it."""
+        """State of the connection (RFC 6455 section 4.1 and 7.1)."""
         return self._rules.state
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent any more: the closing has begun, or the connection is gone."""
+        """True once no message can be sent any more: the connection is closing or gone."""
         return self._rules.state is not State.OPEN
 
     @property
     def close_code(self) -> int | None:
-        """The peer's close code, 1005 if its close frame had none, 1006 if there was no frame; ``None`` while open."""
+        """Close code of the peer: 1005 for a close frame without one, 1006 without a frame; ``None`` while open."""
         return self._rules.end_code
 
     @property
     def close_reason(self) -> str | None:
-        """The peer's close reason; ``None`` while open."""
+        """Close reason of the peer; ``None`` while open."""
         return self._rules.end_reason
 
     @property
     def remote_address(self) -> Address | None:
-        """Address of the peer as the socket tells it: ``(host, port, ...)``; ``None`` on a Unix socket.
+        """Address of the peer of the socket, ``(host, port, ...)``; ``None`` on a Unix socket.
 
         :attr:`client_address` is a ``str`` on every kind of socket.
         """
@@ -296,26 +335,24 @@ class Conn(Sending):
 
     @property
     def client_address(self) -> str:
-        """The client's address without port, as the outermost of the ``trusted_proxies`` saw it.
+        """Address of the client without port, from the outermost of the ``trusted_proxies``.
 
-        Without such a proxy it is that of :attr:`remote_address`; empty on a Unix socket.
+        Without such a proxy it is the host of :attr:`remote_address`, empty on a Unix socket.
         """
         return address_of(self._peername) if self._request is None else self._request.client_address
 
     @property
     def local_address(self) -> Address | str | bytes | None:
-        """Our address as the socket tells it."""
+        """Local address of the socket."""
         return self._sockname
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the transport knows under ``name``, as :meth:`asyncio.BaseTransport.get_extra_info` does.
-
-        Such as ``"peercert"``, ``"cipher"`` and ``"ssl_object"`` of a connection over TLS, and ``"socket"``, which is
-        for options of the socket alone.
+        """Return information about the transport, as :meth:`asyncio.BaseTransport.get_extra_info` does.
 
         Args:
-            name: which of them.
-            default: returned where there is none, and for all but the addresses once the connection is gone.
+            name: name of the information: ``"peercert"``, ``"cipher"`` or ``"ssl_object"`` over TLS, ``"socket"`` for
+                socket options, ``"peername"``, ``"sockname"``.
+            default: result if there is none; once the connection is gone, for all names but the addresses.
         """
         if self._transport is not None:
             return self._transport.get_extra_info(name, default)
@@ -324,64 +361,63 @@ class Conn(Sending):
 
     @property
     def logger(self) -> ConnLogger:
-        """Logger whose records say which connection they are about, as those of plumews do.
+        """Logger named ``plumews.conn`` whose records name this connection.
 
-        Its name is ``plumews.conn``. Records have the fields ``connection``, ``client``, ``room`` and ``user``.
+        Records have the attributes ``connection``, ``client``, ``room`` and ``user``. Their number is not bounded.
         """
         return ConnLogger(_logger, {"about": self})
 
     @property
     def send_behavior(self) -> SendBehavior:
-        """What a full send queue does."""
+        """Effect of a full send queue."""
         return self._config.send_behavior
 
     @property
     def queued_messages(self) -> int:
-        """Messages that wait in the send queue."""
+        """Messages in the send queue."""
         return self._writer.queued_messages
 
     @property
     def queued_age(self) -> float:
-        """Seconds that the oldest message in the send queue has waited; 0.0 while the peer keeps up."""
+        """Seconds for which the oldest message of the send queue has waited; 0.0 while the peer keeps up."""
         return self._writer.queued_age
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that wait in the send queue."""
+        """Bytes in the send queue."""
         return self._writer.queued_bytes
 
     @property
     def unsent_bytes(self) -> int | None:
-        """Bytes below the send queue that are not on the network yet: in the transport and in the kernel.
+        """Bytes in the transport and in the kernel that are not on the network yet. Reading it is a system call.
 
-        On a Unix socket they are what the peer has not read. ``None`` where the kernel cannot be asked, which takes a
-        system call.
+        On a Unix socket it counts the bytes that the peer has not read. ``None`` where the kernel does not tell.
         """
         return self._below_queue(send_buffer.unsent)
 
     @property
     def unacknowledged_bytes(self) -> int | None:
-        """The same and the bytes on the network that the peer's kernel has not acknowledged."""
+        """Bytes of :attr:`unsent_bytes` and those on the network that the peer's kernel has not acknowledged."""
         return self._below_queue(send_buffer.unacknowledged)
 
     @property
     def unanswered_bytes(self) -> int | None:
-        """Bytes of messages that were sent since the last ping that was answered; ``None`` if they are not bounded."""
+        """Bytes of messages sent since the last answered ping; ``None`` without ``unanswered_bytes``."""
         return self._writer.unanswered
 
     @property
     def dropped_messages(self) -> int:
-        """Messages that a full send queue refused, or dropped for others, in all."""
+        """Total messages that a full send queue refused, or dropped for newer ones."""
         return self._writer.dropped
 
     @property
     def evicted_messages(self) -> int:
-        """Those of the dropped messages that had been queued before, and gave way to newer ones."""
+        """Total queued messages that were dropped for newer ones, part of :attr:`dropped_messages`."""
         return self._writer.evicted
 
     @property
     def replaced_messages(self) -> int:
-        """Queued messages in whose stead a newer one with their key was sent (``SendBehavior.CONFLATE``), in all."""
+        """Total queued messages that were replaced by a newer one with the same key (``SendBehavior.CONFLATE``)."""
         return self._writer.replaced
 
     def __dir__(self) -> list[str]:
@@ -392,7 +428,7 @@ class Conn(Sending):
         ]
 
     def _forked(self) -> Iterable[int]:
-        """This process is a child of the one that has the connection. Return its descriptor."""
+        """Refuse calls in a child process. Return the descriptor of the parent's connection."""
         self._disown()
         self._close_callbacks.clear()  # it does not end here
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
@@ -407,11 +443,11 @@ class Conn(Sending):
 
 
 async def send(self: Conn, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None) -> None:
-    """How :meth:`Conn.send` is called."""
+    """Signature of :meth:`Conn.send`."""
 
 
 async def recv(self: Conn, decode: bool | None = None) -> str | bytes:
-    """How :meth:`Conn.recv` is called."""
+    """Signature of :meth:`Conn.recv`."""
     raise NotImplementedError
 
 

@@ -1,9 +1,8 @@
-"""What happens on an open connection: a handler coroutine, or plain callbacks (layer 5).
+"""Runners of an open connection: a handler coroutine, or plain callbacks called from the parser.
 
-A handler that returns closes with 1000, one that raises with 1011 and one log entry; the other connections do
-not notice. The same holds for callbacks, which are called straight from the parser. That a connection is closed is
-no failure of who used it until then; that another one is closed is. A ``CancelledError`` is a failure as any other,
-unless the server itself has cancelled the handler.
+A handler that returns closes with 1000. One that raises closes with 1011 and logs one entry. Other connections go on.
+The same holds for callbacks. ``ConnectionClosed`` of its own connection is no failure of a handler, that of another
+connection is. A ``CancelledError`` is a failure, unless the server has cancelled the handler.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ OnOpenOrClose: TypeAlias = Callable[[Conn], object]
 _FAILED = "the handler failed"
 
 
-#: Tasks that their server has cancelled: out of any other a CancelledError is a failure.
+#: Tasks that their server has cancelled. In all others a CancelledError is a failure.
 _cancelled: Final[weakref.WeakSet[asyncio.Future[Any]]] = weakref.WeakSet()
 
 
@@ -62,7 +61,7 @@ def is_stopped() -> bool:
 
 
 class HandlerEndpoint:
-    """Runs ``async def handler(conn)`` for each connection, in a task of its own."""
+    """Endpoint that runs ``async def handler(conn)`` for each connection, in a task of its own."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -81,7 +80,7 @@ class HandlerEndpoint:
                 raise TypeError(f"the handler must be an `async def` function: it returned {work!r}")
             await work
         except BaseException as exc:
-            if _is_not_for_us(exc):
+            if _ends_the_task(exc):
                 conn._abort()
                 raise
             if not _is_its_own_end(conn, exc):
@@ -92,7 +91,7 @@ class HandlerEndpoint:
 
 
 class CallbackEndpoint:
-    """Calls plain functions: ``on_open(conn)``, ``on_message(conn, message)``, ``on_close(conn)``."""
+    """Endpoint that calls ``on_open(conn)``, ``on_message(conn, message)`` and ``on_close(conn)``, plain functions."""
 
     def __init__(
         self,
@@ -126,21 +125,21 @@ class CallbackEndpoint:
 
 
 def _callback_failed(conn: Conn, exc: BaseException) -> None:
-    """A callback raised: the connection ends as that of a failed handler does."""
+    """Log the exception of a callback, and close its connection with 1011."""
     if not _is_its_own_end(conn, exc):
         logger.error("a callback failed", exc_info=exc, extra=log_context(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, _FAILED)
 
 
 def _is_its_own_end(conn: Conn, exc: BaseException) -> bool:
-    """Return True if ``exc`` only tells that ``conn`` is closed. A task group wraps that, beside what it cancelled."""
+    """Return True if ``exc`` only tells that ``conn`` is closed, alone or in the group of a task group."""
     told = list(_leaves(exc))
     closed = [each for each in told if isinstance(each, ConnectionClosed)]
     cancelled = [each for each in told if isinstance(each, asyncio.CancelledError)]
     return conn.closed and bool(closed) and len(closed) + len(cancelled) == len(told)
 
 
-def _is_not_for_us(exc: BaseException) -> bool:
+def _ends_the_task(exc: BaseException) -> bool:
     """Return True if ``exc`` ends the program, or if the server has cancelled the running task."""
     cancelled = False
     for each in _leaves(exc):
@@ -174,7 +173,7 @@ def endpoint_for(
     on_message: OnMessage | None,
     on_close: OnOpenOrClose | None,
 ) -> HandlerEndpoint | CallbackEndpoint:
-    """The endpoint for a handler, or for callbacks; anything else is a clear ``TypeError``."""
+    """Return the endpoint for a handler or for callbacks. Raise ``TypeError`` for anything else."""
     if handler is not None:
         if on_message is not None or on_open is not None or on_close is not None:
             raise TypeError("give either a handler coroutine or on_open, on_message and on_close, not both")

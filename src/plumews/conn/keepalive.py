@@ -1,13 +1,12 @@
-"""Pings, and the verdict on a peer that has fallen silent (layer 3).
+"""Keepalive: pings, and the end of a silent peer (RFC 6455 sections 5.5.2 and 5.5.3).
 
-Any received byte is a sign of life, so that a peer which is busy sending is never given up for a pong that
-stands behind its data. A loop that stalled looks a second time before it declares anybody dead, because the
-sign of life may lie unread in the socket. While reading is paused nobody is judged: we are the ones who do
-not listen. (RFC 6455 sections 5.5.2 and 5.5.3.)
+Each received byte is a sign of life, so a pong behind the peer's data does not end a peer that is busy sending. After a
+stall of the event loop the keepalive looks a second time, because a sign of life may be unread in the socket. While
+reading is paused it ends no peer.
 
-A ping may wait behind data for longer than the pong wait. Bytes that the peer acknowledges are a sign of life, too,
-until its kernel has the ping and for 4 pong waits more: a kernel acknowledges for a process that hangs. The socket is
-asked only when a silent peer would be judged, never for each message.
+A ping may wait behind data for longer than the pong wait. Bytes that the peer acknowledges are a sign of life, too:
+until its kernel has the ping, and for 4 pong waits more, because a kernel acknowledges for a process that hangs. The
+socket is asked only before a silent peer is ended, never for each message.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ from ..validation import check_keepalive
 
 __all__ = ["Keepalive", "Peer"]
 
-#: Between the first and the second look, seconds: long enough for the loop to poll its sockets.
+#: Seconds between the first and the second look, enough for the loop to poll its sockets.
 _SECOND_LOOK = 0.02
 
-#: Fewer acknowledged bytes are no sign of life: a kernel acknowledges the pings by itself.
+#: Least acknowledged bytes that are a sign of life: a kernel acknowledges the pings by itself.
 _PROGRESS_LEAST = 128
 
-#: A peer that lives on acknowledged bytes is looked at this often in a pong wait.
+#: Looks in a pong wait at a peer whose only signs of life are acknowledged bytes.
 _LOOKS = 4
 
 
 class Peer(Protocol):
-    """The connection that a keepalive is for."""
+    """Connection of a keepalive."""
 
     def _send_ping(self, payload: bytes) -> None: ...
 
     def _progress(self) -> tuple[int, int] | None:
-        """Bytes that the peer has acknowledged, and bytes that it has not; ``None`` if the socket cannot be asked."""
+        """Return the acknowledged and the unacknowledged bytes, or ``None`` where the socket does not tell."""
 
     def _abort(self) -> None: ...
 
@@ -49,7 +48,7 @@ class Peer(Protocol):
 
 
 class Keepalive:
-    """The pings of one connection and the time of its last sign of life."""
+    """Pings of one connection, and the time of its last sign of life."""
 
     __slots__ = (
         "_acknowledged",
@@ -91,12 +90,12 @@ class Keepalive:
         self._running = False
         self._doubt = False
         self._next_ping = 0.0
-        #: By payload: when it was sent, who waits for the answer, and its place in the stream of messages.
+        #: By payload: time of sending, future of the answer, and place in the stream of messages.
         self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None, int]] = {}
         self._clock_ping = b""
-        #: Counts the bytes of messages, where those that no ping has confirmed are bounded.
+        #: Counter of message bytes on a connection with ``unanswered_bytes``.
         self.flow: Any = None
-        #: Loop time since which data waits for an answered ping; 0.0 while it does not.
+        #: Loop time since which data waits for an answered ping; 0.0 if none waits.
         self.held_since = 0.0
         # Of the present silence: when it began, what was acknowledged, and where its first ping stands in the stream.
         self._asked_at = -1.0
@@ -104,11 +103,11 @@ class Keepalive:
         self._ping_at = 0
         self._last_taken = 0.0  # when acknowledged bytes were last seen
         self._taken_until = 0.0  # until when they count; 0.0 while the ping has not arrived
-        #: Wall-clock time of the last pong, of the opening before the first one (the seed's rule).
+        #: Wall-clock time of the last pong; before the first one, of the opening.
         self.last_pong = time.time()
         #: Loop time of the last received byte.
         self.last_received = 0.0
-        #: Seconds that the newest answered ping took; 0 before.
+        #: Seconds from the newest answered ping to its pong; 0.0 before the first.
         self.latency = 0.0
         #: False while reading is paused.
         self.listening = True
@@ -124,7 +123,7 @@ class Keepalive:
         return self._pong_wait
 
     def configure(self, now: float, *, ping_period: float | None, pong_wait: float | None) -> None:
-        """Change both times, effective at once."""
+        """Set both times, effective at once."""
         check_keepalive(ping_period, pong_wait)
         self._ping_period = ping_period
         self._pong_wait = pong_wait
@@ -135,6 +134,7 @@ class Keepalive:
     # --- life -------------------------------------------------------------------------------------
 
     def start(self, now: float) -> None:
+        """Begin to send pings, on an open connection."""
         self._running = True
         self.last_pong = time.time()
         self.last_received = now
@@ -142,7 +142,7 @@ class Keepalive:
         self._schedule(now)
 
     def stop(self, closed: Callable[[], Exception]) -> None:
-        """Forget everything, the connection too; who waits for a pong is told why there will be none."""
+        """End all waits for pongs with the exception of ``closed()``, and drop the connection."""
         self._running = False
         if self._deadline is not None:
             self._deadline.cancel()
@@ -152,10 +152,10 @@ class Keepalive:
         for _, waiter, _ in outstanding.values():
             if waiter is not None and not waiter.done():
                 waiter.set_exception(closed())
-                waiter.cancel()  # done as it is, it only stops the complaint that nobody looked at the exception
+                waiter.cancel()  # it is done; this stops the warning of asyncio about an unread exception
 
     def heard_again(self, now: float) -> None:
-        """Reading goes on after a pause: silence counts from here."""
+        """Count silence from now on, after a pause of reading."""
         self.listening = True
         self.last_received = now
         if self.held_since:
@@ -164,13 +164,13 @@ class Keepalive:
             self._schedule(now)
 
     def ping(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> None:
-        """Send a ping; ``waiter`` gets the latency in seconds when its pong arrives."""
+        """Send a ping. ``waiter`` gets the latency in seconds with its pong."""
         payload = self.expect(payload, waiter)
         if self._peer is not None:
             self._peer._send_ping(payload)
 
     def expect(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> bytes:
-        """A ping is about to be sent; return its payload, by default one that is not on its way yet."""
+        """Register a ping that is about to be sent. Return its payload, by default a random one that is not in use."""
         if payload is None:
             payload = os.urandom(4)
             while payload in self._outstanding:
@@ -181,7 +181,7 @@ class Keepalive:
         return payload
 
     def pong(self, payload: bytes) -> int:
-        """A pong arrived: it answers its ping and all earlier ones (section 5.5.3). Return the place of its ping."""
+        """Resolve the ping of a pong, and all earlier ones (section 5.5.3). Return the place of the ping."""
         self.last_pong = time.time()
         if payload not in self._outstanding:
             return 0  # unsolicited: a sign of life, nothing more
@@ -197,7 +197,7 @@ class Keepalive:
         return place
 
     def now(self) -> float:
-        """Now, in seconds of the loop's clock."""
+        """Return the time of the loop's clock in seconds."""
         return self._timers.time()
 
     # --- the clock --------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class Keepalive:
     def _look(self, peer: Peer) -> None:
         now = self._timers.time()
         if self._deadline is not None:
-            # While the loop stood still no ping left and nothing was read: that was nobody's silence.
+            # While the loop stood still no ping left and nothing was read: that is no silence of the peer.
             asked = self._asked_at == self.last_received
             stalled = max(0.0, now - self._deadline.when)
             self.last_received = min(now, self.last_received + stalled)
@@ -272,7 +272,7 @@ class Keepalive:
         return self._pong_wait is not None and self.listening and now - self._last_sign() >= self._pong_wait
 
     def _answers_nothing(self, now: float) -> bool:
-        """Return whether data has waited so long for an answered ping that none can be expected."""
+        """Return whether data has waited too long for an answered ping."""
         if not self.held_since or self._pong_wait is None or not self.listening:
             return False
         return now - self.held_since >= limits.ACKNOWLEDGED_WAITS * self._pong_wait
@@ -280,7 +280,7 @@ class Keepalive:
     # --- acknowledged bytes -----------------------------------------------------------------------
 
     def _ask(self, peer: Peer, now: float) -> None:
-        """The first ping of a silence is about to leave: note what stands before it."""
+        """Record the acknowledged bytes, and those before the first ping of a silence."""
         if self._asked_at == self.last_received:
             return
         self._asked_at = self.last_received
@@ -293,12 +293,12 @@ class Keepalive:
         self._arrive(now)
 
     def _arrive(self, now: float) -> None:
-        """The peer's kernel may have the ping: from then on acknowledged bytes count for a time only."""
+        """Limit the time in which acknowledged bytes count, once the peer's kernel has the ping."""
         if not self._taken_until and self._pong_wait is not None and self._acknowledged >= self._ping_at:
             self._taken_until = now + limits.ACKNOWLEDGED_WAITS * self._pong_wait
 
     def _takes(self, peer: Peer, now: float) -> bool:
-        """Return whether the peer has acknowledged bytes since the last look, and that counts."""
+        """Return whether acknowledged bytes since the last look are a sign of life."""
         if self._asked_at != self.last_received:
             return False  # there was no look
         progress = peer._progress()

@@ -1,8 +1,7 @@
-"""Messages that were received and not yet read (layer 3).
+"""Receive queue: messages between the parser and a handler that reads at its own pace.
 
-The queue between the parser and a handler that reads at its own pace. It tells when reading should stop:
-by messages and by bytes. Cancelling a reader loses nothing, because a message is taken only by the
-reader that returns it.
+It bounds messages and bytes, and tells when reading from the socket is to stop. Only the reader that returns a message
+takes it, so cancelling a reader loses nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from .stream import Stream
 
 __all__ = ["Item", "ReceiveQueue"]
 
-#: So many items that were taken are forgotten together.
+#: Taken items that are removed from the list together.
 _TRIM = 64
 
-#: (opcode, payload) or (StreamEvent.BEGIN, stream), as the parser tells it.
+#: ``(opcode, payload)`` or ``(StreamEvent.BEGIN, stream)``.
 Item = tuple[int, Any]
 
 
@@ -30,7 +29,7 @@ _getsizeof = sys.getsizeof
 
 
 def memory_of(item: Item) -> int:
-    """Bytes of memory that ``item`` takes, about; what a stream holds is counted by itself."""
+    """Return the approximate memory of an item in bytes. The chunks of a stream are counted elsewhere."""
     data = item[1]
     if isinstance(data, bytes):
         return len(data) + _OVERHEAD
@@ -40,36 +39,36 @@ def memory_of(item: Item) -> int:
 
 
 class ReceiveQueue:
-    """The receive queue of one connection."""
+    """Receive queue of one connection."""
 
     __slots__ = ("_head", "_items", "_max_bytes", "_max_items", "_waiter", "bytes", "touched")
 
     def __init__(self, *, max_items: int, max_bytes: int) -> None:
         self._max_items = max_items
         self._max_bytes = max_bytes
-        # Made when there is something to hold; the first ``_head`` were taken.
+        # Made with the first item; the first ``_head`` items are taken.
         self._items: list[Item | None] | None = None
         self._head = 0
         self._waiter: ReadWaiter | None = None
         #: Set by each :meth:`take`.
         self.touched = False
-        #: Bytes of memory that the messages in the queue take, about.
+        #: Approximate memory of the messages in the queue, in bytes.
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._items) - self._head if self._items is not None else 0
 
     def room(self) -> int:
-        """How many more messages have a place."""
+        """Return the number of messages that still fit."""
         return max(0, self._max_items - len(self))
 
     def has_reader(self) -> bool:
-        """Whether a reader waits for the next message."""
+        """Return whether a reader waits for the next message."""
         return self._waiter is not None
 
     @property
     def awaited(self) -> bool:
-        """Whether a reader waits for the next message, or for the rest of it."""
+        """True while a reader waits for the next message or the rest of it."""
         if self._waiter is not None:
             return True
         stream = self.stream
@@ -77,28 +76,28 @@ class ReceiveQueue:
 
     @property
     def stream(self) -> Stream | None:
-        """The next message, if it is one that a cancelled ``read_stream()`` had asked for."""
+        """Next message if it is a stream, which a cancelled ``read_stream()`` has left, else ``None``."""
         first = self.peek()[1] if len(self) else None
         return first if isinstance(first, Stream) else None
 
     def put(self, item: Item) -> None:
-        """One more item. Who put what there was to put calls :meth:`wake` or :meth:`wake_now`."""
+        """Add an item. The caller calls :meth:`wake` or :meth:`wake_now` behind the last one."""
         if self._items is None:
             self._items = []
         self._items.append(item)
         self.bytes += memory_of(item)
 
     def peek(self) -> Item:
-        """The oldest item, left where it is; only called when there is one."""
+        """Return the oldest item and leave it in the queue, which is not empty."""
         assert self._items is not None
         item = self._items[self._head]
         assert item is not None
         return item
 
     def take(self) -> Item:
-        """The oldest item; only called when there is one."""
+        """Remove and return the oldest item of the queue, which is not empty."""
         assert self._items is not None
-        if self._head == _TRIM:  # first: what fails for want of memory has taken nothing
+        if self._head == _TRIM:  # first: a MemoryError leaves the queue as it was
             del self._items[:_TRIM]
             self._head = 0
         item = self.peek()
@@ -112,15 +111,15 @@ class ReceiveQueue:
         return item
 
     def is_full(self, extra: int) -> bool:
-        """Whether reading should stop, with ``extra`` bytes held elsewhere for the same reader."""
+        """Return whether reading should stop; ``extra`` bytes are held elsewhere for the same reader."""
         return len(self) >= self._max_items or self.bytes + extra >= self._max_bytes
 
     def is_low(self, extra: int) -> bool:
-        """Whether reading may go on: half of each bound, so that it does not flutter."""
+        """Return whether reading may resume: below half of each bound, so that it does not alternate."""
         return len(self) <= self._max_items // 2 and self.bytes + extra <= self._max_bytes // 2
 
     def start_waiting(self, loop: asyncio.AbstractEventLoop) -> ReadWaiter:
-        """What a reader awaits, until something was put or the end was reached; then :meth:`stop_waiting`."""
+        """Return the awaitable of a reader, which calls :meth:`stop_waiting` afterwards."""
         if self._waiter is not None:
             raise ConcurrencyError("another task is already receiving from this connection")
         waiter = self._waiter = ReadWaiter.__new__(ReadWaiter)
@@ -128,14 +127,15 @@ class ReceiveQueue:
         return waiter
 
     def stop_waiting(self) -> None:
+        """End the waiting of :meth:`start_waiting`."""
         self._waiter = None
 
     def wake(self) -> None:
-        """Let the reader go on in the next turn of the loop."""
+        """Resume the reader in the next event loop iteration."""
         if self._waiter is not None:
             self._waiter.wake()
 
     def wake_now(self) -> None:
-        """Let a reader for whom there is something go on before this returns."""
+        """Resume the reader before this call returns, if there is an item."""
         if self._waiter is not None and len(self):
             self._waiter.wake_now()

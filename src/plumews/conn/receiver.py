@@ -1,8 +1,7 @@
-"""How an application reads: one message at a time, or one message as a stream (layer 3).
+"""Receiving: one message at a time, or one message as a stream.
 
-Invariants: a message is taken from the queue only by the call that returns it, so a cancelled one loses
-nothing; before a reader waits, what it answered so far leaves; what arrived before the end of the
-connection is readable after it.
+Invariants: only the call that returns a message takes it from the queue, so a cancelled call loses nothing. Replies
+leave before a reader waits. Messages that arrived before the end of the connection can be read after it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ __all__ = ["Receiving"]
 
 
 class Receiving(ClosingCore):
-    """The reading half of :class:`plumews.Conn`."""
+    """Reading half of :class:`plumews.Conn`."""
 
     __slots__ = ()
 
@@ -34,38 +33,44 @@ class Receiving(ClosingCore):
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, str | bytes]: ...
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Any]:
-        """The next message: ``str`` if it is text, ``bytes`` if it is binary. To be awaited.
+        """Return an awaitable of the next message: ``str`` for text, ``bytes`` for binary.
 
         Args:
-            decode: ``True`` gives ``str`` for both (binary must be UTF-8), ``False`` gives ``bytes`` for both.
+            decode: True returns ``str`` for both kinds (binary must be UTF-8), False returns ``bytes`` for both.
 
         Raises:
-            ConnectionClosed: no message is left and the connection is closed; ``ConnectionClosedOK`` if it
-                ended as it should.
-            ConcurrencyError: another task is receiving, or a stream is still open.
+            ConnectionClosed: the connection is closed and no message is left. It is ``ConnectionClosedOK`` after a
+                normal end.
+            ConcurrencyError: another task is receiving, a stream is still open, or this is another thread.
         """
         return self._next(False) if decode is None else self._recv(decode)
 
     async def read_message(self) -> tuple[Opcode, bytes]:
-        """The next message as ``(opcode, data)``, the seed's ``ReadMessage``.
+        """Return the next message as ``(opcode, data)``.
 
-        ``opcode`` is ``Opcode.TEXT`` or ``Opcode.BINARY``; ``data`` is ``bytes`` for both, and valid UTF-8 for
-        text. Raises what :meth:`recv` raises.
+        ``opcode`` is ``Opcode.TEXT`` or ``Opcode.BINARY``. ``data`` is ``bytes`` for both, and valid UTF-8 for text.
+
+        Raises:
+            ConnectionClosed: as :meth:`recv`.
+            ConcurrencyError: as :meth:`recv`.
         """
         kind, payload = await self._next_message()
         return Opcode(kind), payload if isinstance(payload, bytes) else payload.encode()
 
     async def read_stream(self) -> Stream:
-        """The next message as a stream of chunks that are handed out as they arrive.
+        """Return the next message as a stream of chunks, as soon as it begins.
 
-        Returns when the message begins. For messages above the read limit (16 MiB) raise ``read_limit``
-        first. Use it so::
+        Raise ``read_limit`` first for messages above it (default 16 MiB). For example::
 
             async with await conn.read_stream() as stream:
                 async for chunk in stream:
                     ...
 
-        Raises what :meth:`recv` raises; a connection that ends inside the message raises from the stream.
+        The stream raises ``ConnectionClosed`` if the connection ends inside the message.
+
+        Raises:
+            ConnectionClosed: as :meth:`recv`.
+            ConcurrencyError: as :meth:`recv`.
         """
         self._check_reader()
         try:

@@ -1,9 +1,8 @@
-"""A message that is read while it arrives (layer 3).
+"""Stream of one message that is read while it arrives.
 
-Chunks come as the socket delivers them, also inside a frame, so that a message of any size is handled in
-constant memory. Invariant: the end of the stream is the end of a complete message; a message that was cut
-raises, it never looks short (section 8 point 1 of the seed's review). Each stream belongs to one message
-and is never used again (point 2).
+Chunks come as the socket delivers them, also inside a frame, so a message of any size takes constant memory.
+Invariants: the end of a stream is the end of a complete message. An incomplete message raises. Each stream belongs to
+one message.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ __all__ = ["Stream", "check_thread"]
 
 
 class Stream:
-    """The message that ``await conn.read_stream()`` found. Use it with ``async with`` and ``async for``.
+    """Message from ``await conn.read_stream()``. Use it with ``async with`` and ``async for``.
 
-    ``opcode`` says whether the bytes are text (valid UTF-8, though a chunk may end inside a character) or
-    binary. Leaving the ``async with`` early discards the rest of the message, and the connection goes on; a
-    rest that takes longer than the close timeout (default 10 s) closes it with 1008.
+    ``opcode`` is that of the message. Text is valid UTF-8, but a chunk may end inside a character. Leaving the ``async
+    with`` early discards the rest of the message, and the connection goes on. A rest that takes longer than
+    ``close_timeout`` (default 10 s) closes the connection with 1008.
     """
 
     __slots__ = {
         **dict.fromkeys(("_changed", "_chunks", "_closed", "_failure", "_finished", "_thread", "_waiter"), ""),
-        "buffered": "Bytes that have arrived and were not read.",
-        "held": "Bytes of memory that these take, about.",
+        "buffered": "Bytes that have arrived and are not read yet.",
+        "held": "Approximate memory of these, in bytes.",
         "opcode": "``Opcode.TEXT`` or ``Opcode.BINARY``.",
     }
 
@@ -53,11 +52,11 @@ class Stream:
     # --- for the application ----------------------------------------------------------------------
 
     async def read(self) -> bytes:
-        """The next chunk, never empty; ``b""`` at the end of the message.
+        """Return the next chunk, or ``b""`` at the end of the message.
 
         Raises:
             ConnectionClosed: the connection ended inside the message.
-            ConcurrencyError: another task is reading, or the stream was closed.
+            ConcurrencyError: another task is reading, or the stream is closed.
         """
         check_thread(self._thread)
         pause = loop_context(asyncio.get_running_loop()).count_await() if self._chunks or self.done else None
@@ -78,14 +77,19 @@ class Stream:
         return chunk
 
     async def read_all(self) -> bytes:
-        """All that is left of the message."""
+        """Return the rest of the message.
+
+        Raises:
+            ConnectionClosed: as :meth:`read`.
+            ConcurrencyError: as :meth:`read`.
+        """
         chunks = []
         while chunk := await self.read():
             chunks.append(chunk)
         return b"".join(chunks)
 
     async def aclose(self) -> None:
-        """Discard what is left of the message. Closing again does nothing."""
+        """Discard the rest of the message. Closing a second time has no effect."""
         check_thread(self._thread)
         if not self._closed:
             self._closed = True
@@ -106,7 +110,7 @@ class Stream:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next chunk. Raises as :meth:`read`."""
+        """Return the next chunk. Raise as :meth:`read`."""
         chunk = await self.read()
         if not chunk:
             raise StopAsyncIteration
@@ -120,26 +124,26 @@ class Stream:
 
     @property
     def done(self) -> bool:
-        """Whether the application needs nothing more from it."""
+        """True if the application gets nothing more from this stream."""
         return self._closed or (self._finished and not self._chunks) or self._failure is not None
 
     @property
     def discarding(self) -> bool:
-        """Whether the rest of the message is awaited only to be thrown away."""
+        """True while the rest of the message is received only to be discarded."""
         return self._closed and not self._finished and self._failure is None
 
     @property
     def awaited(self) -> bool:
-        """Whether a reader waits for the next chunk."""
+        """True while a reader waits for the next chunk."""
         return self._waiter is not None
 
     @property
     def hungry(self) -> bool:
-        """Whether a reader waits for the next chunk, and there is none for it yet."""
+        """True while a reader waits and no chunk is there for it."""
         return self._waiter is not None and not self._waiter.done()
 
     async def complete(self) -> bytes:
-        """The whole message, taken in one piece when it is there: cancelling this loses nothing."""
+        """Return the whole message once it is complete. Cancelling this call loses nothing."""
         while not self._finished:
             if self._failure is not None:
                 raise self._failure()
@@ -149,7 +153,7 @@ class Stream:
         return payload
 
     def feed(self, chunk: bytes) -> None:
-        """Add bytes of the message that have arrived."""
+        """Add received bytes of the message."""
         if not self._closed:
             self._chunks.append(chunk)
             self.buffered += len(chunk)
@@ -157,19 +161,19 @@ class Stream:
             self._wake()
 
     def finish(self) -> None:
-        """Say that the message is complete."""
+        """Mark the message as complete."""
         self._finished = True
         self._wake()
 
     def end(self, failure: Callable[[], ConnectionClosed]) -> None:
-        """The reading from the connection is over; ``failure`` says why this message is incomplete, if it is."""
-        self._changed = _nobody_cares  # a stream that somebody keeps must not keep its connection
+        """End the stream of a connection that reads no more. ``failure`` makes the error of an incomplete message."""
+        self._changed = _do_nothing  # a stream that is kept must not keep its connection
         if not self._finished:
             self._failure = failure
             self._wake()
 
     def give_up(self) -> None:
-        """Nobody has asked for this message, and it will never be complete: hold nothing of it."""
+        """Free the chunks of a message that stays incomplete and unread."""
         if not self._finished:
             self._chunks.clear()
             self.buffered = self.held = 0
@@ -191,12 +195,12 @@ class Stream:
             self._waiter.set_result(None)
 
 
-def _nobody_cares() -> None:
-    """What a stream tells when its connection reads no more."""
+def _do_nothing() -> None:
+    """Ignore a change of a stream whose connection reads no more."""
 
 
 def check_thread(thread: int) -> None:
-    """Raise in another thread than ``thread``, in which the event loop of a connection runs."""
+    """Raise ``ConcurrencyError`` unless this is ``thread``, the thread of a connection's event loop."""
     if threading.get_ident() != thread:
         check_owner(thread, "connection")
         raise ConcurrencyError(
