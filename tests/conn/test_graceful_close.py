@@ -18,7 +18,7 @@ import pytest
 
 import plumews
 from plumews import BroadcastResult, CloseCode, ConnectionClosed, Hub, HubStopped, Opcode, ShutdownReport, State, limits
-from plumews.conn.graceful_close import GracefulClose, TimeBudget, check_goodbye
+from plumews.conn.graceful_close import GracefulClose, TimeBudget, check_graceful_close
 from support.fakes import (
     CALLS,
     PATIENCE,
@@ -649,10 +649,10 @@ async def test_a_time_must_be_a_number(name):
 
 
 def test_a_reason_leaves_room_for_the_longest_hint():
-    check_goodbye(10, None, 3600, reason="x" * (123 - len("; reconnect in 3600.0 s")))
+    check_graceful_close(10, None, 3600, reason="x" * (123 - len("; reconnect in 3600.0 s")))
     with pytest.raises(ValueError, match="a close reason may have 123 bytes of UTF-8, not 124"):
-        check_goodbye(10, None, 1, reason="x" * (124 - len("; reconnect in 3600.0 s")))
-    check_goodbye(10, None, 0, reason="x" * 123)
+        check_graceful_close(10, None, 1, reason="x" * (124 - len("; reconnect in 3600.0 s")))
+    check_graceful_close(10, None, 0, reason="x" * 123)
 
 
 # --- the farewell itself --------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class NextMessage(StepAwaitable):
         self._iterating = iterating
         self._inner: Coroutine[Any, Any, str | bytes] | None = None
         self._waiting: ReadWaiter | None = None
-        self._in_turn = False  # what it waits for is its turn, not a message
+        self._in_turn = False  # it waits for other tasks to run, not for a message
 
     def step(self) -> Any:
         """Take the message, wait for it, or go on in a coroutine."""

@@ -1,11 +1,11 @@
-"""One connection on its transport: how it begins, what it keeps, and the way to its end (layer 3).
+"""Transport side of a connection: its beginning, its failures and its closing handshake.
 
-A `BufferedProtocol` from the first byte to the last: before the opening handshake is done a :class:`OpeningHandshake`
-gets the bytes, then the parser. What runs for each read and each message is in `engine`; what the handshake of
-closing needs in time (RFC 6455 section 7) is here; what applications call is in `conn`.
+The connection is a `BufferedProtocol`. Until it is open its bytes go to an :class:`OpeningHandshake`, then to the
+parser. The hot path is in ``core``, the public API in ``connection``. The time limits of the closing handshake (RFC
+6455 section 7) are here.
 
-Invariants: our answer to the end waits for a handler that still has earlier messages, but no longer than a second.
-Whatever happens, the transport is gone at most one close timeout after the closing began.
+Invariants: our close frame waits for a handler with earlier messages, for a second at most. The transport is closed at
+most one ``close_timeout`` after the closing began.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger("plumews.server")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: After a fault our close frame must be read before the peer sees a reset: how long we wait for its FIN.
+#: Seconds to wait for the peer's FIN after a violation, so that it reads our close frame before a reset.
 _LINGER = 1.0
 
 
@@ -53,7 +53,7 @@ class OpeningHandshake(Protocol):
 
 
 def guarded(method: F) -> F:
-    """Return ``method`` of a connection as the event loop may call it: if it fails, it ends the connection."""
+    """Decorate a method that the event loop calls: its failure ends the connection."""
 
     @functools.wraps(method)
     def call(self: ClosingCore, *args: Any) -> Any:
@@ -63,7 +63,7 @@ def guarded(method: F) -> F:
 
 
 class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
-    """The transport side of a connection; :class:`plumews.Conn` is its public face."""
+    """Transport side of a connection, whose public API is :class:`plumews.Conn`."""
 
     __slots__ = (
         "_answer_deadline",
@@ -98,7 +98,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         self._end_waiters = 0  # calls of wait_closed()
         self._failed = False
         self._close_callbacks: list[Callable[[Any], object]] = []
-        #: Messages, and their bytes, that waited when all that waited was given up.
+        #: Messages, and their bytes, that were queued when the queue was given up.
         self._lost = (0, 0)
 
     # --- the transport calls ----------------------------------------------------------------------
@@ -121,10 +121,10 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
 
     @guarded
     def eof_received(self) -> bool:
-        """The peer's FIN. A peer that has said its last word may still be reading ours; else nothing leaves any more.
+        """Handle the peer's FIN. After its close frame the peer may still read, else nothing leaves any more.
 
-        False lets the transport close itself, once it has written what it holds: a peer that does not read could
-        hold that up for ever.
+        Return False to let the transport close itself after it has written its buffer. A peer that does not read could
+        delay that for ever, so ``close_timeout`` bounds it.
         """
         if self._reads_to_end:
             self._look_ahead()  # a close frame may stand behind what the handler has not read
@@ -180,7 +180,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         self._keepalive.stop(self._rules.closed)
 
     def _forget(self) -> None:
-        """Keep nothing but what can still be read: a handler may go on for long, and hold this connection."""
+        """Free all but the messages that can still be read: a handler may hold the connection for long."""
         if self._on_message is not None or self._filter is not None:
             self._backlog = self._rest = None
             self._rules.parser.stop()
@@ -229,7 +229,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
                 self._inbox.wake()
 
     def _abort_transport(self, transport: asyncio.Transport) -> None:
-        """Abort ``transport``. If even that fails, the connection is lost all the same."""
+        """Abort ``transport``. If that fails, too, call :meth:`connection_lost`."""
         try:
             self._rules.losing()
             self._discard()
@@ -248,9 +248,9 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             return None
 
     def _fail(self, exc: BaseException) -> None:
-        """End the connection with 1011, and log ``exc``; a second failure cuts it.
+        """Log ``exc`` and end the connection with 1011; a second failure cuts it.
 
-        Else it could stay open without being read, and without anything that looks after it.
+        Otherwise it could stay open without being read.
         """
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             raise exc
@@ -274,13 +274,13 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     # --- opening ----------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """The opening handshake is done: from here on bytes are frames."""
+        """Open the connection: from here on received bytes are frames."""
         self._handshake = None
         self._rules.state = State.OPEN
         self._keepalive.start(self._loop.time())
 
     def _compress(self, agreement: Agreement, *, client: bool = False) -> None:
-        """permessage-deflate was agreed on. To be called before the connection is open."""
+        """Set up permessage-deflate, before the connection is open."""
         settings = self._config.deflate
         assert settings is not None
         deflate = OutboundDeflate(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
@@ -292,14 +292,14 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     # --- writing ----------------------------------------------------------------------------------
 
     def _fall_behind(self, bring_up: Callable[[Any], None]) -> None:
-        """A hub has something for this connection that must come before what is sent to it from now on."""
+        """Call ``bring_up(conn)`` before the next direct send: a hub has earlier messages for this connection."""
         if self._behind is None:
             self._behind = []
         if bring_up not in self._behind:
             self._behind.append(bring_up)
 
     def _catch_up(self) -> None:
-        """Take what was broadcast to this connection before now, and still stands in a hub's lane."""
+        """Queue the broadcasts that were called before now and that a hub has not delivered yet."""
         behind, self._behind = self._behind, None
         for bring_up in behind or ():
             bring_up(self)
@@ -309,7 +309,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         self._kick()
 
     def _below_queue(self, ask: Callable[[Any], int | None]) -> int | None:
-        """Bytes that the transport holds, and those of the kernel for which ``ask`` asks."""
+        """Return the bytes in the transport and those in the kernel by ``ask(socket)``, or ``None``."""
         transport = self._transport
         if transport is None:
             return None
@@ -317,7 +317,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         return None if held is None else held + transport.get_write_buffer_size()
 
     def _progress(self) -> tuple[int, int] | None:
-        """Bytes that the peer has acknowledged, and bytes that wait for that below the send queue."""
+        """Return the bytes that the peer has acknowledged, and those below the send queue that it has not."""
         sock = self._ask_transport("get_extra_info", "socket")
         buffered = self._ask_transport("get_write_buffer_size")
         if sock is None or buffered is None:
@@ -330,12 +330,12 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     # --- streams ----------------------------------------------------------------------------------
 
     def _stream_changed(self) -> None:
-        """The application took a chunk, waits for one, or closed its stream."""
+        """React to a stream that was read, awaited or closed by the application."""
         stream = self._stream or self._incoming
         if stream is not None and stream is self._stream and stream.done:
             self._stream = None
             if stream.discarding:
-                # The rest of a message that nobody wants must come in time, too.
+                # The rest of a discarded message must come in time, too.
                 timers = self._state.timers
                 self._discard_deadline = timers.after(self._config.close_timeout, self._discarding_failed)
         elif stream is not None and stream.awaited:
@@ -352,10 +352,10 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         if self._stream is not None and self._stream.done:
             self._stream = None
         self._stop_discarding()
-        self._inbox.wake()  # who waits to have the next message in pieces asks for it now
+        self._inbox.wake()  # a waiting read_stream() asks for the next message now
 
     def _fail_stream(self) -> None:
-        """Nothing more comes of the message that is arriving."""
+        """End the streams of a message that stays incomplete."""
         if self._incoming is None and self._stream is None and self._discard_deadline is None and not len(self._inbox):
             return
         failure = self._rules.closed if self._transport is None else self._past_the_end
@@ -373,7 +373,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     # --- closing ----------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """The peer said its last word: a close frame, or a fault."""
+        """Handle the end of the peer's side: a close frame or a violation."""
         self._ended = True
         self._fail_stream()
         if self._rules.state is State.CLOSING:
@@ -389,7 +389,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._look_ahead()
 
     def _look_ahead(self) -> bool:
-        """See whether the peer has closed behind what the handler has not read. If so, that is its last word."""
+        """Find a close frame behind unread messages, and handle it as the end. Return whether there is one."""
         if self._ended or self._rules.state is not State.OPEN:
             return False
         found = None
@@ -406,7 +406,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         return True
 
     def _look_for_end(self) -> None:
-        """While reading is paused, look once a second whether the peer has gone: a paused transport does not tell.
+        """Look once a second whether the peer has gone, while reading is paused: a paused transport does not tell.
 
         If it has, and what it sent before is no more than may wait, read all of that without a pause. Then the
         connection ends as any other, and its messages can still be read. Callbacks and filters see no message after the
@@ -429,12 +429,12 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
 
     @property
     def _unread(self) -> bool:
-        """Whether the handler has received messages that it has not looked at."""
+        """True if the handler has unread messages."""
         return len(self._inbox) > 0 or (self._stream is not None and not self._stream.done)
 
     @property
     def _only_waits(self) -> bool:
-        """Return whether the handler waits for the end, and nothing reads."""
+        """True if the handler only waits for the end, and no task reads."""
         open_stream = self._stream is not None and not self._stream.done
         return self._end_waiters > 0 and not (self._inbox.touched or self._inbox.awaited or open_stream)
 
@@ -444,7 +444,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         self._answer_deadline = self._state.timers.after(seconds, lambda: self._guard(self._answer))
 
     def _answer(self) -> None:
-        """Send the close frame that the peer's last word asks for."""
+        """Send the close frame that answers the end of the peer's side."""
         if self._answer_deadline is not None:
             self._answer_deadline.cancel()
             self._answer_deadline = None
@@ -492,7 +492,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Both sides have said their last word: end the TCP connection once ours has left."""
+        """End the TCP connection after both close frames, once ours has left."""
         if not self._writer.finished:
             return
         if self._rules.error is None:
@@ -501,7 +501,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._close_gently()
 
     def _close_gently(self, *, peer_is_done: bool = False) -> None:
-        """End the TCP connection so that the peer can read our last words, though it may still be sending.
+        """End the TCP connection so that a peer that is still sending can read our close frame or response.
 
         A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has
         not read. So we send our FIN, discard what comes, and cut when the peer has had its time: a moment, and as long
@@ -544,7 +544,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         self._close_deadline = timers.at(min(timers.time() + _LINGER, last), lambda: self._guard(over))
 
     def _abort(self) -> None:
-        """End the TCP connection now; what waits is lost."""
+        """End the TCP connection now. Queued messages are lost."""
         if self._transport is not None:
             self._abort_transport(self._transport)
         else:
@@ -552,13 +552,13 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._discard()
 
     def _discard(self) -> None:
-        """Give up what waits to be sent."""
+        """Give up the queued messages."""
         self._count_lost()
         self._writer.discard()
         self._settle(delivered=False)
 
     def _settle(self, *, delivered: bool) -> None:
-        """Tell the peer what hubs owe it, before the close frame; without ``delivered`` it gets nothing any more."""
+        """Let hubs report losses before the close frame. Without ``delivered`` no frame leaves any more."""
 
     def _count_lost(self) -> None:
         run = self._writer.run_messages
@@ -583,7 +583,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         return self._rules.closed()
 
     def _past_the_end(self) -> ConnectionClosed:
-        """The application has read all that there was: now the peer's last word is answered."""
+        """Answer the peer's close frame after the last message is read. Return the exception for the reader."""
         if self._ended:
             self._answer()
         return self._rules.closed()

@@ -1,12 +1,12 @@
 """Hot path of a connection: parse each read, deliver messages, queue replies. Compiled with Cython.
 
-Bytes go to the parser, its messages to a callback or into the receive queue, and what is answered meanwhile leaves in
-one write at the end of the read, or of the tick where it was compressed. The rest of the connection's transport side,
-what happens once or seldom, is in :class:`plumews.conn.closing.ClosingCore`. The same source runs as plain Python. A
-method that is called by the name of its class costs less: no subclass is asked first for its own.
+The parser's messages go to a callback or into the receive queue. Replies leave in one write at the end of the read, or
+at the end of the event loop iteration on compressed connections. The rest of the transport side is in
+:class:`plumews.conn.closing.ClosingCore`. The same source runs as plain Python. A call by the name of a class costs
+less than one by an instance, because no subclass can override it.
 
-Invariants: what came before a close frame, or before a fault, in the same read is delivered before it counts; a read
-is worked off in slices, so that nobody's burst holds the loop; no view of the shared receive buffer is kept.
+Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
+slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ _STRIDE = 4
 #: A read of this size announces a large message: the next ones go straight into its memory.
 _LARGE_READ = 32 * 1024
 _COMPRESSED = COMPRESSED
-#: What is longer is never one frame in one buffer.
+#: Size of the longest message that is one frame in one buffer.
 _SHORT = limits.COPY_SIZE
 #: Bytes of a frame before its payload.
 _LONGEST_HEADER = 14
-#: What `InboundDeflate` says of an event.
+#: Results of `InboundDeflate` for an event.
 _GO_ON, _LATER = 0, 1
 
 
 class ConnCore(ContextRunner):
-    """The hot half of a connection's transport side. What it calls and does not define is in its subclass."""
+    """Hot half of a connection's transport side. Its subclasses define the methods that stand empty here."""
 
     __slots__ = (
         "_backlog",
@@ -138,11 +138,11 @@ class ConnCore(ContextRunner):
         self._ended = False  # the peer's close frame, its fault or its FIN was seen
 
     def _disown(self) -> None:
-        """This process is a child, and the connection its parent's: calls are refused; see `forks`."""
+        """Refuse all calls in a child process: the connection is its parent's (see `forks`)."""
         self._thread = FOREIGN
 
     def _use_deflate(self, deflate: OutboundDeflate, inflow: InboundDeflate, *, client: bool) -> None:
-        """permessage-deflate was agreed on; nothing was received yet."""
+        """Use permessage-deflate, before anything is received."""
         self._deflate = deflate
         self._inflow = inflow
         self._shared = deflate.shared_key
@@ -153,7 +153,7 @@ class ConnCore(ContextRunner):
     # --- the transport calls ----------------------------------------------------------------------
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes are wanted: in the buffer of the loop, or in the large message that is arriving."""
+        """Return the memory of the next read: the buffer of the loop, or that of a large message that is arriving."""
         self._lent = False
         room: memoryview | None = None
         if self._in_place:
@@ -167,7 +167,7 @@ class ConnCore(ContextRunner):
         return self._state.view[: self._read_most] if self._read_most else self._state.view
 
     def buffer_updated(self, nbytes: int) -> None:
-        """``nbytes`` have arrived there."""
+        """Handle the ``nbytes`` that the transport has read into the buffer."""
         try:
             ConnCore._read(self, nbytes)
         except BaseException as exc:
@@ -205,7 +205,7 @@ class ConnCore(ContextRunner):
     def _deliver_to(
         self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, BaseException], object]
     ) -> None:
-        """Call ``on_message(conn, message)`` for each message from now on, and first for those that wait."""
+        """Call ``on_message(conn, message)`` for the messages in the receive queue and for each later one."""
         self._on_message = on_message
         self._on_failure = on_failure
         if len(self._inbox):
@@ -220,7 +220,7 @@ class ConnCore(ContextRunner):
             self._deliver(kind, data)
 
     def _receive(self, data: bytes) -> None:
-        """Handle bytes that came otherwise as one read: every event in them, then one write of what was answered."""
+        """Handle bytes that the transport did not read into the buffer, as one read."""
         try:
             if not self._ended:
                 events = self._feed(data)
@@ -231,7 +231,7 @@ class ConnCore(ContextRunner):
             self._fail(exc)
 
     def _halted(self, data: memoryview) -> None:
-        """The parser did not come to the end of ``data``: a fault, or events that would take many times its memory."""
+        """Keep the rest of ``data``, where the parser stopped at a violation or at too many events."""
         self._rules.error = self._rules.parser.error
         left = self._rules.parser.left
         if left:
@@ -253,14 +253,14 @@ class ConnCore(ContextRunner):
         return events
 
     def _take_up(self, events: list[Any]) -> None:
-        """Handle ``events``, behind those that were left over; a fault of the peer stands behind all of them."""
+        """Handle ``events`` behind those that are left over, then a violation of the peer."""
         if self._backlog:
             self._backlog += events
         else:
             self._handle(events)
 
     def _handle(self, events: list[Any]) -> None:
-        """Handle ``events`` as far as a slice of time reaches; the rest comes when others have had their turn."""
+        """Handle ``events`` for one time slice, and the rest in later iterations of the loop."""
         state = self._state
         self._in_batch = state.in_batch = True
         if not state.in_slice:
@@ -275,7 +275,7 @@ class ConnCore(ContextRunner):
                     self._backlog = ContextRunner._dispatch_in_context(self, events)
                 if self._backlog is None and self._rest is None and self._rules.error is not None and not self._ended:
                     self._end()
-                self._inbox.wake_now()  # what the reader answers leaves with this read
+                self._inbox.wake_now()  # the reader's replies leave with this read
                 if (self._backlog is None and self._rest is None) or not self._goes_on():
                     break
                 self._writer.flush()
@@ -295,7 +295,7 @@ class ConnCore(ContextRunner):
             ConnCore._update_reading(self)
 
     def _goes_on(self) -> bool:
-        """Whether what was left over can be handled now, and not only when the handler or others had their turn."""
+        """Return whether events that are left over can be handled in this iteration of the loop."""
         if self._on_message is not None:
             return self._backlog is None and monotonic() < self._until
         if self._backlog is not None and not self._blocked:
@@ -306,7 +306,7 @@ class ConnCore(ContextRunner):
         return not self._blocked
 
     def _has_enough(self) -> bool:
-        """Return whether the handler is to read first before it is given more."""
+        """Return whether the handler has to read before it gets more messages."""
         if self._on_message is not None or self._rules.state is not _OPEN:
             return False
         stream = self._stream or self._incoming
@@ -315,17 +315,17 @@ class ConnCore(ContextRunner):
 
     def _go_on(self) -> None:
         if self._ended:
-            return  # what is left can still be read
+            return  # the rest can still be read
         try:
             if self._transport is not None and (self._backlog is not None or self._rest is not None):
                 self._handle(ConnCore._next_events(self))
                 if self._backlog is None and self._rest is None:
-                    self._inbox.wake()  # who waits to have the next message in pieces asks for it now
+                    self._inbox.wake()  # a waiting read_stream() asks for the next message now
         except BaseException as exc:
             self._fail(exc)
 
     def _dispatch(self, events: list[Any]) -> list[Any] | None:
-        """Tell each event; return what a callback that takes its time, or a full receive queue, leaves over.
+        """Handle each event. Return those that a slow callback or a full receive queue leaves over.
 
         One read may hold tens of thousands of messages, and each may be broadcast to thousands.
         """
@@ -357,7 +357,7 @@ class ConnCore(ContextRunner):
         return over
 
     def _tell(self, event: tuple[int, Any]) -> int:
-        """Handle what is not a whole message; whether what stands behind it goes on, waits, or never counts."""
+        """Handle an event that is no whole message. Return whether the events behind it go on, wait or are dropped."""
         kind, data = event
         if kind <= _BINARY:
             self._deliver(kind, data)
@@ -392,11 +392,11 @@ class ConnCore(ContextRunner):
         return _GO_ON
 
     def _hand_on(self, kind: int, data: str | bytes) -> None:
-        """A message that was inflated."""
+        """Deliver an inflated message."""
         self._deliver(kind, data)
 
     def _start_streaming(self) -> None:
-        """The next message is wanted in pieces, or the one that is arriving."""
+        """Let the parser tell the next message, or the one that is arriving, in pieces."""
         try:
             self._take_up(self._rules.parser.start_streaming())
         except MemoryError as exc:
@@ -404,7 +404,7 @@ class ConnCore(ContextRunner):
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not _OPEN:
-            return  # our close frame is on its way: what still comes is not wanted any more
+            return  # our close frame is on its way: later messages are dropped
         if self._filter is not None and self._filter(self, data):
             return
         if self._on_message is None:
@@ -417,12 +417,12 @@ class ConnCore(ContextRunner):
                 self._on_failure(self, exc)
 
     def _update_reading(self) -> None:
-        """Stop reading while the handler has enough to do, go on when it has caught up."""
+        """Pause reading while the handler has enough messages, and resume when it has caught up."""
         if self._inflow is not None and self._backlog:
             self._inflow.changed(self)
         held = self._backlog is not None or self._rest is not None
         if not self._reading_paused and not held and self._inbox.has_reader():
-            return  # who waits has read everything
+            return  # a waiting reader has read everything
         if self._blocked and self._wants_more():
             self._blocked = False
             self._loop.call_soon(self._go_on, context=Context())
@@ -434,7 +434,7 @@ class ConnCore(ContextRunner):
             if stream is not None:
                 extra += stream.held
             if extra and (inbox.awaited or (stream is not None and stream.awaited)):
-                extra = 0  # what a reader waits for must be let in, whatever its size
+                extra = 0  # a message that a reader waits for must come in, of any size
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
         if pause == self._reading_paused or self._reads_to_end:
             return
@@ -450,7 +450,7 @@ class ConnCore(ContextRunner):
             self._ask_transport("resume_reading")
 
     def _wants_more(self) -> bool:
-        """Return whether the handler has caught up with what it was given, or nobody will."""
+        """Return whether the handler has caught up, or none reads any more."""
         if self._on_message is not None or self._rules.state is not _OPEN:
             return True
         stream = self._stream or self._incoming
@@ -459,7 +459,7 @@ class ConnCore(ContextRunner):
         return self._inbox.is_low(0 if stream is None else stream.held)
 
     def _salvage(self) -> bool:
-        """The connection is gone: queue the next messages that had arrived before, if any are left."""
+        """Queue the next messages that arrived before the end of the connection. Return whether there are any."""
         while not len(self._inbox) and (self._backlog is not None or self._rest is not None):
             events = ConnCore._next_events(self)
             for position, event in enumerate(events, 1):
@@ -480,16 +480,24 @@ class ConnCore(ContextRunner):
     # --- writing ----------------------------------------------------------------------------------
 
     def send_nowait(self, message: str | bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
-        """Queue a message without ever waiting: for callbacks. ``compress`` is as in :meth:`send`.
+        """Queue a message without waiting: for callbacks.
 
-        Raises as :meth:`send`, but for a full queue always :class:`SendQueueFull`; under ``CLOSE`` the connection
-        is closed, too.
+        Args:
+            message: ``str`` is sent as text, bytes-like as binary.
+            compress: as in :meth:`send`.
+
+        Raises:
+            ConnectionClosed: the connection is closed or closing.
+            SendQueueFull: the queue is full. Under ``SendBehavior.CLOSE`` the connection is closed, too.
+            TypeError: as in :meth:`send`.
+            ValueError: as in :meth:`send`.
+            ConcurrencyError: called from another thread.
         """
         if compress is not None or not self._queue_now(message):
             self._send_nowait_slowly(message, compress)
 
     def _send_now(self, message: Any) -> bool:
-        """Queue what is short and plain, if there is space and nothing speaks against it; else ask the long way."""
+        """Queue a short, plain message if there is space. Return False if the caller has to use a coroutine."""
         return self._queue_now(message)
 
     def _queue_now(self, message: Any) -> bool:
@@ -523,46 +531,46 @@ class ConnCore(ContextRunner):
         return True
 
     def _kick(self) -> None:
-        """What was queued leaves: at the end of the read that is being handled, at once when all is quiet."""
+        """Let queued messages leave, at the end of the read that is being handled, or now if there is none."""
         if not self._in_batch:
             self._writer.kick(not self._state.in_batch and not len(self._inbox))
 
     def _kick_later(self) -> None:
-        """What was queued leaves with everything else that this tick brings."""
+        """Let queued messages leave at the end of this event loop iteration."""
         if not self._in_batch:
             self._writer.kick(False)
 
-    # --- what is in Link, or beyond it ------------------------------------------------------------
+    # --- in ClosingCore and its subclasses --------------------------------------------------------
 
     def _fail(self, exc: BaseException) -> None:
-        """End the connection with 1011: something that the event loop has called on its behalf raised ``exc``."""
+        """End the connection with 1011 after ``exc`` in a call of the event loop."""
 
     def _ask_transport(self, name: str, *args: Any) -> Any:
         """Call the method ``name`` of the transport. If that fails, end the connection and return None."""
 
     def _end(self) -> None:
-        """The peer said its last word: a close frame, or a fault."""
+        """Handle the end of the peer's side: a close frame or a violation."""
 
     def _answer(self) -> None:
-        """Send the close frame that the peer's last word asks for."""
+        """Send the close frame that answers the end of the peer's side."""
 
     def _may_write(self) -> None:
-        """Let the writer send the messages that it has kept back."""
+        """Let the writer send held messages."""
 
     def _is_full(self) -> None:
-        """The handler is to read before more is handled."""
+        """Note that the handler has to read before more events are handled."""
 
     def _look_for_end(self) -> None:
-        """Reading is paused: see from time to time whether the peer has gone."""
+        """Look once a second whether the peer has gone, while reading is paused."""
 
     def _finish_stream(self) -> None:
-        """The last of a message that is read as a stream has arrived."""
+        """End the stream of a message that is complete."""
 
     def _stream_changed(self) -> None:
-        """The application took a chunk, waits for one, or closed its stream."""
+        """React to a stream that was read, awaited or closed by the application."""
 
     def _send_nowait_slowly(self, message: Any, compress: bool | None) -> None:
-        """Queue what is long, or must be looked at, or has no space; raises what :meth:`send_nowait` does."""
+        """Queue a message that is long, needs checks, or finds no space. Raise as :meth:`send_nowait`."""
 
 
 def _writer_for(config: ConnConfig, state: LoopContext) -> Writer:

@@ -1,7 +1,7 @@
-"""How an application writes: whole messages, several, or one in pieces (layer 3).
+"""Sending: whole messages, several at once, and one message in pieces.
 
-A send returns when its message is queued; what happens beyond the bounds of the queue is in `overflow`. The order of
-checks is the seed's: the connection, the message, the queue.
+A send returns when its message is queued. For a full queue the overflow policy decides (``overflow``). The connection
+is checked first, then the message, then the queue.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Sending"]
 
 
 class Sending(Overflowing):
-    """The writing half of :class:`plumews.Conn`."""
+    """Writing half of :class:`plumews.Conn`."""
 
     __slots__ = ()
 
@@ -46,9 +46,12 @@ class Sending(Overflowing):
         await self.write_message(opcode, message, compress=compress)
 
     async def write_message(self, opcode: int, data: Data, *, compress: bool | None = None) -> None:
-        """Queue ``data`` as a message of ``opcode``: ``Opcode.TEXT`` or ``Opcode.BINARY``. Raises as :meth:`send`.
+        """Queue a message of the given opcode. Raise as :meth:`send`.
 
-        ``compress`` is as in :meth:`send`, here and in the methods below.
+        Args:
+            opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``.
+            data: the payload; text must be valid UTF-8.
+            compress: as in :meth:`send`.
         """
         try:
             message = self._outgoing(opcode, data, compress)
@@ -63,30 +66,44 @@ class Sending(Overflowing):
             await pause
 
     async def write_text(self, text: str, *, compress: bool | None = None) -> None:
-        """Queue a text message. Raises as :meth:`send`."""
+        """Queue a text message. Raise as :meth:`send`.
+
+        Args:
+            text: the message, a ``str``.
+            compress: as in :meth:`send`.
+        """
         if not isinstance(text, str):
             raise TypeError(f"write_text takes a str, not {type(text).__name__}")
         await self.write_message(Opcode.TEXT, text, compress=compress)
 
     async def write_binary(self, data: bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
-        """Queue a binary message. Raises as :meth:`send`."""
+        """Queue a binary message. Raise as :meth:`send`.
+
+        Args:
+            data: the message, bytes-like.
+            compress: as in :meth:`send`.
+        """
         if isinstance(data, str):
             raise TypeError("write_binary takes bytes, not str")
         await self.write_message(Opcode.BINARY, data, compress=compress)
 
     async def write_json(self, obj: Any, *, compress: bool | None = None) -> None:
-        """Queue ``obj`` as compact JSON in a text message.
+        """Queue an object as compact JSON in a text message. Raise as :meth:`send`.
 
-        Raises as :meth:`send`; an object that JSON cannot express is a TypeError or ValueError, and nothing
-        is queued.
+        Args:
+            obj: the object. If JSON cannot express it, ``TypeError`` or ``ValueError`` is raised and no message queued.
+            compress: as in :meth:`send`.
         """
         await self.write_message(Opcode.TEXT, encode_json(obj), compress=compress)
 
     async def write_many(self, messages: Iterable[Data], *, compress: bool | None = None) -> None:
-        """Queue several messages, ``str`` as text and bytes-like as binary, that leave together.
+        """Queue several messages that leave together, in fewer writes than a :meth:`send` for each.
 
-        The same as a :meth:`send` for each, in fewer writes. Raises as :meth:`send`; the messages before the one that
-        raised are queued, those behind it are not. ``TypeError`` for a single message.
+        Raise as :meth:`send`. Messages before the one that raised are queued, the later ones are not.
+
+        Args:
+            messages: the messages, ``str`` for text and bytes-like for binary; not a single message.
+            compress: as in :meth:`send`.
         """
         if isinstance(messages, (str, bytes, bytearray, memoryview)):
             raise TypeError(
@@ -109,9 +126,11 @@ class Sending(Overflowing):
         await self._give_way()  # there may have been no message
 
     async def drain(self) -> None:
-        """Wait until everything that was queued has left for the peer.
+        """Wait until all queued messages have left for the peer.
 
-        Raises ``ConnectionClosed`` if the connection ends before that.
+        Raises:
+            ConnectionClosed: the connection ends before that.
+            ConcurrencyError: called from another thread.
         """
         self._check_thread()
         self._writer.flush()
@@ -137,7 +156,7 @@ class Sending(Overflowing):
         self._kick()
 
     def _send_shared(self, message: EncodedMessage) -> None:
-        """Queue what others get, too; it leaves with everything else of this tick. Raises as :meth:`send_nowait`."""
+        """Queue a message that several connections get. Raise as :meth:`send_nowait`."""
         self._check_thread()
         self._catch_up_open()
         if not self._writer.offer(message):
@@ -145,14 +164,14 @@ class Sending(Overflowing):
         self._kick_later()
 
     def _catch_up_open(self) -> None:
-        """Take what must come before what is to be sent now; that may overflow the queue, and close."""
+        """Queue the earlier broadcasts. Raise ``ConnectionClosed`` if they overflow the queue and that closes."""
         if self._behind is not None:
             self._catch_up()
             if self._rules.state is not State.OPEN:
                 raise self._closed_error()
 
     def _outgoing(self, opcode: int, data: Data, compress: bool | None = None) -> EncodedMessage:
-        """Check what can be checked before the queue, and encode; ``compress`` is for connections that can."""
+        """Check the connection and the message, and return it encoded."""
         self._check_thread()
         if self._rules.state is not State.OPEN:
             raise self._closed_error()
@@ -165,7 +184,7 @@ class Sending(Overflowing):
         return encode(opcode, payload, fragment_size=self._config.fragment_size)
 
     async def _send_pieces(self, pieces: Pieces, text: bool | None, compress: bool | None) -> None:
-        """One message of many frames, each built when the one before it has left (RFC 6455 section 5.4)."""
+        """Send one message of many frames, each built when the one before has left (RFC 6455 section 5.4)."""
         checked_compress(compress)
         writer = self._writer
         kind = opcode = compressor = None
@@ -226,7 +245,7 @@ class Sending(Overflowing):
 
 
 def _parts(payload: bytes, size: int, compressor: ContextCompressor | None) -> Iterator[bytes]:
-    """``payload`` in parts of ``size`` bytes at most, each compressed when it is asked for."""
+    """Yield ``payload`` in parts of at most ``size`` bytes, compressed by ``compressor`` if there is one."""
     if compressor is None:
         yield from _cut(payload, size)
         return

@@ -28,26 +28,26 @@ __all__ = ["Overflowing"]
 
 
 class Payer(Protocol):
-    """A hub that has something to tell a peer."""
+    """Hub with a loss report for a peer."""
 
     def pay(self, conn: Any) -> None:
-        """Queue it: the peer takes something again."""
+        """Queue the report: the peer reads again."""
 
     def settle(self, conn: Any, *, delivered: bool) -> None:
-        """Queue it now or never; without ``delivered`` nothing that is queued leaves any more."""
+        """Queue the report before the close frame. Without ``delivered`` no frame leaves any more."""
 
 
 class Overflowing(Receiving):
-    """The full send queue of :class:`plumews.Conn`."""
+    """Full send queue of :class:`plumews.Conn`."""
 
     __slots__ = ("_evict_deadline", "_loss_watchers", "_owed")
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         super().__init__(config, client=client)
         self._evict_deadline: Deadline | None = None
-        #: Hubs that have something to tell the peer before anything leaves again.
+        #: Hubs with a loss report, which leaves before any other frame.
         self._owed: list[Payer] | None = None
-        #: Hubs that count the messages which gave way, and whether they tell the peer.
+        #: Callbacks of hubs for displaced messages, and whether the hub reports them to the peer.
         self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
 
     # --- a message of the application -------------------------------------------------------------
@@ -86,18 +86,18 @@ class Overflowing(Receiving):
         if not accepted:
             raise self._closed_error()
 
-    # --- what gives way ---------------------------------------------------------------------------
+    # --- displaced messages -----------------------------------------------------------------------
 
     def _displace(self, message: EncodedMessage) -> bool:
-        """Queue ``message`` in the stead of the oldest ones; False if it cannot be queued now."""
+        """Queue ``message`` in the place of the oldest ones. Return False if it cannot be queued now."""
         return self._gave_way(self._writer.displace(message))
 
     def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
-        """Queue ``message`` in the stead of the one with ``key``, if one waits; False if it cannot be queued now."""
+        """Queue ``message`` in the place of the one with ``key``, else as :meth:`_displace` does."""
         return self._gave_way(self._writer.conflate(message, key))
 
     def _gave_way(self, count: int) -> bool:
-        """``count`` messages gave way; with -1 none can, and this is False."""
+        """Count displaced messages and call the watchers. Return False for -1, if none could be displaced."""
         if count > 0:
             self._writer.dropped += count
             told = False
@@ -107,14 +107,14 @@ class Overflowing(Receiving):
         return count >= 0
 
     def _never_left(self) -> tuple[int, int]:
-        """Messages, and their bytes, that were queued and will not leave: given up at the end, or for newer ones."""
+        """Return the number and the bytes of queued messages that never leave: displaced, or given up at the end."""
         writer, (messages, size) = self._writer, self._lost
         return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
 
     def _watch_losses(self, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
-        """Call ``watcher(conn, count, mine)`` when messages give way.
+        """Call ``watcher(conn, count, mine)`` for displaced messages.
 
-        Whose messages they were is not known: of several hubs that tell the peer, ``mine`` is true for the first alone.
+        The hub that sent them is not known. Of several hubs that report to the peer, ``mine`` is True for the first.
         """
         if self._loss_watchers is None:
             self._loss_watchers = []
@@ -125,10 +125,10 @@ class Overflowing(Receiving):
         if self._loss_watchers is not None:
             self._loss_watchers = [each for each in self._loss_watchers if each[0] != watcher]
 
-    # --- before anything leaves again -------------------------------------------------------------
+    # --- loss reports -----------------------------------------------------------------------------
 
     def _owe(self, payer: Payer) -> None:
-        """Let ``payer`` pay when the peer takes something again, before it gets anything, or settle at its end."""
+        """Let a hub report losses before the next frame leaves, or at the end of the connection."""
         if self._owed is None:
             self._owed = []
         if payer not in self._owed:
@@ -143,7 +143,7 @@ class Overflowing(Receiving):
         owed, self._owed = self._owed, None
         for payer in owed or ():
             payer.settle(self, delivered=delivered)
-        self._owed = None  # what more is lost while they do that is part of it
+        self._owed = None  # losses of the reports themselves are part of them
 
     @guarded
     def _pay_and_resume(self) -> None:
@@ -155,21 +155,21 @@ class Overflowing(Receiving):
     def _may_write(self) -> None:
         if self._owed is None:
             self._writer.resume()
-        else:  # who pays asks the application, which may end the connection: not from within the transport's call
+        else:  # encode_gap of the application may end the connection: not inside the call of the transport
             self._loop.call_soon(self._pay_and_resume, context=Context())
 
     # --- the end ----------------------------------------------------------------------------------
 
     def _evict(self) -> None:
-        """Close with 1013 because the peer does not keep up: what waits is lost. It is cut soon if nothing drains."""
+        """Close with 1013 and drop the queued messages. The connection is cut soon if the peer reads nothing."""
         if self._rules.state is State.OPEN:
             self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
             self._expect_drain(-math.inf)
 
     def _expect_drain(self, before: float) -> None:
-        """Cut the connection if the peer has acknowledged no more than ``before``, a while ago."""
+        """Cut the connection if the peer has acknowledged no byte since the last look, which found ``before``."""
         progress = self._progress()
-        if progress is None:  # it cannot be asked: what the kernel has taken must do
+        if progress is None:  # the socket does not tell: use the bytes that the kernel has taken
             size = self._ask_transport("get_write_buffer_size") or 0
             progress = -size, size
         acknowledged, waiting = progress

@@ -1,8 +1,8 @@
-"""Closing many connections in bounded time, without sending them all back in the same second (layer 4).
+"""Graceful close of many connections in bounded time, spread so that clients do not all come back in the same second.
 
-Every one gets its close frame behind what was queued for it; who has not answered at the time limit is cut, and so is
-who has not within its own close timeout. They are closed in an order of chance, a slice at a time, and each may be told
-when to come back. Invariants: nothing here holds the loop for long; at the limit nobody is left.
+Each connection gets its close frame behind its queued messages. It is cut at the time limit, or after its own close
+timeout. Connections are closed in random order, a slice at a time. Invariants: no step holds the loop for long. No
+connection is left after the limit.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ..transport.timers import Deadline, TimeSlice
 from ..validation import check_time
 from .connection import Conn
 
-__all__ = ["GracefulClose", "GracefulShutdown", "ShutdownReport", "TimeBudget", "check_goodbye"]
+__all__ = ["GracefulClose", "GracefulShutdown", "ShutdownReport", "TimeBudget", "check_graceful_close"]
 
 #: Connections between two checks of the clock.
 _STRIDE = 16
 
 
-def check_goodbye(
+def check_graceful_close(
     timeout: float, spread: float | None, reconnect_in: float, *, code: int = CloseCode.GOING_AWAY, reason: str = ""
 ) -> None:
-    """Raise ``ValueError`` or ``TypeError`` for what no :class:`GracefulClose` could be made of."""
+    """Raise ``ValueError`` or ``TypeError`` for wrong arguments of a :class:`GracefulClose`."""
     check_close(code, reason)
     check_time("timeout", timeout, zero=True)
     if spread is not None:
@@ -48,16 +48,17 @@ def check_goodbye(
 
 @dataclass(frozen=True)
 class ShutdownReport:
-    """How a hub ended, for those who were its members when the stop began and did not leave it open.
+    """Result of a hub's shutdown, for the members at its beginning.
 
     Attributes:
         closed: members whose closing handshake was completed.
-        aborted: members that ended without it: cut because they took too long, or gone by themselves.
-        delivered_messages, delivered_bytes: what waited for the members when the stop began, in their send queues or
-            in broadcasts that had not reached them yet, and has left for the network; bytes are those of the frames.
-        undelivered_messages, undelivered_bytes: what waited and has not left, because its member was cut, had gone,
-            or had no space for it in time. What a broadcast has not brought to its members counts as it is, not as it
-            would be compressed.
+        aborted: members without one: cut at the limit, or gone by themselves.
+        delivered_messages: messages that were queued at the beginning and have left for the network, in send queues and
+            in broadcasts that had not reached the member.
+        delivered_bytes: the bytes of their frames.
+        undelivered_messages: messages that were queued at the beginning and have not left, because the member was cut,
+            gone, or had no space.
+        undelivered_bytes: the bytes of their frames; uncompressed for broadcasts that had not reached the member.
     """
 
     closed: int = 0
@@ -69,10 +70,10 @@ class ShutdownReport:
 
 
 class GracefulShutdown(Protocol):
-    """An owner of connections that closes them itself before its server stops, such as a hub."""
+    """Owner of connections that closes them itself before its server stops, such as a hub."""
 
     async def shutdown(self, timeout: float, *, spread: float | None, reconnect_in: float) -> ShutdownReport:
-        """Close the connections within ``timeout`` seconds and return what became of their messages."""
+        """Close the connections within ``timeout`` seconds, and return the counts of their messages."""
 
 
 class TimeBudget:
@@ -91,7 +92,7 @@ class TimeBudget:
 
     @property
     def over(self) -> bool:
-        """Whether the limit is reached."""
+        """True once the limit is reached."""
         return self._over.done()
 
     @property
@@ -143,14 +144,17 @@ class TimeBudget:
 
 
 class GracefulClose:
-    """Close frames for many, and the wait for their ends.
+    """Close frames for many connections, and the wait for their ends.
 
     Args:
-        limit: when who is left is cut.
-        code, reason: what the close frames say.
-        spread: seconds over which the closing begins (``None``: longer for many, a fifth of the time at most).
-        reconnect_in: each is told a time of chance up to this many seconds at which to come back; 0 tells none.
-        wanted: asked of each when its turn comes; who is not wanted any more is left alone.
+        limit: time after which the rest is cut.
+        code: close code of the frames (default 1001).
+        reason: reason of the frames (default empty).
+        spread: seconds over which the frames are sent. ``None`` (default) depends on the number, up to a fifth of the
+            limit.
+        reconnect_in: each reason asks the client to come back after a random time of up to this many seconds; 0
+            (default) does not.
+        wanted: called before a connection is closed; False leaves it open.
     """
 
     def __init__(
@@ -175,9 +179,9 @@ class GracefulClose:
         self._empty: asyncio.Future[None] | None = None
 
     async def close(self, conns: Iterable[Conn], *, at_once: bool = False) -> None:
-        """Begin to close ``conns``, one slice after the other, or with ``at_once`` without a pause."""
+        """Send the close frames, one slice after the other, or with ``at_once`` without a pause."""
         order = list(conns)
-        random.shuffle(order)  # who came together, from one place, does not go together
+        random.shuffle(order)  # clients of one place that came together do not leave together
         spread = self._spread
         if spread is None:
             spread = min(self._most, len(order) / limits.CLOSES_PER_SECOND)
@@ -185,10 +189,10 @@ class GracefulClose:
         for number in range(slices):
             if number:
                 await self._limit.pause(spread / slices * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-            await self._each(order[number * len(order) // slices : (number + 1) * len(order) // slices], self._say)
+            await self._each(order[number * len(order) // slices : (number + 1) * len(order) // slices], self._begin)
 
     async def ended(self) -> None:
-        """Until all are gone; at the limit they are cut."""
+        """Wait until all are gone. At the limit the rest is cut."""
         if self._open:
             self._empty = asyncio.get_running_loop().create_future()
             await self._limit.bound(_until(self._empty))
@@ -198,18 +202,18 @@ class GracefulClose:
 
     @property
     def aborted(self) -> int:
-        """How many of those that are gone ended without a closing handshake: cut, or gone by themselves."""
+        """Number of connections that ended without a closing handshake: cut, or gone by themselves."""
         return sum(conn.close_code == CloseCode.ABNORMAL_CLOSURE for conn in self._told)
 
     @property
     def closed(self) -> int:
-        """How many ended with one."""
+        """Number of connections that ended with a closing handshake."""
         return len(self._told) - len(self._open) - self.aborted
 
     # --- inside -----------------------------------------------------------------------------------
 
     async def _each(self, conns: Sequence[Conn], do: Callable[[Conn], object]) -> None:
-        """``do`` it to each, and let others go on in between."""
+        """Call ``do`` with each connection, in time slices."""
         time_slice = TimeSlice(_STRIDE)
         for conn in conns:
             call_safely("closing a connection", do, conn)
@@ -217,7 +221,7 @@ class GracefulClose:
                 await asyncio.sleep(0)
                 time_slice = TimeSlice(_STRIDE)
 
-    def _say(self, conn: Conn) -> None:
+    def _begin(self, conn: Conn) -> None:
         if not self._wanted(conn):
             return
         self._told.append(conn)

@@ -97,7 +97,7 @@ class Keepalive:
         self.flow: Any = None
         #: Loop time since which data waits for an answered ping; 0.0 if none waits.
         self.held_since = 0.0
-        # Of the present silence: when it began, what was acknowledged, and where its first ping stands in the stream.
+        # Of the present silence: its beginning, the acknowledged bytes, and the place of its first ping in the stream.
         self._asked_at = -1.0
         self._acknowledged = 0
         self._ping_at = 0
@@ -308,5 +308,5 @@ class Keepalive:
         self._arrive(now)
         taken = progress[0] - before
         if 0 <= taken < _PROGRESS_LEAST:
-            self._acknowledged = before  # what comes in drops adds up
+            self._acknowledged = before  # small amounts add up
         return taken >= _PROGRESS_LEAST and (not self._taken_until or now <= self._taken_until)

@@ -42,7 +42,7 @@ _APPLICATION: Final = "plumews.conn"
 #: Fields of a record, in the order of its text.
 _FIELDS: Final = ("connection", "client", "room", "user")
 
-#: Kind of the lines that count what was left out.
+#: Kind of the lines that count those left out.
 _SUMMARY: Final = "left out"
 
 

@@ -58,15 +58,15 @@ class OverflowPolicy:
 
     __slots__ = ()
 
-    #: Whether a sender waits for space, up to ``send_timeout``.
+    #: True if a sender waits for space, up to ``send_timeout``.
     waits = False
-    #: Whether a new message takes the place of queued ones. Then the kernel's buffer is kept small.
+    #: True if a new message takes the place of queued ones. Then the kernel's buffer is kept small.
     displaces = False
-    #: Whether a broadcast with a key replaces the queued one with the same key, even while there is space.
+    #: True if a broadcast with a key replaces the queued one with the same key, even while there is space.
     uses_key = False
-    #: Whether queued messages may be dropped, for newer ones or because the members of a hub hold too much memory.
+    #: True if queued messages may be dropped, for newer ones or because the members of a hub hold too much memory.
     drops_queued = True
-    #: Whether a full queue drops each broadcast and does nothing else.
+    #: True if a full queue drops each broadcast and does nothing else.
     drops_new = True
 
     async def send(self, conn: FullQueue, message: EncodedMessage | None) -> None:
@@ -97,7 +97,7 @@ class OverflowPolicy:
         return conn._writer.has_space(size)
 
     def relieve(self, conn: FullQueue) -> int:
-        """Drop what is queued to free memory; return the count. With 0 the connection is to be closed."""
+        """Drop the queued messages to free memory. Return their number; with 0 the hub closes the connection."""
         count = conn._writer.evict()
         conn._gave_way(count)
         return count

@@ -184,7 +184,7 @@ class Stream:
         if self._waiter is not None:
             raise ConcurrencyError("another task is reading this stream")
         self._waiter = asyncio.get_running_loop().create_future()
-        self._changed()  # what was answered so far leaves, and reading goes on, before this reader waits
+        self._changed()  # replies leave, and reading resumes, before this reader waits
         try:
             await self._waiter
         finally:

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget, check_goodbye
+from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget, check_graceful_close
 from ..constants import CloseCode
 from ..counters import RequestCounters
 from ..errors import ConcurrencyError
@@ -534,7 +534,7 @@ class Hub:
             ValueError: a time is negative, not finite or too long.
             TypeError: a time is not a number.
         """
-        check_goodbye(timeout, spread, reconnect_in)
+        check_graceful_close(timeout, spread, reconnect_in)
         loop = self._bind()
         if self._shutdown is None:
             self._limit = TimeBudget(timeout)

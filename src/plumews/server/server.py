@@ -23,7 +23,7 @@ from ..auth.interfaces import TokenAuthenticator
 from ..auth.token_lifetime import is_logging_in
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
-from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, TimeBudget, check_goodbye
+from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, TimeBudget, check_graceful_close
 from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, cancel, endpoint_for
 from ..constants import CloseCode
 from ..counters import RequestCounters
@@ -167,7 +167,7 @@ class Server:
             ValueError: a time is out of range. TypeError: one is no number, or ``on_signal`` no plain function.
         """
         self._check_thread()
-        check_goodbye(timeout, spread, reconnect_in)
+        check_graceful_close(timeout, spread, reconnect_in)
         if on_signal is not None:
             check_callback(on_signal)
             check_call("on_signal", on_signal, "number")
@@ -252,7 +252,7 @@ class Server:
         code: int = CloseCode.GOING_AWAY,
         reason: str = "",
     ) -> None:
-        check_goodbye(timeout, spread, reconnect_in, code=code, reason=reason)
+        check_graceful_close(timeout, spread, reconnect_in, code=code, reason=reason)
         self._check_process()
         if self._closer is None:
             self._context.closing = True
