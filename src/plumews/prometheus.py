@@ -1,8 +1,8 @@
-"""The figures of hubs for Prometheus (layer 5); wants ``pip install 'plumews[prometheus]'``.
+"""Exporter of hub metrics for Prometheus. Needs ``pip install 'plumews[prometheus]'``.
 
-Names and units are those of OpenMetrics. Invariant: the number of time series does not depend on what clients do. No
-room, user or address is a label, but for the rooms that the application names; words of refusals are bounded by
-`counts`.
+Names and units are those of OpenMetrics. Each exported family is described by the fields of `HubMetrics`. Invariant:
+the number of time series does not depend on clients. No room, user or address is a label, except for the rooms that the
+application names. `counters` bounds the number of reasons.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Encode: TypeAlias = Callable[[CollectorRegistry], bytes]
 
-#: The figures of a hub, and the members of some of its rooms.
+#: Metrics of a hub, and the member counts of some of its rooms.
 _Answer: TypeAlias = "tuple[HubMetrics, Mapping[str, int]]"
 
 
@@ -55,19 +55,20 @@ _FAMILIES: Final = _exported()
 
 
 class HubCollector(Collector):
-    """The figures of one hub or more, for a registry of ``prometheus_client``.
+    """Collector of the metrics of one or more hubs, for a registry of ``prometheus_client``.
 
-    ``REGISTRY.register(HubCollector(hub))``. Each name begins with ``plumews_hub_`` and has the label ``hub``. A scrape
-    costs what :meth:`plumews.Hub.metrics` does. It may come on any thread: the hub is asked on its own.
+    Register it: ``REGISTRY.register(HubCollector(hub))``. Each name begins with ``plumews_hub_`` and has the label
+    ``hub``. A scrape costs as much as :meth:`plumews.Hub.metrics`. It may run on any thread: the hub is called on its
+    own thread.
 
     Args:
-        hubs: a hub, which is named ``default``, or several by the names they have in the label.
-        rooms: names of rooms whose members are told as ``plumews_hub_room_members`` with the label ``room`` (default:
-            none, because clients could make as many time series as they like).
+        hubs: a hub, which is named ``default`` in the label, or a mapping of hubs by their names in the label.
+        rooms: names of rooms whose member counts are exported as ``plumews_hub_room_members`` with the label ``room``
+            (default: none, because clients could create any number of time series).
 
     Raises:
-        TypeError: ``hubs`` is neither a hub nor a mapping of them, or ``rooms`` is a str, or a name is none.
-        ValueError: a name is not valid Unicode, which no scrape could tell.
+        TypeError: ``hubs`` is neither a hub nor a mapping of hubs, ``rooms`` is a ``str``, or a name is not a ``str``.
+        ValueError: a name is not valid Unicode, so that it cannot be exported.
     """
 
     def __init__(self, hubs: Hub | Mapping[str, Hub], *, rooms: Collection[str] = ()) -> None:
@@ -80,11 +81,11 @@ class HubCollector(Collector):
             _check_label(name)
 
     def describe(self) -> Iterator[Metric]:
-        """The names, for the registry to see that they are free; no hub is asked."""
+        """Return the families without values, for the registry to check their names. No hub is called."""
         return self._families({})
 
     def collect(self) -> Iterator[Metric]:
-        """All figures now.
+        """Return all families with the values of this moment.
 
         Raises:
             ConcurrencyError: a hub's event loop did not answer the thread of the scrape within 5 s.
@@ -116,7 +117,7 @@ class HubCollector(Collector):
             yield family
 
     def _ask(self, hub: Hub) -> _Answer:
-        """What ``hub`` says, on the thread to which it belongs, if it belongs to one that still runs."""
+        """Return the metrics of ``hub``, read on its own thread if that still runs."""
 
         def ask() -> _Answer:
             return hub.metrics(), {room: hub.room_count(room) for room in self._rooms}
@@ -148,15 +149,18 @@ def _check_label(name: str) -> None:
 
 
 def metrics_route(registry: CollectorRegistry = REGISTRY) -> Callable[[Request], Response]:
-    """A route that answers a scrape of ``registry``: ``serve(..., routes={"/metrics": metrics_route()})``.
+    """Return a route that answers scrapes: ``serve(..., routes={"/metrics": metrics_route()})``.
 
-    In OpenMetrics or in the older text format, as the scraper likes it. Whoever can ask is answered; see
-    :func:`plumews.restricted`.
+    The response is OpenMetrics or the older text format, as the scraper accepts. Any client gets it: restrict the route
+    with :func:`plumews.restricted`.
+
+    Args:
+        registry: registry to export (default: the global one of ``prometheus_client``).
     """
 
     def answer(request: Request) -> Response:
         accepted = {entry.partition(";")[0].strip() for entry in ",".join(request.headers.get_all("Accept")).split(",")}
-        # Not by choose_encoder() of the client, which fails on a version that is none.
+        # Not by choose_encoder() of prometheus_client, which raises for a malformed version.
         openmetrics = _OPENMETRICS.partition(";")[0] in accepted
         encode: Encode = openmetrics_exposition.generate_latest if openmetrics else generate_latest
         content_type = _OPENMETRICS if openmetrics else _TEXT

@@ -281,7 +281,7 @@ async def test_nothing_is_left_of_a_stopped_hub():
     await ticks()
     assert deadlines() == before
     assert not hub._slow.members
-    assert not hub._rooms._rolls
+    assert not hub._rooms._snapshots
     assert len(hub._broadcaster.scheduler) == hub.connection_count() == 0
 
 

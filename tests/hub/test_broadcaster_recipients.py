@@ -47,7 +47,7 @@ def test_a_list_that_changes_afterwards_was_copied():
 
 def test_everybody_in_a_room_is_chosen_without_a_new_list(table):
     chosen = choose(table, "chat", None, None)
-    assert chosen.snapshot is table.roll("chat")
+    assert chosen.snapshot is table.snapshot("chat")
     assert (chosen.matched, chosen.exclude) == (3, None)
 
 
@@ -70,7 +70,7 @@ def test_a_predicate_chooses_among_those_who_are_not_left_out(table):
         asked.append(member)
         return member != "b"
 
-    _, _, cid = table.roll("chat").members
+    _, _, cid = table.snapshot("chat").members
     chosen = choose(table, ("chat", "news"), cid, where)
     assert (chosen.snapshot.members, chosen.exclude, chosen.matched) == (("a", "d"), None, 2)
     assert asked == ["a", "b", "d"]

@@ -107,7 +107,7 @@ async def test_joining_and_leaving_a_thousand_times_leaves_nothing_behind():
         hub.remove(conn)
     assert len(conn._close_callbacks) == callbacks
     assert hub.rooms() == []
-    assert not hub._rooms._rolls
+    assert not hub._rooms._snapshots
 
 
 async def test_a_connection_may_be_in_rooms_of_two_hubs():

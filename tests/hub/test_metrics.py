@@ -373,4 +373,4 @@ async def test_a_room_is_shown_with_its_members_and_what_waits_for_them():
     assert room.oldest_queued_age > 0
     assert hub.inspect_room("news") == plumews.RoomInfo("news", 2, 0, 0, 0, 0.0)
     assert hub.inspect_room("nowhere") == plumews.RoomInfo("nowhere", 0, 0, 0, 0, 0.0)
-    assert not hub._rooms._rolls.get("nowhere")
+    assert not hub._rooms._snapshots.get("nowhere")

@@ -75,11 +75,11 @@ def test_a_member_is_in_the_rooms_that_it_joined_and_not_in_those_it_left():
     assert table.join("news", "ann")
     assert table.join("chat", "bob")
     assert table.rooms_of("ann") == ["chat", "news"]
-    assert table.roll("chat").members == ("ann", "bob")
+    assert table.snapshot("chat").members == ("ann", "bob")
     assert (table.registrations, table.connections) == (3, 2)
     assert table.leave("chat", "ann")
     assert table.rooms_of("ann") == ["news"]
-    assert table.roll("chat").members == ("bob",)
+    assert table.snapshot("chat").members == ("bob",)
     assert (table.registrations, table.connections) == (2, 2)
     assert table.is_member("news", "ann")
     assert not table.is_member("chat", "ann")
@@ -128,8 +128,8 @@ def test_removing_a_member_takes_it_out_of_every_room_and_names_them():
 def test_questions_about_what_is_unknown_have_empty_answers():
     table: RoomTable[str] = RoomTable()
     assert table.count("chat") == 0
-    assert table.roll("chat").members == ()
-    assert table.roll(None).members == ()
+    assert table.snapshot("chat").members == ()
+    assert table.snapshot(None).members == ()
     assert table.rooms_of("ann") == []
 
 
@@ -137,8 +137,8 @@ def test_questions_about_what_is_unknown_have_empty_answers():
 
 
 def state(table: RoomTable[int]) -> object:
-    rooms = {name: table.roll(name).members for name in table.names()}
-    return rooms, table.roll(None).members, table.registrations, table.connections
+    rooms = {name: table.snapshot(name).members for name in table.names()}
+    return rooms, table.snapshot(None).members, table.registrations, table.connections
 
 
 def test_the_connection_limit_holds_at_n_and_refuses_n_plus_1():
@@ -239,7 +239,7 @@ def test_a_roll_lists_members_in_the_order_in_which_they_joined():
         table.join("chat", member)
     table.leave("chat", "cid")
     table.join("chat", "cid")
-    assert table.roll("chat").members == ("ann", "bob", "cid")
+    assert table.snapshot("chat").members == ("ann", "bob", "cid")
 
 
 def test_the_roll_of_everybody_has_each_member_once():
@@ -248,29 +248,29 @@ def test_the_roll_of_everybody_has_each_member_once():
     table.join("chat", "bob")
     table.join("news", "ann")
     table.join("news", "cid")
-    assert table.roll(None).members == ("ann", "bob", "cid")
+    assert table.snapshot(None).members == ("ann", "bob", "cid")
 
 
 def test_a_roll_does_not_change_when_the_room_does():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
-    before, everybody = table.roll("chat"), table.roll(None)
+    before, everybody = table.snapshot("chat"), table.snapshot(None)
     table.join("chat", "bob")
     table.leave("chat", "ann")
     assert before.members == everybody.members == ("ann",)
-    assert table.roll("chat").members == table.roll(None).members == ("bob",)
+    assert table.snapshot("chat").members == table.snapshot(None).members == ("bob",)
 
 
 def test_all_who_ask_between_two_changes_share_one_roll():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
-    chat, everybody = table.roll("chat"), table.roll(None)
+    chat, everybody = table.snapshot("chat"), table.snapshot(None)
     table.join("news", "ann")  # neither of the two is changed by this
-    assert table.roll("chat") is chat
-    assert table.roll(None) is everybody
+    assert table.snapshot("chat") is chat
+    assert table.snapshot(None) is everybody
     table.leave("chat", "ann")
-    assert table.roll("chat") is not chat
-    assert table.roll(None) is everybody
+    assert table.snapshot("chat") is not chat
+    assert table.snapshot(None) is everybody
 
 
 def test_the_roll_of_several_rooms_has_each_member_once_in_the_order_of_the_rooms():
@@ -278,24 +278,24 @@ def test_the_roll_of_several_rooms_has_each_member_once_in_the_order_of_the_room
     for room, members in {"chat": ("ann", "bob"), "news": ("cid", "bob", "dan")}.items():
         for member in members:
             table.join(room, member)
-    assert table.roll(("news", "chat", "nowhere")).members == ("cid", "bob", "dan", "ann")
-    assert table.roll(("chat", "chat")).members == ("ann", "bob")
-    assert table.roll(()).members == ()
+    assert table.snapshot(("news", "chat", "nowhere")).members == ("cid", "bob", "dan", "ann")
+    assert table.snapshot(("chat", "chat")).members == ("ann", "bob")
+    assert table.snapshot(()).members == ()
 
 
 def test_those_who_ask_for_the_same_rooms_between_two_changes_share_one_roll_and_no_more_are_kept():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
     table.join("news", "bob")
-    roll = table.roll(("chat", "news"))
-    assert table.roll(("chat", "news")) is roll
+    roll = table.snapshot(("chat", "news"))
+    assert table.snapshot(("chat", "news")) is roll
     table.join("news", "cid")
-    assert table.roll(("chat", "news")).members == ("ann", "bob", "cid")
+    assert table.snapshot(("chat", "news")).members == ("ann", "bob", "cid")
     table.leave("chat", "ann")
-    assert table.roll(("chat", "news")).members == ("bob", "cid")
+    assert table.snapshot(("chat", "news")).members == ("bob", "cid")
     for number in range(100):
-        last = table.roll(("news", f"room {number}"))
-    assert not table._rolls
+        last = table.snapshot(("news", f"room {number}"))
+    assert not table._snapshots
     assert table._union == (("news", "room 99"), last)
 
 
@@ -312,15 +312,15 @@ def test_a_roll_knows_where_a_member_stands():
     table: RoomTable[str] = RoomTable()
     for member in ("ann", "bob"):
         table.join("chat", member)
-    roll = table.roll("chat")
+    roll = table.snapshot("chat")
     assert [roll.position(member) for member in ("ann", "bob", "cid")] == [0, 1, -1]
 
 
 def test_asking_for_rooms_that_do_not_exist_costs_no_memory():
     table: RoomTable[str] = RoomTable()
     for room in range(100):
-        table.roll(f"room {room}")
-    assert not table._rolls
+        table.snapshot(f"room {room}")
+    assert not table._snapshots
 
 
 # --- all of it, against a model -------------------------------------------------------------------
@@ -370,11 +370,11 @@ class Membership(RuleBasedStateMachine):
         table = self.table
         for room in ("a", "b", "c"):
             expected = [member for name, member in self.pairs if name == room]
-            assert list(table.roll(room).members) == expected
+            assert list(table.snapshot(room).members) == expected
             assert table.count(room) == len(expected)
         assert sorted(table.names()) == sorted({room for room, _ in self.pairs})
-        assert set(table.roll(None).members) == {member for _, member in self.pairs}
-        assert len(table.roll(None).members) == table.connections
+        assert set(table.snapshot(None).members) == {member for _, member in self.pairs}
+        assert len(table.snapshot(None).members) == table.connections
         assert table.registrations == len(self.pairs)
 
 
@@ -386,7 +386,7 @@ def test_a_roll_is_current_until_anybody_of_its_rooms_comes_or_goes() -> None:
     table: RoomTable[str] = RoomTable()
     for room, member in (("a", "ada"), ("b", "bob"), ("b", "ada"), ("c", "eve")):
         table.join(room, member)
-    one, all_of_them, several = table.roll("a"), table.roll(None), table.roll(("a", "b"))
+    one, all_of_them, several = table.snapshot("a"), table.snapshot(None), table.snapshot(("a", "b"))
     assert one.current
     assert all_of_them.current
     assert several.current
@@ -394,13 +394,13 @@ def test_a_roll_is_current_until_anybody_of_its_rooms_comes_or_goes() -> None:
     assert one.current
     assert all_of_them.current  # she is still in a room
     assert not several.current
-    again = table.roll(("a", "b"))
-    table.roll(("a", "c"))
+    again = table.snapshot(("a", "b"))
+    table.snapshot(("a", "c"))
     assert not again.current  # only the last one is kept up to date
     table.join("a", "eve")
     assert not one.current
-    assert table.roll("a").current
+    assert table.snapshot("a").current
     table.leave("c", "eve")
     table.leave("a", "eve")
     assert not all_of_them.current
-    assert not table.roll("nowhere").current
+    assert not table.snapshot("nowhere").current

@@ -39,7 +39,7 @@ async def stopping_of(hub: Hub, timeout: float = 60) -> asyncio.Future[ShutdownR
 
 
 def opened(hub: Hub) -> OwedMessages:
-    return OwedMessages(hub._rooms.roll(None).members, hub._broadcaster, hub._slow)
+    return OwedMessages(hub._rooms.snapshot(None).members, hub._broadcaster, hub._slow)
 
 
 async def test_nothing_that_waits_is_nothing_that_is_owed():

@@ -188,7 +188,7 @@ class Story:
         return delivered
 
     def check_nothing_is_left(self) -> None:
-        members = set(self.hub._rooms.roll(None).members)
+        members = set(self.hub._rooms.snapshot(None).members)
         assert set(self.hub._slow.members) <= members
         assert not any(stall.waiting for stall in self.hub._slow.members.values())
         assert len(self.hub._broadcaster.scheduler) == 0
@@ -198,7 +198,7 @@ class Story:
 
     def check_users(self) -> None:
         people = self.hub._presence
-        assert set(people._users) <= set(self.hub._rooms.roll(None).members)
+        assert set(people._users) <= set(self.hub._rooms.snapshot(None).members)
         for room in ROOMS:
             ids = Counter(people._users.get(conn, UserInfo()).id for conn in self.hub.members(room))
             presence = self.hub.presence(room)

@@ -77,7 +77,7 @@ def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callab
         TypeError: ``where`` is not a plain function.
         Exception: an exception of ``where``.
     """
-    snapshot = table.roll(target)
+    snapshot = table.snapshot(target)
     if exclude is not None and not table.is_member(target, exclude):
         exclude = None
     if where is not None:

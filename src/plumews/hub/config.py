@@ -1,8 +1,4 @@
-"""What a hub may hold and how it works, checked once (layer 2).
-
-A limit of 0 is no limit, as in the seed; a negative one is an error, and so is a hub without workers, which
-would never deliver anything.
-"""
+"""Settings of a hub, validated when they are made. A limit of 0 is no limit."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .. import limits
-from ..rate_limit import TokenBucket, default_burst
 from ..validation import check_callback, check_count, check_function, check_rate, removed_options
 from .history import HistoryLimits
 from .results import Gap
@@ -22,39 +17,40 @@ __all__ = ["HubConfig"]
 @removed_options(sending_threads="run several processes instead")
 @dataclass(frozen=True)
 class HubConfig:
-    """The settings of a hub.
+    """Settings of a hub.
 
     Args:
-        workers: lanes that carry broadcasts (default 4); the rooms are spread over them.
-        job_queue_size: broadcasts that may wait for a lane (default 1024).
+        workers: cooperative workers in this process that carry broadcasts, 1 or more (default 4). The rooms are spread
+            over them. ``--workers`` of the command starts processes instead.
+        job_queue_size: broadcasts that may wait for a worker, 1 or more (default 1024).
         max_connections: unique connections (default 0: no limit).
         max_room_connections: connections in one room (default 0: no limit).
-        max_rooms_per_connection: rooms one connection may be in (default 100; 0: no limit).
-        check_room_name: raises :class:`InvalidRoomName` for a name outside the policy (default: 1 to 128 bytes
-            of printable text).
-        history: how much of each room is kept for :meth:`plumews.Hub.recover` (default ``None``: nothing): one
-            :class:`HistoryLimits` for all rooms, or a function that gives those of a room, or ``None``, when its
-            history would begin, such as ``{"chat": HistoryLimits()}.get``.
-        max_history_rooms: rooms with a history (default 10,000; 0: no limit); beyond that the one goes that was used
-            least recently.
-        max_history_bytes: of memory for all histories together (default 64 MiB; 0: no limit), which is the frames, 272
-            for each message and 1600 for each room; beyond that the oldest messages go of the room that was published
-            to least recently. Rooms alone may take half of it; beyond that the one goes that was used least recently.
-        accept_rate: connections a second that are let in, joining their first room, 0.001 to 1,000,000 (default 0: no
-            limit); who is in a room is not accepted anew in the next.
-        accept_burst: how many of them at once (default 0: what comes in two seconds, at least 1).
-        encode_gap: makes of a :class:`Gap` what a member is told about messages that it lost, in their place: ``str``
-            leaves as text, bytes-like as binary, ``None`` is nothing. By default members are told nothing. It is
-            called while messages are sent and before a close frame, and should do no more than that: it cannot
-            broadcast, and what it sends directly may overtake what is being sent.
-        max_queued_bytes: bytes that may wait in the send queues of all members together (default 0: no limit). Beyond
-            it those with the largest queues lose what waits for them, or are closed with 1013 if their behavior is
+        max_rooms_per_connection: rooms of one connection (default 100, 0: no limit).
+        check_room_name: a plain function that raises :class:`InvalidRoomName` for a name outside the policy (default:
+            1 to 128 bytes of printable text).
+        history: bounds of the messages that rooms keep for :meth:`plumews.Hub.recover` (default ``None``: no
+            history). One :class:`HistoryLimits` for all rooms, or a function that returns those of a room, or ``None``,
+            when its history would begin, such as ``{"chat": HistoryLimits()}.get``.
+        max_history_rooms: rooms with a history (default 10,000, 0: no limit). Beyond that the least recently used
+            history is dropped.
+        max_history_bytes: bytes of memory for all histories (default 64 MiB, 0: no limit): the frames, 272 for each
+            message and 1600 for each room. Beyond that the oldest messages of the room with the least recent broadcast
+            are dropped. Rooms alone may take half of it. Beyond that the least recently used history is dropped.
+        accept_rate: connections a second that may join their first room, 0.001 to 1,000,000 (default 0: no limit).
+            A member that joins another room does not count.
+        accept_burst: connections that may join at once (default 0: the number of two seconds, at least 1).
+        encode_gap: a plain function that encodes a :class:`Gap` for the member that lost messages. Its result stands
+            in the stream where they are missing: ``str`` is sent as text, bytes-like as binary, ``None`` sends
+            nothing. By default members get no such message. It is called while messages are sent and before a close
+            frame. It cannot broadcast. A direct send within it may overtake the message that is being sent.
+        max_queued_bytes: bytes in the send queues of all members together (default 0: no limit). Beyond that the
+            members with the largest queues lose their queued messages, or are closed with 1013 if their behavior is
             ``BLOCK`` or ``CLOSE``. A message counts once for each queue that holds it, with 64 bytes more for its
-            objects. Looked after at the end of each tick in which something is broadcast to members whose peers take
-            nothing.
+            objects. Checked at the end of each event loop iteration with a broadcast to members that do not read.
 
     Raises:
-        ValueError: a value is outside its range. TypeError: it is not a number, or not a function.
+        ValueError: a value is outside its range.
+        TypeError: a value is not a number, or not a plain function.
     """
 
     workers: int = limits.WORKERS
@@ -97,17 +93,11 @@ class HubConfig:
         check_function("encode_gap", self.encode_gap, optional=True)
         for name in ("check_room_name", "history", "encode_gap"):
             function = getattr(self, name)
-            if callable(function):  # a policy that is never awaited would refuse nothing
+            if callable(function):  # a policy that is not awaited would refuse nothing
                 check_callback(function, name)
 
     @property
     def history_policy(self) -> Callable[[str], HistoryLimits | None] | None:
-        """:attr:`history` as a function of the room's name; ``None``: no room has one."""
+        """Function that returns the bounds for the name of a room. ``None`` if no room has a history."""
         history = self.history
         return (lambda room: history) if isinstance(history, HistoryLimits) else history
-
-    def accepting(self) -> TokenBucket | None:
-        """What bounds the rate of new connections; ``None``: nothing does."""
-        if not self.accept_rate:
-            return None
-        return TokenBucket(self.accept_rate, self.accept_burst or default_burst(self.accept_rate))

@@ -1,8 +1,8 @@
-"""What one room remembers, and where in it somebody stands (layer 2).
+"""History of one room: its newest messages, numbered, and their bounds.
 
-A stream numbers the messages of a room and keeps the newest of them, as they were encoded: the bytes that the members'
-queues hold, too, not copies. Time is passed in. Invariants: what is kept has no holes and ends with the newest message;
-a number is given once in the life of a stream, which its epoch names; beyond its bounds the oldest go first.
+A history keeps messages as they were encoded. It shares their bytes with the members' send queues. Time is passed in.
+Invariants: the kept messages have no holes and end with the newest one. A number is used once in the life of a history,
+which its epoch names. Beyond the bounds the oldest messages are dropped first.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ __all__ = ["HistoryLimits", "Recovery", "RoomHistory"]
 
 @dataclass(frozen=True)
 class HistoryLimits:
-    """How much of a room is kept, whichever bound is met first.
+    """Bounds of the history of one room. The first bound that is reached counts.
 
     Args:
-        max_messages: the newest so many (default 100).
-        max_age: seconds for which a message is kept (default 300); so long the history of a room outlives its last
-            member, and its last message.
-        max_bytes: of all that is kept together, in memory (default 1 MiB): the frames, and 272 for each message.
+        max_messages: number of messages, 1 or more (default 100).
+        max_age: seconds that a message is kept (default 300). The history of a room outlives its last member and its
+            last message by that time.
+        max_bytes: bytes of memory (default 1 MiB): the frames, and 272 for each message.
 
     Raises:
-        ValueError: a bound is not more than 0. TypeError: it is not a number.
+        ValueError: a bound is not more than 0.
+        TypeError: a bound is not a number.
     """
 
     max_messages: int = limits.HISTORY_MESSAGES
@@ -46,12 +47,12 @@ class HistoryLimits:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What somebody got who came back; the messages themselves are on their way.
+    """Result of :meth:`plumews.Hub.recover`. The messages are queued.
 
     Attributes:
-        complete: whether nothing is missing between the position that was asked for and what comes from now on.
-        messages: how many were queued for it.
-        position: behind the last message before what comes from now on; ``None`` if the room has no history.
+        complete: True if no message is missing between the requested position and later messages.
+        messages: number of messages that were queued.
+        position: position behind the last message before later ones. ``None`` if the room has no history.
     """
 
     complete: bool
@@ -60,40 +61,40 @@ class Recovery:
 
 
 class RoomHistory:
-    """The messages of one room, numbered from 1."""
+    """Messages of one room, numbered from 1."""
 
     __slots__ = ("_kept", "bounds", "bytes", "epoch", "offset")
 
     def __init__(self, bounds: HistoryLimits) -> None:
         self.bounds = bounds
         self.epoch = secrets.token_hex(8)
-        #: Of the newest message.
+        #: Number of the newest message.
         self.offset = 0
-        #: Bytes of memory that all messages take which are kept, about.
+        #: Bytes of memory that the kept messages take, about.
         self.bytes = 0
         self._kept: deque[tuple[float, EncodedMessage]] = deque()
 
     def __len__(self) -> int:
-        """How many messages are kept."""
+        """Return the number of kept messages."""
         return len(self._kept)
 
     @property
     def position(self) -> Position:
-        """Behind the newest message."""
+        """Position behind the newest message."""
         return Position(self.epoch, self.offset)
 
     @property
     def next_position(self) -> Position:
-        """Behind the message that will be recorded next."""
+        """Position behind the message that will be recorded next."""
         return Position(self.epoch, self.offset + 1)
 
     @property
     def next_expiry(self) -> float | None:
-        """When the oldest message is too old; ``None`` if none is kept."""
+        """Time at which the oldest message is too old. ``None`` if no message is kept."""
         return self._kept[0][0] + self.bounds.max_age if self._kept else None
 
     def record(self, message: EncodedMessage, now: float) -> None:
-        """Number ``message`` and keep it, as far as the bounds allow."""
+        """Give ``message`` the next number and keep it, as far as the bounds allow."""
         offset, size = self.offset + 1, self.bytes + message.size + limits.HISTORY_OVERHEAD
         self._kept.append((now, message))
         self.offset, self.bytes = offset, size
@@ -101,19 +102,19 @@ class RoomHistory:
             self.drop_oldest()
 
     def expire(self, now: float) -> None:
-        """Forget what is too old."""
+        """Drop the messages that are too old."""
         while self._kept and self._kept[0][0] + self.bounds.max_age <= now:
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
-        """Forget the oldest message that is kept."""
+        """Drop the oldest message that is kept."""
         self.bytes -= self._kept.popleft()[1].size + limits.HISTORY_OVERHEAD
 
     def since(self, position: Position) -> tuple[bool, list[EncodedMessage]]:
-        """What is kept of the messages behind ``position``, and whether that is all of them.
+        """Return whether all messages behind ``position`` are kept, and the kept ones.
 
-        ``Position("", 0)`` is the start of this stream. For any other epoch everything is new, and never complete. A
-        position in the future gets nothing, and is not complete.
+        ``Position("", 0)`` is the start of this history. For any other epoch all messages are new, and never complete.
+        For a position in the future there are none, which is not complete.
         """
         if position.epoch != self.epoch and (position.epoch or position.offset):
             return False, [message for _, message in self._kept]

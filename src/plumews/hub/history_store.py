@@ -119,7 +119,7 @@ class HistoryStore:
         return {room: place for room, place in places.items() if place is not None}
 
     def record(self, room: str, message: EncodedMessage, timers: Timers) -> Position | None:
-        """Number and keep a message of ``room``, and return its position. ``None`` if the room has no history."""
+        """Keep a message of ``room`` and return its position. ``None`` if the room has no history."""
         entry = self._use(room, timers)
         if entry is None:
             return None

@@ -150,7 +150,7 @@ class Hub:
 
     def members(self, room: str) -> list[Conn]:
         """Return a snapshot of the members of ``room``, in the order in which they joined."""
-        return list(self._rooms.roll(room).members)
+        return list(self._rooms.snapshot(room).members)
 
     # --- callbacks --------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ..conn.connection import Conn
 from ..constants import State
 from ..counters import OTHER, BoundedCounter
 from ..errors import ConcurrencyError, ConnectionClosed, HubError, HubStopped, RateLimited
+from ..rate_limit import TokenBucket, default_burst
 from ..transport.loop_context import loop_context
 from .config import HubConfig
 from .events import CountWatchers, EventDispatcher
@@ -72,7 +73,9 @@ class Membership:
         self._history = history
         self._slow = slow
         self._rate = config.accept_rate
-        self._bucket = config.accepting()
+        self._bucket: TokenBucket | None = None
+        if config.accept_rate:
+            self._bucket = TokenBucket(config.accept_rate, config.accept_burst or default_burst(config.accept_rate))
         #: True refuses all joins.
         self.stopped = False
         self.accepted = 0

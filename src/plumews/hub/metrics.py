@@ -196,7 +196,7 @@ def collect_metrics(
     """Return a snapshot of the metrics of the hub that has these parts."""
     counters = broadcaster.counters
     refusals = broadcaster.refusals.snapshot()
-    backlog = _backlog(rooms.roll(None).members)
+    backlog = _backlog(rooms.snapshot(None).members)
     return HubMetrics(
         active_connections=rooms.connections,
         room_registrations=rooms.registrations,
@@ -267,7 +267,7 @@ def inspect_member(conn: Conn, rooms: RoomTable[Conn], members: Membership) -> M
 
 def inspect_room(room: str, rooms: RoomTable[Conn]) -> RoomInfo:
     """Return a snapshot of ``room``."""
-    members = rooms.roll(room).members
+    members = rooms.snapshot(room).members
     backlog = _backlog(members)
     return RoomInfo(
         name=room,

@@ -1,7 +1,7 @@
-"""What a hub says about its work: frozen snapshots that add up (layer 2).
+"""Result types of a hub: broadcasts, gaps, and snapshots of members and rooms.
 
-For every broadcast ``matched = queued + dropped + skipped + pending``; the hub's counters are the sums of the
-same numbers over time. Nothing here counts; `fanout` does.
+Invariants: for every broadcast ``matched = queued + dropped + skipped + pending``. The repr of a snapshot is one line
+of printable ASCII, whatever names clients and rooms have. It contains no token, password or claim, so it may be logged.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ __all__ = ["BroadcastResult", "Gap", "MemberInfo", "RoomInfo"]
 
 @dataclass(frozen=True)
 class BroadcastResult:
-    """What became of one broadcast, at the moment when it was asked.
+    """Result of one broadcast, as far as it is known at that moment.
 
     Attributes:
         matched: members at the time of the call.
         queued: members whose send queue has taken the message.
-        dropped: members whose full queue refused it, or that it was given up for.
-        skipped: members that had left or were closing when it reached them.
-        pending: members that it has not reached yet, or that get time to make room.
-        invalid: the room's name is outside the policy; nothing was done.
-        stopped: the hub was stopped; nothing was done.
-        overloaded: the job queue was full; the message was dropped for everybody.
-        position: of the message in the history of its room; ``None`` if it is in none, and if nothing was done.
-        positions: of a message to several rooms, by room, in those that have a history; ``None`` for one room.
+        dropped: members whose full queue refused the message, or that ended before they had space.
+        skipped: members that had left or were closing when the message reached them.
+        pending: members that the message has not reached yet, or that get time to make room.
+        invalid: True if the room's name is outside the policy. Nothing was sent.
+        stopped: True if the hub was stopped. Nothing was sent.
+        overloaded: True if the job queue was full. The message was dropped for all members.
+        position: position of the message in the history of its room. ``None`` if it is in none.
+        positions: positions of a message to several rooms, by room, in those that have a history. ``None`` for one
+            room.
     """
 
     matched: int = 0
@@ -48,19 +49,19 @@ class BroadcastResult:
 
     @property
     def rejected(self) -> bool:
-        """Whether nobody will get it though somebody should have."""
+        """True if no member gets the message, although there were members to get it."""
         nobody = self.matched > self.skipped and self.queued == 0 and self.pending == 0
         return self.invalid or self.stopped or self.overloaded or nobody
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What a slow member has lost in one place.
+    """Messages that a slow member has lost in one place of its stream.
 
     Attributes:
-        room: of the messages; ``None`` where they were for everybody, for several rooms or for one user, or may be of
-            any room that the member is in.
-        dropped: how many they are. Where queued messages gave way, those sent to the member directly count, too.
+        room: room of the messages. ``None`` if they were for everybody, for several rooms or for one user, or may be of
+            any room of the member.
+        dropped: number of lost messages. It includes direct sends that were queued and gave way.
     """
 
     room: str | None
@@ -68,7 +69,7 @@ class Gap:
 
 
 class _Printable:
-    """The repr of a dataclass, in ASCII."""
+    """Dataclass with a repr in ASCII."""
 
     def __repr__(self) -> str:
         values = ((each.name, getattr(self, each.name)) for each in fields(self))  # type: ignore[arg-type]
@@ -83,26 +84,26 @@ def _ascii(value: object) -> str:
 
 @dataclass(frozen=True, repr=False)
 class MemberInfo(_Printable):
-    """A connection as its hub sees it, at the moment when it was asked.
+    """Snapshot of one connection in a hub.
 
     Attributes:
-        id: the connection's random identity.
-        remote_address: the peer's, as the socket tells it; ``None`` on a Unix socket.
-        user_id, user_name: what a verified token said; ``None`` without one.
-        rooms: those of the hub in which it is, in the order in which it joined.
-        since: when it came into the hub, in seconds since the epoch; ``None`` if it is in no room.
-        state: of the connection.
-        subprotocol: that was agreed on, or ``None``.
-        send_behavior: what its full send queue does.
-        queued_messages, queued_bytes: what waits in its send queue.
-        queued_age: seconds that the oldest of that has waited; 0.0 while the peer keeps up.
-        dropped_messages: what its full send queue refused, in all.
-        compression_bytes: what zlib holds for it, about; 0 where nothing is compressed with takeover.
-        latency: seconds that its newest answered ping took; 0.0 before there was one.
-        last_pong: when its last pong arrived, in seconds since the epoch; its opening before the first.
-        unsent_bytes, unacknowledged_bytes: what is below that queue: in the transport, and in the kernel before it is
-            on the network, or before the peer's kernel has it; ``None`` where the kernel cannot be asked.
-        unanswered_bytes: what was sent since the last ping that was answered; ``None`` where it is not bounded.
+        id: random UUID that identifies the connection in logs.
+        remote_address: address of the socket's peer. ``None`` on a Unix socket.
+        user_id, user_name: id and name from a verified token. ``None`` without one.
+        rooms: its rooms in this hub, in the order of its joins.
+        since: time of its first join, in seconds since the epoch. ``None`` if it is in no room.
+        state: state of the connection.
+        subprotocol: negotiated subprotocol, or ``None``.
+        send_behavior: overflow policy of its send queue.
+        queued_messages, queued_bytes: size of its send queue.
+        queued_age: seconds that the oldest queued message has waited. 0.0 while the peer keeps up.
+        dropped_messages: messages that its full send queue has refused.
+        compression_bytes: bytes that zlib holds for it, about. 0 without context takeover.
+        latency: round-trip time of the last answered ping, in seconds. 0.0 before the first one.
+        last_pong: time of its last pong, in seconds since the epoch. The time of its opening before the first one.
+        unsent_bytes, unacknowledged_bytes: bytes below the send queue, in the transport and in the kernel, that are not
+            on the network yet, or that the peer's kernel has not acknowledged. ``None`` if the kernel does not tell.
+        unanswered_bytes: bytes sent since the last answered ping. ``None`` if they are not bounded.
     """
 
     id: uuid.UUID
@@ -128,14 +129,14 @@ class MemberInfo(_Printable):
 
 @dataclass(frozen=True, repr=False)
 class RoomInfo(_Printable):
-    """A room at the moment when it was asked.
+    """Snapshot of one room.
 
     Attributes:
-        name: of the room.
-        members: in it; 0 if there is no such room.
-        backlogged: members for which messages wait because they do not read fast enough.
-        queued_messages, queued_bytes: what waits for its members, whatever room it was said in.
-        oldest_queued_age: seconds that the oldest of that has waited; 0.0 while everybody keeps up.
+        name: name of the room.
+        members: number of members, 0 if there is no such room.
+        backlogged: members that do not read fast enough, so that messages wait for them.
+        queued_messages, queued_bytes: size of the members' send queues, with messages of other rooms.
+        oldest_queued_age: seconds that the oldest queued message has waited. 0.0 while all members keep up.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Who is in which room (layer 2).
+"""Table of rooms and members, their limits, and the policies of room names.
 
-Membership, its limits and the names of rooms, without a socket or a loop: members are any hashable objects.
-Invariants: a room exists while it has members; a refused join changes nothing; the connection limit counts
-members once, however many rooms they are in; a roll never changes.
+Members are any hashable objects: there is no socket and no event loop here. Invariants: a room exists while it has
+members. A refused join changes nothing. The connection limit counts a member once, in any number of rooms. A snapshot
+never changes.
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ M = TypeVar("M")
 
 _PLAIN_NAME: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{limits.ROOM_NAME}}}")
 
-#: One room, several, or (``None``) all of them.
+#: One room, several rooms, or all rooms (``None``).
 Target: TypeAlias = "str | tuple[str, ...] | None"
 
 
 def check_room_name(name: str) -> None:
-    """The room-name policy unless another is given: 1 to 128 bytes of printable text.
-
-    Raises :class:`InvalidRoomName`.
-    """
+    """Raise :class:`InvalidRoomName` unless ``name`` is 1 to 128 bytes of printable text. The default policy."""
     if not isinstance(name, str):
         raise InvalidRoomName(f"invalid room name: it must be a str, not {type(name).__name__}")
     if not name or not name.isprintable() or len(name.encode(errors="replace")) > limits.ROOM_NAME:
@@ -36,20 +33,20 @@ def check_room_name(name: str) -> None:
 
 
 def validate_room_name(name: str) -> None:
-    """The seed's room-name policy: 1 to 128 of ``A-Z a-z 0-9 . _ : -``, for ``HubConfig(check_room_name=...)``.
+    """Raise :class:`InvalidRoomName` unless ``name`` is 1 to 128 of ``A-Z a-z 0-9 . _ : -``.
 
-    What else is printable looks different from what it is: letters of other alphabets, blanks, markup. Names of this
-    kind can stand in addresses, keys and log lines as they are. Raises :class:`InvalidRoomName`.
+    A stricter policy, for ``HubConfig(check_room_name=...)``. Such names can stand in URLs, keys and log lines as they
+    are. Other printable text may look like a different name: letters of other alphabets, blanks, markup.
     """
     if not isinstance(name, str) or _PLAIN_NAME.fullmatch(name) is None:
         raise InvalidRoomName(f"invalid room name: it must be 1 to {limits.ROOM_NAME} of A-Z a-z 0-9 . _ : -")
 
 
 class MemberSnapshot(Generic[M]):
-    """The members of one room, or of all, at one moment. Who asks again before anything changed gets the same one,
-    so that a thousand broadcasts that wait hold one list and not a thousand.
+    """Members of one room, of several, or of all, at one moment.
 
-    While :attr:`current` is true all of them are still there; afterwards that is to be asked of each.
+    It is shared until a member comes or goes, so that a thousand waiting broadcasts hold one list and not a thousand.
+    While :attr:`current` is True all of them are still members. Afterwards that must be checked for each.
     """
 
     __slots__ = ("_positions", "current", "members")
@@ -60,14 +57,14 @@ class MemberSnapshot(Generic[M]):
         self._positions: dict[M, int] | None = None
 
     def position(self, member: M) -> int:
-        """The index of ``member`` in :attr:`members`, -1 if it is not there."""
+        """Return the index of ``member`` in :attr:`members`, -1 if it is not there."""
         if self._positions is None:
             self._positions = {member: position for position, member in enumerate(self.members)}
         return self._positions.get(member, -1)
 
 
 class RoomTable(Generic[M]):
-    """Rooms and their members, both ways. Limits of 0 are none, as in the seed."""
+    """Table of rooms and their members, in both directions. A limit of 0 is none."""
 
     def __init__(
         self,
@@ -85,20 +82,20 @@ class RoomTable(Generic[M]):
         self._members: dict[str, dict[M, None]] = {}
         self._rooms: dict[M, dict[str, None]] = {}
         self._registrations = 0
-        self._rolls: dict[str | None, MemberSnapshot[M]] = {}
-        #: The last roll of several rooms; one, for there are more sets of rooms than rooms.
+        self._snapshots: dict[str | None, MemberSnapshot[M]] = {}
+        #: The last snapshot of several rooms. Only one, because there are more sets of rooms than rooms.
         self._union: tuple[tuple[str, ...], MemberSnapshot[M]] | None = None
 
     def check_name(self, name: str) -> None:
         """Raise :class:`InvalidRoomName` if ``name`` is outside the policy."""
         if not isinstance(name, str):
-            check_room_name(name)  # a policy that somebody gave is asked about text alone
+            check_room_name(name)  # the application's policy gets text only
         self._check_name(name)
 
     # --- changes ----------------------------------------------------------------------------------
 
     def join(self, room: str, member: M) -> bool:
-        """Add ``member`` to ``room``; False if it was there, limits or not.
+        """Add ``member`` to ``room``. Return False if it was there, whatever the limits are.
 
         Raises:
             InvalidRoomName, HubFull, RoomFull, TooManyRooms: nothing was changed.
@@ -117,7 +114,7 @@ class RoomTable(Generic[M]):
         return True
 
     def check_space(self, room: str, member: M | None = None) -> None:
-        """Raise if ``member``, or somebody new, could not join ``room`` now."""
+        """Raise the error of :meth:`join` if ``member``, or a new one, finds no space in ``room`` now."""
         own = self._rooms.get(member, {}) if member is not None else {}
         if self._max_connections and not own and len(self._rooms) >= self._max_connections:
             raise HubFull(f"websocket hub at capacity: {self._max_connections} connections")
@@ -127,7 +124,7 @@ class RoomTable(Generic[M]):
             raise TooManyRooms(f"a connection may be in {self._max_rooms_per_connection} rooms")
 
     def leave(self, room: str, member: M) -> bool:
-        """Remove ``member`` from ``room``; False if it was not there."""
+        """Remove ``member`` from ``room``. Return False if it was not there."""
         rooms = self._rooms.get(member)
         if rooms is None or room not in rooms:
             return False
@@ -144,7 +141,7 @@ class RoomTable(Generic[M]):
         return True
 
     def remove(self, member: M) -> list[str]:
-        """Remove ``member`` from all its rooms; their names."""
+        """Remove ``member`` from all its rooms, and return their names."""
         rooms = list(self._rooms.get(member, ()))
         for room in rooms:
             self.leave(room, member)
@@ -152,43 +149,43 @@ class RoomTable(Generic[M]):
 
     # --- questions --------------------------------------------------------------------------------
 
-    def roll(self, room: Target) -> MemberSnapshot[M]:
-        """The members of ``room``, in the order in which they joined; of several rooms, or of all, each once."""
+    def snapshot(self, room: Target) -> MemberSnapshot[M]:
+        """Return the members of ``room``, in the order in which they joined. Of several rooms, or of all, each once."""
         if isinstance(room, tuple):
-            return self._roll_of_several(room)
-        roll = self._rolls.get(room)
-        if roll is None:
-            roll = MemberSnapshot(tuple(self._rooms if room is None else self._members.get(room, ())))
-            if roll.members:  # a room without members leaves no trace
-                self._rolls[room] = roll
-                roll.current = True
-        return roll
+            return self._snapshot_of_several(room)
+        snapshot = self._snapshots.get(room)
+        if snapshot is None:
+            snapshot = MemberSnapshot(tuple(self._rooms if room is None else self._members.get(room, ())))
+            if snapshot.members:  # a room without members leaves no trace
+                self._snapshots[room] = snapshot
+                snapshot.current = True
+        return snapshot
 
-    def _roll_of_several(self, rooms: tuple[str, ...]) -> MemberSnapshot[M]:
+    def _snapshot_of_several(self, rooms: tuple[str, ...]) -> MemberSnapshot[M]:
         if self._union is not None and self._union[0] == rooms:
             return self._union[1]
         if self._union is not None:
-            self._union[1].current = False  # nobody will tell it any more
+            self._union[1].current = False  # changes are not told to it any more
         members: dict[M, None] = {}
         for room in rooms:
             members.update(self._members.get(room, {}))
-        roll = MemberSnapshot(tuple(members))
+        snapshot = MemberSnapshot(tuple(members))
         if members:
-            self._union = rooms, roll
-            roll.current = True
-        return roll
+            self._union = rooms, snapshot
+            snapshot.current = True
+        return snapshot
 
     def _outdate(self, room: str | None) -> None:
-        """Who is in ``room`` (``None``: in any) has changed."""
-        roll = self._rolls.pop(room, None)
-        if roll is not None:
-            roll.current = False
+        """Mark the snapshots of ``room`` (``None``: of all rooms) as not current."""
+        snapshot = self._snapshots.pop(room, None)
+        if snapshot is not None:
+            snapshot.current = False
         if self._union is not None:
             self._union[1].current = False
             self._union = None
 
     def is_member(self, room: Target, member: M) -> bool:
-        """Whether ``member`` is in ``room``, or in one of several; ``None``: in any."""
+        """Return True if ``member`` is in ``room``, or in one of several. ``None``: in any."""
         if room is None:
             return member in self._rooms
         rooms = self._rooms.get(member)
@@ -197,21 +194,23 @@ class RoomTable(Generic[M]):
         return room in rooms if isinstance(room, str) else not rooms.keys().isdisjoint(room)
 
     def rooms_of(self, member: M) -> list[str]:
+        """Return the rooms of ``member``, in the order in which it joined."""
         return list(self._rooms.get(member, ()))
 
     def names(self) -> list[str]:
-        """The rooms that have members."""
+        """Return the rooms that have members."""
         return list(self._members)
 
     def count(self, room: str) -> int:
+        """Return the number of members of ``room``."""
         return len(self._members.get(room, ()))
 
     @property
     def registrations(self) -> int:
-        """Members of all rooms added up: one in two rooms counts twice."""
+        """Sum of the members of all rooms. A member of two rooms counts twice."""
         return self._registrations
 
     @property
     def connections(self) -> int:
-        """Members, each once."""
+        """Number of members, each counted once."""
         return len(self._rooms)

@@ -87,7 +87,7 @@ def begin_shutdown(
 ) -> asyncio.Task[ShutdownReport]:
     """Refuse joins and broadcasts from now on, and return the task that ends the hub within ``limit``."""
     members.stopped = broadcaster.stopped = True
-    conns = rooms.roll(None).members
+    conns = rooms.snapshot(None).members
     owed = OwedMessages(conns, broadcaster, slow)
     work = _shut_down(limit, close, conns, owed, members, broadcaster, slow, history)
     return Context().run(loop.create_task, work)
