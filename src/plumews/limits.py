@@ -112,13 +112,12 @@ MEM_LEVEL: Final = 5
 #: Shorter messages leave as they are: what compressing saves is less than what it costs.
 COMPRESS_LEAST: Final = 128
 
-#: What is compressed for a broadcast between two turns of the loop, a millisecond or two; one that is longer is made in
-#: pieces of this, before it goes on to those who get it compressed.
+#: Bytes that are compressed at once, in a millisecond or two: the most of a broadcast without ``compress=True``, and of
+#: one piece of a message in pieces.
 COMPRESS_PIECE: Final = 64 * KiB
 
-#: Messages of histories with the compressed forms that are made once for all who come back, as long as they fit:
-#: so many bytes for one hub.
-RECOVERED_FORMS: Final = 4 * MiB
+#: Bytes of missed messages with their compressed encodings, which one hub keeps for all members that come back.
+RECOVERED_ENCODINGS: Final = 4 * MiB
 
 #: Members with takeover compress what is broadcast one by one: of messages this long the loop looks at the clock after
 #: each of them, for 64 take more than a slice.

@@ -11,12 +11,11 @@ import pytest
 import plumews
 from plumews import Opcode, limits
 from plumews.constants import COMPRESSED
-from plumews.deflate.backends import BACKENDS
 from plumews.deflate.config import Agreement
-from plumews.deflate.encodings import EncodingCache, Making, form_of, is_long, known_form, make_form
+from plumews.deflate.encodings import EncodingCache, encoding_for, make_encoding
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import EncodedMessage, encode
-from support.compressed_messages import TAIL, unsqueezed
+from support.compressed_messages import unsqueezed
 from support.fakes import FakeTransport, fake_conn
 
 JSON = b'{"id": 1, "name": "somebody", "text": "hello, hello"}' * 20
@@ -31,8 +30,8 @@ def conn_with(bits: int | None = 12, *, takeover: bool = False, **config: Any) -
     return conn
 
 
-def form_for(shared: EncodedMessage, conn: plumews.Conn) -> EncodedMessage:
-    return form_of(shared, conn._shared, conn._deflate is not None)
+def encoded_for(shared: EncodedMessage, conn: plumews.Conn) -> EncodedMessage:
+    return encoding_for(shared, conn._shared)
 
 
 def chosen_for(forms: EncodingCache, messages: list[EncodedMessage], conn: plumews.Conn) -> list[EncodedMessage]:
@@ -57,7 +56,7 @@ async def test_all_that_agreed_on_the_same_get_one_form_and_it_is_made_once(monk
         plumews.deflate.encodings, "encode", lambda *args, **how: made.append(encode(*args, **how)) or made[-1]
     )
     shared = message()
-    forms = [form_for(shared, conn) for conn in conns]
+    forms = [encoded_for(shared, conn) for conn in conns]
     assert len(made) == 3
     assert forms[0] is forms[2] is forms[5]
     assert forms[1] is forms[4]
@@ -71,9 +70,9 @@ async def test_all_that_agreed_on_the_same_get_one_form_and_it_is_made_once(monk
 
 async def test_who_compresses_nothing_or_for_itself_gets_the_message_as_it_is() -> None:
     shared = message()
-    assert form_for(shared, conn_with(None)) is shared
-    assert form_for(shared, conn_with(takeover=True)) is shared
-    assert shared.forms is None
+    assert encoded_for(shared, conn_with(None)) is shared
+    assert encoded_for(shared, conn_with(takeover=True)) is shared
+    assert shared.encodings is None
 
 
 @pytest.mark.parametrize(
@@ -91,24 +90,24 @@ async def test_who_compresses_nothing_or_for_itself_gets_the_message_as_it_is() 
 )
 async def test_what_is_compressed(payload: bytes, compress: bool | None, compressed: bool) -> None:
     shared = message(payload, compress=compress)
-    form = form_for(shared, conn_with())
+    form = encoded_for(shared, conn_with())
     assert (form is not shared) is compressed
     assert read(form) == (Opcode.BINARY | COMPRESSED * compressed, payload)
-    assert form_for(shared, conn_with()) is form
+    assert encoded_for(shared, conn_with()) is form
 
 
 async def test_that_it_gets_no_smaller_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shared, conn = message(NOISE), conn_with()
-    assert form_for(shared, conn) is shared
-    monkeypatch.setattr(plumews.deflate.encodings, "make_form", None)
-    assert form_for(shared, conn) is shared
-    assert shared not in (shared.forms or {}).values()  # or it would go only when the collector finds it
+    assert encoded_for(shared, conn) is shared
+    monkeypatch.setattr(plumews.deflate.encodings, "make_encoding", None)
+    assert encoded_for(shared, conn) is shared
+    assert shared not in (shared.encodings or {}).values()  # or it would go only when the collector finds it
 
 
 async def test_each_has_its_own_least_size_and_its_own_fragments() -> None:
     shared = message()
-    assert form_for(shared, conn_with(compression=plumews.Deflate(min_size=5000))) is shared
-    pieces = form_for(shared, conn_with(fragment_size=7))
+    assert encoded_for(shared, conn_with(compression=plumews.Deflate(min_size=5000))) is shared
+    pieces = encoded_for(shared, conn_with(fragment_size=7))
     assert pieces.buffers[0][0] == Opcode.BINARY | 0x40  # the first of several
     assert read(pieces) == (Opcode.BINARY | COMPRESSED, JSON)
 
@@ -121,40 +120,19 @@ LONG = b"".join(b"line %d of many; " % number for number in range(20_000))
 async def test_what_is_long_leaves_as_it_is_where_nobody_can_wait_unless_it_must_be_compressed() -> None:
     assert len(LONG) > 4 * limits.COMPRESS_PIECE
     shared = message(LONG)
-    assert is_long(shared)
-    assert form_for(shared, conn_with()) is shared
-    alone = form_for(shared, conn_with(takeover=True))
-    assert (alone.buffers, alone.compress) == (shared.buffers, False)
-    assert form_for(shared, conn_with(takeover=True)) is alone
+    assert encoded_for(shared, conn_with()) is shared
     must = message(LONG, compress=True)
-    assert read(form_for(must, conn_with())) == (Opcode.BINARY | COMPRESSED, LONG)
-    assert form_for(must, conn_with(takeover=True)) is must
+    assert read(encoded_for(must, conn_with())) == (Opcode.BINARY | COMPRESSED, LONG)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-async def test_what_is_long_can_be_compressed_in_pieces(backend: str) -> None:
-    pytest.importorskip(BACKENDS[backend].module)
-    shared, conn = message(LONG), conn_with(compression=plumews.Deflate(backend=backend))
-    making = Making(shared, conn._shared)
-    count = 1
-    while (form := making.more()) is None:
-        # Others with these parameters compress meanwhile.
-        assert read(form_for(message(), conn)) == (Opcode.BINARY | COMPRESSED, JSON)
-        count += 1
-    assert count == -(-len(LONG) // limits.COMPRESS_PIECE)
-    assert read(form) == (Opcode.BINARY | COMPRESSED, LONG)
-    assert form.size < shared.size / 4
-    assert form.buffers[-1][-4:] != TAIL
-    assert form_for(shared, conn) is known_form(shared, conn._shared) is form
-
-
-async def test_in_pieces_too_what_gets_no_smaller_or_is_not_to_be_stays_as_it_is() -> None:
-    noise = random.Random(2).randbytes(limits.COMPRESS_PIECE + 1000)
-    for shared, config in ((message(noise), {}), (message(LONG), {"compression": plumews.Deflate(min_size=1 << 20)})):
-        making = Making(shared, conn_with(**config)._shared)
-        while (form := making.more()) is None:
-            pass
-        assert form is shared
+@pytest.mark.parametrize("compress", [None, True])
+async def test_long_message_with_takeover_is_compressed_on_request(compress: bool | None) -> None:
+    shared, conn = message(LONG, compress=compress), conn_with(takeover=True)
+    assert encoded_for(shared, conn) is shared
+    assert conn._deflate is not None
+    entered = conn._deflate.enter(shared)
+    assert (entered is shared) is (compress is None)
+    assert read(entered) == (Opcode.BINARY | COMPRESSED * bool(compress), LONG)
 
 
 # --- what is kept -----------------------------------------------------------------------------------
@@ -166,7 +144,7 @@ async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch
     first = chosen_for(forms, kept, conn_with())
     assert [read(form)[1] for form in first] == [JSON + b"%d" % number for number in range(5)]
     assert all(read(form)[0] & COMPRESSED for form in first)
-    monkeypatch.setattr(plumews.deflate.encodings, "make_form", None)
+    monkeypatch.setattr(plumews.deflate.encodings, "make_encoding", None)
     assert chosen_for(forms, kept, conn_with()) == first
     assert chosen_for(forms, kept, conn_with(None)) == kept
     assert chosen_for(forms, kept, conn_with(takeover=True)) == kept
@@ -174,12 +152,12 @@ async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch
 
 async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recently_go() -> None:
     kept = [message(JSON + b"%d" % number) for number in range(6)]
-    one = kept[0].size + make_form(message(JSON + b"0"), conn_with()._shared).size + 2 * limits.HISTORY_OVERHEAD
+    one = kept[0].size + make_encoding(message(JSON + b"0"), conn_with()._shared).size + 2 * limits.HISTORY_OVERHEAD
     forms = EncodingCache(3 * one)
     chosen_for(forms, kept[:3], conn_with())
     chosen_for(forms, kept[:1], conn_with())
     chosen_for(forms, kept[3:4], conn_with())
-    assert [each.forms is not None for each in kept] == [True, False, True, True, False, False]
+    assert [each.encodings is not None for each in kept] == [True, False, True, True, False, False]
     chosen_for(forms, kept[:1], conn_with(9))
     assert forms.bytes <= 3 * one
     assert len(forms) == 2
@@ -188,7 +166,7 @@ async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recent
         assert forms.bytes <= 3 * one
     forms.clear()
     assert (forms.bytes, len(forms)) == (0, 0)
-    assert all(each.forms is None for each in kept)
+    assert all(each.encodings is None for each in kept)
 
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["shared", "takeover"])

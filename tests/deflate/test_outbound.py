@@ -373,12 +373,12 @@ async def test_connections_that_agreed_on_the_same_can_be_sent_the_same_bytes() 
     one, other = compressing()[0], compressing()[0]
     assert one._deflate is not None
     assert other._deflate is not None
-    assert one._deflate.shared_key == other._deflate.shared_key
-    assert hash(one._deflate.shared_key) == hash(other._deflate.shared_key)
+    assert one._deflate.shared_params == other._deflate.shared_params
+    assert hash(one._deflate.shared_params) == hash(other._deflate.shared_params)
     encoded = one._deflate.encode(TEXT, JSON.encode())
     assert encoded.buffers == other._deflate.encode(TEXT, JSON.encode()).buffers
     assert encoded.size == sum(map(len, encoded.buffers))
-    keys = {one._deflate.shared_key}
+    keys = {one._deflate.shared_params}
     for agreement, config in (
         (ALONE._replace(server_window_bits=11), {}),
         (ALONE, {"fragment_size": 1000}),
@@ -388,11 +388,11 @@ async def test_connections_that_agreed_on_the_same_can_be_sent_the_same_bytes() 
     ):
         conn, _ = compressing(agreement, **config)
         assert conn._deflate is not None
-        keys.add(conn._deflate.shared_key)
+        keys.add(conn._deflate.shared_params)
     assert len(keys) == 6
     takeover, _ = compressing(TAKEOVER)
     assert takeover._deflate is not None
-    assert takeover._deflate.shared_key is None
+    assert takeover._deflate.shared_params is None
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 20_000, 200_000])

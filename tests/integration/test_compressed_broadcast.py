@@ -1,7 +1,7 @@
 """A room in which some compress and some do not: one compressed frame for all that agreed on the same.
 
 Everybody gets every message, right and in order, whatever it agreed on, whatever its send behavior, and however the
-message was sent. What a single message becomes is in `test_forms`; members of all kinds under chance are in
+message was sent. What a single message becomes is in `test_encodings`; members of all kinds under chance are in
 `test_hub_stateful`.
 """
 
@@ -125,26 +125,26 @@ async def test_compressed_messages_arrive_in_order_however_sent(start, behavior)
 
 
 @pytest.mark.parametrize("kind", ["one room", "another thread", "a user"])
-async def test_long_compressed_broadcast_does_not_block_others(start, kind, monkeypatch) -> None:
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
+async def test_long_broadcast_on_request_comes_compressed_in_order(start, kind) -> None:
     hub = Hub()
     async with mixed(start, hub) as members:
         hub.broadcast_room("room", "before")
         if kind == "one room":
-            result = hub.broadcast_room("room", LONG)
-            assert result.pending
+            hub.broadcast_room("room", LONG, compress=True)
         elif kind == "a user":
-            assert hub.send_to_user("ann", LONG).pending
+            hub.send_to_user("ann", LONG, compress=True)
         else:
             published: list[Any] = []
-            thread = threading.Thread(target=lambda: published.append(hub.publish_threadsafe("room", LONG)))
+            thread = threading.Thread(
+                target=lambda: published.append(hub.publish_threadsafe("room", LONG, compress=True))
+            )
             thread.start()
             await asyncio.to_thread(thread.join)
             await asyncio.wrap_future(published[0])
         hub.broadcast_room("room", "behind")
         for member in members:
             assert [await member.message() for _ in range(3)] == ["before", LONG, "behind"]
-        assert [member.compressed for member in members] == [0, 1, 1, 0] * 2
+        assert [member.compressed for member in members] == [0, 1, 1, 1] * 2
     await hub.stop()
 
 
@@ -275,12 +275,12 @@ async def test_a_history_holds_no_forms_but_those_that_are_counted() -> None:
     stream = hub._history.stream("room", pairs[0][0]._state.timers)  # type: ignore[union-attr]
     assert stream is not None
     [kept] = stream.since(position)[1]
-    assert kept.forms is None
+    assert kept.encodings is None
     hub.leave("room", pairs[0][0])
     hub.recover("room", pairs[0][0], position)
-    assert kept.forms is not None
+    assert kept.encodings is not None
     more = limits.HISTORY_OVERHEAD
-    forms = [form for form in kept.forms.values() if form is not None]
+    forms = [form for form in kept.encodings.values() if form is not None]
     assert hub._history.encodings.bytes == kept.size + more + sum(form.size + more for form in forms)
     await ended(hub)
 
@@ -323,52 +323,20 @@ async def test_every_broadcast_method_takes_compress(send: Any, agreed: Any) -> 
 # --- what is long -----------------------------------------------------------------------------------
 
 
-async def test_long_broadcast_waits_for_its_compressed_encoding(monkeypatch) -> None:
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    pieces = []
-    more = plumews.deflate.encodings.Making.more
-    monkeypatch.setattr(plumews.deflate.encodings.Making, "more", lambda self: pieces.append(more(self)) or pieces[-1])
+@pytest.mark.parametrize("compress", [None, True])
+async def test_long_broadcast_is_compressed_only_on_request(compress) -> None:
     hub = Hub()
-    pairs = members_of(hub, PLAIN, TWELVE, TWELVE, PLAIN, TAKEOVER)
-    another = next(
-        name
-        for name in "abcdefgh"
-        if hub._broadcaster.scheduler._lane_of(name) != hub._broadcaster.scheduler._lane_of("room")
-    )
-    hub.join(another, pairs[0][0])
-    result = hub.broadcast_room("room", LONG)
-    assert (result.queued, result.pending) == (1, 4)
-    assert pieces == [None]
-    assert hub.broadcast_room("room", "behind").pending == 5
-    assert hub.broadcast_room(another, "meanwhile").pending == 0
-    await asyncio.sleep(0)
-    assert len(pieces) == 2  # one in a turn
-    pairs[2][0].send_nowait("direct")  # which does not wait for the rest, and must not come before it
-    while hub.metrics().jobs_waiting:
-        await asyncio.sleep(0)
+    pairs = members_of(hub, PLAIN, TWELVE, TWELVE, TAKEOVER)
+    hub.broadcast_room("room", LONG, compress=compress)
+    pairs[2][0].send_nowait("direct")
     await ticks()
-    assert len(pieces) == -(-len(LONG) // limits.COMPRESS_PIECE)
-    assert inflated(pairs[1][1]) == [LONG, "behind"]
-    assert [kind for kind, _ in events(pairs[1][1])] == [TEXT | COMPRESSED, TEXT]
-    assert inflated(pairs[2][1]) == [LONG, "behind", "direct"]
-    assert [kind for kind, _ in events(pairs[2][1])] == [TEXT] * 3
-    assert inflated(pairs[3][1]) == [LONG, "behind"]
-    assert [kind for kind, _ in events(pairs[4][1])] == [TEXT] * 2
-    assert adds_up(hub.metrics())
+    compressed = TEXT | COMPRESSED * bool(compress)
+    for (_, transport), kind in zip(pairs, (TEXT, compressed, compressed, compressed), strict=True):
+        assert inflated(transport)[0] == LONG
+        assert events(transport)[0][0] == kind
+    assert inflated(pairs[2][1]) == [LONG, "direct"]
+    assert hub.metrics().broadcasts_compressed == bool(compress)
     await ended(hub)
-
-
-async def test_a_hub_that_stops_gives_a_long_broadcast_its_time(monkeypatch) -> None:
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
-    hub = Hub()
-    [(conn, transport)] = members_of(hub, TWELVE, close_timeout=0.01)
-    assert hub.broadcast_room("room", LONG).pending
-    await hub.stop()
-    assert conn.closed
-    (kind, _), (close, _) = events(transport)
-    assert (kind, close) == (TEXT | COMPRESSED, Opcode.CLOSE)
-    metrics = hub.metrics()
-    assert (metrics.broadcast_queued, metrics.broadcast_pending) == (1, 0)
 
 
 async def test_members_with_takeover_do_not_block_the_loop(monkeypatch) -> None:

@@ -587,7 +587,7 @@ async def test_turning_it_on(start) -> None:
 
 
 async def test_what_there_is_to_choose() -> None:
-    chosen = run("What there is to choose")
+    chosen = run("Options")
     assert chosen["small"] == plumews.ConnConfig(compression="deflate").deflate
     assert {name: type(chosen[name]) for name in ("smallest", "fast", "wary")} == {
         "smallest": plumews.Deflate,
@@ -597,7 +597,7 @@ async def test_what_there_is_to_choose() -> None:
 
 
 async def test_compressed_once(start) -> None:
-    told = run("Compressed once")
+    told = run("Compressed broadcasts")
     hub, picture = told["hub"], bytes(range(256)) * 4
     opened: asyncio.Queue[plumews.Conn] = asyncio.Queue()
     callbacks = {"on_open": opened.put_nowait, "on_message": lambda conn, message: None}

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 
 from ..constants import State
-from ..deflate.encodings import form_of
+from ..deflate.encodings import encoding_for
 from ..errors import ConnectionClosed, SendQueueFull
 from ..protocol.message import Data, checked_compress, encode, opcode_of, payload_of
 from .connection import Conn
@@ -48,7 +48,7 @@ def broadcast(connections: Iterable[Conn], message: Data, *, compress: bool | No
             raise TypeError(f"broadcast goes to plumews.Conn objects, not to {type(conn).__name__}")
         if conn.state is State.OPEN:
             try:
-                conn._send_shared(form_of(encoded, conn._shared, conn._deflate is not None))
+                conn._send_shared(encoding_for(encoded, conn._shared))
             except (SendQueueFull, ConnectionClosed):
                 full += 1
     if full:

@@ -286,7 +286,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         deflate = OutboundDeflate(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
         inflow = InboundDeflate(agreement, settings, self._state, client=client)
         self._use_deflate(deflate, inflow, client=client)
-        if deflate.shared_key is None:
+        if deflate.shared_params is None:
             self._writer.context = deflate
 
     # --- writing ----------------------------------------------------------------------------------

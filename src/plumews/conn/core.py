@@ -145,10 +145,12 @@ class ConnCore(ContextRunner):
         """Use permessage-deflate, before anything is received."""
         self._deflate = deflate
         self._inflow = inflow
-        self._shared = deflate.shared_key
+        self._shared = deflate.shared_params
         self._rules.allow_compressed(client=client)
         self._feed = self._rules.parser.feed_messages
-        self._quick_size = min(self._quick_size, deflate.min_size - 1)  # what is longer may have to be compressed
+        self._quick_size = min(
+            self._quick_size, deflate.params.min_size - 1
+        )  # what is longer may have to be compressed
 
     # --- the transport calls ----------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import threading
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from .. import limits
 from ..protocol.codec import build_frame
@@ -30,12 +30,25 @@ _local = threading.local()
 Key: TypeAlias = "tuple[str, int, int, int]"
 
 
-class DeflateParams(NamedTuple):
-    """What connections have in common that can be sent the same bytes."""
+class DeflateParams:
+    """Parameters of compression. Connections without takeover that have the same object can be sent the same bytes."""
 
-    key: Key
-    min_size: int
-    fragment_size: int
+    __slots__ = ("fragment_size", "key", "min_size")
+
+    def __init__(self, key: Key, min_size: int, fragment_size: int) -> None:
+        self.key = key
+        self.min_size = min_size
+        self.fragment_size = fragment_size
+
+    def should_compress(self, size: int, requested: bool | None, most: int = limits.COUNT_MOST) -> bool:
+        """Return whether to compress a message. Every way to send asks this.
+
+        Args:
+            size: bytes of the payload, or of the first piece of a message in pieces.
+            requested: ``compress=`` of the application. ``None`` leaves the choice to the size.
+            most: without a request a larger message is not compressed: that of a broadcast would hold the event loop.
+        """
+        return self.min_size <= size <= most if requested is None else requested
 
 
 @dataclass(frozen=True)
@@ -73,25 +86,21 @@ class OutboundDeflate:
     __slots__ = (
         "_compressor",
         "_context",
-        "_fragment_size",
         "_idle",
-        "_key",
         "_messages",
         "_payload_bytes",
         "_quick_size",
         "_timers",
         "_wire_bytes",
         "agreement",
-        "min_size",
-        "shared_key",
+        "params",
+        "shared_params",
     )
 
     def __init__(
         self, agreement: Agreement, settings: Deflate, fragment_size: int, timers: Timers, *, client: bool
     ) -> None:
         self.agreement = agreement
-        self.min_size = settings.min_size
-        self._fragment_size = fragment_size
         self._quick_size = min(fragment_size, limits.COPY_SIZE)
         self._timers = timers
         self._idle: Deadline | None = None
@@ -99,16 +108,17 @@ class OutboundDeflate:
         bits, takeover = agreement.server_window_bits, agreement.server_takeover
         if client:
             bits, takeover = agreement.client_window_bits, agreement.client_takeover
-        key, shared_key = _keys(settings, bits, fragment_size)
-        self._key = key
-        #: Connections with equal keys can be sent the same bytes; ``None`` if nobody else can be sent what this one is.
-        self.shared_key: DeflateParams | None = None
+        assert settings.level is not None
+        key = (settings.backend, settings.level, bits, settings.mem_level)
+        self.params = _params(key, settings.min_size, fragment_size)
+        #: The same, or ``None`` with takeover: then no other connection can be sent the same bytes.
+        self.shared_params: DeflateParams | None = None
         self._context: ContextCompressor | None = None
         self._compressor: Compressor | ContextCompressor
         if takeover:
             self._context = self._compressor = ContextCompressor(*key)
         else:
-            self.shared_key = shared_key
+            self.shared_params = self.params
             self._compressor = shared_compressor(key)
 
     def encode(self, opcode: int, payload: bytes, compress: bool | None = None) -> EncodedMessage:
@@ -117,16 +127,13 @@ class OutboundDeflate:
         ``compress`` is True or False, or ``None`` for what the size says. Where compressing makes it no smaller it
         leaves as it is, unless it must be compressed, or has become part of the context.
         """
-        wanted = len(payload) >= self.min_size if compress is None else compress
-        if self._context is not None:
-            plain = encode(opcode, payload, fragment_size=self._fragment_size)
-            return EncodedMessage(plain.buffers, plain.size, wanted)
-        if not wanted:
-            return encode(opcode, payload, fragment_size=self._fragment_size)
-        data = self._compressor.compress(payload)
-        if len(data) >= len(payload) and not compress:
-            return encode(opcode, payload, fragment_size=self._fragment_size)
-        return self._counted(opcode, payload, data)
+        wanted = self.params.should_compress(len(payload), compress)
+        if wanted and self._context is None:
+            data = self._compressor.compress(payload)
+            if len(data) < len(payload) or compress:
+                return self._counted(opcode, payload, data)
+            wanted = False
+        return encode(opcode, payload, fragment_size=self.params.fragment_size, compress=wanted)
 
     def frame(self, opcode: int, message: str | bytes) -> bytes | None:
         """The same for a message that is one frame in one buffer; ``None``: ask the long way."""
@@ -136,7 +143,7 @@ class OutboundDeflate:
         size = len(payload)
         if size > self._quick_size:
             return None
-        if size >= self.min_size:
+        if self.params.should_compress(size, None):
             data = self._compressor.compress(payload)
             if len(data) < size:
                 frame: bytes = build_frame(opcode, data, rsv1=True)
@@ -148,9 +155,12 @@ class OutboundDeflate:
 
     def enter(self, message: EncodedMessage) -> EncodedMessage:
         """``message``, which the queue accepts now, as it leaves (with takeover)."""
-        if message.compress is False or (message.compress is None and message.size < self.min_size):
+        params = self.params
+        if not params.should_compress(message.size, message.compress, limits.COMPRESS_PIECE):
             return message
         opcode, payload = message.message()
+        if not params.should_compress(len(payload), message.compress, limits.COMPRESS_PIECE):
+            return message
         try:
             data = self._compressor.compress(payload)
             self._keep_context()
@@ -164,19 +174,19 @@ class OutboundDeflate:
 
         Behind the last piece comes `EMPTY`.
         """
-        if not (size >= self.min_size if compress is None else compress):
+        if not self.params.should_compress(size, compress):
             return None
         if self._context is not None:
             self._keep_context()
             return self._context
-        return ContextCompressor(*self._key)
+        return ContextCompressor(*self.params.key)
 
     def _keep_context(self) -> None:
         if self._idle is None:
             self._idle = self._timers.after(limits.CONTEXT_IDLE, self._release)
 
     def _counted(self, opcode: int, payload: bytes, data: bytes) -> EncodedMessage:
-        encoded = encode(opcode, data, fragment_size=self._fragment_size, rsv1=True)
+        encoded = encode(opcode, data, fragment_size=self.params.fragment_size, rsv1=True)
         self._messages += 1
         self._payload_bytes += len(payload)
         self._wire_bytes += len(data)
@@ -224,11 +234,9 @@ class OutboundDeflate:
 
 
 @functools.lru_cache(maxsize=64)
-def _keys(settings: Deflate, bits: int, fragment_size: int) -> tuple[Key, DeflateParams]:
-    """What a compressor is made of, and what connections have in common: one object for all of them."""
-    assert settings.level is not None
-    key = (settings.backend, settings.level, bits, settings.mem_level)
-    return key, DeflateParams(key, settings.min_size, fragment_size)
+def _params(key: Key, min_size: int, fragment_size: int) -> DeflateParams:
+    """Return one object for all connections with equal parameters."""
+    return DeflateParams(key, min_size, fragment_size)
 
 
 def shared_compressor(key: Key) -> Compressor:

@@ -226,8 +226,7 @@ class Broadcaster:
             functools.partial(self._presence.is_user, user_id),
             exclude if exclude in conns else None,
         )
-        long = message.size > limits.COMPRESS_PIECE and message.compress is not False
-        if len(conns) > limits.USER_CONNECTIONS or (long and any(conn._shared is not None for conn in conns)):
+        if len(conns) > limits.USER_CONNECTIONS:
             return _result(self._start(loop, message, recipients, None, None, kept=False))
         for conn in conns:
             if conn._behind is not None:

@@ -27,7 +27,6 @@ cdef class FanOut:
     cdef Py_ssize_t _at
     cdef object _done
     cdef set _early
-    cdef object _making
     cdef tuple _members
     cdef Py_ssize_t _next
     cdef dict _remembered
@@ -51,13 +50,11 @@ cdef class FanOut:
 
     @cython.locals(began=Py_ssize_t)
     cpdef bint step(self, double until) except -1
-    @cython.locals(conn=ConnCore, form=EncodedMessage, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, form_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(conn=ConnCore, encoding=EncodedMessage, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, encoding_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cdef bint _walk(self, double until) except -1
-    cpdef EncodedMessage form(self, ConnCore conn)
+    cpdef EncodedMessage encoding_for(self, ConnCore conn)
     cdef _failed(self, ConnCore conn, exc)
-    cdef EncodedMessage _form_by(self, shared, double until)
-    cdef EncodedMessage _make_form(self, shared, double until)
-    cdef EncodedMessage _count(self, EncodedMessage form)
+    cdef EncodedMessage _count(self, EncodedMessage encoding)
     cdef bint _is_refused(self, ConnCore conn) except -1
     cpdef _reach(self, ConnCore conn)
     @cython.locals(tally=FanOutCounters, queued=Py_ssize_t, all_queued=Py_ssize_t, pending=Py_ssize_t)

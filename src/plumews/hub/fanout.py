@@ -17,7 +17,7 @@ from .. import limits
 from ..conn.connection import Conn
 from ..conn.core import ConnCore
 from ..constants import SendBehavior, State
-from ..deflate.encodings import Making, is_long, known_form, make_form, without_context
+from ..deflate.encodings import known_encoding, make_encoding
 from ..deflate.outbound import DeflateParams
 from ..position import Position
 from ..protocol.message import EncodedMessage
@@ -54,7 +54,7 @@ class FanOutCounters:
     def __init__(self) -> None:
         self.broadcasts = self.rejected = 0
         self.matched = self.queued = self.dropped = self.skipped = self.pending = 0
-        #: Compressed forms that were made, their bytes, and those of what they were made of.
+        #: Compressed encodings that were made, their bytes, and those of what they were made of.
         self.compressed = self.compressed_after = self.compressed_before = 0
         #: What was dropped, by the cause: the policy of a full member, its end, that of the hub, a full job queue.
         self.dropped_by = dict.fromkeys([*(each.value for each in SendBehavior), "ended", "stopped", "overloaded"], 0)
@@ -67,7 +67,6 @@ class FanOut:
         "_at",
         "_done",
         "_early",
-        "_making",
         "_members",
         "_next",
         "_reaching",
@@ -116,8 +115,6 @@ class FanOut:
         self._reaching = self._undecided = False
         #: The message, if it is one buffer and nobody's queue holds an earlier value of it.
         self._simple = message.buffers[0] if len(message.buffers) == 1 and key is None else None
-        #: A compressed form that takes more than a slice.
-        self._making: Making | None = None
         #: Reached out of turn, or not to be reached at all.
         self._early: set[Conn] = set() if exclude is None else {exclude}
         self.matched = len(roll.members) - len(self._early)
@@ -179,10 +176,10 @@ class FanOut:
         members, position, end = self._members, self._next, len(self._members)
         plain, plain_size, remembered = self._simple, self.message.size, self._remembered
         simple, size = plain, plain_size
-        # Whose form these are, and whose was the last compressed one: neighbours mostly agreed on the same.
+        # Parameters of these, and of the last compressed encoding: neighbours mostly agreed on the same.
         at_hand: DeflateParams | None = None
         known: DeflateParams | None = None
-        squeezed, form_size, compressed = None, 0, self._tally.compressed
+        squeezed, encoding_size, compressed = None, 0, self._tally.compressed
         try:
             while position < end:
                 stop = min(position + _STRIDE, end)
@@ -199,18 +196,16 @@ class FanOut:
                             simple, size = plain, plain_size
                         else:
                             if shared is not known:
-                                form = self._form_by(shared, until)
-                                if form is None:  # the rest of it, and this member, when others have had their turn
-                                    self._undecided = False
-                                    self._next = position - 1
-                                    return False
+                                encoding = self.encoding_for(conn)
                                 if self._tally.compressed != compressed:  # that took its time
                                     compressed = self._tally.compressed
                                     stop = position
                                 known = shared
-                                squeezed = form.buffers[0] if len(form.buffers) == 1 and self.key is None else None
-                                form_size = form.size
-                            simple, size = squeezed, form_size
+                                squeezed = (
+                                    encoding.buffers[0] if len(encoding.buffers) == 1 and self.key is None else None
+                                )
+                                encoding_size = encoding.size
+                            simple, size = squeezed, encoding_size
                         at_hand = shared
                     if (
                         simple is not None
@@ -237,22 +232,19 @@ class FanOut:
         finally:
             self._at = position
 
-    def form(self, conn: Conn) -> EncodedMessage:
-        """The message as ``conn`` gets it, now: what is not compressed yet and would take long leaves as it is."""
-        shared = conn._shared
-        if shared is None:
-            return self.message if conn._deflate is None else without_context(self.message)
-        made = known_form(self.message, shared)
-        if made is not None:
-            return made
-        if is_long(self.message):
+    def encoding_for(self, conn: Conn) -> EncodedMessage:
+        """Return the message as ``conn`` gets it. Without memory for an encoding that is the message itself."""
+        params = conn._shared
+        if params is None:
             return self.message
-        made = self.message
-        try:
-            made = self._count(make_form(self.message, shared))
-        except MemoryError:
-            pass  # it leaves as it is
-        return made
+        encoding = known_encoding(self.message, params)
+        if encoding is None:
+            encoding = self.message
+            try:
+                encoding = self._count(make_encoding(self.message, params))
+            except MemoryError:
+                pass
+        return encoding
 
     def _failed(self, conn: Conn, exc: BaseException) -> None:
         """End ``conn``, which could not be reached: nothing else tells its peer that a message is missing."""
@@ -261,41 +253,12 @@ class FanOut:
         self._reaching = self._sure = False
         conn._writer.fail(exc)
 
-    def _form_by(self, shared: DeflateParams, until: float) -> EncodedMessage | None:
-        """The form for those with these parameters; ``None`` if it is not ready when the clock says ``until``.
-
-        Without memory for it the message leaves as it is.
-        """
-        form: EncodedMessage | None = self.message
-        try:
-            form = self._make_form(shared, until)
-        except MemoryError:
-            self._making = None
-        return form
-
-    def _make_form(self, shared: DeflateParams, until: float) -> EncodedMessage | None:
-        message = self.message
-        known = known_form(message, shared)
-        if known is not None:
-            return known
-        if message.size <= limits.COMPRESS_PIECE or message.compress is False:
-            return self._count(make_form(message, shared))
-        if self._making is None or self._making.shared != shared:
-            self._making = Making(message, shared)
-        form = self._making.more()
-        while form is None:
-            if clock() >= until:
-                return None
-            form = self._making.more()
-        self._making = None
-        return self._count(form)
-
-    def _count(self, form: EncodedMessage) -> EncodedMessage:
-        if form is not self.message:
+    def _count(self, encoding: EncodedMessage) -> EncodedMessage:
+        if encoding is not self.message:
             self._tally.compressed += 1
             self._tally.compressed_before += self.message.size
-            self._tally.compressed_after += form.size
-        return form
+            self._tally.compressed_after += encoding.size
+        return encoding
 
     def unreached(self) -> Sequence[Conn]:
         """The members that :meth:`step` has not come to."""
@@ -354,11 +317,11 @@ class FanOut:
         elif self.key is not None and conn._config.overflow.uses_key:
             self._sure = False
             self._slow.overflow(self, conn)
-        elif conn._writer.offer(self.form(conn)):
+        elif conn._writer.offer(self.encoding_for(conn)):
             self._queue()
             ConnCore._kick_later(conn)
             if self._watching and conn._writer.paused:
-                self._slow.backlogged(conn, self.form(conn).size)
+                self._slow.backlogged(conn, self.encoding_for(conn).size)
         else:
             self._sure = False
             self._slow.overflow(self, conn)

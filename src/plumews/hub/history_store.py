@@ -64,7 +64,7 @@ class HistoryStore:
         self._entries: dict[str, _Entry] = {}
         self._filled: dict[str, RoomHistory] = {}
         #: Compressed encodings of kept messages, to be sent again.
-        self.encodings = EncodingCache(limits.RECOVERED_FORMS)
+        self.encodings = EncodingCache(limits.RECOVERED_ENCODINGS)
         #: Bytes of memory that all this takes, about.
         self.bytes = 0
 

@@ -42,7 +42,7 @@ class Delivery(Protocol):
     room: str | None
     key: Hashable
 
-    def form(self, conn: Conn) -> EncodedMessage:
+    def encoding_for(self, conn: Conn) -> EncodedMessage:
         """Return the encoding of the message for ``conn``."""
 
     def result(self) -> BroadcastResult:
@@ -84,13 +84,13 @@ class PendingDeliveries:
     Invariant: broadcasts are queued in the order in which they came, and each is decided once.
     """
 
-    __slots__ = ("_count", "_emptied", "_form", "_places", "_refused", "_writer", "bytes")
+    __slots__ = ("_count", "_emptied", "_encoding", "_places", "_refused", "_writer", "bytes")
 
     def __init__(
         self,
         writer: Writer,
         emptied: Callable[[], None],
-        form: Callable[[Delivery], EncodedMessage] = lambda delivery: delivery.message,
+        encoding: Callable[[Delivery], EncodedMessage] = lambda delivery: delivery.message,
         refused: Callable[[Delivery], object] = lambda delivery: delivery._drop("ended"),
     ) -> None:
         """Wait at ``writer``.
@@ -98,12 +98,12 @@ class PendingDeliveries:
         Args:
             writer: of the member.
             emptied: called when nothing waits any more, because of space or of the end of the member.
-            form: returns the encoding of a broadcast for the member.
+            encoding: returns the encoding of a broadcast for the member.
             refused: decides a delivery that is lost because the member ends.
         """
         self._writer = writer
         self._emptied = emptied
-        self._form = form
+        self._encoding = encoding
         self._refused = refused
         self._places: deque[_Place] = deque()
         self._count = 0
@@ -127,7 +127,7 @@ class PendingDeliveries:
         place = _Place(delivery)
         self._places.append(place)
         try:
-            place.waiter = self._writer.wait(self._form(delivery), lambda accepted: self._decided(place, accepted))
+            place.waiter = self._writer.wait(self._encoding(delivery), lambda accepted: self._decided(place, accepted))
         except BaseException:
             self._places.pop()
             raise
@@ -158,8 +158,10 @@ class PendingDeliveries:
         self._add_to_counts(delivery, -1)
         try:
             if accepted and place.deliveries:
-                self._writer.wait_on(waiter)  # before the form: if that fails, the end of the member finds the waiter
-                waiter.message = self._form(place.deliveries[0])
+                self._writer.wait_on(
+                    waiter
+                )  # before the encoding: if that fails, the end of the member finds the waiter
+                waiter.message = self._encoding(place.deliveries[0])
             else:
                 self._places.popleft()
                 place.waiter = None  # breaks a reference cycle
@@ -319,10 +321,10 @@ class SlowMembers:
         if _is_over(conn, member):
             del self.members[conn]
             delivery._reach(conn)
-        elif member.loss.last.lost and policy.can_queue(conn, delivery.form(conn).size):
+        elif member.loss.last.lost and policy.can_queue(conn, delivery.encoding_for(conn).size):
             self.pay(conn)
             delivery._reach(conn)
-        elif (delivery.key is None or not policy.uses_key) and conn._writer.offer(delivery.form(conn)):
+        elif (delivery.key is None or not policy.uses_key) and conn._writer.offer(delivery.encoding_for(conn)):
             self._queued(delivery, conn)
             member.given_up = False
             if not self.watching and not member.loss:
@@ -343,7 +345,7 @@ class SlowMembers:
         if self.watching and writer.paused:
             self._check_half_full(conn)
         replaced = writer.replaced
-        outcome = conn._config.overflow.broadcast(conn, delivery.form(conn), delivery.key)
+        outcome = conn._config.overflow.broadcast(conn, delivery.encoding_for(conn), delivery.key)
         self.replaced += writer.replaced - replaced
         if outcome is Outcome.QUEUED:
             self._queued(delivery, conn)
@@ -362,7 +364,7 @@ class SlowMembers:
         delivery._queue()
         conn._kick_later()
         if self.watching and conn._writer.paused:
-            self.backlogged(conn, delivery.form(conn).size)
+            self.backlogged(conn, delivery.encoding_for(conn).size)
 
     def _check_half_full(self, conn: Conn) -> None:
         """Tell the application once if the queue of ``conn`` is half full."""
@@ -480,7 +482,7 @@ class SlowMembers:
             waiting = member.waiting = PendingDeliveries(
                 conn._writer,
                 lambda: self._recovered(conn, member),
-                lambda delivery: delivery.form(conn),
+                lambda delivery: delivery.encoding_for(conn),
                 lambda delivery: self._ended(delivery, conn),
             )
         waiting.add(delivery)

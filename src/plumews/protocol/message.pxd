@@ -3,5 +3,5 @@
 cdef class EncodedMessage:
     cdef readonly list buffers
     cdef readonly object compress
-    cdef public dict forms
+    cdef public dict encodings
     cdef readonly Py_ssize_t size

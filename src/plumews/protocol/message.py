@@ -25,16 +25,16 @@ class EncodedMessage:
     """One message as buffers to write in order, and their bytes in all.
 
     ``compress`` is what the application asked for, where that was not decided before: True, False, or ``None`` for what
-    its size says. ``forms`` are others in which the same message is sent, see `forms`.
+    its size says. ``encodings`` are compressed ones, see :mod:`plumews.deflate.encodings`.
     """
 
-    __slots__ = ("buffers", "compress", "forms", "size")
+    __slots__ = ("buffers", "compress", "encodings", "size")
 
     def __init__(self, buffers: list[bytes | memoryview], size: int, compress: bool | None = None) -> None:
         self.buffers = buffers
         self.size = size
         self.compress = compress
-        self.forms: dict[Any, EncodedMessage | None] | None = None
+        self.encodings: dict[Any, EncodedMessage | None] | None = None
 
     def message(self) -> tuple[int, bytes]:
         """Return the opcode and the payload, parsed from the frames."""
