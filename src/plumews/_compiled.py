@@ -1,8 +1,8 @@
-"""Selection of the body: every compiled module, or plain Python in their place.
+"""Selection of the body: all modules compiled, or all in plain Python.
 
-A compiled module shadows the source that it was made of. In a pure process each module of the package is imported from
-its source. Invariant: a process has either all compiled modules or none, because they know each other's C structures: a
-mixed process would read memory wrongly.
+A compiled module shadows its source file. A pure process imports each module of the package from its source.
+Invariant: a process uses either all compiled modules or none. They know each other's C structures, so that a mixed
+process would misread memory.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Literal
 
 __all__ = ["BODY", "COMPILED", "all_compiled", "only_sources", "select_body"]
 
-#: The modules that setup.py compiles, by their names within the package. setup.py and the scripts read this list.
-#: ``transport._sendmsg`` is not among them: not every system has it, and no other module knows its C structures.
+#: Modules that setup.py compiles, by their names within the package. setup.py and the scripts read this list.
+#: ``transport._sendmsg`` is missing: not every system has it, and no other module knows its C structures.
 COMPILED = (
     "_codec",
     "conn.attributes",
@@ -53,7 +53,7 @@ COMPILED = (
     "transport.writer",
 )
 
-#: The body that this process uses. :func:`select_body` sets it before anything else of the package is imported.
+#: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.
 BODY: Literal["compiled", "pure"] = "pure"
 
 _PACKAGE = __name__.rpartition(".")[0]
@@ -61,7 +61,7 @@ _FOLDER = Path(__file__).parent
 
 
 class _Sources:
-    """Finder for the modules of this package that sees no compiled ones."""
+    """Finder for the modules of this package that ignores compiled ones."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -76,7 +76,7 @@ class _Sources:
 
 
 def all_compiled() -> bool:
-    """Return True if every module of :data:`COMPILED` was built. Warn if only some of them were: a broken build."""
+    """Return True if all modules of :data:`COMPILED` are built. Warn about a build that has only some of them."""
     missing = [name for name in COMPILED if not _is_built(name)]
     if missing and len(missing) < len(COMPILED):
         warnings.warn(
@@ -94,7 +94,7 @@ def _is_built(name: str) -> bool:
 
 
 def only_sources() -> None:
-    """Import the modules of this package that are not imported yet from their sources."""
+    """Make later imports of modules of this package use their sources."""
     if not any(isinstance(finder, _Sources) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Sources())
 

@@ -1,7 +1,6 @@
-"""The words of the protocol: opcodes, close codes, connection states (layer 0).
+"""Constants of the protocol and of its errors: opcodes, close codes, connection states, error codes.
 
-Numbers are those of RFC 6455: opcodes from section 5.2, close codes from section 7.4 and the
-registry it opens. Nothing here has behaviour beyond a lookup.
+Opcodes are those of RFC 6455 section 5.2, close codes those of section 7.4 and of its registry.
 """
 
 from __future__ import annotations
@@ -23,20 +22,23 @@ __all__ = [
     "is_valid_close_code",
 ]
 
-#: RFC 6455 section 1.3: appended to the client's key before it is hashed.
+#: Suffix of the client's key before it is hashed (RFC 6455 section 1.3).
 ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-#: RFC 6455 section 4.1: the only version of the protocol that was ever standardised.
+#: Only standardised version of the protocol (RFC 6455 section 4.1).
 WEBSOCKET_VERSION: Final = "13"
 
 
 class Opcode(enum.IntEnum):
-    """What a frame carries (RFC 6455 section 5.2).
+    """Opcode of a frame (RFC 6455 section 5.2).
 
     Attributes:
-        CONT: more of the message whose first frame came before.
-        TEXT, BINARY: a message, or the first frame of one.
-        CLOSE, PING, PONG: control frames.
+        CONT: Continuation of a fragmented message.
+        TEXT: Text message, or its first frame.
+        BINARY: Binary message, or its first frame.
+        CLOSE: Close frame.
+        PING: Ping frame.
+        PONG: Pong frame.
     """
 
     CONT = 0
@@ -48,47 +50,47 @@ class Opcode(enum.IntEnum):
 
 
 class StreamEvent(enum.IntEnum):
-    """What the codec's parser reports of a message that is streamed; a whole one is reported by its opcode."""
+    """Event of a streamed message, reported by the parser. The event of a whole message is its opcode."""
 
     BEGIN = 16
     CHUNK = 17
     END = 18
 
 
-#: Added to the opcode of a message whose first frame had RSV1: still compressed (RFC 7692 section 6).
+#: Flag added to the opcode of a message that is still compressed: its first frame has RSV1 (RFC 7692 section 6).
 COMPRESSED: Final = 0x40
 
 
 class CloseCode(enum.IntEnum):
-    """Why a connection ended (RFC 6455 section 7.4.1; 1012-1014 from the IANA registry).
+    """Close code of a connection (RFC 6455 section 7.4.1, and the IANA registry for 1012 to 1014).
 
     Attributes:
-        NORMAL_CLOSURE: 1000, all is done.
-        GOING_AWAY: 1001, the server stops, or the page was left.
-        PROTOCOL_ERROR: 1002, the peer broke RFC 6455.
-        UNSUPPORTED_DATA: 1003, a kind of message that is not accepted.
-        NO_STATUS_RCVD: 1005, never on the wire: the close frame had no code.
-        ABNORMAL_CLOSURE: 1006, never on the wire: there was no close frame.
-        INVALID_DATA: 1007, such as text that is not UTF-8.
-        POLICY_VIOLATION: 1008, what no other code says.
-        MESSAGE_TOO_BIG: 1009, a message beyond the read limit.
-        MANDATORY_EXTENSION: 1010, the server did not agree to an extension that the client needs.
+        NORMAL_CLOSURE: 1000, the connection has done its work.
+        GOING_AWAY: 1001, the server stops, or the browser leaves the page.
+        PROTOCOL_ERROR: 1002, the peer violated RFC 6455.
+        UNSUPPORTED_DATA: 1003, this type of message is not accepted.
+        NO_STATUS_RCVD: 1005, never sent: the close frame had no code.
+        ABNORMAL_CLOSURE: 1006, never sent: there was no close frame.
+        INVALID_DATA: 1007, the payload is invalid, such as text that is not UTF-8.
+        POLICY_VIOLATION: 1008, any reason without a code of its own.
+        MESSAGE_TOO_BIG: 1009, the message exceeds the read limit.
+        MANDATORY_EXTENSION: 1010, the server did not agree to an extension that the client requires.
         INTERNAL_ERROR: 1011, a handler or a callback failed.
-        SERVICE_RESTART: 1012, the server stops and comes back.
-        TRY_AGAIN_LATER: 1013, the server is full, or the peer does not keep up.
-        BAD_GATEWAY: 1014, a proxy got no valid answer.
-        TLS_HANDSHAKE: 1015, never on the wire: TLS failed.
-        UNAUTHORIZED: 4401, the room server wants a token, or the token has ended.
-        FORBIDDEN: 4403, a wrong token or password.
-        AUTH_TIMEOUT: 4408, the first message that authenticates came too late.
+        SERVICE_RESTART: 1012, the server restarts.
+        TRY_AGAIN_LATER: 1013, the server is full, or the peer is a slow consumer.
+        BAD_GATEWAY: 1014, a proxy received an invalid response.
+        TLS_HANDSHAKE: 1015, never sent: TLS failed.
+        UNAUTHORIZED: 4401, the room server requires a token, or the token has expired.
+        FORBIDDEN: 4403, the token or the password is wrong.
+        AUTH_TIMEOUT: 4408, the authentication message arrived too late.
     """
 
     NORMAL_CLOSURE = 1000
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
-    NO_STATUS_RCVD = 1005  # never on the wire: the close frame had no code
-    ABNORMAL_CLOSURE = 1006  # never on the wire: there was no close frame
+    NO_STATUS_RCVD = 1005
+    ABNORMAL_CLOSURE = 1006
     INVALID_DATA = 1007
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
@@ -97,21 +99,21 @@ class CloseCode(enum.IntEnum):
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
-    TLS_HANDSHAKE = 1015  # never on the wire: TLS failed before there was a wire
-    # Of the range for applications, what the room server uses: HTTP's number plus 4000.
+    TLS_HANDSHAKE = 1015
+    # Codes of the room server, in the range for applications: the HTTP status plus 4000.
     UNAUTHORIZED = 4401
     FORBIDDEN = 4403
     AUTH_TIMEOUT = 4408
 
 
 class ErrorCode(str, enum.Enum):
-    """Stable words that tell programs why a request was refused: in answers, metrics and logs.
+    """Code of a refused request or message, for programs, in error bodies, metrics and logs.
 
-    A member is the ``str`` that is sent. Applications may refuse with words of their own, which are not listed here.
+    A member is the ``str`` that is sent. Applications may refuse with codes of their own.
 
     Attributes:
-        type: the ``type`` of the error body where it does not follow from the status of the answer, else "".
-        counted_as: the sum of :class:`plumews.HubMetrics` that counts it besides ``requests_refused``, else "".
+        type: The ``type`` of the error body if the HTTP status does not determine it, else "".
+        counted_as: The property of :class:`plumews.HubMetrics` that counts it, besides ``requests_refused``, else "".
     """
 
     _value_: str
@@ -177,13 +179,13 @@ class ErrorCode(str, enum.Enum):
 
 
 class State(enum.IntEnum):
-    """Where a connection stands (RFC 6455 section 4.1 and 7).
+    """State of a connection (RFC 6455 sections 4.1 and 7).
 
     Attributes:
-        CONNECTING: the opening handshake is not done.
-        OPEN: messages may be sent.
-        CLOSING: a close frame was sent, or the connection is being cut.
-        CLOSED: the TCP connection is gone.
+        CONNECTING: The opening handshake is not complete.
+        OPEN: Messages may be sent.
+        CLOSING: A close frame was sent, or the connection is being aborted.
+        CLOSED: The TCP connection has ended.
     """
 
     CONNECTING = 0
@@ -193,14 +195,19 @@ class State(enum.IntEnum):
 
 
 class SendBehavior(enum.Enum):
-    """What a send does when the connection's send queue is full (the seed's three choices, and two more).
+    """Overflow policy: behavior of a send when the send queue is full.
 
-    ``BLOCK`` waits for space up to the send timeout, ``DROP`` refuses the new message, ``CLOSE`` closes the connection
-    with 1013. ``DROP_OLDEST`` accepts the new message and drops the oldest that has not begun to leave. ``CONFLATE``
-    does the same for messages without a key; one with a key takes the place of an older one with its key that waits,
-    so that the newest of each key stays. Such a message may pass others with a key, and never one without.
+    While a fragmented message is being sent, nothing can be queued behind it. ``DROP_OLDEST`` and ``CONFLATE`` then
+    refuse the new message as ``DROP`` does.
 
-    While a message is sent in pieces, behind which nothing can be queued, the last two refuse as ``DROP`` does.
+    Attributes:
+        BLOCK: Wait for space, up to the send timeout.
+        DROP: Refuse the new message.
+        CLOSE: Close the connection with 1013.
+        DROP_OLDEST: Queue the new message, and drop the oldest one of which no byte was sent.
+        CONFLATE: Replace a queued message that has the key of the new one, so that the newest message of each key
+            stays. A message with a key may overtake others with a key, never one without. Without a key the policy
+            is that of ``DROP_OLDEST``.
     """
 
     BLOCK = "block"
@@ -214,14 +221,14 @@ _NEVER_ON_THE_WIRE: Final = frozenset({1004, 1005, 1006, 1015})
 
 
 def is_valid_close_code(code: int) -> bool:
-    """Whether a close frame may carry ``code`` (RFC 6455 section 7.4.2)."""
+    """Return True if a close frame may carry ``code`` (RFC 6455 section 7.4.2)."""
     if 1000 <= code <= 1014:
         return code not in _NEVER_ON_THE_WIRE
     return 3000 <= code <= 4999
 
 
 def close_code_name(code: int) -> str:
-    """A close code for people: ``"1001 (going away)"``."""
+    """Return ``code`` with its name, such as ``"1001 (going away)"``."""
     try:
         name = CloseCode(code).name.lower().replace("_", " ")
     except ValueError:

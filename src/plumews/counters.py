@@ -1,7 +1,7 @@
-"""Counters by name, and what a server counts of its requests (layer 2).
+"""Counters by name, and the request counters of a server.
 
-Names may come from applications, such as the word of a refusal that is theirs; invariant: a counter never keeps more
-than ``limits.COUNTED_NAMES`` of them, and its total is right all the same.
+Names may come from applications, such as the code of a refusal. Invariant: a counter keeps at most
+``limits.COUNTED_NAMES`` names, and its total is exact nevertheless.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from . import limits
 
 __all__ = ["OTHER", "BoundedCounter", "RequestCounters"]
 
-#: What is beyond the bound is counted here.
+#: Name under which all names beyond the bound are counted.
 OTHER: Final = "other"
 
 
 class BoundedCounter:
-    """How often each of some names was met. Those given at the beginning are there with 0."""
+    """Counter of names. The names given at the beginning are present with 0."""
 
     __slots__ = ("_counts",)
 
@@ -26,29 +26,30 @@ class BoundedCounter:
         self._counts = dict.fromkeys(names, 0)
 
     def add(self, name: str) -> None:
-        """Count one more of ``name``."""
+        """Add 1 to ``name``."""
         if name not in self._counts and len(self._counts) >= limits.COUNTED_NAMES:
             name = OTHER
         self._counts[name] = self._counts.get(name, 0) + 1
 
     @property
     def total(self) -> int:
+        """Sum over all names."""
         return sum(self._counts.values())
 
     def snapshot(self) -> dict[str, int]:
-        """A copy, by name."""
+        """Return a copy of the counts by name."""
         return dict(self._counts)
 
 
 class RequestCounters:
-    """What became of the requests of one server, or of all servers of one hub."""
+    """Counters of the requests of one server, or of all servers of one hub."""
 
     __slots__ = ("authenticated", "opened", "refused")
 
     def __init__(self) -> None:
-        #: WebSockets that were opened.
+        #: WebSockets opened.
         self.opened = 0
-        #: Refusals by their word, whether a status told them or, after the opening, a close code.
+        #: Refusals by error code, told by an HTTP status or, after the opening, by a close code.
         self.refused = BoundedCounter()
-        #: Tokens and room passwords that were found right.
+        #: Valid tokens and room passwords.
         self.authenticated = 0

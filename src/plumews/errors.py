@@ -1,21 +1,21 @@
-"""The exceptions (layer 0).
+"""Exceptions.
 
     WebSocketException
     ├── ConnectionClosed                    "connection closed"
     │   ├── ConnectionClosedOK              both sides said 1000, 1001 or nothing
     │   └── ConnectionClosedError           anything else
-    ├── ProtocolError                       "protocol error"       the peer broke RFC 6455: 1002
+    ├── ProtocolError                       "protocol error"       the peer violated RFC 6455: 1002
     │   ├── InvalidData                     text that is not UTF-8: 1007
     │   ├── InvalidCompression              a compressed message that cannot be inflated: 1007
     │   ├── PayloadTooBig                   "payload too large"    beyond the read limit: 1009
-    │   └── TooManyFragments                beyond the bound of frames in one message: 1008
-    ├── InvalidText (ValueError)            a text message outside a policy, in the words of its rule
+    │   └── TooManyFragments                beyond the limit of frames in one message: 1008
+    ├── InvalidText (ValueError)            a text message that a text policy refuses, with the rule
     ├── InvalidHandshake                    a request that is refused, with its HTTP status
     │   ├── InvalidMessage                  not an HTTP/1.1 request that we accept
     │   ├── InvalidHeader                   a header that is missing, repeated or wrong
     │   │   ├── InvalidOrigin               403
     │   │   └── InvalidUpgrade              426: not a WebSocket request
-    │   └── Refused                         403, 429, 503 ...: understood, and turned away
+    │   └── Refused                         403, 429, 503 ...: understood, and refused
     ├── SendTimeout (TimeoutError)          "send timeout"
     ├── SendQueueFull                       "send queue full"
     ├── ConcurrencyError                    two readers at once, or a foreign thread
@@ -24,12 +24,12 @@
     └── AuthError
         ├── InvalidToken                    "invalid jwt"
         │   ├── TokenExpired                "jwt expired"
-        │   └── TokenRevoked                "invalid jwt": it was good until it was revoked
+        │   └── TokenRevoked                "invalid jwt": valid until it was revoked
         ├── RevocationsFull                 no more revocations can be kept
         ├── WeakSecret (ValueError)         a key that is too short
         └── WeakRoomPassword (ValueError)   "room password does not meet strength requirements"
 
-The texts in quotation marks are the seed's phrases: each stands in the message of its class.
+Programs may match the phrases in quotation marks: each is part of the message of its class.
 """
 
 from __future__ import annotations
@@ -79,24 +79,27 @@ __all__ = [
 
 
 class WebSocketException(Exception):
-    """Everything that plumews raises on purpose, but for ``ValueError`` and ``TypeError``; copies and pickles."""
+    """Base class of the exceptions of plumews. Wrong arguments raise ``ValueError`` or ``TypeError`` instead.
+
+    Exceptions can be copied and pickled.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self.args), self.__dict__  # what __init__ took is in the text already
+        return _restored, (type(self), self.args), self.__dict__  # the arguments of __init__ are in the text already
 
 
 def _restored(cls: type[WebSocketException], args: tuple[Any, ...]) -> WebSocketException:
     exc = cls.__new__(cls, *args)
-    exc.args = args  # an OSError would leave that to __init__
+    exc.args = args  # OSError leaves that to __init__
     return exc
 
 
 class Close(NamedTuple):
-    """What a close frame said.
+    """Content of a close frame.
 
     Attributes:
-        code: the close code, 1005 if there was none.
-        reason: the text behind it, empty if there was none.
+        code: Close code, 1005 if the frame has none.
+        reason: Close reason, empty if the frame has none.
     """
 
     code: int
@@ -107,14 +110,15 @@ class Close(NamedTuple):
         return f"{name} {self.reason}" if self.reason else name
 
 
-# --- a connection that is over --------------------------------------------------------------------
+# --- closed connections ---------------------------------------------------------------------------
 
 
 class ConnectionClosed(WebSocketException):
-    """The connection is closed, or closing, and cannot do what was asked.
+    """The connection is closed or closing.
 
-    ``rcvd`` and ``sent`` are the close frames of the peer and of ours, or ``None`` where there was none;
-    ``code`` and ``reason`` are the peer's, 1006 if it sent none (RFC 6455 section 7.1.5).
+    Attributes:
+        rcvd: Close frame of the peer, ``None`` without one.
+        sent: Our close frame, ``None`` without one.
     """
 
     def __init__(self, rcvd: Close | None, sent: Close | None, cause: str = "") -> None:
@@ -133,32 +137,32 @@ class ConnectionClosed(WebSocketException):
 
     @property
     def code(self) -> int:
-        """Close code that the peer sent, 1006 if it sent no close frame."""
+        """Close code of the peer, 1006 without a close frame (RFC 6455 section 7.1.5)."""
         return CloseCode.ABNORMAL_CLOSURE if self.rcvd is None else self.rcvd.code
 
     @property
     def reason(self) -> str:
-        """Close reason that the peer sent, empty if it sent none."""
+        """Close reason of the peer, empty without one."""
         return "" if self.rcvd is None else self.rcvd.reason
 
 
 class ConnectionClosedOK(ConnectionClosed):
-    """The connection ended as it should."""
+    """The connection was closed normally: both close codes are 1000, 1001 or absent."""
 
 
 class ConnectionClosedError(ConnectionClosed):
-    """The connection ended by an error, a refusal, or without a close frame."""
+    """The connection was closed with another code, or without a close frame."""
 
 
-# --- a peer that breaks the protocol --------------------------------------------------------------
+# --- protocol violations --------------------------------------------------------------------------
 
 
 class ProtocolError(WebSocketException):
-    """The peer sent what RFC 6455 forbids.
+    """The peer violated RFC 6455. The connection is closed with ``close_code``.
 
     Attributes:
-        close_code: what the connection is closed with.
-        phrase: what the text begins with.
+        close_code: Close code.
+        phrase: Beginning of the text.
     """
 
     close_code: int = CloseCode.PROTOCOL_ERROR
@@ -170,38 +174,38 @@ class ProtocolError(WebSocketException):
 
 
 class InvalidData(ProtocolError):
-    """Text, or a close reason, that is not UTF-8 (RFC 6455 section 8.1)."""
+    """A text message or a close reason is not UTF-8 (RFC 6455 section 8.1)."""
 
     close_code = CloseCode.INVALID_DATA
     phrase = "invalid UTF-8"
 
 
 class InvalidCompression(ProtocolError):
-    """A compressed message that cannot be inflated (RFC 7692 section 7.2.2)."""
+    """A compressed message cannot be inflated (RFC 7692 section 7.2.2)."""
 
     close_code = CloseCode.INVALID_DATA
     phrase = "invalid compressed data"
 
 
 class PayloadTooBig(ProtocolError):
-    """A message beyond the read limit, refused when its header is read."""
+    """A message exceeds the read limit. It is refused when the frame header is read."""
 
     close_code = CloseCode.MESSAGE_TOO_BIG
     phrase = "payload too large"
 
 
 class TooManyFragments(ProtocolError):
-    """A message of more frames than its bound allows."""
+    """A message exceeds the limit of frames."""
 
     close_code = CloseCode.POLICY_VIOLATION
     phrase = "too many fragments"
 
 
 class InvalidText(WebSocketException, ValueError):
-    """A text message that a :class:`plumews.TextPolicy` does not allow.
+    """A :class:`plumews.TextPolicy` refuses the text message. The error text does not quote the message.
 
-    ``rule`` is ``"length"``, ``"empty"``, ``"utf8"`` or ``"control"``; ``close_code`` is what a connection is closed
-    with for it. Nothing of the message stands in the text.
+    Attributes:
+        rule: Rule that is broken: ``"length"``, ``"empty"``, ``"utf8"`` or ``"control"``.
     """
 
     def __init__(self, rule: str, text: str) -> None:
@@ -210,21 +214,24 @@ class InvalidText(WebSocketException, ValueError):
 
     @property
     def close_code(self) -> int:
-        """Code with which a connection is closed for it."""
+        """Code that a connection is closed with."""
         return _TEXT_CODES.get(self.rule, CloseCode.POLICY_VIOLATION)
 
 
 _TEXT_CODES = {"length": CloseCode.MESSAGE_TOO_BIG, "utf8": CloseCode.INVALID_DATA}
 
 
-# --- a request that is refused --------------------------------------------------------------------
+# --- refused requests -----------------------------------------------------------------------------
 
 
 class InvalidHandshake(WebSocketException):
-    """A request that is refused.
+    """The request is refused.
 
-    ``status`` is the HTTP status, ``code`` a stable word for programs, the text is for people and is sent
-    to the client; ``headers`` go with the answer.
+    Args:
+        text: Reason, for people. The client gets it.
+        status: HTTP status (default: that of the class).
+        code: Error code, stable, for programs (default: that of the class).
+        headers: Headers of the response.
     """
 
     status: int = 400
@@ -247,44 +254,44 @@ class InvalidHandshake(WebSocketException):
 
 
 class InvalidMessage(InvalidHandshake):
-    """What arrived is not an HTTP/1.1 request, or not one that we accept."""
+    """The data is not an HTTP/1.1 request, or not one that is accepted."""
 
 
 class InvalidHeader(InvalidHandshake):
-    """A header is missing, repeated or wrong."""
+    """A header is missing, repeated or invalid."""
 
     code = ErrorCode.BAD_HEADER.value
 
 
 class InvalidOrigin(InvalidHeader):
-    """The request comes from a page of another site."""
+    """The request comes from a page of another origin."""
 
     status = 403
     code = ErrorCode.FORBIDDEN_ORIGIN.value
 
 
 class InvalidUpgrade(InvalidHeader):
-    """The request does not ask for a WebSocket, or not for version 13."""
+    """The request is no WebSocket handshake of version 13."""
 
     status = 426
     code = ErrorCode.BAD_UPGRADE.value
 
 
 class Refused(InvalidHandshake):
-    """The request was understood and turned away: by authentication, by a limit, by a stop."""
+    """The request is valid and refused: by authentication, by a limit, or because the server stops."""
 
     status = 403
     code = ErrorCode.FORBIDDEN.value
 
     @classmethod
     def busy(cls, text: str, code: str, retry_after: float = limits.RETRY_AFTER, *, status: int = 503) -> Refused:
-        """Return the refusal of a request that may succeed later.
+        """Return the refusal of a request that may succeed later, with a ``Retry-After`` header.
 
         Args:
-            text: the reason, sent to the client.
-            code: the stable word for programs.
-            retry_after: seconds that the client is told to wait (default 5), rounded up to whole ones, at least 1.
-            status: 503 if the server lacks room (default), 429 if this client or room has used up its share.
+            text: Reason, for people. The client gets it.
+            code: Error code, stable, for programs.
+            retry_after: Seconds that the client waits (default 5), rounded up to whole ones, at least 1.
+            status: 503 if the server lacks capacity (default), 429 if the client or the room exceeds its limit.
         """
         return cls(text, status=status, code=code, headers=(("Retry-After", str(max(1, math.ceil(retry_after)))),))
 
@@ -293,40 +300,44 @@ class Refused(InvalidHandshake):
 
 
 class SendTimeout(WebSocketException, TimeoutError):
-    """The send queue had no space within the send timeout (``SendBehavior.BLOCK``)."""
+    """The send queue was still full after the send timeout (``SendBehavior.BLOCK``)."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(f"send timeout: {detail}" if detail else "send timeout")
 
 
 class SendQueueFull(WebSocketException):
-    """The send queue is full: the message was dropped, or the connection was closed."""
+    """The send queue is full: the message is dropped, or the connection is closed."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(f"send queue full: {detail}" if detail else "send queue full")
 
 
 class ConcurrencyError(WebSocketException, RuntimeError):
-    """Two readers at once, or a call from a thread or a child process that does not own the connection."""
+    """Two concurrent readers, or a call from a thread or a child process that does not own the connection."""
 
 
 # --- hub ------------------------------------------------------------------------------------------
 
 
 class HubError(WebSocketException):
-    """A hub refused what was asked."""
+    """Base class of the errors of a hub."""
 
 
 class HubFull(HubError):
-    """The hub has as many connections as it may have."""
+    """The hub has reached its limit of connections."""
 
 
 class RoomFull(HubError):
-    """The room has as many connections as it may have."""
+    """The room has reached its limit of connections."""
 
 
 class RateLimited(HubError):
-    """More connections come than are accepted in this time; ``retry_after`` seconds from now there is room for one."""
+    """New connections exceed the accept rate.
+
+    Attributes:
+        retry_after: Seconds until a connection is accepted.
+    """
 
     def __init__(self, text: str, retry_after: float = 0.0) -> None:
         super().__init__(text)
@@ -334,29 +345,29 @@ class RateLimited(HubError):
 
 
 class HubStopped(HubError):
-    """The hub was stopped."""
+    """The hub is stopped."""
 
 
 class InvalidRoomName(HubError, ValueError):
-    """A room name outside the policy."""
+    """The naming policy refuses the name of the room."""
 
 
 class TooManyRooms(HubError):
-    """The connection is in as many rooms as it may be in."""
+    """The connection has reached its limit of rooms."""
 
 
 # --- authentication -------------------------------------------------------------------------------
 
 
 class AuthError(WebSocketException):
-    """Who asks is not who may."""
+    """Base class of authentication and authorization errors."""
 
 
 class InvalidToken(AuthError):
-    """The token is not one that we signed, or not valid now.
+    """The token is not signed by us, or not valid now.
 
     Attributes:
-        phrase: what the text begins with.
+        phrase: Beginning of the text.
     """
 
     phrase = "invalid jwt"
@@ -366,31 +377,31 @@ class InvalidToken(AuthError):
 
 
 class TokenExpired(InvalidToken):
-    """The token was valid once."""
+    """The token has expired."""
 
     phrase = "jwt expired"
 
 
 class TokenRevoked(InvalidToken):
-    """The token was valid until somebody revoked it."""
+    """The token is revoked."""
 
     def __init__(self, detail: str = "it was revoked") -> None:
         super().__init__(detail)
 
 
 class RevocationsFull(AuthError):
-    """No more revocations can be kept: tokens that ought to be refused would be let in."""
+    """The limit of revocations is reached: revoked tokens would be accepted."""
 
 
 class WeakSecret(AuthError, ValueError):
-    """A key that is too short to sign with."""
+    """The key is too short to sign with."""
 
 
 class WeakRoomPassword(AuthError, ValueError):
-    """A room password that is easy to guess.
+    """The room password is easy to guess.
 
     Attributes:
-        phrase: what the text begins with.
+        phrase: Beginning of the text.
     """
 
     phrase = "room password does not meet strength requirements"

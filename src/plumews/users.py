@@ -1,7 +1,7 @@
-"""Whom a token speaks of (layer 2).
+"""The user that a token identifies.
 
-Claims (RFC 7519 section 4) that somebody verified become a `UserInfo`. Invariant: what is in it has the type that it
-says; the claims as they came are beside it, and not in its repr.
+Verified claims (RFC 7519 section 4) become a `UserInfo`. Invariant: each field has its declared type. The claims are
+kept as received, and are not part of the repr.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ __all__ = ["UserInfo", "extract_user_info"]
 
 @dataclass(frozen=True, slots=True)
 class UserInfo:
-    """User that a token speaks of; what it does not say is empty.
+    """User identified by a token. Missing claims become empty fields.
 
-    Attributes:
-        id: the ``sub`` of the token.
-        name, email: how the user is called, and reached.
-        roles: what the user may do, in the application's own words.
-        claims: all of the token.
+    An application that knows its users in another way creates an instance itself, ``UserInfo("42", "Ada")``, and sets
+    ``conn.user_info`` before the connection joins a room.
 
-    A program with another way to know its users makes one itself, ``UserInfo("42", "Ada")``, and sets
-    ``conn.user_info`` before the connection joins a room. Raises ``TypeError`` if ``id`` is no ``str``.
+    Args:
+        id: User id, the claim ``sub``.
+        name: Display name, the claim ``name``.
+        email: Email address, the claim ``email``.
+        roles: Permissions in the application's own words, the claim ``roles``.
+        claims: All claims of the token.
+
+    Raises:
+        TypeError: ``id`` is no ``str``.
     """
 
     id: str = ""
@@ -39,10 +43,14 @@ class UserInfo:
 
 
 def extract_user_info(claims: Mapping[str, Any] | None) -> UserInfo:
-    """The user that verified ``claims`` describe (the seed's ExtractUserInfo).
+    """Return the user that verified ``claims`` describe.
 
-    ``sub`` becomes ``id``; ``name`` and ``email`` keep their names; ``roles`` is a list. Values of another type
-    are passed over, also inside the list; ``claims`` still has them. ``None`` gives an empty ``UserInfo``.
+    Args:
+        claims: Claims of a verified token. ``sub`` becomes ``id``, ``roles`` is a list of ``str``. A value of
+            another type is left out, also inside the list. ``None`` gives an empty ``UserInfo``.
+
+    Returns:
+        The user. Its ``claims`` are a copy of all ``claims``.
     """
     if claims is None:
         return UserInfo()

@@ -1,15 +1,15 @@
-"""What the codec refuses, in words (layer 0).
+"""Error texts of the codec: protocol violations and wrong arguments.
 
-One text for each rule of RFC 6455 section 5 that a peer can break and for each argument that a caller can
-get wrong. Both bodies of the codec take their texts from here, so that they cannot differ. The phrases of
-the seed ("unmasked client frame", "fragmented control frame", ...) stand in them.
+There is one text for each rule of RFC 6455 section 5 that a peer can break, and for each wrong argument. Both bodies
+of the codec use these texts, so that they cannot differ. Programs may match their phrases, such as "unmasked client
+frame" and "fragmented control frame".
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# --- a frame's first byte -------------------------------------------------------------------------
+# --- first byte of a frame ------------------------------------------------------------------------
 
 RESERVED_BITS: Final = "reserved bits are set, and no extension defines them (RFC 6455 section 5.2)"
 RSV1_MISPLACED: Final = "RSV1 is set on a frame that does not begin a message (RFC 7692 section 6.1)"
@@ -19,7 +19,7 @@ STRAY_CONTINUATION: Final = "continuation frame without a message to continue (R
 INTERLEAVED_MESSAGE: Final = "new data opcode while assembling a fragmented message (RFC 6455 section 5.4)"
 TOO_MANY_FRAMES: Final = "a message of more than {limit} frames"
 
-# --- its second byte and its length ---------------------------------------------------------------
+# --- second byte and length -----------------------------------------------------------------------
 
 UNMASKED: Final = "unmasked client frame (RFC 6455 section 5.1)"
 MASKED: Final = "masked server frame (RFC 6455 section 5.1)"
@@ -28,7 +28,7 @@ LENGTH_NOT_MINIMAL: Final = "payload length not in its shortest form (RFC 6455 s
 LENGTH_TOP_BIT: Final = "payload length with its top bit set (RFC 6455 section 5.2)"
 TOO_BIG: Final = "a frame of {length} bytes, after {have} of the same message, is beyond the limit of {limit}"
 
-# --- its payload ----------------------------------------------------------------------------------
+# --- payload --------------------------------------------------------------------------------------
 
 TEXT_NOT_UTF8: Final = "a text message has a byte that cannot stand there (RFC 6455 section 8.1)"
 TEXT_CUT: Final = "a text message ends inside a character (RFC 6455 section 8.1)"
@@ -36,7 +36,7 @@ CLOSE_ONE_BYTE: Final = "close frame with a payload of one byte: a code has two 
 CLOSE_CODE: Final = "close code {code} may not be sent (RFC 6455 section 7.4)"
 CLOSE_REASON_NOT_UTF8: Final = "the reason of a close frame (RFC 6455 section 5.5.1)"
 
-# --- a compressed message -------------------------------------------------------------------------
+# --- compressed message ---------------------------------------------------------------------------
 
 NOT_DEFLATE: Final = "a compressed message that cannot be inflated (RFC 7692 section 7.2.2)"
 AFTER_THE_LAST_BLOCK: Final = "a compressed message that goes on behind its final block (RFC 7692 section 7.2.3.4)"
@@ -46,7 +46,7 @@ KEPT_CONTEXT: Final = (
 INFLATED_TOO_BIG: Final = "a compressed message that inflates beyond the limit of {limit}"
 INFLATED_TOO_MUCH: Final = "a compressed message that inflates to more than {ratio} times its {size} bytes"
 
-# --- a caller's argument --------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 NOT_A_BUFFER: Final = "a bytes-like object is required, not {type!r}"
 NOT_CONTIGUOUS: Final = "the buffer is not contiguous: pass a copy, bytes(...)"
