@@ -220,13 +220,6 @@ HEAD_SIZE_MOST: Final = 1 * MiB
 #: Header lines in one request; a larger head may have more in the same proportion.
 HEADER_COUNT: Final = 100
 
-#: Header values that are kept for connections to share: a handful of browsers makes most of a crowd, and the headers
-#: of each take half a kilobyte.
-SHARED_VALUES: Final = 256
-
-#: Bytes of such a value; a browser's name has less than 200.
-SHARED_VALUE_SIZE: Final = 256
-
 #: Fields of a query string.
 QUERY_FIELDS: Final = 100
 

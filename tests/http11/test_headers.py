@@ -1,4 +1,4 @@
-"""Header fields: the mapping of ``plumews.http11.headers``, and the grammar of lists and hosts."""
+"""Tests of headers: the mapping, and the parsers of lists and hosts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumews import limits
 from plumews.errors import InvalidHeader
-from plumews.http11.headers import Headers, MultipleValuesError, has_token, is_token, parse_host, parse_tokens, value_of
+from plumews.http11.headers import (
+    _SHARED_VALUE_SIZE,
+    _SHARED_VALUES,
+    Headers,
+    MultipleValuesError,
+    has_token,
+    is_token,
+    parse_host,
+    parse_tokens,
+    value_of,
+)
 
 # --- the mapping ----------------------------------------------------------------------------------
 
@@ -29,15 +38,15 @@ from plumews.http11.headers import Headers, MultipleValuesError, has_token, is_t
     ],
     ids=["list", "mapping", "pairs", "tuple", "headers and mapping", "iterator and pair"],
 )
-def test_headers_are_made_of_pairs_mappings_and_headers(sources):
+def test_headers_accept_pairs_mappings_and_headers(sources):
     assert list(Headers(*sources).raw_items()) == [("Host", "a"), ("X-Room", "blue")]
 
 
-def test_two_letter_strings_are_a_pair_and_not_two_pairs():
+def test_two_strings_of_two_letters_are_one_pair():
     assert list(Headers(("TE", "ab")).raw_items()) == [("TE", "ab")]
 
 
-def test_names_compare_without_case_and_keep_their_spelling():
+def test_names_compare_without_case_and_keep_spelling():
     headers = Headers({"X-RoOm": "blue"})
     assert headers["x-room"] == headers["X-ROOM"] == "blue"
     assert "X-Room" in headers
@@ -45,7 +54,7 @@ def test_names_compare_without_case_and_keep_their_spelling():
     assert list(headers) == ["X-RoOm"]
 
 
-def test_a_missing_name_is_a_key_error_and_get_has_a_default():
+def test_missing_name_raises_key_error_and_get_has_a_default():
     headers = Headers()
     with pytest.raises(KeyError):
         headers["Host"]
@@ -54,7 +63,7 @@ def test_a_missing_name_is_a_key_error_and_get_has_a_default():
     assert headers.get_all("Host") == []
 
 
-def test_lines_of_one_name_are_all_kept_and_a_single_look_up_says_so():
+def test_repeated_name_keeps_all_lines_and_lookup_raises():
     headers = Headers([("Set-Cookie", "a"), ("Server", "x"), ("set-cookie", "b")])
     assert headers.get_all("SET-COOKIE") == ["a", "b"]
     with pytest.raises(MultipleValuesError, match=r"Set-Cookie stands on 2 lines: use get_all"):
@@ -65,7 +74,7 @@ def test_lines_of_one_name_are_all_kept_and_a_single_look_up_says_so():
     assert list(headers.raw_items()) == [("Set-Cookie", "a"), ("Server", "x"), ("set-cookie", "b")]
 
 
-def test_setting_an_item_adds_a_line_and_deleting_removes_all_of_the_name():
+def test_set_item_adds_a_line_and_del_removes_all():
     headers = Headers({"A": "1", "B": "2"})
     headers["a"] = "3"
     assert headers.get_all("A") == ["1", "3"]
@@ -75,31 +84,31 @@ def test_setting_an_item_adds_a_line_and_deleting_removes_all_of_the_name():
         del headers["A"]
 
 
-def test_what_get_all_returned_does_not_change_the_headers():
+def test_get_all_returns_a_copy():
     headers = Headers({"A": "1"})
     headers.get_all("A").append("2")
     assert headers.get_all("A") == ["1"]
 
 
-def test_equality_is_about_names_without_case_and_the_order_of_their_values():
+def test_equality_ignores_case_and_compares_order_of_values():
     assert Headers({"A": "1", "B": "2"}) == Headers({"b": "2", "a": "1"})
     assert Headers([("A", "1"), ("A", "2")]) != Headers([("A", "2"), ("A", "1")])
     assert Headers({"A": "1"}) != [("A", "1")]
 
 
-def test_serialization_keeps_order_and_spelling_and_ends_with_the_empty_line():
+def test_serialize_keeps_order_and_spelling():
     headers = Headers([("B", "2"), ("a", "\xe9"), ("B", "")])
     assert headers.serialize() == b"B: 2\r\na: \xe9\r\nB: \r\n\r\n"
 
 
-def test_row_20_a_repr_shows_names_and_no_secrets():
+def test_repr_of_headers_shows_names_only():
     assert repr(Headers({"Authorization": "Bearer secret"})) == "<Headers Authorization>"
 
 
-# --- what may go out ------------------------------------------------------------------------------
+# --- outgoing headers -----------------------------------------------------------------------------
 
 
-def test_row_19_every_byte_in_an_outgoing_name_is_a_token_byte_or_refused():
+def test_outgoing_name_with_any_byte_is_a_token_or_refused():
     token = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     for code in range(0x180):
         char = chr(code)
@@ -112,7 +121,7 @@ def test_row_19_every_byte_in_an_outgoing_name_is_a_token_byte_or_refused():
         Headers({"": "v"})
 
 
-def test_row_19_every_byte_in_an_outgoing_value_is_text_or_refused_with_the_name_of_the_header():
+def test_outgoing_value_with_any_byte_is_text_or_refused():
     for code in range(0x180):
         char = chr(code)
         if char == "\t" or 0x20 <= code <= 0x7E or 0xA0 <= code <= 0xFF:
@@ -123,7 +132,7 @@ def test_row_19_every_byte_in_an_outgoing_value_is_text_or_refused_with_the_name
                     Headers({"X-Room": value})
 
 
-def test_row_19_a_value_that_was_read_is_checked_when_it_is_sent():
+def test_received_value_is_checked_when_it_is_sent():
     read = Headers.read([("X-City", "Z\xfcrich"), ("X-Agent", "a\x85b")])
     for headers in (read, Headers(read)):
         with pytest.raises(ValueError, match="invalid value of header X-Agent: it contains the control character"):
@@ -131,14 +140,14 @@ def test_row_19_a_value_that_was_read_is_checked_when_it_is_sent():
     assert Headers.read([("X-City", "Z\xfcrich")]).serialize() == b"X-City: Z\xfcrich\r\n\r\n"
 
 
-def test_row_19_a_refused_value_leaves_the_headers_as_they_were():
+def test_refused_value_leaves_headers_unchanged():
     headers = Headers({"A": "1"})
     with pytest.raises(ValueError, match="control character"):
         headers["B"] = "x\r\nSet-Cookie: y"
     assert headers.serialize() == b"A: 1\r\n\r\n"
 
 
-def test_a_value_that_is_no_string_is_a_type_error_that_says_so():
+def test_value_that_is_no_str_raises_type_error():
     with pytest.raises(TypeError, match="str and int"):
         Headers({"Content-Length": 5})
 
@@ -159,20 +168,20 @@ def test_a_value_that_is_no_string_is_a_type_error_that_says_so():
         (["constructor, __class__, bearer.eyJ.eyJ.x-_"], ["constructor", "__class__", "bearer.eyJ.eyJ.x-_"]),
     ],
 )
-def test_lines_of_a_list_are_one_list_and_empty_elements_do_not_count(values, tokens):
+def test_lines_of_a_list_are_joined_without_empty_elements(values, tokens):
     assert parse_tokens(values) == tokens
 
 
 @pytest.mark.parametrize(
     "value", ['"chat"', "a b", "a;b", "a/b", "a=b", "chat\x85", "\x0bchat", "chat\x1c", "ch\xe4t", "(", "chat, \\"]
 )
-def test_what_is_not_a_token_is_refused_with_the_name_of_the_header(value):
+def test_element_that_is_no_token_raises_invalid_header(value):
     with pytest.raises(InvalidHeader, match=r"invalid Sec-WebSocket-Protocol: expected tokens") as caught:
         parse_tokens(["ok", value], "Sec-WebSocket-Protocol")
     assert caught.value.status == 400
 
 
-def test_every_character_is_a_token_by_itself_or_none():
+def test_is_token_for_each_character():
     assert "".join(chr(code) for code in range(0x250) if is_token(chr(code))) == (
         "!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz|~"
     )
@@ -190,19 +199,19 @@ def test_every_character_is_a_token_by_itself_or_none():
         [",, upgrade\t,"],
     ],
 )
-def test_a_token_is_found_in_any_case_on_any_line_among_others(values):
+def test_has_token_finds_any_case_on_any_line(values):
     assert has_token(values, "upgrade")
 
 
 @pytest.mark.parametrize(
     "values", [[], [""], ["upgrades"], ["up grade"], ['"upgrade"'], ["upgrade;q=1"], ["upgrade\x85"], ["close"]]
 )
-def test_a_token_is_not_found_in_part_or_in_quotes(values):
+def test_has_token_ignores_parts_and_quotes(values):
     assert not has_token(values, "upgrade")
 
 
 def cheapest_ratio(job: Callable[[int], object], size: int) -> float:
-    """How much longer twice the size takes; the best of many rounds, for the machine is not ours alone."""
+    """Return the ratio of the times for twice the size and the size, the best of many rounds on a busy machine."""
     times = {size: float("inf"), 2 * size: float("inf")}
     for _ in range(200):
         for n in times:
@@ -226,7 +235,7 @@ def cheapest_ratio(job: Callable[[int], object], size: int) -> float:
     ],
     ids=["commas", "blanks", "escapes", "elements", "letters", "blanks and commas"],
 )
-def test_row_14_lists_are_read_in_linear_time(make):
+def test_row_14_lists_take_linear_time(make):
     def read(n: int) -> None:
         with contextlib.suppress(InvalidHeader):
             parse_tokens([make(n)])
@@ -250,7 +259,7 @@ def test_row_14_lists_are_read_in_linear_time(make):
         ("xn--bcher-kva.example", ("xn--bcher-kva.example", None)),
     ],
 )
-def test_a_host_is_a_name_or_an_address_and_maybe_a_port(value, expected):
+def test_parse_host_accepts_names_and_addresses_with_port(value, expected):
     assert parse_host(value) == expected
 
 
@@ -262,13 +271,13 @@ def test_a_host_is_a_name_or_an_address_and_maybe_a_port(value, expected):
         "b\u00fccher", "a\x00", "a\\b", "a#b", "*", "%61",
     ],
 )  # fmt: skip
-def test_anything_else_is_no_host(value):
+def test_parse_host_refuses_other_text(value):
     with pytest.raises(ValueError, match=r"invalid (host|port)"):
         parse_host(value)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["A", "a", "Host", "host", "HOST", "B"]), st.sampled_from(["", "x", "y"]))))
-def test_what_a_parser_has_read_is_the_same_as_if_it_had_been_added(pairs: list[tuple[str, str]]) -> None:
+def test_received_headers_equal_added_ones(pairs: list[tuple[str, str]]) -> None:
     added, read = Headers(pairs), Headers.read(list(pairs))
     assert read == added
     assert list(read.raw_items()) == list(added.raw_items())
@@ -277,10 +286,10 @@ def test_what_a_parser_has_read_is_the_same_as_if_it_had_been_added(pairs: list[
     assert read.repeated(("B", "Host", "A")) == (several[0] if several else None)
 
 
-# --- values that many connections have in common ----------------------------------------------------
+# --- shared values ----------------------------------------------------------------------------------
 
 
-def test_a_value_is_one_object_for_all_connections_unless_it_may_be_a_secret():
+def test_common_values_are_shared_and_secrets_are_not():
     browser = b"Mozilla/5.0 (a browser) " + b"x" * 100
     assert value_of("User-Agent", browser + b" \t") == browser.decode()
     assert value_of("User-Agent", b"" + browser) is value_of("User-Agent", bytes(bytearray(browser)))
@@ -289,12 +298,12 @@ def test_a_value_is_one_object_for_all_connections_unless_it_may_be_a_secret():
         assert value_of(name, browser) is not value_of(name, browser)
 
 
-def test_what_is_shared_is_bounded_in_number_and_size():
+def test_shared_values_are_bounded_in_number_and_size():
     first = value_of("Origin", b"https://example.com")
-    long = b"x" * (limits.SHARED_VALUE_SIZE + 1)
+    long = b"x" * (_SHARED_VALUE_SIZE + 1)
     assert value_of("Origin", long) == long.decode()
     assert value_of("Origin", long) is not value_of("Origin", long)
     assert value_of("Origin", b"https://example.com") is first
-    for number in range(limits.SHARED_VALUES):
+    for number in range(_SHARED_VALUES):
         value_of("Origin", b"https://%d.example.com" % number)
     assert value_of("Origin", b"https://example.com") is not first

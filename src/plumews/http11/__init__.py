@@ -1,5 +1,5 @@
-"""The HTTP/1.1 request and response of the opening handshake, without I/O.
+"""HTTP/1.1 request and response of the opening handshake, without I/O.
 
-Parses requests, checks origins and proxies, builds responses, keeps secrets out of logs. May import the root
+It parses requests, checks origins and proxies, builds responses, and keeps secrets out of logs. May import the root
 vocabulary. Exports nothing: import its modules.
 """

@@ -1,8 +1,7 @@
-"""The grammar of ``Sec-WebSocket-Extensions`` (layer 1).
+"""Parser of ``Sec-WebSocket-Extensions``.
 
-RFC 6455 section 9.1 with the tokens and quoted strings of RFC 9110 section 5.6. What an extension and its parameters
-mean is not known here. Invariants: each character is looked at once, without regular expressions, whatever stands
-there; what does not follow the grammar is an `InvalidHeader`, and nothing else is raised.
+The grammar is that of RFC 6455 section 9.1, with the tokens and quoted strings of RFC 9110 section 5.6. Invariants:
+each character is read once, without regular expressions. Malformed input raises `InvalidHeader` and nothing else.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from .headers import is_token
 
 __all__ = ["Extension", "Parameter", "parse_extensions"]
 
-#: A name, and its value: ``None`` if it has none.
+#: Name and value, ``None`` without a value.
 Parameter: TypeAlias = "tuple[str, str | None]"
 
-#: A name, and its parameters in their order; a name may stand there twice.
+#: Name and parameters in order. The name of a parameter may occur twice.
 Extension: TypeAlias = "tuple[str, list[Parameter]]"
 
 _BLANKS: Final = " \t"
@@ -26,9 +25,10 @@ _ENDS: Final = frozenset(' \t,;="')
 
 
 def parse_extensions(values: Sequence[str]) -> list[Extension]:
-    """The extensions in all lines of the header, in order; empty elements of the list are ignored.
+    """Return the extensions in all lines of the header, in order. Empty elements of the list are ignored.
 
-    Raises `InvalidHeader` (400) where a line does not follow the grammar.
+    Raises:
+        InvalidHeader: 400, a line does not follow the grammar.
     """
     extensions: list[Extension] = []
     for value in values:
@@ -37,7 +37,7 @@ def parse_extensions(values: Sequence[str]) -> list[Extension]:
 
 
 class _Line:
-    """One line, and how far it was read."""
+    """Cursor in one line."""
 
     __slots__ = ("_at", "_text")
 
@@ -72,7 +72,7 @@ class _Line:
         return name, self._token("the value of a parameter")
 
     def _next(self) -> str:
-        """The next character that is no blank, or nothing."""
+        """Skip blanks and return the next character, empty at the end."""
         text, at = self._text, self._at
         while at < len(text) and text[at] in _BLANKS:
             at += 1
@@ -91,7 +91,7 @@ class _Line:
         return token
 
     def _quoted(self) -> str:
-        """A quoted string, without its quotation marks and backslashes."""
+        """Read a quoted string and return it without its quotation marks and backslashes."""
         text, at = self._text, self._at + 1
         characters: list[str] = []
         while at < len(text) and text[at] != '"':

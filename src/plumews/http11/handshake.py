@@ -1,8 +1,7 @@
-"""The server's side of the opening handshake, as decisions about a request (layer 2).
+"""Server side of the opening handshake: the checks of a request, and its responses (RFC 6455 section 4.2).
 
-RFC 6455 section 4.2: is this an upgrade to WebSocket 13, which subprotocol, what is the answer. Invariant: a
-request either passes `check_upgrade` or raises an `InvalidHandshake` that carries the status, the word and
-the headers of its refusal; nothing that a peer sends raises anything else.
+Invariant: a request either passes `check_upgrade` or raises an `InvalidHandshake` with the status, the code and the
+headers of the refusal. Nothing that a peer sends raises any other exception.
 """
 
 from __future__ import annotations
@@ -32,19 +31,19 @@ __all__ = [
 
 _VERSION: Final = ("Sec-WebSocket-Version", WEBSOCKET_VERSION)
 
-#: The lines that every answer has, up to the value of the last.
+#: Lines that every 101 has, up to the value of the last one.
 _ANSWER: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
 
-#: Bytes of the nonce in Sec-WebSocket-Key (RFC 6455 section 4.1), and of its base64.
+#: Bytes of the nonce in Sec-WebSocket-Key (RFC 6455 section 4.1), and of its base64 form.
 _NONCE_SIZE: Final = 16
 _KEY_SIZE: Final = 24
 
-#: What the answer says by itself, or must not say; and everything that begins with sec-websocket-.
+#: Headers that the application cannot set, beside all that begin with sec-websocket-.
 _OURS: Final = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 
-
+#: Categories of error bodies by status. Others are "server_error" from 500 on, and "client_error".
 _CATEGORIES: Final = {
     401: "auth_error",
     403: "auth_error",
@@ -52,6 +51,7 @@ _CATEGORIES: Final = {
     429: "rate_limit_error",
 }
 
+#: Types of error bodies by status. Others are "internal_error" from 500 on, and "validation_failure".
 _TYPES: Final = {
     401: "unauthorized_request",
     403: "forbidden_request",
@@ -72,17 +72,18 @@ _TYPES_OF_CODES: Final = {code.value: code.type for code in ErrorCode if code.ty
 
 
 def accept_key(key: str) -> str:
-    """What proves that ``key`` was read by a WebSocket server (RFC 6455 section 4.2.2, item 5.4)."""
+    """Return the ``Sec-WebSocket-Accept`` value for ``key`` (RFC 6455 section 4.2.2, item 5.4)."""
     digest = hashlib.sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode()
 
 
 def check_upgrade(request: Request) -> str:
-    """The client's key, if ``request`` asks for a WebSocket as RFC 6455 section 4.2.1 wants it.
+    """Return the client's key if ``request`` is a WebSocket handshake (RFC 6455 section 4.2.1).
 
-    Raises, in this order: `InvalidHandshake` 405 for a method that is not GET; `InvalidUpgrade` 426 for missing
-    ``Upgrade`` and ``Connection`` tokens, for HTTP/1.0, and for a version that is not 13; `InvalidHeader` 400 for a key
-    that is missing or not the base64 of 16 bytes. The words are those of the seed.
+    Raises:
+        InvalidHandshake: 405, the method is not GET.
+        InvalidUpgrade: 426, an ``Upgrade`` or ``Connection`` token is missing, or the version is not 13 or HTTP/1.0.
+        InvalidHeader: 400, the key is missing, or not the base64 form of 16 bytes.
     """
     headers = request.headers
     if request.method != "GET":
@@ -90,7 +91,7 @@ def check_upgrade(request: Request) -> str:
             "method not allowed", status=405, code=ErrorCode.METHOD_NOT_ALLOWED, headers=(("Allow", "GET"),)
         )
     if not (request.wants_websocket and has_token(headers.get_all("Connection"), "upgrade")):
-        # A proxy that speaks HTTP/1.0 is the usual cause, and is to be told from a client that asks for something else.
+        # The usual cause is a proxy that speaks HTTP/1.0. The text tells it from a client that wants something else.
         needed = "" if request.http_version == "1.1" else ", in HTTP/1.1"
         raise InvalidUpgrade(f"websocket upgrade required{needed}", headers=(("Upgrade", "websocket"), _VERSION))
     if headers.get_all("Sec-WebSocket-Version") != [WEBSOCKET_VERSION]:
@@ -115,16 +116,15 @@ def _is_key(key: str) -> bool:
 
 
 def offered_subprotocols(request: Request) -> list[str]:
-    """The subprotocols that the client offers, in its order; `InvalidHeader` if one is not a token."""
+    """Return the subprotocols that the client offers, in its order. Raise `InvalidHeader` if one is not a token."""
     return parse_tokens(request.headers.get_all("Sec-WebSocket-Protocol"), "Sec-WebSocket-Protocol header")
 
 
 def choose_subprotocol(offered: Sequence[str], available: Sequence[str]) -> str | None:
-    """The first of ``available``, which is in our order of preference, that was offered.
+    """Return the first of ``available``, in our order of preference, that the client offers, or ``None``.
 
-    ``None`` if there is none: the connection then goes without a subprotocol, and it is the client that decides
-    whether it can (RFC 6455 section 4.2.2). Only what is listed is ever chosen, so that a token which a browser
-    sends as ``bearer.<jwt>`` is not sent back.
+    Without a subprotocol the client decides whether it goes on (RFC 6455 section 4.2.2). Subprotocols that are not
+    listed are never chosen, so that a token offered as ``bearer.<jwt>`` is not sent back.
     """
     return next((subprotocol for subprotocol in available if subprotocol in offered), None)
 
@@ -132,11 +132,16 @@ def choose_subprotocol(offered: Sequence[str], available: Sequence[str]) -> str 
 def accept(
     request: Request, *, subprotocol: str | None = None, extensions: str | None = None, headers: HeadersLike = ()
 ) -> Response:
-    """The 101 for a request that passed `check_upgrade` (RFC 6455 section 4.2.2, item 5).
+    """Return the 101 for a request that passed `check_upgrade` (RFC 6455 section 4.2.2, item 5).
 
-    ``extensions`` is the value of ``Sec-WebSocket-Extensions``, if any was agreed; ``headers`` are the
-    application's. Raises ``ValueError`` for a header that is the handshake's own or cannot stand on one line, and
-    for a subprotocol that the client did not offer.
+    Args:
+        request: Request of the client.
+        subprotocol: Chosen subprotocol, ``None`` for none.
+        extensions: Value of ``Sec-WebSocket-Extensions``, ``None`` for none.
+        headers: Headers of the application.
+
+    Raises:
+        ValueError: The client did not offer the subprotocol, or a header is invalid or belongs to the handshake.
     """
     answer = Headers(
         ("Upgrade", "websocket"),
@@ -159,7 +164,7 @@ def accept(
 def accepted(
     request: Request, *, subprotocol: str | None = None, extensions: str | None = None, headers: bytes = b""
 ) -> bytes:
-    """What :func:`accept` serializes to, made in one go; ``headers`` are lines that were checked and serialized."""
+    """Return the serialized form of :func:`accept`. ``headers`` are lines that were checked and serialized."""
     chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
     if extensions is not None:
         chosen += b"Sec-WebSocket-Extensions: %b\r\n" % extensions.encode()
@@ -168,9 +173,10 @@ def accepted(
 
 
 def application_headers(headers: HeadersLike) -> Headers:
-    """What an application adds to the 101, checked.
+    """Return the headers that an application adds to the 101.
 
-    Raises ``ValueError`` for a header that is the handshake's own, or that cannot stand on one line.
+    Raises:
+        ValueError: A header belongs to the handshake, or is invalid.
     """
     checked = headers if isinstance(headers, Headers) else Headers(headers)
     for name in checked:
@@ -180,15 +186,12 @@ def application_headers(headers: HeadersLike) -> Headers:
 
 
 def is_handshake_header(name: str) -> bool:
-    """Whether the handshake alone says what stands in the header ``name`` of a 101."""
+    """Return True if the header ``name`` of a 101 belongs to the handshake."""
     return name.lower() in _OURS or name.lower().startswith("sec-websocket-")
 
 
 def refusal(exc: InvalidHandshake, request_id: str | None = None) -> Response:
-    """The answer to a request that is refused, after which the connection is closed.
-
-    ``exc.headers`` are added.
-    """
+    """Return the response to a refused request, which closes the connection. It has the headers of ``exc``, too."""
     headers = Headers(
         ("Connection", "close"),
         ("Cache-Control", "no-store"),
@@ -198,7 +201,10 @@ def refusal(exc: InvalidHandshake, request_id: str | None = None) -> Response:
 
 
 def _error_body(exc: InvalidHandshake, request_id: str | None = None) -> dict[str, object]:
-    """What the answer to a refused request says; ``request_id`` is the id of its connection, which is for the log."""
+    """Return the JSON body of a refusal: code, message, status, category, type, and the id of the connection.
+
+    ``category`` and ``type`` follow from the status and the code, also for refusals of the application.
+    """
     server = exc.status >= 500
     error = {
         "code": exc.code,

@@ -1,10 +1,10 @@
-"""HTTP header fields: the mapping, and the grammar of the values that we read (layer 1).
+"""HTTP headers: the mapping, and parsers of header values.
 
-Names compare without case, a name may stand on several lines, order and spelling are kept (RFC 9110
-section 5). Invariant: no pair gets in that could not stand on one line of a message: every name is a
-token and no value holds a control byte, so nothing that an application passes can add a line of its own.
-What was read may hold any bytes from 0x80 on, as ISO-8859-1; an application's values none from 0x80 to 0x9f.
-Every function here is linear in what it reads and uses no regular expression.
+Names compare without case. A name may occur on several lines. Order and spelling are kept (RFC 9110 section 5).
+
+Invariant: every name is a token, and no value contains a control character, so that no header of an application can
+add a line. Received values may contain all bytes from 0x80 on, as ISO-8859-1. Those of an application may not contain
+0x80 to 0x9f. All functions take linear time and use no regular expressions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final, TypeAlias
 
-from .. import limits
 from ..errors import InvalidHeader
 
 __all__ = [
@@ -31,20 +30,20 @@ __all__ = [
 
 HeadersLike: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
-#: Blanks inside a field value (RFC 9110 section 5.6.3). ``str.strip()`` alone would take \x1c and \x85 too.
+#: Blanks of a header value (RFC 9110 section 5.6.3). ``str.strip()`` would remove \x1c and \x85, too.
 _BLANKS: Final = " \t"
 
-#: RFC 9110 section 5.6.2.
+#: Characters of a token (RFC 9110 section 5.6.2).
 _TOKEN: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
 
-#: What a host name in a URL is made of; the underscore is no DNS, but containers are named with it.
+#: Characters of a host name. The underscore is not valid in DNS, but occurs in names of containers.
 _HOST_NAME: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 _HOST_IPV6: Final = frozenset(string.hexdigits + ":.")
 
-#: Longer than any host that is: what is longer is not worth being remembered.
+#: Most characters of a host that is cached: longer than any real one.
 _HOST_SIZE: Final = 264
 
-#: The names that handshakes have, spelled as clients spell them, and what they are compared as: kept once for all.
+#: Names that occur in handshakes, as clients spell them. Each connection shares these strings.
 _KNOWN: Final = """
     Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Length Content-Type Cookie Host
     Origin Pragma Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-WebSocket-Accept Sec-WebSocket-Extensions
@@ -55,11 +54,16 @@ _SPELLED: Final = {name.encode(): name for name in _LOWER}
 
 
 def name_of(raw: bytes) -> str:
-    """A header name as it was read."""
+    """Return the received header name ``raw``."""
     return _SPELLED.get(raw) or raw.decode("latin-1")
 
 
-#: Names whose values many connections have in common, and which hold no secret (as a subprotocol may).
+#: Number and size in bytes of the header values that connections share. A few browsers make most of a crowd, whose
+#: headers take half a kilobyte each; the name of a browser has less than 200 bytes.
+_SHARED_VALUES: Final = 256
+_SHARED_VALUE_SIZE: Final = 256
+
+#: Headers whose values many connections share, and that carry no secret (a subprotocol may carry a token).
 _COMMON: Final = frozenset(
     (
         *("Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Host", "Origin", "Pragma"),
@@ -69,28 +73,28 @@ _COMMON: Final = frozenset(
 
 
 def value_of(name: str, raw: bytes) -> str:
-    """The value of a header as it was read, without the blanks around it; one object for all connections, mostly."""
-    if name in _COMMON and len(raw) <= limits.SHARED_VALUE_SIZE:
+    """Return the received value ``raw`` without surrounding blanks. Connections share the strings of common headers."""
+    if name in _COMMON and len(raw) <= _SHARED_VALUE_SIZE:
         return _shared_value(raw)
     return raw.decode("latin-1").strip(_BLANKS)
 
 
-@functools.lru_cache(maxsize=limits.SHARED_VALUES)
+@functools.lru_cache(maxsize=_SHARED_VALUES)
 def _shared_value(raw: bytes) -> str:
     return raw.decode("latin-1").strip(_BLANKS)
 
 
 class MultipleValuesError(LookupError):
-    """``headers[name]`` where ``name`` stands on several lines: ask ``get_all``."""
+    """``headers[name]`` is ambiguous: the name occurs on several lines. ``get_all`` returns all values."""
 
 
 def is_token(text: str) -> bool:
-    """Whether ``text`` is a token, as header names and subprotocols are (RFC 9110 section 5.6.2)."""
+    """Return True if ``text`` is a token (RFC 9110 section 5.6.2), as header names and subprotocols are."""
     return bool(text) and _TOKEN.issuperset(text)
 
 
 def _is_control(char: str) -> bool:
-    # C1 (0x80-0x9f) too: some parsers end a line at 0x85.
+    # C1 (0x80 to 0x9f), too: some parsers end a line at 0x85.
     return (char < " " and char != "\t") or "\x7f" <= char <= "\x9f"
 
 
@@ -99,7 +103,7 @@ def _check(name: str, value: str) -> None:
         return
     if not isinstance(name, str) or not isinstance(value, str):
         raise TypeError(f"a header is a pair of str, got {type(name).__name__} and {type(value).__name__}")
-    # Nearly every name is one at a glance, without a look at each of its letters.
+    # Fast path: isalnum() is cheaper than a set test of each letter.
     if not (name.isascii() and name.replace("-", "").isalnum()) and not is_token(name):
         raise ValueError(f"invalid header name {name!r}: letters, digits and !#$%&'*+-.^_`|~ are allowed")
     if value.isascii() and value.isprintable():
@@ -114,26 +118,29 @@ def _check(name: str, value: str) -> None:
 
 
 class Headers(MutableMapping[str, str]):
-    """Header fields in their order, looked up without regard to case.
+    """Ordered HTTP headers with case-insensitive lookup.
 
-    ``Headers({"Server": "x"})``, ``Headers([("A", "1"), ("A", "2")])`` and ``Headers(("A", "1"), ("A", "2"))``
-    all work. As in the ``websockets`` package, ``headers[name] = value`` *adds* a line, ``headers[name]`` raises
-    ``KeyError`` if there is none and `MultipleValuesError` if there are several, and iteration and ``len`` count
-    each name once.
+    As in the ``websockets`` package, ``headers[name] = value`` *adds* a line. ``headers[name]`` raises ``KeyError``
+    if there is no such line, and `MultipleValuesError` if there are several. Iteration and ``len`` count each name
+    once.
 
-    Raises ``ValueError``, naming the header, for a name that is no token and for a value with a control
-    character or outside Latin-1.
+    Args:
+        sources: Mappings, lists of pairs, or pairs: ``Headers({"Server": "x"})``,
+            ``Headers([("A", "1"), ("A", "2")])`` and ``Headers(("A", "1"), ("A", "2"))``.
+
+    Raises:
+        ValueError: A name is no token, or a value contains a control character or one outside Latin-1.
     """
 
     __slots__ = ("_pairs", "_values")
 
     def __init__(self, *sources: HeadersLike | tuple[str, str]) -> None:
         self._pairs: list[tuple[str, str]] = []
-        # One value as it is, several in a list: most names stand once, and a list for each costs as much as it holds.
+        # A single value is stored without a list: most names occur once, and a list costs as much as its content.
         self._values: dict[str, str | list[str]] = {}
         for source in sources:
             if isinstance(source, Headers):
-                for name, value in source._pairs:  # which were checked
+                for name, value in source._pairs:  # checked before
                     self._add(name, value)
                 continue
             if isinstance(source, Mapping):
@@ -147,18 +154,18 @@ class Headers(MutableMapping[str, str]):
 
     @classmethod
     def read(cls, pairs: list[tuple[str, str]]) -> Headers:
-        """What a parser has read, which has seen to it that every pair could stand on a line; it keeps ``pairs``."""
+        """Return headers of ``pairs``, which a parser has checked. The list is kept, not copied."""
         headers = cls.__new__(cls)
         headers._pairs = pairs
         headers._values = {_LOWER.get(name) or name.lower(): value for name, value in pairs}
-        if len(headers._values) != len(pairs):  # a name stands there more than once
+        if len(headers._values) != len(pairs):  # a name is repeated
             headers._pairs, headers._values = [], {}
             for name, value in pairs:
                 headers._add(name, value)
         return headers
 
     def add(self, name: str, value: str) -> None:
-        """One more line, behind the others."""
+        """Add a line behind the others."""
         _check(name, value)
         self._add(name, value)
 
@@ -174,26 +181,27 @@ class Headers(MutableMapping[str, str]):
             self._values[key] = [values, value]
 
     def get_all(self, name: str) -> list[str]:
-        """The values of all lines of that name, in order; empty if there is none."""
+        """Return the values of all lines of ``name``, in order."""
         values = self._values.get(_LOWER.get(name) or name.lower())
         if values is None:
             return []
         return values.copy() if isinstance(values, list) else [values]
 
     def repeated(self, names: Iterable[str]) -> str | None:
-        """The first of ``names`` that stands on more than one line."""
+        """Return the first of ``names`` that occurs on more than one line, or ``None``."""
         if len(self._values) == len(self._pairs):
             return None
         return next((name for name in names if isinstance(self._values.get(name.lower()), list)), None)
 
     def raw_items(self) -> Iterator[tuple[str, str]]:
-        """Every line as ``(name, value)``, in order and as spelled."""
+        """Iterate over all lines as ``(name, value)``, in order and as spelled."""
         return iter(self._pairs)
 
     def serialize(self) -> bytes:
-        """The header section of a message, with the empty line that ends it.
+        """Return the header section of a message, with the empty line at its end.
 
-        Raises ``ValueError`` for a value that was read and no application may send.
+        Raises:
+            ValueError: A received value may not be sent.
         """
         lines = "".join([f"{name}: {value}\r\n" for name, value in self._pairs])
         if not lines.isascii():
@@ -234,12 +242,12 @@ class Headers(MutableMapping[str, str]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        # Names only: values are passwords and tokens often enough, and a repr ends up in a log.
+        # Names only: values may be passwords and tokens, and a repr may be logged.
         return f"<Headers {', '.join(name for name, _ in self._pairs)}>"
 
 
 def _elements(values: Iterable[str]) -> Iterator[str]:
-    # RFC 9110 section 5.6.1: lines of one name are one list, and empty elements are ignored.
+    # Lines of one name form one list. Empty elements are ignored (RFC 9110 section 5.6.1).
     for value in values:
         for element in value.split(","):
             stripped = element.strip(_BLANKS)
@@ -248,9 +256,10 @@ def _elements(values: Iterable[str]) -> Iterator[str]:
 
 
 def parse_tokens(values: Sequence[str], name: str = "header") -> list[str]:
-    """The tokens of a comma-separated list that may be spread over several header lines.
+    """Return the tokens of a comma-separated list on one or more header lines (RFC 9110 section 5.6.1).
 
-    ``name`` is for the error: `InvalidHeader` if an element is not a token (RFC 9110 section 5.6.1 and 5.6.2).
+    Raises:
+        InvalidHeader: An element is not a token. The text contains ``name``.
     """
     if not values:
         return []
@@ -261,10 +270,9 @@ def parse_tokens(values: Sequence[str], name: str = "header") -> list[str]:
 
 
 def has_token(values: Sequence[str], token: str) -> bool:
-    """Whether the list, as in `parse_tokens`, has ``token``, without regard to case.
+    """Return True if the list, as in `parse_tokens`, contains ``token`` in any case.
 
-    For ``Connection`` and ``Upgrade``, whose other elements are none of our business (an ``Upgrade`` may
-    offer ``h2/2``, which is not a token): an element that is malformed matches nothing.
+    Malformed elements match nothing: ``Upgrade`` may offer ``h2/2``, which is not a token.
     """
     token = token.lower()
     return any(value.lower() == token for value in values) or any(
@@ -273,10 +281,13 @@ def has_token(values: Sequence[str], token: str) -> bool:
 
 
 def parse_host(value: str) -> tuple[str, int | None]:
-    """``host`` or ``host:port``, as in a ``Host`` header or an origin (RFC 9112 section 3.2).
+    """Parse ``host`` or ``host:port``, as in a ``Host`` header or an origin (RFC 9112 section 3.2).
 
-    Returns the host in lower case, an IPv6 address without its brackets, and the port or ``None``. Raises
-    ``ValueError`` for anything else: user names, paths, blanks, an empty host, a port beyond 65535.
+    Returns:
+        The host in lower case, an IPv6 address without its brackets, and the port or ``None``.
+
+    Raises:
+        ValueError: The value has another form, is empty, or has a port above 65535.
     """
     return _known_host(value) if len(value) <= _HOST_SIZE else _parse_host(value)
 
@@ -298,5 +309,5 @@ def _parse_host(value: str) -> tuple[str, int | None]:
     return host.lower(), int(port)
 
 
-#: Nearly all clients of a server name it in the same way.
+#: Cached: nearly all clients of a server use the same name for it.
 _known_host = functools.lru_cache(maxsize=64)(_parse_host)

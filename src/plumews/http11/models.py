@@ -13,34 +13,40 @@ from .headers import Headers, HeadersLike, has_token
 
 __all__ = ["Address", "Request", "Response", "check_target"]
 
-#: Host and port; IPv6 has a flow label and a scope behind them.
+#: Host and port, and for IPv6 the flow label and the scope.
 Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
 
 
 class Request:
-    """A request head.
+    """HTTP request.
 
-    ``remote_address``, ``client_address``, ``secure``, ``forwarded_host`` and ``body`` are for the caller to set. The
-    host in the absolute form of a target takes the place of that in ``Host``.
+    The creator sets ``remote_address``, ``client_address``, ``forwarded_host`` and ``body``.
 
-    Raises `InvalidMessage` if the target is not a path with, maybe, a query (RFC 9112 section 3.2.1), nor the ``*`` of
-    ``OPTIONS``, if its percent escapes are not UTF-8, or if the query has more than ``limits.QUERY_FIELDS`` fields.
+    Args:
+        method: Method, such as ``GET``.
+        target: Path, with or without a query (RFC 9112 section 3.2.1), or ``*`` for ``OPTIONS``.
+        headers: Header lines.
+        secure: True if the client uses TLS.
+
+    Raises:
+        InvalidMessage: 400, ``target`` is invalid, its percent escapes are not UTF-8, or the query has more than 100
+            fields.
     """
 
     __slots__ = {
-        "body": 'What came behind the head, for the routes that take a body (else ``b""``).',
+        "body": 'Body, for routes that take one, else ``b""``.',
         "client_address": "Address of the client, as the outermost trusted proxy saw it.",
         "forwarded_host": "Host that the client asked that proxy for, ``None`` if ``Host`` says it.",
         "headers": "Header lines, as :class:`plumews.Headers`.",
-        "http_version": '``"1.1"``, or ``"1.0"``, where there may be no ``Host``, or an empty one, which is left out.',
+        "http_version": '``"1.1"`` or ``"1.0"``. A request of HTTP/1.0 may have no ``Host``. An empty one is left out.',
         "method": "Method, such as ``GET``.",
         "path": "Path without its percent escapes.",
         "query": "First value of each name in the query, without percent escapes.",
         "query_string": "Query as sent, empty if there is none.",
         "raw_path": "Path as sent, by which the server routes.",
         "remote_address": "Address of the peer as the socket tells it, ``None`` on a Unix socket.",
-        "repeated": "Names that stand more than once in the query.",
-        "secure": "Whether the client came through TLS, as the outermost trusted proxy saw it.",
+        "repeated": "Names that occur more than once in the query.",
+        "secure": "True if the client uses TLS, as the outermost trusted proxy saw it.",
         "target": "Request target as sent, in visible ASCII, without the scheme and host of the absolute form.",
     }
 
@@ -82,7 +88,7 @@ class Request:
 
     @property
     def content_length(self) -> int:
-        """The bytes of the body that the head announces (RFC 9112 section 6.2); 0 without one."""
+        """Length of the body in bytes (RFC 9112 section 6.2), 0 without a body."""
         return int(self.headers.get("Content-Length", "0"))
 
     @property
@@ -91,26 +97,34 @@ class Request:
         return self.http_version == "1.1" and has_token(self.headers.get_all("Upgrade"), "websocket")
 
     def __repr__(self) -> str:
-        # Without the query, which may carry a token, and without the decoded path, which may carry anything.
+        # Without the query, which may carry a token, and without the decoded path, which may hold control characters.
         return f"<Request {self.method} {self.target.partition('?')[0]}>"
 
 
 def check_target(method: str, target: str) -> None:
-    # The origin form; stricter than RFC 3986 about nothing else, since browsers send { | } as they are.
+    """Raise `InvalidMessage` unless ``target`` is a path in ASCII, or ``*`` for ``OPTIONS``."""
+    # Looser than RFC 3986: browsers send { | } without escapes.
     path = target.startswith("/") and target.isascii() and target.isprintable() and not (" " in target or "#" in target)
     if not path and (method, target) != ("OPTIONS", "*"):
         raise InvalidMessage("invalid request target: expected a path in ASCII, such as /chat?room=blue")
 
 
 class Response:
-    """A response: ``status``, ``headers``, ``body`` and the ``reason`` beside the status (default: the usual one).
+    """HTTP response.
 
-    Raises ``ValueError`` for a status outside 100-999, and for a reason or header that could break its line,
-    ``TypeError`` for what is no status, headers or bytes at all.
+    Args:
+        status: Status code, 100 to 999.
+        headers: Header lines.
+        body: Body.
+        reason: Text behind the status (default: the usual one).
+
+    Raises:
+        ValueError: ``status`` is out of range, or ``reason`` or a header contains control characters.
+        TypeError: An argument has the wrong type.
     """
 
     __slots__ = {
-        "body": "What comes behind the head.",
+        "body": "Body.",
         "headers": "Header lines, as :class:`plumews.Headers`.",
         "reason": "Text behind the status.",
         "status": "Status code, 100 to 999.",
@@ -133,26 +147,27 @@ class Response:
 
     @classmethod
     def text(cls, status: int, text: str, headers: HeadersLike = ()) -> Response:
-        """``text`` as UTF-8, of the ``Content-Type`` that ``headers`` name (default ``text/plain``)."""
+        """Return a response with ``text`` in UTF-8, as ``text/plain`` unless ``headers`` have a ``Content-Type``."""
         if not isinstance(text, str):
             raise TypeError(f"the text of a response must be a str, not {type(text).__name__}")
         return cls(status, _typed("text/plain; charset=utf-8", headers), text.encode())
 
     @classmethod
     def html(cls, status: int, text: str, headers: HeadersLike = ()) -> Response:
-        """A page: :meth:`text` as ``text/html``."""
+        """Return a response with ``text`` as ``text/html``."""
         return cls.text(status, text, _typed("text/html; charset=utf-8", headers))
 
     @classmethod
     def json(cls, status: int, obj: object, headers: HeadersLike = ()) -> Response:
-        """``obj`` as one line of JSON, of the ``Content-Type`` that ``headers`` name (default ``application/json``)."""
+        """Return a response with ``obj`` as a line of JSON. ``headers`` may have another ``Content-Type``."""
         body = json_module.dumps(obj).encode() + b"\n"
         return cls(status, _typed("application/json", headers), body)
 
     def serialize(self) -> bytes:
-        """The bytes to send, with the ``Content-Length`` that the body has (none with 1xx, 204 and 304).
+        """Return the bytes to send, with the ``Content-Length`` of the body (none for 1xx, 204 and 304).
 
-        Raises ``ValueError`` for a header of the application that says another length, or ``Transfer-Encoding``.
+        Raises:
+            ValueError: A header says another length, or ``Transfer-Encoding``.
         """
         headers = self.headers
         bodiless = self.status < 200 or self.status in (204, 304)  # RFC 9110 section 6.4.1
@@ -179,7 +194,7 @@ class Response:
 
 
 def _typed(content_type: str, headers: HeadersLike) -> Headers:
-    """``headers`` with a ``Content-Type``: this one, unless they have another."""
+    """Return ``headers`` with ``content_type``, unless they have a ``Content-Type``."""
     given = Headers(headers)
     return given if "Content-Type" in given else Headers([("Content-Type", content_type)], given)
 

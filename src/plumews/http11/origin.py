@@ -1,9 +1,11 @@
-"""Which pages, and under which names, may open a connection (layer 2).
+"""Checks of the ``Origin`` and ``Host`` headers.
 
-RFC 6455 section 10.2 and RFC 6454: a browser sends the origin of the page with the handshake, and the cookies of
-the *server*, so that any site could act as its visitor. And a site whose name is made to resolve to 127.0.0.1
-reaches what listens there, with its own name as ``Host`` (DNS rebinding). Invariant: comparison is exact, on
-scheme, host and port, or of the whole origin with a pattern; never on a prefix or a suffix.
+A browser sends the origin of the page with the handshake, together with the cookies of the *server*: without a check
+any site could act as its visitor (RFC 6455 section 10.2, RFC 6454). With DNS rebinding, the name of a site resolves to
+127.0.0.1, and its page reaches a local server, with the name of the site as ``Host``.
+
+Invariant: comparison is exact, on scheme, host and port, or a pattern matches the whole origin. Prefixes and suffixes
+never match.
 """
 
 from __future__ import annotations
@@ -33,26 +35,26 @@ __all__ = [
     "seen_by_refusal",
 ]
 
-#: The names under which a server on this machine is reached from this machine; RFC 6761 section 6.3 reserves
-#: ``localhost`` and all below it.
+#: Names of this machine. RFC 6761 section 6.3 reserves ``localhost`` and all names below it.
 LOOPBACK_HOSTS: Final = ("localhost", "*.localhost", "127.0.0.1", "::1")
 
-#: An entry of ``origins``.
+#: Entry of the option ``origins``.
 AllowedOrigin: TypeAlias = "str | re.Pattern[str] | None"
 
 _ANY: Final = "*"
-#: An origin is no longer than this: a scheme, a name of 253 characters (RFC 1035 section 2.3.4), and a port.
+
+#: Most characters of an origin: a scheme, a name of 253 characters (RFC 1035 section 2.3.4), and a port.
 _LONGEST: Final = 270
 _ORIGIN: Final = "http:// or https://, a host and maybe a port"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-#: What has no place in an origin: a user with a password before the host, and what stands behind the path.
+#: Invalid parts of an origin that may be secrets: user and password before the host, query and fragment.
 _USER: Final = re.compile(r"^([A-Za-z]+://)?.*@")
 _QUERY: Final = re.compile(r"[?#].*")
 
 
 class Origin(NamedTuple):
-    """An origin, normalised (RFC 6454 section 4)."""
+    """Normalised origin (RFC 6454 section 4)."""
 
     scheme: str
     host: str
@@ -60,10 +62,13 @@ class Origin(NamedTuple):
 
 
 def parse_origin(text: str) -> Origin:
-    """``https://example.com`` or ``http://example.com:8080``, as browsers write it (RFC 6454 section 6.1).
+    """Parse an origin such as ``https://example.com`` or ``http://example.com:8080`` (RFC 6454 section 6.1).
 
-    Case and the default port make no difference. Raises ``ValueError`` for anything that is not a scheme (``http``
-    or ``https``), a host in ASCII and maybe a port: ``null``, user names, a trailing slash or path.
+    Case and the default port make no difference.
+
+    Raises:
+        ValueError: The text is not a scheme (``http`` or ``https``), a host in ASCII, and an optional port. ``null``,
+            user names and paths are no origins, nor is one with a trailing slash.
     """
     scheme, separator, authority = text.partition("://")
     default_port = _DEFAULT_PORTS.get(scheme.lower())
@@ -79,16 +84,20 @@ def parse_origin(text: str) -> Origin:
 def check_origin(
     request: Request, allowed: Collection[AllowedOrigin] | None, *, secure: bool, required: bool = False
 ) -> None:
-    """Let through requests without ``Origin``, from the same origin, and from the ``allowed`` ones.
+    """Raise unless the request has no ``Origin``, the server's own, or an ``allowed`` one.
 
-    ``secure`` is whether the client's side of the connection is TLS, as the outermost trusted proxy saw it; the host is
-    the one that this proxy was asked for, if it says so, else that of the ``Host`` header.
-    ``allowed`` has origins as `parse_origin` reads them, patterns that match the whole of an origin in lower case,
-    ``"null"`` for sandboxed pages and files, ``"*"`` for any; ``None`` in it stands, as in the ``websockets`` package,
-    for no ``Origin`` and changes nothing. ``required`` refuses requests without ``Origin`` too: for servers that take
-    cookies for authentication.
+    The server's own host is the one that the outermost trusted proxy was asked for, or else that of ``Host``.
 
-    Raises `InvalidOrigin` (403), and `InvalidHeader` (400) for two ``Origin`` headers.
+    Args:
+        request: Request of the client.
+        allowed: Origins, patterns that match a whole origin in lower case, ``"null"`` for sandboxed pages and files,
+            and ``"*"`` for any. ``None`` as an entry changes nothing (in ``websockets`` it stands for no ``Origin``).
+        secure: True if the client uses TLS, as the outermost trusted proxy saw it.
+        required: True refuses requests without ``Origin``, for servers that authenticate by cookie.
+
+    Raises:
+        InvalidOrigin: 403, the origin is not allowed.
+        InvalidHeader: 400, there are two ``Origin`` headers.
     """
     values = request.headers.get_all("Origin")
     if len(values) > 1:
@@ -132,13 +141,18 @@ def _is_listed(origin: Origin, text: str, allowed: Collection[AllowedOrigin]) ->
 
 
 def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
-    """Let through requests for one of ``allowed_hosts``, whatever the port.
+    """Raise unless the ``Host`` header names one of ``allowed_hosts``, with any port.
 
-    It is the ``Host`` header that counts, whatever a proxy says: a page cannot set it, nor any other.
-    ``allowed_hosts`` has names and addresses without port, ``"*.example.com"`` for everything below
-    ``example.com``, ``"*"`` for any; ``None`` checks nothing. HTTP/1.0 may have no ``Host``: no browser sends that, so
-    no page is behind it. Raises `InvalidHeader`: 403 for another host, 400 if there is not exactly one ``Host`` header
-    or it is malformed.
+    The ``Host`` header decides, and not what proxies say: a page cannot set it. A request of HTTP/1.0 may have no
+    ``Host``: browsers do not send such requests.
+
+    Args:
+        request: Request of the client.
+        allowed_hosts: Names and addresses without port, ``"*.example.com"`` for all names below ``example.com``,
+            ``"*"`` for any. ``None`` checks nothing.
+
+    Raises:
+        InvalidHeader: 403, the host is not allowed. 400, there is not exactly one valid ``Host`` header.
     """
     if allowed_hosts is None or _ANY in allowed_hosts:
         return
@@ -156,9 +170,9 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
 
 
 def seen_by_refusal(request: Request, code: str) -> str:
-    """What a refusal by ``code`` looked at, for who reads the log and has to list it; empty for any other code.
+    """Return the origin or host that a refusal with ``code`` compared, for the log. Return "" for other codes.
 
-    The client is not told: to a page of another site the names of this one are no business.
+    The client is not told: the names of this server are not for pages of other sites.
     """
     if code == InvalidOrigin.code:
         page = request.headers.get("Origin")
@@ -170,7 +184,7 @@ def seen_by_refusal(request: Request, code: str) -> str:
 
 
 def _public_part(origin: str) -> str:
-    """``origin`` without what has no place in one, and may be a secret: a password before the host, and a query."""
+    """Return ``origin`` without invalid parts that may be secrets: a password before the host, and a query."""
     return _USER.sub(r"\1", _QUERY.sub("", origin), count=1)
 
 
@@ -184,7 +198,8 @@ def allowed_origins(given: Iterable[AllowedOrigin] | None, name: str = "origins"
     """Return the entries of the option ``origins``.
 
     Raises:
-        TypeError: it is no list of ``str``, patterns and ``None``. ValueError: an entry could never match.
+        TypeError: The option is no list of ``str``, patterns and ``None``.
+        ValueError: An entry can never match.
     """
     if given is None:
         return None
@@ -200,7 +215,7 @@ def allowed_origins(given: Iterable[AllowedOrigin] | None, name: str = "origins"
 
 
 def allowed_hosts(given: Iterable[str] | None, name: str = "allowed_hosts") -> tuple[str, ...] | None:
-    """Return the entries of the option ``allowed_hosts``. Raises as :func:`allowed_origins`, and for no entry."""
+    """Return the entries of the option ``allowed_hosts``. Raise as :func:`allowed_origins`, and for an empty list."""
     if given is None:
         return None
     entries = entries_of(name, given, '"example.com"')
@@ -220,7 +235,7 @@ def allowed_hosts(given: Iterable[str] | None, name: str = "allowed_hosts") -> t
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host``, a name or an address as given to ``bind``, is this machine and nothing else."""
+    """Return True if ``host``, a name or an address as given to ``bind``, is the loopback interface."""
     name = host.lower().strip("[]")
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -1,10 +1,10 @@
 """Parser of the head of one HTTP/1.1 request (RFC 9112 sections 2 to 5).
 
-HTTP/1.0 is read, too, as health checks of load balancers speak it. llhttp (`httptools`) reads the request line and the
-fields; in front of it stands our own stricter and bounded rule, because what two parsers read differently is how
-requests are smuggled.
-Invariant: a head is refused at the first chunk that shows it is wrong, never later than ``max_size`` bytes,
-and reading costs time linear in its bytes however they are cut. What stands behind the head is not touched.
+HTTP/1.0 is accepted for the health checks of load balancers. llhttp (`httptools`) parses the request line and the
+headers. Stricter and bounded checks run before it: requests are smuggled where two parsers differ.
+
+Invariants: a malformed head is refused at the first chunk that shows it, after ``max_size`` bytes at the latest. The
+parser takes time linear in the bytes, however they are cut. It does not read beyond the head.
 """
 
 from __future__ import annotations
@@ -18,45 +18,47 @@ from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage
 from .headers import Headers, name_of, parse_host, value_of
 from .models import Request, check_target
+from .redaction import PASSWORD_HEADER, TOKEN_HEADER
 
 __all__ = ["HeadReader"]
 
 _END: Final = b"\r\n\r\n"
-_TLS_RECORD: Final = b"\x16\x03"  # a handshake record (RFC 8446 section 5.1)
+_TLS_RECORD: Final = b"\x16\x03"  # handshake record (RFC 8446 section 5.1)
 _CAPITALS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 
-#: Bytes of the longest method name that is waited for; the registry's longest is UPDATEREDIRECTREF.
+#: Bytes of the longest accepted method name: UPDATEREDIRECTREF is the longest of the registry.
 _METHOD_SIZE: Final = 17
 
-#: Digits of the longest Content-Length that is read as a number: more than any body has.
+#: Digits of the longest accepted Content-Length: more than any body has.
 _LENGTH_SIZE: Final = 18
 
-#: Visible ASCII, space and tab, and from 0x80 on what may stand in the value of a header (RFC 9110 section 5.5).
+#: Bytes of a header value (RFC 9110 section 5.5): visible ASCII, space, tab, and those from 0x80 on.
 _IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t" + bytes(range(0x80, 0x100))
 
-#: Headers by which something here is decided, in lower case, beside all of ``Sec-WebSocket-``: their values are ASCII.
+#: Headers that decisions depend on, in lower case, beside ``Sec-WebSocket-*``: their values must be ASCII.
 _DECIDING: Final = frozenset(
     (
-        *("authorization", "connection", "content-length", "expect", "forwarded", "host", "origin"),
-        *("transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
-        "x-websocket-room-password",
+        *("connection", "content-length", "expect", "forwarded", "host", "origin", "transfer-encoding", "upgrade"),
+        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", TOKEN_HEADER.lower(), PASSWORD_HEADER.lower()),
     )
 )
 
 #: Schemes of a target in absolute form.
 _SCHEMES: Final = frozenset(("http", "https", "ws", "wss"))
 
-#: More than one line of any of these, and two readers may believe two different things.
+#: Headers that may occur once: two parsers could use different lines.
 _ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Version")
 
 
 class HeadReader:
-    """Reads exactly one request head out of a stream of bytes.
+    """Reader of exactly one request head.
 
-    ``max_size`` bounds the request line and the headers together, in bytes, the empty line that ends them
-    included; ``max_headers`` bounds the lines of the headers (default 100, and more in a larger head).
+    Args:
+        max_size: Most bytes of the head, with the empty line at its end (default 16 KiB).
+        max_headers: Most header lines (default 100, in proportion more if ``max_size`` is larger).
 
-    After `feed` returned a request, ``rest`` has the bytes behind its head, such as a frame sent right behind it.
+    Attributes:
+        rest: Bytes behind the head, such as a frame, once `feed` has returned a request.
     """
 
     __slots__ = (
@@ -82,25 +84,27 @@ class HeadReader:
         self._buffer = bytearray()
         self._fields = _Fields()
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self._fields)
-        self._parsed = 0  # up to here the buffer is complete lines, and llhttp has read them
+        self._parsed = 0  # bytes of complete lines that llhttp has read
         self._lines = 0
         self._old = False  # HTTP/1.0
-        self._host: str | None = None  # in the target
+        self._host: str | None = None  # from a target in absolute form
         self._target = ""
-        self._in_line = False  # behind the method, and not between CR and LF
+        self._in_line = False  # True behind the method, but not between CR and LF
         self.rest = b""
 
     def feed(self, data: bytes | bytearray | memoryview) -> Request | None:
-        """Take the next bytes; the request once its head is complete, ``None`` before.
+        """Read the next bytes. Return the request once its head is complete, ``None`` before.
 
-        Raises `InvalidMessage` or `InvalidHeader` with status 400, and with 431 for a head beyond the bounds;
-        after that, or after the request, the reader is spent: ``RuntimeError``.
+        Raises:
+            InvalidMessage: 400, the head is malformed. 431, it is larger than the limits.
+            InvalidHeader: 400, a header is missing, repeated or invalid.
+            RuntimeError: The reader has returned a request or raised before.
         """
         if self._parser is None:
             raise RuntimeError("this reader has read its head: make a new one for another request")
         room = self._max_size - len(self._buffer)
         if self._in_line and len(data) < room and not (chunk := bytes(data)).strip(_IN_LINE):
-            # From the middle of a line, as when a head comes byte by byte: nothing more to say about it yet.
+            # Fast path for the middle of a line, as in a head that arrives byte by byte.
             self._buffer += chunk
             return None
         try:
@@ -134,7 +138,7 @@ class HeadReader:
         return None
 
     def _check_method(self) -> None:
-        """Turn away what cannot become a request, such as a TLS hello, on its first bytes."""
+        """Refuse data that cannot become a request, such as a TLS hello, on its first bytes."""
         method, space, _ = self._buffer[: _METHOD_SIZE + 1].partition(b" ")
         if method.translate(None, _CAPITALS) or len(method) > _METHOD_SIZE or (space and not method):
             if self._buffer.startswith(_TLS_RECORD):
@@ -142,7 +146,7 @@ class HeadReader:
             raise InvalidMessage("not an HTTP request: it does not begin with a method")
 
     def _read_lines(self, stop: int, ended: bool) -> None:
-        """Check what is new before ``stop``, and let llhttp read the lines that are complete."""
+        """Check the new bytes before ``stop``, and let llhttp parse the complete lines."""
         new = bytes(self._buffer[self._parsed : stop])
         if new.translate(None, _IN_LINE + b"\r\n"):
             raise InvalidMessage("control byte in the request head")
@@ -152,12 +156,12 @@ class HeadReader:
         if not ends:
             return
         self._lines += ends
-        if self._lines - 1 - ended > self._max_headers:  # less the request line and the empty line
+        if self._lines - 1 - ended > self._max_headers:  # without the request line and the empty line
             raise InvalidMessage(
                 f"too many headers: more than {self._max_headers}", status=431, code=ErrorCode.HEAD_TOO_LARGE
             )
         first = self._parsed == 0
-        # Whole lines only: httptools glues the pieces of a field that comes in pieces, in quadratic time.
+        # Whole lines only: httptools joins the pieces of a header in quadratic time.
         lines = new[: new.rfind(b"\n") + 1]
         self._parsed += len(lines)
         self._parse(lines)
@@ -169,12 +173,12 @@ class HeadReader:
         try:
             self._parser.feed_data(lines)
         except httptools.HttpParserUpgrade:
-            pass  # llhttp saw Connection and Upgrade; whether we do is decided in the handshake
+            pass  # llhttp found Connection and Upgrade. The handshake checks them itself.
         except httptools.HttpParserError as exc:
             raise InvalidMessage(f"malformed request head: {exc}") from exc
 
     def _check_request_line(self, line: bytes) -> None:
-        # llhttp takes several blanks before the target, HTTP/0.9 to 2.0, RTSP and ICE, and a line without version.
+        # llhttp accepts several blanks before the target, HTTP/0.9 to 2.0, RTSP, ICE, and a line without version.
         assert self._parser is not None
         if not line.isascii():
             raise InvalidMessage("non-ASCII byte in the request line")
@@ -191,13 +195,13 @@ class HeadReader:
 
     def _finish(self) -> Request:
         assert self._parser is not None
-        if not self._fields.complete:  # we and llhttp would disagree about where the head ends
+        if not self._fields.complete:  # llhttp disagrees about the end of the head
             raise InvalidMessage("malformed request head")
         headers = Headers.read(self._fields.pairs)
         if not self._buffer.isascii():
             _check_deciding(headers)
         _check_headers(headers, host_required=not self._old)
-        if self._host is not None or not headers.get("Host"):  # the Host header does not count then
+        if self._host is not None or not headers.get("Host"):  # the Host header is replaced or left out
             others = [pair for pair in headers.raw_items() if pair[0].lower() != "host"]
             headers = Headers.read(others if self._host is None else [("Host", self._host), *others])
         request = Request(self._parser.get_method().decode(), self._target, headers)
@@ -208,7 +212,7 @@ class HeadReader:
 
 
 class _Fields:
-    """What llhttp reads. Apart from the reader, so that no cycle keeps an abandoned one alive."""
+    """Callbacks of llhttp. They are not methods of the reader: a reference cycle would keep an abandoned one alive."""
 
     __slots__ = ("complete", "pairs", "target")
 
@@ -222,21 +226,21 @@ class _Fields:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         known = name_of(name)
-        self.pairs.append((known, value_of(known, value)))  # llhttp leaves blanks behind it (RFC 9112 section 5.1)
+        self.pairs.append((known, value_of(known, value)))  # llhttp keeps trailing blanks (RFC 9112 section 5.1)
 
     def on_headers_complete(self) -> None:
         self.complete = True
 
 
 def _check_deciding(headers: Headers) -> None:
-    """Refuse bytes from 0x80 on where something is decided. Phones, foreign cookies and CDNs send them elsewhere."""
+    """Refuse bytes from 0x80 on in headers that decisions depend on. Phones, cookies and CDNs use them elsewhere."""
     for name, value in headers.raw_items():
         if not value.isascii() and (name.lower() in _DECIDING or name.lower().startswith("sec-websocket-")):
             raise InvalidMessage(f"non-ASCII byte in the {name} header")
 
 
 def _check_headers(headers: Headers, *, host_required: bool) -> None:
-    """RFC 9112 section 3.2: one valid Host; and one of each header that must not be ambiguous."""
+    """Require one valid Host (RFC 9112 section 3.2), and at most one line of each header of :data:`_ONCE`."""
     ambiguous = headers.repeated(_ONCE)
     if ambiguous is not None:
         raise InvalidHeader(f"more than one {ambiguous} header")
@@ -251,24 +255,20 @@ def _check_headers(headers: Headers, *, host_required: bool) -> None:
 
 
 def _check_body(request: Request) -> None:
-    """A body has a plain length and no other framing (RFC 9112 section 6), and never comes with a WebSocket.
-
-    Whoever has the request decides whether a body is wanted at all.
-    """
+    """Refuse a body with other framing than a length (RFC 9112 section 6), or with a WebSocket handshake."""
     length = request.headers.get("Content-Length", "0")
     if "Transfer-Encoding" in request.headers or (length.strip("0") and request.wants_websocket):
         raise InvalidMessage("request body not allowed")
-    padded = length.startswith("0") and length.strip("0")  # others may read that as octal
+    padded = length.startswith("0") and length.strip("0")  # other parsers may read octal
     if padded or not (length.isdecimal() and len(length) <= _LENGTH_SIZE):
         raise InvalidHeader("invalid Content-Length header: expected a number of bytes")
 
 
 def _host_and_path(method: str, target: str) -> tuple[str | None, str]:
-    """Split a target in absolute form (RFC 9112 section 3.2.2); any other is left as it is.
+    """Split a target in absolute form (RFC 9112 section 3.2.2) into host and target. Leave others unchanged.
 
-    Without a path and a query it is ``*`` for OPTIONS (section 3.2.4), and ``/`` for any other method.
-
-    Its scheme says nothing: what is secure is known from the socket, and from trusted proxies.
+    Without a path and a query the target is ``*`` for OPTIONS (section 3.2.4), and ``/`` for other methods. The scheme
+    is ignored: the socket and trusted proxies tell if the client uses TLS.
     """
     scheme, separator, rest = target.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:

@@ -1,9 +1,11 @@
-"""Who is at the other end when a proxy is in between (layer 2).
+"""Clients behind trusted proxies: parser of ``Forwarded`` (RFC 7239) and of ``X-Forwarded-For``, ``-Proto``, ``-Host``.
 
-RFC 7239, and the ``X-Forwarded-*`` headers that were there before it. Each proxy adds, at the right, the address that
-it was connected from. So the list is read from the right, for as long as who wrote an entry is trusted: the first
-address that is not trusted is the client, and what stands to the left of it is what the client made up. Invariants:
-headers of a peer that is not trusted are not looked at; work is linear in the head, and entries are bounded.
+Each proxy appends the address of its peer at the right. The list is read from the right as long as its entries were
+written by trusted proxies. The first address that is not trusted is the client. Entries to the left of it may be
+forged by the client.
+
+Invariants: headers of a peer that is not trusted are ignored. Parsing is linear in the size of the head, and the number
+of entries is bounded.
 """
 
 from __future__ import annotations
@@ -26,25 +28,27 @@ _Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 _UNIX: Final = "unix"
 _SECURE: Final = {"http": False, "https": True, "ws": False, "wss": True}
 
-#: What an identifier that hides an address, or a port, is made of behind its underscore (RFC 7239 section 6.3).
+#: Characters of an obfuscated address or port behind its underscore (RFC 7239 section 6.3).
 _HIDDEN: Final = frozenset(string.ascii_letters + string.digits + "._-")
 
 
 _BLANKS: Final = " \t"
 _TOKEN_ENDS: Final = frozenset(' \t,;="')
 
-#: What proxies write without the quotation marks that it needs; stricter parsers than ours refuse it.
+#: Characters that need quotation marks. Proxies leave them out, and strict parsers refuse that.
 _UNQUOTED: Final = str.maketrans("", "", ":[]")
 
-#: Of an element that cannot be read.
+#: Parameters of an element that cannot be parsed.
 _UNKNOWN: Final = {"for": "unknown"}
 
 
 class Client(NamedTuple):
-    """What is known about a client: from the socket, or as the outermost trusted proxy saw it.
+    """Client as the socket shows it, or as the outermost trusted proxy saw it.
 
-    ``address`` is without port, empty on a Unix socket; ``secure`` is whether it came through TLS; ``host`` is the host
-    that it asked for, ``None`` if that is what the ``Host`` header says.
+    Attributes:
+        address: Address without port, empty on a Unix socket.
+        secure: True if the client uses TLS.
+        host: Host that the client asked for, ``None`` if the ``Host`` header says it.
     """
 
     address: str
@@ -53,15 +57,15 @@ class Client(NamedTuple):
 
 
 class TrustedProxies:
-    """The proxies that are believed.
+    """Proxies whose headers are trusted.
 
     Args:
-        entries: addresses (``"192.0.2.1"``), networks (``"10.0.0.0/8"``), and ``"unix"`` for all who come over a
-            Unix socket.
+        entries: Addresses (``"192.0.2.1"``), networks (``"10.0.0.0/8"``), and ``"unix"`` for all peers on a Unix
+            socket.
 
     Raises:
         TypeError: ``entries`` is no list of ``str``.
-        ValueError: an entry is none of these.
+        ValueError: An entry has another form.
     """
 
     __slots__ = ("_networks", "_unix")
@@ -72,11 +76,12 @@ class TrustedProxies:
         self._networks = tuple(_network(entry) for entry in entries if entry != _UNIX)
 
     def client_of(self, request: Request) -> Client:
-        """The client that sent ``request``, whose ``remote_address`` and ``secure`` say what the socket does.
+        """Return the client that sent ``request``, whose ``remote_address`` and ``secure`` are those of the socket.
 
-        A proxy that writes no address of its client (``unknown``, ``_hidden``, a name) stands for it. Raises
-        `InvalidHeader` (400) for headers of a trusted proxy that contradict each other, and for a scheme or a host that
-        is none.
+        A proxy that hides the address of its client (``unknown``, ``_hidden``, a name) counts as the client.
+
+        Raises:
+            InvalidHeader: 400, headers of a trusted proxy contradict each other, or a scheme or host is invalid.
         """
         peer = Client(address_of(request.remote_address), request.secure)
         if not self.trusts_peer(request.remote_address):
@@ -85,17 +90,17 @@ class TrustedProxies:
         older = self._outermost(peer, x_forwarded_hops(request), "X-Forwarded-For")
         if standard is None or older is None:
             return standard or older or peer
-        # One of them is written by the proxy, and the other may be what the client sent through it.
+        # One header is written by the proxy. The client may have sent the other one through it.
         if standard[:2] != older[:2] or (standard.host and older.host and standard.host != older.host):
             raise InvalidHeader("the Forwarded and X-Forwarded headers contradict each other")
         return standard if standard.host else older
 
     def is_proxy(self, address: str) -> bool:
-        """Whether the proxy with ``address`` is one of them."""
+        """Return True if ``address`` is that of a trusted proxy."""
         return self.trusts_peer((address, 0))
 
     def trusts_peer(self, remote_address: Any) -> bool:
-        """Return whether whoever is connected from there is one of them."""
+        """Return True if the peer with ``remote_address`` is a trusted proxy."""
         if not isinstance(remote_address, tuple):
             return self._unix
         address = _parse_address(remote_address[0])
@@ -105,7 +110,7 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def _outermost(self, peer: Client, hops: Iterator[Hop], name: str) -> Client | None:
-        """The client as the last trusted proxy on the way to it saw it; ``None`` without any hop."""
+        """Return the client as the outermost trusted proxy saw it, ``None`` without entries."""
         client = None
         for number, hop in enumerate(hops):
             if number == limits.FORWARDED_HOPS:
@@ -120,14 +125,14 @@ class TrustedProxies:
 
 
 def address_of(remote_address: Any) -> str:
-    """The address in what a socket says of its peer: without port, IPv4 as such, empty if it has none."""
+    """Return the address of a peer without port, IPv4 in its own form, empty for a Unix socket."""
     if not isinstance(remote_address, tuple):
         return ""
     host: str = remote_address[0]
     return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
-# --- what is trusted ------------------------------------------------------------------------------
+# --- trusted networks -----------------------------------------------------------------------------
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -152,11 +157,11 @@ def _parse_address(text: str) -> _Address | None:
 
 
 class _Malformed(Exception):
-    """A line that does not follow the grammar."""
+    """The line does not follow the grammar."""
 
 
 class Hop(NamedTuple):
-    """What one proxy says of who connected to it; ``None`` is what it does not say."""
+    """Entry that one proxy wrote about its peer. ``None`` is a missing part."""
 
     node: str | None
     scheme: str | None
@@ -164,15 +169,15 @@ class Hop(NamedTuple):
 
 
 def forwarded_hops(request: Request) -> Iterator[Hop]:
-    """The entries of ``Forwarded``; one that cannot be read is of an unknown node."""
-    # Line by line, so that a quote which a client left open cannot swallow the line that the proxy added.
+    """Yield the entries of ``Forwarded``, the newest first. One that cannot be parsed has an unknown node."""
+    # Line by line: a quote that the client left open cannot hide the line that the proxy added.
     for line in reversed(request.headers.get_all("Forwarded")):
         for pairs in reversed(_elements(line)):
             yield Hop(pairs.get("for"), pairs.get("proto") or None, pairs.get("host") or None)
 
 
 def x_forwarded_hops(request: Request) -> Iterator[Hop]:
-    """The entries of ``X-Forwarded-For``, each with what the other two say about it."""
+    """Yield the entries of ``X-Forwarded-For``, the newest first, with their scheme and host."""
     nodes, schemes, hosts = (_list(request, f"X-Forwarded-{name}") for name in ("For", "Proto", "Host"))
     if not nodes and (schemes or hosts):
         yield Hop(None, _at(schemes, 0), _at(hosts, 0))
@@ -192,7 +197,7 @@ def _bare(text: str) -> str:
 
 
 def _at(values: list[str], place: int) -> str | None:
-    """What belongs to the entry at ``place``: most proxies write one value for all, and some one for each."""
+    """Return the value for the entry at ``place``. Most proxies write one value for all entries, some one for each."""
     return values[min(place, len(values) - 1)] if values else None
 
 
@@ -201,7 +206,7 @@ def _elements(line: str) -> list[dict[str, str]]:
     try:
         return _strict_elements(line)
     except _Malformed:
-        # A quote that a client left open must not swallow the element that the proxy added on the same line. That
+        # A quote that the client left open must not hide the element that the proxy added on the same line. That
         # element has no comma.
         return [_lenient_element(element) for element in line.split(",") if element.strip(_BLANKS)]
 
@@ -244,7 +249,7 @@ def _strict_elements(line: str) -> list[dict[str, str]]:
 
 
 def _value(line: str, at: int) -> tuple[str, int]:
-    """The token or quoted string that begins at ``at``, and where it ends (RFC 9110 section 5.6.4)."""
+    """Return the token or quoted string at ``at``, and its end (RFC 9110 section 5.6.4)."""
     if line[at : at + 1] != '"':
         end = _token_end(line, at)
         if not is_token(line[at:end].translate(_UNQUOTED)):
@@ -273,7 +278,7 @@ def _token_end(line: str, at: int) -> int:
     return at
 
 
-# --- what an entry says ---------------------------------------------------------------------------
+# --- nodes, schemes and hosts ---------------------------------------------------------------------
 
 
 def _node(text: str) -> _Address | None:
@@ -284,7 +289,7 @@ def _node(text: str) -> _Address | None:
             return None
         return _ipv6(host)
     host, colon, port = text.rpartition(":")
-    if ":" in host:  # IPv6 without brackets; what stands behind its last colon is a port only if it must be
+    if ":" in host:  # IPv6 without brackets: its last part is a port only if it cannot be part of the address
         return _ipv6(text) or (_ipv6(host) if _is_port(port) else None)
     if colon and not _is_port(port):
         return None

@@ -1,9 +1,9 @@
 """Redaction of what stands in logs: text from outside, tracebacks, and the secrets of a request.
 
-A terminal obeys the control characters of a line that it shows, and a line break in a line makes two of it. The
-exceptions of an application may tell secrets: ``sessions[token]`` raises a ``KeyError`` whose text is the token.
+A terminal interprets control characters, and a line break forges a line of the log. The exceptions of an application
+may contain secrets: ``sessions[token]`` raises a ``KeyError`` whose text is the token.
 
-The places of a request where a client can put a secret stand here, and nowhere else.
+This module lists the places of a request that may carry a secret. Authentication reads the same list.
 """
 
 from __future__ import annotations
@@ -35,23 +35,31 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BAD_BYTES: Final = re.compile("[\ud800-\udfff]+")
 _CUT: Final = "..."
 
-#: What can stand in a line as it is.
+#: Values that need no quotation marks in a line.
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/@+\-]+")
 
 
 def sanitize_for_logging(data: str | bytes | bytearray | memoryview, max_bytes: int = 0) -> str:
-    """``data``, from whoever it came, as one line to be logged (the seed's ``SanitizeForLogging``).
+    """Return ``data`` as one line without control characters, for a log.
 
-    Each control character becomes a space and each run of bytes that are no UTF-8 one U+FFFD; what is longer than
-    ``max_bytes`` bytes (0 or less: 200) is cut between two characters, and ends with ``...``. Other characters than
-    ASCII stay: :func:`ascii` escapes them where a log must not have them.
+    Each control character becomes a space, and each run of bytes that are not UTF-8 becomes one U+FFFD. Characters
+    outside ASCII stay: :func:`ascii` escapes them.
 
-    Raises ``TypeError`` if ``data`` is neither text nor bytes.
+    Args:
+        data: Text or bytes from outside.
+        max_bytes: Most bytes of the result (default 200). Longer data is cut between two characters and ends with
+            ``...``.
+
+    Returns:
+        The line.
+
+    Raises:
+        TypeError: ``data`` is neither text nor bytes.
     """
     if not isinstance(data, (str, bytes, bytearray, memoryview)):
         raise TypeError(f"text or bytes are needed for a log, not {type(data).__name__}")
     most = max_bytes if max_bytes > 0 else limits.LOG_VALUE
-    # One character is a byte or more: nothing behind these is of interest.
+    # A character has at least one byte: the rest is cut anyway.
     raw = data[: most + 1].encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data[: most + 1])
     cut = len(raw) > most
     text = _text_of(raw[: _boundary(raw, most)] if cut else raw)
@@ -59,7 +67,7 @@ def sanitize_for_logging(data: str | bytes | bytearray | memoryview, max_bytes: 
 
 
 def _boundary(raw: bytes, position: int) -> int:
-    """``position``, or where the character begins that stands on both sides of it."""
+    """Return ``position``, or the start of the character that it would cut."""
     start = position
     while start > 0 and position - start < 3 and raw[start] & 0xC0 == 0x80:
         start -= 1
@@ -73,12 +81,12 @@ def _text_of(raw: bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` in printable ASCII: a control character becomes a space, any other one an escape."""
+    """Return ``text`` in printable ASCII. Control characters become spaces, and others escapes."""
     return _CONTROL.sub(" ", text).encode("ascii", "backslashreplace").decode()
 
 
 def quoted(value: object) -> str:
-    """``value`` in printable ASCII; in quotation marks, unless it is but letters, digits and the marks of names."""
+    """Return ``value`` in printable ASCII, in quotation marks unless it consists of characters of names."""
     text = sanitize_for_logging(str(value))
     return text if _NAME.fullmatch(text) else ascii(text)
 
@@ -87,7 +95,7 @@ def quoted(value: object) -> str:
 
 
 def traceback_without(exc: BaseException, secrets: Iterable[str | None]) -> str:
-    """The traceback of ``exc``; where an exception in it tells one of ``secrets``, code and class alone."""
+    """Return the traceback of ``exc``. If an exception in it contains one of ``secrets``, leave all texts out."""
     parts = {part for secret in secrets if secret for part in _parts(secret)}
     if any(part in text for text in _texts(exc) for part in parts):
         lines = "".join(traceback.format_tb(exc.__traceback__))
@@ -96,7 +104,7 @@ def traceback_without(exc: BaseException, secrets: Iterable[str | None]) -> str:
 
 
 def _texts(exc: BaseException) -> Iterator[str]:
-    """What is said by ``exc``, and by those that it came from or holds."""
+    """Yield the texts of ``exc``, of its causes and contexts, and of the exceptions in a group."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [exc]
     while waiting:
@@ -108,7 +116,7 @@ def _texts(exc: BaseException) -> Iterator[str]:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """How a secret may stand in a text: as it is, as ``repr`` writes it, and a token in its parts."""
+    """Yield the forms of a secret in a text: itself, its ``repr``, and the parts of a JWT."""
     yield secret
     yield repr(secret)[1:-1]
     yield repr(secret.encode("utf-8", "surrogatepass"))[2:-1]
