@@ -1,6 +1,6 @@
-"""All compiled bodies or none: under PLUMEWS_PURE, in a build that is not whole, in a second interpreter.
+"""Tests of the selection of the body: PLUMEWS_PURE, incomplete builds, a second interpreter.
 
-What is imported is decided once a process, so that each test asks one of its own.
+A process selects its body once, so that each test starts a process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ compiled = sorted(name.partition(".")[2] for name, file in files.items() if not 
 print(json.dumps([plumews.BODY, compiled]))
 """
 
-#: A connection at work: what comes out depends on each of the compiled modules.
+#: A connection at work. Its output depends on each compiled module.
 AT_WORK = """
 import asyncio, json
 import plumews
@@ -64,7 +64,7 @@ ANSWER = (7 + 10 + 4 + 100_000, "810568656c6c6f")
 
 
 def run(code: str, *options: str, path: Path = PACKAGE.parent, **environment: str) -> Any:
-    """What ``code`` prints as JSON in a fresh process, with the package at ``path``; more than once, a list."""
+    """Return the JSON that ``code`` prints in a new process, with the package at ``path``. Several lines are a list."""
     env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(path), **environment}
     done = subprocess.run(
         [sys.executable, *options, "-c", code], env=env, capture_output=True, text=True, check=False, cwd=path
@@ -75,19 +75,19 @@ def run(code: str, *options: str, path: Path = PACKAGE.parent, **environment: st
 
 
 def built() -> list[Path]:
-    """The compiled modules that lie in the package."""
+    """Return the files of compiled modules in the package."""
     return [path for path in PACKAGE.rglob("*") if path.name.endswith(tuple(EXTENSION_SUFFIXES))]
 
 
 def name_of(path: Path, package: Path = PACKAGE) -> str:
-    """The name of the module in this file, within the package."""
+    """Return the name of the module in this file, within the package."""
     *folders, file = path.relative_to(package).parts
     return ".".join([*folders, file.partition(".")[0]])
 
 
 @pytest.fixture(scope="module")
 def whole_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where another package is; what Python has compiled of it stays for the next process."""
+    """Copy the package, and return its path. Cached bytecode stays for the next process."""
     path = tmp_path_factory.mktemp("copy")
     shutil.copytree(PACKAGE, path / "plumews", ignore=shutil.ignore_patterns("*.c", "csrc"))
     return path
@@ -95,7 +95,7 @@ def whole_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(whole_copy: Path) -> Iterator[Path]:
-    """Where a package is of which a test may take something away."""
+    """Return the path of a copy of the package from which a test may remove modules."""
     yield whole_copy
     for path in (whole_copy / "plumews").rglob("*.away"):
         path.rename(path.with_suffix(""))
@@ -113,7 +113,7 @@ needs_a_build = pytest.mark.skipif(PURE_ONLY, reason="nothing is compiled here")
 # --- the list -------------------------------------------------------------------------------------
 
 
-def test_the_list_is_that_of_the_types() -> None:
+def test_compiled_lists_the_modules_with_pxd_files() -> None:
     if not (PACKAGE / "_codec.pyx").exists():
         pytest.skip("a wheel has no sources of the compiler")
     typed = {name_of(path) for path in PACKAGE.rglob("*.pxd")}
@@ -123,7 +123,7 @@ def test_the_list_is_that_of_the_types() -> None:
 
 
 def compiled_handlers() -> Iterator[tuple[str, ast.AST]]:
-    """What stands in the ``except`` clauses of modules that are compiled, and each of their ``with``."""
+    """Yield the nodes in ``except`` clauses of compiled modules, and their ``with`` statements."""
     for name in _compiled.COMPILED:
         path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
         if not path.exists():
@@ -136,24 +136,24 @@ def compiled_handlers() -> Iterator[tuple[str, ast.AST]]:
 
 
 def test_no_compiled_handler_needs_a_traceback() -> None:
-    """Cython leaves a ``with``, and a handler by ``return``, as if there were one: without memory there is none."""
+    """Cython leaves ``with``, and a handler by ``return``, as if there were a traceback: without memory it has none."""
     leaving = (ast.With, ast.AsyncWith, ast.Return, ast.Break, ast.Continue)
     found = [f"{name}.py:{node.lineno}" for name, node in compiled_handlers() if isinstance(node, leaving)]
     assert found == []
 
 
 @needs_a_build
-def test_where_all_is_compiled_all_of_it_is_used() -> None:
+def test_complete_build_is_used() -> None:
     body, compiled = run(LOADED)
     assert body == "compiled"
     assert compiled == sorted(name_of(path) for path in built())
 
 
-# --- none -----------------------------------------------------------------------------------------
+# --- pure -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "true"])
-def test_plumews_pure_takes_no_compiled_module(value: str) -> None:
+def test_plumews_pure_imports_no_compiled_module(value: str) -> None:
     assert run(LOADED, PLUMEWS_PURE=value) == ["pure", []]
 
 
@@ -161,7 +161,7 @@ def test_plumews_pure_holds_under_x_importtime() -> None:
     assert run(LOADED, "-X", "importtime", PLUMEWS_PURE="1") == ["pure", []]
 
 
-def test_what_is_imported_later_is_plain_too() -> None:
+def test_plumews_pure_holds_for_later_imports() -> None:
     code = """
 import importlib, json, sys
 import plumews
@@ -174,7 +174,7 @@ print(json.dumps([name for name, file in found.items() if not file.endswith(".py
     assert json.loads(done.stdout) == []
 
 
-def test_the_finder_looks_at_nothing_but_this_package() -> None:
+def test_finder_finds_modules_of_this_package_only() -> None:
     finder = _compiled._Sources()
     here, conn = [str(PACKAGE)], [str(PACKAGE / "conn")]
     assert finder.find_spec("json", here) is None
@@ -187,7 +187,7 @@ def test_the_finder_looks_at_nothing_but_this_package() -> None:
     assert spec.origin == str(PACKAGE / "conn" / "core.py")
 
 
-def test_the_finder_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finder_is_installed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     before = [finder for finder in sys.meta_path if not isinstance(finder, _compiled._Sources)]
     _compiled.only_sources()
@@ -195,23 +195,23 @@ def test_the_finder_is_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(sys.meta_path) == len(before) + 1
 
 
-def test_without_a_build_plain_python_is_used_and_nothing_is_said(copy: Path) -> None:
+def test_missing_build_uses_plain_python_without_a_warning(copy: Path) -> None:
     take_away(copy, *(name_of(path) for path in built()))
     assert run(LOADED, "-W", "error", path=copy) == ["pure", []]
 
 
-# --- a part ---------------------------------------------------------------------------------------
+# --- incomplete builds ----------------------------------------------------------------------------
 
 
 @needs_a_build
 @pytest.mark.parametrize("name", _compiled.COMPILED)
-def test_a_build_that_lacks_a_module_is_not_used_at_all(copy: Path, name: str) -> None:
+def test_incomplete_build_is_not_used(copy: Path, name: str) -> None:
     take_away(copy, name)
     assert run(LOADED + AT_WORK, path=copy) == [["pure", []], ["pure", *ANSWER]]
 
 
 @needs_a_build
-def test_a_build_that_lacks_a_module_says_so(copy: Path) -> None:
+def test_incomplete_build_warns(copy: Path) -> None:
     take_away(copy, "transport.writer", "conn.receive_queue")
     env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(copy)}
     done = subprocess.run(
@@ -222,7 +222,7 @@ def test_a_build_that_lacks_a_module_says_so(copy: Path) -> None:
 
 
 @needs_a_build
-def test_a_build_without_the_call_that_writes_past_the_transport_is_whole(copy: Path) -> None:
+def test_build_without_sendmsg_is_complete(copy: Path) -> None:
     take_away(copy, "transport._sendmsg")
     body, compiled = run(LOADED, "-W", "error", path=copy)
     assert body == "compiled"
@@ -230,7 +230,7 @@ def test_a_build_without_the_call_that_writes_past_the_transport_is_whole(copy: 
 
 
 @pytest.mark.parametrize("pure", ["", "1"], ids=["as built", "pure"])
-def test_a_connection_works(pure: str) -> None:
+def test_connection_works_in_the_body_of_the_process(pure: str) -> None:
     assert run(AT_WORK, PLUMEWS_PURE=pure) == ["compiled" if built() and not pure else "pure", *ANSWER]
 
 
@@ -239,8 +239,8 @@ def test_a_connection_works(pure: str) -> None:
 
 @needs_a_build
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the module has another name, and settles it otherwise")
-def test_a_second_interpreter_of_the_process_gets_plain_python() -> None:
-    # Compiled modules may be loaded into one. What plumews needs of others may, too, and is stood in for.
+def test_second_interpreter_uses_plain_python() -> None:
+    # Compiled modules may be loaded into one interpreter. So may those of dependencies, which are replaced.
     code = """
 import json, sys
 import _xxsubinterpreters as interpreters

@@ -39,11 +39,11 @@ from plumews.errors import Refused
         (5000, "5000 (unknown)"),
     ],
 )
-def test_a_close_code_has_a_name_for_people(code: int, name: str) -> None:
+def test_close_code_name_has_code_and_name(code: int, name: str) -> None:
     assert close_code_name(code) == name
 
 
-def test_of_the_codes_that_have_names_three_are_never_sent() -> None:
+def test_three_named_close_codes_are_never_sent() -> None:
     assert [code.name for code in CloseCode if not is_valid_close_code(code)] == [
         "NO_STATUS_RCVD",
         "ABNORMAL_CLOSURE",
@@ -51,7 +51,7 @@ def test_of_the_codes_that_have_names_three_are_never_sent() -> None:
     ]
 
 
-def test_what_a_parser_reports_can_be_told_apart() -> None:
+def test_opcodes_and_stream_events_are_distinct() -> None:
     reported = [*Opcode, *StreamEvent, *(COMPRESSED + opcode for opcode in (Opcode.TEXT, Opcode.BINARY))]
     assert len(set(reported)) == len(reported)
     assert max(Opcode) < 16  # what a frame has room for

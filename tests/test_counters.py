@@ -1,4 +1,4 @@
-"""Counters by name: what was given is there with 0, and there is an end to names."""
+"""Tests of counters by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from plumews import limits
 from plumews.counters import BoundedCounter
 
 
-def test_names_that_are_given_are_there_with_0_and_others_when_they_are_met():
+def test_given_names_start_at_0_and_others_are_added():
     counts = BoundedCounter(["a", "b"])
     counts.add("b")
     counts.add("c")
@@ -17,7 +17,7 @@ def test_names_that_are_given_are_there_with_0_and_others_when_they_are_met():
     assert counts.total == 3
 
 
-def test_a_snapshot_is_a_copy():
+def test_snapshot_is_a_copy():
     counts = BoundedCounter(["a"])
     snapshot = counts.snapshot()
     counts.add("a")
@@ -25,7 +25,7 @@ def test_a_snapshot_is_a_copy():
 
 
 @pytest.mark.parametrize("beyond", [0, 1, 1000])
-def test_names_beyond_the_bound_are_counted_as_other_and_the_total_is_right(beyond):
+def test_names_beyond_the_limit_are_counted_as_other(beyond):
     counts = BoundedCounter(["given"])
     for number in range(limits.COUNTED_NAMES - 1 + beyond):
         counts.add(f"name {number}")

@@ -1,4 +1,4 @@
-"""The exceptions: what each is, what its text says, and what it is made of."""
+"""Tests of the exceptions: classes, texts and attributes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if is
 
 
 def drawn() -> list[tuple[int, str, str]]:
-    """The tree in the docstring: depth, names and what is said of them."""
+    """Return the tree in the docstring as depth, name and description."""
     found = []
     for line in (errors.__doc__ or "").split("\n"):
         if match := re.match(r"((?:[ │]   )+)(?:[├└]── )?(\w+(?:, \w+)*)(.*)", line):
@@ -27,7 +27,7 @@ def drawn() -> list[tuple[int, str, str]]:
     return found
 
 
-def test_the_tree_in_the_docstring_is_that_of_the_classes():
+def test_tree_in_the_docstring_is_that_of_the_classes():
     tree = {}
     path: list[str] = []
     for depth, name, _ in drawn():
@@ -36,7 +36,7 @@ def test_the_tree_in_the_docstring_is_that_of_the_classes():
     assert tree == {kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES}
 
 
-def test_what_stands_in_parentheses_behind_a_class_is_what_it_may_be_caught_as_too():
+def test_second_base_in_the_tree_is_that_of_the_class():
     said = {name: match[1] for _, name, text in drawn() if (match := re.match(r" \((\w+)\)", text))}
     assert said
     assert said == {name: getattr(errors, name).__bases__[1].__name__ for name in said}
@@ -52,17 +52,17 @@ def test_what_stands_in_parentheses_behind_a_class_is_what_it_may_be_caught_as_t
         (errors.ConcurrencyError, RuntimeError),
     ],
 )
-def test_what_python_has_a_word_for_may_be_caught_by_that(kind, usual):
+def test_errors_are_also_builtin_exceptions(kind, usual):
     assert issubclass(kind, usual)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_class_is_public(kind):
+def test_every_exception_is_public(kind):
     assert kind.__name__ in errors.__all__
     assert getattr(plumews, kind.__name__) is kind
 
 
-# --- their texts ----------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_every_class_is_public(kind):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_seeds_phrases_stand_in_the_errors(error, phrase):
+def test_errors_contain_their_phrases(error, phrase):
     assert phrase in str(error)
     assert isinstance(error, plumews.WebSocketException)
 
 
-def test_a_send_timeout_is_a_timeout_error_too():
+def test_send_timeout_is_a_timeout_error():
     assert issubclass(plumews.SendTimeout, TimeoutError)
 
 
@@ -102,11 +102,11 @@ def test_a_send_timeout_is_a_timeout_error_too():
         (errors.TokenRevoked(), "invalid jwt: it was revoked"),
     ],
 )
-def test_a_detail_stands_behind_the_phrase(error, said):
+def test_detail_follows_the_phrase(error, said):
     assert str(error) == said
 
 
-# --- the end of a connection ----------------------------------------------------------------------
+# --- closed connections ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_a_detail_stands_behind_the_phrase(error, said):
         ),
     ],
 )
-def test_who_said_what_at_the_end_stands_in_the_text(rcvd, sent, cause, said):
+def test_connection_closed_text_has_both_close_frames(rcvd, sent, cause, said):
     error = ConnectionClosed(rcvd, sent, cause)
     assert str(error) == said
     assert (error.rcvd, error.sent) == (rcvd, sent)
 
 
-def test_the_code_of_the_end_is_the_one_that_the_peer_sent_and_1006_if_it_sent_none():
+def test_code_is_that_of_the_peer_or_1006():
     told = ConnectionClosed(Close(4000, "bye"), Close(1000, "ours"))
     assert (told.code, told.reason) == (4000, "bye")
     silent = ConnectionClosed(None, Close(1001, "ours"))
     assert (silent.code, silent.reason) == (CloseCode.ABNORMAL_CLOSURE, "")
 
 
-# --- what a refusal leads to ----------------------------------------------------------------------
+# --- codes ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_the_code_of_the_end_is_the_one_that_the_peer_sent_and_1006_if_it_sent_n
         (errors.TooManyFragments, 1008),
     ],
 )
-def test_each_fault_of_the_peer_has_its_close_code(kind, code):
+def test_each_protocol_error_has_its_close_code(kind, code):
     assert kind().close_code == code
 
 
 @pytest.mark.parametrize(("rule", "code"), [("length", 1009), ("utf8", 1007), ("empty", 1008), ("control", 1008)])
-def test_each_rule_for_texts_has_its_close_code(rule, code):
+def test_each_rule_for_text_has_its_close_code(rule, code):
     error = errors.InvalidText(rule, "why")
     assert (error.rule, error.close_code, str(error)) == (rule, code, "why")
 
@@ -171,13 +171,13 @@ def test_each_rule_for_texts_has_its_close_code(rule, code):
         (errors.Refused, 403, "WEBSOCKET_FORBIDDEN"),
     ],
 )
-def test_each_refused_request_has_its_status_and_word_unless_it_is_given_others(kind, status, code):
+def test_refusal_has_default_or_given_status_and_code(kind, status, code):
     plain, other = kind("why"), kind("why", status=418, code="TEAPOT", headers=(("Retry-After", "1"),))
     assert (str(plain), plain.status, plain.code, plain.headers) == ("why", status, code, ())
     assert (other.status, other.code, other.headers) == (418, "TEAPOT", (("Retry-After", "1"),))
 
 
-def test_who_comes_too_fast_is_told_when_there_is_room():
+def test_rate_limited_has_retry_after():
     assert errors.RateLimited("too fast").retry_after == 0.0
     assert errors.RateLimited("too fast", 2.5).retry_after == 2.5
 
@@ -195,7 +195,7 @@ def made() -> list[WebSocketException]:
 
 @pytest.mark.parametrize("exc", made(), ids=lambda exc: type(exc).__name__)
 @pytest.mark.parametrize("again", [copy.copy, lambda exc: pickle.loads(pickle.dumps(exc))], ids=["copied", "pickled"])
-def test_an_exception_comes_out_of_another_process_as_it_went_in(exc, again):
+def test_exception_survives_copy_and_pickle(exc, again):
     exc.note = "of the application"
     twin = again(exc)
     assert (type(twin), str(twin), twin.args, vars(twin)) == (type(exc), str(exc), exc.args, vars(exc))

@@ -1,4 +1,4 @@
-"""The defaults: each has its reason, somebody holds it, and those that speak of each other agree."""
+"""Tests of the limits: each has a comment and a user, and related ones agree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = [name for name in vars(limits) if name.isupper()]
 
 
 def reason(name: str) -> str:
-    """The comment over a default; two that stand together share theirs."""
+    """Return the comment above a limit. Adjacent limits share a comment."""
     at = next(number for number, line in enumerate(LINES) if line.startswith(f"{name}: Final = ")) - 1
     while re.match(r"[A-Z_]+: Final = ", LINES[at]):
         at -= 1
@@ -24,11 +24,11 @@ def reason(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_default_has_its_reason_over_it(name: str) -> None:
+def test_every_limit_has_a_comment(name: str) -> None:
     assert reason(name), f"say over {name} what it bounds and why it is what it is"
 
 
-def test_every_default_is_held_by_somebody() -> None:
+def test_every_limit_is_used() -> None:
     source = "".join(
         path.read_text(encoding="utf-8")
         for path in SOURCES.rglob("*.p*")
@@ -40,7 +40,7 @@ def test_every_default_is_held_by_somebody() -> None:
     assert [name for name in NAMES if not re.search(rf"\b{name}\b", source)] == []
 
 
-def test_a_message_in_fragments_of_64_bytes_passes_and_a_flood_of_empty_ones_does_not() -> None:
+def test_max_frames_allows_fragments_of_64_bytes() -> None:
     bound = limits.max_frames(limits.READ_LIMIT)
     assert bound is not None
     assert limits.READ_LIMIT // 64 <= bound < limits.READ_LIMIT // 16
@@ -48,8 +48,8 @@ def test_a_message_in_fragments_of_64_bytes_passes_and_a_flood_of_empty_ones_doe
     assert limits.max_frames(None) is None
 
 
-def test_those_that_speak_of_each_other_agree() -> None:
-    assert limits.PING_INTERVAL + limits.PING_TIMEOUT == 30  # the seed's pong wait
+def test_related_limits_agree() -> None:
+    assert limits.PING_INTERVAL + limits.PING_TIMEOUT == 30
     assert limits.COPY_SIZE <= limits.FRAGMENT_SIZE <= limits.TRANSPORT_HIGH_WATER < limits.QUEUE_BYTES
     assert 2 * limits.CONNECTIONS_PER_ADDRESS < limits.MAX_OPENING < limits.MAX_CONNECTIONS
     assert limits.LINGER_EVERY < limits.LINGER_TIME

@@ -1,4 +1,4 @@
-"""The figures of hubs for Prometheus, read back by the parser of its own client."""
+"""Tests of the Prometheus exporter, whose output the parser of prometheus_client reads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def registered(*collectors: HubCollector) -> CollectorRegistry:
 
 
 def samples(registry: CollectorRegistry) -> dict[Sample, float]:
-    """Every sample, by its name and labels; OpenMetrics, strictly read."""
+    """Return all samples by name and labels, parsed strictly as OpenMetrics."""
     families = read_openmetrics(generate_latest(registry).decode())
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
@@ -57,7 +57,7 @@ def member(hub: Hub, *rooms: str, **config: Any) -> Any:
 # --- the figures ----------------------------------------------------------------------------------
 
 
-async def test_every_figure_of_a_hub_is_told_as_openmetrics():
+async def test_every_metric_of_a_hub_is_exported():
     hub = Hub(HubConfig(max_connections=3, max_room_connections=2, job_queue_size=9))
     conn, transport = member(hub, "chat", "news", queue_size=1, send_behavior=SendBehavior.DROP)
     member(hub, "chat")
@@ -104,13 +104,13 @@ async def test_every_figure_of_a_hub_is_told_as_openmetrics():
     assert one(found, "requests_refused_total", code="WEBSOCKET_FORBIDDEN_ORIGIN") == 1
 
 
-async def test_units_are_where_openmetrics_wants_them():
+async def test_metric_names_end_with_their_unit():
     text = generate_latest(registered(HubCollector(Hub()))).decode()
     assert "# UNIT plumews_hub_queued_bytes bytes\n" in text
     assert "# UNIT plumews_hub_oldest_queued_age_seconds seconds\n" in text
 
 
-async def test_what_clients_do_makes_no_new_time_series():
+async def test_clients_add_no_time_series():
     hub = Hub()
     registry = registered(HubCollector(hub))
     before = len(samples(registry))
@@ -123,7 +123,7 @@ async def test_what_clients_do_makes_no_new_time_series():
     assert len(samples(registry)) == before + limits.COUNTED_NAMES + 1
 
 
-async def test_rooms_are_told_where_they_are_named():
+async def test_named_rooms_are_exported():
     hub = Hub()
     for _ in range(2):
         member(hub, 'räume "1"\\', "unnamed")
@@ -135,7 +135,7 @@ async def test_rooms_are_told_where_they_are_named():
     }
 
 
-async def test_several_hubs_are_told_apart_by_their_label():
+async def test_several_hubs_have_different_labels():
     hubs = {"chat": Hub(), "prices": Hub()}
     member(hubs["prices"], "eur")
     found = samples(registered(HubCollector(hubs)))
@@ -145,13 +145,13 @@ async def test_several_hubs_are_told_apart_by_their_label():
     }
 
 
-def test_a_second_collector_for_the_same_names_is_refused_by_the_registry():
+def test_second_collector_with_the_same_names_is_refused():
     registry = registered(HubCollector(Hub()))
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         registry.register(HubCollector(Hub()))
 
 
-def test_registering_asks_no_hub():
+def test_registration_asks_no_hub():
     class Silent(Hub):
         def metrics(self) -> plumews.HubMetrics:
             raise AssertionError
@@ -173,7 +173,7 @@ def test_registering_asks_no_hub():
         (lambda: HubCollector(Hub(), rooms=["\ud800"]), r"the name '\\ud800' cannot be told in a scrape"),
     ],
 )
-def test_what_is_no_hub_and_no_collection_of_rooms_is_an_error(make: Callable[[], Any], said: str | None):
+def test_collector_of_other_objects_raises_type_error(make: Callable[[], Any], said: str | None):
     with pytest.raises((TypeError, ValueError), match=said):
         make()
 
@@ -181,7 +181,7 @@ def test_what_is_no_hub_and_no_collection_of_rooms_is_an_error(make: Callable[[]
 # --- on other threads -----------------------------------------------------------------------------
 
 
-async def test_a_scrape_on_another_thread_asks_the_hub_on_its_own():
+async def test_scrape_on_another_thread_runs_on_the_hubs_loop():
     threads = []
 
     class Asked(Hub):
@@ -199,7 +199,7 @@ async def test_a_scrape_on_another_thread_asks_the_hub_on_its_own():
         conn.abort()  # it would not answer a close frame
 
 
-async def test_a_loop_that_does_not_answer_is_an_error_of_the_scrape(monkeypatch: pytest.MonkeyPatch):
+async def test_scrape_of_a_blocked_loop_raises(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(limits, "SCRAPE_TIMEOUT", 0.01)
     errors: list[BaseException] = []
 
@@ -218,7 +218,7 @@ async def test_a_loop_that_does_not_answer_is_an_error_of_the_scrape(monkeypatch
     assert str(error) == "the event loop of a hub did not answer within 0.01 s"
 
 
-def test_a_hub_whose_loop_is_closed_is_still_told():
+def test_hub_with_a_closed_loop_is_exported():
     async def use() -> Hub:
         async with Hub() as hub:
             hub.broadcast_room("chat", "x")
@@ -238,7 +238,7 @@ async def scrape(server: Any, accept: str | None) -> tuple[int, str, str]:
         return status, wire.header("Content-Type") or "", body.decode()
 
 
-async def test_the_route_answers_in_the_format_that_is_asked_for(start):
+async def test_route_answers_in_the_requested_format(start):
     hub = Hub()
     registry = registered(HubCollector(hub))
     server = await start(
@@ -268,7 +268,7 @@ async def test_the_route_answers_in_the_format_that_is_asked_for(start):
         ",;=,;;",
     ],
 )
-async def test_whatever_a_scraper_accepts_it_is_answered(start, accept):
+async def test_route_answers_any_accept_header(start, accept):
     server = await start(
         plumews.serve(on_message=print, host="127.0.0.1", port=0, routes={"/metrics": metrics_route(registered())})
     )
@@ -278,7 +278,7 @@ async def test_whatever_a_scraper_accepts_it_is_answered(start, accept):
 # --- without the extra ----------------------------------------------------------------------------
 
 
-def test_without_prometheus_client_the_error_says_what_to_install():
+def test_missing_prometheus_client_says_what_to_install():
     code = "import sys; sys.modules['prometheus_client'] = None; import plumews; import plumews.prometheus"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -293,7 +293,7 @@ def test_without_prometheus_client_the_error_says_what_to_install():
     )
 
 
-async def test_what_gave_way_in_the_queues_is_told():
+async def test_evicted_messages_are_exported():
     hub = Hub()
     conn, transport = member(hub, "chat", queue_size=1, send_behavior=SendBehavior.CONFLATE)
     transport.fill()

@@ -1,4 +1,4 @@
-"""How fast new connections are let in: a bucket whose clock is in the test's hand."""
+"""Tests of token buckets and address groups. The tests set the clock."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from plumews.rate_limit import TokenBucket, address_group, default_burst
 
 
 def take_all(bucket: TokenBucket, now: float) -> int:
-    """How many are let in at ``now``."""
+    """Take all tokens at ``now``, and return their number."""
     count = 0
     while not bucket.take(now):
         count += 1
     return count
 
 
-def test_a_full_bucket_lets_a_burst_in_and_then_one_in_each_interval():
+def test_full_bucket_gives_a_burst_and_then_the_rate():
     bucket = TokenBucket(10, 3)
     assert [bucket.take(1000.0) for _ in range(3)] == [0.0] * 3
     assert bucket.take(1000.0) == pytest.approx(0.1)
@@ -26,14 +26,14 @@ def test_a_full_bucket_lets_a_burst_in_and_then_one_in_each_interval():
     assert bucket.take(1000.1) == pytest.approx(0.1)
 
 
-def test_asking_takes_nothing_and_being_refused_neither():
+def test_wait_and_refused_take_leave_the_tokens():
     bucket = TokenBucket(1, 1)
     assert bucket.wait(0.0) == bucket.wait(0.0) == bucket.take(0.0) == 0.0
     assert [bucket.take(0.5) for _ in range(5)] == [pytest.approx(0.5)] * 5
     assert bucket.take(1.0) == 0.0
 
 
-def test_who_waits_as_long_as_was_said_is_let_in():
+def test_take_succeeds_after_the_returned_wait():
     bucket, now = TokenBucket(7, 1), 12345.678
     bucket.take(now)
     for _ in range(1000):
@@ -42,13 +42,13 @@ def test_who_waits_as_long_as_was_said_is_let_in():
 
 
 @pytest.mark.parametrize("idle", [10, 48 * 3600, 1e12], ids=["seconds", "two days", "ages"])
-def test_section_8_point_18_a_bucket_that_was_idle_for_long_is_full_and_no_more(idle):
+def test_idle_bucket_holds_at_most_the_burst(idle):
     bucket = TokenBucket(100_000, 5)
     assert take_all(bucket, 0.0) == 5
     assert take_all(bucket, idle) == 5
 
 
-def test_a_rate_below_one_a_second_lets_one_in_at_a_time():
+def test_rate_below_one_gives_single_tokens():
     bucket = TokenBucket(0.5, default_burst(0.5))
     assert take_all(bucket, 0.0) == 1
     assert take_all(bucket, 1.9) == 0
@@ -56,7 +56,7 @@ def test_a_rate_below_one_a_second_lets_one_in_at_a_time():
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0.001, 1), (0.5, 1), (0.6, 2), (1, 2), (2.25, 5), (100, 200)])
-def test_the_burst_is_what_comes_in_two_seconds_and_at_least_one(rate, burst):
+def test_default_burst_is_two_seconds_of_the_rate(rate, burst):
     assert default_burst(rate) == burst
 
 
@@ -66,9 +66,7 @@ def test_the_burst_is_what_comes_in_two_seconds_and_at_least_one(rate, burst):
     gaps=st.lists(st.floats(0, 5) | st.floats(0, 0.01), max_size=60),
     start=st.floats(0, 1e6),
 )
-def test_in_any_window_at_most_the_burst_and_the_rate_are_let_in_and_nobody_is_refused_without_need(
-    rate, burst, gaps, start
-):
+def test_any_window_gives_at_most_burst_and_rate(rate, burst, gaps, start):
     bucket, now = TokenBucket(rate, burst), start
     times: list[float] = []
     for gap in gaps:
@@ -76,7 +74,7 @@ def test_in_any_window_at_most_the_burst_and_the_rate_are_let_in_and_nobody_is_r
         wait = bucket.take(now)
         if wait == 0.0:
             times.append(now)
-        else:  # as many as were allowed were let in within some window that ends now
+        else:  # within some window that ends now the limit is reached
             assert 0 < wait <= 1 / rate + 1e-6
             assert any(len(times) - first >= burst + rate * (now - times[first]) - 1 for first in range(len(times)))
     for first in range(len(times)):

@@ -1,4 +1,4 @@
-"""The grammar of Sec-WebSocket-Extensions: what is read, what is refused, and in which time."""
+"""Tests of the parser of Sec-WebSocket-Extensions: accepted and refused values, and linear time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READ = {
 
 
 @pytest.mark.parametrize(("lines", "extensions"), READ.values(), ids=READ.keys())
-def test_what_follows_the_grammar_is_read(lines, extensions):
+def test_extensions_in_the_grammar_are_parsed(lines, extensions):
     assert parse_extensions(lines) == extensions
 
 
@@ -53,7 +53,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED.values(), ids=REFUSED.keys())
-def test_what_does_not_is_refused_with_400(line):
+def test_extensions_outside_the_grammar_are_400(line):
     with pytest.raises(InvalidHeader, match="Sec-WebSocket-Extensions") as refused:
         parse_extensions([line])
     assert refused.value.status == 400
@@ -83,5 +83,5 @@ def duration(line: str) -> float:
 
 
 @pytest.mark.parametrize("make", SLOW.values(), ids=[f"row14-CVE-2020-7662-{name}" for name in SLOW])
-def test_a_long_line_takes_time_in_proportion_to_its_length(make):
+def test_long_line_of_extensions_takes_linear_time(make):
     assert duration(make(16_000)) < 12 * duration(make(2_000)) + 0.002

@@ -1,4 +1,4 @@
-"""The decisions of ``plumews.http11.handshake``: RFC 6455 section 4.2, in order, and their answers on the wire."""
+"""Tests of the server side of the opening handshake (RFC 6455 section 4.2), and of its responses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 def upgrade(method: str = "GET", /, **changes: str | list[str] | None) -> Request:
-    """A good request, with headers changed, repeated (a list) or taken away (``None``)."""
+    """Return a valid request, with headers changed, repeated (a list) or removed (``None``)."""
     fields: dict[str, str | list[str] | None] = {
         "Host": "localhost:8000",
         "Connection": "Upgrade",
@@ -56,14 +56,14 @@ def refused(request: Request) -> InvalidHandshake:
 
 @pytest.mark.parametrize("subprotocol", [None, "chat.v1"])
 @pytest.mark.parametrize("extra", [[], [("Server", "x"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]])
-def test_the_answer_that_is_made_in_one_go_is_the_same_on_the_wire(subprotocol, extra):
+def test_accepted_equals_serialized_accept(subprotocol, extra):
     request = upgrade(Sec_WebSocket_Protocol="other, chat.v1")
     lines = Headers(extra).serialize()[:-2]
     answer = accept(request, subprotocol=subprotocol, headers=extra)
     assert accepted(request, subprotocol=subprotocol, headers=lines) == answer.serialize()
 
 
-def test_the_key_of_rfc_6455_section_1_3_is_accepted_with_its_answer():
+def test_key_of_rfc_6455_section_1_3_is_accepted():
     assert check_upgrade(upgrade()) == KEY
     assert accept_key(KEY) == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
@@ -79,7 +79,7 @@ def test_the_key_of_rfc_6455_section_1_3_is_accepted_with_its_answer():
         {"Upgrade": "HTTP/2.0, websocket"},
     ],
 )
-def test_section_8_point_28_tokens_are_found_on_any_line_in_any_case(changes):
+def test_upgrade_tokens_match_on_any_line_in_any_case(changes):
     assert check_upgrade(upgrade(**changes)) == KEY
 
 
@@ -87,7 +87,7 @@ def test_section_8_point_28_tokens_are_found_on_any_line_in_any_case(changes):
 
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS", "get"])
-def test_section_8_point_28_another_method_is_405_with_allow(method):
+def test_other_method_is_405_with_allow(method):
     exc = refused(upgrade(method, Upgrade=None, Sec_WebSocket_Key=None))
     assert (exc.status, exc.code, str(exc)) == (405, "METHOD_NOT_ALLOWED", "method not allowed")
     assert exc.headers == (("Allow", "GET"),)
@@ -108,7 +108,7 @@ def test_section_8_point_28_another_method_is_405_with_allow(method):
         {"Upgrade": "," * 10_000},
     ],
 )
-def test_row_17_without_upgrade_tokens_the_answer_is_426_with_version_and_upgrade(changes):
+def test_missing_upgrade_token_is_426(changes):
     exc = refused(upgrade(**changes, Sec_WebSocket_Version="8", Sec_WebSocket_Key=None))
     assert isinstance(exc, InvalidUpgrade)
     assert (exc.status, exc.code, str(exc)) == (426, "WEBSOCKET_BAD_UPGRADE", "websocket upgrade required")
@@ -118,7 +118,7 @@ def test_row_17_without_upgrade_tokens_the_answer_is_426_with_version_and_upgrad
 @pytest.mark.parametrize(
     "version", [None, "", "0", "7", "8", "99", "013", "13.0", "13, 8", "+13", ["13", "13"], ["8", "13"]]
 )
-def test_row_17_another_version_is_426_with_ours(version):
+def test_other_version_is_426_with_ours(version):
     exc = refused(upgrade(Sec_WebSocket_Version=version, Sec_WebSocket_Key=None))
     assert isinstance(exc, InvalidUpgrade)
     assert (exc.status, exc.code, str(exc)) == (426, "WEBSOCKET_BAD_VERSION", "websocket version 13 required")
@@ -126,7 +126,7 @@ def test_row_17_another_version_is_426_with_ours(version):
 
 
 @pytest.mark.parametrize("key", [None, "", ["", ""]])
-def test_a_missing_key_is_400(key):
+def test_missing_key_is_400(key):
     exc = refused(upgrade(Sec_WebSocket_Key=key))
     assert isinstance(exc, InvalidHeader)
     assert (exc.status, exc.code, str(exc)) == (400, "WEBSOCKET_KEY_MISSING", "websocket key required")
@@ -158,26 +158,26 @@ def test_a_missing_key_is_400(key):
         ["", KEY],
     ],
 )
-def test_section_8_point_28_a_key_that_is_not_the_base64_of_16_bytes_is_400(key):
+def test_key_that_is_not_base64_of_16_bytes_is_400(key):
     exc = refused(upgrade(Sec_WebSocket_Key=key))
     assert isinstance(exc, InvalidHeader)
     assert (exc.status, exc.code, str(exc)) == (400, "WEBSOCKET_KEY_INVALID", "invalid websocket key")
 
 
-def test_section_8_point_28_a_newline_cannot_even_get_into_a_key():
+def test_newline_in_a_key_is_refused():
     for end in ("\n", "\r\n", "\r"):
         with pytest.raises(ValueError, match="Sec-WebSocket-Key"):
             upgrade(Sec_WebSocket_Key=KEY[:12] + end + KEY[12:])
 
 
 @given(st.binary(min_size=16, max_size=16))
-def test_every_nonce_is_a_key(nonce):
+def test_key_of_any_nonce_is_accepted(nonce):
     key = base64.b64encode(nonce).decode()
     assert check_upgrade(upgrade(Sec_WebSocket_Key=key)) == key
 
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=23, max_size=25))
-def test_a_key_is_accepted_only_if_it_decodes_to_16_bytes(key):
+def test_key_is_accepted_only_if_it_decodes_to_16_bytes(key):
     try:
         check_upgrade(upgrade(Sec_WebSocket_Key=key))
     except InvalidHeader:
@@ -200,11 +200,11 @@ def test_a_key_is_accepted_only_if_it_decodes_to_16_bytes(key):
         (["Chat"], ["chat"], None),
     ],
 )
-def test_section_8_point_28_our_order_decides_among_the_offered(offered, available, chosen):
+def test_subprotocol_is_chosen_in_our_order(offered, available, chosen):
     assert choose_subprotocol(offered, available) == chosen
 
 
-def test_a_token_offered_as_a_subprotocol_is_never_chosen_or_echoed():
+def test_token_offered_as_subprotocol_is_never_chosen():
     request = upgrade(Sec_WebSocket_Protocol="bearer.eyJh.eyJz.c2ln, chat")
     offered = offered_subprotocols(request)
     assert offered == ["bearer.eyJh.eyJz.c2ln", "chat"]
@@ -214,22 +214,22 @@ def test_a_token_offered_as_a_subprotocol_is_never_chosen_or_echoed():
     assert b"bearer" not in accept(request).serialize()
 
 
-def test_section_8_point_28_offers_on_several_lines_are_one_list():
+def test_offered_subprotocols_join_several_lines():
     assert offered_subprotocols(upgrade(Sec_WebSocket_Protocol=["a, b", "c"])) == ["a", "b", "c"]
     assert offered_subprotocols(upgrade()) == []
 
 
 @pytest.mark.parametrize("value", ['"chat"', "a b", "a/b", "b\xfccher"])
-def test_an_offer_that_is_no_token_is_400(value):
+def test_offered_subprotocol_that_is_no_token_is_400(value):
     with pytest.raises(InvalidHeader, match="Sec-WebSocket-Protocol") as caught:
         offered_subprotocols(upgrade(Sec_WebSocket_Protocol=value))
     assert caught.value.status == 400
 
 
-# --- the answer -----------------------------------------------------------------------------------
+# --- the 101 --------------------------------------------------------------------------------------
 
 
-def test_the_answer_is_what_rfc_6455_section_4_2_2_says():
+def test_accept_returns_the_101_of_rfc_6455_section_4_2_2():
     assert accept(upgrade()).serialize() == (
         b"HTTP/1.1 101 Switching Protocols\r\n"
         b"Upgrade: websocket\r\n"
@@ -239,7 +239,7 @@ def test_the_answer_is_what_rfc_6455_section_4_2_2_says():
     )
 
 
-def test_the_answer_carries_subprotocol_extensions_and_the_applications_headers():
+def test_accept_adds_subprotocol_extensions_and_headers():
     response = accept(
         upgrade(Sec_WebSocket_Protocol="chat"),
         subprotocol="chat",
@@ -256,13 +256,13 @@ def test_the_answer_carries_subprotocol_extensions_and_the_applications_headers(
     ["Upgrade", "connection", "Sec-WebSocket-Accept", "sec-websocket-protocol", "Sec-WebSocket-Extensions",
      "Sec-WebSocket-Version", "Sec-WebSocket-Key", "Content-Length", "Transfer-Encoding"],
 )  # fmt: skip
-def test_the_application_cannot_set_the_handshakes_own_headers(name):
+def test_application_cannot_set_headers_of_the_handshake(name):
     with pytest.raises(ValueError, match=f"{name} belongs to the handshake"):
         accept(upgrade(), headers={name: "1"})
 
 
 @pytest.mark.parametrize("bad", ["\r\nX: y", "\n", "\r", "\x00", "\x1b", "\x7f"])
-def test_row_19_control_bytes_from_the_application_are_an_error(bad):
+def test_control_characters_of_the_application_are_refused(bad):
     with pytest.raises(ValueError, match="header X-Room"):
         accept(upgrade(), headers={"X-Room": f"a{bad}"})
     with pytest.raises(ValueError, match="invalid header name"):
@@ -273,15 +273,15 @@ def test_row_19_control_bytes_from_the_application_are_an_error(bad):
         accept(upgrade(), extensions=f"x{bad}")
 
 
-def test_a_subprotocol_that_was_not_offered_is_an_error_here_and_not_at_the_client():
+def test_subprotocol_that_was_not_offered_raises_value_error():
     with pytest.raises(ValueError, match="'chat' was not offered"):
         accept(upgrade(), subprotocol="chat")
 
 
-# --- the refusal ----------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_json_with_the_word_the_text_and_the_status():
+def test_refusal_is_json_with_code_message_and_status():
     exc = refused(upgrade(Upgrade=None))
     head, _, body = refusal(exc).serialize().partition(b"\r\n\r\n")
     assert json.loads(body) == {
@@ -314,30 +314,30 @@ def test_a_refusal_is_json_with_the_word_the_text_and_the_status():
         (Refused("x", status=429, code="WEBSOCKET_JOIN_DENIED"), 429, "WEBSOCKET_JOIN_DENIED"),
     ],
 )
-def test_every_refusal_has_its_status_and_word(exc, status, code):
+def test_refusal_has_status_and_code_of_its_exception(exc, status, code):
     response = refusal(exc)
     assert response.status == status
     error = json.loads(response.body)["error"]
     assert (error["code"], error["message"], error["status"]) == (code, "x", status)
 
 
-def test_row_19_a_refusal_with_a_header_of_two_lines_is_an_error():
+def test_refusal_with_line_break_in_a_header_raises():
     with pytest.raises(ValueError, match="Retry-After"):
         refusal(Refused("later", headers=(("Retry-After", "1\r\nSet-Cookie: a"),)))
 
 
-def test_row_20_the_text_of_a_refusal_cannot_leave_its_json_string():
+def test_row_20_text_of_a_refusal_stays_in_its_json_string():
     body = refusal(Refused('"}\r\n<script>\x1b[2J\u2028')).body
     assert body.isascii()
     assert body.count(b"\n") == 1
     assert json.loads(body)["error"]["message"] == '"}\r\n<script>\x1b[2J\u2028'
 
 
-# --- all of it ------------------------------------------------------------------------------------
+# --- whole handshakes -----------------------------------------------------------------------------
 
 
 def shake_hands(head: bytes) -> int:
-    """The status with which a server on loopback answers ``head``, by all the rules there are."""
+    """Return the status of the response to ``head`` of a server on loopback with all checks."""
     try:
         request = HeadReader().feed(head)
         assert request is not None
@@ -351,7 +351,7 @@ def shake_hands(head: bytes) -> int:
     return response.status
 
 
-def test_row_15_every_byte_in_every_header_of_a_handshake_is_accepted_or_refused_with_a_status():
+def test_header_with_any_byte_is_accepted_or_has_a_status():
     fields = [
         (b"Host", b"localhost:8000"),
         (b"Connection", b"keep-alive, Upgrade"),

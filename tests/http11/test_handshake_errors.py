@@ -1,4 +1,4 @@
-"""What a refused client reads: codes, the seed's words, a category and a type, and the id that stands in the log."""
+"""Tests of error bodies: code, phrase, category, type, and the id of the connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.raw_client import Wire, upgrade
 
 SECRET = b"s3cret" * 8
 
-# --- the words, without a server ------------------------------------------------------------------
+# --- without a server -----------------------------------------------------------------------------
 
 WORDS = [
     (400, "ANY", "client_error", "validation_failure"),
@@ -44,17 +44,17 @@ def test_category_and_type_follow_from_status_and_code(status, code, category, t
     }
 
 
-def test_the_request_id_stands_beside_the_error():
+def test_request_id_is_beside_the_error():
     body = json.loads(refusal(Refused("no"), "some-id").body)
     assert list(body) == ["error", "request_id"]
     assert body["request_id"] == "some-id"
 
 
-# --- the seed's table, on a live server -----------------------------------------------------------
+# --- on a live server -----------------------------------------------------------------------------
 
 
 class Fragile(plumews.SimpleRoomAuth):
-    """Has one room that it cannot answer for."""
+    """Auth that fails for one room."""
 
     def check_room_password(self, room, password):
         if room == "broken":
@@ -62,7 +62,7 @@ class Fragile(plumews.SimpleRoomAuth):
         return super().check_room_password(room, password)
 
 
-def door():
+def room_auth():
     auth = Fragile(SECRET, rounds=1)
     auth.set_room_password("vault", "open sesame")
     auth.set_room_password("broken", "x")
@@ -79,7 +79,7 @@ def ask(room="open", *lines, old=b"", new=b""):
     return request.replace(old, new) if old else request
 
 
-#: The rows of the seed's table: request, status, code, the seed's phrase, category, type.
+#: For each refusal: request, status, code, phrase, category, type.
 TABLE = {
     "2 origin": (
         ask("open", TOKEN, "Origin: https://evil.com"),
@@ -150,9 +150,9 @@ def words(status, said):
 
 
 @pytest.mark.parametrize(("request_", "expected"), TABLE.values(), ids=TABLE.keys())
-async def test_each_row_of_the_seeds_table_is_told_with_its_code_and_words(start, request_, expected):
+async def test_refusal_of_a_room_server_has_its_code_and_phrase(start, request_, expected):
     config = plumews.HubConfig(max_room_connections=1, check_room_name=plumews.validate_room_name)
-    server = await start(plumews.serve_rooms(plumews.Hub(config), door(), "127.0.0.1", 0, require_token=True))
+    server = await start(plumews.serve_rooms(plumews.Hub(config), room_auth(), "127.0.0.1", 0, require_token=True))
     async with await Wire.open(server, "/ws?room=full", TOKEN):
         status, code, message, category, type_ = words(*await answer(server, request_))
     phrase = expected[2]
@@ -160,16 +160,16 @@ async def test_each_row_of_the_seeds_table_is_told_with_its_code_and_words(start
     assert phrase in message
 
 
-async def test_a_full_hub_is_503_in_the_seeds_words(start):
+async def test_full_hub_is_503(start):
     hub = plumews.Hub(plumews.HubConfig(max_connections=1))
-    server = await start(plumews.serve_rooms(hub, door(), "127.0.0.1", 0))
+    server = await start(plumews.serve_rooms(hub, room_auth(), "127.0.0.1", 0))
     async with await Wire.open(server, "/ws"):
         status, code, message, category, type_ = words(*await answer(server, upgrade("/ws")))
     assert (status, code, category, type_) == (503, "WEBSOCKET_JOIN_DENIED", "server_error", "service_unavailable")
     assert "websocket hub at capacity" in message
 
 
-async def test_the_request_id_is_the_id_of_the_connection(start):
+async def test_request_id_is_the_id_of_the_connection(start):
     seen = []
 
     def process_request(conn, request):
@@ -185,7 +185,7 @@ async def test_the_request_id_is_the_id_of_the_connection(start):
     assert len(set(seen)) == 2
 
 
-async def test_who_is_refused_before_there_is_a_request_has_an_id_too(start):
+async def test_refusal_before_a_request_has_an_id(start):
     async def handler(conn):
         pass
 

@@ -10,20 +10,20 @@ from plumews.http11.headers import Headers
 from plumews.http11.models import Request, Response
 
 
-def test_row_20_a_repr_is_printable_and_has_no_query():
+def test_repr_of_a_request_is_printable_without_query():
     assert repr(Request("GET", "/%1b[2J%0a?token=secret")) == "<Request GET /%1b[2J%0a>"
 
 
 # --- responses ------------------------------------------------------------------------------------
 
 
-def test_a_response_has_a_status_line_its_headers_its_length_and_its_body():
+def test_response_has_status_line_headers_length_and_body():
     response = Response(200, {"Server": "x"}, b"hello")
     assert response.serialize() == b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\nhello"
     assert list(response.headers) == ["Server"]
 
 
-def test_a_response_without_a_body_says_so_except_101_204_and_304():
+def test_empty_response_has_length_0_except_101_204_304():
     assert Response(404).serialize() == b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
     assert Response(101).serialize() == b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
     assert Response(204).serialize() == b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -33,7 +33,7 @@ def test_a_response_without_a_body_says_so_except_101_204_and_304():
             Response(status, body=b"x").serialize()
 
 
-def test_text_and_json_have_their_content_type():
+def test_text_and_json_responses_have_their_content_type():
     assert Response.text(200, "gr\u00fcn", {"A": "1"}).serialize() == (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nA: 1\r\nContent-Length: 5\r\n\r\ngr\xc3\xbcn"
     )
@@ -43,7 +43,7 @@ def test_text_and_json_have_their_content_type():
     assert response.body.endswith(b"\n")
 
 
-def test_a_page_is_html_and_a_content_type_of_ones_own_is_the_only_one():
+def test_given_content_type_replaces_the_default():
     page = Response.html(200, "<p>grün", {"Cache-Control": "no-store"})
     assert page.headers.get_all("Content-Type") == ["text/html; charset=utf-8"]
     assert (page.body, page.headers["Cache-Control"]) == ("<p>grün".encode(), "no-store")
@@ -55,7 +55,7 @@ def test_a_page_is_html_and_a_content_type_of_ones_own_is_the_only_one():
         assert response.headers.get_all("Content-Type") == ["text/csv"]
 
 
-def test_a_status_without_a_name_and_a_reason_of_ones_own():
+def test_reason_is_given_or_that_of_the_status():
     assert Response(499).serialize().startswith(b"HTTP/1.1 499 \r\n")
     assert Response(200, reason="Fine").serialize().startswith(b"HTTP/1.1 200 Fine\r\n")
     assert repr(Response(200)) == "<Response 200 OK>"
@@ -71,13 +71,13 @@ def test_a_status_without_a_name_and_a_reason_of_ones_own():
     ],
     ids=["status", "headers", "body", "text"],
 )
-def test_a_response_of_wrong_parts_says_what_they_should_be(make, text):
+def test_response_of_wrong_types_raises_type_error(make, text):
     with pytest.raises(TypeError, match=text):
         make()
 
 
 @pytest.mark.parametrize("reason", ["a\r\nb", "\n", "\x00", "\x85", "gr\u00fcn", "\x1b[2J"])
-def test_row_19_a_reason_that_could_break_its_line_is_refused(reason):
+def test_row_19_reason_with_control_characters_is_refused(reason):
     with pytest.raises(ValueError, match="invalid reason"):
         Response(200, reason=reason)
     response = Response(200)
@@ -87,13 +87,13 @@ def test_row_19_a_reason_that_could_break_its_line_is_refused(reason):
 
 
 @pytest.mark.parametrize("status", [0, 99, 1000, -1])
-def test_a_status_has_three_digits(status):
+def test_status_without_three_digits_is_refused(status):
     with pytest.raises(ValueError, match="three digits"):
         Response(status)
 
 
 @pytest.mark.parametrize("header", [("X", "a\r\nb"), ("X", "\x00"), ("X\n", "a"), ("", "a"), ("X", "\u2028")])
-def test_row_19_a_header_that_could_break_its_line_is_refused(header):
+def test_response_header_with_control_characters_is_refused(header):
     with pytest.raises(ValueError, match="header"):
         Response(200, [header])
     response = Response(200)
@@ -101,13 +101,13 @@ def test_row_19_a_header_that_could_break_its_line_is_refused(header):
         response.headers.add(*header)
 
 
-def test_a_length_that_is_not_the_bodys_is_refused():
+def test_length_that_differs_from_the_body_is_refused():
     assert Response(200, {"content-length": "2"}, b"ok").serialize().count(b"ontent-") == 1
     for headers in ({"Content-Length": "3"}, {"Transfer-Encoding": "chunked"}, [("Content-Length", "2")] * 2):
         with pytest.raises(ValueError, match="length of the body is 2"):
             Response(200, headers, b"ok").serialize()
 
 
-def test_headers_given_as_headers_are_the_responses_own():
+def test_headers_object_is_used_without_a_copy():
     headers = Headers({"A": "1"})
     assert Response(200, headers).headers is headers

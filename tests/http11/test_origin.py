@@ -1,4 +1,4 @@
-"""The decisions of ``plumews.http11.origin``: pages of other sites, and names that were made to point here."""
+"""Tests of the checks of origins and hosts."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def refused(asked: Request, allowed: list[Any] | None = None, *, secure: bool = 
 # --- origins --------------------------------------------------------------------------------------
 
 
-def test_without_an_origin_it_is_no_browser_and_passes():
+def test_request_without_origin_passes():
     for allowed in (None, [], ["https://good.com"], [None]):
         check_origin(request(), allowed, secure=True)
 
 
-def test_row_21_without_an_origin_a_server_that_authenticates_by_cookie_refuses():
+def test_row_21_missing_origin_is_refused_where_required():
     refused(request(), None, required=True)
     refused(request(), ["*"], required=True)
     check_origin(request("https://good.com"), None, secure=True, required=True)
@@ -65,7 +65,7 @@ def test_row_21_without_an_origin_a_server_that_authenticates_by_cookie_refuses(
         ("https://xn--bcher-kva.example", "xn--bcher-kva.example", True),
     ],
 )
-def test_section_8_point_22_the_same_origin_passes_unlisted(origin, host, secure):
+def test_same_origin_passes_unlisted(origin, host, secure):
     check_origin(request(origin, host=host), None, secure=secure)
     check_origin(request(origin, host=host), ["https://other.example"], secure=secure)
 
@@ -116,13 +116,13 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
-def test_row_21_a_foreign_origin_is_403(origin):
+def test_foreign_origin_is_403(origin):
     refused(request(origin))
     refused(request(origin), [])
     refused(request(origin), ["https://good.com", None, "https://other.example:8443"])
 
 
-def test_row_21_two_origins_are_400_even_where_any_is_allowed():
+def test_two_origins_are_400_even_if_any_is_allowed():
     for allowed in (None, ["*"], ["https://good.com"]):
         with pytest.raises(InvalidHeader, match="more than one Origin") as caught:
             check_origin(request("https://good.com", "https://good.com"), allowed, secure=True)
@@ -139,37 +139,37 @@ def test_row_21_two_origins_are_400_even_where_any_is_allowed():
         ("http://[::1]:3000", "http://[::1]:3000"),
     ],
 )
-def test_a_listed_origin_passes_whatever_the_host_and_the_scheme_of_ours(listed, origin):
+def test_listed_origin_passes_with_any_host_and_scheme(listed, origin):
     for secure in (True, False):
         for host in ("good.com", None):
             check_origin(request(origin, host=host), [None, "https://first.example", listed], secure=secure)
 
 
-def test_null_passes_only_where_it_is_listed():
+def test_null_origin_passes_only_if_listed():
     check_origin(request("null"), ["null"], secure=True)
     refused(request("null"), ["https://null"])
     refused(request("https://evil.com"), ["null"])
 
 
-def test_section_8_point_22_a_star_is_any():
+def test_star_allows_any_origin():
     for origin in FOREIGN:
         check_origin(request(origin), ["*"], secure=True)
 
 
-def test_an_entry_that_is_no_origin_matches_nothing_not_even_itself():
+def test_entry_that_is_no_origin_matches_nothing():
     refused(request("app.example"), ["app.example"])
     refused(request("https://app.example/"), ["https://app.example/"])
     refused(request("https://sub.app.example"), ["https://*.app.example"])
 
 
 @pytest.mark.parametrize("host", [None, "", "a b", "user@good.com"])
-def test_without_a_valid_host_there_is_no_same_origin(host):
+def test_same_origin_needs_a_valid_host(host):
     refused(request("https://good.com", host=host))
     two = Request("GET", "/", Headers(("Host", "good.com"), ("Host", "good.com"), ("Origin", "https://good.com")))
     refused(two)
 
 
-def test_an_origin_is_parsed_into_scheme_host_and_port():
+def test_origin_is_parsed_into_scheme_host_and_port():
     assert parse_origin("https://Good.com") == Origin("https", "good.com", 443)
     assert parse_origin("http://[::1]:8000") == Origin("http", "::1", 8000)
     with pytest.raises(ValueError, match=r"expected http:// or https://"):
@@ -177,7 +177,7 @@ def test_an_origin_is_parsed_into_scheme_host_and_port():
 
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40), st.booleans())
-def test_whatever_the_origin_is_it_passes_or_is_refused(text, secure):
+def test_random_origin_passes_only_if_it_is_equal(text, secure):
     for origin in (text, "https://" + text, "https://good.com" + text, "https://" + text + "good.com"):
         try:
             check_origin(request(origin), ["https://app.example"], secure=secure)
@@ -205,7 +205,7 @@ def test_whatever_the_origin_is_it_passes_or_is_refused(text, secure):
         "[::1]:8000",
     ],
 )
-def test_a_loopback_server_is_reached_under_loopback_names(host):
+def test_loopback_names_are_accepted_on_loopback(host):
     check_host(request(host=host), LOOPBACK_HOSTS)
 
 
@@ -214,14 +214,14 @@ def test_a_loopback_server_is_reached_under_loopback_names(host):
     ["evil.com", "localhost.evil.com", "evil-localhost", "xlocalhost", "127.0.0.1.evil.com", "0.0.0.0", "127.1",
      "2130706433", "0x7f.0.0.1", "169.254.169.254", "[::2]", "good.com:8000"],
 )  # fmt: skip
-def test_row_21_a_foreign_host_on_loopback_is_403(host):
+def test_foreign_host_on_loopback_is_403(host):
     with pytest.raises(InvalidHeader, match=r"^forbidden host$") as caught:
         check_host(request(host=host), LOOPBACK_HOSTS)
     assert (caught.value.status, caught.value.code) == (403, "WEBSOCKET_FORBIDDEN_HOST")
 
 
 @pytest.mark.parametrize("host", [None, "", "a b", "localhost@evil.com", "localhost/x", "::1", "localhost:x"])
-def test_a_missing_or_malformed_host_is_400(host):
+def test_missing_or_malformed_host_is_400(host):
     with pytest.raises(InvalidHeader, match="Host header") as caught:
         check_host(request(host=host), LOOPBACK_HOSTS)
     assert caught.value.status == 400
@@ -232,13 +232,13 @@ def test_two_hosts_are_400():
         check_host(Request("GET", "/", Headers(("Host", "localhost"), ("Host", "localhost"))), LOOPBACK_HOSTS)
 
 
-def test_no_list_and_a_star_check_nothing():
+def test_no_host_is_checked_with_none_or_star():
     for allowed in (None, ["*"], ["localhost", "*"]):
         check_host(request(host="evil.com"), allowed)
         check_host(request(host=None), allowed)
 
 
-def test_listed_hosts_match_in_any_case_with_any_port_and_below_a_star():
+def test_listed_host_matches_in_any_case_and_below_a_star():
     allowed = ["Chat.Example", "*.sub.example", "[::1]", "2001:DB8::1"]
     for host in ("chat.example:1", "a.sub.example", "a.b.SUB.example:2", "[::1]:3", "[2001:db8::1]"):
         check_host(request(host=host), allowed)
@@ -252,7 +252,7 @@ def test_listed_hosts_match_in_any_case_with_any_port_and_below_a_star():
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost", "app.localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]", "::ffff:127.0.0.1"]
 )
-def test_loopback_names_and_addresses_are_loopback(host):
+def test_is_loopback_is_true_for_loopback_names(host):
     assert is_loopback(host)
 
 
@@ -260,14 +260,14 @@ def test_loopback_names_and_addresses_are_loopback(host):
     "host",
     ["", "0.0.0.0", "::", "good.com", "localhost.com", "127.1", "10.0.0.1", "::ffff:10.0.0.1", "notlocalhost"],
 )
-def test_other_names_and_addresses_are_not_loopback(host):
+def test_is_loopback_is_false_for_other_names(host):
     assert not is_loopback(host)
 
 
-# --- what the lists may hold ----------------------------------------------------------------------
+# --- option values --------------------------------------------------------------------------------
 
 
-def test_good_lists_are_valid():
+def test_valid_lists_of_origins_and_hosts_are_returned():
     origins = ["https://app.example", "http://localhost:3000", "null", "*", None, re.compile(".*")]
     assert allowed_origins(origins) == tuple(origins)
     hosts = ["chat.example", "*.chat.example", "127.0.0.1", "::1", "[::1]", "*"]
@@ -280,7 +280,7 @@ def test_good_lists_are_valid():
     "origin",
     ["", "app.example", "https://app.example/", "https://*.app.example", "https://b\u00fccher.example", "wss://a"],
 )
-def test_section_8_point_31_an_origin_that_could_never_match_is_found_before_the_first_request(origin):
+def test_origin_that_can_never_match_raises_value_error(origin):
     with pytest.raises(ValueError, match=r"invalid (origin|host)"):
         allowed_origins(["https://good.com", origin])
 
@@ -288,7 +288,7 @@ def test_section_8_point_31_an_origin_that_could_never_match_is_found_before_the
 @pytest.mark.parametrize(
     "host", ["", "*.", "a b", "localhost:8000", "http://a", "[::1]:80", "a.*", "b\u00fccher.example"]
 )
-def test_section_8_point_31_a_host_that_could_never_match_is_found_before_the_first_request(host):
+def test_host_that_can_never_match_raises_value_error(host):
     with pytest.raises(ValueError, match=r"invalid allowed host .* without a port"):
         allowed_hosts(["good.com", host])
 
@@ -301,7 +301,7 @@ OF_EXAMPLE = re.compile(r"https://([a-z0-9-]+\.)*example\.com(:\d+)?")
 @pytest.mark.parametrize(
     "origin", ["https://example.com", "https://a.b.example.com:8443", "HTTPS://A.EXAMPLE.COM", "https://good.com"]
 )
-def test_pattern_of_origins_lets_in_what_matches_as_a_whole(origin):
+def test_pattern_accepts_an_origin_that_matches_completely(origin):
     check_origin(request(origin), [OF_EXAMPLE, "https://other.com"], secure=True)
 
 
@@ -319,21 +319,21 @@ def test_pattern_of_origins_lets_in_what_matches_as_a_whole(origin):
         "",
     ],
 )
-def test_pattern_of_origins_refuses_what_matches_in_part(origin):
+def test_row_21_pattern_refuses_an_origin_that_matches_in_part(origin):
     refused(request(origin), [OF_EXAMPLE])
 
 
 @pytest.mark.parametrize("origin", ["null", "https://a/b", "file://", "chrome-extension://abc"])
-def test_pattern_matches_nothing_that_is_no_origin(origin):
+def test_pattern_refuses_text_that_is_no_origin(origin):
     refused(request(origin), [re.compile(".*", re.DOTALL)])
 
 
-def test_pattern_of_bytes_is_a_type_error():
+def test_pattern_of_bytes_raises_type_error():
     with pytest.raises(TypeError, match=r"origins: a pattern must be one of str, not of bytes: b'https://.*'"):
         allowed_origins([re.compile(b"https://.*")])  # type: ignore[list-item]
 
 
-def test_no_allowed_host_at_all_would_let_nobody_in_and_is_refused():
+def test_empty_list_of_allowed_hosts_raises_value_error():
     with pytest.raises(
         ValueError, match='allowed_hosts must have an entry, or nobody could come in: "\\*" is any host'
     ):

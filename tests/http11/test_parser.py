@@ -26,11 +26,11 @@ FIREFOX = (
 )
 
 
-# --- what is read ---------------------------------------------------------------------------------
+# --- accepted heads -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3, 7, 64])
-def test_a_browsers_head_is_read_however_it_is_cut(step):
+def test_head_of_a_browser_is_read_however_it_is_cut(step):
     request = read(FIREFOX, step)
     assert request.method == "GET"
     assert request.target == "/chat?room=blue&room=red&empty="
@@ -45,7 +45,7 @@ def test_a_browsers_head_is_read_however_it_is_cut(step):
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_bytes_may_be_fed_and_are_not_kept(kind):
+def test_feed_accepts_any_buffer_and_copies_it(kind):
     data = bytearray(FIREFOX + b"\x81\x00")
     reader = HeadReader()
     request = reader.feed(kind(data))
@@ -56,13 +56,13 @@ def test_any_bytes_may_be_fed_and_are_not_kept(kind):
 
 
 @pytest.mark.parametrize("step", [0, 1, 5])
-def test_blanks_around_a_value_and_empty_values_are_as_rfc_9112_section_5_1_says(step):
+def test_blanks_around_a_value_are_removed(step):
     # llhttp leaves the blanks behind a value where they are.
     request = read(with_lines(b"A: \t x \t y \t ", b"B:", b"C: ", b"D:z", b"B: \t"), step)
     assert list(request.headers.raw_items())[1:] == [("A", "x \t y"), ("B", ""), ("C", ""), ("D", "z"), ("B", "")]
 
 
-def test_a_path_is_decoded_and_the_target_kept():
+def test_path_is_decoded_and_target_is_kept():
     request = read(b"GET //a%2Fb%20%c3%a4?q=%26+%zz&q=1&x=2 HTTP/1.1\r\nHost: a\r\n\r\n")
     assert request.target == "//a%2Fb%20%c3%a4?q=%26+%zz&q=1&x=2"
     assert (request.path, request.raw_path) == ("//a/b \u00e4", "//a%2Fb%20%c3%a4")
@@ -72,27 +72,27 @@ def test_a_path_is_decoded_and_the_target_kept():
 
 @pytest.mark.parametrize("bad", ["%ff", "%fe", "%C3", "%ed%a0%80", "%c0%80", "%f5%80%80%80", "a%80b"])
 @pytest.mark.parametrize("where", ["/{}", "/a/{}?b", "/?{}=1", "/?room={}", "/?a=1&room=b{}", "/?{}"])
-def test_percent_escapes_that_are_not_utf_8_are_refused(where, bad):
+def test_row_16_percent_escapes_that_are_not_utf_8_are_refused(where, bad):
     target = where.format(bad)
     with pytest.raises(InvalidMessage, match="its percent escapes must be UTF-8"):
         Request("GET", target)
     assert_refused(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
 
-def test_other_methods_are_read_and_judged_elsewhere():
+def test_any_method_is_read():
     for method in ("HEAD", "POST", "OPTIONS", "DELETE", "M-SEARCH"):
         assert read(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode()).method == method
 
 
-def test_a_content_length_of_zero_is_no_body():
+def test_content_length_zero_is_accepted():
     assert read(with_lines(b"Content-Length: 0")).headers["Content-Length"] == "0"
 
 
-# --- what stands behind ---------------------------------------------------------------------------
+# --- bytes behind the head ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [1, 20, len(FIREFOX) - 3, len(FIREFOX) - 1, len(FIREFOX), len(FIREFOX) + 2])
-def test_section_8_point_29_and_row_18_a_frame_behind_the_head_is_kept_once(cut):
+def test_frame_behind_the_head_is_kept_once(cut):
     frames = b"\x81\x85\x00\x00\x00\x00hello\r\n\r\n\x00\xff"
     data = FIREFOX + frames
     reader = HeadReader()
@@ -105,14 +105,14 @@ def test_section_8_point_29_and_row_18_a_frame_behind_the_head_is_kept_once(cut)
     assert request is not None
 
 
-def test_row_18_of_ten_thousand_pipelined_requests_one_is_read():
+def test_one_of_ten_thousand_pipelined_requests_is_read():
     data = with_lines() * 10_000
     reader = HeadReader()
     assert reader.feed(data) is not None
     assert reader.rest == with_lines() * 9_999
 
 
-def test_a_reader_reads_one_head_and_says_so():
+def test_second_head_raises_runtime_error():
     reader = HeadReader()
     reader.feed(FIREFOX)
     with pytest.raises(RuntimeError, match="make a new one"):
@@ -124,7 +124,7 @@ def test_a_reader_reads_one_head_and_says_so():
         reader.feed(b"x")
 
 
-def test_row_28_an_abandoned_reader_is_freed_without_the_garbage_collector():
+def test_abandoned_reader_is_freed_without_the_collector():
     class Reader(HeadReader):
         __slots__ = ("__weakref__",)
 
@@ -149,7 +149,7 @@ def head_of(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("step", [0, 1, 1000])
-def test_row_12_a_head_of_the_limit_passes_and_one_byte_more_is_431(step):
+def test_head_one_byte_above_the_limit_is_431(step):
     assert read(head_of(limits.HEAD_SIZE), step).headers["Host"] == "a"
     assert refused_after(head_of(limits.HEAD_SIZE + 1), step or 10**6)[0] == 431
     assert read(head_of(200), step, max_size=200).headers["Host"] == "a"
@@ -157,14 +157,14 @@ def test_row_12_a_head_of_the_limit_passes_and_one_byte_more_is_431(step):
         read(head_of(201), step, max_size=200)
 
 
-def test_the_limit_is_about_the_head_and_not_about_what_stands_behind_it():
+def test_limit_does_not_count_bytes_behind_the_head():
     reader = HeadReader()
     assert reader.feed(head_of(limits.HEAD_SIZE) + bytes(1_000_000)) is not None
     assert reader.rest == bytes(1_000_000)
 
 
 @pytest.mark.parametrize("step", [0, 1])
-def test_row_12_a_hundred_headers_pass_and_one_more_is_431(step):
+def test_header_above_the_limit_of_100_is_431(step):
     lines = [b"X-%d: y" % n for n in range(limits.HEADER_COUNT)]
     assert len(read(with_lines(*lines[1:]), step).headers) == limits.HEADER_COUNT
     assert refused_after(with_lines(*lines), step or 10**6)[0] == 431
@@ -191,7 +191,7 @@ def test_row_12_a_hundred_headers_pass_and_one_more_is_431(step):
     ],
     ids=["headers", "value", "target", "name", "blanks", "method", "crlf", "lf", "cr", "zeros", "ff"],
 )
-def test_row_12_a_flood_is_refused_within_the_limit(flood, step):
+def test_flood_is_refused_within_the_limit(flood, step):
     status, read_bytes = refused_after(flood, step)
     assert status in (400, 431)
     assert read_bytes < limits.HEAD_SIZE + step
@@ -209,7 +209,7 @@ def process_time(data: bytes) -> float:
 
 
 class Heap:
-    """The least that a reader can do: keep what comes, and look for the end."""
+    """Reader that does the least possible: it collects bytes and looks for the end."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -220,7 +220,7 @@ class Heap:
 
 
 def least_time(data: bytes) -> float:
-    """What as many calls take on this machine at least."""
+    """Return the least time that as many calls take on this machine."""
     pieces = [data[n : n + 1] for n in range(len(data))]
     heap = Heap()
     start = time.process_time()
@@ -232,7 +232,7 @@ def least_time(data: bytes) -> float:
 
 
 @pytest.mark.parametrize("lines", [1, 90])
-def test_row_13_a_head_one_byte_at_a_time_is_linear_and_cheap(lines):
+def test_row_13_head_byte_by_byte_takes_linear_time(lines):
     def head(size: int) -> bytes:
         each = size // (lines + 1) - 10
         filled = with_lines(*[b"X-%d: " % n + b"x" * each for n in range(lines - 1)])
@@ -252,7 +252,7 @@ def test_row_13_a_head_one_byte_at_a_time_is_linear_and_cheap(lines):
     assert long < cheap
 
 
-def test_a_query_string_has_a_bounded_number_of_fields():
+def test_query_string_has_a_bounded_number_of_fields():
     query = "&".join(f"a{n}=1" for n in range(limits.QUERY_FIELDS))
     assert len(Request("GET", "/?" + query).query) == limits.QUERY_FIELDS
     with pytest.raises(InvalidMessage, match="more than 100 fields"):

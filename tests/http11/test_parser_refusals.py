@@ -15,8 +15,6 @@ from plumews.http11.models import Request
 from plumews.http11.parser import HeadReader
 from support.request_heads import assert_refused, read, refused_after, status_of, with_lines
 
-# --- what is no request ---------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     ("data", "enough"),
@@ -35,7 +33,7 @@ from support.request_heads import assert_refused, read, refused_after, status_of
         (b"A" * 100, 18),
     ],
 )
-def test_what_cannot_be_a_request_is_refused_on_its_first_bytes(data, enough):
+def test_data_that_is_no_request_is_refused_on_first_bytes(data, enough):
     assert refused_after(data) == (400, enough)
 
 
@@ -50,7 +48,7 @@ def test_what_cannot_be_a_request_is_refused_on_its_first_bytes(data, enough):
         b"PRI * HTTP/2.0", b"GET \t/ HTTP/1.1", b"GET /\t HTTP/1.1", b"GET / HTTP/1.1\t",
     ],
 )  # fmt: skip
-def test_row_17_another_request_line_is_refused_when_it_ends(line):
+def test_invalid_request_line_is_refused_at_its_end(line):
     status, read_bytes = refused_after(line + b"\r\nHost: a\r\n\r\n")
     assert status == 400
     assert read_bytes <= len(line) + 2
@@ -79,14 +77,14 @@ def test_row_17_another_request_line_is_refused_when_it_ends(line):
         "/\r\n",
     ],
 )
-def test_a_target_is_a_path_in_ascii(target):
+def test_target_other_than_a_path_in_ascii_is_refused(target):
     with pytest.raises(InvalidMessage, match="expected a path"):
         Request("GET", target)
     assert refused_after(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode("latin-1"))[0] == 400
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "OPTIONS", "GET"])
-def test_authority_is_no_target_and_asterisk_is_one_of_options(method):
+def test_target_asterisk_is_accepted_for_options_only(method):
     assert_refused(f"{method} a:80 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     asterisk = f"{method} * HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     if method == "OPTIONS":
@@ -108,7 +106,7 @@ def test_authority_is_no_target_and_asterisk_is_one_of_options(method):
         ("wss://b?x=1/2", "b", "/?x=1/2"),
     ],
 )
-def test_an_absolute_target_gives_path_and_host(absolute, host, target, step):
+def test_absolute_target_gives_path_and_host(absolute, host, target, step):
     request = read(f"GET {absolute} HTTP/1.1\r\nA: 1\r\nhost: a\r\nB: 2\r\n\r\n".encode(), step)
     assert request.target == target
     assert request.headers.get_all("Host") == [host]
@@ -116,7 +114,7 @@ def test_an_absolute_target_gives_path_and_host(absolute, host, target, step):
     assert read(f"GET {absolute} HTTP/1.0\r\n\r\n".encode(), step).headers["Host"] == host
 
 
-def test_options_of_an_absolute_target_without_path_is_asterisk():
+def test_options_with_absolute_target_without_path_is_asterisk():
     for target, expected in (("http://b:80", "*"), ("http://b/", "/"), ("http://b?", "/?"), ("http://b?x", "/?x")):
         request = read(f"OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         assert (request.target, request.headers["Host"][0]) == (expected, "b")
@@ -125,11 +123,11 @@ def test_options_of_an_absolute_target_without_path_is_asterisk():
 @pytest.mark.parametrize(
     "target", ["http://", "http:///x", "http://?x", "http://u@b/", "http://u:p@b/", "http://b:x/", "http://b:99999/"]
 )
-def test_an_absolute_target_without_a_valid_host_is_refused(target):
+def test_absolute_target_without_valid_host_is_refused(target):
     assert_refused(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
 
-def test_an_absolute_target_excuses_no_host_header():
+def test_absolute_target_still_needs_a_valid_host_header():
     for target, host in (
         ("http://b/#x", "a"),
         ("http://b/ x", "a"),
@@ -141,7 +139,7 @@ def test_an_absolute_target_excuses_no_host_header():
 
 
 @pytest.mark.parametrize("step", [0, 1])
-def test_http_1_0_needs_no_host_and_asks_for_no_websocket(step):
+def test_http_1_0_needs_no_host_and_cannot_upgrade(step):
     request = read(b"GET /x HTTP/1.0\r\n\r\n", step)
     assert (request.http_version, request.target, len(request.headers)) == ("1.0", "/x", 0)
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2"
@@ -166,24 +164,24 @@ def test_http_1_0_needs_no_host_and_asks_for_no_websocket(step):
         b"A: 1\x0bHost: b", b"A: 1\x0cHost: b", b"A: 1\x1cHost: b", b"A: 1\x1dHost: b",
     ],
 )  # fmt: skip
-def test_row_16_a_line_that_two_parsers_could_read_differently_is_refused(line):
+def test_ambiguous_header_line_is_refused(line):
     assert_refused(with_lines(line))
     assert_refused(b"GET / HTTP/1.1\r\n" + line + b"\r\nHost: a\r\n\r\n")
 
 
-def test_row_16_line_ends_without_cr_are_refused_at_the_first():
+def test_first_line_end_without_cr_is_refused():
     assert refused_after(b"GET / HTTP/1.1\nHost: a\n\n") == (400, 15)
     assert refused_after(b"GET / HTTP/1.1\rHost: a\r\r") == (400, 16)
 
 
 @pytest.mark.parametrize("name", [b"Host", b"hOST", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Content-Length"])
 @pytest.mark.parametrize("second", [b"0", b"1"])
-def test_row_16_what_must_be_single_is_refused_when_it_comes_twice(name, second):
+def test_repeated_header_that_must_be_single_is_refused(name, second):
     extra = [] if name.lower() == b"host" else [name + b": 0"]
     assert_refused(with_lines(*extra, name.lower() + b": " + second))
 
 
-def test_row_16_a_host_is_required_and_must_be_one():
+def test_missing_or_invalid_host_is_refused():
     assert_refused(b"GET / HTTP/1.1\r\n\r\n")
     for host in (b"", b"a b", b"a@b", b"a/b", b"a, b", b"a:b", b"http://a"):
         assert_refused(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
@@ -199,12 +197,12 @@ def test_row_16_a_host_is_required_and_must_be_one():
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("upgrade", [[], [b"Connection: Upgrade", b"Upgrade: websocket"]], ids=["plain", "upgrade"])
-def test_row_17_a_request_with_a_body_is_refused(line, upgrade):
+def test_body_with_other_framing_than_a_length_is_refused(line, upgrade):
     assert_refused(with_lines(*upgrade, line))
     assert_refused(with_lines(line, *upgrade))
 
 
-def test_row_17_a_body_with_a_length_is_let_through_but_not_with_an_upgrade():
+def test_body_with_length_is_accepted_except_with_an_upgrade():
     request = read(with_lines(b"Content-Length: 5"))
     assert (request.content_length, request.body) == (5, b"")
     assert_refused(with_lines(b"Content-Length: 5", b"Connection: Upgrade", b"Upgrade: websocket"))
@@ -212,7 +210,7 @@ def test_row_17_a_body_with_a_length_is_let_through_but_not_with_an_upgrade():
     assert read(with_lines(b"Upgrade: h2c", b"Content-Length: 5")).content_length == 5
 
 
-def test_row_15_every_byte_in_a_value_is_text_or_400():
+def test_value_with_any_byte_is_accepted_or_400():
     for byte in range(256):
         for value in (b"%c", b"a%c", b"%cb", b"a%cb"):
             data = with_lines(b"X: " + value % byte)
@@ -230,7 +228,7 @@ DECIDING = [
 
 
 @pytest.mark.parametrize("name", DECIDING)
-def test_row_15_no_high_byte_stands_where_something_is_decided(name):
+def test_row_15_high_byte_in_a_deciding_header_is_refused(name):
     for byte in range(0x80, 0x100):
         with pytest.raises(InvalidMessage, match=f"^non-ASCII byte in the {name} header$"):
             read(with_lines(name.encode() + b": a" + bytes([byte])))
@@ -241,7 +239,7 @@ def test_row_15_no_high_byte_stands_where_something_is_decided(name):
 
 
 @pytest.mark.parametrize("step", [0, 1, 3])
-def test_row_15_high_bytes_elsewhere_are_iso_8859_1(step):
+def test_row_15_high_bytes_in_other_headers_are_iso_8859_1(step):
     request = read(
         with_lines("User-Agent: MOB\u0130LE \u00c5".encode(), b"X: 1\x85Host: b", b"Cookie: \xa0a=\xff\xa0"), step
     )
@@ -250,7 +248,7 @@ def test_row_15_high_bytes_elsewhere_are_iso_8859_1(step):
     assert request.headers.get_all("Host") == ["a"]
 
 
-def test_row_15_every_byte_in_a_name_is_a_token_byte_or_400():
+def test_name_with_any_byte_is_a_token_or_400():
     token = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     for byte in range(256):
         for name in (b"%c", b"X%c", b"%cY", b"X%cY"):
@@ -263,7 +261,7 @@ def test_row_15_every_byte_in_a_name_is_a_token_byte_or_400():
                 assert refused_after(data, len(data))[0] == 400
 
 
-def test_row_15_every_byte_at_every_place_of_a_head_is_read_or_refused():
+def test_head_with_any_byte_anywhere_is_accepted_or_400():
     head = with_lines(b"Upgrade: w", b"Content-Length: 0")
     for place in range(len(head)):
         for byte in range(256):
@@ -278,7 +276,7 @@ HEAD_PIECES = st.sampled_from(
 
 
 @given(pieces=st.lists(HEAD_PIECES, max_size=12), cuts=st.lists(st.integers(0, 300), max_size=6))
-def test_how_a_head_is_cut_changes_nothing(pieces, cuts):
+def test_result_does_not_depend_on_how_a_head_is_cut(pieces, cuts):
     data = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(pieces)
 
     def outcome(edges):
@@ -298,18 +296,18 @@ def test_how_a_head_is_cut_changes_nothing(pieces, cuts):
 
 
 @given(st.binary(max_size=300))
-def test_noise_is_refused_or_waited_for_and_nothing_else(noise):
+def test_random_bytes_are_refused_or_incomplete(noise):
     for prefix in (b"", b"GET /", b"GET / HTTP/1.1\r\nHost: a\r\n"):
         assert status_of(prefix + noise) in (None, 400, 431)
 
 
-def test_row_16_no_source_file_splits_lines_as_python_does():
+def test_row_16_no_source_file_uses_splitlines():
     for path in Path(plumews.__file__).parent.rglob("*.py"):
         code = [line for line in path.read_text().split("\n") if ".splitlines(" in line]
         assert code == [], path
 
 
-def test_refusals_are_of_the_two_classes_that_the_reader_promises():
+def test_refusals_are_invalid_header_or_invalid_message():
     with pytest.raises(InvalidHeader, match="more than one Host"):
         read(with_lines(b"Host: b"))
     with pytest.raises(InvalidMessage, match=r"HTTP/1\.1 required"):

@@ -1,4 +1,4 @@
-"""Who the client is behind proxies: whom to believe, and what."""
+"""Tests of clients behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def x_forwarded(*lines):
     return list(x_forwarded_hops(request(*lines)))
 
 
-# --- whom to believe ------------------------------------------------------------------------------
+# --- trusted peers --------------------------------------------------------------------------------
 
 SAYS = ("Forwarded: for=198.51.100.1;proto=https;host=chat.example", "X-Forwarded-For: 198.51.100.1")
 
@@ -50,7 +50,7 @@ SAYS = ("Forwarded: for=198.51.100.1;proto=https;host=chat.example", "X-Forwarde
     "peer", [("198.51.100.9", 1), ("11.0.0.1", 1), ("2001:db8:2::1", 1, 0, 0), "", b"", None, ("not an address", 1)]
 )
 @pytest.mark.parametrize("line", [*SAYS, "Forwarded: ,;=\x22", "X-Forwarded-For: ?", "X-Forwarded-Proto: gopher"])
-def test_what_a_stranger_says_is_ignored_even_if_it_is_malformed(peer, line):
+def test_headers_of_an_untrusted_peer_are_ignored(peer, line):
     assert client(line, peer=peer) == Client(address_of(peer), False)
 
 
@@ -58,21 +58,21 @@ def test_what_a_stranger_says_is_ignored_even_if_it_is_malformed(peer, line):
     "peer", [("10.0.0.1", 1), ("::ffff:10.0.0.1", 1, 0, 0), ("2001:db8:1::5", 1, 0, 0), ("192.0.2.7", 1)]
 )
 @pytest.mark.parametrize("line", SAYS)
-def test_a_trusted_proxy_is_believed_over_ipv4_and_ipv6(peer, line):
+def test_trusted_proxy_is_believed_over_ipv4_and_ipv6(peer, line):
     assert client(line, peer=peer).address == "198.51.100.1"
 
 
-def test_who_comes_over_a_unix_socket_is_trusted_where_that_is_said():
+def test_unix_socket_is_trusted_only_if_listed():
     for peer in ("", "/run/x.sock", b"\0x", None):
         assert client(SAYS[0], proxies=TrustedProxies({"unix"}), peer=peer).address == "198.51.100.1"
         assert client(SAYS[0], peer=peer).address == ""
 
 
-def test_a_trusted_proxy_that_says_nothing_is_the_client_itself():
+def test_trusted_proxy_without_headers_is_the_client():
     assert client(secure=True) == Client("10.0.0.1", True)
 
 
-def test_the_address_of_a_socket_has_no_port_and_ipv4_is_ipv4():
+def test_address_of_a_socket_has_no_port_and_ipv4_form():
     assert address_of(("192.0.2.1", 80)) == "192.0.2.1"
     assert address_of(("::ffff:192.0.2.1", 80, 0, 0)) == "192.0.2.1"
     assert address_of(("::ffff", 80, 0, 0)) == "::ffff"
@@ -90,7 +90,7 @@ def test_the_address_of_a_socket_has_no_port_and_ipv4_is_ipv4():
         ([""], ValueError, "invalid trusted proxy ''"),
     ],
 )
-def test_section_8_point_31_a_wrong_list_is_an_error_where_it_is_given(entries, error, text):
+def test_invalid_trusted_proxies_raise_at_serve(entries, error, text):
     with pytest.raises(error, match=text):
         plumews.serve(print, "127.0.0.1", 0, trusted_proxies=entries)
 
@@ -98,30 +98,30 @@ def test_section_8_point_31_a_wrong_list_is_an_error_where_it_is_given(entries, 
 # --- Forwarded ------------------------------------------------------------------------------------
 
 
-def test_the_newest_entry_comes_first_over_all_lines() -> None:
+def test_newest_entry_comes_first_over_all_lines() -> None:
     assert [hop.node for hop in forwarded("for=a, for=b", "for=c")] == ["c", "b", "a"]
     assert forwarded() == forwarded("", " , ;;, ") == []
 
 
-def test_an_entry_says_what_it_says_and_no_more() -> None:
+def test_missing_parts_of_an_entry_are_none() -> None:
     assert forwarded("for=a;proto=https;host=h") == [Hop("a", "https", "h")]
     assert forwarded("proto=https") == [Hop(None, "https", None)]
     assert forwarded("by=b;secret=_x") == [Hop(None, None, None)]  # an entry all the same
 
 
-def test_an_empty_scheme_or_host_is_not_said() -> None:
+def test_empty_scheme_or_host_is_none() -> None:
     for line in ("for=a;proto=;host=", 'for=a;proto="";host=""', "for=a;host=;proto= x"):
         assert forwarded(line) in ([Hop("a", None, None)], [Hop("a", "x", None)])
     assert x_forwarded("X-Forwarded-For: a", "X-Forwarded-Proto: ", 'X-Forwarded-Host: ""') == [Hop("a", None, None)]
 
 
-def test_names_are_read_in_any_case_and_values_are_left_as_they_are() -> None:
+def test_parameter_names_match_in_any_case() -> None:
     assert forwarded('FOR="[2001:DB8::1]:80"; Proto=HTTPS ;HOST=Chat.Example') == [
         Hop("[2001:DB8::1]:80", "HTTPS", "Chat.Example")
     ]
 
 
-def test_a_quoted_value_may_hold_what_separates_entries() -> None:
+def test_quoted_value_may_contain_separators() -> None:
     assert forwarded('for="a, for=b;\\"c\\\\"') == [Hop('a, for=b;"c\\', None, None)]
 
 
@@ -137,7 +137,7 @@ def test_a_quoted_value_may_hold_what_separates_entries() -> None:
     ],
 )
 @pytest.mark.parametrize("line", ["{}, {}", "{},{}", "{}\n{}"])
-def test_nothing_before_a_proxys_element_hides_it(before: str, own: str, hop: Hop, line: str) -> None:
+def test_malformed_element_does_not_hide_the_next(before: str, own: str, hop: Hop, line: str) -> None:
     assert forwarded(*line.format(before, own).split("\n"))[0] == hop
 
 
@@ -162,26 +162,26 @@ def test_nothing_before_a_proxys_element_hides_it(before: str, own: str, hop: Ho
         ("for=198.51.100.1 proto=https", "198.51.100.1 proto=https"),
     ],
 )
-def test_an_element_is_read_as_far_as_it_can_be(value: str, node: str | None) -> None:
+def test_malformed_element_gives_its_node_or_unknown(value: str, node: str | None) -> None:
     assert forwarded(value)[0].node == node
 
 
-# --- X-Forwarded-For and its kin ------------------------------------------------------------------
+# --- X-Forwarded-For, -Proto and -Host ------------------------------------------------------------
 
 
-def test_the_older_lists_are_read_from_the_right_over_all_lines_without_what_is_empty() -> None:
+def test_x_forwarded_for_is_read_from_the_right_over_all_lines() -> None:
     assert x_forwarded("X-Forwarded-For: a, b", "x-forwarded-for: ,c , ") == [Hop(node, None, None) for node in "cba"]
     assert x_forwarded() == []
 
 
-def test_the_older_lists_may_be_quoted() -> None:
+def test_x_forwarded_values_may_be_quoted() -> None:
     assert x_forwarded('X-Forwarded-For: "[::1]:80" , "', 'X-Forwarded-Proto: "https"') == [
         Hop('"', "https", None),
         Hop("[::1]:80", "https", None),
     ]
 
 
-def test_one_scheme_and_host_hold_for_every_entry_and_a_list_of_them_for_each_its_own() -> None:
+def test_single_x_forwarded_scheme_holds_for_every_entry() -> None:
     assert x_forwarded("X-Forwarded-For: a, b", "X-Forwarded-Proto: https", "X-Forwarded-Host: h") == [
         Hop("b", "https", "h"),
         Hop("a", "https", "h"),
@@ -193,11 +193,11 @@ def test_one_scheme_and_host_hold_for_every_entry_and_a_list_of_them_for_each_it
     ]
 
 
-def test_a_scheme_or_a_host_without_a_client_is_an_entry_and_only_the_newest_of_them() -> None:
+def test_x_forwarded_proto_without_for_is_one_entry() -> None:
     assert x_forwarded("X-Forwarded-Proto: http, https", "X-Forwarded-Host: a, b") == [Hop(None, "https", "b")]
 
 
-# --- from the right -------------------------------------------------------------------------------
+# --- address of the client ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_scheme_or_a_host_without_a_client_is_an_entry_and_only_the_newest_of_
         (['Forwarded: for="', "Forwarded: for=198.51.100.1"], "198.51.100.1"),
     ],
 )
-def test_the_first_address_from_the_right_that_is_not_trusted_is_the_client(lines, address):
+def test_first_untrusted_address_from_the_right_is_the_client(lines, address):
     assert client(*lines).address == address
 
 
@@ -237,12 +237,12 @@ def test_the_first_address_from_the_right_that_is_not_trusted_is_the_client(line
         ("_SEVKISEK.x-1", "10.0.0.1"),
     ],
 )
-def test_nodes_of_rfc_7239_section_6_are_read_and_a_hidden_one_is_its_proxy(node, address):
+def test_nodes_of_rfc_7239_section_6_are_parsed(node, address):
     assert client(f"Forwarded: for={node}").address == address
     assert client(f"Forwarded: for=6.6.6.6, for={node}").address == address
 
 
-def test_who_hides_behind_the_outer_proxy_is_the_outer_proxy():
+def test_hidden_client_counts_as_the_outer_proxy():
     assert client("Forwarded: for=6.6.6.6, for=_x, for=10.0.0.2").address == "10.0.0.2"
     assert client("X-Forwarded-For: 6.6.6.6, unknown, 10.0.0.2").address == "10.0.0.2"
 
@@ -265,7 +265,7 @@ def test_who_hides_behind_the_outer_proxy_is_the_outer_proxy():
         ("[fe80::1%25en0]:443", "fe80::1"),
     ],
 )
-def test_an_address_is_read_in_every_form_of_a_proxy(form, node, address):
+def test_address_is_parsed_in_every_form_of_a_proxy(form, node, address):
     assert client(form.format(node)).address == address
     assert client(form.format(node), "X-Forwarded-Proto: https" if form[0] == "X" else "X: 1").address == address
 
@@ -277,21 +277,21 @@ unix:/run/x.sock 2001:db8::g %eth0 0x7f.1 http://198.51.100.1"""
 
 @pytest.mark.parametrize("node", NO_ADDRESS.split())
 @pytest.mark.parametrize("form", ["X-Forwarded-For: {}", 'Forwarded: for="{}"'])
-def test_what_is_no_address_is_the_proxy_that_wrote_it(form, node):
+def test_node_without_address_counts_as_its_proxy(form, node):
     separator = ", " if form[0] == "X" else '", for="'
     assert client(form.format(node)) == Client("10.0.0.1", False)
     assert client(form.format(f"6.6.6.6{separator}{node}")).address == "10.0.0.1"
     assert client(form.format(f"6.6.6.6{separator}{node}{separator}10.0.0.2")).address == "10.0.0.2"
 
 
-def test_a_peer_with_a_zone_is_trusted_by_its_network():
+def test_peer_with_a_zone_is_trusted_by_its_network():
     proxies = TrustedProxies(["fe80::/10"])
     assert client(SAYS[1], proxies=proxies, peer=("fe80::5%eth0", 1, 0, 2)).address == "198.51.100.1"
     hops = "X-Forwarded-For: 198.51.100.1, fe80::7%eth1"
     assert client(hops, proxies=proxies, peer=("fe80::5%eth0", 1, 0, 2)).address == "198.51.100.1"
 
 
-def test_parameters_come_in_any_case_and_order_and_unknown_ones_do_not_matter():
+def test_parameters_may_have_any_order_and_unknown_names():
     line = 'Forwarded: PROTO=HTTPS ; By="[::1]";secret=_x;;Host="Chat.Example:8443"; For="198.51.100.1"'
     assert client(line) == Client("198.51.100.1", True, "chat.example:8443")
     assert client(r'Forwarded: for=198.51.100.1;x="a, for=6.6.6.6;\", "').address == "198.51.100.1"
@@ -316,23 +316,23 @@ def test_parameters_come_in_any_case_and_order_and_unknown_ones_do_not_matter():
         (["X-Forwarded-For: 198.51.100.1"], False),
     ],
 )
-def test_the_scheme_is_the_one_that_the_outermost_trusted_proxy_saw(lines, secure):
+def test_scheme_is_that_of_the_outermost_trusted_proxy(lines, secure):
     assert client(*lines).secure is secure
 
 
-def test_a_proxy_that_says_no_scheme_leaves_it_to_the_socket():
+def test_missing_scheme_is_that_of_the_socket():
     assert client("X-Forwarded-For: 198.51.100.1", secure=True).secure
     assert not client("X-Forwarded-For: 198.51.100.1", "X-Forwarded-Proto: http", secure=True).secure
 
 
-def test_the_host_is_the_one_that_the_outermost_trusted_proxy_was_asked_for():
+def test_host_is_that_of_the_outermost_trusted_proxy():
     assert client("X-Forwarded-For: 198.51.100.1", "X-Forwarded-Host: chat.example").host == "chat.example"
     assert client("X-Forwarded-Host: evil.example, chat.example").host == "chat.example"
     assert client("Forwarded: for=198.51.100.1;host=chat.example, for=10.0.0.2;host=inside").host == "chat.example"
     assert client("Forwarded: for=198.51.100.1").host is None
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_the_host_is_the_one_that_the_outermost_trusted_proxy_was_asked_for():
         ("X-Forwarded-Host", "https://chat.example/"),
     ],
 )
-def test_a_scheme_or_host_that_is_none_is_400(name, value):
+def test_invalid_scheme_or_host_is_400(name, value):
     assert refused(f"{name}: {value}").startswith(f"invalid {name} header: expected ")
 
 
@@ -359,17 +359,17 @@ def test_a_scheme_or_host_that_is_none_is_400(name, value):
         ('for="', ["X-Forwarded-For: 198.51.100.1"]),
     ],
 )
-def test_both_kinds_that_contradict_each_other_are_400_since_one_of_them_is_the_clients(standard, older):
+def test_contradicting_forwarded_headers_are_400(standard, older):
     assert refused(f"Forwarded: {standard}", *older) == "the Forwarded and X-Forwarded headers contradict each other"
 
 
-def test_both_kinds_that_agree_are_fine():
+def test_agreeing_forwarded_headers_are_accepted():
     older = ["X-Forwarded-For: 6.6.6.6, 198.51.100.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: chat.example"]
     assert client("Forwarded: for=198.51.100.1;proto=https", *older) == Client("198.51.100.1", True, "chat.example")
 
 
 @pytest.mark.parametrize("form", ["X-Forwarded-For: {}", "Forwarded: {}"])
-def test_a_chain_of_trusted_entries_has_a_bound(form):
+def test_chain_of_trusted_entries_is_bounded(form):
     entry = "10.0.0.2" if form.startswith("X") else "for=10.0.0.2"
     many = form.format(", ".join([entry] * limits.FORWARDED_HOPS))
     assert client(many).address == "10.0.0.2"
@@ -389,7 +389,7 @@ def test_a_chain_of_trusted_entries_has_a_bound(form):
     ],
     ids=["empty", "many", "elements", "escapes", "semicolons", "blanks", "parameters"],
 )
-def test_row_14_the_headers_of_proxies_are_read_in_linear_time(make):
+def test_row_14_headers_of_proxies_take_linear_time(make):
     def took(size):
         asked, start = request(make(size)), time.process_time()
         assert PROXIES.client_of(asked).address == "198.51.100.1"
@@ -406,7 +406,7 @@ def test_row_14_the_headers_of_proxies_are_read_in_linear_time(make):
 # --- on the live server ---------------------------------------------------------------------------
 
 
-async def test_the_handler_and_the_hooks_see_the_client_and_the_socket_sees_the_proxy(start):
+async def test_handler_and_hooks_see_the_client_behind_a_proxy(start):
     seen = []
 
     def note(conn, request):
@@ -421,7 +421,7 @@ async def test_the_handler_and_the_hooks_see_the_client_and_the_socket_sees_the_
     assert seen == [("198.51.100.1", True, "127.0.0.1")]
 
 
-async def test_without_trusted_proxies_the_client_is_the_peer(start):
+async def test_client_is_the_peer_without_trusted_proxies(start):
     async def handler(conn):
         await conn.send(f"{conn.client_address} {conn.request.secure}")
 
@@ -430,7 +430,7 @@ async def test_without_trusted_proxies_the_client_is_the_peer(start):
         assert await wire.message() == "127.0.0.1 False"
 
 
-async def test_a_proxy_on_a_unix_socket_tells_the_client(start, tmp_path):
+async def test_proxy_on_a_unix_socket_tells_the_client(start, tmp_path):
     async def handler(conn):
         await conn.send(conn.client_address)
 
@@ -439,7 +439,7 @@ async def test_a_proxy_on_a_unix_socket_tells_the_client(start, tmp_path):
         assert await wire.message() == "198.51.100.1"
 
 
-async def test_a_proxy_that_writes_no_address_is_let_in_as_itself(start):
+async def test_proxy_without_client_address_is_accepted_as_itself(start):
     async def handler(conn):
         await conn.send(conn.client_address)
 
@@ -464,7 +464,7 @@ async def test_a_proxy_that_writes_no_address_is_let_in_as_itself(start):
         (["Forwarded: for=198.51.100.1;proto=https;host=chat.example"], "https://chat.example.evil.com", 403),
     ],
 )
-async def test_row_21_the_same_origin_is_judged_as_the_trusted_proxy_saw_it(start, lines, origin, status):
+async def test_row_21_same_origin_is_that_of_the_trusted_proxy(start, lines, origin, status):
     async def handler(conn):
         pass
 
@@ -475,7 +475,7 @@ async def test_row_21_the_same_origin_is_judged_as_the_trusted_proxy_saw_it(star
         assert wire.status == status
 
 
-async def test_row_21_a_forwarded_host_does_not_excuse_a_foreign_host_header_on_loopback(start):
+async def test_foreign_host_on_loopback_is_403_behind_a_proxy(start):
     server = await start(plumews.serve(print, "127.0.0.1", 0, trusted_proxies=["127.0.0.1"]))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(upgrade("/", "X-Forwarded-Host: localhost", host="evil.com"))

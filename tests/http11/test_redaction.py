@@ -37,12 +37,12 @@ from plumews.http11.redaction import printable, quoted, sanitize_for_logging, se
         (memoryview(b"xy"), 1, "x..."),
     ],
 )
-def test_text_from_outside_becomes_one_harmless_line(data, most, shown):
+def test_sanitize_makes_one_harmless_line(data, most, shown):
     assert sanitize_for_logging(data, most) == shown
 
 
 @given(st.binary(max_size=40), st.integers(1, 40))
-def test_whatever_bytes_come_the_line_has_no_control_character_and_is_no_longer_than_said(data, most):
+def test_sanitize_of_any_bytes_has_no_controls_and_is_bounded(data, most):
     shown = sanitize_for_logging(data, most)
     kept = shown.removesuffix("...") if len(data) > most else shown
     assert not any(character < " " or "\x7f" <= character < "\xa0" for character in shown)
@@ -51,16 +51,16 @@ def test_whatever_bytes_come_the_line_has_no_control_character_and_is_no_longer_
     shown.encode()  # there is no half of a character
 
 
-def test_what_is_neither_text_nor_bytes_is_an_error():
+def test_sanitize_of_an_int_raises_type_error():
     with pytest.raises(TypeError, match="not int"):
         sanitize_for_logging(7)
 
 
-def test_it_is_handed_out():
+def test_sanitize_for_logging_is_public():
     assert plumews.sanitize_for_logging is sanitize_for_logging
 
 
-def test_a_printable_text_is_ascii():
+def test_printable_text_is_ascii():
     assert printable("gr\u00fcn\x1b[2J\n\u202e\U0001f600") == "gr\\xfcn [2J \\u202e\\U0001f600"
 
 
@@ -76,7 +76,7 @@ def test_a_printable_text_is_ascii():
         ("x" * 300, "x" * 200 + "..."),
     ],
 )
-def test_a_value_in_a_line_cannot_pass_for_another(value, shown):
+def test_quoted_value_cannot_imitate_another(value, shown):
     assert quoted(value) == shown
 
 
@@ -93,7 +93,7 @@ def told(raising, *secrets):
     raise AssertionError("nothing was raised")
 
 
-def test_what_tells_no_secret_is_told_whole():
+def test_traceback_without_secret_is_complete():
     def away():
         raise RuntimeError("the database is away")
 
@@ -129,14 +129,14 @@ def as_bytes():
 
 
 @pytest.mark.parametrize("raising", [key_error, part, cause, context, as_bytes])
-def test_what_tells_a_secret_in_any_way_is_told_by_its_place_and_its_class(raising):
+def test_traceback_with_secret_keeps_only_place_and_class(raising):
     text = told(raising, TOKEN)
     assert raising.__name__ in text
     assert "its text is left out" in text
     assert not any(piece in text for piece in TOKEN.split("."))
 
 
-def test_a_secret_that_repr_writes_otherwise_is_found_too():
+def test_traceback_finds_secret_in_its_repr_form():
     odd = "".join(["it's", "\n", "\u20ac"])
 
     def refuse():
@@ -162,15 +162,15 @@ def test_a_secret_that_repr_writes_otherwise_is_found_too():
         ("/?token=&token=s3cret", {}),
     ],
 )
-def test_a_secret_is_found_wherever_a_client_can_put_it(target, headers):
+def test_secrets_are_found_in_every_place_of_a_request(target, headers):
     assert "s3cret" in list(secrets_of(Request("GET", target, list(headers.items()))))
 
 
-def test_of_a_request_without_secrets_nothing_is_one():
+def test_request_without_secrets_has_none():
     request = Request("GET", "/chat?room=blue", [("Host", "localhost"), ("Sec-WebSocket-Protocol", "plumews")])
     assert not any(secrets_of(request))
 
 
-def test_a_repeated_header_is_no_error():
+def test_secrets_of_a_repeated_header_are_all_found():
     request = Request("GET", "/", [("Authorization", "Bearer one"), ("Authorization", "Bearer two")])
     assert {"one", "two"} <= set(secrets_of(request))

@@ -10,7 +10,7 @@ __all__ = ["assert_refused", "read", "refused_after", "status_of", "with_lines"]
 
 
 def read(data: bytes, step: int = 0, **bounds: int) -> Request:
-    """The request in ``data``, fed in pieces of ``step`` bytes (0: whole)."""
+    """Return the request in ``data``, fed in pieces of ``step`` bytes (0: whole)."""
     reader = HeadReader(**bounds)
     for start in range(0, len(data), step or len(data)):
         request = reader.feed(data[start : start + (step or len(data))])
@@ -20,7 +20,7 @@ def read(data: bytes, step: int = 0, **bounds: int) -> Request:
 
 
 def refused_after(data: bytes, step: int = 1) -> tuple[int, int]:
-    """The status of the refusal, and after how many bytes it came."""
+    """Return the status of the refusal, and the number of bytes read before it."""
     reader = HeadReader()
     for start in range(0, len(data), step):
         try:
@@ -32,7 +32,7 @@ def refused_after(data: bytes, step: int = 1) -> tuple[int, int]:
 
 
 def status_of(data: bytes) -> int | None:
-    """The status with which ``data`` is refused, if it is."""
+    """Return the status of the refusal of ``data``, or ``None``."""
     try:
         HeadReader().feed(data)
     except InvalidHandshake as exc:
