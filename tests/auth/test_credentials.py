@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from plumews.auth.credentials import Credentials, TokenSources, credentials_of_message, credentials_of_request
+from plumews.auth.credentials import AuthOptions, Credentials, credentials_of_message, credentials_of_request
 from plumews.errors import InvalidHandshake, InvalidHeader, InvalidOrigin, Refused
 from plumews.http11.headers import Headers
 from plumews.http11.models import Request
 
 
 def of(target="/ws", *headers, **sources):
-    sources.setdefault("query", True)
-    return credentials_of_request(Request("GET", target, list(headers)), TokenSources(**sources))
+    sources.setdefault("allow_query_secrets", True)
+    return credentials_of_request(Request("GET", target, list(headers)), AuthOptions(**sources))
 
 
 # --- of a request ---------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_auth_given_twice_is_400(query):
 @pytest.mark.parametrize("target", ["/ws?token=a.b.c", "/ws?room_password=x", "/ws?token=", "/ws?room=x&token=a"])
 def test_section_8_point_20_secrets_in_the_query_are_403(target):
     with pytest.raises(Refused, match="secrets in the query are not accepted here") as caught:
-        of(target, query=False)
+        of(target, allow_query_secrets=False)
     assert (caught.value.status, caught.value.code) == (403, "WEBSOCKET_QUERY_SECRETS")
 
 
@@ -83,7 +83,7 @@ ORIGIN = ("Origin", "https://example.com")
 
 
 def test_same_token_in_several_places_is_accepted():
-    assert of("/?token=a.b.c", HEADER, OFFER, COOKIE, ORIGIN, cookie="token") == Credentials("a.b.c")
+    assert of("/?token=a.b.c", HEADER, OFFER, COOKIE, ORIGIN, token_cookie="token") == Credentials("a.b.c")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_same_token_in_several_places_is_accepted():
 )
 def test_two_different_tokens_in_one_request_are_refused(headers):
     with pytest.raises(InvalidHeader, match="two different tokens in one request") as caught:
-        of("/?token=a.b.c", *headers, cookie="token")
+        of("/?token=a.b.c", *headers, token_cookie="token")
     assert (caught.value.status, caught.value.code) == (400, "WEBSOCKET_TWO_TOKENS")
 
 
@@ -122,21 +122,21 @@ def test_disabled_source_is_refused_and_the_others_are_not(source, target, heade
     on = [name for name in ("header", "subprotocol", "message") if name != source]
     of(target, *headers)
     with pytest.raises(Refused, match="are not accepted here") as caught:
-        of(target, *headers, named=on)
+        of(target, *headers, token_sources=on)
     assert (caught.value.status, caught.value.code) == (403, "WEBSOCKET_TOKEN_SOURCE")
-    assert of("/?token=a.b.c", named=()).token == "a.b.c"
+    assert of("/?token=a.b.c", token_sources=()).token == "a.b.c"
 
 
 def test_cookie_is_a_token_only_if_it_is_named():
     assert of("/", COOKIE).token is None
-    assert of("/", COOKIE, ORIGIN, cookie="theme").token == "dark"
-    assert of("/", ("Cookie", 'token="a.b.c"'), ORIGIN, cookie="token").token == "a.b.c"
-    assert of("/", ("Cookie", "xtoken=1; token"), ORIGIN, cookie="token").token is None
+    assert of("/", COOKIE, ORIGIN, token_cookie="theme").token == "dark"
+    assert of("/", ("Cookie", 'token="a.b.c"'), ORIGIN, token_cookie="token").token == "a.b.c"
+    assert of("/", ("Cookie", "xtoken=1; token"), ORIGIN, token_cookie="token").token is None
 
 
 def test_token_cookie_must_be_ascii_and_other_cookies_need_not():
     foreign = "city=Z\xc3\xbcrich; \xa0token=x; token\x85=x"
-    sources = TokenSources(cookie="token")
+    sources = AuthOptions(token_cookie="token")
 
     def of(cookie):
         return credentials_of_request(Request("GET", "/", Headers.read([ORIGIN, ("Cookie", cookie)])), sources)
@@ -150,31 +150,31 @@ def test_token_cookie_must_be_ascii_and_other_cookies_need_not():
 
 def test_row_21_token_in_a_cookie_needs_an_origin():
     with pytest.raises(InvalidOrigin):
-        of("/", COOKIE, cookie="token")
-    assert of("/", HEADER, cookie="token").token == "a.b.c"  # no cookie, no browser
+        of("/", COOKIE, token_cookie="token")
+    assert of("/", HEADER, token_cookie="token").token == "a.b.c"  # no cookie, no browser
 
 
 @pytest.mark.parametrize("origins", [["*"], ["https://example.com", "null"]])
 def test_row_21_token_cookie_needs_listed_origins(origins):
     with pytest.raises(ValueError, match="the origins must be listed"):
-        TokenSources(cookie="token").check_origins(origins)
-    TokenSources().check_origins(origins)
-    TokenSources(cookie="token").check_origins(["https://example.com", None])
+        AuthOptions(token_cookie="token").check_origins(origins)
+    AuthOptions().check_origins(origins)
+    AuthOptions(token_cookie="token").check_origins(["https://example.com", None])
 
 
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"named": "header"}, TypeError),
-        ({"named": ["headers"]}, ValueError),
-        ({"named": ["cookie"]}, ValueError),
-        ({"cookie": ""}, ValueError),
-        ({"cookie": "a b"}, ValueError),
+        ({"token_sources": "header"}, TypeError),
+        ({"token_sources": ["headers"]}, ValueError),
+        ({"token_sources": ["cookie"]}, ValueError),
+        ({"token_cookie": ""}, ValueError),
+        ({"token_cookie": "a b"}, ValueError),
     ],
 )
 def test_unknown_source_or_bad_cookie_name_raises(wrong, error):
     with pytest.raises(error, match="token"):
-        TokenSources(**wrong)
+        AuthOptions(**wrong)
 
 
 def test_first_message_completes_the_request():

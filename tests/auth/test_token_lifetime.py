@@ -115,7 +115,7 @@ async def test_failing_seconds_left_is_500_or_1011_and_leaves_nothing(start, cap
     else:
         async with await come(server, "t0k3n", by) as wire:
             assert await wire.closing() == (1011, "authentication failed")
-    assert len(server._context.endpoint("/")._login._tokens) == 0
+    assert len(server._context.endpoint("/")._authentication._tokens) == 0
     assert [record.getMessage().startswith("the authenticator failed") for record in caplog.records] == [True]
     assert "t0k3n" not in caplog.text
 
@@ -230,7 +230,7 @@ async def test_renewed_connection_survives_revocation_of_its_old_token(start):
         await is_in(wire)
         wire.send(refresh(token(jti="new")))
         await wire.message()
-        assert list(server._context.endpoint("/")._login._tokens._by_jti) == ["new"]
+        assert list(server._context.endpoint("/")._authentication._tokens._by_jti) == ["new"]
         auth.revocations.revoke_token("old")
         await is_in(wire)
         auth.revocations.revoke_token("new")
@@ -240,7 +240,7 @@ async def test_renewed_connection_survives_revocation_of_its_old_token(start):
 async def test_registry_and_subscription_follow_the_connections(start):
     auth = Auth()
     server = await start(serve("handler", auth))
-    live = server._context.endpoint("/")._login._tokens
+    live = server._context.endpoint("/")._authentication._tokens
     for _ in range(2):
         async with await come(server, token(jti="j")) as wire, await come(server, token(jti="j")) as too:
             await is_in(wire)

@@ -221,7 +221,7 @@ async def test_client_that_leaves_during_its_renewal_leaves_nothing(start):
         wire.send(refresh(token()))
         await auth.asked.acquire()
         (conn,) = server.connections
-        login = server._context.endpoint("/")._login
+        login = server._context.endpoint("/")._authentication
         wire.reset()
         await conn.wait_closed()
         while login._refresh._tasks:

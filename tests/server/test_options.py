@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews.auth.credentials import TokenSources
+from plumews.auth.credentials import AuthKeywords, AuthOptions
 from plumews.conn.config import ConnConfig, ConnOptions
 from plumews.server.options import ServerKeywords, ServerOptions, split_options
 from support.raw_client import Wire, upgrade
@@ -22,22 +22,27 @@ def handler(conn):
 def test_typed_keywords_are_the_fields_of_the_dataclasses():
     of_conn = {field.name for field in dataclasses.fields(ConnConfig)}
     of_server = {field.name for field in dataclasses.fields(ServerOptions)}
+    of_auth = {field.name for field in dataclasses.fields(AuthOptions)}
     assert set(ConnOptions.__annotations__) == of_conn
-    assert set(ServerKeywords.__annotations__) == of_conn | of_server
+    assert set(AuthKeywords.__annotations__) == of_auth
+    assert set(ServerKeywords.__annotations__) == of_conn | of_auth | of_server
 
 
-def test_server_options_document_each_field():
-    documented = re.findall(r"^        (\w+): ", ServerOptions.__doc__, re.MULTILINE)
-    assert documented == [field.name for field in dataclasses.fields(ServerOptions)]
+@pytest.mark.parametrize("owner", [ServerOptions, AuthOptions, ConnConfig])
+def test_options_document_each_field(owner):
+    documented = re.findall(r"^        (\w+): ", owner.__doc__.partition("Raises:")[0], re.MULTILINE)
+    assert documented == [field.name for field in dataclasses.fields(owner)]
 
 
 def test_split_options_leaves_defaults_to_the_dataclasses():
-    assert split_options({}) == (ServerOptions(), ConnConfig())
+    assert split_options({}) == (ServerOptions(), AuthOptions(), ConnConfig())
 
 
 def test_split_options_sorts_keywords_by_their_owner():
-    options, config = split_options({"max_size": 7, "open_timeout": 3, "subprotocols": ["a", "b"]})
-    assert (config.max_size, options.open_timeout, options.subprotocols) == (7, 3, ("a", "b"))
+    given = {"max_size": 7, "open_timeout": 3, "subprotocols": ["a", "b"], "token_cookie": "login"}
+    options, auth, config = split_options(given)
+    assert (config.max_size, auth.token_cookie) == (7, "login")
+    assert (options.open_timeout, options.subprotocols) == (3, ("a", "b"))
 
 
 def test_server_options_replaced_keep_their_other_fields():
@@ -166,7 +171,7 @@ def listed(name: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("wrap", [list, tuple, set, frozenset, iter, dict.fromkeys, lambda one: (x for x in one)])
 def test_list_option_takes_any_iterable(name, entry, wrap):
     if name == "token_sources":
-        assert TokenSources(wrap([entry])).named == (entry,)
+        assert AuthOptions(token_sources=wrap([entry])).token_sources == (entry,)
         return
     options = ServerOptions(**{name: wrap([entry])})
     if name == "trusted_proxies":

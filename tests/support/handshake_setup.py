@@ -42,7 +42,7 @@ def failing(*args):
 
 def context_of(endpoints, **options):
     """Return the server context with ``endpoints`` and ``options``, and the configuration of its connections."""
-    server_options, config = split_options(options)
+    server_options, _, config = split_options(options)
     return ServerContext(endpoints, server_options), config
 
 

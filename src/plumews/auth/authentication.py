@@ -25,7 +25,7 @@ from ..constants import CloseCode, ErrorCode
 from ..counters import RequestCounters
 from ..errors import AuthError, ConnectionClosed, InvalidHandshake, Refused
 from ..http11.models import Request
-from .credentials import Credentials, TokenSources, credentials_of_message, credentials_of_request
+from .credentials import AuthOptions, Credentials, credentials_of_message, credentials_of_request
 from .interfaces import TokenAuthenticator
 from .simple import SimpleRoomAuth
 from .token_lifetime import TokenRefresh, TokenRegistry, log_refusal, mark_logged_in, refuse, wait_for_answer
@@ -43,8 +43,7 @@ class Authentication:
 
     Args:
         authenticator: verifies the tokens.
-        sources: places of a request from which credentials are taken.
-        require_token: True refuses clients without a token.
+        options: places of a request from which credentials are taken, and whether a token is required.
         counters: counters of the server's requests.
         identified: called as ``identified(conn)`` after a renewal has changed ``conn.user_info``.
 
@@ -55,33 +54,32 @@ class Authentication:
     def __init__(
         self,
         authenticator: TokenAuthenticator,
+        options: AuthOptions,
         *,
-        sources: TokenSources,
-        require_token: bool,
         counters: RequestCounters,
         identified: Callable[[Conn], object] = lambda conn: None,
     ) -> None:
-        if require_token and _verifies_nothing(authenticator):
+        if options.require_token and _verifies_nothing(authenticator):
             raise ValueError(
                 "require_token=True needs an auth that verifies tokens, or nobody could enter: SimpleRoomAuth(secret)"
             )
         self._authenticator = authenticator
-        self._sources = sources
-        self._require_token = require_token
+        self._options = options
         self._tokens = TokenRegistry(authenticator)
         self._refresh = TokenRefresh(self.verify, counters, identified)
         self.counters = counters
 
     def doubt(self) -> str:
         """Return why no client can log in, or an empty string."""
-        sources = self._sources
-        if not self._require_token or sources.named or sources.cookie or sources.query:
+        options = self._options
+        places = options.token_sources or options.token_cookie or options.allow_query_secrets
+        if places or not options.require_token:
             return ""
         return "require_token=True, and no place for a token (token_sources, token_cookie, allow_query_secrets)"
 
     def credentials_of(self, request: Request) -> Credentials:
         """Return the credentials of ``request``. Raise the errors of :func:`credentials_of_request`."""
-        return credentials_of_request(request, self._sources)
+        return credentials_of_request(request, self._options)
 
     def check(self, conn: Conn, credentials: Credentials) -> Awaitable[None] | None:
         """Verify the token of ``conn`` and set ``conn.user_info``.
@@ -99,7 +97,7 @@ class Authentication:
         """
         token = credentials.token
         if token is None:
-            if self._require_token:
+            if self._options.require_token:
                 raise Refused(
                     "websocket token required",
                     status=401,

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
 from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, Refused
@@ -26,8 +26,9 @@ from ..validation import entries_of
 
 __all__ = [
     "TOKEN_SOURCES",
+    "AuthKeywords",
+    "AuthOptions",
     "Credentials",
-    "TokenSources",
     "auth_fields",
     "bearer_of",
     "credentials_in",
@@ -61,42 +62,55 @@ class Credentials(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TokenSources:
-    """Where a server takes credentials from.
+class AuthOptions:
+    """Options about the secrets of clients: one list, shared by `serve`, `unix_serve` and `serve_rooms`.
 
     Args:
-        named: those of ``TOKEN_SOURCES`` that are on: ``header`` is ``Authorization: Bearer``, ``subprotocol`` is
-            ``bearer.<token>``, ``message`` is ``?auth=message`` and a first message (default: all of them).
-        cookie: the cookie that has the token (default: none has). A browser sends it for every page there is, so a
-            request with it must name an ``Origin``.
-        query: whether ``?token=`` and ``?room_password=`` are taken (default False).
+        require_token: True refuses clients without a token (default: True in `serve` and `unix_serve` with an
+            authenticator, False in `serve_rooms`).
+        token_sources: enabled places of a token, of ``"header"`` (``Authorization: Bearer``), ``"subprotocol"``
+            (``bearer.<token>``) and ``"message"`` (``?auth=message`` and a first message). The default is all of them.
+        token_cookie: name of a cookie with the token (default ``None``). A browser sends it with requests of every
+            page, so such a request must have an ``Origin``.
+        allow_query_secrets: True accepts ``?token=`` and ``?room_password=`` (default False: addresses end up in logs).
 
     Raises:
-        TypeError, ValueError: a source is unknown, or the name of the cookie is none.
+        TypeError, ValueError: a source is unknown, or the name of the cookie is invalid.
     """
 
-    named: Collection[str] = TOKEN_SOURCES
-    cookie: str | None = None
-    query: bool = False
+    require_token: bool | None = None
+    token_sources: Collection[str] = TOKEN_SOURCES
+    token_cookie: str | None = None
+    allow_query_secrets: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "named", entries_of("token_sources", self.named, '"header"'))
-        for name in self.named:
+        object.__setattr__(self, "token_sources", entries_of("token_sources", self.token_sources, '"header"'))
+        for name in self.token_sources:
             if name not in TOKEN_SOURCES:
                 raise ValueError(
                     f"unknown token source {name!r}: there are {', '.join(TOKEN_SOURCES)}; "
                     "a cookie is named by token_cookie, and allow_query_secrets opens the query"
                 )
-        if self.cookie is not None and not (isinstance(self.cookie, str) and is_token(self.cookie)):
-            raise ValueError(f'token_cookie must be the name of a cookie, such as "__Host-token", not {self.cookie!r}')
+        cookie = self.token_cookie
+        if cookie is not None and not (isinstance(cookie, str) and is_token(cookie)):
+            raise ValueError(f'token_cookie must be the name of a cookie, such as "__Host-token", not {cookie!r}')
 
     def check_origins(self, origins: Iterable[AllowedOrigin] | None) -> None:
         """Raise ``ValueError`` if pages of any site could act with the cookies of their visitors."""
-        if self.cookie is not None and any(map(_is_anybody, origins or ())):
+        if self.token_cookie is not None and any(map(_is_anybody, origins or ())):
             raise ValueError(
                 'with token_cookie the origins must be listed: "*", "null" and a pattern that matches all of them '
                 "would let any site act as its visitors"
             )
+
+
+class AuthKeywords(TypedDict, total=False):
+    """Keywords about the secrets of clients, with their types: see :class:`AuthOptions`."""
+
+    require_token: bool | None
+    token_sources: Collection[str]
+    token_cookie: str | None
+    allow_query_secrets: bool
 
 
 def _is_anybody(origin: AllowedOrigin) -> bool:
@@ -106,7 +120,7 @@ def _is_anybody(origin: AllowedOrigin) -> bool:
     return origin in ("*", "null")
 
 
-def credentials_of_request(request: Request, sources: TokenSources) -> Credentials:
+def credentials_of_request(request: Request, options: AuthOptions) -> Credentials:
     """The credentials in the headers, the subprotocols, the cookies and the query.
 
     Raises:
@@ -116,13 +130,13 @@ def credentials_of_request(request: Request, sources: TokenSources) -> Credentia
         InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens or passwords.
         InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
     """
-    if not sources.query and any(name in request.query for name in QUERY_SECRETS):
+    if not options.allow_query_secrets and any(name in request.query for name in QUERY_SECRETS):
         raise Refused("secrets in the query are not accepted here", code=ErrorCode.QUERY_SECRETS)
     if logs_in_by_message(request):
-        _check_source("message", "a first message", sources)
+        _check_source("message", "a first message", options)
     elif query_value(request, "auth"):
         raise InvalidHandshake("auth in the query must be message, or be left out", code=ErrorCode.BAD_QUERY)
-    tokens = {token for token in _tokens(request, sources) if token}
+    tokens = {token for token in _tokens(request, options) if token}
     if len(tokens) > 1:
         raise InvalidHeader("two different tokens in one request", code=ErrorCode.TWO_TOKENS)
     password = _only(request, PASSWORD_HEADER)
@@ -192,16 +206,16 @@ def bearer_of(request: Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _tokens(request: Request, sources: TokenSources) -> Iterator[str]:
+def _tokens(request: Request, options: AuthOptions) -> Iterator[str]:
     if token := bearer_of(request):
-        _check_source("header", "an Authorization header", sources)
+        _check_source("header", "an Authorization header", options)
         yield token
     for offer in offered_subprotocols(request):
         if offer.startswith(BEARER):
-            _check_source("subprotocol", "a subprotocol", sources)
+            _check_source("subprotocol", "a subprotocol", options)
             yield offer.removeprefix(BEARER)
-    if sources.cookie is not None:
-        for token in _cookies(request, sources.cookie):
+    if options.token_cookie is not None:
+        for token in _cookies(request, options.token_cookie):
             check_origin(request, ("*",), secure=request.secure, required=True)  # which one: the server has looked
             yield token
     yield from query_values(request, "token")
@@ -216,8 +230,8 @@ def _cookies(request: Request, name: str) -> Iterator[str]:
             yield value
 
 
-def _check_source(name: str, where: str, sources: TokenSources) -> None:
-    if name not in sources.named:
+def _check_source(name: str, where: str, options: AuthOptions) -> None:
+    if name not in options.token_sources:
         raise Refused(f"credentials in {where} are not accepted here", code=ErrorCode.TOKEN_SOURCE)
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..auth.authentication import Authentication
-from ..auth.credentials import TOKEN_SOURCES, TokenSources
 from ..auth.interfaces import RoomAuth, RoomAuthorizer, TokenAuthenticator
 from ..auth.password_checker import PasswordChecker
 from ..auth.passwords import RoomPasswords
@@ -24,11 +23,12 @@ from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, endpoint_for
 from ..errors import HubError
 from ..hub.history_store import EncodeRecovered, check_encode_recovered
 from ..hub.hub import Hub
-from ..server.context import Endpoint, ServerContext
+from ..server.context import ServerContext
+from ..server.endpoints import Endpoint
 from ..server.options import ServerKeywords, split_options
 from ..server.server import Serving, serve_on_tcp
 from .admin import BROADCAST_PATH, admin_broadcast_route
-from .endpoint import Inside, RoomEndpoint
+from .endpoint import RoomEndpoint, RoomOwner
 from .health import health_route
 from .page import page_routes
 from .sessions import MemberCountFeed, RoomSessions, recovered_event
@@ -64,11 +64,7 @@ def serve_rooms(
     echo: bool = True,
     token_auth: TokenAuthenticator | None = None,
     room_auth: RoomAuthorizer | None = None,
-    require_token: bool = False,
     allow_unknown_rooms: bool = True,
-    token_sources: Collection[str] = TOKEN_SOURCES,
-    token_cookie: str | None = None,
-    allow_query_secrets: bool = False,
     broadcast_secret: str | bytes | None = None,
     text_policy: TextPolicy | None = None,
     recovery: bool = False,
@@ -97,12 +93,8 @@ def serve_rooms(
             ``"nobody"`` (default), ``"everybody"``, or ``"local"``, which is who asks straight from this machine; a
             proxy on this machine that does not say that it is one would pass for that.
         echo: whether the sender gets its own message, too (default True, the seed's behaviour).
-        require_token: refuse clients without a token (default False, the seed's behaviour).
         allow_unknown_rooms: let everybody into rooms without a password (default True, the seed's behaviour); an
             authorizer with ``authorize_room``, or without ``has_room_password``, decides about each room by itself.
-        token_sources: which of ``"header"``, ``"subprotocol"`` and ``"message"`` are taken (default all).
-        token_cookie: the name of a cookie that has the token (default none has); requests with it need an ``Origin``.
-        allow_query_secrets: accept ``?token=`` and ``?room_password=`` (default False: addresses end up in logs).
         broadcast_secret: whoever has it may ``POST /_admin/broadcast``, see :func:`plumews.admin_broadcast_route`
             (default: nobody may, and there is no such path). At least 32 bytes, and none of those that sign tokens.
         text_policy: what text messages may be, beyond UTF-8 (default ``None``: anything). Who breaks it is closed, or
@@ -114,8 +106,8 @@ def serve_rooms(
         encode_recovered: what such a client is sent before the messages that it missed, as in
             :meth:`plumews.Hub.recover` (default: ``{"type": "recovered", "complete": true, "missed": 2, "position":
             "1f0c9a5be27d4830.17"}``). ``None`` sends nothing.
-        options: as in :func:`plumews.serve`; first of all ``queue_size``, ``send_timeout`` and ``send_behavior``, the
-            send queue of each connection (64, 0.05 s, BLOCK).
+        options: as in :func:`plumews.serve`, such as ``queue_size``, ``send_timeout`` and ``send_behavior`` of the send
+            queue of each connection (64, 0.05 s, BLOCK), or ``token_cookie``. ``require_token`` is False by default.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind. WeakSecret: ``broadcast_secret`` is too short.
@@ -123,13 +115,11 @@ def serve_rooms(
     """
     if not isinstance(hub, Hub):
         raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
-    sources = TokenSources(token_sources, token_cookie, allow_query_secrets)
-    server_options, config = split_options({"subprotocols": _SUBPROTOCOLS, **options})
-    sources.check_origins(server_options.origins)
-    login = Authentication(
+    server_options, auth_options, config = split_options({"subprotocols": _SUBPROTOCOLS, **options})
+    auth_options.check_origins(server_options.origins)
+    authentication = Authentication(
         _authenticator(auth if token_auth is None else token_auth),
-        sources=sources,
-        require_token=require_token,
+        auth_options,
         counters=hub._requests,
         identified=lambda conn: _identify(hub, conn),
     )
@@ -148,26 +138,26 @@ def serve_rooms(
 
     password_checker = PasswordChecker(authorizer)  # shared: guesses of an address count at all endpoints
 
-    def door(inside: Inside) -> RoomEndpoint:
+    def endpoint(owner: RoomOwner) -> RoomEndpoint:
         return RoomEndpoint(
             hub,
-            login,
+            authentication,
             authorizer,
-            inside,
+            owner,
             allow_unknown_rooms=allow_unknown_rooms,
             password_checker=password_checker,
         )
 
     if handler is None and on_message is None:
         on_message = _fan_out(hub, echo)
-    rooms: Endpoint = door(
+    rooms: Endpoint = endpoint(
         RoomSessions(hub, endpoint_for(handler, on_open, on_message, on_close), recovery, encode_recovered)
     )
     if text_policy is not None:
         rooms = TextFilterEndpoint(rooms, text_policy, hub._requests)
     endpoints: dict[str | None, Endpoint] = {path: rooms}
     if members_path is not None:
-        endpoints[members_path] = door(MemberCountFeed(hub))
+        endpoints[members_path] = endpoint(MemberCountFeed(hub))
     routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=broadcast_secret is not None)}
     if page:
         routes.update(page_routes(recovery=recovery and encode_recovered is recovered_event))
@@ -176,7 +166,7 @@ def serve_rooms(
     if broadcast_secret is not None:
         _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
     doubts = (
-        login.doubt,
+        authentication.doubt,
         lambda: "the hub has been stopped" if hub._members.stopped else "",
         lambda: "" if allow_unknown_rooms or not _has_no_room(authorizer) else _NO_ROOM,
     )

@@ -17,7 +17,7 @@ from ..counters import RequestCounters
 from ..errors import InvalidText
 from ..http11.models import Request
 from ..protocol.state import cut_reason
-from ..server.context import Endpoint
+from ..server.endpoints import Endpoint
 from .text_filter import TextPolicy
 
 __all__ = ["TextFilterEndpoint"]

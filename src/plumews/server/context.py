@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import copy_context
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote
 
 from ..conn.connection import Conn
@@ -19,28 +19,14 @@ from ..constants import ErrorCode
 from ..counters import RequestCounters
 from ..errors import InvalidHandshake
 from ..http11.headers import Headers
-from ..http11.models import Request
 from .admission import Admission
+from .endpoints import Endpoint
 from .options import ServerOptions
 
-__all__ = ["Endpoint", "ServerContext", "has_certificate"]
+__all__ = ["ServerContext", "has_certificate"]
 
 #: Visible ASCII that browsers leave as it is in a path (URL Standard, path percent-encode set).
 _UNQUOTED: Final = "!$&'()*+,-./:;=@[\\]^_|~"
-
-
-class Endpoint(Protocol):
-    """Owner of the WebSockets of one path."""
-
-    def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
-        """Raise :class:`InvalidHandshake` to refuse. Return an awaitable if the decision takes time."""
-
-    def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
-        """Take over the open connection, right behind the 101 and before its first frame is parsed.
-
-        Returns the work to run as a task of the server, if any. ``deadline`` is the time of the loop's clock at which
-        the open timeout ends, for clients that authenticate on the open connection.
-        """
 
 
 class ServerContext:

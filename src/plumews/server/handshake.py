@@ -26,7 +26,8 @@ from ..http11.origin import check_host, check_origin
 from ..http11.parser import HeadReader
 from ..http11.proxies import address_of
 from .admission import ConnectionSlot
-from .context import Endpoint, ServerContext
+from .context import ServerContext
+from .endpoints import Endpoint
 from .hooks import changed_upgrade, selected_subprotocol
 from .refusal_log import log_untrusted_proxy
 from .responder import HandshakeResponder, stopping

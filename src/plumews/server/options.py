@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from .. import limits
+from ..auth.credentials import AuthKeywords, AuthOptions
 from ..conn.config import ConnConfig, ConnOptions
 from ..http11.handshake import application_headers
 from ..http11.headers import HeadersLike, is_token
@@ -179,8 +180,8 @@ def _check_tls(context: object) -> None:
 # --- keywords -------------------------------------------------------------------------------------
 
 
-class ServerKeywords(ConnOptions, total=False):
-    """Keywords of a server, with their types: see :class:`ServerOptions` and :class:`plumews.ConnConfig`."""
+class ServerKeywords(ConnOptions, AuthKeywords, total=False):
+    """Keywords of a server: see :class:`ServerOptions`, :class:`AuthOptions` and :class:`plumews.ConnConfig`."""
 
     ssl: ssl_module.SSLContext | None
     origins: Iterable[AllowedOrigin] | None
@@ -230,20 +231,21 @@ _ELSEWHERE: Final = {
     "write_limit": "there are queue_size and queue_bytes",
 }
 
-_OF_SERVER: Final = frozenset(field.name for field in dataclasses.fields(ServerOptions))
-_OF_CONN: Final = frozenset(field.name for field in dataclasses.fields(ConnConfig))
+#: Classes of the options. Each keyword is a field of one of them.
+_OWNERS: Final = (ServerOptions, AuthOptions, ConnConfig)
 
 
-def split_options(given: Mapping[str, Any]) -> tuple[ServerOptions, ConnConfig]:
-    """Return the options of the server and the configuration of its connections in the keywords ``given``.
+def split_options(given: Mapping[str, Any]) -> tuple[ServerOptions, AuthOptions, ConnConfig]:
+    """Return the keywords ``given`` as the options of the server, of authentication, and of each connection.
 
     Raises:
         TypeError, ValueError: an option is unknown, or its value is wrong.
     """
-    unknown = given.keys() - _OF_SERVER - _OF_CONN
+    fields = [{field.name for field in dataclasses.fields(owner)} for owner in _OWNERS]
+    unknown = given.keys() - set().union(*fields)
     if unknown:
-        known = sorted(_OF_SERVER | _OF_CONN)
+        known = sorted(set().union(*fields))
         names = ", ".join(unknown_option(name, known, _ELSEWHERE) for name in sorted(unknown))
         raise TypeError(f"unknown option {names}: there are {', '.join(known)}, and the parameters of the function")
-    config = ConnConfig(**{name: value for name, value in given.items() if name in _OF_CONN})
-    return ServerOptions(**{name: value for name, value in given.items() if name in _OF_SERVER}), config
+    of_server, of_auth, of_conn = ({name: given[name] for name in given.keys() & names} for names in fields)
+    return ServerOptions(**of_server), AuthOptions(**of_auth), ConnConfig(**of_conn)

@@ -8,23 +8,25 @@ graceful: no new connections, 1001 to everybody, handlers get the close timeout,
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import socket
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import limits
-from ..auth.credentials import TOKEN_SOURCES, TokenSources
+from ..auth.authentication import Authentication
+from ..auth.credentials import AuthOptions
 from ..auth.interfaces import TokenAuthenticator
 from ..auth.token_lifetime import is_logging_in
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
 from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, TimeBudget, check_graceful_close
-from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, cancel, endpoint_for
+from ..conn.handlers import CallbackEndpoint, Handler, HandlerEndpoint, OnMessage, OnOpenOrClose, cancel, endpoint_for
 from ..constants import CloseCode
 from ..counters import RequestCounters
 from ..errors import ConcurrencyError
@@ -34,12 +36,12 @@ from ..transport.safe_calls import call_safely
 from ..validation import check_call, check_callback
 from .admission import ConnectionSlot
 from .context import ServerContext
+from .endpoints import TokenEndpoint
 from .handshake import ServerHandshake
 from .listener import Listener
 from .options import ServerKeywords, split_options
 from .signals import StopSignals
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
-from .token_door import TokenEndpoint, token_door
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -217,11 +219,7 @@ class Server:
         listener = self._listener = Listener(self._context, await listen(), self._connection)
         if self._context.allowed_hosts is None and _only_loopback(self.sockets):
             self._context.allowed_hosts = LOOPBACK_HOSTS  # before the first request can come
-        doubts = [
-            *self._context.doubts,
-            *(one.doubt for one in self._context.endpoints.values() if isinstance(one, TokenEndpoint)),
-        ]
-        for reason in filter(None, (doubt() for doubt in doubts)):
+        for reason in filter(None, (doubt() for doubt in self._context.doubts)):
             logger.warning("nobody can come in: %s", reason)
         try:
             await listener.start_serving()
@@ -388,10 +386,6 @@ def serve(
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
     authenticator: TokenAuthenticator | None = None,
-    require_token: bool | None = None,
-    token_sources: Collection[str] = TOKEN_SOURCES,
-    token_cookie: str | None = None,
-    allow_query_secrets: bool = False,
     **options: Unpack[ServerKeywords],
 ) -> Serving:
     """Serve WebSockets on TCP.
@@ -403,28 +397,18 @@ def serve(
             handler. They are called straight from the parser and answer with ``conn.send_nowait``.
         authenticator: verifies the token of each client, such as a :class:`plumews.SimpleRoomAuth`, and sets
             ``conn.user_info`` (default: no client is asked for a token).
-        require_token: refuse clients without a token (default True with an authenticator, which it needs).
-        token_sources, token_cookie, allow_query_secrets: places of a client's token, as in
-            :func:`plumews.serve_rooms`.
         options: options of the server, such as ``ssl``, ``origins``, ``routes``, ``process_request`` and
-            ``open_timeout`` (see :class:`plumews.server.options.ServerOptions`), and of each connection, such as
-            ``max_size``, ``queue_size``, ``send_behavior`` and ``ping_interval`` (see :class:`plumews.ConnConfig`).
+            ``open_timeout`` (see :class:`plumews.server.options.ServerOptions`); of authentication: ``require_token``,
+            ``token_sources``, ``token_cookie`` and ``allow_query_secrets`` (see
+            :class:`plumews.auth.credentials.AuthOptions`); and of each connection, such as ``max_size``,
+            ``queue_size``, ``send_behavior`` and ``ping_interval`` (see :class:`plumews.ConnConfig`).
 
     Raises:
         TypeError, ValueError: an option is unknown or wrong.
         OSError: the address is in use. Raised when the result is awaited.
     """
-    server_options, config = split_options(options)
-    requests = RequestCounters()
-    endpoint = token_door(
-        endpoint_for(handler, on_open, on_message, on_close),
-        authenticator,
-        require_token=require_token,
-        sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
-        origins=server_options.origins,
-        counters=requests,
-    )
-    return serve_on_tcp(ServerContext({None: endpoint}, server_options, requests), config, host, port)
+    context, config = _configure(endpoint_for(handler, on_open, on_message, on_close), authenticator, options)
+    return serve_on_tcp(context, config, host, port)
 
 
 def unix_serve(
@@ -436,10 +420,6 @@ def unix_serve(
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
     authenticator: TokenAuthenticator | None = None,
-    require_token: bool | None = None,
-    token_sources: Collection[str] = TOKEN_SOURCES,
-    token_cookie: str | None = None,
-    allow_query_secrets: bool = False,
     **options: Unpack[ServerKeywords],
 ) -> Serving:
     """Serve WebSockets on a Unix socket at ``path``, or on the Unix sockets ``sock``. Options as in :func:`serve`.
@@ -454,30 +434,21 @@ def unix_serve(
         OSError: a living server has the path (``EADDRINUSE``), or its file is no socket (``EEXIST``). Raised when the
             result is awaited.
     """
-    server_options, config = split_options(options)
-    sock, backlog = server_options.sock, server_options.backlog
+    context, config = _configure(endpoint_for(handler, on_open, on_message, on_close), authenticator, options)
+    sock, backlog = context.options.sock, context.options.backlog
     if (path is None) == (sock is None):
         raise TypeError("give either the path of the Unix socket or sock")
     if path is None and mode is not None:
         raise TypeError("mode is for the file at path: a sock has its own")
-    if server_options.reuse_port is not None:
+    if context.options.reuse_port is not None:
         raise TypeError("reuse_port is for TCP: a Unix socket has no port")
-    requests = RequestCounters()
-    endpoint = token_door(
-        endpoint_for(handler, on_open, on_message, on_close),
-        authenticator,
-        require_token=require_token,
-        sources=TokenSources(token_sources, token_cookie, allow_query_secrets),
-        origins=server_options.origins,
-        counters=requests,
-    )
     name = None if path is None else check_unix(path, mode)
     sockets = [] if sock is None else given_sockets(sock, unix=True)
 
     async def listen() -> Sequence[socket.socket]:
         return _listening(sockets, backlog) if name is None else [unix_socket(name, mode, backlog)]
 
-    return Serving(ServerContext({None: endpoint}, server_options, requests), config, listen)
+    return Serving(context, config, listen)
 
 
 def serve_on_tcp(
@@ -507,6 +478,28 @@ def serve_on_tcp(
         return await tcp_sockets(host, port, reuse_port=reuse_port, backlog=backlog)
 
     return Serving(context, config, listen, hub)
+
+
+def _configure(
+    inside: HandlerEndpoint | CallbackEndpoint, authenticator: TokenAuthenticator | None, options: ServerKeywords
+) -> tuple[ServerContext, ConnConfig]:
+    """Return the context of a server of ``inside``, behind the ``authenticator`` if there is one."""
+    server_options, auth_options, config = split_options(options)
+    if authenticator is None:
+        if auth_options.require_token:
+            raise TypeError("require_token=True needs an authenticator, such as plumews.SimpleRoomAuth(secret)")
+        if dataclasses.replace(auth_options, require_token=None) != AuthOptions():
+            raise TypeError("token_sources, token_cookie and allow_query_secrets need an authenticator")
+        return ServerContext({None: inside}, server_options), config
+    if isinstance(authenticator, type) or not callable(getattr(authenticator, "verify_jwt", None)):
+        raise TypeError("authenticator must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt")
+    auth_options.check_origins(server_options.origins)
+    if auth_options.require_token is None:
+        auth_options = dataclasses.replace(auth_options, require_token=True)
+    requests = RequestCounters()
+    authentication = Authentication(authenticator, auth_options, counters=requests)
+    endpoint = TokenEndpoint(authentication, inside)
+    return ServerContext({None: endpoint}, server_options, requests, [authentication.doubt]), config
 
 
 def _listening(sockets: Sequence[socket.socket], backlog: int) -> Sequence[socket.socket]:

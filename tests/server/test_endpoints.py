@@ -1,4 +1,4 @@
-"""Authentication in front of any endpoint: what is behind it sees users, and neither logins nor new tokens."""
+"""Authentication in front of an endpoint, which sees users and neither logins nor new tokens."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import json
 import pytest
 
 import plumews
-from plumews.auth.credentials import TokenSources
 from plumews.conn.handlers import HandlerEndpoint
-from plumews.counters import RequestCounters
-from plumews.server.token_door import TokenEndpoint, token_door
 from support.authentication_setup import AUTH, WAYS, known_as, refused, serve, token, whoami
 from support.raw_client import Wire, text
 
 
-async def test_section_8_point_21_without_a_token_nobody_comes_to_a_plain_endpoint_unless_that_is_allowed(start):
+async def test_endpoint_with_authenticator_requires_a_token_by_default(start):
     server = await start(serve("plain"))
     assert await refused(server) == (401, "WEBSOCKET_TOKEN_REQUIRED")
     async with await Wire.open(server, "/ws?auth=message") as wire:
@@ -27,7 +24,7 @@ async def test_section_8_point_21_without_a_token_nobody_comes_to_a_plain_endpoi
     assert await known_as(server) == "-: hi"
 
 
-async def test_callbacks_are_behind_the_door_too(start):
+async def test_callbacks_see_authenticated_connections(start):
     def answer(conn, message):
         conn.send_nowait(f"{conn.user_info.id}: {message}")
 
@@ -37,7 +34,7 @@ async def test_callbacks_are_behind_the_door_too(start):
     assert await known_as(server, "/?auth=message", message={"token": token()}) == "u1: hi"
 
 
-async def test_a_token_in_the_request_counts_beside_a_first_message_without_one(start):
+async def test_first_message_without_token_leaves_that_of_the_request(start):
     server = await start(serve("plain"))
     lines = WAYS["header"][1]
     assert await known_as(server, "/ws?auth=message", *lines, message={}) == "u1: hi"
@@ -46,17 +43,17 @@ async def test_a_token_in_the_request_counts_beside_a_first_message_without_one(
         assert await wire.closing() == (4403, "two different tokens")
 
 
-def test_what_cannot_be_served_with_tokens_is_an_error_where_it_is_given():
+def test_invalid_authentication_options_raise():
     with pytest.raises(TypeError, match="verify_jwt"):
         plumews.serve(whoami, "127.0.0.1", 0, authenticator=object())
     with pytest.raises(TypeError, match="need an authenticator"):
         plumews.serve(whoami, "127.0.0.1", 0, token_cookie="login")
-    for door in ("rooms", "plain"):
+    for kind in ("rooms", "plain"):
         with pytest.raises(ValueError, match="origins must be listed"):
-            serve(door, token_cookie="login", origins=["*"])
+            serve(kind, token_cookie="login", origins=["*"])
 
 
-# --- authenticators that are odd ------------------------------------------------------------------
+# --- misbehaving authenticators -------------------------------------------------------------------
 
 
 class Cancelled:
@@ -65,7 +62,7 @@ class Cancelled:
 
 
 class Stubborn:
-    """Does not let itself be cancelled."""
+    """Authenticator that ignores its cancellation."""
 
     def __init__(self):
         self.over = asyncio.Event()
@@ -78,7 +75,7 @@ class Stubborn:
 
 
 class Echo:
-    """Says what it was given, which is not for a close frame."""
+    """Authenticator that puts the token, with a lone surrogate, into its error."""
 
     def verify_jwt(self, token):
         raise plumews.InvalidToken("\ud800" + token)
@@ -92,13 +89,11 @@ class Echo:
         (Echo, 4403, "forbidden: invalid token (invalid jwt: ?x)"),
     ],
 )
-@pytest.mark.parametrize("door", ["rooms", "plain"])
-async def test_whatever_an_authenticator_does_a_first_message_ends_the_connection(
-    start, door, authenticator, code, reason
-):
+@pytest.mark.parametrize("kind", ["rooms", "plain"])
+async def test_misbehaving_authenticator_ends_a_login_by_message(start, kind, authenticator, code, reason):
     odd = authenticator()
     options = {"host": "127.0.0.1", "port": 0, "open_timeout": 0.3}
-    if door == "rooms":
+    if kind == "rooms":
         serving = plumews.serve_rooms(plumews.Hub(), AUTH, token_auth=odd, **options)
     else:
         serving = plumews.serve(whoami, authenticator=odd, **options)
@@ -109,7 +104,7 @@ async def test_whatever_an_authenticator_does_a_first_message_ends_the_connectio
     getattr(odd, "over", asyncio.Event()).set()
 
 
-async def test_tokens_of_another_kind_and_our_passwords_go_together_without_a_secret(start):
+async def test_subclass_may_verify_tokens_of_another_kind(start):
     class Sessions(plumews.SimpleRoomAuth):
         def verify_jwt(self, token):
             return {"sub": token, "exp": 1001}
@@ -121,7 +116,7 @@ async def test_tokens_of_another_kind_and_our_passwords_go_together_without_a_se
     assert await known_as(server, "/", "Authorization: Bearer ada") == "ada: hi"
 
 
-async def test_a_handler_sees_neither_the_first_message_nor_a_new_token(start):
+async def test_handler_sees_neither_login_nor_new_token(start):
     heard = []
 
     async def handler(conn):
@@ -140,7 +135,7 @@ async def test_a_handler_sees_neither_the_first_message_nor_a_new_token(start):
     assert [message for message in said if message != "heard"] == ['{"type": "auth", "ok": true, "exp": null}']
 
 
-async def test_who_logged_in_by_message_without_a_token_can_bring_none_later_and_the_handler_does_not_see_it(start):
+async def test_new_token_after_login_without_one_is_4403(start):
     heard = []
 
     async def handler(conn):
@@ -157,26 +152,20 @@ async def test_who_logged_in_by_message_without_a_token_can_bring_none_later_and
     assert heard == ["a"]
 
 
-def test_without_an_authenticator_there_is_no_door():
-    inside = HandlerEndpoint(whoami)
-    made = {
-        "require_token": None,
-        "sources": TokenSources(),
-        "origins": None,
-        "counters": RequestCounters(),
-    }
-    assert token_door(inside, None, **made) is inside
-    assert isinstance(token_door(inside, AUTH, **made), TokenEndpoint)
+async def test_server_without_authenticator_has_the_plain_endpoint(start):
+    server = await start(plumews.serve(whoami, "127.0.0.1", 0, require_token=False))
+    assert isinstance(server._context.endpoint("/"), HandlerEndpoint)
+    assert await known_as(server) == "-: hi"
 
 
-def test_required_token_without_authenticator_is_refused():
-    for door in (plumews.serve, plumews.unix_serve):
+def test_require_token_without_authenticator_raises():
+    for function in (plumews.serve, plumews.unix_serve):
         with pytest.raises(TypeError, match="require_token=True needs an authenticator, such as"):
-            door(whoami, "ws.sock" if door is plumews.unix_serve else "127.0.0.1", require_token=True)
+            function(whoami, "ws.sock" if function is plumews.unix_serve else "127.0.0.1", require_token=True)
 
 
 @pytest.mark.parametrize("require", [True, False])
-async def test_a_required_token_without_a_place_for_it_is_told_at_the_start(start, caplog, require):
+async def test_require_token_without_a_place_for_it_logs_a_warning(start, caplog, require):
     auth = plumews.SimpleRoomAuth("k" * 32)
     options = {"authenticator": auth, "token_sources": [], "require_token": require}
     await start(plumews.serve(whoami, "127.0.0.1", 0, **options))
