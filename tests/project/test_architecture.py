@@ -62,7 +62,6 @@ TESTED_IN = {
     "protocol.pure.utf8": "protocol/test_codec_utf8",
     "conn.attributes": "conn/test_attribute_hints",  # what is told of a name, by reading and by setting it
     "transport._sendmsg_py": "transport/test_sendmsg",  # both bodies of it
-    "transport.safe_calls": "hub/test_events",
 }
 
 MODULES = sorted(

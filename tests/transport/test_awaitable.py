@@ -1,6 +1,6 @@
-"""An object that a task runs step by step as if it were a coroutine: in plain Python, and in the body that is in use.
+"""Tests of the awaitable that a task runs step by step: in plain Python, and in the body in use.
 
-The compiled one cannot be subclassed from Python, so its steps are those of what a connection awaits.
+The compiled body cannot be subclassed from Python. Its steps are those of the awaitables of a connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from support.raw_client import text
 
 
 def plain() -> Any:
-    """``awaitable.py`` as it stands, whatever is imported in its place."""
+    """Return the module of ``awaitable.py``, even if the compiled one is imported in its place."""
     path = Path(plumews.__file__).with_name("transport") / "awaitable.py"
     spec = importlib.util.spec_from_file_location("plain_awaitable", path)
     assert spec is not None
@@ -39,7 +39,7 @@ Plain: Any = plain().StepAwaitable
 
 
 class Countdown(Plain):  # type: ignore[misc]
-    """Lets the loop turn ``turns`` times, and then gives ``result``, or raises it."""
+    """Awaitable that takes ``turns`` loop iterations, then returns ``result`` or raises it."""
 
     def __init__(self, turns: int, result: Any) -> None:
         self.over = False
@@ -56,7 +56,7 @@ class Countdown(Plain):  # type: ignore[misc]
 
 
 def received(message: str) -> Coroutine[Any, Any, str | bytes]:
-    """What gives ``message`` in its first step, in the body that is in use."""
+    """Return an awaitable of the body in use that ends with ``message`` in its first step."""
     conn, _ = fake_conn()
     feed(conn, text(message))
     made = conn.recv()
@@ -72,7 +72,7 @@ async def awaiting(steps: Any) -> Any:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-async def test_what_is_awaited_gives_the_result_of_its_last_step(make: Callable[[str], Any]) -> None:
+async def test_await_returns_the_result_of_the_last_step(make: Callable[[str], Any]) -> None:
     assert await make("done") == "done"
     with pytest.raises(StopIteration) as ended:
         awaiting(make("done")).send(None)  # no turn of a loop is needed
@@ -80,7 +80,7 @@ async def test_what_is_awaited_gives_the_result_of_its_last_step(make: Callable[
 
 
 @pytest.mark.parametrize("make", MAKERS)
-async def test_by_send_and_by_next_the_result_is_that_of_a_coroutine(make: Callable[[str], Any]) -> None:
+async def test_send_and_next_end_as_in_a_coroutine(make: Callable[[str], Any]) -> None:
     for take in (lambda made: made.send(None), next):
         with pytest.raises(StopIteration) as ended:
             take(make("done"))
@@ -88,13 +88,13 @@ async def test_by_send_and_by_next_the_result_is_that_of_a_coroutine(make: Calla
 
 
 @pytest.mark.parametrize("make", MAKERS)
-async def test_it_is_what_it_is_awaited_and_iterated_by(make: Callable[[str], Any]) -> None:
+async def test_await_and_iter_return_the_object_itself(make: Callable[[str], Any]) -> None:
     made = make("done")
     assert made.__await__() is iter(made) is made
     assert await made == "done"
 
 
-async def test_every_step_but_the_last_is_a_turn_of_the_loop() -> None:
+async def test_each_step_but_the_last_takes_a_loop_iteration() -> None:
     awaitable = Countdown(5, "done")
     left = []
 
@@ -108,13 +108,13 @@ async def test_every_step_but_the_last_is_a_turn_of_the_loop() -> None:
     assert left == [4, 3, 2, 1, 0]
 
 
-async def test_what_a_step_raises_is_raised_where_it_is_awaited() -> None:
+async def test_exception_of_a_step_is_raised_at_the_await() -> None:
     with pytest.raises(KeyError, match="no"):
         await Countdown(1, KeyError("no"))
 
 
 @pytest.mark.parametrize("body", [Plain, awaitable.StepAwaitable], ids=["plain", "in use"])
-async def test_without_a_step_of_its_own_there_is_nothing_to_await(body: Any) -> None:
+async def test_base_class_without_step_cannot_be_awaited(body: Any) -> None:
     for take in (lambda made: made.step(), lambda made: made.send(None), next, lambda made: awaiting(made).send(None)):
         with pytest.raises(NotImplementedError):
             take(body())

@@ -1,4 +1,4 @@
-"""What gives way in a full queue, entry by entry. Random use of the same is in `test_writer_model`."""
+"""Tests of displaced messages of a full queue, entry by entry. `test_writer_model` has random ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def note(text: str) -> memoryview:
 
 
 def put(conn: plumews.Conn, *entries: str | tuple[str, Hashable]) -> list[int]:
-    """Queue texts, those with a key by their key; how many were dropped for each."""
+    """Queue texts, those with a key by their key. Return how many were dropped for each."""
     dropped = []
     for entry in entries:
         if isinstance(entry, str):
@@ -41,22 +41,22 @@ def arrived(transport: FakeTransport) -> list[str]:
     return texts(transport.wire)
 
 
-async def test_the_oldest_messages_are_dropped_one_for_one():
+async def test_displace_drops_one_old_message_for_a_new_one():
     conn, transport = full(queue_size=3)
     assert put(conn, "a", "b", "c", "d", "e") == [0, 0, 0, 1, 1]
     assert (conn.queued_messages, conn.evicted_messages) == (3, 2)
     assert arrived(transport) == ["c", "d", "e"]
 
 
-async def test_as_many_are_dropped_as_their_bytes_ask_for():
+async def test_displace_drops_as_many_bytes_as_needed():
     conn, transport = full(queue_bytes=40)
     assert put(conn, "a" * 8, "b" * 8, "c" * 8, "d" * 18) == [0, 0, 0, 1]
     assert conn.queued_bytes == 40
-    assert put(conn, "e" * 1000) == [3]  # larger than all: it stands alone
+    assert put(conn, "e" * 1000) == [3]  # larger than the bound: alone in the queue
     assert arrived(transport) == ["e" * 1000]
 
 
-async def test_the_age_of_the_queue_is_that_of_the_oldest_which_is_left(monkeypatch):
+async def test_queue_age_is_that_of_the_oldest_message_left(monkeypatch):
     times = iter([100.0, 101.0, 102.0, 103.0, 110.0])
     if conn_is_compiled():
         pytest.skip("the clock of the compiled queue cannot be moved")
@@ -70,21 +70,21 @@ def conn_is_compiled() -> bool:
     return plumews.BODY == "compiled"
 
 
-async def test_the_newest_value_of_a_key_stands_where_the_older_one_stood():
+async def test_newest_value_of_a_key_takes_the_older_place():
     conn, transport = full()
     assert put(conn, ("x1", "x"), ("y1", "y"), ("x2", "x"), ("x3", "x")) == [0, 0, 0, 0]
     assert (conn.queued_messages, conn.replaced_messages, conn.evicted_messages) == (2, 2, 0)
     assert arrived(transport) == ["x3", "y1"]
 
 
-async def test_a_message_with_a_key_never_passes_one_without():
+async def test_keyed_message_never_passes_one_without_a_key():
     conn, transport = full()
     put(conn, ("x1", "x"), ("y1", "y"), "between", ("x2", "x"), ("y2", "y"), ("x3", "x"))
     assert conn.replaced_messages == 3
     assert arrived(transport) == ["between", "x3", "y2"]
 
 
-async def test_a_key_is_forgotten_when_its_message_has_left_or_was_dropped():
+async def test_key_is_forgotten_when_its_message_is_gone():
     conn, transport = full(queue_size=2)
     put(conn, ("x1", "x"), ("y1", "y"), ("z1", "z"))  # x1 is dropped
     put(conn, ("x2", "x"))  # y1, too
@@ -96,7 +96,7 @@ async def test_a_key_is_forgotten_when_its_message_has_left_or_was_dropped():
     assert arrived(transport)[2:] == ["x3"]
 
 
-async def test_keys_that_are_never_used_again_are_not_kept():
+async def test_unused_keys_are_not_kept():
     conn, _ = full(queue_size=4)
     put(conn, *((str(number), number) for number in range(1000)))
     if not conn_is_compiled():
@@ -105,14 +105,14 @@ async def test_keys_that_are_never_used_again_are_not_kept():
     assert conn.evicted_messages == 996
 
 
-async def test_a_longer_value_that_does_not_fit_in_the_place_goes_to_the_end_and_others_are_dropped():
+async def test_longer_value_goes_to_the_end_and_displaces_others():
     conn, transport = full(queue_bytes=30)
     put(conn, ("x", "x"), ("y" * 10, "y"), ("z" * 10, "z"))
     assert put(conn, ("X" * 12, "x")) == [1]
     assert arrived(transport) == ["z" * 10, "X" * 12]
 
 
-async def test_values_of_many_frames_are_replaced_like_short_ones():
+async def test_values_of_several_frames_are_replaced():
     conn, transport = full()
     long = encode(Opcode.TEXT, b"long" * 20_000, fragment_size=30_000)
     conn._writer.conflate(message("short"), "key")
@@ -123,7 +123,7 @@ async def test_values_of_many_frames_are_replaced_like_short_ones():
     assert arrived(transport) == ["short again", "other"]
 
 
-async def test_a_note_does_not_give_way():
+async def test_loss_report_is_never_displaced():
     conn, transport = full(queue_size=2)
     put(conn, "a", "b")
     conn._writer.add_note(note("lost"), first=True)
@@ -132,7 +132,7 @@ async def test_a_note_does_not_give_way():
     assert arrived(transport) == ["lost"]
 
 
-async def test_a_note_can_be_taken_back_as_long_as_it_waits():
+async def test_queued_loss_report_can_be_removed():
     conn, transport = full()
     first, last = note("first"), note("last")
     put(conn, "a")
@@ -146,7 +146,7 @@ async def test_a_note_can_be_taken_back_as_long_as_it_waits():
     assert not conn._writer.take_note(last, last=False)
 
 
-async def test_nothing_is_queued_into_a_message_that_is_sent_in_pieces_nor_dropped_of_it():
+async def test_message_in_fragments_is_neither_split_nor_dropped():
     conn, transport = full(queue_size=2)
     put(conn, ("x1", "x"))
     writer = conn._writer
@@ -158,14 +158,14 @@ async def test_nothing_is_queued_into_a_message_that_is_sent_in_pieces_nor_dropp
     transport.fill()
     writer.add_piece(build_frame(Opcode.CONT, b"", fin=True))
     writer.end_pieces()
-    assert put(conn, "a", "b", "c") == [0, 1, 1]  # its end stays, and takes up space
+    assert put(conn, "a", "b", "c") == [0, 1, 1]  # its last frame stays, and takes up space
     writer.add_note(note("lost"), first=True)
     assert writer.evict() == 1
     assert arrived(transport) == ["x1", "piece", "lost"]
 
 
 @pytest.mark.parametrize("kind", ["displace", "conflate"])
-async def test_nothing_passes_who_waits_for_space(kind):
+async def test_displacing_message_never_passes_a_waiter(kind):
     conn, transport = full(queue_size=1)
     put(conn, "a")
     conn._writer.wait(message("b"), lambda accepted: None)

@@ -1,4 +1,4 @@
-"""Data that waits for an answered ping or a writable socket, on a transport that the test drives and on real ones."""
+"""Tests of data that waits for an answered ping or a writable socket, on a fake transport and on real ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT = 400
 
 
 class Held(Setup):
-    """A writer that sends no more than 400 bytes beyond an answered ping."""
+    """Writer that sends no more than 400 bytes beyond an answered ping."""
 
     writer: FlowControl
 
@@ -90,7 +90,7 @@ def test_data_beyond_the_bound_waits_for_an_answer() -> None:
     assert not setup.writer.paused
 
 
-def test_an_answer_counts_for_all_pings_before_it() -> None:
+def test_answer_counts_for_all_earlier_pings() -> None:
     setup = Held()
     for _ in range(8):
         setup.send(50)
@@ -100,7 +100,7 @@ def test_an_answer_counts_for_all_pings_before_it() -> None:
     assert setup.writer.unanswered == 0
 
 
-def test_an_answer_to_a_ping_of_the_clock_counts() -> None:
+def test_answer_to_a_keepalive_ping_counts() -> None:
     """A peer may answer the newest ping alone."""
     setup = Held()
     for _ in range(20):
@@ -110,7 +110,7 @@ def test_an_answer_to_a_ping_of_the_clock_counts() -> None:
     assert len(setup.messages) == 16
 
 
-def test_what_nobody_asked_for_releases_nothing() -> None:
+def test_unsolicited_pong_releases_nothing() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
@@ -118,7 +118,7 @@ def test_what_nobody_asked_for_releases_nothing() -> None:
     assert len(setup.messages) == 8
 
 
-def test_a_message_beyond_the_bound_leaves_alone() -> None:
+def test_message_above_the_bound_leaves_alone() -> None:
     setup = Held()
     setup.send(5000)
     setup.send(50)
@@ -127,7 +127,7 @@ def test_a_message_beyond_the_bound_leaves_alone() -> None:
     assert len(setup.messages) == 2
 
 
-def test_pings_and_pongs_pass_data_that_is_held() -> None:
+def test_pings_and_pongs_pass_waiting_data() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
@@ -140,7 +140,7 @@ def test_pings_and_pongs_pass_data_that_is_held() -> None:
     assert len(setup.messages) == 8
 
 
-def test_a_full_transport_and_a_missing_answer_both_hold() -> None:
+def test_data_waits_for_the_transport_and_for_the_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
@@ -151,7 +151,7 @@ def test_a_full_transport_and_a_missing_answer_both_hold() -> None:
     assert len(setup.messages) == 16
 
 
-def test_a_transport_with_room_releases_nothing_that_waits_for_an_answer() -> None:
+def test_free_transport_releases_no_data_without_an_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
@@ -163,7 +163,7 @@ def test_a_transport_with_room_releases_nothing_that_waits_for_an_answer() -> No
     assert (Opcode.PONG, b"late") in setup.transport.events()
 
 
-def test_a_close_waits_for_no_answer() -> None:
+def test_close_waits_for_no_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
@@ -173,14 +173,14 @@ def test_a_close_waits_for_no_answer() -> None:
     assert setup.keepalive.held_since == 0.0
 
 
-def test_without_a_pong_wait_nothing_is_held() -> None:
+def test_data_without_a_pong_timeout_never_waits() -> None:
     setup = Held(pong_wait=None)
     for _ in range(20):
         setup.send(50)
     assert len(setup.messages) == 20
 
 
-def test_everything_that_left_is_no_reason_to_hold() -> None:
+def test_when_empty_is_called_at_the_bound() -> None:
     setup = Held()
     for _ in range(8):
         setup.send(50)
@@ -192,7 +192,7 @@ def test_everything_that_left_is_no_reason_to_hold() -> None:
 # --- connections ----------------------------------------------------------------------------------
 
 
-async def test_a_pong_wait_of_none_releases_what_is_held() -> None:
+async def test_pong_wait_of_none_releases_waiting_data() -> None:
     conn, _ = fake_conn(unanswered_bytes=100)
     for _ in range(10):
         conn.send_nowait("x" * 50)
@@ -203,7 +203,7 @@ async def test_a_pong_wait_of_none_releases_what_is_held() -> None:
     assert conn.state is State.OPEN
 
 
-async def test_a_peer_that_sends_and_never_answers_is_ended() -> None:
+async def test_peer_that_never_answers_is_disconnected() -> None:
     conn, transport = fake_conn(unanswered_bytes=100, ping_interval=0.02, ping_timeout=0.02)
     for _ in range(10):
         conn.send_nowait("x" * 50)
@@ -211,12 +211,12 @@ async def test_a_peer_that_sends_and_never_answers_is_ended() -> None:
     while conn.state is State.OPEN:
         feed(conn, masked(Opcode.BINARY, b"I am here"))
         await conn.recv()
-        await asyncio.sleep(0.001)  # what is fed by a test takes no turn of the loop
+        await asyncio.sleep(0.001)  # bytes that a test feeds take no loop iteration
     assert asyncio.get_running_loop().time() - began >= 4 * 0.04
     assert transport.aborted
 
 
-async def test_while_nobody_reads_answers_are_not_missed() -> None:
+async def test_paused_reading_does_not_end_the_connection() -> None:
     conn, transport = fake_conn(unanswered_bytes=100, ping_interval=0.02, ping_timeout=0.02, max_queue=1)
     for _ in range(10):
         conn.send_nowait("x" * 50)
@@ -238,7 +238,7 @@ def value(text: str) -> int:
 
 @contextlib.asynccontextmanager
 async def feed_of_prices(start: Any, kind: str, tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Any, Any, Wire]]:
-    """A hub with one member under CONFLATE; the hub, its member and the raw client."""
+    """Yield a hub, its only member, which has CONFLATE, and the raw client of that."""
     hub = plumews.Hub()
     client: dict[str, Any] = {}
     if kind == "tls":
@@ -261,7 +261,7 @@ async def feed_of_prices(start: Any, kind: str, tmp_path: Path, **options: Any) 
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tls", "unix"])
-async def test_a_client_that_answers_late_gets_the_newest_price(start: Any, tmp_path: Path, kind: str) -> None:
+async def test_late_client_gets_the_newest_price(start: Any, tmp_path: Path, kind: str) -> None:
     async with feed_of_prices(start, kind, tmp_path, unanswered_bytes=8192) as (hub, conn, wire):
         for number in range(2000):
             hub.broadcast_room("prices", f"{number}:" + "x" * 100, key=number % 5)
@@ -285,7 +285,7 @@ async def test_a_client_that_answers_late_gets_the_newest_price(start: Any, tmp_
         assert info.unacknowledged_bytes is not None
 
 
-async def test_a_client_that_answers_at_once_misses_nothing(start: Any, tmp_path: Path) -> None:
+async def test_prompt_client_misses_nothing(start: Any, tmp_path: Path) -> None:
     async with feed_of_prices(start, "tcp", tmp_path, unanswered_bytes=4096, queue_size=1000) as (hub, _, wire):
         for number in range(500):
             hub.broadcast_room("prices", f"{number}:" + "x" * 100)
@@ -293,7 +293,7 @@ async def test_a_client_that_answers_at_once_misses_nothing(start: Any, tmp_path
 
 
 @pytest.mark.parametrize("behavior", list(SendBehavior))
-async def test_the_kernel_holds_little_where_old_messages_give_way(start: Any, behavior: SendBehavior) -> None:
+async def test_kernel_holds_little_when_messages_are_displaced(start: Any, behavior: SendBehavior) -> None:
     async with linked(start, rcvbuf=4096, send_behavior=behavior, queue_size=2, unanswered_bytes=None) as (conn, _):
         assert conn.unanswered_bytes is None
         displaces = behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
@@ -306,7 +306,7 @@ async def test_the_kernel_holds_little_where_old_messages_give_way(start: Any, b
             assert conn.unsent_bytes <= 64 * 1024 < conn._config.queue_bytes
 
 
-async def test_a_bound_for_the_kernel_can_be_set(start: Any) -> None:
+async def test_unsent_bytes_bounds_the_kernel(start: Any) -> None:
     async with linked(start, rcvbuf=4096, unsent_bytes=16 * 1024, send_timeout=0) as (conn, _):
         with contextlib.suppress(plumews.SendTimeout):
             for _ in range(1000):
@@ -320,10 +320,8 @@ async def test_a_bound_for_the_kernel_can_be_set(start: Any) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_where_send_heeds_no_bound_writes_wait_for_the_event(
-    start: Any, monkeypatch: pytest.MonkeyPatch, tls: bool
-) -> None:
-    """What macOS needs; Linux has the same event."""
+async def test_writes_wait_for_the_writable_event(start: Any, monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
+    """macOS needs this. Linux has the same event."""
     monkeypatch.setattr(send_buffer, "WAITS_FOR_EVENT", True)
     options: dict[str, Any] = {"send_behavior": SendBehavior.DROP_OLDEST, "queue_size": 1000}
     async with linked(start, rcvbuf=4096, tls=tls, **options) as (conn, wire):
@@ -345,7 +343,7 @@ def descriptors() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-async def test_a_connection_that_ends_while_it_waits_leaves_no_descriptor(
+async def test_connection_that_ends_while_waiting_closes_descriptors(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(send_buffer, "WAITS_FOR_EVENT", True)

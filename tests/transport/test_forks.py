@@ -1,7 +1,7 @@
-"""A child of a process with a running server: what it does, and how it ends, reaches none of its parent's peers.
+"""Tests of forked children of a process with a server: no action of a child reaches a peer of its parent.
 
-The server is a process of its own, which forks when a client says so. The clients are in the process of the test: a
-client of the same process would be forked, too.
+The server runs in its own process, which forks when a client asks for it. The clients are in the process of the test: a
+client in the process of the server would be forked, too.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ run()
 
 
 class Process:
-    """The server in its process; looks enough like one for `Wire`."""
+    """Process of the server, with the attributes of a server that `Wire` needs."""
 
     def __init__(self, uvloop: bool, listen: str, *, patience: float = 5.0) -> None:
         run = "import uvloop; uvloop.run(main())" if uvloop else "asyncio.run(main())"
@@ -204,7 +204,7 @@ class Process:
         return self._process.stdout.readline().decode().strip()
 
     def number(self, kind: str) -> int:
-        """What stands in the next line."""
+        """Return the number in the next line, which begins with ``kind``."""
         found, _, number = self.line().partition(" ")
         assert found == kind
         return int(number)
@@ -239,7 +239,7 @@ async def answer(wire: Wire, message: str) -> str | bytes:
 
 
 async def check_unharmed(process: Process, *wires: Wire, **client: Any) -> None:
-    """Who was there is served, who comes is let in, and the loop is woken by other threads."""
+    """Check that old and new clients are served, and that other threads wake the loop."""
     for wire in wires:
         assert await answer(wire, "hello") == "hello"
         assert await answer(wire, "wake") == "wake"
@@ -250,7 +250,7 @@ async def check_unharmed(process: Process, *wires: Wire, **client: Any) -> None:
 
 
 async def gone(pid: int) -> None:
-    """The child has ended, whether or not its parent has looked."""
+    """Wait until the child has ended, reaped or not."""
     for _ in range(2000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,4 +1,4 @@
-"""What the connections of a loop share."""
+"""Tests of the state that all connections of a loop share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.fakes import ticks
 
 
 class Output(Flushable):
-    """Something to flush."""
+    """Writer that logs its flushes."""
 
     def __init__(self, log: list[str], name: str, then: Callable[[], object] = lambda: None) -> None:
         self.log = log
@@ -29,13 +29,13 @@ class Output(Flushable):
         self.then()
 
 
-async def test_a_loop_has_one_state() -> None:
+async def test_loop_has_one_context() -> None:
     loop = asyncio.get_running_loop()
     assert loop_context(loop) is loop_context(loop)
     assert len(loop_context(loop).view) == limits.READ_BUFFER
 
 
-def test_two_loops_share_nothing() -> None:
+def test_loops_share_no_context() -> None:
     loops = [asyncio.new_event_loop(), asyncio.new_event_loop()]
     try:
         one, other = map(loop_context, loops)
@@ -46,7 +46,7 @@ def test_two_loops_share_nothing() -> None:
             loop.close()
 
 
-def test_the_state_goes_with_its_loop() -> None:
+def test_context_is_freed_with_its_loop() -> None:
     loop = asyncio.new_event_loop()
     loop_context(loop)
     gone = weakref.ref(loop)
@@ -56,7 +56,7 @@ def test_the_state_goes_with_its_loop() -> None:
     assert gone() is None
 
 
-async def test_what_is_dirty_is_flushed_once_at_the_end_of_the_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dirty_writers_are_flushed_once_per_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     state = loop_context(loop)
     log: list[str] = []
@@ -69,7 +69,7 @@ async def test_what_is_dirty_is_flushed_once_at_the_end_of_the_tick(monkeypatch:
     assert log == ["a", "b", "c"]
 
 
-def test_many_dirty_connections_cost_one_callback_of_the_loop() -> None:
+def test_many_dirty_writers_cost_one_loop_callback() -> None:
     class Loop:
         scheduled = 0
 
@@ -83,7 +83,7 @@ def test_many_dirty_connections_cost_one_callback_of_the_loop() -> None:
     assert loop.scheduled == 1
 
 
-async def test_a_flush_that_fails_is_reported_and_keeps_nobody_back() -> None:
+async def test_failing_flush_is_reported_and_others_are_flushed() -> None:
     loop = asyncio.get_running_loop()
     failures: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: failures.append(context))
@@ -97,7 +97,7 @@ async def test_a_flush_that_fails_is_reported_and_keeps_nobody_back() -> None:
     assert [type(failure["exception"]) for failure in failures] == [ZeroDivisionError]
 
 
-async def test_what_becomes_dirty_during_a_flush_is_flushed_in_the_next_tick() -> None:
+async def test_writer_marked_during_a_flush_is_flushed_next() -> None:
     state = loop_context(asyncio.get_running_loop())
     log: list[str] = []
     second = Output(log, "second")
@@ -108,7 +108,7 @@ async def test_what_becomes_dirty_during_a_flush_is_flushed_in_the_next_tick() -
     assert log == ["first", "second"]
 
 
-async def test_what_is_gathered_leaves_together_at_the_end_of_the_tick_before_what_is_dirty() -> None:
+async def test_gathered_writers_are_flushed_before_dirty_ones() -> None:
     state = loop_context(asyncio.get_running_loop())
     log: list[str] = []
     state.mark_dirty(Output(log, "of thousands"))
@@ -121,7 +121,7 @@ async def test_what_is_gathered_leaves_together_at_the_end_of_the_tick_before_wh
     assert log == ["a", "b", "of thousands"]
 
 
-async def test_what_is_gathered_waits_for_no_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_gathered_writers_wait_no_longer_than_gather_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plumews.transport.loop_context.GATHER_TIME", 3600.0)
     state = loop_context(asyncio.get_running_loop())
     log: list[str] = []
@@ -133,17 +133,17 @@ async def test_what_is_gathered_waits_for_no_longer_than_its_time(monkeypatch: p
     state.gather(Output(log, "c"))
     began = time.monotonic()
     while time.monotonic() < began + 0.001:
-        pass  # others have reads that take their time
+        pass  # as a slow read of another connection
     assert log == ["a", "b"]
     state.gather(Output(log, "d"))
     assert log == ["a", "b", "c", "d"]
-    state.gather(Output(log, "e"))  # whose time begins anew
+    state.gather(Output(log, "e"))  # its time begins anew
     assert log == ["a", "b", "c", "d"]
     await ticks(1)
     assert log == ["a", "b", "c", "d", "e"]
 
 
-async def test_one_that_is_gathered_and_fails_is_reported_and_keeps_nobody_back() -> None:
+async def test_failing_gathered_flush_is_reported_and_others_go_on() -> None:
     loop = asyncio.get_running_loop()
     failures: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda loop, context: failures.append(context))
@@ -155,23 +155,23 @@ async def test_one_that_is_gathered_and_fails_is_reported_and_keeps_nobody_back(
     assert [type(failure["exception"]) for failure in failures] == [ZeroDivisionError]
 
 
-async def test_a_long_flush_is_sliced_and_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_flush_is_sliced_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     loop = asyncio.get_running_loop()
     log: list[str] = []
     for number in range(200):
         loop_context(loop).mark_dirty(Output(log, str(number)))
-    loop.call_soon(log.append, "somebody else")
+    loop.call_soon(log.append, "other work")
     await ticks(5)
-    assert log.index("somebody else") == 64
-    log.remove("somebody else")
+    assert log.index("other work") == 64
+    log.remove("other work")
     assert log == [str(number) for number in range(200)]
 
 
 # --- lists that are used again --------------------------------------------------------------------
 
 
-async def test_a_list_that_was_lent_is_empty_when_it_is_lent_again() -> None:
+async def test_returned_list_is_empty_when_lent_again() -> None:
     state = loop_context(asyncio.get_running_loop())
     queue = state.lend_queue(b"for one")
     state.give_back(queue)
@@ -181,7 +181,7 @@ async def test_a_list_that_was_lent_is_empty_when_it_is_lent_again() -> None:
     assert state.lend_queue(b"for a third") is not again
 
 
-async def test_no_more_lists_are_kept_than_were_lent_nor_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_spare_lists_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     state = loop_context(asyncio.get_running_loop())
     mine = [b"nobody has lent it"]
     state.give_back(mine)

@@ -1,4 +1,4 @@
-"""What a reader awaits: its task goes on when it is told, at once or in the next turn, and can be cancelled."""
+"""Tests of the awaitable of readers: its task resumes at once or in the next iteration, and can be cancelled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from support.raw_client import close, masked, text
 NAME = contextvars.ContextVar("NAME", default="nobody")
 
 
-def ready() -> ReadWaiter:
+def new_waiter() -> ReadWaiter:
     return ReadWaiter(asyncio.get_running_loop())
 
 
 async def waiting_task(log: list[Any], waiter: ReadWaiter) -> asyncio.Task[None]:
-    """A task that has begun to wait, and says so when it goes on."""
+    """Return a task that waits, and logs when it is resumed."""
 
     async def wait() -> None:
         NAME.set("the task")
@@ -41,7 +41,7 @@ async def waiting_task(log: list[Any], waiter: ReadWaiter) -> asyncio.Task[None]
 
 
 def outside_tasks(call: Callable[[], object]) -> asyncio.Future[None]:
-    """Run ``call`` as the loop runs what a socket brings: in no task."""
+    """Run ``call`` outside of any task, as the loop does for a readable socket."""
     done = asyncio.get_running_loop().create_future()
 
     def run() -> None:
@@ -52,31 +52,31 @@ def outside_tasks(call: Callable[[], object]) -> asyncio.Future[None]:
     return done
 
 
-def test_it_is_what_asyncio_takes_for_a_future() -> None:
+def test_read_waiter_passes_for_a_future() -> None:
     loop = asyncio.new_event_loop()
     assert asyncio.isfuture(ReadWaiter(loop))
     assert ReadWaiter(loop).get_loop() is loop
     loop.close()
 
 
-async def test_told_now_the_task_goes_on_before_the_call_returns_as_itself_and_in_its_context() -> None:
+async def test_wake_now_resumes_the_task_at_once_in_its_context() -> None:
     log: list[Any] = []
-    waiter = ready()
+    waiter = new_waiter()
     task = await waiting_task(log, waiter)
 
-    def tell() -> None:
+    def wake() -> None:
         waiter.wake_now()
-        log.append("told")
+        log.append("woken")
         log.append((asyncio.current_task(), NAME.get()))
 
-    await outside_tasks(tell)
-    assert log == ["went on", (task, "the task"), "told", (None, "nobody")]
+    await outside_tasks(wake)
+    assert log == ["went on", (task, "the task"), "woken", (None, "nobody")]
     assert task.done()
 
 
-async def test_told_the_task_goes_on_in_the_next_turn() -> None:
+async def test_wake_resumes_the_task_in_the_next_iteration() -> None:
     log: list[Any] = []
-    waiter = ready()
+    waiter = new_waiter()
     await waiting_task(log, waiter)
     waiter.wake()
     assert log == []
@@ -84,9 +84,9 @@ async def test_told_the_task_goes_on_in_the_next_turn() -> None:
     assert log[0] == "went on"
 
 
-async def test_told_now_by_another_task_it_goes_on_in_the_next_turn() -> None:
+async def test_wake_now_from_a_task_resumes_in_the_next_iteration() -> None:
     log: list[Any] = []
-    waiter = ready()
+    waiter = new_waiter()
     await waiting_task(log, waiter)
     waiter.wake_now()
     assert log == []
@@ -95,17 +95,17 @@ async def test_told_now_by_another_task_it_goes_on_in_the_next_turn() -> None:
 
 
 @pytest.mark.parametrize("wake", [ReadWaiter.wake, ReadWaiter.wake_now])
-async def test_told_before_anybody_waits_nobody_has_to(wake: Callable[[ReadWaiter], None]) -> None:
-    waiter = ready()
+async def test_await_after_wake_ends_at_once(wake: Callable[[ReadWaiter], None]) -> None:
+    waiter = new_waiter()
     wake(waiter)
     wake(waiter)
     assert waiter.done()
     await waiter
 
 
-async def test_it_is_told_once() -> None:
+async def test_repeated_wake_resumes_the_task_once() -> None:
     log: list[Any] = []
-    waiter = ready()
+    waiter = new_waiter()
     await waiting_task(log, waiter)
     waiter.wake()
     waiter.wake()
@@ -114,9 +114,9 @@ async def test_it_is_told_once() -> None:
     assert log.count("went on") == 1
 
 
-async def test_a_task_that_is_cancelled_stops_waiting_and_is_told_nothing_more() -> None:
+async def test_cancelled_task_stops_waiting_and_ignores_wake() -> None:
     log: list[Any] = []
-    waiter = ready()
+    waiter = new_waiter()
     task = await waiting_task(log, waiter)
     task.cancel("enough")
     await outside_tasks(waiter.wake_now)
@@ -128,9 +128,9 @@ async def test_a_task_that_is_cancelled_stops_waiting_and_is_told_nothing_more()
     assert not waiter.cancel()
 
 
-async def test_a_task_that_is_cancelled_when_it_was_told_is_cancelled_all_the_same() -> None:
+async def test_task_cancelled_after_wake_is_cancelled() -> None:
     log: list[Any] = []
-    waiter = ready()
+    waiter = new_waiter()
     task = await waiting_task(log, waiter)
     waiter.wake()
     task.cancel()
@@ -138,8 +138,8 @@ async def test_a_task_that_is_cancelled_when_it_was_told_is_cancelled_all_the_sa
     assert task.cancelled()
 
 
-async def test_wait_for_and_timeouts_end_the_waiting() -> None:
-    waiter = ready()
+async def test_timeout_of_wait_for_cancels_the_wait() -> None:
+    waiter = new_waiter()
 
     async def wait() -> None:
         await waiter
@@ -149,8 +149,8 @@ async def test_wait_for_and_timeouts_end_the_waiting() -> None:
     assert waiter.cancelled()
 
 
-async def test_two_cannot_wait_for_the_same() -> None:
-    waiter = ready()
+async def test_second_task_cannot_wait() -> None:
+    waiter = new_waiter()
     task = await waiting_task([], waiter)
 
     async def wait() -> None:
@@ -162,8 +162,8 @@ async def test_two_cannot_wait_for_the_same() -> None:
     await task
 
 
-async def test_a_callback_can_be_taken_back() -> None:
-    waiter, log = ready(), []  # type: ignore[var-annotated]
+async def test_removed_callback_is_not_called() -> None:
+    waiter, log = new_waiter(), []  # type: ignore[var-annotated]
     waiter.add_done_callback(log.append, context=contextvars.copy_context())
     assert waiter.remove_done_callback(print) == 0
     assert waiter.remove_done_callback(log.append) == 1
@@ -172,8 +172,8 @@ async def test_a_callback_can_be_taken_back() -> None:
     assert log == []
 
 
-async def test_there_is_no_result_before_it_was_told() -> None:
-    waiter = ready()
+async def test_result_before_wake_raises_invalid_state_error() -> None:
+    waiter = new_waiter()
     with pytest.raises(asyncio.InvalidStateError):
         waiter.result()
     waiter.wake()
@@ -188,7 +188,7 @@ async def echoing(conn: plumews.Conn) -> None:
         await conn.send(message)
 
 
-async def test_a_handler_answers_a_read_while_it_is_handled_in_one_write() -> None:
+async def test_handler_answers_a_read_in_one_write() -> None:
     conn, transport = fake_conn()
     task = asyncio.create_task(echoing(conn))
     await ticks()
@@ -200,7 +200,7 @@ async def test_a_handler_answers_a_read_while_it_is_handled_in_one_write() -> No
         await task
 
 
-async def test_a_handler_that_closes_there_and_then_sees_no_more_of_the_read() -> None:
+async def test_handler_that_closes_sees_no_more_of_the_read() -> None:
     conn, transport = fake_conn()
     seen = []
 
@@ -220,7 +220,7 @@ async def test_a_handler_that_closes_there_and_then_sees_no_more_of_the_read() -
     assert seen == ["a"]
 
 
-async def test_a_handler_that_raises_there_and_then_leaves_the_connection_as_it_is() -> None:
+async def test_handler_that_raises_leaves_the_connection_open() -> None:
     conn, transport = fake_conn()
 
     async def handler() -> None:

@@ -1,4 +1,4 @@
-"""What the kernel is asked and told about its send buffer, on real sockets."""
+"""Tests of the queries and the bound of the kernel send buffer, on real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits on one connection: its bounds, its two lanes, the order in which it leaves, the close frame behind it all.
+"""Tests of the send queue: its bounds, control frames and data, the order of frames, the close frame.
 
 A writer on a transport that is no socket fills the queue and empties it.
 """
@@ -13,7 +13,7 @@ from support.writer_setup import CLOSE, Setup, message, ping, pong
 # --- one write ------------------------------------------------------------------------------------
 
 
-def test_everything_that_waits_leaves_in_one_write() -> None:
+def test_whole_queue_leaves_in_one_write() -> None:
     setup = Setup(queue_size=64)
     for index in range(64):
         assert setup.writer.offer(message(str(index)))
@@ -23,7 +23,7 @@ def test_everything_that_waits_leaves_in_one_write() -> None:
     assert setup.messages == [str(index) for index in range(64)]
 
 
-def test_a_large_backlog_leaves_in_writes_of_a_quarter_mebibyte() -> None:
+def test_large_queue_leaves_in_writes_of_256_kib() -> None:
     setup = Setup(queue_size=1000, queue_bytes=10_000_000)
     texts = [str(index) * 10_000 for index in range(10)] * 10
     for text in texts:
@@ -36,7 +36,7 @@ def test_a_large_backlog_leaves_in_writes_of_a_quarter_mebibyte() -> None:
 # --- bounds ---------------------------------------------------------------------------------------
 
 
-def test_a_full_transport_leaves_room_for_as_many_messages_as_the_bound_says() -> None:
+def test_message_bound_holds_while_the_transport_is_full() -> None:
     setup = Setup()
     setup.transport.fill()
     assert [setup.writer.offer(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
@@ -46,7 +46,7 @@ def test_a_full_transport_leaves_room_for_as_many_messages_as_the_bound_says() -
     assert setup.writer.queued_messages == 0
 
 
-def test_the_bound_in_bytes_counts_whole_frames() -> None:
+def test_byte_bound_counts_whole_frames() -> None:
     setup = Setup(queue_size=100)
     setup.transport.fill()
     assert setup.writer.offer(message("x" * 496))  # and 4 bytes of header
@@ -57,7 +57,7 @@ def test_the_bound_in_bytes_counts_whole_frames() -> None:
     assert setup.writer.queued_bytes == 1000
 
 
-def test_a_message_above_the_byte_bound_is_accepted_when_nothing_waits() -> None:
+def test_message_above_the_byte_bound_fits_an_empty_queue() -> None:
     setup = Setup()
     setup.transport.fill()
     assert setup.writer.offer(message("x" * 5000))
@@ -66,7 +66,7 @@ def test_a_message_above_the_byte_bound_is_accepted_when_nothing_waits() -> None
     assert setup.writer.offer(message("y"))
 
 
-def test_the_message_on_its_way_does_not_count_as_waiting() -> None:
+def test_message_being_sent_does_not_count_as_queued() -> None:
     setup = Setup(queue_bytes=2_000_000)
     setup.writer.offer(message("x" * 1_000_000))
     setup.transport.full_after = 1
@@ -77,7 +77,7 @@ def test_the_message_on_its_way_does_not_count_as_waiting() -> None:
     assert setup.messages == ["x" * 1_000_000, *"abcd"]
 
 
-def test_a_message_of_many_buffers_that_comes_before_what_had_to_wait_has_left_goes_behind_it() -> None:
+def test_message_of_many_buffers_keeps_its_place() -> None:
     setup = Setup(queue_bytes=100_000)
     setup.writer.offer(encode(Opcode.TEXT, b"waited"))
     setup.transport.fill()
@@ -91,7 +91,7 @@ def test_a_message_of_many_buffers_that_comes_before_what_had_to_wait_has_left_g
 # --- control frames -------------------------------------------------------------------------------
 
 
-def test_control_frames_go_before_the_data_that_waits() -> None:
+def test_control_frames_go_before_queued_data() -> None:
     setup = Setup()
     setup.writer.offer(message("a"))
     setup.writer.control(ping(b"ours"))
@@ -101,7 +101,7 @@ def test_control_frames_go_before_the_data_that_waits() -> None:
     assert [kind for kind, _ in setup.transport.events()] == [Opcode.PING, Opcode.PONG, Opcode.TEXT, Opcode.TEXT]
 
 
-def test_a_pong_goes_between_the_fragments_of_a_long_message() -> None:
+def test_pong_goes_between_fragments_of_a_long_message() -> None:
     setup = Setup(queue_bytes=10_000_000)
     setup.writer.offer(message("x" * 1_000_000))
     setup.transport.full_after = 1
@@ -114,7 +114,7 @@ def test_a_pong_goes_between_the_fragments_of_a_long_message() -> None:
     assert second.startswith(pong(b"now"))
 
 
-def test_a_long_message_of_masked_frames_is_cut_between_frames_too() -> None:
+def test_long_masked_message_is_cut_between_frames() -> None:
     setup = Setup(queue_bytes=10_000_000)
     payload = bytes(1_000_001)
     setup.writer.offer(encode(Opcode.BINARY, payload, mask=lambda: b"mask"))
@@ -135,7 +135,7 @@ def test_each_ping_is_answered_while_the_socket_takes_bytes() -> None:
     assert [payload for _, payload in setup.transport.events()] == [str(index).encode() for index in range(1000)]
 
 
-def test_row_10_while_the_socket_takes_nothing_only_the_newest_pong_is_kept() -> None:
+def test_row_10_full_socket_keeps_only_the_newest_pong() -> None:
     setup = Setup()
     setup.transport.fill()
     for index in range(100_000):
@@ -147,7 +147,7 @@ def test_row_10_while_the_socket_takes_nothing_only_the_newest_pong_is_kept() ->
 # --- the close frame ------------------------------------------------------------------------------
 
 
-def test_the_close_frame_goes_behind_what_was_accepted_before_it() -> None:
+def test_close_frame_goes_behind_accepted_messages() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abc":
@@ -161,7 +161,7 @@ def test_the_close_frame_goes_behind_what_was_accepted_before_it() -> None:
     assert setup.finished == 1
 
 
-def test_the_close_frame_waits_for_the_last_fragment() -> None:
+def test_close_frame_waits_for_the_last_fragment() -> None:
     setup = Setup(queue_bytes=10_000_000)
     setup.writer.offer(message("x" * 1_000_000))
     setup.transport.full_after = 1
@@ -189,7 +189,7 @@ def test_nothing_leaves_after_the_close_frame() -> None:
     assert setup.finished == 1
 
 
-def test_a_pong_that_was_owed_leaves_before_the_close_frame() -> None:
+def test_pending_pong_leaves_before_the_close_frame() -> None:
     setup = Setup()
     setup.transport.fill()
     setup.writer.pong(pong(b"owed"))
@@ -201,7 +201,7 @@ def test_a_pong_that_was_owed_leaves_before_the_close_frame() -> None:
 # --- its age --------------------------------------------------------------------------------------
 
 
-def test_what_leaves_with_this_tick_has_no_age_and_what_the_transport_keeps_waiting_has_one() -> None:
+def test_queued_age_counts_only_while_the_transport_is_full() -> None:
     setup = Setup()
     setup.writer.offer(message("a"))
     assert (setup.writer.queued_messages, setup.writer.queued_age) == (1, 0.0)

@@ -1,6 +1,6 @@
-"""What writes past the transport, on both of its bodies: how much was taken, told exactly, and nothing else.
+"""Tests of direct writes to sockets, in both bodies: the number of bytes taken is exact.
 
-Each test has a real pair of sockets. What the receiving end got is compared with what was offered, byte by byte.
+Each test has a real pair of sockets. The received bytes are compared with the offered ones.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Pair:
         return self.ours.fileno()
 
     def read(self) -> bytes:
-        """All that has arrived."""
+        """Return all received bytes."""
         data = bytearray()
         while True:
             try:
@@ -92,7 +92,7 @@ def roomy(pair: Pair) -> None:
 
 
 def send_all(send: Send, pair: Pair, buffers: list[Any]) -> bytes:
-    """Offer ``buffers`` until all of them are taken; what arrived meanwhile."""
+    """Offer ``buffers`` until all of them are taken. Return the received bytes."""
     arrived = bytearray()
     while buffers:
         sent = send(pair.fd, buffers)
@@ -110,7 +110,7 @@ def send_all(send: Send, pair: Pair, buffers: list[Any]) -> bytes:
 
 
 def numbered(count: int, size: int) -> list[bytes]:
-    """Buffers that cannot be taken for each other."""
+    """Return buffers that differ from each other."""
     return [(index.to_bytes(4, "big") * (size // 4 + 1))[:size] for index in range(count)]
 
 
@@ -131,33 +131,33 @@ def numbered(count: int, size: int) -> list[bytes]:
     ],
     ids=lambda buffers: "+".join(str(len(buffer)) for buffer in buffers),
 )
-def test_minus_one_says_that_everything_was_taken(send: Send, pair: Pair, buffers: list[bytes]) -> None:
+def test_send_returns_minus_one_when_everything_was_taken(send: Send, pair: Pair, buffers: list[bytes]) -> None:
     roomy(pair)
     assert send(pair.fd, buffers) == -1
     assert pair.read() == b"".join(buffers)
 
 
-def test_nothing_to_send_is_sent(send: Send, pair: Pair) -> None:
+def test_send_of_no_buffers_returns_minus_one(send: Send, pair: Pair) -> None:
     assert send(pair.fd, []) == -1
     assert pair.read() == b""
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview], ids=lambda kind: kind.__name__)
-def test_any_buffer_is_sent(send: Send, pair: Pair, kind: type) -> None:
+def test_send_accepts_any_bytes_like_object(send: Send, pair: Pair, kind: type) -> None:
     roomy(pair)
     buffers = [kind(buffer) for buffer in (b"small", bytes(20 * KiB), b"small again")]
     assert send(pair.fd, buffers) == -1
     assert pair.read() == b"small" + bytes(20 * KiB) + b"small again"
 
 
-def test_a_part_of_a_view_is_sent_as_that_part(send: Send, pair: Pair) -> None:
+def test_send_of_a_partial_view_sends_that_part(send: Send, pair: Pair) -> None:
     view = memoryview(b"0123456789" * 10_000)
     roomy(pair)
     assert send(pair.fd, [view[3:7], view[15:50_015], b"end"]) == -1
     assert pair.read() == bytes(view[3:7]) + bytes(view[15:50_015]) + b"end"
 
 
-def test_a_subclass_of_bytes_is_sent(send: Send, pair: Pair) -> None:
+def test_send_accepts_a_subclass_of_bytes(send: Send, pair: Pair) -> None:
     class Mine(bytes):
         pass
 
@@ -171,23 +171,21 @@ def test_a_subclass_of_bytes_is_sent(send: Send, pair: Pair) -> None:
 @pytest.mark.parametrize("count", [63, 64, 65, 157, 1000, 1023, 1024, 1025, 3000])
 @pytest.mark.parametrize("kind", [bytes, memoryview], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("size", [1, 10, 500])
-def test_however_many_small_buffers_there_are_each_arrives_once(
-    send: Send, pair: Pair, count: int, kind: type, size: int
-) -> None:
+def test_each_of_many_small_buffers_arrives_once(send: Send, pair: Pair, count: int, kind: type, size: int) -> None:
     roomy(pair)
     buffers = [kind(buffer) for buffer in numbered(count, size)]
     assert send_all(send, pair, list(buffers)) == b"".join(buffers)
 
 
 @pytest.mark.parametrize("count", [31, 32, 33, 63, 64, 65, 130, 1025])
-def test_however_many_large_buffers_there_are_each_arrives_once(send: Send, pair: Pair, count: int) -> None:
+def test_each_of_many_large_buffers_arrives_once(send: Send, pair: Pair, count: int) -> None:
     roomy(pair)
     buffers = numbered(count, 16 * KiB + 1)
     assert send_all(send, pair, list(buffers)) == b"".join(buffers)
 
 
 @pytest.mark.parametrize("count", [32, 33, 64, 200])
-def test_headers_and_large_payloads_in_turn_arrive_in_order(send: Send, pair: Pair, count: int) -> None:
+def test_headers_and_large_payloads_arrive_in_order(send: Send, pair: Pair, count: int) -> None:
     roomy(pair)
     buffers: list[Any] = []
     for head, payload in zip(numbered(count, 10), numbered(count, 20 * KiB), strict=True):
@@ -195,7 +193,7 @@ def test_headers_and_large_payloads_in_turn_arrive_in_order(send: Send, pair: Pa
     assert send_all(send, pair, list(buffers)) == b"".join(buffers)
 
 
-def test_small_ones_behind_what_fills_the_gathered_bytes_arrive_in_order(send: Send, pair: Pair) -> None:
+def test_small_buffers_behind_gathered_ones_arrive_in_order(send: Send, pair: Pair) -> None:
     roomy(pair)
     buffers = [*numbered(1, 16 * KiB), *numbered(200, 100), *numbered(3, 17 * KiB), *numbered(200, 1)]
     assert send_all(send, pair, list(buffers)) == b"".join(buffers)
@@ -210,7 +208,7 @@ PIECE = st.tuples(
 
 @pytest.mark.parametrize("name", BODIES)
 @given(pieces=st.lists(PIECE, min_size=1, max_size=8))
-def test_whatever_is_mixed_arrives_as_it_was_offered(name: str, pieces: list[tuple[int, type, int]]) -> None:
+def test_mixed_buffers_arrive_as_they_were_offered(name: str, pieces: list[tuple[int, type, int]]) -> None:
     pair = Pair()
     try:
         buffers: list[Any] = []
@@ -235,14 +233,14 @@ def test_whatever_is_mixed_arrives_as_it_was_offered(name: str, pieces: list[tup
 # --- a part of it ---------------------------------------------------------------------------------
 
 
-def test_how_much_was_taken_is_what_arrives(send: Send, pair: Pair) -> None:
+def test_send_returns_the_number_of_bytes_that_arrive(send: Send, pair: Pair) -> None:
     buffers = numbered(100, 10 * KiB)
     sent = send(pair.fd, buffers)
     assert 0 < sent < 1000 * KiB
     assert pair.read() == b"".join(buffers)[:sent]
 
 
-def test_a_socket_that_takes_nothing_now_took_nothing(send: Send, pair: Pair) -> None:
+def test_send_to_a_full_socket_returns_zero(send: Send, pair: Pair) -> None:
     pair.fill()
     assert send(pair.fd, [b"x"]) == 0
     assert send(pair.fd, [b"x", bytes(100 * KiB), memoryview(b"y")]) == 0
@@ -255,16 +253,14 @@ def test_a_socket_that_takes_nothing_now_took_nothing(send: Send, pair: Pair) ->
 
 
 @pytest.mark.parametrize("buffers", [[b"x"], [b"x", bytes(100 * KiB)]], ids=["one", "two"])
-def test_a_peer_that_is_gone_takes_nothing_and_no_signal_comes_of_it(
-    send: Send, pair: Pair, buffers: list[bytes]
-) -> None:
+def test_send_to_a_closed_peer_returns_zero(send: Send, pair: Pair, buffers: list[bytes]) -> None:
     pair.theirs.close()
     assert send(pair.fd, buffers) == 0
     assert send(pair.fd, buffers) == 0
 
 
 @pytest.mark.skipif(PURE_ONLY or sys.platform != "linux", reason="only the compiled body asks for it, where it can")
-def test_no_signal_comes_even_where_python_would_let_it() -> None:
+def test_send_raises_no_sigpipe_under_the_default_handler() -> None:
     code = """
 import signal, socket
 from plumews.transport._sendmsg import send
@@ -278,22 +274,22 @@ print(send(ours.fileno(), [b"x"]), send(ours.fileno(), [b"x", bytes(100_000)]))
     assert done.stdout.split() == ["0", "0"]
 
 
-def test_a_descriptor_that_is_none_takes_nothing(send: Send, pair: Pair) -> None:
+def test_send_to_an_invalid_descriptor_returns_zero(send: Send, pair: Pair) -> None:
     fd = os.dup(pair.fd)
     os.close(fd)
     assert send(fd, [b"x"]) == 0
     assert send(-1, [b"x", b"y"]) == 0
 
 
-def test_what_is_no_buffer_is_an_error_and_holds_nothing(send: Send, pair: Pair) -> None:
+def test_send_of_a_non_buffer_raises_and_holds_nothing(send: Send, pair: Pair) -> None:
     held = bytearray(10)
     with pytest.raises(TypeError):
         send(pair.fd, [held, None])
-    held.append(1)  # nobody has it any more
+    held.append(1)  # it is not exported any more
     assert pair.read() == b""
 
 
-def test_no_buffer_is_held_after_the_call(send: Send, pair: Pair) -> None:
+def test_send_holds_no_buffer_after_the_call(send: Send, pair: Pair) -> None:
     buffers = [bytearray(10) for _ in range(200)] + [bytearray(20 * KiB) for _ in range(100)]
     before = [sys.getrefcount(buffer) for buffer in buffers]
     send(pair.fd, buffers)
@@ -310,7 +306,7 @@ def test_no_buffer_is_held_after_the_call(send: Send, pair: Pair) -> None:
 # --- which body -----------------------------------------------------------------------------------
 
 
-def test_the_body_is_that_of_the_package() -> None:
+def test_send_is_that_of_the_body_of_the_package() -> None:
     name = "_sendmsg" if plumews.BODY == "compiled" else "_sendmsg_py"
     assert sendmsg.send is body(name)
 
@@ -319,7 +315,7 @@ def test_the_body_is_that_of_the_package() -> None:
 
 
 @pytest.mark.parametrize("fragment", [1, 100, 1000, 16 * KiB])
-async def test_a_message_in_hundreds_of_small_fragments_arrives_whole(start: Any, fragment: int) -> None:
+async def test_message_in_many_small_fragments_arrives_whole(start: Any, fragment: int) -> None:
     size = min(200 * fragment + 16 * KiB + 1, 200 * KiB)
     payload = bytes(index % 251 for index in range(size))
     async with linked(start, fragment_size=fragment) as (conn, wire_):

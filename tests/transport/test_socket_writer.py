@@ -1,4 +1,4 @@
-"""What goes straight to the socket, what to its transport, and what another thread may write."""
+"""Tests of the choice between direct writes to the socket and writes to its transport."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.fakes import FakeTransport, started, ticks, tls_contexts
 from support.writer_setup import CLOSE, Setup, message, ping, pong
 
 
-def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cve_2024_12254_row_11_writelines_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     affected = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
     assert affected is socket_writer._WRITELINES_HAS_NO_BOUND
     monkeypatch.setattr(socket_writer, "_WRITELINES_HAS_NO_BOUND", True)
@@ -36,7 +36,7 @@ def test_cve_2024_12254_row_11_the_writelines_that_never_pauses_is_not_used(monk
 
 
 class SocketTransport(FakeTransport):
-    """A transport that leaves its socket to the writer, and holds what it is given until the test takes it away."""
+    """Transport of a socket that takes ``room`` bytes; it holds written bytes until :meth:`take`."""
 
     def __init__(self, protocol: Any) -> None:
         super().__init__(protocol)
@@ -50,7 +50,7 @@ class SocketTransport(FakeTransport):
         return len(self.held)
 
     def send(self, fd: int, buffers: list[Any]) -> int:
-        """What stands in for :func:`plumews.transport.sendmsg.send`."""
+        """Replace :func:`plumews.transport.sendmsg.send`."""
         assert fd == 4711
         assert not self.closing, "a byte for a descriptor that may be another's"
         assert not self.held, "past a transport that holds something"
@@ -71,7 +71,7 @@ class SocketTransport(FakeTransport):
             self.protocol.pause_writing()
 
     def take(self, count: int) -> None:
-        """The socket takes ``count`` bytes: first what the transport holds."""
+        """Let the socket take ``count`` bytes, those of the transport first."""
         self.room += count
         moved = self.held[: self.room]
         del self.held[: len(moved)]
@@ -97,12 +97,12 @@ class Direct(Setup):
         self.writer.attach(self.transport)  # type: ignore[arg-type]
 
     def whole(self) -> list[tuple[int, Any]]:
-        """Everything that has left, once all of it has."""
+        """Let everything leave, and return it."""
         self.transport.take(10_000_000)
         return self.transport.events()
 
 
-def test_past_a_transport_the_whole_queue_leaves_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_direct_write_sends_the_whole_queue_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=10_000, queue_size=64)
     for index in range(64):
         setup.writer.offer(message(str(index)))
@@ -112,7 +112,7 @@ def test_past_a_transport_the_whole_queue_leaves_in_one_call(monkeypatch: pytest
     assert setup.messages == [str(index) for index in range(64)]
 
 
-def test_the_transport_is_to_hold_nothing_without_asking_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transport_pauses_as_soon_as_it_holds_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Direct(monkeypatch, room=0).transport.limits == [0]
 
 
@@ -130,7 +130,7 @@ def queue_all(setup: Direct) -> list[bytes]:
 
 
 def cuts() -> list[int]:
-    """Where to cut: beside each border between buffers, and in the middle of each."""
+    """Return positions to cut at: beside each border between buffers, and in the middle of each."""
     at, points = 0, {0}
     buffers = [ping(b"ours"), pong(b"theirs")]
     for index, size in enumerate(SIZES):
@@ -142,7 +142,7 @@ def cuts() -> list[int]:
 
 
 def frame_ends(data: bytes) -> list[int]:
-    """Where the frames in ``data`` end, the last of which may be cut."""
+    """Return the ends of the frames in ``data``, the last of which may be cut."""
     ends, at = [], 0
     while at < len(data):
         length = data[at + 1] & 0x7F if at + 1 < len(data) else 0
@@ -155,18 +155,18 @@ def frame_ends(data: bytes) -> list[int]:
 
 
 def frames_in(data: bytes) -> int:
-    """Frames that are all there."""
+    """Return the number of complete frames."""
     return sum(end <= len(data) for end in frame_ends(data))
 
 
 def whole_frames(data: bytes) -> bool:
-    """Whether ``data`` ends with the end of a frame."""
+    """Return True if ``data`` ends with the end of a frame."""
     return not data or frame_ends(data)[-1] == len(data)
 
 
 @pytest.mark.parametrize("closing", [False, True], ids=["open", "closing"])
 @pytest.mark.parametrize("cut", cuts())
-def test_wherever_it_is_cut_one_frame_waits_in_the_transport_and_all_arrives_in_order(
+def test_cut_frame_waits_in_the_transport_and_order_is_kept(
     monkeypatch: pytest.MonkeyPatch, cut: int, closing: bool
 ) -> None:
     setup = Direct(monkeypatch, room=cut, queue_size=100, queue_bytes=10_000_000)
@@ -200,7 +200,7 @@ def test_wherever_it_is_cut_one_frame_waits_in_the_transport_and_all_arrives_in_
     assert setup.finished == closing
 
 
-def test_behind_a_frame_that_is_cut_the_longest_frame_of_one_buffer_stays_in_the_queue(
+def test_long_frame_behind_a_cut_frame_stays_in_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     setup = Direct(monkeypatch, room=3, queue_bytes=100_000)
@@ -212,7 +212,7 @@ def test_behind_a_frame_that_is_cut_the_longest_frame_of_one_buffer_stays_in_the
     assert setup.writer.queued_bytes == 4 + 16 * 1024
 
 
-def test_a_payload_that_looks_like_a_header_takes_no_frame_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_payload_like_a_header_takes_no_frame_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=0, queue_bytes=100_000)
     fragment_size = 4
     payload = b"\x82\x7e\x82\x7e" * (17 * 1024 // 4)
@@ -226,7 +226,7 @@ def test_a_payload_that_looks_like_a_header_takes_no_frame_with_it(monkeypatch: 
     assert setup.whole() == [(Opcode.BINARY, payload)]
 
 
-def test_what_is_queued_while_a_frame_is_cut_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_is_bounded_while_a_frame_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1)
     assert setup.writer.offer(message("cut"))
     setup.writer.flush()
@@ -238,9 +238,7 @@ def test_what_is_queued_while_a_frame_is_cut_is_bounded(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("cut", [1, 4, 9, 10, 11, 30_000, 60_000])
-def test_what_is_discarded_while_a_frame_is_cut_leaves_that_frame_whole_and_the_close_behind_it(
-    monkeypatch: pytest.MonkeyPatch, cut: int
-) -> None:
+def test_discard_keeps_a_cut_frame_and_the_close_frame(monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
     setup = Direct(monkeypatch, room=cut, queue_bytes=10_000_000)
     setup.writer.offer(encode(Opcode.BINARY, bytes(60_001)))
     setup.writer.offer(message("never"))
@@ -253,7 +251,7 @@ def test_what_is_discarded_while_a_frame_is_cut_leaves_that_frame_whole_and_the_
     assert setup.whole() == [(Opcode.BINARY, bytes(60_001)), (Opcode.CLOSE, (1000, ""))]
 
 
-def test_the_last_words_are_no_door_for_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_leaves_after_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1)
     setup.writer.offer(message("cut"))
     setup.writer.flush()
@@ -266,7 +264,7 @@ def test_the_last_words_are_no_door_for_what_comes_after_them(monkeypatch: pytes
     assert setup.whole() == [(Opcode.TEXT, "cut"), (Opcode.CLOSE, (1000, ""))]
 
 
-def test_a_transport_that_holds_an_answer_gets_what_is_sent_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transport_that_holds_bytes_gets_later_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1000)
     setup.transport.held += b"HTTP/1.1 101 ..."  # but does not ask to wait
     setup.writer.offer(message("a"))
@@ -276,7 +274,7 @@ def test_a_transport_that_holds_an_answer_gets_what_is_sent_behind_it(monkeypatc
     assert setup.transport.wire == b"HTTP/1.1 101 ..." + b"".join(message("a").buffers)
 
 
-def test_nothing_goes_to_the_descriptor_of_a_transport_that_is_gone_or_going(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_transport_gets_no_direct_write(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1000)
     setup.transport.closing = True
     setup.writer.offer(message("a"))
@@ -291,7 +289,7 @@ def test_nothing_goes_to_the_descriptor_of_a_transport_that_is_gone_or_going(mon
     assert setup.transport.wire == b""
 
 
-def test_pongs_collapse_only_while_the_socket_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pongs_collapse_only_while_the_socket_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=3)
     for index in range(3):
         setup.writer.pong(pong(bytes([index])))
@@ -305,7 +303,7 @@ def test_pongs_collapse_only_while_the_socket_takes_nothing(monkeypatch: pytest.
     assert [payload for _, payload in setup.transport.events()][3:] == [b"a", b"b"]
 
 
-# --- whose socket it is ---------------------------------------------------------------------------
+# --- direct or not --------------------------------------------------------------------------------
 
 
 class Scrambling(asyncio.Transport):

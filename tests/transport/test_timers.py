@@ -1,4 +1,4 @@
-"""The deadlines of a loop: exact on a clock that the test moves, and once on each real loop."""
+"""Tests of deadlines, on a clock that the test moves and on each real loop, and of time slices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def timers(loop: FakeLoop) -> Timers:
     return Timers(loop)  # type: ignore[arg-type]
 
 
-def test_a_deadline_is_called_at_its_time_and_once(loop: FakeLoop, timers: Timers) -> None:
+def test_deadline_is_called_once_at_its_time(loop: FakeLoop, timers: Timers) -> None:
     calls: list[float] = []
     timers.after(5, lambda: calls.append(loop.now))
     loop.advance(4.9)
@@ -35,7 +35,7 @@ def test_a_deadline_is_called_at_its_time_and_once(loop: FakeLoop, timers: Timer
     assert calls == [1005.0]
 
 
-def test_deadlines_are_called_in_the_order_of_their_times(loop: FakeLoop, timers: Timers) -> None:
+def test_deadlines_are_called_in_order_of_time(loop: FakeLoop, timers: Timers) -> None:
     delays = [delay / 10 for delay in range(1, 200)]
     calls: list[float] = []
     for delay in random.Random(7).sample(delays, len(delays)):
@@ -44,9 +44,7 @@ def test_deadlines_are_called_in_the_order_of_their_times(loop: FakeLoop, timers
     assert calls == delays
 
 
-def test_the_loop_has_one_timer_at_the_earliest_deadline_and_none_when_nothing_is_due(
-    loop: FakeLoop, timers: Timers
-) -> None:
+def test_loop_has_one_timer_for_the_earliest_deadline(loop: FakeLoop, timers: Timers) -> None:
     assert loop.armed == []
     late = timers.after(9, lambda: None)
     early = timers.after(3, lambda: None)
@@ -63,7 +61,7 @@ def test_the_loop_has_one_timer_at_the_earliest_deadline_and_none_when_nothing_i
     assert len(timers) == 0
 
 
-def test_a_cancelled_deadline_is_never_called_and_holds_nothing(loop: FakeLoop, timers: Timers) -> None:
+def test_cancelled_deadline_is_not_called_and_holds_nothing(loop: FakeLoop, timers: Timers) -> None:
     class Thing:
         def called(self) -> None:
             raise AssertionError
@@ -78,7 +76,7 @@ def test_a_cancelled_deadline_is_never_called_and_holds_nothing(loop: FakeLoop, 
     loop.advance(5)
 
 
-def test_a_deadline_that_was_called_holds_nothing(loop: FakeLoop, timers: Timers) -> None:
+def test_called_deadline_holds_nothing(loop: FakeLoop, timers: Timers) -> None:
     class Thing:
         def called(self) -> None: ...
 
@@ -91,7 +89,7 @@ def test_a_deadline_that_was_called_holds_nothing(loop: FakeLoop, timers: Timers
     assert deadline.callback is None
 
 
-def test_cancelling_twice_or_too_late_counts_once(loop: FakeLoop, timers: Timers) -> None:
+def test_cancel_counts_once_when_repeated_or_late(loop: FakeLoop, timers: Timers) -> None:
     cancelled, called, kept = (timers.after(delay, lambda: None) for delay in (2, 1, 3))
     cancelled.cancel()
     cancelled.cancel()
@@ -111,7 +109,7 @@ def test_deadlines_close_together_share_one_wake_up(loop: FakeLoop, timers: Time
     assert loop.wakes == 1
 
 
-def test_what_a_deadline_asks_for_is_not_due_in_the_same_wake_up(loop: FakeLoop, timers: Timers) -> None:
+def test_deadline_set_by_a_deadline_waits_for_the_next_wake_up(loop: FakeLoop, timers: Timers) -> None:
     """It would be called again and again until its time has come, and no socket would be polled in between."""
     calls: list[float] = []
 
@@ -128,7 +126,7 @@ def test_what_a_deadline_asks_for_is_not_due_in_the_same_wake_up(loop: FakeLoop,
     assert loop.wakes == 2
 
 
-def test_a_deadline_in_the_past_is_called_at_the_next_wake_up(loop: FakeLoop, timers: Timers) -> None:
+def test_past_deadline_is_called_at_the_next_wake_up(loop: FakeLoop, timers: Timers) -> None:
     calls: list[float] = []
     timers.after(-5, lambda: calls.append(loop.now))
     assert calls == []
@@ -136,7 +134,7 @@ def test_a_deadline_in_the_past_is_called_at_the_next_wake_up(loop: FakeLoop, ti
     assert calls == [1000.0]
 
 
-def test_a_deadline_made_by_another_is_kept_and_armed(loop: FakeLoop, timers: Timers) -> None:
+def test_deadline_set_by_another_is_armed(loop: FakeLoop, timers: Timers) -> None:
     calls: list[str] = []
 
     def first() -> None:
@@ -151,7 +149,7 @@ def test_a_deadline_made_by_another_is_kept_and_armed(loop: FakeLoop, timers: Ti
     assert calls == ["first", "second", "third"]
 
 
-def test_a_deadline_that_cancels_the_next_is_obeyed(loop: FakeLoop, timers: Timers) -> None:
+def test_deadline_can_cancel_the_next_one(loop: FakeLoop, timers: Timers) -> None:
     calls: list[str] = []
     victim = timers.after(1.0001, lambda: calls.append("victim"))
     timers.after(1, victim.cancel)
@@ -161,7 +159,7 @@ def test_a_deadline_that_cancels_the_next_is_obeyed(loop: FakeLoop, timers: Time
     assert loop.armed == []
 
 
-def test_a_callback_that_fails_is_reported_and_the_others_are_called(loop: FakeLoop, timers: Timers) -> None:
+def test_failing_callback_is_reported_and_others_are_called(loop: FakeLoop, timers: Timers) -> None:
     calls: list[str] = []
     timers.after(1, lambda: calls.append("before"))
     timers.after(1.0001, lambda: 1 / 0)
@@ -171,7 +169,7 @@ def test_a_callback_that_fails_is_reported_and_the_others_are_called(loop: FakeL
     assert [type(failure["exception"]) for failure in loop.failures] == [ZeroDivisionError]
 
 
-def test_a_callback_that_ends_the_program_leaves_the_rest_armed(loop: FakeLoop, timers: Timers) -> None:
+def test_callback_that_ends_the_program_keeps_others_armed(loop: FakeLoop, timers: Timers) -> None:
     calls: list[str] = []
 
     def interrupt() -> None:
@@ -196,7 +194,7 @@ def test_cancelled_deadlines_do_not_pile_up(loop: FakeLoop, timers: Timers) -> N
     assert len(timers) == 0
 
 
-def test_the_order_survives_the_collection_of_cancelled_deadlines(loop: FakeLoop, timers: Timers) -> None:
+def test_removal_of_cancelled_deadlines_keeps_the_order(loop: FakeLoop, timers: Timers) -> None:
     shuffled = random.Random(7)
     calls: list[int] = []
     deadlines = []
@@ -210,7 +208,7 @@ def test_the_order_survives_the_collection_of_cancelled_deadlines(loop: FakeLoop
     assert calls == sorted(index for index, _ in deadlines[900:])
 
 
-def test_a_million_second_stall_calls_each_deadline_once(loop: FakeLoop, timers: Timers) -> None:
+def test_long_stall_calls_each_deadline_once(loop: FakeLoop, timers: Timers) -> None:
     calls: list[int] = []
     for index in range(10):
         timers.after(index, lambda index=index: calls.append(index))  # type: ignore[misc]
@@ -219,7 +217,7 @@ def test_a_million_second_stall_calls_each_deadline_once(loop: FakeLoop, timers:
     assert loop.armed == []
 
 
-async def test_on_a_real_loop_deadlines_are_called_near_their_time(anyio_backend: Any) -> None:
+async def test_deadlines_on_a_real_loop_are_called_near_their_time(anyio_backend: Any) -> None:
     loop = asyncio.get_running_loop()
     timers = Timers(loop)
     late: list[float] = []

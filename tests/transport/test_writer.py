@@ -1,4 +1,4 @@
-"""When something to send is accepted, and when it is written; the transport says when it is full, who waits is told."""
+"""Tests of the acceptance of messages and of the time of their write, with waiting senders and full transports."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from support.writer_setup import CLOSE, Outcome, Setup, message, ping, wait
 # --- one write ------------------------------------------------------------------------------------
 
 
-def test_a_flush_of_nothing_writes_nothing() -> None:
+def test_flush_of_an_empty_queue_writes_nothing() -> None:
     setup = Setup()
     setup.writer.flush()
     assert setup.transport.writes == []
 
 
-def test_what_a_read_brought_can_wait_for_other_reads_of_the_tick() -> None:
+def test_gathered_output_leaves_in_one_write() -> None:
     setup = Setup()
     setup.writer.offer(message("a"))
     setup.writer.gather()
@@ -31,22 +31,22 @@ def test_what_a_read_brought_can_wait_for_other_reads_of_the_tick() -> None:
     assert len(setup.transport.writes) == 1
     setup.writer.offer(message("d"))
     setup.writer.gather()
-    setup.writer.flush()  # somebody does not wait
+    setup.writer.flush()  # without waiting for the end of the iteration
     assert setup.messages == ["a", "b", "c", "d"]
 
 
-def test_a_read_that_brought_nothing_to_send_is_no_reason_to_wait() -> None:
+def test_read_without_output_is_not_gathered() -> None:
     setup = Setup()
     setup.writer.gather()
     assert setup.state.gathered == []
     setup.writer.offer(message("a"))
-    setup.writer.kick(False)  # a broadcast, in a line of thousands
+    setup.writer.kick(False)  # as a broadcast does
     setup.writer.gather()
     assert setup.messages == ["a"]
     assert setup.state.gathered == []
 
 
-def test_a_lone_message_leaves_at_once_and_those_behind_it_together_at_the_end_of_the_tick() -> None:
+def test_first_message_leaves_at_once_and_others_together() -> None:
     setup = Setup()
     for text in "abc":
         setup.writer.offer(message(text))
@@ -57,7 +57,7 @@ def test_a_lone_message_leaves_at_once_and_those_behind_it_together_at_the_end_o
     assert setup.messages == ["a", "b", "c"]
 
 
-def test_what_is_not_to_leave_at_once_leaves_at_the_end_of_the_tick() -> None:
+def test_kick_without_at_once_writes_at_end_of_iteration() -> None:
     setup = Setup()
     for text in "abc":
         setup.writer.offer(message(text))
@@ -71,7 +71,7 @@ def test_what_is_not_to_leave_at_once_leaves_at_the_end_of_the_tick() -> None:
 # --- bounds ---------------------------------------------------------------------------------------
 
 
-def test_before_the_answer_is_no_what_waits_is_flushed() -> None:
+def test_offer_flushes_before_it_refuses() -> None:
     setup = Setup()
     for index in range(100):
         assert setup.writer.offer(message(str(index)))
@@ -83,7 +83,7 @@ def test_before_the_answer_is_no_what_waits_is_flushed() -> None:
 # --- waiting --------------------------------------------------------------------------------------
 
 
-def test_who_waits_is_accepted_when_there_is_space_in_the_order_of_waiting() -> None:
+def test_waiting_senders_are_accepted_in_order() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
@@ -97,7 +97,7 @@ def test_who_waits_is_accepted_when_there_is_space_in_the_order_of_waiting() -> 
     assert setup.writer.waiting == 0
 
 
-def test_nobody_overtakes_those_who_wait() -> None:
+def test_offer_does_not_overtake_waiting_senders() -> None:
     setup = Setup()
     setup.transport.fill()
     setup.writer.offer(message("x" * 600))
@@ -108,7 +108,7 @@ def test_nobody_overtakes_those_who_wait() -> None:
     assert setup.messages == ["x" * 600, "y" * 600]
 
 
-def test_who_withdraws_lets_those_behind_pass() -> None:
+def test_withdrawn_waiter_lets_later_ones_pass() -> None:
     setup = Setup()
     setup.transport.fill()
     setup.writer.offer(message("x" * 600))
@@ -122,7 +122,7 @@ def test_who_withdraws_lets_those_behind_pass() -> None:
     assert setup.messages == ["x" * 600, "small"]
 
 
-def test_who_was_accepted_cannot_withdraw() -> None:
+def test_accepted_waiter_cannot_withdraw() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
@@ -133,7 +133,7 @@ def test_who_was_accepted_cannot_withdraw() -> None:
     assert not setup.writer.withdraw(waiter)
 
 
-def test_a_transport_that_fills_up_again_admits_only_as_many_as_there_is_space() -> None:
+def test_full_transport_admits_waiters_up_to_the_bound() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
@@ -151,7 +151,7 @@ def test_a_transport_that_fills_up_again_admits_only_as_many_as_there_is_space()
 # --- the close frame ------------------------------------------------------------------------------
 
 
-def test_who_waits_for_space_when_the_closing_begins_is_refused() -> None:
+def test_close_refuses_waiting_senders() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
@@ -163,7 +163,7 @@ def test_who_waits_for_space_when_the_closing_begins_is_refused() -> None:
     assert setup.messages == list("abcd")
 
 
-def test_what_is_discarded_does_not_leave_and_the_last_words_do_though_the_transport_is_full() -> None:
+def test_last_words_leave_after_discard_on_a_full_transport() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
@@ -179,7 +179,7 @@ def test_what_is_discarded_does_not_leave_and_the_last_words_do_though_the_trans
     assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
 
 
-def test_a_message_that_is_discarded_half_sent_ends_at_a_frame() -> None:
+def test_discarded_message_ends_at_a_frame() -> None:
     setup = Setup(queue_bytes=10_000_000)
     setup.writer.offer(message("x" * 1_000_000))
     setup.transport.full_after = 1
@@ -194,7 +194,7 @@ def test_a_message_that_is_discarded_half_sent_ends_at_a_frame() -> None:
 # --- a transport that is gone ---------------------------------------------------------------------
 
 
-def test_nothing_is_written_to_a_transport_that_is_closing() -> None:
+def test_closing_transport_is_not_written_to() -> None:
     setup = Setup()
     setup.transport.closing = True
     setup.writer.offer(message("a"))
@@ -202,7 +202,7 @@ def test_nothing_is_written_to_a_transport_that_is_closing() -> None:
     assert setup.transport.writes == []
 
 
-def test_when_the_transport_is_gone_who_waits_is_told_and_nothing_is_kept() -> None:
+def test_detach_refuses_waiters_and_keeps_nothing() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
@@ -217,11 +217,11 @@ def test_when_the_transport_is_gone_who_waits_is_told_and_nothing_is_kept() -> N
     assert setup.finished == 0
 
 
-# --- who is told may do anything ------------------------------------------------------------------
+# --- callbacks that change the state --------------------------------------------------------------
 
 
 def full_with_waiters(setup: Setup, *texts: str, done: Any) -> list[Outcome]:
-    """The queue is full, and ``texts`` wait for space; when the first is told, ``done`` is called."""
+    """Fill the queue and let ``texts`` wait for space. ``done`` is called when the first one is accepted."""
     setup.transport.fill()
     for text in "abcd":
         assert setup.writer.offer(message(text))
@@ -245,7 +245,7 @@ def answers(outcomes: list[Outcome]) -> list[list[bool]]:
     return [getattr(outcome, "told", outcome.answers) for outcome in outcomes]
 
 
-def test_who_is_accepted_may_close_and_those_behind_are_refused_once() -> None:
+def test_accepted_waiter_may_close_and_others_are_refused() -> None:
     setup = Setup()
     outcomes = full_with_waiters(setup, "e", "f", "g", done=lambda: setup.writer.finish(CLOSE, setup.on_finished))
     setup.transport.drain()
@@ -256,7 +256,7 @@ def test_who_is_accepted_may_close_and_those_behind_are_refused_once() -> None:
     assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer.waiting) == (0, 0, 0)
 
 
-def test_who_is_accepted_may_discard_and_nothing_is_accepted_behind_its_back() -> None:
+def test_accepted_waiter_may_discard_and_others_are_refused() -> None:
     setup = Setup()
     outcomes = full_with_waiters(setup, "e", "f", "g", done=setup.writer.discard)
     setup.transport.drain()
@@ -265,7 +265,7 @@ def test_who_is_accepted_may_discard_and_nothing_is_accepted_behind_its_back() -
     assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer.waiting) == (0, 0, 0)
 
 
-def test_who_is_accepted_may_lose_the_transport() -> None:
+def test_accepted_waiter_may_lose_the_transport() -> None:
     setup = Setup()
     outcomes = full_with_waiters(setup, "e", "f", done=setup.writer.detach)
     setup.transport.drain()
@@ -274,7 +274,7 @@ def test_who_is_accepted_may_lose_the_transport() -> None:
     assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer.waiting) == (0, 0, 0)
 
 
-def test_who_is_accepted_may_send_and_does_not_overtake_those_who_wait() -> None:
+def test_accepted_waiter_may_send_but_not_overtake() -> None:
     setup = Setup()
     offered = []
 
@@ -291,7 +291,7 @@ def test_who_is_accepted_may_send_and_does_not_overtake_those_who_wait() -> None
     assert setup.messages == list("abcdef")
 
 
-def test_who_is_accepted_may_flush() -> None:
+def test_accepted_waiter_may_flush() -> None:
     setup = Setup()
     outcomes = full_with_waiters(setup, *"efghijklm", done=setup.writer.flush)
     setup.transport.drain()
@@ -300,7 +300,7 @@ def test_who_is_accepted_may_flush() -> None:
     assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
 
 
-def test_who_is_told_that_the_close_frame_left_may_lose_the_transport() -> None:
+def test_close_frame_callback_may_lose_the_transport() -> None:
     setup = Setup()
     setup.writer.offer(message("a"))
     setup.writer.finish(CLOSE, setup.writer.detach)
@@ -308,7 +308,7 @@ def test_who_is_told_that_the_close_frame_left_may_lose_the_transport() -> None:
     assert setup.transport.wire.endswith(CLOSE)
 
 
-def test_a_transport_that_has_room_again_is_not_written_to_before_its_call_returns() -> None:
+def test_resume_writes_after_the_call_of_the_transport() -> None:
     setup = Setup()
     setup.transport.fill()
     setup.writer.offer(message("a"))
@@ -318,7 +318,7 @@ def test_a_transport_that_has_room_again_is_not_written_to_before_its_call_retur
     assert setup.messages == ["a"]
 
 
-def test_a_transport_that_is_full_again_before_the_tick_ends_is_left_alone() -> None:
+def test_transport_paused_again_in_the_iteration_is_skipped() -> None:
     setup = Setup()
     setup.transport.fill()
     setup.writer.offer(message("a"))
