@@ -1,4 +1,4 @@
-"""The command `plumews`: its version, its exit codes, and the log that it writes."""
+"""The command `plumews`: its version, its exit codes, and its log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plumews.cli.main import main
 from support.command import Command, Serve, failure, on_one_loop, status
 
 
-def test_the_version_says_what_it_runs_on() -> None:
+def test_version_names_codec_loop_and_python() -> None:
     with Command("--version") as command:
         code, out, err = command.end()
     assert (code, err) == (0, [])
@@ -23,14 +23,14 @@ def test_the_version_says_what_it_runs_on() -> None:
     assert re.fullmatch(rf"plumews {version} \(codec {plumews.BODY}, loop {loop}, \w+ 3\.\S+\)", "\n".join(out)), out
 
 
-def test_the_process_ends_with_2_for_a_wrong_command_line() -> None:
+def test_process_ends_with_2_for_a_wrong_command_line() -> None:
     code, line = failure("serve", "--port", "http")
     assert code == 2
     assert line.startswith("plumews serve: argument --port: must be a whole number, from 0 to 65535, not 'http' (")
 
 
 @on_one_loop
-async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Serve) -> None:
+async def test_log_goes_to_stderr_without_passwords(serve: Serve) -> None:
     for options, lines in ((), 0), (("-v",), 1):
         server = serve("--room", "chat=secret-password", *options)
         assert await status(server, "/ws?room=chat&room_password=wrong-password") == 403
@@ -51,7 +51,7 @@ async def test_the_log_goes_to_stderr_and_says_no_more_than_it_should(serve: Ser
         (["-v", "--log-level", "error"], "ERROR"),
     ],
 )
-def test_how_much_is_logged(monkeypatch: pytest.MonkeyPatch, options: list[str], level: str) -> None:
+def test_log_level_follows_the_options(monkeypatch: pytest.MonkeyPatch, options: list[str], level: str) -> None:
     told: list[str] = []
     monkeypatch.setattr(main_module.logging, "basicConfig", lambda **options: told.append(options["level"]))
     monkeypatch.setattr(main_module, "run_serve", lambda args: 0)
@@ -62,7 +62,7 @@ def test_how_much_is_logged(monkeypatch: pytest.MonkeyPatch, options: list[str],
 @pytest.mark.parametrize(
     "end", [main_module.Failure("no such machine"), KeyboardInterrupt()], ids=["failure", "Ctrl-C"]
 )
-def test_what_ends_the_command_early_is_told_by_its_exit_code(
+def test_failure_or_interrupt_sets_the_exit_code(
     end: BaseException, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_serve(args: object) -> int:

@@ -1,4 +1,4 @@
-"""The options of `plumews serve`: each has its default in the help, and what is wrong with one is said in one line."""
+"""Options of `plumews serve`: defaults in the help, and one line for a wrong command line."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ from plumews.cli.main import main
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_a_wrong_command_line_ends_with_2_and_one_line(
+def test_wrong_command_line_ends_with_2_and_one_line(
     args: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main_module, "run_serve", lambda args: 0)
@@ -80,7 +80,7 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(
 
 
 @pytest.mark.parametrize("way", ["--port 80", "--host ::1", "--unix s", "--fd 5"])
-def test_handed_over_sockets_and_another_place_are_an_error(
+def test_inherited_sockets_exclude_another_address(
     way: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
@@ -91,9 +91,7 @@ def test_handed_over_sockets_and_another_place_are_an_error(
     assert "sockets were handed over (LISTEN_FDS): they take the place of --" in capsys.readouterr().err
 
 
-def test_a_count_of_sockets_that_is_none_ends_with_1(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_listen_fds_ends_with_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "two")
     assert main(["serve"]) == 1
@@ -101,7 +99,9 @@ def test_a_count_of_sockets_that_is_none_ends_with_1(
     assert capsys.readouterr().err == said
 
 
-def test_uvloop_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_loop_uvloop_that_is_not_installed_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     with pytest.raises(SystemExit) as end:
         main(["serve", "--loop", "uvloop"])
@@ -109,7 +109,7 @@ def test_uvloop_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsy
     assert "--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'" in capsys.readouterr().err
 
 
-def test_metrics_where_the_client_is_not_installed(
+def test_metrics_without_prometheus_client_ends_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
@@ -137,7 +137,7 @@ OPTIONS = re.findall(
 )
 
 
-def test_the_help_explains_every_option_with_its_default(
+def test_help_explains_every_option_with_its_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
@@ -145,7 +145,7 @@ def test_the_help_explains_every_option_with_its_default(
         main(["serve", "--help"])
     out, err = capsys.readouterr()
     assert (end.value.code, err) == (0, "")
-    explained = " ".join(out.partition("where it listens:")[2].split())
+    explained = " ".join(out.partition("listening:")[2].split())
     for option in OPTIONS:
         assert re.search(rf"{option}\b[^(]*\(default", explained), option
     assert explained.count("(default") == len(OPTIONS)

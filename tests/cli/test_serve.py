@@ -1,9 +1,7 @@
-"""`plumews serve`, from the listening socket to the last word: real processes, real sockets, real signals.
+"""`plumews serve` as a process of its own: what each option does, its output, and errors of listening.
 
-Tests of how it begins and ends run on both loops, and the server in its process runs on the same one. What an option
-means is no matter of the loop, since it is `serve_rooms` that makes it true, and is tested there on both: those tests
-run on one. A process of its own is for what only a process has; what ends the command before it serves is asked of
-`main` itself.
+The meaning of an option is tested on one loop only, because `serve_rooms` is tested on both. Tests of sockets and of
+signals run on both loops.
 """
 
 from __future__ import annotations
@@ -14,11 +12,9 @@ import json
 import os
 import re
 import socket
-import ssl
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,22 +29,21 @@ from plumews.constants import Opcode
 from plumews.server.options import ServerOptions
 from support.command import (
     SECRET,
-    STOP_SIGNALS,
     Command,
     Serve,
-    certificate,
     cli_loops,
     failure,
     get,
     on_one_loop,
+    says_goodbye,
     status,
 )
-from support.raw_client import Wire, close, text, upgrade
+from support.raw_client import Wire, text, upgrade
 
 # --- serving --------------------------------------------------------------------------------------
 
 
-async def test_it_announces_its_address_and_serves_rooms(serve: Serve) -> None:
+async def test_serve_announces_its_address_and_serves_rooms(serve: Serve) -> None:
     server = serve()
     assert re.fullmatch(r"plumews is serving at http://127\.0\.0\.1:\d+/ \(Ctrl-C stops\)", server.announced[0]), (
         server.announced
@@ -63,7 +58,7 @@ async def test_it_announces_its_address_and_serves_rooms(serve: Serve) -> None:
     assert (await get(server, "/"))[0] == 200
 
 
-async def test_who_has_the_broadcast_secret_speaks_to_a_room(serve: Serve, tmp_path: Path) -> None:
+async def test_broadcast_secret_file_allows_broadcasts_to_a_room(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_bytes(SECRET + b"\n")
     server = serve("--broadcast-secret-file", str(path))
@@ -75,14 +70,14 @@ async def test_who_has_the_broadcast_secret_speaks_to_a_room(serve: Serve, tmp_p
 
 
 @on_one_loop
-async def test_secrets_in_the_query_can_be_turned_off(serve: Serve) -> None:
+async def test_no_query_secrets_refuses_them_in_the_query(serve: Serve) -> None:
     server = serve("--room", "chat=pw", "--no-query-secrets")
     assert await status(server, "/ws?room=chat&room_password=pw") == 403
     assert await status(server, "/ws?room=chat", "X-WebSocket-Room-Password: pw") == 101
 
 
 @on_one_loop
-async def test_without_require_token_a_token_may_be_absent_but_not_wrong(serve: Serve, tmp_path: Path) -> None:
+async def test_without_require_token_a_bad_token_is_refused(serve: Serve, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET)
     server = serve("--secret-file", str(secret))
@@ -91,7 +86,7 @@ async def test_without_require_token_a_token_may_be_absent_but_not_wrong(serve: 
 
 
 @on_one_loop
-async def test_limits_of_members(serve: Serve) -> None:
+async def test_max_connections_bounds_members_of_rooms_and_hub(serve: Serve) -> None:
     server = serve("--max-connections", "2", "--max-room-connections", "1")
     async with await Wire.open(server, "/ws?room=a"):
         assert await status(server, "/ws?room=a") == 429
@@ -100,7 +95,7 @@ async def test_limits_of_members(serve: Serve) -> None:
 
 
 @on_one_loop
-async def test_history_brings_newcomers_what_was_said(serve: Serve) -> None:
+async def test_history_sends_newcomers_earlier_messages(serve: Serve) -> None:
     server = serve("--history", "2", "--room", "a", "--room", "b=pw")
     async with await Wire.open(server, "/ws?room=a") as ada:
         for said in ("one", "two", "three"):
@@ -129,14 +124,14 @@ async def test_max_size_bounds_a_message(serve: Serve) -> None:
 
 
 @on_one_loop
-async def test_max_head_bounds_a_head(serve: Serve) -> None:
+async def test_max_head_bounds_a_request_head(serve: Serve) -> None:
     server = serve("--max-head", "20000")
     assert await status(server, "/ws", f"Cookie: {'x' * 18_000}") == 101
     assert await status(server, "/ws", f"Cookie: {'x' * 20_000}") == 431
 
 
 @on_one_loop
-async def test_without_echo_a_member_hears_only_the_others(serve: Serve) -> None:
+async def test_no_echo_sends_a_member_only_messages_of_others(serve: Serve) -> None:
     server = serve("--no-echo")
     async with await Wire.open(server, "/ws") as ada, await Wire.open(server, "/ws") as bob:
         ada.send(text("from ada"))
@@ -146,14 +141,14 @@ async def test_without_echo_a_member_hears_only_the_others(serve: Serve) -> None
 
 
 @on_one_loop
-async def test_without_the_page_the_address_is_that_of_the_websocket(serve: Serve) -> None:
+async def test_no_page_announces_the_address_of_the_websocket(serve: Serve) -> None:
     server = serve("--no-page")
     assert server.url == f"ws://127.0.0.1:{server.port}/ws?room=NAME"
     assert (await get(server, "/"))[0] == 404
 
 
 @on_one_loop
-async def test_other_origins_and_hosts_are_let_in_where_they_are_named(serve: Serve) -> None:
+async def test_origin_and_allowed_host_admit_other_sites(serve: Serve) -> None:
     foreign = "Origin: https://example.com"
     server = serve()
     assert await status(server, "/ws", foreign) == 403
@@ -163,7 +158,7 @@ async def test_other_origins_and_hosts_are_let_in_where_they_are_named(serve: Se
     assert await status(server, "/ws", "Origin: https://example.org", host="chat.example.com") == 403
 
 
-async def test_what_may_be_said_and_how_rooms_may_be_called(serve: Serve) -> None:
+async def test_text_and_plain_room_names_restrict_both(serve: Serve) -> None:
     server = serve("--text", "lines", "--plain-room-names")
     async with await Wire.open(server, "/ws") as wire:
         wire.send(text("two\nlines\tand a tab"))
@@ -174,7 +169,7 @@ async def test_what_may_be_said_and_how_rooms_may_be_called(serve: Serve) -> Non
     assert await status(server, "/ws?room=two%20words") == 400
 
 
-def test_a_room_that_could_not_be_entered_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_room_that_plain_room_names_exclude_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--plain-room-names", "--room", "two words=secret"]) == 1
     said = capsys.readouterr().err
     assert "room two words cannot be entered with --plain-room-names: invalid room name: it must be 1 to 128 of" in said
@@ -182,7 +177,7 @@ def test_a_room_that_could_not_be_entered_is_an_error(capsys: pytest.CaptureFixt
 
 
 @on_one_loop
-async def test_pings_come_as_often_as_was_said(serve: Serve) -> None:
+async def test_ping_interval_sets_the_time_between_pings(serve: Serve) -> None:
     server = serve("--ping-interval", "0.05")
     async with await Wire.open(server, "/ws") as wire:
         kind, _ = await wire.event()
@@ -190,7 +185,7 @@ async def test_pings_come_as_often_as_was_said(serve: Serve) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
-async def test_a_unix_socket_is_gone_with_its_server_and_survives_a_dead_one(serve: Serve, tmp_path: Path) -> None:
+async def test_unix_socket_is_removed_at_a_stop_and_replaced_if_dead(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "s"
     for _ in range(2):
         server = serve("--unix", str(path))
@@ -226,7 +221,7 @@ async def test_stop_leaves_the_unix_socket_of_a_successor(serve: Serve, tmp_path
 
 @on_one_loop
 @pytest.mark.skipif(sys.platform != "linux", reason="wants permissions and names as Linux has them")
-async def test_unix_mode_and_abstract_names(serve: Serve, tmp_path: Path) -> None:
+async def test_unix_mode_and_abstract_names_are_applied(serve: Serve, tmp_path: Path) -> None:
     serve("--unix", str(tmp_path / "s"), "--unix-mode", "606")
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o606
     name = f"@plumews-{os.getpid()}"
@@ -265,16 +260,16 @@ async def test_inherited_sockets_are_served(anyio_backend: Any, tmp_path: Path, 
             pass
 
 
-def test_a_descriptor_that_cannot_be_served_is_named() -> None:
+def test_fd_that_is_no_socket_is_named_in_the_error() -> None:
     said = "plumews serve: cannot listen: descriptor 0 is no socket: expected a listening TCP or Unix socket"
     assert failure("serve", "--fd", "0") == (1, said)
 
 
-# --- being seen ---------------------------------------------------------------------------------------
+# --- metrics and room list ------------------------------------------------------------------------
 
 
 @on_one_loop
-async def test_metrics_are_told_to_this_machine_and_to_nobody_who_comes_through_a_proxy(serve: Serve) -> None:
+async def test_metrics_are_served_to_this_machine_but_not_by_proxy(serve: Serve) -> None:
     server = serve("--metrics")
     async with await Wire.open(server, "/ws?room=secret-room"):
         code, body = await get(server, "/metrics")
@@ -291,7 +286,7 @@ async def test_metrics_are_told_to_this_machine_and_to_nobody_who_comes_through_
 
 
 @on_one_loop
-async def test_with_a_token_metrics_are_told_to_who_has_it(serve: Serve, tmp_path: Path) -> None:
+async def test_metrics_token_file_serves_metrics_to_its_token(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("0123456789abcdef\n")
     server = serve("--metrics", "--metrics-token-file", str(path))
@@ -301,7 +296,7 @@ async def test_with_a_token_metrics_are_told_to_who_has_it(serve: Serve, tmp_pat
 
 
 @on_one_loop
-async def test_the_names_of_rooms_are_told_to_this_machine_unless_something_speaks_against_it(serve: Serve) -> None:
+async def test_room_names_are_shown_to_this_machine_by_default(serve: Serve) -> None:
     proxy = "Via: 1.1 proxy"
     server = serve()
     assert (await get(server, "/rooms.json"))[0] == 200
@@ -310,202 +305,12 @@ async def test_the_names_of_rooms_are_told_to_this_machine_unless_something_spea
     assert (await get(serve("--rooms-table", "everybody"), "/rooms.json", proxy))[0] == 200
 
 
-# --- stopping -------------------------------------------------------------------------------------
-
-
-def stopped(closed: str, cut: int) -> list[str]:
-    """The last words of a server whose members had read everything."""
-    return [
-        "stopping; a second Ctrl-C ends at once",
-        f"closed {closed}, cut {cut}; delivered 0 messages that waited, lost 0",
-    ]
-
-
-async def says_goodbye(wire: Wire, most: float = 5.0) -> None:
-    """A close frame with 1001 and a hint, answered, and the end."""
-    code, reason = await wire.closing()
-    assert code == 1001
-    hint = re.fullmatch(r"reconnect in (\d+\.\d) s", reason)
-    assert hint, reason
-    assert float(hint[1]) <= most
-    wire.send(close(1001))
-    await wire.eof()
-    wire.writer.close()
-
-
-@pytest.mark.parametrize("name", STOP_SIGNALS)
-async def test_a_signal_closes_everybody_with_1001_and_ends_well(serve: Serve, name: str) -> None:
-    server = serve()
-    members = [await Wire.open(server, "/ws?room=a") for _ in range(3)]
-    watcher = await Wire.open(server, "/members?room=a")
-    assert json.loads(await watcher.message())["members"] == 3
-    server.stop(STOP_SIGNALS[name])
-    for wire in (*members, watcher):
-        await says_goodbye(wire)
-    assert server.end() == (0, stopped("3 connections", 0), [])
-
-
-async def test_what_was_said_before_the_signal_is_read_before_the_end(serve: Serve) -> None:
-    server = serve("--shutdown-timeout", "1000")
-    said = [f"{number:06}" + "x" * 30_000 for number in range(60)]
-    async with (
-        await Wire.open(server, "/ws?room=a") as ada,
-        await Wire.open(server, "/ws?room=a", rcvbuf=4096) as slow,
-    ):
-        for message in said:  # one after the other: ada's own queue never is full
-            ada.send(text(message))
-            assert await ada.message() == message
-        server.stop(STOP_SIGNALS[next(reversed(STOP_SIGNALS))])
-        await says_goodbye(ada)
-        for message in said[:30]:  # as far as its queue of 1 MiB reaches, whatever the system's holds
-            assert await slow.message() == message
-        while (event := await slow.event())[0] != Opcode.CLOSE:
-            assert event[1] in said
-        slow.send(close(1001))
-        await slow.eof()
-    code, lines, err = server.end()
-    assert (code, err) == (0, [])
-    assert re.fullmatch(r"closed 2 connections, cut 0; delivered \d+ messages? that waited, lost 0", lines[1])
-
-
-@on_one_loop
-async def test_what_a_member_did_not_read_in_time_is_lost_and_counted(serve: Serve) -> None:
-    server = serve("--shutdown-timeout", "1", "--send-behavior", "drop")
-    async with (
-        await Wire.open(server, "/ws?room=a") as ada,
-        await Wire.open(server, "/ws?room=a", rcvbuf=4096),
-    ):
-        for _ in range(120):  # more than the socket and the queue can hold together
-            ada.send(text("x" * 60_000))
-            await ada.message()
-        server.stop()
-        await says_goodbye(ada)
-        code, lines, err = server.end()
-    assert code == 0
-    logged = r".* WARNING plumews\.hub: slow members: \d+ messages dropped, 1 members concerned, 0 of them closed"
-    assert err
-    assert all(re.fullmatch(logged, line) for line in err)
-    counts = re.fullmatch(r"closed 1 connection, cut 1; delivered 0 messages that waited, lost (\d+)", lines[1])
-    assert counts, lines
-    assert 0 < int(counts[1]) <= 64
-
-
-@on_one_loop
-async def test_members_are_told_to_leave_over_the_time_that_was_given(serve: Serve) -> None:
-    server = serve("--shutdown-spread", "0.5", "--reconnect-in", "60")
-    members = [await Wire.open(server, "/ws") for _ in range(10)]
-    server.stop()
-    began = time.monotonic()
-    times: list[float] = []
-
-    async def leave(wire: Wire) -> None:
-        await says_goodbye(wire, 60)
-        times.append(time.monotonic() - began)
-
-    await asyncio.gather(*map(leave, members))
-    assert server.end()[:2] == (0, stopped("10 connections", 0))
-    assert max(times) - min(times) > 0.2
-
-
-@on_one_loop
-async def test_the_hint_can_be_turned_off(serve: Serve) -> None:
-    server = serve("--reconnect-in", "0")
-    async with await Wire.open(server, "/ws") as wire:
-        server.stop()
-        assert await wire.closing() == (1001, "")
-        wire.send(close(1001))
-        await wire.eof()
-    assert server.end()[0] == 0
-
-
-@pytest.mark.parametrize("name", STOP_SIGNALS)
-async def test_a_second_signal_ends_at_once(serve: Serve, name: str) -> None:
-    server = serve()
-    async with await Wire.open(server, "/ws") as wire:
-        server.stop(STOP_SIGNALS[name])
-        assert server.line() == "stopping; a second Ctrl-C ends at once"
-        assert (await wire.closing())[0] == 1001  # which this client does not answer
-        server.stop(STOP_SIGNALS[name])
-        number = {"SIGINT": 2, "SIGTERM": 15, "CTRL_BREAK_EVENT": 21}[name]
-        assert server.end() == (128 + number, [], [])
-
-
-async def test_who_does_not_answer_is_cut_when_the_time_is_over(serve: Serve) -> None:
-    server = serve("--shutdown-timeout", "1.5")  # in which the polite one has to be heard
-    async with await Wire.open(server, "/ws") as silent, await Wire.open(server, "/ws") as polite:
-        server.stop()
-        await polite.closing()
-        polite.send(close(1001))
-        assert (await silent.closing())[0] == 1001
-        await silent.eof()
-    assert server.end()[:2] == (0, stopped("1 connection", 1))
-
-
-@on_one_loop
-async def test_a_connection_without_a_request_does_not_hold_up_the_end(serve: Serve) -> None:
-    server = serve("--shutdown-timeout", "1000")
-    async with await Wire.connect(server) as wire:
-        assert (await get(server, "/healthz"))[0] == 200  # by now the connection before it was accepted
-        began = time.monotonic()
-        server.stop()
-        assert server.end() == (0, stopped("0 connections", 0), [])
-        assert time.monotonic() - began < 9  # the 10 s for a close are not waited for
-        await wire.read_head()
-        assert wire.status == 503  # not 408, which it would be told when its time was over
-
-
-@on_one_loop
-@pytest.mark.parametrize("tls", [False, True])
-async def test_a_signal_ends_handshakes_before_members_answer(serve: Serve, tmp_path: Path, tls: bool) -> None:
-    options: dict[str, Any] = {}
-    files: tuple[str, ...] = ()
-    if tls:
-        cert, key = certificate(tmp_path)
-        files = ("--tls-cert", str(cert), "--tls-key", str(key))
-        options = {"ssl": ssl.create_default_context(cafile=str(cert)), "server_hostname": "localhost"}
-    server = serve("--shutdown-timeout", "1000", *files)
-    async with (
-        await Wire.connect(server) as bare,
-        await Wire.connect(server, **options) as half,
-        await Wire.open(server, "/ws", **options) as member,
-        await Wire.open(server, "/ws?auth=message", **options) as first,
-    ):
-        half.send(b"GET /healthz HTTP/1.1\r\n")
-        server.stop()
-        assert (await half.response(b""))[0] == 503
-        code, reason = await first.closing()
-        assert (code, reason.partition(" in ")[0]) == (1001, "reconnect")
-        with contextlib.suppress(ConnectionError):
-            assert (await bare.reader.read()).startswith(b"" if tls else b"HTTP/1.1 503 ")
-        await says_goodbye(member)
-    assert server.end() == (0, stopped("1 connection", 0), [])
-
-
-@on_one_loop
-async def test_a_watcher_that_does_not_answer_does_not_hold_up_the_end(serve: Serve) -> None:
-    server = serve("--shutdown-timeout", "1000")
-    async with await Wire.open(server, "/members") as silent:
-        began = time.monotonic()
-        server.stop()
-        assert (await silent.closing())[0] == 1001
-        assert server.end() == (0, stopped("0 connections", 0), [])
-        assert time.monotonic() - began < 9  # the 10 s for a close are not waited for
-
-
-async def test_while_it_stops_nobody_is_let_in(serve: Serve) -> None:
-    server = serve()
-    async with await Wire.open(server, "/ws") as wire:
-        server.stop()
-        await wire.closing()
-        assert await status(server, "/ws") == 503
-
-
-# --- nobody listens to what it says ---------------------------------------------------------------
+# --- closed output --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def output_that_has_gone(kind: str) -> Iterator[int | None]:
-    """A descriptor to write to, as some kinds of readers leave it; ``None`` is one that is closed."""
+    """Yield a descriptor whose reader has gone, or None for a closed one."""
     if kind == "closed":
         yield None
         return
@@ -525,7 +330,9 @@ def output_that_has_gone(kind: str) -> Iterator[int | None]:
     ("kind", "both"), [("closed pipe", False), ("full disk", True), ("closed terminal", False), ("closed", True)]
 )
 @on_one_loop
-async def test_output_that_has_gone_spoils_nothing(anyio_backend: Any, tmp_path: Path, kind: str, both: bool) -> None:
+async def test_closed_output_does_not_stop_the_server(
+    anyio_backend: Any, tmp_path: Path, kind: str, both: bool
+) -> None:
     loop = "uvloop" if anyio_backend[1]["use_uvloop"] else "asyncio"
     path, err = tmp_path / "s", tmp_path / "stderr"
     with output_that_has_gone(kind) as gone, err.open("wb") as kept:
@@ -571,10 +378,10 @@ async def test_output_that_has_gone_spoils_nothing(anyio_backend: Any, tmp_path:
     assert said == []
 
 
-# --- what goes wrong ------------------------------------------------------------------------------
+# --- errors of listening --------------------------------------------------------------------------
 
 
-def test_a_port_in_use(tmp_path: Path) -> None:
+def test_port_in_use_fails_with_a_hint(tmp_path: Path) -> None:
     for loop in cli_loops():
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
@@ -585,7 +392,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
-def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: Path) -> None:
+def test_unix_path_in_use_or_of_a_plain_file_is_left_alone(tmp_path: Path) -> None:
     path, plain = tmp_path / "s", tmp_path / "plain"
     plain.write_text("precious")
     with socket.socket(socket.AF_UNIX) as taken:
@@ -602,17 +409,17 @@ def test_a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone(tmp_path: P
 
 
 @pytest.mark.parametrize("loop", cli_loops())
-def test_a_host_that_is_not_here(loop: str) -> None:
+def test_host_that_cannot_be_bound_fails(loop: str) -> None:
     for host in ("192.0.2.1", "a" * 70):
         code, line = failure("serve", "--host", host, "--port", "0", "--loop", loop)
         assert code == 1
         assert line.startswith(f"plumews serve: cannot listen on {host} port 0: ")
 
 
-# --- what it says about itself --------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------
 
 
-async def test_every_option_reaches_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_every_option_reaches_serve_rooms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Enough(Exception):
         pass
 

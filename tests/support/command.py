@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import plumews
 from conftest import loops
 from plumews.cli import options
-from support.raw_client import Wire, upgrade
+from support.raw_client import Wire, close, upgrade
 
 #: Of tokens, in the files that say so.
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -192,3 +193,23 @@ async def get(server: Command, path: str, *lines: str) -> tuple[int, bytes]:
 
 def token(**claims: Any) -> str:
     return jwt.encode({"sub": "ada", **claims}, SECRET, algorithm="HS256")
+
+
+def stopped(closed: str, cut: int) -> list[str]:
+    """Return the last lines of a server whose members had read everything."""
+    return [
+        "stopping; a second Ctrl-C ends at once",
+        f"closed {closed}, cut {cut}; delivered 0 messages that waited, lost 0",
+    ]
+
+
+async def says_goodbye(wire: Wire, most: float = 5.0) -> None:
+    """Expect a close frame with 1001 and a hint to reconnect, answer it, and wait for the end."""
+    code, reason = await wire.closing()
+    assert code == 1001
+    hint = re.fullmatch(r"reconnect in (\d+\.\d) s", reason)
+    assert hint, reason
+    assert float(hint[1]) <= most
+    wire.send(close(1001))
+    await wire.eof()
+    wire.writer.close()

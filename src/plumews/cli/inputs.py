@@ -1,15 +1,17 @@
-"""What `plumews serve` takes from files and from the command line: rooms, secrets, certificate (layer 6).
+"""Values that `plumews serve` reads from its command line and from files: numbers, rooms, secrets, certificate.
 
-Whatever is wrong with them ends in one line that says what would be right, and never what the secret is.
+A wrong value ends the command with one line that says what is expected. The line never repeats a secret.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import math
 import os
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,34 +19,45 @@ from .. import limits
 from ..auth.simple import SimpleRoomAuth
 from ..constants import ErrorCode
 from ..errors import Refused, WeakSecret
+from ..http11.origin import allowed_hosts, allowed_origins
+from ..http11.proxies import TrustedProxies
 from ..hub.rooms import check_room_name, validate_room_name
 from ..room_server.admin import check_broadcast_secret
 from ..room_server.text_filter import TextPolicy
 from ..server.routes import check_route_token
+from ..server.sockets import check_unix
 
 __all__ = [
     "Failure",
     "RoomEntry",
     "ServeAuth",
+    "allowed",
     "broadcast_secret_of_file",
     "make_auth",
+    "permissions",
+    "rate",
     "reason",
+    "room",
     "room_entry",
+    "seconds",
     "text_policy",
     "tls_context",
     "token_of_file",
+    "trusted_proxy",
+    "unix_path",
+    "whole",
 ]
 
-#: A room and its password; ``None`` is an open room.
+#: Name of a room and its password. An open room has None.
 RoomEntry = tuple[str, "str | None"]
 
 
 class Failure(Exception):
-    """Ends the command with exit code 1; the text is the line that is printed."""
+    """Failure that ends the command with exit code 1. Its text is the line that is printed."""
 
 
 class ServeAuth(SimpleRoomAuth):
-    """Room passwords and tokens for ``rooms``, and whether there are no others."""
+    """Room passwords and tokens of the command. True for ``only_known_rooms`` refuses rooms that are not named."""
 
     def __init__(self, secret: bytes | None, rooms: Mapping[str, str | None], *, only_known_rooms: bool) -> None:
         super().__init__(secret)
@@ -52,17 +65,17 @@ class ServeAuth(SimpleRoomAuth):
         self._known = tuple(rooms)
         passwords = {room: password for room, password in rooms.items() if password is not None}
         self._protected = tuple(passwords)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each takes a tenth of a second of one core
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each password takes 0.1 s of one core
             list(pool.map(self.set_room_password, passwords.keys(), passwords.values()))
 
     def has_room_password(self, room: str) -> bool:
-        """Whether ``room`` has a password; a room that must not exist is refused here, for an open one may be known."""
+        """Return whether ``room`` has a password. Raise ``Refused`` for a room that must not exist."""
         if self._only_known and room not in self._known:
             raise Refused("forbidden: unknown room", code=ErrorCode.ROOM_FORBIDDEN)
         return super().has_room_password(room)
 
     def describe(self) -> str:
-        """Which rooms are protected, by name."""
+        """Return a line that names the protected rooms and the open ones."""
         line = f"rooms with a password: {', '.join(self._protected) or 'none'}"
         if not self._only_known:
             return f"{line}; every other room is open"
@@ -78,7 +91,7 @@ def make_auth(
     only_known_rooms: bool,
     plain_names: bool = False,
 ) -> ServeAuth:
-    """Who may enter, of the entries on the command line and those in the files."""
+    """Return the authorizer of the rooms on the command line and in the files."""
     rooms = [*rooms, *(() if rooms_file is None else _rooms_of_file(rooms_file))]
     if only_known_rooms and not rooms:
         raise Failure(
@@ -103,9 +116,10 @@ def _check_plain(name: str) -> None:
 
 
 def room_entry(text: str) -> RoomEntry:
-    """``NAME=PASSWORD``, or ``NAME`` for an open room; the first ``=`` ends the name.
+    """Parse ``NAME=PASSWORD``, or ``NAME`` for an open room. The first ``=`` ends the name.
 
-    Raises ``ValueError`` with what is wrong, but without the password.
+    Raises:
+        ValueError: the name or the password is invalid. The text does not repeat the password.
     """
     name, equals, password = text.partition("=")
     try:
@@ -127,7 +141,7 @@ def room_entry(text: str) -> RoomEntry:
 
 
 def text_policy(name: str, max_size: int) -> TextPolicy | None:
-    """The policy that ``--text`` names; its length is that of all messages."""
+    """Return the policy that ``--text`` names, with ``max_size`` as its length."""
     if name == "any":
         return None
     lines = name == "lines"
@@ -135,7 +149,7 @@ def text_policy(name: str, max_size: int) -> TextPolicy | None:
 
 
 def tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
-    """The context for a certificate chain and its key, in one file or in two."""
+    """Return the TLS context of a certificate chain and its key, in one file or in two."""
     if cert is None:
         return None
     _read(cert, "--tls-cert")  # the error of load_cert_chain does not name the file
@@ -152,7 +166,7 @@ def tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
 
 
 def token_of_file(path: str) -> str:
-    """The token in the file of ``--metrics-token-file``; a newline at its end does not count."""
+    """Read the token in the file of ``--metrics-token-file``, without a newline at its end."""
     try:
         return check_route_token(_read(path, "--metrics-token-file").decode("latin-1").rstrip("\r\n"))
     except ValueError as exc:
@@ -160,7 +174,7 @@ def token_of_file(path: str) -> str:
 
 
 def broadcast_secret_of_file(path: str, auth: ServeAuth) -> bytes:
-    """The secret in the file of ``--broadcast-secret-file``, which must not be that of the tokens."""
+    """Read the secret in the file of ``--broadcast-secret-file``. It must differ from the secret of the tokens."""
     try:
         secret = check_broadcast_secret(_read(path, "--broadcast-secret-file").rstrip(b"\r\n"))
     except ValueError as exc:
@@ -171,7 +185,7 @@ def broadcast_secret_of_file(path: str, auth: ServeAuth) -> bytes:
 
 
 def reason(exc: Exception) -> str:
-    """What the system says, without the words that the event loop puts around it."""
+    """Return the message of the operating system, without the words that the event loop adds."""
     if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror) and exc.errno:
         return os.strerror(exc.errno).lower()
     return str(getattr(exc, "strerror", None) or exc).lower()
@@ -179,7 +193,7 @@ def reason(exc: Exception) -> str:
 
 def _rooms_of_file(path: str) -> Iterator[RoomEntry]:
     lines = None
-    with contextlib.suppress(UnicodeDecodeError):  # which holds the passwords: it is no cause of another one
+    with contextlib.suppress(UnicodeDecodeError):  # it holds the passwords, so no other exception may refer to it
         lines = _read(path, "--rooms-file").decode("utf-8-sig").split("\n")
     if lines is None:
         raise Failure(f"--rooms-file {path} must be UTF-8 text, with NAME=PASSWORD on each line")
@@ -205,3 +219,88 @@ def _read(path: str, option: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as exc:
         raise Failure(f"{option} {path} cannot be read: {reason(exc)}") from exc
+
+
+# --- readers of option values ---------------------------------------------------------------------
+
+
+def room(text: str) -> tuple[str, str | None]:
+    """Read an entry of ``--room``. Like the readers below, raise ``ArgumentTypeError`` for a wrong value."""
+    try:
+        return room_entry(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the reader of a whole number within bounds."""
+    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+
+    def convert(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            number = int(text)
+            if least <= number and (most is None or number <= most):
+                return number
+        raise argparse.ArgumentTypeError(f"must be a whole number, {wanted}, not {text!r}")
+
+    return convert
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds, 0 or more."""
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if math.isfinite(number) and number >= 0:
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
+
+
+def rate(text: str) -> float:
+    """Read a rate per second, or 0."""
+    with contextlib.suppress(ValueError):
+        number = float(text)
+        if number == 0 or limits.ACCEPT_RATE_LEAST <= number <= limits.ACCEPT_RATE_MOST:
+            return number
+    raise argparse.ArgumentTypeError(
+        f"must be 0, or {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} a second, not {text!r}"
+    )
+
+
+def allowed(kind: str) -> Callable[[str], str]:
+    """Return the reader of one entry of ``origins`` or ``hosts``."""
+    check_all: Callable[[list[str]], object] = allowed_origins if kind == "origins" else allowed_hosts
+
+    def check(text: str) -> str:
+        try:
+            check_all([text])
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+        return text
+
+    return check
+
+
+def trusted_proxy(text: str) -> str:
+    """Read an address or a network of proxies."""
+    try:
+        TrustedProxies([text])
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return text
+
+
+def unix_path(text: str) -> str:
+    """Read the path of a Unix socket. ``@NAME`` is an abstract one."""
+    try:
+        return check_unix(f"\0{text[1:]}" if text.startswith("@") else text, None)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def permissions(text: str) -> int:
+    """Read permissions in octal, as chmod(1) takes them."""
+    with contextlib.suppress(ValueError):
+        mode = int(text, 8)
+        if 0 <= mode <= 0o777:
+            return mode
+    raise argparse.ArgumentTypeError(f"must be permissions in octal, such as 660, not {text!r}")

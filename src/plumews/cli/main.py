@@ -1,7 +1,7 @@
-"""The command `plumews` (layer 6): its version, and `plumews serve`, a room server with a page for the browser.
+"""Entry point of the command `plumews`: its version, and `plumews serve`, a room server with a browser page.
 
-Invariant: what is wrong is said in one line on stderr, with exit code 2 where the command line itself is wrong and
-with 1 where a file or the machine is.
+An error is one line on stderr. The exit code is 2 for a wrong command line, and 1 for a wrong file or an error of the
+operating system.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with ``argv`` (default: ``sys.argv[1:]``); its exit code."""
+    """Run the command with ``argv`` (default: ``sys.argv[1:]``) and return its exit code."""
     hold_descriptors()
     try:
         return _main(argv)
@@ -40,15 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="plumews", description="WebSockets with rooms.", allow_abbrev=False)
-    parser.add_argument("--version", action="store_true", help="say the version and what it runs on")
+    parser.add_argument(
+        "--version", action="store_true", help="print the versions of plumews, Python and the event loop"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
         help="serve rooms, with a page for the browser",
-        description="Serve rooms: what a member says goes to everybody in the room. The page is at /, the WebSocket "
-        "at /ws?room=NAME, the number of members at /members?room=NAME, a health check at /healthz, with --metrics "
-        "figures for Prometheus at /metrics.",
-        epilog="Exit codes: 0 after Ctrl-C or SIGTERM, 1 if it cannot serve, 2 if the command line is wrong.",
+        description="Serve rooms: each message of a member is sent to all members of its room. The page is at /, the "
+        "WebSocket at /ws?room=NAME, the number of members at /members?room=NAME, a health check at /healthz and, with "
+        "--metrics, metrics for Prometheus at /metrics.",
+        epilog="Exit codes: 0 after Ctrl-C or SIGTERM, 1 if serving fails, 2 if the command line is wrong.",
         allow_abbrev=False,
     )
     add_serve_options(serve)
@@ -65,7 +67,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except Failure as exc:
         say(f"plumews serve: {exc}", sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the server listened to signals
+    except KeyboardInterrupt:  # before the server handles signals
         return 128 + signal.SIGINT
 
 

@@ -1,7 +1,7 @@
-"""The options of `plumews serve` (layer 6).
+"""Options of `plumews serve`, and the checks of options that exclude or need each other.
 
-Every option has its default in its help. What is wrong with the command line is found here, before anything is
-opened, and is said in one line with exit code 2; no password is ever in it.
+The help of each option has its default. A wrong command line ends the command with exit code 2 and one line, before any
+socket is opened. The line never repeats a password.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from ..constants import SendBehavior
 from ..http11.origin import is_loopback
 from ..room_server.status import RoomsTable
 from ..server.sockets import activated_descriptors
-from .cli_values import allowed, permissions, rate, room, seconds, trusted_proxy, unix_path, whole
-from .inputs import Failure
+from .inputs import Failure, allowed, permissions, rate, room, seconds, trusted_proxy, unix_path, whole
 
 __all__ = [
     "TEXT_POLICIES",
@@ -32,7 +31,7 @@ __all__ = [
     "settle_output",
 ]
 
-#: What ``--text`` may be.
+#: Values of ``--text``.
 TEXT_POLICIES: Final = ("any", "line", "lines")
 
 _STDERR: Final = 2
@@ -42,7 +41,7 @@ _PORT: Final = 8080
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line."""
+    """Argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         say(f"{self.prog}: {message} ({self.prog} --help tells more)", sys.stderr)
@@ -50,11 +49,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
-    """Tell whoever started the command, on standard output; that it has gone is no reason to stop.
+    """Print ``line`` on standard output, or on ``stream``. An output that fails is ignored.
 
-    A closed pipe, a full disk, a closed terminal, a character that the output cannot take.
+    It may be a closed pipe, a full disk or a closed terminal. Characters that it cannot encode are escaped.
     """
-    stream = stream or sys.stdout  # which is None if there never was one
+    stream = stream or sys.stdout  # None if the process has no standard output
     if stream is None:
         return
     with contextlib.suppress(OSError, ValueError):
@@ -64,9 +63,9 @@ def say(line: str, stream: TextIO | None = None) -> None:
 
 
 def hold_descriptors() -> None:
-    """Open what is not open of standard input, output and error: a socket in their place would be taken for them.
+    """Open standard input, output and error if they are closed.
 
-    libuv ends the process for that.
+    Otherwise a socket gets one of their descriptors, and libuv ends the process for that.
     """
     while (nowhere := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
@@ -74,7 +73,7 @@ def hold_descriptors() -> None:
 
 
 def settle_output() -> None:
-    """Write what the standard streams still hold, or let it go: else the interpreter ends with a failure for it."""
+    """Flush the standard streams, or discard what they hold. Otherwise the interpreter ends with a failure."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
@@ -88,23 +87,27 @@ def settle_output() -> None:
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
-    """Give ``parser`` the options of the room server."""
-    _add_listening(parser.add_argument_group("where it listens"))
-    _add_access(parser.add_argument_group("who may enter"))
-    _add_broadcast(parser.add_argument_group("who may speak to all"))
-    _add_words(parser.add_argument_group("what may be said"))
+    """Add the options of the room server to ``parser``."""
+    _add_listening(parser.add_argument_group("listening"))
+    _add_access(parser.add_argument_group("access"))
+    _add_broadcast(parser.add_argument_group("broadcasts"))
+    _add_messages(parser.add_argument_group("messages and room names"))
     _add_limits(parser.add_argument_group("limits"))
-    _add_seeing(parser.add_argument_group("what it shows"))
-    _add_running(parser.add_argument_group("how it runs"))
+    _add_page(parser.add_argument_group("page and metrics"))
+    _add_running(parser.add_argument_group("operation"))
 
 
 def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the command for options that make no sense together; settle where it listens.
+    """End the command for options that contradict each other, and set the defaults of the address.
+
+    Args:
+        parser: parser that reports errors.
+        args: parsed options, which are completed.
 
     Raises:
-        Failure: the environment says something wrong about sockets that are handed over.
+        Failure: the environment variables for inherited sockets are wrong.
     """
-    _settle_where(parser, args)
+    _set_address(parser, args)
     if args.tls_key is not None and args.tls_cert is None:
         parser.error("--tls-key needs --tls-cert")
     if args.require_token and args.secret_file is None:
@@ -131,7 +134,7 @@ def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespac
         parser.error("--loop uvloop: it is not installed here; pip install 'plumews[uvloop]'")
 
 
-def _settle_where(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def _set_address(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     try:
         activated = activated_descriptors(os.environ)
     except ValueError as exc:
@@ -152,11 +155,11 @@ def _settle_where(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def has_uvloop() -> bool:
-    """Whether uvloop is installed."""
+    """Return whether uvloop is installed."""
     return importlib.util.find_spec("uvloop") is not None
 
 
-# --- the groups -----------------------------------------------------------------------------------
+# --- groups of options ----------------------------------------------------------------------------
 
 
 # `Any`: the class of argument groups has no public name.
@@ -167,13 +170,13 @@ def _add_listening(group: Any) -> None:
         "--unix",
         type=unix_path,
         metavar="PATH",
-        help="a Unix socket instead of host and port; @NAME is an abstract one, of Linux (default: none)",
+        help="Unix socket instead of host and port. @NAME is an abstract one (Linux) (default: none)",
     )
     group.add_argument(
         "--unix-mode",
         type=permissions,
         metavar="MODE",
-        help="permissions of its file in octal, such as 660 (default: what the umask leaves)",
+        help="permissions of the socket file in octal, such as 660 (default: decided by the umask)",
     )
     group.add_argument(
         "--fd",
@@ -181,11 +184,11 @@ def _add_listening(group: Any) -> None:
         default=[],
         type=whole(0),
         metavar="N",
-        help="a listening socket, TCP or Unix, that the parent process has opened as this descriptor; may be repeated "
-        "(default: those that systemd hands over, LISTEN_FDS)",
+        help="descriptor of a listening TCP or Unix socket that the parent process has opened. May be repeated "
+        "(default: the sockets of systemd, LISTEN_FDS)",
     )
-    group.add_argument("--tls-cert", metavar="FILE", help="serve https and wss with this PEM chain (default: no TLS)")
-    group.add_argument("--tls-key", metavar="FILE", help="its key (default: in the file of the chain)")
+    group.add_argument("--tls-cert", metavar="FILE", help="PEM certificate chain for https and wss (default: no TLS)")
+    group.add_argument("--tls-key", metavar="FILE", help="PEM private key (default: in the file of --tls-cert)")
 
 
 def _add_access(group: Any) -> None:
@@ -195,32 +198,32 @@ def _add_access(group: Any) -> None:
         default=[],
         type=room,
         metavar="NAME=PASSWORD",
-        help="a room with a password, or an open one by NAME alone; may be repeated; other rooms are closed then "
+        help="room with a password, or open room by NAME alone. May be repeated. Other rooms are closed then "
         "(default: all rooms are open)",
     )
     group.add_argument(
         "--rooms-file",
         metavar="FILE",
-        help="the same, one a line, so that no password stands in the list of processes (default: none)",
+        help="file with one NAME=PASSWORD or NAME a line, so that no password is in the process list (default: none)",
     )
     group.add_argument(
         "--open-rooms",
         action="store_true",
-        help="rooms that --room and --rooms-file do not name are open (default: closed, if any are named)",
+        help="open the rooms that --room and --rooms-file do not name (default: closed, if any room is named)",
     )
     group.add_argument(
         "--only-known-rooms",
         action="store_true",
-        help="says what is so anyway where rooms are named, and has no effect of its own (default: not said)",
+        help="close other rooms, as is the default if rooms are named. The option has no effect (default: not given)",
     )
     group.add_argument(
         "--secret-file",
         metavar="FILE",
-        help=f"accept HS256 tokens signed with what this file holds, {limits.SECRET_SIZE} bytes or more; a newline at "
-        "its end does not count (default: no tokens)",
+        help=f"accept HS256 tokens signed with the content of this file, {limits.SECRET_SIZE} bytes or more without a "
+        "newline at its end (default: no tokens)",
     )
     group.add_argument(
-        "--require-token", action="store_true", help="refuse clients without a token (default: they may enter)"
+        "--require-token", action="store_true", help="refuse clients without a token (default: they are accepted)"
     )
     group.add_argument(
         "--no-query-secrets",
@@ -233,24 +236,24 @@ def _add_access(group: Any) -> None:
         action="append",
         type=allowed("origins"),
         metavar="ORIGIN",
-        help="pages from here may connect, such as https://example.com, or * for any; may be repeated "
-        "(default: only the server's own)",
+        help="origin whose pages may connect, such as https://example.com, or * for any. May be repeated "
+        "(default: only the server's own origin)",
     )
     group.add_argument(
         "--allowed-host",
         action="append",
         type=allowed("hosts"),
         metavar="HOST",
-        help="a name by which clients may address the server, or * for any; may be repeated (default: localhost "
-        "while it listens on the loopback only, else any)",
+        help="name that the Host header may have, or * for any. May be repeated (default: localhost if the server "
+        "listens on the loopback only, else any)",
     )
     group.add_argument(
         "--trusted-proxy",
         action="append",
         type=trusted_proxy,
         metavar="ADDRESS",
-        help="take the word of this proxy, an address, a network or unix, about who its clients are: Forwarded, or "
-        "X-Forwarded-For, -Proto and -Host; may be repeated (default: of none)",
+        help="proxy whose headers tell the client's address: an address, a network, or unix. Headers are Forwarded, or "
+        "X-Forwarded-For, -Proto and -Host. May be repeated (default: none)",
     )
 
 
@@ -260,7 +263,7 @@ def _add_limits(group: Any) -> None:
         type=whole(0),
         default=0,
         metavar="N",
-        help="members in all (default %(default)s: no limit but that of the server, "
+        help="most members of all rooms (default %(default)s: only the limit of the server, "
         f"{limits.MAX_CONNECTIONS:,} connections)",
     )
     group.add_argument(
@@ -268,63 +271,63 @@ def _add_limits(group: Any) -> None:
         type=whole(0),
         default=0,
         metavar="N",
-        help="members of one room (default %(default)s: no limit)",
+        help="most members of one room (default %(default)s: no limit)",
     )
     group.add_argument(
         "--max-connections-per-address",
         type=whole(0),
         default=limits.CONNECTIONS_PER_ADDRESS,
         metavar="N",
-        help="connections of one IPv4 address or /64 network of IPv6 (default %(default)s, for addresses of the "
-        "internet only; another number holds for private networks and this machine, too; 0: no limit)",
+        help="most connections of one IPv4 address or IPv6 /64 network (default %(default)s, for addresses of the "
+        "internet only; another number also limits private networks and this machine; 0: no limit)",
     )
     group.add_argument(
         "--accept-rate",
         type=rate,
         default=0.0,
         metavar="N",
-        help="new connections a second, those of two seconds at once (default %(default)g: no limit)",
+        help="new connections a second, in bursts of two seconds (default %(default)g: no limit)",
     )
     group.add_argument(
         "--accept-rate-per-address",
         type=rate,
         default=limits.ACCEPT_RATE_PER_ADDRESS,
         metavar="N",
-        help="the same for each address, those of ten seconds at once (default %(default)g, for addresses of the "
-        "internet only, as above; 0: no limit)",
+        help="the same for each address, in bursts of ten seconds (default %(default)g, for addresses of the internet "
+        "only, as above; 0: no limit)",
     )
     group.add_argument(
         "--max-size",
         type=whole(1),
         default=limits.READ_LIMIT,
         metavar="BYTES",
-        help="of the largest message that is accepted (default %(default)s)",
+        help="size of the largest accepted message (default %(default)s)",
     )
     group.add_argument(
         "--max-head",
         type=whole(limits.HEAD_SIZE_LEAST, limits.HEAD_SIZE_MOST),
         default=limits.HEAD_SIZE,
         metavar="BYTES",
-        help="of the largest request line with its headers, which cookies of a single sign-on may exceed "
+        help="size of the largest request line with its headers. Cookies of a single sign-on may need more "
         "(default %(default)s)",
     )
     group.add_argument(
         "--compression",
         action="store_true",
-        help="permessage-deflate for clients that offer it, as browsers do (default: none)",
+        help="permessage-deflate for clients that offer it, such as browsers (default: none)",
     )
     group.add_argument(
         "--queue-size",
         type=whole(1),
         default=limits.QUEUE_SIZE,
         metavar="N",
-        help="messages that may wait for one member (default %(default)s)",
+        help="messages in the send queue of one member (default %(default)s)",
     )
     group.add_argument(
         "--send-behavior",
         choices=[behavior.value for behavior in SendBehavior],
         default=SendBehavior.BLOCK.value,
-        help="when that queue is full: give the member time, drop the new message, close the member with 1013, or drop "
+        help="effect of a full queue: wait for the member, drop the new message, close the member with 1013, or drop "
         "the oldest message (conflate does the same here) (default %(default)s)",
     )
     group.add_argument(
@@ -332,20 +335,20 @@ def _add_limits(group: Any) -> None:
         type=seconds,
         default=limits.SEND_TIMEOUT,
         metavar="SECONDS",
-        help="time that --send-behavior block gives (default %(default)s)",
+        help="longest wait of --send-behavior block (default %(default)s)",
     )
     group.add_argument(
         "--unsent-bytes",
         type=whole(0),
         metavar="BYTES",
-        help="what the kernel may hold for a member and has not sent (default: "
+        help="bytes that the kernel may hold unsent for a member (default: "
         f"{limits.UNSENT_BYTES} with --send-behavior drop-oldest or conflate, else no limit; 0: no limit)",
     )
     group.add_argument(
         "--unanswered-bytes",
         type=whole(0),
         metavar="BYTES",
-        help="what is sent beyond the last ping that a member answered (default: "
+        help="bytes that may be sent beyond the last ping that a member answered (default: "
         f"{limits.UNANSWERED_BYTES} with --send-behavior conflate, else no limit; 0: no limit)",
     )
     group.add_argument(
@@ -353,36 +356,38 @@ def _add_limits(group: Any) -> None:
         type=seconds,
         default=limits.PING_INTERVAL,
         metavar="SECONDS",
-        help="time between two pings (default %(default)g; 0 sends none)",
+        help="time between two pings (default %(default)g; 0: no pings)",
     )
     group.add_argument(
         "--ping-timeout",
         type=seconds,
         default=limits.PING_TIMEOUT,
         metavar="SECONDS",
-        help="time for a sign of life after a ping (default %(default)g; 0 waits for ever)",
+        help="time for a sign of life after a ping (default %(default)g; 0: no limit)",
     )
 
 
-def _add_seeing(group: Any) -> None:
-    group.add_argument("--no-page", dest="page", action="store_false", help="no page at / (default: there is one)")
+def _add_page(group: Any) -> None:
+    group.add_argument(
+        "--no-page", dest="page", action="store_false", help="serve no page at / (default: there is one)"
+    )
     group.add_argument(
         "--rooms-table",
         choices=get_args(RoomsTable),
-        help="who sees on the page which rooms there are, and how many are in them; local is who asks straight from "
-        "this machine (default: local while --host is the loopback only, without --origin, --allowed-host and "
-        "--trusted-proxy, else nobody)",
+        help="clients that see the list of rooms and their members on the page. local: direct requests from this "
+        "machine (default: local if --host is the loopback only, without --origin, --allowed-host and --trusted-proxy, "
+        "else nobody)",
     )
     group.add_argument(
         "--metrics",
         action="store_true",
-        help="figures for Prometheus at /metrics, for who asks straight from this machine (default: none)",
+        help="serve metrics for Prometheus at /metrics, to direct requests from this machine (default: none)",
     )
     group.add_argument(
         "--metrics-token-file",
         metavar="FILE",
-        help=f"for who sends the token in this file as a bearer, {limits.ROUTE_TOKEN} characters or more, from "
-        "anywhere, and nobody else; wanted behind a proxy (default: none)",
+        help=f"serve the metrics only to requests with the bearer token in this file, {limits.ROUTE_TOKEN} characters "
+        "or more, from any address. Needed behind a proxy (default: none)",
     )
 
 
@@ -390,24 +395,24 @@ def _add_broadcast(group: Any) -> None:
     group.add_argument(
         "--broadcast-secret-file",
         metavar="FILE",
-        help="who sends what this file holds as a bearer may POST messages to /_admin/broadcast?room=NAME; "
-        f"{limits.SECRET_SIZE} characters or more, and not those of --secret-file (default: nobody may)",
+        help="accept POST requests with the bearer token in this file at /_admin/broadcast?room=NAME, as messages. "
+        f"{limits.SECRET_SIZE} characters or more, other than --secret-file (default: no broadcasts)",
     )
 
 
-def _add_words(group: Any) -> None:
+def _add_messages(group: Any) -> None:
     group.add_argument(
         "--text",
         choices=TEXT_POLICIES,
         default="any",
-        help="what text messages may be: anything in UTF-8; one line, without control characters and not empty; lines, "
-        "where newlines and tabs may be as well. Who says anything else is closed with 1008 (default %(default)s)",
+        help="accepted text messages. any: all UTF-8. line: not empty, without control characters. lines: newlines and "
+        "tabs as well. Other messages close the member with 1008 (default %(default)s)",
     )
     group.add_argument(
         "--plain-room-names",
         action="store_true",
-        help=f"names of rooms are 1 to {limits.ROOM_NAME} of A-Z a-z 0-9 . _ : - alone, which can stand in addresses "
-        "and log lines as they are (default: any printable text)",
+        help=f"accept only room names of 1 to {limits.ROOM_NAME} characters of A-Z a-z 0-9 . _ : -, which need no "
+        "escapes in addresses and logs (default: any printable text)",
     )
 
 
@@ -417,33 +422,33 @@ def _add_running(group: Any) -> None:
         type=whole(0, limits.COUNT_MOST),
         default=0,
         metavar="N",
-        help=f"messages of each room that are kept for {limits.HISTORY_AGE:g} s, for clients that come with ?since=, "
-        "which is start or the position that they were told; the page does so (default %(default)s: none)",
+        help=f"messages of each room to keep for {limits.HISTORY_AGE:g} s, for clients with ?since=start or "
+        "?since=POSITION, such as the page (default %(default)s: none)",
     )
     group.add_argument(
         "--no-echo",
         dest="echo",
         action="store_false",
-        help="a member does not get its own messages (default: it does, like everybody)",
+        help="do not send a member its own messages (default: it gets them)",
     )
     group.add_argument(
         "--loop",
         choices=["auto", "asyncio", "uvloop"],
         default="auto",
-        help="the event loop (default %(default)s: uvloop if it is installed)",
+        help="event loop (default %(default)s: uvloop if it is installed)",
     )
     group.add_argument(
         "--shutdown-timeout",
         type=seconds,
         default=limits.SHUTDOWN_TIMEOUT,
         metavar="SECONDS",
-        help="time for members to get what was said and to take their leave, then they are cut (default %(default)g)",
+        help="time for members to get queued messages and to close, after which they are cut (default %(default)g)",
     )
     group.add_argument(
         "--shutdown-spread",
         type=seconds,
         metavar="SECONDS",
-        help="the part of it over which members are told to leave (default: one for each "
+        help="part of it over which the close frames are sent (default: 1 second for each "
         f"{limits.CLOSES_PER_SECOND} members, a fifth of it at most)",
     )
     group.add_argument(
@@ -451,14 +456,14 @@ def _add_running(group: Any) -> None:
         type=seconds,
         default=limits.RECONNECT_IN,
         metavar="SECONDS",
-        help="members are told to come back within this time, each at its own moment (default %(default)g; 0: they are "
-        "told nothing)",
+        help="time within which members are told to reconnect, each at its own moment (default %(default)g; "
+        "0: no hint)",
     )
     group.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],
         default="warning",
-        help="what is logged on stderr (default %(default)s)",
+        help="least severe level of log lines on stderr (default %(default)s)",
     )
     group.add_argument(
         "-v",
@@ -467,5 +472,5 @@ def _add_running(group: Any) -> None:
         action="store_const",
         const="debug",
         default=argparse.SUPPRESS,
-        help="the same as --log-level debug: who opens, closes and is refused (default: not)",
+        help="same as --log-level debug: log connections that open, close or are refused (default: not)",
     )

@@ -1,9 +1,9 @@
-"""`plumews serve`, from the listening socket to the last word (layer 6).
+"""The command `plumews serve`: from its arguments to a running room server and its graceful stop.
 
-The first Ctrl-C or SIGTERM lets nobody in any more (503), closes everybody with 1001 behind what was said before, tells
-each when to come back, and ends with exit code 0; the second one ends at once, with 128 and the number of the signal.
-Lines for people go to stdout, flushed: somebody may be waiting for them at the other end of a pipe. If nobody is there
-any more, the command goes on.
+The first Ctrl-C or SIGTERM refuses new clients with 503. Connections get their queued messages, then 1001 with the time
+to reconnect, and the exit code is 0. A second signal ends the process at once, with 128 and the number of the signal.
+Status lines go to stdout and are flushed, because another program may read them from a pipe. A closed stdout does not
+stop the server.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, no
 
 
 def run_serve(args: argparse.Namespace) -> int:
-    """Serve until a signal; the exit code. Raises :class:`Failure` if it cannot serve."""
+    """Serve until a signal and return the exit code. Raise :class:`Failure` if serving fails."""
     auth = make_auth(
         args.room,
         args.rooms_file,
@@ -85,7 +85,7 @@ async def _serve(
             history=HistoryLimits(max_messages=args.history) if args.history else None,
         )
     )
-    with StopSignals():  # from here on, for who waits for what is said next, and then sends one
+    with StopSignals():  # before the lines below, because a reader of them may send a signal at once
         server = await _listen(args, lambda: _serving(args, hub, auth, context, token, broadcast_secret))
         say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
         say(auth.describe())
@@ -157,12 +157,12 @@ def _sock(args: argparse.Namespace) -> socket.socket | list[socket.socket] | Non
 
 
 def _most_connections(members: int) -> int:
-    """Of the server: some more than it may have members, so that who is one too many is told by the room's door."""
+    """Return the bound of the server: higher than that of members, so that the hub refuses one too many."""
     return max(limits.MAX_CONNECTIONS, members + members // 10)
 
 
 def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:
-    """The figures of ``hub`` and of this process."""
+    """Return the route with the metrics of ``hub`` and of this process."""
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
     from ..prometheus import HubCollector, metrics_route
@@ -177,7 +177,7 @@ def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:
 async def _listen(args: argparse.Namespace, serving: Callable[[], Serving]) -> Server:
     try:
         return await serving()
-    except (OSError, UnicodeError) as exc:  # UnicodeError: the host is no name that could be looked up
+    except (OSError, UnicodeError) as exc:  # UnicodeError: the host cannot be a host name
         hint = ""
         if isinstance(exc, FileExistsError):
             hint = ", and is no socket"
@@ -187,7 +187,7 @@ async def _listen(args: argparse.Namespace, serving: Callable[[], Serving]) -> S
         raise Failure(f"cannot listen on {place}: {reason(exc)}{hint}") from exc
 
 
-# --- words ----------------------------------------------------------------------------------------
+# --- status lines ---------------------------------------------------------------------------------
 
 
 def _address(args: argparse.Namespace, server: Server) -> str:
@@ -212,7 +212,7 @@ def _address_of(args: argparse.Namespace, name: Any) -> str:
 
 
 def _shown(path: str) -> str:
-    """The path of a Unix socket as it is given on the command line."""
+    """Return the path of a Unix socket as it is written on the command line."""
     return f"@{path[1:]}" if path.startswith("\0") else path
 
 
