@@ -1,4 +1,4 @@
-"""`python -m plumews` is the command `plumews` (layer 6)."""
+"""Entry point of ``python -m plumews``, which is the command ``plumews``."""
 
 from __future__ import annotations
 

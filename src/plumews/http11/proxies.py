@@ -312,8 +312,8 @@ def _is_port(text: str) -> bool:
 def _secure(scheme: str, name: str) -> bool:
     secure = _SECURE.get(scheme.lower())
     if secure is None:
-        kin = "Forwarded" if name == "Forwarded" else "X-Forwarded-Proto"
-        raise InvalidHeader(f"invalid {kin} header: expected http or https as the scheme")
+        header = "Forwarded" if name == "Forwarded" else "X-Forwarded-Proto"
+        raise InvalidHeader(f"invalid {header} header: expected http or https as the scheme")
     return secure
 
 
@@ -321,6 +321,6 @@ def _host(text: str, name: str) -> str:
     try:
         parse_host(text)
     except ValueError:
-        kin = "Forwarded" if name == "Forwarded" else "X-Forwarded-Host"
-        raise InvalidHeader(f"invalid {kin} header: expected a host and maybe a port") from None
+        header = "Forwarded" if name == "Forwarded" else "X-Forwarded-Host"
+        raise InvalidHeader(f"invalid {header} header: expected a host and maybe a port") from None
     return text.lower()
