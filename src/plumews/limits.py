@@ -118,17 +118,17 @@ COMPRESS_PIECE: Final = 64 * KiB
 #: Bytes of missed messages, with their compressed encodings, that one hub keeps for all members that come back.
 RECOVERED_ENCODINGS: Final = 4 * MiB
 
-#: Members with takeover compress what is broadcast one by one: of messages this long the loop looks at the clock after
-#: each of them, for 64 take more than a slice.
+#: Bytes of a long broadcast to members with context takeover: the clock is read after each member, as 64 of them
+#: take longer than a time slice.
 CONTEXT_LONG: Final = 2 * KiB
 
 #: Seconds after which an idle compressor with context takeover is freed. The next message starts with an empty
 #: context.
 CONTEXT_IDLE: Final = 60.0
 
-#: Bytes of messages that are inflated in part, of all waiting connections of one loop. Beyond it messages in progress
-#: are completed before others begin: some kilobytes on the wire are megabytes here. It takes as much as four messages
-#: of the largest size by default.
+#: Bytes of partly inflated messages of all waiting connections of one loop. Beyond it, messages in progress are
+#: completed before others begin: some kilobytes on the wire are megabytes here. It is as much as four messages of
+#: the largest default size.
 INFLATED_PARTS: Final = 64 * MiB
 
 #: Bytes to which a message may always inflate, whatever ``Deflate.max_ratio`` is: so small a message is harmless.
@@ -151,14 +151,14 @@ PING_JITTER: Final = 0.1
 #: Seconds from a ping to a sign of life. The interval and the timeout together are a pong wait of 30 s.
 PING_TIMEOUT: Final = 10.0
 
-#: How many pong waits acknowledged bytes are a sign of life once the peer's kernel has the ping: the process may still
-#: have megabytes to read before it. A kernel takes megabytes for a process that hangs.
+#: Pong waits in which acknowledged bytes are a sign of life once the peer's kernel has the ping: the process may
+#: have megabytes to read before it. A kernel accepts megabytes for a process that hangs.
 ACKNOWLEDGED_WAITS: Final = 4
 
-#: Seconds between two looks whether the peer of a connection that is not read from has gone.
+#: Seconds between two checks if the peer of a paused connection has closed it.
 END_LOOK: Final = 1.0
 
-#: How long the end of a connection waits for a handler that has earlier messages to answer.
+#: Seconds that the end of a connection waits for a handler that still answers earlier messages.
 END_GRACE: Final = 1.0
 
 # --- handshake ----------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ BACKLOG: Final = 1024
 #: Free ports that are tried until one is free on all addresses of a server.
 PORT_ATTEMPTS: Final = 100
 
-#: Connections that are accepted in one wake-up, some 3 ms of work: those that are open want their turn, too.
+#: Connections accepted in one event loop iteration: some 3 ms of work, then open connections continue.
 ACCEPTS_AT_ONCE: Final = 64
 
 #: Connections of one server. Idle ones take less than a gigabyte together.
@@ -186,28 +186,28 @@ CONNECTIONS_PER_ADDRESS: Final = 4096
 #: New connections a second of one address on the internet, in the long run: some 3 % of a core.
 ACCEPT_RATE_PER_ADDRESS: Final = 200.0
 
-#: How many come at once from one address, in seconds of its rate: an office whose network is back.
+#: Seconds of the rate of an address that may come at once: an office whose network is back.
 ADDRESS_BURST_TIME: Final = 10.0
 
-#: Addresses without a connection of which is known how fast they came; some 30 MiB.
+#: Addresses without a connection whose rate is still known: some 30 MiB.
 IDLE_ADDRESSES: Final = 65_536
 
 #: Seconds in ``Retry-After`` if the time until there is capacity is unknown.
 RETRY_AFTER: Final = 5
 
-#: How long a client that is turned away may take to read why.
+#: Seconds in which a refused client can read the response.
 LINGER_TIME: Final = 1.0
 
-#: How many of them are waited for at once; beyond that they are cut, and some get a reset in place of the answer.
+#: Refused clients waited for at once. More are cut, and some get a reset instead of the response.
 LINGERING: Final = 256
 
-#: How often it is looked whether they have gone.
+#: Seconds between two checks if refused clients have gone.
 LINGER_EVERY: Final = 0.1
 
-#: How long nothing is accepted when there are no descriptors: short enough to be back at once when there are some.
+#: Seconds without accepting if the process has no descriptors left: short, so that accepting resumes at once.
 ACCEPT_PAUSE: Final = 0.1
 
-#: A server logs at most one line in this time about connections that it cannot accept.
+#: Seconds between two log lines about connections that cannot be accepted.
 ACCEPT_LOG_EVERY: Final = 1.0
 
 #: Bytes of the request line and the headers together.
@@ -243,7 +243,7 @@ ROOM_NAME: Final = 128
 #: Rooms of one connection.
 ROOMS_PER_CONNECTION: Final = 100
 
-#: Connections of one user that get a message at once, as by a send to each; for more it is a fan-out like any other.
+#: Connections of one user that get a message in the call. More are a fan-out like any other.
 USER_CONNECTIONS: Final = 64
 
 #: Range of accept rates. Less is one connection in a quarter of an hour, more is beyond what a loop can open.
@@ -253,18 +253,18 @@ ACCEPT_RATE_MOST: Final = 1_000_000
 #: Seconds of the accept rate that may come at once.
 ACCEPT_BURST_TIME: Final = 2.0
 
-#: How long a broadcast waits for a full member that has no send timeout of its own.
+#: Seconds that a broadcast waits for a full member without a send timeout.
 BROADCAST_WAIT: Final = 0.1
 
-#: From the closing of a connection whose queue is full to its end, if the peer takes nothing at all meanwhile: it is as
-#: good as gone, and what the kernel holds for it is memory that others need. Who is only slow takes something.
+#: Seconds from closing a connection with a full queue to aborting it if the peer reads nothing meanwhile. A dead
+#: peer must not hold memory of the kernel. A slow peer reads something.
 EVICT_TIMEOUT: Final = 2.0
 
 #: Bytes in the send queues of all members of a hub together. 0 is no limit: each queue is bounded already, and a
 #: broadcast is in memory once, in however many queues.
 MAX_QUEUED_BYTES: Final = 0
 
-#: Changes of a room's member count, and of its users, are told at most this often.
+#: Seconds between two reports of a room's member count or users.
 COUNT_EVERY: Final = 0.1
 
 #: Messages in the history of a room: enough for a page that lost its network for a minute.
@@ -292,10 +292,10 @@ POSITION_PART: Final = 32
 #: Names that one counter distinguishes, such as error codes, which may be those of an application.
 COUNTED_NAMES: Final = 100
 
-#: The table of rooms on the page is made at most this often, however many look at it.
+#: Seconds between two updates of the table of rooms on the page, for all its readers.
 ROOMS_EVERY: Final = 1.0
 
-#: Rooms in that table, the largest first: a page with more helps nobody.
+#: Rooms in that table, the largest first.
 ROOMS_SHOWN: Final = 100
 
 #: Seconds in which an event loop answers a scrape on another thread. Prometheus gives up after 10 s.
@@ -307,19 +307,19 @@ SHUTDOWN_TIMEOUT: Final = 10.0
 #: Connections closed a second when a hub or a server stops: another server accepts as many unnoticed.
 CLOSES_PER_SECOND: Final = 2000
 
-#: The share of a shutdown's time that this may take; the rest is for the answers.
+#: Share of a shutdown in which connections are closed. The rest is for the answers.
 SPREAD_SHARE: Final = 0.2
 
-#: Connections are closed in slices this many seconds apart.
+#: Seconds between two groups of connections that are closed.
 CLOSE_SLICE: Final = 0.02
 
-#: The share of a shutdown's time in which broadcasts reach their members, and full members may make room.
+#: Share of a shutdown in which broadcasts reach their members, and full members may make space.
 SETTLE_SHARE: Final = 0.5
 
 #: Seconds over which members of a stopping hub are told to reconnect: 10,000 of them make 2,000 handshakes a second.
 RECONNECT_IN: Final = 5.0
 
-#: For the connections that are no members of the hub, when its members are gone: those that watch a number.
+#: Seconds for connections that are no members of the hub, after its members: those that watch a number.
 SHUTDOWN_REST: Final = 1.0
 
 #: Most seconds after which a client is told to reconnect.
@@ -378,20 +378,20 @@ ATTEMPTS_ADDRESSES: Final = 16_384
 #: Bytes of a value from outside in a log.
 LOG_VALUE: Final = 200
 
-#: Characters of a line in a log, less what says whom it is about.
+#: Characters of a log line, without the context of the connection.
 LOG_LINE: Final = 2000
 
-#: Lines in a second, whatever 10,000 bad clients do: what a person can still read, and a disk can hold.
+#: Log lines a second, whatever 10,000 bad clients do: as many as a person can read.
 LOG_LINES: Final = 10
 
-#: Lines of which there may have been so many in the last second before one more of a kind that was there is left out.
+#: Lines of the last second from which on a line of a repeated kind is left out.
 LOG_REPEATED: Final = 3
 
-#: The same for a line of a new kind, unless it is a warning: those have the rest.
+#: Lines of the last second from which on a line of a new kind is left out, except warnings.
 LOG_CALM: Final = 6
 
-#: What was left out is told this often.
+#: Seconds between two summaries of omitted lines.
 LOG_SUMMARY_EVERY: Final = 1.0
 
-#: Kinds of lines that this names, the most frequent first.
+#: Kinds of lines that a summary names, the most frequent first.
 LOG_KINDS: Final = 8
