@@ -30,7 +30,7 @@ class Room:
     """What a hub gives its broadcasts."""
 
     def __init__(self) -> None:
-        self.tally = FanOutCounters()
+        self.counters = FanOutCounters()
         self.slow = SlowMembers(plumews.HubConfig(), lambda conn: ["room"], EventDispatcher())
         self.left: set[plumews.Conn] = set()
 
@@ -41,7 +41,7 @@ class Room:
             encode(Opcode.TEXT, text.encode()),
             MemberSnapshot(tuple(conns)),
             exclude=exclude,
-            tally=self.tally,
+            counters=self.counters,
             slow=self.slow,
             still_member=lambda conn: conn not in self.left,
         )
@@ -409,25 +409,25 @@ async def test_the_sums_over_all_broadcasts_are_the_sums_of_their_results(room, 
         names = ("matched", "queued", "dropped", "skipped", "pending")
         return {name: sum(getattr(result, name) for result in results) for name in names}
 
-    def tally() -> dict[str, int]:
-        return {name: getattr(room.tally, name) for name in totals()}
+    def counters() -> dict[str, int]:
+        return {name: getattr(room.counters, name) for name in totals()}
 
     for number in range(12):
         broadcast = room.broadcast(conns, str(number), exclude=conns[number])
         broadcasts.append(broadcast)
         while not broadcast.step(NEVER):
-            assert tally() == totals()
+            assert counters() == totals()
         transports[number].fill()
         conns[-number - 1].close_nowait()
         room.left.add(conns[60 + number])
-        assert tally() == totals()
+        assert counters() == totals()
         await ticks()
     await asyncio.gather(*(broadcast.wait() for broadcast in broadcasts))
-    assert tally() == totals()
-    assert room.tally.pending == 0
-    assert room.tally.broadcasts == 12
-    refused = room.tally.dropped + sum(conn.evicted_messages for conn in conns)
-    assert min(room.tally.queued, refused, room.tally.skipped) > 0
+    assert counters() == totals()
+    assert room.counters.pending == 0
+    assert room.counters.broadcasts == 12
+    refused = room.counters.dropped + sum(conn.evicted_messages for conn in conns)
+    assert min(room.counters.queued, refused, room.counters.skipped) > 0
 
 
 @pytest.mark.parametrize("then", ["send", "close"])

@@ -389,7 +389,7 @@ class Broadcaster:
             message,
             recipients.snapshot,
             exclude=recipients.exclude,
-            tally=self.counters,
+            counters=self.counters,
             slow=self._slow,
             still_member=recipients.still_member,
             position=position,

@@ -31,11 +31,13 @@ cdef class FanOut:
     cdef Py_ssize_t _next
     cdef dict _remembered
     cdef bint _reaching
-    cdef object _roll
+    cdef object _snapshot
     cdef object _simple
     cdef object _slow
     cdef object _still_member
-    cdef FanOutCounters _tally
+    cdef FanOutCounters _counters
+    cdef bint _mixed
+    cdef object _plain
     cdef bint _undecided
     cdef bint _sure
     cdef bint _watching
@@ -50,17 +52,19 @@ cdef class FanOut:
 
     @cython.locals(began=Py_ssize_t)
     cpdef bint step(self, double until) except -1
-    @cython.locals(conn=ConnCore, encoding=EncodedMessage, members=tuple, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, encoding_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(conn=ConnCore, encoding=EncodedMessage, members=tuple, mixed=bint, remembered=dict, size=Py_ssize_t, plain_size=Py_ssize_t, encoding_size=Py_ssize_t, compressed=Py_ssize_t, position=Py_ssize_t, end=Py_ssize_t, stop=Py_ssize_t)
     cdef bint _walk(self, double until) except -1
     cpdef EncodedMessage encoding_for(self, ConnCore conn)
-    cdef _failed(self, ConnCore conn, exc)
+    @cython.locals(conn=ConnCore)
+    cdef _failed(self, member, exc)
     cdef EncodedMessage _count(self, EncodedMessage encoding)
     cdef bint _is_refused(self, ConnCore conn) except -1
     cpdef _reach(self, ConnCore conn)
-    @cython.locals(tally=FanOutCounters, queued=Py_ssize_t, all_queued=Py_ssize_t, pending=Py_ssize_t)
+    cdef _reach_other(self, member)
+    @cython.locals(counters=FanOutCounters, queued=Py_ssize_t, all_queued=Py_ssize_t, pending=Py_ssize_t)
     cpdef _queue(self)
-    @cython.locals(tally=FanOutCounters, skipped=Py_ssize_t, all_skipped=Py_ssize_t, pending=Py_ssize_t)
+    @cython.locals(counters=FanOutCounters, skipped=Py_ssize_t, all_skipped=Py_ssize_t, pending=Py_ssize_t)
     cpdef _skip(self)
-    @cython.locals(tally=FanOutCounters, dropped=Py_ssize_t, all_dropped=Py_ssize_t, pending=Py_ssize_t)
+    @cython.locals(counters=FanOutCounters, dropped=Py_ssize_t, all_dropped=Py_ssize_t, pending=Py_ssize_t)
     cpdef _drop(self, str cause)
-    cdef _tell_done(self)
+    cdef _wake(self)

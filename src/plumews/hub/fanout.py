@@ -1,17 +1,18 @@
-"""One broadcast on its way to its members (layer 4).
+"""Fan-out: one broadcast on its way to its members.
 
-The message is encoded once, and compressed once for all that agreed on the same; every member's queue holds a reference
-to the same bytes. What becomes of it for a member that does not keep up is in `slow`; it never holds up the others.
-Compiled, the walk over the members is one loop in C.
+The message is encoded once, and compressed once for all members that negotiated the same parameters. The queue of every
+member holds a reference to the same bytes. `slow_members` delivers to members that do not keep up, which never hold up
+the others. Compiled, the loop over the members is a loop in C.
 
-Invariants: at any moment ``matched = queued + dropped + skipped + pending``; whatever members do, nothing stays
-pending for ever.
+Invariants: at any moment ``matched = queued + dropped + skipped + pending``. Whatever members do, nothing stays pending
+for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 from .. import limits
 from ..conn.connection import Conn
@@ -22,6 +23,7 @@ from ..deflate.outbound import DeflateParams
 from ..position import Position
 from ..protocol.message import EncodedMessage
 from ..transport.timers import clock
+from .member import Member, plain_message
 from .results import BroadcastResult
 from .rooms import MemberSnapshot
 from .slow_members import SlowMembers
@@ -30,12 +32,12 @@ __all__ = ["FanOut", "FanOutCounters"]
 
 _OPEN = State.OPEN
 
-#: Members between two looks at the clock.
+#: Members between two readings of the clock.
 _STRIDE = 64
 
 
 class FanOutCounters:
-    """The sums over all broadcasts of a hub."""
+    """Sums over all broadcasts of a hub."""
 
     __slots__ = (
         "broadcasts",
@@ -54,29 +56,31 @@ class FanOutCounters:
     def __init__(self) -> None:
         self.broadcasts = self.rejected = 0
         self.matched = self.queued = self.dropped = self.skipped = self.pending = 0
-        #: Compressed encodings that were made, their bytes, and those of what they were made of.
+        #: Compressed encodings that were made, and the bytes before and after.
         self.compressed = self.compressed_after = self.compressed_before = 0
-        #: What was dropped, by the cause: the policy of a full member, its end, that of the hub, a full job queue.
+        #: Dropped deliveries by cause: the policy of a full member, its end, the end of the hub, a full job queue.
         self.dropped_by = dict.fromkeys([*(each.value for each in SendBehavior), "ended", "stopped", "overloaded"], 0)
 
 
 class FanOut:
-    """A message and the members that were there when it was sent."""
+    """Delivery of one message to the members of a snapshot."""
 
     __slots__ = (
         "_at",
+        "_counters",
         "_done",
         "_early",
         "_members",
+        "_mixed",
         "_next",
+        "_plain",
         "_reaching",
         "_remembered",
-        "_roll",
         "_simple",
         "_slow",
+        "_snapshot",
         "_still_member",
         "_sure",
-        "_tally",
         "_undecided",
         "_watching",
         "dropped",
@@ -92,52 +96,69 @@ class FanOut:
     def __init__(
         self,
         message: EncodedMessage,
-        roll: MemberSnapshot[Conn],
+        snapshot: MemberSnapshot[Any],
         *,
-        exclude: Conn | None,
-        tally: FanOutCounters,
+        exclude: Conn | Member | None,
+        counters: FanOutCounters,
         slow: SlowMembers,
-        still_member: Callable[[Conn], bool],
+        still_member: Callable[[Any], bool],
         position: Position | dict[str, Position] | None = None,
         room: str | None = None,
-        key: Hashable = None,
+        key: Any = None,
     ) -> None:
-        """``exclude`` stands in ``roll``, if it is given. ``room`` is what the message is for; ``None``: all."""
+        """Begin with the first member of ``snapshot``.
+
+        Args:
+            message: for uncompressed connections.
+            snapshot: the members of ``room``, in which ``exclude`` stands if it is given.
+            exclude: member that does not get the message.
+            counters: of the hub.
+            slow: slow members of the hub.
+            still_member: returns False for a member of the snapshot that has left.
+            position: of the message in the history of its rooms.
+            room: ``None`` for several rooms, or for all.
+            key: identity of the value that the message updates.
+        """
         self.message = message
         self.position = position
         self.room = room
         self.key = key
-        self._roll = roll
-        self._members = roll.members
+        self._snapshot = snapshot
+        self._members = snapshot.members
         self._next = 0
-        # Of the member that is being reached: the place behind it, whether it takes the long way, and is undecided.
+        # Of the member that is being reached: the index behind it, True in the general way, and True until decided.
         self._at = 0
         self._reaching = self._undecided = False
-        #: The message, if it is one buffer and nobody's queue holds an earlier value of it.
+        #: The message, if it is one buffer and replaces no earlier value in a queue.
         self._simple = message.buffers[0] if len(message.buffers) == 1 and key is None else None
-        #: Reached out of turn, or not to be reached at all.
-        self._early: set[Conn] = set() if exclude is None else {exclude}
-        self.matched = len(roll.members) - len(self._early)
-        self._tally = tally
+        #: Members that were reached before their place in the snapshot, or are not to be reached at all.
+        self._early: set[Any] = set() if exclude is None else {exclude}
+        self.matched = len(snapshot.members) - len(self._early)
+        self._counters = counters
         self._slow = slow
-        # Looked at for each member.
+        #: True if some members may be no `Conn`.
+        self._mixed = bool(slow.others)
+        self._plain: tuple[str | bytes, Hashable] | None = None
+        # Read for each member.
         self._remembered = slow.members
         self._watching = slow.watching
         self._still_member = still_member
-        self._sure = False  # everybody in the roll is still a member
+        self._sure = False  # True while all of the snapshot are still members
         self._done: asyncio.Future[None] | None = None
         self.queued = self.dropped = self.skipped = 0
-        tally.broadcasts += 1
-        tally.matched += self.matched
-        tally.pending += self.matched
+        counters.broadcasts += 1
+        counters.matched += self.matched
+        counters.pending += self.matched
 
     # --- progress ---------------------------------------------------------------------------------
 
     @property
     def pending(self) -> int:
+        """Number of members for which the delivery is not decided."""
         return self.matched - self.queued - self.dropped - self.skipped
 
     def result(self) -> BroadcastResult:
+        """Return the counts so far."""
         position = self.position
         return BroadcastResult(
             matched=self.matched,
@@ -150,16 +171,16 @@ class FanOut:
         )
 
     async def wait(self) -> None:
-        """Until nothing is pending."""
+        """Wait until nothing is pending."""
         if self.pending:
             if self._done is None:
                 self._done = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._done)
 
     def step(self, until: float) -> bool:
-        """Reach members until :func:`plumews.transport.timers.clock` says ``until``; True when all were reached.
+        """Reach members until :func:`plumews.transport.timers.clock` returns ``until``. Return True after the last one.
 
-        A member for which that fails, as it may without memory, is ended; the others are reached.
+        A member for which that fails, as it may without memory, is ended. The others are reached.
         """
         while True:
             began = self._next
@@ -176,15 +197,20 @@ class FanOut:
         members, position, end = self._members, self._next, len(self._members)
         plain, plain_size, remembered = self._simple, self.message.size, self._remembered
         simple, size = plain, plain_size
-        # Parameters of these, and of the last compressed encoding: neighbours mostly agreed on the same.
+        # Parameters of this encoding and of the last compressed one: neighbours mostly negotiated the same.
         at_hand: DeflateParams | None = None
         known: DeflateParams | None = None
-        squeezed, encoding_size, compressed = None, 0, self._tally.compressed
+        squeezed, encoding_size, compressed = None, 0, self._counters.compressed
+        mixed = self._mixed
         try:
             while position < end:
                 stop = min(position + _STRIDE, end)
-                self._sure = self._roll.current
+                self._sure = self._snapshot.current
                 while position < stop:
+                    if mixed and not isinstance(members[position], ConnCore):
+                        position += 1
+                        self._reach_other(members[position - 1])
+                        continue
                     conn = members[position]
                     position += 1
                     if self._early and conn in self._early:
@@ -197,8 +223,8 @@ class FanOut:
                         else:
                             if shared is not known:
                                 encoding = self.encoding_for(conn)
-                                if self._tally.compressed != compressed:  # that took its time
-                                    compressed = self._tally.compressed
+                                if self._counters.compressed != compressed:  # a compression takes long
+                                    compressed = self._counters.compressed
                                     stop = position
                                 known = shared
                                 squeezed = (
@@ -214,7 +240,7 @@ class FanOut:
                         and conn._rules.state is _OPEN
                         and conn._writer.share(simple, size)
                     ):
-                        self._queue()  # what nearly every delivery is
+                        self._queue()  # nearly every delivery
                     elif self._sure and conn._writer.stuck(size) and self._is_refused(conn):
                         self._slow.refuse_quietly(conn)
                         self._drop(conn._config.send_behavior._value_)  # value would ask the class
@@ -222,7 +248,7 @@ class FanOut:
                         self._reaching = True
                         self._reach(conn)
                         self._reaching = self._undecided = False  # decided, or it waits
-                        self._sure = self._roll.current
+                        self._sure = self._snapshot.current
                         if conn._writer.context is not None and size >= limits.CONTEXT_LONG:
                             stop = position
                 self._next = stop
@@ -233,7 +259,7 @@ class FanOut:
             self._at = position
 
     def encoding_for(self, conn: Conn) -> EncodedMessage:
-        """Return the message as ``conn`` gets it. Without memory for an encoding that is the message itself."""
+        """Return the encoding of the message for ``conn``. Without memory for it that is the message itself."""
         params = conn._shared
         if params is None:
             return self.message
@@ -246,27 +272,37 @@ class FanOut:
                 pass
         return encoding
 
-    def _failed(self, conn: Conn, exc: BaseException) -> None:
-        """End ``conn``, which could not be reached: nothing else tells its peer that a message is missing."""
+    def plain(self) -> tuple[str | bytes, Hashable]:
+        """Return the message and its key for a member that is no `Conn`."""
+        if self._plain is None:
+            self._plain = plain_message(self.message), None if self.key is None else self.key[1]
+        return self._plain
+
+    def _failed(self, member: Any, exc: BaseException) -> None:
+        """End ``member``, which could not be reached: nothing else tells its peer that a message is missing."""
         if self._undecided:
             self._skip()
         self._reaching = self._sure = False
-        conn._writer.fail(exc)
+        if isinstance(member, ConnCore):
+            conn = member
+            conn._writer.fail(exc)
+        else:
+            self._slow.others.fail(member, exc)
 
     def _count(self, encoding: EncodedMessage) -> EncodedMessage:
         if encoding is not self.message:
-            self._tally.compressed += 1
-            self._tally.compressed_before += self.message.size
-            self._tally.compressed_after += encoding.size
+            self._counters.compressed += 1
+            self._counters.compressed_before += self.message.size
+            self._counters.compressed_after += encoding.size
         return encoding
 
-    def unreached(self) -> Sequence[Conn]:
-        """The members that :meth:`step` has not come to."""
+    def unreached(self) -> Sequence[Any]:
+        """Return the members that :meth:`step` has not reached."""
         return self._members[self._next :]
 
     def bring_up(self, conn: Conn) -> None:
-        """Reach ``conn`` now, out of turn, because something else is to be sent to it behind this."""
-        if conn not in self._early and self._roll.position(conn) >= self._next:
+        """Reach ``conn`` now, because another message is to be sent to it behind this one."""
+        if conn not in self._early and self._snapshot.position(conn) >= self._next:
             outer = self._reaching, self._undecided  # of another member, within whose reaching this is done
             self._early.add(conn)
             self._sure = False
@@ -279,27 +315,27 @@ class FanOut:
                 self._reaching, self._undecided = outer
 
     def give_up(self) -> None:
-        """The hub stops: who was not reached will not get it."""
+        """Stop the fan-out: count members not reached yet as dropped."""
         while self._next < len(self._members):
-            conn = self._members[self._next]
+            member = self._members[self._next]
             self._next += 1
-            if conn not in self._early:
+            if member not in self._early:
                 self._undecided = True
                 try:
-                    self._slow.unreached(self, conn)
+                    self._slow.unreached(self, member)
                 except Exception as exc:
-                    self._failed(conn, exc)
+                    self._failed(member, exc)
                 self._undecided = False
 
-    def _mark(self, conn: Conn) -> None:
-        """``conn`` is being reached and the application may be called: :meth:`bring_up` must know who was."""
-        if conn not in self._early:
-            self._next = self._roll.position(conn) + 1
+    def _mark(self, member: Any) -> None:
+        """Note for :meth:`bring_up` that ``member`` is being reached, because the application may be called."""
+        if member not in self._early:
+            self._next = self._snapshot.position(member) + 1
 
     # --- one member -------------------------------------------------------------------------------
 
     def _is_refused(self, conn: Conn) -> bool:
-        """Whether the message is dropped for ``conn``, which has no space, and nobody is to hear of it now."""
+        """Return True if the message is dropped for the full ``conn``, and no callback or member hears of it."""
         if conn._rules.state is not _OPEN or not self._slow.quiet:
             return False
         policy = conn._config.overflow
@@ -326,48 +362,60 @@ class FanOut:
             self._sure = False
             self._slow.overflow(self, conn)
 
-    # --- what is decided --------------------------------------------------------------------------
+    def _reach_other(self, member: Any) -> None:
+        """Deliver to a member that is no `Conn`."""
+        if member in self._early:
+            return
+        self._undecided = self._reaching = True
+        if self._sure or self._still_member(member):
+            self._slow.others.reach(self, member)
+        else:
+            self._skip()
+        self._reaching = self._undecided = False
+        self._sure = self._snapshot.current
 
-    # All sums are made before one of them is set: what fails has changed nothing.
+    # --- decisions --------------------------------------------------------------------------------
+
+    # All sums are computed before one of them is set: without memory nothing is changed.
 
     def _queue(self) -> None:
-        """It is in the queue of one more member."""
-        tally = self._tally
-        queued, all_queued, pending = self.queued + 1, tally.queued + 1, tally.pending - 1
-        self.queued, tally.queued, tally.pending = queued, all_queued, pending
+        """Count one more member whose queue holds the message."""
+        counters = self._counters
+        queued, all_queued, pending = self.queued + 1, counters.queued + 1, counters.pending - 1
+        self.queued, counters.queued, counters.pending = queued, all_queued, pending
         self._undecided = False
         if self._done is not None:
-            self._tell_done()
+            self._wake()
 
     def _skip(self) -> None:
-        """One more member is gone, or going."""
-        tally = self._tally
-        skipped, all_skipped, pending = self.skipped + 1, tally.skipped + 1, tally.pending - 1
-        self.skipped, tally.skipped, tally.pending = skipped, all_skipped, pending
+        """Count one more member that is gone or closing."""
+        counters = self._counters
+        skipped, all_skipped, pending = self.skipped + 1, counters.skipped + 1, counters.pending - 1
+        self.skipped, counters.skipped, counters.pending = skipped, all_skipped, pending
         self._undecided = False
         if self._done is not None:
-            self._tell_done()
+            self._wake()
 
     def _drop(self, cause: str) -> None:
-        """One more member will not get it."""
-        tally = self._tally
-        dropped, all_dropped, pending = self.dropped + 1, tally.dropped + 1, tally.pending - 1
+        """Count one more member for which the message is dropped."""
+        counters = self._counters
+        dropped, all_dropped, pending = self.dropped + 1, counters.dropped + 1, counters.pending - 1
         counted = False
         try:
-            tally.dropped_by[cause] += 1
+            counters.dropped_by[cause] += 1
             counted = True
         except MemoryError:
             pass
         if not counted:
-            self._skip()  # which takes none
+            self._skip()  # needs no memory
             return
-        self.dropped, tally.dropped, tally.pending = dropped, all_dropped, pending
+        self.dropped, counters.dropped, counters.pending = dropped, all_dropped, pending
         self._undecided = False
         if self._done is not None:
-            self._tell_done()
+            self._wake()
 
-    def _tell_done(self) -> None:
-        """Tell the caller of :meth:`wait` if nothing is pending."""
+    def _wake(self) -> None:
+        """Wake the callers of :meth:`wait` if nothing is pending."""
         assert self._done is not None
         if not self.pending and not self._done.done():
             self._done.set_result(None)

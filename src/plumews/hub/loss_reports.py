@@ -18,18 +18,19 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextvars import Context
+from typing import Any
 
 from .. import limits
 from ..conn.connection import Conn
 from ..constants import State
-from ..protocol.message import encode, opcode_of, payload_of
+from ..protocol.message import EncodedMessage, encode, opcode_of, payload_of
 from ..transport.loop_context import loop_context
 from ..transport.safe_calls import Callback, in_own_context
 from ..transport.timers import Deadline
 from .events import EventDispatcher
 from .results import Gap
 
-__all__ = ["DropLog", "EncodeGap", "LossReports", "Notices", "UnreportedLoss"]
+__all__ = ["DropLog", "EncodeGap", "LossReports", "LostMessages", "Notices", "UnreportedLoss"]
 
 logger = logging.getLogger("plumews.hub")
 
@@ -39,34 +40,40 @@ LOG_INTERVAL = 1.0
 EncodeGap = Callable[[Gap], "str | bytes | None"]
 
 
-class _QueueEnd:
-    """Loss at one end of a member's queue by room, and the events about it that stand there."""
+class LostMessages(dict["str | None", int]):
+    """Numbers of lost messages by room."""
 
-    __slots__ = ("events", "lost")
-
-    def __init__(self) -> None:
-        self.lost: dict[str | None, int] = {}
-        self.events: list[tuple[memoryview, str | None, int]] = []
+    __slots__ = ()
 
     def add(self, room: str | None, count: int) -> None:
         """Add ``count`` lost messages of ``room``. Beyond the bound of rooms they are added up without a room."""
-        if room not in self.lost and len(self.lost) >= limits.ROOMS_PER_CONNECTION:
+        if room not in self and len(self) >= limits.ROOMS_PER_CONNECTION:
             room = None
-        self.lost[room] = self.lost.get(room, 0) + count
+        self[room] = self.get(room, 0) + count
+
+
+class _QueueEnd:
+    """Loss at one end of a connection's queue, and the frames of the events about it that stand there."""
+
+    __slots__ = ("frames", "lost")
+
+    def __init__(self) -> None:
+        self.lost = LostMessages()
+        self.frames: list[tuple[Any, str | None, int]] = []
 
 
 class UnreportedLoss:
-    """Loss of one member that no event has told yet. Another hub reports the part in ``elsewhere``."""
+    """Loss of one connection that no event has told yet. Another hub reports the part in ``elsewhere``."""
 
     __slots__ = ("elsewhere", "first", "last")
 
     def __init__(self) -> None:
         self.first = _QueueEnd()
         self.last = _QueueEnd()
-        self.elsewhere = _QueueEnd()
+        self.elsewhere = LostMessages()
 
     def __bool__(self) -> bool:
-        return bool(self.first.lost or self.last.lost or self.elsewhere.lost)
+        return bool(self.first.lost or self.last.lost or self.elsewhere)
 
 
 class LossReports:
@@ -90,57 +97,61 @@ class LossReports:
 
     def report(self, conn: Conn, loss: UnreportedLoss) -> None:
         """Queue the events about ``loss``. Within a message in pieces nothing is queued and ``loss`` is kept."""
-        self._notify(conn, loss.elsewhere)
+        self.notify(conn, loss.elsewhere)
         for end, first in ((loss.first, True), (loss.last, False)):
             if not end.lost:
                 continue
             if self._encode_gap is None:
-                self._notify(conn, end)
+                self.notify(conn, end.lost)
             elif conn._writer.takes_note(first=first):
-                self._queue(conn, end, self._notify(conn, end), first)
+                self._queue(conn, end, first)
 
     def give_up(self, conn: Conn, loss: UnreportedLoss) -> None:
         """Notify the application alone, because nothing can be queued for ``conn`` any more."""
-        for end in (loss.first, loss.last, loss.elsewhere):
-            self._notify(conn, end)
+        for lost in (loss.first.lost, loss.last.lost, loss.elsewhere):
+            self.notify(conn, lost)
 
-    def _notify(self, conn: Conn, end: _QueueEnd) -> dict[str | None, int]:
-        lost, end.lost = end.lost, {}
-        for room, count in lost.items():
-            self._notices.gap(conn, Gap(room, count))
-        return lost
+    def notify(self, member: Any, lost: LostMessages) -> LostMessages:
+        """Call ``on_gap`` for the losses of ``member``. Clear ``lost``, and return a copy of it."""
+        copy = LostMessages(lost)
+        lost.clear()
+        for room, count in copy.items():
+            self._notices.gap(member, Gap(room, count))
+        return copy
 
-    def _queue(self, conn: Conn, end: _QueueEnd, lost: dict[str | None, int], first: bool) -> None:
-        writer = conn._writer
-        events, end.events = end.events, []
-        total = _QueueEnd()
-        total.lost = lost
-        for frame, room, count in reversed(events):
-            if writer.take_note(frame, last=not first):
-                total.add(room, count)
-        # All are encoded before one is queued: encode_gap may end the connection.
-        encoded = [(self._encode(Gap(room, count)), room, count) for room, count in lost.items()]
-        if conn.state is not State.OPEN:
-            return
-        end.events = [(event, room, count) for event, room, count in encoded if event is not None]
-        for event, _, _ in reversed(end.events) if first else end.events:
-            writer.add_note(event, first=first)
-        conn._kick_later()
-
-    def _encode(self, gap: Gap) -> memoryview | None:
-        assert self._encode_gap is not None
+    def event(self, gap: Gap) -> EncodedMessage | None:
+        """Return the message that the application encodes for ``gap``, in one buffer. ``None`` if it wants none."""
+        if self._encode_gap is None:
+            return None
         outer, self.encoding = self.encoding, True  # a direct send within may lead to a call for another member
         try:
             data = self._encode_gap(gap)
             if data is None:
                 return None
             opcode = opcode_of(data)
-            return memoryview(b"".join(encode(opcode, payload_of(opcode, data)).buffers))
+            message = encode(opcode, payload_of(opcode, data))
+            return EncodedMessage([memoryview(b"".join(message.buffers))], message.size)
         except (Exception, asyncio.CancelledError) as exc:
             asyncio.get_running_loop().call_exception_handler({"message": "encode_gap failed", "exception": exc})
             return None
         finally:
             self.encoding = outer
+
+    def _queue(self, conn: Conn, end: _QueueEnd, first: bool) -> None:
+        writer = conn._writer
+        lost = self.notify(conn, end.lost)
+        frames, end.frames = end.frames, []
+        for frame, room, count in reversed(frames):
+            if writer.take_note(frame, last=not first):
+                lost.add(room, count)
+        # All are encoded before one is queued: encode_gap may end the connection.
+        events = [(self.event(Gap(room, count)), room, count) for room, count in lost.items()]
+        if conn.state is not State.OPEN:
+            return
+        end.frames = [(event.buffers[0], room, count) for event, room, count in events if event is not None]
+        for frame, _, _ in reversed(end.frames) if first else end.frames:
+            writer.add_note(frame, first=first)
+        conn._kick_later()
 
 
 class Notices:
@@ -153,9 +164,9 @@ class Notices:
         """Call ``changed()`` after a callback was added or removed."""
         self._callbacks = callbacks
         self._changed = changed
-        self._slow: list[Conn] = []
-        self._drops: dict[tuple[Conn, str | None], int] = {}
-        self._gaps: list[tuple[Conn, Gap]] = []
+        self._slow: list[Any] = []
+        self._drops: dict[tuple[Any, str | None], int] = {}
+        self._gaps: list[tuple[Any, Gap]] = []
         self._scheduled = False
 
     def register(self, kind: str, callback: Callback) -> Callable[[], None]:
@@ -180,22 +191,22 @@ class Notices:
         """Return True if a callback for ``kind`` is registered."""
         return self._callbacks.wanted(kind)
 
-    def slow(self, conn: Conn) -> None:
-        """Tell that the queue of ``conn`` is half full."""
+    def slow(self, member: Any) -> None:
+        """Tell that the queue of ``member`` is half full."""
         if self.wanted("slow"):
-            self._slow.append(conn)
+            self._slow.append(member)
             self._schedule()
 
-    def dropped(self, conn: Conn, room: str | None, count: int) -> None:
-        """Tell that ``conn`` has lost ``count`` messages."""
+    def dropped(self, member: Any, room: str | None, count: int) -> None:
+        """Tell that ``member`` has lost ``count`` messages."""
         if self.wanted("drop"):
-            self._drops[conn, room] = self._drops.get((conn, room), 0) + count
+            self._drops[member, room] = self._drops.get((member, room), 0) + count
             self._schedule()
 
-    def gap(self, conn: Conn, gap: Gap) -> None:
-        """Tell that the next message of ``conn`` stands behind ``gap``."""
+    def gap(self, member: Any, gap: Gap) -> None:
+        """Tell that the next message of ``member`` stands behind ``gap``."""
         if self.wanted("gap"):
-            self._gaps.append((conn, gap))
+            self._gaps.append((member, gap))
             self._schedule()
 
     def _schedule(self) -> None:
@@ -208,8 +219,8 @@ class Notices:
         slow, self._slow = self._slow, []
         drops, self._drops = self._drops, {}
         gaps, self._gaps = self._gaps, []
-        self._callbacks.happened("slow", *[(conn,) for conn in slow])
-        self._callbacks.happened("drop", *[(conn, room, count) for (conn, room), count in drops.items()])
+        self._callbacks.happened("slow", *[(member,) for member in slow])
+        self._callbacks.happened("drop", *[(member, room, count) for (member, room), count in drops.items()])
         self._callbacks.happened("gap", *gaps)
 
 
@@ -221,17 +232,17 @@ class DropLog:
         self._members: set[int] = set()
         self._next: Deadline | None = None
 
-    def dropped(self, conn: Conn, count: int) -> None:
-        """Count ``count`` lost messages of ``conn``."""
+    def dropped(self, member: Any, count: int) -> None:
+        """Count ``count`` lost messages of ``member``."""
         self._messages += count
-        self._members.add(id(conn))
+        self._members.add(id(member))
         if self._next is None:
             self._next = loop_context(asyncio.get_running_loop()).timers.after(LOG_INTERVAL, self.write)
 
-    def closed(self, conn: Conn) -> None:
+    def closed(self, member: Any) -> None:
         """Count a member that is closed with 1013."""
         self._closed += 1
-        self.dropped(conn, 0)
+        self.dropped(member, 0)
 
     def write(self) -> None:
         """Log what was counted since the last line."""

@@ -30,16 +30,15 @@ from ..transport.writer import Waiter, Writer
 from .config import HubConfig
 from .events import EventDispatcher
 from .loss_reports import DropLog, LossReports, Notices, UnreportedLoss
+from .member import AnyMember, OtherMembers, PlainDelivery
 from .results import BroadcastResult
 
 __all__ = ["ByteBudget", "Delivery", "PendingDeliveries", "SlowMember", "SlowMembers"]
 
 
-class Delivery(Protocol):
+class Delivery(PlainDelivery, Protocol):
     """Broadcast on its way to its members."""
 
-    message: EncodedMessage
-    room: str | None
     key: Hashable
 
     def encoding_for(self, conn: Conn) -> EncodedMessage:
@@ -53,15 +52,6 @@ class Delivery(Protocol):
 
     def _reach(self, conn: Conn) -> None:
         """Deliver to ``conn``, from the start."""
-
-    def _mark(self, conn: Conn) -> None:
-        """Note that ``conn`` is being reached, before a call of the application that may ask."""
-
-    def _queue(self) -> None:
-        """Count one more member whose queue holds the message."""
-
-    def _drop(self, cause: str) -> None:
-        """Count one more member for which the message is dropped."""
 
 
 class _Place:
@@ -251,6 +241,7 @@ class SlowMembers:
         self._reports = LossReports(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
         self._log = DropLog()
+        self.others = OtherMembers(self._reports, self.notices, self._log)
         #: Messages that were displaced in the queues of members, and messages that newer ones with their key replaced.
         self.evicted = self.replaced = 0
         #: True if a backlog matters before anything is lost.
@@ -376,10 +367,12 @@ class SlowMembers:
 
     # --- losses -----------------------------------------------------------------------------------
 
-    def unreached(self, delivery: Delivery, conn: Conn) -> None:
-        """Drop ``delivery``, because the hub stops before it has reached ``conn``."""
-        if conn.state is State.OPEN and self._rooms_of(conn):
-            self._refused(delivery, conn, "stopped")
+    def unreached(self, delivery: Delivery, member: AnyMember) -> None:
+        """Drop ``delivery``, because the hub stops before it has reached ``member``."""
+        if not isinstance(member, Conn):
+            self.others.unreached(delivery, member)
+        elif member.state is State.OPEN and self._rooms_of(member):
+            self._refused(delivery, member, "stopped")
         else:
             delivery._drop("stopped")
 
@@ -394,7 +387,7 @@ class SlowMembers:
         if self._counting:
             self.notices.dropped(conn, delivery.room, 1)
         if self._reporting:  # the message is missing behind everything that is queued
-            self._known(conn).loss.last.add(delivery.room, 1)
+            self._known(conn).loss.last.lost.add(delivery.room, 1)
             conn._owe(self)
             conn._fall_behind(self._report_if_space)
 
@@ -413,7 +406,7 @@ class SlowMembers:
         self.notices.dropped(conn, room, count)
         if self._reporting:
             loss = self._known(conn).loss
-            (loss.first if mine or not self._reports.encodes else loss.elsewhere).add(room, count)
+            (loss.first.lost if mine or not self._reports.encodes else loss.elsewhere).add(room, count)
             conn._owe(self)
             if not conn._writer.paused:  # the queue leaves with this event loop iteration
                 self.pay(conn)

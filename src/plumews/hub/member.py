@@ -1,0 +1,264 @@
+"""Members of rooms that are no `Conn`: the protocol that they keep, and the deliveries to them.
+
+A `Conn` is the compiled fast path of the fan-out. Any other member is reached by the methods of :class:`Member`, and
+the hub treats it as a connection under ``SendBehavior.DROP``: a message that it does not take is lost for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from ..conn.connection import Conn
+from ..constants import CloseCode, Opcode
+from ..protocol.message import EncodedMessage
+from ..transport.safe_calls import call_safely
+from ..users import UserInfo
+from .loss_reports import DropLog, LossReports, LostMessages, Notices
+from .results import Gap
+
+__all__ = ["AnyMember", "ClosingMember", "Member", "OtherMembers", "PlainDelivery", "check_member", "plain_message"]
+
+
+class Member(Protocol):
+    """Member of rooms that is no :class:`plumews.Conn`, such as a connection of another server or a test double.
+
+    The hub calls it on the thread of its event loop. No method may block. :meth:`try_queue` and :meth:`can_queue` run
+    in the midst of a broadcast and must not broadcast themselves. A member is hashable. It is told from others by its
+    hash and its equality, for most classes its identity.
+
+    The queue and its bounds are the member's own. The hub handles it as a connection under ``SendBehavior.DROP``,
+    whatever it does with a full queue: a message for which :meth:`try_queue` returns False counts as dropped.
+    ``on_drop`` tells it. Before the member takes the next message it gets what ``encode_gap`` returns, and ``on_gap``
+    tells that.
+    """
+
+    @property
+    def id(self) -> object:
+        """Identity for :meth:`plumews.Hub.inspect`."""
+
+    @property
+    def user_info(self) -> UserInfo | None:
+        """User of the member, read when it joins. ``None``: anonymous."""
+
+    def try_queue(self, message: str | bytes, key: Hashable, /) -> bool:
+        """Queue a message. Return False if there is no space for it.
+
+        An exception is reported to the event loop, and counts as False.
+
+        Args:
+            message: text as ``str``, binary data as ``bytes``.
+            key: ``(room, key)`` of a broadcast with a key, of which only the newest message matters. ``room`` is its
+                name, a frozenset of several names, or ``None`` for all rooms. ``None``: a message without a key.
+        """
+
+    def can_queue(self, size: int, count: int, /) -> bool:
+        """Return True if :meth:`try_queue` would take ``count`` messages of ``size`` bytes in all now."""
+
+    def close(self, code: int, reason: str, /) -> object:
+        """Begin to close the connection, behind the queued messages."""
+
+    def add_close_callback(self, callback: Callable[[Any], object], /) -> object:
+        """Call ``callback(member)`` when the connection is closed, at once if it is.
+
+        The hub adds an equal callback each time the member joins its first room. One call is enough for all of them.
+        """
+
+
+#: Member of a room.
+AnyMember: TypeAlias = "Conn | Member"
+
+_METHODS = ("try_queue", "can_queue", "close", "add_close_callback")
+_ATTRIBUTES = ("id", "user_info")
+
+
+def check_member(member: object) -> None:
+    """Raise `TypeError` unless ``member`` is a `Conn` or keeps :class:`Member`."""
+    if isinstance(member, Conn):
+        return
+    name = type(member).__name__
+    missing = [each for each in _METHODS if not callable(getattr(member, each, None))]
+    missing += [each for each in _ATTRIBUTES if not hasattr(member, each)]
+    missing += ["__hash__"] if type(member).__hash__ is None else []
+    if missing:
+        raise TypeError(f"a member must be a Conn or a plumews.hub.Member: {name} has no {', '.join(missing)}")
+    for each in _METHODS:
+        if inspect.iscoroutinefunction(getattr(member, each)):
+            raise TypeError(f"a member must be a Conn or a plumews.hub.Member: {name}.{each} is a coroutine function")
+
+
+def plain_message(message: EncodedMessage) -> str | bytes:
+    """Return the message that was encoded: text as ``str``, binary data as ``bytes``."""
+    opcode, payload = message.message()
+    return payload.decode() if opcode == Opcode.TEXT else payload
+
+
+class PlainDelivery(Protocol):
+    """Broadcast on its way to members that are no `Conn`."""
+
+    message: EncodedMessage
+    room: str | None
+
+    def plain(self) -> tuple[str | bytes, Hashable]:
+        """Return the message and its key for :meth:`Member.try_queue`."""
+
+    def _mark(self, member: Any) -> None:
+        """Note that ``member`` is being reached, before a call of the application that may ask."""
+
+    def _queue(self) -> None:
+        """Count one more member whose queue holds the message."""
+
+    def _drop(self, cause: str) -> None:
+        """Count one more member for which the message is dropped."""
+
+
+class _State:
+    """State that a hub keeps about a member."""
+
+    __slots__ = ("dropped", "lost")
+
+    def __init__(self) -> None:
+        #: Messages that the member did not take, in all.
+        self.dropped = 0
+        #: Losses without a report.
+        self.lost = LostMessages()
+
+
+class OtherMembers:
+    """Members of one hub that are no `Conn`, and their losses."""
+
+    def __init__(self, reports: LossReports, notices: Notices, log: DropLog) -> None:
+        self._reports = reports
+        self._notices = notices
+        self._log = log
+        self._states: dict[Any, _State] = {}
+        #: True while a member is asked, which may be in the midst of a broadcast.
+        self.asking = False
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def joined(self, member: Member) -> None:
+        """Follow ``member``, which has become a member."""
+        self._states[member] = _State()
+
+    def left(self, member: Member) -> None:
+        """Report the losses of ``member``, which is no member any more."""
+        state = self._states.pop(member, None)
+        if state is not None and state.lost:
+            self._ask(self._report, member, state, 0, 0)
+            self._reports.notify(member, state.lost)
+
+    def dropped(self, member: Member) -> int:
+        """Return the number of messages that ``member`` did not take."""
+        state = self._states.get(member)
+        return 0 if state is None else state.dropped
+
+    def reach(self, delivery: PlainDelivery, member: Member) -> None:
+        """Deliver to ``member``."""
+        delivery._mark(member)
+        state = self._states.get(member) or _State()  # without one it has left, and its user is sent to
+        if self._ask(self._queue, member, state, *delivery.plain(), delivery.message.size):
+            delivery._queue()
+        else:
+            delivery._drop("drop")
+            self._lost(member, state, delivery.room, 1)
+
+    def unreached(self, delivery: PlainDelivery, member: Member) -> None:
+        """Drop ``delivery``, because the hub stops before it has reached ``member``."""
+        delivery._drop("stopped")
+        state = self._states.get(member)
+        if state is not None:
+            self._lost(member, state, delivery.room, 1)
+
+    def fail(self, member: Member, exc: BaseException) -> None:
+        """Close ``member``, because a delivery to it has failed."""
+        asyncio.get_running_loop().call_exception_handler({"message": "a delivery failed", "exception": exc})
+        call_safely("closing a member", member.close, CloseCode.INTERNAL_ERROR, "")
+
+    def fitting(self, member: Member, messages: Sequence[EncodedMessage], more: int) -> int:
+        """Return how many of ``messages`` the member takes now, and ``more`` small ones besides."""
+        size = 0
+        for count, message in enumerate(messages):
+            size += message.size
+            if not self._ask(member.can_queue, size, count + 1 + more):
+                return count
+        return len(messages)
+
+    def queue_all(self, member: Member, messages: Sequence[EncodedMessage]) -> int:
+        """Queue ``messages`` until the member refuses one. Return how many were queued."""
+        for count, message in enumerate(messages):
+            if not self._ask(member.try_queue, plain_message(message), None):
+                return count
+        return len(messages)
+
+    def missed(self, member: Member, count: int) -> None:
+        """Count ``count`` messages of a history that the member did not take."""
+        self._states[member].dropped += count
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return the result of ``function``, False if it raises. It cannot broadcast."""
+        outer, self.asking = self.asking, True
+        try:
+            return function(*args)
+        except (Exception, asyncio.CancelledError) as exc:
+            asyncio.get_running_loop().call_exception_handler({"message": "a member of a hub failed", "exception": exc})
+            return False
+        finally:
+            self.asking = outer
+
+    def _queue(self, member: Member, state: _State, message: str | bytes, key: Hashable, size: int) -> bool:
+        """Queue a message behind the reports of earlier losses. Return False if there is no space for all of that."""
+        return (not state.lost or self._report(member, state, size, 1)) and bool(member.try_queue(message, key))
+
+    def _report(self, member: Member, state: _State, size: int, more: int) -> bool:
+        """Queue the reports of losses if ``more`` messages of ``size`` bytes fit behind them. Return True if so."""
+        lost = state.lost
+        if not member.can_queue(size, more + (len(lost) if self._reports.encodes else 0)):
+            return False
+        for room, count in list(lost.items()):
+            event = self._reports.event(Gap(room, count))
+            if event is not None and not member.try_queue(plain_message(event), None):
+                return False
+            self._notices.gap(member, Gap(room, lost.pop(room)))
+        return True
+
+    def _lost(self, member: Member, state: _State, room: str | None, count: int) -> None:
+        state.dropped += count
+        self._log.dropped(member, count)
+        self._notices.dropped(member, room, count)
+        if self._reports.wanted:
+            state.lost.add(room, count)
+
+
+class ClosingMember:
+    """Member that is no `Conn`, as a graceful close handles it."""
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.close_code: int | None = None
+        self._callback: Callable[[Any], object] | None = None
+
+    def add_close_callback(self, callback: Callable[[Any], object]) -> None:
+        """Call ``callback(self)`` when the member is closed, or given up."""
+        self._callback = callback
+        self.member.add_close_callback(self._closed)
+
+    def close_nowait(self, code: int, reason: str) -> None:
+        """Begin to close the member."""
+        self.close_code = code
+        self.member.close(code, reason)
+
+    def abort(self) -> None:
+        """Wait no longer for the member."""
+        self.close_code = CloseCode.ABNORMAL_CLOSURE
+        self._closed(self.member)
+
+    def _closed(self, member: Member) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback(self)
