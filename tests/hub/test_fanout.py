@@ -1,4 +1,4 @@
-"""One broadcast and its members: what each send behavior does, who waits how long, and that every count adds up.
+"""One broadcast and its members: each send behavior, the waits, and counts that add up.
 
 The members are real connections on a transport that is none (see `fakes`), so that a test says when one is full.
 """
@@ -27,7 +27,7 @@ ALWAYS = 1e12
 
 
 class Room:
-    """What a hub gives its broadcasts."""
+    """The parts of a hub that its broadcasts use."""
 
     def __init__(self) -> None:
         self.counters = FanOutCounters()
@@ -69,7 +69,7 @@ def one(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
 
 
 def fill(conn: plumews.Conn, transport: FakeTransport) -> int:
-    """Make ``conn`` full; how many messages it took."""
+    """Make ``conn`` full, and return the number of messages that it took."""
     transport.fill()
     count = 0
     while conn._writer.offer(encode(Opcode.TEXT, b"filler")):
@@ -83,10 +83,10 @@ def counts(broadcast: FanOut) -> tuple[int, int, int, int]:
     return result.queued, result.dropped, result.skipped, result.pending
 
 
-# --- everybody has space --------------------------------------------------------------------------
+# --- all members have space -----------------------------------------------------------------------
 
 
-async def test_every_member_gets_the_message_at_the_end_of_the_tick(room):
+async def test_members_get_the_message_at_the_end_of_the_iteration(room):
     conns, transports = some(5)
     broadcast = room.send(conns)
     assert counts(broadcast) == (5, 0, 0, 0)
@@ -95,7 +95,7 @@ async def test_every_member_gets_the_message_at_the_end_of_the_tick(room):
     assert [texts(transport.wire) for transport in transports] == [["hello"]] * 5
 
 
-async def test_the_message_is_encoded_once_and_every_member_holds_the_same_bytes(room):
+async def test_message_is_encoded_once_for_all_members(room):
     conns, transports = some(5)
     broadcast = room.send(conns)
     await ticks()
@@ -103,7 +103,7 @@ async def test_the_message_is_encoded_once_and_every_member_holds_the_same_bytes
     assert all(transport.writes[0] is frame for transport in transports)
 
 
-async def test_broadcasts_of_one_tick_leave_a_member_in_one_write(room):
+async def test_broadcasts_of_one_iteration_leave_in_one_write(room):
     conns, (transport,) = some(1)
     for number in range(10):
         room.send(conns, str(number))
@@ -112,7 +112,7 @@ async def test_broadcasts_of_one_tick_leave_a_member_in_one_write(room):
     assert texts(transport.wire) == [str(number) for number in range(10)]
 
 
-async def test_sixty_five_broadcasts_in_one_tick_do_not_overflow_a_queue_of_64(room):
+async def test_200_broadcasts_in_an_iteration_do_not_overflow_a_queue(room):
     conns, (transport,) = some(1, queue_size=64, send_behavior=SendBehavior.DROP)
     for number in range(200):
         assert counts(room.send(conns, str(number))) == (1, 0, 0, 0)
@@ -120,7 +120,7 @@ async def test_sixty_five_broadcasts_in_one_tick_do_not_overflow_a_queue_of_64(r
     assert texts(transport.wire) == [str(number) for number in range(200)]
 
 
-async def test_the_excluded_member_is_not_matched_and_gets_nothing(room):
+async def test_excluded_member_is_not_matched_and_gets_nothing(room):
     conns, transports = some(3)
     broadcast = room.send(conns, exclude=conns[1])
     assert counts(broadcast) == (2, 0, 0, 0)
@@ -129,7 +129,7 @@ async def test_the_excluded_member_is_not_matched_and_gets_nothing(room):
     assert [texts(transport.wire) for transport in transports] == [["hello"], [], ["hello"]]
 
 
-async def test_a_member_that_has_left_or_is_closing_or_gone_is_skipped(room):
+async def test_member_that_left_or_closes_or_is_gone_is_skipped(room):
     conns, transports = some(4)
     room.left.add(conns[0])
     conns[1].close_nowait()
@@ -144,7 +144,7 @@ async def test_a_member_that_has_left_or_is_closing_or_gone_is_skipped(room):
 # --- a member is full -----------------------------------------------------------------------------
 
 
-async def test_a_full_drop_member_drops_the_message_and_counts_it(room):
+async def test_full_member_under_drop_drops_the_message(room):
     conn, transport = one(queue_size=3, send_behavior=SendBehavior.DROP)
     assert fill(conn, transport) == 3
     for _ in range(2):
@@ -157,7 +157,7 @@ async def test_a_full_drop_member_drops_the_message_and_counts_it(room):
     assert texts(transport.wire) == ["filler"] * 3 + ["again"]
 
 
-async def test_a_full_close_member_gets_1013_and_its_queue_is_discarded(room):
+async def test_full_member_under_close_is_closed_with_1013(room):
     conn, transport = one(queue_size=3, send_behavior=SendBehavior.CLOSE)
     fill(conn, transport)
     assert counts(room.send([conn])) == (0, 1, 0, 0)
@@ -166,7 +166,7 @@ async def test_a_full_close_member_gets_1013_and_its_queue_is_discarded(room):
     assert counts(room.send([conn])) == (0, 0, 1, 0)
 
 
-async def test_a_full_block_member_is_pending_until_it_makes_room(room):
+async def test_full_member_under_block_is_pending_until_it_has_space(room):
     conn, transport = one(queue_size=3, send_timeout=60)
     fill(conn, transport)
     first, second = room.send([conn], "first"), room.send([conn], "second")
@@ -181,7 +181,7 @@ async def test_a_full_block_member_is_pending_until_it_makes_room(room):
     assert conn.dropped_messages == 0
 
 
-async def test_a_block_member_that_makes_no_room_costs_its_send_timeout_once(room):
+async def test_stuck_member_under_block_costs_one_send_timeout(room):
     conn, transport = one(queue_size=3, send_timeout=0.05)
     fill(conn, transport)
     clock = asyncio.get_running_loop().time
@@ -199,7 +199,7 @@ async def test_a_block_member_that_makes_no_room_costs_its_send_timeout_once(roo
     assert conn.state is State.OPEN
 
 
-async def test_a_block_member_that_recovers_is_given_its_send_timeout_anew(room):
+async def test_recovered_member_under_block_gets_a_new_send_timeout(room):
     conn, transport = one(queue_size=1, send_timeout=0.02)
     fill(conn, transport)
     await room.send([conn]).wait()
@@ -214,7 +214,7 @@ async def test_a_block_member_that_recovers_is_given_its_send_timeout_anew(room)
     await again.wait()
 
 
-async def test_no_more_than_a_queue_of_broadcasts_waits_for_a_full_member(room):
+async def test_waiting_broadcasts_are_bounded_by_the_queue_size(room):
     conn, transport = one(queue_size=3, send_timeout=60)
     fill(conn, transport)
     broadcasts = [room.send([conn], str(number)) for number in range(5)]
@@ -224,9 +224,7 @@ async def test_no_more_than_a_queue_of_broadcasts_waits_for_a_full_member(room):
 
 
 @pytest.mark.parametrize("send_timeout", [None, 0], ids=["no timeout", "a timeout of 0"])
-async def test_section_8_point_17_a_member_without_a_timeout_of_its_own_does_not_hang_a_broadcast(
-    room, send_timeout, monkeypatch
-):
+async def test_member_without_a_send_timeout_does_not_hang_a_broadcast(room, send_timeout, monkeypatch):
     monkeypatch.setattr(limits, "BROADCAST_WAIT", 0.02)
     conn, transport = one(queue_size=1, send_timeout=send_timeout)
     fill(conn, transport)
@@ -236,7 +234,7 @@ async def test_section_8_point_17_a_member_without_a_timeout_of_its_own_does_not
     assert counts(broadcast) == (0, 1, 0, 0)
 
 
-async def test_members_that_wait_do_not_hold_up_the_others(room):
+async def test_full_members_do_not_hold_up_the_others(room):
     conns, transports = some(10, queue_size=1, send_timeout=60)
     for conn, transport in list(zip(conns, transports, strict=True))[:5]:
         fill(conn, transport)
@@ -246,7 +244,7 @@ async def test_members_that_wait_do_not_hold_up_the_others(room):
     assert [texts(transport.wire) for transport in transports[5:]] == [["hello"]] * 5
 
 
-async def test_the_byte_bound_makes_a_member_full_as_the_message_bound_does(room):
+async def test_byte_bound_makes_a_member_full(room):
     conn, transport = one(queue_bytes=100, send_behavior=SendBehavior.DROP)
     transport.fill()
     assert counts(room.send([conn], "x" * 200)) == (1, 0, 0, 0)  # alone, any size
@@ -267,7 +265,7 @@ def aborts(conn: plumews.Conn) -> None:
 
 
 @pytest.mark.parametrize("ends", [closes, aborts])
-async def test_what_waits_for_a_member_that_ends_is_dropped_and_not_pending_for_ever(room, ends):
+async def test_waiting_broadcasts_are_dropped_when_the_member_ends(room, ends):
     conn, transport = one(queue_size=2, send_timeout=60)
     fill(conn, transport)
     broadcasts = [room.send([conn]) for _ in range(2)]
@@ -278,7 +276,7 @@ async def test_what_waits_for_a_member_that_ends_is_dropped_and_not_pending_for_
     assert not room.slow.members
 
 
-async def test_the_deadline_of_a_full_member_is_gone_when_it_has_made_room(room):
+async def test_deadline_of_a_full_member_ends_when_it_has_made_room(room):
     conn, transport = one(queue_size=1, send_timeout=60)
     before = deadlines()
     fill(conn, transport)
@@ -290,7 +288,7 @@ async def test_the_deadline_of_a_full_member_is_gone_when_it_has_made_room(room)
     assert not room.slow.members
 
 
-async def test_a_full_member_that_the_hub_forgot_is_held_by_nothing_when_its_timeout_is_over(room):
+async def test_member_that_left_is_freed_after_its_timeout(room):
     conn, transport = one(queue_size=1, send_timeout=0.02)
     fill(conn, transport)
     broadcast = room.send([conn])
@@ -309,7 +307,7 @@ async def test_a_full_member_that_the_hub_forgot_is_held_by_nothing_when_its_tim
 # --- piece by piece -------------------------------------------------------------------------------
 
 
-async def test_a_long_fan_out_is_done_in_slices_and_reaches_each_member_once(room):
+async def test_long_fan_out_in_slices_reaches_each_member_once(room):
     conns, transports = some(1000)
     broadcast = room.broadcast(conns)
     steps = 1
@@ -327,7 +325,7 @@ async def test_a_long_fan_out_is_done_in_slices_and_reaches_each_member_once(roo
     assert all(texts(transport.wire) == ["hello"] for transport in transports)
 
 
-async def test_a_member_that_joins_and_one_that_leaves_while_it_is_under_way(room):
+async def test_join_and_leave_during_a_fan_out(room):
     conns, transports = some(200)
     broadcast = room.broadcast(conns[:-1])
     broadcast.step(NEVER)
@@ -340,7 +338,7 @@ async def test_a_member_that_joins_and_one_that_leaves_while_it_is_under_way(roo
     assert [texts(transport.wire) for transport in transports[196:]] == [["hello"], [], [], []]
 
 
-async def test_a_member_that_is_brought_up_gets_it_then_and_not_again(room):
+async def test_member_that_is_brought_up_gets_the_message_once(room):
     conns, transports = some(200)
     broadcast = room.broadcast(conns)
     broadcast.step(NEVER)
@@ -357,7 +355,7 @@ async def test_a_member_that_is_brought_up_gets_it_then_and_not_again(room):
     assert all(texts(transport.wire) == ["hello"] for transport in transports)
 
 
-async def test_the_excluded_member_cannot_be_brought_up(room):
+async def test_excluded_member_cannot_be_brought_up(room):
     conns, transports = some(200)
     broadcast = room.broadcast(conns, exclude=conns[-1])
     broadcast.step(NEVER)
@@ -368,7 +366,7 @@ async def test_the_excluded_member_cannot_be_brought_up(room):
     assert texts(transports[-1].wire) == []
 
 
-async def test_giving_up_drops_it_for_those_who_were_not_reached(room):
+async def test_give_up_drops_the_message_for_unreached_members(room):
     conns, _ = some(200)
     broadcast = room.broadcast(conns, exclude=conns[-2])
     broadcast.step(NEVER)
@@ -382,7 +380,7 @@ async def test_giving_up_drops_it_for_those_who_were_not_reached(room):
     assert broadcast.step(NEVER)
 
 
-async def test_a_wait_for_a_broadcast_can_be_cancelled_without_harm(room):
+async def test_wait_for_a_broadcast_can_be_cancelled(room):
     conn, transport = one(queue_size=1, send_timeout=60)
     fill(conn, transport)
     broadcast = room.send([conn])
@@ -399,7 +397,7 @@ async def test_a_wait_for_a_broadcast_can_be_cancelled_without_harm(room):
 
 
 @pytest.mark.parametrize("behavior", list(SendBehavior), ids=lambda behavior: behavior.name)
-async def test_the_sums_over_all_broadcasts_are_the_sums_of_their_results(room, behavior):
+async def test_counters_are_the_sums_of_all_results(room, behavior):
     conns, transports = some(130, queue_size=2, send_timeout=0.02, send_behavior=behavior)
     broadcasts = []
 
@@ -431,7 +429,7 @@ async def test_the_sums_over_all_broadcasts_are_the_sums_of_their_results(room, 
 
 
 @pytest.mark.parametrize("then", ["send", "close"])
-async def test_nothing_follows_the_close_frame_that_catching_up_with_a_broadcast_brings(monkeypatch, then) -> None:
+async def test_nothing_follows_the_close_frame_of_a_catch_up(monkeypatch, then) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 1e-9)
     hub = plumews.Hub()
     for _ in range(200):

@@ -516,8 +516,8 @@ async def test_a_ping_is_answered_in_the_middle_of_a_long_fan_out(start, sliced)
 async def test_a_room_of_two_is_not_held_up_by_a_long_fan_out_to_another_room(sliced):
     hub = Hub(4)
     joined(hub, "large", 5000)
-    large = hub._broadcaster.scheduler._lanes_of("large")[0]
-    small = next(name for name in map(str, range(100)) if hub._broadcaster.scheduler._lanes_of(name)[0] is not large)
+    large = hub._broadcaster.scheduler._queues_of("large")[0]
+    small = next(name for name in map(str, range(100)) if hub._broadcaster.scheduler._queues_of(name)[0] is not large)
     joined(hub, small, 2)
     assert hub.broadcast_room("large", "x").pending
     assert hub.broadcast_room(small, "x") == BroadcastResult(matched=2, queued=2)

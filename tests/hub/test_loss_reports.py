@@ -1,4 +1,4 @@
-"""What a member hears of messages that it lost: in their place, once, and of as many as they were."""
+"""Gap events that a member gets about lost messages: their places, their numbers, their encoders."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews import BroadcastResult, Gap, Hub, HubConfig, Opcode, SendBehavior, State, limits
-from plumews.constants import COMPRESSED
-from support.compressed_messages import Squeezing, unsqueezed
-from support.fakes import clog, fake_conn, feed, pass_time, ticks, until
+from plumews import BroadcastResult, Gap, Hub, HubConfig, SendBehavior, State, limits
+from support.fakes import clog, pass_time, ticks
 from support.members import adds_up, crowd, drained, joined, messages, send, stalled, texts, told
-from support.raw_client import Wire, close
 
 
-async def test_a_member_is_told_of_refused_messages_behind_those_that_waited():
+async def test_gap_of_refused_messages_stands_behind_the_queue():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, send_behavior=SendBehavior.DROP)
     assert [result.dropped for result in send(hub, *"abcdefg")] == [0, 0, 0, 1, 1, 1, 1]
@@ -30,14 +27,14 @@ async def test_a_member_is_told_of_refused_messages_behind_those_that_waited():
     assert texts(transport.wire) == ["a", "b", "c", "room: 4", "h"]
 
 
-async def test_a_member_is_told_of_displaced_messages_in_front_of_those_that_are_left():
+async def test_gap_of_displaced_messages_stands_before_the_queue():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, send_behavior=SendBehavior.DROP_OLDEST)
     send(hub, *"abcdefg")
     assert await drained(transport) == ["room: 4", "e", "f", "g"]
 
 
-async def test_a_member_of_several_rooms_is_told_of_each():
+async def test_member_of_several_rooms_gets_a_gap_for_each():
     hub = Hub(HubConfig(encode_gap=told))
     conn, transport = stalled(hub, "a", "b", "c", send_behavior=SendBehavior.DROP, queue_size=1)
     for room in "aabbbc":
@@ -47,7 +44,7 @@ async def test_a_member_of_several_rooms_is_told_of_each():
     assert await drained(transport) == ["a", "a: 1", "b: 3", "c: 1", "None: 1"]
 
 
-async def test_of_which_room_a_displaced_message_was_is_only_said_where_it_is_known():
+async def test_gap_of_a_member_of_two_rooms_names_no_room():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, "a", "b", send_behavior=SendBehavior.DROP_OLDEST, queue_size=1)
     hub.broadcast_room("a", "1")
@@ -55,7 +52,7 @@ async def test_of_which_room_a_displaced_message_was_is_only_said_where_it_is_kn
     assert await drained(transport) == ["None: 1", "2"]
 
 
-async def test_displaced_message_of_one_of_two_hubs_names_no_room():
+async def test_gap_of_a_member_of_two_hubs_names_no_room():
     hub, other = Hub(HubConfig(encode_gap=told)), Hub()
     conn, transport = stalled(hub, "a", send_behavior=SendBehavior.DROP_OLDEST, queue_size=1)
     other.join("b", conn)
@@ -64,14 +61,14 @@ async def test_displaced_message_of_one_of_two_hubs_names_no_room():
     assert await drained(transport) == ["None: 1", "2"]
 
 
-async def test_a_shorter_message_that_finds_space_comes_behind_the_gap():
+async def test_shorter_message_that_finds_space_stands_behind_the_gap():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, send_behavior=SendBehavior.DROP, queue_bytes=100)
     send(hub, "a" * 50, "b" * 90, "c")
     assert await drained(transport) == ["a" * 50, "room: 1", "c"]
 
 
-async def test_a_direct_message_that_finds_space_comes_behind_the_gap():
+async def test_direct_message_that_finds_space_stands_behind_the_gap():
     hub = Hub(HubConfig(encode_gap=told))
     conn, transport = stalled(hub, send_behavior=SendBehavior.DROP, queue_bytes=100)
     send(hub, "a" * 50, "b" * 90)
@@ -79,7 +76,7 @@ async def test_a_direct_message_that_finds_space_comes_behind_the_gap():
     assert await drained(transport) == ["a" * 50, "room: 1", "direct"]
 
 
-async def test_a_direct_message_that_finds_none_leaves_the_gap_for_later():
+async def test_direct_message_without_space_leaves_the_gap_for_later():
     hub = Hub(HubConfig(encode_gap=told))
     conn, transport = stalled(hub, send_behavior=SendBehavior.DROP)
     send(hub, *"abcd")
@@ -91,7 +88,7 @@ async def test_a_direct_message_that_finds_none_leaves_the_gap_for_later():
     assert await drained(transport) == ["a", "b", "c", "room: 1", "direct"]
 
 
-async def test_a_member_that_did_not_make_room_in_time_is_told_behind_what_waited():
+async def test_gap_after_a_send_timeout_stands_behind_the_queue():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, send_timeout=0.01)
     send(hub, *"abc")
@@ -99,7 +96,7 @@ async def test_a_member_that_did_not_make_room_in_time_is_told_behind_what_waite
     assert await drained(transport) == ["a", "b", "c", "room: 4"]
 
 
-async def test_a_gap_comes_behind_the_broadcasts_that_wait_for_space():
+async def test_gap_stands_behind_broadcasts_that_wait_for_space():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, send_timeout=60, queue_size=2)
     send(hub, *"ab")  # queued
@@ -113,7 +110,7 @@ async def test_a_gap_comes_behind_the_broadcasts_that_wait_for_space():
     assert await drained(transport) == ["a", "b", "c", "d", "room: 2", "g"]
 
 
-async def test_a_shorter_message_is_not_let_in_past_others_when_their_time_is_over():
+async def test_shorter_message_does_not_pass_others_at_the_timeout():
     hub = Hub(HubConfig(encode_gap=told))
     _, transport = stalled(hub, send_timeout=0.01, queue_bytes=100)
     send(hub, "a" * 50)
@@ -121,7 +118,7 @@ async def test_a_shorter_message_is_not_let_in_past_others_when_their_time_is_ov
     assert await drained(transport) == ["a" * 50, "room: 2"]
 
 
-async def test_what_a_message_in_pieces_kept_out_is_told_at_its_end(start):
+async def test_gap_during_a_message_in_pieces_stands_at_its_end(start):
     hub = Hub(HubConfig(encode_gap=told))
     for behavior in (SendBehavior.DROP, SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE):
         async with crowd(start, 1, send_behavior=behavior) as ((conn,), (wire,)):
@@ -137,7 +134,7 @@ async def test_what_a_message_in_pieces_kept_out_is_told_at_its_end(start):
             hub.remove(conn)
 
 
-async def test_nothing_is_told_in_the_middle_of_a_message_in_pieces_whatever_the_transport_says(start):
+async def test_gap_never_stands_inside_a_message_in_pieces(start):
     hub = Hub(HubConfig(encode_gap=told))
     options: dict[str, Any] = {"send_behavior": SendBehavior.DROP, "fragment_size": 300_000}
     async with crowd(start, 1, rcvbuf=4096, **options) as ((conn,), (wire,)):
@@ -158,7 +155,7 @@ async def test_nothing_is_told_in_the_middle_of_a_message_in_pieces_whatever_the
         assert await wire.message() == "room: 4"
 
 
-async def test_events_of_several_rooms_stand_in_the_order_of_the_losses():
+async def test_gaps_of_several_rooms_stand_in_the_order_of_the_losses():
     hub = Hub(HubConfig(encode_gap=told))
     conn, transport = stalled(hub, "a", send_behavior=SendBehavior.DROP_OLDEST, queue_size=1)
     hub.broadcast_room("a", "1")
@@ -192,7 +189,7 @@ async def test_gaps_that_stand_side_by_side_become_one(behavior):
     [(lambda gap: 1 / 0, 1), (lambda gap: 17, 1), (lambda gap: None, 0)],
     ids=["raises", "no message", "nothing"],
 )
-async def test_an_encoder_that_makes_nothing_of_it_harms_nobody(encode, complaints):
+async def test_encoder_without_a_message_harms_no_member(encode, complaints):
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     hub = Hub(HubConfig(encode_gap=encode))
@@ -205,7 +202,7 @@ async def test_an_encoder_that_makes_nothing_of_it_harms_nobody(encode, complain
 
 
 @pytest.mark.parametrize("end", ["close", "abort", "leave"])
-async def test_an_encoder_that_ends_the_connection_or_the_membership_harms_nobody(end):
+async def test_encoder_that_ends_the_member_harms_no_other(end):
     conns: list[plumews.Conn] = []
 
     def encode(gap: Gap) -> str:
@@ -228,7 +225,7 @@ async def test_an_encoder_that_ends_the_connection_or_the_membership_harms_nobod
     assert adds_up(hub.metrics())
 
 
-async def test_bytes_leave_as_binary_and_a_long_gap_arrives_whole(start):
+async def test_long_gap_as_bytes_arrives_whole(start):
     hub = Hub(HubConfig(encode_gap=lambda gap: bytes([gap.dropped]) * 100_000))
     options: dict[str, Any] = {"send_behavior": SendBehavior.DROP_OLDEST, "queue_size": 2}
     async with crowd(start, 1, rcvbuf=4096, **options) as ((conn,), (wire,)):
@@ -243,7 +240,7 @@ async def test_bytes_leave_as_binary_and_a_long_gap_arrives_whole(start):
         assert got[-3:] == [bytes([lost]) * 100_000, "e", "f"]
 
 
-async def test_nothing_is_remembered_of_a_member_that_keeps_up_again():
+async def test_member_that_keeps_up_again_is_forgotten():
     hub = Hub(HubConfig(encode_gap=told))
     conn, transport = stalled(hub, send_behavior=SendBehavior.DROP)
     send(hub, *"abcd")
@@ -255,7 +252,7 @@ async def test_nothing_is_remembered_of_a_member_that_keeps_up_again():
 
 @pytest.mark.parametrize("behavior", set(SendBehavior) - {SendBehavior.CLOSE}, ids=lambda behavior: behavior.name)
 @pytest.mark.parametrize("seed", range(6))
-async def test_where_messages_are_missing_stands_how_many_and_nowhere_else(behavior, seed):
+async def test_gaps_stand_exactly_where_messages_are_missing(behavior, seed):
     chance = random.Random(f"{behavior}{seed}")
     limit = 0 if behavior is SendBehavior.BLOCK else chance.choice([0, 300])
     hub = Hub(HubConfig(encode_gap=lambda gap: f"gap {gap.dropped}", max_queued_bytes=limit))
@@ -297,12 +294,12 @@ async def test_where_messages_are_missing_stands_how_many_and_nowhere_else(behav
     assert hub.metrics().broadcast_queued == number + 1 - hub.metrics().broadcast_dropped
 
 
-# --- what an encoder does besides -----------------------------------------------------------------
+# --- encoders with side effects -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", [70, 71, 80], ids=["reached", "being reached", "still to be reached"])
 @pytest.mark.parametrize("end", ["send", "close"])
-async def test_what_an_encoder_sends_directly_makes_no_broadcast_come_twice(monkeypatch, place, end):
+async def test_direct_send_of_an_encoder_repeats_no_broadcast(monkeypatch, place, end):
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
 
     def encode(gap: Gap) -> str:
@@ -310,7 +307,7 @@ async def test_what_an_encoder_sends_directly_makes_no_broadcast_come_twice(monk
         return "gap"
 
     hub = Hub(HubConfig(encode_gap=encode))
-    # In the second slice of a broadcast the one at 71 is told of its gap, because a shorter message finds space.
+    # In the second slice of a broadcast the member at 71 gets its gap, because a shorter message finds space.
     conns, transports = joined(hub, "room", 71)
     slow, transport = stalled(hub, send_behavior=SendBehavior.DROP, queue_size=9, queue_bytes=100)
     others, more = joined(hub, "room", 60)
@@ -334,7 +331,7 @@ async def test_what_an_encoder_sends_directly_makes_no_broadcast_come_twice(monk
         assert lines[71] == ["a" * 50, "gap", "c"]
 
 
-async def test_an_encoder_cannot_broadcast_and_is_told_so():
+async def test_broadcast_by_an_encoder_raises_runtime_error():
     calls: list[Callable[[], object]] = [
         lambda: hub.broadcast_room("room", "x"),
         lambda: hub.broadcast_all("x"),
@@ -357,251 +354,3 @@ async def test_an_encoder_cannot_broadcast_and_is_told_so():
     send(hub, "e")
     await ticks()
     assert texts(transport.wire)[-1] == "e"
-
-
-# --- the end --------------------------------------------------------------------------------------
-
-
-async def the_peer_closes(hub: Hub, conn: plumews.Conn) -> None:
-    feed(conn, close())
-
-
-async def the_peer_is_wrong(hub: Hub, conn: plumews.Conn) -> None:
-    feed(conn, b"\x83\x80\x00\x00\x00\x00")
-
-
-async def it_is_closed(hub: Hub, conn: plumews.Conn) -> None:
-    conn.close_nowait(4000, "token expired")
-
-
-async def the_user_is_disconnected(hub: Hub, conn: plumews.Conn) -> None:
-    conn.user_info = plumews.UserInfo("ann")
-    hub.join("people", conn)
-    hub.disconnect_user("ann")
-
-
-async def the_hub_stops(hub: Hub, conn: plumews.Conn) -> None:
-    hub.join("members", conn)
-    stopping = asyncio.ensure_future(hub.shutdown(0.1, spread=0))
-    conn.add_close_callback(lambda conn: stopping)
-    await until(lambda: conn.closed)  # full members may make room for half of the time
-
-
-ENDS = (the_peer_closes, the_peer_is_wrong, it_is_closed, the_user_is_disconnected, the_hub_stops)
-#: Those that deliver what waits.
-TELLING = sorted(set(SendBehavior) - {SendBehavior.CLOSE}, key=lambda behavior: behavior.name)
-
-
-class Outcome:
-    """What hubs told their callbacks."""
-
-    def __init__(self, *hubs: Hub) -> None:
-        self.drops = self.gaps = 0
-        for hub in hubs:
-            hub.on_drop(self.dropped)
-            hub.on_gap(self.gap)
-
-    def dropped(self, conn: plumews.Conn, room: str | None, count: int) -> None:
-        self.drops += count
-
-    def gap(self, conn: plumews.Conn, gap: Gap) -> None:
-        self.gaps += gap.dropped
-
-
-def in_place(lines: list[str], sent: list[str]) -> bool:
-    """Whether ``lines`` are what was ``sent``, and a number wherever something is missing."""
-    at = 0
-    for line in lines:
-        word, _, count = line.partition(" ")
-        if word == "gap":
-            at += int(count)
-        elif sent[at] == line:
-            at += 1
-        else:
-            return False
-    return at == len(sent)
-
-
-def counted(gap: Gap) -> str:
-    return f"gap {gap.dropped}"
-
-
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
-@pytest.mark.parametrize("behavior", TELLING, ids=lambda behavior: behavior.name)
-async def test_end_tells_each_gap_before_the_close_frame(behavior, end):
-    hub = Hub(HubConfig(encode_gap=counted))
-    outcome = Outcome(hub)
-    conn, transport = stalled(hub, send_behavior=behavior, send_timeout=60)
-    sent = [f"message {number}" for number in range(9)]
-    send(hub, *sent)
-    await end(hub, conn)
-    transport.drain()
-    await ticks()
-    assert in_place(texts(transport.wire), sent)
-    assert transport.events()[-1][0] == Opcode.CLOSE
-    assert outcome.drops == outcome.gaps == conn.dropped_messages
-    assert adds_up(hub.metrics())
-
-
-@pytest.mark.parametrize("behavior", TELLING, ids=lambda behavior: behavior.name)
-@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
-async def test_server_close_tells_each_gap_to_clients_that_read_late(start, behavior, compressed):
-    hub = Hub(HubConfig(encode_gap=counted))
-    opened: asyncio.Queue[plumews.Conn] = asyncio.Queue()
-    server = await start(
-        plumews.serve(
-            host="127.0.0.1",
-            port=0,
-            on_open=opened.put_nowait,
-            on_message=lambda conn, message: None,
-            send_behavior=behavior,
-            send_timeout=0.001,
-            queue_size=4,
-            compression="deflate",
-        )
-    )
-    async with await (Squeezing if compressed else Wire).open(server, rcvbuf=4096) as wire:
-        conn = await opened.get()
-        conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        hub.join("room", conn)
-        sent: list[str] = []
-        while not conn.dropped_messages or len(sent) % 10:
-            sent.append(f"message {len(sent)} {random.Random(0).randbytes(2000).hex()}")
-            await hub.publish("room", sent[-1])
-            await asyncio.sleep(0)
-        server.close(spread=0)
-        lines = []
-        while True:
-            kind, data = await wire.event()
-            if kind == Opcode.CLOSE:
-                break
-            lines.append(unsqueezed(data).decode() if kind & COMPRESSED else data)
-        text = [line if isinstance(line, str) else line.decode() for line in lines]
-        assert in_place(text, sent)
-
-
-@pytest.mark.parametrize("behavior", set(SendBehavior) - {SendBehavior.CLOSE}, ids=lambda behavior: behavior.name)
-@pytest.mark.parametrize("seed", range(8))
-async def test_gaps_add_up_whatever_rooms_hubs_and_ends(behavior, seed):
-    chance = random.Random(f"{behavior}{seed}")
-    hubs = [Hub(HubConfig(encode_gap=counted)) for _ in range(chance.choice([1, 1, 2]))]
-    outcome = Outcome(*hubs)
-    config = {"send_behavior": behavior, "queue_size": chance.choice([1, 2, 7]), "send_timeout": 0.05}
-    conn, transport = fake_conn(ping_interval=None, **config)
-    rooms: set[tuple[Hub, str]] = set()
-    sent: list[str] = []
-    for _ in range(300):
-        hub, room = chance.choice(hubs), chance.choice("ab")
-        match chance.choice(["broadcast"] * 6 + ["join", "join", "leave", "fill", "fill", "drain", "turn", "pass"]):
-            case "broadcast" if (hub, room) in rooms:
-                sent.append(f"message {len(sent)}")
-                hub.broadcast_room(room, sent[-1])
-            case "join":
-                hub.join(room, conn)
-                rooms.add((hub, room))
-            case "leave":
-                hub.leave(room, conn)
-                rooms.discard((hub, room))
-            case "fill":
-                transport.fill()
-            case "drain":
-                transport.drain()
-            case "turn":
-                await asyncio.sleep(0)
-            case "pass":
-                pass_time(0.06)
-                await ticks()
-    await chance.choice(ENDS)(hubs[0], conn)
-    transport.drain()
-    await ticks()
-    lines = texts(transport.wire)
-    told = sum(int(line.split()[1]) for line in lines if line.startswith("gap"))
-    assert len(lines) - sum(line.startswith("gap") for line in lines) + told == len(sent)
-    assert len(hubs) == 2 or in_place(lines, sent)
-    assert outcome.drops == outcome.gaps
-    conn.abort()
-    await ticks()
-    assert all(not hub._slow._gone and not hub._slow.members for hub in hubs)
-
-
-@pytest.mark.parametrize("behavior", list(SendBehavior), ids=lambda behavior: behavior.name)
-@pytest.mark.parametrize("end", ["abort", "reset", "too slow"])
-async def test_end_without_delivery_tells_the_application_alone(behavior, end):
-    hub = Hub(HubConfig(encode_gap=counted))
-    outcome = Outcome(hub)
-    conn, transport = stalled(hub, send_behavior=behavior, send_timeout=0.01)
-    send(hub, *"abcdefg")
-    pass_time(1)
-    await ticks()
-    if end == "abort":
-        conn.abort()
-    elif end == "reset":
-        conn.connection_lost(ConnectionResetError())
-    else:
-        conn._evict()
-    transport.drain() if conn._transport is not None else None
-    await ticks()
-    assert texts(transport.wire) == []
-    assert outcome.drops == outcome.gaps == conn.dropped_messages > 0
-    conn.abort()
-    await ticks()
-    assert not hub._slow.members
-
-
-async def test_shutdown_tells_what_it_gave_up_before_it_was_reached(sliced):
-    hub = Hub(HubConfig(encode_gap=counted))
-    pairs = [stalled(hub) for _ in range(200)]
-    for _, transport in pairs:
-        transport.drain()
-    for number in range(3):
-        hub.broadcast_room("room", f"message {number}")
-    assert hub.metrics().broadcast_pending
-    stopping = asyncio.ensure_future(hub.shutdown(0))
-    await ticks()
-    await stopping
-    assert hub.metrics().broadcast_dropped_by["stopped"]
-    for _, transport in pairs:
-        assert in_place(texts(transport.wire), [f"message {number}" for number in range(3)])
-
-
-async def test_shutdown_report_counts_no_gap_event_as_a_message():
-    hub = Hub(HubConfig(encode_gap=counted))
-    (_, stuck), (_, reading) = (stalled(hub, send_behavior=SendBehavior.DROP) for _ in range(2))
-    send(hub, *"abcdef")
-    stopping = asyncio.ensure_future(hub.shutdown(1, spread=0, reconnect_in=0))
-    await ticks()
-    reading.drain()
-    pass_time(2)
-    await ticks()
-    assert texts(stuck.wire) == []
-    assert texts(reading.wire) == [*"abc", "gap 3"]
-    report = await stopping
-    assert (report.delivered_messages, report.undelivered_messages) == (3, 3)
-
-
-async def test_gap_in_front_is_told_though_a_message_in_pieces_follows():
-    hub = Hub(HubConfig(encode_gap=counted))
-    conn, transport = stalled(hub, send_behavior=SendBehavior.DROP_OLDEST)
-    send(hub, *"abcde")
-    sending = asyncio.ensure_future(conn.send(iter(["one ", "message"])))
-    await ticks()
-    send(hub, "f")
-    conn.close_nowait()
-    transport.drain()
-    await ticks()
-    assert texts(transport.wire)[:4] == ["gap 2", *"cde"]
-    with pytest.raises(plumews.ConnectionClosed):
-        await sending
-
-
-async def test_losses_in_very_many_rooms_are_told_as_a_sum():
-    hub = Hub(HubConfig(encode_gap=told))
-    conn, transport = stalled(hub, send_behavior=SendBehavior.DROP, queue_size=1)
-    send(hub, "a")
-    for number in range(2 * limits.ROOMS_PER_CONNECTION):
-        hub.join(f"room {number}", conn)
-        hub.broadcast_room(f"room {number}", "lost")
-        hub.leave(f"room {number}", conn)
-    lines = await drained(transport)
-    assert len(lines) == limits.ROOMS_PER_CONNECTION + 2
-    assert lines[-1] == f"None: {limits.ROOMS_PER_CONNECTION}"

@@ -1,4 +1,4 @@
-"""Callbacks about slow members: when they are called, with what, and that they can do no harm."""
+"""Callbacks about slow members: their time, their arguments, and callbacks that fail or change the hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def send(hub: Hub, count: int) -> None:
         hub.broadcast_room("room", "x")
 
 
-async def test_a_member_is_slow_when_its_queue_is_half_full_and_again_when_it_was_empty_in_between():
+async def test_on_slow_is_called_once_until_the_queue_was_empty():
     hub = Hub()
     slow: list[plumews.Conn] = []
     hub.on_slow(slow.append)
@@ -45,7 +45,7 @@ async def test_a_member_is_slow_when_its_queue_is_half_full_and_again_when_it_wa
     assert slow == [conn, conn]
 
 
-async def test_bytes_make_a_member_slow_as_messages_do():
+async def test_on_slow_is_called_for_half_of_the_byte_bound():
     hub = Hub()
     slow: list[plumews.Conn] = []
     hub.on_slow(slow.append)
@@ -58,7 +58,7 @@ async def test_bytes_make_a_member_slow_as_messages_do():
     assert slow == [conn]
 
 
-async def test_a_member_that_is_full_of_other_messages_is_slow_at_the_first_broadcast():
+async def test_on_slow_is_called_for_a_queue_of_direct_messages():
     hub = Hub()
     slow: list[plumews.Conn] = []
     hub.on_slow(slow.append)
@@ -70,7 +70,7 @@ async def test_a_member_that_is_full_of_other_messages_is_slow_at_the_first_broa
     assert slow == [conn]
 
 
-async def test_a_member_that_keeps_up_is_never_slow_whatever_comes_in_one_tick():
+async def test_on_slow_is_not_called_for_members_that_keep_up():
     hub = Hub()
     slow: list[plumews.Conn] = []
     hub.on_slow(slow.append)
@@ -80,7 +80,7 @@ async def test_a_member_that_keeps_up_is_never_slow_whatever_comes_in_one_tick()
     assert slow == []
 
 
-async def test_drops_of_one_tick_are_told_together_for_each_member_and_room():
+async def test_on_drop_adds_up_one_iteration_by_member_and_room():
     hub = Hub()
     drops: list[Any] = []
     hub.on_drop(lambda *drop: drops.append(drop))
@@ -101,7 +101,7 @@ async def test_drops_of_one_tick_are_told_together_for_each_member_and_room():
     ]
 
 
-async def test_a_member_that_made_no_room_in_time_has_its_drops_told():
+async def test_on_drop_is_called_after_a_send_timeout():
     hub = Hub()
     drops: list[Any] = []
     hub.on_drop(lambda *drop: drops.append(drop))
@@ -113,7 +113,7 @@ async def test_a_member_that_made_no_room_in_time_has_its_drops_told():
 
 
 @pytest.mark.parametrize("encode_gap", [None, lambda gap: "gap"], ids=["no event", "an event"])
-async def test_a_gap_is_told_when_the_member_takes_something_again(encode_gap):
+async def test_on_gap_is_called_when_the_member_reads_again(encode_gap):
     hub = Hub(HubConfig(encode_gap=encode_gap))
     gaps: list[Any] = []
     hub.on_gap(lambda *gap: gaps.append(gap))
@@ -126,7 +126,7 @@ async def test_a_gap_is_told_when_the_member_takes_something_again(encode_gap):
     assert gaps == [(conn, Gap("room", 3))]
 
 
-async def test_who_ends_a_callback_hears_no_more_not_even_of_the_same_tick():
+async def test_ended_callback_is_not_called_in_the_same_iteration():
     hub = Hub()
     heard: list[str] = []
     ends = []
@@ -147,7 +147,7 @@ async def test_who_ends_a_callback_hears_no_more_not_even_of_the_same_tick():
     assert heard == ["first"]
 
 
-async def test_the_same_callback_may_be_given_twice_and_ended_once():
+async def test_callback_registered_twice_can_be_ended_once():
     hub = Hub()
     heard: list[Any] = []
     callback = lambda *_: heard.append(1)  # noqa: E731
@@ -163,7 +163,7 @@ async def test_the_same_callback_may_be_given_twice_and_ended_once():
     assert len(heard) == 3
 
 
-async def test_a_callback_that_fails_keeps_it_from_nobody():
+async def test_failing_callback_does_not_affect_the_others():
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     hub = Hub()
@@ -182,7 +182,7 @@ async def test_a_callback_that_fails_keeps_it_from_nobody():
 
 
 @pytest.mark.parametrize("which", ["on_slow", "on_drop", "on_gap"])
-async def test_a_callback_may_join_leave_close_and_publish(which):
+async def test_callback_may_join_leave_close_and_publish(which):
     hub = Hub(HubConfig(encode_gap=lambda gap: "gap"))
     calls: list[plumews.Conn] = []
 

@@ -1,4 +1,4 @@
-"""The log of a hub about slow members: one line a second, whatever happens."""
+"""Log of a hub about slow members: one line a second at most."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def hub() -> Hub:
     return Hub(plumews.HubConfig(check_room_name=lambda name: None))
 
 
-async def test_a_thousand_drops_are_one_line_a_second(hub, lines):
+async def test_thousand_drops_are_one_line_a_second(hub, lines):
     members(hub, 5, send_behavior=SendBehavior.DROP)
     members(hub, 3, send_behavior=SendBehavior.DROP_OLDEST)
     before = deadlines()
@@ -54,7 +54,7 @@ async def test_a_thousand_drops_are_one_line_a_second(hub, lines):
     assert lines()[1:] == ["slow members: 8 messages dropped, 8 members concerned, 0 of them closed"]
 
 
-async def test_members_that_are_closed_are_in_the_line(hub, lines):
+async def test_closed_members_are_counted_in_the_line(hub, lines):
     members(hub, 4, send_behavior=SendBehavior.CLOSE)
     send(hub, 3)
     pass_time(LOG_INTERVAL)
@@ -62,7 +62,7 @@ async def test_members_that_are_closed_are_in_the_line(hub, lines):
     assert lines() == ["slow members: 4 messages dropped, 4 members concerned, 4 of them closed"]
 
 
-async def test_what_comes_from_outside_is_not_in_the_line(hub, lines):
+async def test_line_holds_no_text_from_outside(hub, lines):
     members(hub, 1, send_behavior=SendBehavior.DROP)
     send(hub, 2)
     pass_time(LOG_INTERVAL)
@@ -71,7 +71,7 @@ async def test_what_comes_from_outside_is_not_in_the_line(hub, lines):
     assert lines()[0].isprintable()
 
 
-async def test_a_hub_that_stops_logs_what_is_left_and_nothing_later(hub, lines):
+async def test_stop_of_the_hub_logs_the_rest_at_once(hub, lines):
     before = deadlines()
     members(hub, 1, send_behavior=SendBehavior.DROP)
     send(hub, 2)
@@ -81,7 +81,7 @@ async def test_a_hub_that_stops_logs_what_is_left_and_nothing_later(hub, lines):
     assert deadlines() == before
 
 
-async def test_nobody_that_is_slow_is_no_line(hub, lines):
+async def test_hub_without_losses_logs_nothing(hub, lines):
     hub.join("room", fake_conn()[0])
     send(hub, 100)
     await hub.shutdown(0)

@@ -1,4 +1,4 @@
-"""Members of a hub that do not keep up: what each behavior makes of a broadcast, and that no loss goes untold.
+"""Slow members of a hub: deliveries under each overflow policy, and members that leave meanwhile.
 
 What `test_fanout` tests of BLOCK, DROP and CLOSE is not tested again.
 """
@@ -20,7 +20,7 @@ from support.members import adds_up, crowd, drained, messages, send, stalled, to
 # --- DROP_OLDEST ----------------------------------------------------------------------------------
 
 
-async def test_a_full_member_that_drops_the_oldest_has_every_broadcast_queued():
+async def test_drop_oldest_queues_every_broadcast():
     hub = Hub()
     conn, transport = stalled(hub, send_behavior=SendBehavior.DROP_OLDEST)
     assert send(hub, *"abcdefg") == [BroadcastResult(matched=1, queued=1)] * 7
@@ -30,7 +30,7 @@ async def test_a_full_member_that_drops_the_oldest_has_every_broadcast_queued():
     assert await drained(transport) == ["e", "f", "g"]
 
 
-async def test_what_a_direct_message_displaces_is_counted_by_the_hub_as_well():
+async def test_hub_counts_messages_displaced_by_direct_sends():
     hub = Hub()
     conn, transport = stalled(hub, send_behavior=SendBehavior.DROP_OLDEST)
     send(hub, *"abc")
@@ -45,7 +45,7 @@ async def test_what_a_direct_message_displaces_is_counted_by_the_hub_as_well():
 # --- CONFLATE -------------------------------------------------------------------------------------
 
 
-async def test_the_newest_value_of_each_key_stays():
+async def test_conflate_keeps_the_newest_value_of_each_key():
     hub = Hub()
     conn, transport = stalled(hub, send_behavior=SendBehavior.CONFLATE)
     for number in range(5):
@@ -57,14 +57,14 @@ async def test_the_newest_value_of_each_key_stays():
     assert await drained(transport) == ["x4", "y4"]
 
 
-async def test_without_a_key_the_oldest_are_dropped():
+async def test_conflate_without_a_key_drops_the_oldest():
     hub = Hub()
     _, transport = stalled(hub, send_behavior=SendBehavior.CONFLATE)
     send(hub, *"abcde")
     assert await drained(transport) == ["c", "d", "e"]
 
 
-async def test_the_same_key_in_another_room_or_for_all_is_another_one():
+async def test_key_of_another_room_or_hub_is_a_different_key():
     hub, other = Hub(), Hub()
     conn, transport = stalled(hub, "a", "b", send_behavior=SendBehavior.CONFLATE, queue_size=9)
     other.join("a", conn)
@@ -77,7 +77,7 @@ async def test_the_same_key_in_another_room_or_for_all_is_another_one():
 
 
 @pytest.mark.parametrize("behavior", [SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.DROP_OLDEST])
-async def test_a_key_means_nothing_under_another_behavior(behavior):
+async def test_key_is_ignored_by_other_policies(behavior):
     hub = Hub()
     _, transport = stalled(hub, send_behavior=behavior)
     send(hub, "1", "2", "3", key="key")
@@ -85,7 +85,7 @@ async def test_a_key_means_nothing_under_another_behavior(behavior):
     assert hub.metrics().messages_replaced == 0
 
 
-async def test_every_way_to_broadcast_takes_a_key_and_none_that_cannot_be_one():
+async def test_broadcasts_take_hashable_keys_only():
     hub = Hub()
     _, transport = stalled(hub, send_behavior=SendBehavior.CONFLATE)
     hub.broadcast_room("room", "1", key=("a", 1))
@@ -97,7 +97,7 @@ async def test_every_way_to_broadcast_takes_a_key_and_none_that_cannot_be_one():
     assert await drained(transport) == ["3"]
 
 
-async def test_a_member_that_keeps_up_gets_every_value(start):
+async def test_conflate_member_that_keeps_up_gets_every_value(start):
     hub = Hub()
     async with crowd(start, 1, send_behavior=SendBehavior.CONFLATE) as (conns, wires):
         hub.join("room", conns[0])
@@ -107,7 +107,7 @@ async def test_a_member_that_keeps_up_gets_every_value(start):
         assert conns[0].replaced_messages == 0
 
 
-async def test_a_peer_that_reads_again_gets_the_newest_value_of_each_key(start):
+async def test_peer_that_reads_again_gets_the_newest_values(start):
     hub = Hub()
     async with crowd(start, 2, rcvbuf=4096, send_behavior=SendBehavior.CONFLATE, queue_size=50) as (conns, wires):
         for conn in conns:
@@ -148,7 +148,7 @@ async def test_members_that_never_read_cost_the_others_nothing(start, behavior):
         assert (conns[0].state is State.OPEN) is (behavior is not SendBehavior.CLOSE)
 
 
-async def test_a_full_member_that_closes_or_leaves_while_it_is_owed_a_gap_leaves_nothing_behind():
+async def test_member_that_ends_with_unreported_loss_is_forgotten():
     hub = Hub(HubConfig(encode_gap=told, max_queued_bytes=10**9))
     for behavior in SendBehavior:
         for end in (plumews.Conn.abort, plumews.Conn.close_nowait, hub.remove):
@@ -165,7 +165,7 @@ async def test_a_full_member_that_closes_or_leaves_while_it_is_owed_a_gap_leaves
 
 
 @pytest.mark.parametrize("end", ["space", "time", "connection"])
-async def test_a_member_that_leaves_and_comes_back_has_no_more_wait_for_it_than_before(end: str):
+async def test_member_that_comes_back_keeps_its_bound_of_waiting(end: str):
     hub = Hub()
     conn, transport = stalled(hub, send_behavior=SendBehavior.BLOCK, send_timeout=60)
     for _ in range(5):
@@ -188,7 +188,7 @@ async def test_a_member_that_leaves_and_comes_back_has_no_more_wait_for_it_than_
     conn.abort()
 
 
-async def test_broadcasts_that_wait_for_one_member_are_bounded_by_bytes():
+async def test_waiting_broadcasts_are_bounded_by_bytes():
     hub = Hub()
     conn, transport = stalled(hub, queue_size=100, queue_bytes=10_000, send_timeout=60)
     results = send(hub, *["x" * 3000] * 12)
@@ -200,11 +200,11 @@ async def test_broadcasts_that_wait_for_one_member_are_bounded_by_bytes():
     conn.abort()
 
 
-# --- who leaves while broadcasts wait for it -------------------------------------------------------
+# --- members that leave while broadcasts wait for them ---------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["room", "timeout", "close"])
-async def test_what_waited_for_a_full_member_keeps_nobody_from_being_freed(end):
+async def test_waiting_broadcasts_keep_no_other_member_alive(end):
     hub = Hub()
     conn, transport = stalled(hub, queue_size=1, send_timeout=0.01)
     other, _ = stalled(hub)
@@ -228,7 +228,7 @@ async def test_what_waited_for_a_full_member_keeps_nobody_from_being_freed(end):
         gc.enable()
 
 
-async def test_who_leaves_and_comes_back_while_broadcasts_wait_for_it_gets_no_second_queue_and_no_second_timeout():
+async def test_member_that_comes_back_gets_no_second_send_timeout():
     hub = Hub()
     conn, transport = stalled(hub, queue_size=2, send_timeout=60)
     for _ in range(5):
@@ -244,7 +244,7 @@ async def test_who_leaves_and_comes_back_while_broadcasts_wait_for_it_gets_no_se
     assert not hub._slow._gone
 
 
-async def test_who_has_left_gets_what_waits_for_it_and_is_forgotten_then():
+async def test_member_that_left_gets_waiting_broadcasts():
     hub = Hub()
     conn, transport = stalled(hub, queue_size=1, send_timeout=60)
     send(hub, *"ab")
@@ -255,7 +255,7 @@ async def test_who_has_left_gets_what_waits_for_it_and_is_forgotten_then():
     assert hub.metrics().broadcast_queued == 2
 
 
-async def test_what_waits_for_somebody_who_has_left_is_given_up_when_the_hub_stops():
+async def test_stop_drops_waiting_broadcasts_of_a_member_that_left():
     hub = Hub()
     conn, _ = stalled(hub, queue_size=1, send_timeout=60)
     publishing = [asyncio.ensure_future(hub.publish("room", line)) for line in "abc"]

@@ -1,4 +1,4 @@
-"""The limit of what may wait for all members of a hub: who is evicted, how, and when it is looked at."""
+"""Bound for the bytes in the queues of all members of a hub: evictions, and when members are measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def waiting(*conns: plumews.Conn) -> list[int]:
     return [conn.queued_messages for conn in conns]
 
 
-async def test_the_member_with_the_largest_queue_loses_it_and_the_others_keep_theirs():
+async def test_budget_empties_the_largest_queue_only():
     hub = Hub(HubConfig(max_queued_bytes=10_000, encode_gap=lambda gap: f"lost {gap.dropped} in {gap.room}"))
     (small, _), (large, transport) = member(hub, "a"), member(hub, "b")
     for _ in range(3):
@@ -38,7 +38,7 @@ async def test_the_member_with_the_largest_queue_loses_it_and_the_others_keep_th
     assert texts(transport.wire) == ["lost 7 in b", "again"]
 
 
-async def test_members_that_may_not_lose_messages_unknowingly_are_closed_with_1013():
+async def test_budget_closes_members_under_block_or_close_with_1013():
     for behavior in (SendBehavior.BLOCK, SendBehavior.CLOSE):
         hub = Hub(HubConfig(max_queued_bytes=2000))
         conn, transport = member(hub, "a", send_behavior=behavior)
@@ -51,7 +51,7 @@ async def test_members_that_may_not_lose_messages_unknowingly_are_closed_with_10
         assert adds_up(hub.metrics())
 
 
-async def test_as_many_are_evicted_as_it_takes_to_be_well_below_the_limit():
+async def test_budget_evicts_until_7_of_8_parts_of_the_limit_are_left():
     hub = Hub(HubConfig(max_queued_bytes=10_000 + 16 * limits.QUEUED_OVERHEAD))
     conns = [member(hub, "all", str(number))[0] for number in range(10)]
     for number in range(10):
@@ -64,7 +64,7 @@ async def test_as_many_are_evicted_as_it_takes_to_be_well_below_the_limit():
     assert sum(conn.queued_bytes for conn in conns) <= 10_000 * 7 / 8
 
 
-async def test_what_has_left_does_not_count():
+async def test_budget_does_not_count_bytes_that_have_left():
     hub = Hub(HubConfig(max_queued_bytes=10_000))
     conn, transport = member(hub, "a")
     for _ in range(50):
@@ -78,7 +78,7 @@ async def test_what_has_left_does_not_count():
     assert (waiting(conn), conn.evicted_messages) == ([1], 0)
 
 
-async def test_members_that_take_what_they_get_are_not_looked_at():
+async def test_budget_does_not_measure_members_that_keep_up():
     hub = Hub(HubConfig(max_queued_bytes=1))
     conn, transport = fake_conn()
     hub.join("a", conn)
@@ -89,7 +89,7 @@ async def test_members_that_take_what_they_get_are_not_looked_at():
     assert len(texts(transport.wire)) == 100
 
 
-async def test_members_are_looked_at_once_a_tick_and_only_when_the_limit_may_be_passed():
+async def test_budget_measures_once_an_iteration_above_its_limit():
     looks = []
     budget = ByteBudget(100, lambda: looks.append(1) or [], lambda conn: None)
     budget.add(60)
@@ -104,7 +104,7 @@ async def test_members_are_looked_at_once_a_tick_and_only_when_the_limit_may_be_
     assert looks == [1]
 
 
-async def test_a_member_in_the_middle_of_a_message_is_closed_because_nothing_can_be_taken_from_it():
+async def test_budget_closes_a_member_in_the_middle_of_a_message():
     hub = Hub(HubConfig(max_queued_bytes=1000))
     conn, _ = member(hub, "a", send_behavior=SendBehavior.DROP_OLDEST)
     hub.broadcast_room("a", "x" * 900)
@@ -116,7 +116,7 @@ async def test_a_member_in_the_middle_of_a_message_is_closed_because_nothing_can
     assert conn.closed
 
 
-async def test_without_a_limit_each_queue_has_only_its_own():
+async def test_queues_without_a_budget_have_their_own_bounds_only():
     hub = Hub()
     conn, _ = member(hub, "a")
     for _ in range(10):
@@ -126,7 +126,7 @@ async def test_without_a_limit_each_queue_has_only_its_own():
     assert not hub._slow.members
 
 
-async def test_peers_that_never_read_are_bounded_all_together_and_the_others_lose_nothing(start):
+async def test_budget_bounds_peers_that_never_read_all_together(start):
     hub = Hub(HubConfig(max_queued_bytes=100_000))
     options: dict[str, Any] = {"send_behavior": SendBehavior.DROP_OLDEST, "queue_bytes": 10**9, "queue_size": 10**6}
     async with crowd(start, 6, rcvbuf=4096, **options) as (conns, wires):

@@ -1,4 +1,4 @@
-"""The broadcasts that wait for one member: their order, what stands between them, and that each is told its fate."""
+"""Broadcasts that wait for one member: their order, direct messages between them, and their end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lines() -> list[PendingDeliveries]:
 
 
 class Sent:
-    """A broadcast, and what it was told."""
+    """Broadcast that records its decisions."""
 
     def __init__(self, text: str) -> None:
         self.message: EncodedMessage = encode(1, text.encode())
@@ -42,7 +42,7 @@ class Sent:
         self.told.append(cause)
 
 
-async def test_broadcasts_behind_each_other_have_one_place_in_the_line_of_the_writer():
+async def test_successive_broadcasts_take_one_place_in_the_writer():
     hub = Hub()
     conn, transport = filled(hub)
     for text in "abc":
@@ -51,7 +51,7 @@ async def test_broadcasts_behind_each_other_have_one_place_in_the_line_of_the_wr
     assert (await drained(transport))[4:] == ["a", "b", "c"]
 
 
-async def test_a_direct_message_keeps_its_place_between_two_broadcasts():
+async def test_direct_message_keeps_its_place_between_broadcasts():
     hub = Hub()
     conn, transport = filled(hub)
     hub.broadcast_room("room", "a")
@@ -64,7 +64,7 @@ async def test_a_direct_message_keeps_its_place_between_two_broadcasts():
     await direct
 
 
-async def test_when_the_time_is_over_the_direct_message_still_waits_and_the_broadcasts_do_not():
+async def test_direct_message_waits_on_when_broadcasts_time_out():
     hub = Hub()
     conn, transport = stalled(hub, **{**BLOCK, "send_timeout": 5})
     for number in range(4):
@@ -81,7 +81,7 @@ async def test_when_the_time_is_over_the_direct_message_still_waits_and_the_broa
     await direct
 
 
-async def test_each_of_those_that_wait_is_told_once_when_the_connection_ends():
+async def test_waiting_deliveries_are_dropped_once_at_the_end():
     conn, transport = fake_conn(queue_size=1)
     transport.fill()
     conn.send_nowait("filler")
@@ -97,7 +97,7 @@ async def test_each_of_those_that_wait_is_told_once_when_the_connection_ends():
     assert (len(line), emptied) == (0, [0])
 
 
-async def test_one_finds_space_at_a_time_and_the_rest_goes_on_waiting():
+async def test_one_delivery_finds_space_and_the_rest_waits_on():
     conn, transport = fake_conn(queue_size=1)
     transport.fill()
     conn.send_nowait("filler")
@@ -114,7 +114,7 @@ async def test_one_finds_space_at_a_time_and_the_rest_goes_on_waiting():
 
 
 @pytest.mark.parametrize("end", ["space", "time"])
-async def test_nothing_is_left_of_a_line_that_is_over(end: str):
+async def test_pending_deliveries_are_freed_when_they_are_empty(end: str):
     hub = Hub()
     conn, transport = filled(hub)
     hub.broadcast_room("room", "a")
