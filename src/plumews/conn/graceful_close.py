@@ -196,7 +196,7 @@ class GracefulClose:
         if self._open:
             self._empty = asyncio.get_running_loop().create_future()
             await self._limit.bound(_until(self._empty))
-            await self._each(list(self._open), Conn.abort)
+            await self._each(list(self._open), lambda conn: conn.abort())
             if self._open:
                 await asyncio.wait([self._empty], timeout=limits.END_GRACE)
 

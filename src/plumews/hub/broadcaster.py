@@ -24,6 +24,7 @@ from ..transport.loop_context import loop_context
 from ..validation import is_plain_function
 from .fanout import FanOut, FanOutCounters
 from .history_store import HistoryStore, Places
+from .member import AnyMember, is_member
 from .presence import PresenceIndex, check_user_id
 from .results import BroadcastResult
 from .rooms import MemberSnapshot, RoomTable, Target
@@ -150,8 +151,8 @@ class Broadcaster:
 
     def __init__(
         self,
-        rooms: RoomTable[Conn],
-        presence: PresenceIndex[Conn],
+        rooms: RoomTable[Any],
+        presence: PresenceIndex[Any],
         history: HistoryStore | None,
         slow: SlowMembers,
         scheduler: FanOutScheduler,
@@ -175,8 +176,8 @@ class Broadcaster:
         room: Rooms | None,
         data: Data | DataAt,
         opcode: int | None,
-        exclude: Conn | None,
-        where: Callable[[Conn], bool] | None,
+        exclude: AnyMember | None,
+        where: Callable[[Any], bool] | None,
         key: Hashable,
         compress: bool | None,
         keep: bool,
@@ -192,8 +193,8 @@ class Broadcaster:
         room: Rooms | None,
         data: Data | DataAt,
         opcode: int | None,
-        exclude: Conn | None,
-        where: Callable[[Conn], bool] | None,
+        exclude: AnyMember | None,
+        where: Callable[[Any], bool] | None,
         key: Hashable,
         compress: bool | None,
         keep: bool,
@@ -210,27 +211,27 @@ class Broadcaster:
         user_id: str,
         data: Data,
         opcode: int | None,
-        exclude: Conn | None,
+        exclude: AnyMember | None,
         compress: bool | None,
     ) -> BroadcastResult:
         """Send a message to all connections of one user."""
         opcode = opcode_of(data) if opcode is None else opcode
         message = encode(opcode, payload_of(opcode, data), compress=checked_compress(compress))
         _check_exclude(exclude)
-        conns = self._presence.members(check_user_id(user_id))
+        members = self._presence.members(check_user_id(user_id))
         self._check_not_within()
         if self.stopped:
             return self.reject(BroadcastResult(stopped=True))
         recipients = Recipients(
-            MemberSnapshot(conns),
+            MemberSnapshot(members),
             functools.partial(self._presence.is_user, user_id),
-            exclude if exclude in conns else None,
+            exclude if exclude in members else None,
         )
-        if len(conns) > limits.USER_CONNECTIONS:
+        if len(members) > limits.USER_CONNECTIONS:
             return _result(self._start(loop, message, recipients, None, None, kept=False))
-        for conn in conns:
-            if conn._behind is not None:
-                conn._catch_up()
+        for member in members:
+            if isinstance(member, Conn) and member._behind is not None:
+                member._catch_up()
         fan_out = self._fan_out(message, recipients)
         fan_out.step(math.inf)
         return fan_out.result()
@@ -269,8 +270,8 @@ class Broadcaster:
         loop: asyncio.AbstractEventLoop,
         target: Target,
         message: EncodedMessage | _Unencoded,
-        exclude: Conn | None,
-        where: Callable[[Conn], bool] | None,
+        exclude: AnyMember | None,
+        where: Callable[[Any], bool] | None,
         key: Hashable,
         keep: bool,
     ) -> BroadcastResult:
@@ -291,8 +292,8 @@ class Broadcaster:
         loop: asyncio.AbstractEventLoop,
         target: Target,
         message: EncodedMessage | _Unencoded,
-        exclude: Conn | None,
-        where: Callable[[Conn], bool] | None,
+        exclude: AnyMember | None,
+        where: Callable[[Any], bool] | None,
         key: Hashable,
         keep: bool,
     ) -> FanOut | BroadcastResult:
@@ -333,7 +334,7 @@ class Broadcaster:
         self,
         loop: asyncio.AbstractEventLoop,
         message: EncodedMessage,
-        recipients: Recipients[Conn],
+        recipients: Recipients[Any],
         target: Target,
         key: Hashable,
         *,
@@ -361,8 +362,9 @@ class Broadcaster:
             fan_out.give_up()  # else it stays pending for ever
             raise
         if not done:
-            for conn in fan_out.unreached():
-                self._let_behind(conn)
+            for member in fan_out.unreached():
+                if isinstance(member, Conn):
+                    self._let_behind(member)
         return fan_out
 
     def _let_behind(self, conn: Conn) -> None:
@@ -380,7 +382,7 @@ class Broadcaster:
     def _fan_out(
         self,
         message: EncodedMessage,
-        recipients: Recipients[Conn],
+        recipients: Recipients[Any],
         position: Places = None,
         room: str | None = None,
         key: Hashable = None,
@@ -404,6 +406,8 @@ class Broadcaster:
     def _check_not_within(self) -> None:
         if self._slow.encoding:
             raise RuntimeError("encode_gap must not broadcast: it may be called in the midst of a broadcast")
+        if self._slow.others.asking:
+            raise RuntimeError("a member must not broadcast where it is asked: that may be in the midst of a broadcast")
         if self._asking:
             raise RuntimeError("what makes the text of a message must not broadcast: another would take its place")
 
@@ -428,7 +432,7 @@ def _checked_keep(keep: bool) -> bool:
 
 def _check_exclude(exclude: object) -> None:
     """Raise `TypeError` for an object that cannot be a member. Else the member to exclude would get the message."""
-    if exclude is not None and not isinstance(exclude, Conn):
+    if exclude is not None and not is_member(exclude):
         raise TypeError(f"exclude must be a Conn or None, not {type(exclude).__name__}: for several use where")
 
 

@@ -19,6 +19,7 @@ from ..transport.timers import Deadline, Timers
 from ..validation import check_call, is_plain_function
 from .config import HubConfig
 from .history import HistoryLimits, Recovery, RoomHistory
+from .member import AnyMember, OtherMembers
 from .rooms import Target
 
 __all__ = [
@@ -242,28 +243,37 @@ def check_recovery(position: object, encode_recovered: object) -> None:
 def send_missed(
     history: HistoryStore | None,
     room: str,
-    conn: Conn,
+    conn: AnyMember,
     position: Position,
     timers: Timers,
     encode_recovered: EncodeRecovered | None,
     ask: Callable[[EncodeRecovered, Recovery], Data | None],
+    others: OtherMembers,
 ) -> Recovery:
     """Queue the messages of ``room`` since ``position`` for ``conn``, behind the message of ``encode_recovered``.
 
-    ``ask`` calls that function so that it cannot broadcast.
+    ``ask`` calls that function so that it cannot broadcast. ``others`` are the members that are no `Conn`.
     """
     stream = None if history is None else history.stream(room, timers)
     complete = False
     messages: list[EncodedMessage] = []
     if history is not None and stream is not None:
         complete, messages = stream.since(position)
+    place = None if stream is None else stream.position
+    if not isinstance(conn, Conn):
+        sent = others.fitting(conn, messages, 0 if encode_recovered is None else 1)
+        recovery = Recovery(complete and sent == len(messages), sent, place)
+        said = None if encode_recovered is None else ask(encode_recovered, recovery)
+        queued = others.queue_missed(conn, said, messages, sent)
+        return Recovery(complete and queued == len(messages), queued, place)
+    if history is not None:
         messages = history.encodings.choose(messages, conn._shared, conn._deflate is not None)
     writer = conn._writer
     sent = writer.room_for(messages)
     recovery = Recovery(
         complete=complete and sent == len(messages),
         messages=sent,
-        position=None if stream is None else stream.position,
+        position=place,
     )
     run = messages[:sent]
     if encode_recovered is not None:

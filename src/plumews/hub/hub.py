@@ -12,6 +12,7 @@ import functools
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from types import TracebackType
+from typing import Any
 
 from .. import limits
 from ..conn.connection import Conn
@@ -24,7 +25,6 @@ from ..protocol.message import Data
 from ..protocol.state import check_close
 from ..transport.forks import FOREIGN, check_owner, detach_on_fork, loop_descriptors
 from ..transport.loop_context import loop_context
-from ..transport.safe_calls import call_safely
 from ..transport.timers import Timers
 from ..validation import check_call
 from .broadcaster import Broadcaster, DataAt, Rooms
@@ -32,6 +32,7 @@ from .config import HubConfig
 from .events import CountWatchers, EventDispatcher
 from .history import Recovery
 from .history_store import EncodeRecovered, HistoryStore, check_recovery, send_missed
+from .member import AnyMember, close_member
 from .membership import Membership
 from .metrics import HubMetrics, collect_metrics, inspect_member, inspect_room
 from .presence import PresenceCallback, PresenceIndex, RoomPresence, check_user_id
@@ -67,7 +68,7 @@ class Hub:
         else:
             config = HubConfig(workers=workers, job_queue_size=job_queue_size)
         self.config = config
-        self._rooms: RoomTable[Conn] = RoomTable(
+        self._rooms: RoomTable[Any] = RoomTable(
             max_connections=config.max_connections,
             max_room_connections=config.max_room_connections,
             max_rooms_per_connection=config.max_rooms_per_connection,
@@ -75,7 +76,7 @@ class Hub:
         )
         self._events = EventDispatcher()
         self._counts = CountWatchers(self._rooms.count)
-        self._presence: PresenceIndex[Conn] = PresenceIndex(self._rooms.rooms_of)
+        self._presence: PresenceIndex[Any] = PresenceIndex(self._rooms.rooms_of)
         self._history = HistoryStore.from_config(config, self._rooms.count)
         self._slow = SlowMembers(config, self._rooms.rooms_of, self._events)
         self._members = Membership(
@@ -97,7 +98,7 @@ class Hub:
 
     # --- membership -------------------------------------------------------------------------------
 
-    def join(self, room: str, conn: Conn) -> None:
+    def join(self, room: str, conn: AnyMember) -> None:
         """Add ``conn`` to ``room``. Joining twice is harmless. A connection leaves by itself when it closes.
 
         The user of the connection, for :meth:`presence` and :meth:`send_to_user`, is what ``conn.user_info`` says now.
@@ -106,13 +107,13 @@ class Hub:
 
         Args:
             room: name of the room.
-            conn: an open connection of the hub's event loop.
+            conn: an open connection of the hub's event loop, or an object that keeps :class:`plumews.hub.Member`.
 
         Raises:
             HubStopped, InvalidRoomName, ConnectionClosed, HubFull, RoomFull, TooManyRooms: nothing was changed.
             RateLimited: nothing was changed. Its ``retry_after`` says when to try again.
             ConcurrencyError: the hub, or ``conn``, belongs to another event loop.
-            TypeError: ``conn`` is not a ``Conn``.
+            TypeError: ``conn`` is neither a ``Conn`` nor a ``plumews.hub.Member``. The text names what is missing.
         """
         self._members.join(room, conn, self._bind(), self.remove)
 
@@ -120,11 +121,11 @@ class Hub:
         """Raise the error that :meth:`join` would raise for a new connection now. Changes nothing, counts a refusal."""
         self._members.check_join(room, self._bind)
 
-    def leave(self, room: str, conn: Conn) -> None:
+    def leave(self, room: str, conn: AnyMember) -> None:
         """Remove ``conn`` from ``room``. Harmless if it is not a member."""
         self._members.leave(room, conn, self._bind(), self.remove)
 
-    def remove(self, conn: Conn) -> None:
+    def remove(self, conn: AnyMember) -> None:
         """Remove ``conn`` from all its rooms. It stays open."""
         self._members.remove(conn, self._bind(), self.remove)
 
@@ -144,7 +145,7 @@ class Hub:
         """Return the names of the rooms that have members."""
         return self._rooms.names()
 
-    def rooms_of(self, conn: Conn) -> list[str]:
+    def rooms_of(self, conn: AnyMember) -> list[str]:
         """Return the names of the rooms that ``conn`` is in."""
         return self._rooms.rooms_of(conn)
 
@@ -154,7 +155,7 @@ class Hub:
 
     # --- callbacks --------------------------------------------------------------------------------
 
-    def on_join(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
+    def on_join(self, callback: Callable[[str, Any], object]) -> Callable[[], None]:
         """Call ``callback(room, conn)`` whenever a connection has joined a room.
 
         The callback may join, leave, close and publish. Changes made by a callback are reported after all callbacks
@@ -172,7 +173,7 @@ class Hub:
         """
         return self._on("join", callback, "room", "conn")
 
-    def on_leave(self, callback: Callable[[str, Conn], object]) -> Callable[[], None]:
+    def on_leave(self, callback: Callable[[str, Any], object]) -> Callable[[], None]:
         """Call ``callback(room, conn)`` when a connection has left a room or closed. As :meth:`on_join` otherwise."""
         return self._on("leave", callback, "room", "conn")
 
@@ -195,7 +196,7 @@ class Hub:
         self._rooms.check_name(room)
         return self._checked(self._counts.add(room, callback))
 
-    def on_slow(self, callback: Callable[[Conn], object]) -> Callable[[], None]:
+    def on_slow(self, callback: Callable[[Any], object]) -> Callable[[], None]:
         """Call ``callback(conn)`` when the send queue of a member is half full and its peer does not read.
 
         It is called once until the queue was empty again. Callbacks about slow members are called at the end of the
@@ -203,7 +204,7 @@ class Hub:
         """
         return self._on("slow", callback, "conn")
 
-    def on_drop(self, callback: Callable[[Conn, str | None, int], object]) -> Callable[[], None]:
+    def on_drop(self, callback: Callable[[Any, str | None, int], object]) -> Callable[[], None]:
         """Call ``callback(conn, room, count)`` when a member has lost messages. As :meth:`on_slow` otherwise.
 
         Losses of one event loop iteration are reported together. ``room`` is ``None`` if the messages were for
@@ -211,7 +212,7 @@ class Hub:
         """
         return self._on("drop", callback, "conn", "room", "count")
 
-    def on_gap(self, callback: Callable[[Conn, Gap], object]) -> Callable[[], None]:
+    def on_gap(self, callback: Callable[[Any, Gap], object]) -> Callable[[], None]:
         """Call ``callback(conn, gap)`` when a member that lost messages takes others again, or ends.
 
         If ``encode_gap`` is configured and the connection was not cut, its message stands at that point of the stream.
@@ -249,10 +250,11 @@ class Hub:
         """
         self._bind()
         check_close(code, reason)
-        conns = [conn for conn in self._presence.members(check_user_id(user_id)) if not conn.closed]
-        for conn in conns:
-            call_safely("closing a connection", conn.close_nowait, code, reason)
-        return len(conns)
+        members = self._presence.members(check_user_id(user_id))
+        still_open = [each for each in members if not (isinstance(each, Conn) and each.closed)]
+        for member in still_open:
+            close_member(member, code, reason)
+        return len(still_open)
 
     def presence(self, room: str) -> RoomPresence:
         """Return the users in ``room``, one entry each, and the number of connections without a user id.
@@ -302,7 +304,7 @@ class Hub:
         return None if self._history is None else self._history.position(room, timers)
 
     def recover(
-        self, room: str, conn: Conn, position: Position, *, encode_recovered: EncodeRecovered | None = None
+        self, room: str, conn: AnyMember, position: Position, *, encode_recovered: EncodeRecovered | None = None
     ) -> Recovery:
         """:meth:`join` ``room``, and send what was broadcast to it since ``position`` before all later messages.
 
@@ -343,6 +345,7 @@ class Hub:
             self._timers(),
             encode_recovered,
             self._broadcaster.ask,
+            self._slow.others,
         )
         return self._members.rejoin(room, conn, self._bind(), self.remove, send)
 
@@ -354,8 +357,8 @@ class Hub:
         data: Data | DataAt,
         opcode: int | None = None,
         *,
-        exclude: Conn | None = None,
-        where: Callable[[Conn], bool] | None = None,
+        exclude: AnyMember | None = None,
+        where: Callable[[Any], bool] | None = None,
         key: Hashable = None,
         compress: bool | None = None,
         keep: bool = True,
@@ -396,8 +399,8 @@ class Hub:
         data: Data | DataAt,
         opcode: int | None = None,
         *,
-        exclude: Conn | None = None,
-        where: Callable[[Conn], bool] | None = None,
+        exclude: AnyMember | None = None,
+        where: Callable[[Any], bool] | None = None,
         key: Hashable = None,
         compress: bool | None = None,
     ) -> BroadcastResult:
@@ -413,8 +416,8 @@ class Hub:
         data: Data | DataAt,
         opcode: int | None = None,
         *,
-        exclude: Conn | None = None,
-        where: Callable[[Conn], bool] | None = None,
+        exclude: AnyMember | None = None,
+        where: Callable[[Any], bool] | None = None,
         key: Hashable = None,
         compress: bool | None = None,
         keep: bool = True,
@@ -459,7 +462,7 @@ class Hub:
         data: Data,
         opcode: int | None = None,
         *,
-        exclude: Conn | None = None,
+        exclude: AnyMember | None = None,
         compress: bool | None = None,
     ) -> BroadcastResult:
         """Send a message to all connections of one user in this hub, in any room, without waiting.
@@ -490,17 +493,17 @@ class Hub:
         """
         return collect_metrics(self.config, self._rooms, self._members, self._slow, self._broadcaster, self._requests)
 
-    def inspect(self, conn: Conn) -> MemberInfo:
+    def inspect(self, conn: AnyMember) -> MemberInfo:
         """Return a snapshot of ``conn``. It has no rooms if the connection is not a member.
 
         Raises:
-            TypeError: ``conn`` is not a :class:`plumews.Conn`.
+            TypeError: ``conn`` is neither a :class:`plumews.Conn` nor a :class:`plumews.hub.Member`.
         """
-        return inspect_member(conn, self._rooms, self._members)
+        return inspect_member(conn, self._rooms, self._members, self._slow)
 
     def inspect_room(self, room: str) -> RoomInfo:
         """Return a snapshot of ``room``. Every member of it is looked at."""
-        return inspect_room(room, self._rooms)
+        return inspect_room(room, self._rooms, self._slow)
 
     # --- shutdown ---------------------------------------------------------------------------------
 
@@ -546,7 +549,15 @@ class Hub:
                 wanted=self._members.is_to_close,
             )
             self._shutdown = begin_shutdown(
-                loop, self._limit, close, self._rooms, self._members, self._broadcaster, self._slow, self._history
+                loop,
+                self._limit,
+                close,
+                self._rooms,
+                self._members,
+                self._broadcaster,
+                self._slow,
+                self._history,
+                self.remove,
             )
         elif self._limit is not None and not self._shutdown.done():
             self._limit.hasten(timeout)

@@ -7,19 +7,29 @@ the hub treats it as a connection under ``SendBehavior.DROP``: a message that it
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from ..conn.connection import Conn
 from ..constants import CloseCode, Opcode
-from ..protocol.message import EncodedMessage
+from ..protocol.message import Data, EncodedMessage, opcode_of
 from ..transport.safe_calls import call_safely
 from ..users import UserInfo
+from ..validation import is_coroutine_function
 from .loss_reports import DropLog, LossReports, LostMessages, Notices
 from .results import Gap
 
-__all__ = ["AnyMember", "ClosingMember", "Member", "OtherMembers", "PlainDelivery", "check_member", "plain_message"]
+__all__ = [
+    "AnyMember",
+    "ClosingMember",
+    "Member",
+    "OtherMembers",
+    "PlainDelivery",
+    "check_member",
+    "close_member",
+    "is_member",
+    "plain_message",
+]
 
 
 class Member(Protocol):
@@ -71,22 +81,40 @@ class Member(Protocol):
 AnyMember: TypeAlias = "Conn | Member"
 
 _METHODS = ("try_queue", "can_queue", "close", "add_close_callback")
-_ATTRIBUTES = ("id", "user_info")
 
 
-def check_member(member: object) -> None:
-    """Raise `TypeError` unless ``member`` is a `Conn` or keeps :class:`Member`."""
-    if isinstance(member, Conn):
-        return
-    name = type(member).__name__
-    missing = [each for each in _METHODS if not callable(getattr(member, each, None))]
-    missing += [each for each in _ATTRIBUTES if not hasattr(member, each)]
-    missing += ["__hash__"] if type(member).__hash__ is None else []
-    if missing:
-        raise TypeError(f"a member must be a Conn or a plumews.hub.Member: {name} has no {', '.join(missing)}")
-    for each in _METHODS:
-        if inspect.iscoroutinefunction(getattr(member, each)):
-            raise TypeError(f"a member must be a Conn or a plumews.hub.Member: {name}.{each} is a coroutine function")
+def is_member(value: object) -> bool:
+    """Return True if ``value`` is a `Conn` or keeps :class:`Member`."""
+    return isinstance(value, Conn) or not _faults(value)
+
+
+def check_member(value: object) -> None:
+    """Raise `TypeError` unless ``value`` is a `Conn` or keeps :class:`Member`."""
+    if not isinstance(value, Conn) and (faults := _faults(value)):
+        raise TypeError(
+            f"a member must be a Conn, not {type(value).__name__}, or keep plumews.hub.Member: it has "
+            f"{', '.join(faults)}"
+        )
+
+
+def _faults(value: object) -> list[str]:
+    faults = ["no __hash__"] if type(value).__hash__ is None else []
+    faults += [f"no {name}" for name in ("id", "user_info") if not hasattr(value, name)]
+    if not isinstance(getattr(value, "user_info", None), (UserInfo, type(None))):
+        faults.append("a user_info that is no plumews.UserInfo")
+    for name in _METHODS:
+        method = getattr(value, name, None)
+        if not callable(method):
+            faults.append(f"no {name}()")
+        elif is_coroutine_function(method):
+            faults.append(f"a coroutine function as {name}()")
+    return faults
+
+
+def close_member(member: AnyMember, code: int, reason: str) -> None:
+    """Begin to close ``member``. Its failure is reported to the event loop."""
+    close = member.close_nowait if isinstance(member, Conn) else member.close
+    call_safely("closing a connection", close, code, reason)
 
 
 def plain_message(message: EncodedMessage) -> str | bytes:
@@ -176,7 +204,7 @@ class OtherMembers:
     def fail(self, member: Member, exc: BaseException) -> None:
         """Close ``member``, because a delivery to it has failed."""
         asyncio.get_running_loop().call_exception_handler({"message": "a delivery failed", "exception": exc})
-        call_safely("closing a member", member.close, CloseCode.INTERNAL_ERROR, "")
+        close_member(member, CloseCode.INTERNAL_ERROR, "")
 
     def fitting(self, member: Member, messages: Sequence[EncodedMessage], more: int) -> int:
         """Return how many of ``messages`` the member takes now, and ``more`` small ones besides."""
@@ -187,16 +215,22 @@ class OtherMembers:
                 return count
         return len(messages)
 
-    def queue_all(self, member: Member, messages: Sequence[EncodedMessage]) -> int:
-        """Queue ``messages`` until the member refuses one. Return how many were queued."""
-        for count, message in enumerate(messages):
-            if not self._ask(member.try_queue, plain_message(message), None):
-                return count
-        return len(messages)
+    def queue_missed(self, member: Member, first: Data | None, messages: Sequence[EncodedMessage], most: int) -> int:
+        """Queue ``first`` and ``most`` of ``messages``, and count the other ones as dropped.
 
-    def missed(self, member: Member, count: int) -> None:
-        """Count ``count`` messages of a history that the member did not take."""
-        self._states[member].dropped += count
+        Returns:
+            The number of queued ``messages``. The member may have refused one that was announced to fit.
+        """
+        queued = refused = 0
+        if first is not None:
+            opcode_of(first)  # raises TypeError
+            refused = not self._ask(member.try_queue, first if isinstance(first, str) else bytes(first), None)
+        while queued < most and self._ask(member.try_queue, plain_message(messages[queued]), None):
+            queued += 1
+        state = self._states.get(member)
+        if state is not None:
+            state.dropped += refused + len(messages) - queued
+        return queued
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -236,11 +270,12 @@ class OtherMembers:
 
 
 class ClosingMember:
-    """Member that is no `Conn`, as a graceful close handles it."""
+    """Member that is no `Conn`, as a graceful close handles it. ``remove`` is called if it does not close in time."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, remove: Callable[[Any], object]) -> None:
         self.member = member
         self.close_code: int | None = None
+        self._remove = remove
         self._callback: Callable[[Any], object] | None = None
 
     def add_close_callback(self, callback: Callable[[Any], object]) -> None:
@@ -256,6 +291,7 @@ class ClosingMember:
     def abort(self) -> None:
         """Wait no longer for the member."""
         self.close_code = CloseCode.ABNORMAL_CLOSURE
+        self._remove(self.member)
         self._closed(self.member)
 
     def _closed(self, member: Member) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from .. import errors
 from ..conn.connection import Conn
@@ -23,6 +23,7 @@ from .config import HubConfig
 from .events import CountWatchers, EventDispatcher
 from .history import Recovery
 from .history_store import HistoryStore
+from .member import AnyMember, ClosingMember, check_member
 from .presence import PresenceIndex
 from .rooms import RoomTable
 from .slow_members import SlowMembers
@@ -50,6 +51,10 @@ def reason_of(refusal: Exception) -> str:
     return next((_WORDS[cls] for cls in type(refusal).__mro__ if cls in _WORDS), OTHER)
 
 
+#: Function that removes a member. The member calls it when it closes.
+OnClose: TypeAlias = Callable[[Any], object]
+
+
 class Membership:
     """Members of one hub, and the parts of the hub that follow their joins and leaves.
 
@@ -59,10 +64,10 @@ class Membership:
     def __init__(
         self,
         config: HubConfig,
-        rooms: RoomTable[Conn],
+        rooms: RoomTable[Any],
         events: EventDispatcher,
         counts: CountWatchers,
-        presence: PresenceIndex[Conn],
+        presence: PresenceIndex[Any],
         history: HistoryStore | None,
         slow: SlowMembers,
     ) -> None:
@@ -81,41 +86,41 @@ class Membership:
         self.accepted = 0
         self.refusals = BoundedCounter(REASONS)
         #: Time of each member's first join, in seconds since the epoch.
-        self.since: dict[Conn, float] = {}
+        self.since: dict[Any, float] = {}
 
     # --- joining ----------------------------------------------------------------------------------
 
-    def join(self, room: str, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]) -> None:
-        """Add ``conn`` to ``room``. Raise as :meth:`plumews.Hub.join`."""
-        if self._enter(room, conn, loop, on_close):
-            self._announce(room, conn)
+    def join(self, room: str, member: AnyMember, loop: asyncio.AbstractEventLoop, on_close: OnClose) -> None:
+        """Add ``member`` to ``room``. Raise as :meth:`plumews.Hub.join`."""
+        if self._enter(room, member, loop, on_close):
+            self._announce(room, member)
 
     def rejoin(
         self,
         room: str,
-        conn: Conn,
+        member: AnyMember,
         loop: asyncio.AbstractEventLoop,
-        on_close: Callable[[Conn], object],
+        on_close: OnClose,
         send: Callable[[], Recovery],
     ) -> Recovery:
-        """Add ``conn`` to ``room`` and return the result of ``send()``. If that raises, ``conn`` did not join.
+        """Add ``member`` to ``room`` and return the result of ``send()``. If that raises, ``member`` did not join.
 
         Nothing can be broadcast between the join and the end of ``send()``.
         """
-        if isinstance(conn, Conn) and conn._loop is loop:
-            if room in self._rooms.rooms_of(conn):
+        if not isinstance(member, Conn) or member._loop is loop:
+            if room in self._rooms.rooms_of(member):
                 raise ValueError("the connection is in this room already: call recover instead of join, not behind it")
-            if conn._behind is not None:
+            if isinstance(member, Conn) and member._behind is not None:
                 # Earlier broadcasts to it are decided first, in this room, too, if it was a member until just now.
-                conn._catch_up()
-        self._enter(room, conn, loop, on_close)
+                member._catch_up()
+        self._enter(room, member, loop, on_close)
         try:
             recovery = send()
         except BaseException:
-            if self._rooms.leave(room, conn):
-                self._left(conn, [room], loop, on_close)  # without an event: its join was not announced
+            if self._rooms.leave(room, member):
+                self._left(member, [room], loop, on_close)  # without an event: its join was not announced
             raise
-        self._announce(room, conn)  # not before: a callback may broadcast at once
+        self._announce(room, member)  # not before: a callback may broadcast at once
         return recovery
 
     def check_join(self, room: str, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
@@ -140,69 +145,78 @@ class Membership:
         if wait:
             raise RateLimited(f"websocket join rate exceeded: {self._rate:g} new connections a second", wait)
 
-    def _enter(
-        self, room: str, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]
-    ) -> bool:
-        """Add ``conn`` to ``room`` without an event. Return True if it is new there."""
+    def _enter(self, room: str, member: AnyMember, loop: asyncio.AbstractEventLoop, on_close: OnClose) -> bool:
+        """Add ``member`` to ``room`` without an event. Return True if it is new there."""
         try:
             self.check_running()
-            if not isinstance(conn, Conn):
-                raise TypeError(f"a member must be a Conn, not {type(conn).__name__}")
-            if conn._loop is not loop:
+            check_member(member)
+            if isinstance(member, Conn) and member._loop is not loop:
                 raise ConcurrencyError("the connection belongs to another event loop than the hub")
             self._rooms.check_name(room)
-            if conn.closed:
-                raise conn._closed_error()
-            new = not self._rooms.is_member(None, conn)
+            if isinstance(member, Conn) and member.closed:
+                raise member._closed_error()
+            new = not self._rooms.is_member(None, member)
             if new and self._bucket is not None:
-                self._rooms.check_space(room, conn)  # a connection that finds no space takes no token
+                self._rooms.check_space(room, member)  # a connection that finds no space takes no token
                 self._check_rate(self._bucket.take(loop.time()))
-            joined = self._rooms.join(room, conn)
+            joined = self._rooms.join(room, member)
+            if new:
+                self._follow(room, member, on_close)
         except (HubError, ConnectionClosed) as exc:
             self.refusals.add(reason_of(exc))
             raise
         now = time.time()
         if new:
-            self.since[conn] = now
-            conn.add_close_callback(on_close)
-            self._slow.joined(conn)
-        self._presence.enter(room, conn, conn.user_info, now, new=joined)
+            self.since[member] = now
+            self._slow.joined(member)
+        self._presence.enter(room, member, member.user_info, now, new=joined)
         if joined:
             self.accepted += 1
         return joined
 
-    def _announce(self, room: str, conn: Conn) -> None:
+    def _follow(self, room: str, member: AnyMember, on_close: OnClose) -> None:
+        """Add ``on_close`` to a new member, which may have closed and may fail, unless it is a `Conn`."""
+        try:
+            member.add_close_callback(on_close)  # of a closed member it is called at once
+            if not self._rooms.is_member(room, member):
+                raise ConnectionClosed(None, None)
+        except BaseException:
+            self._rooms.leave(room, member)
+            raise
+
+    def _announce(self, room: str, member: AnyMember) -> None:
         self._counts.changed(room)
-        self._events.happened("join", (room, conn))
+        self._events.happened("join", (room, member))
 
     # --- leaving ----------------------------------------------------------------------------------
 
-    def leave(self, room: str, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]) -> None:
-        """Remove ``conn`` from ``room``, if it is there."""
-        if self._rooms.leave(room, conn):
-            self._left(conn, [room], loop, on_close)
-            self._events.happened("leave", (room, conn))
+    def leave(self, room: str, member: AnyMember, loop: asyncio.AbstractEventLoop, on_close: OnClose) -> None:
+        """Remove ``member`` from ``room``, if it is there."""
+        if self._rooms.leave(room, member):
+            self._left(member, [room], loop, on_close)
+            self._events.happened("leave", (room, member))
 
-    def remove(self, conn: Conn, loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]) -> None:
-        """Remove ``conn`` from all its rooms."""
-        rooms = self._rooms.remove(conn)
+    def remove(self, member: AnyMember, loop: asyncio.AbstractEventLoop, on_close: OnClose) -> None:
+        """Remove ``member`` from all its rooms."""
+        rooms = self._rooms.remove(member)
         if rooms:
-            self._left(conn, rooms, loop, on_close)
-            self._events.happened("leave", *[(room, conn) for room in rooms])
+            announced = member in self.since  # else it has closed before its join, which is refused
+            self._left(member, rooms, loop, on_close)
+            if announced:
+                self._events.happened("leave", *[(room, member) for room in rooms])
 
-    def _left(
-        self, conn: Conn, rooms: list[str], loop: asyncio.AbstractEventLoop, on_close: Callable[[Conn], object]
-    ) -> None:
+    def _left(self, member: AnyMember, rooms: list[str], loop: asyncio.AbstractEventLoop, on_close: OnClose) -> None:
         """Let the parts of the hub follow the leave of ``rooms``, before its event."""
         for room in rooms:
-            self._presence.leave(room, conn)
+            self._presence.leave(room, member)
             self._counts.changed(room)
-        self._slow.moved(conn)
-        if not self._rooms.is_member(None, conn):
-            self._presence.forget(conn)
-            conn.remove_close_callback(on_close)
-            self._slow.left(conn)
-            self.since.pop(conn, None)
+        self._slow.moved(member)
+        if not self._rooms.is_member(None, member):
+            self._presence.forget(member)
+            if isinstance(member, Conn):
+                member.remove_close_callback(on_close)
+            self._slow.left(member)
+            self.since.pop(member, None)
         if self._history is not None:
             timers = loop_context(loop).timers
             for room in rooms:
@@ -210,8 +224,10 @@ class Membership:
 
     # --- shutdown ---------------------------------------------------------------------------------
 
-    def is_to_close(self, conn: Conn) -> bool:
+    def is_to_close(self, conn: Conn | ClosingMember) -> bool:
         """Return True if the shutdown closes ``conn``: it has not left the hub, or has closed by itself."""
+        if isinstance(conn, ClosingMember):
+            return self._rooms.is_member(None, conn.member)
         return conn.state is State.CLOSED or self._rooms.is_member(None, conn)
 
     def end_watches(self) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..conn.connection import Conn
 from ..constants import ErrorCode
 from ..counters import RequestCounters
 from .broadcaster import Broadcaster
 from .config import HubConfig
+from .member import AnyMember, is_member
 from .membership import Membership
 from .results import MemberInfo, RoomInfo
 from .rooms import RoomTable
@@ -187,7 +188,7 @@ if HubMetrics.__doc__:  # not under python -OO
 
 def collect_metrics(
     config: HubConfig,
-    rooms: RoomTable[Conn],
+    rooms: RoomTable[Any],
     members: Membership,
     slow: SlowMembers,
     broadcaster: Broadcaster,
@@ -196,7 +197,7 @@ def collect_metrics(
     """Return a snapshot of the metrics of the hub that has these parts."""
     counters = broadcaster.counters
     refusals = broadcaster.refusals.snapshot()
-    backlog = _backlog(rooms.snapshot(None).members)
+    backlog = _backlog(rooms.snapshot(None).members, slow)
     return HubMetrics(
         active_connections=rooms.connections,
         room_registrations=rooms.registrations,
@@ -237,11 +238,20 @@ def collect_metrics(
     )
 
 
-def inspect_member(conn: Conn, rooms: RoomTable[Conn], members: Membership) -> MemberInfo:
-    """Return a snapshot of ``conn``. Raise `TypeError` if it is not a ``Conn``."""
-    if not isinstance(conn, Conn):
+def inspect_member(conn: AnyMember, rooms: RoomTable[Any], members: Membership, slow: SlowMembers) -> MemberInfo:
+    """Return a snapshot of ``conn``. Raise `TypeError` if it cannot be a member."""
+    if not is_member(conn):
         raise TypeError(f"inspect takes a plumews.Conn, not {type(conn).__name__}")
     user = conn.user_info
+    if not isinstance(conn, Conn):
+        return MemberInfo(
+            id=conn.id,
+            user_id=None if user is None else user.id,
+            user_name=None if user is None else user.name,
+            rooms=tuple(rooms.rooms_of(conn)),
+            since=members.since.get(conn),
+            dropped_messages=slow.others.dropped(conn),
+        )
     return MemberInfo(
         id=conn.id,
         remote_address=conn.remote_address,
@@ -265,10 +275,10 @@ def inspect_member(conn: Conn, rooms: RoomTable[Conn], members: Membership) -> M
     )
 
 
-def inspect_room(room: str, rooms: RoomTable[Conn]) -> RoomInfo:
+def inspect_room(room: str, rooms: RoomTable[Any], slow: SlowMembers) -> RoomInfo:
     """Return a snapshot of ``room``."""
     members = rooms.snapshot(room).members
-    backlog = _backlog(members)
+    backlog = _backlog(members, slow)
     return RoomInfo(
         name=room,
         members=len(members),
@@ -291,7 +301,8 @@ class _Backlog(NamedTuple):
     compression: int
 
 
-def _backlog(conns: Iterable[Conn]) -> _Backlog:
+def _backlog(members: Iterable[Any], slow: SlowMembers) -> _Backlog:
+    conns = [each for each in members if isinstance(each, Conn)] if slow.others else members
     messages = size = most_messages = most_bytes = behind = compression = 0
     oldest = 0.0
     for conn in conns:

@@ -10,6 +10,7 @@ import enum
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ..constants import SendBehavior, State
 from ..http11.models import Address
@@ -84,10 +85,13 @@ def _ascii(value: object) -> str:
 
 @dataclass(frozen=True, repr=False)
 class MemberInfo(_Printable):
-    """Snapshot of one connection in a hub.
+    """Snapshot of one member.
+
+    Of a member that is no :class:`plumews.Conn` the hub knows ``id``, the user, ``rooms``, ``since`` and
+    ``dropped_messages``. The other attributes have their defaults.
 
     Attributes:
-        id: random UUID that identifies the connection in logs.
+        id: random UUID that identifies the connection in logs, or the ``id`` of another member.
         remote_address: address of the socket's peer. ``None`` on a Unix socket.
         user_id, user_name: id and name from a verified token. ``None`` without one.
         rooms: its rooms in this hub, in the order of its joins.
@@ -106,22 +110,22 @@ class MemberInfo(_Printable):
         unanswered_bytes: bytes sent since the last answered ping. ``None`` if they are not bounded.
     """
 
-    id: uuid.UUID
-    remote_address: Address | None
-    user_id: str | None
-    user_name: str | None
-    rooms: tuple[str, ...]
-    since: float | None
-    state: State
-    subprotocol: str | None
-    send_behavior: SendBehavior
-    queued_messages: int
-    queued_bytes: int
-    queued_age: float
-    dropped_messages: int
-    compression_bytes: int
-    latency: float
-    last_pong: float
+    id: Any
+    remote_address: Address | None = None
+    user_id: str | None = None
+    user_name: str | None = None
+    rooms: tuple[str, ...] = ()
+    since: float | None = None
+    state: State = State.OPEN
+    subprotocol: str | None = None
+    send_behavior: SendBehavior = SendBehavior.DROP
+    queued_messages: int = 0
+    queued_bytes: int = 0
+    queued_age: float = 0.0
+    dropped_messages: int = 0
+    compression_bytes: int = 0
+    latency: float = 0.0
+    last_pong: float = 0.0
     unsent_bytes: int | None = None
     unacknowledged_bytes: int | None = None
     unanswered_bytes: int | None = None

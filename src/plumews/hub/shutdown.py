@@ -8,8 +8,9 @@ an owed one. It never adds to them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
+from typing import Any
 
 from .. import limits
 from ..conn.connection import Conn
@@ -17,6 +18,7 @@ from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget
 from ..constants import State
 from .broadcaster import Broadcaster
 from .history_store import HistoryStore
+from .member import ClosingMember
 from .membership import Membership
 from .rooms import RoomTable
 from .slow_members import Delivery, SlowMembers
@@ -79,16 +81,21 @@ def begin_shutdown(
     loop: asyncio.AbstractEventLoop,
     limit: TimeBudget,
     close: GracefulClose,
-    rooms: RoomTable[Conn],
+    rooms: RoomTable[Any],
     members: Membership,
     broadcaster: Broadcaster,
     slow: SlowMembers,
     history: HistoryStore | None,
+    remove: Callable[[Any], object],
 ) -> asyncio.Task[ShutdownReport]:
-    """Refuse joins and broadcasts from now on, and return the task that ends the hub within ``limit``."""
+    """Refuse joins and broadcasts from now on, and return the task that ends the hub within ``limit``.
+
+    ``remove`` takes a member out of the hub that is no `Conn` and did not close in time.
+    """
     members.stopped = broadcaster.stopped = True
-    conns = rooms.snapshot(None).members
-    owed = OwedMessages(conns, broadcaster, slow)
+    everyone = rooms.snapshot(None).members
+    owed = OwedMessages([each for each in everyone if isinstance(each, Conn)], broadcaster, slow)
+    conns = [each if isinstance(each, Conn) else ClosingMember(each, remove) for each in everyone]
     work = _shut_down(limit, close, conns, owed, members, broadcaster, slow, history)
     return Context().run(loop.create_task, work)
 
@@ -96,7 +103,7 @@ def begin_shutdown(
 async def _shut_down(
     limit: TimeBudget,
     close: GracefulClose,
-    conns: Sequence[Conn],
+    conns: Sequence[Any],
     owed: OwedMessages,
     members: Membership,
     broadcaster: Broadcaster,

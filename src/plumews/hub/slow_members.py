@@ -253,25 +253,37 @@ class SlowMembers:
 
     # --- members come and go ----------------------------------------------------------------------
 
-    def joined(self, conn: Conn) -> None:
+    def joined(self, conn: AnyMember) -> None:
         """Follow ``conn``, which has become a member."""
+        if not isinstance(conn, Conn):
+            self.others.joined(conn)
+            return
         if conn._config.overflow.drops_queued:
             conn._watch_losses(self._gave_way, self._reports.encodes)
         member = self._gone.pop(conn, None)
         if member is not None:
             self.members[conn] = member
 
-    def left(self, conn: Conn) -> None:
+    def left(self, conn: AnyMember) -> None:
         """Follow ``conn``, which is no member any more, until nothing waits for it and its losses are reported."""
+        if not isinstance(conn, Conn):
+            self.others.left(conn)
+            return
         member = self.members.pop(conn, None)
         if member is not None and conn.state is not State.CLOSED and (member.waiting or member.loss or member.moved):
             self._gone[conn] = member
         else:
             conn._unwatch_losses(self._gave_way)
 
-    def moved(self, conn: Conn) -> None:
+    def moved(self, conn: AnyMember) -> None:
         """Note that ``conn`` has left a room, whose messages may wait for it and still be lost."""
-        if self._reporting and conn._writer.paused and conn.queued_messages and conn.state is State.OPEN:
+        if (
+            self._reporting
+            and isinstance(conn, Conn)
+            and conn._writer.paused
+            and conn.queued_messages
+            and conn.state is State.OPEN
+        ):
             self._member(conn).moved = monotonic()
             conn._owe(self)
 
