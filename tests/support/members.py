@@ -1,24 +1,89 @@
-"""Members of rooms for the tests of the hub: real connections with a raw client each, or many that need no socket.
+"""Members of rooms for the tests of the hub.
 
-`crowd` opens connections through a real server; `fakes.fake_conn` gives those on a transport that is none. What a
-client got is read back as numbers, because a test of order has to number its messages anyway.
+`PlainMember` is no connection: it keeps `plumews.hub.Member` and records its messages. `joined` and `stalled` give
+connections on a fake transport, for tests that look at bytes or at the send queue. `crowd` opens connections through a
+real server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Hashable
 from typing import Any
 
 import plumews
-from plumews import Gap, Hub
+from plumews import Gap, Hub, UserInfo
 from plumews.constants import Opcode
 from plumews.hub.metrics import HubMetrics
 from plumews.hub.results import BroadcastResult
 from plumews.protocol.codec import Parser
 from support.fakes import FakeTransport, fake_conn, ticks
 from support.raw_client import Wire
+
+
+class PlainMember:
+    """Member that is no connection.
+
+    Args:
+        space: messages that it takes (default: any number).
+        user: id of its user (default: anonymous).
+
+    Attributes:
+        messages: the messages that it took, as ``str`` or ``bytes``.
+        keys: the key of each.
+        closed: close code and reason after :meth:`close`, which ends the member unless ``lingers`` is set.
+    """
+
+    def __init__(self, *, space: int = sys.maxsize, user: str | None = None) -> None:
+        self.id = uuid.uuid4()
+        self.user_info = None if user is None else UserInfo(user)
+        self.space = space
+        self.messages: list[str | bytes] = []
+        self.keys: list[Hashable] = []
+        self.closed: tuple[int, str] | None = None
+        self.lingers = False
+        self.ended = False
+        self._callbacks: list[Callable[[PlainMember], object]] = []
+
+    def try_queue(self, message: str | bytes, key: Hashable) -> bool:
+        if not self.can_queue(len(message), 1):
+            return False
+        self.space -= 1
+        self.messages.append(message)
+        self.keys.append(key)
+        return True
+
+    def can_queue(self, size: int, count: int) -> bool:
+        return not self.ended and self.space >= count
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed = code, reason
+        if not self.lingers:
+            self.end()
+
+    def add_close_callback(self, callback: Callable[[PlainMember], object]) -> None:
+        if self.ended:
+            callback(self)
+        elif callback not in self._callbacks:
+            self._callbacks.append(callback)
+
+    def end(self) -> None:
+        """End, as by the peer."""
+        self.ended = True
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+
+def plain(hub: Hub, *rooms: str, **options: Any) -> PlainMember:
+    """A plain member of ``rooms``, by default of "room"."""
+    member = PlainMember(**options)
+    for room in rooms or ("room",):
+        hub.join(room, member)
+    return member
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from ..position import Position
 from .config import HubConfig
 from .history import HistoryLimits, Recovery
 from .hub import Hub
+from .member import Member
 from .metrics import HubMetrics
 from .presence import RoomPresence, UserPresence
 from .results import BroadcastResult, Gap, MemberInfo, RoomInfo
@@ -21,6 +22,7 @@ __all__ = [
     "Hub",
     "HubConfig",
     "HubMetrics",
+    "Member",
     "MemberInfo",
     "Position",
     "Recovery",
