@@ -150,7 +150,7 @@ def removed_options(**instead: str) -> Callable[[type[T]], type[T]]:
     """Return a class decorator that makes options of former versions a ``TypeError``.
 
     Args:
-        instead: for the name of each option the text behind "removed: ".
+        instead: by name of the option, the text behind "was removed: " in the error.
     """
 
     def decorate(cls: type[T]) -> type[T]:
