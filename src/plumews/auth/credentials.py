@@ -1,10 +1,9 @@
-"""The token and the room password of a request, wherever a client can put them (layer 2).
+"""Credentials of a request: a token and a room password, and the options about their places.
 
-A program sets ``Authorization: Bearer`` and ``X-WebSocket-Room-Password``. A browser cannot set headers: it offers
-the subprotocol ``bearer.<token>`` beside a real one (section 8 point 22 of the seed's review), or sends both in
-its first message, or a cookie (RFC 6265) by itself. ``?token=`` and ``?room_password=`` work as in the seed when they
-are allowed: addresses end up in logs (point 20). Invariant: a request has one token, or none; what comes from where
-it is not taken is refused and never passed over.
+A program sets ``Authorization: Bearer`` and ``X-WebSocket-Room-Password``. A browser cannot set headers. It offers the
+subprotocol ``bearer.<token>`` beside a real one, sends both in its first message, or sends a cookie (RFC 6265).
+``?token=`` and ``?room_password=`` are accepted only if they are allowed, because addresses end up in logs. A request
+has at most one token. Credentials in a disabled place are refused, never ignored.
 """
 
 from __future__ import annotations
@@ -38,23 +37,23 @@ __all__ = [
     "query_value",
 ]
 
-#: The sources that a name switches; a cookie has a name of its own, and the query its own word of warning.
+#: Sources that are enabled by name. A cookie is enabled by its own name, and the query by ``allow_query_secrets``.
 TOKEN_SOURCES: Final = ("header", "subprotocol", "message")
 
 
 class Credentials(NamedTuple):
-    """What a client says about itself; ``None`` is nothing, and so is an empty token."""
+    """Token and room password of a client. An empty token counts as None."""
 
     token: str | None = None
     password: str | None = None
 
     def __repr__(self) -> str:
-        return "Credentials(...)"  # never in a log
+        return "Credentials(...)"  # a repr may be logged
 
     def with_message(self, said: Credentials) -> Credentials:
-        """These of a request with what the first message ``said``, which fills the gaps and contradicts nothing.
+        """Return these credentials of a request, completed by those that the first message ``said``.
 
-        Raises :class:`Refused` for two different tokens.
+        A password of the message takes precedence. Two different tokens raise :class:`Refused`.
         """
         if self.token and said.token and self.token != said.token:
             raise Refused("two different tokens", code=ErrorCode.TWO_TOKENS)
@@ -75,7 +74,8 @@ class AuthOptions:
         allow_query_secrets: True accepts ``?token=`` and ``?room_password=`` (default False: addresses end up in logs).
 
     Raises:
-        TypeError, ValueError: a source is unknown, or the name of the cookie is invalid.
+        TypeError: ``token_sources`` is not a collection of names.
+        ValueError: a source is unknown, or the name of the cookie is invalid.
     """
 
     require_token: bool | None = None
@@ -96,8 +96,8 @@ class AuthOptions:
             raise ValueError(f'token_cookie must be the name of a cookie, such as "__Host-token", not {cookie!r}')
 
     def check_origins(self, origins: Iterable[AllowedOrigin] | None) -> None:
-        """Raise ``ValueError`` if pages of any site could act with the cookies of their visitors."""
-        if self.token_cookie is not None and any(map(_is_anybody, origins or ())):
+        """Raise ``ValueError`` if a token cookie is enabled and pages of any site may connect with it."""
+        if self.token_cookie is not None and any(map(_matches_any_site, origins or ())):
             raise ValueError(
                 'with token_cookie the origins must be listed: "*", "null" and a pattern that matches all of them '
                 "would let any site act as its visitors"
@@ -113,22 +113,26 @@ class AuthKeywords(TypedDict, total=False):
     allow_query_secrets: bool
 
 
-def _is_anybody(origin: AllowedOrigin) -> bool:
-    """Return whether ``origin`` stands for pages that nobody knows."""
+def _matches_any_site(origin: AllowedOrigin) -> bool:
+    """Return whether ``origin`` matches pages of unknown sites."""
     if isinstance(origin, re.Pattern):
         return any(origin.fullmatch(f"{scheme}://nobody.knows.it.invalid") for scheme in ("http", "https"))
     return origin in ("*", "null")
 
 
 def credentials_of_request(request: Request, options: AuthOptions) -> Credentials:
-    """The credentials in the headers, the subprotocols, the cookies and the query.
+    """Return the credentials in the headers, the subprotocols, the cookies and the query.
+
+    Args:
+        request: opening request.
+        options: enabled places.
 
     Raises:
-        Refused: 403, they stand where they are not taken.
-        InvalidHandshake: 400, ``?auth=`` is not ``message``: what comes first would be a message like any other, and a
-            room would be told the password. Or it stands there twice.
+        Refused: 403, credentials are in a disabled place.
+        InvalidHandshake: 400, ``?auth=`` is not ``message``, or is given twice. With a misspelled value the first
+            message would be an ordinary one, and a room would get the password.
         InvalidHeader: 400, a header is repeated or malformed, or there are two different tokens or passwords.
-        InvalidOrigin: 403, there is a token in a cookie, and no ``Origin``.
+        InvalidOrigin: 403, a token is in a cookie and there is no ``Origin``.
     """
     if not options.allow_query_secrets and any(name in request.query for name in QUERY_SECRETS):
         raise Refused("secrets in the query are not accepted here", code=ErrorCode.QUERY_SECRETS)
@@ -149,27 +153,27 @@ def credentials_of_request(request: Request, options: AuthOptions) -> Credential
 
 
 def query_value(request: Request, name: str) -> str | None:
-    """Return the value of ``name`` in the query. Raise `InvalidHandshake` (400) if it stands there twice."""
+    """Return the value of ``name`` in the query. Raise `InvalidHandshake` (400) if it is given twice."""
     if name in request.repeated:
         raise InvalidHandshake(f"more than one {name} in the query", code=ErrorCode.BAD_QUERY)
     return request.query.get(name)
 
 
 def logs_in_by_message(request: Request) -> bool:
-    """Return whether the client says who it is in its first message. Raises as :func:`query_value`."""
+    """Return whether the client logs in by its first message. Raise the errors of :func:`query_value`."""
     return query_value(request, "auth") == "message"
 
 
 def credentials_of_message(message: str | bytes) -> Credentials | None:
-    """What ``{"type": "auth", "token": ..., "password": ...}`` says; ``None`` if the message is no such thing."""
+    """Return the credentials in ``{"type": "auth", "token": ..., "password": ...}``, or None for another message."""
     fields = auth_fields(message)
     return None if fields is None else credentials_in(fields)
 
 
 def auth_fields(message: str | bytes) -> dict[str, Any] | None:
-    """The fields of a message of type ``auth``, whatever they are; ``None`` for any other message."""
+    """Return the fields of a message of type ``auth``, or None for another message."""
     try:
-        # Not json.loads of bytes, which reads UTF-16, and lone surrogates, too.
+        # Bytes are decoded first: json.loads of bytes accepts UTF-16 and lone surrogates.
         fields: Any = json.loads(message if isinstance(message, str) else message.decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return None
@@ -177,7 +181,7 @@ def auth_fields(message: str | bytes) -> dict[str, Any] | None:
 
 
 class _Ambiguous(dict[str, Any]):
-    """Object that has a name twice. Parsers differ in which one counts (RFC 8259 section 4)."""
+    """Object with a duplicate name. Parsers differ in which value counts (RFC 8259 section 4)."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -186,7 +190,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def credentials_in(fields: dict[str, Any]) -> Credentials | None:
-    """The credentials among ``fields``; ``None`` if they are no text, or not one text each."""
+    """Return the credentials in ``fields``, or None if one of them is not text or a name is duplicate."""
     token, password = fields.get("token"), fields.get("password")
     if isinstance(fields, _Ambiguous) or not (_is_text(token) and _is_text(password)):
         return None
@@ -194,14 +198,14 @@ def credentials_in(fields: dict[str, Any]) -> Credentials | None:
 
 
 def _is_text(value: object) -> bool:
-    """Return whether ``value`` is absent, or text without a lone surrogate, which ``\\ud800`` in JSON is."""
+    """Return whether ``value`` is absent, or text without a lone surrogate (``\\ud800`` in JSON)."""
     if value is None:
         return True
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def bearer_of(request: Request) -> str:
-    """The token in ``Authorization: Bearer``, empty without one; `InvalidHeader` for two such headers."""
+    """Return the token in ``Authorization: Bearer``, or an empty string. Raise `InvalidHeader` for two such headers."""
     scheme, _, token = (_only(request, TOKEN_HEADER) or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
@@ -216,13 +220,13 @@ def _tokens(request: Request, options: AuthOptions) -> Iterator[str]:
             yield offer.removeprefix(BEARER)
     if options.token_cookie is not None:
         for token in _cookies(request, options.token_cookie):
-            check_origin(request, ("*",), secure=request.secure, required=True)  # which one: the server has looked
+            check_origin(request, ("*",), secure=request.secure, required=True)  # the server has checked its value
             yield token
     yield from query_values(request, "token")
 
 
 def _cookies(request: Request, name: str) -> Iterator[str]:
-    """The values of the cookie ``name`` (RFC 6265 section 4.2.1); of two that differ one may be somebody else's."""
+    """Yield the values of the cookie ``name``. If two differ, another site may have set one of them."""
     for key, value in cookies_of(request):
         if key == name:
             if not value.isascii():
