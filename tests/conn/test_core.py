@@ -1,4 +1,4 @@
-"""What runs for each message: reading in place, callbacks that fail anywhere, short messages, two bodies alike."""
+"""Hot path of a connection: callbacks, short messages, failures of calls, and both bodies alike."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import functools
 import gc
 import logging
 import pickle
-import sys
 import threading
-import tracemalloc
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,226 +16,28 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews import ConcurrencyError, Opcode, SendQueueFull, State, limits
-from support.compressed_messages import OFFER, Squeezing
-from support.fakes import clog, fake_conn, feed, linked, payloads_of, ticks, tls_contexts, until
+from plumews import (
+    ConcurrencyError,
+    Opcode,
+    SendQueueFull,
+    State,
+    limits,
+)
+from support.compressed_messages import OFFER
+from support.fakes import (
+    FakeTransport,
+    clog,
+    echo_by_callback,
+    fake_conn,
+    feed,
+    linked,
+    payloads_of,
+    ticks,
+    until,
+)
 from support.raw_client import Wire, close, masked, text
 
 KiB = 1024
-
-
-def ignore(conn: plumews.Conn, exc: BaseException) -> None:
-    """A failure that is no matter of the test."""
-
-
-# --- reading in place -----------------------------------------------------------------------------
-
-#: Around what a read holds, what is worth its own memory, and what the shared buffer holds.
-SIZES = [
-    each + by
-    for each in (32 * KiB, 64 * KiB, 96 * KiB, 256 * KiB, 320 * KiB, 1024 * KiB)
-    for by in (-15, -14, -1, 0, 1, 65_536)
-]
-
-
-def contents(size: int) -> bytes:
-    return bytes(range(251)) * (size // 251) + bytes(size % 251)
-
-
-def words(size: int) -> str:
-    """Text of ``size`` bytes that is not ASCII, with characters of each length across every border."""
-    return ("aé€\U0001f600" * (size // 10 + 1)).encode()[:size].decode(errors="ignore")
-
-
-@pytest.mark.parametrize("way", ["plain", "tls", "unix"])
-async def test_messages_of_any_size_behind_each_other_arrive_whole(start: Any, way: str, tmp_path: Any) -> None:
-    async def echo(conn: plumews.Conn) -> None:
-        async for message in conn:
-            await conn.send(f"{type(message).__name__} {len(message)} {hash(message)}")
-
-    options: dict[str, Any] = {}
-    client: dict[str, Any] = {}
-    if way == "tls":
-        options["ssl"], client["ssl"] = tls_contexts()
-        client["server_hostname"] = "localhost"
-    if way == "unix":
-        server = await start(plumews.unix_serve(echo, str(tmp_path / "s")))
-    else:
-        server = await start(plumews.serve(echo, "127.0.0.1", 0, **options))
-    async with await Wire.open(server, **client) as wire:
-        expected: list[Any] = []
-        for size in SIZES:
-            message, line = contents(size), words(size)
-            wire.send(
-                masked(Opcode.BINARY, message),
-                masked(Opcode.PING, b"between"),
-                masked(Opcode.TEXT, line),
-                text("short"),
-            )
-            expected += [f"bytes {len(message)} {hash(message)}", f"str {len(line)} {hash(line)}"]
-            expected.append(f"str 5 {hash('short')}")
-            await wire.writer.drain()
-        answers = []
-        pongs = 0
-        while len(answers) < len(expected):
-            kind, payload = await wire.event()
-            if kind == Opcode.PONG:
-                pongs += 1
-            else:
-                answers.append(payload)
-        assert answers == expected
-        assert pongs == len(SIZES)
-
-
-@pytest.mark.parametrize("fragment", [20 * KiB, 100 * KiB, 300 * KiB])
-async def test_fragments_with_pings_between_them_arrive_whole(start: Any, fragment: int) -> None:
-    async with linked(start) as (conn, wire):
-        line = words(1024 * KiB)
-        data = line.encode()
-        pieces = [data[at : at + fragment] for at in range(0, len(data), fragment)]
-        for index, piece in enumerate(pieces):
-            wire.send(
-                masked(Opcode.CONT if index else Opcode.TEXT, piece, fin=index == len(pieces) - 1),
-                masked(Opcode.PING, bytes([index])),
-            )
-        wire.send(masked(Opcode.BINARY, contents(300 * KiB)))
-        assert await conn.recv() == line
-        assert await conn.recv() == contents(300 * KiB)
-        assert [await wire.event() for _ in pieces] == [(Opcode.PONG, bytes([index])) for index in range(len(pieces))]
-
-
-class Arrival:
-    """Bytes that arrive as a transport delivers them: as many as there is room for, or as few as the test wants."""
-
-    def __init__(self, conn: plumews.Conn) -> None:
-        self.conn = conn
-        self.rooms: list[int] = []
-
-    def bring(self, data: bytes, most: int = 1 << 30) -> None:
-        at = 0
-        while at < len(data):
-            room = self.conn.get_buffer(-1)
-            self.rooms.append(len(room))
-            take = min(len(room), most, len(data) - at)
-            room[:take] = data[at : at + take]
-            self.conn.buffer_updated(take)
-            at += take
-
-
-async def test_a_large_message_arrives_in_its_own_memory_and_what_follows_it_does_not() -> None:
-    conn, _ = fake_conn()
-    arrival = Arrival(conn)
-    arrival.bring(masked(Opcode.BINARY, contents(1024 * KiB)) + text("a"), 64 * KiB)
-    shared = len(conn._state.view)
-    assert arrival.rooms[0] == shared
-    assert any(room != shared for room in arrival.rooms)
-    assert arrival.rooms[-1] == shared
-    assert await conn.recv() == contents(1024 * KiB)
-    assert await conn.recv() == "a"
-    conn.abort()
-
-
-async def test_a_buffer_that_was_asked_for_and_not_used_costs_nothing() -> None:
-    conn, _ = fake_conn()
-    frame = masked(Opcode.BINARY, contents(400 * KiB))
-    arrival = Arrival(conn)
-    for at in range(0, len(frame), 50 * KiB):
-        for _ in range(3):
-            conn.get_buffer(-1)
-        arrival.bring(frame[at : at + 50 * KiB])
-    assert await conn.recv() == contents(400 * KiB)
-    conn.abort()
-
-
-async def test_a_stream_may_be_asked_for_while_a_buffer_is_lent() -> None:
-    conn, _ = fake_conn()
-    frame = masked(Opcode.BINARY, contents(700 * KiB))
-    arrival = Arrival(conn)
-    arrival.bring(frame[: 200 * KiB], 40 * KiB)
-    conn.get_buffer(-1)
-    assert conn._state.view is not conn.get_buffer(-1)  # it is lent
-    stream = await conn.read_stream()
-    arrival.bring(frame[200 * KiB :], 40 * KiB)
-    assert await stream.read_all() == contents(700 * KiB)
-    conn.abort()
-
-
-async def test_a_lowered_limit_holds_from_the_next_header_on_though_a_message_arrives_in_place() -> None:
-    conn, transport = fake_conn()
-    frame = masked(Opcode.BINARY, contents(700 * KiB))
-    arrival = Arrival(conn)
-    arrival.bring(frame[: 200 * KiB], 40 * KiB)
-    conn.get_buffer(-1)
-    conn.read_limit = 100
-    arrival.bring(frame[200 * KiB :], 40 * KiB)
-    assert await conn.recv() == contents(700 * KiB)
-    arrival.bring(masked(Opcode.BINARY, bytes(101)))
-    with pytest.raises(plumews.ConnectionClosedError):
-        await conn.recv()
-    assert transport.events()[-1][1][0] == 1009
-    conn.abort()
-
-
-@pytest.mark.parametrize("bad", [200 * KiB, 300 * KiB, 399 * KiB])
-async def test_text_that_is_not_utf_8_is_refused_where_it_stands_in_a_lent_buffer(bad: int) -> None:
-    conn, transport = fake_conn()
-    data = bytearray(b"x" * 400 * KiB)
-    data[bad] = 0xFF
-    got: list[Any] = []
-    conn._deliver_to(lambda conn, message: got.append(message), ignore)
-    Arrival(conn).bring(text("before") + masked(Opcode.TEXT, bytes(data)) + text("behind"), 40 * KiB)
-    assert got == ["before"]
-    assert [payload[0] for kind, payload in transport.events() if kind == Opcode.CLOSE] == [1007]
-    conn.abort()
-
-
-@pytest.mark.parametrize("how", ["close", "abort", "raise"])
-async def test_a_callback_that_ends_the_connection_gets_nothing_of_the_large_message_behind(how: str) -> None:
-    conn, transport = fake_conn()
-    got: list[Any] = []
-
-    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
-        got.append(message)
-        if how == "close":
-            conn.close_nowait()
-        elif how == "abort":
-            conn.abort()
-        else:
-            raise RuntimeError
-
-    conn._deliver_to(on_message, lambda conn, exc: conn.close_nowait(1011))
-    Arrival(conn).bring(text("a") + masked(Opcode.BINARY, contents(400 * KiB)) + text("b"), 40 * KiB)
-    assert got == ["a"]
-    kinds = [kind for kind, _ in transport.events()]
-    assert kinds == ([] if how == "abort" else [Opcode.CLOSE])
-    conn.abort()
-
-
-async def test_a_handler_that_does_not_read_holds_up_large_messages_and_memory_stays_bounded(start: Any) -> None:
-    size, count = 1024 * KiB, 24
-    async with linked(start) as (conn, wire):
-        tracemalloc.start()
-        frame = masked(Opcode.BINARY, contents(size))
-
-        async def send_all() -> None:
-            for _ in range(count):
-                wire.send(frame)
-                await wire.writer.drain()
-
-        sending = asyncio.ensure_future(send_all())
-        await until(lambda: conn._reading_paused)
-        gc.collect()
-        before, _ = tracemalloc.get_traced_memory()
-        await ticks(100)
-        assert conn._reading_paused
-        assert conn._inbox.bytes + conn._rules.parser.buffered <= 2 * limits.MAX_QUEUE_BYTES + limits.READ_BUFFER
-        for _ in range(count):
-            assert await conn.recv() == contents(size)
-        await sending
-        tracemalloc.stop()
-        assert before < 12 * 1024 * KiB
-        wire.send(text("last"))
-        assert await conn.recv() == "last"
 
 
 # --- callbacks that fail --------------------------------------------------------------------------
@@ -460,149 +260,6 @@ async def test_a_connection_in_a_circle_is_found_by_the_collector() -> None:
     assert reference() is None
 
 
-# --- within one read ------------------------------------------------------------------------------
-
-
-def numbered(count: int) -> list[bytes]:
-    return [number.to_bytes(2, "big") for number in range(count)]
-
-
-@pytest.mark.parametrize("way", ["plain", "tls", "compressed"])
-async def test_tiny_messages_of_one_read_stop_at_the_bound_of_messages(start: Any, way: str) -> None:
-    opened: asyncio.Queue[plumews.Conn] = asyncio.Queue()
-    done = asyncio.Event()
-
-    async def handler(conn: plumews.Conn) -> None:
-        opened.put_nowait(conn)
-        await done.wait()
-
-    options: dict[str, Any] = {"compression": "deflate"}
-    client: dict[str, Any] = {}
-    if way == "tls":
-        options["ssl"], client["ssl"] = tls_contexts()
-        client["server_hostname"] = "localhost"
-    server = await start(plumews.serve(handler, "127.0.0.1", 0, **options))
-    opening = Squeezing if way == "compressed" else Wire
-    async with await opening.open(server, **client) as wire:
-        conn = await opened.get()
-        sent = numbered(50_000)
-        wire.send(*(masked(Opcode.BINARY, payload) for payload in sent))
-        await until(lambda: conn._reading_paused)
-        assert len(conn._inbox) == limits.MAX_QUEUE
-        assert len(conn._backlog or ()) * limits.RECEIVED_OVERHEAD <= limits.READ_SLACK
-        assert len(conn._rest or b"") <= limits.READ_BUFFER
-        wire.send(close())
-        assert [await conn.recv() for _ in sent] == sent
-        with pytest.raises(plumews.ConnectionClosedOK):
-            await conn.recv()
-        assert await wire.closing() == (1000, "")
-        done.set()
-
-
-async def test_tiny_chunks_of_a_stream_stop_at_the_bound_of_bytes(start: Any) -> None:
-    async with linked(start) as (conn, wire):
-        wire.send(masked(Opcode.BINARY, b"xy", fin=False))
-        stream = await conn.read_stream()
-        wire.send(*[masked(Opcode.CONT, b"xy", fin=False)] * 99_999, masked(Opcode.CONT))
-        await until(lambda: conn._reading_paused)
-        assert stream.held <= limits.MAX_QUEUE_BYTES + limits.READ_SLACK
-        assert stream.buffered < 50_000
-        assert await stream.read_all() == b"xy" * 100_000
-        wire.send(text("behind"))
-        assert await conn.recv() == "behind"
-
-
-async def test_wide_text_stops_at_what_it_takes_in_memory(start: Any) -> None:
-    async with linked(start) as (conn, wire):
-        line = "a" * 4000 + "\U0001f600"
-        wire.send(*[text(line)] * 300)
-        await until(lambda: conn._reading_paused)
-        assert len(conn._inbox) * sys.getsizeof(line) <= limits.MAX_QUEUE_BYTES + 2 * limits.READ_SLACK
-        assert [await conn.recv() for _ in range(300)] == [line] * 300
-
-
-@pytest.mark.parametrize("bound", [1, 10_000, 100_000])
-async def test_read_is_no_larger_than_the_bound_of_bytes(bound: int) -> None:
-    conn, transport = fake_conn(max_queue_bytes=bound)
-    assert len(conn.get_buffer(-1)) == max(bound, limits.READ_LEAST)
-    feed(conn, *[masked(Opcode.BINARY, bytes(100))] * 15)
-    assert (bound == 1) is not transport.reading
-    assert [await conn.recv() for _ in range(15)] == [bytes(100)] * 15
-    conn.abort()
-
-
-async def test_close_frame_behind_tiny_messages_is_seen_when_we_close() -> None:
-    conn, transport = fake_conn(max_queue=2)
-    feed(conn, *[text("x")] * 2000, close(1000))
-    assert (len(conn._inbox), transport.reading) == (2, False)
-    conn.close_nowait(4000)
-    await ticks()
-    assert (conn.close_code, len(conn._inbox)) == (1000, 2)
-    assert transport.closing
-
-
-@pytest.mark.parametrize("count", [5, 600, 30_000])
-async def test_messages_that_arrived_before_the_connection_was_lost_can_be_read(count: int) -> None:
-    conn, _ = fake_conn(max_queue=4)
-    sent = numbered(count)
-    feed(conn, *(masked(Opcode.BINARY, payload) for payload in sent))
-    conn.connection_lost(ConnectionResetError())
-    assert len(conn._inbox) == 4
-    assert [await conn.recv() for _ in sent] == sent
-    with pytest.raises(plumews.ConnectionClosedError):
-        await conn.recv()
-
-
-async def test_fault_behind_tiny_messages_counts_behind_them() -> None:
-    conn, transport = fake_conn()
-    feed(conn, *[text("x")] * 20_000, b"\x83\x80\x00\x00\x00\x00")
-    assert transport.events() == []
-    assert [await conn.recv() for _ in range(20_000)] == ["x"] * 20_000
-    with pytest.raises(plumews.ConnectionClosedError):
-        await conn.recv()
-    assert transport.events()[-1][1][0] == 1002
-
-
-async def test_stream_may_be_asked_for_while_bytes_wait_to_be_parsed() -> None:
-    conn, _ = fake_conn(max_queue=1)
-    feed(conn, *[text("x")] * 5000, masked(Opcode.BINARY, b"a", fin=False), masked(Opcode.CONT, b"b"))
-    for _ in range(5000):
-        stream = await conn.read_stream()
-        assert await stream.read_all() == b"x"
-    stream = await conn.read_stream()
-    assert await stream.read_all() == b"ab"
-    conn.abort()
-
-
-@pytest.mark.parametrize("slice_", [60.0, -1.0], ids=["one slice", "many slices"])
-async def test_callbacks_get_tiny_messages_of_one_read_in_order(monkeypatch: Any, slice_: float) -> None:
-    monkeypatch.setattr(limits, "FAN_OUT_SLICE", slice_)
-    conn, _ = fake_conn()
-    got: list[Any] = []
-    held = 0
-
-    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
-        got.append(message)
-
-    conn._deliver_to(on_message, ignore)
-    sent = numbered(20_000)
-    feed(conn, *(masked(Opcode.BINARY, payload) for payload in sent))
-    while len(got) < len(sent):
-        held = max(held, len(conn._backlog or ()))
-        await asyncio.sleep(0)
-    assert got == sent
-    assert held * limits.RECEIVED_OVERHEAD <= limits.READ_SLACK
-    conn.abort()
-
-
-async def test_pings_of_one_read_are_all_answered_and_never_held_together() -> None:
-    conn, transport = fake_conn()
-    feed(conn, *[masked(Opcode.PING, b"")] * 30_000)
-    assert transport.events() == [(Opcode.PONG, b"")] * 30_000
-    assert max(map(len, transport.writes)) <= 2 * limits.READ_SLACK // limits.RECEIVED_OVERHEAD
-    conn.abort()
-
-
 # --- failures of what the loop calls --------------------------------------------------------------
 
 
@@ -742,3 +399,71 @@ async def test_failure_in_connection_lost_leaves_nothing(
         await conn.wait_closed()
     assert conn.state is plumews.State.CLOSED
     assert len(errors(caplog)) == 1
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one read brings is handled in one turn here, however busy the machine is."""
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
+
+
+def kinds(transport: FakeTransport) -> list[int]:
+    return [kind for kind, _ in transport.events()]
+
+
+# --- callbacks ------------------------------------------------------------------------------------
+
+
+async def test_a_callback_that_fails_is_told_of_and_the_others_go_on() -> None:
+    conn, _ = fake_conn()
+    seen: list[Any] = []
+    failed: list[Exception] = []
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        if message == "bad":
+            raise ValueError(message)
+        seen.append(message)
+
+    conn._deliver_to(on_message, lambda conn, exc: failed.append(exc))
+    feed(conn, text("a"), text("bad"), text("b"))
+    assert seen == ["a", "b"]
+    assert [type(exc) for exc in failed] == [ValueError]
+    conn.abort()
+
+
+async def test_messages_that_came_before_the_callback_are_delivered_first() -> None:
+    conn, transport = fake_conn(max_queue=2)
+    feed(conn, text("a"), text("b"))
+    assert not transport.reading
+    seen: list[Any] = []
+    conn._deliver_to(lambda conn, message: seen.append(message), lambda conn, exc: None)
+    assert transport.reading
+    feed(conn, text("c"))
+    assert seen == ["a", "b", "c"]
+    conn.abort()
+
+
+async def test_an_end_that_came_before_the_callback_is_answered_behind_the_messages() -> None:
+    conn, transport = fake_conn()
+    feed(conn, text("a"), close(1000))
+    assert transport.writes == []
+    echo_by_callback(conn)
+    assert kinds(transport) == [Opcode.TEXT, Opcode.CLOSE]
+    await conn.wait_closed()
+
+
+# --- nothing is left ------------------------------------------------------------------------------
+
+
+async def test_the_receive_buffer_belongs_to_the_loop() -> None:
+    first, _ = fake_conn()
+    second, _ = fake_conn()
+    view = first.get_buffer(-1)
+    assert view is second.get_buffer(65536)
+    feed(first, text("a"), masked(Opcode.BINARY, b"unfinished", fin=False))
+    feed(second, text("b" * 1000))
+    feed(first, masked(Opcode.CONT, b" business"))
+    assert await second.recv() == "b" * 1000
+    assert [await first.recv(), await first.recv()] == ["a", b"unfinished business"]
+    for conn in (first, second):
+        conn.abort()

@@ -1,18 +1,35 @@
-"""Full queue of a connection: displaced messages, what is queued before the peer reads on, and a silent peer."""
+"""Full queue of a connection: waiting, refused and displaced messages."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import plumews
-from plumews import CloseCode, Opcode, SendBehavior, SendQueueFull, State, limits
-from support.fakes import clog, deadlines, full, linked, pass_time, ticks, until
+from plumews import (
+    ConnectionClosed,
+    Opcode,
+    SendBehavior,
+    SendQueueFull,
+    SendTimeout,
+    WebSocketException,
+)
+from support.fakes import (
+    PATIENCE,
+    deadlines,
+    fake_conn,
+    filled,
+    full,
+    linked,
+    payloads_of,
+    started,
+    ticks,
+)
 from support.members import texts
-from support.raw_client import SmallReads
+from support.raw_client import Wire, text
 
 DISPLACING = pytest.mark.parametrize("behavior", [SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE])
 
@@ -75,97 +92,6 @@ async def test_who_watches_the_losses_of_a_connection_hears_of_them_until_it_end
     assert heard == [(conn, 1, True), (conn, 1, True)]
 
 
-# --- CLOSE ----------------------------------------------------------------------------------------
-
-
-def overflow(conn: plumews.Conn) -> None:
-    """Send until the queue is full, and once more."""
-    while conn.queued_messages < conn._config.queue_size:
-        conn.send_nowait("x")
-    with pytest.raises(SendQueueFull):
-        conn.send_nowait("x")
-
-
-async def test_a_peer_that_takes_nothing_for_two_seconds_after_the_close_is_cut():
-    before = deadlines()
-    conn, transport = full(queue_size=1, send_behavior=SendBehavior.CLOSE)
-    transport.held = 5000
-    overflow(conn)
-    assert conn.state is State.CLOSING
-    pass_time(limits.EVICT_TIMEOUT - 0.5)
-    await ticks()
-    assert not transport.aborted
-    pass_time(0.5)
-    await conn.wait_closed()
-    assert transport.aborted
-    assert deadlines() == before
-
-
-async def test_a_peer_that_takes_something_has_the_close_timeout():
-    conn, transport = full(queue_size=1, send_behavior=SendBehavior.CLOSE)
-    transport.held = 5000
-    overflow(conn)
-    for held in (4000, 10, 0):
-        transport.held = held
-        pass_time(limits.EVICT_TIMEOUT)
-        await ticks(10)
-        assert not transport.aborted
-    pass_time(limits.CLOSE_TIMEOUT)
-    await conn.wait_closed()
-    assert transport.aborted
-
-
-async def test_a_peer_that_answers_is_closed_and_nothing_is_left_of_its_deadline():
-    before = deadlines()
-    conn, transport = full(queue_size=1, send_behavior=SendBehavior.CLOSE)
-    transport.held = 5000
-    overflow(conn)
-    conn._transport.close()
-    await conn.wait_closed()
-    assert deadlines() == before
-    assert not transport.aborted
-
-
-async def test_a_real_peer_that_never_reads_is_gone_after_the_timeout(start, monkeypatch):
-    monkeypatch.setattr(limits, "EVICT_TIMEOUT", 0.05)
-    async with linked(start, rcvbuf=4096, send_behavior=SendBehavior.CLOSE, queue_size=2) as (conn, _):
-        clog(conn)
-        overflow(conn)
-        await conn.wait_closed()
-        assert conn.close_code == CloseCode.ABNORMAL_CLOSURE
-
-
-async def test_a_real_peer_that_reads_again_gets_1013(start):
-    async with linked(start, rcvbuf=4096, send_behavior=SendBehavior.CLOSE, queue_size=2) as (conn, wire):
-        clog(conn)
-        overflow(conn)
-        assert await wire.closing() == (CloseCode.TRY_AGAIN_LATER, "send queue full")
-
-
-async def test_a_slow_peer_that_acknowledges_bytes_gets_1013(start, monkeypatch):
-    """What the kernel holds moves, though what the transport holds does not for a while."""
-    monkeypatch.setattr(limits, "EVICT_TIMEOUT", 0.1)
-    opened = []
-
-    async def handler(conn):
-        opened.append(conn)
-        await conn.wait_closed()
-
-    server = await start(plumews.serve(handler, "127.0.0.1", 0, send_behavior=SendBehavior.CLOSE, queue_size=2))
-    async with await SmallReads.upgraded(server) as wire:
-        await until(lambda: opened)
-        (conn,) = opened
-        conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
-        while not conn._writer.paused:
-            conn.send_nowait(bytes(32 * 1024))
-        overflow(conn)
-        opcode, payload = await wire.event()
-        while opcode != Opcode.CLOSE:
-            await asyncio.sleep(0.03)
-            opcode, payload = await wire.event()
-        assert payload == (CloseCode.TRY_AGAIN_LATER, "send queue full")
-
-
 # --- before anything leaves again -----------------------------------------------------------------
 
 
@@ -206,3 +132,223 @@ async def test_who_pays_may_end_the_connection_and_is_not_asked_when_it_is_gone(
     conn.connection_lost(None)
     await ticks()
     assert asked == [1]
+
+
+KiB = 1024
+
+
+BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
+
+
+# --- BLOCK ----------------------------------------------------------------------------------------
+
+
+async def test_block_waits_for_the_send_timeout_and_then_raises_the_phrase_of_the_seed() -> None:
+    conn, transport = filled(send_timeout=0.03)
+    before = deadlines()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(SendTimeout, match="send timeout") as info:
+        await conn.send("too much")
+    assert 0.025 < loop.time() - began < PATIENCE
+    assert isinstance(info.value, TimeoutError)
+    assert isinstance(info.value, WebSocketException)
+    assert conn.dropped_messages == 1
+    assert not conn.closed
+    assert deadlines() == before
+    transport.drain()
+    await ticks()
+    assert payloads_of(transport) == ["0", "1", "2", "3"]
+    await conn.send("fits again")
+    assert payloads_of(transport)[-1] == "fits again"
+    conn.abort()
+
+
+async def test_block_goes_on_when_space_comes_in_time() -> None:
+    conn, transport = filled(send_timeout=30)
+    before = deadlines()
+    sender = started(conn.send("patient"))
+    await ticks()
+    assert not sender.done()
+    assert deadlines() == before + 1
+    transport.drain()
+    await sender
+    await ticks()
+    assert payloads_of(transport) == ["0", "1", "2", "3", "patient"]
+    assert conn.dropped_messages == 0
+    assert deadlines() == before
+    conn.abort()
+
+
+async def test_block_without_a_timeout_waits_for_ever() -> None:
+    conn, transport = filled(send_timeout=None)
+    before = deadlines()
+    sender = started(conn.send("very patient"))
+    await ticks()
+    assert deadlines() == before
+    transport.drain()
+    await sender
+    conn.abort()
+
+
+async def test_a_timeout_of_nothing_gives_up_at_once() -> None:
+    conn, _ = filled(send_timeout=0)
+    with pytest.raises(SendTimeout):
+        await conn.send("too much")
+    conn.abort()
+
+
+async def test_a_cancelled_sender_withdraws_its_message_and_lets_others_pass() -> None:
+    conn, transport = fake_conn(queue_bytes=1000, send_timeout=None)
+    transport.fill()
+    await conn.send(bytes(600))
+    cancelled = started(conn.send(bytes(900)))
+    await ticks()
+    behind = started(conn.send(bytes(300)))
+    await ticks()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await behind
+    transport.drain()
+    assert payloads_of(transport) == [bytes(600), bytes(300)]
+    conn.abort()
+
+
+async def test_wait_for_gives_up_before_the_send_timeout() -> None:
+    conn, transport = filled(send_timeout=None)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(conn.send("too much"), 0.01)
+    transport.drain()
+    assert payloads_of(transport) == ["0", "1", "2", "3"]
+    conn.abort()
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "lost"])
+async def test_a_sender_that_waits_when_the_connection_ends_is_told(end: str) -> None:
+    conn, transport = filled(send_timeout=None)
+    senders = [started(conn.send("too late")) for _ in range(3)]
+    await ticks()
+    if end == "close":
+        conn.close_nowait(1001)
+    elif end == "abort":
+        conn.abort()
+    else:
+        transport.close()
+    for sender in senders:
+        with pytest.raises(ConnectionClosed, match="connection closed"):
+            await sender
+    conn.abort()
+
+
+async def test_a_sender_whose_time_is_over_when_the_connection_ends_is_not_told_that_all_is_well() -> None:
+    """The timeout and the end in one tick: whichever counts, the message was not queued."""
+    conn, _ = filled(send_timeout=0.01)
+    sender = started(conn.send("neither"))
+    await ticks()
+    conn._state.timers.after(0.01, conn.abort)  # fires right behind the timeout, before the sender wakes up
+    with pytest.raises((SendTimeout, ConnectionClosed)):
+        await sender
+
+
+# --- DROP and CLOSE -------------------------------------------------------------------------------
+
+
+async def test_drop_refuses_with_the_phrase_of_the_seed_and_counts() -> None:
+    conn, transport = filled(send_behavior=DROP)
+    for count in range(1, 4):
+        with pytest.raises(SendQueueFull, match="send queue full: dropped"):
+            await conn.send("too much")
+        assert conn.dropped_messages == count
+    assert not conn.closed
+    transport.drain()
+    await conn.send("fits again")
+    assert payloads_of(transport) == ["0", "1", "2", "3", "fits again"]
+    conn.abort()
+
+
+async def test_close_closes_with_1013_and_discards_the_queue() -> None:
+    conn, transport = filled(send_behavior=CLOSE)
+    with pytest.raises(SendQueueFull, match="send queue full: connection closed"):
+        await conn.send("too much")
+    assert conn.dropped_messages == 1
+    assert conn.closed
+    assert transport.events() == [(Opcode.CLOSE, (1013, "send queue full"))]
+    assert (conn.queued_messages, conn.queued_bytes) == (0, 0)
+    with pytest.raises(ConnectionClosed):
+        await conn.send("after it")
+    transport.drain()
+    assert transport.events() == [(Opcode.CLOSE, (1013, "send queue full"))]
+    conn.abort()
+
+
+async def test_send_nowait_never_waits_under_any_behaviour() -> None:
+    for behavior in (BLOCK, DROP):
+        conn, transport = filled(send_behavior=behavior)
+        with pytest.raises(SendQueueFull, match="send queue full: dropped"):
+            conn.send_nowait("too much")
+        assert conn.dropped_messages == 1
+        assert not conn.closed
+        transport.drain()
+        conn.send_nowait("fits again")
+        await ticks()
+        assert payloads_of(transport)[-1] == "fits again"
+        conn.abort()
+
+    conn, transport = filled(send_behavior=CLOSE)
+    with pytest.raises(SendQueueFull, match="connection closed"):
+        conn.send_nowait("too much")
+    assert transport.events() == [(Opcode.CLOSE, (1013, "send queue full"))]
+    conn.abort()
+
+
+async def test_send_nowait_does_not_overtake_a_sender_that_waits() -> None:
+    conn, transport = fake_conn(queue_bytes=1000, send_timeout=None)
+    transport.fill()
+    await conn.send(bytes(600))
+    sender = started(conn.send(bytes(600)))
+    await ticks()
+    with pytest.raises(SendQueueFull):
+        conn.send_nowait("small")
+    transport.drain()
+    await sender
+    conn.abort()
+
+
+async def test_a_message_larger_than_the_byte_bound_is_accepted_when_nothing_waits() -> None:
+    for behavior in (SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE):
+        conn, transport = fake_conn(queue_bytes=1000, send_behavior=behavior, send_timeout=0)
+        transport.fill()
+        await conn.send(bytes(100_000))
+        with pytest.raises((SendQueueFull, SendTimeout)):
+            await conn.send(b"")
+        if behavior is not CLOSE:
+            transport.drain()
+            assert payloads_of(transport) == [bytes(100_000)]
+        conn.abort()
+
+
+@pytest.mark.parametrize("behavior", list(SendBehavior))
+@pytest.mark.parametrize(("count", "size"), [(65, 32), (500, 32), (2000, 32), (100, 1024)])
+async def test_a_burst_from_one_callback_on_an_idle_socket_is_not_too_much(
+    start: Any, behavior: SendBehavior, count: int, size: int
+) -> None:
+    def burst(conn: plumews.Conn, message: str | bytes) -> None:
+        for index in range(count):
+            conn.send_nowait(f"{index:<{size}}")
+
+    # No more than what an idle socket takes at once on any system.
+    server = await start(
+        plumews.serve(host="127.0.0.1", port=0, on_message=burst, send_behavior=behavior, queue_bytes=16 * KiB)
+    )
+    async with await Wire.open(server) as wire:
+        wire.send(text("go"))
+        for index in range(count):
+            assert await wire.message() == f"{index:<{size}}"
+
+
+async def test_a_burst_from_a_handler_on_an_idle_socket_is_not_too_much(start: Any) -> None:
+    async with linked(start, send_behavior=DROP) as (conn, wire):
+        for index in range(500):
+            await conn.send(str(index))
+        assert [await wire.message() for _ in range(500)] == [str(index) for index in range(500)]

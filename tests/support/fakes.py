@@ -288,6 +288,26 @@ def full(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
     return conn, transport
 
 
+def filled(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
+    """Return a connection with a full transport, and a send queue that holds "0", "1", and so on."""
+    conn, transport = fake_conn(**{"queue_size": 4, **config})
+    transport.fill()
+    for index in range(conn._config.queue_size):
+        conn.send_nowait(str(index))
+    return conn, transport
+
+
+def echo_by_callback(conn: plumews.Conn) -> None:
+    """Echo messages in a callback."""
+    conn._deliver_to(lambda conn, message: conn.send_nowait(message), lambda conn, exc: None)
+
+
+async def echo_by_iteration(conn: plumews.Conn) -> None:
+    """Echo messages in a handler."""
+    async for message in conn:
+        await conn.send(message)
+
+
 def payloads_of(transport: FakeTransport) -> list[Any]:
     """The messages that left."""
     return [payload for kind, payload in transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]

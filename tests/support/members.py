@@ -21,7 +21,7 @@ from plumews.hub.metrics import HubMetrics
 from plumews.hub.results import BroadcastResult
 from plumews.protocol.codec import Parser
 from support.fakes import FakeTransport, fake_conn, ticks
-from support.raw_client import Wire
+from support.raw_client import Wire, close
 
 
 class PlainMember:
@@ -167,3 +167,30 @@ def adds_up(counts: BroadcastResult | HubMetrics) -> bool:
         return counts.broadcast_matched == sum(parts) and min(parts) >= 0
     parts = (counts.queued, counts.dropped, counts.skipped, counts.pending)
     return counts.matched == sum(parts) and min(parts) >= 0
+
+
+async def answer_close(wire: Wire) -> tuple[int, str]:
+    """Return the code and the reason of the server's close frame, and answer it."""
+    code, reason = await wire.closing()
+    wire.send(close(code))
+    return code, reason
+
+
+async def answer_closes(wires: list[Wire]) -> list[tuple[int, str]]:
+    """Call :func:`answer_close` for several clients."""
+    return list(await asyncio.gather(*map(answer_close, wires)))
+
+
+def join_members(hub: Hub, count: int) -> list[FakeTransport]:
+    """Return the transports of ``count`` new members that answer nothing."""
+    pairs = [fake_conn(ping_interval=None, close_timeout=1000) for _ in range(count)]
+    for conn, _ in pairs:
+        hub.join("chat", conn)
+    return [transport for _, transport in pairs]
+
+
+def close_frame_of(transport: FakeTransport) -> tuple[int, str]:
+    """Return the code and the reason of a close frame that is the last frame written."""
+    kind, (code, reason) = transport.events()[-1]
+    assert kind == Opcode.CLOSE
+    return code, reason
