@@ -333,7 +333,7 @@ async def test_losses_of_a_member_that_ends_are_reported(end):
     assert not len(hub._slow.others)
 
 
-async def test_shutdown_drops_broadcasts_that_have_not_reached_a_member(sliced):
+async def test_shutdown_drops_broadcasts_for_unreached_members(sliced):
     hub = Hub()
     everyone = members(hub, 200)
     assert hub.broadcast_room("room", "x").pending

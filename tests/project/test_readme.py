@@ -421,6 +421,17 @@ async def test_what_a_refused_client_sees() -> None:
     assert uuid.UUID(said["request_id"]).version == uuid.UUID(told["request_id"]).version == 4
 
 
+async def test_members_without_a_connection(hub) -> None:
+    recorder = run("Members without a connection")["record"](hub)
+    assert recorder.messages == ["hello"]
+    assert [user.id for user in hub.presence("chat").users] == ["42"]
+    for _ in range(100):
+        hub.broadcast_room("chat", "again")
+    assert (len(recorder.messages), hub.inspect(recorder).dropped_messages) == (100, 1)
+    assert hub.disconnect_user("42") == 1
+    assert hub.rooms() == []
+
+
 async def test_workers() -> None:
     assert run("Workers")["hub"].config.workers == 2
 
