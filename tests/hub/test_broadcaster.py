@@ -1,6 +1,6 @@
-"""Whom a broadcast reaches: a predicate, several rooms, one user; and that every order still holds.
+"""Tests of recipients: a predicate, several rooms, one user, and keys.
 
-Broadcasts to one room and to all are in `test_hub`.
+`test_hub` has broadcasts to one room and to all, `test_broadcaster_order` their order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ANN = UserInfo("ann", "Ann")
 
 
 def of_user(hub: Hub, user: UserInfo, count: int, *rooms: str) -> tuple[list[plumews.Conn], list[FakeTransport]]:
-    """``count`` connections of ``user`` in ``rooms`` that need no socket."""
+    """Return ``count`` connections of ``user`` in ``rooms``, without sockets, and their transports."""
     pairs = [fake_conn(ping_interval=None) for _ in range(count)]
     for conn, _ in pairs:
         conn.user_info = user
@@ -34,7 +34,7 @@ def of_user(hub: Hub, user: UserInfo, count: int, *rooms: str) -> tuple[list[plu
 # --- a predicate ----------------------------------------------------------------------------------
 
 
-async def test_only_those_for_whom_the_predicate_is_true_get_it(start):
+async def test_where_sends_to_matching_members_only(start):
     hub = Hub()
     async with crowd(start, 4) as (conns, wires):
         for number, conn in enumerate(conns):
@@ -53,7 +53,7 @@ async def test_only_those_for_whom_the_predicate_is_true_get_it(start):
         assert await messages(wires[3], 4) == ["odd", "three", "again", "end"]
 
 
-async def test_a_predicate_that_raises_reaches_the_caller_and_nothing_is_sent():
+async def test_where_that_raises_sends_nothing():
     hub = Hub()
     conns, transports = joined(hub, "chat", 3)
 
@@ -74,7 +74,7 @@ async def test_a_predicate_that_raises_reaches_the_caller_and_nothing_is_sent():
     assert (await hub.publish("chat", "after")).queued == 3
 
 
-async def test_who_publishes_with_a_predicate_asks_it_when_there_is_space(sliced):
+async def test_publish_calls_where_after_waiting_for_space(sliced):
     hub = Hub(1, 1)
     joined(hub, "chat", 200)
     hub.broadcast_room("chat", "long")
@@ -89,7 +89,7 @@ async def test_who_publishes_with_a_predicate_asks_it_when_there_is_space(sliced
     assert texts(transport.wire) == ["x"]
 
 
-async def test_a_predicate_that_joins_leaves_closes_and_publishes_harms_nothing(sliced):
+async def test_where_may_join_leave_close_and_broadcast(sliced):
     hub = Hub()
     conns, transports = joined(hub, "chat", 150)
 
@@ -118,7 +118,7 @@ async def test_a_predicate_that_joins_leaves_closes_and_publishes_harms_nothing(
 
 
 @pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
-async def test_who_is_in_several_rooms_gets_it_once(start, kind):
+async def test_member_of_several_rooms_gets_message_once(start, kind):
     hub = Hub()
     async with crowd(start, 4) as (conns, wires):
         for rooms, conn in zip(("ab", "b", "bc", "d"), conns, strict=True):
@@ -136,7 +136,7 @@ async def test_who_is_in_several_rooms_gets_it_once(start, kind):
         ]
 
 
-async def test_several_rooms_of_which_one_is_unknown_or_none_at_all_are_no_error():
+async def test_several_rooms_without_members_are_no_error():
     hub = Hub()
     joined(hub, "chat", 2)
     assert hub.broadcast_room(["chat", "nowhere"], "x").queued == 2
@@ -145,7 +145,7 @@ async def test_several_rooms_of_which_one_is_unknown_or_none_at_all_are_no_error
 
 
 @pytest.mark.parametrize("rooms", [["chat", ""], ["chat", None], [None], ("x" * 129,), [["chat"]], {"chat": 1}, 7])
-async def test_one_name_outside_the_policy_makes_all_of_it_invalid(rooms):
+async def test_several_rooms_with_invalid_name_are_invalid(rooms):
     hub = Hub()
     _, (transport,) = joined(hub, "chat", 1)
     assert hub.broadcast_room(rooms, "x") == BroadcastResult(invalid=True)
@@ -154,7 +154,7 @@ async def test_one_name_outside_the_policy_makes_all_of_it_invalid(rooms):
     assert transport.writes == []
 
 
-async def test_who_leaves_one_of_the_rooms_in_the_meantime_gets_it_in_the_other(sliced):
+async def test_member_that_leaves_one_of_several_rooms_still_gets_it(sliced):
     hub = Hub()
     conns, transports = joined(hub, "chat", 200)
     hub.join("news", conns[-1])
@@ -170,7 +170,7 @@ async def test_who_leaves_one_of_the_rooms_in_the_meantime_gets_it_in_the_other(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 16])
-async def test_the_order_of_each_room_holds_across_broadcasts_to_several(sliced, workers):
+async def test_each_room_keeps_order_with_broadcasts_to_several(sliced, workers):
     hub = Hub(workers, 4096)
     members = {room: joined(hub, room, 150) for room in "abcd"}
     for conn in members["a"][0][:70]:
@@ -198,7 +198,7 @@ async def test_the_order_of_each_room_holds_across_broadcasts_to_several(sliced,
     assert adds_up(hub.metrics())
 
 
-async def test_a_direct_send_does_not_overtake_a_broadcast_to_several_rooms(sliced):
+async def test_direct_send_follows_earlier_broadcast_to_several_rooms(sliced):
     hub = Hub()
     joined(hub, "chat", 200)
     joined(hub, "news", 200)
@@ -210,7 +210,7 @@ async def test_a_direct_send_does_not_overtake_a_broadcast_to_several_rooms(slic
     assert texts(transport.wire) == ["first", "direct", "last"]
 
 
-async def test_waiting_broadcasts_to_the_same_rooms_hold_one_list_of_the_members(sliced):
+async def test_waiting_broadcasts_to_same_rooms_share_one_list(sliced):
     hub = Hub(4, 400)
     joined(hub, "chat", 1000)
     joined(hub, "news", 1)
@@ -226,7 +226,7 @@ async def test_waiting_broadcasts_to_the_same_rooms_hold_one_list_of_the_members
     await hub.shutdown(0)
 
 
-async def test_what_publishes_to_several_rooms_was_copied(sliced):
+async def test_publish_copies_the_list_of_rooms(sliced):
     hub = Hub(1, 1)
     _, transports = joined(hub, "chat", 200)
     joined(hub, "news", 1)
@@ -243,7 +243,7 @@ async def test_what_publishes_to_several_rooms_was_copied(sliced):
 # --- a user ---------------------------------------------------------------------------------------
 
 
-async def test_all_connections_of_a_user_get_it_once_each_and_nobody_else(start):
+async def test_send_to_user_reaches_each_connection_of_user_once(start):
     hub = Hub()
     async with crowd(start, 4) as (conns, wires):
         for conn, user, rooms in zip(conns, (ANN, ANN, UserInfo("bob"), None), ("ab", "c", "a", "a"), strict=True):
@@ -263,7 +263,7 @@ async def test_all_connections_of_a_user_get_it_once_each_and_nobody_else(start)
         assert adds_up(metrics)
 
 
-async def test_what_is_sent_to_a_user_does_not_overtake_a_broadcast_that_was_called_before(start, sliced):
+async def test_send_to_user_follows_earlier_broadcasts(start, sliced):
     hub = Hub()
     joined(hub, "chat", 300)
     async with crowd(start, 2) as (conns, wires):
@@ -285,7 +285,7 @@ async def test_what_is_sent_to_a_user_does_not_overtake_a_broadcast_that_was_cal
 
 
 @pytest.mark.parametrize("count", [limits.USER_CONNECTIONS, limits.USER_CONNECTIONS + 1])
-async def test_a_user_with_many_connections_is_a_fan_out_like_any_other(sliced, count):
+async def test_send_to_user_with_many_connections_uses_workers(sliced, count):
     hub = Hub(4, 3)
     conns, transports = of_user(hub, ANN, count, "chat", "news")
     hub.broadcast_room("chat", "first")
@@ -301,7 +301,7 @@ async def test_a_user_with_many_connections_is_a_fan_out_like_any_other(sliced, 
     assert adds_up(hub.metrics())
 
 
-async def test_a_user_with_many_connections_finds_the_job_queue_full_as_others_do(sliced):
+async def test_send_to_user_is_refused_when_job_queue_is_full(sliced):
     hub = Hub(1, 1)
     of_user(hub, ANN, 200, "chat")
     hub.broadcast_room("chat", "long")
@@ -310,7 +310,7 @@ async def test_a_user_with_many_connections_finds_the_job_queue_full_as_others_d
     await hub.shutdown(0)
 
 
-async def test_a_connection_that_is_closing_or_another_users_by_now_is_skipped(sliced):
+async def test_send_to_user_skips_closing_or_changed_connections(sliced):
     hub = Hub()
     conns, transports = of_user(hub, ANN, 200, "chat")
     conns[0].close_nowait()
@@ -325,7 +325,7 @@ async def test_a_connection_that_is_closing_or_another_users_by_now_is_skipped(s
 
 
 @pytest.mark.parametrize("behavior", SendBehavior)
-async def test_a_full_connection_of_a_user_does_what_its_behavior_says_and_the_sums_hold(start, behavior):
+async def test_send_to_user_follows_send_behavior_of_full_member(start, behavior):
     hub = Hub()
     options = {"queue_size": 2, "send_timeout": 0.01, "send_behavior": behavior}
     async with crowd(start, 1, rcvbuf=4096, **options) as ((conn,), (wire,)):
@@ -342,7 +342,7 @@ async def test_a_full_connection_of_a_user_does_what_its_behavior_says_and_the_s
         wire.reset()
 
 
-async def test_a_stopped_hub_sends_nothing_to_anybody():
+async def test_stopped_hub_refuses_broadcasts():
     hub = Hub()
     of_user(hub, ANN, 1, "chat")
     await hub.shutdown(0)
@@ -359,14 +359,14 @@ async def test_a_stopped_hub_sends_nothing_to_anybody():
     ],
     ids=["send_to_user", "disconnect_user", "watch_presence"],
 )
-async def test_another_thread_is_told_what_to_use_instead(call: Callable[[Hub], object]):
+async def test_user_methods_on_another_thread_raise_concurrency_error(call: Callable[[Hub], object]):
     hub = Hub()
     joined(hub, "chat", 1)
     with pytest.raises(plumews.ConcurrencyError, match=r"use hub\.publish_threadsafe"):
         await asyncio.to_thread(call, hub)
 
 
-async def test_data_that_is_no_message_is_refused_for_a_user_as_well():
+async def test_send_to_user_with_invalid_data_raises():
     hub = Hub()
     of_user(hub, ANN, 1, "chat")
     with pytest.raises(TypeError, match="a message must be str or bytes-like"):
@@ -376,7 +376,7 @@ async def test_data_that_is_no_message_is_refused_for_a_user_as_well():
 
 
 @pytest.mark.parametrize("stranger", ["ann", 7, ["ann"]])
-async def test_who_is_excluded_must_be_a_connection_or_nobody_gets_it(stranger):
+async def test_exclude_of_wrong_type_sends_nothing(stranger):
     hub = Hub()
     _, (transport,) = of_user(hub, ANN, 1, "chat")
     said = f"exclude must be a Conn or None, not {type(stranger).__name__}: for several use where"
@@ -393,14 +393,14 @@ async def test_who_is_excluded_must_be_a_connection_or_nobody_gets_it(stranger):
 
 
 @pytest.mark.parametrize("room", [7, b"chat", ["chat", 7], [None]])
-async def test_what_is_no_name_is_invalid_also_when_the_job_queue_is_full(sliced, room):
+async def test_invalid_room_is_told_when_job_queue_is_full(sliced, room):
     hub = Hub(1, 1)
     joined(hub, "chat", 200)
     hub.broadcast_room("chat", "long")
     assert (await hub.publish(room, "x")).invalid
 
 
-async def test_a_policy_that_refuses_a_room_is_heard_for_each_of_several():
+async def test_room_policy_applies_to_each_of_several_rooms():
     def short(name: str) -> None:
         if len(name) > 1:
             raise InvalidRoomName("one letter")
@@ -414,7 +414,7 @@ async def test_a_policy_that_refuses_a_room_is_heard_for_each_of_several():
 # --- keys -----------------------------------------------------------------------------------------
 
 
-async def test_a_key_for_several_rooms_is_another_than_that_of_one_of_them():
+async def test_key_of_several_rooms_differs_from_key_of_one():
     hub = Hub()
     conn, transport = stalled(hub, "a", "b", send_behavior=SendBehavior.CONFLATE, queue_size=9)
     for number in "12":
@@ -426,7 +426,7 @@ async def test_a_key_for_several_rooms_is_another_than_that_of_one_of_them():
     assert hub.metrics().messages_replaced == 6
 
 
-async def test_a_key_that_cannot_be_compared_replaces_nothing_and_everybody_gets_the_message_once():
+async def test_key_that_cannot_be_compared_replaces_nothing():
     class Key:
         def __hash__(self) -> int:
             return 1
@@ -445,7 +445,7 @@ async def test_a_key_that_cannot_be_compared_replaces_nothing_and_everybody_gets
     assert await drained(slow) == ["a", "b"]
 
 
-async def test_what_is_lost_of_messages_to_several_rooms_or_to_a_user_is_of_no_room_in_particular():
+async def test_loss_of_messages_to_several_rooms_or_user_has_no_room():
     drops: list[tuple[str | None, int]] = []
     hub = Hub()
     hub.on_drop(lambda conn, room, count: drops.append((room, count)))

@@ -1,4 +1,4 @@
-"""Whom a message is for, of members that are plain names."""
+"""Tests of targets, recipients and keys, with plain strings as members."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ def table() -> RoomTable[str]:
     ],
     ids=repr,
 )
-def test_one_room_or_several(given, target):
+def test_target_of_names_one_room_or_several(given, target):
     assert target_of(given) == target
 
 
-def test_a_list_that_changes_afterwards_was_copied():
+def test_target_of_copies_its_list():
     rooms = ["chat", "news"]
     target = target_of(rooms)
     rooms.clear()
     assert target == ("chat", "news")
 
 
-def test_everybody_in_a_room_is_chosen_without_a_new_list(table):
+def test_choose_shares_the_snapshot_of_a_room(table):
     chosen = choose(table, "chat", None, None)
     assert chosen.snapshot is table.snapshot("chat")
     assert (chosen.matched, chosen.exclude) == (3, None)
 
 
-def test_who_is_in_several_of_the_rooms_is_chosen_once(table):
+def test_choose_from_several_rooms_takes_each_member_once(table):
     assert choose(table, ("chat", "news", "nowhere"), None, None).snapshot.members == ("a", "b", "c", "d")
     assert choose(table, (), None, None).matched == 0
 
 
-def test_one_can_be_left_out_if_it_is_there(table):
+def test_choose_leaves_out_excluded_member(table):
     assert choose(table, "chat", "a", None).matched == 2
     assert choose(table, ("chat", "news"), "d", None).matched == 3
     chosen = choose(table, "chat", "e", None)
     assert (chosen.matched, chosen.exclude) == (3, None)
 
 
-def test_a_predicate_chooses_among_those_who_are_not_left_out(table):
+def test_choose_calls_where_for_members_not_excluded(table):
     asked = []
 
     def where(member: str) -> bool:
@@ -76,7 +76,7 @@ def test_a_predicate_chooses_among_those_who_are_not_left_out(table):
     assert asked == ["a", "b", "d"]
 
 
-def test_a_predicate_that_changes_the_rooms_meanwhile_is_asked_about_those_who_were_there(table):
+def test_choose_with_where_that_changes_rooms_uses_old_members(table):
     def where(member: str) -> bool:
         table.remove(member)
         table.join("chat", member + member)
@@ -87,18 +87,18 @@ def test_a_predicate_that_changes_the_rooms_meanwhile_is_asked_about_those_who_w
     assert not any(map(chosen.still_member, chosen.snapshot.members))
 
 
-def test_what_a_predicate_raises_is_raised(table):
+def test_choose_raises_the_exception_of_where(table):
     with pytest.raises(ZeroDivisionError):
         choose(table, "chat", None, lambda member: 1 // 0 > 0)
 
 
 @pytest.mark.parametrize("where", ["admin", 7, True])
-def test_what_cannot_be_asked_is_a_type_error(table, where):
+def test_choose_with_where_of_other_types_raises_type_error(table, where):
     with pytest.raises(TypeError, match="where must be a plain function"):
         choose(table, "chat", None, where)
 
 
-def test_a_coroutine_function_would_choose_everybody_and_is_refused(table):
+def test_choose_refuses_where_that_is_a_coroutine_function(table):
     async def where(member: str) -> bool:
         return False
 
@@ -106,7 +106,7 @@ def test_a_coroutine_function_would_choose_everybody_and_is_refused(table):
         choose(table, "chat", None, where)
 
 
-def test_who_leaves_one_of_several_rooms_is_still_meant_while_it_is_in_another(table):
+def test_recipient_leaving_one_of_several_rooms_is_still_member(table):
     chosen = choose(table, ("chat", "news"), None, None)
     table.leave("chat", "b")
     table.leave("chat", "a")
@@ -114,7 +114,7 @@ def test_who_leaves_one_of_several_rooms_is_still_meant_while_it_is_in_another(t
     assert not chosen.still_member("a")
 
 
-def test_a_key_is_one_among_those_of_its_rooms():
+def test_key_of_depends_on_its_rooms():
     targets = [None, "chat", "news", ("chat", "news"), ("chat", "sport")]
     assert len({key_of(target, "key") for target in targets}) == len(targets)
     assert key_of(("chat", "news"), "key") == key_of(("news", "chat"), "key")
@@ -122,7 +122,7 @@ def test_a_key_is_one_among_those_of_its_rooms():
 
 
 class Incomparable:
-    """Its values cannot say whether they are equal, nor always what their hash is."""
+    """Key whose comparison raises, and whose second hash raises."""
 
     def __init__(self) -> None:
         self.hashed = False
@@ -137,18 +137,18 @@ class Incomparable:
         raise ValueError("no comparison")
 
 
-def test_a_key_that_cannot_be_compared_is_another_than_all_others():
+def test_key_that_cannot_be_compared_differs_from_all_others():
     keys = [key_of("chat", Incomparable()) for _ in range(3)]
     assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize(("one", "other"), [(Opcode.TEXT, 1), (1.0, 1), (("bid", 1), ("bid", 1.0)), (True, 1)])
-def test_keys_of_any_type_are_the_same_if_they_are_equal(one, other):
+def test_equal_keys_of_any_type_are_the_same(one, other):
     assert key_of("chat", one) == key_of("chat", other)
     assert key_of("chat", other) == key_of("chat", one)
     assert len({key_of("chat", one), key_of("chat", other)}) == 1
 
 
-def test_what_cannot_be_hashed_is_no_key():
+def test_unhashable_key_raises_type_error():
     with pytest.raises(TypeError, match="a key must be hashable, such as a str, not list"):
         key_of("chat", [])

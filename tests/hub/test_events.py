@@ -18,7 +18,7 @@ from support.fakes import deadlines, failures, fake_conn, ticks
 from support.members import joined, stalled
 
 
-async def test_callbacks_of_a_kind_are_called_in_the_order_in_which_they_came():
+async def test_callbacks_of_a_kind_are_called_in_order():
     callbacks, log = EventDispatcher(), []
     callbacks.add("join", lambda room: log.append(("one", room)))
     callbacks.add("join", lambda room: log.append(("two", room)))
@@ -28,7 +28,7 @@ async def test_callbacks_of_a_kind_are_called_in_the_order_in_which_they_came():
     assert log == [("one", "a"), ("two", "a"), ("one", "b"), ("two", "b")]
 
 
-async def test_one_that_ended_is_not_called_and_ending_twice_ends_no_other():
+async def test_ended_callback_is_not_called():
     callbacks, log = EventDispatcher(), []
     end = callbacks.add("join", log.append)
     callbacks.add("join", log.append)
@@ -38,7 +38,7 @@ async def test_one_that_ended_is_not_called_and_ending_twice_ends_no_other():
     assert log == [1]
 
 
-async def test_when_the_last_has_ended_nothing_is_kept():
+async def test_dispatcher_keeps_nothing_after_last_callback_ended():
     callbacks = EventDispatcher()
     for end in [callbacks.add("join", print) for _ in range(3)]:
         end()
@@ -47,7 +47,7 @@ async def test_when_the_last_has_ended_nothing_is_kept():
     assert not callbacks._events
 
 
-async def test_what_a_callback_makes_happen_is_told_after_all_have_heard_of_the_first():
+async def test_event_within_callback_waits_for_other_callbacks():
     callbacks, log = EventDispatcher(), []
 
     def chain(number: int) -> None:
@@ -71,7 +71,7 @@ async def test_what_a_callback_makes_happen_is_told_after_all_have_heard_of_the_
     ]
 
 
-async def test_a_chain_of_ten_thousand_does_not_nest():
+async def test_chain_of_ten_thousand_events_does_not_nest():
     callbacks, count = EventDispatcher(), 0
 
     def again(number: int) -> None:
@@ -85,7 +85,7 @@ async def test_a_chain_of_ten_thousand_does_not_nest():
     assert count == 10_000
 
 
-async def test_one_that_ends_another_ends_it_for_what_is_told_now():
+async def test_callback_ended_by_another_is_not_called():
     callbacks, log = EventDispatcher(), []
     ends = []
     callbacks.add("join", lambda number: [end() for end in ends])
@@ -95,7 +95,7 @@ async def test_one_that_ends_another_ends_it_for_what_is_told_now():
 
 
 @pytest.mark.parametrize("error", [RuntimeError("not today"), asyncio.CancelledError()], ids=["error", "cancelled"])
-async def test_one_that_fails_is_reported_and_the_others_are_called(error):
+async def test_failing_callback_is_reported_and_others_are_called(error):
     callbacks, log = EventDispatcher(), []
 
     def fail(number: int) -> None:
@@ -110,7 +110,7 @@ async def test_one_that_fails_is_reported_and_the_others_are_called(error):
     assert told[0]["message"] == "a callback of the hub (join) failed"
 
 
-async def test_one_that_ends_the_program_does_not_keep_later_news_from_being_told():
+async def test_interrupted_callback_does_not_lose_later_events():
     callbacks, log = EventDispatcher(), []
 
     def interrupt(number: int) -> None:
@@ -151,7 +151,7 @@ async def coroutine_function() -> None: ...
     ],
     ids=str,
 )
-def test_a_callback_is_a_plain_function(callback, plain):
+def test_only_plain_functions_are_callbacks(callback, plain):
     assert is_plain_function(callback) is plain
     with contextlib.nullcontext() if plain else pytest.raises(TypeError, match="must be a plain function"):
         check_callback(callback)
@@ -159,7 +159,7 @@ def test_a_callback_is_a_plain_function(callback, plain):
         EventDispatcher().add("join", callback)
 
 
-def test_whether_anybody_wants_to_hear_is_known():
+def test_wanted_tells_if_there_is_a_callback():
     callbacks = EventDispatcher()
     assert not callbacks.wanted("join")
     end = callbacks.add("join", print)
@@ -176,7 +176,7 @@ NAMES = ["on_join", "on_leave", "on_slow", "on_drop", "on_gap"]
 
 
 async def everything(hub: Hub) -> None:
-    """Somebody comes, is slow, loses a message, takes others again, and goes."""
+    """Let a member join, be slow, lose a message, read again, and leave."""
     conn, transport = stalled(hub, send_behavior=SendBehavior.DROP, queue_size=1)
     hub.broadcast_room("room", "x")
     hub.broadcast_room("room", "y")
@@ -186,7 +186,7 @@ async def everything(hub: Hub) -> None:
     hub.remove(conn)
 
 
-async def test_each_hears_of_its_own_kind_in_the_order_in_which_it_happens():
+async def test_hub_events_reach_their_callbacks_in_order():
     hub, log = Hub(), []
     for name in NAMES:
         getattr(hub, name)(lambda *args, name=name: log.append((name, *args[-1:])))
@@ -197,7 +197,7 @@ async def test_each_hears_of_its_own_kind_in_the_order_in_which_it_happens():
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_who_has_ended_it_hears_nothing_any_more(name):
+async def test_ended_callback_of_hub_is_not_called(name):
     hub, log = Hub(), []
     end, other = (getattr(hub, name)(lambda *_, which=which: log.append(which)) for which in ("one", "other"))
     end()
@@ -210,14 +210,14 @@ async def test_who_has_ended_it_hears_nothing_any_more(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_coroutine_function_is_refused_where_it_is_registered(name):
+async def test_coroutine_function_is_refused_at_registration(name):
     async def callback(*_: object) -> None: ...
 
     with pytest.raises(TypeError, match="must be a plain function"):
         getattr(Hub(), name)(callback)
 
 
-async def test_what_is_told_together_is_told_when_the_tick_ends():
+async def test_drops_of_one_iteration_are_reported_together():
     hub, log = Hub(), []
     hub.on_drop(lambda conn, room, count: log.append((room, count)))
     _, transports = joined(hub, "room", 1, send_behavior=SendBehavior.DROP, queue_size=1)
@@ -239,20 +239,20 @@ async def test_what_is_told_together_is_told_when_the_tick_ends():
         ("on_gap", "conn, gap"),
     ],
 )
-async def test_a_callback_that_takes_something_else_is_told_so_at_once_and_not_when_it_is_called(name, parameters):
+async def test_callback_with_wrong_parameters_is_refused_at_once(name, parameters):
     text = rf"the callback of {name} is called with \({parameters}\), but takes \(hub, one, too, many\)"
     with pytest.raises(TypeError, match=text):
         getattr(Hub(), name)(lambda hub, one, too, many: None)
 
 
 @pytest.mark.parametrize("name", ["watch_count", "watch_presence"])
-async def test_a_watcher_that_takes_something_else_is_told_so_at_once(name):
+async def test_watcher_with_wrong_parameters_is_refused_at_once(name):
     with pytest.raises(TypeError, match=rf"the callback of {name} is called with \(room, .*\), but takes \(room\)"):
         getattr(Hub(), name)("room", lambda room: None)
 
 
 @pytest.mark.parametrize("name", ["on_join", "on_leave", "on_slow", "on_drop", "on_gap"])
-async def test_registering_in_another_thread_is_refused(name):
+async def test_registration_on_another_thread_is_refused(name):
     hub = plumews.Hub()
     register = getattr(hub, name)
     end = register(lambda *args: None)  # before it is used a hub belongs to no thread
@@ -267,7 +267,7 @@ async def test_registering_in_another_thread_is_refused(name):
 
 
 class Told:
-    """A callback, and what it was told."""
+    """Callback that records its calls."""
 
     def __init__(self) -> None:
         self.counts: list[tuple[str, int]] = []
@@ -288,7 +288,7 @@ def members(hub: Hub, room: str, count: int) -> list[Any]:
     return conns
 
 
-async def test_a_watcher_is_told_the_room_and_its_count(soon):
+async def test_count_watcher_gets_room_and_count(soon):
     hub, told = Hub(), Told()
     hub.watch_count("chat", told)
     conns = members(hub, "chat", 3)
@@ -300,7 +300,7 @@ async def test_a_watcher_is_told_the_room_and_its_count(soon):
     assert await told.next() == ("chat", 0)
 
 
-async def test_a_storm_of_changes_is_told_once_and_with_its_end(soon):
+async def test_many_count_changes_are_one_call_with_the_last_count(soon):
     hub, told = Hub(), Told()
     hub.watch_count("chat", told)
     before = deadlines()
@@ -313,7 +313,7 @@ async def test_a_storm_of_changes_is_told_once_and_with_its_end(soon):
     assert told.counts == [("chat", 50)]
 
 
-async def test_two_counts_are_a_tenth_of_a_second_apart(monkeypatch):
+async def test_count_watchers_are_called_at_most_ten_times_a_second(monkeypatch):
     assert limits.COUNT_EVERY == 0.1
     monkeypatch.setattr(limits, "COUNT_EVERY", 0.05)
     hub, told = Hub(), Told()
@@ -327,7 +327,7 @@ async def test_two_counts_are_a_tenth_of_a_second_apart(monkeypatch):
     assert all(later - earlier > 0.04 for earlier, later in itertools.pairwise(times))
 
 
-async def test_nobody_is_told_when_nothing_changed(soon):
+async def test_count_watcher_is_not_called_without_change(soon):
     hub, told = Hub(), Told()
     (conn,) = members(hub, "chat", 1)
     before = deadlines()
@@ -340,7 +340,7 @@ async def test_nobody_is_told_when_nothing_changed(soon):
     assert told.counts == []
 
 
-async def test_each_room_has_its_own_watchers(soon):
+async def test_count_watchers_of_rooms_are_independent(soon):
     hub, chat, news, both = Hub(), Told(), Told(), Told()
     hub.watch_count("chat", chat)
     hub.watch_count("news", news)
@@ -353,7 +353,7 @@ async def test_each_room_has_its_own_watchers(soon):
     assert {await both.next(), await both.next()} == {("chat", 2), ("news", 3)}
 
 
-async def test_a_watcher_that_ended_is_told_nothing_more_and_the_others_are(soon):
+async def test_ended_count_watcher_is_not_called(soon):
     hub, one, two = Hub(), Told(), Told()
     end = hub.watch_count("chat", one)
     hub.watch_count("chat", two)
@@ -364,7 +364,7 @@ async def test_a_watcher_that_ended_is_told_nothing_more_and_the_others_are(soon
     assert one.counts == []
 
 
-async def test_ending_twice_does_not_end_another_watch_of_the_same_callback(soon):
+async def test_ending_twice_keeps_other_watch_of_same_callback(soon):
     hub, told = Hub(), Told()
     end = hub.watch_count("chat", told)
     hub.watch_count("chat", told)
@@ -375,7 +375,7 @@ async def test_ending_twice_does_not_end_another_watch_of_the_same_callback(soon
     assert told.counts == [("chat", 1)]
 
 
-async def test_the_last_watcher_takes_the_deadline_with_it():
+async def test_last_count_watcher_cancels_the_deadline():
     hub, before = Hub(), deadlines()
     end = hub.watch_count("chat", Told())
     members(hub, "chat", 1)
@@ -385,7 +385,7 @@ async def test_the_last_watcher_takes_the_deadline_with_it():
     assert not hub._counts._watchers
 
 
-async def test_a_watcher_that_fails_is_reported_and_the_others_are_told(soon):
+async def test_failing_count_watcher_is_reported(soon):
     failures: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: failures.append(context))
@@ -407,7 +407,7 @@ async def test_a_watcher_that_fails_is_reported_and_the_others_are_told(soon):
     assert failures[0]["message"] == "a watcher of a member count failed"
 
 
-async def test_a_watcher_may_end_itself_and_others_and_change_the_room(soon):
+async def test_count_watcher_may_end_watchers_and_change_the_room(soon):
     hub, told = Hub(), Told()
     ends = []
 
@@ -426,11 +426,11 @@ async def test_a_watcher_may_end_itself_and_others_and_change_the_room(soon):
     assert told.counts == [("chat", 1), ("chat", 2)]
 
 
-async def test_ten_thousand_watchers_of_one_room_end_in_linear_time():
+async def test_ten_thousand_count_watchers_end_in_linear_time():
     watchers = CountWatchers(lambda room: 0)
 
     def nothing(room: str, count: int) -> None:
-        """The same for all, so that looking for it would find it late."""
+        """Do nothing. All watchers share it, so that a search for it would be slow."""
 
     ends = [watchers.add("chat", nothing) for _ in range(10_000)]
     for end in reversed(ends):
@@ -438,7 +438,7 @@ async def test_ten_thousand_watchers_of_one_room_end_in_linear_time():
     assert not watchers._watchers
 
 
-async def test_a_stopped_hub_tells_nobody_anything():
+async def test_stopped_hub_calls_no_count_watchers():
     hub, told, before = Hub(), Told(), deadlines()
     hub.watch_count("chat", told)
     members(hub, "chat", 2)

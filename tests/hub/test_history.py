@@ -1,4 +1,4 @@
-"""What one room remembers: numbers without holes, bounds that hold, and honest answers."""
+"""Tests of RoomHistory: numbers without holes, bounds, and the messages since a position."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MORE = limits.HISTORY_OVERHEAD
 
 
 def message(number: int, size: int = 10) -> EncodedMessage:
-    """A frame of ``size`` bytes that says its number."""
+    """Return a frame of ``size`` bytes that contains its number."""
     return encode(2, f"{number:0{size - 2}}".encode())
 
 
@@ -27,7 +27,7 @@ def numbers(messages: list[EncodedMessage]) -> list[int]:
 
 
 def filled(count: int, **bounds: float) -> RoomHistory:
-    """A stream to which message N was added at second N, up to ``count``."""
+    """Return a history to which message N was added at second N, up to ``count``."""
     stream = RoomHistory(HistoryLimits(**bounds))  # type: ignore[arg-type]
     for number in range(1, count + 1):
         stream.record(message(number), number)
@@ -42,7 +42,7 @@ def since(stream: RoomHistory, offset: int) -> tuple[bool, list[int]]:
 # --- numbers --------------------------------------------------------------------------------------
 
 
-def test_messages_are_numbered_from_1_in_the_order_in_which_they_came():
+def test_messages_are_numbered_from_1_in_order():
     stream = filled(0)
     assert stream.position == Position(stream.epoch, 0)
     stream.record(message(1), 0)
@@ -51,16 +51,16 @@ def test_messages_are_numbered_from_1_in_the_order_in_which_they_came():
     assert since(stream, 0) == (True, [1, 2])
 
 
-def test_two_streams_never_have_the_same_epoch():
+def test_histories_have_different_epochs():
     assert len({filled(0).epoch for _ in range(1000)}) == 1000
 
 
 @pytest.mark.parametrize("offset", range(6))
-def test_what_is_behind_a_position_is_everything_later_and_nothing_else(offset):
+def test_since_returns_all_later_messages(offset):
     assert since(filled(5), offset) == (True, list(range(offset + 1, 6)))
 
 
-def test_the_frames_are_those_that_were_given_and_no_copies():
+def test_history_keeps_frames_without_copies():
     stream = filled(0)
     encoded = message(1)
     stream.record(encoded, 0)
@@ -72,7 +72,7 @@ def test_the_frames_are_those_that_were_given_and_no_copies():
 # --- bounds ---------------------------------------------------------------------------------------
 
 
-def test_beyond_the_count_the_oldest_go_and_their_loss_is_told():
+def test_history_drops_oldest_beyond_max_messages():
     stream = filled(5, max_messages=3)
     assert len(stream) == 3
     assert since(stream, 2) == (True, [3, 4, 5])
@@ -80,14 +80,14 @@ def test_beyond_the_count_the_oldest_go_and_their_loss_is_told():
     assert since(stream, 0) == (False, [3, 4, 5])
 
 
-def test_beyond_the_bytes_the_oldest_go_and_their_loss_is_told():
+def test_history_drops_oldest_beyond_max_bytes():
     stream = filled(5, max_bytes=30 + 3 * MORE)
     assert stream.bytes == 30 + 3 * MORE
     assert since(stream, 2) == (True, [3, 4, 5])
     assert since(stream, 1) == (False, [3, 4, 5])
 
 
-def test_a_message_larger_than_the_bound_is_numbered_but_not_kept_and_leaves_no_hole():
+def test_message_above_max_bytes_is_numbered_but_not_kept():
     stream = filled(2, max_bytes=30 + MORE)
     stream.record(message(3, size=31), 3)
     assert (len(stream), stream.bytes, stream.offset) == (0, 0, 3)
@@ -98,7 +98,7 @@ def test_a_message_larger_than_the_bound_is_numbered_but_not_kept_and_leaves_no_
     assert since(stream, 3) == (True, [4])
 
 
-def test_what_is_as_old_as_it_may_be_goes():
+def test_messages_of_max_age_expire():
     stream = filled(3, max_age=10)
     assert stream.next_expiry == 11
     stream.expire(10.999)
@@ -112,7 +112,7 @@ def test_what_is_as_old_as_it_may_be_goes():
     assert since(stream, 3) == (True, [])
 
 
-def test_whatever_happens_the_answer_is_right_about_what_is_missing():
+def test_since_is_complete_only_if_nothing_is_missing():
     for seed in range(200):
         dice = random.Random(seed)
         bounds = HistoryLimits(
@@ -139,7 +139,7 @@ def test_whatever_happens_the_answer_is_right_about_what_is_missing():
 # --- positions of others --------------------------------------------------------------------------
 
 
-def test_of_another_epoch_everything_is_new_and_nothing_is_complete():
+def test_since_of_another_epoch_returns_all_as_incomplete():
     stream = filled(3)
     for offset in (0, 2, 3, 7):
         complete, messages = stream.since(Position("another", offset))
@@ -147,7 +147,7 @@ def test_of_another_epoch_everything_is_new_and_nothing_is_complete():
     assert filled(0).since(Position("another", 0)) == (False, [])
 
 
-def test_start_is_complete_while_nothing_was_dropped():
+def test_since_start_is_complete_until_a_message_is_dropped():
     start = Position("", 0)
     assert filled(0).since(start) == (True, [])
     complete, messages = filled(3).since(start)
@@ -157,7 +157,7 @@ def test_start_is_complete_while_nothing_was_dropped():
     assert filled(3).since(Position("", 3))[0] is False, "an offset without an epoch means nothing"
 
 
-def test_a_position_in_the_future_is_not_believed_and_gets_nothing():
+def test_since_future_position_returns_nothing_as_incomplete():
     assert since(filled(3), 4) == (False, [])
     assert since(filled(3), 10**30) == (False, [])
 
@@ -168,7 +168,7 @@ def test_position_of_a_history_survives_str_and_parse():
 
 
 @pytest.mark.parametrize("value", [HistoryLimits(), Recovery(True, 0, None)], ids=type)
-def test_none_of_this_can_be_changed(value):
+def test_limits_and_recovery_cannot_be_changed(value):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(value, dataclasses.fields(value)[0].name, 5)
 
@@ -176,18 +176,18 @@ def test_none_of_this_can_be_changed(value):
 # --- wrong values ---------------------------------------------------------------------------------
 
 
-def test_the_defaults_are_a_hundred_messages_of_five_minutes_and_a_mebibyte():
+def test_history_limits_defaults():
     assert HistoryLimits() == HistoryLimits(max_messages=100, max_age=300.0, max_bytes=1024 * 1024)
 
 
 @pytest.mark.parametrize("name", ["max_messages", "max_bytes"])
 @pytest.mark.parametrize("value", [0, -1, 1.0, "1", True, None], ids=repr)
-def test_a_bound_that_is_no_positive_int_is_refused_by_name(name, value):
+def test_bound_that_is_no_positive_int_is_refused(name, value):
     with pytest.raises((ValueError, TypeError), match=f"^{name} must be"):
         HistoryLimits(**{name: value})
 
 
 @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "1", True, None], ids=repr)
-def test_an_age_that_is_no_time_is_refused_by_name(value):
+def test_max_age_that_is_no_time_is_refused(value):
     with pytest.raises((ValueError, TypeError), match=r"^max_age must be"):
         HistoryLimits(max_age=value)

@@ -1,4 +1,4 @@
-"""All that the rooms of a hub remember: it lives long enough, goes when it should, and is bounded in all."""
+"""Tests of HistoryStore: lifetime of histories, and bounds over all rooms."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TEN = encode(2, bytes(8))  # a frame of ten bytes
 
 @pytest.fixture
 def frames_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects take no memory."""
+    """Count frames only, without the memory of objects."""
     monkeypatch.setattr(limits, "HISTORY_OVERHEAD", 0)
     monkeypatch.setattr(limits, "HISTORY_ROOM_OVERHEAD", 0)
 
 
 class Rooms:
-    """An archive on a clock that stands still, and the members of its rooms."""
+    """Store on a clock that stands still, and the member counts of its rooms."""
 
     def __init__(
         self, *, max_rooms: int = 0, max_bytes: int = 0, asked: list[str] | None = None, **bounds: float
@@ -64,23 +64,23 @@ class Rooms:
         return position.epoch
 
 
-# --- which rooms ----------------------------------------------------------------------------------
+# --- rooms ----------------------------------------------------------------------------------------
 
 
-def test_a_room_without_history_gets_no_stream():
+def test_room_without_history_is_not_stored():
     rooms = Rooms()
     assert rooms.record("none") is None
     assert rooms.position("none") is None
     assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0)
 
 
-def test_every_room_has_numbers_of_its_own():
+def test_rooms_number_their_messages_independently():
     rooms = Rooms()
     assert [rooms.record(room).offset for room in ("a", "b", "a", "a")] == [1, 1, 2, 3]  # type: ignore[union-attr]
     assert rooms.epoch("a") != rooms.epoch("b")
 
 
-def test_whether_a_room_has_a_history_is_asked_once_in_its_life():
+def test_policy_is_called_once_in_the_life_of_a_history():
     asked: list[str] = []
     rooms = Rooms(asked=asked)
     for _ in range(3):
@@ -92,17 +92,17 @@ def test_whether_a_room_has_a_history_is_asked_once_in_its_life():
     assert asked == ["a", "a"]
 
 
-def test_a_policy_that_gives_something_else_is_told_so():
+def test_policy_with_other_result_raises_type_error():
     archive = HistoryStore(lambda room: 100, max_rooms=0, max_bytes=0, has_members=len)  # type: ignore[arg-type,return-value]
     with pytest.raises(TypeError, match="history must give HistoryLimits or None for a room, not int"):
         archive.record("a", TEN, Rooms().timers)
     assert len(archive) == 0
 
 
-# --- how long -------------------------------------------------------------------------------------
+# --- lifetime -------------------------------------------------------------------------------------
 
 
-def test_an_empty_room_is_remembered_for_the_age_of_its_messages_and_no_longer():
+def test_history_of_empty_room_lives_for_max_age():
     rooms = Rooms()
     rooms.record("a")
     epoch = rooms.epoch("a")
@@ -114,7 +114,7 @@ def test_an_empty_room_is_remembered_for_the_age_of_its_messages_and_no_longer()
     assert rooms.epoch("a") != epoch
 
 
-def test_a_stream_lives_on_from_the_moment_at_which_the_last_member_left():
+def test_history_lives_for_max_age_after_last_member_left():
     rooms = Rooms()
     rooms.record("full")
     epoch = rooms.epoch("full")
@@ -128,7 +128,7 @@ def test_a_stream_lives_on_from_the_moment_at_which_the_last_member_left():
     assert len(rooms.archive) == 0
 
 
-def test_who_leaves_others_behind_starts_no_clock():
+def test_leave_with_members_left_sets_no_deadline():
     rooms = Rooms()
     rooms.record("full")
     rooms.loop.advance(50)
@@ -138,7 +138,7 @@ def test_who_leaves_others_behind_starts_no_clock():
     assert len(rooms.archive) == 1
 
 
-def test_members_that_come_back_in_time_keep_the_stream():
+def test_history_survives_if_members_return_in_time():
     rooms = Rooms()
     rooms.record("a")
     epoch = rooms.epoch("a")
@@ -148,7 +148,7 @@ def test_members_that_come_back_in_time_keep_the_stream():
     assert rooms.position("a") == Position(epoch, 1)
 
 
-def test_messages_go_when_they_are_too_old_though_nobody_asks(frames_alone):
+def test_messages_expire_without_a_call(frames_alone):
     rooms = Rooms()
     for _ in range(5):
         rooms.record("full")
@@ -160,7 +160,7 @@ def test_messages_go_when_they_are_too_old_though_nobody_asks(frames_alone):
     assert rooms.archive.bytes == 0
 
 
-def test_a_room_that_is_silent_and_has_members_wakes_nobody():
+def test_silent_room_with_members_has_no_deadline():
     rooms = Rooms()
     rooms.record("full")
     rooms.loop.advance(11)
@@ -169,7 +169,7 @@ def test_a_room_that_is_silent_and_has_members_wakes_nobody():
     assert (rooms.loop.wakes, len(rooms.timers)) == (wakes, 0)
 
 
-def test_one_timer_serves_all_rooms():
+def test_all_histories_share_one_timer():
     rooms = Rooms()
     for number in range(500):
         rooms.record(f"room {number}")
@@ -179,10 +179,10 @@ def test_one_timer_serves_all_rooms():
     assert (len(rooms.archive), len(rooms.timers), rooms.loop.armed) == (0, 0, [])
 
 
-# --- how much -------------------------------------------------------------------------------------
+# --- bounds ---------------------------------------------------------------------------------------
 
 
-def test_beyond_the_number_of_rooms_the_one_goes_that_was_used_least_recently(frames_alone):
+def test_least_recently_used_history_goes_beyond_max_rooms(frames_alone):
     rooms = Rooms(max_rooms=3)
     epochs = {}
     for room in ("a", "b", "c"):
@@ -197,7 +197,7 @@ def test_beyond_the_number_of_rooms_the_one_goes_that_was_used_least_recently(fr
     assert rooms.epoch("b") != epochs["b"]
 
 
-def test_beyond_the_bytes_the_oldest_messages_of_the_quietest_rooms_go(frames_alone):
+def test_oldest_messages_of_quiet_rooms_go_beyond_max_bytes(frames_alone):
     rooms = Rooms(max_bytes=100)
     for room in "aaabbb":
         rooms.record(room)
@@ -211,13 +211,13 @@ def test_beyond_the_bytes_the_oldest_messages_of_the_quietest_rooms_go(frames_al
     assert rooms.position("a") == Position(rooms.epoch("a"), 3)  # its numbers live on
 
 
-def test_a_message_that_is_larger_than_everything_is_not_kept(frames_alone):
+def test_message_above_all_bytes_is_not_kept(frames_alone):
     rooms = Rooms(max_bytes=9)
     rooms.record("a")
     assert (rooms.kept("a"), rooms.archive.bytes) == (0, 0)
 
 
-def test_a_flood_of_rooms_leaves_no_deadlines_behind():
+def test_many_dropped_rooms_leave_no_deadlines():
     rooms = Rooms(max_rooms=10)
     for number in range(5000):
         rooms.record(f"room {number}")
@@ -225,7 +225,7 @@ def test_a_flood_of_rooms_leaves_no_deadlines_behind():
     assert len(rooms.timers._heap) < 200
 
 
-def test_what_is_forgotten_altogether_is_gone(frames_alone):
+def test_clear_forgets_all_histories(frames_alone):
     rooms = Rooms()
     for room in ("a", "b", "full"):
         rooms.record(room)
@@ -234,7 +234,7 @@ def test_what_is_forgotten_altogether_is_gone(frames_alone):
     assert rooms.record("a").offset == 1  # type: ignore[union-attr]
 
 
-def test_whatever_happens_the_sums_are_right_and_the_bounds_hold(frames_alone):
+def test_store_keeps_sums_and_bounds_under_random_use(frames_alone):
     for seed in range(30):
         dice = random.Random(seed)
         rooms = Rooms(max_rooms=5, max_bytes=150, max_messages=dice.randint(1, 8))
@@ -265,7 +265,7 @@ def test_whatever_happens_the_sums_are_right_and_the_bounds_hold(frames_alone):
 
 @pytest.mark.parametrize("size", [0, 100])
 @pytest.mark.parametrize("per_room", [1, 30])
-def test_bytes_of_all_histories_are_within_a_factor_of_two_of_the_memory(size: int, per_room: int):
+def test_history_bytes_are_within_factor_2_of_memory(size: int, per_room: int):
     bound = 2_000_000
     rooms = Rooms(max_bytes=bound, max_messages=1000)
     gc.collect()
@@ -283,7 +283,7 @@ def test_bytes_of_all_histories_are_within_a_factor_of_two_of_the_memory(size: i
     assert rooms.archive.bytes / 2 <= taken <= 2 * rooms.archive.bytes
 
 
-def test_rooms_alone_take_half_of_the_bytes():
+def test_histories_without_messages_take_half_of_the_bytes():
     rooms = Rooms(max_bytes=20 * limits.HISTORY_ROOM_OVERHEAD)
     for number in range(100):
         rooms.position(f"room {number}")

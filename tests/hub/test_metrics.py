@@ -1,4 +1,4 @@
-"""What a hub says about itself: figures that add up, one member, one room."""
+"""Tests of metrics that add up, and of snapshots of one member and one room."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = b"s3cret" * 8
 BEHAVIORS = [behavior.value for behavior in SendBehavior]
 
 
-# --- the figures ----------------------------------------------------------------------------------
+# --- metrics --------------------------------------------------------------------------------------
 
 
 async def test_metrics_are_a_snapshot_of_all_counters():
@@ -78,12 +78,12 @@ async def test_metrics_are_a_snapshot_of_all_counters():
     assert hub.metrics().active_connections == 2
 
 
-def test_metrics_can_be_asked_for_without_a_loop_and_become_json():
+def test_metrics_without_loop_convert_to_json():
     metrics = dataclasses.asdict(Hub().metrics())
     assert json.loads(json.dumps(metrics)) == metrics
 
 
-async def test_each_refused_join_is_counted_by_its_reason():
+async def test_refused_joins_are_counted_by_reason():
     hub = Hub(HubConfig(max_connections=2, max_room_connections=1, max_rooms_per_connection=2))
     (ann,), _ = joined(hub, "chat", 1)
     joined(hub, "news", 1)
@@ -114,7 +114,7 @@ async def test_each_refused_join_is_counted_by_its_reason():
 
 
 @pytest.mark.parametrize("behavior", [SendBehavior.DROP, SendBehavior.CLOSE])
-async def test_what_a_full_member_loses_is_counted_for_its_policy(behavior):
+async def test_losses_of_full_member_are_counted_by_behavior(behavior):
     hub = Hub()
     (conn,), (transport,) = joined(hub, "chat", 1, queue_size=2, send_behavior=behavior)
     transport.fill()
@@ -126,7 +126,7 @@ async def test_what_a_full_member_loses_is_counted_for_its_policy(behavior):
 
 
 @pytest.mark.parametrize("behavior", [SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE])
-async def test_what_a_message_in_pieces_keeps_out_is_counted_for_the_policy_and_what_gives_way_apart(behavior):
+async def test_losses_behind_message_in_pieces_are_counted_by_behavior(behavior):
     hub = Hub()
     (conn,), (transport,) = joined(hub, "chat", 1, queue_size=2, send_behavior=behavior)
     transport.fill()
@@ -148,7 +148,7 @@ async def test_what_a_message_in_pieces_keeps_out_is_counted_for_the_policy_and_
     assert adds_up(metrics)
 
 
-async def test_what_is_given_up_for_a_blocked_member_is_counted_for_block_or_for_its_end():
+async def test_losses_of_block_member_are_counted_by_cause():
     hub = Hub()
     conns, transports = joined(hub, "chat", 2, queue_size=1, send_timeout=1000)
     for transport in transports:
@@ -164,7 +164,7 @@ async def test_what_is_given_up_for_a_blocked_member_is_counted_for_block_or_for
     assert adds_up(metrics)
 
 
-async def test_what_a_full_job_queue_and_the_end_of_a_hub_drop_is_counted_for_them(monkeypatch):
+async def test_losses_by_overload_and_stop_are_counted_by_cause(monkeypatch):
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     hub = Hub(1, 2)
     joined(hub, "chat", 300)
@@ -184,10 +184,10 @@ async def test_what_a_full_job_queue_and_the_end_of_a_hub_drop_is_counted_for_th
     assert adds_up(metrics)
 
 
-async def test_what_waits_in_the_queues_is_added_up_and_the_worst_is_told():
+async def test_metrics_add_up_the_send_queues():
     hub = Hub()
     conns, transports = joined(hub, "chat", 3)
-    hub.join("news", conns[0])  # who is in two rooms has one queue
+    hub.join("news", conns[0])  # a member of two rooms has one queue
     for transport in transports[:2]:
         transport.fill()
     for conn, messages in zip(conns, [["x"], ["long" * 100, "y"], ["z"]], strict=True):
@@ -209,7 +209,7 @@ async def test_what_waits_in_the_queues_is_added_up_and_the_worst_is_told():
     assert (metrics.backlogged_connections, metrics.oldest_queued_age) == (0, 0.0)
 
 
-async def test_a_peer_that_does_not_read_shows_on_a_real_socket(start):
+async def test_metrics_show_member_that_does_not_read(start):
     hub = Hub()
     async with crowd(start, 2, rcvbuf=4096) as (conns, _):
         for conn in conns:
@@ -235,7 +235,7 @@ async def test_metrics_of_many_members_take_little_time():
 # --- requests -------------------------------------------------------------------------------------
 
 
-async def test_a_hub_counts_what_became_of_the_requests_of_its_room_servers(start):
+async def test_hub_counts_requests_of_its_room_servers(start):
     hub = Hub(HubConfig(max_room_connections=1))
     auth = plumews.SimpleRoomAuth(SECRET, rounds=1)
     auth.set_room_password("vault", "open sesame")
@@ -279,7 +279,7 @@ async def test_a_hub_counts_what_became_of_the_requests_of_its_room_servers(star
     assert metrics.rejected_by["room_full"] == 1
 
 
-async def test_requests_that_take_too_long_or_come_too_late_are_counted(start):
+async def test_hub_counts_timed_out_and_late_requests(start):
     hub = Hub()
     server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, open_timeout=0.5))
     async with await Wire.connect(server) as silent, await Wire.open(server, "/ws?auth=message") as mute:
@@ -294,10 +294,10 @@ async def test_requests_that_take_too_long_or_come_too_late_are_counted(start):
     assert hub.metrics().requests_refused == {"WEBSOCKET_HANDSHAKE_TIMEOUT": 2, "WEBSOCKET_STOPPING": 1}
 
 
-# --- one member -----------------------------------------------------------------------------------
+# --- inspect --------------------------------------------------------------------------------------
 
 
-async def test_a_member_is_shown_with_its_rooms_its_user_and_its_queue(start):
+async def test_inspect_shows_rooms_user_and_queue(start):
     hub = Hub()
     token = jwt.encode({"sub": "42", "name": "Ada", "email": "ada@example.com", "key": "hunter2"}, SECRET)
     before = time.time()
@@ -324,7 +324,7 @@ async def test_a_member_is_shown_with_its_rooms_its_user_and_its_queue(start):
         assert info.rooms == ("chat", "räume")
 
 
-async def test_a_full_queue_shows_on_its_member():
+async def test_inspect_shows_full_queue():
     hub = Hub()
     (conn,), (transport,) = joined(hub, "chat", 1, queue_size=2, send_behavior=SendBehavior.DROP)
     transport.fill()
@@ -337,7 +337,7 @@ async def test_a_full_queue_shows_on_its_member():
     assert info.user_id is None
 
 
-async def test_who_is_in_no_room_has_none_and_no_time_and_nothing_is_kept_of_who_left():
+async def test_inspect_of_former_member_has_no_rooms():
     hub = Hub()
     conns, _ = joined(hub, "chat", 3)
     stranger, _ = fake_conn()
@@ -351,15 +351,15 @@ async def test_who_is_in_no_room_has_none_and_no_time_and_nothing_is_kept_of_who
     assert hub._members.since == {}
 
 
-async def test_only_connections_can_be_inspected():
+async def test_inspect_of_other_types_raises_type_error():
     with pytest.raises(TypeError, match=r"inspect takes a plumews\.Conn, not str"):
         Hub().inspect("ann")  # type: ignore[arg-type]
 
 
-# --- one room -------------------------------------------------------------------------------------
+# --- inspect_room ---------------------------------------------------------------------------------
 
 
-async def test_a_room_is_shown_with_its_members_and_what_waits_for_them():
+async def test_inspect_room_shows_members_and_backlog():
     hub = Hub()
     conns, transports = joined(hub, "chat", 3)
     joined(hub, "news", 2)

@@ -24,7 +24,7 @@ ANN, BOB = UserInfo("ann", "Ann"), UserInfo("bob", "Bob")
 
 
 class Place:
-    """Rooms, who is in them, and what was told of it; the clock is the number of the call."""
+    """Rooms with users, and the reported changes. The time is the number of the call."""
 
     def __init__(self) -> None:
         self.table: RoomTable[int] = RoomTable()
@@ -64,7 +64,7 @@ def place() -> Place:
     return Place()
 
 
-def test_a_user_is_there_once_however_many_connections_it_has(place):
+def test_user_with_many_connections_is_present_once(place):
     for member in (1, 2, 3):
         place.join("chat", member, ANN)
     place.join("chat", 4, BOB)
@@ -73,7 +73,7 @@ def test_a_user_is_there_once_however_many_connections_it_has(place):
     assert place.people.members("ann") == (1, 2, 3)
 
 
-def test_a_user_goes_with_the_last_of_its_connections_and_was_there_since_the_first(place):
+def test_user_is_present_until_its_last_connection_leaves(place):
     place.join("chat", 1, ANN)
     place.join("chat", 2, ANN)
     place.leave("chat", 1)
@@ -86,7 +86,7 @@ def test_a_user_goes_with_the_last_of_its_connections_and_was_there_since_the_fi
 
 
 @pytest.mark.parametrize("nobody", [None, UserInfo(), UserInfo(name="Ann")], ids=["None", "empty", "no id"])
-def test_connections_without_a_user_id_are_anonymous_and_only_counted(place, nobody):
+def test_connections_without_user_id_are_anonymous(place, nobody):
     for member in (1, 2):
         place.join("chat", member, nobody)
     place.join("chat", 3, ANN)
@@ -96,7 +96,7 @@ def test_connections_without_a_user_id_are_anonymous_and_only_counted(place, nob
     assert place.is_empty()
 
 
-def test_each_room_has_its_own_presence(place):
+def test_rooms_have_their_own_presence(place):
     place.join("chat", 1, ANN)
     place.join("news", 1, ANN)
     place.join("news", 2, ANN)
@@ -107,7 +107,7 @@ def test_each_room_has_its_own_presence(place):
     assert place.told == [("came", "chat", "ann"), ("came", "news", "ann"), ("went", "chat", "ann")]
 
 
-def test_joining_again_changes_nothing(place):
+def test_join_again_changes_no_presence(place):
     place.join("chat", 1, ANN)
     before = place.presence("chat")
     place.join("chat", 1, ANN)
@@ -115,7 +115,7 @@ def test_joining_again_changes_nothing(place):
     assert len(place.told) == 1
 
 
-def test_what_the_newest_connection_knows_of_a_user_counts(place):
+def test_presence_shows_user_of_newest_connection(place):
     older, newer = UserInfo("ann", "Ann", roles=("user",)), UserInfo("ann", "Ann", roles=("admin",))
     place.join("chat", 1, older)
     place.join("chat", 2, newer)
@@ -125,7 +125,7 @@ def test_what_the_newest_connection_knows_of_a_user_counts(place):
     assert place.told == [("came", "chat", "ann")]
 
 
-def test_a_connection_that_says_it_is_another_user_is_that_in_all_its_rooms(place):
+def test_changed_user_of_connection_counts_in_all_rooms(place):
     place.join("chat", 1, None)
     place.join("news", 1, ANN)
     assert [place.presence(room).anonymous for room in ("chat", "news")] == [0, 0]
@@ -144,24 +144,24 @@ def test_a_connection_that_says_it_is_another_user_is_that_in_all_its_rooms(plac
 
 
 @pytest.mark.parametrize("user_id", [None, 7, b"ann"], ids=["None", "int", "bytes"])
-def test_a_user_id_that_is_no_str_is_a_type_error(user_id):
+def test_user_id_of_other_types_raises_type_error(user_id):
     with pytest.raises(TypeError, match=f"a user id must be a str, not {type(user_id).__name__}"):
         check_user_id(user_id)
 
 
-def test_an_empty_user_id_is_nobodys():
+def test_empty_user_id_raises_value_error():
     assert check_user_id("ann") == "ann"
     with pytest.raises(ValueError, match="a user id must not be empty"):
         check_user_id("")
 
 
-# --- all of it, against a model -------------------------------------------------------------------
+# --- model ----------------------------------------------------------------------------------------
 
 USERS = [None, UserInfo(), ANN, UserInfo("ann", "Anna"), BOB]
 
 
 class Presence(RuleBasedStateMachine):
-    """The users beside a list of who is where and as whom."""
+    """Presence beside a list of rooms, members and users."""
 
     rooms = st.sampled_from(["a", "b", "c"])
     members = st.integers(0, 4)
@@ -230,7 +230,7 @@ def member(hub: Hub, user: UserInfo | None, *rooms: str) -> plumews.Conn:
 # --- connections ----------------------------------------------------------------------------------
 
 
-async def test_the_connections_of_a_user_are_those_in_any_room_once_each():
+async def test_connections_of_lists_each_connection_once():
     hub = Hub()
     one, two = member(hub, ANN, "chat", "news"), member(hub, ANN, "sport")
     member(hub, BOB, "chat")
@@ -246,7 +246,7 @@ async def test_the_connections_of_a_user_are_those_in_any_room_once_each():
     assert hub.connections_of("ann") == []
 
 
-async def test_who_never_joined_or_was_refused_is_not_found():
+async def test_connections_of_omits_non_members():
     hub = Hub(HubConfig(max_connections=1))
     member(hub, BOB, "chat")
     member(hub, ANN)
@@ -255,7 +255,7 @@ async def test_who_never_joined_or_was_refused_is_not_found():
     assert hub.connections_of("ann") == []
 
 
-async def test_a_user_that_is_known_later_is_found_after_joining_again():
+async def test_connections_of_finds_user_after_join_again():
     hub = Hub()
     conn = member(hub, None, "chat", "news")
     conn.user_info = ANN
@@ -266,7 +266,7 @@ async def test_a_user_that_is_known_later_is_found_after_joining_again():
 
 
 @pytest.mark.parametrize(("user_id", "error"), [(None, TypeError), (7, TypeError), ("", ValueError)])
-async def test_a_user_id_that_cannot_be_is_refused_and_nobody_is_disconnected(user_id, error):
+async def test_invalid_user_id_is_refused_by_all_methods(user_id, error):
     hub = Hub()
     conn = member(hub, None, "chat")
     for ask in (hub.connections_of, hub.disconnect_user, lambda user_id: hub.send_to_user(user_id, "x")):
@@ -276,10 +276,10 @@ async def test_a_user_id_that_cannot_be_is_refused_and_nobody_is_disconnected(us
     assert hub.metrics().broadcasts_total == 0
 
 
-# --- the end of them ------------------------------------------------------------------------------
+# --- disconnect_user ------------------------------------------------------------------------------
 
 
-async def test_disconnecting_a_user_closes_all_its_connections_and_nobody_elses(start):
+async def test_disconnect_user_closes_connections_of_that_user_only(start):
     hub = Hub()
     async with crowd(start, 4) as (conns, wires):
         for conn, user in zip(conns, (ANN, ANN, BOB, None), strict=True):
@@ -298,7 +298,7 @@ async def test_disconnecting_a_user_closes_all_its_connections_and_nobody_elses(
         assert [await wire.message() for wire in wires[2:]] == ["still here"] * 2
 
 
-async def test_the_code_is_1008_unless_another_is_given(start):
+async def test_disconnect_user_closes_with_1008_by_default(start):
     hub = Hub()
     async with crowd(start, 1) as ((conn,), (wire,)):
         conn.user_info = ANN
@@ -307,7 +307,7 @@ async def test_the_code_is_1008_unless_another_is_given(start):
         assert await wire.closing() == (CloseCode.POLICY_VIOLATION, "")
 
 
-async def test_what_was_broadcast_before_the_disconnection_arrives_before_it(start, sliced):
+async def test_disconnect_user_follows_earlier_broadcasts(start, sliced):
     hub = Hub()
     joined(hub, "chat", 300)
     async with crowd(start, 1) as ((conn,), (wire,)):
@@ -319,7 +319,7 @@ async def test_what_was_broadcast_before_the_disconnection_arrives_before_it(sta
         assert (await wire.closing())[0] == CloseCode.POLICY_VIOLATION
 
 
-async def test_connections_that_are_closing_already_are_not_counted():
+async def test_disconnect_user_does_not_count_closing_connections():
     hub = Hub()
     conns = [member(hub, ANN, "chat") for _ in range(3)]
     conns[1].close_nowait()
@@ -328,7 +328,7 @@ async def test_connections_that_are_closing_already_are_not_counted():
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1005, ""), (999, ""), (1008, "x" * 124)])
-async def test_a_close_that_cannot_be_said_disconnects_nobody(code, reason):
+async def test_disconnect_user_with_invalid_code_closes_nobody(code, reason):
     hub = Hub()
     conn = member(hub, ANN, "chat")
     with pytest.raises(ValueError, match="close"):
@@ -339,7 +339,7 @@ async def test_a_close_that_cannot_be_said_disconnects_nobody(code, reason):
 # --- presence -------------------------------------------------------------------------------------
 
 
-async def test_the_room_server_knows_who_is_there_from_their_tokens(start):
+async def test_room_server_knows_users_by_their_tokens(start):
     hub, secret, began = Hub(), b"s3cret" * 8, time.time()
     server = await start(plumews.serve_rooms(hub, SimpleRoomAuth(secret), "127.0.0.1", 0))
 
@@ -357,7 +357,7 @@ async def test_the_room_server_knows_who_is_there_from_their_tokens(start):
             assert began <= user.since <= time.time()
             assert hub.presence("chat").anonymous == 1
         assert hub.send_to_user("u1", json.dumps({"direct": True})).matched in (1, 2)
-        while (message := await one.message()) == "hello":  # of those who came later
+        while (message := await one.message()) == "hello":  # from members that came later
             pass
         assert json.loads(message) == {"direct": True}
     assert hub.presence("nowhere") == RoomPresence()

@@ -1,4 +1,4 @@
-"""Who is told which users come to a room and which go: everybody at first, then differences, seldom."""
+"""Tests of presence watchers: all users in the first call, differences in later ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Names = tuple[str, str, str]
 
 
 class Told:
-    """A callback, and what it was told: ``("chat", "ann bob", "cid")`` when Ann and Bob came and Cid went."""
+    """Callback that records its calls: ``("chat", "ann bob", "cid")`` if Ann and Bob joined and Cid left."""
 
     def __init__(self) -> None:
         self.calls: list[Names] = []
@@ -38,7 +38,7 @@ def join(hub: Hub, room: str, *names: str) -> list[Conn]:
     return conns
 
 
-async def test_the_first_call_names_everybody_and_the_next_what_changed(soon):
+async def test_first_call_names_all_users_and_later_ones_changes(soon):
     hub, told = Hub(), Told()
     ann, bob = join(hub, "chat", "ann", "bob")
     hub.watch_presence("chat", told)
@@ -51,7 +51,7 @@ async def test_the_first_call_names_everybody_and_the_next_what_changed(soon):
     assert await told.next() == ("chat", "cid", "ann bob")
 
 
-async def test_who_begins_to_watch_later_gets_everybody_and_the_others_only_what_is_new(soon):
+async def test_late_watcher_gets_all_users(soon):
     hub, early, late = Hub(), Told(), Told()
     hub.watch_presence("chat", early)
     join(hub, "chat", "ann")
@@ -63,7 +63,7 @@ async def test_who_begins_to_watch_later_gets_everybody_and_the_others_only_what
     assert await early.next() == ("chat", "bob cid", "")
 
 
-async def test_a_user_that_is_back_within_the_interval_is_no_event(soon):
+async def test_user_that_returns_in_time_is_not_reported(soon):
     hub, told = Hub(), Told()
     hub.watch_presence("chat", told)
     (ann,) = join(hub, "chat", "ann")
@@ -77,7 +77,7 @@ async def test_a_user_that_is_back_within_the_interval_is_no_event(soon):
     assert await told.next() == ("chat", "dan", "")
 
 
-async def test_only_the_first_and_the_last_connection_of_a_user_are_events(soon):
+async def test_only_first_join_and_last_leave_of_user_are_reported(soon):
     hub, told = Hub(), Told()
     hub.watch_presence("chat", told)
     one, two = join(hub, "chat", "ann", "ann")
@@ -90,7 +90,7 @@ async def test_only_the_first_and_the_last_connection_of_a_user_are_events(soon)
     assert await told.next() == ("chat", "", "ann")
 
 
-async def test_a_user_that_changes_its_name_is_told_as_two(soon):
+async def test_changed_user_is_reported_as_left_and_joined(soon):
     hub, told = Hub(), Told()
     hub.watch_presence("chat", told)
     (conn,) = join(hub, "chat", "")
@@ -102,7 +102,7 @@ async def test_a_user_that_changes_its_name_is_told_as_two(soon):
     assert await told.next() == ("chat", "bob", "ann")
 
 
-async def test_nothing_is_told_when_everything_came_to_nothing(soon):
+async def test_changes_that_cancel_out_are_not_reported(soon):
     hub, told, counts = Hub(), Told(), asyncio.Queue[int]()
     hub.watch_presence("chat", told)
     for conn in join(hub, "chat", "ann", "bob"):
@@ -114,7 +114,7 @@ async def test_nothing_is_told_when_everything_came_to_nothing(soon):
     assert not hub._presence.watchers._differences
 
 
-async def test_a_storm_is_told_once_and_remembers_no_more_than_who_is_there(soon):
+async def test_many_changes_are_one_call_with_bounded_memory(soon):
     hub, told = Hub(), Told()
     hub.watch_presence("chat", told)
     before = deadlines()
@@ -129,7 +129,7 @@ async def test_a_storm_is_told_once_and_remembers_no_more_than_who_is_there(soon
     assert len(told.calls) == 1
 
 
-async def test_a_room_that_nobody_watches_costs_nothing():
+async def test_unwatched_room_costs_nothing():
     hub, told, before = Hub(), Told(), deadlines()
     end = hub.watch_presence("news", told)
     assert deadlines() == before + 1
@@ -142,7 +142,7 @@ async def test_a_room_that_nobody_watches_costs_nothing():
     assert not any((watchers._watchers, watchers._differences, watchers._new, watchers._due))
 
 
-async def test_one_that_fails_is_reported_and_the_others_are_told(soon):
+async def test_failing_presence_watcher_is_reported(soon):
     hub, told = Hub(), Told()
 
     def fail(room: str, joined: object, left: object) -> None:
@@ -156,7 +156,7 @@ async def test_one_that_fails_is_reported_and_the_others_are_told(soon):
     assert [failure["message"] for failure in reported] == ["a watcher of presence failed"]
 
 
-async def test_a_watcher_may_end_itself_and_change_the_room(soon):
+async def test_presence_watcher_may_end_itself_and_change_the_room(soon):
     hub, told, later = Hub(), Told(), Told()
     ends = []
 
@@ -177,7 +177,7 @@ async def test_a_watcher_may_end_itself_and_change_the_room(soon):
     assert len(later.calls) == 1
 
 
-async def test_a_stopped_hub_tells_nobody_anything():
+async def test_stopped_hub_calls_no_presence_watchers():
     hub, told, before = Hub(), Told(), deadlines()
     hub.watch_presence("chat", told)
     join(hub, "chat", "ann", "bob")
@@ -187,7 +187,7 @@ async def test_a_stopped_hub_tells_nobody_anything():
     assert deadlines() == before
 
 
-async def test_what_cannot_be_watched_and_who_cannot_be_told_are_refused():
+async def test_invalid_rooms_and_callbacks_are_refused():
     hub = Hub()
 
     async def told(room: str, joined: object, left: object) -> None: ...

@@ -14,13 +14,13 @@ from plumews.hub.results import BroadcastResult, Gap, MemberInfo, RoomInfo
 
 
 @pytest.mark.parametrize("report", [BroadcastResult(), ShutdownReport()], ids=lambda report: type(report).__name__)
-def test_a_report_is_empty_by_default_and_cannot_be_changed(report):
+def test_results_are_empty_by_default_and_frozen(report):
     assert not any(dataclasses.astuple(report))
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(report, dataclasses.fields(report)[0].name, 1)
 
 
-def test_metrics_have_no_defaults_so_that_no_counter_can_be_forgotten():
+def test_metrics_have_no_defaults():
     names = [field.name for field in dataclasses.fields(HubMetrics)]
     with pytest.raises(TypeError):
         HubMetrics()  # type: ignore[call-arg]
@@ -32,7 +32,7 @@ def test_metrics_have_no_defaults_so_that_no_counter_can_be_forgotten():
 @pytest.mark.parametrize(
     "report", [BroadcastResult, Gap, HubMetrics, ShutdownReport], ids=lambda report: report.__name__
 )
-def test_every_field_is_explained(report):
+def test_every_field_is_documented(report):
     for field in dataclasses.fields(report):
         assert field.name in (report.__doc__ or "")
 
@@ -64,7 +64,7 @@ def test_every_field_is_explained(report):
         "a stopped hub",
     ],
 )
-def test_a_broadcast_is_rejected_when_nobody_gets_it_though_somebody_should(result, rejected):
+def test_broadcast_is_rejected_if_no_member_gets_it(result, rejected):
     assert result.rejected is rejected
 
 
@@ -95,13 +95,13 @@ ROOM = RoomInfo(name=NASTY, members=1, backlogged=0, queued_messages=0, queued_b
 
 
 @pytest.mark.parametrize("snapshot", [MEMBER, ROOM], ids=lambda value: type(value).__name__)
-def test_a_repr_is_one_line_of_printable_ascii_whatever_is_in_it(snapshot):
+def test_repr_of_snapshot_is_printable_ascii(snapshot):
     assert repr(snapshot).isascii()
     assert repr(snapshot).isprintable()
     assert ascii(NASTY) in repr(snapshot)
 
 
-def test_a_repr_says_all_there_is():
+def test_repr_of_snapshot_shows_every_field():
     assert repr(dataclasses.replace(MEMBER, user_id="7", user_name=None, rooms=("chat",))) == (
         "MemberInfo(id=00000000-0000-0000-0000-000000000001, remote_address=('::1', 80, 0, 0), user_id='7', "
         "user_name=None, rooms=('chat',), since=1.5, state=OPEN, subprotocol=None, send_behavior=DROP, "
@@ -111,7 +111,7 @@ def test_a_repr_says_all_there_is():
 
 
 @pytest.mark.parametrize("snapshot", [MEMBER, ROOM], ids=lambda value: type(value).__name__)
-def test_a_snapshot_cannot_be_changed_and_every_field_is_explained(snapshot):
+def test_snapshots_are_frozen_and_documented(snapshot):
     for field in dataclasses.fields(snapshot):
         assert field.name in type(snapshot).__doc__
         with pytest.raises(dataclasses.FrozenInstanceError):

@@ -1,4 +1,4 @@
-"""Membership without sockets: rooms, limits, names, and the rolls that broadcasts are made from."""
+"""Tests of RoomTable without sockets: rooms, limits, names, and snapshots of members."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plumews.hub.rooms import RoomTable, check_room_name, validate_room_name
     ["a", "chat", "room 7", "chat:42/ü", "x" * 128, "ü" * 64, "😀" * 32],
     ids=lambda name: f"{name[:8]}…{len(name)}",
 )
-def test_a_name_of_1_to_128_bytes_of_printable_text_is_accepted(name):
+def test_default_policy_accepts_128_bytes_of_printable_text(name):
     check_room_name(name)
 
 
@@ -28,13 +28,13 @@ def test_a_name_of_1_to_128_bytes_of_printable_text_is_accepted(name):
     ["", "x" * 129, "ü" * 65, "two\nlines", "nul\0", "bell\a", "turn\u202eed", "\ud800", "\x7f"],
     ids=["empty", "129 bytes", "65 characters of 2 bytes", "newline", "nul", "bell", "bidi", "surrogate", "delete"],
 )
-def test_any_other_name_is_refused_in_words(name):
+def test_default_policy_refuses_other_names(name):
     with pytest.raises(InvalidRoomName, match=f"invalid room name: it must be 1 to {limits.ROOM_NAME} bytes"):
         check_room_name(name)
 
 
 @pytest.mark.parametrize("name", ["a", "chat.v1", "team:42_x-Y", "x" * 128, "."])
-def test_the_seeds_policy_accepts_what_may_stand_in_addresses_and_log_lines(name):
+def test_strict_policy_accepts_names_for_urls_and_logs(name):
     validate_room_name(name)
 
 
@@ -43,18 +43,18 @@ def test_the_seeds_policy_accepts_what_may_stand_in_addresses_and_log_lines(name
     ["", "x" * 129, "room 7", "a/b", "caf\u00e9", "\u0430", "a\n", "\u0661", "a%20b", None, 7, b"chat"],
     ids=["empty", "129", "blank", "slash", "e acute", "cyrillic", "newline", "digit", "escape", "None", "int", "bytes"],
 )
-def test_the_seeds_policy_refuses_any_other_name_in_words(name):
+def test_strict_policy_refuses_other_names(name):
     with pytest.raises(InvalidRoomName, match="invalid room name: it must be 1 to 128 of A-Z a-z 0-9"):
         validate_room_name(name)
 
 
 @pytest.mark.parametrize("name", [None, 7, b"chat"], ids=["None", "int", "bytes"])
-def test_a_name_that_is_no_str_is_refused_with_its_type(name):
+def test_default_policy_refuses_other_types(name):
     with pytest.raises(InvalidRoomName, match=f"it must be a str, not {type(name).__name__}"):
         check_room_name(name)
 
 
-def test_the_table_asks_the_policy_that_it_was_given():
+def test_table_uses_the_given_policy():
     def only_numbers(name: str) -> None:
         if not name.isdigit():
             raise InvalidRoomName("a room is a number here")
@@ -69,7 +69,7 @@ def test_the_table_asks_the_policy_that_it_was_given():
 # --- joining and leaving --------------------------------------------------------------------------
 
 
-def test_a_member_is_in_the_rooms_that_it_joined_and_not_in_those_it_left():
+def test_member_is_in_joined_rooms_until_it_leaves():
     table: RoomTable[str] = RoomTable()
     assert table.join("chat", "ann")
     assert table.join("news", "ann")
@@ -85,14 +85,14 @@ def test_a_member_is_in_the_rooms_that_it_joined_and_not_in_those_it_left():
     assert not table.is_member("chat", "ann")
 
 
-def test_joining_twice_counts_once():
+def test_join_again_counts_once():
     table: RoomTable[str] = RoomTable()
     assert table.join("chat", "ann")
     assert not table.join("chat", "ann")
     assert (table.count("chat"), table.registrations, table.connections) == (1, 1, 1)
 
 
-def test_leaving_where_one_is_not_changes_nothing():
+def test_leave_of_non_member_changes_nothing():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
     assert not table.leave("chat", "bob")
@@ -102,7 +102,7 @@ def test_leaving_where_one_is_not_changes_nothing():
     assert (table.count("chat"), table.registrations, table.connections) == (1, 1, 1)
 
 
-def test_a_room_exists_while_it_has_members():
+def test_room_exists_while_it_has_members():
     table: RoomTable[str] = RoomTable()
     assert table.names() == []
     table.join("chat", "ann")
@@ -114,7 +114,7 @@ def test_a_room_exists_while_it_has_members():
     assert (table.registrations, table.connections) == (0, 0)
 
 
-def test_removing_a_member_takes_it_out_of_every_room_and_names_them():
+def test_remove_returns_the_rooms_of_a_member():
     table: RoomTable[str] = RoomTable()
     for room in ("chat", "news", "sport"):
         table.join(room, "ann")
@@ -125,7 +125,7 @@ def test_removing_a_member_takes_it_out_of_every_room_and_names_them():
     assert table.is_member(None, "bob")
 
 
-def test_questions_about_what_is_unknown_have_empty_answers():
+def test_unknown_rooms_and_members_are_empty():
     table: RoomTable[str] = RoomTable()
     assert table.count("chat") == 0
     assert table.snapshot("chat").members == ()
@@ -141,7 +141,7 @@ def state(table: RoomTable[int]) -> object:
     return rooms, table.snapshot(None).members, table.registrations, table.connections
 
 
-def test_the_connection_limit_holds_at_n_and_refuses_n_plus_1():
+def test_connection_limit_refuses_one_more():
     table: RoomTable[int] = RoomTable(max_connections=3)
     for member in range(3):
         table.join("chat", member)
@@ -157,7 +157,7 @@ def test_the_connection_limit_holds_at_n_and_refuses_n_plus_1():
     table.join("news", 3)
 
 
-def test_the_connection_limit_counts_a_member_once_however_many_rooms_it_is_in():
+def test_connection_limit_counts_each_member_once():
     table: RoomTable[int] = RoomTable(max_connections=1)
     table.join("chat", 1)
     table.join("news", 1)
@@ -166,7 +166,7 @@ def test_the_connection_limit_counts_a_member_once_however_many_rooms_it_is_in()
         table.join("chat", 2)
 
 
-def test_the_room_limit_holds_at_n_and_refuses_n_plus_1_in_that_room_only():
+def test_room_limit_refuses_one_more_in_that_room():
     table: RoomTable[int] = RoomTable(max_room_connections=2)
     table.join("chat", 1)
     table.join("chat", 2)
@@ -180,7 +180,7 @@ def test_the_room_limit_holds_at_n_and_refuses_n_plus_1_in_that_room_only():
     table.join("news", 3)
 
 
-def test_the_limit_of_rooms_for_one_member_holds_at_n_and_refuses_n_plus_1():
+def test_rooms_of_a_member_are_limited():
     table: RoomTable[int] = RoomTable(max_rooms_per_connection=2)
     table.join("a", 1)
     table.join("b", 1)
@@ -193,7 +193,7 @@ def test_the_limit_of_rooms_for_one_member_holds_at_n_and_refuses_n_plus_1():
     table.join("c", 1)
 
 
-def test_a_member_is_in_100_rooms_at_most_unless_told_otherwise():
+def test_member_may_be_in_100_rooms_by_default():
     table: RoomTable[int] = RoomTable()
     for room in range(limits.ROOMS_PER_CONNECTION):
         table.join(f"room {room}", 1)
@@ -201,7 +201,7 @@ def test_a_member_is_in_100_rooms_at_most_unless_told_otherwise():
         table.join("one more", 1)
 
 
-def test_a_limit_of_0_is_none():
+def test_limit_of_0_is_none():
     table: RoomTable[int] = RoomTable(max_connections=0, max_room_connections=0, max_rooms_per_connection=0)
     for room in range(limits.ROOMS_PER_CONNECTION + 1):
         table.join(f"room {room}", 1)
@@ -210,30 +210,30 @@ def test_a_limit_of_0_is_none():
     assert table.count("chat") == 1000
 
 
-def test_joining_again_at_every_limit_is_harmless():
+def test_join_again_at_limits_is_harmless():
     table: RoomTable[int] = RoomTable(max_connections=1, max_room_connections=1, max_rooms_per_connection=1)
     assert table.join("chat", 1)
     assert not table.join("chat", 1)
 
 
-def test_a_full_hub_is_told_before_a_full_room():
+def test_full_hub_is_reported_before_full_room():
     table: RoomTable[int] = RoomTable(max_connections=1, max_room_connections=1)
     table.join("chat", 1)
     with pytest.raises(HubFull):
         table.join("chat", 2)
 
 
-def test_a_bad_name_is_told_before_a_full_hub():
+def test_invalid_name_is_reported_before_full_hub():
     table: RoomTable[int] = RoomTable(max_connections=1)
     table.join("chat", 1)
     with pytest.raises(InvalidRoomName):
         table.join("", 2)
 
 
-# --- rolls ----------------------------------------------------------------------------------------
+# --- snapshots ------------------------------------------------------------------------------------
 
 
-def test_a_roll_lists_members_in_the_order_in_which_they_joined():
+def test_snapshot_is_in_order_of_joins():
     table: RoomTable[str] = RoomTable()
     for member in ("cid", "ann", "bob"):
         table.join("chat", member)
@@ -242,7 +242,7 @@ def test_a_roll_lists_members_in_the_order_in_which_they_joined():
     assert table.snapshot("chat").members == ("ann", "bob", "cid")
 
 
-def test_the_roll_of_everybody_has_each_member_once():
+def test_snapshot_of_all_rooms_has_each_member_once():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
     table.join("chat", "bob")
@@ -251,7 +251,7 @@ def test_the_roll_of_everybody_has_each_member_once():
     assert table.snapshot(None).members == ("ann", "bob", "cid")
 
 
-def test_a_roll_does_not_change_when_the_room_does():
+def test_snapshot_does_not_change():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
     before, everybody = table.snapshot("chat"), table.snapshot(None)
@@ -261,7 +261,7 @@ def test_a_roll_does_not_change_when_the_room_does():
     assert table.snapshot("chat").members == table.snapshot(None).members == ("bob",)
 
 
-def test_all_who_ask_between_two_changes_share_one_roll():
+def test_snapshot_is_shared_until_the_next_change():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
     chat, everybody = table.snapshot("chat"), table.snapshot(None)
@@ -273,7 +273,7 @@ def test_all_who_ask_between_two_changes_share_one_roll():
     assert table.snapshot(None) is everybody
 
 
-def test_the_roll_of_several_rooms_has_each_member_once_in_the_order_of_the_rooms():
+def test_snapshot_of_several_rooms_has_each_member_once():
     table: RoomTable[str] = RoomTable()
     for room, members in {"chat": ("ann", "bob"), "news": ("cid", "bob", "dan")}.items():
         for member in members:
@@ -283,12 +283,12 @@ def test_the_roll_of_several_rooms_has_each_member_once_in_the_order_of_the_room
     assert table.snapshot(()).members == ()
 
 
-def test_those_who_ask_for_the_same_rooms_between_two_changes_share_one_roll_and_no_more_are_kept():
+def test_only_last_snapshot_of_several_rooms_is_kept():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
     table.join("news", "bob")
-    roll = table.snapshot(("chat", "news"))
-    assert table.snapshot(("chat", "news")) is roll
+    snapshot = table.snapshot(("chat", "news"))
+    assert table.snapshot(("chat", "news")) is snapshot
     table.join("news", "cid")
     assert table.snapshot(("chat", "news")).members == ("ann", "bob", "cid")
     table.leave("chat", "ann")
@@ -299,7 +299,7 @@ def test_those_who_ask_for_the_same_rooms_between_two_changes_share_one_roll_and
     assert table._union == (("news", "room 99"), last)
 
 
-def test_a_member_of_several_rooms_is_in_one_of_them():
+def test_is_member_of_several_rooms_means_any_of_them():
     table: RoomTable[str] = RoomTable()
     table.join("chat", "ann")
     assert table.is_member(("chat", "news"), "ann")
@@ -308,26 +308,26 @@ def test_a_member_of_several_rooms_is_in_one_of_them():
     assert not table.is_member(("chat",), "bob")
 
 
-def test_a_roll_knows_where_a_member_stands():
+def test_snapshot_knows_position_of_member():
     table: RoomTable[str] = RoomTable()
     for member in ("ann", "bob"):
         table.join("chat", member)
-    roll = table.snapshot("chat")
-    assert [roll.position(member) for member in ("ann", "bob", "cid")] == [0, 1, -1]
+    snapshot = table.snapshot("chat")
+    assert [snapshot.position(member) for member in ("ann", "bob", "cid")] == [0, 1, -1]
 
 
-def test_asking_for_rooms_that_do_not_exist_costs_no_memory():
+def test_snapshot_of_unknown_rooms_costs_no_memory():
     table: RoomTable[str] = RoomTable()
     for room in range(100):
         table.snapshot(f"room {room}")
     assert not table._snapshots
 
 
-# --- all of it, against a model -------------------------------------------------------------------
+# --- model ----------------------------------------------------------------------------------------
 
 
 class Membership(RuleBasedStateMachine):
-    """The table beside the plainest thing that could be right: a list of pairs."""
+    """Table beside a simple model: a list of pairs."""
 
     rooms = st.sampled_from(["a", "b", "c"])
     members = st.integers(0, 4)
@@ -382,7 +382,7 @@ Membership.TestCase.settings = settings(max_examples=60, stateful_step_count=40,
 TestMembership = Membership.TestCase
 
 
-def test_a_roll_is_current_until_anybody_of_its_rooms_comes_or_goes() -> None:
+def test_snapshot_is_current_until_one_of_its_rooms_changes() -> None:
     table: RoomTable[str] = RoomTable()
     for room, member in (("a", "ada"), ("b", "bob"), ("b", "ada"), ("c", "eve")):
         table.join(room, member)

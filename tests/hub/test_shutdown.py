@@ -1,4 +1,4 @@
-"""What became of what members were still to get when a hub stopped: every message is on one side or the other."""
+"""Tests of shutdown: each owed message counts as delivered or as undelivered."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def undelivered(count: int) -> dict[str, int]:
 
 
 async def stopping_of(hub: Hub, timeout: float = 60) -> asyncio.Future[ShutdownReport]:
-    """A shutdown that has begun, and has not closed anybody yet."""
+    """Begin a shutdown, and return it before it closes a member."""
     stopping = asyncio.ensure_future(hub.shutdown(timeout))
     await asyncio.sleep(0)
     assert hub._shutdown is not None
@@ -42,7 +42,7 @@ def opened(hub: Hub) -> OwedMessages:
     return OwedMessages(hub._rooms.snapshot(None).members, hub._broadcaster, hub._slow)
 
 
-async def test_nothing_that_waits_is_nothing_that_is_owed():
+async def test_shutdown_without_queued_messages_reports_none():
     hub = Hub()
     member(hub)
     hub.broadcast_room("chat", "x")
@@ -50,7 +50,7 @@ async def test_nothing_that_waits_is_nothing_that_is_owed():
     assert await hub.shutdown(0) == ShutdownReport(aborted=1)
 
 
-async def test_what_waited_and_left_before_the_close_frame_was_delivered():
+async def test_messages_sent_before_close_frame_are_delivered():
     hub = Hub()
     conn, transport = member(hub)
     transport.fill()
@@ -62,7 +62,7 @@ async def test_what_waited_and_left_before_the_close_frame_was_delivered():
     assert await stopping == ShutdownReport(aborted=1, **delivered(3))
 
 
-async def test_what_stood_in_the_queue_of_a_member_that_was_cut_was_not():
+async def test_messages_of_aborted_member_are_undelivered():
     hub = Hub()
     conn, transport = member(hub)
     transport.fill()
@@ -72,7 +72,7 @@ async def test_what_stood_in_the_queue_of_a_member_that_was_cut_was_not():
 
 
 @pytest.mark.parametrize("end", ["peer ends", "reset", "abort", "CLOSE behavior"])
-async def test_what_stood_in_the_queue_of_a_member_that_went_by_itself_was_not(end):
+async def test_messages_of_lost_member_are_undelivered(end):
     hub = Hub()
     conn, transport = member(hub, queue_size=3, send_behavior=SendBehavior.CLOSE)
     transport.fill()
@@ -93,7 +93,7 @@ async def test_what_stood_in_the_queue_of_a_member_that_went_by_itself_was_not(e
     assert await stopping == ShutdownReport(aborted=1, **undelivered(3))
 
 
-async def test_what_a_broadcast_had_not_brought_yet_counts_as_well(sliced):
+async def test_unfinished_broadcast_is_owed(sliced):
     hub = Hub()
     members = [member(hub) for _ in range(500)]
     assert hub.broadcast_room("chat", "x").pending == 500 - 64
@@ -106,7 +106,7 @@ async def test_what_a_broadcast_had_not_brought_yet_counts_as_well(sliced):
     assert owed.undelivered() == (0, 0)
 
 
-async def test_a_stop_without_time_says_whom_a_broadcast_did_not_reach(sliced):
+async def test_shutdown_without_time_counts_unreached_members(sliced):
     hub = Hub()
     for _ in range(2000):
         member(hub)
@@ -119,7 +119,7 @@ async def test_a_stop_without_time_says_whom_a_broadcast_did_not_reach(sliced):
     assert report.undelivered_bytes == report.undelivered_messages * FRAME
 
 
-async def test_a_message_that_waited_for_space_in_vain_was_not_delivered():
+async def test_message_that_found_no_space_is_undelivered():
     hub = Hub()
     _, transport = member(hub, queue_size=1, send_timeout=1000)
     transport.fill()
@@ -128,7 +128,7 @@ async def test_a_message_that_waited_for_space_in_vain_was_not_delivered():
     assert await hub.shutdown(0) == ShutdownReport(aborted=1, **undelivered(2))
 
 
-async def test_a_message_that_found_space_in_time_was():
+async def test_message_that_found_space_is_delivered():
     hub = Hub()
     _, transport = member(hub, queue_size=1, send_timeout=1000)
     transport.fill()
@@ -142,7 +142,7 @@ async def test_a_message_that_found_space_in_time_was():
     assert await stopping == ShutdownReport(aborted=1, **delivered(2))
 
 
-async def test_a_member_that_left_the_hub_and_lives_on_has_not_got_what_still_waits():
+async def test_messages_of_member_that_left_are_undelivered():
     hub = Hub()
     conn, transport = member(hub)
     transport.fill()
@@ -153,7 +153,7 @@ async def test_a_member_that_left_the_hub_and_lives_on_has_not_got_what_still_wa
     assert not conn.closed
 
 
-async def test_what_is_sent_while_the_hub_stops_never_makes_more_of_what_was_owed():
+async def test_sends_during_shutdown_do_not_add_to_owed_messages():
     hub = Hub()
     conn, transport = member(hub)
     transport.fill()
@@ -164,7 +164,7 @@ async def test_what_is_sent_while_the_hub_stops_never_makes_more_of_what_was_owe
     assert await stopping == ShutdownReport(aborted=1, **undelivered(1))
 
 
-async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, monkeypatch):
+async def test_each_owed_message_is_delivered_or_undelivered(sliced, monkeypatch):
     members: list[tuple[plumews.Conn, FakeTransport]] = []
     begun: list[tuple[OwedMessages, list[int]]] = []
 
@@ -204,7 +204,7 @@ async def test_whatever_members_do_what_was_owed_is_delivered_or_is_not(sliced, 
 
 
 @pytest.mark.parametrize(("behavior", "key"), [(SendBehavior.DROP_OLDEST, None), (SendBehavior.CONFLATE, "key")])
-async def test_what_gives_way_while_the_hub_stops_was_not_delivered(sliced, behavior, key):
+async def test_displaced_messages_are_undelivered(sliced, behavior, key):
     hub = Hub()
     for _ in range(64):
         member(hub)
@@ -221,7 +221,7 @@ async def test_what_gives_way_while_the_hub_stops_was_not_delivered(sliced, beha
     assert owed.undelivered()[0] == hub.metrics().messages_evicted + hub.metrics().messages_replaced
 
 
-async def test_what_a_limit_for_all_queues_evicts_while_the_hub_stops_was_not_delivered(sliced):
+async def test_messages_evicted_by_max_queued_bytes_are_undelivered(sliced):
     hub = Hub(HubConfig(max_queued_bytes=4 * (FRAME + limits.QUEUED_OVERHEAD)))
     for _ in range(64):
         member(hub)

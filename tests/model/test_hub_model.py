@@ -1,10 +1,10 @@
-"""The hub under random use, beside what must hold whatever happens.
+"""Hub under random use, beside its invariants.
 
 Members of all behaviors join, leave, fill up, drain, close and vanish while broadcasts, sliced as finely as can be, are
-under way: to a room, to several, to some, to a user, to all; and callbacks that hear of joins and leaves do the same
-from inside. Every message has the number of its call, so that what a member got can be judged at the end:
-each once, those of one room in the order of the calls, and nothing on the wrong side of a message to a connection, to
-a user or to all. A failure names its seed.
+under way: to a room, to several, to some, to a user, to all. Callbacks of joins and leaves do the same from inside.
+Every message has the number of its call, so that the messages of a member can be checked at the end: each once, those
+of one room in the order of the calls, and none on the wrong side of a message to a connection, to a user or to all. A
+failure names its random seed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = 300
 
 
 class Story:
-    """One random sequence of calls, and everything that came of it."""
+    """One random sequence of calls, and its results."""
 
     transport: type[FakeTransport] = FakeTransport
 
@@ -66,7 +66,7 @@ class Story:
         return pair
 
     def heard(self, room: str, conn: plumews.Conn) -> None:
-        """What a callback does, once in a while."""
+        """Do something to the hub, once in a while."""
         hub, other, there = self.hub, self.random.choice(self.active)[0], self.random.choice(ROOMS)
         match self.random.choice(("join", "leave", "broadcast", "end", *("nothing",) * 4)):
             case "join":
@@ -80,7 +80,7 @@ class Story:
                 conn.abort()
 
     async def publish(self, room: str, exclude: plumews.Conn | None) -> BroadcastResult:
-        """The message gets its number when this runs: an end, which somebody hears of, may come before that."""
+        """Publish a message. It gets its number when this runs: the end of a member may come before that."""
         return await self.hub.publish(room, self.message(room), exclude=exclude)
 
     def message(self, kind: str) -> str:
@@ -209,7 +209,7 @@ class Story:
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_members_that_stay_get_every_message_that_was_counted_as_queued(sliced, seed):
+async def test_staying_members_get_every_queued_message(sliced, seed):
     story = Story(seed, workers=seed % 5 + 1, job_queue_size=10_000, mortal=False)
     await story.run()
     story.check_sums()
@@ -224,7 +224,7 @@ async def test_members_that_stay_get_every_message_that_was_counted_as_queued(sl
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_members_that_come_and_go_leave_the_order_and_the_sums_as_they_are(sliced, seed):
+async def test_leaving_members_keep_order_and_sums(sliced, seed):
     story = Story(100 + seed, workers=seed % 5 + 1, job_queue_size=10_000, mortal=True)
     await story.run()
     story.check_sums()
@@ -236,7 +236,7 @@ async def test_members_that_come_and_go_leave_the_order_and_the_sums_as_they_are
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_job_queue_that_is_often_full_refuses_whole_broadcasts_and_nothing_else(sliced, seed):
+async def test_full_job_queue_refuses_whole_broadcasts_only(sliced, seed):
     story = Story(200 + seed, workers=3, job_queue_size=2, mortal=True)
     story.CHOICES = tuple(choice for choice in story.CHOICES if choice != "publish")  # it would wait for its turn
     await story.run()

@@ -1,9 +1,9 @@
-"""The hub against a model of it, while hypothesis chooses what happens (row 27 of the hostile cases).
+"""Hub against a model of it, with events chosen by hypothesis (row 27 of the hostile cases).
 
 Connections of every behavior open, join, fill up, drain, close and vanish; messages are sent in every way; and the
 callbacks of the application do the same from inside, also in the midst of a delivery. The loop turns, and its clock
-moves, by rules alone, so that a failure shrinks to few steps and comes again. What may happen is in `hub_world`, what
-must hold in `hub_record`.
+moves, by rules alone, so that a failure shrinks to few steps and is reproducible. `support.hub_model.world` has the
+events, `support.hub_model.record` the invariants.
 
 For a long dose: ``PLUMEWS_HUB_EXAMPLES=10000 pytest --hypothesis-profile=search -o timeout=0`` and the name of this
 file; the number is how many stories are tried (default 150).
@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 from plumews import SendBehavior, UserInfo, limits
 from support.hub_model.world import Action, World
 
-# --- what may happen ------------------------------------------------------------------------------
+# --- events ---------------------------------------------------------------------------------------
 
 WHO = st.integers(0, 5)
 ROOM = st.sampled_from("abc")
@@ -58,7 +58,7 @@ PEER = (
     st.sampled_from(["a", "ab", "b", ""]),
     st.sampled_from([0, None, 1, None]),
 )
-#: What the application may do, anywhere.
+#: Actions of the application, anywhere.
 ACTIONS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "join": (ROOM, WHO),
     "leave": (ROOM, WHO),
@@ -79,12 +79,12 @@ ACTION = st.one_of(
     st.tuples(st.just("shutdown"), st.tuples(*STOP)),
     st.just(("fail", ())),
 )
-#: Who may do it; those who hear of members twice as often.
+#: Callbacks that may do it, those about members twice as often.
 OF_MEMBERS = ("join", "leave")
 INSIDE = st.sampled_from(
     (*OF_MEMBERS, *OF_MEMBERS, "message", "closed", "where", "slow", "drop", "gap", "encode", "count", "presence")
 )
-#: What comes from outside.
+#: Events from outside.
 EVENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "open": PEER,
     "crowd": (ROOM,),
@@ -112,7 +112,7 @@ CONFIG = st.fixed_dictionaries(
 
 
 def does(name: str, *arguments: st.SearchStrategy[Any]) -> Any:
-    """The rule that ``name`` happens."""
+    """Return the rule for the event ``name``."""
 
     def happens(self: Story, arguments: tuple[Any, ...]) -> None:
         with self.world.loop.within():
@@ -134,7 +134,7 @@ class Story(RuleBasedStateMachine):
         plans=st.lists(st.tuples(INSIDE, ACTION), max_size=10),
     )
     def begin(self, config: dict[str, Any], peers: list[Any], crowds: str, plans: list[tuple[str, Action]]) -> None:
-        gc.disable()  # what is let go must go by itself
+        gc.disable()  # dropped objects must be freed without the collector
         self.world = World(**config)
         with self.world.loop.within():
             self.world.open(*peers[0])
@@ -151,7 +151,7 @@ class Story(RuleBasedStateMachine):
 
     @rule(kind=INSIDE, action=ACTION)
     def plan(self, kind: str, action: Action) -> None:
-        """The next callback of this kind does that."""
+        """Let the next callback of ``kind`` run ``action``."""
         if len(self.world.plans[kind]) < 3:
             self.world.plans[kind].append(action)
 
@@ -177,7 +177,7 @@ class Story(RuleBasedStateMachine):
             self.world.abandon()
 
 
-def test_row_27_whatever_happens_inside_of_deliveries_the_hub_stays_true(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_27_hub_stays_true_under_reentrant_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     monkeypatch.setattr(limits, "COMPRESS_PIECE", 8000)
     examples = int(os.environ.get("PLUMEWS_HUB_EXAMPLES", "150"))

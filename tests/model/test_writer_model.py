@@ -1,10 +1,10 @@
-"""The writer on real sockets against a model of what must arrive: hypothesis sends, reads, stalls, closes and cuts.
+"""Writer on real sockets against a model of the expected messages.
 
-Messages that wait give way to newer ones, and the model works out for itself what is dropped, what is replaced, and
-where the newer one stands.
+Hypothesis sends, reads, stalls, closes and aborts. Queued messages give way to newer ones. The model computes by itself
+which are dropped or replaced, and where the newer one stands.
 
-After each step the peer's end of the pair is looked into, unread bytes included. So what has begun to leave is known to
-the byte, and with it what the transport may hold, and every number that the writer tells.
+After each step the test looks at the peer's end of the socket pair, unread bytes included. So the written bytes are
+known exactly, and with them the bytes that the transport may hold and every number of the writer.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def new_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 class Entry(NamedTuple):
-    """What was accepted."""
+    """A message that the writer accepted."""
 
     payload: bytes
     size: int  # bytes of its frames
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
 
 
 class Ours(asyncio.Protocol):
-    """What a connection does with its writer, and no more."""
+    """The part of a connection that drives its writer."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
@@ -75,7 +75,7 @@ class Ours(asyncio.Protocol):
 
 
 class Frames:
-    """What is to be seen of frames in ``data``, the last of which may be cut."""
+    """Frames in ``data``. The last one may be incomplete."""
 
     def __init__(self, data: bytes) -> None:
         self.begun = 0  # messages
@@ -167,7 +167,7 @@ class Model(RuleBasedStateMachine):
 
     @property
     def queued(self) -> list[Entry]:
-        """What has not begun to leave, as the step before has shown."""
+        """Return the messages of which no byte was written, as the step before has shown."""
         return self.accepted[len(self.accepted) - self.writer.queued_messages :]
 
     def queue_is(self, queued: list[Entry]) -> None:
@@ -175,7 +175,7 @@ class Model(RuleBasedStateMachine):
         self.accepted += queued
 
     def make_room(self, queued: list[Entry], size: int) -> None:
-        """The oldest go, but for notes, until ``size`` bytes have space."""
+        """Drop the oldest messages, except notes, until ``size`` bytes have space."""
         for entry in list(queued):
             full = len(queued) >= QUEUE_SIZE or sum(each.size for each in queued) + size > QUEUE_BYTES
             if full and not entry.note:
@@ -431,6 +431,6 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("loop", loops())
-def test_what_arrives_is_what_was_accepted_whatever_happens_on_the_way(loop: str) -> None:
+def test_writer_delivers_exactly_the_accepted_messages(loop: str) -> None:
     machine: Callable[[], Model] = type("ModelOnALoop", (Model,), {"loop_name": loop})
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=60))

@@ -1,6 +1,6 @@
-"""Peers for a model of the hub: no sockets, a loop whose clock stands still, and clients that know what they got.
+"""Peers for a model of the hub: a loop whose clock stands still, and clients without sockets.
 
-With them what happens depends on nothing but the order of the calls, which a test decides down to the turn of the loop.
+The result depends on the order of the calls alone, which a test decides down to the iteration of the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Peer", "StillLoop"]
 
 
 class StillLoop(asyncio.SelectorEventLoop):
-    """Turns when it is told to; its time is what :attr:`now` says."""
+    """Event loop that runs one iteration when it is told to. Its time is :attr:`now`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,13 +34,13 @@ class StillLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def turn(self) -> None:
-        """One turn."""
+        """Run one iteration of the loop."""
         self.stop()
         self.run_forever()
 
     @contextlib.contextmanager
     def within(self) -> Iterator[None]:
-        """What is done here is done as by a callback of the loop."""
+        """Run the block as a callback of the loop would run."""
         asyncio._set_running_loop(self)
         try:
             yield
@@ -48,7 +48,7 @@ class StillLoop(asyncio.SelectorEventLoop):
             asyncio._set_running_loop(None)
 
     def settle(self) -> None:
-        """Turn until nothing is left to do, and let the time pass for which somebody waits."""
+        """Run iterations until nothing is left to do, and advance the clock to each deadline."""
         for _ in range(20_000):
             if self._ready:  # type: ignore[attr-defined]
                 self.turn()
@@ -61,7 +61,7 @@ class StillLoop(asyncio.SelectorEventLoop):
 
 
 class PeerTransport(FakeTransport):
-    """Tells its peer what is written. Closed while it holds something, it ends when that is gone."""
+    """Transport that passes written bytes to its peer. Closed with unsent bytes, it ends when they are gone."""
 
     def __init__(self, peer: Peer) -> None:
         super().__init__(peer.conn)
@@ -105,14 +105,14 @@ class PeerTransport(FakeTransport):
         self.end(None)
 
     def end(self, exc: Exception | None) -> None:
-        """The connection is lost in the next turn."""
+        """Lose the connection in the next iteration."""
         if not self.over:
             self.over = self.closing = True
             asyncio.get_running_loop().call_soon(self.protocol.connection_lost, exc)
 
 
 class Peer:
-    """One connection, and what its client got. ``polite``: it answers our close frame."""
+    """One connection, and the messages of its client. ``polite``: it answers our close frame."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class Peer:
         return f"<peer {self.number}>"
 
     def got(self, kind: int, payload: Any) -> None:
-        """What a frame says."""
+        """Record a frame that the client received."""
         if self._close_frames:
             self.faults.append(f"{self} got {payload!r} behind the close frame")
         if kind & COMPRESSED:
@@ -182,7 +182,7 @@ class Peer:
             self.items.append(int(payload))
 
     def says(self, *frames: bytes) -> None:
-        """``frames`` arrive in one read; later, if the connection does not read now."""
+        """Let ``frames`` arrive in one read, later if the connection does not read now."""
         transport = self.transport
         transport.arriving += frames
         if transport.reading and not transport.over and transport.arriving:
@@ -190,7 +190,7 @@ class Peer:
             feed(self.conn, *frames)
 
     def has_space(self, size: int) -> bool:
-        """Whether a message of ``size`` bytes finds a place without anybody's leaving."""
+        """Return True if a message of ``size`` bytes finds space and displaces none."""
         conn, config = self.conn, self.config
         if conn._writer.waiting:
             return False

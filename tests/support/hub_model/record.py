@@ -1,4 +1,4 @@
-"""What must hold for a hub, written down while things happen to it.
+"""Invariants of a hub, checked against a record of its events.
 
 The record has its own idea of who is in which room, of every message that was sent and of those who were to get it, and
 of what was told to whom. :meth:`Record.check` compares it with the hub; :meth:`Record.check_deliveries` judges in the
@@ -28,7 +28,7 @@ __all__ = ["Record", "RecordingHub", "Sent"]
 
 
 class Sent:
-    """A message: to rooms, to all (``rooms`` is ``None``), to a user, to one connection; or one that was recovered."""
+    """A message: to rooms, to all (``rooms`` is ``None``), to a user, to one connection, or a recovered one."""
 
     def __init__(self, number: int, place: int, kind: str, rooms: frozenset[str] | None, key: object) -> None:
         self.number = number
@@ -42,7 +42,7 @@ class Sent:
         self.last = BroadcastResult()
 
     def order(self, other: Sent, *, conflated: bool) -> bool | None:
-        """Whether it comes before ``other`` for somebody who gets both; ``None``: there is no order."""
+        """Return True if it comes before ``other`` for a peer that gets both. ``None``: there is no order."""
         kinds = {self.kind, other.kind}
         if "loose" in kinds:
             return None
@@ -105,13 +105,13 @@ class RecordingBroadcaster(Broadcaster):
 
 
 def number_of(message: EncodedMessage) -> int:
-    """The number that is all the text of a message."""
+    """Return the number that is the text of a message."""
     [(_, payload)] = Parser(client=True, max_size=None).feed(b"".join(message.buffers))
     return int(payload)
 
 
 class Record:
-    """One hub, its peers, and what is known of them."""
+    """One hub, its peers, and the expected state of both."""
 
     def __init__(self, *, listen: frozenset[str] = frozenset(), history: int = 0, **config: Any) -> None:
         self.loop = StillLoop()
@@ -153,7 +153,7 @@ class Record:
         raise NotImplementedError
 
     def failed(self, context: dict[str, Any]) -> None:
-        """What the event loop, or a connection, is told of."""
+        """Record an error that is reported to the event loop or to a connection."""
         if isinstance(context.get("exception"), ZeroDivisionError) and self.failing:
             self.failing -= 1
         else:
@@ -168,7 +168,7 @@ class Record:
         return peer
 
     def roll(self, target: str | tuple[str, ...] | None) -> list[Peer]:
-        """Who is in a room, in several or in any."""
+        """Return the peers in a room, in several or in any."""
         if target is None:
             return list(self.everybody)
         rooms = (target,) if isinstance(target, str) else target
@@ -178,7 +178,7 @@ class Record:
         return [peer for peer in self.everybody if peer.known is not None and peer.known.id == user_id]
 
     def refuses(self, room: str, peer: Peer) -> bool:
-        """Whether ``peer`` may not join."""
+        """Return True if ``peer`` may not join."""
         config = self.config
         if self.stopped or peer.conn.closed:
             return True
@@ -189,7 +189,7 @@ class Record:
         )
 
     def enters(self, room: str, peer: Peer) -> None:
-        """``peer`` joins now, and is known from now on as what its connection says."""
+        """Note that ``peer`` joins as the user that its connection has now."""
         peer.known = peer.conn.user_info
         if room not in peer.rooms:
             self.joined += 1
@@ -213,13 +213,13 @@ class Record:
         self.look_who_is_sure(peer)
 
     def ends(self, peer: Peer) -> None:
-        """It may get nothing any more but what was decided before."""
+        """Note that ``peer`` gets no new messages."""
         for sent in self.undecided:
             if sent.broadcast.pending:
                 sent.sure.discard(peer)
 
     def look_who_is_sure(self, peer: Peer) -> None:
-        """``peer`` has come, gone, or become somebody else."""
+        """Update the sure recipients after ``peer`` has joined, left or changed its user."""
         for sent in self.undecided:
             if sent.broadcast.pending and not self.is_for(sent, peer):
                 sent.sure.discard(peer)
@@ -237,7 +237,7 @@ class Record:
         return sent
 
     def began(self, broadcast: Any) -> None:
-        """A broadcast is about to reach its members."""
+        """Note that a broadcast begins."""
         kind, rooms, peers, key = self.expected[-1]
         sent = self.note(number_of(broadcast.message), kind, rooms, key)
         if broadcast.matched != len(peers):
@@ -248,7 +248,7 @@ class Record:
         self.undecided.append(sent)
 
     def remembered(self, room: str, position: Position) -> tuple[list[int], bool]:
-        """What a recovery from ``position`` brings, and whether that is all."""
+        """Return the messages of a recovery from ``position``, and whether they are complete."""
         history = self.histories[room]
         kept = history[len(history) - min(len(history), self.kept) :]
         if not self.kept or position.epoch == "another":
@@ -320,7 +320,7 @@ class Record:
         assert (metrics.accepted_total, metrics.rejected_total) == (self.joined, self.refused)
 
     def check_losses(self) -> None:
-        """Whatever was accepted was sent, waits, or is counted as lost."""
+        """Check that each accepted message was sent, waits, or is counted as lost."""
         queued = self.sums["queued"] + sum(sent.last.queued for sent in self.undecided)
         accepted = queued + self.sent_directly + self.recovered
         there = evicted = replaced = told_notes = 0
@@ -345,7 +345,7 @@ class Record:
                 self.check_gaps(to_tell)
 
     def check_gaps(self, drops: Counter[plumews.Conn]) -> None:
-        """Who has lost something was told of it, or will be."""
+        """Check that each loss was reported to its peer, or will be."""
         to_tell: Counter[plumews.Conn] = Counter()
         for conn, gap in self.hub._slow.notices._gaps:
             to_tell[conn] += gap.dropped

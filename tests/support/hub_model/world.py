@@ -1,8 +1,8 @@
-"""Everything that may happen to a hub, and that its callbacks may do to it from inside.
+"""Events of a hub, from outside and from inside its callbacks.
 
-Each event is a method of :class:`World`; what must come of it at once is asserted there, the rest is the business of
-`hub_record`. A call back does what :attr:`World.plans` holds for it, if anything: so what is chosen is chosen before it
-happens, and a story can be told again without a step.
+Each event is a method of :class:`World`, which asserts the immediate result. `record` checks the rest. A callback runs
+the action that :attr:`World.plans` has for it, if any. So each choice is made before it happens, and a failing sequence
+can be repeated without one of its steps.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Action = tuple[str, tuple[Any, ...]]
 
 
 class Where:
-    """A predicate that does something when it is asked for the first time."""
+    """Predicate that runs an action in its first call."""
 
     def __init__(self, react: Callable[[str], None], chosen: set[plumews.Conn]) -> None:
         self.react = react
@@ -63,7 +63,7 @@ class Where:
 
 
 class World(Record):
-    """Everything that may happen: each method is an event, and a callback may bring about any of them."""
+    """Events of a hub: each method is one, and a callback may cause any of them."""
 
     def __init__(self, **config: Any) -> None:
         super().__init__(**config)
@@ -87,7 +87,7 @@ class World(Record):
             if "gap" in self.listen:
                 self.hub.on_gap(self.gap)
 
-    # --- who is called back -----------------------------------------------------------------------
+    # --- callbacks ------------------------------------------------------------------------------------
 
     def react(self, kind: str) -> None:
         if self.plans[kind]:
@@ -146,7 +146,7 @@ class World(Record):
             self.fill(len(self.members) - 1, full)
 
     def crowd(self, room: str) -> None:
-        """So many newcomers that a fan-out to them takes a slice more."""
+        """Let so many members join that a fan-out takes one more time slice."""
         if len(self.peers) < 4 * STRIDE and not self.config.max_connections and not self.config.max_room_connections:
             for _ in range(STRIDE - 1):
                 self.join_peer(room, self.newcomer(True, {}))
@@ -155,7 +155,7 @@ class World(Record):
         self.peer(who).conn.user_info = user
 
     def cut(self, who: int, code: int | None) -> None:
-        """We close it, or abort."""
+        """Close or abort a connection."""
         if code is None:
             self.abort(who)
         else:
@@ -182,7 +182,7 @@ class World(Record):
         peer.says(masked(Opcode.TEXT, b"x"), masked(Opcode.CLOSE, b"\x03\xe8"))
 
     def peer_ends(self, who: int) -> None:
-        """Its FIN."""
+        """Let the peer send its FIN."""
         peer = self.peer(who)
         if not peer.transport.over:
             peer.lossy = True
@@ -197,7 +197,7 @@ class World(Record):
         peer.transport.end(ConnectionResetError())
 
     def fill(self, who: int, after: int) -> None:
-        """Its socket takes nothing any more, at once or after so many writes."""
+        """Fill the socket of a peer, at once or after so many writes."""
         peer = self.peer(who)
         if not peer.transport.closing and not peer.transport.held:
             peer.blocked = True
@@ -209,11 +209,11 @@ class World(Record):
         self.peer(who).transport.drain()
 
     def trickle(self, who: int) -> None:
-        """It takes something, but not so much that anybody is told."""
+        """Let a peer read a little, too little to resume writing."""
         self.peer(who).transport.held //= 2
 
     def away(self, room: str, who: int, count: int) -> None:
-        """It loses its network for a while."""
+        """Let a peer lose its network for a while."""
         self.join(room, who)
         self.leave(room, who)
         for _ in range(count):
@@ -221,7 +221,7 @@ class World(Record):
         self.recover(room, who, False)
 
     def fail(self) -> None:
-        """The application is wrong."""
+        """Raise an error of the application."""
         self.failing += 1
         raise ZeroDivisionError
 
@@ -270,7 +270,7 @@ class World(Record):
         numbers, complete = self.remembered(room, position)
         copies = []
         for number in numbers:
-            self.place += 1  # now: who hears of it may broadcast before this returns
+            self.place += 1  # now: a callback may broadcast before this returns
             copies.append(Sent(number, self.place, "copy", frozenset([room]), None))
         self.enters(room, peer)
         recovery = self.hub.recover(room, peer.conn, position)
@@ -294,7 +294,7 @@ class World(Record):
         }
 
     def burst(self, rooms: Any, count: int) -> None:
-        """As in one read: those who are full lose some of it."""
+        """Broadcast ``count`` messages at once. Full members lose some."""
         for number in range(count):
             self.broadcast(rooms, 0, None, None, number % 3 or None)
 
@@ -314,7 +314,7 @@ class World(Record):
             self.judge(message, result, foreseen)
 
     def nothing_was_sent(self, message: str) -> None:
-        """The predicate failed."""
+        """Check that a failing predicate sent nothing."""
         self.failing -= 1
         assert int(message) not in self.sent
 
@@ -347,7 +347,7 @@ class World(Record):
         self.judge(message, result, None)
 
     def foresee(self, rooms: Any, message: str, exclude: plumews.Conn | None) -> Counter[str] | None:
-        """What becomes of a broadcast that is done at once; ``None``: it is not that simple."""
+        """Return the result of a broadcast that is done at once. ``None``: it cannot be foreseen."""
         peers = self.roll(rooms)
         if self.stopped or "encode" in self.listen or len(self.hub._broadcaster.scheduler) or len(peers) > STRIDE:
             return None
@@ -399,7 +399,7 @@ class World(Record):
             self.send_to(peer, size, send_nowait).send(None)
 
     def send(self, who: int, size: int) -> None:
-        """As a task does, which may wait for space."""
+        """Send as a task, which may wait for space."""
         peer = self.peer(who)
         self.start(self.send_to(peer, size, peer.conn.send))
 
@@ -408,7 +408,7 @@ class World(Record):
         sent = self.note(int(message), "loose" if self.hub._slow.encoding else "direct")
         sent.peers = [peer]
         dropped, evicted = conn.dropped_messages, conn.evicted_messages
-        # Under these nobody waits, so that what is lost meanwhile is lost for this message.
+        # Under these behaviors no send waits, so that each loss meanwhile is caused by this message.
         stranger = not conn._loss_watchers and peer.config.send_behavior in DISPLACING
         self.sending += 1
         try:
@@ -455,7 +455,7 @@ class World(Record):
             peer.conn.abort()
 
     def abandon(self) -> None:
-        """Close the loop, whatever is still going on there."""
+        """Close the loop, with anything that still runs."""
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         while asyncio.all_tasks(self.loop):
@@ -463,7 +463,7 @@ class World(Record):
         self.loop.close()
 
     def finish(self) -> None:
-        """Stop the hub, end who is still there, and see that nothing is left."""
+        """Stop the hub, end the remaining peers, and check that nothing is left."""
         self.shutdown(5, None, False)
         self.loop.settle()
         self.look_after_tasks()
