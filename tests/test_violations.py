@@ -18,7 +18,7 @@ SOURCES = Path(plumews.__file__).parent
 TEXTS = {name: text for name, text in vars(violations).items() if name.isupper()}
 COMPILED = "".join(path.read_text() for path in (*SOURCES.glob("_codec.pyx"), *SOURCES.glob("protocol/pxi/*.pxi")))
 PLAIN = "".join(path.read_text() for path in SOURCES.glob("protocol/pure/*.py"))
-INFLATING = (SOURCES / "deflate" / "inflating.py").read_text()
+INFLATING = (SOURCES / "deflate" / "streams.py").read_text()
 
 
 def fields(text: str) -> set[str]:

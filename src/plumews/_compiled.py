@@ -37,7 +37,6 @@ COMPILED = (
     "conn.keepalive",
     "conn.receive_queue",
     "deflate.inbound",
-    "deflate.inflating",
     "deflate.outbound",
     "deflate.streams",
     "hub.fanout",

@@ -17,9 +17,8 @@ from typing import Any
 
 import plumews
 from plumews.constants import COMPRESSED, CloseCode, Opcode
-from plumews.deflate.inflating import Inflater
-from plumews.deflate.negotiation import check_answer, offer
-from plumews.deflate.streams import ContextCompressor
+from plumews.deflate.config import check_answer, offer
+from plumews.deflate.streams import ContextCompressor, Inflater
 from plumews.errors import InvalidData, ProtocolError
 from plumews.http11.handshake import accept_key
 from plumews.protocol.codec import Parser, build_frame, fragment, new_mask

@@ -1,4 +1,4 @@
-"""What many are sent: one compressed form for all that agreed on the same, made once; plain for those it is not for."""
+"""Encodings of a message for many connections: one for each set of parameters, made once and cached."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOISE = random.Random(1).randbytes(1000)
 
 
 def conn_with(bits: int | None = 12, *, takeover: bool = False, **config: Any) -> plumews.Conn:
-    """A connection that agreed on this window; ``None``: on nothing."""
+    """Return a connection that agreed on a window of ``bits``, or without compression for ``None``."""
     conn, _ = fake_conn(FakeTransport, **{"ping_interval": None, "compression": "deflate", **config})
     if bits is not None:
         conn._compress(Agreement(bits, 12, takeover, False, "permessage-deflate"))
@@ -43,13 +43,13 @@ def message(payload: bytes = JSON, *, compress: bool | None = None) -> EncodedMe
 
 
 def read(form: EncodedMessage) -> tuple[int, bytes]:
-    """What is on the wire: the kind, with the bit of compression, and the payload as it was."""
+    """Return the opcode of a message with the bit of compression, and its inflated payload."""
     parser = Parser(client=True, max_size=None, allow_rsv1=True)
     [(kind, data)] = parser.feed(b"".join(form.buffers))
     return kind, unsqueezed(data) if kind & COMPRESSED else data
 
 
-async def test_all_that_agreed_on_the_same_get_one_form_and_it_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_equal_parameters_share_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     conns = [conn_with(bits) for bits in (12, 9, 12, 15, 9, 12)]
     made = []
     monkeypatch.setattr(
@@ -68,7 +68,7 @@ async def test_all_that_agreed_on_the_same_get_one_form_and_it_is_made_once(monk
         assert form.size == sum(map(len, form.buffers)) < len(JSON) / 4
 
 
-async def test_who_compresses_nothing_or_for_itself_gets_the_message_as_it_is() -> None:
+async def test_no_encoding_without_shared_parameters() -> None:
     shared = message()
     assert encoded_for(shared, conn_with(None)) is shared
     assert encoded_for(shared, conn_with(takeover=True)) is shared
@@ -88,7 +88,9 @@ async def test_who_compresses_nothing_or_for_itself_gets_the_message_as_it_is() 
     ],
     ids=["short", "long enough", "never", "always", "empty", "no smaller", "no smaller but always"],
 )
-async def test_what_is_compressed(payload: bytes, compress: bool | None, compressed: bool) -> None:
+async def test_size_and_request_decide_about_compression(
+    payload: bytes, compress: bool | None, compressed: bool
+) -> None:
     shared = message(payload, compress=compress)
     form = encoded_for(shared, conn_with())
     assert (form is not shared) is compressed
@@ -96,7 +98,7 @@ async def test_what_is_compressed(payload: bytes, compress: bool | None, compres
     assert encoded_for(shared, conn_with()) is form
 
 
-async def test_that_it_gets_no_smaller_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_incompressible_message_is_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shared, conn = message(NOISE), conn_with()
     assert encoded_for(shared, conn) is shared
     monkeypatch.setattr(plumews.deflate.encodings, "make_encoding", None)
@@ -104,7 +106,7 @@ async def test_that_it_gets_no_smaller_is_found_out_once(monkeypatch: pytest.Mon
     assert shared not in (shared.encodings or {}).values()  # or it would go only when the collector finds it
 
 
-async def test_each_has_its_own_least_size_and_its_own_fragments() -> None:
+async def test_min_size_and_fragment_size_are_parameters() -> None:
     shared = message()
     assert encoded_for(shared, conn_with(compression=plumews.Deflate(min_size=5000))) is shared
     pieces = encoded_for(shared, conn_with(fragment_size=7))
@@ -112,12 +114,12 @@ async def test_each_has_its_own_least_size_and_its_own_fragments() -> None:
     assert read(pieces) == (Opcode.BINARY | COMPRESSED, JSON)
 
 
-# --- what is long -----------------------------------------------------------------------------------
+# --- long messages ----------------------------------------------------------------------------------
 
 LONG = b"".join(b"line %d of many; " % number for number in range(20_000))
 
 
-async def test_what_is_long_leaves_as_it_is_where_nobody_can_wait_unless_it_must_be_compressed() -> None:
+async def test_long_message_is_compressed_on_request() -> None:
     assert len(LONG) > 4 * limits.COMPRESS_PIECE
     shared = message(LONG)
     assert encoded_for(shared, conn_with()) is shared
@@ -135,10 +137,10 @@ async def test_long_message_with_takeover_is_compressed_on_request(compress: boo
     assert read(entered) == (Opcode.BINARY | COMPRESSED * bool(compress), LONG)
 
 
-# --- what is kept -----------------------------------------------------------------------------------
+# --- cache ------------------------------------------------------------------------------------------
 
 
-async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cache_compresses_each_message_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = [message(JSON + b"%d" % number) for number in range(5)]
     forms = EncodingCache(1 << 20)
     first = chosen_for(forms, kept, conn_with())
@@ -150,7 +152,7 @@ async def test_what_is_kept_is_compressed_once_for_all_who_come_back(monkeypatch
     assert chosen_for(forms, kept, conn_with(takeover=True)) == kept
 
 
-async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recently_go() -> None:
+async def test_cache_forgets_the_least_recently_used_first() -> None:
     kept = [message(JSON + b"%d" % number) for number in range(6)]
     one = kept[0].size + make_encoding(message(JSON + b"0"), conn_with()._shared).size + 2 * limits.HISTORY_OVERHEAD
     forms = EncodingCache(3 * one)
@@ -170,7 +172,7 @@ async def test_what_is_kept_of_forms_is_bounded_and_those_asked_for_least_recent
 
 
 @pytest.mark.parametrize("takeover", [False, True], ids=["shared", "takeover"])
-async def test_one_who_comes_back_makes_no_more_work_than_a_piece(takeover: bool) -> None:
+async def test_cache_compresses_64_kib_in_one_call(takeover: bool) -> None:
     size = limits.COMPRESS_PIECE // 4
     kept = [message(LONG[:size] + b"%d" % number) for number in range(6)]
     chosen = chosen_for(EncodingCache(1 << 30), kept, conn_with(takeover=takeover))

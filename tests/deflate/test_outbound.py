@@ -1,6 +1,6 @@
-"""Compression on the way out, and what is known of it: what leaves compressed, what a context sees, what is held.
+"""Compression of sent messages: the choice, the context, and the memory and statistics of a connection.
 
-A queue that is full when the test says so shows that a message which is dropped never enters a context.
+A queue that is full when the test says so shows that a dropped message never enters a context.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ CONTEXT = 38 * 1024  # what zlib holds for 12 bits and memory level 5
 
 
 def compressing(agreement: Agreement = ALONE, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
-    """An open connection that compresses, on a transport that is none."""
+    """Return an open connection that compresses, on a fake transport."""
     conn, transport = fake_conn(**{"compression": "deflate", **config})
     conn._compress(agreement)
     return conn, transport
 
 
 def ignore(conn: plumews.Conn, exc: BaseException) -> None:
-    """A failure that is no matter of the test."""
+    """Ignore a failure."""
 
 
 def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
-    """What has left since this was last asked, as it is on the wire."""
+    """Return the frames that were written since the last call."""
     transport.protocol._writer.flush()
     parser = Parser(client=True, max_size=None, decode_text=False, allow_rsv1=True)
     events = parser.feed(transport.wire)
@@ -56,11 +56,13 @@ def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
     return events
 
 
-# --- when it leaves ---------------------------------------------------------------------------------
+# --- time of writing --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", ["handler", "callback"])
-async def test_answers_of_several_connections_leave_together(door: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reader", ["handler", "callback"])
+async def test_answers_of_several_connections_are_written_together(
+    reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("plumews.transport.loop_context.GATHER_TIME", 60.0)
     transports = []
     readers = []
@@ -71,7 +73,7 @@ async def test_answers_of_several_connections_leave_together(door: str, monkeypa
 
     for _ in range(3):
         conn, transport = compressing()
-        if door == "handler":
+        if reader == "handler":
             readers.append(asyncio.ensure_future(handler(conn)))
         else:
             conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
@@ -91,7 +93,7 @@ async def test_answers_of_several_connections_leave_together(door: str, monkeypa
             await reader
 
 
-async def test_an_answer_that_waits_for_others_leaves_before_the_end_of_the_connection() -> None:
+async def test_gathered_answer_is_written_before_the_end() -> None:
     conn, transport = compressing()
     conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
     feed(conn, frame(TEXT, JSON.encode()))
@@ -103,10 +105,10 @@ async def test_an_answer_that_waits_for_others_leaves_before_the_end_of_the_conn
     conn.connection_lost(None)
 
 
-# --- what is compressed -----------------------------------------------------------------------------
+# --- choice -----------------------------------------------------------------------------------------
 
 
-async def test_what_is_large_enough_leaves_compressed() -> None:
+async def test_message_from_min_size_on_is_compressed() -> None:
     conn, transport = compressing()
     for message in ("x" * 127, b"x" * 127, "x" * 128, b"x" * 128, JSON):
         await conn.send(message)
@@ -115,21 +117,21 @@ async def test_what_is_large_enough_leaves_compressed() -> None:
     assert unsqueezed(events[-1][1]).decode() == JSON
 
 
-async def test_characters_count_as_bytes() -> None:
+async def test_min_size_counts_utf8_bytes() -> None:
     conn, transport = compressing()
     await conn.send("\u20ac" * 42)
     await conn.send("\u20ac" * 43)
     assert [kind for kind, _ in left(transport)] == [TEXT, TEXT | COMPRESSED]
 
 
-async def test_what_gets_no_smaller_leaves_as_it_is() -> None:
+async def test_incompressible_message_is_sent_as_it_is() -> None:
     conn, transport = compressing()
     noise = random.Random(1).randbytes(1000)
     await conn.send(noise)
     assert left(transport) == [(BINARY, noise)]
 
 
-ENTRANCES = {
+METHODS = {
     "send": lambda conn, message, **how: conn.send(message, **how),
     "write_text": lambda conn, message, **how: conn.write_text(message, **how),
     "write_binary": lambda conn, message, **how: conn.write_binary(message.encode(), **how),
@@ -144,8 +146,8 @@ async def send_nowait(conn: plumews.Conn, message: str, **how: Any) -> None:
     conn.send_nowait(message, **how)
 
 
-@pytest.mark.parametrize("send", [*ENTRANCES.values(), send_nowait], ids=[*ENTRANCES, "send_nowait"])
-async def test_every_way_to_send_can_be_told_to_compress_or_not(send: Any) -> None:
+@pytest.mark.parametrize("send", [*METHODS.values(), send_nowait], ids=[*METHODS, "send_nowait"])
+async def test_every_send_method_takes_compress(send: Any) -> None:
     conn, transport = compressing()
     for message, how, compressed in (
         ("x" * 1000, {}, True),
@@ -165,7 +167,7 @@ async def test_every_way_to_send_can_be_told_to_compress_or_not(send: Any) -> No
             await send(one, "x" * 1000, compress=1)
 
 
-async def test_an_empty_message_that_must_be_compressed_is_one_byte() -> None:
+async def test_empty_compressed_message_is_one_byte() -> None:
     for agreement in (ALONE, TAKEOVER):
         conn, transport = compressing(agreement)
         for _ in range(2):
@@ -173,7 +175,7 @@ async def test_an_empty_message_that_must_be_compressed_is_one_byte() -> None:
         assert left(transport) == [(TEXT | COMPRESSED, b"\x00")] * 2
 
 
-async def test_a_long_message_is_compressed_as_one_and_then_cut_into_frames() -> None:
+async def test_long_message_is_compressed_before_fragmenting() -> None:
     conn, transport = compressing(fragment_size=1000)
     message = random.Random(2).randbytes(5000).hex()
     await conn.send(message)
@@ -184,7 +186,7 @@ async def test_a_long_message_is_compressed_as_one_and_then_cut_into_frames() ->
 
 
 @pytest.mark.parametrize("agreement", [ALONE, TAKEOVER], ids=["alone", "takeover"])
-async def test_pieces_are_compressed_as_they_come(agreement: Agreement) -> None:
+async def test_each_piece_can_be_inflated_when_it_arrives(agreement: Agreement) -> None:
     conn, transport = compressing(agreement, fragment_size=100)
     inflater = zlib.decompressobj(-12)
     parts: list[bytes] = []
@@ -211,7 +213,7 @@ async def test_pieces_are_compressed_as_they_come(agreement: Agreement) -> None:
         assert unsqueezed(data) == expected
 
 
-async def test_a_long_message_in_pieces_lets_others_run_though_nothing_makes_it_wait() -> None:
+async def test_long_message_in_pieces_lets_others_run() -> None:
     conn, transport = compressing()
     message = random.Random(8).randbytes(2 * limits.MiB).hex()
     turns = 0
@@ -233,7 +235,7 @@ async def test_a_long_message_in_pieces_lets_others_run_though_nothing_makes_it_
     counting.cancel()
 
 
-async def test_pieces_that_are_cancelled_behind_the_first_frame_close_the_connection() -> None:
+async def test_cancelled_pieces_close_the_connection() -> None:
     conn, transport = compressing()
     transport.full_after = 1
 
@@ -250,10 +252,10 @@ async def test_pieces_that_are_cancelled_behind_the_first_frame_close_the_connec
     assert conn.closed
 
 
-# --- a context --------------------------------------------------------------------------------------
+# --- context ----------------------------------------------------------------------------------------
 
 
-async def test_a_message_that_has_to_wait_for_space_is_compressed_and_counted_once() -> None:
+async def test_waiting_message_is_compressed_and_counted_once() -> None:
     conn, transport = compressing(queue_size=2, send_timeout=None)
     transport.fill()
     conn.send_nowait(JSON)
@@ -268,7 +270,7 @@ async def test_a_message_that_has_to_wait_for_space_is_compressed_and_counted_on
     assert conn.compression.sent_messages == 3
 
 
-async def test_with_takeover_the_same_again_is_small() -> None:
+async def test_takeover_makes_a_repeated_message_small() -> None:
     conn, transport = compressing(TAKEOVER)
     inflater = zlib.decompressobj(-12)
     sizes = []
@@ -283,7 +285,7 @@ async def test_with_takeover_the_same_again_is_small() -> None:
 
 
 @pytest.mark.parametrize("behavior", [SendBehavior.BLOCK, SendBehavior.DROP], ids=str)
-async def test_a_message_that_is_dropped_never_enters_a_context(behavior: SendBehavior) -> None:
+async def test_dropped_message_never_enters_the_context(behavior: SendBehavior) -> None:
     conn, transport = compressing(TAKEOVER, queue_size=2, send_behavior=behavior, send_timeout=0.001)
     inflater = zlib.decompressobj(-12)
     await conn.send(JSON)
@@ -311,7 +313,7 @@ async def test_a_message_that_is_dropped_never_enters_a_context(behavior: SendBe
     assert received == [message for message in expected if waiting is not None or not message.endswith("6")]
 
 
-async def test_what_was_queued_and_is_evicted_is_forgotten_by_the_context() -> None:
+async def test_evicted_message_leaves_the_context() -> None:
     conn, transport = compressing(TAKEOVER, send_behavior=SendBehavior.DROP)
     inflater = zlib.decompressobj(-12)
     await conn.send("begin" * 50)
@@ -324,7 +326,7 @@ async def test_what_was_queued_and_is_evicted_is_forgotten_by_the_context() -> N
     assert [inflater.decompress(data + TAIL).decode() for _, data in left(transport)] == ["begin" * 50, JSON]
 
 
-async def test_broadcasts_to_a_connection_with_a_context_go_through_it() -> None:
+async def test_broadcast_goes_through_the_context() -> None:
     conn, transport = compressing(TAKEOVER)
     inflater = zlib.decompressobj(-12)
     hub = plumews.Hub()
@@ -344,7 +346,7 @@ async def test_broadcasts_to_a_connection_with_a_context_go_through_it() -> None
     await hub.stop()
 
 
-async def test_a_context_that_had_nothing_to_do_for_a_while_is_given_up() -> None:
+async def test_idle_context_is_freed() -> None:
     conn, transport = compressing(TAKEOVER)
     inflater = zlib.decompressobj(-12)
 
@@ -366,10 +368,10 @@ async def test_a_context_that_had_nothing_to_do_for_a_while_is_given_up() -> Non
     assert [inflater.decompress(data + TAIL).decode() for _, data in (first, second)] == [JSON, JSON]
 
 
-# --- what connections share -------------------------------------------------------------------------
+# --- shared parameters ------------------------------------------------------------------------------
 
 
-async def test_connections_that_agreed_on_the_same_can_be_sent_the_same_bytes() -> None:
+async def test_equal_agreements_share_their_parameters() -> None:
     one, other = compressing()[0], compressing()[0]
     assert one._deflate is not None
     assert other._deflate is not None
@@ -396,17 +398,17 @@ async def test_connections_that_agreed_on_the_same_can_be_sent_the_same_bytes() 
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 20_000, 200_000])
-def test_an_encoded_message_knows_what_it_was(size: int) -> None:
+def test_encoded_message_returns_opcode_and_payload(size: int) -> None:
     payload = random.Random(size).randbytes(size)
     assert encode(BINARY, payload).message() == (BINARY, payload)
     assert encode(TEXT, payload.hex().encode(), fragment_size=100).message() == (TEXT, payload.hex().encode())
 
 
-# --- on a server ------------------------------------------------------------------------------------
+# --- server -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", ["server_max_window_bits=8", "client_max_window_bits=16", "constructor", 'a=""'])
-async def test_row_3_a_bad_offer_is_a_connection_without_compression(start: Any, wrong: str) -> None:
+async def test_row_3_invalid_offer_leaves_compression_off(start: Any, wrong: str) -> None:
     server = await start(plumews.serve(echo, "127.0.0.1", 0, compression="deflate"))
     async with await Wire.open(server, "/", f"Sec-WebSocket-Extensions: permessage-deflate; {wrong}") as wire:
         assert wire.header("Sec-WebSocket-Extensions") is None
@@ -416,7 +418,7 @@ async def test_row_3_a_bad_offer_is_a_connection_without_compression(start: Any,
         assert conn.compression is None
 
 
-async def test_row_14_a_header_that_is_no_list_of_extensions_is_400(start: Any) -> None:
+async def test_row_14_malformed_extensions_header_is_400(start: Any) -> None:
     server = await start(plumews.serve(echo, "127.0.0.1", 0, compression="deflate"))
     for line in ('a;b="' + "\\c" * 5000, "b" + " " * 9000 + "x", "a;;b"):
         async with await Wire.connect(server) as wire:
@@ -425,13 +427,13 @@ async def test_row_14_a_header_that_is_no_list_of_extensions_is_400(start: Any) 
             assert b"invalid Sec-WebSocket-Extensions header" in body
 
 
-async def test_nothing_is_offered_where_nobody_asked_for_it(start: Any) -> None:
+async def test_compression_is_off_by_default(start: Any) -> None:
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async with await Squeezing.open(server) as wire:
         assert wire.header("Sec-WebSocket-Extensions") is None
 
 
-async def test_what_was_agreed_on_and_what_came_of_it_can_be_seen(start: Any) -> None:
+async def test_compression_info_has_parameters_and_counts(start: Any) -> None:
     server = await start(plumews.serve(echo, "127.0.0.1", 0, compression="deflate"))
     async with await Squeezing.open(server) as wire:
         wire.send(frame(TEXT, JSON.encode()))
@@ -451,7 +453,7 @@ async def test_what_was_agreed_on_and_what_came_of_it_can_be_seen(start: Any) ->
         await wire.eof()
 
 
-async def test_an_idle_connection_that_may_compress_costs_little_more_than_one_that_may_not() -> None:
+async def test_idle_connection_costs_little_more_with_compression() -> None:
     config = ConnConfig(compression="deflate")
 
     def conns(agreement: Agreement | None) -> list[Any]:

@@ -2,7 +2,7 @@
 
 cimport cython
 
-from .inflating cimport Inflater
+from .streams cimport Inflater
 from ..protocol.state cimport ProtocolState
 
 cdef object Context, _OPEN, monotonic

@@ -24,7 +24,7 @@ from ..errors import InvalidData, ProtocolError
 from ..protocol.codec import Utf8Validator
 from ..transport.loop_context import LoopContext
 from .config import Agreement, Deflate
-from .inflating import PIECE, STEP, Inflater, inflate_whole
+from .streams import PIECE, STEP, Inflater, inflate_whole
 
 __all__ = ["GO_ON", "LATER", "ROOM", "STOP", "TURN", "InboundDeflate", "InflateQueue", "inflate_queue"]
 
@@ -172,7 +172,7 @@ class InboundDeflate:
         self._utf8: Utf8Validator | None = None
         #: Reason why the next event waits.
         self.waits_for = _NOTHING
-        #: Whether the message that arrives is compressed and read as a stream.
+        #: True while a compressed message arrives as a stream.
         self.streaming = False
         self.messages = self.payload_bytes = self.wire_bytes = 0
 

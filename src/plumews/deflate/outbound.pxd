@@ -1,4 +1,4 @@
-# Types for compression.py where it is compiled.
+# Types for outbound.py where it is compiled.
 
 cimport cython
 

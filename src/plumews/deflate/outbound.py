@@ -1,10 +1,10 @@
-"""permessage-deflate on one connection: what was agreed, and how its messages are compressed (layer 3; RFC 7692).
+"""Sending half of permessage-deflate on one connection (RFC 7692), and the decision to compress a message.
 
-Without context takeover a message is compressed before it is queued, by a compressor that all connections of a thread
-share, and any number of connections may be sent the same bytes. With takeover it is compressed when the queue accepts
-it: from then on nothing drops it but the end of the connection.
+Without context takeover a message is compressed before it is queued. All connections of a thread share a compressor,
+and any number of connections may be sent the same bytes. With takeover a message is compressed when the queue accepts
+it: from then on only the end of the connection drops it.
 
-Invariant: memory for a connection that is idle is none, but for the inflater of a peer that uses takeover.
+Invariant: an idle connection holds no memory, except for the inflater of a peer that uses takeover.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["CompressionInfo", "DeflateParams", "OutboundDeflate", "shared_compre
 
 _local = threading.local()
 
-#: Back end, level, window bits, memory level.
+#: Back end, level, bits of the window, and memory level of a compressor.
 Key: TypeAlias = "tuple[str, int, int, int]"
 
 
@@ -53,18 +53,17 @@ class DeflateParams:
 
 @dataclass(frozen=True)
 class CompressionInfo:
-    """What ``conn.compression`` tells: what was agreed on, and what came of it so far.
+    """Negotiated parameters and statistics of permessage-deflate on one connection: ``conn.compression``.
 
-    Compressed messages that are sent in pieces, or to many at once, are not counted, and one that a full queue refuses
-    is.
+    Sent messages in pieces and broadcasts are not counted. A message that a full queue refuses is counted.
 
     Attributes:
-        server_window_bits, client_window_bits: window of what each side sends, 9 to 15 bits.
-        server_takeover, client_takeover: whether what each side sends refers to its earlier messages.
-        context_bytes: what the back end and zlib hold for this connection now, about.
-        sent_messages, received_messages: messages that were compressed.
-        sent_payload_bytes, received_payload_bytes: their bytes before they were compressed.
-        sent_wire_bytes, received_wire_bytes: their bytes on the wire.
+        server_window_bits, client_window_bits: bits of the window of each side, 9 to 15.
+        server_takeover, client_takeover: True if messages of that side may refer to its earlier ones.
+        context_bytes: approximate bytes that the back end and zlib hold for this connection now.
+        sent_messages, received_messages: number of compressed messages.
+        sent_payload_bytes, received_payload_bytes: their uncompressed bytes.
+        sent_wire_bytes, received_wire_bytes: their compressed bytes.
     """
 
     server_window_bits: int
@@ -81,7 +80,7 @@ class CompressionInfo:
 
 
 class OutboundDeflate:
-    """The sending half of permessage-deflate on one connection, and what is known of both."""
+    """The sending half of permessage-deflate on one connection, and the agreement of both halves."""
 
     __slots__ = (
         "_compressor",
@@ -122,10 +121,10 @@ class OutboundDeflate:
             self._compressor = shared_compressor(key)
 
     def encode(self, opcode: int, payload: bytes, compress: bool | None = None) -> EncodedMessage:
-        """The frames of a message for this connection; with takeover it is to be queued as it is, by `enter`.
+        """Return the frames of a message for this connection. With takeover, `enter` compresses them later.
 
-        ``compress`` is True or False, or ``None`` for what the size says. Where compressing makes it no smaller it
-        leaves as it is, unless it must be compressed, or has become part of the context.
+        A message that does not get smaller is sent as it is, unless ``compress`` is True or the message has become part
+        of the context.
         """
         wanted = self.params.should_compress(len(payload), compress)
         if wanted and self._context is None:
@@ -136,7 +135,7 @@ class OutboundDeflate:
         return encode(opcode, payload, fragment_size=self.params.fragment_size, compress=wanted)
 
     def frame(self, opcode: int, message: str | bytes) -> bytes | None:
-        """The same for a message that is one frame in one buffer; ``None``: ask the long way."""
+        """Return the frame of a short message, or ``None`` if it takes `encode`."""
         if self._context is not None or len(message) > self._quick_size:
             return None
         payload = message.encode() if isinstance(message, str) else message
@@ -154,7 +153,7 @@ class OutboundDeflate:
         return build_frame(opcode, payload)
 
     def enter(self, message: EncodedMessage) -> EncodedMessage:
-        """``message``, which the queue accepts now, as it leaves (with takeover)."""
+        """Compress ``message``, which the queue accepts now, with takeover. Return the message to send."""
         params = self.params
         if not params.should_compress(message.size, message.compress, limits.COMPRESS_PIECE):
             return message
@@ -166,13 +165,13 @@ class OutboundDeflate:
             self._keep_context()
             return self._counted(opcode, payload, data)
         except BaseException:
-            self.reset()  # the peer will not get it: nothing may refer to it
+            self.reset()  # it is not sent, so no message may refer to it
             raise
 
     def begin(self, size: int, compress: bool | None) -> ContextCompressor | None:
-        """What compresses the pieces of a message of which the first has ``size`` bytes; ``None``: it leaves as it is.
+        """Return the compressor for the pieces of a message, or ``None`` if they are sent as they are.
 
-        Behind the last piece comes `EMPTY`.
+        ``size`` is that of the first piece. `EMPTY` is sent behind the last one.
         """
         if not self.params.should_compress(size, compress):
             return None
@@ -195,7 +194,7 @@ class OutboundDeflate:
     # --- the context ------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Messages that were accepted will not leave, nor will any that refers to them."""
+        """Forget the context: accepted messages are dropped, and no message may refer to them."""
         if self._context is not None:
             self._context.reset()
 
@@ -209,11 +208,11 @@ class OutboundDeflate:
             self.reset()
 
     def held(self, received: InboundDeflate) -> int:
-        """Bytes that zlib holds for this connection now, about."""
+        """Return the approximate bytes that zlib holds for this connection now."""
         return received.context_size + (0 if self._context is None else self._context.size)
 
     def info(self, received: InboundDeflate) -> CompressionInfo:
-        """What is known of this, and of the receiving half."""
+        """Return the parameters and the statistics of both halves."""
         return CompressionInfo(
             *self.agreement[:4],
             self.held(received),
@@ -226,7 +225,7 @@ class OutboundDeflate:
         )
 
     def end(self) -> None:
-        """The connection is gone."""
+        """Free all memory: the connection is closed."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
@@ -240,7 +239,7 @@ def _params(key: Key, min_size: int, fragment_size: int) -> DeflateParams:
 
 
 def shared_compressor(key: Key) -> Compressor:
-    """The compressor with these parameters of this thread."""
+    """Return the compressor of this thread for ``key``."""
     compressors: dict[Key, Compressor] | None = getattr(_local, "compressors", None)
     if compressors is None:
         compressors = _local.compressors = {}

@@ -16,8 +16,7 @@ from .. import limits
 from ..conn.connection import Conn
 from ..conn.logs import log_context, request_line
 from ..constants import CloseCode
-from ..deflate.config import Agreement
-from ..deflate.negotiation import negotiate
+from ..deflate.config import Agreement, negotiate
 from ..errors import InvalidMessage, Refused
 from ..http11.handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols
 from ..http11.headers import Headers
