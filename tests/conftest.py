@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 
 import plumews
 from plumews import limits
+from plumews.hub import events
 
 if TYPE_CHECKING:
     from support.command import Command, Serve
@@ -65,7 +66,7 @@ def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes of a room are told so often that a test need not wait for them."""
-    monkeypatch.setattr(limits, "COUNT_EVERY", 0.005)
+    monkeypatch.setattr(events, "WATCH_INTERVAL", 0.005)
 
 
 @pytest.fixture

@@ -115,9 +115,6 @@ COMPRESS_LEAST: Final = 128
 #: and of one piece of a message in pieces.
 COMPRESS_PIECE: Final = 64 * KiB
 
-#: Bytes of missed messages, with their compressed encodings, that one hub keeps for all members that come back.
-RECOVERED_ENCODINGS: Final = 4 * MiB
-
 #: Bytes of a long broadcast to members with context takeover: the clock is read after each member, as 64 of them
 #: take longer than a time slice.
 CONTEXT_LONG: Final = 2 * KiB
@@ -243,9 +240,6 @@ ROOM_NAME: Final = 128
 #: Rooms of one connection.
 ROOMS_PER_CONNECTION: Final = 100
 
-#: Connections of one user that get a message in the call. More are a fan-out like any other.
-USER_CONNECTIONS: Final = 64
-
 #: Range of accept rates. Less is one connection in a quarter of an hour, more is beyond what a loop can open.
 ACCEPT_RATE_LEAST: Final = 0.001
 ACCEPT_RATE_MOST: Final = 1_000_000
@@ -263,9 +257,6 @@ EVICT_TIMEOUT: Final = 2.0
 #: Bytes in the send queues of all members of a hub together. 0 is no limit: each queue is bounded already, and a
 #: broadcast is in memory once, in however many queues.
 MAX_QUEUED_BYTES: Final = 0
-
-#: Seconds between two reports of a room's member count or users.
-COUNT_EVERY: Final = 0.1
 
 #: Messages in the history of a room: enough for a page that lost its network for a minute.
 HISTORY_MESSAGES: Final = 100

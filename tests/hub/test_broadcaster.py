@@ -13,7 +13,8 @@ from collections.abc import Callable
 import pytest
 
 import plumews
-from plumews import BroadcastResult, Hub, HubConfig, InvalidRoomName, SendBehavior, UserInfo, limits
+from plumews import BroadcastResult, Hub, HubConfig, InvalidRoomName, SendBehavior, UserInfo
+from plumews.hub.broadcaster import USER_CONNECTIONS
 from plumews.hub.shutdown import settled
 from support.fakes import FakeTransport, clog, fake_conn, ticks
 from support.members import adds_up, crowd, drained, joined, messages, stalled, texts
@@ -284,14 +285,14 @@ async def test_send_to_user_follows_earlier_broadcasts(start, sliced):
         assert adds_up(hub.metrics())
 
 
-@pytest.mark.parametrize("count", [limits.USER_CONNECTIONS, limits.USER_CONNECTIONS + 1])
+@pytest.mark.parametrize("count", [USER_CONNECTIONS, USER_CONNECTIONS + 1])
 async def test_send_to_user_with_many_connections_uses_workers(sliced, count):
     hub = Hub(4, 3)
     conns, transports = of_user(hub, ANN, count, "chat", "news")
     hub.broadcast_room("chat", "first")
     result = hub.send_to_user("ann", "second")
     assert result.matched == count
-    assert bool(result.pending) is (count > limits.USER_CONNECTIONS)
+    assert bool(result.pending) is (count > USER_CONNECTIONS)
     hub.broadcast_room("news", "third")
     conns[-1].send_nowait("direct")
     await hub.publish(None, "end")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews import Gap, Hub, SendBehavior, limits
+from plumews import Gap, Hub, SendBehavior
+from plumews.hub import events
 from plumews.hub.events import CountWatchers, EventDispatcher
 from plumews.validation import check_callback, is_plain_function
 from support.fakes import deadlines, failures, fake_conn, ticks
@@ -23,8 +24,8 @@ async def test_callbacks_of_a_kind_are_called_in_order():
     callbacks.add("join", lambda room: log.append(("one", room)))
     callbacks.add("join", lambda room: log.append(("two", room)))
     callbacks.add("leave", lambda room: log.append(("never", room)))
-    callbacks.happened("join", ("a",), ("b",))
-    callbacks.happened("something else", ("c",))
+    callbacks.dispatch("join", ("a",), ("b",))
+    callbacks.dispatch("something else", ("c",))
     assert log == [("one", "a"), ("two", "a"), ("one", "b"), ("two", "b")]
 
 
@@ -34,7 +35,7 @@ async def test_ended_callback_is_not_called():
     callbacks.add("join", log.append)
     end()
     end()
-    callbacks.happened("join", (1,))
+    callbacks.dispatch("join", (1,))
     assert log == [1]
 
 
@@ -42,7 +43,7 @@ async def test_dispatcher_keeps_nothing_after_last_callback_ended():
     callbacks = EventDispatcher()
     for end in [callbacks.add("join", print) for _ in range(3)]:
         end()
-    callbacks.happened("join", (1,))
+    callbacks.dispatch("join", (1,))
     assert not callbacks.wanted("join")
     assert not callbacks._events
 
@@ -53,12 +54,12 @@ async def test_event_within_callback_waits_for_other_callbacks():
     def chain(number: int) -> None:
         log.append(("chain", number))
         if number < 3:
-            callbacks.happened("join", (number + 1,))
+            callbacks.dispatch("join", (number + 1,))
             log.append(("returned", number))
 
     callbacks.add("join", chain)
     callbacks.add("join", lambda number: log.append(("other", number)))
-    callbacks.happened("join", (1,))
+    callbacks.dispatch("join", (1,))
     assert log == [
         ("chain", 1),
         ("returned", 1),
@@ -78,10 +79,10 @@ async def test_chain_of_ten_thousand_events_does_not_nest():
         nonlocal count
         count += 1
         if number:
-            callbacks.happened("join", (number - 1,))
+            callbacks.dispatch("join", (number - 1,))
 
     callbacks.add("join", again)
-    callbacks.happened("join", (9_999,))
+    callbacks.dispatch("join", (9_999,))
     assert count == 10_000
 
 
@@ -90,7 +91,7 @@ async def test_callback_ended_by_another_is_not_called():
     ends = []
     callbacks.add("join", lambda number: [end() for end in ends])
     ends.append(callbacks.add("join", log.append))
-    callbacks.happened("join", (1,), (2,))
+    callbacks.dispatch("join", (1,), (2,))
     assert log == []
 
 
@@ -104,7 +105,7 @@ async def test_failing_callback_is_reported_and_others_are_called(error):
     callbacks.add("join", fail)
     callbacks.add("join", log.append)
     with failures() as told:
-        callbacks.happened("join", (1,), (2,))
+        callbacks.dispatch("join", (1,), (2,))
     assert log == [1, 2]
     assert [failure["exception"] for failure in told] == [error] * 2
     assert told[0]["message"] == "a callback of the hub (join) failed"
@@ -120,8 +121,8 @@ async def test_interrupted_callback_does_not_lose_later_events():
 
     callbacks.add("join", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        callbacks.happened("join", (1,), (2,))
-    callbacks.happened("join", (3,))
+        callbacks.dispatch("join", (1,), (2,))
+    callbacks.dispatch("join", (3,))
     assert log == [1, 2, 3]
 
 
@@ -314,8 +315,8 @@ async def test_many_count_changes_are_one_call_with_the_last_count(soon):
 
 
 async def test_count_watchers_are_called_at_most_ten_times_a_second(monkeypatch):
-    assert limits.COUNT_EVERY == 0.1
-    monkeypatch.setattr(limits, "COUNT_EVERY", 0.05)
+    assert events.WATCH_INTERVAL == 0.1
+    monkeypatch.setattr(events, "WATCH_INTERVAL", 0.05)
     hub, told = Hub(), Told()
     loop = asyncio.get_running_loop()
     times = []  # of the calls, not of when this task got its turn behind them

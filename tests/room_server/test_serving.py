@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 import plumews
-from plumews import limits
+from plumews.hub.events import WATCH_INTERVAL
 from plumews.transport.loop_context import loop_context
 from support.raw_client import Wire, close, masked, text, upgrade
 
@@ -288,7 +288,7 @@ async def test_members_tells_a_storm_of_changes_in_few_words(start):
         while await count_of(watcher) < 100:
             told += 1
         # A word for each tenth of a second that it took, which is three or four, not one for each of the hundred.
-        assert told <= 2 + (clock() - began) / limits.COUNT_EVERY
+        assert told <= 2 + (clock() - began) / WATCH_INTERVAL
 
 
 async def test_members_wants_the_same_credentials(start):

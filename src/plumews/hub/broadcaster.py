@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-from .. import limits
 from ..conn.connection import Conn
 from ..counters import BoundedCounter
 from ..errors import InvalidRoomName
@@ -40,6 +39,9 @@ Rooms: TypeAlias = "str | list[str] | tuple[str, ...] | set[str] | frozenset[str
 
 #: Function that makes a message for its position in the history of its room.
 DataAt: TypeAlias = "Callable[[Any], Data]"
+
+#: Connections of one user that a direct message reaches within the call. More are a fan-out by the workers.
+USER_CONNECTIONS: Final = 64
 
 #: Types whose values compare without code of the application.
 _PLAIN: Final = (str, bytes, int)
@@ -227,7 +229,7 @@ class Broadcaster:
             functools.partial(self._presence.is_user, user_id),
             exclude if exclude in members else None,
         )
-        if len(members) > limits.USER_CONNECTIONS:
+        if len(members) > USER_CONNECTIONS:
             return _result(self._start(loop, message, recipients, None, None, kept=False))
         for member in members:
             if isinstance(member, Conn) and member._behind is not None:

@@ -13,7 +13,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from .. import limits
 from ..callback_list import CallbackList
 from ..transport.loop_context import loop_context
 from ..transport.safe_calls import Callback, call_safely, in_own_context
@@ -23,6 +22,9 @@ from ..validation import check_callback
 __all__ = ["CountWatchers", "EventDispatcher", "RoomWatchers"]
 
 C = TypeVar("C", bound=Callback)
+
+#: Seconds between two calls of a watcher. A room changes thousands of times a second in a storm of joins.
+WATCH_INTERVAL = 0.1
 
 
 class EventDispatcher:
@@ -46,7 +48,7 @@ class EventDispatcher:
         """Return True if there is a callback for ``kind``."""
         return bool(self._callbacks.get(kind))
 
-    def happened(self, kind: str, *each: tuple[Any, ...]) -> None:
+    def dispatch(self, kind: str, *each: tuple[Any, ...]) -> None:
         """Call the callbacks of ``kind`` with each of the arguments in ``each``."""
         if not self.wanted(kind):
             return
@@ -64,10 +66,7 @@ class EventDispatcher:
 
 
 class RoomWatchers(ABC, Generic[C]):
-    """Callbacks of one hub that each watch a room, called at most ten times a second.
-
-    In a storm of joins a room changes thousands of times a second. Each watcher gets the last change.
-    """
+    """Callbacks of one hub that each watch a room. They are called at most ten times a second, with the last change."""
 
     def __init__(self) -> None:
         self._watchers: dict[str, CallbackList[C]] = {}
@@ -91,7 +90,7 @@ class RoomWatchers(ABC, Generic[C]):
         """Schedule the call of the watchers of ``room``."""
         if room in self._watchers and room not in self._due:
             timers = loop_context(asyncio.get_running_loop()).timers
-            self._due[room] = timers.after(limits.COUNT_EVERY, lambda: self._wake(room))
+            self._due[room] = timers.after(WATCH_INTERVAL, lambda: self._wake(room))
 
     def clear(self) -> None:
         """Forget all watchers."""

@@ -35,6 +35,9 @@ __all__ = [
 #: Returns the bounds of a room's history. ``None``: the room has none.
 Policy = Callable[[str], HistoryLimits | None]
 
+#: Bytes of kept messages that have compressed encodings, with these, for all members of a hub that recover.
+ENCODINGS_BYTES = 4 * 1024 * 1024
+
 #: Position of a message in the history of its room. For several rooms those in each that has a history.
 Places: TypeAlias = "Position | dict[str, Position] | None"
 
@@ -65,7 +68,7 @@ class HistoryStore:
         self._entries: dict[str, _Entry] = {}
         self._filled: dict[str, RoomHistory] = {}
         #: Compressed encodings of kept messages, to be sent again.
-        self.encodings = EncodingCache(limits.RECOVERED_ENCODINGS)
+        self.encodings = EncodingCache(ENCODINGS_BYTES)
         #: Bytes of memory that all this takes, about.
         self.bytes = 0
 

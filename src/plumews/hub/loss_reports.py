@@ -219,9 +219,9 @@ class Notices:
         slow, self._slow = self._slow, []
         drops, self._drops = self._drops, {}
         gaps, self._gaps = self._gaps, []
-        self._callbacks.happened("slow", *[(member,) for member in slow])
-        self._callbacks.happened("drop", *[(member, room, count) for (member, room), count in drops.items()])
-        self._callbacks.happened("gap", *gaps)
+        self._callbacks.dispatch("slow", *[(member,) for member in slow])
+        self._callbacks.dispatch("drop", *[(member, room, count) for (member, room), count in drops.items()])
+        self._callbacks.dispatch("gap", *gaps)
 
 
 class DropLog:

@@ -186,7 +186,7 @@ class Membership:
 
     def _announce(self, room: str, member: AnyMember) -> None:
         self._counts.changed(room)
-        self._events.happened("join", (room, member))
+        self._events.dispatch("join", (room, member))
 
     # --- leaving ----------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Membership:
         """Remove ``member`` from ``room``, if it is there."""
         if self._rooms.leave(room, member):
             self._left(member, [room], loop, on_close)
-            self._events.happened("leave", (room, member))
+            self._events.dispatch("leave", (room, member))
 
     def remove(self, member: AnyMember, loop: asyncio.AbstractEventLoop, on_close: OnClose) -> None:
         """Remove ``member`` from all its rooms."""
@@ -203,7 +203,7 @@ class Membership:
             announced = member in self.since  # else it has closed before its join, which is refused
             self._left(member, rooms, loop, on_close)
             if announced:
-                self._events.happened("leave", *[(room, member) for room in rooms])
+                self._events.dispatch("leave", *[(room, member) for room in rooms])
 
     def _left(self, member: AnyMember, rooms: list[str], loop: asyncio.AbstractEventLoop, on_close: OnClose) -> None:
         """Let the parts of the hub follow the leave of ``rooms``, before its event."""
