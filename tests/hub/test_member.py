@@ -203,6 +203,17 @@ async def test_send_to_user_reaches_members_and_connections():
     assert (phone.messages, other.messages, texts(transport.wire)) == (["hello"], [], ["hello"])
 
 
+async def test_send_to_user_does_not_overtake_a_broadcast(sliced):
+    hub = Hub()
+    members(hub, 200)
+    member = plain(hub, user="ann")
+    assert hub.broadcast_room("room", "first").pending
+    hub.send_to_user("ann", "second")
+    await hub._broadcaster.scheduler.idle()
+    assert member.messages == ["first", "second"]
+    assert adds_up(hub.metrics())
+
+
 async def test_failing_member_drops_and_harms_no_other():
     class Failing(PlainMember):
         def try_queue(self, message: str | bytes, key: Hashable) -> bool:
@@ -397,6 +408,19 @@ async def test_recover_that_fails_leaves_no_member():
     with pytest.raises(TypeError, match="a message must be str or bytes-like"):
         hub.recover("room", member, BEGIN, encode_recovered=lambda recovery: 7)  # type: ignore[arg-type, return-value]
     assert (hub.rooms(), member.messages) == ([], [])
+
+
+async def test_recover_after_a_leave_repeats_no_broadcast(sliced):
+    hub = remembering()
+    everyone = members(hub, 200)
+    before = hub.position("room")
+    assert before is not None
+    assert hub.broadcast_room("room", "d").pending
+    hub.leave("room", everyone[-1])
+    hub.recover("room", everyone[-1], before)
+    await hub._broadcaster.scheduler.idle()
+    assert everyone[-1].messages == ["d"]
+    assert adds_up(hub.metrics())
 
 
 # --- presence, inspection, closing ----------------------------------------------------------------

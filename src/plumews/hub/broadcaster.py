@@ -232,7 +232,9 @@ class Broadcaster:
         if len(members) > USER_CONNECTIONS:
             return _result(self._start(loop, message, recipients, None, None, kept=False))
         for member in members:
-            if isinstance(member, Conn) and member._behind is not None:
+            if not isinstance(member, Conn):
+                self.bring_up(member)
+            elif member._behind is not None:
                 member._catch_up()
         fan_out = self._fan_out(message, recipients)
         fan_out.step(math.inf)
@@ -264,6 +266,11 @@ class Broadcaster:
         for job in self.scheduler.clear():
             assert isinstance(job, FanOut)
             job.give_up()
+
+    def bring_up(self, member: AnyMember) -> None:
+        """Reach ``member`` now with all broadcasts that are to come before a direct send to it."""
+        for fan_out in self.unfinished():
+            fan_out.bring_up(member)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -370,16 +377,11 @@ class Broadcaster:
         return fan_out
 
     def _let_behind(self, conn: Conn) -> None:
-        """Let ``conn`` call `_bring_up` before a direct send to it."""
+        """Let ``conn`` call `bring_up` before a direct send to it."""
         try:
-            conn._fall_behind(self._bring_up)
+            conn._fall_behind(self.bring_up)
         except MemoryError as exc:
             conn._writer.fail(exc)  # the next direct send to it would come before this broadcast
-
-    def _bring_up(self, conn: Conn) -> None:
-        """Reach ``conn`` now with all broadcasts that are to come before a direct send to it."""
-        for fan_out in self.unfinished():
-            fan_out.bring_up(conn)
 
     def _fan_out(
         self,

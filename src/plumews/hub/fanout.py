@@ -209,7 +209,8 @@ class FanOut:
                 while position < stop:
                     if mixed and not isinstance(members[position], ConnCore):
                         position += 1
-                        self._reach_other(members[position - 1])
+                        if members[position - 1] not in self._early:
+                            self._reach_other(members[position - 1])
                         continue
                     conn = members[position]
                     position += 1
@@ -300,17 +301,20 @@ class FanOut:
         """Return the members that :meth:`step` has not reached."""
         return self._members[self._next :]
 
-    def bring_up(self, conn: Conn) -> None:
-        """Reach ``conn`` now, because another message is to be sent to it behind this one."""
-        if conn not in self._early and self._snapshot.position(conn) >= self._next:
+    def bring_up(self, member: Conn | Member) -> None:
+        """Reach ``member`` now, because another message is to be sent to it behind this one."""
+        if member not in self._early and self._snapshot.position(member) >= self._next:
             outer = self._reaching, self._undecided  # of another member, within whose reaching this is done
-            self._early.add(conn)
+            self._early.add(member)
             self._sure = False
             self._undecided = True
             try:
-                self._reach(conn)
+                if isinstance(member, ConnCore):
+                    self._reach(member)
+                else:
+                    self._reach_other(member)
             except BaseException as exc:
-                self._failed(conn, exc)
+                self._failed(member, exc)
             finally:
                 self._reaching, self._undecided = outer
 
@@ -364,8 +368,6 @@ class FanOut:
 
     def _reach_other(self, member: Any) -> None:
         """Deliver to a member that is no `Conn`."""
-        if member in self._early:
-            return
         self._undecided = self._reaching = True
         if self._sure or self._still_member(member):
             self._slow.others.reach(self, member)

@@ -347,6 +347,8 @@ class Hub:
             self._broadcaster.ask,
             self._slow.others,
         )
+        if not isinstance(conn, Conn):
+            self._broadcaster.bring_up(conn)  # a broadcast that it left before is decided first
         return self._members.rejoin(room, conn, self._bind(), self.remove, send)
 
     # --- broadcasting -----------------------------------------------------------------------------
