@@ -283,12 +283,6 @@ POSITION_PART: Final = 32
 #: Names that one counter distinguishes, such as error codes, which may be those of an application.
 COUNTED_NAMES: Final = 100
 
-#: Seconds between two updates of the table of rooms on the page, for all its readers.
-ROOMS_EVERY: Final = 1.0
-
-#: Rooms in that table, the largest first.
-ROOMS_SHOWN: Final = 100
-
 #: Seconds in which an event loop answers a scrape on another thread. Prometheus gives up after 10 s.
 SCRAPE_TIMEOUT: Final = 5.0
 

@@ -1,4 +1,4 @@
-"""The admin's broadcast by HTTP, live: who may, what arrives where, and how it is refused."""
+"""Broadcasts over HTTP: authorization, delivery, and refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def routed(hub, **options):
 
 
 async def post(server, query="?room=a", body=b"hello", *lines, secret=SECRET, length=None, path=PATH):
-    """Status, and the word of a refusal."""
+    """Return the status, and the code of a refusal."""
     head = [f"POST {path}{query} HTTP/1.1", "Host: localhost"]
     head += [f"Content-Length: {len(body) if length is None else length}", *lines]
     head += [] if secret is None else [f"Authorization: Bearer {secret}"]
@@ -41,7 +41,7 @@ async def member(server, room="a"):
     return await Wire.open(server, f"/ws?room={room}")
 
 
-async def test_the_members_of_the_room_get_it_and_nobody_else(start):
+async def test_broadcast_reaches_only_members_of_the_room(start):
     server = await start(rooms(plumews.Hub()))
     async with await member(server) as ada, await member(server, "b") as bob:
         assert await post(server) == (204, "")
@@ -50,7 +50,7 @@ async def test_the_members_of_the_room_get_it_and_nobody_else(start):
         assert await bob.message() == "for b"
 
 
-async def test_several_rooms_and_everybody_get_it_once_each(start):
+async def test_broadcast_to_several_rooms_or_all_is_delivered_once(start):
     server = await start(rooms(plumews.Hub()))
     async with await member(server) as ada, await member(server, "b") as bob, await member(server, "c") as eve:
         assert await post(server, "?room=a&room=b", b"two rooms") == (204, "")
@@ -60,7 +60,7 @@ async def test_several_rooms_and_everybody_get_it_once_each(start):
         assert await eve.message() == "all"
 
 
-async def test_text_is_text_whatever_its_type_and_octets_are_binary(start):
+async def test_body_is_text_unless_its_type_is_octet_stream(start):
     server = await start(rooms(plumews.Hub()))
     async with await member(server) as ada:
         for lines in ((), ("Content-Type: application/json",), ("Content-Type: application/x-www-form-urlencoded",)):
@@ -75,7 +75,7 @@ async def test_text_is_text_whatever_its_type_and_octets_are_binary(start):
 @pytest.mark.parametrize(
     "path", ["/%5fadmin/broadcast", "/_ADMIN/broadcast", "//_admin/broadcast", "/x/../_admin/broadcast", f"{PATH}/"]
 )
-async def test_the_route_has_one_spelling(start, path):
+async def test_broadcast_route_has_one_spelling(start, path):
     server = await start(rooms(plumews.Hub()))
     async with await member(server) as ada:
         assert (await post(server, body=b"", path=path))[0] == 404
@@ -90,7 +90,7 @@ async def test_two_content_types_are_400(start):
     assert (await post(server, "?room=a", b"x", *lines))[0] == 400
 
 
-async def test_nobody_there_is_no_error(start):
+async def test_broadcast_without_members_is_204(start):
     server = await start(rooms(plumews.Hub()))
     assert await post(server, "?room=empty") == (204, "")
     assert await post(server, "") == (204, "")
@@ -113,7 +113,7 @@ async def test_nobody_there_is_no_error(start):
         ("?&", "WEBSOCKET_BAD_QUERY"),
     ],
 )
-async def test_a_slip_in_the_address_is_no_message_to_everybody(start, query, code):
+async def test_misspelled_query_is_400_and_reaches_no_member(start, query, code):
     server = await start(rooms(plumews.Hub()))
     async with await member(server) as ada:
         assert await post(server, query) == (400, code)
@@ -121,7 +121,7 @@ async def test_a_slip_in_the_address_is_no_message_to_everybody(start, query, co
         assert await ada.message() == "next"
 
 
-async def test_admin_broadcast_may_stay_out_of_the_history(start):
+async def test_keep_false_keeps_the_message_out_of_the_history(start):
     hub = plumews.Hub(plumews.HubConfig(history=plumews.HistoryLimits()))
     server = await start(rooms(hub))
     async with await member(server) as ada:
@@ -133,13 +133,13 @@ async def test_admin_broadcast_may_stay_out_of_the_history(start):
     assert position.offset == 1
 
 
-async def test_text_that_is_not_utf_8_is_refused(start):
+async def test_text_that_is_not_utf_8_is_400(start):
     server = await start(rooms(plumews.Hub()))
     assert await post(server, "?room=a", b"\xff") == (400, "WEBSOCKET_INVALID_UTF8")
 
 
 @pytest.mark.parametrize("secret", [None, "", SECRET[1:], SECRET + "x", SECRET.upper(), "x" * 32])
-async def test_without_the_secret_it_is_401_before_the_body_is_sent(start, secret):
+async def test_wrong_secret_is_401_before_the_body_is_sent(start, secret):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     assert await post(server, body=b"", length=1000, secret=secret) == (401, "UNAUTHORIZED")
@@ -147,13 +147,13 @@ async def test_without_the_secret_it_is_401_before_the_body_is_sent(start, secre
     assert hub.metrics().requests_refused["UNAUTHORIZED"] == 1
 
 
-async def test_the_secret_counts_in_the_header_alone(start):
+async def test_secret_in_the_query_is_401(start):
     server = await start(rooms(plumews.Hub(), allow_query_secrets=True))
     for query in (f"?room=a&token={SECRET}", f"?room=a&secret={SECRET}"):
         assert await post(server, query, secret=None) == (401, "UNAUTHORIZED")
 
 
-async def test_a_message_of_1_mib_is_taken_and_a_larger_one_is_413(start):
+async def test_message_of_1_mib_is_accepted_and_a_larger_one_is_413(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     assert await post(server, body=b"x" * 2**20) == (204, "")
@@ -161,14 +161,14 @@ async def test_a_message_of_1_mib_is_taken_and_a_larger_one_is_413(start):
     assert hub.metrics().broadcasts_total == 1
 
 
-async def test_section_8_point_16_a_stopped_hub_rejects(start):
+async def test_section_8_point_16_stopped_hub_is_503(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     await hub.stop()
     assert await post(server) == (503, "WEBSOCKET_BROADCAST_REJECTED")
 
 
-async def test_503_where_all_that_are_there_are_full(start):
+async def test_broadcast_to_full_queues_only_is_503(start):
     hub = plumews.Hub()
     server = await start(rooms(hub, queue_size=1, queue_bytes=1000, send_behavior=plumews.SendBehavior.DROP))
     async with await Wire.connect(server, rcvbuf=4096) as wire:
@@ -181,7 +181,7 @@ async def test_503_where_all_that_are_there_are_full(start):
         assert await post(server, body=b"x" * 900) == (503, "WEBSOCKET_BROADCAST_REJECTED")
 
 
-async def test_guessing_is_slow_also_for_the_right_secret_and_not_for_others(start):
+async def test_guesses_of_an_address_are_limited_even_for_the_secret(start):
     now = [0.0]
     hub = plumews.Hub()
     attempts = Attempts(burst=2, interval=10)
@@ -196,7 +196,7 @@ async def test_guessing_is_slow_also_for_the_right_secret_and_not_for_others(sta
     attempts.check("192.0.2.1", now[0], "too many")
 
 
-async def test_an_authorizer_of_the_application_decides(start):
+async def test_authorizer_of_the_application_decides(start):
     async def may(request):
         await asyncio.sleep(0)
         return request.headers.get("X-Admin") == "yes"
@@ -206,12 +206,12 @@ async def test_an_authorizer_of_the_application_decides(start):
     assert await post(server, "?room=a", b"x", secret=SECRET) == (401, "UNAUTHORIZED")
 
 
-async def test_it_is_off_unless_a_secret_is_given(start):
+async def test_route_is_absent_without_a_secret(start):
     server = await start(rooms(plumews.Hub(), broadcast_secret=None))
     assert await post(server, body=b"") == (404, "NOT_FOUND")
 
 
-async def test_the_secret_is_in_no_log_line(start, caplog):
+async def test_logs_hold_no_secret(start, caplog):
     caplog.set_level("DEBUG")
     server = await start(rooms(plumews.Hub()))
     wrong = "wrong-" + SECRET
@@ -221,7 +221,7 @@ async def test_the_secret_is_in_no_log_line(start, caplog):
     assert SECRET not in caplog.text
 
 
-def test_a_secret_that_is_no_good_is_an_error_that_does_not_tell_it():
+def test_error_of_a_bad_secret_does_not_repeat_it():
     hub = plumews.Hub()
     with pytest.raises(plumews.WeakSecret, match="websocket broadcast secret must be at least 32 bytes, and has 31"):
         rooms(hub, broadcast_secret="s" * 31)
@@ -235,7 +235,7 @@ def test_a_secret_that_is_no_good_is_an_error_that_does_not_tell_it():
         rooms(hub, broadcast_secret=5)
 
 
-def test_section_8_the_secret_is_another_one_than_that_of_the_tokens():
+def test_section_8_secret_must_differ_from_the_token_keys():
     for auth in (plumews.SimpleRoomAuth(SECRET), plumews.SimpleRoomAuth({"one": "x" * 32, "two": SECRET.encode()})):
         with pytest.raises(ValueError, match="websocket broadcast secret must be separate from websocket JWT secret"):
             rooms(plumews.Hub(), auth)
@@ -243,7 +243,7 @@ def test_section_8_the_secret_is_another_one_than_that_of_the_tokens():
         rooms(plumews.Hub(), token_auth=plumews.HS256TokenAuth(SECRET))
 
 
-def test_what_makes_no_sense_is_an_error_of_the_call():
+def test_wrong_arguments_of_the_route_raise():
     hub = plumews.Hub()
     with pytest.raises(TypeError, match=r"hub must be a plumews\.Hub, not str"):
         admin_broadcast_route("hub", SECRET)

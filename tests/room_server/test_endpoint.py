@@ -1,4 +1,4 @@
-"""Who may enter a room, live: tokens, passwords, space; by header, subprotocol, query and first message."""
+"""Entry into a room: its name, passwords, tokens, slow checks, and secrets in logs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import plumews
 from plumews import limits
 from support.fakes import assert_empty
 from support.raw_client import Wire, masked, text, upgrade
-from support.room_endpoint_setup import AUTH, SlowAuth, checked_together, joined, refused, rooms, say, token
+from support.room_endpoint_setup import AUTH, SlowAuth, joined, refused, rooms, say, token
 
-# --- the room -------------------------------------------------------------------------------------
+# --- room -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("query", "room"),
     [("", "default"), ("?room=", "default"), ("?room=blue", "blue"), ("?room=a%20b%C3%A9", "a b\u00e9")],
 )
-async def test_the_room_stands_in_the_query_and_is_default_without(start, query, room):
+async def test_room_is_read_from_the_query_or_is_default(start, query, room):
     async with plumews.Hub() as hub:
         server = await start(rooms(hub))
         async with await joined(server, f"/ws{query}"):
@@ -32,7 +32,7 @@ async def test_the_room_stands_in_the_query_and_is_default_without(start, query,
 
 
 @pytest.mark.parametrize("room", ["%00", "a%0ab", "x" * 129, "%1b[2J"])
-async def test_a_room_name_outside_the_policy_is_400(start, room):
+async def test_room_name_outside_the_policy_is_400(start, room):
     server = await start(rooms())
     status, code, message, _ = await refused(server, f"/ws?room={room}")
     assert (status, code) == (400, "WEBSOCKET_INVALID_ROOM")
@@ -41,7 +41,7 @@ async def test_a_room_name_outside_the_policy_is_400(start, room):
 
 @pytest.mark.parametrize("query", ["room=a&room=b", "room=a&room=a", "room=&room=b", "room=a&%72oom=b", "room&room=b"])
 @pytest.mark.parametrize("login", ["", "&auth=message"])
-async def test_a_room_that_is_named_twice_is_400(start, query, login):
+async def test_room_given_twice_is_400(start, query, login):
     server = await start(rooms())
     for path in ("/ws", "/members"):
         said = await refused(server, f"{path}?{query}{login}")
@@ -49,7 +49,7 @@ async def test_a_room_that_is_named_twice_is_400(start, query, login):
 
 
 @pytest.mark.parametrize("bad", ["%ff", "%fe", "%ed%a0%80"])
-async def test_a_room_that_is_not_utf_8_is_400(start, bad):
+async def test_room_that_is_not_utf_8_is_400(start, bad):
     server = await start(rooms())
     for query in (f"room={bad}", f"auth=message&room={bad}", f"room=a&room_password={bad}", f"room=a&token={bad}"):
         assert (await refused(server, f"/ws?{query}"))[:2] == (400, "WEBSOCKET_BAD_REQUEST")
@@ -66,14 +66,14 @@ async def test_a_room_that_is_not_utf_8_is_400(start, bad):
         '{"type": "auth", "password": "open sesame"}'.encode("utf-16"),
     ],
 )
-async def test_an_ambiguous_first_message_is_4403(start, message):
+async def test_ambiguous_first_message_is_4403(start, message):
     server = await start(rooms())
     async with await joined(server, "/ws?room=vault&auth=message") as wire:
         wire.send(text(message) if isinstance(message, str) else masked(2, message))
         assert (await wire.closing())[0] == 4403
 
 
-async def test_section_8_point_24_rooms_without_password_are_open_unless_they_are_not(start):
+async def test_section_8_point_24_unknown_rooms_can_be_closed(start):
     server = await start(rooms())
     async with await joined(server, "/ws?room=anything"):
         pass
@@ -93,7 +93,7 @@ async def test_section_8_point_24_rooms_without_password_are_open_unless_they_ar
 # --- passwords ------------------------------------------------------------------------------------
 
 
-async def test_a_password_opens_its_room_by_query_by_header_and_by_first_message(start):
+async def test_password_by_query_header_or_message_opens_its_room(start):
     server = await start(rooms())
     async with await joined(server, "/ws?room=vault&room_password=open%20sesame"):
         pass
@@ -114,7 +114,7 @@ async def test_a_password_opens_its_room_by_query_by_header_and_by_first_message
         ("&room_password=" + "x" * 5000, ()),
     ],
 )
-async def test_a_wrong_password_is_403(start, query, lines):
+async def test_wrong_password_is_403(start, query, lines):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     assert (await refused(server, f"/ws?room=vault{query}", *lines))[:3] == (
@@ -125,7 +125,7 @@ async def test_a_wrong_password_is_403(start, query, lines):
     assert hub.metrics().accepted_total == 0
 
 
-async def test_a_missing_password_is_403_and_the_client_hears_that_none_was_sent(start):
+async def test_missing_password_is_403_with_a_text_that_says_so(start):
     server = await start(rooms(plumews.Hub()))
     told = "forbidden: bad room password: none was sent"
     assert (await refused(server, "/ws?room=vault"))[:3] == (403, "WEBSOCKET_ROOM_FORBIDDEN", told)
@@ -134,13 +134,13 @@ async def test_a_missing_password_is_403_and_the_client_hears_that_none_was_sent
         assert await wire.closing() == (4403, told)
 
 
-async def test_section_8_point_20_secrets_in_the_query_are_off_unless_they_are_asked_for(start):
+async def test_section_8_point_20_query_secrets_are_off_by_default(start):
     server = await start(plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0))
     for query in ("room_password=open%20sesame", f"token={token()}", "auth=message&token=x"):
         assert (await refused(server, f"/ws?room=vault&{query}"))[:2] == (403, "WEBSOCKET_QUERY_SECRETS")
 
 
-async def test_an_open_room_takes_any_password(start):
+async def test_open_room_accepts_any_password(start):
     server = await start(rooms())
     async with await joined(server, "/ws?room=open&room_password=whatever"):
         pass
@@ -149,7 +149,7 @@ async def test_an_open_room_takes_any_password(start):
 # --- tokens ---------------------------------------------------------------------------------------
 
 
-async def test_section_8_point_22_a_token_is_taken_from_header_subprotocol_query_and_first_message(start):
+async def test_section_8_point_22_token_is_accepted_from_each_place(start):
     known = asyncio.Queue()
 
     async def handler(conn):
@@ -186,7 +186,7 @@ async def test_section_8_point_22_a_token_is_taken_from_header_subprotocol_query
     ],
     ids=["nonsense", "another_key", "expired", "not_yet"],
 )
-async def test_a_bad_token_is_403_in_the_handshake_and_4403_behind_it(start, bad, why):
+async def test_bad_token_is_403_in_the_handshake_and_4403_later(start, bad, why):
     server = await start(rooms())
     for target, lines in (
         ("/ws", [f"Authorization: Bearer {bad}"]),
@@ -203,7 +203,7 @@ async def test_a_bad_token_is_403_in_the_handshake_and_4403_behind_it(start, bad
         assert reason.startswith(f"forbidden: invalid token ({why}")
 
 
-async def test_section_8_point_21_a_token_is_required_where_it_is_asked_for(start):
+async def test_section_8_point_21_require_token_refuses_without_one(start):
     server = await start(rooms(require_token=True))
     *answer, wire = await refused(server, "/ws")
     assert answer == [401, "WEBSOCKET_TOKEN_REQUIRED", "websocket token required"]
@@ -215,126 +215,26 @@ async def test_section_8_point_21_a_token_is_required_where_it_is_asked_for(star
         pass
 
 
-async def test_section_8_point_25_a_valid_token_is_welcome_where_none_is_required(start):
+async def test_section_8_point_25_optional_valid_token_is_accepted(start):
     server = await start(rooms(require_token=False))
     async with await joined(server, "/ws"), await joined(server, "/ws", f"Authorization: Bearer {token()}"):
         pass
 
 
-async def test_a_token_does_not_open_a_room_without_its_password(start):
+async def test_token_alone_does_not_open_a_room_with_a_password(start):
     server = await start(rooms())
     assert (await refused(server, "/ws?room=vault", f"Authorization: Bearer {token()}"))[0] == 403
 
 
-async def test_tokens_are_refused_where_they_cannot_be_checked(start):
+async def test_token_is_refused_by_an_auth_without_a_secret(start):
     server = await start(rooms(auth=plumews.SimpleRoomAuth(None)))
     assert (await refused(server, "/ws", f"Authorization: Bearer {token()}"))[:2] == (403, "WEBSOCKET_INVALID_TOKEN")
 
 
-# --- space ----------------------------------------------------------------------------------------
+# --- slow and failing checks ----------------------------------------------------------------------
 
 
-async def test_section_8_point_26_a_full_room_is_429_and_a_full_hub_503_with_retry_after_and_both_are_counted(start):
-    hub = plumews.Hub(plumews.HubConfig(max_connections=2, max_room_connections=1))
-    server = await start(rooms(hub))
-    async with await joined(server, "/ws?room=a"):
-        *answer, wire = await refused(server, "/ws?room=a")
-        assert answer == [429, "WEBSOCKET_JOIN_DENIED", "websocket room at capacity: 1 connections"]
-        assert wire.header("Retry-After") == "5"
-        async with await joined(server, "/ws?room=b"):
-            *answer, wire = await refused(server, "/ws?room=c")
-            assert answer == [503, "WEBSOCKET_JOIN_DENIED", "websocket hub at capacity: 2 connections"]
-            assert wire.header("Retry-After") == "5"
-        assert hub.metrics().rejected_total == 2
-
-
-async def test_a_page_that_finds_the_room_full_is_told_by_the_close_code(start):
-    server = await start(rooms(plumews.Hub(plumews.HubConfig(max_room_connections=1))))
-    async with await joined(server, "/ws?room=a"), await Wire.open(server, "/ws?room=a&auth=message") as wire:
-        wire.send(text('{"type": "auth"}'))
-        assert await wire.closing() == (1013, "websocket room at capacity: 1 connections")
-
-
-async def test_section_8_point_26_too_many_new_connections_are_429_with_the_time_to_wait_and_counted(start):
-    hub = plumews.Hub(plumews.HubConfig(accept_rate=0.05, accept_burst=2))
-    server = await start(rooms(hub))
-    async with await joined(server, "/ws?room=a"), await joined(server, "/ws?room=b"):
-        *answer, wire = await refused(server, "/ws?room=a")
-        assert answer == [
-            429,
-            "WEBSOCKET_JOIN_DENIED",
-            "websocket join rate exceeded: 0.05 new connections a second",
-        ]
-        assert 10 < int(wire.header("Retry-After")) <= 20
-        async with await Wire.open(server, "/ws?room=a&auth=message") as wire:
-            wire.send(say())
-            assert await wire.closing() == (1013, "websocket join rate exceeded: 0.05 new connections a second")
-        assert hub.metrics().rejected_total == 2
-        assert hub.connection_count() == 2
-
-
-async def test_who_may_come_again_in_less_than_a_second_is_told_a_second(start):
-    hub = plumews.Hub(plumews.HubConfig(accept_rate=2, accept_burst=1))
-    hub._members._bucket.take(asyncio.get_running_loop().time() + 0.2)
-    *_, wire = await refused(await start(rooms(hub)), "/ws")
-    assert wire.header("Retry-After") == "1"
-
-
-async def test_of_two_who_were_checked_together_the_second_is_told_to_come_again(start):
-    auth = SlowAuth()
-    hub = plumews.Hub(plumews.HubConfig(accept_rate=0.001, accept_burst=1))
-    server = await start(rooms(hub, auth))
-    async with await Wire.connect(server) as first, await Wire.connect(server) as second:
-        for wire in (first, second):
-            wire.writer.write(upgrade("/ws?room_password=right"))
-        await checked_together(server, auth, 2)
-        ends = []
-        for wire in (first, second):
-            await wire.read_head()
-            wire.send(text("in?"))
-            ends.append(await wire.event())
-    assert sorted(ends) == [(1, "in?"), (8, (1013, "websocket join rate exceeded: 0.001 new connections a second"))]
-
-
-async def test_a_stopped_hub_is_503(start):
-    hub = plumews.Hub()
-    server = await start(rooms(hub))
-    await hub.stop()
-    *answer, _ = await refused(server, "/ws")
-    assert answer == [503, "WEBSOCKET_JOIN_DENIED", "the hub is stopped"]
-
-
-async def test_the_last_place_goes_to_one_of_two_who_were_checked_together(start):
-    auth = SlowAuth()
-    hub = plumews.Hub(plumews.HubConfig(max_room_connections=1))
-    server = await start(rooms(hub, auth))
-    first, second = await Wire.connect(server), await Wire.connect(server)
-    for wire in (first, second):
-        wire.writer.write(upgrade("/ws?room_password=right"))
-    await checked_together(server, auth, 2)
-    ends = []
-    for wire in (first, second):
-        await wire.read_head()
-        assert wire.status == 101
-        wire.send(text("in?"))
-        ends.append(await wire.event())
-    for wire in (first, second):
-        wire.writer.close()
-    assert sorted(ends) == [(1, "in?"), (8, (1013, "websocket room at capacity: 1 connections"))]
-
-
-async def test_strangers_are_not_told_whether_a_room_is_full(start):
-    hub = plumews.Hub(plumews.HubConfig(max_room_connections=1))
-    server = await start(rooms(hub, require_token=True))
-    async with await joined(server, "/ws", f"Authorization: Bearer {token()}"):
-        assert (await refused(server, "/ws"))[0] == 401
-        assert (await refused(server, "/ws", f"Authorization: Bearer {token()}"))[0] == 429
-
-
-# --- the first message ----------------------------------------------------------------------------
-
-
-async def test_the_open_timeout_covers_a_slow_password_check_in_the_handshake(start):
+async def test_slow_password_check_in_the_handshake_is_408(start):
     auth = SlowAuth()
     server = await start(rooms(auth=auth, open_timeout=0.1))
     assert (await refused(server, "/ws?room_password=right"))[:2] == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
@@ -349,7 +249,7 @@ class Broken(plumews.SimpleRoomAuth):
         raise RuntimeError("the user database is away")
 
 
-async def test_an_authorizer_that_raises_is_500_or_1011_with_one_log_entry_each(start, caplog):
+async def test_failing_authorizer_is_500_or_1011_and_logged_once(start, caplog):
     server = await start(rooms(auth=Broken()))
     status, code, message, _ = await refused(server, "/ws?room_password=x")
     assert (status, code, message) == (500, "WEBSOCKET_HANDSHAKE_FAILED", "websocket handshake failed")
@@ -362,7 +262,7 @@ async def test_an_authorizer_that_raises_is_500_or_1011_with_one_log_entry_each(
     assert all("the authorizer failed" in log and "RuntimeError: the user database is away" in log for log in logs)
 
 
-async def test_section_8_point_24_who_guesses_at_a_door_is_turned_away_at_each_door_with_429_or_1013(start):
+async def test_section_8_point_24_guesses_count_at_all_endpoints(start):
     server = await start(rooms())
     for number in range(limits.ATTEMPTS_BURST):
         assert (await refused(server, f"/ws?room=vault&room_password={number}"))[0] == 403
@@ -380,7 +280,7 @@ async def test_section_8_point_24_who_guesses_at_a_door_is_turned_away_at_each_d
 # --- hashing --------------------------------------------------------------------------------------
 
 
-async def test_section_8_point_24_a_password_check_does_not_hold_up_the_others(start):
+async def test_section_8_point_24_password_check_blocks_no_client(start):
     auth = SlowAuth()
     server = await start(rooms(auth=auth))
     async with await Wire.connect(server) as waiting, await joined(server, "/ws?room=open") as other:
@@ -396,7 +296,7 @@ async def test_section_8_point_24_a_password_check_does_not_hold_up_the_others(s
         assert waiting.status == 101
 
 
-async def test_section_8_point_24_two_passwords_are_hashed_at_once_and_no_more(start):
+async def test_section_8_point_24_two_passwords_are_hashed_at_once(start):
     auth = SlowAuth()
     server = await start(rooms(auth=auth))
     wires = [await Wire.connect(server) for _ in range(10)]
@@ -412,7 +312,7 @@ async def test_section_8_point_24_two_passwords_are_hashed_at_once_and_no_more(s
 
 
 @pytest.mark.parametrize("way", ["query", "message"])
-async def test_section_8_point_27_a_client_that_leaves_while_its_password_is_hashed_never_joins(start, way, caplog):
+async def test_section_8_point_27_client_that_left_never_joins(start, way, caplog):
     auth = SlowAuth()
     hub = plumews.Hub()
     server = await start(rooms(hub, auth))
@@ -433,7 +333,7 @@ async def test_section_8_point_27_a_client_that_leaves_while_its_password_is_has
 
 
 @pytest.mark.parametrize("way", ["query", "message"])
-async def test_the_password_of_a_client_that_has_left_is_not_hashed(start, way):
+async def test_password_of_a_client_that_left_is_not_hashed(start, way):
     auth = SlowAuth()
     server = await start(rooms(auth=auth))
     wires = []
@@ -460,7 +360,7 @@ async def test_the_password_of_a_client_that_has_left_is_not_hashed(start, way):
     assert len(auth.checked) == 3
 
 
-async def test_stopping_while_a_password_is_hashed_answers_503_and_leaves_nothing(start):
+async def test_stop_during_a_password_check_is_503_and_leaves_nothing(start):
     auth = SlowAuth()
     server = await start(rooms(auth=auth))
     async with await Wire.connect(server) as wire:
@@ -476,7 +376,7 @@ async def test_stopping_while_a_password_is_hashed_answers_503_and_leaves_nothin
 # --- secrets --------------------------------------------------------------------------------------
 
 
-async def test_row_20_no_secret_reaches_a_log_a_repr_or_an_answer(start, caplog):
+async def test_row_20_logs_reprs_and_responses_hold_no_secret(start, caplog):
     caplog.set_level(logging.DEBUG)
     seen = []
 

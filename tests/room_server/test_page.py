@@ -1,4 +1,4 @@
-"""The page of the room server as files and as HTTP answers; `test_browser` is what it does in a browser."""
+"""The browser page as files and as HTTP responses. `test_browser` tests it in a browser."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ async def ask(server: Any, method: str, path: str, *lines: str) -> tuple[int, An
     return int(line.split(b" ")[1]), BytesParser().parsebytes(headers), body
 
 
-def test_the_page_knows_whether_the_server_remembers() -> None:
+def test_page_is_marked_for_recovery() -> None:
     plain, recovering = (page_routes(recovery=recovery)["/"](plumews.Request("GET", "/")) for recovery in (False, True))
     assert (plain.body.count(b"data-recovery"), recovering.body.count(b"<html data-recovery ")) == (0, 1)
 
 
-async def test_a_page_can_ask_why_its_websocket_was_refused(start: Callable[[Any], Any]) -> None:
+async def test_post_to_a_websocket_path_gets_its_refusal(start: Callable[[Any], Any]) -> None:
     hub = plumews.Hub(plumews.HubConfig(check_room_name=plumews.validate_room_name))
     policy = plumews.TextPolicy()
     serving = plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, page=True, text_policy=policy)
@@ -69,7 +69,7 @@ async def test_a_page_can_ask_why_its_websocket_was_refused(start: Callable[[Any
         assert (answer[0], code in answer[2]) == (status, True), path
 
 
-# --- the answers ----------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------
 
 
 async def test_each_file_is_served_with_its_type_and_length(page: Any) -> None:
@@ -81,14 +81,14 @@ async def test_each_file_is_served_with_its_type_and_length(page: Any) -> None:
         assert headers["Content-Length"] == str(len(body))
 
 
-async def test_head_gives_the_same_headers_and_no_body(page: Any) -> None:
+async def test_head_has_the_same_headers_and_no_body(page: Any) -> None:
     for path in TYPES:
         status, headers, body = await ask(page, "HEAD", path)
         assert (status, body) == (200, b""), path
         assert headers.items() == (await ask(page, "GET", path))[1].items()
 
 
-async def test_a_query_does_not_hide_the_page(page: Any) -> None:
+async def test_query_does_not_change_the_page(page: Any) -> None:
     assert (await ask(page, "GET", "/?from=a-bookmark"))[2] == shipped("/")
 
 
@@ -99,7 +99,7 @@ async def test_other_methods_and_paths_are_refused(page: Any) -> None:
         assert (await ask(page, "GET", path))[0] == 404, path
 
 
-async def test_the_browser_is_told_to_allow_nothing_from_elsewhere_and_nothing_inline(page: Any) -> None:
+async def test_security_headers_forbid_inline_and_foreign_content(page: Any) -> None:
     for path in TYPES:
         _, headers, _ = await ask(page, "GET", path)
         policy = dict(directive.strip().split(" ", 1) for directive in headers["Content-Security-Policy"].split(";"))
@@ -118,24 +118,24 @@ async def test_the_browser_is_told_to_allow_nothing_from_elsewhere_and_nothing_i
         assert headers["Referrer-Policy"] == "no-referrer"
 
 
-async def test_the_page_is_asked_for_again_after_an_upgrade_of_the_server(page: Any) -> None:
+async def test_files_are_revalidated_by_the_browser(page: Any) -> None:
     for path in TYPES:
         assert (await ask(page, "GET", path))[1]["Cache-Control"] == "no-cache"
 
 
-async def test_without_page_there_is_none(start: Callable[[Any], Any]) -> None:
+async def test_without_page_its_paths_are_404(start: Callable[[Any], Any]) -> None:
     server = await start(plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0))
     for path in TYPES:
         assert (await ask(server, "GET", path))[0] == 404
 
 
-async def test_the_page_is_not_shown_to_a_name_that_was_made_to_point_here(page: Any) -> None:
+async def test_page_by_a_foreign_host_name_is_403(page: Any) -> None:
     async with await Wire.connect(page) as wire:
         status, _ = await wire.response(b"GET / HTTP/1.1\r\nHost: attacker.example\r\n\r\n")
     assert status == 403
 
 
-# --- the files ------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 class _Tags(HTMLParser):
@@ -163,7 +163,7 @@ def tags() -> list[tuple[str, dict[str, str | None]]]:
     return parser.tags
 
 
-def test_nothing_is_inline_and_everything_that_is_fetched_is_served(
+def test_page_has_nothing_inline_and_fetches_only_served_files(
     tags: list[tuple[str, dict[str, str | None]]],
 ) -> None:
     for tag, attributes in tags:
@@ -187,7 +187,7 @@ def test_every_field_has_a_label_and_every_button_a_type(tags: list[tuple[str, d
     assert roles["state"] == "status"
 
 
-def test_the_files_name_no_other_place() -> None:
+def test_files_name_no_foreign_address() -> None:
     for path in TYPES:
         places = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w[^\s\"')]*", source(path)))
         assert places <= {"http://www.w3.org/2000/svg"}, path  # a name, nothing that is fetched
@@ -195,7 +195,7 @@ def test_the_files_name_no_other_place() -> None:
 
 
 @pytest.mark.parametrize("name", ["/page.js", "/rooms.js"])
-def test_a_script_builds_no_markup_and_keeps_nothing(name: str) -> None:
+def test_scripts_build_no_markup_and_store_nothing(name: str) -> None:
     script = source(name)
     for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "eval(", "Function("):
         assert word not in script

@@ -1,4 +1,4 @@
-"""`serve_rooms`, the seed's `ServeWSWithAuth`, live: what happens in a room, and who is told about it."""
+"""Rooms of `serve_rooms`: the fan-out, handlers and callbacks, the member count, arguments and warnings."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def plain(path):
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
-# --- what the seed does ---------------------------------------------------------------------------
+# --- fan-out --------------------------------------------------------------------------------------
 
 
-async def test_a_message_goes_to_everybody_in_the_room_the_sender_too_and_to_nobody_else(start):
+async def test_message_reaches_all_members_of_the_room_only(start):
     hub = plumews.Hub(4, 1024)
     server = await start(rooms(hub, queue_size=64, send_timeout=0.05, send_behavior=plumews.SendBehavior.BLOCK))
     async with await member(server) as one, await member(server) as two, await member(server, "b") as other:
@@ -60,7 +60,7 @@ async def test_a_message_goes_to_everybody_in_the_room_the_sender_too_and_to_nob
         assert await one.event() == await two.event() == (1, "bye")
 
 
-async def test_without_echo_the_sender_does_not_get_its_own(start):
+async def test_without_echo_the_sender_gets_no_copy(start):
     hub = plumews.Hub()
     server = await start(rooms(hub, echo=False))
     async with await member(server) as one, await member(server) as two:
@@ -71,7 +71,7 @@ async def test_without_echo_the_sender_does_not_get_its_own(start):
         assert await one.message() == "from two"
 
 
-async def test_who_leaves_in_any_way_is_out_of_the_room(start):
+async def test_connection_that_ends_in_any_way_leaves_the_room(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     wires = [await member(server) for _ in range(3)]
@@ -87,7 +87,7 @@ async def test_who_leaves_in_any_way_is_out_of_the_room(start):
         wire.writer.close()
 
 
-async def test_the_hub_outlives_the_server_and_takes_the_next_one():
+async def test_hub_outlives_its_server_and_serves_the_next():
     async with plumews.Hub() as hub:
         for _ in range(2):
             async with rooms(hub, close_timeout=0.2) as server, await member(server) as wire:
@@ -96,7 +96,7 @@ async def test_the_hub_outlives_the_server_and_takes_the_next_one():
             assert hub.connection_count() == 0
 
 
-async def test_stopping_the_hub_closes_its_members_and_leaves_the_server(start):
+async def test_stopped_hub_closes_members_and_leaves_the_server(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     async with await member(server) as wire:
@@ -107,7 +107,7 @@ async def test_stopping_the_hub_closes_its_members_and_leaves_the_server(start):
     assert server.is_serving()
 
 
-async def test_section_8_point_3_nothing_leaves_before_the_101_under_broadcast_load(start):
+async def test_section_8_point_3_101_comes_first_under_broadcast_load(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     loading = True
@@ -137,10 +137,10 @@ async def test_section_8_point_3_nothing_leaves_before_the_101_under_broadcast_l
         await task
 
 
-# --- in place of the fan-out ----------------------------------------------------------------------
+# --- handlers and callbacks -----------------------------------------------------------------------
 
 
-async def test_a_handler_runs_after_authentication_and_joining(start):
+async def test_handler_runs_after_authentication_and_joining(start):
     hub = plumews.Hub()
 
     async def handler(conn):
@@ -162,7 +162,7 @@ async def test_a_handler_runs_after_authentication_and_joining(start):
         assert await wire.closing() == (1000, "")
 
 
-async def test_a_handler_behind_a_first_message_runs_after_joined_and_its_return_closes(start):
+async def test_handler_after_a_first_message_runs_after_joined(start):
     async def handler(conn):
         await conn.send(await conn.recv())
 
@@ -174,7 +174,7 @@ async def test_a_handler_behind_a_first_message_runs_after_joined_and_its_return
         assert await wire.closing() == (1000, "")
 
 
-async def test_a_handler_that_raises_leaves_the_room(start, caplog):
+async def test_handler_that_raises_leaves_the_room(start, caplog):
     hub = plumews.Hub()
 
     async def handler(conn):
@@ -189,7 +189,7 @@ async def test_a_handler_that_raises_leaves_the_room(start, caplog):
     assert len(caplog.records) == 1
 
 
-async def test_stopping_cancels_a_handler_in_a_room_that_ignores_the_end():
+async def test_stop_cancels_a_handler_that_ignores_the_end():
     cancelled = []
 
     async def handler(conn):
@@ -213,7 +213,7 @@ async def test_stopping_cancels_a_handler_in_a_room_that_ignores_the_end():
     assert len(loop_context(asyncio.get_running_loop()).timers) == 0
 
 
-async def test_callbacks_take_the_place_of_the_fan_out_or_stand_beside_it(start):
+async def test_callbacks_replace_or_accompany_the_fan_out(start):
     calls = []
     closed = asyncio.Queue()
     hub = plumews.Hub()
@@ -233,7 +233,7 @@ async def test_callbacks_take_the_place_of_the_fan_out_or_stand_beside_it(start)
         assert hub.members("a") == []
 
 
-async def test_an_on_open_that_raises_in_a_room_is_1011_and_leaves_it(start, caplog):
+async def test_on_open_that_raises_is_1011_and_leaves_the_room(start, caplog):
     hub = plumews.Hub()
     server = await start(rooms(hub, on_open=lambda conn: 1 / 0))
     async with await member(server) as wire:
@@ -247,7 +247,7 @@ class Rebellious(plumews.Hub):
         raise RuntimeError("no more rooms on this disk")
 
 
-async def test_a_hub_that_raises_what_nobody_expects_is_1011_with_one_log_entry(start, caplog):
+async def test_unexpected_error_of_the_hub_is_1011_and_logged_once(start, caplog):
     server = await start(rooms(Rebellious()))
     for query in ("", "?auth=message"):
         async with await Wire.open(server, f"/ws{query}") as wire:
@@ -257,10 +257,10 @@ async def test_a_hub_that_raises_what_nobody_expects_is_1011_with_one_log_entry(
     assert [record.exc_info[1].args for record in caplog.records] == [("no more rooms on this disk",)] * 2
 
 
-# --- the member count -----------------------------------------------------------------------------
+# --- member count ---------------------------------------------------------------------------------
 
 
-async def test_members_tells_the_count_at_once_and_after_changes(start):
+async def test_members_sends_the_count_at_once_and_after_changes(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     async with await member(server, path="/members") as watcher:
@@ -275,7 +275,7 @@ async def test_members_tells_the_count_at_once_and_after_changes(start):
         assert hub.metrics().active_connections == 0
 
 
-async def test_members_tells_a_storm_of_changes_in_few_words(start):
+async def test_members_merges_rapid_changes(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     clock = asyncio.get_running_loop().time
@@ -291,7 +291,7 @@ async def test_members_tells_a_storm_of_changes_in_few_words(start):
         assert told <= 2 + (clock() - began) / WATCH_INTERVAL
 
 
-async def test_members_wants_the_same_credentials(start):
+async def test_members_requires_the_same_credentials(start):
     server = await start(rooms(plumews.Hub(), require_token=True))
     token = jwt.encode({"sub": "ada"}, SECRET, algorithm="HS256")
     bearer, password = f"Authorization: Bearer {token}", "X-WebSocket-Room-Password: open sesame"
@@ -305,7 +305,7 @@ async def test_members_wants_the_same_credentials(start):
         assert await count_of(wire, "vault") == 0
 
 
-async def test_members_of_a_full_room_are_still_told(start):
+async def test_members_of_a_full_room_are_counted_for_watchers(start):
     hub = plumews.Hub(plumews.HubConfig(max_room_connections=1))
     server = await start(rooms(hub))
     async with await member(server), await member(server, path="/members") as watcher:
@@ -313,7 +313,7 @@ async def test_members_of_a_full_room_are_still_told(start):
     assert hub.metrics().rejected_total == 0
 
 
-async def test_there_are_no_more_watchers_than_connections(start):
+async def test_watchers_are_bounded_like_connections(start):
     hub = plumews.Hub(plumews.HubConfig(max_connections=1))
     server = await start(rooms(hub))
     async with await member(server, path="/members") as watcher:
@@ -328,7 +328,7 @@ async def test_there_are_no_more_watchers_than_connections(start):
         await count_of(watcher)
 
 
-async def test_what_a_watcher_says_is_not_heard_and_its_end_is_noticed(start):
+async def test_messages_of_a_watcher_are_ignored_and_its_end_is_not(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     async with await member(server, path="/members") as watcher:
@@ -341,7 +341,7 @@ async def test_what_a_watcher_says_is_not_heard_and_its_end_is_noticed(start):
     assert hub._counts._watchers == {}
 
 
-async def test_a_stopped_hub_takes_no_watcher(start):
+async def test_stopped_hub_refuses_watchers(start):
     hub = plumews.Hub()
     server = await start(rooms(hub))
     await hub.stop()
@@ -349,7 +349,7 @@ async def test_a_stopped_hub_takes_no_watcher(start):
         assert (await wire.response(upgrade("/members")))[0] == 503
 
 
-# --- beside the rooms -----------------------------------------------------------------------------
+# --- routes, page and subprotocols ----------------------------------------------------------------
 
 
 async def test_healthz_is_ok_and_other_paths_are_404(start):
@@ -362,7 +362,7 @@ async def test_healthz_is_ok_and_other_paths_are_404(start):
             assert (await wire.response(request))[0] == 404
 
 
-async def test_the_page_and_routes_of_the_application_stand_beside_each_other(start):
+async def test_page_and_routes_of_the_application_are_both_served(start):
     server = await start(
         rooms(
             plumews.Hub(),
@@ -381,13 +381,13 @@ async def test_the_page_and_routes_of_the_application_stand_beside_each_other(st
         assert await count_of(watcher) == 1
 
 
-async def test_the_subprotocols_of_the_application_are_chosen_in_place_of_ours(start):
+async def test_subprotocols_of_the_application_replace_ours(start):
     server = await start(rooms(plumews.Hub(), subprotocols=["chat.v2"]))
     async with await Wire.open(server, "/ws", "Sec-WebSocket-Protocol: plumews, chat.v2") as wire:
         assert wire.header("Sec-WebSocket-Protocol") == "chat.v2"
 
 
-async def test_a_page_of_another_site_cannot_enter_a_room(start):
+async def test_page_of_another_site_is_403(start):
     server = await start(rooms(plumews.Hub()))
     for path in ("/ws", "/ws?auth=message", "/members"):
         async with await Wire.connect(server) as wire:
@@ -397,7 +397,7 @@ async def test_a_page_of_another_site_cannot_enter_a_room(start):
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def test_a_hub_and_an_authorizer_are_needed():
+def test_hub_and_authorizer_are_required():
     with pytest.raises(TypeError, match=r"hub must be a plumews.Hub, not SimpleRoomAuth"):
         plumews.serve_rooms(AUTH, plumews.Hub(), "127.0.0.1", 0)
     with pytest.raises(TypeError, match=r"auth must be a plumews.SimpleRoomAuth\(...\), or have its method verify_jwt"):
@@ -420,7 +420,7 @@ def test_section_8_point_31_wrong_arguments_raise_at_once():
         plumews.serve_rooms(hub, AUTH)
 
 
-async def test_section_8_point_11_newlines_tabs_empty_and_long_texts_are_messages_like_others(start):
+async def test_section_8_point_11_any_text_is_a_message_by_default(start):
     async with plumews.Hub() as hub:
         server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))
         async with await Wire.open(server, "/ws") as wire:
@@ -429,11 +429,11 @@ async def test_section_8_point_11_newlines_tabs_empty_and_long_texts_are_message
                 assert await wire.message() == message
 
 
-# --- what lets nobody in --------------------------------------------------------------------------
+# --- warnings about servers that no client can enter ----------------------------------------------
 
 
 class Asked(plumews.SimpleRoomAuth):
-    """One that is asked about each room."""
+    """Authorizer that decides about each room."""
 
     def authorize_room(self, authorization):
         return True
@@ -444,7 +444,7 @@ def with_tokens():
 
 
 class Known(plumews.SimpleRoomAuth):
-    """One that knows rooms of its own."""
+    """Authorizer with rooms of its own."""
 
     def has_room_password(self, room):
         return True
@@ -470,14 +470,14 @@ class Known(plumews.SimpleRoomAuth):
     ],
     ids=["no room", "open", "asked", "known", "no source", "a source"],
 )
-async def test_a_server_that_lets_nobody_in_says_so_at_the_start(start, caplog, auth, options, said):
+async def test_server_that_no_client_can_enter_warns_at_the_start(start, caplog, auth, options, said):
     await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0, **options))
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(told) == (said is not None)
     assert all(line.startswith("nobody can come in: ") and said in line for line in told)
 
 
-async def test_a_password_that_is_set_before_the_start_counts(start, caplog):
+async def test_password_set_before_the_start_prevents_the_warning(start, caplog):
     auth = plumews.SimpleRoomAuth(rounds=1)
     serving = plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, allow_unknown_rooms=False)
     auth.set_room_password("chat", "pw")
@@ -485,7 +485,7 @@ async def test_a_password_that_is_set_before_the_start_counts(start, caplog):
     assert caplog.records == []
 
 
-async def test_a_hub_that_was_stopped_is_told_at_the_start(start, caplog):
+async def test_stopped_hub_warns_at_the_start(start, caplog):
     hub = plumews.Hub()
     await hub.stop()
     await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))

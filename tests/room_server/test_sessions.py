@@ -1,4 +1,4 @@
-"""Behind the door of a room server: what a client that comes back gets, in which order, and who may ask for it."""
+"""Sessions of members that come back: the messages that they missed, their order, and errors of `?since=`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def auth():
 
 
 def rooms(hub, **options):
-    """Rooms whose members are told how much they missed."""
+    """Return a server whose handler tells each member how much it missed."""
 
     async def handler(conn):
         recovery = conn.metadata.get("recovery")
@@ -51,7 +51,7 @@ async def said(wire, *messages):
         assert await wire.message() == message
 
 
-async def test_who_comes_back_through_the_door_gets_what_it_missed_before_anything_later(start, hub):
+async def test_missed_messages_come_before_later_ones(start, hub):
     server = await start(rooms(hub))
     target = "/ws?room=vault&room_password=open%20sesame"
     async with await Wire.open(server, target) as ada:
@@ -80,13 +80,13 @@ async def test_newcomer_from_the_start_gets_the_history(start, hub, since, login
     assert got == [recovered(True, 3, result.position), "0", "1", "2", "complete: True, missed: 3"]
 
 
-async def test_newcomer_to_an_empty_history_is_told_so(start, hub):
+async def test_newcomer_to_an_empty_history_gets_the_event_alone(start, hub):
     server = await start(rooms(hub))
     async with await Wire.open(server, "/ws?since=start") as wire:
         assert await wire.message() == recovered(True, 0, hub.position("default"))
 
 
-async def test_recovery_of_a_room_without_history_is_told(start):
+async def test_recovery_of_a_room_without_history_is_incomplete(start):
     async with plumews.Hub(plumews.HubConfig(history=lambda room: None)) as hub:
         server = await start(rooms(hub))
         async with await Wire.open(server, "/ws?since=start") as wire:
@@ -122,8 +122,8 @@ async def test_encode_recovered_of_none_sends_no_event(start, hub, encode):
 
 
 @pytest.mark.parametrize("behavior", list(plumews.SendBehavior), ids=str)
-async def test_recovery_comes_whole_and_before_what_is_live(start, hub, behavior):
-    """Whatever fits the queue, and although others broadcast in the moment in which the member comes."""
+async def test_recovery_is_complete_and_precedes_live_messages(start, hub, behavior):
+    # However small the queue is, and although a message is broadcast at the moment of the join.
     server = await start(rooms(hub, send_behavior=behavior, queue_size=4))
     for number in range(100):
         hub.broadcast_room("default", f"{number} {'x' * 3000}")
@@ -134,7 +134,7 @@ async def test_recovery_comes_whole_and_before_what_is_live(start, hub, behavior
     assert [message.partition(" ")[0] for message in got[1:]] == [*map(str, range(100)), "live"]
 
 
-async def test_who_logs_in_by_message_is_told_that_it_is_in_before_what_it_missed(start, hub):
+async def test_joined_comes_before_the_missed_messages(start, hub):
     server = await start(rooms(hub))
     hub.position("vault")
     hub.broadcast_room("vault", "missed")
@@ -146,7 +146,7 @@ async def test_who_logs_in_by_message_is_told_that_it_is_in_before_what_it_misse
         assert await wire.message() == "complete: False, missed: 1", "the epoch is not that of the room"
 
 
-async def test_what_was_missed_is_for_those_alone_who_may_enter(start, hub):
+async def test_missed_messages_require_the_password_of_the_room(start, hub):
     server = await start(rooms(hub))
     hub.position("vault")
     hub.broadcast_room("vault", "missed")
@@ -156,7 +156,7 @@ async def test_what_was_missed_is_for_those_alone_who_may_enter(start, hub):
     assert b"missed" not in body
 
 
-async def test_a_full_room_has_no_place_for_those_who_come_back_either(start):
+async def test_full_room_refuses_a_client_that_comes_back(start):
     async with plumews.Hub(plumews.HubConfig(history=plumews.HistoryLimits(), max_room_connections=1)) as hub:
         server = await start(rooms(hub))
         async with await Wire.open(server, "/ws"), await Wire.open(server, "/ws?auth=message&since=0.0") as wire:
@@ -165,7 +165,7 @@ async def test_a_full_room_has_no_place_for_those_who_come_back_either(start):
             assert first == (Opcode.CLOSE, (1013, "websocket room at capacity: 1 connections")), "and not: joined"
 
 
-async def test_a_position_that_is_given_twice_is_400(start, hub):
+async def test_since_given_twice_is_400(start, hub):
     server = await start(rooms(hub))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(upgrade("/ws?since=0.0&since=0.1"))
@@ -175,7 +175,7 @@ async def test_a_position_that_is_given_twice_is_400(start, hub):
 
 @pytest.mark.parametrize("since", ["1", "yesterday", "a.b", "%0A.1"])
 @pytest.mark.parametrize("login", ["", "&auth=message"])
-async def test_a_position_that_is_none_is_400(start, hub, since, login):
+async def test_malformed_since_is_400(start, hub, since, login):
     server = await start(rooms(hub))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(upgrade(f"/ws?since={since}{login}"))
@@ -184,7 +184,7 @@ async def test_a_position_that_is_none_is_400(start, hub, since, login):
     assert error["message"].startswith("invalid since: a position must look like 1f0c9a5be27d4830.17")
 
 
-async def test_without_recovery_since_means_nothing(start, hub):
+async def test_since_is_ignored_without_recovery(start, hub):
     server = await start(plumews.serve_rooms(hub, auth(), "127.0.0.1", 0))
     hub.position("default")
     hub.broadcast_room("default", "missed")
@@ -193,7 +193,7 @@ async def test_without_recovery_since_means_nothing(start, hub):
             await said(wire, "the first thing that it hears")
 
 
-def test_recovery_needs_a_hub_that_remembers():
+def test_recovery_without_a_history_raises():
     with pytest.raises(ValueError, match=r"recovery=True needs a hub that remembers: HubConfig\(history="):
         rooms(plumews.Hub())
 
@@ -210,11 +210,11 @@ async def _asks(recovery):
         (lambda: "", r"encode_recovered is called with \(recovery\), but takes \(\)"),
     ],
 )
-def test_encode_recovered_that_cannot_be_called_is_refused(encode, words):
+def test_encode_recovered_that_cannot_be_called_raises(encode, words):
     with pytest.raises(TypeError, match=words):
         rooms(plumews.Hub(HISTORY), encode_recovered=encode)
 
 
-def test_encode_recovered_without_recovery_is_refused():
+def test_encode_recovered_without_recovery_raises():
     with pytest.raises(ValueError, match="encode_recovered is for recovery=True"):
         plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0, encode_recovered=lambda recovery: "")

@@ -1,4 +1,4 @@
-"""The rooms as JSON: who is told, how much, and how often it is made."""
+"""Status of a room server: the list of rooms, its audience and its age, and the health check."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews import Hub, limits
+from plumews import Hub
 from plumews.http11.models import Request
-from plumews.room_server.status import room_list_route
+from plumews.room_server import status as status_module
+from plumews.room_server.status import _LIST_INTERVAL, _LIST_SIZE, room_list_route
 from support.fakes import fake_conn, ticks, until
 from support.raw_client import Wire
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list is made anew for each who asks."""
-    monkeypatch.setattr(limits, "ROOMS_EVERY", 0.0)
+    """Make a new list for each request."""
+    monkeypatch.setattr(status_module, "_LIST_INTERVAL", 0.0)
 
 
 def request(*headers: tuple[str, str], address: str = "127.0.0.1") -> Request:
@@ -41,7 +42,7 @@ def told(route: Any, asked: Request | None = None) -> dict[str, Any]:
     return answer
 
 
-async def test_the_list_has_each_room_with_its_members_and_what_waits_for_them(fresh):
+async def test_list_has_each_room_with_members_and_queues(fresh):
     hub = Hub()
     route = room_list_route(hub, "everybody")
     assert told(route) == {"connections": 0, "rooms_total": 0, "rooms": []}
@@ -62,19 +63,19 @@ async def test_the_list_has_each_room_with_its_members_and_what_waits_for_them(f
     }
 
 
-async def test_of_many_rooms_the_largest_are_told_and_how_many_there_are(fresh):
+async def test_list_has_the_largest_rooms_and_the_number_of_all(fresh):
     hub = Hub()
-    for number in range(limits.ROOMS_SHOWN + 20):
+    for number in range(_LIST_SIZE + 20):
         member(hub, f"room {number}")
     for _ in range(2):
         member(hub, "large")
     answer = told(room_list_route(hub, "everybody"))
-    assert answer["rooms_total"] == limits.ROOMS_SHOWN + 21
-    assert len(answer["rooms"]) == limits.ROOMS_SHOWN
+    assert answer["rooms_total"] == _LIST_SIZE + 21
+    assert len(answer["rooms"]) == _LIST_SIZE
     assert answer["rooms"][0]["name"] == "large"
 
 
-async def test_however_many_ask_it_is_made_once_a_second(monkeypatch: pytest.MonkeyPatch):
+async def test_list_is_made_once_a_second(monkeypatch: pytest.MonkeyPatch):
     now = 100.0
     monkeypatch.setattr("plumews.room_server.status.time.monotonic", lambda: now)
     hub = Hub()
@@ -82,7 +83,7 @@ async def test_however_many_ask_it_is_made_once_a_second(monkeypatch: pytest.Mon
     assert told(route)["connections"] == 0
     member(hub, "chat")
     assert told(route)["connections"] == 0
-    now += limits.ROOMS_EVERY
+    now += _LIST_INTERVAL
     assert told(route)["connections"] == 1
 
 
@@ -97,14 +98,14 @@ async def test_however_many_ask_it_is_made_once_a_second(monkeypatch: pytest.Mon
         ("everybody", request(address="192.0.2.1"), 200),
     ],
 )
-async def test_who_is_not_of_the_audience_is_told_that_there_is_nothing_to_see(audience, asked, status):
+async def test_client_outside_the_audience_gets_204(audience, asked, status):
     hub = Hub()
     member(hub, "hidden room")
     response = room_list_route(hub, audience)(asked)
     assert (response.status, b"hidden room" in response.body) == (status, status == 200)
 
 
-# --- live -----------------------------------------------------------------------------------------
+# --- list of rooms of a server --------------------------------------------------------------------
 
 
 async def answer(server: Any) -> tuple[int, bytes]:
@@ -123,7 +124,7 @@ async def answer(server: Any) -> tuple[int, bytes]:
         ({"page": True, "rooms_table": "everybody"}, 200),
     ],
 )
-async def test_the_list_is_there_with_the_page_for_those_who_may_see_it(start, options, status):
+async def test_list_is_served_with_the_page_to_its_audience(start, options, status):
     hub = Hub()
     server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0, **options))
     async with await Wire.open(server, "/ws?room=hidden"):
@@ -132,6 +133,36 @@ async def test_the_list_is_there_with_the_page_for_those_who_may_see_it(start, o
         assert (code, b"hidden" in body) == (status, status == 200)
 
 
-def test_another_audience_is_an_error_that_names_the_three():
+def test_unknown_audience_raises_with_the_three_names():
     with pytest.raises(ValueError, match="rooms_table must be one of nobody, local, everybody, not 'friends'"):
         plumews.serve_rooms(Hub(), plumews.SimpleRoomAuth(), port=0, rooms_table="friends")  # type: ignore[arg-type]
+
+
+# --- health check ---------------------------------------------------------------------------------
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+async def health(server, method="GET"):
+    async with await Wire.connect(server) as wire:
+        status, body = await wire.response(f"{method} /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert wire.header("Cache-Control") == "no-store"
+        return status, json.loads(body) if body else None
+
+
+async def test_healthz_is_200_and_names_enabled_broadcasts(start):
+    plain = await start(plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0))
+    assert await health(plain) == (200, {"status": "ok", "component": "websocket", "broadcast_enabled": False})
+    admin = await start(
+        plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, broadcast_secret=SECRET)
+    )
+    assert await health(admin) == (200, {"status": "ok", "component": "websocket", "broadcast_enabled": True})
+    assert await health(admin, "HEAD") == (200, None)
+
+
+async def test_healthz_is_503_once_the_hub_stops(start):
+    hub = plumews.Hub()
+    server = await start(plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0))
+    await hub.stop()
+    assert await health(server) == (503, {"status": "stopping", "component": "websocket", "broadcast_enabled": False})
+    assert await health(server, "HEAD") == (503, None)

@@ -1,8 +1,7 @@
-"""A message to a hub by HTTP: the seed's admin broadcast, for who has its secret (layer 5).
+"""Broadcast to a hub over HTTP: ``POST /_admin/broadcast?room=lobby`` with the message as the body.
 
-``POST /_admin/broadcast?room=lobby`` with the message as its body. Invariants: nothing is read from who has not shown
-that he may; a slip in the address never becomes a message to everybody; an address pays for a wrong secret before it is
-told that it was wrong.
+The body is read only after the client is authorized. A misspelled query never becomes a broadcast to all rooms. An
+address is charged for each attempt before the secret is checked, so concurrent guesses cannot exceed the limit.
 """
 
 from __future__ import annotations
@@ -25,16 +24,22 @@ from ..server.routes import Route
 
 __all__ = ["BROADCAST_PATH", "admin_broadcast_route", "check_broadcast_secret"]
 
-#: Where the seed has it.
+#: Path of the route that ``broadcast_secret`` of ``serve_rooms`` adds.
 BROADCAST_PATH: Final = "/_admin/broadcast"
 
 _BINARY: Final = "application/octet-stream"
 
 
 def check_broadcast_secret(secret: str | bytes) -> bytes:
-    """``secret`` as bytes, if it can be one: visible ASCII of 32 characters or more, as it must fit a header.
+    """Return ``secret`` as bytes. No error repeats it.
 
-    Raises ``WeakSecret`` for a short one, ``TypeError`` or ``ValueError`` for what fits no header; without the secret.
+    Args:
+        secret: 32 to 8,192 characters of visible ASCII, because it is sent in a header.
+
+    Raises:
+        WeakSecret: ``secret`` is shorter than 32 characters.
+        TypeError: it is neither ``str`` nor ``bytes``.
+        ValueError: it is too long, or not visible ASCII.
     """
     if not isinstance(secret, (str, bytes)):
         raise TypeError(f"the websocket broadcast secret must be a str or bytes, not {type(secret).__name__}")
@@ -62,64 +67,69 @@ def admin_broadcast_route(
     attempts: Attempts | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Route:
-    """A route for ``routes=`` that broadcasts the body of a POST in ``hub``.
+    """Return a route for ``routes=`` that broadcasts the body of a POST in ``hub``.
 
-    ``?room=`` is the room, several are several rooms, and without one it is everybody. ``keep=false`` keeps the message
-    out of the histories of the rooms. Anything else in the query is refused. The body is sent as text, whatever its
-    type, but ``Content-Type: application/octet-stream`` as binary.
+    ``?room=`` names the room and may be repeated. Without it, all members get the message. ``keep=false`` keeps the
+    message out of the histories of the rooms. Any other query is refused. The body is sent as text, whatever its type.
+    With ``Content-Type: application/octet-stream`` it is sent as binary.
 
-    Answers: 204 when it is done, also where nobody is there; 400 ``WEBSOCKET_INVALID_ROOM``, ``WEBSOCKET_BAD_QUERY``,
-    ``WEBSOCKET_INVALID_UTF8``; 401 ``UNAUTHORIZED``; 413 ``WEBSOCKET_REQUEST_TOO_LARGE``; 429
-    ``WEBSOCKET_TOO_MANY_ATTEMPTS`` after too many wrong secrets from one address, also for the right one; 503
-    ``WEBSOCKET_BROADCAST_REJECTED`` where nobody got it who should have, or the hub was stopped.
+    Responses: 204 if the message is queued, also without any member. 400 ``WEBSOCKET_INVALID_ROOM``,
+    ``WEBSOCKET_BAD_QUERY`` or ``WEBSOCKET_INVALID_UTF8``. 401 ``UNAUTHORIZED``. 413 ``WEBSOCKET_REQUEST_TOO_LARGE``.
+    429 ``WEBSOCKET_TOO_MANY_ATTEMPTS`` after too many wrong secrets from one address, also for the right one. 503
+    ``WEBSOCKET_BROADCAST_REJECTED`` if no member has space in its queue, or the hub was stopped.
 
     Args:
-        hub: where it is broadcast, on the loop of the server.
-        secret: whoever sends ``Authorization: Bearer <secret>`` may; 32 characters of visible ASCII or more.
-        authorizer: instead of a secret, ``f(request) -> bool``, plain or ``async def``, asked before the body is read.
+        hub: hub on the loop of the server.
+        secret: secret of requests with ``Authorization: Bearer <secret>``, 32 characters of visible ASCII or more.
+        authorizer: function ``f(request) -> bool`` instead of a secret, plain or ``async def``. It is called before the
+            body is read.
         max_body: bytes of the longest message (default 1 MiB).
-        attempts: what addresses have tried wrong (default: 20 tries, then one in 3 seconds).
-        clock: seconds that never go back.
+        attempts: failed attempts of addresses (default: 20, then one every 3 seconds).
+        clock: returns seconds that never go back.
+
+    Returns:
+        The route.
 
     Raises:
-        WeakSecret: ``secret`` is shorter than 32 bytes. TypeError, ValueError: another argument is wrong, or there is
-            neither ``secret`` nor ``authorizer``, or both.
+        WeakSecret: ``secret`` is shorter than 32 bytes.
+        TypeError: another argument is wrong, or not exactly one of ``secret`` and ``authorizer`` is given.
+        ValueError: ``secret`` is not visible ASCII.
     """
     if not isinstance(hub, Hub):
         raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
     if (secret is None) == (authorizer is None):
         raise TypeError("give either the secret of the broadcasts or an authorizer")
-    may = authorizer if secret is None else _has_secret(check_broadcast_secret(secret))
-    if may is None or not callable(may):
-        raise TypeError(f"authorizer must be a function, not {type(may).__name__}")
-    gate = _Gate(may, Attempts() if attempts is None else attempts, clock)
-    return Route(_broadcaster(hub), methods=("POST",), max_body=max_body, authorize=gate.check)
+    allows = authorizer if secret is None else _has_secret(check_broadcast_secret(secret))
+    if allows is None or not callable(allows):
+        raise TypeError(f"authorizer must be a function, not {type(allows).__name__}")
+    limited = _LimitedAuthorizer(allows, Attempts() if attempts is None else attempts, clock)
+    return Route(_broadcaster(hub), methods=("POST",), max_body=max_body, authorize=limited.check)
 
 
 def _has_secret(secret: bytes) -> Callable[[Request], bool]:
     return lambda request: hmac.compare_digest(bearer_of(request).encode(), secret)
 
 
-class _Gate:
-    """Who may, and how often an address may be wrong about that."""
+class _LimitedAuthorizer:
+    """Authorizer of requests that limits the failed attempts of each address."""
 
-    def __init__(self, may: Callable[[Request], Any], attempts: Attempts, clock: Callable[[], float]) -> None:
-        self._may = may
+    def __init__(self, allows: Callable[[Request], Any], attempts: Attempts, clock: Callable[[], float]) -> None:
+        self._allows = allows
         self._attempts = attempts
         self._clock = clock
 
     async def check(self, request: Request) -> None:
-        """Raise ``Refused`` for who may not: 401, or 429 where it is not even asked."""
+        """Raise ``Refused`` for an unauthorized request: 401, or 429 after too many failures of its address."""
         address, now = request.client_address or None, self._clock()
         self._attempts.check(address, now, "too many wrong secrets from this address")
         self._attempts.charge(address, now)  # before the check, so that concurrent guesses cannot exceed the limit
         try:
-            may = self._may(request)
-            may = await may if inspect.isawaitable(may) else may
+            allowed = self._allows(request)
+            allowed = await allowed if inspect.isawaitable(allowed) else allowed
         except BaseException:
             self._attempts.refund(address, self._clock())
             raise
-        if not may:
+        if not allowed:
             raise Refused(
                 "unauthorized", status=401, code=ErrorCode.UNAUTHORIZED, headers=(("WWW-Authenticate", "Bearer"),)
             )
@@ -128,7 +138,7 @@ class _Gate:
 
 def _broadcaster(hub: Hub) -> Callable[[Request], Response]:
     def answer(request: Request) -> Response:
-        rooms, keep = _asked(request)
+        rooms, keep = _target(request)
         message = _message_of(request)
         result = hub.broadcast_room(rooms, message, keep=keep) if rooms else hub.broadcast_all(message)
         if result.invalid:
@@ -144,8 +154,8 @@ def _broadcaster(hub: Hub) -> Callable[[Request], Response]:
     return answer
 
 
-def _asked(request: Request) -> tuple[list[str], bool]:
-    """The rooms in the query, of which none is everybody, and whether their histories keep the message."""
+def _target(request: Request) -> tuple[list[str], bool]:
+    """Return the rooms in the query and whether their histories keep the message. No rooms mean all members."""
     fields = parse_qsl(request.query_string, keep_blank_values=True)
     if any(name not in ("room", "keep") for name, _ in fields) or (request.query_string and not fields):
         raise InvalidHandshake("unknown field in the query: there are room and keep", code=ErrorCode.BAD_QUERY)

@@ -1,7 +1,6 @@
-"""The page of the room server, as routes (layer 5).
+"""Browser page of the room server, as routes.
 
-Plain files that ship with the package; nothing is fetched from elsewhere, and the browser is told to allow nothing
-else.
+The page consists of files of this package. Its content security policy forbids all other sources.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _POLICY: Final = (
 
 
 def page_routes(*, recovery: bool = False) -> dict[str, Callable[[Request], Response]]:
-    """Return the page at ``/`` and what it needs; with ``recovery`` it asks for what it missed (``?since=``)."""
+    """Return the routes of the page at ``/`` and its files. True for ``recovery`` makes it use ``?since=``."""
     folder = resources.files(__package__) / "static"
     files = {path: (folder / name).read_bytes() for path, (name, _) in _FILES.items()}
     if recovery:

@@ -1,9 +1,8 @@
-"""`serve_rooms`: the seed's `ServeWSWithAuth` as a server (layer 5).
+"""The function `serve_rooms`: a server whose connections each belong to one room of a hub.
 
-A client enters the room in ``?room=`` (``default`` without one) with its password and, maybe, a token; each message
-it sends goes to everybody in the room, itself included. A handler or callbacks may take the place of that.
-Whoever asks at ``/members`` is told how many members a room has, on a connection of its own: the messages of a room
-are only what its members said.
+A client enters the room in ``?room=`` (default ``default``) with the room's password and, if required, a token. Each of
+its messages is sent to all members of the room, the client included. A handler or callbacks may replace that. A
+connection to ``/members`` watches the member count of a room, so that the messages of a room come from members only.
 """
 
 from __future__ import annotations
@@ -29,19 +28,17 @@ from ..server.options import ServerKeywords, split_options
 from ..server.server import Serving, serve_on_tcp
 from .admin import BROADCAST_PATH, admin_broadcast_route
 from .endpoint import RoomEndpoint, RoomOwner
-from .health import health_route
 from .page import page_routes
 from .sessions import MemberCountFeed, RoomSessions, recovered_event
-from .status import RoomsTable, check_rooms_table, room_list_route
-from .text_filter import TextPolicy
-from .text_screen import TextFilterEndpoint
+from .status import RoomsTable, check_rooms_table, health_route, room_list_route
+from .text_filter import TextFilterEndpoint, TextPolicy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["serve_rooms"]
 
-#: A browser that offers ``bearer.<token>`` fails unless another subprotocol of its offer is chosen.
+#: A browser that offers ``bearer.<token>`` fails the connection unless another offered subprotocol is chosen.
 _SUBPROTOCOLS = ("plumews",)
 
 _NO_ROOM = "allow_unknown_rooms=False, and no room has a password yet (set_room_password)"
@@ -71,47 +68,58 @@ def serve_rooms(
     encode_recovered: EncodeRecovered | None = recovered_event,
     **options: Unpack[ServerKeywords],
 ) -> Serving:
-    """Serve the rooms of ``hub``; the seed's ``ServeWSWithAuth``.
+    """Serve the rooms of ``hub``.
 
-    A client names its room in ``?room=`` and says who it is in one of these ways: the headers ``Authorization:
-    Bearer <token>`` and ``X-WebSocket-Room-Password``; the subprotocols ``plumews, bearer.<token>``; ``?auth=message``
-    and then ``{"type": "auth", "password": ..., "token": ...}`` as its first message; a cookie, or the query, where
-    that is allowed. A connection ends with its token, unless it sends a new one in time as such a message.
+    A client names its room in ``?room=``. It authenticates by the headers ``Authorization: Bearer <token>`` and
+    ``X-WebSocket-Room-Password``, or by the subprotocols ``plumews, bearer.<token>``. With ``?auth=message`` it sends
+    ``{"type": "auth", "password": ..., "token": ...}`` as its first message. A cookie and the query are other places,
+    if they are enabled. A connection ends with its token, unless the client sends a new one as such a message.
 
     Args:
-        hub: where connections join; it outlives the server, stop it yourself.
-        auth: passwords and tokens, such as :class:`plumews.SimpleRoomAuth`; ``None`` if the next two are given.
+        hub: hub that connections join. It outlives the server and is stopped by the caller.
+        auth: passwords and tokens, such as :class:`plumews.SimpleRoomAuth`. ``None`` if ``token_auth`` and
+            ``room_auth`` are given.
         token_auth: verifies the tokens instead: a :class:`plumews.TokenAuthenticator`.
-        room_auth: says who enters which room instead: a :class:`plumews.RoomAuthorizer`.
-        host, port: where to listen, as in :func:`plumews.serve`.
-        handler, on_open, on_message, on_close: instead of the fan-out, as in :func:`plumews.serve`; they run after
-            authentication and joining, with ``conn.metadata["room"]`` and ``conn.user_info``.
-        path: of the WebSocket (default ``/ws``).
-        members_path: of the WebSocket that tells the member count as JSON (default ``/members``; ``None``: none).
-        page: whether ``/`` answers with a page for the browser (default False).
-        rooms_table: who sees on that page which rooms there are, how many are in them, and whose queues are long:
-            ``"nobody"`` (default), ``"everybody"``, or ``"local"``, which is who asks straight from this machine; a
-            proxy on this machine that does not say that it is one would pass for that.
-        echo: whether the sender gets its own message, too (default True, the seed's behaviour).
-        allow_unknown_rooms: let everybody into rooms without a password (default True, the seed's behaviour); an
-            authorizer with ``authorize_room``, or without ``has_room_password``, decides about each room by itself.
-        broadcast_secret: whoever has it may ``POST /_admin/broadcast``, see :func:`plumews.admin_broadcast_route`
-            (default: nobody may, and there is no such path). At least 32 bytes, and none of those that sign tokens.
-        text_policy: what text messages may be, beyond UTF-8 (default ``None``: anything). Who breaks it is closed, or
-            not heard, before room, handler or callback see it. What a handler reads with ``read_stream`` it has to
-            look at by itself.
-        recovery: whether ``?since=POSITION`` brings a client what it missed in its room, before anything later, as
-            :meth:`plumews.Hub.recover` does (default False). ``?since=start`` brings all that is kept.
+        room_auth: authorizes clients for rooms instead: a :class:`plumews.RoomAuthorizer`.
+        host: address to listen on, as in :func:`plumews.serve`.
+        port: port to listen on, as in :func:`plumews.serve`.
+        handler: coroutine function instead of the fan-out, as in :func:`plumews.serve`. It runs after authentication
+            and joining, with ``conn.metadata["room"]`` and ``conn.user_info``.
+        on_open: callback after joining, as in :func:`plumews.serve`.
+        on_message: callback instead of the fan-out, as in :func:`plumews.serve`.
+        on_close: callback after the end of a connection, as in :func:`plumews.serve`.
+        path: path of the WebSocket (default ``/ws``).
+        members_path: path of the WebSocket that sends the member count as JSON (default ``/members``). ``None``: none.
+        page: True serves a browser page at ``/`` (default False).
+        rooms_table: clients that see the list of rooms, their members and long queues on that page: ``"nobody"``
+            (default), ``"everybody"``, or ``"local"``, which is a direct request from this machine. A proxy on this
+            machine that sends no proxy headers passes for that.
+        echo: True sends a message to its sender, too (default True).
+        allow_unknown_rooms: True admits clients to rooms without a password (default True). An authorizer with
+            ``authorize_room``, or without ``has_room_password``, decides about each room itself.
+        broadcast_secret: secret of ``POST /_admin/broadcast``, see :func:`plumews.admin_broadcast_route` (default: no
+            such route). At least 32 bytes, and none of the keys of tokens.
+        text_policy: rules for text messages beyond UTF-8 (default ``None``: none). A message that breaks one closes the
+            connection, or is skipped, before room, handler or callback see it. A handler that uses ``read_stream``
+            checks its messages itself.
+        recovery: True accepts ``?since=POSITION`` and sends a client the messages that it missed in its room before any
+            later one, as :meth:`plumews.Hub.recover` does (default False). ``?since=start`` sends all that are kept.
             ``conn.metadata["recovery"]`` is the :class:`plumews.Recovery` then. Needs a hub with ``history``.
-        encode_recovered: what such a client is sent before the messages that it missed, as in
+        encode_recovered: encodes the event that such a client gets before the messages that it missed, as in
             :meth:`plumews.Hub.recover` (default: ``{"type": "recovered", "complete": true, "missed": 2, "position":
-            "1f0c9a5be27d4830.17"}``). ``None`` sends nothing.
-        options: as in :func:`plumews.serve`, such as ``queue_size``, ``send_timeout`` and ``send_behavior`` of the send
-            queue of each connection (64, 0.05 s, BLOCK), or ``token_cookie``. ``require_token`` is False by default.
+            "1f0c9a5be27d4830.17"}``). ``None`` sends no event.
+        options: options as in :func:`plumews.serve`, such as ``queue_size``, ``send_timeout`` and ``send_behavior`` of
+            the send queue of each connection (64, 0.05 s, BLOCK), or ``token_cookie``. ``require_token`` is False by
+            default.
+
+    Returns:
+        The server: start it with ``async with``, or await it.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong kind. WeakSecret: ``broadcast_secret`` is too short.
-        OSError: as in :func:`plumews.serve`.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range, or contradicts another one.
+        WeakSecret: ``broadcast_secret`` is too short.
+        OSError: the address cannot be used, as in :func:`plumews.serve`. Raised when the result is awaited.
     """
     if not isinstance(hub, Hub):
         raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
@@ -205,7 +213,7 @@ def _authorizer(given: RoomAuthorizer | None, allow_unknown_rooms: bool) -> Room
 
 
 def _has_no_room(authorizer: RoomAuthorizer) -> bool:
-    """Return whether ``authorizer`` knows of room passwords alone, and of none yet."""
+    """Return whether ``authorizer`` decides by room passwords only, and has none yet."""
     if hasattr(authorizer, "authorize_room"):
         return False
     asked = getattr(type(authorizer), "has_room_password", None)
@@ -215,14 +223,14 @@ def _has_no_room(authorizer: RoomAuthorizer) -> bool:
 
 
 def _identify(hub: Hub, conn: Conn) -> None:
-    """The hub looks again who ``conn`` is, if it is a member."""
-    for room in hub.rooms_of(conn)[:1]:  # what is true of it in one room is in all
+    """Update the user of ``conn`` in the hub, if it is a member."""
+    for room in hub.rooms_of(conn)[:1]:  # the user is the same in all rooms
         with contextlib.suppress(HubError):  # the hub has been stopped
             hub.join(room, conn)
 
 
 def _fan_out(hub: Hub, echo: bool) -> OnMessage:
-    """What the seed does with a message: the whole room gets it."""
+    """Return the callback that sends each message to the whole room."""
 
     def relay(conn: Conn, message: str | bytes) -> None:
         hub.broadcast_room(conn.metadata["room"], message, exclude=None if echo else conn)

@@ -1,7 +1,7 @@
-"""What is behind the doors of a room server: the rooms, and the counts of their members (layer 5).
+"""Owners of the admitted connections of a room server: the sessions of members, and the feed of member counts.
 
-Who comes here has been let in. Invariants: who is in a room is told so before any message of the room, and what it
-missed comes before anything later; a watcher of counts is no member.
+A member gets the message that it has joined before any message of the room. Missed messages come before later ones. A
+connection that watches counts is no member.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["MemberCountFeed", "RoomSessions", "recovered_event"]
 
 
 def recovered_event(recovery: Recovery) -> str:
-    """Return what a client is told about its recovery, as JSON."""
+    """Return the JSON event that a client gets before the messages that it missed."""
     position = None if recovery.position is None else str(recovery.position)
     event = {"type": "recovered", "complete": recovery.complete, "missed": recovery.messages, "position": position}
     return json.dumps(event)
 
 
 class RoomSessions:
-    """The rooms, and what happens in them; with ``recovery`` a client may say what it has seen (``?since=``)."""
+    """Sessions of the members of rooms. True for ``recovery`` lets a client name its last position (``?since=``)."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class RoomSessions:
             _say_joined(conn, room)
         else:
             self._hub.can_join(room)
-            _say_joined(conn, room)  # what it missed is queued by the next call
+            _say_joined(conn, room)  # before the missed messages, which the next call queues
             conn.metadata["recovery"] = self._hub.recover(room, conn, since, encode_recovered=self._encode_recovered)
         return self._inside.opened(conn)
 
@@ -80,14 +80,14 @@ def _say_joined(conn: Conn, room: str) -> None:
 
 
 class MemberCountFeed:
-    """The connections that are told how many members a room has: no members themselves, but as many at most."""
+    """Connections that watch the member counts of rooms, at most as many as the hub may have members."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._watching = 0
 
     def check_request(self, request: Request) -> None:
-        """Any will do."""
+        """Accept any request."""
 
     def check_space(self, room: str) -> None:
         self._hub._members.check_running()
@@ -99,7 +99,7 @@ class MemberCountFeed:
         self.check_space(room)
 
         def tell(room: str, count: int) -> None:
-            with contextlib.suppress(SendQueueFull, ConnectionClosed):  # then the next count will do
+            with contextlib.suppress(SendQueueFull, ConnectionClosed):  # the next count will be sent
                 conn.send_nowait(json.dumps({"type": "members", "room": room, "members": count}))
 
         end = self._hub.watch_count(room, tell)

@@ -1,21 +1,31 @@
-"""What a text message may be, beyond valid UTF-8 (layer 2).
+"""Rules for text messages beyond valid UTF-8, and the endpoint that applies them to live connections.
 
-The seed's rules in the seed's order: length, empty, UTF-8, control characters. Invariants: one pass in linear time; an
-error names the rule and the place, never what the peer wrote.
+The rules are checked in this order: length, empty, UTF-8, control characters. The check takes linear time. An error
+names the rule and the position, but never repeats the message. A rejected message reaches neither room nor handler.
+Binary messages are not checked, nor is the message by which a client logs in.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from .. import limits
+from ..auth.credentials import logs_in_by_message
+from ..conn.connection import Conn
+from ..conn.filters import add_filter
+from ..constants import ErrorCode
+from ..counters import RequestCounters
 from ..errors import InvalidText
+from ..http11.models import Request
+from ..protocol.state import cut_reason
+from ..server.endpoints import Endpoint
 
-__all__ = ["TextPolicy", "validate_text_message"]
+__all__ = ["TextFilterEndpoint", "TextPolicy", "validate_text_message"]
 
-#: Control characters of ASCII, by whether newlines and whether tabs are among them.
+#: Patterns of refused control characters of ASCII, by whether newlines and whether tabs are allowed.
 _CONTROL: Final = {
     (newlines, tabs): re.compile(
         "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f" + ("" if newlines else "\n\r") + ("" if tabs else "\t") + "]"
@@ -27,22 +37,23 @@ _CONTROL: Final = {
 
 @dataclass(frozen=True)
 class TextPolicy:
-    """What text messages may be, for ``serve_rooms(..., text_policy=...)`` and :func:`plumews.validate_text_message`.
+    """Rules for text messages, for ``serve_rooms(..., text_policy=...)`` and :func:`plumews.validate_text_message`.
 
-    The defaults are the seed's, which allow one line: where people write, allow newlines and tabs.
+    The defaults allow one line. Allow newlines and tabs if people write the messages.
 
     Args:
-        max_length: UTF-8 bytes (default 1 MiB); the read limit of a connection holds as well.
-        allow_empty: whether a message may be empty (default False).
-        reject_control_characters: refuse U+0000 to U+001F and U+007F (default True).
-        allow_newlines: but not LF and CR (default False).
-        allow_tabs: but not tabs (default False).
-        on_violation: ``"close"`` (default) closes the connection with 1008, or 1009 for the length; ``"skip"`` drops
-            the message, as if it had not come. Both are counted among the ``requests_refused`` of ``hub.metrics()``,
-            as ``WEBSOCKET_MESSAGE_REJECTED``.
+        max_length: most bytes of UTF-8 (default 1 MiB). The read limit of a connection holds as well.
+        allow_empty: True accepts empty messages (default False).
+        reject_control_characters: True refuses U+0000 to U+001F and U+007F (default True).
+        allow_newlines: True accepts LF and CR nevertheless (default False).
+        allow_tabs: True accepts tabs nevertheless (default False).
+        on_violation: ``"close"`` (default) closes the connection with 1008, or with 1009 for the length. ``"skip"``
+            drops the message. Both are counted as ``WEBSOCKET_MESSAGE_REJECTED`` in ``requests_refused`` of
+            ``hub.metrics()``.
 
     Raises:
-        TypeError, ValueError: one of them is of the wrong kind.
+        TypeError: a value has the wrong type.
+        ValueError: a value is out of range.
     """
 
     max_length: int = limits.TEXT_LENGTH
@@ -81,13 +92,16 @@ class TextPolicy:
 
 
 def validate_text_message(message: str | bytes, policy: TextPolicy | None = None) -> str:
-    """``message`` as text, if ``policy`` allows it (default: ``TextPolicy()``); the seed's ``ValidateTextMessage``.
+    """Return ``message`` as text if ``policy`` accepts it.
 
-    Bytes must be UTF-8, and a ``str`` must be something that UTF-8 can write.
+    Args:
+        message: text, or bytes of UTF-8.
+        policy: rules to apply (default ``TextPolicy()``).
 
     Raises:
         InvalidText: "message too long", "empty message", "invalid utf-8 in message" or "message contains control
-            characters", the first of them that is true. TypeError: ``message`` is neither ``str`` nor ``bytes``.
+            characters": the first rule that is broken.
+        TypeError: ``message`` is neither ``str`` nor ``bytes``.
     """
     if not isinstance(message, (str, bytes)):
         raise TypeError(f"a text message is str or bytes, not {type(message).__name__}")
@@ -106,9 +120,54 @@ def validate_text_message(message: str | bytes, policy: TextPolicy | None = None
 
 
 def _is_longer(message: str | bytes, most: int) -> bool:
-    """Whether ``message`` has more than ``most`` bytes as UTF-8; counted only where its characters leave that open."""
+    """Return whether ``message`` has more than ``most`` bytes of UTF-8, which is not always known from its length."""
     if len(message) > most:
         return True
     if isinstance(message, bytes) or message.isascii() or len(message) * 4 <= most:
         return False
     return len(message.encode("utf-8", "surrogatepass")) > most
+
+
+class TextFilterEndpoint:
+    """Endpoint that applies ``policy`` to the messages of the endpoint ``inside``."""
+
+    def __init__(self, inside: Endpoint, policy: TextPolicy, counters: RequestCounters) -> None:
+        self._inside = inside
+        self._policy = policy
+        self._counters = counters
+        self.check: Callable[[Request], None] | None = getattr(inside, "check", None)
+
+    def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
+        return self._inside.admit(conn, request)
+
+    def opened(self, conn: Conn, deadline: float) -> Coroutine[Any, Any, None] | None:
+        work = self._inside.opened(conn, deadline)
+        # Added last, so that renewals of tokens are filtered out first. No message has been received yet.
+        add_filter(conn, _TextFilter(self._policy, self._counters, first=logs_in_by_message(conn.request)))
+        return work
+
+
+class _TextFilter:
+    """Message filter of one connection. True for ``first`` passes the first message, which logs in, unchecked."""
+
+    __slots__ = ("_counters", "_first", "_policy")
+
+    def __init__(self, policy: TextPolicy, counters: RequestCounters, *, first: bool) -> None:
+        self._policy = policy
+        self._counters = counters
+        self._first = first
+
+    def __call__(self, conn: Conn, message: str | bytes) -> bool:
+        if self._first:
+            self._first = False
+            return False
+        if not isinstance(message, str):
+            return False
+        try:
+            self._policy.check(message)
+        except InvalidText as exc:
+            self._counters.refused.add(ErrorCode.MESSAGE_REJECTED.value)
+            if self._policy.on_violation == "close":
+                conn.close_nowait(exc.close_code, cut_reason(f"message rejected: {exc}"))
+            return True
+        return False
