@@ -1,4 +1,4 @@
-"""The awaitables of a send and of the next message: to asyncio and to applications they are coroutines."""
+"""Awaitables of a send and of the next message, which behave as coroutines do."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_sends_may_be_wrapped_as_coroutines_may() -> None:
     conn.abort()
 
 
-async def test_nothing_is_sent_before_it_is_awaited_and_who_forgets_to_is_told() -> None:
+async def test_send_without_await_sends_nothing_and_warns() -> None:
     conn, transport = fake_conn()
     with pytest.warns(RuntimeWarning, match=r"never awaited: .*send_nowait"):
         conn.send("forgotten")
@@ -101,7 +101,7 @@ async def test_a_cancelled_reader_leaves_the_message_to_the_next(make: Callable[
 
 
 @pytest.mark.parametrize("make", READERS)
-async def test_a_reader_that_is_cancelled_while_it_waits_makes_room_for_another(make: Callable[[Conn], Any]) -> None:
+async def test_cancelled_reader_lets_another_wait(make: Callable[[Conn], Any]) -> None:
     conn, _ = fake_conn()
     first = asyncio.ensure_future(make(conn))
     await ticks()
@@ -116,7 +116,7 @@ async def test_a_reader_that_is_cancelled_while_it_waits_makes_room_for_another(
 
 
 @pytest.mark.parametrize("make", READERS)
-async def test_a_reader_that_is_closed_while_it_waits_makes_room_for_another(make: Callable[[Conn], Any]) -> None:
+async def test_closed_awaitable_lets_another_reader_wait(make: Callable[[Conn], Any]) -> None:
     conn, _ = fake_conn()
     reader = make(conn)
     reader.send(None)
@@ -127,7 +127,7 @@ async def test_a_reader_that_is_closed_while_it_waits_makes_room_for_another(mak
 
 
 @pytest.mark.parametrize("make", [*READERS, lambda conn: conn.send("x")])
-async def test_what_is_thrown_in_before_the_first_step_is_raised_and_nothing_happens(
+async def test_throw_before_the_first_step_raises_and_does_nothing(
     make: Callable[[Conn], Any],
 ) -> None:
     conn, transport = fake_conn()
@@ -140,7 +140,7 @@ async def test_what_is_thrown_in_before_the_first_step_is_raised_and_nothing_hap
     conn.abort()
 
 
-async def test_the_end_of_an_iteration_is_told_by_a_good_close_and_raised_by_another() -> None:
+async def test_iteration_ends_after_a_normal_close_and_raises_else() -> None:
     for code in (1000, 1001):
         conn, _ = fake_conn()
         feed(conn, text("last"), close(code))
@@ -154,7 +154,7 @@ async def test_the_end_of_an_iteration_is_told_by_a_good_close_and_raised_by_ano
 
 
 @pytest.mark.parametrize("make", READERS)
-async def test_a_cancelled_reader_leaves_nothing_for_the_garbage_collector(make: Callable[[Conn], Any]) -> None:
+async def test_cancelled_reader_leaves_no_reference_cycle(make: Callable[[Conn], Any]) -> None:
     conn, _ = fake_conn()
     gc.collect()
     gc.disable()
@@ -344,7 +344,7 @@ async def test_send_that_is_refused_again_and_again_shares_a_slice(
     conn.abort()
 
 
-async def test_tasks_that_never_suspend_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tasks_that_never_suspend_share_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.001)
     conn, _ = fake_conn(ping_interval=None)
     sent = [0] * 8

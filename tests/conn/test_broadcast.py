@@ -1,4 +1,4 @@
-"""`plumews.broadcast`: one message to many connections that belong to no hub."""
+"""``plumews.broadcast``: one message to many connections without a hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Crowd:
         return wire
 
 
-async def test_everybody_gets_it_and_it_is_encoded_once(start, monkeypatch) -> None:
+async def test_broadcast_reaches_all_and_is_encoded_once(start, monkeypatch) -> None:
     crowd = Crowd()
     server = await start(crowd.serving)
     async with await crowd.join(server) as one, await crowd.join(server) as two:
@@ -47,7 +47,7 @@ async def test_everybody_gets_it_and_it_is_encoded_once(start, monkeypatch) -> N
             assert await wire.message() == b"\x00"
 
 
-async def test_who_has_closed_is_passed_over(start) -> None:
+async def test_broadcast_skips_closed_connections(start) -> None:
     crowd = Crowd()
     server = await start(crowd.serving)
     async with await crowd.join(server) as one, await crowd.join(server):
@@ -58,7 +58,7 @@ async def test_who_has_closed_is_passed_over(start) -> None:
 
 
 @pytest.mark.parametrize("behavior", [plumews.SendBehavior.DROP, plumews.SendBehavior.BLOCK])
-async def test_a_full_queue_loses_the_message_and_counts_it(start, behavior) -> None:
+async def test_broadcast_to_a_full_queue_is_dropped_and_counted(start, behavior) -> None:
     crowd = Crowd(queue_size=2, send_behavior=behavior)
     server = await start(crowd.serving)
     async with await crowd.join(server, rcvbuf=4096), await crowd.join(server) as reader:
@@ -81,7 +81,7 @@ async def test_under_close_a_full_queue_ends_the_connection(start) -> None:
         await slow.wait_closed()
 
 
-async def test_it_does_not_overtake_and_is_not_overtaken(start) -> None:
+async def test_broadcast_keeps_the_order_of_direct_sends(start) -> None:
     crowd = Crowd()
     server = await start(crowd.serving)
     async with await crowd.join(server) as wire:
@@ -94,7 +94,7 @@ async def test_it_does_not_overtake_and_is_not_overtaken(start) -> None:
         ]
 
 
-async def test_what_is_no_message_or_no_connection_is_a_clear_error(start) -> None:
+async def test_wrong_message_or_connection_raises_a_clear_error(start) -> None:
     with pytest.raises(TypeError, match="str or bytes-like, not dict"):
         plumews.broadcast([], {"a": 1})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="Conn objects, not to str"):

@@ -29,7 +29,7 @@ KiB = 1024
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one read brings is handled in one turn here, however busy the machine is."""
+    """Handle each read in one time slice, even on a busy machine."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
 
 
@@ -50,7 +50,7 @@ async def test_our_close_waits_for_that_of_the_peer(start: Any) -> None:
             await wire.event()
 
 
-async def test_section_8_point_4_what_was_accepted_before_the_close_arrives_before_its_frame(start: Any) -> None:
+async def test_queued_messages_arrive_before_the_close_frame(start: Any) -> None:
     async with linked(start, rcvbuf=4096, send_timeout=None) as (conn, wire):
         clog(conn)
         accepted = 0
@@ -101,7 +101,7 @@ async def test_messages_that_cross_our_close_are_dropped(start: Any) -> None:
             await conn.recv()
 
 
-async def test_a_callback_is_not_called_after_it_has_closed() -> None:
+async def test_callback_is_not_called_after_it_has_closed() -> None:
     conn, transport = fake_conn()
     seen: list[Any] = []
 
@@ -153,7 +153,7 @@ async def test_row_32_a_close_by_the_peer_ends_within_the_timeout(start: Any, pe
         assert conn.close_code == 1000
 
 
-async def test_row_32_a_fault_of_a_peer_that_never_reads_ends_within_the_timeout(start: Any) -> None:
+async def test_row_32_violation_of_an_unread_peer_ends_in_time(start: Any) -> None:
     async with linked(start, rcvbuf=4096, close_timeout=0.15) as (conn, wire):
         clog(conn)
         wire.send(b"\xff\xff")
@@ -161,7 +161,7 @@ async def test_row_32_a_fault_of_a_peer_that_never_reads_ends_within_the_timeout
 
 
 async def test_a_peer_that_ends_its_half_and_never_reads_is_cut_off(start: Any) -> None:
-    """Without the keepalive nothing else would ever end it: the transport waits until its buffer has left."""
+    """The transport waits until its buffer has left, and there is no keepalive."""
     async with linked(start, rcvbuf=4096, close_timeout=0.1, ping_interval=None) as (conn, wire):
         clog(conn)
         wire.writer.write_eof()
@@ -194,7 +194,7 @@ async def test_closing_again_is_harmless_and_the_first_code_counts(start: Any) -
             await wire.event()
 
 
-async def test_a_reset_in_the_closing_handshake_ends_it(start: Any) -> None:
+async def test_reset_ends_the_closing_handshake(start: Any) -> None:
     async with linked(start) as (conn, wire):
         closing = started(conn.close())
         await wire.closing()
@@ -206,7 +206,7 @@ async def test_a_reset_in_the_closing_handshake_ends_it(start: Any) -> None:
 # --- aborting -------------------------------------------------------------------------------------
 
 
-async def test_abort_cuts_the_connection_without_a_word(start: Any) -> None:
+async def test_abort_sends_no_close_frame(start: Any) -> None:
     async with linked(start) as (conn, wire):
         await conn.send("before")
         conn.abort()
@@ -249,7 +249,7 @@ async def test_the_transport_has_low_limits_of_its_own() -> None:
 # --- callbacks ------------------------------------------------------------------------------------
 
 
-async def test_close_callbacks_are_called_once_when_the_connection_is_gone(start: Any) -> None:
+async def test_close_callbacks_run_once_when_the_connection_is_gone(start: Any) -> None:
     async with linked(start) as (conn, wire):
         told: list[Any] = []
         conn.add_close_callback(told.append)
@@ -265,7 +265,7 @@ async def test_close_callbacks_are_called_once_when_the_connection_is_gone(start
         assert removed == []
 
 
-async def test_a_close_callback_that_fails_keeps_nobody_back() -> None:
+async def test_failing_close_callback_does_not_stop_the_others() -> None:
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     conn, _ = fake_conn()
@@ -278,7 +278,7 @@ async def test_a_close_callback_that_fails_keeps_nobody_back() -> None:
     assert [type(failure["exception"]) for failure in failures] == [ZeroDivisionError]
 
 
-# --- what is held after the end -------------------------------------------------------------------
+# --- memory after the end -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [300, 600, 30_000])
@@ -300,7 +300,7 @@ async def test_close_behind_unread_messages_ends_wait_closed(count: int, first: 
         await conn.recv()
 
 
-# --- who waits for the end ------------------------------------------------------------------------
+# --- waiting for the end --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["when it comes", "after it has come"])

@@ -29,7 +29,7 @@ from support.raw_client import Wire, close, masked, text
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one read brings is handled in one turn here, however busy the machine is."""
+    """Handle each read in one time slice, even on a busy machine."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
 
 
@@ -37,9 +37,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1010, 1011, 1013, 3000, 4999, None])
-async def test_section_8_point_8_the_close_of_the_peer_is_answered_with_its_code_1010_too(
-    start: Any, code: int | None
-) -> None:
+async def test_close_of_the_peer_is_answered_with_its_code(start: Any, code: int | None) -> None:
     async with linked(start) as (conn, wire):
         wire.send(close(code))
         assert await wire.closing() == (code or 1005, "")
@@ -49,7 +47,7 @@ async def test_section_8_point_8_the_close_of_the_peer_is_answered_with_its_code
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1012 - 1000, 1015, 1016, 2999, 5000, 65535])
-async def test_a_close_with_a_code_that_may_not_be_sent_is_answered_with_1002(start: Any, code: int) -> None:
+async def test_close_with_a_forbidden_code_is_answered_with_1002(start: Any, code: int) -> None:
     async with linked(start) as (conn, wire):
         wire.send(masked(Opcode.CLOSE, code.to_bytes(2, "big")))
         assert (await wire.closing())[0] == 1002
@@ -58,7 +56,7 @@ async def test_a_close_with_a_code_that_may_not_be_sent_is_answered_with_1002(st
         assert conn.close_code == 1006
 
 
-async def test_what_comes_behind_the_close_of_the_peer_is_ignored(start: Any) -> None:
+async def test_frames_behind_the_close_of_the_peer_are_ignored(start: Any) -> None:
     async with linked(start) as (conn, wire):
         wire.send(close(1000), text("too late"), masked(Opcode.PING, b"too late"), close(4000))
         assert await wire.event() == (Opcode.CLOSE, (1000, ""))
@@ -80,7 +78,7 @@ ENDS: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize(("end", "code"), ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("reading", ["iteration", "callback", "stream"])
-async def test_messages_before_the_last_word_are_answered_before_it_is(
+async def test_messages_before_a_close_or_violation_are_answered_first(
     start: Any, end: bytes, code: int, reading: str
 ) -> None:
     async def by_stream(conn: plumews.Conn) -> None:
@@ -105,7 +103,7 @@ async def test_messages_before_the_last_word_are_answered_before_it_is(
             await wire.event()
 
 
-async def test_the_answers_are_waited_for_while_the_handler_works_on_them(start: Any) -> None:
+async def test_close_frame_waits_for_the_replies_of_a_busy_handler(start: Any) -> None:
     async with linked(start) as (conn, wire):
         wire.send(text("one"), text("two"), close(1000))
         await until(lambda: conn._ended)
@@ -123,7 +121,7 @@ async def test_the_answers_are_waited_for_while_the_handler_works_on_them(start:
 
 
 @pytest.mark.parametrize(("end", "code"), [ENDS["close"], ENDS["no mask"]], ids=["close", "fault"])
-async def test_a_stuck_handler_holds_the_last_word_up_for_a_second_at_most(
+async def test_stuck_handler_delays_the_close_frame_by_one_second(
     start: Any, monkeypatch: pytest.MonkeyPatch, end: bytes, code: int
 ) -> None:
     assert limits.END_GRACE == 1.0
@@ -139,7 +137,7 @@ async def test_a_stuck_handler_holds_the_last_word_up_for_a_second_at_most(
         assert await conn.recv() == "unread"
 
 
-async def test_a_handler_that_returns_with_messages_unread_answers_at_once(
+async def test_handler_returning_with_unread_messages_closes_at_once(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "END_GRACE", 1000.0)
@@ -153,7 +151,7 @@ async def test_a_handler_that_returns_with_messages_unread_answers_at_once(
         assert await asyncio.wait_for(wire.closing(), PATIENCE) == (4000, "")
 
 
-async def test_a_peer_that_closes_and_half_closes_still_gets_its_answers(start: Any) -> None:
+async def test_peer_gets_its_replies_after_close_frame_and_fin(start: Any) -> None:
     async with linked(start) as (conn, wire):
         wire.send(text("question"), close(1000))
         wire.writer.write_eof()
@@ -221,7 +219,7 @@ async def test_row_22_the_application_never_sees_a_bad_frame(start: Any, frame: 
     assert seen == ["good"]
 
 
-async def test_a_peer_that_keeps_sending_reads_why_it_is_refused(start: Any) -> None:
+async def test_peer_that_keeps_sending_reads_the_close_frame(start: Any) -> None:
     """A socket that is closed with unread bytes resets the connection, and a reset would swallow our close frame."""
     async with linked(start, max_size=1000) as (_, wire):
         with contextlib.suppress(ConnectionError):
@@ -231,7 +229,7 @@ async def test_a_peer_that_keeps_sending_reads_why_it_is_refused(start: Any) -> 
         assert (await wire.closing())[0] == 1009
 
 
-async def test_after_a_fault_a_peer_that_stays_is_cut_off(start: Any) -> None:
+async def test_peer_that_stays_after_a_violation_is_cut(start: Any) -> None:
     async with linked(start, close_timeout=0.05) as (conn, wire):
         wire.send(b"\xff\xff")
         assert (await wire.closing())[0] == 1002

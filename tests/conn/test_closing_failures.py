@@ -31,16 +31,14 @@ KiB = 1024
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one read brings is handled in one turn here, however busy the machine is."""
+    """Handle each read in one time slice, even on a busy machine."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
 
 
 # --- asyncio's transports -------------------------------------------------------------------------
 
 
-async def test_a_peer_that_is_gone_just_when_the_socket_took_bytes_again_ends_the_connection_once(
-    start: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_peer_gone_when_writing_resumes_is_reported_once(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # Then it is the next write that fails, and from within resume_writing() asyncio would report the loss twice.
     loop, conns, lost, told = asyncio.get_running_loop(), [], [], []
     loop.set_exception_handler(lambda loop, context: told.append(context))
@@ -85,7 +83,7 @@ async def test_a_peer_that_is_gone_just_when_the_socket_took_bytes_again_ends_th
     assert told == []
 
 
-async def test_a_close_that_is_answered_when_the_socket_takes_bytes_again_ends_the_connection_once(start: Any) -> None:
+async def test_close_answered_when_writing_resumes_is_reported_once(start: Any) -> None:
     # From within resume_writing() asyncio would report the loss twice, and say so to the loop's exception handler.
     full, told = asyncio.Event(), []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
@@ -114,7 +112,7 @@ async def test_a_close_that_is_answered_when_the_socket_takes_bytes_again_ends_t
 
 
 async def use_all(conn: plumews.Conn, transport: FakeTransport) -> None:
-    """Whatever an application does on a connection, and its peer; the peer's fault is the end."""
+    """Use a connection in all ways, and end it by a violation of the peer."""
     with contextlib.suppress(ConnectionClosed):
         conn.send_nowait("a")
         conn.send_nowait("b")

@@ -39,16 +39,16 @@ KiB = 1024
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one read brings is handled in one turn here, however busy the machine is."""
+    """Handle each read in one time slice, even on a busy machine."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
 
 
-# --- nothing is left ------------------------------------------------------------------------------
+# --- nothing remains ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """What is freed here is freed by its last reference."""
+    """Turn the garbage collector off."""
     gc.collect()
     gc.disable()
     try:
@@ -58,7 +58,7 @@ def no_collector() -> Iterator[None]:
 
 
 async def freed(gone: Callable[[], Any]) -> bool:
-    """Whether it goes once all that is under way has ended: there is no collector that would help."""
+    """Return whether the object is freed within a second, without the garbage collector."""
     for _ in range(1000):
         if gone() is None:
             return True
@@ -67,7 +67,7 @@ async def freed(gone: Callable[[], Any]) -> bool:
 
 
 def referrers(gone: Callable[[], Any]) -> str:
-    """Who holds what should be gone."""
+    """Return the types of the objects that refer to one that should be gone."""
     return ", ".join({type(referrer).__name__ for referrer in gc.get_referrers(gone())})
 
 
@@ -195,7 +195,9 @@ def name_of(way: Callable[..., Any]) -> str:
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("way", [_closes, _is_closed, _aborts, _is_reset, _times_out], ids=name_of)
-async def test_row_28_over_tls_too(start: Any, way: Callable[[plumews.Conn, Wire], Awaitable[None]]) -> None:
+async def test_row_28_tls_connection_is_freed_when_it_is_gone(
+    start: Any, way: Callable[[plumews.Conn, Wire], Awaitable[None]]
+) -> None:
     async with linked(start, tls=True, close_timeout=0.1) as (conn, wire):
         gone = weakref.ref(conn)
         await way(conn, wire)
@@ -205,7 +207,7 @@ async def test_row_28_over_tls_too(start: Any, way: Callable[[plumews.Conn, Wire
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("way", WAYS, ids=name_of)
-async def test_row_28_a_connection_is_freed_when_it_is_gone(
+async def test_row_28_connection_is_freed_when_it_is_gone(
     start: Any, way: Callable[[plumews.Conn, Wire], Awaitable[None]]
 ) -> None:
     opened: list[plumews.Conn] = []
@@ -229,7 +231,7 @@ async def test_row_28_a_connection_is_freed_when_it_is_gone(
 
 
 @pytest.mark.usefixtures("no_collector")
-async def test_row_28_a_connection_is_freed_when_its_handler_is_cancelled_at_any_await(start: Any) -> None:
+async def test_row_28_connection_is_freed_after_a_cancelled_handler(start: Any) -> None:
     async def receives(conn: plumews.Conn) -> None:
         await conn.recv()
 
@@ -324,7 +326,7 @@ async def test_an_idle_connection_without_keepalive_has_no_deadline(start: Any) 
         assert deadlines() == before
 
 
-async def test_every_way_to_the_end_is_quiet(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_end_of_a_connection_logs_a_warning(start: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     for way in (_closes, _is_closed, _aborts, _is_reset, _sees_the_end, _is_broken):
         async with linked(start) as (conn, wire):
@@ -349,14 +351,14 @@ async def test_a_unix_socket_has_the_same_ends(start: Any, tmp_path: Any) -> Non
         await conn.wait_closed()
 
 
-# --- what is held after the end -------------------------------------------------------------------
+# --- memory after the end -------------------------------------------------------------------------
 
 
 PART = 3_000_000
 
 
 def feed_in_reads(conn: plumews.Conn, data: bytes) -> None:
-    """``data`` arrives as it would from a socket: as much as fits the buffer that the connection lends."""
+    """Feed data as a socket does: as much as fits the buffer of the connection."""
     while data and conn._transport is not None:
         room = conn.get_buffer(-1)
         size = min(len(room), len(data))

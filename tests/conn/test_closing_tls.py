@@ -30,14 +30,14 @@ KiB = 1024
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one read brings is handled in one turn here, however busy the machine is."""
+    """Handle each read in one time slice, even on a busy machine."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
 
 
 # --- over TLS -------------------------------------------------------------------------------------
 
 
-async def test_tls_both_closings(start: Any) -> None:
+async def test_tls_closing_handshake_from_both_sides(start: Any) -> None:
     async with linked(start, tls=True) as (conn, wire):
         wire.send(text("one"), text("two"), close(4000, "theirs"))
         await until(lambda: conn.close_code)
@@ -56,7 +56,7 @@ async def test_tls_both_closings(start: Any) -> None:
         await closing
 
 
-async def test_tls_a_fault_is_told(start: Any) -> None:
+async def test_tls_violation_gets_a_close_frame(start: Any) -> None:
     async with linked(start, tls=True, max_size=1000) as (conn, wire):
         wire.send(text("x" * 1001))
         assert (await wire.closing())[0] == 1009
@@ -65,7 +65,7 @@ async def test_tls_a_fault_is_told(start: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["end", "reset", "our abort"])
-async def test_tls_a_connection_that_is_lost(start: Any, how: str) -> None:
+async def test_tls_lost_connection_raises_for_a_cut_message(start: Any, how: str) -> None:
     async with linked(start, tls=True) as (conn, wire):
         wire.send(text("whole"), masked(Opcode.BINARY, b"part", fin=False))
         assert await conn.recv() == "whole"
@@ -97,7 +97,7 @@ async def test_row_32_tls_a_peer_that_does_not_read_is_cut_off_in_time(start: An
         await asyncio.wait_for(conn.wait_closed(), PATIENCE)
 
 
-async def test_tls_the_queue_of_a_peer_that_does_not_read_is_bounded_and_arrives(start: Any) -> None:
+async def test_tls_queue_of_a_slow_peer_is_bounded_and_arrives(start: Any) -> None:
     async with linked(start, tls=True, rcvbuf=4096, send_timeout=None) as (conn, wire):
         clog(conn)
         while conn.queued_bytes < 990 * KiB:
@@ -140,11 +140,11 @@ async def test_tls_backpressure_loses_nothing(start: Any) -> None:
         await sender
 
 
-# --- last words over TLS --------------------------------------------------------------------------
+# --- close frames and responses over TLS ----------------------------------------------------------
 
 
 def sends_on_and_reads(port: int, context: ssl.SSLContext, first: bytes, more: bytes) -> bytes:
-    """What a TLS client gets that goes on sending for a while, whatever it is told, and reads then."""
+    """Return the bytes that a TLS client reads after it has gone on sending for a while."""
     got = b""
     with (
         socket.create_connection(("localhost", port)) as plain,
@@ -162,7 +162,7 @@ def sends_on_and_reads(port: int, context: ssl.SSLContext, first: bytes, more: b
 
 
 @pytest.mark.parametrize("what", ["1009", "1002", "431"])
-async def test_tls_peer_that_is_still_sending_gets_the_last_word(
+async def test_tls_peer_that_is_still_sending_reads_the_answer(
     start: Any, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("plumews.conn.closing._LINGER", 0.5)
@@ -177,7 +177,7 @@ async def test_tls_peer_that_is_still_sending_gets_the_last_word(
     assert said in got
 
 
-async def test_tls_client_of_a_whole_request_is_not_kept_waiting(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tls_client_gets_its_response_without_delay(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plumews.conn.closing._LINGER", 60.0)
     server_tls, client_tls = tls_contexts()
     routes = {"/healthz": lambda request: plumews.Response.text(200, "ok")}

@@ -30,10 +30,10 @@ from plumews import (
 from support.fakes import deadlines, fake_conn, feed, linked, ticks, tls_contexts, until
 from support.raw_client import Wire, close, masked, text, upgrade
 
-# --- what is to be known --------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 
-async def test_a_fresh_connection_knows_nobody_and_nothing() -> None:
+async def test_new_connection_has_empty_properties() -> None:
     conn = Conn(ConnConfig())
     assert conn.state is State.CONNECTING
     assert conn.user_info is None
@@ -47,7 +47,7 @@ async def test_a_fresh_connection_knows_nobody_and_nothing() -> None:
     assert conn.dropped_messages == conn.queued_messages == conn.queued_bytes == 0
 
 
-async def test_user_info_of_another_kind_is_refused_when_it_is_set() -> None:
+async def test_user_info_of_another_type_is_refused() -> None:
     conn = Conn(ConnConfig())
     conn.user_info = ada = plumews.UserInfo("1", "Ada")
     wrong: Any
@@ -67,14 +67,14 @@ async def test_metadata_is_a_dict_of_its_own() -> None:
     assert other.metadata == {}
 
 
-async def test_the_id_is_a_uuid_that_stays_and_is_nobody_elses() -> None:
+async def test_id_is_a_unique_uuid_that_stays() -> None:
     conns = [Conn(ConnConfig()) for _ in range(100)]
     ids = {conn.id for conn in conns}
     assert len(ids) == 100
     assert all(isinstance(conn.id, uuid.UUID) and conn.id in ids for conn in conns)
 
 
-async def test_addresses_are_those_of_the_socket_and_stay_known(start: Any) -> None:
+async def test_addresses_of_the_socket_stay_known_after_the_end(start: Any) -> None:
     async with linked(start) as (conn, wire):
         assert conn.remote_address == wire.writer.get_extra_info("sockname")
         assert conn.local_address == wire.writer.get_extra_info("peername")
@@ -139,7 +139,7 @@ async def test_extra_info_of_tls_has_the_certificate_of_the_client(start: Any) -
     assert (len(cipher), ssl_object.version(), context) == (3, "TLSv1.3", server_side)
 
 
-async def test_the_repr_says_who_and_where() -> None:
+async def test_repr_has_id_state_and_address() -> None:
     conn, _ = fake_conn()
     assert repr(conn) == f"<plumews.Conn {conn.id} OPEN remote=('192.0.2.1', 4711)>"
     conn.abort()
@@ -147,7 +147,7 @@ async def test_the_repr_says_who_and_where() -> None:
     assert repr(conn) == f"<plumews.Conn {conn.id} CLOSED remote=('192.0.2.1', 4711)>"
 
 
-async def test_the_request_and_the_answer_are_there_when_the_handler_runs(start: Any) -> None:
+async def test_handler_has_request_and_response(start: Any) -> None:
     async with linked(start) as (conn, _):
         assert conn.request is not None
         assert conn.response is not None
@@ -189,7 +189,7 @@ async def test_the_queue_can_be_watched() -> None:
     conn.abort()
 
 
-async def test_it_can_be_a_key_and_a_weak_reference_but_takes_no_stray_attribute() -> None:
+async def test_connection_is_hashable_weakly_referenced_and_strict() -> None:
     conn = Conn(ConnConfig())
     assert {conn: 1}[conn] == 1
     assert weakref.ref(conn)() is conn
@@ -199,7 +199,7 @@ async def test_it_can_be_a_key_and_a_weak_reference_but_takes_no_stray_attribute
         pickle.dumps(conn)
 
 
-async def test_it_can_be_subclassed() -> None:
+async def test_connection_can_be_subclassed() -> None:
     class Named(Conn):
         def __init__(self, config: ConnConfig, name: str) -> None:
             super().__init__(config)
@@ -233,7 +233,7 @@ async def test_a_ping_gives_its_latency_when_the_pong_arrives(start: Any) -> Non
         assert conn.latency == latency
 
 
-async def test_a_ping_has_a_random_payload_by_default_and_takes_str_and_bytes_alike() -> None:
+async def test_ping_payload_is_random_or_str_or_bytes() -> None:
     conn, transport = fake_conn()
     pings = [None, None, "grün", b"bytes", bytearray(b"array"), memoryview(b"view"), b""]
     for payload in pings:
@@ -246,7 +246,7 @@ async def test_a_ping_has_a_random_payload_by_default_and_takes_str_and_bytes_al
     conn.abort()
 
 
-async def test_row_25_a_ping_of_anything_else_is_an_error_and_is_not_sent() -> None:
+async def test_row_25_ping_with_a_wrong_payload_is_not_sent() -> None:
     conn, transport = fake_conn()
     for payload, error in [
         (5, TypeError),
@@ -276,7 +276,7 @@ async def test_pings_go_ahead_of_the_messages_that_wait() -> None:
     conn.abort()
 
 
-async def test_a_ping_that_nobody_answers_ends_with_the_connection(start: Any) -> None:
+async def test_unanswered_ping_raises_at_the_end_of_the_connection(start: Any) -> None:
     async with linked(start) as (conn, wire):
         answer = await conn.ping()
         unwatched = await conn.ping()
@@ -297,12 +297,12 @@ async def test_latency_is_that_of_the_keepalive_too(start: Any) -> None:
         await until(lambda: conn.latency > 0)
 
 
-# --- the seed's names -----------------------------------------------------------------------------
+# --- names and errors -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ping_period", "pong_wait"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", True])
-async def test_keepalive_times_that_cannot_be_are_refused_and_change_nothing(name: str, value: Any) -> None:
+async def test_wrong_keepalive_times_are_refused_and_change_nothing(name: str, value: Any) -> None:
     conn, _ = fake_conn()
     with pytest.raises((ValueError, TypeError), match=name):
         setattr(conn, name, value)
@@ -310,7 +310,7 @@ async def test_keepalive_times_that_cannot_be_are_refused_and_change_nothing(nam
     conn.abort()
 
 
-async def test_keepalive_times_can_be_moved_in_the_order_that_makes_room() -> None:
+async def test_keepalive_times_can_be_raised_in_the_right_order() -> None:
     conn, _ = fake_conn()
     with pytest.raises(ValueError, match="set the one that makes room first"):
         conn.ping_period = 60
@@ -323,7 +323,7 @@ async def test_keepalive_times_can_be_moved_in_the_order_that_makes_room() -> No
     conn.abort()
 
 
-async def test_the_phrases_of_the_seed_stand_in_the_errors() -> None:
+async def test_errors_have_the_documented_phrases() -> None:
     phrases = {
         "connection closed": ConnectionClosedError(None, None),
         "send timeout": plumews.SendTimeout(),
@@ -338,8 +338,8 @@ async def test_the_phrases_of_the_seed_stand_in_the_errors() -> None:
         assert isinstance(error, plumews.WebSocketException)
 
 
-async def test_a_message_that_arrives_with_the_close_and_one_that_was_queued_both_get_through(start: Any) -> None:
-    """The two directions end on their own: nothing of either is lost."""
+async def test_close_loses_no_message_of_either_direction(start: Any) -> None:
+    """Each direction has its own end."""
     async with linked(start) as (conn, wire):
         wire.send(text("theirs"), close(1000))
         await until(lambda: conn.close_code is not None)
@@ -351,7 +351,7 @@ async def test_a_message_that_arrives_with_the_close_and_one_that_was_queued_bot
         assert await wire.closing() == (1000, "")
 
 
-async def test_what_was_received_before_the_connection_opened_for_reading_is_not_lost() -> None:
+async def test_messages_before_the_first_reader_are_not_lost() -> None:
     conn, _ = fake_conn()
     feed(conn, text("early"))
     await ticks()

@@ -29,14 +29,14 @@ async def test_close_is_1000_without_a_reason_by_default(start: Any) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, CloseCode.GOING_AWAY, 1010, 1012, 3000, 4999])
-async def test_section_8_point_8_close_says_the_code_and_the_reason_1010_too(start: Any, code: int) -> None:
+async def test_close_sends_code_and_reason(start: Any, code: int) -> None:
     async with linked(start) as (conn, wire):
         conn.close_nowait(code, "grüß Gott")
         assert await wire.closing() == (code, "grüß Gott")
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2000, 5000])
-async def test_a_code_that_may_not_be_sent_is_refused_and_the_connection_lives(code: int) -> None:
+async def test_forbidden_close_code_raises_and_closes_nothing(code: int) -> None:
     conn, transport = fake_conn()
     with pytest.raises(ValueError, match="may not stand in a close frame"):
         await conn.close(code)
@@ -47,7 +47,7 @@ async def test_a_code_that_may_not_be_sent_is_refused_and_the_connection_lives(c
     conn.abort()
 
 
-async def test_a_reason_that_does_not_fit_is_refused_and_the_connection_lives() -> None:
+async def test_long_close_reason_raises_and_closes_nothing() -> None:
     conn, transport = fake_conn()
     with pytest.raises(ValueError, match="123 bytes"):
         await conn.close(1000, "x" * 124)
@@ -58,7 +58,7 @@ async def test_a_reason_that_does_not_fit_is_refused_and_the_connection_lives() 
     conn.abort()
 
 
-async def test_closing_what_is_closed_returns_at_once(start: Any) -> None:
+async def test_closing_a_closed_connection_returns_at_once(start: Any) -> None:
     async with linked(start) as (conn, wire):
         wire.send(close(1001))
         await conn.wait_closed()
@@ -69,7 +69,7 @@ async def test_closing_what_is_closed_returns_at_once(start: Any) -> None:
         assert conn.close_code == 1001
 
 
-async def test_many_can_wait_for_the_end_and_one_that_gives_up_disturbs_nobody(start: Any) -> None:
+async def test_many_tasks_can_wait_for_the_end_and_be_cancelled(start: Any) -> None:
     async with linked(start) as (conn, wire):
         waiters = [asyncio.ensure_future(conn.wait_closed()) for _ in range(5)]
         await ticks()

@@ -1,4 +1,4 @@
-"""Context variables: what each connection sees of its server's, what it never sees of another's, and who keeps them."""
+"""Context variables of connections: their own copies, isolation from each other, and their memory."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def in_context(context):
     return conn
 
 
-async def test_within_runs_in_the_context_and_nests():
+async def test_call_runs_in_the_context_and_nests():
     conn, _ = fake_conn()
     conn._context = called_as("alice", copy_context)
     assert conn._run_in_context(lambda: (who.get(), conn._run_in_context(who.get))) == ("alice", "alice")
     assert who.get() == "nobody"
 
 
-async def test_within_keeps_what_is_set():
+async def test_call_keeps_the_variables_that_it_sets():
     conn, _ = fake_conn()
     conn._context = Context()
     conn._run_in_context(who.set, "bob")
     assert conn._run_in_context(who.get) == "bob"
 
 
-async def test_within_leaves_the_context_on_an_error():
+async def test_call_leaves_the_context_on_an_error():
     conn, _ = fake_conn()
     conn._context = called_as("alice", copy_context)
     for _ in range(2):
@@ -241,7 +241,7 @@ async def test_routes_see_variables_of_their_own_serve(start):
             assert (status, body.strip()) == (200, b"server")
 
 
-# --- what others do, and what the loop does -------------------------------------------------------
+# --- other connections and the loop ---------------------------------------------------------------
 
 
 async def test_close_callback_sees_nothing_of_others(start):
@@ -283,7 +283,7 @@ async def test_late_close_callback_is_in_context(start):
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])
 async def test_nothing_on_the_loop_has_a_handlers_variables(start, monkeypatch):
-    """Whatever is put on the loop while rooms are busy and members slow, and is no task, starts without them."""
+    """Calls and timers of the loop start without them while rooms are busy and members slow."""
     carried = []
     make = asyncio.events.Handle.__init__
 
@@ -331,7 +331,7 @@ async def test_nothing_on_the_loop_has_a_handlers_variables(start, monkeypatch):
 
 async def test_variables_are_freed_with_their_connection(start):
     class Session:
-        """Such as that of a database."""
+        """Resource such as a database connection."""
 
     sessions = []
     session = ContextVar("session")
@@ -431,11 +431,11 @@ async def test_encode_gap_runs_in_the_context_of_its_hub():
     assert set(seen) == {"hub"}
 
 
-# --- who asks whether a client may come in --------------------------------------------------------
+# --- authorizers ----------------------------------------------------------------------------------
 
 
 class Authorizer:
-    """Notes in which context it is asked."""
+    """Authorizer that records the context of its calls."""
 
     def __init__(self):
         self.asked = []

@@ -46,7 +46,7 @@ KiB = 1024
 @pytest.mark.parametrize("position", [0, 1, 3, 4, 5, 31])
 @pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError], ids=lambda error: error.__name__)
 @pytest.mark.parametrize("slice_", [60.0, -1.0], ids=["one slice", "many slices"])
-async def test_a_callback_that_raises_ends_the_connection_once_and_gets_nothing_more(
+async def test_failing_callback_ends_the_connection_once(
     start: Any,
     position: int,
     error: type[BaseException],
@@ -76,7 +76,7 @@ async def test_a_callback_that_raises_ends_the_connection_once_and_gets_nothing_
     assert len(caplog.records) == 1
 
 
-async def test_a_callback_for_which_the_queue_is_full_goes_on_where_it_catches_that(start: Any) -> None:
+async def test_callback_may_catch_a_full_queue(start: Any) -> None:
     full: list[str | bytes] = []
 
     def on_message(conn: plumews.Conn, message: str | bytes) -> None:
@@ -102,9 +102,7 @@ async def test_a_callback_for_which_the_queue_is_full_goes_on_where_it_catches_t
 @pytest.mark.parametrize("fragment", [64 * KiB, 1000], ids=["64 KiB", "1000"])
 @pytest.mark.parametrize("character", ["a", "é", "€", "\U0001f600"], ids=["1", "2", "3", "4"])
 @pytest.mark.parametrize("by", [-1, 0, 1])
-async def test_a_message_about_as_long_as_the_quick_way_takes_is_the_same_either_way(
-    fragment: int, character: str, by: int
-) -> None:
+async def test_messages_around_the_short_way_limit_arrive_whole(fragment: int, character: str, by: int) -> None:
     quick = min(fragment, limits.COPY_SIZE)
     conn, transport = fake_conn(fragment_size=fragment)
     messages: list[str | bytes] = [character * (quick // 4 + by), character * (quick + by), bytes(quick + by)]
@@ -125,7 +123,7 @@ class Bytes(bytes):
 
 
 @pytest.mark.parametrize("message", ["", b"", Text("text"), Bytes(b"bytes"), Text("é" * 9000), Bytes(20 * KiB)])
-async def test_empty_messages_and_those_of_a_subclass_are_messages(message: Any) -> None:
+async def test_empty_messages_and_subclasses_are_sent(message: Any) -> None:
     conn, transport = fake_conn()
     conn.send_nowait(message)
     await conn.send(message)
@@ -170,7 +168,7 @@ async def test_another_thread_may_not_send(message: Any) -> None:
 # --- both bodies alike ----------------------------------------------------------------------------
 
 
-async def test_a_connection_takes_no_attribute_of_a_stranger_and_a_subclass_does() -> None:
+async def test_unknown_attribute_is_refused_but_for_subclasses() -> None:
     class Mine(plumews.Conn):
         pass
 
@@ -195,11 +193,11 @@ async def test_a_connection_cannot_be_copied_or_pickled(duplicate: Callable[[Any
     conn.abort()
 
 
-# --- nothing is left ------------------------------------------------------------------------------
+# --- nothing remains ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["close", "abort", "reset", "cut in a message", "cut while a frame waits"])
-async def test_a_connection_is_dead_when_it_is_gone_without_the_help_of_the_collector(start: Any, end: str) -> None:
+async def test_connection_is_freed_without_the_garbage_collector(start: Any, end: str) -> None:
     opened: list[weakref.ref[plumews.Conn]] = []
     conns: list[plumews.Conn] = []
     gone: list[bool] = []
@@ -347,7 +345,7 @@ async def test_end_of_the_program_passes_a_guard() -> None:
 
 
 class Once:
-    """Fails when it is called first, and then does what it stands for."""
+    """Function that fails at its first call and calls the original later."""
 
     def __init__(self, method: Any) -> None:
         self.method = method
@@ -403,7 +401,7 @@ async def test_failure_in_connection_lost_leaves_nothing(
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one read brings is handled in one turn here, however busy the machine is."""
+    """Handle each read in one time slice, even on a busy machine."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
 
 
@@ -414,7 +412,7 @@ def kinds(transport: FakeTransport) -> list[int]:
 # --- callbacks ------------------------------------------------------------------------------------
 
 
-async def test_a_callback_that_fails_is_told_of_and_the_others_go_on() -> None:
+async def test_failing_callback_is_reported_and_later_messages_arrive() -> None:
     conn, _ = fake_conn()
     seen: list[Any] = []
     failed: list[Exception] = []
@@ -431,7 +429,7 @@ async def test_a_callback_that_fails_is_told_of_and_the_others_go_on() -> None:
     conn.abort()
 
 
-async def test_messages_that_came_before_the_callback_are_delivered_first() -> None:
+async def test_messages_before_the_callback_are_delivered_first() -> None:
     conn, transport = fake_conn(max_queue=2)
     feed(conn, text("a"), text("b"))
     assert not transport.reading
@@ -443,7 +441,7 @@ async def test_messages_that_came_before_the_callback_are_delivered_first() -> N
     conn.abort()
 
 
-async def test_an_end_that_came_before_the_callback_is_answered_behind_the_messages() -> None:
+async def test_close_before_the_callback_is_answered_after_messages() -> None:
     conn, transport = fake_conn()
     feed(conn, text("a"), close(1000))
     assert transport.writes == []
@@ -452,7 +450,7 @@ async def test_an_end_that_came_before_the_callback_is_answered_behind_the_messa
     await conn.wait_closed()
 
 
-# --- nothing is left ------------------------------------------------------------------------------
+# --- nothing remains ------------------------------------------------------------------------------
 
 
 async def test_the_receive_buffer_belongs_to_the_loop() -> None:

@@ -33,7 +33,7 @@ from support.raw_client import Wire, close, masked, text
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one read brings is handled in one turn here, however busy the machine is."""
+    """Handle each read in one time slice, even on a busy machine."""
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)
 
 
@@ -71,7 +71,7 @@ async def test_64_pipelined_echoes_by_iteration_leave_in_one_write() -> None:
     conn.abort()
 
 
-async def test_an_echo_of_one_message_leaves_in_the_tick_of_its_answer() -> None:
+async def test_echo_of_one_message_leaves_in_the_same_iteration() -> None:
     conn, transport = fake_conn()
     task = started(echo_by_iteration(conn))
     await ticks()
@@ -92,7 +92,7 @@ async def test_pongs_and_echoes_of_one_read_leave_together() -> None:
     conn.abort()
 
 
-async def test_what_a_callback_sends_to_others_leaves_in_one_write_each() -> None:
+async def test_relayed_messages_leave_in_one_write_each() -> None:
     first, _ = fake_conn()
     others = [fake_conn() for _ in range(3)]
 
@@ -113,7 +113,7 @@ async def test_what_a_callback_sends_to_others_leaves_in_one_write_each() -> Non
 # --- ping -----------------------------------------------------------------------------------------
 
 
-async def test_section_8_point_6_a_ping_is_answered_while_the_handler_is_busy(start: Any) -> None:
+async def test_ping_is_answered_while_the_handler_is_busy(start: Any) -> None:
     async with linked(start) as (conn, wire):  # its handler never reads
         wire.send(text("unread"), masked(Opcode.PING, b"1"))
         assert await wire.event() == (Opcode.PONG, b"1")
@@ -122,14 +122,14 @@ async def test_section_8_point_6_a_ping_is_answered_while_the_handler_is_busy(st
         assert await conn.recv() == "unread"
 
 
-async def test_row_10_a_reading_peer_gets_every_pong(start: Any) -> None:
+async def test_row_10_reading_peer_gets_every_pong(start: Any) -> None:
     async with linked(start) as (_, wire):
         pings = [index.to_bytes(4, "big") for index in range(5000)]
         wire.send(*[masked(Opcode.PING, payload) for payload in pings])
         assert [await wire.event() for _ in pings] == [(Opcode.PONG, payload) for payload in pings]
 
 
-async def test_row_10_a_flood_of_pings_by_a_peer_that_does_not_read_costs_no_memory(start: Any) -> None:
+async def test_row_10_ping_flood_of_an_unread_peer_takes_no_memory(start: Any) -> None:
     async with linked(start, rcvbuf=4096) as (conn, wire):
         clog(conn)
         assert conn._transport is not None
@@ -151,10 +151,10 @@ async def test_row_10_a_flood_of_pings_by_a_peer_that_does_not_read_costs_no_mem
                 break
 
 
-# --- a read that is too much for one turn ---------------------------------------------------------
+# --- time slices ----------------------------------------------------------------------------------
 
 
-async def test_a_burst_for_a_slow_callback_is_worked_off_in_turns_in_order_and_whole(
+async def test_burst_for_a_slow_callback_is_handled_in_time_slices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)  # over before it began: one message a turn
@@ -175,7 +175,7 @@ async def test_a_burst_for_a_slow_callback_is_worked_off_in_turns_in_order_and_w
     conn.abort()
 
 
-async def test_a_fault_behind_a_burst_is_answered_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_violation_behind_a_burst_is_answered_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)
     conn, transport = fake_conn()
     echo_by_callback(conn)
@@ -185,7 +185,7 @@ async def test_a_fault_behind_a_burst_is_answered_behind_it(monkeypatch: pytest.
     conn.abort()
 
 
-async def test_a_connection_that_is_lost_in_a_burst_forgets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connection_lost_in_a_burst_drops_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)
     conn, _ = fake_conn()
     heard: list[Any] = []
@@ -197,7 +197,7 @@ async def test_a_connection_that_is_lost_in_a_burst_forgets_the_rest(monkeypatch
 
 
 def ignore(conn: plumews.Conn, exc: BaseException) -> None:
-    """A failure that is no matter of the test."""
+    """Ignore a failure."""
 
 
 # --- within one read ------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ async def test_tiny_chunks_of_a_stream_stop_at_the_bound_of_bytes(start: Any) ->
         assert await conn.recv() == "behind"
 
 
-async def test_wide_text_stops_at_what_it_takes_in_memory(start: Any) -> None:
+async def test_wide_text_counts_its_memory(start: Any) -> None:
     async with linked(start) as (conn, wire):
         line = "a" * 4000 + "\U0001f600"
         wire.send(*[text(line)] * 300)
@@ -282,7 +282,7 @@ async def test_close_frame_behind_tiny_messages_is_seen_when_we_close() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 600, 30_000])
-async def test_messages_that_arrived_before_the_connection_was_lost_can_be_read(count: int) -> None:
+async def test_messages_before_a_lost_connection_can_be_read(count: int) -> None:
     conn, _ = fake_conn(max_queue=4)
     sent = numbered(count)
     feed(conn, *(masked(Opcode.BINARY, payload) for payload in sent))
@@ -293,7 +293,7 @@ async def test_messages_that_arrived_before_the_connection_was_lost_can_be_read(
         await conn.recv()
 
 
-async def test_fault_behind_tiny_messages_counts_behind_them() -> None:
+async def test_violation_behind_tiny_messages_comes_last() -> None:
     conn, transport = fake_conn()
     feed(conn, *[text("x")] * 20_000, b"\x83\x80\x00\x00\x00\x00")
     assert transport.events() == []
@@ -303,7 +303,7 @@ async def test_fault_behind_tiny_messages_counts_behind_them() -> None:
     assert transport.events()[-1][1][0] == 1002
 
 
-async def test_stream_may_be_asked_for_while_bytes_wait_to_be_parsed() -> None:
+async def test_read_stream_works_while_bytes_wait_to_be_parsed() -> None:
     conn, _ = fake_conn(max_queue=1)
     feed(conn, *[text("x")] * 5000, masked(Opcode.BINARY, b"a", fin=False), masked(Opcode.CONT, b"b"))
     for _ in range(5000):
@@ -335,7 +335,7 @@ async def test_callbacks_get_tiny_messages_of_one_read_in_order(monkeypatch: Any
     conn.abort()
 
 
-async def test_pings_of_one_read_are_all_answered_and_never_held_together() -> None:
+async def test_pings_of_one_read_are_all_answered() -> None:
     conn, transport = fake_conn()
     feed(conn, *[masked(Opcode.PING, b"")] * 30_000)
     assert transport.events() == [(Opcode.PONG, b"")] * 30_000

@@ -18,7 +18,7 @@ KiB = 1024
 
 
 def ignore(conn: plumews.Conn, exc: BaseException) -> None:
-    """A failure that is no matter of the test."""
+    """Ignore a failure."""
 
 
 # --- reading in place -----------------------------------------------------------------------------
@@ -37,7 +37,7 @@ def contents(size: int) -> bytes:
 
 
 def words(size: int) -> str:
-    """Text of ``size`` bytes that is not ASCII, with characters of each length across every border."""
+    """Return text of ``size`` bytes with characters of each length across every border."""
     return ("aé€\U0001f600" * (size // 10 + 1)).encode()[:size].decode(errors="ignore")
 
 
@@ -99,7 +99,7 @@ async def test_fragments_with_pings_between_them_arrive_whole(start: Any, fragme
 
 
 class Arrival:
-    """Bytes that arrive as a transport delivers them: as many as there is room for, or as few as the test wants."""
+    """Bytes that arrive as a transport delivers them: as many as fit, or as few as the test says."""
 
     def __init__(self, conn: plumews.Conn) -> None:
         self.conn = conn
@@ -116,7 +116,7 @@ class Arrival:
             at += take
 
 
-async def test_a_large_message_arrives_in_its_own_memory_and_what_follows_it_does_not() -> None:
+async def test_large_message_is_read_into_its_own_memory() -> None:
     conn, _ = fake_conn()
     arrival = Arrival(conn)
     arrival.bring(masked(Opcode.BINARY, contents(1024 * KiB)) + text("a"), 64 * KiB)
@@ -129,7 +129,7 @@ async def test_a_large_message_arrives_in_its_own_memory_and_what_follows_it_doe
     conn.abort()
 
 
-async def test_a_buffer_that_was_asked_for_and_not_used_costs_nothing() -> None:
+async def test_unused_read_buffer_changes_nothing() -> None:
     conn, _ = fake_conn()
     frame = masked(Opcode.BINARY, contents(400 * KiB))
     arrival = Arrival(conn)
@@ -141,7 +141,7 @@ async def test_a_buffer_that_was_asked_for_and_not_used_costs_nothing() -> None:
     conn.abort()
 
 
-async def test_a_stream_may_be_asked_for_while_a_buffer_is_lent() -> None:
+async def test_read_stream_works_while_a_message_is_read_in_place() -> None:
     conn, _ = fake_conn()
     frame = masked(Opcode.BINARY, contents(700 * KiB))
     arrival = Arrival(conn)
@@ -154,7 +154,7 @@ async def test_a_stream_may_be_asked_for_while_a_buffer_is_lent() -> None:
     conn.abort()
 
 
-async def test_a_lowered_limit_holds_from_the_next_header_on_though_a_message_arrives_in_place() -> None:
+async def test_lower_read_limit_holds_from_the_next_frame() -> None:
     conn, transport = fake_conn()
     frame = masked(Opcode.BINARY, contents(700 * KiB))
     arrival = Arrival(conn)
@@ -171,7 +171,7 @@ async def test_a_lowered_limit_holds_from_the_next_header_on_though_a_message_ar
 
 
 @pytest.mark.parametrize("bad", [200 * KiB, 300 * KiB, 399 * KiB])
-async def test_text_that_is_not_utf_8_is_refused_where_it_stands_in_a_lent_buffer(bad: int) -> None:
+async def test_invalid_utf_8_in_a_large_message_is_refused(bad: int) -> None:
     conn, transport = fake_conn()
     data = bytearray(b"x" * 400 * KiB)
     data[bad] = 0xFF
@@ -184,7 +184,7 @@ async def test_text_that_is_not_utf_8_is_refused_where_it_stands_in_a_lent_buffe
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "raise"])
-async def test_a_callback_that_ends_the_connection_gets_nothing_of_the_large_message_behind(how: str) -> None:
+async def test_large_message_behind_a_closing_callback_is_dropped(how: str) -> None:
     conn, transport = fake_conn()
     got: list[Any] = []
 
@@ -205,7 +205,7 @@ async def test_a_callback_that_ends_the_connection_gets_nothing_of_the_large_mes
     conn.abort()
 
 
-async def test_a_handler_that_does_not_read_holds_up_large_messages_and_memory_stays_bounded(start: Any) -> None:
+async def test_unread_large_messages_take_bounded_memory(start: Any) -> None:
     size, count = 1024 * KiB, 24
     async with linked(start) as (conn, wire):
         tracemalloc.start()

@@ -61,14 +61,14 @@ async def test_a_message_in_pieces_is_one_message(parts: list[Any], options: dic
         assert payloads_of(transport) == [whole]
 
 
-async def test_a_message_of_no_pieces_is_none() -> None:
+async def test_message_without_pieces_sends_nothing() -> None:
     conn, transport = fake_conn()
     await conn.send(pieces())
     await conn.send("next")
     assert payloads_of(transport) == ["next"]
 
 
-async def test_a_message_in_pieces_waits_for_the_peer_and_holds_one_piece() -> None:
+async def test_message_in_pieces_holds_one_piece_at_a_time() -> None:
     conn, transport = fake_conn()
     taken = []
 
@@ -87,7 +87,7 @@ async def test_a_message_in_pieces_waits_for_the_peer_and_holds_one_piece() -> N
     assert payloads_of(transport) == [bytes(5000)]
 
 
-async def test_others_wait_until_a_message_in_pieces_is_complete_and_pings_do_not() -> None:
+async def test_senders_wait_for_a_message_in_pieces_and_pings_do_not() -> None:
     conn, transport = fake_conn(send_timeout=PATIENCE)
     going_on = asyncio.Event()
 
@@ -119,7 +119,7 @@ async def test_others_wait_until_a_message_in_pieces_is_complete_and_pings_do_no
 
 
 class Held:
-    """A message in pieces of which the last comes when the test says so."""
+    """Message in pieces whose last piece comes when the test says so."""
 
     def __init__(self, *parts: Any) -> None:
         self.parts = parts
@@ -167,7 +167,7 @@ async def test_message_in_pieces_that_waits_too_long_is_a_send_timeout() -> None
 
 
 @pytest.mark.parametrize("behavior", [b for b in SendBehavior if b is not BLOCK], ids=str)
-async def test_message_in_pieces_beside_another_does_what_the_behavior_says(behavior: SendBehavior) -> None:
+async def test_second_message_in_pieces_obeys_the_send_behavior(behavior: SendBehavior) -> None:
     conn, transport = fake_conn(send_behavior=behavior)
     held = Held("a")
     sending = started(conn.send(held))
@@ -210,7 +210,7 @@ async def test_cancelled_message_in_pieces_that_waits_changes_nothing(when: str)
     assert not conn.closed
 
 
-async def test_message_in_pieces_that_fails_before_its_first_disturbs_no_other() -> None:
+async def test_failure_before_the_first_piece_disturbs_no_sender() -> None:
     conn, transport = fake_conn()
     held = Held("a")
     sending = started(conn.send(held))
@@ -246,7 +246,7 @@ async def test_messages_in_pieces_that_wait_end_with_the_connection(end: str) ->
     conn.abort()
 
 
-async def test_message_in_pieces_waits_behind_those_who_wait_for_space() -> None:
+async def test_message_in_pieces_waits_behind_earlier_senders() -> None:
     conn, transport = filled(send_timeout=None)
     each = [started(conn.send(message)) for message in ("4", pieces("5", "5"), "6")]
     await ticks()
@@ -267,7 +267,7 @@ async def test_message_in_pieces_waits_behind_those_who_wait_for_space() -> None
         ([b"a", b"\xc3"], {"text": True}, ValueError),
     ],
 )
-async def test_a_message_that_fails_half_way_ends_the_connection_with_1011(
+async def test_failure_between_pieces_closes_with_1011(
     parts: list[Any], options: dict[str, Any], error: type[Exception]
 ) -> None:
     conn, transport = fake_conn()
@@ -280,7 +280,7 @@ async def test_a_message_that_fails_half_way_ends_the_connection_with_1011(
 
 
 @pytest.mark.parametrize("parts", [[1], [ZeroDivisionError()], ["\ud800"]])
-async def test_a_message_that_fails_before_its_first_piece_changes_nothing(parts: list[Any]) -> None:
+async def test_failure_before_the_first_piece_changes_nothing(parts: list[Any]) -> None:
     conn, transport = fake_conn()
     with pytest.raises((TypeError, ZeroDivisionError, ValueError)):
         await conn.send(pieces(*parts))
@@ -288,7 +288,7 @@ async def test_a_message_that_fails_before_its_first_piece_changes_nothing(parts
     assert payloads_of(transport) == ["next"]
 
 
-async def test_a_cancelled_message_in_pieces_ends_the_connection_too() -> None:
+async def test_cancelled_message_in_pieces_ends_the_connection() -> None:
     conn, transport = fake_conn()
 
     async def source() -> AsyncIterator[str]:

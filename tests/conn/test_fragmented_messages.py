@@ -41,11 +41,11 @@ MiB = 1024 * KiB
 BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
 
 
-# --- what leaves ----------------------------------------------------------------------------------
+# --- ways to send ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 65537, 200_000, MiB, 3 * MiB])
-async def test_a_message_of_any_size_arrives_as_it_was_sent(start: Any, size: int) -> None:
+async def test_message_of_any_size_arrives_unchanged(start: Any, size: int) -> None:
     payload = bytes(index % 251 for index in range(size % 100_000)) + bytes(size - size % 100_000)
     async with linked(start) as (conn, wire):
         await conn.send(payload)
@@ -111,7 +111,7 @@ BAD: dict[str, Callable[[plumews.Conn], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("call", BAD.values(), ids=BAD)
-async def test_what_cannot_be_sent_is_an_error_and_nothing_is_queued(
+async def test_wrong_message_raises_and_queues_nothing(
     call: Callable[[plumews.Conn], Awaitable[None]],
 ) -> None:
     conn, transport = fake_conn()
@@ -125,7 +125,7 @@ async def test_what_cannot_be_sent_is_an_error_and_nothing_is_queued(
     conn.abort()
 
 
-async def test_section_8_point_10_a_buffer_may_change_once_it_was_accepted() -> None:
+async def test_buffer_may_change_after_the_send() -> None:
     conn, transport = fake_conn(queue_size=2)
     transport.fill()
     data = bytearray(b"before")
@@ -171,7 +171,7 @@ async def test_many_messages_wait_for_space_like_one() -> None:
     assert payloads_of(transport) == ["0", "1", "2", "3", "x", "y"]
 
 
-async def test_of_many_messages_those_before_a_wrong_one_are_sent() -> None:
+async def test_write_many_sends_the_messages_before_a_wrong_one() -> None:
     conn, transport = fake_conn()
     with pytest.raises(TypeError, match="not int"):
         await conn.write_many(["a", 1, "b"])  # type: ignore[list-item]
@@ -179,14 +179,14 @@ async def test_of_many_messages_those_before_a_wrong_one_are_sent() -> None:
 
 
 @pytest.mark.parametrize("message", ["abc", b"abc", bytearray(b"abc")])
-async def test_one_message_is_not_many(message: Any) -> None:
+async def test_write_many_refuses_a_single_message(message: Any) -> None:
     conn, transport = fake_conn()
     with pytest.raises(TypeError, match=r"write_many takes several messages, such as a list, not .*: use send"):
         await conn.write_many(message)
     assert payloads_of(transport) == []
 
 
-async def test_of_many_messages_those_that_fit_are_sent_and_the_next_is_refused() -> None:
+async def test_write_many_sends_the_messages_that_fit() -> None:
     conn, transport = filled(send_behavior=DROP, queue_size=2)
     with pytest.raises(SendQueueFull):
         await conn.write_many(["x", "y"])
@@ -194,7 +194,7 @@ async def test_of_many_messages_those_that_fit_are_sent_and_the_next_is_refused(
     assert payloads_of(transport) == ["0", "1"]
 
 
-# --- drain, and how long the queue has waited -----------------------------------------------------
+# --- drain and age of the queue -------------------------------------------------------------------
 
 
 async def test_drain_waits_until_everything_has_left() -> None:
@@ -210,7 +210,7 @@ async def test_drain_waits_until_everything_has_left() -> None:
     assert payloads_of(transport) == ["a"]
 
 
-async def test_drain_of_a_connection_that_ends_is_told() -> None:
+async def test_drain_raises_at_the_end_of_the_connection() -> None:
     conn, transport = fake_conn()
     transport.fill()
     conn.send_nowait("a")
@@ -244,7 +244,7 @@ async def test_the_age_of_the_queue_is_that_of_its_oldest_message() -> None:
     assert conn.queued_age == 0.0
 
 
-async def test_messages_of_one_sender_arrive_in_order_whatever_their_size(start: Any) -> None:
+async def test_messages_of_one_sender_arrive_in_order(start: Any) -> None:
     sizes = [1, 100_000, 0, 70_000, 16, 500_000, 3]
     async with linked(start, send_timeout=None) as (conn, wire):
         sender = started(asyncio.gather(*[conn.send(bytes(size)) for size in sizes * 3]))
@@ -253,7 +253,7 @@ async def test_messages_of_one_sender_arrive_in_order_whatever_their_size(start:
         await sender
 
 
-async def test_senders_that_wait_are_served_in_the_order_in_which_they_came() -> None:
+async def test_waiting_senders_are_served_in_order() -> None:
     conn, transport = filled(send_timeout=None)
     senders = [started(conn.send(f"waiting {index}")) for index in range(20)]
     await ticks()
@@ -267,7 +267,7 @@ async def test_senders_that_wait_are_served_in_the_order_in_which_they_came() ->
     conn.abort()
 
 
-async def test_a_small_message_does_not_overtake_a_large_one_that_waits() -> None:
+async def test_small_message_does_not_overtake_a_large_one() -> None:
     conn, transport = fake_conn(queue_bytes=1000, send_timeout=None)
     transport.fill()
     await conn.send(bytes(600))
@@ -291,7 +291,7 @@ async def test_send_works_under_create_task_gather_and_wait_for(start: Any) -> N
         assert [await wire.message() for _ in range(4)] == ["task", "one", "two", "three"]
 
 
-# --- a connection that is over, a thread that is not its own --------------------------------------
+# --- closed connections and other threads ---------------------------------------------------------
 
 
 async def test_every_send_on_a_closed_connection_raises(start: Any) -> None:
@@ -360,11 +360,11 @@ async def test_another_thread_is_a_concurrency_error_and_sends_nothing() -> None
     conn.abort()
 
 
-# --- all of it at random --------------------------------------------------------------------------
+# --- random walks ---------------------------------------------------------------------------------
 
 
 async def walk(seed: int) -> None:
-    """Senders of every kind on a transport that fills up when it likes: what each was told must be true."""
+    """Run senders of every kind on a transport that fills at random, and check each outcome."""
     rnd = random.Random(seed)
     behavior = rnd.choice([BLOCK, BLOCK, DROP])
     conn, transport = fake_conn(queue_size=4, queue_bytes=2000, send_timeout=None, send_behavior=behavior)
@@ -421,7 +421,7 @@ async def walk(seed: int) -> None:
     conn.abort()
 
 
-async def test_what_a_sender_is_told_is_true_whatever_the_transport_does() -> None:
+async def test_random_sends_end_as_the_senders_were_told() -> None:
     for seed in range(300):
         try:
             await asyncio.wait_for(walk(seed), 60)

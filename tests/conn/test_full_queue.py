@@ -50,7 +50,7 @@ async def test_every_way_to_send_drops_the_oldest_and_never_raises(behavior):
 
 
 @DISPLACING
-async def test_what_has_begun_to_leave_arrives_whole(start, behavior):
+async def test_message_that_has_begun_to_leave_arrives_whole(start, behavior):
     async with linked(start, rcvbuf=4096, send_behavior=behavior, queue_size=4, queue_bytes=10**9) as (conn, wire):
         big = "x" * 3_000_000
         await conn.send(big)  # many frames
@@ -64,7 +64,7 @@ async def test_what_has_begun_to_leave_arrives_whole(start, behavior):
 
 
 @DISPLACING
-async def test_while_a_message_is_sent_in_pieces_others_are_refused_and_it_arrives_whole(start, behavior):
+async def test_sends_between_pieces_are_refused(start, behavior):
     async with linked(start, send_behavior=behavior) as (conn, wire):
 
         async def pieces():
@@ -80,7 +80,7 @@ async def test_while_a_message_is_sent_in_pieces_others_are_refused_and_it_arriv
         assert (conn.dropped_messages, conn.evicted_messages) == (1, 0)
 
 
-async def test_who_watches_the_losses_of_a_connection_hears_of_them_until_it_ends_that():
+async def test_loss_watcher_is_called_until_it_is_removed():
     conn, _ = full(queue_size=1, send_behavior=SendBehavior.DROP_OLDEST)
     heard = []
     watcher = lambda lost_by, count, mine: heard.append((lost_by, count, mine))  # noqa: E731
@@ -92,11 +92,11 @@ async def test_who_watches_the_losses_of_a_connection_hears_of_them_until_it_end
     assert heard == [(conn, 1, True), (conn, 1, True)]
 
 
-# --- before anything leaves again -----------------------------------------------------------------
+# --- loss reports ---------------------------------------------------------------------------------
 
 
 class Payer:
-    """A hub that owes something."""
+    """Hub with a loss report."""
 
     def __init__(self, pay: Callable[[plumews.Conn], object]) -> None:
         self.pay = pay
@@ -106,7 +106,7 @@ class Payer:
         self.settled.append(delivered)
 
 
-async def test_what_is_owed_is_paid_before_anything_leaves_again():
+async def test_loss_report_leaves_before_other_frames():
     conn, transport = full(queue_size=3)
     conn.send_nowait("waits")
     frame = memoryview(b"\x81\x04note")
@@ -118,7 +118,7 @@ async def test_what_is_owed_is_paid_before_anything_leaves_again():
     assert transport.events() == [(Opcode.TEXT, "note"), (Opcode.TEXT, "waits")]
 
 
-async def test_who_pays_may_end_the_connection_and_is_not_asked_when_it_is_gone():
+async def test_loss_report_may_end_the_connection():
     conn, transport = full()
     asked = []
     conn._owe(Payer(lambda conn: (asked.append(1), conn.abort())))
@@ -143,7 +143,7 @@ BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
 # --- BLOCK ----------------------------------------------------------------------------------------
 
 
-async def test_block_waits_for_the_send_timeout_and_then_raises_the_phrase_of_the_seed() -> None:
+async def test_block_raises_send_timeout_after_the_send_timeout() -> None:
     conn, transport = filled(send_timeout=0.03)
     before = deadlines()
     loop = asyncio.get_running_loop()
@@ -191,14 +191,14 @@ async def test_block_without_a_timeout_waits_for_ever() -> None:
     conn.abort()
 
 
-async def test_a_timeout_of_nothing_gives_up_at_once() -> None:
+async def test_send_timeout_of_zero_gives_up_at_once() -> None:
     conn, _ = filled(send_timeout=0)
     with pytest.raises(SendTimeout):
         await conn.send("too much")
     conn.abort()
 
 
-async def test_a_cancelled_sender_withdraws_its_message_and_lets_others_pass() -> None:
+async def test_cancelled_sender_withdraws_its_message() -> None:
     conn, transport = fake_conn(queue_bytes=1000, send_timeout=None)
     transport.fill()
     await conn.send(bytes(600))
@@ -225,7 +225,7 @@ async def test_wait_for_gives_up_before_the_send_timeout() -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "abort", "lost"])
-async def test_a_sender_that_waits_when_the_connection_ends_is_told(end: str) -> None:
+async def test_waiting_sender_raises_at_the_end_of_the_connection(end: str) -> None:
     conn, transport = filled(send_timeout=None)
     senders = [started(conn.send("too late")) for _ in range(3)]
     await ticks()
@@ -241,8 +241,8 @@ async def test_a_sender_that_waits_when_the_connection_ends_is_told(end: str) ->
     conn.abort()
 
 
-async def test_a_sender_whose_time_is_over_when_the_connection_ends_is_not_told_that_all_is_well() -> None:
-    """The timeout and the end in one tick: whichever counts, the message was not queued."""
+async def test_send_timeout_at_the_end_of_the_connection_raises() -> None:
+    """Timeout and end come in one iteration of the loop; the message is not queued."""
     conn, _ = filled(send_timeout=0.01)
     sender = started(conn.send("neither"))
     await ticks()
@@ -254,7 +254,7 @@ async def test_a_sender_whose_time_is_over_when_the_connection_ends_is_not_told_
 # --- DROP and CLOSE -------------------------------------------------------------------------------
 
 
-async def test_drop_refuses_with_the_phrase_of_the_seed_and_counts() -> None:
+async def test_drop_refuses_and_counts() -> None:
     conn, transport = filled(send_behavior=DROP)
     for count in range(1, 4):
         with pytest.raises(SendQueueFull, match="send queue full: dropped"):
@@ -315,7 +315,7 @@ async def test_send_nowait_does_not_overtake_a_sender_that_waits() -> None:
     conn.abort()
 
 
-async def test_a_message_larger_than_the_byte_bound_is_accepted_when_nothing_waits() -> None:
+async def test_message_above_the_byte_bound_fits_an_empty_queue() -> None:
     for behavior in (SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE):
         conn, transport = fake_conn(queue_bytes=1000, send_behavior=behavior, send_timeout=0)
         transport.fill()
@@ -330,7 +330,7 @@ async def test_a_message_larger_than_the_byte_bound_is_accepted_when_nothing_wai
 
 @pytest.mark.parametrize("behavior", list(SendBehavior))
 @pytest.mark.parametrize(("count", "size"), [(65, 32), (500, 32), (2000, 32), (100, 1024)])
-async def test_a_burst_from_one_callback_on_an_idle_socket_is_not_too_much(
+async def test_burst_of_a_callback_fits_an_idle_socket(
     start: Any, behavior: SendBehavior, count: int, size: int
 ) -> None:
     def burst(conn: plumews.Conn, message: str | bytes) -> None:
@@ -347,7 +347,7 @@ async def test_a_burst_from_one_callback_on_an_idle_socket_is_not_too_much(
             assert await wire.message() == f"{index:<{size}}"
 
 
-async def test_a_burst_from_a_handler_on_an_idle_socket_is_not_too_much(start: Any) -> None:
+async def test_burst_of_a_handler_fits_an_idle_socket(start: Any) -> None:
     async with linked(start, send_behavior=DROP) as (conn, wire):
         for index in range(500):
             await conn.send(str(index))

@@ -42,7 +42,7 @@ def overflow(conn: plumews.Conn) -> None:
         conn.send_nowait("x")
 
 
-async def test_a_peer_that_takes_nothing_for_two_seconds_after_the_close_is_cut():
+async def test_silent_peer_is_cut_two_seconds_after_the_close():
     before = deadlines()
     conn, transport = full(queue_size=1, send_behavior=SendBehavior.CLOSE)
     transport.held = 5000
@@ -57,7 +57,7 @@ async def test_a_peer_that_takes_nothing_for_two_seconds_after_the_close_is_cut(
     assert deadlines() == before
 
 
-async def test_a_peer_that_takes_something_has_the_close_timeout():
+async def test_draining_peer_has_the_close_timeout():
     conn, transport = full(queue_size=1, send_behavior=SendBehavior.CLOSE)
     transport.held = 5000
     overflow(conn)
@@ -71,7 +71,7 @@ async def test_a_peer_that_takes_something_has_the_close_timeout():
     assert transport.aborted
 
 
-async def test_a_peer_that_answers_is_closed_and_nothing_is_left_of_its_deadline():
+async def test_answering_peer_leaves_no_deadline_behind():
     before = deadlines()
     conn, transport = full(queue_size=1, send_behavior=SendBehavior.CLOSE)
     transport.held = 5000
@@ -99,7 +99,7 @@ async def test_a_real_peer_that_reads_again_gets_1013(start):
 
 
 async def test_a_slow_peer_that_acknowledges_bytes_gets_1013(start, monkeypatch):
-    """What the kernel holds moves, though what the transport holds does not for a while."""
+    """The kernel's buffer moves while the transport's buffer does not."""
     monkeypatch.setattr(limits, "EVICT_TIMEOUT", 0.1)
     opened = []
 
@@ -122,7 +122,7 @@ async def test_a_slow_peer_that_acknowledges_bytes_gets_1013(start, monkeypatch)
         assert payload == (CloseCode.TRY_AGAIN_LATER, "send queue full")
 
 
-# --- before anything leaves again -----------------------------------------------------------------
+# --- loss reports ---------------------------------------------------------------------------------
 
 
 KiB = 1024
@@ -138,7 +138,7 @@ BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
 
 
 async def flood(conn: plumews.Conn) -> None:
-    """More than any queue here takes."""
+    """Send more than the queue takes."""
     for _ in range(50):
         await conn.send(bytes(16 * KiB))
 
@@ -180,7 +180,7 @@ async def test_row_11_a_peer_that_does_not_read_is_evicted_by_close(start: Any) 
         await asyncio.wait_for(conn.wait_closed(), PATIENCE)
 
 
-async def test_row_11_a_peer_that_was_evicted_and_reads_again_learns_why(start: Any) -> None:
+async def test_row_11_evicted_peer_that_reads_again_gets_1013(start: Any) -> None:
     async with linked(start, rcvbuf=4096, send_behavior=CLOSE, queue_bytes=64 * KiB) as (conn, wire):
         clog(conn)
         with pytest.raises(SendQueueFull):
@@ -190,8 +190,8 @@ async def test_row_11_a_peer_that_was_evicted_and_reads_again_learns_why(start: 
         await conn.wait_closed()
 
 
-async def test_a_pong_passes_what_a_slow_peer_has_not_taken(start: Any) -> None:
-    """Not what the transport holds already; but that is at most a few hundred kilobytes, whatever is queued."""
+async def test_pong_overtakes_the_queue_of_a_slow_peer(start: Any) -> None:
+    """The pong waits for the transport's buffer, which has a few hundred kilobytes at most."""
     async with linked(start, rcvbuf=4096, queue_bytes=32 * MiB) as (conn, wire):
         await conn.send(bytes(8 * MiB))
         await until(lambda: conn._writer.paused)

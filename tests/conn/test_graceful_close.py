@@ -28,18 +28,18 @@ from support.fakes import (
 from support.members import answer_close, answer_closes, close_frame_of, crowd, join_members
 from support.raw_client import close
 
-# --- when to come back ----------------------------------------------------------------------------
+# --- reconnect times ------------------------------------------------------------------------------
 
 
 def hints(frames: list[tuple[int, str]]) -> list[float]:
-    """The times at which those who were closed are to come back."""
+    """Return the reconnect times in the reasons of close frames."""
     found = [re.fullmatch(r"reconnect in (\d+\.\d) s", reason) for _, reason in frames]
     assert all(found), frames
     return [float(match[1]) for match in found if match]
 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["for good", "restart"])
-async def test_each_member_is_told_to_come_back_at_a_moment_of_its_own(restart):
+async def test_each_member_gets_its_own_reconnect_time(restart):
     hub = Hub()
     transports = join_members(hub, 200)
     await hub.shutdown(0, restart=restart, reconnect_in=3.0)
@@ -49,7 +49,7 @@ async def test_each_member_is_told_to_come_back_at_a_moment_of_its_own(restart):
     assert len(set(told)) > 20
 
 
-async def test_the_hint_reaches_five_seconds_unless_it_is_told_otherwise(start):
+async def test_default_reconnect_time_is_up_to_five_seconds(start):
     hub = Hub()
     async with crowd(start, 3) as (conns, wires):
         for conn in conns:
@@ -66,10 +66,10 @@ async def test_without_a_hint_the_reason_is_empty():
     assert close_frame_of(transport) == (CloseCode.GOING_AWAY, "")
 
 
-# --- not all in the same second -------------------------------------------------------------------
+# --- spread ---------------------------------------------------------------------------------------
 
 
-async def test_members_are_closed_over_the_time_that_was_given_and_not_in_the_order_in_which_they_came():
+async def test_members_are_closed_over_the_spread_in_random_order():
     hub = Hub()
     transports = join_members(hub, 60)
     loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ async def test_members_are_closed_over_the_time_that_was_given_and_not_in_the_or
     assert max(Counter(round(time, 3) for time in times).values()) < 30
 
 
-async def test_a_crowd_takes_longer_than_a_handful_but_no_more_than_a_fifth_of_the_time(monkeypatch):
+async def test_default_spread_grows_to_a_fifth_of_the_timeout(monkeypatch):
     pauses: list[float] = []
 
     async def pause(limit: TimeBudget, seconds: float) -> None:
@@ -129,7 +129,7 @@ async def test_closing_thousands_lets_others_go_on(monkeypatch):
     counting.cancel()
 
 
-async def test_who_left_the_hub_before_its_turn_came_is_left_alone():
+async def test_connection_that_left_the_hub_stays_open():
     hub = Hub()
     transports = join_members(hub, 40)
     stopping = asyncio.ensure_future(hub.shutdown(30, spread=0.5))
@@ -160,7 +160,7 @@ async def test_who_left_the_hub_before_its_turn_came_is_left_alone():
         ({"reconnect_in": 3601}, "reconnect_in must be at most 3600 seconds, not 3601"),
     ],
 )
-async def test_times_that_make_no_sense_are_refused_and_the_hub_goes_on(options, said):
+async def test_wrong_times_are_refused_and_the_hub_goes_on(options, said):
     hub = Hub()
     with pytest.raises(ValueError, match=f"^{said}$"):
         await hub.shutdown(**options)
@@ -180,7 +180,7 @@ def test_a_reason_leaves_room_for_the_longest_hint():
     check_graceful_close(10, None, 0, reason="x" * 123)
 
 
-# --- the farewell itself --------------------------------------------------------------------------
+# --- GracefulClose --------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
@@ -190,7 +190,7 @@ async def farewell_within(seconds: float, **options: Any) -> AsyncIterator[Grace
     limit.end()
 
 
-async def test_closing_nobody_is_done_at_once():
+async def test_close_of_no_connections_ends_at_once():
     async with farewell_within(60) as farewell:
         await farewell.close([])
         await farewell.ended()
@@ -217,7 +217,7 @@ async def test_a_deadline_that_has_passed_cuts_at_once():
     assert transport.events() == [(8, (CloseCode.GOING_AWAY, "too late"))]
 
 
-async def test_those_who_come_later_are_waited_for_though_the_first_are_gone():
+async def test_ended_waits_for_connections_closed_later():
     one, two = fake_conn(ping_interval=None)[0], fake_conn(ping_interval=None)[0]
     async with farewell_within(60) as farewell:
         await farewell.close([one])
@@ -240,7 +240,7 @@ async def test_the_hint_stands_behind_the_reason_that_was_given():
     assert re.fullmatch(r"new version; reconnect in [012]\.\d s", close_frame_of(transport)[1])
 
 
-# --- one that fails -------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 
 async def close_all(how: str, hub: Hub) -> object:

@@ -90,7 +90,7 @@ async def test_bound_does_not_begin_work_after_the_limit():
     assert not work.cancelled
 
 
-async def test_bound_cancels_its_work_when_it_is_cancelled():
+async def test_cancelling_bound_cancels_its_work():
     budget, work = TimeBudget(100), Work()
     bounded = asyncio.ensure_future(budget.bound(work.run()))
     await ticks()

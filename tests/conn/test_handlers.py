@@ -35,7 +35,7 @@ async def test_a_handler_that_returns_closes_with_1000(start):
         await wire.eof()
 
 
-async def test_section_8_point_15_a_handler_that_raises_closes_with_1011_logs_once_and_the_others_live(start, caplog):
+async def test_failing_handler_closes_with_1011_and_logs_once(start, caplog):
     async def handler(conn):
         async for message in conn:
             if message == "fail":
@@ -205,7 +205,7 @@ def test_cancellation_by_the_end_of_the_program_is_silent():
 
 
 class Group(Exception):
-    """Such as those of the `exceptiongroup` package on Python 3.10."""
+    """Group such as that of the `exceptiongroup` package on Python 3.10."""
 
     def __init__(self, *exceptions):
         super().__init__("a group")
@@ -286,7 +286,7 @@ async def test_leave_inside_a_task_group_is_an_ordinary_end(start, caplog, group
     assert entries(caplog) == []
 
 
-async def test_a_handler_that_trips_over_another_connections_end_has_failed(start, caplog):
+async def test_connection_closed_of_another_connection_is_a_failure(start, caplog):
     first = asyncio.get_running_loop().create_future()
 
     async def handler(conn):
@@ -307,7 +307,7 @@ async def test_a_handler_that_trips_over_another_connections_end_has_failed(star
     assert len(entries(caplog)) == 1
 
 
-async def test_a_handler_that_is_no_coroutine_function_fails_at_the_first_connection_only(start, caplog):
+async def test_plain_function_as_handler_fails_when_it_is_called(start, caplog):
     server = await start(plumews.serve(lambda conn: None, "127.0.0.1", 0))
     async with await Wire.open(server) as wire:
         assert await wire.closing() == (1011, "the handler failed")

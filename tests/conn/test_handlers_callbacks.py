@@ -50,9 +50,7 @@ def broken(*args):
 
 
 @pytest.mark.parametrize("which", ["on_open", "on_message"])
-async def test_section_8_point_15_a_callback_that_raises_closes_with_1011_logs_once_and_the_others_live(
-    start, caplog, which
-):
+async def test_failing_callback_closes_with_1011_and_logs_once(start, caplog, which):
     breaks = {"now": True}
 
     def maybe(conn, *message):
@@ -76,7 +74,7 @@ async def test_section_8_point_15_a_callback_that_raises_closes_with_1011_logs_o
     assert (entry.name, entry.exc_info[1].args) == ("plumews.server", ("broken callback",))
 
 
-async def test_an_on_close_that_raises_is_logged_once_and_the_others_live(start, caplog):
+async def test_failing_on_close_is_logged_once(start, caplog):
     closed = asyncio.get_running_loop().create_future()
 
     def on_close(conn):
@@ -100,7 +98,7 @@ async def test_an_on_close_that_raises_is_logged_once_and_the_others_live(start,
     await closed
 
 
-async def test_a_callback_that_sends_to_its_closed_connection_has_not_failed(start, caplog):
+async def test_send_of_a_callback_on_its_closed_connection_is_quiet(start, caplog):
     closed = asyncio.get_running_loop().create_future()
 
     def on_message(conn, message):
@@ -142,7 +140,7 @@ async def test_row_26_on_open_may_end_the_connection(start, caplog, end):
     assert entries(caplog) == []
 
 
-# --- what is not an endpoint ----------------------------------------------------------------------
+# --- wrong arguments ------------------------------------------------------------------------------
 
 
 async def two_arguments(conn, path): ...
@@ -199,12 +197,12 @@ def test_a_handler_must_be_callable():
     ],
     ids=["handler", "on_message", "on_open", "generator"],
 )
-def test_what_cannot_be_called_as_it_will_be_is_a_type_error_at_once(arguments, text):
+def test_callback_with_wrong_parameters_is_a_type_error(arguments, text):
     with pytest.raises(TypeError, match=text):
         plumews.serve(host="127.0.0.1", port=0, **arguments)
 
 
-def test_a_function_whose_arguments_nobody_knows_is_believed():
+def test_function_without_a_signature_is_accepted():
     assert isinstance(endpoint_for(None, None, dict.update, None), CallbackEndpoint)
     assert isinstance(endpoint_for(functools.partial(two_arguments, path="/"), None, None, None), HandlerEndpoint)
 
@@ -219,7 +217,7 @@ def test_plain_functions_methods_and_classes_are_callbacks():
     assert isinstance(endpoint_for(AsyncCallable(), None, None, None), HandlerEndpoint)
 
 
-async def test_a_handler_that_is_no_coroutine_function_is_said_to_be_none(start, caplog):
+async def test_plain_function_as_handler_is_named_in_the_log(start, caplog):
     server = await start(plumews.serve(lambda conn: None, "127.0.0.1", 0))
     async with await Wire.open(server) as wire:
         assert await wire.closing() == (1011, "the handler failed")

@@ -18,7 +18,7 @@ from support.fakes import FakeLoop, deadlines
 
 
 class Peer:
-    """The other end, as far as a keepalive can tell."""
+    """Peer as a keepalive sees it."""
 
     def __init__(self, *, ping_period: float | None = 20, pong_wait: float | None = 30, answers: bool = True) -> None:
         self.loop = FakeLoop()
@@ -74,31 +74,31 @@ def test_without_a_period_no_ping_leaves() -> None:
     assert peer.died == []
 
 
-def test_each_ping_has_a_payload_of_its_own_that_nobody_can_guess() -> None:
+def test_each_ping_has_a_random_payload() -> None:
     peer = Peer()
     peer.loop.advance(3600)
     assert len(set(peer.payloads)) == len(peer.payloads)
     assert {len(payload) for payload in peer.payloads} == {4}
 
 
-def test_pings_that_nobody_answers_do_not_pile_up() -> None:
+def test_unanswered_pings_do_not_accumulate() -> None:
     peer = Peer(ping_period=1, pong_wait=None, answers=False)
     peer.loop.advance(1000)
     assert len(peer.pings) > 900
     assert len(peer.keepalive._outstanding) == 1
 
 
-def test_a_ping_leaves_before_the_pong_wait_is_over_however_close_they_are() -> None:
+def test_ping_leaves_before_the_pong_wait_ends() -> None:
     for _ in range(50):
         peer = Peer(ping_period=10, pong_wait=10.1)
         peer.loop.advance(10.09)
         assert len(peer.pings) >= 1
 
 
-# --- death ----------------------------------------------------------------------------------------
+# --- silent peers ---------------------------------------------------------------------------------
 
 
-def test_a_peer_that_falls_silent_is_dead_after_the_pong_wait_and_a_second_look() -> None:
+def test_silent_peer_ends_after_pong_wait_and_second_look() -> None:
     peer = Peer(answers=False)
     peer.loop.advance(29.99)
     assert peer.died == []
@@ -107,14 +107,14 @@ def test_a_peer_that_falls_silent_is_dead_after_the_pong_wait_and_a_second_look(
     assert 30 <= peer.died[0] - peer.started <= 30.1
 
 
-def test_a_peer_that_answers_lives() -> None:
+def test_answering_peer_stays_connected() -> None:
     peer = Peer()
     peer.loop.advance(86_400)
     assert peer.died == []
 
 
 def test_any_byte_is_a_sign_of_life() -> None:
-    """A peer that is busy sending has its pong behind its data."""
+    """The pong of a busy peer comes behind its data."""
     peer = Peer(answers=False)
     for _ in range(20):
         peer.loop.advance(29)
@@ -136,8 +136,8 @@ def test_a_byte_between_the_first_and_the_second_look_saves() -> None:
 
 
 @pytest.mark.parametrize("at", [0.1, 5, 19, 25, 29.9])
-def test_row_31_a_stall_of_the_loop_kills_nobody(at: float) -> None:
-    """What the peer sent meanwhile lies unread, and what it was not asked it could not answer."""
+def test_row_31_stall_of_the_loop_ends_no_peer(at: float) -> None:
+    """Its bytes are unread in the socket, and a ping that did not leave has no pong."""
     peer = Peer()
     peer.loop.advance(at)
     for _ in range(3):
@@ -148,8 +148,8 @@ def test_row_31_a_stall_of_the_loop_kills_nobody(at: float) -> None:
 
 
 @pytest.mark.parametrize("at", [0.1, 5, 17.9])
-def test_row_31_after_a_stall_the_answer_to_a_late_ping_gets_its_time(at: float) -> None:
-    """A round trip is longer than the second look; an idle peer that is asked late may answer late."""
+def test_row_31_pong_of_a_ping_after_a_stall_gets_its_time(at: float) -> None:
+    """A round trip takes longer than the second look."""
     peer = Peer(answers=False)
     peer.loop.advance(at)
     peer.loop.stall(45)
@@ -163,14 +163,14 @@ def test_row_31_after_a_stall_the_answer_to_a_late_ping_gets_its_time(at: float)
     assert peer.died == []
 
 
-def test_a_stall_does_not_make_the_dead_live() -> None:
+def test_stall_does_not_save_a_silent_peer() -> None:
     peer = Peer(answers=False)
     peer.loop.stall(100)
     peer.loop.advance(31)
     assert len(peer.died) == 1
 
 
-def test_while_reading_is_paused_nobody_is_judged() -> None:
+def test_no_peer_ends_while_reading_is_paused() -> None:
     peer = Peer(answers=False)
     peer.keepalive.listening = False
     peer.loop.advance(1000)
@@ -182,7 +182,7 @@ def test_while_reading_is_paused_nobody_is_judged() -> None:
     assert len(peer.died) == 1
 
 
-def test_silence_counts_from_where_reading_goes_on_without_pings_too() -> None:
+def test_silence_counts_from_resumed_reading_without_pings() -> None:
     peer = Peer(ping_period=None, pong_wait=30)
     peer.keepalive.listening = False
     peer.loop.advance(100)
@@ -192,14 +192,14 @@ def test_silence_counts_from_where_reading_goes_on_without_pings_too() -> None:
     assert 30 <= peer.died[0] - peer.started - 100 <= 30.1
 
 
-def test_without_a_pong_wait_nobody_dies() -> None:
+def test_no_peer_ends_without_a_pong_wait() -> None:
     peer = Peer(pong_wait=None, answers=False)
     peer.loop.advance(100_000)
     assert peer.died == []
     assert peer.pings
 
 
-def test_without_pings_silence_alone_is_judged() -> None:
+def test_silent_peer_ends_without_pings() -> None:
     peer = Peer(ping_period=None, pong_wait=5)
     peer.loop.advance(6)
     assert peer.pings == []
@@ -262,7 +262,7 @@ async def test_times_can_be_set_before_the_connection_is_open() -> None:
     assert deadlines() == 0
 
 
-def test_times_that_cannot_be_are_refused_and_change_nothing() -> None:
+def test_wrong_times_are_refused_and_change_nothing() -> None:
     peer = Peer()
     for period, wait in [(30, 30), (0, 30), (-1, 30), (40, 30), (float("nan"), 30)]:
         with pytest.raises(ValueError, match="ping_period"):
@@ -272,7 +272,7 @@ def test_times_that_cannot_be_are_refused_and_change_nothing() -> None:
     assert peer.died == []
 
 
-def test_a_keepalive_that_was_stopped_does_nothing_more() -> None:
+def test_stopped_keepalive_does_nothing() -> None:
     peer = Peer(answers=False)
     peer.keepalive.stop(lambda: ConnectionClosedError(None, None))
     assert peer.loop.armed == []
@@ -286,7 +286,7 @@ def test_a_keepalive_that_was_stopped_does_nothing_more() -> None:
 # --- pongs ----------------------------------------------------------------------------------------
 
 
-def test_before_the_first_pong_the_opening_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_pong_is_the_opening_before_the_first_pong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 5000.0)
     peer = Peer()
     monkeypatch.setattr(time, "time", lambda: 6000.0)
@@ -295,7 +295,7 @@ def test_before_the_first_pong_the_opening_counts(monkeypatch: pytest.MonkeyPatc
     assert peer.keepalive.last_pong == 6000.0
 
 
-async def test_a_random_payload_is_not_one_that_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_random_payload_differs_from_unanswered_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     payloads = iter([b"same", b"same", b"same", b"else"])
     monkeypatch.setattr(os, "urandom", lambda size: next(payloads))
     peer = Peer(answers=False)
@@ -304,7 +304,7 @@ async def test_a_random_payload_is_not_one_that_is_on_its_way(monkeypatch: pytes
     assert peer.payloads == [b"same", b"else"]
 
 
-def test_a_pong_is_a_time_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_pong_is_wall_clock_time(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = Peer(answers=False)
     opened = peer.keepalive.last_pong
     assert abs(opened - time.time()) < 60
@@ -314,7 +314,7 @@ def test_a_pong_is_a_time_on_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peer.keepalive.latency == 0
 
 
-async def test_a_pong_answers_its_ping_and_all_before_it() -> None:
+async def test_pong_answers_its_ping_and_all_earlier_ones() -> None:
     peer = Peer(answers=False)
     futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
     for payload, future in zip([b"1", b"2", b"3"], futures, strict=True):
@@ -329,7 +329,7 @@ async def test_a_pong_answers_its_ping_and_all_before_it() -> None:
     assert futures[2].done()
 
 
-async def test_a_payload_that_is_on_its_way_cannot_be_sent_again() -> None:
+async def test_payload_of_an_unanswered_ping_is_refused() -> None:
     peer = Peer(answers=False)
     peer.keepalive.ping(b"same", asyncio.get_running_loop().create_future())
     with pytest.raises(ValueError, match="still waiting for its pong"):
@@ -338,7 +338,7 @@ async def test_a_payload_that_is_on_its_way_cannot_be_sent_again() -> None:
     peer.keepalive.ping(b"same", asyncio.get_running_loop().create_future())
 
 
-async def test_a_ping_of_the_application_is_not_forgotten_for_those_of_the_clock() -> None:
+async def test_application_ping_outlasts_keepalive_pings() -> None:
     peer = Peer(ping_period=1, pong_wait=None, answers=False)
     future = asyncio.get_running_loop().create_future()
     peer.keepalive.ping(b"mine", future)
@@ -347,7 +347,7 @@ async def test_a_ping_of_the_application_is_not_forgotten_for_those_of_the_clock
     assert future.done()
 
 
-async def test_who_waits_for_a_pong_when_the_connection_ends_gets_its_error() -> None:
+async def test_waiter_for_a_pong_raises_at_the_end() -> None:
     peer = Peer(answers=False)
     futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
     for future in futures:
@@ -363,7 +363,7 @@ async def test_who_waits_for_a_pong_when_the_connection_ends_gets_its_error() ->
 
 
 class Taking(Peer):
-    """A peer that answers nothing, before which ``waiting`` bytes stand when the first ping leaves."""
+    """Peer that answers nothing, with ``waiting`` bytes before the first ping."""
 
     def __init__(self, waiting: int, **times: Any) -> None:
         super().__init__(answers=False, **times)
@@ -386,8 +386,8 @@ def test_acknowledged_bytes_are_a_sign_of_life() -> None:
     assert peer.died == []
 
 
-def test_acknowledged_bytes_count_without_limit_before_the_ping_arrives() -> None:
-    """A peer cannot answer what it cannot have."""
+def test_acknowledged_bytes_count_until_the_ping_arrives() -> None:
+    """A peer cannot answer a ping before it arrives."""
     peer = Taking(2_000_000)
     peer.take(2000, 900)
     assert peer.died == []
@@ -403,14 +403,14 @@ def test_acknowledged_bytes_count_for_four_pong_waits_after_that(waiting: int) -
     assert asked + 4 * 30 <= peer.died[0] <= asked + arrives + 30 / 4 + 5 * 30 + 1
 
 
-def test_a_peer_that_takes_nothing_dies_in_time() -> None:
+def test_peer_that_acknowledges_nothing_ends_in_time() -> None:
     peer = Taking(2_000_000)
     peer.loop.advance(60)
     assert len(peer.died) == 1
     assert peer.died[0] - peer.pings[0] <= 30.1
 
 
-def test_a_peer_that_stops_taking_dies_a_pong_wait_later() -> None:
+def test_peer_that_stops_acknowledging_ends_a_pong_wait_later() -> None:
     peer = Taking(10_000_000)
     peer.take(10_000, 100)
     stopped = peer.loop.now
@@ -434,14 +434,14 @@ def test_acknowledged_bytes_count_without_pings_too() -> None:
     assert len(peer.died) == 1
 
 
-def test_a_socket_that_cannot_be_asked_changes_nothing() -> None:
+def test_socket_without_progress_changes_nothing() -> None:
     peer = Peer(answers=False)
     peer.loop.advance(30.1)
     assert len(peer.died) == 1
 
 
 def test_bookkeeping_of_a_socket_that_grows_hides_no_progress() -> None:
-    """What is acknowledged of a Unix socket goes down when small messages fill its buffer."""
+    """The acknowledged bytes of a Unix socket decrease when small messages fill its buffer."""
     peer = Taking(2_000_000)
     while not peer.pings:
         peer.loop.advance(1)

@@ -77,7 +77,7 @@ async def test_a_close_frame_behind_a_long_queue_is_not_cut_off(start: Any) -> N
         assert payload == (1000, "all said")
 
 
-async def test_a_peer_that_reads_nothing_dies_though_the_kernel_takes_bytes(start: Any) -> None:
+async def test_unread_peer_ends_though_the_kernel_accepts_bytes(start: Any) -> None:
     async with linked(start, rcvbuf=8192, ping_interval=0.05, ping_timeout=0.05, send_timeout=None) as (conn, _):
         began = time.monotonic()
         while not conn.closed:
@@ -89,7 +89,7 @@ async def test_a_peer_that_reads_nothing_dies_though_the_kernel_takes_bytes(star
         assert time.monotonic() - began < PATIENCE / 2
 
 
-async def test_a_peer_that_answers_pings_lives_on(start: Any) -> None:
+async def test_peer_that_answers_pings_stays_connected(start: Any) -> None:
     async with linked(start, ping_interval=0.02, ping_timeout=0.23) as (conn, wire):
         opened = conn.last_pong
         for _ in range(20):  # longer than it would live without
@@ -110,7 +110,7 @@ async def test_a_peer_that_falls_silent_is_cut_off(start: Any) -> None:
         await wire.eof()
 
 
-async def test_row_31_a_stalled_loop_finds_its_peer_alive(start: Any) -> None:
+async def test_row_31_stalled_loop_keeps_its_peer(start: Any) -> None:
     async with linked(start, ping_interval=0.05, ping_timeout=0.05) as (conn, wire):
         for _ in range(3):
             time.sleep(0.2)  # the loop stands still, twice as long as a silent peer lives
@@ -121,7 +121,7 @@ async def test_row_31_a_stalled_loop_finds_its_peer_alive(start: Any) -> None:
         assert not conn.closed
 
 
-async def test_row_31_what_lies_unread_after_a_stall_is_read_before_the_verdict(start: Any) -> None:
+async def test_row_31_unread_bytes_after_a_stall_save_the_peer(start: Any) -> None:
     async with linked(start, ping_interval=None) as (conn, wire):
         conn.pong_wait = 0.05
         for _ in range(3):
@@ -131,8 +131,8 @@ async def test_row_31_what_lies_unread_after_a_stall_is_read_before_the_verdict(
         assert not conn.closed
 
 
-async def test_a_handler_that_does_not_read_kills_nobody(start: Any) -> None:
-    """Section 8 point 6, taken further: while we do not listen, we do not judge."""
+async def test_handler_that_does_not_read_ends_no_peer(start: Any) -> None:
+    """The keepalive ends no peer while reading is paused."""
     async with linked(start, ping_interval=0.02, ping_timeout=0.02, max_queue=4) as (conn, wire):
         wire.send(*[text(str(index)) for index in range(8)])
         await until(lambda: conn._reading_paused)
@@ -144,7 +144,7 @@ async def test_a_handler_that_does_not_read_kills_nobody(start: Any) -> None:
         assert [await conn.recv() for _ in range(8)] == [str(index) for index in range(8)]
 
 
-async def test_section_8_point_6_pongs_are_seen_while_the_handler_is_busy(start: Any) -> None:
+async def test_pongs_are_seen_while_the_handler_is_busy(start: Any) -> None:
     async with linked(start, ping_interval=0.02, ping_timeout=0.23) as (conn, wire):
         opened = conn.last_pong
         for _ in range(20):  # longer than it would live without; the handler never reads
@@ -168,7 +168,7 @@ async def test_new_times_of_a_connection_are_effective_at_once(start: Any) -> No
 
 
 class FreezingProxy:
-    """Stands between a client and a server; frozen, it is a network that drops every packet, the last ones, too."""
+    """Proxy that can freeze, like a network that drops every packet."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -201,7 +201,7 @@ class FreezingProxy:
             writer.close()
 
 
-async def test_row_31_a_peer_whose_network_drops_everything_is_dead_within_ping_interval_and_pong_wait(
+async def test_row_31_peer_behind_a_dead_network_ends_in_time(
     start: Any,
 ) -> None:
     interval, pong_wait = 0.2, 0.4

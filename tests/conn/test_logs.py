@@ -27,7 +27,7 @@ logger = logging.getLogger("plumews.server")
 
 @pytest.fixture
 def logs(caplog):
-    """The records of plumews, from DEBUG on."""
+    """Return the records of plumews, from DEBUG on."""
     caplog.set_level(logging.DEBUG, logger="plumews")
     return lambda: [record for record in caplog.records if record.name.startswith("plumews")]
 
@@ -48,7 +48,7 @@ def busiest_second(records):
     return max(sum(start <= time < start + 1 for time in times) for start in times)
 
 
-# --- whom a line is about -------------------------------------------------------------------------
+# --- fields of the connection ---------------------------------------------------------------------
 
 
 async def test_line_has_fields_of_its_connection_also_in_its_text(start, logs):
@@ -136,7 +136,7 @@ async def test_record_keeps_no_reference_to_connection_or_secret(caplog):
     assert "s3cret" not in repr(vars(record))
 
 
-# --- what it is made of ---------------------------------------------------------------------------
+# --- escaping -------------------------------------------------------------------------------------
 
 
 async def test_row_20_cve_2020_7694_path_is_escaped_without_query(start, logs):
@@ -232,7 +232,7 @@ async def test_handlers_get_no_exception_whose_text_has_a_secret(start, logs):
     assert "KeyError (its text is left out" in shown(record)
 
 
-# --- how much -------------------------------------------------------------------------------------
+# --- rate -----------------------------------------------------------------------------------------
 
 
 async def bad_client(address, request):
@@ -284,7 +284,7 @@ def test_lines_outside_of_a_loop_are_all_logged(caplog):
     assert len(caplog.records) == 20
 
 
-async def test_summary_waits_for_a_second_that_has_place_for_it(logs, monkeypatch):
+async def test_summary_waits_for_a_second_with_space(logs, monkeypatch):
     monkeypatch.setattr(limits, "LOG_SUMMARY_EVERY", 0.01)
     monkeypatch.setattr(limits, "LOG_LINES", 7)
     for number in range(10):
@@ -338,7 +338,7 @@ def test_no_second_has_more_lines_than_the_bound():
     assert busiest == limits.LOG_LINES
 
 
-def test_left_out_lines_are_counted_by_kind_and_told_once():
+def test_left_out_lines_are_counted_by_kind_once():
     limit = LineLimit()
     for kind in ("bad", "bad", "bad", "bad", "bad", "worse"):
         limit.admit(kind, 0.0)

@@ -99,7 +99,7 @@ async def test_send_waits_for_the_send_timeout() -> None:
         (CONFLATE, None, Outcome.QUEUED),
     ],
 )
-async def test_broadcast_outcome_is_told_and_the_hub_counts(behavior, key, outcome) -> None:
+async def test_broadcast_returns_the_outcome_and_counts_nothing(behavior, key, outcome) -> None:
     conn, _, policy = overfull(behavior)
     assert policy.broadcast(conn, message("3"), key) is outcome
     assert (conn.queued_messages, conn.state) == (2, State.OPEN)

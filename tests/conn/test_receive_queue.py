@@ -1,4 +1,4 @@
-"""The receive queue: its two bounds, and who may wait for it."""
+"""Receive queue: its two bounds and its reader."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_messages_come_out_as_they_went_in() -> None:
     assert box.bytes == 0
 
 
-def test_it_is_full_at_its_bound_of_messages_and_low_at_half_of_it() -> None:
+def test_queue_is_full_at_max_items_and_low_at_half() -> None:
     box = inbox()
     fullness = []
     for _ in range(5):
@@ -46,7 +46,7 @@ def test_it_is_full_at_its_bound_of_messages_and_low_at_half_of_it() -> None:
     assert lowness == [False, False, True, True, True]
 
 
-def test_it_is_full_at_its_bound_of_bytes_and_low_at_half_of_it() -> None:
+def test_queue_is_full_at_max_bytes_and_low_at_half() -> None:
     box = inbox(max_bytes=100 + 2 * MORE)
     box.put((Opcode.BINARY, bytes(99)))
     assert not box.is_full(0)
@@ -59,7 +59,7 @@ def test_it_is_full_at_its_bound_of_bytes_and_low_at_half_of_it() -> None:
 
 @pytest.mark.parametrize("text", ["a", "é", "€", "\U0001f600"])
 @pytest.mark.parametrize("size", [0, 1, 2, 100, 10_000])
-def test_text_counts_what_its_characters_take(text: str, size: int) -> None:
+def test_text_counts_the_memory_of_its_characters(text: str, size: int) -> None:
     box = inbox()
     message = text * size
     box.put((Opcode.TEXT, message))
@@ -79,7 +79,7 @@ def test_count_is_within_a_factor_of_two_of_the_memory(message: str | bytes) -> 
     assert box.bytes / 2 <= sys.getsizeof(item) + sys.getsizeof(message) + place <= 2 * box.bytes
 
 
-def test_what_the_same_reader_holds_elsewhere_counts() -> None:
+def test_bytes_held_elsewhere_count() -> None:
     box = inbox(max_bytes=100 + MORE)
     box.put((Opcode.BINARY, bytes(40)))
     assert box.is_full(60)
@@ -90,7 +90,7 @@ def test_what_the_same_reader_holds_elsewhere_counts() -> None:
     assert not box.is_low(11)
 
 
-def test_a_bound_of_one_message_is_full_with_it_and_low_without() -> None:
+def test_bound_of_one_message_is_full_or_low() -> None:
     box = inbox(max_items=1)
     assert box.is_low(0)
     box.put((Opcode.BINARY, b""))
@@ -100,7 +100,7 @@ def test_a_bound_of_one_message_is_full_with_it_and_low_without() -> None:
     assert box.is_low(0)
 
 
-async def test_a_message_wakes_the_one_who_waits() -> None:
+async def test_message_wakes_the_reader() -> None:
     box = inbox()
     waiting = box.start_waiting(asyncio.get_running_loop())
     assert box.awaited
@@ -114,7 +114,7 @@ async def test_a_message_wakes_the_one_who_waits() -> None:
     assert not box.awaited
 
 
-async def test_who_waits_goes_on_at_once_where_there_is_something() -> None:
+async def test_wake_now_resumes_the_reader_at_once() -> None:
     box = inbox()
     waiting = box.start_waiting(asyncio.get_running_loop())
     box.wake_now()
@@ -145,7 +145,7 @@ async def test_a_waiter_that_was_cancelled_is_not_woken() -> None:
     assert box.take() == (Opcode.TEXT, "a")
 
 
-async def test_a_stream_in_the_queue_has_a_reader_when_somebody_waits_for_its_rest() -> None:
+async def test_stream_in_the_queue_has_a_reader_of_its_rest() -> None:
     box = inbox()
     stream = Stream(Opcode.BINARY, lambda: None)
     box.put((StreamEvent.BEGIN, stream))

@@ -24,7 +24,7 @@ SIZES = [0, 1, 125, 126, 127, 4096, 65535, 65536, 65537, 200_000, MiB]
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_binary_of_any_size_arrives_as_it_was_sent(start: Any, size: int) -> None:
+async def test_binary_of_any_size_arrives_unchanged(start: Any, size: int) -> None:
     payload = bytes(index % 251 for index in range(size % 100_000)) + bytes(size - size % 100_000)
     async with linked(start) as (conn, wire):
         wire.send(masked(Opcode.BINARY, payload), masked(Opcode.BINARY, payload), masked(Opcode.BINARY, payload))
@@ -34,7 +34,7 @@ async def test_binary_of_any_size_arrives_as_it_was_sent(start: Any, size: int) 
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_text_of_any_size_arrives_as_it_was_sent(start: Any, size: int) -> None:
+async def test_text_of_any_size_arrives_unchanged(start: Any, size: int) -> None:
     message = ("grün€😀" * (size // 7 + 1))[:size]
     async with linked(start) as (conn, wire):
         wire.send(text(message), text(message), text(message))
@@ -121,7 +121,7 @@ async def test_iteration_does_not_suspend_while_messages_wait() -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, None])
-async def test_iteration_ends_when_the_connection_ended_well(start: Any, code: int | None) -> None:
+async def test_iteration_ends_after_a_normal_end(start: Any, code: int | None) -> None:
     async with linked(start) as (conn, wire):
         wire.send(text("a"), text("b"), close(code, "" if code is None else "bye"))
         assert [message async for message in conn] == ["a", "b"]
@@ -134,7 +134,7 @@ async def test_iteration_ends_when_the_connection_ended_well(start: Any, code: i
 
 
 @pytest.mark.parametrize("code", [1002, 1011, 3000, 4999])
-async def test_iteration_raises_when_it_ended_otherwise(start: Any, code: int) -> None:
+async def test_iteration_raises_after_an_abnormal_end(start: Any, code: int) -> None:
     async with linked(start) as (conn, wire):
         wire.send(text("a"), close(code, "why"))
         got: list[Any] = []
@@ -177,7 +177,7 @@ async def test_messages_are_readable_after_the_connection_was_lost(start: Any, h
 
 @pytest.mark.parametrize("read", ["recv", "read_message", "read_stream"])
 @pytest.mark.parametrize("end", ["close", "eof", "reset", "fault", "abort", "our close"])
-async def test_a_waiting_reader_is_told_of_every_kind_of_end(start: Any, read: str, end: str) -> None:
+async def test_waiting_reader_raises_after_each_kind_of_end(start: Any, read: str, end: str) -> None:
     options = {"close_timeout": 0.2} if end == "fault" else {}  # of which this peer hears nothing
     async with linked(start, **options) as (conn, wire):
         reader = started(getattr(conn, read)())
@@ -213,9 +213,7 @@ CUTS = {
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("end", ["eof", "reset", "close"])
 @pytest.mark.parametrize("read", ["recv", "read_message", "iteration"])
-async def test_section_8_point_1_a_message_that_was_cut_is_an_error_never_short(
-    start: Any, cut: list[bytes], end: str, read: str
-) -> None:
+async def test_cut_message_raises_and_is_never_short(start: Any, cut: list[bytes], end: str, read: str) -> None:
     if end == "close" and cut is not CUTS["between fragments"]:
         cut = CUTS["between fragments"]  # only there is a close frame one
     async with linked(start) as (conn, wire):
@@ -233,7 +231,7 @@ async def test_section_8_point_1_a_message_that_was_cut_is_an_error_never_short(
             await reading
 
 
-async def test_a_message_beyond_the_limit_is_not_seen_and_those_before_it_are(start: Any) -> None:
+async def test_message_above_the_limit_is_not_delivered(start: Any) -> None:
     async with linked(start, max_size=1000) as (conn, wire):
         wire.send(text("x" * 1000), text("y" * 1001), text("z"))
         got: list[Any] = []
@@ -260,7 +258,7 @@ async def test_two_readers_at_once_are_an_error_for_the_second(first: str, secon
     conn.abort()
 
 
-async def test_a_second_reader_cannot_slip_in_before_the_first_has_woken_up() -> None:
+async def test_second_reader_is_refused_while_the_first_wakes_up() -> None:
     conn, _ = fake_conn()
     reader = started(conn.recv())
     await ticks()
@@ -327,7 +325,7 @@ async def test_a_cancelled_reader_loses_no_message(read: str) -> None:
     conn.abort()
 
 
-async def test_a_cancelled_read_stream_leaves_a_message_that_can_be_read_in_any_way() -> None:
+async def test_message_of_a_cancelled_read_stream_can_be_read() -> None:
     conn, _ = fake_conn()
     frame = masked(Opcode.TEXT, "first and second")
     readers: list[Callable[[], Awaitable[Any]]] = [conn.recv, conn.read_message, conn.read_stream]
@@ -349,7 +347,7 @@ async def test_a_cancelled_read_stream_leaves_a_message_that_can_be_read_in_any_
     conn.abort()
 
 
-async def test_who_puts_a_cancelled_stream_together_is_the_only_reader() -> None:
+async def test_reader_of_a_cancelled_stream_is_the_only_reader() -> None:
     conn, _ = fake_conn()
     frame = masked(Opcode.TEXT, "first and second")
     reader = started(conn.read_stream())
@@ -395,7 +393,7 @@ async def test_reading_with_a_timeout_loses_nothing(start: Any) -> None:
 # --- limits ---------------------------------------------------------------------------------------
 
 
-async def test_the_default_limit_is_16_mib_a_message_all_fragments_together(start: Any) -> None:
+async def test_default_read_limit_is_16_mib_for_all_fragments(start: Any) -> None:
     half = bytes(8 * MiB)
     async with linked(start) as (conn, wire):
         assert conn.read_limit == 16 * MiB
@@ -436,7 +434,7 @@ async def test_a_read_limit_can_be_lifted_for_one_stream(start: Any) -> None:
 
 
 @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("1", TypeError)])
-async def test_a_read_limit_that_cannot_be_is_refused_and_changes_nothing(value: Any, error: type[Exception]) -> None:
+async def test_wrong_read_limit_is_refused_and_changes_nothing(value: Any, error: type[Exception]) -> None:
     conn, _ = fake_conn(max_size=100)
     with pytest.raises(error, match="the read limit"):
         conn.read_limit = value

@@ -22,7 +22,7 @@ KiB = 1024
 # --- backpressure ---------------------------------------------------------------------------------
 
 
-async def test_a_handler_that_does_not_read_stops_the_reading_at_the_bound_of_messages() -> None:
+async def test_unread_messages_pause_reading_at_the_bound_of_messages() -> None:
     conn, transport = fake_conn(max_queue=8)
     for index in range(7):
         feed(conn, text(str(index)))
@@ -38,7 +38,7 @@ async def test_a_handler_that_does_not_read_stops_the_reading_at_the_bound_of_me
     conn.abort()
 
 
-async def test_a_handler_that_does_not_read_stops_the_reading_at_the_bound_of_bytes() -> None:
+async def test_unread_messages_pause_reading_at_the_bound_of_bytes() -> None:
     conn, transport = fake_conn(max_queue_bytes=1000 + 2 * limits.RECEIVED_OVERHEAD)
     feed(conn, masked(Opcode.BINARY, bytes(999)))
     assert transport.reading
@@ -49,7 +49,7 @@ async def test_a_handler_that_does_not_read_stops_the_reading_at_the_bound_of_by
     conn.abort()
 
 
-async def test_a_long_message_that_nobody_waits_for_stops_the_reading_and_waiting_lets_it_in() -> None:
+async def test_long_message_pauses_reading_until_a_reader_waits() -> None:
     conn, transport = fake_conn(max_queue_bytes=1000)
     frame = masked(Opcode.BINARY, bytes(5000))
     feed(conn, frame[:900])
@@ -66,7 +66,7 @@ async def test_a_long_message_that_nobody_waits_for_stops_the_reading_and_waitin
     conn.abort()
 
 
-async def test_a_reader_that_gives_up_stops_the_reading_again() -> None:
+async def test_cancelled_reader_pauses_reading_again() -> None:
     conn, transport = fake_conn(max_queue_bytes=1000)
     frame = masked(Opcode.BINARY, bytes(5000))
     feed(conn, frame[:1100])
@@ -83,7 +83,7 @@ async def test_a_reader_that_gives_up_stops_the_reading_again() -> None:
     conn.abort()
 
 
-async def test_a_stream_that_is_read_slowly_stops_the_reading() -> None:
+async def test_slowly_read_stream_pauses_reading() -> None:
     conn, transport = fake_conn(max_queue_bytes=1000)
     frame = masked(Opcode.BINARY, bytes(5000))
     reader = started(conn.read_stream())
@@ -105,7 +105,7 @@ async def test_a_stream_that_is_read_slowly_stops_the_reading() -> None:
     conn.abort()
 
 
-async def test_a_message_left_by_a_cancelled_stream_is_let_in_for_the_next_reader() -> None:
+async def test_next_reader_resumes_a_message_of_a_cancelled_stream() -> None:
     conn, transport = fake_conn(max_queue_bytes=1000)
     frame = masked(Opcode.BINARY, bytes(5000))
     reader = started(conn.read_stream())
@@ -123,7 +123,7 @@ async def test_a_message_left_by_a_cancelled_stream_is_let_in_for_the_next_reade
     conn.abort()
 
 
-async def test_a_message_that_was_complete_before_it_was_streamed_counts_while_it_is_unread() -> None:
+async def test_complete_message_read_as_a_stream_counts_until_read() -> None:
     conn, transport = fake_conn(max_queue_bytes=1000 + 2 * limits.RECEIVED_OVERHEAD)
     feed(conn, masked(Opcode.BINARY, bytes(700)))
     stream = await conn.read_stream()
@@ -136,7 +136,7 @@ async def test_a_message_that_was_complete_before_it_was_streamed_counts_while_i
     conn.abort()
 
 
-async def test_while_we_close_the_reading_goes_on() -> None:
+async def test_reading_goes_on_while_closing() -> None:
     conn, transport = fake_conn(max_queue=2)
     feed(conn, text("a"), text("b"))
     assert not transport.reading
@@ -149,8 +149,8 @@ async def test_while_we_close_the_reading_goes_on() -> None:
     conn.abort()
 
 
-async def test_nothing_is_lost_by_backpressure_and_memory_stays_bounded(start: Any) -> None:
-    """40 MiB for a handler that does not read: the socket fills up, and it is all there when it does."""
+async def test_backpressure_loses_nothing_and_bounds_memory(start: Any) -> None:
+    """40 MiB arrive for a handler that reads late: the socket fills, and no message is lost."""
     payload = bytes(64 * KiB)
     count = 640
     async with linked(start, max_queue_bytes=256 * KiB) as (conn, wire):
@@ -209,11 +209,11 @@ async def test_many_small_messages_pass_through_a_small_queue(start: Any) -> Non
         await sender
 
 
-# --- all of it at random --------------------------------------------------------------------------
+# --- random walks ---------------------------------------------------------------------------------
 
 
 class Walk:
-    """A reader that changes its mind, on a wire that is cut anywhere: what it got must be what was sent."""
+    """Reader that changes its way of reading at random, on a wire that is cut anywhere."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -262,7 +262,7 @@ class Walk:
         await self.look()
 
     async def arrive_too_late(self) -> None:
-        """The reader is cancelled before it can take what has woken it."""
+        """Cancel the reader before it takes the message that has woken it."""
         if self.reader is not None and not self.reader.done() and self.pieces and self.transport.reading:
             feed(self.conn, self.pieces.pop(0))
             self.reader.cancel()
@@ -281,7 +281,7 @@ class Walk:
         await self.look()
 
     async def look(self) -> None:
-        """Take what the reader has got."""
+        """Collect the result of the reader."""
         if self.reader is None or not self.reader.done():
             return
         result, self.reader = self.reader.result(), None
@@ -309,7 +309,7 @@ class Walk:
             self.got.append(None)
 
 
-async def test_a_reader_that_changes_its_mind_loses_nothing_whatever_it_does() -> None:
+async def test_random_reads_lose_nothing() -> None:
     for seed in range(400):
         try:
             await asyncio.wait_for(Walk(seed).run(), 60)

@@ -22,7 +22,7 @@ SIZES = [0, 1, 125, 126, 127, 4096, 65535, 65536, 65537, 200_000, MiB]
 # --- streams --------------------------------------------------------------------------------------
 
 
-async def test_section_8_point_12_a_stream_delivers_inside_a_frame(start: Any) -> None:
+async def test_stream_delivers_chunks_inside_a_frame(start: Any) -> None:
     frame = masked(Opcode.BINARY, b"a" * 1000 + b"b" * 1000)
     half = len(frame) - 1000
     async with linked(start) as (conn, wire):
@@ -37,7 +37,7 @@ async def test_section_8_point_12_a_stream_delivers_inside_a_frame(start: Any) -
             assert await stream.read_all() == b"b" * 1000
 
 
-async def test_section_8_point_12_a_stream_begins_with_the_header_of_its_message() -> None:
+async def test_stream_begins_with_the_header_of_its_message() -> None:
     conn, _ = fake_conn()
     reader = started(conn.read_stream())
     await ticks()
@@ -78,7 +78,7 @@ async def test_control_frames_inside_a_streamed_message_are_answered(start: Any)
             assert await stream.read_all() == b"one two"
 
 
-async def test_streams_and_messages_take_turns(start: Any) -> None:
+async def test_streams_and_whole_messages_can_alternate(start: Any) -> None:
     async with linked(start) as (conn, wire):
         for index in range(20):
             wire.send(text(f"s{index}"), text(f"m{index}"))
@@ -88,7 +88,7 @@ async def test_streams_and_messages_take_turns(start: Any) -> None:
 
 
 @pytest.mark.parametrize("end", ["eof", "reset", "close", "fault"])
-async def test_section_8_point_1_a_stream_that_is_cut_raises_after_what_has_arrived(start: Any, end: str) -> None:
+async def test_cut_stream_raises_after_the_received_chunks(start: Any, end: str) -> None:
     async with linked(start) as (conn, wire):
         wire.send(masked(Opcode.BINARY, b"first", fin=False))
         stream = await conn.read_stream()
@@ -108,7 +108,7 @@ async def test_section_8_point_1_a_stream_that_is_cut_raises_after_what_has_arri
             await conn.recv()
 
 
-async def test_section_8_point_7_text_that_is_not_utf_8_breaks_the_stream_at_once(start: Any) -> None:
+async def test_invalid_utf_8_ends_the_stream_at_once(start: Any) -> None:
     async with linked(start) as (conn, wire):
         wire.send(masked(Opcode.TEXT, "grün".encode() + b"\xff", fin=False))
         stream = await conn.read_stream()
@@ -119,7 +119,7 @@ async def test_section_8_point_7_text_that_is_not_utf_8_breaks_the_stream_at_onc
         assert (await wire.closing())[0] == 1007
 
 
-async def test_section_8_point_2_a_stale_stream_touches_nothing_else() -> None:
+async def test_stale_stream_affects_no_other_message() -> None:
     conn, transport = fake_conn()
     feed(conn, text("one"))
     stale = await conn.read_stream()
@@ -145,7 +145,7 @@ async def test_section_8_point_2_a_stale_stream_touches_nothing_else() -> None:
     conn.abort()
 
 
-async def test_a_stream_that_ends_behind_its_last_chunk_leaves_the_connection() -> None:
+async def test_stream_is_released_after_its_last_chunk() -> None:
     conn, _ = fake_conn()
     reader = started(conn.read_stream())
     await ticks()
@@ -158,7 +158,7 @@ async def test_a_stream_that_ends_behind_its_last_chunk_leaves_the_connection() 
     conn.abort()
 
 
-async def test_before_a_stream_is_read_to_its_end_there_is_no_next_message() -> None:
+async def test_open_stream_refuses_the_next_message() -> None:
     conn, _ = fake_conn()
     feed(conn, text("one"), text("two"))
     stream = await conn.read_stream()
@@ -170,7 +170,7 @@ async def test_before_a_stream_is_read_to_its_end_there_is_no_next_message() -> 
     conn.abort()
 
 
-async def test_a_stream_that_is_closed_early_is_discarded_and_the_connection_goes_on(start: Any) -> None:
+async def test_stream_closed_early_is_discarded(start: Any) -> None:
     async with linked(start, close_timeout=5) as (conn, wire):
         before = deadlines()
         frame = masked(Opcode.BINARY, bytes(300_000))
@@ -185,7 +185,7 @@ async def test_a_stream_that_is_closed_early_is_discarded_and_the_connection_goe
         assert await wire.message() == "still here"
 
 
-async def test_a_stream_behind_a_discarded_one_is_delivered_in_pieces_too() -> None:
+async def test_stream_behind_a_discarded_one_comes_in_chunks() -> None:
     conn, _ = fake_conn()
     first, second = masked(Opcode.BINARY, bytes(1000)), masked(Opcode.BINARY, bytes(2000))
     reader = started(conn.read_stream())
@@ -203,7 +203,7 @@ async def test_a_stream_behind_a_discarded_one_is_delivered_in_pieces_too() -> N
     conn.abort()
 
 
-async def test_whole_messages_behind_a_discarded_stream_keep_their_order_before_a_stream() -> None:
+async def test_messages_behind_a_discarded_stream_keep_their_order() -> None:
     conn, _ = fake_conn()
     first, last = masked(Opcode.BINARY, bytes(1000)), masked(Opcode.TEXT, "last")
     reader = started(conn.read_stream())
@@ -232,7 +232,7 @@ async def test_the_rest_of_a_discarded_message_must_come_in_time(start: Any) -> 
         assert await wire.closing() == (1008, "the rest of a discarded message did not come")
 
 
-async def test_a_stream_that_nobody_takes_any_more_because_we_close_is_not_begun() -> None:
+async def test_no_stream_begins_while_closing() -> None:
     conn, transport = fake_conn()
     reader = started(conn.read_stream())
     await ticks()

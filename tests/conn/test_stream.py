@@ -1,4 +1,4 @@
-"""A message in pieces, fed by the test: every chunk, the end, a cut, a second reader, a close."""
+"""Stream of one message that the test feeds: chunks, end, cut, second reader and close."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plumews.conn.stream import Stream
 
 
 class Calls:
-    """What a stream tells its connection."""
+    """Count the calls of a stream to its connection."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -80,7 +80,7 @@ async def test_bytes_that_were_not_read_are_counted() -> None:
     assert stream.buffered == 0
 
 
-async def test_the_connection_is_told_of_each_chunk_each_wait_and_the_close() -> None:
+async def test_stream_reports_chunks_waits_and_close() -> None:
     calls = Calls()
     stream = Stream(Opcode.TEXT, calls)
     stream.feed(b"a")
@@ -96,7 +96,7 @@ async def test_the_connection_is_told_of_each_chunk_each_wait_and_the_close() ->
     assert calls.count == 4
 
 
-async def test_section_8_point_1_a_cut_message_raises_after_its_last_chunk_and_ever_after() -> None:
+async def test_cut_message_raises_after_its_last_chunk() -> None:
     stream = stream_of(b"first", finished=False)
     stream.end(gone)
     assert await stream.read() == b"first"
@@ -109,7 +109,7 @@ async def test_section_8_point_1_a_cut_message_raises_after_its_last_chunk_and_e
         [chunk async for chunk in stream]
 
 
-async def test_section_8_point_1_a_reader_that_waits_when_the_message_is_cut_gets_the_error() -> None:
+async def test_waiting_reader_of_a_cut_message_raises() -> None:
     stream = stream_of(finished=False)
     reader = asyncio.ensure_future(stream.read())
     await asyncio.sleep(0)
@@ -118,7 +118,7 @@ async def test_section_8_point_1_a_reader_that_waits_when_the_message_is_cut_get
         await reader
 
 
-async def test_a_complete_message_stays_readable_when_the_connection_ends() -> None:
+async def test_complete_message_can_be_read_after_the_end() -> None:
     stream = stream_of(b"one", b"two")
     stream.end(gone)
     assert await stream.read_all() == b"onetwo"
@@ -138,7 +138,7 @@ async def test_leaving_the_block_discards_the_rest() -> None:
         await stream.read()
 
 
-async def test_section_8_point_2_closing_again_does_nothing() -> None:
+async def test_closing_a_stream_again_does_nothing() -> None:
     calls = Calls()
     stream = Stream(Opcode.BINARY, calls)
     stream.finish()
@@ -149,7 +149,7 @@ async def test_section_8_point_2_closing_again_does_nothing() -> None:
     assert calls.count == told
 
 
-async def test_a_reader_that_waits_when_the_stream_is_closed_is_told_so() -> None:
+async def test_waiting_reader_of_a_closed_stream_raises() -> None:
     stream = stream_of(finished=False)
     reader = asyncio.ensure_future(stream.read())
     await asyncio.sleep(0)
@@ -193,7 +193,7 @@ async def test_a_message_that_is_put_together_is_taken_in_one_piece() -> None:
     assert await stream.complete() == b"onetwo"
 
 
-async def test_section_8_point_1_a_message_that_was_cut_is_not_put_together() -> None:
+async def test_cut_message_is_not_put_together() -> None:
     stream = stream_of(b"one", finished=False)
     stream.end(gone)
     for _ in range(2):
@@ -201,7 +201,7 @@ async def test_section_8_point_1_a_message_that_was_cut_is_not_put_together() ->
             await stream.complete()
 
 
-async def test_a_stream_that_is_kept_after_the_end_does_not_keep_its_connection() -> None:
+async def test_kept_stream_does_not_keep_its_connection() -> None:
     calls = Calls()
     lost = weakref.ref(calls)
     stream = Stream(Opcode.BINARY, calls)
@@ -221,7 +221,7 @@ async def test_a_stream_that_is_kept_after_the_end_does_not_keep_its_connection(
         (stream_of(b"abc"), "<plumews.Stream BINARY complete buffered=3>"),
     ],
 )
-def test_its_repr_says_where_it_stands(stream: Stream, text: str) -> None:
+def test_repr_of_a_stream_has_its_state(stream: Stream, text: str) -> None:
     assert repr(stream) == text
 
 

@@ -24,7 +24,7 @@ from support.raw_client import Wire, close, text
 # --- everybody is told ----------------------------------------------------------------------------
 
 
-async def test_section_8_point_9_stopping_closes_every_member_with_1001(start):
+async def test_stop_closes_every_member_with_1001(start):
     hub = Hub()
     async with crowd(start, 4) as (conns, wires):
         for number, conn in enumerate(conns):
@@ -38,7 +38,7 @@ async def test_section_8_point_9_stopping_closes_every_member_with_1001(start):
         assert all(conn.state is State.CLOSED for conn in conns)
 
 
-async def test_a_restart_is_announced_with_1012(start):
+async def test_restart_closes_with_1012(start):
     hub = Hub()
     async with crowd(start, 2) as (conns, wires):
         for conn in conns:
@@ -48,7 +48,7 @@ async def test_a_restart_is_announced_with_1012(start):
         assert await stopping == ShutdownReport(closed=2)
 
 
-async def test_connections_that_are_in_no_room_are_left_alone(start):
+async def test_stop_leaves_connections_without_a_room_open(start):
     hub = Hub()
     async with crowd(start, 2) as (conns, wires):
         hub.join("chat", conns[0])
@@ -84,7 +84,7 @@ async def test_leaving_the_context_of_a_hub_stops_it(start):
 # --- what was broadcast is delivered --------------------------------------------------------------
 
 
-async def test_what_was_broadcast_before_the_stop_stands_before_the_close_frame(start, sliced):
+async def test_broadcasts_before_the_stop_precede_the_close_frame(start, sliced):
     hub = Hub()
     for _ in range(300):
         hub.join("chat", fake_conn(ping_interval=None, close_timeout=0.1)[0])
@@ -102,7 +102,7 @@ async def test_what_was_broadcast_before_the_stop_stands_before_the_close_frame(
         assert metrics.broadcast_matched == metrics.broadcast_queued == 20 * 301
 
 
-async def test_a_member_that_is_full_gets_its_send_timeout_before_it_is_closed(start):
+async def test_full_member_gets_its_send_timeout_before_the_close(start):
     hub = Hub()
     async with crowd(start, 1, rcvbuf=4096, queue_size=4, send_timeout=60) as ((conn,), (wire,)):
         hub.join("chat", conn)
@@ -146,7 +146,7 @@ async def test_publishers_get_their_result_when_the_hub_stops(sliced):
 # --- it takes no longer than it may ---------------------------------------------------------------
 
 
-async def test_section_8_point_17_members_that_do_not_answer_are_cut_at_the_deadline_and_reported(start):
+async def test_silent_members_are_cut_at_the_limit_and_reported(start):
     hub = Hub()
     async with crowd(start, 3, close_timeout=60) as (conns, wires):
         for conn in conns:
@@ -161,7 +161,7 @@ async def test_section_8_point_17_members_that_do_not_answer_are_cut_at_the_dead
         assert hub.rooms() == []
 
 
-async def test_a_member_that_reads_nothing_is_cut_and_what_it_lost_is_counted(start):
+async def test_unread_member_is_cut_and_its_losses_counted(start):
     hub = Hub()
     async with crowd(start, 1, rcvbuf=4096, send_timeout=0.02, close_timeout=60) as ((conn,), (_,)):
         hub.join("chat", conn)
@@ -174,7 +174,7 @@ async def test_a_member_that_reads_nothing_is_cut_and_what_it_lost_is_counted(st
         assert report == ShutdownReport(aborted=1, undelivered_messages=queued, undelivered_bytes=size)
 
 
-async def test_a_member_that_is_cut_by_its_own_close_timeout_is_no_member_that_closed(start):
+async def test_member_cut_by_its_close_timeout_counts_as_aborted(start):
     hub = Hub()
     async with crowd(start, 2, close_timeout=1000, ping_interval=None) as (conns, wires):
         for conn in conns:
@@ -186,7 +186,7 @@ async def test_a_member_that_is_cut_by_its_own_close_timeout_is_no_member_that_c
         assert await stopping == ShutdownReport(closed=1, aborted=1)
 
 
-async def test_section_8_point_17_a_stop_gives_up_broadcasts_that_would_take_too_long(sliced):
+async def test_stop_gives_up_broadcasts_at_the_limit(sliced):
     hub = Hub(4, 100)
     for _ in range(2000):
         hub.join("chat", fake_conn(ping_interval=None, close_timeout=60)[0])
@@ -203,7 +203,7 @@ async def test_section_8_point_17_a_stop_gives_up_broadcasts_that_would_take_too
     assert adds_up(metrics)
 
 
-async def test_section_8_point_17_a_full_member_without_a_send_timeout_does_not_hang_the_stop(monkeypatch):
+async def test_full_member_without_timeout_does_not_block_the_stop(monkeypatch):
     monkeypatch.setattr(limits, "BROADCAST_WAIT", 0.05)
     hub = Hub()
     conn, transport = fake_conn(ping_interval=None, queue_size=1, send_timeout=None, close_timeout=60)
@@ -217,14 +217,14 @@ async def test_section_8_point_17_a_full_member_without_a_send_timeout_does_not_
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, math.inf], ids=str)
-async def test_a_timeout_that_is_none_is_refused_and_the_hub_goes_on(timeout):
+async def test_timeout_of_none_is_refused_and_the_hub_goes_on(timeout):
     hub = Hub()
     with pytest.raises(ValueError, match="timeout must be at least 0 seconds, not"):
         await hub.shutdown(timeout)
     hub.can_join("chat")
 
 
-async def test_nothing_is_left_of_a_stopped_hub():
+async def test_stopped_hub_leaves_nothing_behind():
     before = deadlines()
     hub = Hub()
     for number in range(50):
@@ -246,7 +246,7 @@ async def test_nothing_is_left_of_a_stopped_hub():
 # --- while and after it stops ---------------------------------------------------------------------
 
 
-async def test_section_8_point_14_stopping_twice_waits_for_the_first_and_says_the_same(start):
+async def test_second_stop_waits_for_the_first_and_returns_the_same(start):
     hub = Hub()
     async with crowd(start, 1) as ((conn,), (wire,)):
         hub.join("chat", conn)
@@ -258,7 +258,7 @@ async def test_section_8_point_14_stopping_twice_waits_for_the_first_and_says_th
         assert await hub.stop() == ShutdownReport(closed=1)
 
 
-async def test_a_stop_that_is_cancelled_goes_on_without_its_caller(start):
+async def test_cancelled_stop_goes_on_without_its_caller(start):
     hub = Hub()
     async with crowd(start, 1) as ((conn,), (wire,)):
         hub.join("chat", conn)
@@ -271,7 +271,7 @@ async def test_a_stop_that_is_cancelled_goes_on_without_its_caller(start):
         assert await hub.stop() == ShutdownReport(closed=1)
 
 
-async def test_section_8_point_16_broadcasts_after_the_stop_say_so_and_count_as_rejected():
+async def test_broadcasts_after_the_stop_count_as_rejected():
     hub = Hub()
     conn, transport = fake_conn(ping_interval=None)
     hub.join("chat", conn)
@@ -285,7 +285,7 @@ async def test_section_8_point_16_broadcasts_after_the_stop_say_so_and_count_as_
     assert transport.wire == written
 
 
-async def test_section_8_point_19_nobody_joins_from_the_moment_on_at_which_the_stop_was_called(start):
+async def test_no_connection_joins_once_the_stop_is_called(start):
     hub = Hub()
     async with crowd(start, 2) as (conns, wires):
         hub.join("chat", conns[0])
@@ -313,7 +313,7 @@ async def test_questions_and_leaving_are_still_answered_after_the_stop():
     assert hub.metrics().accepted_total == 1
 
 
-async def test_members_that_broadcast_leave_and_close_while_it_stops_do_no_harm(start, sliced):
+async def test_members_may_send_leave_and_close_during_the_stop(start, sliced):
     hub = Hub()
     results: list[BroadcastResult] = []
 
@@ -350,7 +350,7 @@ async def test_members_that_broadcast_leave_and_close_while_it_stops_do_no_harm(
         assert adds_up(metrics)
 
 
-async def test_stopping_from_the_handler_of_a_member_does_not_wait_for_itself(start):
+async def test_stop_from_a_members_handler_does_not_wait_for_itself(start):
     hub = Hub()
     reports: asyncio.Queue[ShutdownReport] = asyncio.Queue()
 
@@ -369,7 +369,7 @@ async def test_stopping_from_the_handler_of_a_member_does_not_wait_for_itself(st
 # --- a shorter time than was said first -----------------------------------------------------------
 
 
-async def test_a_second_call_with_less_time_shortens_the_first(start):
+async def test_second_stop_with_less_time_shortens_the_first(start):
     hub = Hub()
     async with crowd(start, 1, close_timeout=1000) as ((conn,), (wire,)):
         hub.join("chat", conn)
@@ -379,7 +379,7 @@ async def test_a_second_call_with_less_time_shortens_the_first(start):
         assert await first == ShutdownReport(aborted=1)
 
 
-async def test_a_second_call_with_more_time_does_not_lengthen_the_first(start):
+async def test_second_stop_with_more_time_does_not_extend_the_first(start):
     hub = Hub()
     async with crowd(start, 1, close_timeout=1000) as ((conn,), (wire,)):
         hub.join("chat", conn)
@@ -388,7 +388,7 @@ async def test_a_second_call_with_more_time_does_not_lengthen_the_first(start):
         assert await hub.shutdown(1000) == await first == ShutdownReport(aborted=1)
 
 
-async def test_less_time_ends_the_pauses_between_those_who_are_closed():
+async def test_less_time_ends_the_pauses_between_closes():
     hub = Hub()
     transports = join_members(hub, 40)
     first = asyncio.ensure_future(hub.shutdown(1000, spread=900))
@@ -442,7 +442,7 @@ async def test_one_full_member_does_not_keep_the_others_waiting(start):
 # --- who waits is told ----------------------------------------------------------------------------
 
 
-async def test_who_waits_for_space_in_the_job_queue_is_told_that_the_hub_stops(sliced):
+async def test_publisher_waiting_for_space_raises_when_the_hub_stops(sliced):
     hub = Hub(1, 1)
     join_members(hub, 1000)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(5)]
@@ -453,7 +453,7 @@ async def test_who_waits_for_space_in_the_job_queue_is_told_that_the_hub_stops(s
     assert results[1:] == [BroadcastResult(stopped=True)] * 4
 
 
-async def test_a_thread_that_publishes_while_the_hub_stops_is_told():
+async def test_publishing_thread_raises_when_the_hub_stops():
     hub = Hub()
     join_members(hub, 1)
     await hub.shutdown(0)
