@@ -363,7 +363,7 @@ class Once:
 
 @pytest.mark.parametrize(
     ("inside", "call"),
-    [("_discard", lambda conn: conn.eof_received()), ("_pay", lambda conn: conn._pay_and_resume())],
+    [("_discard", lambda conn: conn.eof_received()), ("_report_losses", lambda conn: conn._report_and_resume())],
 )
 async def test_failure_in_a_call_of_the_loop_is_1011(
     monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str, call: Any
@@ -387,7 +387,7 @@ async def test_failure_in_the_keepalive_is_1011(
     assert len(errors(caplog)) == 1
 
 
-@pytest.mark.parametrize("inside", ["_count_lost", "_fail_stream", "_settle", "_forget", "_stop_pings"])
+@pytest.mark.parametrize("inside", ["_count_lost", "_fail_stream", "_report_last_losses", "_forget", "_stop_pings"])
 async def test_failure_in_connection_lost_leaves_nothing(
     start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str
 ) -> None:

@@ -31,6 +31,9 @@ from support.fakes import (
 from support.members import texts
 from support.raw_client import Wire, text
 
+KiB = 1024
+BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
+
 DISPLACING = pytest.mark.parametrize("behavior", [SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE])
 
 
@@ -95,14 +98,14 @@ async def test_loss_watcher_is_called_until_it_is_removed():
 # --- loss reports ---------------------------------------------------------------------------------
 
 
-class Payer:
+class LossReporter:
     """Hub with a loss report."""
 
-    def __init__(self, pay: Callable[[plumews.Conn], object]) -> None:
-        self.pay = pay
+    def __init__(self, report_losses: Callable[[plumews.Conn], object]) -> None:
+        self.report_losses = report_losses
         self.settled: list[bool] = []
 
-    def settle(self, conn: plumews.Conn, *, delivered: bool) -> None:
+    def report_last_losses(self, conn: plumews.Conn, *, delivered: bool) -> None:
         self.settled.append(delivered)
 
 
@@ -110,7 +113,7 @@ async def test_loss_report_leaves_before_other_frames():
     conn, transport = full(queue_size=3)
     conn.send_nowait("waits")
     frame = memoryview(b"\x81\x04note")
-    conn._owe(Payer(lambda conn: conn._writer.add_note(frame, first=True)))
+    conn._report_later(LossReporter(lambda conn: conn._writer.add_note(frame, first=True)))
     transport.protocol.resume_writing()
     conn._writer.flush()
     assert transport.events() == []  # not within the transport's call
@@ -121,23 +124,17 @@ async def test_loss_report_leaves_before_other_frames():
 async def test_loss_report_may_end_the_connection():
     conn, transport = full()
     asked = []
-    conn._owe(Payer(lambda conn: (asked.append(1), conn.abort())))
+    conn._report_later(LossReporter(lambda conn: (asked.append(1), conn.abort())))
     transport.protocol.resume_writing()
     await conn.wait_closed()
     assert asked == [1]
     conn, transport = full()
-    conn._owe(Payer(lambda conn: asked.append(2)))
+    conn._report_later(LossReporter(lambda conn: asked.append(2)))
     transport.protocol.resume_writing()
     transport.abort()
     conn.connection_lost(None)
     await ticks()
     assert asked == [1]
-
-
-KiB = 1024
-
-
-BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
 
 
 # --- BLOCK ----------------------------------------------------------------------------------------

@@ -31,6 +31,10 @@ from support.fakes import (
 )
 from support.raw_client import SmallReads, close, masked, text
 
+KiB = 1024
+MiB = 1024 * KiB
+BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
+
 # --- CLOSE ----------------------------------------------------------------------------------------
 
 
@@ -123,15 +127,6 @@ async def test_a_slow_peer_that_acknowledges_bytes_gets_1013(start, monkeypatch)
 
 
 # --- loss reports ---------------------------------------------------------------------------------
-
-
-KiB = 1024
-
-
-MiB = 1024 * KiB
-
-
-BLOCK, DROP, CLOSE = SendBehavior.BLOCK, SendBehavior.DROP, SendBehavior.CLOSE
 
 
 # --- a peer that does not read --------------------------------------------------------------------

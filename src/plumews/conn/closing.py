@@ -450,7 +450,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._answer_deadline = None
         if self._rules.state is State.OPEN:
             self._writer.refuse_waiters()
-            self._settle(delivered=True)
+            self._report_last_losses(delivered=True)
         if self._rules.state is State.OPEN:
             self._send_close(self._rules.reply_frame())
 
@@ -472,7 +472,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             if self._behind is not None:
                 self._catch_up()
             self._writer.refuse_waiters()
-            self._settle(delivered=True)
+            self._report_last_losses(delivered=True)
             if self._rules.state is not State.OPEN:
                 return  # catching up overflowed its queue, or the application ended it meanwhile
         if discard:
@@ -555,9 +555,9 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         """Give up the queued messages."""
         self._count_lost()
         self._writer.discard()
-        self._settle(delivered=False)
+        self._report_last_losses(delivered=False)
 
-    def _settle(self, *, delivered: bool) -> None:
+    def _report_last_losses(self, *, delivered: bool) -> None:
         """Let hubs report losses before the close frame. Without ``delivered`` no frame leaves any more."""
 
     def _count_lost(self) -> None:

@@ -224,7 +224,7 @@ class Sending(Overflowing):
         finally:
             if opcode is not None and writer.in_pieces:
                 writer.end_pieces()
-                self._pay()
+                self._report_losses()
 
     async def _begin_pieces(self) -> None:
         self._check_thread()

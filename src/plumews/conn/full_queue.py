@@ -27,26 +27,26 @@ from .receiver import Receiving
 __all__ = ["Overflowing"]
 
 
-class Payer(Protocol):
+class LossReporter(Protocol):
     """Hub with a loss report for a peer."""
 
-    def pay(self, conn: Any) -> None:
+    def report_losses(self, conn: Any) -> None:
         """Queue the report: the peer reads again."""
 
-    def settle(self, conn: Any, *, delivered: bool) -> None:
+    def report_last_losses(self, conn: Any, *, delivered: bool) -> None:
         """Queue the report before the close frame. Without ``delivered`` no frame leaves any more."""
 
 
 class Overflowing(Receiving):
     """Full send queue of :class:`plumews.Conn`."""
 
-    __slots__ = ("_evict_deadline", "_loss_watchers", "_owed")
+    __slots__ = ("_evict_deadline", "_loss_watchers", "_reporters")
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         super().__init__(config, client=client)
         self._evict_deadline: Deadline | None = None
         #: Hubs with a loss report, which leaves before any other frame.
-        self._owed: list[Payer] | None = None
+        self._reporters: list[LossReporter] | None = None
         #: Callbacks of hubs for displaced messages, and whether the hub reports them to the peer.
         self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
 
@@ -90,13 +90,13 @@ class Overflowing(Receiving):
 
     def _displace(self, message: EncodedMessage) -> bool:
         """Queue ``message`` in the place of the oldest ones. Return False if it cannot be queued now."""
-        return self._gave_way(self._writer.displace(message))
+        return self._count_displaced(self._writer.displace(message))
 
     def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
         """Queue ``message`` in the place of the one with ``key``, else as :meth:`_displace` does."""
-        return self._gave_way(self._writer.conflate(message, key))
+        return self._count_displaced(self._writer.conflate(message, key))
 
-    def _gave_way(self, count: int) -> bool:
+    def _count_displaced(self, count: int) -> bool:
         """Count displaced messages and call the watchers. Return False for -1, if none could be displaced."""
         if count > 0:
             self._writer.dropped += count
@@ -127,36 +127,36 @@ class Overflowing(Receiving):
 
     # --- loss reports -----------------------------------------------------------------------------
 
-    def _owe(self, payer: Payer) -> None:
+    def _report_later(self, reporter: LossReporter) -> None:
         """Let a hub report losses before the next frame leaves, or at the end of the connection."""
-        if self._owed is None:
-            self._owed = []
-        if payer not in self._owed:
-            self._owed.append(payer)
+        if self._reporters is None:
+            self._reporters = []
+        if reporter not in self._reporters:
+            self._reporters.append(reporter)
 
-    def _pay(self) -> None:
-        owed, self._owed = self._owed, None
-        for payer in owed or ():
-            payer.pay(self)
+    def _report_losses(self) -> None:
+        reporters, self._reporters = self._reporters, None
+        for reporter in reporters or ():
+            reporter.report_losses(self)
 
-    def _settle(self, *, delivered: bool) -> None:
-        owed, self._owed = self._owed, None
-        for payer in owed or ():
-            payer.settle(self, delivered=delivered)
-        self._owed = None  # losses of the reports themselves are part of them
+    def _report_last_losses(self, *, delivered: bool) -> None:
+        reporters, self._reporters = self._reporters, None
+        for reporter in reporters or ():
+            reporter.report_last_losses(self, delivered=delivered)
+        self._reporters = None  # losses of the reports themselves are part of them
 
     @guarded
-    def _pay_and_resume(self) -> None:
+    def _report_and_resume(self) -> None:
         if self._transport is not None:
-            self._pay()
+            self._report_losses()
             self._writer.resume()
 
     @guarded
     def _may_write(self) -> None:
-        if self._owed is None:
+        if self._reporters is None:
             self._writer.resume()
         else:  # encode_gap of the application may end the connection: not inside the call of the transport
-            self._loop.call_soon(self._pay_and_resume, context=Context())
+            self._loop.call_soon(self._report_and_resume, context=Context())
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -184,6 +184,6 @@ class Overflowing(Receiving):
         if self._evict_deadline is not None:
             self._evict_deadline.cancel()
         self._evict_deadline = None
-        self._guard(lambda: self._settle(delivered=False))
+        self._guard(lambda: self._report_last_losses(delivered=False))
         super().connection_lost(exc)
-        self._owed = self._loss_watchers = None
+        self._reporters = self._loss_watchers = None

@@ -32,7 +32,7 @@ class FullQueue(Protocol):
     def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
         """Queue the message in the place of the one with the key, else as :meth:`_displace` does."""
 
-    def _gave_way(self, count: int) -> bool:
+    def _count_displaced(self, count: int) -> bool:
         """Count the messages that were dropped for others."""
 
     def _evict(self) -> None:
@@ -99,7 +99,7 @@ class OverflowPolicy:
     def relieve(self, conn: FullQueue) -> int:
         """Drop the queued messages to free memory. Return their number; with 0 the hub closes the connection."""
         count = conn._writer.evict()
-        conn._gave_way(count)
+        conn._count_displaced(count)
         return count
 
 

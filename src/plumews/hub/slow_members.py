@@ -285,7 +285,7 @@ class SlowMembers:
             and conn.state is State.OPEN
         ):
             self._member(conn).moved = monotonic()
-            conn._owe(self)
+            conn._report_later(self)
 
     def waits_for(self, conn: Conn) -> bool:
         """Return True if broadcasts wait until ``conn`` has made room."""
@@ -301,7 +301,7 @@ class SlowMembers:
         for conn in list(self._gone):
             for delivery in self._withdraw(conn, self._gone[conn]):
                 self._refused(delivery, conn, "stopped")
-            self.settle(conn, delivered=True)
+            self.report_last_losses(conn, delivered=True)
         self._log.write()
 
     @property
@@ -325,7 +325,7 @@ class SlowMembers:
             del self.members[conn]
             delivery._reach(conn)
         elif member.loss.last.lost and policy.can_queue(conn, delivery.encoding_for(conn).size):
-            self.pay(conn)
+            self.report_losses(conn)
             delivery._reach(conn)
         elif (delivery.key is None or not policy.uses_key) and conn._writer.offer(delivery.encoding_for(conn)):
             self._queued(delivery, conn)
@@ -400,7 +400,7 @@ class SlowMembers:
             self.notices.dropped(conn, delivery.room, 1)
         if self._reporting:  # the message is missing behind everything that is queued
             self._known(conn).loss.last.lost.add(delivery.room, 1)
-            conn._owe(self)
+            conn._report_later(self)
             conn._fall_behind(self._report_if_space)
 
     def _gave_way(self, conn: Conn, count: int, mine: bool) -> None:
@@ -419,9 +419,9 @@ class SlowMembers:
         if self._reporting:
             loss = self._known(conn).loss
             (loss.first.lost if mine or not self._reports.encodes else loss.elsewhere).add(room, count)
-            conn._owe(self)
+            conn._report_later(self)
             if not conn._writer.paused:  # the queue leaves with this event loop iteration
-                self.pay(conn)
+                self.report_losses(conn)
 
     def _close(self, conn: Conn) -> None:
         self._log.closed(conn)
@@ -434,11 +434,11 @@ class SlowMembers:
         member = self.members.get(conn) or self._gone.get(conn)
         if member is not None and member.loss.last.lost:
             if conn._config.overflow.can_queue(conn, 0):
-                self.pay(conn)
+                self.report_losses(conn)
             else:
                 conn._fall_behind(self._report_if_space)
 
-    def pay(self, conn: Conn) -> None:
+    def report_losses(self, conn: Conn) -> None:
         """Queue the loss reports of ``conn`` behind everything that waits for it."""
         member = self.members.get(conn) or self._gone.get(conn)
         if member is None or conn.state is not State.OPEN:
@@ -450,11 +450,11 @@ class SlowMembers:
         if conn.state is not State.OPEN:
             self._reports.give_up(conn, member.loss)
         elif member.waiting or member.loss or member.moved:
-            conn._owe(self)
+            conn._report_later(self)
             return
         self._forget_gone(conn)
 
-    def settle(self, conn: Conn, *, delivered: bool) -> None:
+    def report_last_losses(self, conn: Conn, *, delivered: bool) -> None:
         """Report all losses of ``conn``, for which nothing more is queued. Without ``delivered`` no report leaves."""
         member = self.members.get(conn) or self._gone.get(conn)
         if member is None:
@@ -505,7 +505,7 @@ class SlowMembers:
         member.deadline.cancel()
         member.waiting = None
         if member.loss:
-            asyncio.get_running_loop().call_soon(conn._guard, self.pay, conn, context=Context())
+            asyncio.get_running_loop().call_soon(conn._guard, self.report_losses, conn, context=Context())
         elif self.members.get(conn) is not member:
             self._forget_gone(conn)
         elif not self.watching:
