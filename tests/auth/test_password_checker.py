@@ -321,7 +321,7 @@ def test_address_saves_no_more_than_the_burst():
     assert wait_of(attempts, HERE, 1e9) == 10
 
 
-def test_debt_of_an_address_is_bounded_by_the_burst():
+def test_charges_of_an_address_are_bounded_by_the_burst():
     attempts = Attempts(burst=2, interval=10)
     for _ in range(1000):
         attempts.charge(HERE, 0)

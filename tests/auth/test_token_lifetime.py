@@ -20,13 +20,13 @@ from support.token_lifetime_setup import (
     Auth,
     Clock,
     Slow,
-    come,
+    assert_no_deadlines,
+    connect,
     ends_in,
-    is_in,
-    nothing_is_left,
     refresh,
     serve,
     token,
+    wait_admitted,
 )
 
 # --- exp ------------------------------------------------------------------------------------------
@@ -37,24 +37,24 @@ from support.token_lifetime_setup import (
 async def test_row_34_exp_ends_the_connection_whatever_the_source(start, way, by):
     clock = Clock()
     server = await start(serve(way, Auth(clock=clock)))
-    async with await come(server, token(exp=clock.now + 1), by) as wire:
-        await is_in(wire)
+    async with await connect(server, token(exp=clock.now + 1), by) as wire:
+        await wait_admitted(wire)
         clock.let_pass(0.9)
-        await is_in(wire)
+        await wait_admitted(wire)
         clock.let_pass(0.2)
         assert await wire.closing() == (4401, "jwt expired")
         wire.send(close(4401))
         await wire.eof()
     server.close()
     await server.wait_closed()
-    nothing_is_left()
+    assert_no_deadlines()
 
 
 async def test_row_34_exp_ends_the_connection_within_a_second(start):
     server = await start(serve("rooms"))
     exp = time.time() + 0.3
-    async with await come(server, token(exp=exp)) as wire:
-        await is_in(wire)
+    async with await connect(server, token(exp=exp)) as wire:
+        await wait_admitted(wire)
         assert await wire.closing() == (4401, "jwt expired")
         assert exp <= time.time() < exp + 1
 
@@ -62,20 +62,20 @@ async def test_row_34_exp_ends_the_connection_within_a_second(start):
 async def test_leeway_and_clock_of_the_authenticator_count(start):
     now = [1000.0]
     server = await start(serve("handler", Auth(leeway=10, clock=lambda: now[0])))
-    async with await come(server, token(exp=990.3)) as wire:
-        await is_in(wire)
+    async with await connect(server, token(exp=990.3)) as wire:
+        await wait_admitted(wire)
         now[0] = 1000.31
         assert await wire.closing() == (4401, "jwt expired")
-    async with await come(server, token(exp=1000)) as wire:
-        await is_in(wire)
+    async with await connect(server, token(exp=1000)) as wire:
+        await wait_admitted(wire)
 
 
 async def test_token_without_exp_does_not_end_and_has_no_deadline(start):
     server = await start(serve("handler"))
     before = len(loop_context(asyncio.get_running_loop()).timers)
-    async with await come(server, token()) as wire, await come(server, ends_in(MORE)) as other:
-        await is_in(wire)
-        await is_in(other)
+    async with await connect(server, token()) as wire, await connect(server, ends_in(MORE)) as other:
+        await wait_admitted(wire)
+        await wait_admitted(other)
         keepalives = 2
         assert len(loop_context(asyncio.get_running_loop()).timers) == before + keepalives + 1
 
@@ -113,7 +113,7 @@ async def test_failing_seconds_left_is_500_or_1011_and_leaves_nothing(start, cap
             status, _ = await wire.response(upgrade("/ws", "Authorization: Bearer t0k3n"))
             assert status == 500
     else:
-        async with await come(server, "t0k3n", by) as wire:
+        async with await connect(server, "t0k3n", by) as wire:
             assert await wire.closing() == (1011, "authentication failed")
     assert len(server._context.endpoint("/")._authentication._tokens) == 0
     assert [record.getMessage().startswith("the authenticator failed") for record in caplog.records] == [True]
@@ -143,8 +143,8 @@ async def test_token_revoked_during_its_verification_is_closed(start, by):
 async def test_renewal_revoked_during_its_verification_is_closed(start):
     auth = Slow()
     server = await start(serve("handler", auth))
-    async with await come(server, token(jti="old")) as wire:
-        await is_in(wire)
+    async with await connect(server, token(jti="old")) as wire:
+        await wait_admitted(wire)
         wire.send(refresh(token(jti="new")))
         await auth.asked.acquire()
         auth.revocations.revoke_token("new")
@@ -159,12 +159,12 @@ async def test_revocation_in_another_thread_ends_the_connections(start, way, by)
     server = await start(serve(way, auth))
     one, other = token("u1", jti="j1", iat=1), token("u2", jti="j2", iat=1)
     async with (
-        await come(server, one) as wire,
-        await come(server, one, "message") as too,
-        await come(server, other) as stays,
+        await connect(server, one) as wire,
+        await connect(server, one, "message") as too,
+        await connect(server, other) as stays,
     ):
         for client in (wire, too, stays):
-            await is_in(client)
+            await wait_admitted(client)
         revoke = (
             (lambda: auth.revocations.revoke_user("u1"))
             if by == "user"
@@ -176,7 +176,7 @@ async def test_revocation_in_another_thread_ends_the_connections(start, way, by)
         assert await wire.closing() == (4401, "token revoked")
         assert await too.closing() == (4401, "token revoked")
         assert time.monotonic() - began < 1
-        await is_in(stays)
+        await wait_admitted(stays)
         thread.join()
 
 
@@ -191,13 +191,13 @@ async def test_leeway_of_an_authenticator_counts_for_revocations(start, leeway, 
 
     auth = Own()
     server = await start(serve("handler", auth))
-    async with await come(server, "u1") as wire:
-        await is_in(wire)
+    async with await connect(server, "u1") as wire:
+        await wait_admitted(wire)
         auth.revocations.revoke_user("u1")
         if ended:
             assert await wire.closing() == (4401, "token revoked")
         else:
-            await is_in(wire)
+            await wait_admitted(wire)
 
 
 @pytest.mark.parametrize("by", ["header", "message", "refresh"])
@@ -207,17 +207,17 @@ async def test_revoke_user_ends_connections_with_iat_ahead(start, way, by):
     server = await start(serve(way, auth))
     early = token(iat=time.time() + 20)
     async with (
-        await come(server, token() if by == "refresh" else early, "header" if by == "refresh" else by) as wire,
-        await come(server, token("u2", iat=time.time() + 20)) as stays,
+        await connect(server, token() if by == "refresh" else early, "header" if by == "refresh" else by) as wire,
+        await connect(server, token("u2", iat=time.time() + 20)) as stays,
     ):
-        await is_in(wire)
+        await wait_admitted(wire)
         if by == "refresh":
             wire.send(refresh(early))
             while await wire.message() != '{"type": "auth", "ok": true, "exp": null}':
                 pass
         auth.revoke_user("u1")
         assert await wire.closing() == (4401, "token revoked")
-        await is_in(stays)
+        await wait_admitted(stays)
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(upgrade("/ws", f"Authorization: Bearer {early}"))
         assert (status, b"it was revoked" in body) == (403, True)
@@ -226,13 +226,13 @@ async def test_revoke_user_ends_connections_with_iat_ahead(start, way, by):
 async def test_renewed_connection_survives_revocation_of_its_old_token(start):
     auth = Auth()
     server = await start(serve("handler", auth))
-    async with await come(server, token(jti="old")) as wire:
-        await is_in(wire)
+    async with await connect(server, token(jti="old")) as wire:
+        await wait_admitted(wire)
         wire.send(refresh(token(jti="new")))
         await wire.message()
         assert list(server._context.endpoint("/")._authentication._tokens._by_jti) == ["new"]
         auth.revocations.revoke_token("old")
-        await is_in(wire)
+        await wait_admitted(wire)
         auth.revocations.revoke_token("new")
         assert await wire.closing() == (4401, "token revoked")
 
@@ -242,9 +242,9 @@ async def test_registry_and_subscription_follow_the_connections(start):
     server = await start(serve("handler", auth))
     live = server._context.endpoint("/")._authentication._tokens
     for _ in range(2):
-        async with await come(server, token(jti="j")) as wire, await come(server, token(jti="j")) as too:
-            await is_in(wire)
-            await is_in(too)
+        async with await connect(server, token(jti="j")) as wire, await connect(server, token(jti="j")) as too:
+            await wait_admitted(wire)
+            await wait_admitted(too)
             assert (len(live), len(live._by_user), len(live._by_jti)) == (2, 1, 1)
             assert len(auth.revocations._subscribers) == 1
             conns = server.connections
@@ -252,8 +252,8 @@ async def test_registry_and_subscription_follow_the_connections(start):
             await conn.wait_closed()
         assert (len(live), live._by_user, live._by_jti) == (0, {}, {})
         assert len(auth.revocations._subscribers) == 0
-    async with await come(server, token()) as wire:
-        await is_in(wire)
+    async with await connect(server, token()) as wire:
+        await wait_admitted(wire)
         server.close()
         wire.send(close(1001))
         await server.wait_closed()

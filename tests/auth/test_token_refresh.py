@@ -24,12 +24,12 @@ from support.token_lifetime_setup import (
     Auth,
     Clock,
     Slow,
-    come,
-    is_in,
-    nothing_is_left,
+    assert_no_deadlines,
+    connect,
     refresh,
     serve,
     token,
+    wait_admitted,
 )
 
 
@@ -38,8 +38,8 @@ from support.token_lifetime_setup import (
 async def test_row_34_renewal_extends_and_reaches_no_other_client(start, way, by):
     clock = Clock()
     server = await start(serve(way, Auth(clock=clock)))
-    async with await come(server, token(exp=clock.now + 1), by) as wire:
-        await is_in(wire)
+    async with await connect(server, token(exp=clock.now + 1), by) as wire:
+        await wait_admitted(wire)
         later = int(clock.now) + MORE
         # Order of the fields and blanks are the client's affair; so is what it says in the same read.
         said = f' {{"token": "{token(exp=later)}", "type" : "auth"}}'
@@ -48,7 +48,7 @@ async def test_row_34_renewal_extends_and_reaches_no_other_client(start, way, by
         assert [m for m in got if m[0] != "{"] == ["before", "after"]
         assert [json.loads(m) for m in got if m[0] == "{"] == [{"type": "auth", "ok": True, "exp": later}]
         clock.let_pass(2)
-        await is_in(wire)
+        await wait_admitted(wire)
         wire.send(refresh(token(exp=clock.now + 1)))  # it may be shortened, too
         assert json.loads(await wire.message())["ok"]
         clock.let_pass(1.1)
@@ -71,14 +71,14 @@ async def test_row_34_bad_renewal_is_4403_and_reaches_no_other_client(start, bad
     fields, why = BAD[bad]
     hub = plumews.Hub()
     server = await start(serve("rooms", hub=hub))
-    async with await come(server, token()) as wire, await come(server, token("other")) as other:
-        await is_in(wire)
-        await is_in(other)
+    async with await connect(server, token()) as wire, await connect(server, token("other")) as other:
+        await wait_admitted(wire)
+        await wait_admitted(other)
         wire.send(text(json.dumps({"type": "auth", **fields})), text("too late"))
         code, reason = await wire.closing()
         assert code == 4403
         assert reason.startswith(why)
-        await is_in(other)  # and "hi" is the first thing it hears
+        await wait_admitted(other)  # and "hi" is the first thing it hears
     assert sum(hub._requests.refused.snapshot().values()) == 1
 
 
@@ -89,8 +89,8 @@ async def test_row_34_bad_renewal_is_4403_and_reaches_no_other_client(start, bad
 async def test_token_without_a_sub_cannot_be_renewed(start, by, first, then):
     server = await start(serve("handler"))
     first, then = (jwt.encode(claims, SECRET, algorithm="HS256") for claims in (first, then))
-    async with await come(server, first, by) as wire:
-        await is_in(wire)
+    async with await connect(server, first, by) as wire:
+        await wait_admitted(wire)
         wire.send(refresh(then))
         assert await wire.closing() == (4403, "forbidden: a token without a sub cannot be renewed")
 
@@ -98,11 +98,11 @@ async def test_token_without_a_sub_cannot_be_renewed(start, by, first, then):
 async def test_ambiguous_renewal_is_4403_and_reaches_no_client(start):
     server = await start(serve("rooms"))
     for said in (f'{{"type": "auth", "token": "x", "token": "{token()}"}}', r'{"type": "auth", "token": "\ud800"}'):
-        async with await come(server, token()) as wire, await come(server, token("other")) as other:
-            await is_in(other)
+        async with await connect(server, token()) as wire, await connect(server, token("other")) as other:
+            await wait_admitted(other)
             wire.send(text(said))
             assert (await wire.closing())[0] == 4403
-            await is_in(other)
+            await wait_admitted(other)
 
 
 async def test_renewal_without_a_token_is_4403_after_auth_message(start):
@@ -125,7 +125,7 @@ async def test_renewal_without_a_token_is_a_message_otherwise(start):
 )
 async def test_messages_similar_to_a_renewal_pass(start, said):
     server = await start(serve("rooms"))
-    async with await come(server, token()) as wire:
+    async with await connect(server, token()) as wire:
         wire.send(text(said), masked(2, said.encode()))
         assert [await wire.message(), await wire.message()] == [said, said.encode()]
 
@@ -133,8 +133,8 @@ async def test_messages_similar_to_a_renewal_pass(start, said):
 async def test_renewal_updates_the_presence_of_the_user(start):
     hub = plumews.Hub()
     server = await start(serve("rooms", hub=hub))
-    async with await come(server, token(name="Ada")) as wire:
-        await is_in(wire)
+    async with await connect(server, token(name="Ada")) as wire:
+        await wait_admitted(wire)
         (conn,) = hub.connections_of("u1")
         wire.send(refresh(token(name="Ada L.", roles=["admin"])))
         await wire.message()
@@ -156,11 +156,11 @@ async def test_renewal_updates_the_presence_of_the_user(start):
 async def test_second_renewal_during_a_verification_is_4403(start):
     auth = Slow()
     server = await start(serve("handler", auth))
-    async with await come(server, token()) as wire:
-        await is_in(wire)
+    async with await connect(server, token()) as wire:
+        await wait_admitted(wire)
         wire.send(refresh(token(exp=time.time() + MORE)))
         await auth.asked.acquire()
-        await is_in(wire)  # who waits for nobody
+        await wait_admitted(wire)  # who waits for nobody
         auth.go.set()
         assert json.loads(await wire.message())["ok"]
         auth.go.clear()
@@ -172,8 +172,8 @@ async def test_renewal_that_takes_too_long_is_4408_and_logged(start, monkeypatch
     caplog.set_level("INFO", "plumews.server")
     auth = Slow()
     server = await start(serve("handler", auth))
-    async with await come(server, token()) as wire:
-        await is_in(wire)
+    async with await connect(server, token()) as wire:
+        await wait_admitted(wire)
         monkeypatch.setattr(limits, "OPEN_TIMEOUT", 0.05)
         wire.send(refresh(token()))
         assert await wire.closing() == (4408, "authentication took too long")
@@ -184,7 +184,7 @@ async def test_renewal_beyond_16_kib_is_an_ordinary_message(start):
     server = await start(serve("rooms"))
     longest = refresh("x" * (limits.HEAD_SIZE - len(json.dumps({"type": "auth", "token": ""}))))
     longer = {"type": "auth", "token": "x" * limits.HEAD_SIZE}
-    async with await come(server, token()) as wire:
+    async with await connect(server, token()) as wire:
         wire.send(text(json.dumps(longer)), longest)
         assert json.loads(await wire.message()) == longer
         assert (await wire.closing())[0] == 4403
@@ -205,8 +205,8 @@ async def test_renewal_is_closed_if_the_authenticator_cancels_or_hangs(start, mo
             raise asyncio.CancelledError
 
     server = await start(serve("handler", Odd()))
-    async with await come(server, token()) as wire:
-        await is_in(wire)
+    async with await connect(server, token()) as wire:
+        await wait_admitted(wire)
         wire.send(refresh(token()))
         expected = (4408, "authentication took too long") if stubborn else (1011, "authentication failed")
         assert await asyncio.wait_for(wire.closing(), 5) == expected
@@ -216,8 +216,8 @@ async def test_renewal_is_closed_if_the_authenticator_cancels_or_hangs(start, mo
 async def test_client_that_leaves_during_its_renewal_leaves_nothing(start):
     auth = Slow()
     server = await start(serve("handler", auth))
-    async with await come(server, token()) as wire:
-        await is_in(wire)
+    async with await connect(server, token()) as wire:
+        await wait_admitted(wire)
         wire.send(refresh(token()))
         await auth.asked.acquire()
         (conn,) = server.connections
@@ -228,7 +228,7 @@ async def test_client_that_leaves_during_its_renewal_leaves_nothing(start):
             await asyncio.sleep(0)
     server.close()
     await server.wait_closed()
-    nothing_is_left()
+    assert_no_deadlines()
 
 
 # --- close codes and reasons ----------------------------------------------------------------------

@@ -91,7 +91,7 @@ def serve(way, auth=None, hub=None):
 WAYS = pytest.mark.parametrize("way", ["rooms", "callbacks", "handler"])
 
 
-async def come(server, token, by="header"):
+async def connect(server, token, by="header"):
     if by == "header":
         return await Wire.open(server, "/ws", f"Authorization: Bearer {token}")
     wire = await Wire.open(server, "/ws?auth=message")
@@ -99,11 +99,11 @@ async def come(server, token, by="header"):
     return wire
 
 
-async def is_in(wire):
+async def wait_admitted(wire):
     wire.send(text("hi"))
     while await wire.message() != "hi":
         pass
 
 
-def nothing_is_left():
+def assert_no_deadlines():
     assert len(loop_context(asyncio.get_running_loop()).timers) == 0

@@ -71,7 +71,7 @@ class Attempts:
             raise Refused.busy(text, ErrorCode.TOO_MANY_ATTEMPTS, wait, status=429)
 
     def charge(self, address: str | None, now: float) -> None:
-        """Charge ``address`` one failure. Its debt never exceeds ``burst`` failures."""
+        """Charge ``address`` one failure. The bucket never falls below minus ``burst`` tokens."""
         if address is None:
             return
         key = address_group(address).key
