@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final, TypeVar
 
 from .. import limits
 from ..auth.simple import SimpleRoomAuth
@@ -31,9 +32,10 @@ __all__ = [
     "Failure",
     "RoomEntry",
     "ServeAuth",
-    "allowed",
+    "allowed_host",
     "broadcast_secret_of_file",
     "make_auth",
+    "origin",
     "permissions",
     "rate",
     "reason",
@@ -47,6 +49,9 @@ __all__ = [
     "unix_path",
     "whole",
 ]
+
+T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 #: Name of a room and its password. An open room has None.
 RoomEntry = tuple[str, "str | None"]
@@ -224,83 +229,59 @@ def _read(path: str, option: str) -> bytes:
 # --- readers of option values ---------------------------------------------------------------------
 
 
-def room(text: str) -> tuple[str, str | None]:
-    """Read an entry of ``--room``. Like the readers below, raise ``ArgumentTypeError`` for a wrong value."""
-    try:
-        return room_entry(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
+def _reader(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Return a reader of option values that calls ``read``. argparse shows the text of its errors."""
+
+    def convert(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+
+    return convert
+
+
+def _checked(check: Callable[[list[str]], object]) -> Callable[[str], str]:
+    """Return a reader of one entry of a list that ``check`` accepts."""
+
+    def read(text: str) -> str:
+        check([text])
+        return text
+
+    return _reader(read)
+
+
+def _number(convert: Callable[[str], N], is_valid: Callable[[N], bool], wanted: str) -> Callable[[str], N]:
+    """Return a reader of numbers that are valid."""
+
+    def read(text: str) -> N:
+        with contextlib.suppress(ValueError):
+            number = convert(text)
+            if is_valid(number):
+                return number
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}")
+
+    return read
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return the reader of a whole number within bounds."""
     wanted = f"at least {least}" if most is None else f"from {least} to {most}"
-
-    def convert(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            number = int(text)
-            if least <= number and (most is None or number <= most):
-                return number
-        raise argparse.ArgumentTypeError(f"must be a whole number, {wanted}, not {text!r}")
-
-    return convert
+    return _number(int, lambda n: least <= n and (most is None or n <= most), f"a whole number, {wanted}")
 
 
-def seconds(text: str) -> float:
-    """Read a time in seconds, 0 or more."""
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if math.isfinite(number) and number >= 0:
-            return number
-    raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
-
-
-def rate(text: str) -> float:
-    """Read a rate per second, or 0."""
-    with contextlib.suppress(ValueError):
-        number = float(text)
-        if number == 0 or limits.ACCEPT_RATE_LEAST <= number <= limits.ACCEPT_RATE_MOST:
-            return number
-    raise argparse.ArgumentTypeError(
-        f"must be 0, or {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} a second, not {text!r}"
-    )
-
-
-def allowed(kind: str) -> Callable[[str], str]:
-    """Return the reader of one entry of ``origins`` or ``hosts``."""
-    check_all: Callable[[list[str]], object] = allowed_origins if kind == "origins" else allowed_hosts
-
-    def check(text: str) -> str:
-        try:
-            check_all([text])
-        except ValueError as exc:
-            raise argparse.ArgumentTypeError(str(exc)) from exc
-        return text
-
-    return check
-
-
-def trusted_proxy(text: str) -> str:
-    """Read an address or a network of proxies."""
-    try:
-        TrustedProxies([text])
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
-    return text
-
-
-def unix_path(text: str) -> str:
-    """Read the path of a Unix socket. ``@NAME`` is an abstract one."""
-    try:
-        return check_unix(f"\0{text[1:]}" if text.startswith("@") else text, None)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
-
-
-def permissions(text: str) -> int:
-    """Read permissions in octal, as chmod(1) takes them."""
-    with contextlib.suppress(ValueError):
-        mode = int(text, 8)
-        if 0 <= mode <= 0o777:
-            return mode
-    raise argparse.ArgumentTypeError(f"must be permissions in octal, such as 660, not {text!r}")
+seconds: Final = _number(float, lambda n: math.isfinite(n) and n >= 0, "a number of seconds, 0 or more")
+rate: Final = _number(
+    float,
+    lambda n: n == 0 or limits.ACCEPT_RATE_LEAST <= n <= limits.ACCEPT_RATE_MOST,
+    f"0, or {limits.ACCEPT_RATE_LEAST:g} to {limits.ACCEPT_RATE_MOST:,} a second",
+)
+#: Permissions as chmod(1) takes them.
+permissions: Final = _number(lambda text: int(text, 8), lambda n: 0 <= n <= 0o777, "permissions in octal, such as 660")
+room: Final = _reader(room_entry)
+origin: Final = _checked(allowed_origins)
+allowed_host: Final = _checked(allowed_hosts)
+#: Address or network of proxies.
+trusted_proxy: Final = _checked(TrustedProxies)
+#: Path of a Unix socket. ``@NAME`` is an abstract one.
+unix_path: Final = _reader(lambda text: check_unix(f"\0{text[1:]}" if text.startswith("@") else text, None))

@@ -13,7 +13,6 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -25,8 +24,9 @@ from ..hub.history import HistoryLimits
 from ..hub.hub import Hub
 from ..hub.rooms import check_room_name, validate_room_name
 from ..room_server.serving import serve_rooms
+from ..server.options import ServerKeywords
 from ..server.routes import restricted
-from ..server.server import Server, Serving
+from ..server.server import Server
 from ..server.signals import StopSignals
 from ..server.sockets import inherited_sockets, unix_socket
 from .inputs import (
@@ -49,7 +49,7 @@ _ALL_INTERFACES: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, no
 def run_serve(args: argparse.Namespace) -> int:
     """Serve until a signal and return the exit code. Raise :class:`Failure` if serving fails."""
     auth = make_auth(
-        args.room,
+        args.room or (),
         args.rooms_file,
         args.secret_file,
         only_known_rooms=not args.open_rooms and (bool(args.room) or args.rooms_file is not None),
@@ -57,9 +57,30 @@ def run_serve(args: argparse.Namespace) -> int:
     )
     context = tls_context(args.tls_cert, args.tls_key)
     token = None if args.metrics_token_file is None else token_of_file(args.metrics_token_file)
-    secret_file = args.broadcast_secret_file
-    broadcast_secret = None if secret_file is None else broadcast_secret_of_file(secret_file, auth)
-    return _run(_serve(args, auth, context, token, broadcast_secret), args.loop)
+    secret = None if args.broadcast_secret_file is None else broadcast_secret_of_file(args.broadcast_secret_file, auth)
+    shared = vars(args).keys() & {*ServerKeywords.__annotations__, "echo", "page", "rooms_table"}
+    options = {name: getattr(args, name) for name in shared}
+    for limit in (
+        "accept_rate",
+        "accept_rate_per_address",
+        "max_connections_per_address",
+        "ping_interval",
+        "ping_timeout",
+    ):
+        options[limit] = options[limit] or None
+    options.update(
+        ssl=context,
+        broadcast_secret=secret,
+        recovery=args.history > 0,
+        unsent_bytes="auto" if args.unsent_bytes is None else args.unsent_bytes or None,
+        unanswered_bytes="auto" if args.unanswered_bytes is None else args.unanswered_bytes or None,
+        send_behavior=SendBehavior(args.send_behavior),
+        text_policy=text_policy(args.text, args.max_size),
+        compression="deflate" if args.compression else None,
+        # Above the bound of members, so that the hub refuses one too many.
+        max_connections=max(limits.MAX_CONNECTIONS, args.max_connections + args.max_connections // 10),
+    )
+    return _run(_serve(args, auth, token, options), args.loop)
 
 
 def _run(main: Coroutine[Any, Any, int], loop: str) -> int:
@@ -70,13 +91,7 @@ def _run(main: Coroutine[Any, Any, int], loop: str) -> int:
     return asyncio.run(main)
 
 
-async def _serve(
-    args: argparse.Namespace,
-    auth: ServeAuth,
-    context: ssl.SSLContext | None,
-    token: str | None,
-    broadcast_secret: bytes | None,
-) -> int:
+async def _serve(args: argparse.Namespace, auth: ServeAuth, token: str | None, options: dict[str, Any]) -> int:
     hub = Hub(
         HubConfig(
             max_connections=args.max_connections,
@@ -85,8 +100,9 @@ async def _serve(
             history=HistoryLimits(max_messages=args.history) if args.history else None,
         )
     )
+    options["routes"] = {"/metrics": _metrics(hub, token)} if args.metrics else {}
     with StopSignals():  # before the lines below, because a reader of them may send a signal at once
-        server = await _listen(args, lambda: _serving(args, hub, auth, context, token, broadcast_secret))
+        server = await _listen(args, hub, auth, options)
         say(f"plumews is serving at {_address(args, server)} (Ctrl-C stops)")
         say(auth.describe())
         report = await server.serve_until_signal(
@@ -103,48 +119,17 @@ async def _serve(
     return 0
 
 
-def _serving(
-    args: argparse.Namespace,
-    hub: Hub,
-    auth: ServeAuth,
-    context: ssl.SSLContext | None,
-    token: str | None,
-    broadcast_secret: bytes | None,
-) -> Serving:
-    return serve_rooms(
-        hub,
-        auth,
-        args.host,
-        args.port,
-        sock=_sock(args),
-        ssl=context,
-        broadcast_secret=broadcast_secret,
-        page=args.page,
-        rooms_table=args.rooms_table,
-        echo=args.echo,
-        recovery=args.history > 0,
-        require_token=args.require_token,
-        allow_query_secrets=args.query_secrets,
-        queue_size=args.queue_size,
-        unsent_bytes="auto" if args.unsent_bytes is None else args.unsent_bytes or None,
-        unanswered_bytes="auto" if args.unanswered_bytes is None else args.unanswered_bytes or None,
-        send_timeout=args.send_timeout,
-        send_behavior=SendBehavior(args.send_behavior),
-        max_size=args.max_size,
-        max_head=args.max_head,
-        text_policy=text_policy(args.text, args.max_size),
-        compression="deflate" if args.compression else None,
-        ping_interval=args.ping_interval or None,
-        ping_timeout=args.ping_timeout or None,
-        origins=args.origin,
-        allowed_hosts=args.allowed_host,
-        trusted_proxies=args.trusted_proxy,
-        max_connections=_most_connections(args.max_connections),
-        max_connections_per_address=args.max_connections_per_address or None,
-        accept_rate=args.accept_rate or None,
-        accept_rate_per_address=args.accept_rate_per_address or None,
-        routes={"/metrics": _metrics(hub, token)} if args.metrics else {},
-    )
+async def _listen(args: argparse.Namespace, hub: Hub, auth: ServeAuth, options: dict[str, Any]) -> Server:
+    try:
+        return await serve_rooms(hub, auth, args.host, args.port, sock=_sock(args), **options)
+    except (OSError, UnicodeError) as exc:  # UnicodeError: the host cannot be a host name
+        hint = ""
+        if isinstance(exc, FileExistsError):
+            hint = ", and is no socket"
+        elif args.port and getattr(exc, "errno", None) == errno.EADDRINUSE:
+            hint = "; --port 0 takes a free one"
+        place = _shown(args.unix) if args.unix else f"{args.host} port {args.port}"
+        raise Failure(f"cannot listen on {place}: {reason(exc)}{hint}") from exc
 
 
 def _sock(args: argparse.Namespace) -> socket.socket | list[socket.socket] | None:
@@ -154,11 +139,6 @@ def _sock(args: argparse.Namespace) -> socket.socket | list[socket.socket] | Non
         return inherited_sockets(args.fd) or None
     except ValueError as exc:
         raise Failure(f"cannot listen: {exc}") from exc
-
-
-def _most_connections(members: int) -> int:
-    """Return the bound of the server: higher than that of members, so that the hub refuses one too many."""
-    return max(limits.MAX_CONNECTIONS, members + members // 10)
 
 
 def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:
@@ -172,19 +152,6 @@ def _metrics(hub: Hub, token: str | None) -> Callable[[Request], Response]:
         collector(registry=registry)
     registry.register(HubCollector(hub))
     return restricted(metrics_route(registry), token)
-
-
-async def _listen(args: argparse.Namespace, serving: Callable[[], Serving]) -> Server:
-    try:
-        return await serving()
-    except (OSError, UnicodeError) as exc:  # UnicodeError: the host cannot be a host name
-        hint = ""
-        if isinstance(exc, FileExistsError):
-            hint = ", and is no socket"
-        elif args.port and getattr(exc, "errno", None) == errno.EADDRINUSE:
-            hint = "; --port 0 takes a free one"
-        place = _shown(args.unix) if args.unix else f"{args.host} port {args.port}"
-        raise Failure(f"cannot listen on {place}: {reason(exc)}{hint}") from exc
 
 
 # --- status lines ---------------------------------------------------------------------------------
