@@ -56,7 +56,7 @@ def test_related_limits_agree() -> None:
     assert limits.HISTORY_ROOM_BYTES <= limits.HISTORY_BYTES
     assert limits.SPREAD_SHARE + limits.SETTLE_SHARE < 1
     assert limits.RECONNECT_IN <= limits.LONGEST_RECONNECT
-    assert limits.LOG_REPEATED < limits.LOG_CALM < limits.LOG_LINES
+    assert limits.LOG_REPEATED < limits.LOG_LINES
     least, most = limits.PASSWORD_COSTS
     assert least <= limits.PASSWORD_ROUNDS <= most
     assert limits.ACCEPT_RATE_LEAST < limits.ACCEPT_RATE_PER_ADDRESS < limits.ACCEPT_RATE_MOST

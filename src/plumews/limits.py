@@ -142,18 +142,12 @@ CLOSE_TIMEOUT: Final = 10.0
 #: Seconds between two pings.
 PING_INTERVAL: Final = 20.0
 
-#: Share of the ping interval by which each ping is shifted, so that connections do not ping in step.
-PING_JITTER: Final = 0.1
-
 #: Seconds from a ping to a sign of life. The interval and the timeout together are a pong wait of 30 s.
 PING_TIMEOUT: Final = 10.0
 
 #: Pong waits in which acknowledged bytes are a sign of life once the peer's kernel has the ping: the process may
 #: have megabytes to read before it. A kernel accepts megabytes for a process that hangs.
 ACKNOWLEDGED_WAITS: Final = 4
-
-#: Seconds between two checks if the peer of a paused connection has closed it.
-END_LOOK: Final = 1.0
 
 #: Seconds that the end of a connection waits for a handler that still answers earlier messages.
 END_GRACE: Final = 1.0
@@ -295,9 +289,6 @@ CLOSES_PER_SECOND: Final = 2000
 #: Share of a shutdown in which connections are closed. The rest is for the answers.
 SPREAD_SHARE: Final = 0.2
 
-#: Seconds between two groups of connections that are closed.
-CLOSE_SLICE: Final = 0.02
-
 #: Share of a shutdown in which broadcasts reach their members, and full members may make space.
 SETTLE_SHARE: Final = 0.5
 
@@ -371,12 +362,3 @@ LOG_LINES: Final = 10
 
 #: Lines of the last second from which on a line of a repeated kind is left out.
 LOG_REPEATED: Final = 3
-
-#: Lines of the last second from which on a line of a new kind is left out, except warnings.
-LOG_CALM: Final = 6
-
-#: Seconds between two summaries of omitted lines.
-LOG_SUMMARY_EVERY: Final = 1.0
-
-#: Kinds of lines that a summary names, the most frequent first.
-LOG_KINDS: Final = 8

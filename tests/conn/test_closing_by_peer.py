@@ -245,7 +245,7 @@ async def test_peer_that_stays_after_a_violation_is_cut(start: Any) -> None:
 async def test_fin_is_seen_while_reading_is_paused(
     start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, last_word: bool
 ) -> None:
-    monkeypatch.setattr(limits, "END_LOOK", 0.01)
+    monkeypatch.setattr("plumews.conn.closing._END_LOOK", 0.01)
     monkeypatch.setattr(limits, "END_GRACE", 0.01)
     gone, read = asyncio.Event(), asyncio.Event()
     got: list[str | bytes] = []
@@ -287,7 +287,7 @@ async def test_fin_is_seen_while_reading_is_paused(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the keepalive alone sees it")
 async def test_paused_connection_of_a_living_peer_goes_on(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "END_LOOK", 0.01)
+    monkeypatch.setattr("plumews.conn.closing._END_LOOK", 0.01)
     looks: list[int | None] = []
 
     def look(sock: Any) -> int | None:

@@ -14,6 +14,7 @@ import pytest
 
 import plumews
 from plumews import CloseCode, Hub, Opcode, ShutdownReport, limits
+from plumews.conn import graceful_close
 from plumews.conn.graceful_close import GracefulClose, TimeBudget, check_graceful_close
 from support.fakes import (
     CALLS,
@@ -103,7 +104,7 @@ async def test_default_spread_grows_to_a_fifth_of_the_timeout(monkeypatch):
         await GracefulClose(limit).close(fake_conn(ping_interval=None)[0] for _ in range(count))
         limit.end()
         assert least <= sum(pauses) <= most
-        assert max(pauses, default=0) <= 1.5 * limits.CLOSE_SLICE
+        assert max(pauses, default=0) <= 1.5 * graceful_close._CLOSE_SLICE
 
 
 async def test_closing_thousands_lets_others_go_on(monkeypatch):

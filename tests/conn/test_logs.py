@@ -14,6 +14,7 @@ import pytest
 
 import plumews
 from plumews import limits
+from plumews.conn import logs as logs_module
 from plumews.conn.logs import LineLimit, log_context, request_line
 from support.fakes import fake_conn, until
 from support.raw_client import Wire, close, text, upgrade
@@ -285,7 +286,7 @@ def test_lines_outside_of_a_loop_are_all_logged(caplog):
 
 
 async def test_summary_waits_for_a_second_with_space(logs, monkeypatch):
-    monkeypatch.setattr(limits, "LOG_SUMMARY_EVERY", 0.01)
+    monkeypatch.setattr(logs_module, "_LOG_SUMMARY_EVERY", 0.01)
     monkeypatch.setattr(limits, "LOG_LINES", 7)
     for number in range(10):
         logger.warning("warning %d" % number)  # noqa: UP031 - a kind of its own
@@ -320,7 +321,7 @@ def test_flood_of_one_kind_hides_no_first_line_of_another():
 def test_lines_that_are_not_urgent_leave_space_for_warnings():
     limit = LineLimit()
     logged = sum(limit.admit(f"kind {number}", 0.0) for number in range(1000))
-    assert logged == limits.LOG_CALM
+    assert logged == logs_module._LOG_CALM
     assert limit.admit("broken", 0.5, urgent=True)
 
 
@@ -330,7 +331,7 @@ def test_no_second_has_more_lines_than_the_bound():
         now += chance.expovariate(2000)
         if limit.admit(f"kind {chance.randrange(40)}", now, urgent=chance.random() < 0.5):
             lines.append(now)
-        if now - told >= limits.LOG_SUMMARY_EVERY and limit.take_left_out(now):
+        if now - told >= logs_module._LOG_SUMMARY_EVERY and limit.take_left_out(now):
             lines.append(now)
             told = now
     assert len(lines) > 50

@@ -41,6 +41,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Seconds to wait for the peer's FIN after a violation, so that it reads our close frame before a reset.
 _LINGER = 1.0
 
+#: Seconds between two checks if the peer of a paused connection has closed it.
+_END_LOOK = 1.0
+
 
 class OpeningHandshake(Protocol):
     """Reader of a connection until it is open."""
@@ -413,7 +416,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         end, so for them nothing is read early: a callback is done soon, and a filter's connection has its keepalive.
         """
         if self._end_look is None and not self._reads_to_end and self._on_message is None and self._filter is None:
-            self._end_look = self._state.timers.after(limits.END_LOOK, lambda: self._guard(self._seek_end))
+            self._end_look = self._state.timers.after(_END_LOOK, lambda: self._guard(self._seek_end))
 
     def _seek_end(self) -> None:
         self._end_look = None

@@ -29,6 +29,9 @@ __all__ = ["GracefulClose", "GracefulShutdown", "ShutdownReport", "TimeBudget", 
 #: Connections between two checks of the clock.
 _STRIDE = 16
 
+#: Seconds between two groups of connections that are closed.
+_CLOSE_SLICE = 0.02
+
 
 def check_graceful_close(
     timeout: float, spread: float | None, reconnect_in: float, *, code: int = CloseCode.GOING_AWAY, reason: str = ""
@@ -185,7 +188,7 @@ class GracefulClose:
         spread = self._spread
         if spread is None:
             spread = min(self._most, len(order) / limits.CLOSES_PER_SECOND)
-        slices = 1 if at_once else max(1, min(len(order), math.ceil(spread / limits.CLOSE_SLICE)))
+        slices = 1 if at_once else max(1, min(len(order), math.ceil(spread / _CLOSE_SLICE)))
         for number in range(slices):
             if number:
                 await self._limit.pause(spread / slices * random.uniform(0.5, 1.5))  # noqa: S311 - no secret

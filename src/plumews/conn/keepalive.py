@@ -33,6 +33,9 @@ _PROGRESS_LEAST = 128
 #: Looks in a pong wait at a peer whose only signs of life are acknowledged bytes.
 _LOOKS = 4
 
+#: Share of the ping interval by which each ping is shifted, so that connections do not ping in step.
+_PING_JITTER = 0.1
+
 
 class Peer(Protocol):
     """Connection of a keepalive."""
@@ -204,7 +207,7 @@ class Keepalive:
 
     def _plan_ping(self, now: float) -> None:
         if self._ping_period is not None:
-            shift = random.uniform(-limits.PING_JITTER, limits.PING_JITTER)  # noqa: S311 - no secret
+            shift = random.uniform(-_PING_JITTER, _PING_JITTER)  # noqa: S311 - no secret
             delay = self._ping_period * (1 + shift)
             if self._pong_wait is not None:
                 delay = min(delay, (self._ping_period + self._pong_wait) / 2)  # the pong needs time, too

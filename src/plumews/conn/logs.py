@@ -45,6 +45,15 @@ _FIELDS: Final = ("connection", "client", "room", "user")
 #: Kind of the lines that count those left out.
 _SUMMARY: Final = "left out"
 
+#: Lines of the last second from which on a line of a new kind is left out, except warnings.
+_LOG_CALM: Final = 6
+
+#: Seconds between two summaries of omitted lines.
+_LOG_SUMMARY_EVERY: Final = 1.0
+
+#: Kinds of lines that a summary names, the most frequent first.
+_LOG_KINDS: Final = 8
+
 
 def log_context(
     conn: Conn, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = ""
@@ -89,7 +98,7 @@ class LineLimit:
     def admit(self, kind: str, now: float, *, urgent: bool = False) -> bool:
         """Return whether a line of ``kind`` may be logged now, and count it if not. ``urgent`` is for warnings."""
         repeated = any(logged == kind for _, logged in self._recent(now))
-        most = limits.LOG_REPEATED if repeated else limits.LOG_LINES - 1 if urgent else limits.LOG_CALM
+        most = limits.LOG_REPEATED if repeated else limits.LOG_LINES - 1 if urgent else _LOG_CALM
         if len(self._lines) < most:
             self._lines.append((now, kind))
             return True
@@ -158,17 +167,17 @@ class _Filter(logging.Filter):
         if limit.admit(kind, time.monotonic(), urgent=record.levelno >= logging.WARNING):
             return True
         if not pending:
-            loop.call_later(limits.LOG_SUMMARY_EVERY, self._log_left_out, loop, record.levelno, context=Context())
+            loop.call_later(_LOG_SUMMARY_EVERY, self._log_left_out, loop, record.levelno, context=Context())
         return False
 
     def _log_left_out(self, loop: asyncio.AbstractEventLoop, level: int) -> None:
         counts = loop_context(loop).log_lines.take_left_out(time.monotonic())
-        most = sorted(counts.items(), key=lambda item: -item[1])[: limits.LOG_KINDS]
+        most = sorted(counts.items(), key=lambda item: -item[1])[:_LOG_KINDS]
         told = ", ".join(f"{count} of {quoted(kind)}" for kind, count in most)
         if told:
             self._logger.log(level, "%d lines left out: %s", sum(counts.values()), told, extra={"kind": _SUMMARY})
         else:  # this second has no place for the line
-            loop.call_later(limits.LOG_SUMMARY_EVERY, self._log_left_out, loop, level, context=Context())
+            loop.call_later(_LOG_SUMMARY_EVERY, self._log_left_out, loop, level, context=Context())
 
 
 def _set_traceback(record: logging.LogRecord, exc: BaseException, secrets: Iterable[str | None], private: bool) -> None:
