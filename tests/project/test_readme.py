@@ -647,5 +647,5 @@ def test_names_in_the_guide_for_plumego_exist() -> None:
 def test_every_snippet_is_run() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert {heading for heading in PYTHON if f'run("{heading}"' not in source} == set()
-    in_browsers = {"A client in the browser", "A page that stays connected"}  # the latter is run in test_browser.py
+    in_browsers = {"A client in the browser", "A page that stays connected"}  # the latter runs in integration/browser
     assert set(snippets("javascript")) == in_browsers

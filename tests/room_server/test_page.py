@@ -1,4 +1,4 @@
-"""The browser page as files and as HTTP responses. `test_browser` tests it in a browser."""
+"""The browser page as files and as HTTP responses. `integration/browser` tests it in a browser."""
 
 from __future__ import annotations
 
