@@ -182,7 +182,7 @@ async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end
     while loop.time() < accepted + 0.05:
         await asyncio.sleep(0)  # TLS shakes hands
     opening.connected()
-    assert before + 5 <= opening._deadline.when <= accepted + 5
+    assert before + 5 <= opening._responder._deadline.when <= accepted + 5
     opening.lost()
 
 
@@ -264,7 +264,7 @@ async def test_what_comes_while_the_request_is_decided_is_bounded(start):
         wire.send(*[masked(2, message)] * 200)
         while conn._transport.is_reading():
             await asyncio.sleep(0)
-        assert len(conn._handshake._rest) <= limits.HEAD_SIZE + limits.READ_BUFFER
+        assert len(conn._handshake._responder.rest) <= limits.HEAD_SIZE + limits.READ_BUFFER
         assert not wire.writer.is_closing()
         decided.set()
         await wire.read_head()

@@ -105,7 +105,7 @@ async def test_a_body_that_comes_while_it_is_asked_waits_and_little_of_it_is_kep
     async def authorize(request):
         await paused.wait()
         (conn,) = server._context.connections
-        kept.append(len(conn._handshake._rest))
+        kept.append(len(conn._handshake._responder.rest))
 
     server = await start(serving(Route(mirror, authorize=authorize)))
     body = bytes(1024 * 1024)

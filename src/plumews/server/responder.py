@@ -1,9 +1,10 @@
-"""How a request gets its answer, while it is not a WebSocket yet: one answer, whatever fails meanwhile (layer 5).
+"""Responses to a request that is no WebSocket yet, and the log lines of refusals.
 
-Plain HTTP, after ``process_response`` has seen it, and then the connection ends. What takes time is one task, and
-nobody waits for it beyond the deadline.
+Each connection gets one response, whatever fails, and ends with it. `process_response` sees the response first. Work
+that takes time runs in one task, and is cancelled at the open timeout. The cause of a failure is logged, never sent.
 
-Invariants: one answer a connection; whatever is raised becomes one; nothing of a failure but its log line tells why.
+A refusal is one log line at INFO. The first one that an option would prevent is a WARNING that names the option. The
+line has neither the query nor a secret of the request.
 """
 
 from __future__ import annotations
@@ -12,63 +13,79 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from ..conn.connection import Conn
-from ..conn.logs import log_context
+from ..conn.logs import log_context, request_line
 from ..constants import ErrorCode
-from ..errors import InvalidHandshake, Refused
+from ..errors import InvalidHandshake, InvalidHeader, InvalidMessage, InvalidOrigin, Refused
 from ..http11.handshake import refusal
 from ..http11.headers import Headers
 from ..http11.models import Request, Response
+from ..http11.origin import seen_by_refusal
+from ..http11.proxies import address_of
+from ..http11.redaction import quoted, secrets_of
 from ..transport.timers import Deadline
 from .context import ServerContext
 from .hooks import changed_answer, copy_of
-from .refusal_log import Why, log_refused_request
 
-__all__ = ["HandshakeResponder", "stopping"]
+__all__ = ["HandshakeResponder", "log_untrusted_proxy", "stopping"]
 
 logger = logging.getLogger("plumews.server")
 
 
-class HandshakeResponder:
-    """The answer of one connection."""
+class _Reason(NamedTuple):
+    """Code and text of a refusal, without the exception and the frames that it refers to."""
 
-    __slots__ = ("_answered", "_asked", "_conn", "_context", "_deadline", "_rest", "_task")
+    code: str
+    text: str
+
+
+class HandshakeResponder:
+    """Sender of the response of one connection, a part of its `ServerHandshake`.
+
+    Like that, it refers to the connection only until the opening handshake ends.
+    """
+
+    __slots__ = ("_asked", "_conn", "_context", "_deadline", "_task", "answered", "rest")
 
     def __init__(self, context: ServerContext, conn: Conn) -> None:
         self._context = context
         self._conn = conn
-        self._rest = bytearray()  # what came behind the head
-        self._answered = False
-        self._asked = False  # whether process_response has had its say
+        self._asked = False  # process_response was called
         self._task: asyncio.Future[Any] | None = None
         self._deadline: Deadline | None = None
+        #: Bytes received behind the head of the request.
+        self.rest = bytearray()
+        #: True if the response is sent, a 101 included.
+        self.answered = False
 
-    # --- what takes time, and what fails ----------------------------------------------------------
+    def is_over(self) -> bool:
+        """Return True if the response is sent, or the client has gone."""
+        conn = self._conn
+        # Over TLS the transport closes only a moment after the peer's end has come.
+        return self.answered or conn._ended or conn._transport is None or bool(conn._ask_transport("is_closing"))
 
-    def _guard(self, decide: Callable[[], None]) -> None:
-        """Whatever is raised becomes an answer."""
-        try:
-            decide()
-        except (Exception, asyncio.CancelledError) as exc:
-            self._fail(exc)
+    def limit_time(self, due: float) -> None:
+        """Refuse with 408 at the time ``due`` of the loop's clock, unless the response is sent."""
+        self._deadline = self._conn._state.timers.at(due, lambda: self._conn._guard(self._time_out))
 
-    def _fail(self, exc: BaseException) -> None:
-        if isinstance(exc, InvalidHandshake):
-            refused = exc
-        else:
-            refused = self._failed()
-            logger.error("answering a request failed", exc_info=exc, extra=log_context(self._conn))
-        try:
-            self._refuse(refused)
-        except InvalidHandshake as instead:  # says process_response, which is asked once
-            self._fail(instead)
-        except (Exception, asyncio.CancelledError):
-            logger.exception("a refusal cannot be told", extra=log_context(self._conn))
-            self._refuse(self._failed(), ask=False)
+    def accept(self) -> None:
+        """Count the response as sent: it is a 101."""
+        self.answered = True
+        self._forget_deadline()
 
-    def _later(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
+    def end(self) -> None:
+        """Cancel the work that takes time, and the timeout."""
+        self._forget_deadline()
+        if self._task is not None:
+            self._task.cancel()
+
+    # --- work that takes time or fails ------------------------------------------------------------
+
+    def run(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
+        """Run ``work`` as a task, and then call ``then`` with its result. An exception of either is answered."""
+
         def done(task: asyncio.Future[Any]) -> None:
             self._conn._guard(self._conn._run_in_context, decide, task)
 
@@ -77,92 +94,101 @@ class HandshakeResponder:
             try:
                 exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
             except asyncio.CancelledError as cancelled:
-                if self._is_over():
-                    return  # because it is answered, or nobody waits
+                if self.is_over():
+                    return  # cancelled by the response, or the client has gone
                 exc = cancelled
-            if exc is None:
-                self._guard(lambda: then(task.result()))
-            else:
-                self._fail(exc)
+            if exc is not None:
+                self.fail(exc)
+                return
+            try:
+                then(task.result())
+            except (Exception, asyncio.CancelledError) as failure:
+                self.fail(failure)
 
-        self._task = self._context.start(self._answered_by(work))
+        self._task = self._context.start(self._in_context(work))
         self._task.add_done_callback(done, context=Context())
 
-    async def _answered_by(self, work: Awaitable[Any]) -> Any:
+    async def _in_context(self, work: Awaitable[Any]) -> Any:
         try:
             return await work
         finally:
-            self._conn._context = copy_context()  # the handler sees what a hook has set
+            self._conn._context = copy_context()  # the handler sees the variables that a hook has set
 
-    # --- the answer -------------------------------------------------------------------------------
-
-    def _refuse(self, exc: InvalidHandshake, *, ask: bool = True) -> None:
-        self._answer(refusal(exc, str(self._conn.id)), Why(exc.code, str(exc)), ask=ask)
-
-    def _answer(self, response: Response, refused: Why | None = None, *, ask: bool = True) -> None:
-        """Answer with plain HTTP, after ``process_response`` has seen it; ``refused`` is why it is a refusal."""
-        request, hook = self._conn._request, self._context.options.process_response
-        if not ask or hook is None or request is None or self._asked:
-            self._reply(response, refused)
-        elif not self._is_over():
-            given = copy_of(response)
-            self._ask(request, given, lambda returned: self._reply(changed_answer(given, returned), refused))
-
-    def _ask(self, request: Request, response: Response, then: Callable[[object], None]) -> None:
-        assert self._context.options.process_response is not None
-        self._asked = True
-        returned = self._context.options.process_response(self._conn, request, response)
-        if isinstance(returned, Awaitable):
-            self._later(returned, then)
+    def fail(self, exc: BaseException) -> None:
+        """Answer ``exc``: a refusal as it is, anything else with 500 and a log entry."""
+        if isinstance(exc, InvalidHandshake):
+            refused = exc
         else:
-            then(returned)
-
-    def _is_over(self) -> bool:
-        """Whether there is an answer, or nobody to get it."""
-        conn = self._conn
-        # Over TLS the transport closes only a moment after the peer's end has come.
-        return self._answered or conn._ended or conn._transport is None or bool(conn._ask_transport("is_closing"))
-
-    def _reply(self, response: Response, refused: Why | None = None) -> None:
-        """Send a plain answer, and end the connection."""
-        conn = self._conn
-        if self._is_over():
-            return
-        if response.status < 200:
-            raise ValueError(f"an answer in place of the WebSocket has a final status, from 200 on: {response.status}")
-        wire = _last(response).serialize()
-        if conn._request is not None and conn._request.method == "HEAD":
-            wire = wire[: len(wire) - len(response.body)]
-        self._answered = True
-        self._forget_deadline()
-        request = conn._request
-        done = request is not None and not request.content_length and not self._rest
-        self._rest.clear()
-        conn._ask_transport("write", wire)
-        conn._ask_transport("resume_reading")
-        conn._close_gently(peer_is_done=done)
-        if refused is not None:
-            self._context.requests.refused.add(refused.code)
-            log_refused_request(conn, response.status, refused, self._context)
+            refused = self._failed()
+            logger.error("answering a request failed", exc_info=exc, extra=log_context(self._conn))
+        try:
+            self.refuse(refused)
+        except InvalidHandshake as instead:  # raised by process_response, which is called once
+            self.fail(instead)
+        except (Exception, asyncio.CancelledError):
+            logger.exception("a refusal cannot be told", extra=log_context(self._conn))
+            self.refuse(self._failed(), ask=False)
 
     def _failed(self) -> InvalidHandshake:
-        """The refusal for a mistake of the application: in the handshake, or in a route."""
+        """Return the refusal for a mistake of the application, in the handshake or in a route."""
         request = self._conn._request
         if request is None or request.wants_websocket:
             return InvalidHandshake("websocket handshake failed", status=500, code=ErrorCode.HANDSHAKE_FAILED)
         return InvalidHandshake("internal server error", status=500, code=ErrorCode.INTERNAL_ERROR)
 
-    # --- the end of the time ----------------------------------------------------------------------
+    # --- the response -----------------------------------------------------------------------------
 
-    def _too_late(self) -> None:
-        self._end()
-        self._refuse(_late(), ask=False)
+    def refuse(self, exc: InvalidHandshake, *, ask: bool = True) -> None:
+        """Answer with the refusal ``exc``, without ``process_response`` if ``ask`` is False."""
+        self.answer(refusal(exc, str(self._conn.id)), _Reason(exc.code, str(exc)), ask=ask)
 
-    def _end(self) -> None:
-        """Nobody waits for what is being asked any more."""
+    def answer(self, response: Response, refused: _Reason | None = None, *, ask: bool = True) -> None:
+        """Answer with ``response``, after ``process_response`` has seen it."""
+        request, hook = self._conn._request, self._context.options.process_response
+        if not ask or hook is None or request is None or self._asked:
+            self.reply(response, refused)
+        elif not self.is_over():
+            given = copy_of(response)
+            self.ask(request, given, lambda returned: self.reply(changed_answer(given, returned), refused))
+
+    def ask(self, request: Request, response: Response, then: Callable[[object], None]) -> None:
+        """Call ``process_response``, and then ``then`` with its result."""
+        assert self._context.options.process_response is not None
+        self._asked = True
+        returned = self._context.options.process_response(self._conn, request, response)
+        if isinstance(returned, Awaitable):
+            self.run(returned, then)
+        else:
+            then(returned)
+
+    def reply(self, response: Response, refused: _Reason | None = None) -> None:
+        """Send a response that is no 101, and end the connection."""
+        conn = self._conn
+        if self.is_over():
+            return
+        if response.status < 200:
+            raise ValueError(f"an answer in place of the WebSocket has a final status, from 200 on: {response.status}")
+        wire = _last(response).serialize()
+        request = conn._request
+        if request is not None and request.method == "HEAD":
+            wire = wire[: len(wire) - len(response.body)]
+        self.answered = True
         self._forget_deadline()
-        if self._task is not None:
-            self._task.cancel()
+        done = request is not None and not request.content_length and not self.rest
+        self.rest.clear()
+        conn._ask_transport("write", wire)
+        conn._ask_transport("resume_reading")
+        conn._close_gently(peer_is_done=done)
+        if refused is not None:
+            self._context.requests.refused.add(refused.code)
+            _log_refusal(conn, response.status, refused, self._context)
+
+    # --- the open timeout -------------------------------------------------------------------------
+
+    def _time_out(self) -> None:
+        self.end()
+        late = InvalidHandshake("the request took too long", status=408, code=ErrorCode.HANDSHAKE_TIMEOUT)
+        self.refuse(late, ask=False)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:
@@ -171,17 +197,83 @@ class HandshakeResponder:
 
 
 def _last(response: Response) -> Response:
-    """``response`` with the word that nothing comes behind it. A copy: a route may answer the same one again."""
+    """Return ``response`` with ``Connection: close``. A copy: a route may return the same object again."""
     if "Connection" in response.headers:
         return response
     headers = Headers(response.headers, ("Connection", "close"))
     return Response(response.status, headers, response.body, response.reason)
 
 
-def _late() -> InvalidHandshake:
-    return InvalidHandshake("the request took too long", status=408, code=ErrorCode.HANDSHAKE_TIMEOUT)
-
-
 def stopping() -> InvalidHandshake:
-    """The refusal of a server that stops."""
+    """Return the refusal of a server that stops."""
     return Refused("the server is stopping", status=503, code=ErrorCode.STOPPING)
+
+
+# --- log lines ------------------------------------------------------------------------------------
+
+#: Refusals whose code does not tell the cause.
+_TEXT_TELLS: Final = (
+    ErrorCode.INVALID_TOKEN,
+    ErrorCode.BAD_QUERY,
+    ErrorCode.HEAD_TOO_LARGE,
+    ErrorCode.INVALID_ROOM,
+    ErrorCode.ROOM_FORBIDDEN,
+    ErrorCode.TOKEN_SOURCE,
+    InvalidMessage.code,
+    InvalidHeader.code,
+)
+
+#: Refusals that an option would prevent, with its names here and on the command line.
+_HINTS: Final = {
+    InvalidOrigin.code: "origins (--origin) lists the pages that may connect, trusted_proxies (--trusted-proxy) the "
+    "proxies that say what address the server has",
+    ErrorCode.FORBIDDEN_HOST: "allowed_hosts (--allowed-host) lists the names of the server",
+}
+
+#: Headers in which a proxy describes its clients.
+_FORWARDING: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host")
+_UNTRUSTED: Final = "untrusted proxy"
+
+
+def _log_refusal(conn: Conn, status: int, reason: _Reason, context: ServerContext) -> None:
+    level, kind, hint = logging.INFO, f"refused {reason.code}", ""
+    if reason.code in _HINTS and reason.code not in context.told:
+        context.told.add(reason.code)
+        level, hint = logging.WARNING, _HINTS[reason.code]
+        kind = f"first {kind} of {id(context)}"  # of its own: a flood of lines of this kind does not hide it
+    if logger.isEnabledFor(level):
+        more = _cause(conn, reason, context)
+        asked = f"{request_line(conn)}, {more}" if more else request_line(conn)
+        logger.log(level, "refused %d %s: %s", status, reason.code, asked, extra=log_context(conn, kind, hint=hint))
+
+
+def _cause(conn: Conn, reason: _Reason, context: ServerContext) -> str:
+    """Return the cause of a refusal for its log line; empty if the code tells it."""
+    request = conn._request
+    if reason.code in _TEXT_TELLS:
+        secrets = () if request is None else secrets_of(request)
+        # The text may be that of an application.
+        return "" if any(secret and secret in reason.text for secret in secrets) else reason.text
+    if request is None:
+        return ""
+    if reason.code == ErrorCode.NOT_FOUND and request.wants_websocket:
+        return f"WebSockets are at {', '.join(quoted(path) for path in context.endpoints if path is not None)}"
+    return seen_by_refusal(request, reason.code)
+
+
+def log_untrusted_proxy(conn: Conn, request: Request, context: ServerContext) -> None:
+    """Log once that a peer sends headers of a proxy and is not trusted: all its clients share the limits of one."""
+    proxies = context.options.trusted_proxies
+    if _UNTRUSTED in context.told or not any(name in request.headers for name in _FORWARDING):
+        return
+    if proxies is not None and proxies.trusts_peer(request.remote_address):
+        return
+    context.told.add(_UNTRUSTED)
+    peer = address_of(request.remote_address) or "unix"
+    hint = f"if it is a proxy of yours, add {peer!r} to trusted_proxies (--trusted-proxy)"
+    logger.warning(
+        "%s says who its clients are, and is not believed: %s",
+        peer,
+        ", ".join(name for name in _FORWARDING if name in request.headers),
+        extra=log_context(conn, f"{_UNTRUSTED} of {id(context)}", hint=hint),
+    )

@@ -172,18 +172,20 @@ def json_route(source: Callable[[], object]) -> Callable[[Request], Response]:
 class RequestBody:
     """Body of one request, at the beginning of ``rest``: the bytes received behind the head.
 
-    The owner of ``rest`` appends to it and then calls :meth:`arrived`.
+    Args:
+        rest: its owner appends to it and then calls :meth:`arrived`.
+        ask_transport: ``ask_transport(name, *args)`` calls a method of the transport, and never raises.
+        is_over: returns True if the request is answered, or the client has gone.
     """
 
-    __slots__ = ("_ask_transport", "_complete", "_length", "_over", "_rest")
+    __slots__ = ("_ask_transport", "_complete", "_is_over", "_length", "_rest")
 
-    def __init__(self, rest: bytearray, ask_transport: Callable[..., object]) -> None:
-        """``ask_transport(name, *args)`` calls a method of the transport, and never raises."""
+    def __init__(self, rest: bytearray, ask_transport: Callable[..., object], is_over: Callable[[], bool]) -> None:
         self._rest = rest
         self._ask_transport = ask_transport
+        self._is_over = is_over
         self._length = 0
         self._complete: asyncio.Future[None] | None = None
-        self._over = False
 
     def arrived(self) -> None:
         """Wake the reader if the body is complete. Pause reading if too much is behind it."""
@@ -193,14 +195,10 @@ class RequestBody:
         if enough and len(self._rest) > limits.HEAD_SIZE:
             self._ask_transport("pause_reading")
 
-    def end(self) -> None:
-        """Let every later :meth:`read` raise ``CancelledError``: an authorizer may have ignored its cancellation."""
-        self._over = True
-
     async def read(self, length: int, *, invite: bool) -> bytes:
         """Return the first ``length`` bytes. With ``invite`` the client waits for 100 Continue before it sends them."""
-        if self._over:
-            raise asyncio.CancelledError
+        if self._is_over():
+            raise asyncio.CancelledError  # an authorizer may have ignored its cancellation
         if len(self._rest) < length:
             self._length = length
             self._complete = asyncio.get_running_loop().create_future()

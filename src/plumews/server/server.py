@@ -209,10 +209,10 @@ class Server:
                 "a server belongs to the thread of its event loop: use loop.call_soon_threadsafe(server.close)"
             )
 
-    def _connection(self, visit: ConnectionSlot | None = None) -> Conn:
+    def _connection(self, slot: ConnectionSlot | None = None) -> Conn:
         conn = Conn(self._config)
         conn._context = self._context.context.copy()
-        conn._handshake = ServerHandshake(self._context, conn, visit)
+        conn._handshake = ServerHandshake(self._context, conn, slot)
         return conn
 
     async def _start(self, listen: Listen) -> None:
