@@ -1,4 +1,4 @@
-"""The opening handshake on live sockets: each refusal, each deadline, each hook, and what a stranger may try."""
+"""Opening handshake on live sockets: refusals, timeouts, hooks, and hostile requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.raw_client import Wire, close, instead, masked, text, upgrade
 
 
 def without(name):
-    """A good request that lacks one header."""
+    """Return a valid request without one header."""
     return b"".join(line for line in upgrade().splitlines(True) if not line.startswith(name.encode() + b":"))
 
 
@@ -64,9 +64,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("request_", "status", "code", "message", "header"), REFUSED.values(), ids=REFUSED.keys())
-async def test_a_bad_request_gets_one_answer_that_says_why_and_the_connection_ends(
-    start, request_, status, code, message, header, monkeypatch
-):
+async def test_bad_request_gets_one_response_and_the_end(start, request_, status, code, message, header, monkeypatch):
     monkeypatch.setattr(closing, "_LINGER", PATIENCE)  # or what is left of 10 MB is met by a reset on a busy machine
     opened = []
     server = await start(plumews.serve(opened.append, "127.0.0.1", 0))
@@ -80,7 +78,7 @@ async def test_a_bad_request_gets_one_answer_that_says_why_and_the_connection_en
     assert server.is_serving()
 
 
-async def test_section_8_point_22_the_servers_own_page_may_connect_unlisted(start):
+async def test_own_page_may_connect_unlisted(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     host = f"localhost:{server.port}"
     async with await Wire.connect(server) as wire:
@@ -89,14 +87,14 @@ async def test_section_8_point_22_the_servers_own_page_may_connect_unlisted(star
         assert wire.status == 101
 
 
-async def test_a_listed_page_and_a_program_without_origin_may_connect(start):
+async def test_listed_page_and_program_without_origin_may_connect(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, origins=["http://good.com", None]))
     for line in (["Origin: http://good.com"], ["Origin: http://good.com:80"], []):
         async with await Wire.open(server, "/", *line):
             pass
 
 
-async def test_a_foreign_host_is_refused_for_plain_requests_too(start):
+async def test_foreign_host_is_refused_for_plain_requests(start):
     server = await start(
         plumews.serve(echo, "127.0.0.1", 0, routes={"/secret": lambda request: plumews.Response.text(200, "x")})
     )
@@ -104,7 +102,7 @@ async def test_a_foreign_host_is_refused_for_plain_requests_too(start):
     assert (status, refused["code"]) == (403, "WEBSOCKET_FORBIDDEN_HOST")
 
 
-async def test_a_path_without_endpoint_is_404(start):
+async def test_path_without_endpoint_is_404(start):
     endpoints = {"/ws": Recorder()}
     server = await start(serving(endpoints))
     for request in (upgrade("/other"), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
@@ -130,7 +128,7 @@ INVALID = {
 
 @pytest.mark.parametrize("glued", [True, False], ids=["glued", "later"])
 @pytest.mark.parametrize("frame", INVALID.values(), ids=INVALID.keys())
-async def test_row_22_no_message_of_an_invalid_frame_or_behind_it_reaches_the_application(start, frame, glued):
+async def test_row_22_invalid_frame_behind_the_head_delivers_nothing(start, frame, glued):
     got = []
     server = await start(plumews.serve(on_message=lambda conn, message: got.append(message), host="127.0.0.1", port=0))
     async with await Wire.connect(server) as wire:
@@ -147,7 +145,7 @@ async def test_row_22_no_message_of_an_invalid_frame_or_behind_it_reaches_the_ap
 # --- the deadline ---------------------------------------------------------------------------------
 
 
-async def test_a_client_that_says_nothing_is_answered_408_at_the_deadline(start):
+async def test_silent_client_gets_408_at_the_open_timeout(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.1))
     status, refused, _ = await answer(server, b"")
     assert (status, refused["code"], refused["message"]) == (
@@ -157,7 +155,7 @@ async def test_a_client_that_says_nothing_is_answered_408_at_the_deadline(start)
     )
 
 
-async def test_the_deadline_is_absolute_for_a_head_that_comes_byte_by_byte(start):
+async def test_open_timeout_bounds_a_head_sent_byte_by_byte(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, open_timeout=0.2))
     clock = asyncio.get_running_loop().time
     began = clock()
@@ -172,7 +170,7 @@ async def test_the_deadline_is_absolute_for_a_head_that_comes_byte_by_byte(start
         await wire.reader.read()
 
 
-async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end_of_the_tls_handshake():
+async def test_open_timeout_counts_from_accept_before_tls():
     loop = asyncio.get_running_loop()
     context, config = context_of({None: Recorder()}, open_timeout=5.0)
     conn = plumews.Conn(config)
@@ -186,7 +184,7 @@ async def test_the_deadline_counts_from_the_accepted_connection_not_from_the_end
     opening.lost()
 
 
-async def test_no_deadline_is_left_on_an_open_connection(start):
+async def test_open_connection_has_no_open_timeout_left(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, ping_interval=None, ping_timeout=None))
     async with await Wire.open(server) as wire:
         assert len(loop_context(asyncio.get_running_loop()).timers) == 0
@@ -197,7 +195,7 @@ async def test_no_deadline_is_left_on_an_open_connection(start):
 # --- hooks ----------------------------------------------------------------------------------------
 
 
-async def test_an_opened_that_raises_is_1011_with_one_log_entry(start, caplog):
+async def test_endpoint_opened_that_raises_is_1011_with_one_log_entry(start, caplog):
     server = await start(serving({None: Recorder(opened=failing)}))
     async with await Wire.open(server) as wire:
         assert await wire.closing() == (1011, "the handler failed")
@@ -206,7 +204,7 @@ async def test_an_opened_that_raises_is_1011_with_one_log_entry(start, caplog):
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
-async def test_a_process_request_may_answer_refuse_or_go_on(start, later):
+async def test_process_request_may_answer_refuse_or_go_on(start, later):
     def decide(conn, request):
         assert conn.request is request
         assert conn.remote_address[0] == "127.0.0.1"
@@ -230,7 +228,7 @@ async def test_a_process_request_may_answer_refuse_or_go_on(start, later):
     await assert_serves(server, "/go-on")
 
 
-async def test_frames_that_come_while_the_request_is_decided_are_kept_in_order(start):
+async def test_frames_before_the_decision_are_kept_in_order(start):
     asked, decided = asyncio.Event(), asyncio.Event()
 
     async def process_request(conn, request):
@@ -248,7 +246,7 @@ async def test_frames_that_come_while_the_request_is_decided_are_kept_in_order(s
         assert [await wire.message() for _ in range(4)] == ["0", "1", b"x" * 300_000, "2"]
 
 
-async def test_what_comes_while_the_request_is_decided_is_bounded(start):
+async def test_bytes_kept_before_the_decision_are_bounded(start):
     asked, decided = asyncio.Event(), asyncio.Event()
 
     async def process_request(conn, request):
@@ -272,7 +270,7 @@ async def test_what_comes_while_the_request_is_decided_is_bounded(start):
             assert await wire.message() == message
 
 
-async def test_a_client_that_leaves_while_its_request_is_decided_is_noticed(start):
+async def test_client_that_leaves_before_the_decision_is_noticed(start):
     asked = asyncio.Event()
     ended = asyncio.get_running_loop().create_future()
 
@@ -294,7 +292,7 @@ async def test_a_client_that_leaves_while_its_request_is_decided_is_noticed(star
     await assert_empty(server)
 
 
-async def test_a_client_that_resets_behind_its_request_harms_nobody(start):
+async def test_reset_behind_the_request_is_no_error(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     for request in (b"bad\r\n\r\n", upgrade(), upgrade("/", "Origin: http://evil.com"), upgrade()[:50]):
         for _ in range(20):
@@ -309,8 +307,8 @@ async def test_a_client_that_resets_behind_its_request_harms_nobody(start):
 # --- the largest head -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", ["serve", "rooms", "unix"])
-async def test_max_head_bounds_the_head_of_every_door(start, tmp_path, door):
+@pytest.mark.parametrize("kind", ["serve", "rooms", "unix"])
+async def test_max_head_bounds_the_head_of_every_kind_of_server(start, tmp_path, kind):
     size = 40_000
     servers = {
         "serve": lambda: plumews.serve(echo, "127.0.0.1", 0, max_head=size),
@@ -319,7 +317,7 @@ async def test_max_head_bounds_the_head_of_every_door(start, tmp_path, door):
         ),
         "unix": lambda: plumews.unix_serve(echo, str(tmp_path / "s"), max_head=size),
     }
-    server = await start(servers[door]())
+    server = await start(servers[kind]())
     cookie = "x" * (size - len(upgrade("/", "Cookie: ")))
     for more, status in (("", 101), ("x", 431)):
         async with await Wire.connect(server) as wire:
@@ -335,7 +333,7 @@ async def test_max_head_bounds_the_head_of_every_door(start, tmp_path, door):
 
 
 @pytest.mark.parametrize(("size", "lines"), [(1024, 100), (16 * 1024, 100), (64 * 1024, 400)])
-async def test_a_larger_head_may_have_more_headers(start, size, lines):
+async def test_larger_max_head_allows_more_headers(start, size, lines):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, max_head=size))
     for more, status in ((0, 101), (1, 431)):
         async with await Wire.connect(server) as wire:
@@ -347,7 +345,7 @@ async def test_a_larger_head_may_have_more_headers(start, size, lines):
 # --- stopping -------------------------------------------------------------------------------------
 
 
-async def test_who_is_not_in_yet_gets_503_when_the_server_stops():
+async def test_unfinished_handshake_gets_503_when_the_server_stops():
     asked = asyncio.Event()
     cancelled = []
 
@@ -377,7 +375,7 @@ async def test_who_is_not_in_yet_gets_503_when_the_server_stops():
     await assert_empty(server)
 
 
-async def test_who_was_accepted_while_the_server_stopped_gets_503():
+async def test_connection_accepted_during_the_stop_gets_503():
     context, config = context_of({None: Recorder()})
     context.closing = True
     loop = asyncio.get_running_loop()
@@ -397,7 +395,7 @@ async def test_who_was_accepted_while_the_server_stopped_gets_503():
 # --- logs and leaks -------------------------------------------------------------------------------
 
 
-async def test_row_20_no_query_no_control_byte_and_no_secret_reaches_a_log(start, caplog):
+async def test_row_20_log_has_no_query_control_byte_or_secret(start, caplog):
     caplog.set_level(logging.DEBUG)
 
     def process_request(conn, request):
@@ -428,7 +426,7 @@ async def test_row_20_no_query_no_control_byte_and_no_secret_reaches_a_log(start
         assert "FAKE LINE" not in lines[1]
 
 
-async def test_row_20_a_storm_of_bad_clients_is_no_storm_of_lines(start, caplog):
+async def test_row_20_many_bad_clients_log_few_lines(start, caplog):
     caplog.set_level(logging.INFO)
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     for request in (b"bad\r\n\r\n", upgrade("/", "Origin: http://evil.com"), upgrade("/", "Content-Length: 9")):
@@ -441,7 +439,7 @@ async def test_row_20_a_storm_of_bad_clients_is_no_storm_of_lines(start, caplog)
 
 
 @pytest.mark.parametrize("how", ["bad", "refused", "answered", "later", "timeout", "reset"])
-async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collector(how):
+async def test_row_28_unopened_connection_is_freed_without_collector(how):
     made = []
 
     async def later(conn, request):
@@ -488,7 +486,7 @@ async def test_row_28_a_connection_that_never_opened_is_freed_without_the_collec
 
 
 @pytest.mark.parametrize("answer", [None, plumews.Response.text(200, "hello")])
-async def test_who_hangs_up_while_it_is_judged_is_not_opened_though_tls_has_not_closed_yet(start, caplog, answer):
+async def test_tls_client_that_left_before_the_decision_is_not_opened(start, caplog, answer):
     opened = []
 
     async def process_request(conn, request):
@@ -515,7 +513,7 @@ async def test_who_hangs_up_while_it_is_judged_is_not_opened_though_tls_has_not_
     assert server._context.requests.opened == 0
 
 
-async def test_a_long_answer_comes_whole_to_a_slow_reader_within_the_close_timeout(start, monkeypatch):
+async def test_long_response_reaches_a_slow_reader_whole(start, monkeypatch):
     monkeypatch.setattr(closing, "_LINGER", 0.05)
     page = plumews.Response(200, body=bytes(16 * limits.MiB))
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: page}))

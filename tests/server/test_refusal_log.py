@@ -1,4 +1,4 @@
-"""What the log says of a refused request: enough to know what to change, and nothing that is nobody's business."""
+"""Log lines of refusals: their cause, their hint, and none of the secrets of the request."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def auth():
         ("/socket", (), "404 NOT_FOUND: GET /socket, WebSockets are at /ws, /members ["),
     ],
 )
-async def test_a_refusal_that_a_setting_would_mend_says_what_to_set(start, logs, target, lines, told):
+async def test_refusal_that_an_option_prevents_logs_its_cause(start, logs, target, lines, told):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:
         _, body = await wire.response(upgrade(target, *lines, host="localhost"))
@@ -81,7 +81,7 @@ async def test_a_refusal_that_a_setting_would_mend_says_what_to_set(start, logs,
     ],
     ids=["token", "tls", "password", "query", "source", "head", "bytes"],
 )
-async def test_a_refusal_whose_word_says_too_little_says_why(start, logs, request_, told):
+async def test_refusal_whose_code_tells_too_little_logs_its_text(start, logs, request_, told):
     locked = auth()
     locked.set_room_password("default", "pa55word")
     server = await start(plumews.serve_rooms(plumews.Hub(), locked, "127.0.0.1", 0, token_sources=["header"]))
@@ -90,7 +90,7 @@ async def test_a_refusal_whose_word_says_too_little_says_why(start, logs, reques
     assert logs()[0].getMessage().startswith(f"refused {told}")
 
 
-async def test_row_20_why_is_not_said_where_that_would_tell_a_secret(start, logs):
+async def test_row_20_refusal_text_with_a_secret_is_not_logged(start, logs):
     def process_request(conn, request):
         raise plumews.InvalidHandshake(f"what is {request.headers['Authorization']}?")
 
@@ -103,7 +103,7 @@ async def test_row_20_why_is_not_said_where_that_would_tell_a_secret(start, logs
     assert record.getMessage().startswith("refused 400 WEBSOCKET_BAD_REQUEST: GET / [connection=")
 
 
-async def test_a_refused_host_is_named_in_the_log(start, logs):
+async def test_refused_host_is_named_in_the_log(start, logs):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:
         await wire.response(upgrade("/ws", host="chat.example.com:8080"))
@@ -123,7 +123,7 @@ async def test_a_refused_host_is_named_in_the_log(start, logs):
         ("https://app.example.com/#s3cret", "https://app.example.com/"),
     ],
 )
-async def test_row_20_of_an_origin_that_is_an_address_with_a_secret_the_host_is_told(start, logs, origin, told):
+async def test_row_20_origin_with_a_secret_is_logged_without_it(start, logs, origin, told):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:
         await wire.response(upgrade("/ws", f"Origin: {origin}", host="localhost"))
@@ -131,7 +131,7 @@ async def test_row_20_of_an_origin_that_is_an_address_with_a_secret_the_host_is_
     assert f"GET /ws, a page of {told}, and this is http://localhost [" in record.getMessage()
 
 
-async def test_row_20_nor_is_the_token_behind_an_empty_one_told(start, logs):
+async def test_row_20_token_behind_an_empty_one_is_not_logged(start, logs):
     class Talkative(plumews.SimpleRoomAuth):
         def verify_jwt(self, token):
             raise plumews.AuthError(f"what is {token}?")
@@ -163,7 +163,7 @@ async def ask(server, *lines, **options):
     ],
     ids=["origin", "null", "host"],
 )
-async def test_the_first_refusal_of_a_kind_is_a_warning_that_names_the_option(start, logs, lines, host, option):
+async def test_first_refusal_of_a_kind_warns_and_names_the_option(start, logs, lines, host, option):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     for _ in range(3):
         assert await ask(server, *lines, host=host) == 403
@@ -182,7 +182,7 @@ async def test_each_kind_and_each_server_has_its_own_warning(start, caplog):
     assert warned == ["WEBSOCKET_FORBIDDEN_ORIGIN:", "WEBSOCKET_FORBIDDEN_HOST:"] * 2
 
 
-async def test_a_refusal_that_no_option_mends_is_no_warning(start, caplog):
+async def test_refusal_that_no_option_prevents_is_no_warning(start, caplog):
     server = await start(plumews.serve_rooms(plumews.Hub(), auth(), "127.0.0.1", 0))
     assert await ask(server, f"Authorization: Bearer {'x' * 40}") == 403
     assert caplog.records == []
@@ -190,7 +190,7 @@ async def test_a_refusal_that_no_option_mends_is_no_warning(start, caplog):
 
 @pytest.mark.parametrize("line", FORWARDING)
 @pytest.mark.parametrize("where", ["tcp", "unix"])
-async def test_a_proxy_that_is_not_trusted_is_told_once(start, caplog, tmp_path, line, where):
+async def test_untrusted_proxy_is_logged_once(start, caplog, tmp_path, line, where):
     if where == "tcp":
         server = await start(plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, close_timeout=0.1))
     else:
@@ -206,7 +206,7 @@ async def test_a_proxy_that_is_not_trusted_is_told_once(start, caplog, tmp_path,
     )
 
 
-async def test_a_proxy_that_is_trusted_is_no_warning(start, caplog):
+async def test_trusted_proxy_is_no_warning(start, caplog):
     server = await start(
         plumews.serve(lambda conn: conn.close(), "127.0.0.1", 0, close_timeout=0.1, trusted_proxies=["127.0.0.1"])
     )

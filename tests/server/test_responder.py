@@ -1,4 +1,4 @@
-"""How a request gets its answer while it is not a WebSocket yet: one, whatever fails, and none beyond the deadline."""
+"""Responses to requests that are no WebSocket yet: one each, whatever fails, and none after the open timeout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.raw_client import Wire, text, upgrade
 # --- one answer, and the end ----------------------------------------------------------------------
 
 
-async def test_an_answer_to_a_head_request_has_no_body(start):
+async def test_response_to_head_has_no_body(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -24,7 +24,7 @@ async def test_an_answer_to_a_head_request_has_no_body(start):
         assert int(wire.header("content-length")) > 0
 
 
-async def test_a_response_that_is_used_again_stays_as_it_was(start):
+async def test_response_used_again_is_unchanged(start):
     response = plumews.Response.text(200, "same")
     server = await start(
         plumews.serve(
@@ -46,7 +46,7 @@ async def test_a_response_that_is_used_again_stays_as_it_was(start):
 
 @pytest.mark.parametrize("verdict", ["answer", "refuse", "accept"])
 @pytest.mark.parametrize("hook", ["process_request", "admit"])
-async def test_row_26_a_hook_may_abort_the_connection_whatever_it_says_then(start, hook, verdict, caplog):
+async def test_row_26_hook_may_abort_the_connection(start, hook, verdict, caplog):
     opened = []
 
     def abort(conn, request):
@@ -74,7 +74,7 @@ async def test_row_26_a_hook_may_abort_the_connection_whatever_it_says_then(star
 # --- the end of the time --------------------------------------------------------------------------
 
 
-async def test_the_deadline_cuts_a_process_request_that_does_not_return(start):
+async def test_open_timeout_cancels_a_process_request_that_hangs(start):
     asked, cancelled = asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def process_request(conn, request):
@@ -137,7 +137,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("hook", BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_process_request_is_500_with_one_log_entry_and_the_server_lives(start, hook, caplog):
+async def test_broken_process_request_is_500_with_one_log_entry(start, hook, caplog):
     broken = {"now": True}
     server = await start(
         plumews.serve(
@@ -159,7 +159,7 @@ async def test_a_broken_process_request_is_500_with_one_log_entry_and_the_server
 
 
 @pytest.mark.parametrize("hook", [failing, failing_later], ids=["now", "later"])
-async def test_an_admit_that_raises_is_500_with_one_log_entry(start, hook, caplog):
+async def test_endpoint_admit_that_raises_is_500_with_one_log_entry(start, hook, caplog):
     server = await start(serving({None: Recorder(admit=hook)}))
     status, refused, _ = await answer(server, upgrade())
     assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
@@ -167,7 +167,7 @@ async def test_an_admit_that_raises_is_500_with_one_log_entry(start, hook, caplo
     await assert_empty(server)
 
 
-async def test_a_process_request_that_cancels_itself_is_500(start):
+async def test_process_request_that_cancels_itself_is_500(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=cancelling))
     status, refused, _ = await answer(server, upgrade())
     assert (status, refused["code"]) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
@@ -181,9 +181,7 @@ async def test_a_process_request_that_cancels_itself_is_500(start):
     ],
     ids=["fails", "refuses"],
 )
-async def test_where_the_hook_that_looks_at_answers_raises_too_it_is_asked_once_and_there_is_one_answer(
-    start, raised, answered, logged, caplog
-):
+async def test_process_response_that_raises_is_called_once(start, raised, answered, logged, caplog):
     asked = []
 
     def process_response(conn, request, response):
@@ -257,7 +255,7 @@ async def test_cancelled_route_is_500_and_one_entry(start, caplog, part, how):
 
 
 class Cancelling:
-    """An authenticator and authorizer of whose methods one is cancelled."""
+    """Authenticator and authorizer with one method that is cancelled."""
 
     def __init__(self, method, how):
         self.method, self.how = method, how
@@ -278,13 +276,13 @@ class Cancelling:
         return True
 
 
-@pytest.mark.parametrize("door", ["request", "message"])
+@pytest.mark.parametrize("way", ["request", "message"])
 @pytest.mark.parametrize("how", [cancelled, cancelled_later])
 @pytest.mark.parametrize("method", ["verify_jwt", "check_room_password", "authorize_room"])
-async def test_cancelled_authorizer_is_500_or_1011_and_one_entry(start, caplog, method, how, door):
+async def test_cancelled_authorizer_is_500_or_1011_and_one_entry(start, caplog, method, how, way):
     auth = Cancelling(method, how)
     server = await start(plumews.serve_rooms(plumews.Hub(), auth, "127.0.0.1", 0, allow_query_secrets=True))
-    if door == "request":
+    if way == "request":
         async with await Wire.connect(server) as wire:
             assert (await wire.response(upgrade("/ws?token=t&room_password=p")))[0] == 500
     else:
