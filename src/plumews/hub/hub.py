@@ -11,7 +11,6 @@ import concurrent.futures
 import functools
 import threading
 from collections.abc import Callable, Hashable, Iterable
-from types import TracebackType
 from typing import Any
 
 from .. import limits
@@ -82,13 +81,8 @@ class Hub:
         self._members = Membership(
             config, self._rooms, self._events, self._counts, self._presence, self._history, self._slow
         )
-        self._broadcaster = Broadcaster(
-            self._rooms,
-            self._presence,
-            self._history,
-            self._slow,
-            FanOutScheduler(config.workers, config.job_queue_size),
-        )
+        scheduler = FanOutScheduler(config.workers, config.job_queue_size)
+        self._broadcaster = Broadcaster(self._rooms, self._presence, self._history, self._slow, scheduler)
         #: Counters of the servers that let members in.
         self._requests = RequestCounters()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -336,17 +330,8 @@ class Hub:
                 no message. An exception of it is raised, too, and ``conn`` is not a member then.
         """
         check_recovery(position, encode_recovered)
-        send = functools.partial(
-            send_missed,
-            self._history,
-            room,
-            conn,
-            position,
-            self._timers(),
-            encode_recovered,
-            self._broadcaster.ask,
-            self._slow.others,
-        )
+        missed = self._history, room, conn, position, self._timers()
+        send = functools.partial(send_missed, *missed, encode_recovered, self._broadcaster.ask, self._slow.others)
         if not isinstance(conn, Conn):
             self._broadcaster.bring_up(conn)  # a broadcast that it left before is decided first
         return self._members.rejoin(room, conn, self._bind(), self.remove, send)
@@ -543,24 +528,11 @@ class Hub:
         loop = self._bind()
         if self._shutdown is None:
             self._limit = TimeBudget(timeout)
-            close = GracefulClose(
-                self._limit,
-                code=CloseCode.SERVICE_RESTART if restart else CloseCode.GOING_AWAY,
-                spread=spread,
-                reconnect_in=reconnect_in,
-                wanted=self._members.is_to_close,
-            )
-            self._shutdown = begin_shutdown(
-                loop,
-                self._limit,
-                close,
-                self._rooms,
-                self._members,
-                self._broadcaster,
-                self._slow,
-                self._history,
-                self.remove,
-            )
+            code = CloseCode.SERVICE_RESTART if restart else CloseCode.GOING_AWAY
+            wanted = self._members.is_to_close
+            close = GracefulClose(self._limit, code=code, spread=spread, reconnect_in=reconnect_in, wanted=wanted)
+            parts = self._rooms, self._members, self._broadcaster, self._slow, self._history
+            self._shutdown = begin_shutdown(loop, self._limit, close, *parts, self.remove)
         elif self._limit is not None and not self._shutdown.done():
             self._limit.hasten(timeout)
         return await asyncio.shield(self._shutdown)
@@ -569,9 +541,7 @@ class Hub:
         self._bind()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         if self._thread != FOREIGN:  # else it goes on in the parent process
             await self.stop()
 
