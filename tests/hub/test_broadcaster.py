@@ -16,20 +16,26 @@ import plumews
 from plumews import BroadcastResult, Hub, HubConfig, InvalidRoomName, SendBehavior, UserInfo
 from plumews.hub.broadcaster import USER_CONNECTIONS
 from plumews.hub.shutdown import settled
-from support.fakes import FakeTransport, clog, fake_conn, ticks
-from support.members import adds_up, crowd, drained, joined, messages, stalled, texts
+from support.fakes import clog, ticks
+from support.members import (
+    PlainMember,
+    adds_up,
+    crowd,
+    drained,
+    joined,
+    messages,
+    plain_member,
+    plain_members,
+    stalled,
+    texts,
+)
 
 ANN = UserInfo("ann", "Ann")
 
 
-def of_user(hub: Hub, user: UserInfo, count: int, *rooms: str) -> tuple[list[plumews.Conn], list[FakeTransport]]:
-    """Return ``count`` connections of ``user`` in ``rooms``, without sockets, and their transports."""
-    pairs = [fake_conn(ping_interval=None) for _ in range(count)]
-    for conn, _ in pairs:
-        conn.user_info = user
-        for room in rooms:
-            hub.join(room, conn)
-    return [conn for conn, _ in pairs], [transport for _, transport in pairs]
+def of_user(hub: Hub, user: UserInfo, count: int, *rooms: str) -> list[PlainMember]:
+    """Return ``count`` members of ``user`` in ``rooms``."""
+    return [plain_member(hub, *rooms, user=user.id) for _ in range(count)]
 
 
 # --- a predicate ----------------------------------------------------------------------------------
@@ -56,9 +62,9 @@ async def test_where_sends_to_matching_members_only(start):
 
 async def test_where_that_raises_sends_nothing():
     hub = Hub()
-    conns, transports = joined(hub, "chat", 3)
+    conns = plain_members(hub, "chat", 3)
 
-    def where(conn: plumews.Conn) -> bool:
+    def where(conn: PlainMember) -> bool:
         if conn is conns[2]:
             raise LookupError("no such thing")
         return True
@@ -71,38 +77,38 @@ async def test_where_that_raises_sends_nothing():
         await hub.publish("chat", "x", where=where)
     await ticks()
     assert hub.metrics() == before
-    assert all(transport.writes == [] for transport in transports)
+    assert all(member.messages == [] for member in conns)
     assert (await hub.publish("chat", "after")).queued == 3
 
 
 async def test_publish_calls_where_after_waiting_for_space(sliced):
     hub = Hub(1, 1)
-    joined(hub, "chat", 200)
+    plain_members(hub, "chat", 200)
     hub.broadcast_room("chat", "long")
-    asked: list[plumews.Conn] = []
+    asked: list[PlainMember] = []
     publishing = asyncio.ensure_future(hub.publish("chat", "x", where=lambda conn: not asked.append(conn)))
     await asyncio.sleep(0)
     assert asked == []
-    (late,), (transport,) = joined(hub, "chat", 1)
+    (late,) = plain_members(hub, "chat", 1)
     assert (await publishing).matched == 201
     assert asked[-1] is late
     await ticks()
-    assert texts(transport.wire) == ["x"]
+    assert late.messages == ["x"]
 
 
 async def test_where_may_join_leave_close_and_broadcast(sliced):
     hub = Hub()
-    conns, transports = joined(hub, "chat", 150)
+    conns = plain_members(hub, "chat", 150)
 
-    def where(conn: plumews.Conn) -> bool:
+    def where(conn: PlainMember) -> bool:
         if conn is conns[0]:
             hub.broadcast_room("chat", "from inside")
         if conn is conns[1]:
             hub.leave("chat", conn)
         if conn is conns[2]:
-            conn.abort()
+            conn.end()
         if conn is conns[3]:
-            joined(hub, "chat", 1)
+            plain_members(hub, "chat", 1)
         return True
 
     result = hub.broadcast_room("chat", "x", where=where)
@@ -111,8 +117,8 @@ async def test_where_may_join_leave_close_and_broadcast(sliced):
     await ticks()
     assert adds_up(hub.metrics())
     assert hub.metrics().broadcast_pending == 0
-    assert texts(transports[-1].wire) == ["from inside", "x", "end"]
-    assert "x" not in texts(transports[1].wire)
+    assert conns[-1].messages == ["from inside", "x", "end"]
+    assert "x" not in conns[1].messages
 
 
 # --- several rooms --------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ async def test_member_of_several_rooms_gets_message_once(start, kind):
 
 async def test_several_rooms_without_members_are_no_error():
     hub = Hub()
-    joined(hub, "chat", 2)
+    plain_members(hub, "chat", 2)
     assert hub.broadcast_room(["chat", "nowhere"], "x").queued == 2
     assert hub.broadcast_room([], "x") == BroadcastResult()
     assert await hub.publish(["nowhere"], "x") == BroadcastResult()
@@ -148,16 +154,16 @@ async def test_several_rooms_without_members_are_no_error():
 @pytest.mark.parametrize("rooms", [["chat", ""], ["chat", None], [None], ("x" * 129,), [["chat"]], {"chat": 1}, 7])
 async def test_several_rooms_with_invalid_name_are_invalid(rooms):
     hub = Hub()
-    _, (transport,) = joined(hub, "chat", 1)
+    (member,) = plain_members(hub, "chat", 1)
     assert hub.broadcast_room(rooms, "x") == BroadcastResult(invalid=True)
     assert await hub.publish(rooms, "x") == BroadcastResult(invalid=True)
     await ticks()
-    assert transport.writes == []
+    assert member.messages == []
 
 
 async def test_member_that_leaves_one_of_several_rooms_still_gets_it(sliced):
     hub = Hub()
-    conns, transports = joined(hub, "chat", 200)
+    conns = plain_members(hub, "chat", 200)
     hub.join("news", conns[-1])
     hub.join("news", conns[-2])
     result = asyncio.ensure_future(hub.publish(["chat", "news"], "x"))
@@ -167,14 +173,14 @@ async def test_member_that_leaves_one_of_several_rooms_still_gets_it(sliced):
     hub.leave("news", conns[-2])
     assert await result == BroadcastResult(matched=200, queued=198, skipped=2)
     await ticks()
-    assert [texts(transport.wire) for transport in transports[-3:]] == [[], [], ["x"]]
+    assert [member.messages for member in conns[-3:]] == [[], [], ["x"]]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 16])
 async def test_each_room_keeps_order_with_broadcasts_to_several(sliced, workers):
     hub = Hub(workers, 4096)
-    members = {room: joined(hub, room, 150) for room in "abcd"}
-    for conn in members["a"][0][:70]:
+    members = {room: plain_members(hub, room, 150) for room in "abcd"}
+    for conn in members["a"][:70]:
         hub.join("b", conn)
     targets = ["a", ["a", "b"], "b", ["c", "a"], "c", ["a", "b", "c"], "d", None, ["d", "b"]]
     sent: list[tuple[set[str], str]] = []
@@ -188,12 +194,12 @@ async def test_each_room_keeps_order_with_broadcasts_to_several(sliced, workers)
     assert hub.metrics().broadcast_pending > 0
     await hub.publish(None, "end")
     await ticks()
-    for conns, transports in members.values():
-        for conn, transport in zip(conns, transports, strict=True):
-            *got, last = texts(transport.wire)
+    for everyone in members.values():
+        for member in everyone:
+            *got, last = member.messages
             assert (last, len(got)) == ("end", len(set(got)))
-            assert set(got) == {number for target, number in sent if target & set(hub.rooms_of(conn))}
-            for room in hub.rooms_of(conn):  # between two rooms that no message shares there is no order
+            assert set(got) == {number for target, number in sent if target & set(hub.rooms_of(member))}
+            for room in hub.rooms_of(member):  # between two rooms that no message shares there is no order
                 expected = [number for target, number in sent if room in target]
                 assert [number for number in got if number in expected] == expected
     assert adds_up(hub.metrics())
@@ -229,8 +235,8 @@ async def test_waiting_broadcasts_to_same_rooms_share_one_list(sliced):
 
 async def test_publish_copies_the_list_of_rooms(sliced):
     hub = Hub(1, 1)
-    _, transports = joined(hub, "chat", 200)
-    joined(hub, "news", 1)
+    members = plain_members(hub, "chat", 200)
+    plain_members(hub, "news", 1)
     hub.broadcast_room("chat", "long")
     rooms = ["chat"]
     publishing = asyncio.ensure_future(hub.publish(rooms, "x"))
@@ -238,7 +244,7 @@ async def test_publish_copies_the_list_of_rooms(sliced):
     rooms[:] = ["news"]
     assert (await publishing).matched == 200
     await ticks()
-    assert texts(transports[-1].wire) == ["long", "x"]
+    assert members[-1].messages == ["long", "x"]
 
 
 # --- a user ---------------------------------------------------------------------------------------
@@ -288,17 +294,15 @@ async def test_send_to_user_follows_earlier_broadcasts(start, sliced):
 @pytest.mark.parametrize("count", [USER_CONNECTIONS, USER_CONNECTIONS + 1])
 async def test_send_to_user_with_many_connections_uses_workers(sliced, count):
     hub = Hub(4, 3)
-    conns, transports = of_user(hub, ANN, count, "chat", "news")
+    members = of_user(hub, ANN, count, "chat", "news")
     hub.broadcast_room("chat", "first")
     result = hub.send_to_user("ann", "second")
     assert result.matched == count
     assert bool(result.pending) is (count > USER_CONNECTIONS)
     hub.broadcast_room("news", "third")
-    conns[-1].send_nowait("direct")
     await hub.publish(None, "end")
     await ticks()
-    assert texts(transports[0].wire) == ["first", "second", "third", "end"]
-    assert texts(transports[-1].wire) == ["first", "second", "third", "direct", "end"]
+    assert [member.messages for member in members] == [["first", "second", "third", "end"]] * count
     assert adds_up(hub.metrics())
 
 
@@ -313,14 +317,17 @@ async def test_send_to_user_is_refused_when_job_queue_is_full(sliced):
 
 async def test_send_to_user_skips_closing_or_changed_connections(sliced):
     hub = Hub()
-    conns, transports = of_user(hub, ANN, 200, "chat")
-    conns[0].close_nowait()
+    members = of_user(hub, ANN, 199, "chat")
+    (closing,), _ = joined(hub, "chat", 1)
+    closing.user_info = ANN
+    hub.join("chat", closing)
+    closing.close_nowait()
     assert hub.send_to_user("ann", "x").pending
-    conns[-1].user_info = UserInfo("bob")
-    hub.join("chat", conns[-1])
+    members[-1].user_info = UserInfo("bob")
+    hub.join("chat", members[-1])
     await hub.publish("chat", "end")
     await ticks()
-    assert texts(transports[-1].wire) == ["end"]
+    assert members[-1].messages == ["end"]
     assert hub.metrics().broadcast_skipped == 3
     assert adds_up(hub.metrics())
 
@@ -362,7 +369,7 @@ async def test_stopped_hub_refuses_broadcasts():
 )
 async def test_user_methods_on_another_thread_raise_concurrency_error(call: Callable[[Hub], object]):
     hub = Hub()
-    joined(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     with pytest.raises(plumews.ConcurrencyError, match=r"use hub\.publish_threadsafe"):
         await asyncio.to_thread(call, hub)
 
@@ -379,7 +386,7 @@ async def test_send_to_user_with_invalid_data_raises():
 @pytest.mark.parametrize("stranger", ["ann", 7, ["ann"]])
 async def test_exclude_of_wrong_type_sends_nothing(stranger):
     hub = Hub()
-    _, (transport,) = of_user(hub, ANN, 1, "chat")
+    (member,) = of_user(hub, ANN, 1, "chat")
     said = f"exclude must be a Conn or None, not {type(stranger).__name__}: for several use where"
     for send in (hub.broadcast_room, hub.send_to_user):
         with pytest.raises(TypeError, match=said):
@@ -389,14 +396,14 @@ async def test_exclude_of_wrong_type_sends_nothing(stranger):
     with pytest.raises(TypeError, match=said):
         await hub.publish("chat", "x", exclude=stranger)
     await ticks()
-    assert transport.writes == []
-    assert hub.broadcast_all("x", exclude=fake_conn()[0]).queued == 1
+    assert member.messages == []
+    assert hub.broadcast_all("x", exclude=PlainMember()).queued == 1
 
 
 @pytest.mark.parametrize("room", [7, b"chat", ["chat", 7], [None]])
 async def test_invalid_room_is_told_when_job_queue_is_full(sliced, room):
     hub = Hub(1, 1)
-    joined(hub, "chat", 200)
+    plain_members(hub, "chat", 200)
     hub.broadcast_room("chat", "long")
     assert (await hub.publish(room, "x")).invalid
 
@@ -407,7 +414,7 @@ async def test_room_policy_applies_to_each_of_several_rooms():
             raise InvalidRoomName("one letter")
 
     hub = Hub(HubConfig(check_room_name=short))
-    joined(hub, "a", 1)
+    plain_members(hub, "a", 1)
     assert hub.broadcast_room(["a", "b"], "x").queued == 1
     assert hub.broadcast_room(["a", "bb"], "x").invalid
 

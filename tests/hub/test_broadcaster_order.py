@@ -16,7 +16,7 @@ from plumews import (
     limits,
 )
 from support.fakes import feed, ticks
-from support.members import adds_up, crowd, joined, messages, texts
+from support.members import adds_up, crowd, joined, messages, plain_members, texts
 from support.raw_client import Wire, masked, text
 
 # --- order ----------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ async def test_room_keeps_order_with_any_number_of_workers(start, workers):
 async def test_room_keeps_order_while_every_fan_out_is_sliced(sliced):
     hub = Hub(16, 4096)
     rooms = [f"room {number}" for number in range(5)]
-    members = {room: joined(hub, room, 150)[1] for room in rooms}
+    members = {room: plain_members(hub, room, 150) for room in rooms}
     numbers: dict[str, list[str]] = {room: [] for room in rooms}
     for number in range(400):
         room = rooms[number * 7 % 5]
@@ -65,24 +65,24 @@ async def test_room_keeps_order_while_every_fan_out_is_sliced(sliced):
         await hub.publish(room, "end")
     await ticks()
     for room in rooms:
-        for transport in members[room]:
-            assert texts(transport.wire) == [*numbers[room], "end"]
+        for member in members[room]:
+            assert member.messages == [*numbers[room], "end"]
 
 
 async def test_broadcast_all_keeps_order_with_room_broadcasts(sliced):
     hub = Hub(4)
-    _, one = joined(hub, "room 1", 150)
-    _, two = joined(hub, "room 2", 300)
+    members = plain_members(hub, "room 1", 150)
+    members = plain_members(hub, "room 2", 300)
     for number in range(10):
-        hub.broadcast_room("room 1", f"{number}: one")
-        hub.broadcast_room("room 2", f"{number}: two")
+        hub.broadcast_room("room 1", f"{number}: members")
+        hub.broadcast_room("room 2", f"{number}: members")
         hub.broadcast_all(f"{number}: all")
     result = await hub.publish(None, "end")
     assert result == BroadcastResult(matched=450, queued=450)
     await ticks()
-    for name, transports in (("one", one), ("two", two)):
+    for name, transports in (("members", members), ("members", members)):
         expected = [f"{number}: {what}" for number in range(10) for what in (name, "all")]
-        assert all(texts(transport.wire) == [*expected, "end"] for transport in transports)
+        assert all(transport.messages == [*expected, "end"] for transport in transports)
 
 
 async def test_500_clients_get_200_broadcasts_complete_and_in_order(start):
@@ -129,10 +129,10 @@ async def test_ping_is_answered_during_long_fan_out(start, sliced):
 
 async def test_small_room_does_not_wait_for_fan_out_to_large_room(sliced):
     hub = Hub(4)
-    joined(hub, "large", 5000)
+    plain_members(hub, "large", 5000)
     large = hub._broadcaster.scheduler._queues_of("large")[0]
     small = next(name for name in map(str, range(100)) if hub._broadcaster.scheduler._queues_of(name)[0] is not large)
-    joined(hub, small, 2)
+    plain_members(hub, small, 2)
     assert hub.broadcast_room("large", "x").pending
     assert hub.broadcast_room(small, "x") == BroadcastResult(matched=2, queued=2)
 
@@ -222,7 +222,7 @@ async def test_waiting_broadcasts_share_one_list_of_members(sliced):
 
 async def test_full_job_queue_refuses_broadcast_and_counts_it_once(sliced):
     hub = Hub(1, 3)
-    _, transports = joined(hub, "chat", 200)
+    members = plain_members(hub, "chat", 200)
     results = [hub.broadcast_room("chat", str(number)) for number in range(4)]
     assert [result.overloaded for result in results] == [False, False, False, True]
     assert results[3] == BroadcastResult(matched=200, dropped=200, overloaded=True)
@@ -232,7 +232,7 @@ async def test_full_job_queue_refuses_broadcast_and_counts_it_once(sliced):
     assert adds_up(metrics)
     await hub.publish("chat", "end")
     await ticks()
-    assert all(texts(transport.wire) == ["0", "1", "2", "end"] for transport in transports)
+    assert all(member.messages == ["0", "1", "2", "end"] for member in members)
     assert adds_up(hub.metrics())
 
 
@@ -260,8 +260,8 @@ async def test_burst_in_one_read_survives_one_sliced_fan_out(monkeypatch):
 
 async def test_empty_room_needs_no_space_in_job_queue(sliced):
     hub = Hub(1, 2)
-    joined(hub, "chat", 200)
-    (alone,), _ = joined(hub, "alone", 1)
+    plain_members(hub, "chat", 200)
+    (alone,) = plain_members(hub, "alone", 1)
     assert hub.broadcast_room("chat", "x").pending
     assert hub.broadcast_room("nowhere", "x") == BroadcastResult()
     assert len(hub._broadcaster.scheduler) == 1
@@ -273,7 +273,7 @@ async def test_empty_room_needs_no_space_in_job_queue(sliced):
 
 async def test_publish_waits_for_space_in_job_queue(sliced):
     hub = Hub(1, 2)
-    _, transports = joined(hub, "chat", 200)
+    members = plain_members(hub, "chat", 200)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(20)]
     await asyncio.sleep(0)
     assert len(hub._broadcaster.scheduler) == 2
@@ -283,12 +283,12 @@ async def test_publish_waits_for_space_in_job_queue(sliced):
     assert metrics.broadcast_matched == metrics.broadcast_queued == 4000
     await ticks()
     expected = [str(number) for number in range(20)]  # first come, first served
-    assert all(texts(transport.wire) == expected for transport in transports)
+    assert all(member.messages == expected for member in members)
 
 
 async def test_late_publish_does_not_overtake_waiting_ones(sliced):
     hub = Hub(1, 1)
-    _, transports = joined(hub, "chat", 200)
+    members = plain_members(hub, "chat", 200)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(3)]
     await asyncio.sleep(0)
     while len(hub._broadcaster.scheduler):
@@ -296,12 +296,12 @@ async def test_late_publish_does_not_overtake_waiting_ones(sliced):
     await hub.publish("chat", "late")
     await asyncio.gather(*publishing)
     await ticks()
-    assert all(texts(transport.wire) == ["0", "1", "2", "late"] for transport in transports)
+    assert all(member.messages == ["0", "1", "2", "late"] for member in members)
 
 
 async def test_cancelled_publishers_do_not_block_the_others(sliced):
     hub = Hub(1, 1)
-    _, transports = joined(hub, "chat", 200)
+    members = plain_members(hub, "chat", 200)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(6)]
     await asyncio.sleep(0)
     for number in (1, 2, 4):
@@ -309,12 +309,12 @@ async def test_cancelled_publishers_do_not_block_the_others(sliced):
     results = await asyncio.gather(*publishing, return_exceptions=True)
     assert [isinstance(result, asyncio.CancelledError) for result in results] == [False, True, True, False, True, False]
     await ticks()
-    assert all(texts(transport.wire) == ["0", "3", "5"] for transport in transports)
+    assert all(member.messages == ["0", "3", "5"] for member in members)
 
 
 async def test_publish_copies_mutable_data_before_waiting(sliced):
     hub = Hub(1, 1)
-    _, transports = joined(hub, "chat", 200)
+    members = plain_members(hub, "chat", 200)
     data = bytearray(b"before")
     hub.broadcast_room("chat", "first")
     publishing = asyncio.ensure_future(hub.publish("chat", data, Opcode.TEXT))
@@ -322,15 +322,15 @@ async def test_publish_copies_mutable_data_before_waiting(sliced):
     data[:] = b"after!"
     await publishing
     await ticks()
-    assert all(texts(transport.wire) == ["first", "before"] for transport in transports)
+    assert all(member.messages == ["first", "before"] for member in members)
 
 
 async def test_cancelled_publish_does_not_revoke_its_broadcast(sliced):
     hub = Hub()
-    _, transports = joined(hub, "chat", 200)
+    members = plain_members(hub, "chat", 200)
     publishing = asyncio.ensure_future(hub.publish("chat", "x"))
     await asyncio.sleep(0)
     publishing.cancel()
     await hub.publish("chat", "end")
     await ticks()
-    assert all(texts(transport.wire) == ["x", "end"] for transport in transports)
+    assert all(member.messages == ["x", "end"] for member in members)

@@ -15,8 +15,8 @@ from plumews import Gap, Hub, SendBehavior
 from plumews.hub import events
 from plumews.hub.events import CountWatchers, EventDispatcher
 from plumews.validation import check_callback, is_plain_function
-from support.fakes import deadlines, failures, fake_conn, ticks
-from support.members import joined, stalled
+from support.fakes import deadlines, failures, ticks
+from support.members import joined, plain_members, stalled
 
 
 async def test_callbacks_of_a_kind_are_called_in_order():
@@ -282,22 +282,15 @@ class Told:
         return await self._next.get()
 
 
-def members(hub: Hub, room: str, count: int) -> list[Any]:
-    conns = [fake_conn(ping_interval=None)[0] for _ in range(count)]
-    for conn in conns:
-        hub.join(room, conn)
-    return conns
-
-
 async def test_count_watcher_gets_room_and_count(soon):
     hub, told = Hub(), Told()
     hub.watch_count("chat", told)
-    conns = members(hub, "chat", 3)
+    conns = plain_members(hub, "chat", 3)
     assert await told.next() == ("chat", 3)
     hub.leave("chat", conns[0])
     assert await told.next() == ("chat", 2)
     hub.remove(conns[1])
-    conns[2].abort()
+    conns[2].end()
     assert await told.next() == ("chat", 0)
 
 
@@ -306,7 +299,7 @@ async def test_many_count_changes_are_one_call_with_the_last_count(soon):
     hub.watch_count("chat", told)
     before = deadlines()
     for _ in range(50):
-        for conn in members(hub, "chat", 4)[:3]:
+        for conn in plain_members(hub, "chat", 4)[:3]:
             hub.leave("chat", conn)
     assert deadlines() == before + 1
     assert told.counts == []
@@ -323,14 +316,14 @@ async def test_count_watchers_are_called_at_most_ten_times_a_second(monkeypatch)
     hub.watch_count("chat", lambda room, count: times.append(loop.time()))
     hub.watch_count("chat", told)
     for _ in range(4):
-        members(hub, "chat", 1)
+        plain_members(hub, "chat", 1)
         await told.next()
     assert all(later - earlier > 0.04 for earlier, later in itertools.pairwise(times))
 
 
 async def test_count_watcher_is_not_called_without_change(soon):
     hub, told = Hub(), Told()
-    (conn,) = members(hub, "chat", 1)
+    (conn,) = plain_members(hub, "chat", 1)
     before = deadlines()
     hub.watch_count("chat", told)
     hub.join("chat", conn)
@@ -347,8 +340,8 @@ async def test_count_watchers_of_rooms_are_independent(soon):
     hub.watch_count("news", news)
     hub.watch_count("chat", both)
     hub.watch_count("news", both)
-    members(hub, "chat", 2)
-    members(hub, "news", 3)
+    plain_members(hub, "chat", 2)
+    plain_members(hub, "news", 3)
     assert await chat.next() == ("chat", 2)
     assert await news.next() == ("news", 3)
     assert {await both.next(), await both.next()} == {("chat", 2), ("news", 3)}
@@ -358,7 +351,7 @@ async def test_ended_count_watcher_is_not_called(soon):
     hub, one, two = Hub(), Told(), Told()
     end = hub.watch_count("chat", one)
     hub.watch_count("chat", two)
-    members(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     end()
     end()
     assert await two.next() == ("chat", 1)
@@ -371,7 +364,7 @@ async def test_ending_twice_keeps_other_watch_of_same_callback(soon):
     hub.watch_count("chat", told)
     end()
     end()
-    members(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     assert await told.next() == ("chat", 1)
     assert told.counts == [("chat", 1)]
 
@@ -379,7 +372,7 @@ async def test_ending_twice_keeps_other_watch_of_same_callback(soon):
 async def test_last_count_watcher_cancels_the_deadline():
     hub, before = Hub(), deadlines()
     end = hub.watch_count("chat", Told())
-    members(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     assert deadlines() == before + 1
     end()
     assert deadlines() == before
@@ -398,9 +391,9 @@ async def test_failing_count_watcher_is_reported(soon):
 
         hub.watch_count("chat", fail)
         hub.watch_count("chat", told)
-        members(hub, "chat", 1)
+        plain_members(hub, "chat", 1)
         assert await told.next() == ("chat", 1)
-        members(hub, "chat", 1)
+        plain_members(hub, "chat", 1)
         assert await told.next() == ("chat", 2)
     finally:
         loop.set_exception_handler(None)
@@ -417,11 +410,11 @@ async def test_count_watcher_may_end_watchers_and_change_the_room(soon):
         for end in ends:
             end()
         hub.watch_count("chat", told)
-        members(hub, "chat", 1)
+        plain_members(hub, "chat", 1)
 
     ends.append(hub.watch_count("chat", once))
     ends.append(hub.watch_count("chat", once))
-    members(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     assert await told.next() == ("chat", 1)
     assert await told.next() == ("chat", 2)
     assert told.counts == [("chat", 1), ("chat", 2)]
@@ -442,7 +435,7 @@ async def test_ten_thousand_count_watchers_end_in_linear_time():
 async def test_stopped_hub_calls_no_count_watchers():
     hub, told, before = Hub(), Told(), deadlines()
     hub.watch_count("chat", told)
-    members(hub, "chat", 2)
+    plain_members(hub, "chat", 2)
     await hub.shutdown(0)
     await ticks()
     assert not hub._counts._watchers

@@ -23,7 +23,7 @@ from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from support.fakes import ticks
 from support.history_setup import START, newcomer, position, remembering
-from support.members import crowd, texts
+from support.members import PlainMember, crowd, texts
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +46,7 @@ async def test_recovery_event_comes_before_missed_messages():
     hub.on_join(lambda room, conn: hub.broadcast_room(room, "live"))
     for number in range(2):
         hub.broadcast_room("chat", str(number))
-    conn, transport = newcomer()
+    conn = PlainMember()
     told: list[Recovery] = []
 
     def encode(recovery: Recovery) -> str:
@@ -55,7 +55,7 @@ async def test_recovery_event_comes_before_missed_messages():
 
     assert hub.recover("chat", conn, START, encode_recovered=encode) == told[0] == Recovery(True, 2, told[0].position)
     await ticks()
-    assert texts(transport.wire) == ["event", "0", "1", "live"]
+    assert conn.messages == ["event", "0", "1", "live"]
 
 
 @pytest.mark.parametrize("behavior", list(SendBehavior), ids=str)
@@ -159,12 +159,12 @@ async def test_recovery_of_compressed_connection_is_complete(start, takeover):
 async def test_recovery_event_of_other_types_leaves_no_member(said):
     hub = remembering()
     hub.broadcast_room("chat", "x")
-    conn, transport = newcomer()
+    conn = PlainMember()
     with pytest.raises((TypeError, ValueError)):
         hub.recover("chat", conn, START, encode_recovered=lambda recovery: said)  # type: ignore[arg-type]
     assert hub.members("chat") == []
     await ticks()
-    assert transport.writes == []
+    assert conn.messages == []
 
 
 async def test_recovery_event_cannot_broadcast_or_close():
@@ -190,7 +190,7 @@ async def test_recovery_event_cannot_broadcast_or_close():
 
 async def test_failed_recovery_reports_no_join_and_no_leave() -> None:
     hub = remembering()
-    conn, _ = newcomer()
+    conn = PlainMember()
     heard: list[str] = []
     hub.on_join(lambda room, conn: heard.append(f"+{room}"))
     hub.on_leave(lambda room, conn: heard.append(f"-{room}"))

@@ -17,8 +17,8 @@ from plumews import (
     Recovery,
 )
 from support.fakes import ticks
-from support.history_setup import START, newcomer, position, remembering
-from support.members import crowd, messages, texts
+from support.history_setup import START, position, remembering
+from support.members import PlainMember, crowd, messages
 
 # --- positions ------------------------------------------------------------------------------------
 
@@ -36,13 +36,13 @@ async def test_broadcast_and_room_have_positions():
 
 async def test_hub_without_history_has_no_positions():
     hub = Hub()
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.position("chat") is None
     assert hub.broadcast_room("chat", "x").position is None
     assert hub.recover("chat", conn, Position("x", 3)) == Recovery(complete=False, messages=0, position=None)
     assert hub.members("chat") == [conn]
     await ticks()
-    assert transport.writes == []
+    assert conn.messages == []
 
 
 async def test_history_policy_selects_rooms():
@@ -51,16 +51,16 @@ async def test_history_policy_selects_rooms():
     assert hub.broadcast_room("news", "x").position is None
     for number in range(3):
         hub.broadcast_room("chat", str(number))
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, START).messages == 1
     await ticks()
-    assert texts(transport.wire) == ["2"]
+    assert conn.messages == ["2"]
 
 
 async def test_unsent_broadcast_takes_no_position(sliced):
     hub = remembering(workers=1, job_queue_size=1)
     for _ in range(200):
-        hub.join("chat", newcomer()[0])
+        hub.join("chat", PlainMember())
     before = position(hub)
     assert hub.broadcast_all("to all").position is None
     assert hub.broadcast_room("chat", "too much") == BroadcastResult(matched=200, dropped=200, overloaded=True)
@@ -82,15 +82,15 @@ async def test_failing_history_policy_sends_nothing():
         raise LookupError("no such room")
 
     hub = remembering(history=policy)
-    member, transport = newcomer()
+    member = PlainMember()
     hub.join("chat", member)
     with pytest.raises(LookupError, match="no such room"):
         hub.broadcast_room("chat", "x")
-    stranger, _ = newcomer()
+    stranger = PlainMember()
     with pytest.raises(LookupError, match="no such room"):
         hub.recover("chat", stranger, START)
     await ticks()
-    assert transport.writes == []
+    assert member.messages == []
     assert hub.members("chat") == [member]
     assert hub.metrics().broadcast_matched == 0
 
@@ -111,7 +111,7 @@ async def test_message_is_made_for_its_position(start):
 
 async def test_message_without_history_is_made_for_none():
     hub = remembering(history={"chat": HistoryLimits()}.get)
-    conn, transport = newcomer()
+    conn = PlainMember()
     hub.join("chat", conn)
     hub.join("news", conn)
     made: list[Any] = []
@@ -129,7 +129,7 @@ async def test_message_without_history_is_made_for_none():
     plain.broadcast_room("chat", make)
     assert made == [None] * 6
     await ticks()
-    assert len(texts(transport.wire)) == 5
+    assert len(conn.messages) == 5
     assert position(hub).offset == 0
 
 
@@ -161,7 +161,7 @@ async def test_message_to_more_rooms_than_histories_has_positions() -> None:
 
 async def test_message_that_cannot_be_made_takes_no_position():
     hub = remembering()
-    conn, transport = newcomer()
+    conn = PlainMember()
     hub.join("chat", conn)
 
     def broadcasts(at: Position) -> str:
@@ -185,14 +185,14 @@ async def test_message_that_cannot_be_made_takes_no_position():
         await hub.publish("chat", lambda at: str(1 // 0))
     assert hub.broadcast_room("", lambda at: str(1 // 0)).invalid, "it is not asked where nothing can be sent"
     await ticks()
-    assert transport.writes == []
+    assert conn.messages == []
     assert hub.broadcast_room("chat", lambda at: f"{at}").position == position(hub)
     assert position(hub).offset == 1
 
 
 async def test_message_made_during_recovery_arrives_once():
     hub = remembering()
-    late, transport = newcomer()
+    late = PlainMember()
 
     def make(at: Position) -> str:
         hub.recover("chat", late, START)
@@ -200,13 +200,13 @@ async def test_message_made_during_recovery_arrives_once():
 
     hub.broadcast_room("chat", make)
     await ticks()
-    assert texts(transport.wire) == ["x"]
+    assert late.messages == ["x"]
 
 
 async def test_message_is_not_made_if_job_queue_is_full(sliced):
     hub = remembering(workers=1, job_queue_size=1)
     for _ in range(200):
-        hub.join("chat", newcomer()[0])
+        hub.join("chat", PlainMember())
     hub.broadcast_all("to all")
     assert hub.broadcast_room("chat", lambda at: str(1 // 0)).overloaded
     assert position(hub).offset == 0
@@ -218,14 +218,14 @@ async def test_message_with_keep_false_is_not_in_the_history():
     hub.on_join(lambda room, conn: hub.broadcast_room(room, "somebody came", keep=False))
     hub.on_leave(lambda room, conn: hub.broadcast_room(room, "somebody left", keep=False))
     for number in range(3):
-        conn, _ = newcomer()
+        conn = PlainMember()
         hub.recover("chat", conn, START)
         hub.broadcast_room("chat", str(number))
         hub.leave("chat", conn)
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, START).messages == 3
     assert (await hub.publish("chat", "x", keep=False)).position is None
     await ticks()
-    assert texts(transport.wire) == ["0", "1", "2", "somebody came", "x"]
+    assert conn.messages == ["0", "1", "2", "somebody came", "x"]
     with pytest.raises(TypeError, match="keep must be True or False, not str"):
         hub.broadcast_room("chat", "x", keep="no")  # type: ignore[arg-type]

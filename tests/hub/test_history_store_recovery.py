@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from plumews import (
 )
 from support.fakes import FakeTransport, clog, deadlines, ticks, until
 from support.history_setup import START, newcomer, position, remembering
-from support.members import adds_up, crowd, messages, texts
+from support.members import PlainMember, adds_up, crowd, messages, texts
 
 # --- returning members ----------------------------------------------------------------------------
 
@@ -51,10 +52,10 @@ async def test_recover_sends_messages_of_an_empty_room():
     hub = remembering()
     seen = position(hub)
     hub.broadcast_room("chat", "anybody?")
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, seen).complete
     await ticks()
-    assert texts(transport.wire) == ["anybody?"]
+    assert conn.messages == ["anybody?"]
 
 
 async def test_recover_keeps_text_binary_and_fragments(start):
@@ -70,30 +71,30 @@ async def test_recover_keeps_text_binary_and_fragments(start):
 async def test_recover_sends_nothing_if_nothing_was_missed():
     hub = remembering()
     hub.broadcast_room("chat", "x")
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, position(hub)) == Recovery(True, 0, position(hub))
     await ticks()
-    assert transport.writes == []
+    assert conn.messages == []
 
 
 async def test_recover_sends_unfinished_broadcast_once(sliced):
     hub = remembering()
     for _ in range(300):
-        hub.join("chat", newcomer()[0])
+        hub.join("chat", PlainMember())
     seen = position(hub)
     assert [hub.broadcast_room("chat", str(number)).pending > 0 for number in range(3)] == [True] * 3
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, seen).messages == 3
     await hub.publish("chat", "3")
     await ticks()
-    assert texts(transport.wire) == ["0", "1", "2", "3"]
+    assert conn.messages == ["0", "1", "2", "3"]
 
 
 async def test_recover_after_leave_sends_unfinished_broadcast_once(sliced):
     hub = remembering()
     for _ in range(300):
-        hub.join("chat", newcomer()[0])
-    conn, transport = newcomer()
+        hub.join("chat", PlainMember())
+    conn = PlainMember()
     hub.join("chat", conn)
     hub.join("news", conn)
     seen = position(hub)
@@ -104,7 +105,7 @@ async def test_recover_after_leave_sends_unfinished_broadcast_once(sliced):
     assert hub.recover("chat", conn, seen) == Recovery(True, 2, position(hub))
     await hub.publish("chat", "2")
     await ticks()
-    assert texts(transport.wire) == ["news", "0", "1", "2"]
+    assert conn.messages == ["news", "0", "1", "2"]
     assert hub.metrics().broadcast_skipped == 1
     assert adds_up(hub.metrics())
 
@@ -113,24 +114,24 @@ async def test_broadcast_on_join_follows_missed_messages(monkeypatch):
     hub = remembering()
     seen = position(hub)
     hub.broadcast_room("chat", "missed")
-    conn, transport = newcomer()
+    conn = PlainMember()
     monkeypatch.setattr(hub._counts, "changed", lambda room: hub.broadcast_room(room, "welcome"))
     assert hub.recover("chat", conn, seen) == Recovery(True, 1, Position(seen.epoch, 1))
     await ticks()
-    assert texts(transport.wire) == ["missed", "welcome"]
+    assert conn.messages == ["missed", "welcome"]
 
 
 async def test_recover_sends_messages_with_excluded_sender():
     hub = remembering()
-    sender, _ = newcomer()
+    sender = PlainMember()
     hub.join("chat", sender)
     seen = position(hub)
     hub.broadcast_room("chat", "mine", exclude=sender)
     hub.broadcast_all("to all")
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, seen).complete
     await ticks()
-    assert texts(transport.wire) == ["mine"]
+    assert conn.messages == ["mine"]
 
 
 async def test_history_and_queues_share_one_copy_of_frames():
@@ -157,30 +158,30 @@ async def test_recover_beyond_bounds_is_incomplete():
     seen = position(hub)
     for number in range(3):
         hub.broadcast_room("chat", str(number))
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, seen) == Recovery(False, 2, position(hub))
     await ticks()
-    assert texts(transport.wire) == ["1", "2"]
+    assert conn.messages == ["1", "2"]
 
 
 async def test_recover_of_another_epoch_sends_all_as_incomplete():
     hub = remembering()
     hub.broadcast_room("chat", "x")
-    conn, transport = newcomer()
+    conn = PlainMember()
     assert hub.recover("chat", conn, Position("another", 1)) == Recovery(False, 1, position(hub))
     await ticks()
-    assert texts(transport.wire) == ["x"]
+    assert conn.messages == ["x"]
 
 
 async def test_recover_of_future_position_sends_nothing():
     hub = remembering()
     hub.broadcast_room("chat", "x")
-    conn, transport = newcomer()
+    conn = PlainMember()
     top = position(hub)
     assert hub.recover("chat", conn, Position(top.epoch, 2)) == Recovery(False, 0, top)
     hub.broadcast_room("chat", "y")
     await ticks()
-    assert texts(transport.wire) == ["y"]
+    assert conn.messages == ["y"]
 
 
 @pytest.mark.parametrize("behavior", list(SendBehavior), ids=str)
@@ -225,16 +226,16 @@ async def test_recover_to_peer_that_does_not_read_fills_its_queue(start):
 
 async def test_recover_is_refused_like_join():
     hub = remembering(max_connections=2, max_room_connections=1, max_rooms_per_connection=2)
-    member, other = newcomer()[0], newcomer()[0]
+    member, other = PlainMember(), PlainMember()
     hub.join("chat", member)
     hub.join("weather", member)
     hub.join("news", other)
     closed, _ = newcomer()
     closed.abort()
-    stranger, transport = newcomer()
+    stranger = PlainMember()
     hub.broadcast_room("chat", "x")
     before = hub.metrics()
-    refusals: list[tuple[type[Exception], str, plumews.Conn]] = [
+    refusals: list[tuple[type[Exception], str, Any]] = [
         (RoomFull, "chat", other),
         (HubFull, "sport", stranger),
         (TooManyRooms, "sport", member),
@@ -248,17 +249,17 @@ async def test_recover_is_refused_like_join():
     assert metrics.rejected_total == before.rejected_total + len(refusals)
     assert (metrics.accepted_total, metrics.room_registrations) == (3, 3)
     await ticks()
-    assert transport.writes == []
+    assert stranger.messages == []
 
 
 async def test_recover_of_a_member_raises_value_error():
     hub = remembering()
-    conn, transport = newcomer()
+    conn = PlainMember()
     hub.join("chat", conn)
     with pytest.raises(ValueError, match="in this room already: call recover instead of join"):
         hub.recover("chat", conn, START)
     assert hub.recover("news", conn, START).messages == 0
-    assert transport.writes == []
+    assert conn.messages == []
 
 
 @pytest.mark.parametrize("wrong", [None, "x.1", 1, ("x", 1)], ids=repr)
@@ -287,7 +288,7 @@ async def test_recover_needs_a_connection_of_this_loop():
 async def test_stopped_hub_forgets_history():
     before = deadlines()
     hub = remembering()
-    conn, _ = newcomer()
+    conn = PlainMember()
     hub.broadcast_room("chat", "x")
     await hub.shutdown(0)
     with pytest.raises(HubStopped):
@@ -305,7 +306,7 @@ async def test_stopped_hub_forgets_history():
 async def test_history_of_empty_room_ends_with_age_of_messages():
     before = deadlines()
     hub = remembering(history=HistoryLimits(max_age=0.05))
-    conn, _ = newcomer()
+    conn = PlainMember()
     hub.join("chat", conn)
     hub.broadcast_room("chat", "x")
     seen = position(hub)

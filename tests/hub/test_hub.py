@@ -19,7 +19,7 @@ from plumews import (
     Opcode,
 )
 from support.fakes import fake_conn, ticks
-from support.members import adds_up, crowd, joined, messages, texts
+from support.members import PlainMember, adds_up, crowd, joined, messages, plain_members
 from support.raw_client import close, text
 
 # --- messages -------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ async def test_broadcast_sends_text_and_binary_by_type_or_opcode(start, data, op
 @pytest.mark.parametrize("opcode", [0, 3, 8, 9, 10, 16, -1], ids=str)
 async def test_broadcast_with_invalid_opcode_raises_value_error(opcode):
     hub = Hub()
-    joined(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     with pytest.raises(ValueError, match=r"must be TEXT \(1\) or BINARY \(2\), not"):
         hub.broadcast_room("chat", "x", opcode)
     with pytest.raises(ValueError, match="must be TEXT"):
@@ -96,18 +96,18 @@ async def test_broadcast_with_invalid_opcode_raises_value_error(opcode):
 @pytest.mark.parametrize("data", [None, 7, {"a": 1}, ["x"]], ids=lambda data: type(data).__name__)
 async def test_broadcast_of_other_types_raises_type_error(data):
     hub = Hub()
-    joined(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     with pytest.raises(TypeError, match="a message must be str or bytes-like, not"):
         hub.broadcast_room("chat", data)
 
 
 async def test_broadcast_of_invalid_utf8_as_text_raises_value_error():
     hub = Hub()
-    _, (transport,) = joined(hub, "chat", 1)
+    (member,) = plain_members(hub, "chat", 1)
     with pytest.raises(ValueError, match="utf-8"):
         hub.broadcast_room("chat", b"\xff", Opcode.TEXT)
     await ticks()
-    assert transport.writes == []
+    assert member.messages == []
 
 
 async def test_broadcast_copies_mutable_data(start, sliced):
@@ -125,16 +125,16 @@ async def test_broadcast_copies_mutable_data(start, sliced):
 
 async def test_broadcast_room_with_none_is_invalid():
     hub = Hub()
-    _, (transport,) = joined(hub, "chat", 1)
+    (member,) = plain_members(hub, "chat", 1)
     assert hub.broadcast_room(None, "secret").invalid  # type: ignore[arg-type]
     await ticks()
-    assert transport.writes == []
+    assert member.messages == []
     assert hub.metrics().broadcasts_rejected == 1
 
 
 async def test_broadcast_to_invalid_room_name_is_invalid():
     hub = Hub()
-    joined(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     for result in (hub.broadcast_room("", "x"), await hub.publish("x" * 129, "x")):
         assert result == BroadcastResult(invalid=True)
         assert result.rejected
@@ -163,9 +163,9 @@ async def test_broadcast_reaches_sender_unless_excluded(start):
 
 async def test_exclude_of_non_member_changes_nothing():
     hub = Hub()
-    conns, _ = joined(hub, "chat", 2)
-    (elsewhere,), _ = joined(hub, "news", 1)
-    stranger, _ = fake_conn()
+    conns = plain_members(hub, "chat", 2)
+    (elsewhere,) = plain_members(hub, "news", 1)
+    stranger = PlainMember()
     assert hub.broadcast_room("chat", "x", exclude=elsewhere).matched == 2
     assert hub.broadcast_all("x", exclude=stranger).matched == 3
     assert hub.broadcast_all("x", exclude=conns[0]).matched == 2
@@ -174,12 +174,12 @@ async def test_exclude_of_non_member_changes_nothing():
 
 async def test_exclude_of_other_types_raises_type_error_with_hint():
     hub = Hub()
-    (conn,), transports = joined(hub, "chat", 1)
+    (conn,) = plain_members(hub, "chat", 1)
     for wrong in ([conn], "conn", conn.id):
         with pytest.raises(TypeError, match=r"exclude must be a Conn or None, not .*: for several use where"):
             hub.broadcast_room("chat", "x", exclude=wrong)
     await ticks()
-    assert transports[0].events() == []
+    assert conn.messages == []
 
 
 def test_broadcast_without_event_loop_raises_runtime_error():
@@ -197,7 +197,7 @@ async def test_broadcast_shares_one_frame_among_all_members():
 
 async def test_hub_repr_shows_state_rooms_and_connections():
     hub = Hub()
-    joined(hub, "chat", 2)
+    plain_members(hub, "chat", 2)
     assert repr(hub) == "<plumews.Hub running rooms=1 connections=2>"
     await hub.shutdown(0)
     assert repr(hub) == "<plumews.Hub stopped rooms=0 connections=0>"
@@ -302,7 +302,7 @@ def in_a_thread(function: Callable[[], Any]) -> concurrent.futures.Future[Any]:
 )
 async def test_hub_on_another_thread_raises_concurrency_error(call):
     hub = Hub()
-    (conn,), _ = joined(hub, "chat", 1)
+    (conn,) = plain_members(hub, "chat", 1)
     with pytest.raises(ConcurrencyError, match=r"use hub\.publish_threadsafe"):
         await asyncio.wrap_future(in_a_thread(lambda: call(hub, conn)))
     assert hub.members("chat") == [conn]
@@ -336,7 +336,7 @@ async def test_publish_threadsafe_raises_for_invalid_message_at_once():
 
 async def test_publish_threadsafe_copies_mutable_data():
     hub = Hub()
-    _, (transport,) = joined(hub, "chat", 1)
+    (member,) = plain_members(hub, "chat", 1)
     called = threading.Event()
 
     def publish() -> None:
@@ -350,7 +350,7 @@ async def test_publish_threadsafe_copies_mutable_data():
     await asyncio.wrap_future(thread)
     await hub.publish("chat", "end")
     await ticks()
-    assert texts(transport.wire) == ["before", "end"]
+    assert member.messages == ["before", "end"]
 
 
 def test_publish_threadsafe_without_loop_raises_runtime_error():
@@ -361,14 +361,12 @@ def test_publish_threadsafe_without_loop_raises_runtime_error():
 def test_hub_made_before_the_loop_runs_works():
     hub = Hub(2, 8)
 
-    async def main() -> list[str]:
+    async def main() -> list[str | bytes]:
         async with hub:
-            _, transports = joined(hub, "chat", 100)
+            members = plain_members(hub, "chat", 100)
             await asyncio.gather(*(hub.publish("chat", str(number)) for number in range(20)))
             await ticks()
-            for transport in transports:
-                transport.abort()
-            return texts(transports[-1].wire)
+            return members[-1].messages
 
     assert asyncio.run(main()) == [str(number) for number in range(20)]
 

@@ -25,13 +25,13 @@ from plumews import (
 )
 from plumews.hub import Member
 from support.fakes import failures, fake_conn, pass_time, ticks, until
-from support.members import PlainMember, adds_up, joined, plain, send, texts, told
+from support.members import PlainMember, adds_up, joined, plain_member, send, texts, told
 
 _: Member = PlainMember()  # for a type checker
 
 
 def members(hub: Hub, count: int, *rooms: str) -> list[PlainMember]:
-    return [plain(hub, *rooms) for _ in range(count)]
+    return [plain_member(hub, *rooms) for _ in range(count)]
 
 
 # --- joining --------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ async def test_member_leaves_when_it_ends():
     hub = Hub()
     left: list[tuple[str, object]] = []
     hub.on_leave(lambda room, conn: left.append((room, conn)))
-    member = plain(hub, "a", "b")
+    member = plain_member(hub, "a", "b")
     assert hub.members("a") == [member]
     assert hub.rooms_of(member) == ["a", "b"]
     member.end()
@@ -107,7 +107,7 @@ async def test_member_leaves_when_it_ends():
 
 async def test_member_that_left_is_not_removed_again():
     hub = Hub()
-    member = plain(hub)
+    member = plain_member(hub)
     hub.remove(member)
     hub.join("room", member)
     hub.leave("room", member)
@@ -120,7 +120,7 @@ async def test_member_that_left_is_not_removed_again():
 
 async def test_member_gets_messages_as_they_were_given():
     hub = Hub()
-    member = plain(hub)
+    member = plain_member(hub)
     hub.broadcast_room("room", "text \u00e4")
     hub.broadcast_room("room", b"\x00\xff")
     hub.broadcast_all(b"as text", Opcode.TEXT)
@@ -130,7 +130,7 @@ async def test_member_gets_messages_as_they_were_given():
 
 async def test_member_gets_the_room_and_key_of_a_broadcast():
     hub = Hub()
-    member = plain(hub, "a", "b")
+    member = plain_member(hub, "a", "b")
     hub.broadcast_room("a", "1", key="price")
     hub.broadcast_room(["a", "b"], "2", key=("price", 1))
     hub.broadcast_all("3", key=7)
@@ -167,7 +167,7 @@ async def test_fan_out_in_slices_reaches_members_and_connections(sliced):
         transports += joined(hub, "room", 1)[1]
     assert hub.broadcast_room("room", "hello", exclude=others[1]).pending
     hub.leave("room", others[198])
-    late = plain(hub)
+    late = plain_member(hub)
     await hub._broadcaster.scheduler.idle()
     await ticks()
     missed = [member for member in [*others, late] if member.messages != ["hello"]]
@@ -180,7 +180,7 @@ async def test_fan_out_in_slices_reaches_members_and_connections(sliced):
 
 async def test_where_and_exclude_select_members():
     hub = Hub()
-    ann, bob, eve = (plain(hub, user=name) for name in ("ann", "bob", "eve"))
+    ann, bob, eve = (plain_member(hub, user=name) for name in ("ann", "bob", "eve"))
     hub.broadcast_room("room", "not for ann", exclude=ann)
     hub.broadcast_room("room", "for bob", where=lambda member: member is bob)
     assert await hub.publish("room", "not for eve", exclude=eve) == BroadcastResult(matched=2, queued=2)
@@ -193,7 +193,7 @@ async def test_where_and_exclude_select_members():
 
 async def test_send_to_user_reaches_members_and_connections():
     hub = Hub()
-    phone, _, other = plain(hub, user="ann"), plain(hub, user="bob"), plain(hub, user="ann")
+    phone, _, other = plain_member(hub, user="ann"), plain_member(hub, user="bob"), plain_member(hub, user="ann")
     conn, transport = fake_conn(ping_interval=None)
     conn.user_info = UserInfo("ann")
     hub.join("room", conn)
@@ -206,7 +206,7 @@ async def test_send_to_user_reaches_members_and_connections():
 async def test_send_to_user_does_not_overtake_a_broadcast(sliced):
     hub = Hub()
     members(hub, 200)
-    member = plain(hub, user="ann")
+    member = plain_member(hub, user="ann")
     assert hub.broadcast_room("room", "first").pending
     hub.send_to_user("ann", "second")
     await hub._broadcaster.scheduler.idle()
@@ -222,7 +222,7 @@ async def test_failing_member_drops_and_harms_no_other():
     hub = Hub()
     failing = Failing()
     hub.join("room", failing)
-    member = plain(hub)
+    member = plain_member(hub)
     with failures() as reported:
         assert hub.broadcast_room("room", "x") == BroadcastResult(matched=2, queued=1, dropped=1)
     assert [each["message"] for each in reported] == ["a member of a hub failed"]
@@ -237,7 +237,7 @@ async def test_member_that_broadcasts_within_a_broadcast_is_refused():
 
     hub = Hub()
     hub.join("room", Chatty())
-    member = plain(hub)
+    member = plain_member(hub)
     with failures() as reported:
         hub.broadcast_room("room", "x")
     assert "a member must not broadcast" in str(reported[0]["exception"])
@@ -267,7 +267,7 @@ async def test_full_member_drops_messages_as_under_drop():
     hub = Hub()
     drops: list[tuple[object, str | None, int]] = []
     hub.on_drop(lambda *drop: drops.append(drop))
-    member = plain(hub, space=2)
+    member = plain_member(hub, space=2)
     assert [result.dropped for result in send(hub, *"abcd")] == [0, 0, 1, 1]
     hub.broadcast_all("e")
     await ticks()
@@ -281,7 +281,7 @@ async def test_gap_event_stands_before_the_next_message():
     hub = Hub(HubConfig(encode_gap=told))
     gaps: list[tuple[object, Gap]] = []
     hub.on_gap(lambda *gap: gaps.append(gap))
-    member = plain(hub, space=1)
+    member = plain_member(hub, space=1)
     send(hub, *"abc")
     member.space = 1  # not enough for the event and the message
     send(hub, "d")
@@ -297,7 +297,7 @@ async def test_gap_without_an_encoder_calls_on_gap_only():
     hub = Hub()
     gaps: list[Gap] = []
     hub.on_gap(lambda conn, gap: gaps.append(gap))
-    member = plain(hub, "a", "b", space=0)
+    member = plain_member(hub, "a", "b", space=0)
     hub.broadcast_room("a", "1")
     hub.broadcast_room("b", "2")
     member.space = 1
@@ -329,7 +329,7 @@ async def test_losses_of_a_member_that_ends_are_reported(end):
     hub = Hub(HubConfig(encode_gap=told))
     gaps: list[Gap] = []
     hub.on_gap(lambda conn, gap: gaps.append(gap))
-    member = plain(hub, space=0)
+    member = plain_member(hub, space=0)
     send(hub, *"abc")
     member.space = 1 if end != "end" else 0
     if end == "leave":
@@ -428,9 +428,9 @@ async def test_recover_after_a_leave_repeats_no_broadcast(sliced):
 
 async def test_presence_counts_members_by_user():
     hub = Hub()
-    plain(hub, user="ann")
-    plain(hub, user="ann")
-    plain(hub)
+    plain_member(hub, user="ann")
+    plain_member(hub, user="ann")
+    plain_member(hub)
     presence = hub.presence("room")
     assert [(user.id, user.connections) for user in presence.users] == [("ann", 2)]
     assert presence.anonymous == 1
@@ -438,7 +438,7 @@ async def test_presence_counts_members_by_user():
 
 async def test_inspect_returns_the_known_attributes():
     hub = Hub()
-    member = plain(hub, "a", "b", user="ann")
+    member = plain_member(hub, "a", "b", user="ann")
     info = hub.inspect(member)
     assert (info.id, info.user_id, info.rooms, info.dropped_messages) == (member.id, "ann", ("a", "b"), 0)
     assert (info.state, info.send_behavior, info.queued_messages) == (State.OPEN, SendBehavior.DROP, 0)
@@ -449,7 +449,7 @@ async def test_inspect_returns_the_known_attributes():
 
 async def test_disconnect_user_closes_members():
     hub = Hub()
-    member = plain(hub, user="ann")
+    member = plain_member(hub, user="ann")
     assert hub.disconnect_user("ann", 4000, "go") == 1
     assert member.closed == (4000, "go")
     assert hub.connection_count() == 0
@@ -472,7 +472,7 @@ async def test_shutdown_gives_up_members_that_do_not_close():
     hub = Hub()
     left: list[object] = []
     hub.on_leave(lambda room, conn: left.append(conn))
-    member = plain(hub)
+    member = plain_member(hub)
     member.lingers = True
     report = await hub.shutdown(0.01)
     assert (report.closed, report.aborted) == (0, 1)
@@ -481,7 +481,7 @@ async def test_shutdown_gives_up_members_that_do_not_close():
 
 async def test_delivery_that_fails_closes_the_member(monkeypatch):
     hub = Hub()
-    member, other = plain(hub), plain(hub)
+    member, other = plain_member(hub), plain_member(hub)
     with failures() as reported:
         hub._slow.others.fail(member, MemoryError())
     assert [each["message"] for each in reported] == ["a delivery failed"]
@@ -491,7 +491,7 @@ async def test_delivery_that_fails_closes_the_member(monkeypatch):
 
 async def test_hub_without_plain_members_fans_out_to_connections_only():
     hub = Hub()
-    member = plain(hub)
+    member = plain_member(hub)
     joined(hub, "room", 1)
     assert len(hub._slow.others) == 1
     hub.remove(member)

@@ -15,20 +15,15 @@ from plumews import (
     UserInfo,
 )
 from support.fakes import failures, fake_conn, ticks
-from support.members import adds_up, crowd, joined, texts
+from support.members import PlainMember, adds_up, crowd, joined, plain_members
 from support.raw_client import close
-
-
-def stranger() -> plumews.Conn:
-    return fake_conn(ping_interval=None)[0]
-
 
 # --- rooms ----------------------------------------------------------------------------------------
 
 
 async def test_rooms_follow_joins_and_leaves():
     hub = Hub(4, 1024)
-    (ann, bob, cid), _ = joined(hub, "chat", 3)
+    ann, bob, cid = plain_members(hub, "chat", 3)
     hub.join("news", ann)
     assert sorted(hub.rooms()) == ["chat", "news"]
     assert hub.members("chat") == [ann, bob, cid]
@@ -49,8 +44,8 @@ async def test_rooms_follow_joins_and_leaves():
 
 async def test_leave_of_non_member_is_harmless():
     hub = Hub()
-    (ann,), _ = joined(hub, "chat", 1)
-    stranger, _ = fake_conn()
+    (ann,) = plain_members(hub, "chat", 1)
+    stranger = PlainMember()
     hub.leave("chat", stranger)
     hub.leave("nowhere", ann)
     hub.remove(stranger)
@@ -62,7 +57,7 @@ async def test_leave_of_non_member_is_harmless():
 
 async def test_members_returns_a_copy():
     hub = Hub()
-    joined(hub, "chat", 2)
+    plain_members(hub, "chat", 2)
     hub.members("chat").clear()
     hub.rooms().clear()
     assert hub.room_count("chat") == 2
@@ -99,7 +94,7 @@ async def test_thousand_joins_and_leaves_leave_nothing_behind():
 
 async def test_connection_may_be_member_of_two_hubs():
     one, two = Hub(), Hub()
-    conn, transport = fake_conn()
+    conn = PlainMember()
     one.join("chat", conn)
     two.join("chat", conn)
     one.broadcast_room("chat", "one")
@@ -108,8 +103,8 @@ async def test_connection_may_be_member_of_two_hubs():
     assert one.broadcast_room("chat", "gone").matched == 0
     two.broadcast_room("chat", "still")
     await ticks()
-    assert texts(transport.wire) == ["one", "two", "still"]
-    conn.abort()
+    assert conn.messages == ["one", "two", "still"]
+    conn.end()
     await ticks()
     assert two.rooms() == []
 
@@ -134,11 +129,11 @@ class Heard:
 async def test_joins_and_leaves_are_reported_once():
     hub = Hub(HubConfig(max_room_connections=1))
     heard = Heard(hub)
-    (ann,), _ = joined(hub, "chat", 1)
+    (ann,) = plain_members(hub, "chat", 1)
     hub.join("chat", ann)
     hub.join("news", ann)
     with pytest.raises(RoomFull):
-        hub.join("chat", stranger())
+        hub.join("chat", PlainMember())
     hub.leave("chat", ann)
     hub.leave("chat", ann)
     hub.remove(ann)
@@ -167,7 +162,7 @@ async def test_ended_callbacks_get_no_events():
     for end in heard.ends:
         end()
         end()
-    joined(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     assert heard.calls == []
     assert not hub._events.wanted("join")
 
@@ -175,21 +170,21 @@ async def test_ended_callbacks_get_no_events():
 async def test_callback_may_be_registered_before_the_loop_runs():
     hubs = await asyncio.to_thread(Hub)
     heard = Heard(hubs)
-    joined(hubs, "chat", 1)
+    plain_members(hubs, "chat", 1)
     assert heard.names() == ["+chat"]
 
 
 async def test_failing_callback_does_not_undo_the_join():
     hub = Hub()
 
-    def fail(room: str, conn: plumews.Conn) -> None:
+    def fail(room: str, conn: PlainMember) -> None:
         raise RuntimeError("not today")
 
     hub.on_join(fail)
     hub.on_leave(fail)
     heard = Heard(hub)
     with failures() as told:
-        (ann,), _ = joined(hub, "chat", 1)
+        (ann,) = plain_members(hub, "chat", 1)
         assert hub.members("chat") == [ann]
         hub.leave("chat", ann)
     assert heard.names() == ["+chat", "-chat"]
@@ -200,13 +195,13 @@ async def test_callback_finds_the_change_complete():
     hub = Hub()
     seen: list[object] = []
 
-    def look(room: str, conn: plumews.Conn) -> None:
+    def look(room: str, conn: PlainMember) -> None:
         users = [user.connections for user in hub.presence(room).users]
         seen.append((hub.room_count(room), hub.rooms_of(conn), users, len(hub.connections_of("ann"))))
 
     hub.on_join(look)
     hub.on_leave(look)
-    conn = stranger()
+    conn = PlainMember()
     conn.user_info = UserInfo("ann")
     hub.join("chat", conn)
     hub.join("news", conn)
@@ -222,19 +217,19 @@ async def test_callback_finds_the_change_complete():
 async def test_callbacks_get_nested_events_in_order():
     hub = Hub()
 
-    def restless(room: str, conn: plumews.Conn) -> None:
+    def restless(room: str, conn: PlainMember) -> None:
         if room == "chat":
             hub.join("lounge", conn)
             hub.leave("chat", conn)
 
-    def back(room: str, conn: plumews.Conn) -> None:
+    def back(room: str, conn: PlainMember) -> None:
         if room == "chat":
             hub.join("news", conn)
 
     hub.on_join(restless)
     hub.on_leave(back)
     heard = Heard(hub)
-    (conn,), _ = joined(hub, "chat", 1)
+    (conn,) = plain_members(hub, "chat", 1)
     assert heard.names() == ["+chat", "+lounge", "-chat", "+news"]
     assert hub.rooms_of(conn) == ["lounge", "news"]
 
@@ -244,7 +239,7 @@ async def test_callback_that_removes_each_member_empties_the_hub():
     hub.on_join(hub.leave)
     heard = Heard(hub)
     for _ in range(3):
-        joined(hub, "chat", 1)
+        plain_members(hub, "chat", 1)
     assert hub.rooms() == []
     assert heard.names() == ["+chat", "-chat"] * 3
 
@@ -266,13 +261,13 @@ async def test_callback_may_close_the_joining_and_other_members(how):
 
 async def test_broadcasts_of_callbacks_reach_the_members():
     hub = Hub()
-    conns, transports = joined(hub, "chat", 1)
+    conns = plain_members(hub, "chat", 1)
     hub.on_join(lambda room, conn: hub.broadcast_room(room, "somebody came"))
     hub.on_leave(lambda room, conn: hub.broadcast_room(room, "somebody went"))
-    (bob,), _ = joined(hub, "chat", 1)
-    bob.abort()
+    (bob,) = plain_members(hub, "chat", 1)
+    bob.end()
     await ticks()
-    assert texts(transports[0].wire) == ["somebody came", "somebody went"]
+    assert conns[0].messages == ["somebody came", "somebody went"]
     assert adds_up(hub.metrics())
     hub.remove(conns[0])
     await ticks()
@@ -280,7 +275,7 @@ async def test_broadcasts_of_callbacks_reach_the_members():
 
 
 async def test_coroutine_function_as_callback_is_refused():
-    async def callback(room: str, conn: plumews.Conn) -> None: ...
+    async def callback(room: str, conn: PlainMember) -> None: ...
 
     for register in (Hub().on_join, Hub().on_leave):
         with pytest.raises(TypeError, match="the callback must be a plain function"):

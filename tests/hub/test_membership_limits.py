@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-import plumews
 from plumews import (
     BroadcastResult,
     ConnectionClosed,
@@ -23,11 +22,7 @@ from plumews import (
 )
 from plumews.hub.membership import REASONS, reason_of
 from support.fakes import fake_conn, ticks, until
-from support.members import joined
-
-
-def stranger() -> plumews.Conn:
-    return fake_conn(ping_interval=None)[0]
+from support.members import PlainMember, joined, plain_members
 
 
 def state(hub: Hub) -> object:
@@ -46,8 +41,8 @@ def tokens(hub: Hub) -> float:
 
 async def test_join_beyond_limits_is_refused():
     hub = Hub(HubConfig(max_connections=3, max_room_connections=2, max_rooms_per_connection=2))
-    (ann, bob), _ = joined(hub, "chat", 2)
-    cid, dan = fake_conn()[0], fake_conn()[0]
+    ann, bob = plain_members(hub, "chat", 2)
+    cid, dan = PlainMember(), PlainMember()
     with pytest.raises(RoomFull, match="websocket room at capacity: 2 connections"):
         hub.join("chat", cid)
     hub.join("news", cid)
@@ -59,12 +54,12 @@ async def test_join_beyond_limits_is_refused():
     assert sorted(hub.rooms()) == ["chat", "news"]
     assert (hub.total_count(), hub.connection_count()) == (4, 3)
     hub.remove(bob)
-    hub.join("chat", dan)
+    hub.join("chat", cid)
 
 
 async def test_limits_of_0_are_none():
     hub = Hub(HubConfig(max_connections=0, max_room_connections=0, max_rooms_per_connection=0))
-    conns, _ = joined(hub, "chat", 300)
+    conns = plain_members(hub, "chat", 300)
     for number in range(150):
         hub.join(f"room {number}", conns[0])
     assert (hub.room_count("chat"), hub.total_count()) == (300, 450)
@@ -72,7 +67,7 @@ async def test_limits_of_0_are_none():
 
 async def test_join_again_at_limits_counts_nothing():
     hub = Hub(HubConfig(max_connections=1, max_room_connections=1, max_rooms_per_connection=1))
-    (ann,), _ = joined(hub, "chat", 1)
+    (ann,) = plain_members(hub, "chat", 1)
     before = hub.metrics()
     hub.join("chat", ann)
     assert hub.metrics() == before
@@ -90,7 +85,7 @@ async def test_join_of_closed_or_closing_connection_is_refused(ended):
     with pytest.raises(ConnectionClosed):
         hub.join("chat", conn)
     assert hub.metrics().rejected_total == 2
-    joined(hub, "chat", 1)  # the refused connection took no place
+    plain_members(hub, "chat", 1)  # the refused connection took no place
 
 
 async def test_join_of_other_types_raises_type_error():
@@ -102,10 +97,10 @@ async def test_join_of_other_types_raises_type_error():
 
 async def test_refused_join_is_counted_and_changes_no_room():
     hub = Hub(HubConfig(max_connections=2, max_room_connections=1, max_rooms_per_connection=2))
-    (ann,), _ = joined(hub, "chat", 1)
-    joined(hub, "news", 1)
-    stranger, _ = fake_conn()
-    refusals: list[tuple[type[Exception], str, plumews.Conn]] = [
+    (ann,) = plain_members(hub, "chat", 1)
+    plain_members(hub, "news", 1)
+    stranger = PlainMember()
+    refusals: list[tuple[type[Exception], str, PlainMember]] = [
         (InvalidRoomName, "", ann),
         (InvalidRoomName, "x" * 129, ann),
         (RoomFull, "news", ann),
@@ -121,12 +116,12 @@ async def test_refused_join_is_counted_and_changes_no_room():
 
 async def test_can_join_raises_and_counts_like_join():
     hub = Hub(HubConfig(max_connections=2, max_room_connections=1))
-    joined(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     hub.can_join("news")
     assert hub.metrics().rejected_total == 0
     with pytest.raises(RoomFull):
         hub.can_join("chat")
-    joined(hub, "news", 1)
+    plain_members(hub, "news", 1)
     with pytest.raises(HubFull):
         hub.can_join("sport")
     with pytest.raises(InvalidRoomName):
@@ -143,9 +138,9 @@ async def test_can_join_raises_and_counts_like_join():
 
 async def test_join_beyond_burst_is_refused_with_retry_after():
     hub = Hub(HubConfig(accept_rate=0.1, accept_burst=2))
-    joined(hub, "chat", 2)
+    plain_members(hub, "chat", 2)
     with pytest.raises(RateLimited, match=r"websocket join rate exceeded: 0\.1 new connections a second") as refused:
-        hub.join("chat", stranger())
+        hub.join("chat", PlainMember())
     assert 9 < refused.value.retry_after <= 10
     metrics = hub.metrics()
     assert (metrics.accepted_total, metrics.rejected_total, hub.room_count("chat")) == (2, 1, 2)
@@ -153,8 +148,8 @@ async def test_join_beyond_burst_is_refused_with_retry_after():
 
 async def test_join_after_retry_after_is_accepted():
     hub = Hub(HubConfig(accept_rate=200, accept_burst=1))
-    joined(hub, "chat", 1)
-    conn = stranger()
+    plain_members(hub, "chat", 1)
+    conn = PlainMember()
     with pytest.raises(RateLimited) as refused:
         hub.join("chat", conn)
     loop = asyncio.get_running_loop()
@@ -166,7 +161,7 @@ async def test_join_after_retry_after_is_accepted():
 
 async def test_join_of_member_takes_no_token():
     hub = Hub(HubConfig(accept_rate=0.001, accept_burst=1))
-    (conn,), _ = joined(hub, "chat", 1)
+    (conn,) = plain_members(hub, "chat", 1)
     for room in ("chat", "news", "sport"):
         hub.join(room, conn)
     hub.leave("chat", conn)
@@ -179,12 +174,12 @@ async def test_join_of_member_takes_no_token():
 
 async def test_join_refused_for_other_reasons_takes_no_token():
     hub = Hub(HubConfig(accept_rate=0.001, accept_burst=4, max_connections=2, max_room_connections=1))
-    joined(hub, "chat", 1)
-    closed = stranger()
+    plain_members(hub, "chat", 1)
+    closed, _ = fake_conn(ping_interval=None)
     closed.abort()
     for error, room, conn in (
-        (RoomFull, "chat", stranger()),
-        (InvalidRoomName, "", stranger()),
+        (RoomFull, "chat", PlainMember()),
+        (InvalidRoomName, "", PlainMember()),
         (ConnectionClosed, "news", closed),
     ):
         with pytest.raises(error):
@@ -192,16 +187,16 @@ async def test_join_refused_for_other_reasons_takes_no_token():
     with pytest.raises(RoomFull):
         hub.can_join("chat")
     hub.can_join("news")
-    joined(hub, "news", 1)
+    plain_members(hub, "news", 1)
     with pytest.raises(HubFull):
-        hub.join("sport", stranger())
+        hub.join("sport", PlainMember())
     assert tokens(hub) == pytest.approx(2, abs=0.01)
 
 
 async def test_refused_join_leaves_all_state_unchanged():
     hub = Hub(HubConfig(accept_rate=0.001, accept_burst=1))
     (ann,), _ = joined(hub, "chat", 1)
-    conn = stranger()
+    conn, _ = fake_conn(ping_interval=None)
     conn.user_info = UserInfo("bob")
     callbacks = list(conn._close_callbacks)
     before, left = state(hub), tokens(hub)
@@ -222,7 +217,7 @@ async def test_can_join_without_token_is_refused_and_counted():
     hub = Hub(HubConfig(accept_rate=0.001, accept_burst=1))
     hub.can_join("chat")
     hub.can_join("chat")
-    joined(hub, "chat", 1)
+    plain_members(hub, "chat", 1)
     with pytest.raises(RateLimited):
         hub.can_join("chat")
     assert hub.metrics().rejected_total == 1
@@ -230,7 +225,7 @@ async def test_can_join_without_token_is_refused_and_counted():
 
 async def test_join_without_accept_rate_is_unlimited():
     hub = Hub()
-    joined(hub, "chat", 500)
+    plain_members(hub, "chat", 500)
     assert hub.room_count("chat") == 500
 
 
@@ -245,10 +240,10 @@ async def test_room_policy_gets_text_only(room):
 
     hub = Hub(HubConfig(check_room_name=numbers))
     with pytest.raises(InvalidRoomName, match=f"it must be a str, not {type(room).__name__}"):
-        hub.join(room, stranger())
+        hub.join(room, PlainMember())
     with pytest.raises(InvalidRoomName, match="a room is a number here"):
-        hub.join("chat", stranger())
-    hub.join("7", stranger())
+        hub.join("chat", PlainMember())
+    hub.join("7", PlainMember())
     assert hub.broadcast_room(7, "x") == BroadcastResult(invalid=True)  # type: ignore[arg-type]
     assert hub.broadcast_room(["7", "chat"], "x") == BroadcastResult(invalid=True)
     assert hub.broadcast_room([7], "x") == BroadcastResult(invalid=True)  # type: ignore[list-item]

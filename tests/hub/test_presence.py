@@ -16,8 +16,8 @@ import plumews
 from plumews import CloseCode, Hub, HubConfig, HubFull, RoomPresence, SimpleRoomAuth, UserInfo, UserPresence
 from plumews.hub.presence import PresenceIndex, check_user_id
 from plumews.hub.rooms import RoomTable
-from support.fakes import fake_conn, ticks
-from support.members import crowd, joined
+from support.fakes import ticks
+from support.members import PlainMember, crowd, joined
 from support.raw_client import Wire, text
 
 ANN, BOB = UserInfo("ann", "Ann"), UserInfo("bob", "Bob")
@@ -219,12 +219,12 @@ TestPresence = Presence.TestCase
 ANN, BOB = UserInfo("ann", "Ann"), UserInfo("bob", "Bob")
 
 
-def member(hub: Hub, user: UserInfo | None, *rooms: str) -> plumews.Conn:
-    conn, _ = fake_conn(ping_interval=None)
-    conn.user_info = user
+def member(hub: Hub, user: UserInfo | None, *rooms: str) -> PlainMember:
+    member = PlainMember()
+    member.user_info = user
     for room in rooms:
-        hub.join(room, conn)
-    return conn
+        hub.join(room, member)
+    return member
 
 
 # --- connections ----------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ async def test_connections_of_lists_each_connection_once():
     assert hub.connections_of("ann") == [one, two]
     hub.leave("news", one)
     assert hub.connections_of("ann") == [two]
-    two.abort()
+    two.end()
     await ticks()
     assert hub.connections_of("ann") == []
 
@@ -321,7 +321,10 @@ async def test_disconnect_user_follows_earlier_broadcasts(start, sliced):
 
 async def test_disconnect_user_does_not_count_closing_connections():
     hub = Hub()
-    conns = [member(hub, ANN, "chat") for _ in range(3)]
+    conns, _ = joined(hub, "chat", 3)
+    for conn in conns:
+        conn.user_info = ANN
+        hub.join("chat", conn)
     conns[1].close_nowait()
     assert hub.disconnect_user("ann") == 2
     assert hub.disconnect_user("ann") == 0

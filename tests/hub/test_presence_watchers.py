@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from plumews import Conn, Hub, InvalidRoomName, UserInfo
-from support.fakes import deadlines, failures, fake_conn, ticks
+from plumews import Hub, InvalidRoomName, UserInfo
+from support.fakes import deadlines, failures, ticks
+from support.members import PlainMember, plain_member
 
 Names = tuple[str, str, str]
 
@@ -28,14 +29,8 @@ class Told:
         return await self._next.get()
 
 
-def join(hub: Hub, room: str, *names: str) -> list[Conn]:
-    conns = []
-    for name in names:
-        conn, _ = fake_conn(ping_interval=None)
-        conn.user_info = UserInfo(name)
-        hub.join(room, conn)
-        conns.append(conn)
-    return conns
+def join(hub: Hub, room: str, *names: str) -> list[PlainMember]:
+    return [plain_member(hub, room, user=name) for name in names]
 
 
 async def test_first_call_names_all_users_and_later_ones_changes(soon):
@@ -46,8 +41,7 @@ async def test_first_call_names_all_users_and_later_ones_changes(soon):
     assert await told.next() == ("chat", "ann bob", "")
     join(hub, "chat", "cid")
     hub.leave("chat", ann)
-    bob.abort()
-    await bob.wait_closed()
+    bob.end()
     assert await told.next() == ("chat", "cid", "ann bob")
 
 

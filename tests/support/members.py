@@ -78,12 +78,17 @@ class PlainMember:
             callback(self)
 
 
-def plain(hub: Hub, *rooms: str, **options: Any) -> PlainMember:
-    """A plain member of ``rooms``, by default of "room"."""
+def plain_member(hub: Hub, *rooms: str, **options: Any) -> PlainMember:
+    """Return a plain member of ``rooms``, by default of "room"."""
     member = PlainMember(**options)
     for room in rooms or ("room",):
         hub.join(room, member)
     return member
+
+
+def plain_members(hub: Hub, room: str, count: int, **options: Any) -> list[PlainMember]:
+    """Return ``count`` plain members of ``room``."""
+    return [plain_member(hub, room, **options) for _ in range(count)]
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..conn.connection import Conn
 from ..constants import CloseCode, Opcode
-from ..protocol.message import Data, EncodedMessage, opcode_of
+from ..protocol.message import Data, EncodedMessage, opcode_of, payload_of
 from ..transport.safe_calls import call_safely
 from ..users import UserInfo
 from ..validation import is_coroutine_function
@@ -223,8 +223,8 @@ class OtherMembers:
         """
         queued = refused = 0
         if first is not None:
-            opcode_of(first)  # raises TypeError
-            refused = not self._ask(member.try_queue, first if isinstance(first, str) else bytes(first), None)
+            payload = payload_of(opcode_of(first), first)  # raises TypeError or ValueError
+            refused = not self._ask(member.try_queue, first if isinstance(first, str) else payload, None)
         while queued < most and self._ask(member.try_queue, plain_message(messages[queued]), None):
             queued += 1
         state = self._states.get(member)
