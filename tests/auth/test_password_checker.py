@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -398,3 +402,26 @@ async def test_late_error_of_a_blocking_call_is_not_logged(caplog):
     await until(lambda: pool.pending == 0)
     gc.collect()
     assert caplog.records == []
+
+
+FORKED = """
+import asyncio, os
+from plumews.auth.password_checker import BlockingPool
+
+async def ask():
+    return await BlockingPool(1).start(lambda: 1).answer()
+
+assert asyncio.run(ask())
+child = os.fork()
+answer = asyncio.run(asyncio.wait_for(ask(), 30))
+if not child:
+    os._exit(0 if answer else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_blocking_call_in_a_forked_child_has_a_thread_of_its_own():
+    # A process of its own: the one of the tests has more threads than a fork copies.
+    path = str(Path(plumews.__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", FORKED], check=True, timeout=60, env={**os.environ, "PYTHONPATH": path})
