@@ -61,8 +61,8 @@ async def test_a_signal_wakes_a_loop_that_has_nothing_to_do():
 
 
 async def test_a_signal_that_wakes_nothing_is_seen_soon(monkeypatch):
-    monkeypatch.setattr(signals, "_LOOK", 0.01)
-    monkeypatch.setattr(StopSignals, "tell", lambda self: None)  # as when the loop is about to wait for events
+    monkeypatch.setattr(signals, "_CHECK_EVERY", 0.01)
+    monkeypatch.setattr(StopSignals, "wake", lambda self: None)  # as when the loop is about to wait for events
     with StopSignals() as listening:
         asyncio.get_running_loop().call_soon(send, signal.SIGTERM)
         assert await asyncio.wait_for(listening.first(), 10) == signal.SIGTERM

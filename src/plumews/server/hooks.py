@@ -1,8 +1,8 @@
-"""What an application's hooks say about the answer to a handshake, checked before a byte of it is written (layer 5).
+"""Hooks of the application in the opening handshake, and the checks of their results.
 
-`select_subprotocol` names what to speak, `process_response` looks at the answer and may change it. Invariant: what they
-give is either an answer that every client understands, or an exception here: an application's mistake is a 500 and a
-log entry, never a broken handshake, a header of two lines, or a token that is sent back.
+`select_subprotocol` chooses the subprotocol, `process_response` sees the response and may change it. A result is a
+response that every client understands, or an exception before the first byte is written. A mistake of the application
+is a 500 and a log entry. It is never a broken handshake, a header of two lines, or a token that is sent back.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ SelectSubprotocol: TypeAlias = Callable[[Conn, Sequence[str]], "str | None"]
 
 
 def selected_subprotocol(select: SelectSubprotocol, conn: Conn, request: Request) -> str | None:
-    """What ``select`` chooses of what was offered, tokens left out.
+    """Return the choice of ``select`` among the offered subprotocols, without the tokens among them.
 
-    Raises ``TypeError`` or ``ValueError`` for what it must not choose, and whatever it raises itself.
+    Raises:
+        TypeError, ValueError: it chose something else. Exceptions of ``select`` are raised as well.
     """
     offered = [subprotocol for subprotocol in offered_subprotocols(request) if not subprotocol.startswith(BEARER)]
     chosen = select(conn, tuple(offered))
     if chosen is not None and not isinstance(chosen, str):
         if isinstance(chosen, Awaitable):
-            getattr(chosen, "close", lambda: None)()  # or Python complains that nobody awaits it
+            getattr(chosen, "close", lambda: None)()  # or Python warns that it was never awaited
         raise TypeError(f"select_subprotocol must return a str or None, not {type(chosen).__name__}")
     if chosen is not None and chosen not in offered:
         raise ValueError("select_subprotocol returned a subprotocol that the client did not offer")
@@ -48,12 +49,12 @@ def selected_subprotocol(select: SelectSubprotocol, conn: Conn, request: Request
 
 
 def copy_of(response: Response) -> Response:
-    """For a hook to change: whoever made ``response`` may answer with it again."""
+    """Return a copy of ``response`` that a hook may change. The original may be sent again."""
     return Response(response.status, Headers(response.headers), response.body, response.reason)
 
 
 def changed_answer(given: Response, returned: object) -> Response:
-    """What ``process_response`` makes of ``given``, a plain HTTP answer: that, or what it returned instead."""
+    """Return the response that ``process_response`` made of ``given``, a response that is no 101."""
     response = _response(given, returned)
     if response.status < 200:
         raise ValueError(f"process_response must leave a refusal a final status, from 200 on, not {response.status}")
@@ -61,7 +62,10 @@ def changed_answer(given: Response, returned: object) -> Response:
 
 
 def changed_upgrade(before: Headers, given: Response, returned: object) -> Response:
-    """What it makes of ``given``, the 101 that had the headers ``before``; another status turns the client away."""
+    """Return the response that ``process_response`` made of ``given``, a 101 with the headers ``before``.
+
+    Another status refuses the client.
+    """
     response = _response(given, returned)
     if response.status == 101:
         if _of_handshake(response.headers) != _of_handshake(before):

@@ -1,8 +1,9 @@
-"""`serve` and `unix_serve`: listen, and make a `Conn` of every WebSocket request (layer 5).
+"""`serve` and `unix_serve`: listen, and make a `Conn` of every WebSocket request.
 
 ``async with serve(handler, host, port) as server`` or ``server = await serve(...)``, as in the `websockets`
-package. Beside the handler there is the callback door: ``on_open``, ``on_message``, ``on_close``. Stopping is
-graceful: no new connections, 1001 to everybody, handlers get the close timeout, then the rest is cut.
+package. The callbacks ``on_open``, ``on_message`` and ``on_close`` may take the place of the handler. A stop is
+graceful. New connections are refused and the others closed with 1001. After the close timeout handlers are cancelled
+and connections are cut.
 """
 
 from __future__ import annotations
@@ -57,13 +58,13 @@ Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
 
 
 class Server:
-    """A listening server. ``serve`` makes it."""
+    """Listening server, made by ``serve``."""
 
     def __init__(self, context: ServerContext, config: ConnConfig, hub: GracefulShutdown | None = None) -> None:
         self._context = context
         self._config = config
-        self._hub = hub  # of a room server: its members go first
-        self._patience = config.close_timeout  # when it stops
+        self._hub = hub  # of a room server: its members are closed first
+        self._stop_timeout = config.close_timeout
         self._listener: Listener | None = None
         self._closer: asyncio.Task[None] | None = None
         self._foreign = False  # this process is a child of the one that serves
@@ -72,12 +73,12 @@ class Server:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets; none once the server is closed."""
+        """Listening sockets; empty after the server is closed."""
         return () if self._listener is None else self._listener.sockets
 
     @property
     def port(self) -> int:
-        """The port of the listening sockets, of the first if they differ; ``RuntimeError`` if there is none."""
+        """Port of the first listening TCP socket. Raises ``RuntimeError`` if there is none."""
         self._check_process()
         for sock in self.sockets:
             if sock.family in _INET:
@@ -86,12 +87,12 @@ class Server:
 
     @property
     def connections(self) -> set[Conn]:
-        """The open connections."""
+        """Open connections."""
         self._check_thread()
         return {conn for conn in self._context.connections if not conn.closed}
 
     def is_serving(self) -> bool:
-        """Whether new connections are accepted."""
+        """Return True if new connections are accepted."""
         return self._listener is not None and not self._context.closing and not self._foreign
 
     def close(
@@ -102,32 +103,34 @@ class Server:
         spread: float | None = None,
         reconnect_in: float = 0.0,
     ) -> None:
-        """Stop: refuse who is not in yet (503), close the others with ``code``. Then :meth:`wait_closed`.
+        """Stop: refuse unfinished handshakes (503) and close connections with ``code``. Then :meth:`wait_closed`.
 
-        Connections and handlers get the close timeout (default 10 s) to end, then handlers are cancelled and what is
-        left is cut. What was queued leaves first. Closing twice is harmless; the first call counts.
+        Queued messages are sent first. Connections and handlers have the close timeout (default 10 seconds) to end.
+        Then handlers are cancelled and connections cut. Only the first call counts.
 
         Args:
-            code, reason: what the close frames say.
+            code: close code of the close frames (default 1001).
+            reason: reason of the close frames.
             spread: seconds over which they are sent, the close timeout at most (default: one for each 2,000
                 connections, a fifth of the close timeout at most).
-            reconnect_in: seconds within which each client is told to come back, at a moment of its own, behind
+            reconnect_in: seconds within which clients are told to reconnect, each at a random moment, behind
                 ``reason``: ``reconnect in 3.2 s`` (default 0: no hint; 3600 at most).
 
         Raises:
-            ValueError: ``code`` may not stand in a close frame, ``reason`` is longer than 123 bytes, with the hint, or
-                a time is out of range. TypeError: one of them is of the wrong kind.
+            ValueError: ``code`` is not allowed in a close frame, ``reason`` with the hint is longer than 123 bytes, or
+                a time is out of range.
+            TypeError: an argument is of the wrong kind.
         """
         self._check_thread()
         self._begin_close(self._config.close_timeout, spread, reconnect_in, code=code, reason=reason)
 
     async def wait_closed(self) -> None:
-        """Until :meth:`close` was called and everything has ended."""
+        """Wait until :meth:`close` was called, and all connections and handlers have ended."""
         self._check_thread()
         await asyncio.shield(self._closed)
 
     async def serve_forever(self) -> None:
-        """Until the server is closed; cancelling this closes it."""
+        """Wait until the server is closed. Cancelling this closes it."""
         self._check_thread()
         try:
             await asyncio.shield(self._closed)
@@ -146,27 +149,28 @@ class Server:
         reconnect_in: float = limits.RECONNECT_IN,
         on_signal: Callable[[int], object] | None = None,
     ) -> ShutdownReport | None:
-        """Serve until SIGINT (Ctrl-C) or SIGTERM comes, then stop in order, as ``plumews serve`` does.
+        """Serve until SIGINT (Ctrl-C) or SIGTERM, then stop in order, as ``plumews serve`` does.
 
-        A room server shuts its hub down first: members get what was queued for them, and newcomers 503. Then, as with
-        any server, all connections are closed with 1001. A second signal ends the process at once, with the exit code
-        128 and its number. A closed terminal (SIGHUP) is such a signal, too, unless the program has a handler for it or
-        ignores it. The handlers that were there before are there again at the end. Cancelling this closes the server.
+        A room server shuts its hub down first: members get their queued messages, and new clients 503. Then all
+        connections are closed with 1001. A second signal ends the process at once, with the exit code 128 plus its
+        number. A closed terminal (SIGHUP) is such a signal, too, unless the program handles or ignores it. The previous
+        signal handlers are restored at the end. Cancelling this closes the server.
 
         Args:
             timeout: seconds in which the connections have to end (default 10); then they are cut.
             spread: seconds over which the close frames are sent, ``timeout`` at most (default: one for each 2,000
                 connections, a fifth of ``timeout`` at most).
-            reconnect_in: seconds within which clients are told to come back, each at a moment of its own (default 5,
-                3600 at most; 0: no hint).
+            reconnect_in: seconds within which clients are told to reconnect, each at a random moment (default 5, 3600
+                at most; 0: no hint).
             on_signal: called with the number of the first signal, before anything is closed.
 
         Returns:
-            For a room server how its hub ended, else ``None``; also ``None`` if the server was closed without a signal.
+            The report of the hub of a room server. ``None`` for other servers, and without a signal.
 
         Raises:
             RuntimeError: called on another thread than the main one, which alone gets signals.
-            ValueError: a time is out of range. TypeError: one is no number, or ``on_signal`` no plain function.
+            ValueError: a time is out of range.
+            TypeError: a time is no number, or ``on_signal`` no plain function.
         """
         self._check_thread()
         check_graceful_close(timeout, spread, reconnect_in)
@@ -196,7 +200,7 @@ class Server:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if not self._foreign:  # else it goes on in the parent process
+        if not self._foreign:  # else the server goes on in the parent process
             self.close()
             await self.wait_closed()
 
@@ -229,7 +233,7 @@ class Server:
         detach_on_fork(self)
 
     def _forked(self) -> Iterable[int]:
-        """This process is a child of the one that serves. Return the descriptors of that."""
+        """Close nothing in this process, a child of a fork. Return the descriptors that belong to the parent."""
         self._foreign = True
         assert self._listener is not None
         fds = [*loop_descriptors(self._closed.get_loop()), *self._listener.forked()]
@@ -254,13 +258,13 @@ class Server:
         self._check_process()
         if self._closer is None:
             self._context.closing = True
-            self._patience = timeout
+            self._stop_timeout = timeout
             limit = TimeBudget(timeout)
-            farewell = GracefulClose(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
-            self._closer = Context().run(asyncio.get_running_loop().create_task, self._close(limit, farewell))
+            closing = GracefulClose(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
+            self._closer = Context().run(asyncio.get_running_loop().create_task, self._close(limit, closing))
 
     async def _drain(self, timeout: float, spread: float | None, reconnect_in: float) -> ShutdownReport | None:
-        """Stop in order: the members of the hub first, while the server can still tell newcomers 503."""
+        """Stop in order: the members of the hub first, while the server still answers new clients with 503."""
         if self._hub is None:
             self._begin_close(timeout, spread, reconnect_in)
             await self.wait_closed()
@@ -280,23 +284,22 @@ class Server:
             await self.wait_closed()
         return report
 
-    async def _close(self, limit: TimeBudget, farewell: GracefulClose) -> None:
+    async def _close(self, limit: TimeBudget, closing: GracefulClose) -> None:
         assert self._listener is not None
         try:
             self._listener.close()
             await self._listener.wait_connected()
-            await self._empty(limit, farewell)
+            await self._empty(limit, closing)
             await self._listener.wait_told()
         finally:
             limit.end()
             self._listener.abort()
             self._closed.set_result(None)
 
-    async def _end_handshakes(self, farewell: GracefulClose) -> None:
-        """End the connections that are not in yet: by 503, or by ``farewell`` if they are to log in by message.
+    async def _end_handshakes(self, closing: GracefulClose) -> None:
+        """End unfinished handshakes by 503, logins by message by ``closing``, and TLS handshakes without a word.
 
-        In the midst of a TLS handshake they just end. A stop does this first, or these clients would wait for others,
-        and for their open timeout.
+        A stop does this first. Otherwise these clients would wait for the others, and for their open timeout.
         """
         assert self._listener is not None
         self._listener.end_tls_handshakes()
@@ -304,13 +307,13 @@ class Server:
         for conn in conns:
             if isinstance(conn._handshake, ServerHandshake):
                 call_safely("closing a connection", conn._handshake.stop)
-        await farewell.close(filter(is_logging_in, conns), at_once=True)
+        await closing.close(filter(is_logging_in, conns), at_once=True)
 
-    async def _empty(self, limit: TimeBudget, farewell: GracefulClose) -> None:
-        """Wait for all connections and handlers to end, and see to it that they do."""
+    async def _empty(self, limit: TimeBudget, closing: GracefulClose) -> None:
+        """Wait until all connections and handlers have ended. Cut and cancel them at the limit."""
         context, loop = self._context, asyncio.get_running_loop()
-        await self._end_handshakes(farewell)
-        await farewell.close(
+        await self._end_handshakes(closing)
+        await closing.close(
             c for c in context.connections if not isinstance(c._handshake, ServerHandshake) and not is_logging_in(c)
         )
         ends = {*context.tasks, *(loop.create_task(conn.wait_closed()) for conn in context.connections)}
@@ -319,18 +322,18 @@ class Server:
         _, late = await asyncio.wait(ends, timeout=limit.left)
         if not late:
             return
-        logger.warning("stopping took longer than %g s: what is left is cut", self._patience)
+        logger.warning("stopping took longer than %g s: what is left is cut", self._stop_timeout)
         for conn in list(context.connections):
             call_safely("closing a connection", conn.abort)
         for end in late:
             cancel(end)
-        await asyncio.wait(late, timeout=limits.END_GRACE)  # who ignores even that is not waited for
+        await asyncio.wait(late, timeout=limits.END_GRACE)  # a task may ignore its cancellation
 
 
 class Serving:
-    """What ``serve`` returns: await it for the server, or enter it with ``async with``.
+    """Result of ``serve``: await it for the server, or enter it with ``async with``.
 
-    One that is thrown away unused warns (``RuntimeWarning``), as a coroutine would: nothing was served.
+    If it is neither awaited nor entered, it warns (``RuntimeWarning``) as a coroutine does.
     """
 
     def __init__(
@@ -392,9 +395,12 @@ def serve(
 
     Args:
         handler: ``async def handler(conn)``, run for each connection. Its return closes the connection with 1000.
-        host, port: address to listen on. ``port=0`` takes a free one (``server.port``), ``host=None`` all interfaces.
-        on_open, on_message, on_close: plain functions ``f(conn)``, ``f(conn, message)``, ``f(conn)`` instead of a
-            handler. They are called straight from the parser and answer with ``conn.send_nowait``.
+        host: address or name to listen on, or several; ``None`` is all interfaces.
+        port: port to listen on; 0 takes a free one (``server.port``).
+        on_open: ``f(conn)``, a plain function, called when a connection is open.
+        on_message: ``f(conn, message)``, a plain function instead of a handler. It is called straight from the parser
+            and answers with ``conn.send_nowait``.
+        on_close: ``f(conn)``, a plain function, called when a connection is closed.
         authenticator: verifies the token of each client, such as a :class:`plumews.SimpleRoomAuth`, and sets
             ``conn.user_info`` (default: no client is asked for a token).
         options: options of the server, such as ``ssl``, ``origins``, ``routes``, ``process_request`` and
@@ -422,12 +428,18 @@ def unix_serve(
     authenticator: TokenAuthenticator | None = None,
     **options: Unpack[ServerKeywords],
 ) -> Serving:
-    """Serve WebSockets on a Unix socket at ``path``, or on the Unix sockets ``sock``. Options as in :func:`serve`.
+    """Serve WebSockets on a Unix socket at ``path``, or on the Unix sockets ``sock``.
 
     Args:
+        handler: as in :func:`serve`, like the callbacks.
         path: path of the socket file. The file of a dead server is replaced. The file is removed when the server stops
             listening, unless another server has replaced it. A path that begins with NUL is an abstract socket (Linux).
         mode: permissions of the file, such as ``0o660``, set before a client can connect (default: by the umask).
+        on_open: as in :func:`serve`.
+        on_message: as in :func:`serve`.
+        on_close: as in :func:`serve`.
+        authenticator: as in :func:`serve`.
+        options: as in :func:`serve`, without ``reuse_port``.
 
     Raises:
         TypeError, ValueError: an option is unknown or wrong.

@@ -1,9 +1,8 @@
-"""Signals that ask a process to stop: the first one is told, the second one ends the process at once (layer 5).
+"""Signals that stop a process: the first one wakes the listeners, the second one ends the process at once.
 
-`signal.signal` rather than the loop's own handlers: it is there on Windows, leaves handlers of the application alone
-that are the loop's, and is heard while the loop is busy. Invariants: the handlers that were there before are there
-again when nobody listens any more; several may listen at the same time, and each is told; a child process that was
-forked meanwhile ends by such a signal as if there were no handlers.
+`signal.signal` is used instead of the loop's handlers. It exists on Windows, it leaves the loop's handlers to the
+application, and it works while the loop is busy. The previous handlers are restored when the last listener ends. A
+child of a fork is ended by such a signal as if there were no handlers.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ __all__ = ["StopSignals"]
 #: SIGBREAK is Ctrl-Break on Windows.
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGBREAK")
 
-#: A closed terminal; it comes twice, from the kernel and from the shell.
+#: Signal of a closed terminal. It is sent twice, by the kernel and by the shell.
 _HANGUP: Final[int | None] = getattr(signal, "SIGHUP", None)
 
 
 class _Handlers:
-    """The handlers of this process, shared by all that listen."""
+    """Signal handlers of this process, shared by all listeners."""
 
     def __init__(self) -> None:
         self.first: int | None = None
@@ -62,39 +61,38 @@ class _Handlers:
         elif self.first is None:
             self.first = number
             for listener in tuple(self._listening):
-                listener.tell()
+                listener.wake()
         elif number != _HANGUP:
             os._exit(128 + number)
 
 
 _handlers: Final = _Handlers()
 
-#: Seconds between two looks for a signal that did not wake the event loop.
-_LOOK: Final = 1.0
+#: Seconds between two checks for a signal that did not wake the event loop.
+_CHECK_EVERY: Final = 1.0
 
 
 class StopSignals:
-    """Listens to SIGINT and SIGTERM, and to SIGHUP unless the process does something about it, while it is entered.
+    """Context manager that listens to SIGINT and SIGTERM, and to SIGHUP unless the process handles or ignores it.
 
     Raises:
-        RuntimeError: when it is entered on another thread than the main one.
+        RuntimeError: it is entered on another thread than the main one.
     """
 
     def __init__(self) -> None:
         self._waiting: asyncio.Future[None] | None = None
 
     async def first(self) -> int:
-        """Wait for the first signal, and return its number; also one that came before, to whoever listened."""
+        """Wait for the first signal, and return its number. One that another listener received before counts, too."""
         self._waiting = asyncio.get_running_loop().create_future()
-        # Only asked for now: a signal may come at any step. One that comes just before the loop waits for events is
-        # handled when that wait ends, so it must end.
+        # A signal that comes just before the loop waits for events is handled when that wait ends, so it must end.
         while _handlers.first is None:
-            await asyncio.wait((self._waiting,), timeout=_LOOK)
+            await asyncio.wait((self._waiting,), timeout=_CHECK_EVERY)
         assert _handlers.first is not None
         return _handlers.first
 
-    def tell(self) -> None:
-        """A signal has come. Called between any two steps of the main thread."""
+    def wake(self) -> None:
+        """Wake :meth:`first`. Called between any two steps of the main thread."""
         waiting = self._waiting
         if waiting is not None and not waiting.get_loop().is_closed():
             waiting.get_loop().call_soon_threadsafe(_end, waiting, context=Context())

@@ -1,8 +1,8 @@
-"""Listening sockets: TCP on several addresses, Unix sockets with their files, and inherited descriptors (layer 5).
+"""Listening sockets: TCP on several addresses, Unix sockets with their files, and inherited descriptors.
 
-Every socket that leaves this module is bound and listens. Invariants: the sockets of one server that were asked for
-port 0 have one port; a Unix socket replaces the file of a dead server and of no living one; it removes its own file
-and no other; the file of an inherited socket stays.
+Each returned socket is bound and listens. With port 0 all sockets of one server have the same port. A Unix socket
+replaces the file of a dead server and of no living one. It removes its own file and no other. The file of an inherited
+socket stays.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ __all__ = [
     "unix_socket",
 ]
 
-#: The path of a Unix socket, as the functions of `os` take one.
+#: Path of a Unix socket, as the functions of `os` take one.
 UnixPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 _AF_UNIX: Final = getattr(socket, "AF_UNIX", None)
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, _AF_UNIX)
 
-#: An address that this machine does not have, and a family that it does not speak.
+#: Errors for an address that this machine does not have, and for a family that it does not support.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-#: How often a busy lock is tried again, and the seconds in between: a start holds it for a millisecond.
+#: Attempts to take a busy lock, and the seconds in between. A start holds it for a millisecond.
 _LOCK_ATTEMPTS: Final = 50
 _LOCK_PAUSE: Final = 0.01
 
@@ -77,7 +77,8 @@ async def tcp_sockets(
     An address of a name is left out if this machine does not have it (``::1`` without IPv6), unless it is the only one.
 
     Raises:
-        OSError: an address cannot be listened on. UnicodeError: a name that cannot be looked up.
+        OSError: an address cannot be used.
+        UnicodeError: a name cannot be looked up.
     """
     hosts = [host] if host is None or isinstance(host, str) else list(host)
     loop = asyncio.get_running_loop()
@@ -147,23 +148,23 @@ def _bound(family: int, proto: int, address: Any, reuse_port: bool | None, backl
 
 
 class OwnSocket(socket.socket):
-    """Listening socket that was made here, for one process: a child of a fork does not keep it open."""
+    """Listening socket made for one process: a child of a fork does not keep it open."""
 
 
 class UnixSocket(OwnSocket):
     """Unix socket that owns the file at its path: closing it removes the file, if it is still the same file."""
 
-    #: The process that made the file, where it is, its device and its inode.
+    #: Process that made the file, its path, its device and its inode.
     _file: tuple[int, str, int, int] | None = None
 
     def bind_file(self, path: str, mode: int | None) -> None:
-        """Bind to ``path``, with the permissions ``mode``. Nobody can connect yet: that takes `listen`."""
+        """Bind to ``path``, with the permissions ``mode``. Clients can connect after `listen`."""
         if mode is not None:
             with contextlib.suppress(OSError):
                 os.fchmod(self.fileno(), mode)  # on Linux the file begins with these, less the umask
         try:
             self.bind(path)
-        except OSError as exc:  # names no path; a path that is too long has no number either
+        except OSError as exc:  # it names no path, and has no number for a path that is too long
             raise OSError(exc.errno or errno.ENAMETOOLONG, exc.strerror or str(exc), path) from None
         made = Path(path).lstat()
         self._file = (os.getpid(), str(Path(path).absolute()), made.st_dev, made.st_ino)
@@ -173,7 +174,7 @@ class UnixSocket(OwnSocket):
     def close(self) -> None:
         """Remove the file, and close the socket.
 
-        In this order: a listening socket answers whoever wants to take its place, and its inode is not used again.
+        In this order: while the socket listens, no other start takes its place, and its inode is not used again.
         """
         if self._file is not None:
             pid, path, *made = self._file
@@ -186,7 +187,7 @@ class UnixSocket(OwnSocket):
 
 
 def check_unix(path: UnixPath, mode: int | None) -> str:
-    """Return ``path`` as text; raise ``TypeError`` or ``ValueError`` for a path or a mode that cannot be."""
+    """Return ``path`` as text. Raise ``TypeError`` or ``ValueError`` for an invalid path or mode."""
     if _AF_UNIX is None:
         raise ValueError("there are no Unix sockets on this system")
     if not isinstance(path, (str, bytes, os.PathLike)):
@@ -215,8 +216,8 @@ def unix_socket(path: str, mode: int | None, backlog: int) -> UnixSocket:
     A socket file that no server listens on is replaced.
 
     Raises:
-        OSError: a server listens there (``EADDRINUSE``), there is something else than a socket (``EEXIST``), or the
-            system does not permit it.
+        OSError: a server listens there (``EADDRINUSE``), the file is no socket (``EEXIST``), or the system does not
+            permit it.
     """
     assert _AF_UNIX is not None
     sock = UnixSocket(_AF_UNIX, socket.SOCK_STREAM)
@@ -237,9 +238,9 @@ def unix_socket(path: str, mode: int | None, backlog: int) -> UnixSocket:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other starts in ``folder`` away: of two that find the same dead file, one would remove the other's new one.
+    """Lock ``folder`` against other starts: of two that find the same dead file, one would remove the other's new one.
 
-    Only for a moment, and only where it is possible: somebody else may hold a lock there for good.
+    If the lock stays busy for half a second, or is not supported, the start goes on without it.
     """
     import fcntl
 
@@ -260,7 +261,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _make_way(path: str) -> None:
-    """Remove the socket file of a dead server; raise ``OSError`` for all else that is there."""
+    """Remove the socket file of a dead server. Raise ``OSError`` for any other file."""
     try:
         found = Path(path).lstat()
     except FileNotFoundError:
@@ -283,14 +284,14 @@ def _make_way(path: str) -> None:
 
 
 class InheritedSocket(socket.socket):
-    """Listening socket that other processes may hold, too: its backlog and its file are left to them."""
+    """Listening socket that other processes may share. Its backlog and its file are left to them."""
 
 
 def inherited_sockets(descriptors: Iterable[int]) -> list[socket.socket]:
-    """Return the listening sockets behind ``descriptors``; they are not passed on to child processes.
+    """Return the listening sockets of ``descriptors``. Child processes do not inherit them.
 
     Raises:
-        ValueError: a descriptor is none of a listening TCP or Unix socket. The message names it.
+        ValueError: a descriptor is no listening TCP or Unix socket. The message names it.
     """
     with contextlib.ExitStack() as opened:
         sockets: list[socket.socket] = []
@@ -322,9 +323,9 @@ def _inherited(fd: int) -> InheritedSocket:
 
 
 def activated_descriptors(environ: MutableMapping[str, str]) -> range:
-    """Return the descriptors that systemd, or whoever speaks sd_listen_fds(3), has opened for this process.
+    """Return the descriptors that systemd has opened for this process (sd_listen_fds(3)).
 
-    The variables that say so are removed from ``environ``: they are not for child processes.
+    Their variables are removed from ``environ``: they are not for child processes.
 
     Raises:
         ValueError: ``LISTEN_FDS`` is no number.
