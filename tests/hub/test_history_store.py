@@ -42,19 +42,19 @@ class Rooms:
                 asked.append(room)
             return None if room == "none" else bounds_of_all
 
-        self.archive = HistoryStore(
+        self.store = HistoryStore(
             policy, max_rooms=max_rooms, max_bytes=max_bytes, has_members=lambda room: self.members.get(room, 0)
         )
 
     def record(self, room: str) -> Position | None:
-        return self.archive.record(room, TEN, self.timers)
+        return self.store.record(room, TEN, self.timers)
 
     def position(self, room: str) -> Position | None:
-        stream = self.archive.stream(room, self.timers)
+        stream = self.store.stream(room, self.timers)
         return None if stream is None else stream.position
 
     def kept(self, room: str) -> int:
-        stream = self.archive.stream(room, self.timers)
+        stream = self.store.stream(room, self.timers)
         assert stream is not None
         return len(stream)
 
@@ -71,7 +71,7 @@ def test_room_without_history_is_not_stored():
     rooms = Rooms()
     assert rooms.record("none") is None
     assert rooms.position("none") is None
-    assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0)
+    assert (len(rooms.store), rooms.store.bytes, len(rooms.timers)) == (0, 0, 0)
 
 
 def test_rooms_number_their_messages_independently():
@@ -93,10 +93,10 @@ def test_policy_is_called_once_in_the_life_of_a_history():
 
 
 def test_policy_with_other_result_raises_type_error():
-    archive = HistoryStore(lambda room: 100, max_rooms=0, max_bytes=0, has_members=len)  # type: ignore[arg-type,return-value]
+    store = HistoryStore(lambda room: 100, max_rooms=0, max_bytes=0, has_members=len)  # type: ignore[arg-type,return-value]
     with pytest.raises(TypeError, match="history must give HistoryLimits or None for a room, not int"):
-        archive.record("a", TEN, Rooms().timers)
-    assert len(archive) == 0
+        store.record("a", TEN, Rooms().timers)
+    assert len(store) == 0
 
 
 # --- lifetime -------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_history_of_empty_room_lives_for_max_age():
     assert rooms.kept("a") == 1
     assert rooms.epoch("a") == epoch
     rooms.loop.advance(10)  # it was asked for again
-    assert (len(rooms.archive), rooms.archive.bytes) == (0, 0)
+    assert (len(rooms.store), rooms.store.bytes) == (0, 0)
     assert rooms.epoch("a") != epoch
 
 
@@ -119,23 +119,23 @@ def test_history_lives_for_max_age_after_last_member_left():
     rooms.record("full")
     epoch = rooms.epoch("full")
     rooms.loop.advance(95)
-    assert (len(rooms.archive), rooms.archive.bytes) == (1, limits.HISTORY_ROOM_OVERHEAD)
+    assert (len(rooms.store), rooms.store.bytes) == (1, limits.HISTORY_ROOM_OVERHEAD)
     rooms.members["full"] = 0
-    rooms.archive.left("full", rooms.timers)
+    rooms.store.left("full", rooms.timers)
     rooms.loop.advance(9.9)
     assert rooms.epoch("full") == epoch
     rooms.loop.advance(10)
-    assert len(rooms.archive) == 0
+    assert len(rooms.store) == 0
 
 
 def test_leave_with_members_left_sets_no_deadline():
     rooms = Rooms()
     rooms.record("full")
     rooms.loop.advance(50)
-    rooms.archive.left("full", rooms.timers)
+    rooms.store.left("full", rooms.timers)
     assert len(rooms.timers) == 0
-    rooms.archive.left("unknown", rooms.timers)
-    assert len(rooms.archive) == 1
+    rooms.store.left("unknown", rooms.timers)
+    assert len(rooms.store) == 1
 
 
 def test_history_survives_if_members_return_in_time():
@@ -153,11 +153,11 @@ def test_messages_expire_without_a_call(frames_alone):
     for _ in range(5):
         rooms.record("full")
         rooms.loop.advance(1)
-    assert rooms.archive.bytes == 50
+    assert rooms.store.bytes == 50
     rooms.loop.advance(6.5)
-    assert rooms.archive.bytes == 30
+    assert rooms.store.bytes == 30
     rooms.loop.advance(100)
-    assert rooms.archive.bytes == 0
+    assert rooms.store.bytes == 0
 
 
 def test_silent_room_with_members_has_no_deadline():
@@ -176,7 +176,7 @@ def test_all_histories_share_one_timer():
         rooms.loop.advance(0.001)
     assert len(rooms.loop.armed) == 1
     rooms.loop.advance(100)
-    assert (len(rooms.archive), len(rooms.timers), rooms.loop.armed) == (0, 0, [])
+    assert (len(rooms.store), len(rooms.timers), rooms.loop.armed) == (0, 0, [])
 
 
 # --- bounds ---------------------------------------------------------------------------------------
@@ -190,8 +190,8 @@ def test_least_recently_used_history_goes_beyond_max_rooms(frames_alone):
         epochs[room] = rooms.epoch(room)
     rooms.position("a")
     rooms.record("d")
-    assert len(rooms.archive) == 3
-    assert rooms.archive.bytes == 30
+    assert len(rooms.store) == 3
+    assert rooms.store.bytes == 30
     assert rooms.epoch("a") == epochs["a"]
     assert rooms.epoch("c") == epochs["c"]
     assert rooms.epoch("b") != epochs["b"]
@@ -203,7 +203,7 @@ def test_oldest_messages_of_quiet_rooms_go_beyond_max_bytes(frames_alone):
         rooms.record(room)
     for _ in range(6):
         rooms.record("c")
-    assert rooms.archive.bytes == 100
+    assert rooms.store.bytes == 100
     assert [rooms.kept(room) for room in "abc"] == [1, 3, 6]
     for _ in range(20):
         rooms.record("c")
@@ -214,14 +214,14 @@ def test_oldest_messages_of_quiet_rooms_go_beyond_max_bytes(frames_alone):
 def test_message_above_all_bytes_is_not_kept(frames_alone):
     rooms = Rooms(max_bytes=9)
     rooms.record("a")
-    assert (rooms.kept("a"), rooms.archive.bytes) == (0, 0)
+    assert (rooms.kept("a"), rooms.store.bytes) == (0, 0)
 
 
 def test_many_dropped_rooms_leave_no_deadlines():
     rooms = Rooms(max_rooms=10)
     for number in range(5000):
         rooms.record(f"room {number}")
-    assert len(rooms.archive) == len(rooms.timers) == 10
+    assert len(rooms.store) == len(rooms.timers) == 10
     assert len(rooms.timers._heap) < 200
 
 
@@ -229,8 +229,8 @@ def test_clear_forgets_all_histories(frames_alone):
     rooms = Rooms()
     for room in ("a", "b", "full"):
         rooms.record(room)
-    rooms.archive.clear()
-    assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0)
+    rooms.store.clear()
+    assert (len(rooms.store), rooms.store.bytes, len(rooms.timers)) == (0, 0, 0)
     assert rooms.record("a").offset == 1  # type: ignore[union-attr]
 
 
@@ -245,22 +245,22 @@ def test_store_keeps_sums_and_bounds_under_random_use(frames_alone):
                 rooms.loop.advance(dice.random() * 4)
             elif action == 1:
                 rooms.members[room] = dice.randrange(2)
-                rooms.archive.left(room, rooms.timers)
+                rooms.store.left(room, rooms.timers)
             elif action == 2:
                 rooms.position(room)
             else:
                 rooms.record(room)
-            entries = rooms.archive._entries.values()
-            assert rooms.archive.bytes == sum(entry.stream.bytes for entry in entries) <= 150, seed
+            entries = rooms.store._entries.values()
+            assert rooms.store.bytes == sum(entry.stream.bytes for entry in entries) <= 150, seed
             assert len(entries) <= 5, seed
-            assert {room for room, entry in rooms.archive._entries.items() if len(entry.stream)} == set(
-                rooms.archive._filled
+            assert {room for room, entry in rooms.store._entries.items() if len(entry.stream)} == set(
+                rooms.store._filled
             ), seed
         rooms.members.clear()
         for room in "abcdefgh":
-            rooms.archive.left(room, rooms.timers)
+            rooms.store.left(room, rooms.timers)
         rooms.loop.advance(100)
-        assert (len(rooms.archive), rooms.archive.bytes, len(rooms.timers)) == (0, 0, 0), seed
+        assert (len(rooms.store), rooms.store.bytes, len(rooms.timers)) == (0, 0, 0), seed
 
 
 @pytest.mark.parametrize("size", [0, 100])
@@ -274,20 +274,20 @@ def test_history_bytes_are_within_factor_2_of_memory(size: int, per_room: int):
         before = tracemalloc.get_traced_memory()[0]
         for number in range(20_000):
             message = encode(2, bytes(size))
-            rooms.archive.record(f"room {number // per_room}", message, rooms.timers)
+            rooms.store.record(f"room {number // per_room}", message, rooms.timers)
         del message
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert bound * 0.5 < rooms.archive.bytes <= bound
-    assert rooms.archive.bytes / 2 <= taken <= 2 * rooms.archive.bytes
+    assert bound * 0.5 < rooms.store.bytes <= bound
+    assert rooms.store.bytes / 2 <= taken <= 2 * rooms.store.bytes
 
 
 def test_histories_without_messages_take_half_of_the_bytes():
     rooms = Rooms(max_bytes=20 * limits.HISTORY_ROOM_OVERHEAD)
     for number in range(100):
         rooms.position(f"room {number}")
-    assert len(rooms.archive) == len(rooms.timers) == 10
+    assert len(rooms.store) == len(rooms.timers) == 10
     rooms = Rooms(max_bytes=1)
     assert rooms.record("a").offset == rooms.record("b").offset == 1  # type: ignore[union-attr]
-    assert (len(rooms.archive), rooms.kept("b")) == (1, 0)
+    assert (len(rooms.store), rooms.kept("b")) == (1, 0)

@@ -310,13 +310,13 @@ async def test_history_of_empty_room_ends_with_age_of_messages():
     hub.join("chat", conn)
     hub.broadcast_room("chat", "x")
     seen = position(hub)
-    archive = hub._history
-    assert archive is not None
-    await until(lambda: archive.bytes == limits.HISTORY_ROOM_OVERHEAD)
+    store = hub._history
+    assert store is not None
+    await until(lambda: store.bytes == limits.HISTORY_ROOM_OVERHEAD)
     assert position(hub) == seen  # its member has missed nothing
     left = asyncio.get_running_loop().time()
     hub.remove(conn)
-    await until(lambda: len(archive) == 0)
+    await until(lambda: len(store) == 0)
     assert asyncio.get_running_loop().time() - left > 0.045
     assert deadlines() == before
     assert hub.recover("chat", conn, seen) == Recovery(False, 0, position(hub))

@@ -1,6 +1,10 @@
 """Rooms and broadcasts in one process: members, presence, history, slow members, shutdown.
 
-May import the root vocabulary and the packages up to ``conn``. Imports neither ``auth`` nor ``server``.
+May import the root vocabulary and the packages up to ``conn``. Imports neither ``auth`` nor ``server``. Public names:
+`Hub` with `HubConfig` and `Member`, `HistoryLimits`, `Position` and `Recovery`, and the types of its results.
+
+A member is a connection in a room, a user the owner of connections, and a fan-out one broadcast on its way to its
+members. Broadcasts are carried by cooperative workers on the event loop.
 """
 
 from __future__ import annotations

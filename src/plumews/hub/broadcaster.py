@@ -68,7 +68,7 @@ def target_of(room: Rooms | None) -> Target:
     """Return the target for an argument that names rooms. The caller may change its list afterwards."""
     if isinstance(room, (list, tuple, set, frozenset)):
         names = tuple(room)
-        # Only a name: ``[None]`` is not everybody.
+        # Only a name: ``[None]`` is not all rooms.
         return names[0] if len(names) == 1 and isinstance(names[0], str) else names
     return room
 
@@ -184,7 +184,7 @@ class Broadcaster:
         compress: bool | None,
         keep: bool,
     ) -> BroadcastResult:
-        """Send a message to the members of ``room``. ``None``: to everybody."""
+        """Send a message to the members of ``room``. ``None``: to all members."""
         target = target_of(room)
         message = _encoded(data, opcode, compress)
         return _result(self._submit(loop, target, message, exclude, where, self._key(target, key), _checked_keep(keep)))

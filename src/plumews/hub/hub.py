@@ -202,7 +202,7 @@ class Hub:
         """Call ``callback(conn, room, count)`` when a member has lost messages. As :meth:`on_slow` otherwise.
 
         Losses of one event loop iteration are reported together. ``room`` is ``None`` if the messages were for
-        everybody, for several rooms or for one user, or may be of any room of the member.
+        all members, for several rooms or for one user, or may be of any room of the member.
         """
         return self._on("drop", callback, "conn", "room", "count")
 
@@ -312,7 +312,7 @@ class Hub:
         Pass ``Position("", 0)`` to receive the whole retained history. That is complete if nothing was dropped since
         the history of the room began.
 
-        Messages to everybody, to one user, with ``where=`` and with ``keep=False`` are not part of a room's history.
+        Messages to all members, to one user, with ``where=`` and with ``keep=False`` are not part of a room's history.
         Messages that were broadcast with ``exclude=`` are. Messages to several rooms are in the history of each.
 
         Args:
@@ -377,7 +377,7 @@ class Hub:
             RuntimeError: called by a function that makes the text of a message: ``data``, ``encode_gap`` or
                 ``encode_recovered``.
         """
-        if room is None:  # a slip must not become a message to everybody
+        if room is None:  # a mistake must not become a message to all members
             return self._broadcaster.reject(BroadcastResult(invalid=True))
         return self._broadcaster.broadcast(self._bind(), room, data, opcode, exclude, where, key, compress, keep)
 
@@ -411,7 +411,7 @@ class Hub:
     ) -> BroadcastResult:
         """Send a message and wait until it is decided for every member. Nothing is pending in the result.
 
-        It waits for space in the job queue, too, in the order of the calls. ``room=None`` is everybody. The members
+        It waits for space in the job queue, too, in the order of the calls. ``room=None`` is all members. The members
         are the ones at the end of that wait. ``where``, and ``data`` as a function, are called at that time. As
         :meth:`broadcast_room` otherwise.
         """

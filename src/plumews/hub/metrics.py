@@ -69,7 +69,7 @@ class HubMetrics:
     broadcasts_overloaded``.
 
     A dropped delivery has a cause. ``block``, ``drop``, ``close``, ``drop-oldest`` and ``conflate`` are the send
-    behavior of a full member; the last two drop a new message only while another one is sent in pieces. ``ended``: the
+    behavior of a full member. The last two drop a new message only while another one is sent in pieces. ``ended``: the
     member closed before it had space. ``overloaded``: the job queue was full. ``stopped``: the hub was stopped.
     """
 

@@ -113,9 +113,9 @@ class PresenceWatchers(RoomWatchers[PresenceCallback]):
         difference = self._differences.pop(room, None) or _Difference()
         came, went = tuple(difference.came.values()), tuple(difference.went.values())
         new = self._new.pop(room, set())
-        everybody = tuple(present.user for present in self._present.get(room, {}).values())
+        everyone = tuple(present.user for present in self._present.get(room, {}).values())
         for watcher in self._watchers[room]:
-            joined, left = (everybody, ()) if watcher in new else (came, went)
+            joined, left = (everyone, ()) if watcher in new else (came, went)
             if joined or left:
                 call_safely("a watcher of presence", watcher, room, joined, left)
 

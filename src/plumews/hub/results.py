@@ -51,8 +51,8 @@ class BroadcastResult:
     @property
     def rejected(self) -> bool:
         """True if no member gets the message, although there were members to get it."""
-        nobody = self.matched > self.skipped and self.queued == 0 and self.pending == 0
-        return self.invalid or self.stopped or self.overloaded or nobody
+        lost = self.matched > self.skipped and self.queued == 0 and self.pending == 0
+        return self.invalid or self.stopped or self.overloaded or lost
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Gap:
     """Messages that a slow member has lost in one place of its stream.
 
     Attributes:
-        room: room of the messages. ``None`` if they were for everybody, for several rooms or for one user, or may be of
-            any room of the member.
+        room: room of the messages. ``None`` if they were for all members, for several rooms or for one user, or may be
+            of any room of the member.
         dropped: number of lost messages. It includes direct sends that were queued and gave way.
     """
 

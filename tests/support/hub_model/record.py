@@ -89,7 +89,7 @@ class RecordingBroadcaster(Broadcaster):
 
     def _submit(self, loop: Any, target: Any, message: Any, exclude: Any, where: Any, key: Any, keep: bool) -> Any:
         with_room = None if target is None else frozenset([target] if isinstance(target, str) else target)
-        peers = [peer for peer in self.record.roll(target) if peer.conn is not exclude]
+        peers = [peer for peer in self.record.peers_in(target) if peer.conn is not exclude]
         if where is not None:
             peers = [peer for peer in peers if peer.conn in where.chosen]
         self.record.expected.append(("room", with_room, peers, None if key is None else key[1][1]))
@@ -167,7 +167,7 @@ class Record:
         self.by_conn[peer.conn] = peer
         return peer
 
-    def roll(self, target: str | tuple[str, ...] | None) -> list[Peer]:
+    def peers_in(self, target: str | tuple[str, ...] | None) -> list[Peer]:
         """Return the peers in a room, in several or in any."""
         if target is None:
             return list(self.everybody)

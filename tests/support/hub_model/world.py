@@ -348,7 +348,7 @@ class World(Record):
 
     def foresee(self, rooms: Any, message: str, exclude: plumews.Conn | None) -> Counter[str] | None:
         """Return the result of a broadcast that is done at once. ``None``: it cannot be foreseen."""
-        peers = self.roll(rooms)
+        peers = self.peers_in(rooms)
         if self.stopped or "encode" in self.listen or len(self.hub._broadcaster.scheduler) or len(peers) > STRIDE:
             return None
         if len(message) >= limits.COMPRESS_LEAST and any(peer.inflater is not None for peer in peers):
