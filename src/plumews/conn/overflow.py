@@ -98,7 +98,7 @@ class OverflowPolicy:
 
     def relieve(self, conn: FullQueue) -> int:
         """Drop the queued messages to free memory. Return their number; with 0 the hub closes the connection."""
-        count = conn._writer.evict()
+        count = conn._writer.evict() if self.drops_queued else 0
         conn._count_displaced(count)
         return count
 
@@ -116,9 +116,6 @@ class _Block(OverflowPolicy):
     def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
         return Outcome.WAITS
 
-    def relieve(self, conn: FullQueue) -> int:
-        return 0
-
 
 class _Close(OverflowPolicy):
     """Policy of ``SendBehavior.CLOSE``: close with 1013."""
@@ -133,9 +130,6 @@ class _Close(OverflowPolicy):
 
     def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
         return Outcome.CLOSES
-
-    def relieve(self, conn: FullQueue) -> int:
-        return 0
 
 
 class _DropOldest(OverflowPolicy):
