@@ -14,6 +14,7 @@ from . import _compiled
 BODY = _compiled.select_body()  # first: it decides whether what follows comes compiled
 
 # isort: split
+from . import errors
 from .auth.interfaces import RoomAuth, RoomAuthorization, RoomAuthorizer, TokenAuthenticator
 from .auth.passwords import PasswordStrength, RoomPasswords, generate_secure_secret, validate_room_password
 from .auth.revocation import Revocation, Revocations
@@ -29,42 +30,7 @@ from .conn.stream import Stream
 from .constants import CloseCode, Opcode, SendBehavior, State
 from .deflate.config import Deflate
 from .deflate.outbound import CompressionInfo
-from .errors import (
-    AuthError,
-    Close,
-    ConcurrencyError,
-    ConnectionClosed,
-    ConnectionClosedError,
-    ConnectionClosedOK,
-    HubError,
-    HubFull,
-    HubStopped,
-    InvalidCompression,
-    InvalidData,
-    InvalidHandshake,
-    InvalidHeader,
-    InvalidMessage,
-    InvalidOrigin,
-    InvalidRoomName,
-    InvalidText,
-    InvalidToken,
-    InvalidUpgrade,
-    PayloadTooBig,
-    ProtocolError,
-    RateLimited,
-    Refused,
-    RevocationsFull,
-    RoomFull,
-    SendQueueFull,
-    SendTimeout,
-    TokenExpired,
-    TokenRevoked,
-    TooManyFragments,
-    TooManyRooms,
-    WeakRoomPassword,
-    WeakSecret,
-    WebSocketException,
-)
+from .errors import *  # noqa: F403
 from .http11.headers import Headers
 from .http11.models import Request, Response
 from .http11.redaction import sanitize_for_logging
@@ -87,18 +53,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BODY",
-    "AuthError",
     "AuthMetrics",
     "BroadcastResult",
-    "Close",
     "CloseCode",
     "CompressionInfo",
-    "ConcurrencyError",
     "Conn",
     "ConnConfig",
-    "ConnectionClosed",
-    "ConnectionClosedError",
-    "ConnectionClosedOK",
     "Deflate",
     "Gap",
     "HS256TokenAuth",
@@ -107,47 +67,26 @@ __all__ = [
     "HistoryLimits",
     "Hub",
     "HubConfig",
-    "HubError",
-    "HubFull",
     "HubMetrics",
-    "HubStopped",
-    "InvalidCompression",
-    "InvalidData",
-    "InvalidHandshake",
-    "InvalidHeader",
-    "InvalidMessage",
-    "InvalidOrigin",
-    "InvalidRoomName",
-    "InvalidText",
-    "InvalidToken",
-    "InvalidUpgrade",
     "MemberInfo",
     "OnMessage",
     "Opcode",
     "PasswordStrength",
-    "PayloadTooBig",
     "Position",
-    "ProtocolError",
-    "RateLimited",
     "Recovery",
-    "Refused",
     "Request",
     "Response",
     "Revocation",
     "Revocations",
-    "RevocationsFull",
     "RoomAuth",
     "RoomAuthorization",
     "RoomAuthorizer",
-    "RoomFull",
     "RoomInfo",
     "RoomPasswords",
     "RoomPresence",
     "Route",
     "SecureRoomAuth",
     "SendBehavior",
-    "SendQueueFull",
-    "SendTimeout",
     "Server",
     "Serving",
     "ShutdownReport",
@@ -156,15 +95,8 @@ __all__ = [
     "Stream",
     "TextPolicy",
     "TokenAuthenticator",
-    "TokenExpired",
-    "TokenRevoked",
-    "TooManyFragments",
-    "TooManyRooms",
     "UserInfo",
     "UserPresence",
-    "WeakRoomPassword",
-    "WeakSecret",
-    "WebSocketException",
     "__version__",
     "admin_broadcast_route",
     "broadcast",
@@ -179,6 +111,7 @@ __all__ = [
     "validate_room_password",
     "validate_text_message",
 ]
+__all__ += errors.__all__
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
 

@@ -10,39 +10,7 @@ from typing import TYPE_CHECKING
 
 from .. import _compiled
 
-__all__ = [
-    "Parser",
-    "Utf8Validator",
-    "build_batch",
-    "build_frame",
-    "build_header",
-    "fragment",
-    "mask",
-    "mask_inplace",
-    "new_mask",
-]
-
 if TYPE_CHECKING or _compiled.BODY == "pure":
-    from .pure.parser import (
-        Parser,
-        Utf8Validator,
-        build_batch,
-        build_frame,
-        build_header,
-        fragment,
-        mask,
-        mask_inplace,
-        new_mask,
-    )
+    from .pure.parser import *  # noqa: F403
 else:
-    from .._codec import (
-        Parser,
-        Utf8Validator,
-        build_batch,
-        build_frame,
-        build_header,
-        fragment,
-        mask,
-        mask_inplace,
-        new_mask,
-    )
+    from .._codec import *  # noqa: F403
