@@ -410,7 +410,7 @@ async def test_row_1_unread_messages_wait_compressed(start: Any) -> None:
         try:
             wire.send(*sent * 12)
             (conn,) = server.connections
-            await until(lambda: conn._backlog and conn._reading_paused and conn._inflow.waits_for == ROOM)
+            await until(lambda: conn._backlog and conn._reading_paused and conn._inflate.waits_for == ROOM)
             assert len(conn._inbox) == 0  # more of the first one than a receive queue holds is not wanted yet
             assert tracemalloc.get_traced_memory()[1] < 3 * MiB
             assert queue_here().held == 0  # and it is in nobody's way

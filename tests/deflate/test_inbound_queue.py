@@ -206,7 +206,7 @@ async def test_closing_connection_does_not_wait_for_its_turn() -> None:
 async def test_internal_error_in_a_turn_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     conn, received = receiving()
     conn._receive(b"".join(frames(BINARY, BOMB)))
-    conn._inflow._inflater._inflater = Mock(**{"decompress.side_effect": MemoryError})
+    conn._inflate._inflater._inflater = Mock(**{"decompress.side_effect": MemoryError})
     await until(lambda: conn.closed)
     assert conn._rules.close_sent.code == 1011
     (entry,) = caplog.records
@@ -241,7 +241,7 @@ class Waiting:
 
     def __init__(self, queue: InflateQueue, resume: Callable[[Waiting], object]) -> None:
         self.queue = queue
-        self._inflow = Mock(resume=resume)
+        self._inflate = Mock(resume=resume)
 
 
 async def test_queue_gives_turns_in_the_order_of_waiting() -> None:

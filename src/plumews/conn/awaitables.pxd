@@ -24,7 +24,7 @@ cdef class AwaitableCore(ConnCore):
 cdef class NextMessage(StepAwaitable):
     cdef AwaitableCore _conn
     cdef object _inner
-    cdef bint _in_turn
+    cdef bint _yielding
     cdef bint _iterating
     cdef ReadWaiter _waiting
 

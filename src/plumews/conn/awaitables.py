@@ -30,7 +30,7 @@ _TEXT, _BINARY = map(int, (Opcode.TEXT, Opcode.BINARY))
 class NextMessage(StepAwaitable):
     """Awaitable of the next message. With ``iterating`` a normal end raises ``StopAsyncIteration``."""
 
-    __slots__ = ("_conn", "_in_turn", "_inner", "_iterating", "_waiting")
+    __slots__ = ("_conn", "_inner", "_iterating", "_waiting", "_yielding")
 
     def _begin(self, conn: Any, iterating: bool) -> None:
         self.over = False
@@ -38,7 +38,7 @@ class NextMessage(StepAwaitable):
         self._iterating = iterating
         self._inner: Coroutine[Any, Any, str | bytes] | None = None
         self._waiting: ReadWaiter | None = None
-        self._in_turn = False  # it waits for other tasks to run, not for a message
+        self._yielding = False  # it waits for other tasks to run, not for a message
 
     def step(self) -> Any:
         """Take the message, wait for it, or go on in a coroutine."""
@@ -51,19 +51,19 @@ class NextMessage(StepAwaitable):
             if not waiting.done():
                 raise RuntimeError("one task waits here, not two")
             self._waiting = None
-            if not self._in_turn:
+            if not self._yielding:
                 conn._inbox.stop_waiting()
             waiting.result()
         message = conn._take_now(waiting is None)
         if isinstance(message, ReadWaiter):
-            self._waiting, self._in_turn = message, True
+            self._waiting, self._yielding = message, True
             return message.step()
         if message is not None:
             self._conn = None
             self.over = True
             return message
-        if waiting is None or self._in_turn:
-            self._in_turn = False
+        if waiting is None or self._yielding:
+            self._yielding = False
             waiting = self._waiting = conn._wait_now()
             if waiting is not None:
                 return waiting.step()
@@ -98,7 +98,7 @@ class NextMessage(StepAwaitable):
             self._inner.close()
         if self._waiting is not None and self._conn is not None:
             self._waiting = None
-            if not self._in_turn:
+            if not self._yielding:
                 self._conn._inbox.stop_waiting()
         self._conn = None
 

@@ -194,8 +194,8 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             self._inbox.stream.give_up()
         if self._deflate is not None:
             self._deflate.end()
-        if self._inflow is not None:
-            self._inflow.end()
+        if self._inflate is not None:
+            self._inflate.end()
 
     def _ask_transport(self, name: str, *args: Any) -> Any:
         """Call the method ``name`` of the transport. If that fails, end the connection and return None."""
@@ -287,8 +287,8 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         settings = self._config.deflate
         assert settings is not None
         deflate = OutboundDeflate(agreement, settings, self._config.fragment_size, self._state.timers, client=client)
-        inflow = InboundDeflate(agreement, settings, self._state, client=client)
-        self._use_deflate(deflate, inflow, client=client)
+        inflate = InboundDeflate(agreement, settings, self._state, client=client)
+        self._use_deflate(deflate, inflate, client=client)
         if deflate.shared_params is None:
             self._writer.context = deflate
 

@@ -301,9 +301,9 @@ class Conn(Sending):
     @property
     def compression(self) -> CompressionInfo | None:
         """Parameters and results of permessage-deflate; ``None`` on a connection without compression."""
-        if self._deflate is None or self._inflow is None:
+        if self._deflate is None or self._inflate is None:
             return None
-        return self._deflate.info(self._inflow)
+        return self._deflate.info(self._inflate)
 
     @property
     def state(self) -> State:

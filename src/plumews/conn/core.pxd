@@ -29,7 +29,7 @@ cdef class ConnCore(ContextRunner):
     cdef bint _in_place
     cdef readonly ReceiveQueue _inbox
     cdef public object _incoming
-    cdef readonly InboundDeflate _inflow
+    cdef readonly InboundDeflate _inflate
     cdef public Keepalive _keepalive
     cdef bint _lent
     cdef readonly object _loop

@@ -72,7 +72,7 @@ class ConnCore(ContextRunner):
         "_in_place",
         "_inbox",
         "_incoming",
-        "_inflow",
+        "_inflate",
         "_keepalive",
         "_lent",
         "_loop",
@@ -107,7 +107,7 @@ class ConnCore(ContextRunner):
         self._keepalive: Keepalive
         #: permessage-deflate, where it was agreed on.
         self._deflate: OutboundDeflate | None = None
-        self._inflow: InboundDeflate | None = None
+        self._inflate: InboundDeflate | None = None
         #: With whom it can be sent the same compressed bytes; one object, mostly.
         self._shared: DeflateParams | None = None
         self._transport: asyncio.Transport | None = None
@@ -141,10 +141,10 @@ class ConnCore(ContextRunner):
         """Refuse all calls in a child process: the connection is its parent's (see `forks`)."""
         self._thread = FOREIGN
 
-    def _use_deflate(self, deflate: OutboundDeflate, inflow: InboundDeflate, *, client: bool) -> None:
+    def _use_deflate(self, deflate: OutboundDeflate, inflate: InboundDeflate, *, client: bool) -> None:
         """Use permessage-deflate, before anything is received."""
         self._deflate = deflate
-        self._inflow = inflow
+        self._inflate = inflate
         self._shared = deflate.shared_params
         self._rules.allow_compressed(client=client)
         self._feed = self._rules.parser.feed_messages
@@ -291,7 +291,7 @@ class ConnCore(ContextRunner):
             else:
                 self._writer.gather()
         held = self._backlog is not None or self._rest is not None
-        if held and not self._blocked and (self._inflow is None or not self._inflow.waits_for):
+        if held and not self._blocked and (self._inflate is None or not self._inflate.waits_for):
             self._loop.call_soon(self._go_on, context=Context())
         if held or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)
@@ -369,28 +369,28 @@ class ConnCore(ContextRunner):
             if self._writer.answered(self._keepalive.pong(data)):
                 self._may_write()
         elif kind == _CHUNK:
-            if self._inflow is not None and self._inflow.streaming:
-                return self._inflow.chunk(self, data)
+            if self._inflate is not None and self._inflate.streaming:
+                return self._inflate.chunk(self, data)
             if self._incoming is not None:
                 self._incoming.feed(data)
         elif kind == _BEGIN:
-            if data & _COMPRESSED and self._inflow is not None:
+            if data & _COMPRESSED and self._inflate is not None:
                 data ^= _COMPRESSED
-                self._inflow.begin(self, data)
+                self._inflate.begin(self, data)
             if self._rules.state is _OPEN:
                 self._incoming = Stream(data, self._stream_changed)
                 self._inbox.put((StreamEvent.BEGIN, self._incoming))
         elif kind == _END:
-            if self._inflow is not None and self._inflow.streaming:
-                outcome = self._inflow.end_of_stream(self)
+            if self._inflate is not None and self._inflate.streaming:
+                outcome = self._inflate.end_of_stream(self)
                 if outcome != _GO_ON:
                     return outcome
             self._finish_stream()
         elif kind == _CLOSE:
             self._rules.peer_closed(*data)
             self._end()
-        elif self._inflow is not None:
-            return self._inflow.take(self, kind, data)
+        elif self._inflate is not None:
+            return self._inflate.take(self, kind, data)
         return _GO_ON
 
     def _hand_on(self, kind: int, data: str | bytes) -> None:
@@ -420,8 +420,8 @@ class ConnCore(ContextRunner):
 
     def _update_reading(self) -> None:
         """Pause reading while the handler has enough messages, and resume when it has caught up."""
-        if self._inflow is not None and self._backlog:
-            self._inflow.changed(self)
+        if self._inflate is not None and self._backlog:
+            self._inflate.changed(self)
         held = self._backlog is not None or self._rest is not None
         if not self._reading_paused and not held and self._inbox.has_reader():
             return  # a waiting reader has read everything

@@ -116,7 +116,7 @@ class InflateQueue:
         began = monotonic()
         self._turn_until = began + self.slice
         try:
-            conn._inflow.resume(conn)
+            conn._inflate.resume(conn)
         finally:
             ended = monotonic()
             self.free_at = ended + (ended - began)

@@ -308,8 +308,8 @@ def _backlog(members: Iterable[Any], slow: SlowMembers) -> _Backlog:
     for conn in conns:
         writer = conn._writer
         waiting = writer.queued_messages
-        if conn._deflate is not None and conn._inflow is not None:
-            compression += conn._deflate.held(conn._inflow)
+        if conn._deflate is not None and conn._inflate is not None:
+            compression += conn._deflate.held(conn._inflate)
         if waiting:
             messages += waiting
             size += writer.queued_bytes
