@@ -1,4 +1,4 @@
-"""The hooks around the answer: what they may change, and what they may not, on live sockets."""
+"""Hooks of the opening handshake on live sockets: allowed changes of the response, and invalid ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from support.raw_client import Wire, masked, text, upgrade
 
 
 async def answer(server, request):
-    """Status, body and headers of the answer to ``request``, behind which the server has ended the connection."""
+    """Return status, body and headers of the response to ``request``, when the server has ended the connection."""
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(request)
         return status, body, wire
 
 
 async def opened(server, *lines):
-    """An upgraded connection that has shown that it works; its headers."""
+    """Open a WebSocket, check that it echoes, and return it with its headers."""
     async with await Wire.open(server, "/", *lines) as wire:
         wire.send(text("alive"))
         assert await wire.message() == "alive"
@@ -33,7 +33,7 @@ def word(body):
 
 
 def later(hook):
-    """The same, async."""
+    """Return an async function that calls ``hook``."""
 
     async def decide(*args):
         await asyncio.sleep(0)
@@ -92,7 +92,7 @@ async def test_process_response_may_return_another_response(start, way):
 
 
 @WAYS
-async def test_process_response_may_turn_the_client_away_instead_of_the_101(start, way):
+async def test_process_response_may_refuse_instead_of_the_101(start, way):
     def refuse(conn, request, response):
         if request.path == "/status":
             response.status, response.reason = 404, "Not Found"
@@ -118,7 +118,7 @@ async def test_process_response_may_turn_the_client_away_instead_of_the_101(star
 
 
 @WAYS
-async def test_process_response_sees_refusals_routes_and_the_answers_of_process_request(start, way):
+async def test_process_response_sees_every_kind_of_response(start, way):
     fixed = Response.text(200, "fixed")
     seen = []
 
@@ -149,7 +149,7 @@ async def test_process_response_sees_refusals_routes_and_the_answers_of_process_
     assert "X-Seen" not in fixed.headers  # a copy was changed
 
 
-async def test_process_response_is_not_asked_about_what_was_no_request_and_a_refusal_is_counted_once(start):
+async def test_process_response_is_skipped_without_a_request(start):
     seen = []
     server = await start(
         plumews.serve(echo, "127.0.0.1", 0, process_response=lambda conn, request, response: seen.append(response))
@@ -229,9 +229,7 @@ BROKEN_UPGRADES = {
         *(pytest.param(hook, upgrade(key="short"), id=f"{name}-400") for name, hook in BROKEN.items()),
     ],
 )
-async def test_a_broken_process_response_is_500_with_one_log_entry_and_nothing_of_it_is_sent(
-    start, way, hook, request_, caplog
-):
+async def test_broken_process_response_is_500_and_sends_nothing_of_it(start, way, hook, request_, caplog):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, process_response=way(hook)))
     status, body, wire = await answer(server, request_)
     assert (status, word(body)) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
@@ -243,7 +241,7 @@ async def test_a_broken_process_response_is_500_with_one_log_entry_and_nothing_o
     assert (server._context.connections, server._context.tasks) == (set(), set())
 
 
-async def test_a_process_response_that_refuses_a_refusal_is_not_asked_again(start):
+async def test_process_response_that_refuses_a_refusal_runs_once(start):
     calls = []
 
     def refuse(conn, request, response):
@@ -256,7 +254,7 @@ async def test_a_process_response_that_refuses_a_refusal_is_not_asked_again(star
 
 
 @pytest.mark.parametrize("request_", [upgrade(), upgrade(key="short")], ids=["101", "400"])
-async def test_the_deadline_cuts_a_process_response_that_does_not_return(start, request_):
+async def test_open_timeout_cancels_a_process_response_that_hangs(start, request_):
     ended = asyncio.Event()
 
     async def forever(conn, request, response):
@@ -272,7 +270,7 @@ async def test_the_deadline_cuts_a_process_response_that_does_not_return(start, 
 
 
 @pytest.mark.parametrize("stop", [False, True], ids=["late", "stopping"])
-async def test_who_is_late_or_meets_a_stop_is_told_at_once_without_process_response(start, stop):
+async def test_timeout_and_stop_answer_without_process_response(start, stop):
     asked, hanging, calls = asyncio.Event(), asyncio.Event(), []
 
     async def forever(*args):
@@ -303,7 +301,7 @@ async def test_who_is_late_or_meets_a_stop_is_told_at_once_without_process_respo
     assert calls == []
 
 
-async def test_frames_that_come_while_process_response_decides_are_kept(start):
+async def test_frames_before_process_response_returns_are_kept(start):
     asked, decided = asyncio.Event(), asyncio.Event()
 
     async def slow(conn, request, response):
@@ -322,7 +320,7 @@ async def test_frames_that_come_while_process_response_decides_are_kept(start):
         assert sorted(got, key=lambda event: event[0]) == [(1, "glued"), (10, b"later")]
 
 
-async def test_a_process_request_cannot_answer_101_itself(start, caplog):
+async def test_process_request_that_returns_101_is_500(start, caplog):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=lambda conn, request: Response(101)))
     status, body, _ = await answer(server, upgrade())
     assert (status, word(body)) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
@@ -332,7 +330,7 @@ async def test_a_process_request_cannot_answer_101_itself(start, caplog):
 # --- select_subprotocol ---------------------------------------------------------------------------
 
 
-async def test_select_subprotocol_chooses_among_the_offered_or_none(start):
+async def test_select_subprotocol_chooses_an_offered_one_or_none(start):
     seen = []
 
     def select(conn, offered):
@@ -347,7 +345,7 @@ async def test_select_subprotocol_chooses_among_the_offered_or_none(start):
     assert seen == [("/", ("v1", "v2", "v3")), ("/", ("v1",)), ("/", ())]
 
 
-async def test_a_select_subprotocol_that_raises_invalid_handshake_refuses(start):
+async def test_select_subprotocol_that_raises_refuses(start):
     def select(conn, offered):
         raise plumews.InvalidHandshake("speak v2", code="NO_SUBPROTOCOL")
 
@@ -372,7 +370,7 @@ async def test_a_select_subprotocol_that_raises_invalid_handshake_refuses(start)
     ids=["other", "empty", "row_19_cve_2026_1527_crlf", "row_19_nul", "bytes", "list", "bearer", "awaitable", "raises"],
 )
 @pytest.mark.filterwarnings("error")
-async def test_what_select_subprotocol_must_not_choose_is_500_and_logged_and_never_sent(start, select, caplog):
+async def test_invalid_choice_of_select_subprotocol_is_500(start, select, caplog):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, select_subprotocol=select))
     status, body, wire = await answer(server, upgrade("/", "Sec-WebSocket-Protocol: v1, bearer.secret"))
     assert (status, word(body)) == (500, "WEBSOCKET_HANDSHAKE_FAILED")
@@ -381,7 +379,7 @@ async def test_what_select_subprotocol_must_not_choose_is_500_and_logged_and_nev
     assert "secret" not in caplog.text
 
 
-def test_select_subprotocol_is_a_plain_function_and_in_place_of_the_list():
+def test_select_subprotocol_async_or_beside_a_list_raises():
     async def select(conn, offered):
         return None
 

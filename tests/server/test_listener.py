@@ -1,6 +1,6 @@
-"""Our own accept against real sockets: who is turned away and reads why, and what is left of it.
+"""Accepting connections on real sockets: bounds, rejections, exhausted descriptors, and slow clients.
 
-Rows 29 and 30 of what has broken others are here.
+Rows 29 and 30 of docs/security.md are here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from support.raw_client import Wire, masked, text, upgrade
 
 
 async def from_address(server, address):
-    """A connection from another address of this machine."""
+    """Connect from another address of this machine."""
     return Wire(*await asyncio.open_connection("127.0.0.1", server.port, local_addr=(address, 0)))
 
 
@@ -43,7 +43,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 and /pr
 # --- the bounds -----------------------------------------------------------------------------------
 
 
-async def test_one_connection_too_many_is_told_503_and_there_is_room_again_when_one_ends(start):
+async def test_connection_beyond_the_bound_gets_503_until_one_ends(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, max_connections=1))
     async with await Wire.open(server) as inside:
         async with await Wire.connect(server) as wire:
@@ -59,7 +59,7 @@ async def test_one_connection_too_many_is_told_503_and_there_is_room_again_when_
         assert refused(server) == {"WEBSOCKET_TOO_MANY_CONNECTIONS": 1}
 
 
-async def test_half_open_handshakes_have_a_bound_that_open_connections_do_not_use_up(start):
+async def test_max_opening_bounds_unfinished_handshakes_only(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, max_opening=1))
     async with await Wire.open(server), await Wire.open(server), await Wire.connect(server) as half:
         half.writer.write(b"GET / HT")
@@ -74,7 +74,7 @@ async def test_half_open_handshakes_have_a_bound_that_open_connections_do_not_us
 
 
 @on_linux
-async def test_an_address_that_has_its_share_is_told_429_and_another_is_let_in(start):
+async def test_address_with_all_its_connections_gets_429_alone(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, max_connections_per_address=2))
     async with await Wire.open(server), await Wire.open(server), await Wire.connect(server) as third:
         assert await answer(third) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
@@ -85,21 +85,21 @@ async def test_an_address_that_has_its_share_is_told_429_and_another_is_let_in(s
             assert other.status == 101
 
 
-async def test_all_of_a_64_network_are_one_address(start):
+async def test_addresses_of_a_64_network_share_one_bound(start):
     server = await start(plumews.serve(echo, "::1", 0, max_connections_per_address=1))
     async with await Wire.open(server), await Wire.connect(server) as wire:
         assert await answer(wire) == (429, "WEBSOCKET_TOO_MANY_FROM_ADDRESS")
 
 
 @pytest.mark.parametrize("option", ["accept_rate", "accept_rate_per_address"])
-async def test_who_comes_too_fast_is_told_when_to_come_again(start, option):
+async def test_connection_beyond_the_accept_rate_gets_retry_after(start, option):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, **{option: 0.05}))
     async with await Wire.open(server), await Wire.connect(server) as wire:
         assert await answer(wire) == (429, "WEBSOCKET_RATE_LIMITED")
         assert wire.header("Retry-After") == "20"
 
 
-async def test_a_unix_socket_knows_no_addresses_but_the_bounds_of_the_server_hold(start, tmp_path):
+async def test_unix_socket_has_the_bounds_of_the_server_only(start, tmp_path):
     path = str(tmp_path / "ws.sock")
     server = await start(plumews.unix_serve(echo, path, max_connections_per_address=1, max_connections=2))
     async with await Wire.open(server), await Wire.open(server), await Wire.connect(server) as wire:
@@ -120,7 +120,7 @@ async def test_client_counts_under_the_address_told_by_its_proxy(start):
     assert server._context.admission.connections == server._context.admission.opening == 0
 
 
-async def test_where_the_loop_cannot_watch_sockets_its_own_server_accepts_and_the_bounds_hold(start, monkeypatch):
+async def test_bounds_hold_where_the_loop_cannot_watch_sockets(start, monkeypatch):
     def cannot(*args):
         raise NotImplementedError
 
@@ -137,10 +137,10 @@ async def test_where_the_loop_cannot_watch_sockets_its_own_server_accepts_and_th
     await until(lambda: server._context.admission.connections == 0)
 
 
-# --- turning away ---------------------------------------------------------------------------------
+# --- rejections -----------------------------------------------------------------------------------
 
 
-async def test_over_tls_who_is_refused_is_cut_before_hands_are_shaken(start):
+async def test_rejected_tls_client_is_cut_before_its_handshake(start):
     server_context, client_context = tls_contexts()
     server = await start(plumews.serve(echo, "127.0.0.1", 0, ssl=server_context, max_connections=1))
     options = {"ssl": client_context, "server_hostname": "localhost"}
@@ -151,7 +151,7 @@ async def test_over_tls_who_is_refused_is_cut_before_hands_are_shaken(start):
         assert server._context.admission.connections == 1
 
 
-async def test_who_was_admitted_just_before_the_stop_is_told_so_too():
+async def test_client_admitted_just_before_the_stop_gets_503():
     server = await plumews.serve(echo, "127.0.0.1", 0)
     (listening,) = server._listener._sockets
     client = socket.create_connection(("127.0.0.1", server.port))
@@ -164,9 +164,11 @@ async def test_who_was_admitted_just_before_the_stop_is_told_so_too():
     await server.wait_closed()
 
 
-async def test_the_backlog_of_a_server_that_stops_is_told_so():
+async def test_backlog_of_a_stopping_server_gets_503():
     server = await plumews.serve(echo, "127.0.0.1", 0)
-    clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]  # the loop has no turn
+    clients = [
+        socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)
+    ]  # the loop runs nothing in between
     for client in clients:
         client.sendall(upgrade())
     server.close()
@@ -180,7 +182,7 @@ async def test_the_backlog_of_a_server_that_stops_is_told_so():
 
 @on_linux
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_nothing_is_left_of_whom_was_admitted_refused_or_gone(tls):
+async def test_admitted_rejected_and_gone_clients_leave_nothing(tls):
     options = {"ssl": tls_contexts()[1], "server_hostname": "localhost"} if tls else {}
     loop = asyncio.get_running_loop()
     server = await plumews.serve(
@@ -228,7 +230,7 @@ else:
 
 
 class Child:
-    """A server in a process that may have 256 descriptors."""
+    """Server in a process that may have 256 descriptors."""
 
     sockets = ()
 
@@ -265,13 +267,13 @@ def child(anyio_backend, tmp_path):
 
 
 async def cpu_of(wire):
-    """The processor time of the child, which it tells over a connection that it has."""
+    """Return the processor time of the child, asked over an open connection."""
     wire.send(text("?"))
     return float(await asyncio.wait_for(wire.message(), 1))
 
 
 async def opened(server):
-    """A WebSocket, or None where there is no room for it."""
+    """Return an open WebSocket, or None if the server rejects it."""
     wire = await server.connect()
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         wire.writer.write(upgrade())
@@ -283,14 +285,14 @@ async def opened(server):
 
 
 @on_linux
-async def test_row_29_emfile_neither_spins_nor_blocks_and_is_over_when_there_are_descriptors(child, tmp_path):
+async def test_row_29_emfile_neither_spins_nor_blocks(child, tmp_path):
     old = await opened(child)
     begin, cpu = time.monotonic(), await cpu_of(old)
     clients = [await child.connect() for _ in range(1000)]
-    for client in clients[300:]:  # each of them is told, though there is no descriptor
+    for client in clients[300:]:  # each gets a response, though there is no descriptor
         status, code = await asyncio.wait_for(answer(client), 10)
         assert (status, code) == (503, "WEBSOCKET_OUT_OF_DESCRIPTORS")
-    waited = await child.connect()  # and so is who comes later
+    waited = await child.connect()  # and so does a later one
     assert await asyncio.wait_for(answer(waited), 10) == (503, "WEBSOCKET_OUT_OF_DESCRIPTORS")
     spent = await cpu_of(old) - cpu
     seconds = time.monotonic() - begin
@@ -310,7 +312,7 @@ async def test_row_29_emfile_neither_spins_nor_blocks_and_is_over_when_there_are
 
 
 @pytest.mark.parametrize("code", [errno.ENOBUFS, errno.ENOMEM, errno.EPROTO, errno.EPERM], ids=errno.errorcode.get)
-async def test_whatever_accept_says_it_is_asked_again_in_a_moment_and_not_before(start, caplog, monkeypatch, code):
+async def test_accept_that_fails_is_tried_again_after_a_pause(start, caplog, monkeypatch, code):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     (listening,) = server._listener._sockets
     failures = 0
@@ -342,15 +344,15 @@ async def test_whatever_accept_says_it_is_asked_again_in_a_moment_and_not_before
 
 
 async def trickle(wire, data, every):
-    """One byte at a time, until nobody wants them any more."""
+    """Send one byte at a time, until the connection ends."""
     with contextlib.suppress(ConnectionError):
         for index in range(len(data)):
             wire.writer.write(data[index : index + 1])
-            await asyncio.sleep(every)  # what makes it slow
+            await asyncio.sleep(every)  # it is slow on purpose
 
 
 @pytest.mark.parametrize("where", ["tls", "head in tls", "head"])
-async def test_row_30_slowloris_ends_at_the_deadline_however_many_bytes_come(start, where):
+async def test_row_30_slowloris_ends_at_the_open_timeout(start, where):
     server_context, client_context = tls_contexts()
     context = None if where == "head" else server_context
     options = {"ssl": client_context, "server_hostname": "localhost"} if where == "head in tls" else {}
@@ -367,7 +369,7 @@ async def test_row_30_slowloris_ends_at_the_deadline_however_many_bytes_come(sta
 
 
 @pytest.mark.parametrize("part", ["frame", "payload"])
-async def test_row_30_slowloris_on_an_open_connection_is_ended_by_the_keepalive(start, part):
+async def test_row_30_slowloris_when_open_is_ended_by_keepalive(start, part):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, ping_interval=0.1, ping_timeout=0.1, open_timeout=0.05))
     async with await Wire.open(server) as wire:
         frame = masked(2, b"x" * 1000)

@@ -1,4 +1,4 @@
-"""Routes that are not for everybody, live: from this machine alone, or with a token."""
+"""Restricted routes: for this machine alone, or with a token."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def local(*headers: tuple[str, str], host: str = "localhost:8080", address: Any 
 @pytest.mark.parametrize(
     "address", [("127.0.0.1", 5), ("127.8.8.8", 5), ("::1", 5, 0, 0), ("::ffff:127.0.0.1", 5, 0, 0)]
 )
-def test_a_loopback_address_is_local(address):
+def test_request_from_loopback_is_local(address):
     assert is_local(local(address=address))
 
 
@@ -54,11 +54,11 @@ def test_a_loopback_address_is_local(address):
     "address",
     [("192.0.2.1", 5), ("10.0.0.1", 5), ("::ffff:192.0.2.1", 5, 0, 0), ("fe80::1%eth0", 5, 0, 3), "", b"\0x", None],
 )
-def test_another_address_or_a_unix_socket_is_not(address):
+def test_request_from_elsewhere_or_a_unix_socket_is_not_local(address):
     assert not is_local(local(address=address))
 
 
-def test_http_1_0_without_a_host_is_not_local():
+def test_http_1_0_without_host_is_not_local():
     request = Request("GET", "/figures")
     request.http_version, request.remote_address = "1.0", ("127.0.0.1", 5)
     assert not is_local(request)
@@ -79,21 +79,21 @@ def test_http_1_0_without_a_host_is_not_local():
         "Cf-Connecting-Ip",
     ],
 )
-def test_what_a_proxy_passes_on_is_not(header):
+def test_request_with_a_header_of_a_proxy_is_not_local(header):
     assert not is_local(local((header, "127.0.0.1")))
 
 
 @pytest.mark.parametrize("host", ["attacker.example", "chat.example.com:8080", "192.0.2.1", "localhost.example"])
-def test_a_name_that_was_made_to_point_here_is_not(host):
+def test_request_for_a_foreign_host_is_not_local(host):
     assert not is_local(local(host=host))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]:8080", "LOCALHOST", "chat.localhost"])
-def test_every_loopback_name_is(host):
+def test_request_for_each_loopback_name_is_local(host):
     assert is_local(local(host=host))
 
 
-async def test_without_a_token_this_machine_is_answered_and_nobody_else(start):
+async def test_restricted_without_token_answers_this_machine_only(start):
     server = await start(serving(allowed_hosts=["*"]))
     assert (await get(server))[:2] == (200, b"figures")
     for lines, host in ((["X-Forwarded-For: 127.0.0.1"], "localhost"), ([], "chat.example.com")):
@@ -102,7 +102,7 @@ async def test_without_a_token_this_machine_is_answered_and_nobody_else(start):
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
-async def test_a_unix_socket_wants_a_token(start, tmp_path: Path):
+async def test_restricted_route_on_a_unix_socket_needs_a_token(start, tmp_path: Path):
     routes = {"/figures": restricted(ok), "/secret": restricted(ok, TOKEN)}
     server = await start(plumews.unix_serve(path=str(tmp_path / "s"), on_message=print, routes=routes))
     assert (await get(server))[0] == 403
@@ -114,7 +114,7 @@ async def test_a_unix_socket_wants_a_token(start, tmp_path: Path):
 # --- with a token ---------------------------------------------------------------------------------
 
 
-async def test_with_a_token_who_shows_it_is_answered_from_anywhere_and_nobody_else(start):
+async def test_restricted_with_token_answers_its_bearers_only(start):
     server = await start(serving(TOKEN, allowed_hosts=["*"]))
     bearer = f"Authorization: Bearer {TOKEN}"
     assert (await get(server, bearer, "X-Forwarded-For: 192.0.2.1", host="chat.example.com"))[:2] == (200, b"figures")
@@ -144,12 +144,12 @@ async def test_with_a_token_who_shows_it_is_answered_from_anywhere_and_nobody_el
         ("hünter2" * 4, "visible ASCII"),
     ],
 )
-def test_a_token_that_cannot_be_one_is_an_error_that_does_not_say_it(token, said):
+def test_invalid_route_token_raises_without_the_token(token, said):
     with pytest.raises(ValueError, match=said) as caught:
         restricted(ok, token)
     assert "nter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [limits.ROUTE_TOKEN, limits.TOKEN_SIZE])
-def test_a_token_at_the_bounds_is_one(size):
+def test_route_token_at_the_bounds_is_valid(size):
     assert check_route_token("x" * size) == "x" * size

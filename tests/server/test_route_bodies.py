@@ -1,4 +1,4 @@
-"""Routes that take a body: who may send one, how large, how long it may take, and what is never read."""
+"""Routes that take a request body: authorization, size, time, and bodies that are never read."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ BODY = (400, "WEBSOCKET_BAD_REQUEST", "request body not allowed")
 
 @pytest.mark.parametrize("handler", [mirror, later], ids=["plain", "async"])
 @pytest.mark.parametrize("size", [0, 1, 16 * 1024 + 1, 300_000])
-async def test_a_handler_gets_the_whole_body(start, handler, size):
+async def test_route_handler_gets_the_whole_body(start, handler, size):
     server = await start(serving(Route(handler)))
     body = bytes(range(256)) * (size // 256) + bytes(range(size % 256))
     status, got, wire = await answer(server, post(body=body))
@@ -64,7 +64,7 @@ async def test_a_handler_gets_the_whole_body(start, handler, size):
     assert wire.header("X-Content-Type-Options") == "nosniff"
 
 
-async def test_a_body_may_come_byte_by_byte_and_what_is_behind_it_is_not_looked_at(start):
+async def test_body_sent_byte_by_byte_ends_at_its_length(start):
     server = await start(serving(Route(mirror)))
     async with await Wire.connect(server) as wire:
         wire.writer.get_extra_info("socket").setsockopt(6, 1, 1)
@@ -75,7 +75,7 @@ async def test_a_body_may_come_byte_by_byte_and_what_is_behind_it_is_not_looked_
         assert (wire.status, await wire.reader.read()) == (200, b"hello")
 
 
-async def test_a_body_beyond_the_bound_is_413_before_it_is_sent(start):
+async def test_body_beyond_max_body_is_413_before_it_is_sent(start):
     server = await start(serving(Route(mirror, max_body=4)))
     assert (await answer(server, post(body=b"four")))[:2] == (200, b"four")
     too_large = (413, "WEBSOCKET_REQUEST_TOO_LARGE", "request body too large")
@@ -83,7 +83,7 @@ async def test_a_body_beyond_the_bound_is_413_before_it_is_sent(start):
     assert await refused(server, post(length=10**17)) == too_large
 
 
-async def test_who_may_not_is_refused_before_the_body_is_sent(start):
+async def test_unauthorized_request_is_refused_before_its_body(start):
     asked = []
 
     async def nobody(request):
@@ -98,7 +98,7 @@ async def test_who_may_not_is_refused_before_the_body_is_sent(start):
     assert asked == [b""]
 
 
-async def test_a_body_that_comes_while_it_is_asked_waits_and_little_of_it_is_kept(start):
+async def test_body_sent_during_authorize_is_kept_within_a_bound(start):
     paused = asyncio.Event()
     kept = []
 
@@ -126,7 +126,7 @@ async def appeared(server):
     return server._context.connections
 
 
-async def test_a_client_that_waits_to_be_told_is_told_to_go_on(start):
+async def test_expect_100_continue_gets_100(start):
     server = await start(serving(Route(mirror, max_body=5)))
     async with await Wire.connect(server) as wire:
         wire.writer.write(post("/in", "Expect: 100-continue", length=5))
@@ -138,7 +138,7 @@ async def test_a_client_that_waits_to_be_told_is_told_to_go_on(start):
     assert (await refused(server, post("/in", "Expect: wonders", body=b"x")))[:2] == (417, "EXPECTATION_FAILED")
 
 
-async def test_a_client_of_http_1_0_is_not_told_to_go_on(start):
+async def test_expect_of_http_1_0_is_ignored(start):
     server = await start(serving(Route(mirror)))
     request = post("/in", "Expect: 100-continue", body=b"hello").replace(b"HTTP/1.1", b"HTTP/1.0")
     async with await Wire.connect(server) as wire:
@@ -148,12 +148,12 @@ async def test_a_client_of_http_1_0_is_not_told_to_go_on(start):
     assert (await answer(server, request.replace(b"100-continue", b"something")))[:2] == (200, b"hello")
 
 
-async def test_a_body_that_does_not_come_is_408_when_the_time_is_up(start):
+async def test_missing_body_is_408_at_the_open_timeout(start):
     server = await start(serving(Route(mirror), open_timeout=0.2))
     assert (await refused(server, post(body=b"half", length=8)))[:2] == (408, "WEBSOCKET_HANDSHAKE_TIMEOUT")
 
 
-async def test_a_client_that_goes_in_the_midst_of_its_body_leaves_nothing(start):
+async def test_client_that_leaves_in_its_body_leaves_nothing(start):
     asked = asyncio.Event()
     server = await start(serving(Route(mirror, authorize=lambda request: asked.set())))
     async with await Wire.connect(server) as wire:
@@ -165,7 +165,7 @@ async def test_a_client_that_goes_in_the_midst_of_its_body_leaves_nothing(start)
     assert (server._context.connections, server._context.tasks) == (set(), set())
 
 
-async def test_an_authorizer_that_ignores_that_its_time_is_up_leaves_nobody_who_waits_for_a_body(start):
+async def test_authorize_that_ignores_its_timeout_reads_no_body(start):
     allow = asyncio.Event()
 
     async def stubborn(request):
@@ -181,7 +181,7 @@ async def test_an_authorizer_that_ignores_that_its_time_is_up_leaves_nobody_who_
     assert asking.cancelled()
 
 
-async def test_a_stop_answers_who_sends_a_body(start):
+async def test_stop_while_a_body_is_sent_is_503(start):
     asked = asyncio.Event()
     server = await start(serving(Route(mirror, authorize=lambda request: asked.set())))
     async with await Wire.connect(server) as wire:
@@ -193,13 +193,13 @@ async def test_a_stop_answers_who_sends_a_body(start):
 
 
 @pytest.mark.parametrize("path", ["/page", "/", "/none"])
-async def test_elsewhere_a_body_is_refused(start, path):
+async def test_body_on_a_path_without_such_a_route_is_400(start, path):
     server = await start(serving(Route(mirror)))
     assert await refused(server, post(path, body=b"x")) == BODY
     assert await refused(server, post(path, body=b"x", method="GET")) == BODY
 
 
-async def test_row_17_an_upgrade_with_a_body_is_refused_where_a_route_takes_one(start):
+async def test_row_17_upgrade_with_a_body_is_400_on_a_route(start):
     server = await start(serving(Route(mirror)))
     assert await refused(server, upgrade("/in", "Content-Length: 5") + b"hello") == BODY
     chunked = b"POST /in HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
@@ -210,13 +210,13 @@ async def test_row_17_an_upgrade_with_a_body_is_refused_where_a_route_takes_one(
         assert await wire.message() == "x"
 
 
-async def test_a_route_without_a_body_takes_none(start):
+async def test_route_with_max_body_0_takes_no_body(start):
     server = await start(serving(Route(mirror, max_body=0)))
     assert (await answer(server, post()))[:2] == (200, b"")
     assert await refused(server, post(body=b"x")) == BODY
 
 
-async def test_other_methods_are_405_and_head_comes_with_get(start):
+async def test_route_methods_include_head_with_get_others_are_405(start):
     server = await start(serving(Route(lambda request: Response.text(200, "text"), methods=["GET", "PUT"])))
     assert (await answer(server, post(method="PUT", body=b"x")))[0] == 200
     status, body, wire = await answer(server, post(method="HEAD"))
@@ -225,7 +225,7 @@ async def test_other_methods_are_405_and_head_comes_with_get(start):
     assert (status, wire.header("Allow")) == (405, "GET, PUT, HEAD")
 
 
-async def test_a_page_of_a_foreign_site_changes_nothing(start):
+async def test_foreign_origin_on_a_route_is_403_except_get(start):
     server = await start(serving(Route(mirror, methods=["GET", "POST"])))
     foreign = "Origin: https://evil.com"
     assert (await refused(server, post("/in", foreign, body=b"x")))[:2] == (403, "WEBSOCKET_FORBIDDEN_ORIGIN")
@@ -233,7 +233,7 @@ async def test_a_page_of_a_foreign_site_changes_nothing(start):
 
 
 @pytest.mark.parametrize("handler", [lambda request: "text", lambda request: 1 / 0], ids=["no_answer", "raises"])
-async def test_a_handler_that_fails_is_500_and_one_log_entry(start, caplog, handler):
+async def test_route_handler_that_fails_is_500_with_one_log_entry(start, caplog, handler):
     server = await start(serving(Route(handler)))
     assert await refused(server, post(body=b"x")) == (500, "INTERNAL_ERROR", "internal server error")
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
@@ -251,6 +251,6 @@ async def test_a_handler_that_fails_is_500_and_one_log_entry(start, caplog, hand
         ({"max_body": -1}, ValueError, "max_body must be at least 0, not -1"),
     ],
 )
-def test_a_route_that_makes_no_sense_is_an_error_where_it_is_made(arguments, error, said):
+def test_invalid_route_raises(arguments, error, said):
     with pytest.raises(error, match=said):
         Route(**{"handler": mirror, **arguments})

@@ -1,4 +1,4 @@
-"""The plain HTTP answers beside the WebSocket."""
+"""Plain HTTP responses beside the WebSocket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUTES = {
 SAFE = {"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer"}
 
 
-def test_a_static_route_answers_its_bytes_with_the_safe_headers():
+def test_static_route_answers_its_bytes_with_safe_headers():
     response = answer_route(ROUTES, Request("GET", "/page"))
     assert (response.status, response.body) == (200, b"<p>")
     assert dict(response.headers) == {
@@ -33,35 +33,35 @@ def test_a_static_route_answers_its_bytes_with_the_safe_headers():
     }
 
 
-def test_a_json_route_asks_its_source_each_time():
+def test_json_route_calls_its_source_each_time():
     numbers = iter(range(2))
     routes = {"/": json_route(lambda: {"number": next(numbers)})}
     bodies = [json.loads(answer_route(routes, Request("GET", "/")).body) for _ in range(2)]
     assert bodies == [{"number": 0}, {"number": 1}]
 
 
-def test_a_json_route_is_not_stored():
+def test_json_route_is_not_stored():
     assert answer_route(ROUTES, Request("GET", "/state")).headers["Cache-Control"] == "no-store"
 
 
-def test_a_header_of_the_route_is_kept():
+def test_header_of_a_route_is_kept():
     response = answer_route(ROUTES, Request("GET", "/framed"))
     assert response.headers.get_all("X-Frame-Options") == ["SAMEORIGIN"]
 
 
-def test_a_path_without_route_has_no_answer():
+def test_path_without_route_has_no_response():
     assert answer_route(ROUTES, Request("GET", "/page/")) is None
     assert answer_route(ROUTES, Request("POST", "/other")) is None
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_a_route_answers_no_method_that_changes_something(method):
+def test_function_route_answers_get_and_head_only(method):
     with pytest.raises(InvalidHandshake) as caught:
         answer_route(ROUTES, Request(method, "/page"))
     assert (caught.value.status, caught.value.headers) == (405, (("Allow", "GET, HEAD"),))
 
 
-def test_a_route_that_answers_no_response_is_named():
+def test_route_that_returns_no_response_raises():
     with pytest.raises(TypeError, match="the route of /broken must return a Response, not str"):
         answer_route({"/broken": lambda request: "text"}, Request("GET", "/broken"))
 
@@ -92,7 +92,7 @@ async def test_routes_are_answered_beside_the_websocket(start):
         assert (await wire.response(plain("GET", "/")))[0] == 426
 
 
-async def test_an_upgrade_goes_to_the_websocket_also_where_a_route_is(start):
+async def test_upgrade_on_the_path_of_a_route_is_a_websocket(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes=ROUTES))
     async with await Wire.open(server, "/page") as wire:
         wire.send(text("x"))
@@ -105,7 +105,7 @@ NOWHERE = """/%68ealthz /HEALTHZ /healthz/ //healthz /./healthz /x/../healthz /h
 
 
 @pytest.mark.parametrize(("path", "status"), [*SPELLED.items(), *((path, 404) for path in NOWHERE.split())])
-async def test_a_route_answers_one_spelling_of_its_path(start, path, status):
+async def test_route_answers_one_spelling_of_its_path(start, path, status):
     routes = {"/caf\xe9": lambda request: Response.text(200, request.path)}
     server = await start(
         plumews.serve_rooms(plumews.Hub(), plumews.SimpleRoomAuth(), "127.0.0.1", 0, page=True, routes=routes)
@@ -169,7 +169,7 @@ async def test_http_1_0_on_a_loopback_has_no_foreign_host(start):
             assert (await wire.response(f"GET {target} HTTP/1.0\r\n{host}\r\n".encode()))[0] == status
 
 
-async def test_an_absolute_target_is_judged_by_its_own_host(start):
+async def test_absolute_target_is_judged_by_its_own_host(start):
     async def handler(conn):
         await conn.send(f"{conn.request.target} {conn.request.headers['Host']}")
 
@@ -187,7 +187,7 @@ async def test_an_absolute_target_is_judged_by_its_own_host(start):
                 assert await wire.message() == "/chat?x=1 localhost:1"
 
 
-async def test_row_19_what_is_echoed_is_byte_for_byte_or_500(start):
+async def test_row_19_echoed_header_is_byte_for_byte_or_500(start):
     routes = {
         "/echo": lambda request: Response(200, [("X-Echo", request.headers["X-City"])]),
         "/all": lambda request: Response(200, request.headers),
@@ -201,7 +201,7 @@ async def test_row_19_what_is_echoed_is_byte_for_byte_or_500(start):
                 assert wire.header("X-Echo" if path == "/echo" else "X-City") == (value if status == 200 else None)
 
 
-async def test_options_of_everything_is_a_ping(start):
+async def test_options_of_asterisk_is_200(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:
         assert await wire.response(plain("OPTIONS", "*")) == (200, b"")
@@ -221,7 +221,7 @@ OTHER_UPGRADES = {
 
 
 @pytest.mark.parametrize("lines", OTHER_UPGRADES.values(), ids=OTHER_UPGRADES)
-async def test_an_upgrade_to_another_protocol_is_ignored(start, lines):
+async def test_upgrade_to_another_protocol_is_ignored(start, lines):
     mirror = plumews.Route(lambda request: Response(200, body=request.body))
     hub = plumews.Hub()
     routes = {**ROUTES, "/in": mirror}
@@ -247,14 +247,14 @@ async def test_an_upgrade_to_another_protocol_is_ignored(start, lines):
     assert await status(asked("POST", "/ws", "body")) == 400
 
 
-async def test_a_failing_route_is_500_whatever_the_upgrade(start):
+async def test_failing_route_with_an_upgrade_is_500(start):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: 1 / 0}))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\n\r\n")
     assert (status, json.loads(body)["error"]["code"]) == (500, "INTERNAL_ERROR")
 
 
-async def test_a_route_that_raises_is_500_with_one_log_entry(start, caplog):
+async def test_route_that_raises_is_500_with_one_log_entry(start, caplog):
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: 1 / 0}))
     async with await Wire.connect(server) as wire:
         status, body = await wire.response(plain("GET", "/"))
@@ -268,7 +268,7 @@ async def test_a_route_that_raises_is_500_with_one_log_entry(start, caplog):
         assert wire.status == 101
 
 
-async def test_a_route_sees_the_request(start):
+async def test_route_sees_the_request(start):
     server = await start(
         plumews.serve(
             echo,
@@ -281,7 +281,7 @@ async def test_a_route_sees_the_request(start):
         assert await wire.response(plain("GET", "/sum?a=1&b=2")) == (200, b"3")
 
 
-async def test_a_route_sees_who_asks_as_the_socket_tells_it(start):
+async def test_route_sees_the_address_of_the_socket(start):
     server = await start(
         plumews.serve(
             echo,

@@ -1,4 +1,4 @@
-"""Signals that ask for a stop, sent to this very process."""
+"""Stop signals, sent to this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def handlers():
 
 @pytest.fixture(autouse=True)
 def same_handlers():
-    """Whatever a test does, the handlers are what they were."""
+    """Check that each test leaves the handlers as they were."""
     before = handlers()
     yield
     assert handlers() == before
@@ -37,22 +37,22 @@ def send(number):
 
 
 @pytest.mark.parametrize("number", [*STOPS, signal.SIGHUP])
-async def test_the_first_signal_is_told(number):
+async def test_first_returns_the_first_signal(number):
     with StopSignals() as listening:
         asyncio.get_running_loop().call_soon(send, number)
         assert await listening.first() == number
 
 
-async def test_a_signal_that_came_before_is_told():
+async def test_first_returns_a_signal_received_before():
     with StopSignals(), StopSignals() as listening:
         send(signal.SIGTERM)
         assert await listening.first() == signal.SIGTERM
-    with StopSignals() as later:  # another stop is another matter
+    with StopSignals() as later:  # another stop waits for another signal
         asyncio.get_running_loop().call_soon(send, signal.SIGINT)
         assert await later.first() == signal.SIGINT
 
 
-async def test_a_signal_wakes_a_loop_that_has_nothing_to_do():
+async def test_signal_wakes_an_idle_loop():
     with StopSignals() as listening:
         timer = threading.Timer(0.05, send, [signal.SIGTERM])
         timer.start()
@@ -60,7 +60,7 @@ async def test_a_signal_wakes_a_loop_that_has_nothing_to_do():
         timer.join()
 
 
-async def test_a_signal_that_wakes_nothing_is_seen_soon(monkeypatch):
+async def test_signal_that_wakes_nothing_is_noticed_soon(monkeypatch):
     monkeypatch.setattr(signals, "_CHECK_EVERY", 0.01)
     monkeypatch.setattr(StopSignals, "wake", lambda self: None)  # as when the loop is about to wait for events
     with StopSignals() as listening:
@@ -68,7 +68,7 @@ async def test_a_signal_that_wakes_nothing_is_seen_soon(monkeypatch):
         assert await asyncio.wait_for(listening.first(), 10) == signal.SIGTERM
 
 
-async def test_all_that_listen_are_told_and_end_in_any_order():
+async def test_listeners_all_wake_and_end_in_any_order():
     one, two = StopSignals(), StopSignals()
     before = handlers()
     one.__enter__()
@@ -84,7 +84,7 @@ async def test_all_that_listen_are_told_and_end_in_any_order():
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_the_second_signal_ends_the_process(monkeypatch, number):
+def test_second_signal_ends_the_process(monkeypatch, number):
     ends = []
     monkeypatch.setattr(signals.os, "_exit", ends.append)
     with StopSignals():
@@ -94,7 +94,7 @@ def test_the_second_signal_ends_the_process(monkeypatch, number):
     assert ends == [128 + number]
 
 
-def test_a_hangup_comes_twice_and_ends_nothing(monkeypatch):
+def test_hangup_received_twice_does_not_end_the_process(monkeypatch):
     ends = []
     monkeypatch.setattr(signals.os, "_exit", ends.append)
     with StopSignals():
@@ -106,7 +106,7 @@ def test_a_hangup_comes_twice_and_ends_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["ignored", "handled"])
-def test_a_hangup_that_the_program_knows_is_left_to_it(kind):
+def test_hangup_that_the_program_handles_is_left_to_it(kind):
     heard = []
     mine = signal.SIG_IGN if kind == "ignored" else lambda number, frame: heard.append(number)
     before = signal.signal(signal.SIGHUP, mine)
@@ -120,7 +120,7 @@ def test_a_hangup_that_the_program_knows_is_left_to_it(kind):
     assert heard == ([] if kind == "ignored" else [signal.SIGHUP])
 
 
-async def test_handlers_of_the_loop_hear_it_as_well():
+async def test_handlers_of_the_loop_are_called_as_well():
     loop, heard = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, heard.set)
     try:
@@ -135,7 +135,7 @@ async def test_handlers_of_the_loop_hear_it_as_well():
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-def test_a_handler_that_was_set_meanwhile_stays():
+def test_handler_set_meanwhile_stays():
     before = signal.getsignal(signal.SIGTERM)
     try:
         with StopSignals():
@@ -145,7 +145,7 @@ def test_a_handler_that_was_set_meanwhile_stays():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_forked_child_ends_by_the_signal_alone():
+def test_forked_child_is_ended_by_one_signal():
     reading, writing = os.pipe()
     with StopSignals(), os.fdopen(reading, "rb") as ready:
         child = os.fork()
@@ -154,14 +154,14 @@ def test_a_forked_child_ends_by_the_signal_alone():
             time.sleep(30)
             os._exit(1)
         os.close(writing)
-        ready.readline()  # what comes before a fork is done CPython takes for the parent's
+        ready.readline()  # CPython takes a signal before the end of a fork for the parent's
         os.kill(child, signal.SIGTERM)
         _, status = os.waitpid(child, 0)
         assert os.WTERMSIG(status) == signal.SIGTERM
         assert signals._handlers.first is None
 
 
-def test_signals_are_heard_on_the_main_thread_alone():
+def test_stop_signals_off_the_main_thread_raise():
     said = []
 
     def listen():

@@ -1,4 +1,4 @@
-"""Listening sockets: addresses, files, and descriptors of others, each real."""
+"""Listening sockets: real addresses, files and inherited descriptors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="wants Unix socket
 
 
 async def says_hello(address):
-    """Whether a server at ``address``, a path or a host and a port, answers."""
+    """Return True if a server at ``address``, a path or a host and a port, answers."""
     if isinstance(address, (str, bytes)):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(address)
@@ -57,14 +57,14 @@ async def says_hello(address):
 
 
 def dead(path):
-    """Leave the file of a server that is dead at ``path``."""
+    """Leave the file of a dead server at ``path``."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
 
 
 @pytest.fixture
 def umask():
-    """Sets the umask of the test."""
+    """Setter of the umask, which is restored after the test."""
     before = os.umask(0o022)
     yield os.umask
     os.umask(before)
@@ -75,7 +75,7 @@ def umask():
 
 @pytest.fixture
 async def names(monkeypatch):
-    """The addresses of names, for a test to set."""
+    """Addresses by name, set by a test."""
     known: dict[str, list[str]] = {}
 
     async def getaddrinfo(name, port, **options):
@@ -87,7 +87,7 @@ async def names(monkeypatch):
 
 
 class Picky(sockets.OwnSocket):
-    """A socket for which the free port of another address is taken a few times."""
+    """Socket for which the port of another address is in use a few times."""
 
     refusals = 0
 
@@ -118,14 +118,14 @@ async def test_port_0_is_one_port_on_all_addresses(start, names, host):
     assert all([await says_hello(address) for address in addresses])
 
 
-async def test_port_0_is_tried_again_when_a_second_address_has_it_taken(start, picky):
+async def test_port_0_taken_on_a_second_address_is_tried_again(start, picky):
     picky(3)
     server = await start(plumews.serve(echo, ["127.0.0.1", "127.0.0.2"], 0))
     assert Picky.refusals == 0
     assert {sock.getsockname()[1] for sock in server.sockets} == {server.port}
 
 
-async def test_port_0_gives_up_in_the_end_and_leaves_nothing_open(picky, recwarn):
+async def test_port_0_taken_each_time_raises_and_leaves_nothing_open(picky, recwarn):
     picky(1000)
     with pytest.raises(OSError, match=r"Address already in use: '127\.0\.0\.2 port \d+'"):
         await plumews.serve(echo, ["127.0.0.1", "127.0.0.2"], 0)
@@ -133,14 +133,14 @@ async def test_port_0_gives_up_in_the_end_and_leaves_nothing_open(picky, recwarn
     assert not [str(one.message) for one in recwarn if "unclosed" in str(one.message)]
 
 
-async def test_a_port_that_was_asked_for_is_tried_once(picky):
+async def test_given_port_is_tried_once(picky):
     picky(1000)
     with pytest.raises(OSError, match="Address already in use"):
         await tcp_sockets("127.0.0.1", 9, reuse_port=None, backlog=1)
     assert Picky.refusals == 999
 
 
-async def test_an_address_that_is_not_here_is_left_out_unless_it_is_all(names):
+async def test_missing_address_is_left_out_unless_it_is_the_only_one(names):
     names.update(both=["127.0.0.1", "203.0.113.1"], neither=["203.0.113.1", "203.0.113.2"])
     (only,) = await tcp_sockets("both", 0, reuse_port=None, backlog=1)
     with only:
@@ -150,7 +150,7 @@ async def test_an_address_that_is_not_here_is_left_out_unless_it_is_all(names):
             await tcp_sockets(hosts, 0, reuse_port=None, backlog=1)
 
 
-async def test_two_addresses_of_which_one_holds_the_other_are_an_error():
+async def test_address_within_another_raises():
     with pytest.raises(OSError, match="Address already in use"):
         await plumews.serve(echo, ["0.0.0.0", "127.0.0.1"], 0)
 
@@ -170,12 +170,12 @@ async def test_several_existing_sockets_are_served(start, tmp_path):
         ([], ValueError, "at least one socket"),
     ],
 )
-def test_a_sock_that_is_none_is_refused(given, error, said):
+def test_sock_of_wrong_type_raises(given, error, said):
     with pytest.raises(error, match=said):
         plumews.serve(echo, sock=given)
 
 
-def test_a_sock_of_another_kind_is_refused():
+def test_sock_of_another_family_raises():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams, socket.socket() as tcp:
         with pytest.raises(ValueError, match="must be a stream socket"):
             plumews.serve(echo, sock=datagrams)
@@ -184,7 +184,7 @@ def test_a_sock_of_another_kind_is_refused():
         assert given_sockets(tcp) == [tcp]
 
 
-def test_no_host_at_all_is_refused():
+def test_empty_list_of_hosts_raises():
     with pytest.raises(ValueError, match="host must be at least one"):
         plumews.serve(echo, [], 0)
 
@@ -192,7 +192,7 @@ def test_no_host_at_all_is_refused():
 # --- the file of a Unix socket --------------------------------------------------------------------
 
 
-async def test_the_path_of_a_living_server_is_refused(start, tmp_path):
+async def test_path_of_a_living_server_raises(start, tmp_path):
     path = str(tmp_path / "s")
     await start(plumews.unix_serve(echo, path))
     with pytest.raises(OSError, match="in use") as caught:
@@ -202,7 +202,7 @@ async def test_the_path_of_a_living_server_is_refused(start, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, Path])
-async def test_the_file_of_a_dead_server_is_replaced_and_goes_with_the_new_one(tmp_path, kind):
+async def test_file_of_a_dead_server_is_replaced_and_removed(tmp_path, kind):
     path = tmp_path / "s"
     dead(path)
     server = await plumews.unix_serve(echo, kind(str(path)))
@@ -214,7 +214,7 @@ async def test_the_file_of_a_dead_server_is_replaced_and_goes_with_the_new_one(t
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "fifo", "link to nothing", "link to a living socket"])
-async def test_a_path_that_is_no_socket_is_refused_and_left(start, tmp_path, what):
+async def test_path_that_is_no_socket_raises_and_is_left(start, tmp_path, what):
     path, other = tmp_path / "s", tmp_path / "other"
     if what == "file":
         path.write_text("precious")
@@ -234,7 +234,7 @@ async def test_a_path_that_is_no_socket_is_refused_and_left(start, tmp_path, wha
 
 @on_linux
 @pytest.mark.parametrize("kind", ["datagrams", "busy"])
-def test_the_path_of_whatever_lives_is_refused(tmp_path, kind):
+def test_path_of_a_datagram_or_busy_socket_raises(tmp_path, kind):
     path = str(tmp_path / "s")
     with contextlib.ExitStack() as stack:
         living = stack.enter_context(
@@ -249,7 +249,7 @@ def test_the_path_of_whatever_lives_is_refused(tmp_path, kind):
         assert Path(path).is_socket()
 
 
-async def test_a_stop_leaves_the_socket_of_the_successor(start, tmp_path):
+async def test_stop_leaves_the_file_of_the_successor(start, tmp_path):
     path = str(tmp_path / "s")
     old = await plumews.unix_serve(echo, path)
     async with Wire(*await asyncio.open_unix_connection(path)) as silent:
@@ -259,14 +259,14 @@ async def test_a_stop_leaves_the_socket_of_the_successor(start, tmp_path):
         )
         await silent.read_head()
         old.close()
-        assert (await silent.closing())[0] == 1001  # which it does not answer: the old server waits
+        assert (await silent.closing())[0] == 1001  # it does not answer, and the old server waits
         assert old.sockets == ()
         await start(plumews.unix_serve(echo, path))
     await old.wait_closed()
     assert await says_hello(path)
 
 
-async def test_a_file_that_somebody_else_put_there_stays(tmp_path):
+async def test_replaced_file_stays(tmp_path):
     path, other = tmp_path / "s", tmp_path / "other"
     async with plumews.unix_serve(echo, path):
         dead(other)
@@ -274,7 +274,7 @@ async def test_a_file_that_somebody_else_put_there_stays(tmp_path):
     assert path.is_socket()
 
 
-async def test_a_relative_path_is_removed_wherever_the_process_is(tmp_path, monkeypatch):
+async def test_relative_path_is_removed_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     async with plumews.unix_serve(echo, "s"):
         assert (tmp_path / "s").is_socket()
@@ -282,7 +282,7 @@ async def test_a_relative_path_is_removed_wherever_the_process_is(tmp_path, monk
     assert not (tmp_path / "s").exists()
 
 
-async def test_the_file_of_a_given_sock_is_not_ours(tmp_path):
+async def test_file_of_a_given_sock_stays(tmp_path):
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(tmp_path / "s"))
     async with plumews.unix_serve(echo, sock=sock):
@@ -290,7 +290,7 @@ async def test_the_file_of_a_given_sock_is_not_ours(tmp_path):
     assert (tmp_path / "s").is_socket()
 
 
-async def test_a_start_that_fails_leaves_no_file(tmp_path, monkeypatch):
+async def test_failed_start_leaves_no_file(tmp_path, monkeypatch):
     async def fail(listener):
         raise MemoryError
 
@@ -300,14 +300,14 @@ async def test_a_start_that_fails_leaves_no_file(tmp_path, monkeypatch):
     assert not (tmp_path / "s").exists()
 
 
-def test_another_process_does_not_remove_the_file(tmp_path, monkeypatch):
+def test_other_process_does_not_remove_the_file(tmp_path, monkeypatch):
     sock = unix_socket(str(tmp_path / "s"), None, 1)
     monkeypatch.setattr(os, "getpid", lambda: 1)  # as a child of this one would see it
     sock.close()
     assert (tmp_path / "s").is_socket()
 
 
-def test_of_many_that_replace_a_dead_one_at_once_one_wins(tmp_path):
+def test_one_of_many_starts_replaces_a_dead_server(tmp_path):
     path = str(tmp_path / "s")
     for _ in range(20):
         dead(path)
@@ -332,7 +332,7 @@ def test_of_many_that_replace_a_dead_one_at_once_one_wins(tmp_path):
         won[0].close()
 
 
-def test_a_lock_that_is_never_given_back_holds_nobody_up(tmp_path, monkeypatch):
+def test_lock_that_stays_busy_does_not_block_a_start(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     monkeypatch.setattr(sockets, "_LOCK_PAUSE", 0.0)
     held = os.open(tmp_path, os.O_RDONLY)
@@ -348,7 +348,7 @@ def test_a_lock_that_is_never_given_back_holds_nobody_up(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666, 0o777])
-def test_permissions_are_those_that_were_asked_for_and_never_more(tmp_path, umask, monkeypatch, mode, mask):
+def test_mode_is_set_before_clients_can_connect(tmp_path, umask, monkeypatch, mode, mask):
     path, seen = tmp_path / "s", []
 
     def look(name, wrapped):
@@ -364,19 +364,19 @@ def test_permissions_are_those_that_were_asked_for_and_never_more(tmp_path, umas
     look("listen", socket.socket.listen)
     umask(mask)
     with unix_socket(str(path), mode, 1):
-        assert seen[1:] == [mode, mode]  # before and when somebody can connect
+        assert seen[1:] == [mode, mode]  # before and when clients can connect
         if sys.platform == "linux":
             assert seen[0] == mode & ~mask
-    assert os.umask(mask) == mask  # nobody else's files had another
+    assert os.umask(mask) == mask  # the umask of the process is the same
 
 
-async def test_without_a_mode_the_umask_decides(start, tmp_path, umask):
+async def test_unix_serve_without_mode_uses_the_umask(start, tmp_path, umask):
     umask(0o027)
     await start(plumews.unix_serve(echo, tmp_path / "s"))
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o750
 
 
-async def test_unix_serve_has_a_mode(start, tmp_path):
+async def test_unix_serve_sets_the_mode(start, tmp_path):
     await start(plumews.unix_serve(echo, tmp_path / "s", mode=0o606))
     assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o606
 
@@ -394,12 +394,12 @@ async def test_unix_serve_has_a_mode(start, tmp_path):
         pytest.param("\0s", 0o600, ValueError, "has no permissions", marks=on_linux),
     ],
 )
-def test_a_path_or_a_mode_that_cannot_be_raises_at_once(path, mode, error, said):
+def test_invalid_path_or_mode_raises_at_once(path, mode, error, said):
     with pytest.raises(error, match=said):
         plumews.unix_serve(echo, path, mode=mode)
 
 
-def test_a_mode_is_for_a_path():
+def test_mode_without_path_raises():
     with socket.socket(socket.AF_UNIX) as sock, pytest.raises(TypeError, match="mode is for the file at path"):
         plumews.unix_serve(echo, sock=sock, mode=0o600)
 
@@ -409,7 +409,7 @@ def test_a_mode_is_for_a_path():
 
 @on_linux
 @pytest.mark.parametrize("kind", [str, os.fsencode])
-async def test_an_abstract_name_is_served_once(start, kind):
+async def test_abstract_name_is_served_once(start, kind):
     name = kind(f"\0plumews-{os.getpid()}")
     await start(plumews.unix_serve(echo, name))
     assert await says_hello(name)
@@ -417,7 +417,7 @@ async def test_an_abstract_name_is_served_once(start, kind):
         await plumews.unix_serve(echo, name)
 
 
-def test_abstract_names_are_there_on_linux_only(monkeypatch):
+def test_abstract_name_off_linux_raises(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ValueError, match="on Linux only"):
         check_unix("\0s", None)
@@ -428,7 +428,7 @@ def test_abstract_names_are_there_on_linux_only(monkeypatch):
 
 @pytest.fixture
 def listening(tmp_path):
-    """A TCP and a Unix socket that somebody else listens on."""
+    """A listening TCP socket and a listening Unix socket of another process."""
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(tmp_path / "s"))
         unix.listen()
@@ -445,10 +445,10 @@ async def test_inherited_sockets_are_served_and_their_file_stays(listening):
     assert Path(names[1]).is_socket()
 
 
-async def test_a_stop_leaves_the_backlog_of_inherited_sockets_to_others(listening):
+async def test_stop_leaves_the_backlog_of_inherited_sockets(listening):
     server = await plumews.serve(echo, sock=inherited_sockets(os.dup(sock.fileno()) for sock in listening))
     with contextlib.ExitStack() as stack:
-        for sock in listening:  # the loop has no turn before the stop
+        for sock in listening:  # the loop runs nothing before the stop
             client = stack.enter_context(socket.socket(sock.family))
             client.connect(sock.getsockname())
         server._listener.close()  # what a stop does first
@@ -470,7 +470,7 @@ async def test_a_stop_leaves_the_backlog_of_inherited_sockets_to_others(listenin
         ("twice", "is given twice"),
     ],
 )
-def test_a_descriptor_that_cannot_be_accepted_from_is_named(listening, tmp_path, kind, said):
+def test_descriptor_of_no_listening_socket_raises_naming_it(listening, tmp_path, kind, said):
     with contextlib.ExitStack() as stack:
         sock = socket.socket(type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM)
         fd = stack.enter_context(sock).fileno()
@@ -494,7 +494,7 @@ def test_a_descriptor_that_cannot_be_accepted_from_is_named(listening, tmp_path,
     ("pid", "count", "expected"),
     [("mine", "2", [3, 4]), ("mine", "0", []), ("mine", None, []), ("1", "2", []), (None, "2", []), ("no", "x", [])],
 )
-def test_activated_descriptors_are_those_for_this_process_and_said_once(pid, count, expected):
+def test_activated_descriptors_are_of_this_process_and_once(pid, count, expected):
     said = {"LISTEN_PID": str(os.getpid()) if pid == "mine" else pid, "LISTEN_FDS": count, "LISTEN_FDNAMES": "a:b"}
     environ = {"HOME": "/", **{name: value for name, value in said.items() if value is not None}}
     assert list(activated_descriptors(environ)) == expected
@@ -502,7 +502,7 @@ def test_activated_descriptors_are_those_for_this_process_and_said_once(pid, cou
 
 
 @pytest.mark.parametrize("count", ["two", "-1", "1.5", "\u0662"])
-def test_a_count_that_is_none_is_refused(count):
+def test_invalid_listen_fds_raises(count):
     with pytest.raises(ValueError, match="LISTEN_FDS must be the number of sockets"):
         activated_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
 

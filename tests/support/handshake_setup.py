@@ -22,8 +22,8 @@ async def answer(server, request):
         return status, error(body), wire
 
 
-async def assert_serves(server, path="/"):
-    async with await Wire.open(server, path) as wire:
+async def assert_serves(server, path="/", **options):
+    async with await Wire.open(server, path, **options) as wire:
         wire.send(text("alive"))
         assert await wire.message() == "alive"
 
