@@ -134,14 +134,7 @@ def accept(
 ) -> Response:
     """Return the 101 for a request that passed `check_upgrade` (RFC 6455 section 4.2.2, item 5).
 
-    Args:
-        request: Request of the client.
-        subprotocol: Chosen subprotocol, ``None`` for none.
-        extensions: Value of ``Sec-WebSocket-Extensions``, ``None`` for none.
-        headers: Headers of the application.
-
-    Raises:
-        ValueError: The client did not offer the subprotocol, or a header is invalid or belongs to the handshake.
+    Raise ``ValueError`` if the client did not offer the subprotocol, or as :func:`application_headers`.
     """
     answer = Headers(
         ("Upgrade", "websocket"),
@@ -173,11 +166,7 @@ def accepted(
 
 
 def application_headers(headers: HeadersLike) -> Headers:
-    """Return the headers that an application adds to the 101.
-
-    Raises:
-        ValueError: A header belongs to the handshake, or is invalid.
-    """
+    """Return the headers that an application adds to the 101. Raise ``ValueError`` for one that it cannot set."""
     checked = headers if isinstance(headers, Headers) else Headers(headers)
     for name in checked:
         if is_handshake_header(name):
@@ -191,19 +180,10 @@ def is_handshake_header(name: str) -> bool:
 
 
 def refusal(exc: InvalidHandshake, request_id: str | None = None) -> Response:
-    """Return the response to a refused request, which closes the connection. It has the headers of ``exc``, too."""
-    headers = Headers(
-        ("Connection", "close"),
-        ("Cache-Control", "no-store"),
-        ("X-Content-Type-Options", "nosniff"),
-    )
-    return Response.json(exc.status, _error_body(exc, request_id), Headers(headers, exc.headers))
+    """Return the response to a refused request, which closes the connection. It has the headers of ``exc``, too.
 
-
-def _error_body(exc: InvalidHandshake, request_id: str | None = None) -> dict[str, object]:
-    """Return the JSON body of a refusal: code, message, status, category, type, and the id of the connection.
-
-    ``category`` and ``type`` follow from the status and the code, also for refusals of the application.
+    Its body is JSON. ``category`` and ``type`` follow from the status and the code, also for refusals of the
+    application. ``request_id`` is the id of the connection.
     """
     server = exc.status >= 500
     error = {
@@ -214,4 +194,6 @@ def _error_body(exc: InvalidHandshake, request_id: str | None = None) -> dict[st
         "type": _TYPES_OF_CODES.get(exc.code)
         or _TYPES.get(exc.status, "internal_error" if server else "validation_failure"),
     }
-    return {"error": error} if request_id is None else {"error": error, "request_id": request_id}
+    body = {"error": error} if request_id is None else {"error": error, "request_id": request_id}
+    safety = (("Connection", "close"), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+    return Response.json(exc.status, body, Headers(safety, exc.headers))

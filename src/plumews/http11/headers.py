@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 from ..errors import InvalidHeader
 
 __all__ = [
+    "BLANKS",
     "Headers",
     "HeadersLike",
     "MultipleValuesError",
@@ -25,13 +26,19 @@ __all__ = [
     "name_of",
     "parse_host",
     "parse_tokens",
+    "quoted_string",
+    "skip_blanks",
+    "token_end",
     "value_of",
 ]
 
 HeadersLike: TypeAlias = "Mapping[str, str] | Iterable[tuple[str, str]]"
 
 #: Blanks of a header value (RFC 9110 section 5.6.3). ``str.strip()`` would remove \x1c and \x85, too.
-_BLANKS: Final = " \t"
+BLANKS: Final = " \t"
+
+#: Characters that end a token in a list of parameters.
+_TOKEN_ENDS: Final = frozenset(' \t,;="')
 
 #: Characters of a token (RFC 9110 section 5.6.2).
 _TOKEN: Final = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
@@ -76,12 +83,12 @@ def value_of(name: str, raw: bytes) -> str:
     """Return the received value ``raw`` without surrounding blanks. Connections share the strings of common headers."""
     if name in _COMMON and len(raw) <= _SHARED_VALUE_SIZE:
         return _shared_value(raw)
-    return raw.decode("latin-1").strip(_BLANKS)
+    return raw.decode("latin-1").strip(BLANKS)
 
 
 @functools.lru_cache(maxsize=_SHARED_VALUES)
 def _shared_value(raw: bytes) -> str:
-    return raw.decode("latin-1").strip(_BLANKS)
+    return raw.decode("latin-1").strip(BLANKS)
 
 
 class MultipleValuesError(LookupError):
@@ -246,11 +253,39 @@ class Headers(MutableMapping[str, str]):
         return f"<Headers {', '.join(name for name, _ in self._pairs)}>"
 
 
+def skip_blanks(text: str, at: int) -> int:
+    """Return the position of the first character from ``at`` on that is no blank."""
+    while at < len(text) and text[at] in BLANKS:
+        at += 1
+    return at
+
+
+def token_end(text: str, at: int) -> int:
+    """Return the position behind the token at ``at``. Its characters are not checked."""
+    while at < len(text) and text[at] not in _TOKEN_ENDS:
+        at += 1
+    return at
+
+
+def quoted_string(text: str, at: int) -> tuple[str, int] | None:
+    """Return the content of the quoted string at ``at``, and the position behind it (RFC 9110 section 5.6.4).
+
+    Without a quotation mark at its end, return ``None``.
+    """
+    characters: list[str] = []
+    at += 1
+    while at < len(text) and text[at] != '"':
+        at += text[at] == "\\"
+        characters.append(text[at : at + 1])
+        at += 1
+    return None if at >= len(text) else ("".join(characters), at + 1)
+
+
 def _elements(values: Iterable[str]) -> Iterator[str]:
     # Lines of one name form one list. Empty elements are ignored (RFC 9110 section 5.6.1).
     for value in values:
         for element in value.split(","):
-            stripped = element.strip(_BLANKS)
+            stripped = element.strip(BLANKS)
             if stripped:
                 yield stripped
 
@@ -258,8 +293,7 @@ def _elements(values: Iterable[str]) -> Iterator[str]:
 def parse_tokens(values: Sequence[str], name: str = "header") -> list[str]:
     """Return the tokens of a comma-separated list on one or more header lines (RFC 9110 section 5.6.1).
 
-    Raises:
-        InvalidHeader: An element is not a token. The text contains ``name``.
+    Raise `InvalidHeader`, whose text contains ``name``, if an element is not a token.
     """
     if not values:
         return []
@@ -281,13 +315,9 @@ def has_token(values: Sequence[str], token: str) -> bool:
 
 
 def parse_host(value: str) -> tuple[str, int | None]:
-    """Parse ``host`` or ``host:port``, as in a ``Host`` header or an origin (RFC 9112 section 3.2).
+    """Return host and port of ``host`` or ``host:port``, as in a ``Host`` header or an origin (RFC 9112 section 3.2).
 
-    Returns:
-        The host in lower case, an IPv6 address without its brackets, and the port or ``None``.
-
-    Raises:
-        ValueError: The value has another form, is empty, or has a port above 65535.
+    The host is in lower case, an IPv6 address without its brackets. Raise ``ValueError`` for another form.
     """
     return _known_host(value) if len(value) <= _HOST_SIZE else _parse_host(value)
 

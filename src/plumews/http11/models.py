@@ -64,20 +64,14 @@ class Request:
         self.client_address = ""
         self.body = b""
         self.forwarded_host: str | None = None
+        fields: list[tuple[str, str]] = []
         try:
             self.path = unquote(self.raw_path, errors="strict")
             if self.query_string:
-                self._read_query()
+                most = limits.QUERY_FIELDS
+                fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=most, errors="strict")
         except UnicodeDecodeError:
             raise InvalidMessage("invalid request target: its percent escapes must be UTF-8") from None
-
-    def _read_query(self) -> None:
-        try:
-            fields = parse_qsl(
-                self.query_string, keep_blank_values=True, max_num_fields=limits.QUERY_FIELDS, errors="strict"
-            )
-        except UnicodeDecodeError:
-            raise
         except ValueError:
             raise InvalidMessage(f"query string of more than {limits.QUERY_FIELDS} fields") from None
         for name, value in fields:

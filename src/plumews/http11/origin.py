@@ -64,11 +64,8 @@ class Origin(NamedTuple):
 def parse_origin(text: str) -> Origin:
     """Parse an origin such as ``https://example.com`` or ``http://example.com:8080`` (RFC 6454 section 6.1).
 
-    Case and the default port make no difference.
-
-    Raises:
-        ValueError: The text is not a scheme (``http`` or ``https``), a host in ASCII, and an optional port. ``null``,
-            user names and paths are no origins, nor is one with a trailing slash.
+    Case and the default port make no difference. Raise ``ValueError`` for anything but a scheme (``http`` or
+    ``https``), a host in ASCII, and an optional port. ``null``, user names, paths and a trailing slash are invalid.
     """
     scheme, separator, authority = text.partition("://")
     default_port = _DEFAULT_PORTS.get(scheme.lower())
@@ -86,14 +83,9 @@ def check_origin(
 ) -> None:
     """Raise unless the request has no ``Origin``, the server's own, or an ``allowed`` one.
 
-    The server's own host is the one that the outermost trusted proxy was asked for, or else that of ``Host``.
-
-    Args:
-        request: Request of the client.
-        allowed: Origins, patterns that match a whole origin in lower case, ``"null"`` for sandboxed pages and files,
-            and ``"*"`` for any. ``None`` as an entry changes nothing (in ``websockets`` it stands for no ``Origin``).
-        secure: True if the client uses TLS, as the outermost trusted proxy saw it.
-        required: True refuses requests without ``Origin``, for servers that authenticate by cookie.
+    The server's own host is the one that the outermost trusted proxy was asked for, or else that of ``Host``. True for
+    ``secure`` means that the client of that proxy uses TLS. With ``required`` a request must have an ``Origin``, for
+    servers that authenticate by cookie. ``"null"`` is the origin of sandboxed pages and files.
 
     Raises:
         InvalidOrigin: 403, the origin is not allowed.
@@ -108,24 +100,19 @@ def check_origin(
         return
     if allowed is not None and (_ANY in allowed or (values[0] == "null" and "null" in allowed)):
         return
-    origin = _origin_or_none(values[0])
-    if origin is None or not (origin == _own_origin(request, secure) or _is_listed(origin, values[0], allowed or ())):
+    origin, own = _origin_or_none(values[0]), _origin_or_none(_own_origin(request, secure))
+    if origin is None or not (origin == own or _is_listed(origin, values[0], allowed or ())):
         raise InvalidOrigin("forbidden origin")
 
 
-def _origin_or_none(text: str) -> Origin | None:
+def _origin_or_none(text: str | None) -> Origin | None:
     try:
-        return parse_origin(text)
+        return None if text is None else parse_origin(text)
     except ValueError:
         return None
 
 
-def _own_origin(request: Request, secure: bool) -> Origin | None:
-    text = _own_origin_text(request, secure)
-    return None if text is None else _origin_or_none(text)
-
-
-def _own_origin_text(request: Request, secure: bool) -> str | None:
+def _own_origin(request: Request, secure: bool) -> str | None:
     hosts = [request.forwarded_host] if request.forwarded_host else request.headers.get_all("Host")
     return f"{'https' if secure else 'http'}://{hosts[0]}" if len(hosts) == 1 else None
 
@@ -135,21 +122,16 @@ def _is_listed(origin: Origin, text: str, allowed: Collection[AllowedOrigin]) ->
         if isinstance(entry, re.Pattern):
             if len(text) <= _LONGEST and entry.fullmatch(text.lower()):
                 return True
-        elif entry is not None and _origin_or_none(entry) == origin:
+        elif _origin_or_none(entry) == origin:
             return True
     return False
 
 
 def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
-    """Raise unless the ``Host`` header names one of ``allowed_hosts``, with any port.
+    """Raise unless the ``Host`` header names one of ``allowed_hosts``, with any port. ``None`` checks nothing.
 
     The ``Host`` header decides, and not what proxies say: a page cannot set it. A request of HTTP/1.0 may have no
     ``Host``: browsers do not send such requests.
-
-    Args:
-        request: Request of the client.
-        allowed_hosts: Names and addresses without port, ``"*.example.com"`` for all names below ``example.com``,
-            ``"*"`` for any. ``None`` checks nothing.
 
     Raises:
         InvalidHeader: 403, the host is not allowed. 400, there is not exactly one valid ``Host`` header.
@@ -176,16 +158,12 @@ def seen_by_refusal(request: Request, code: str) -> str:
     """
     if code == InvalidOrigin.code:
         page = request.headers.get("Origin")
-        own = _own_origin_text(request, request.secure)
-        return f"a page of {'no origin' if page is None else quoted(_public_part(page))}, and this is {quoted(own)}"
+        own = _own_origin(request, request.secure)
+        shown = "no origin" if page is None else quoted(_USER.sub(r"\1", _QUERY.sub("", page), count=1))
+        return f"a page of {shown}, and this is {quoted(own)}"
     if code == ErrorCode.FORBIDDEN_HOST:
         return f"as {quoted(request.headers.get('Host'))}"
     return ""
-
-
-def _public_part(origin: str) -> str:
-    """Return ``origin`` without invalid parts that may be secrets: a password before the host, and a query."""
-    return _USER.sub(r"\1", _QUERY.sub("", origin), count=1)
 
 
 def _host_matches(host: str, entry: str) -> bool:
@@ -195,12 +173,7 @@ def _host_matches(host: str, entry: str) -> bool:
 
 
 def allowed_origins(given: Iterable[AllowedOrigin] | None, name: str = "origins") -> tuple[AllowedOrigin, ...] | None:
-    """Return the entries of the option ``origins``.
-
-    Raises:
-        TypeError: The option is no list of ``str``, patterns and ``None``.
-        ValueError: An entry can never match.
-    """
+    """Return the entries of the option ``origins``. Raise ``ValueError`` for an entry that can never match."""
     if given is None:
         return None
     kinds = (str, re.Pattern, type(None))

@@ -51,14 +51,9 @@ _ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Ve
 
 
 class HeadReader:
-    """Reader of exactly one request head.
+    """Reader of exactly one request head of at most ``max_size`` bytes, with the empty line at its end.
 
-    Args:
-        max_size: Most bytes of the head, with the empty line at its end (default 16 KiB).
-        max_headers: Most header lines (default 100, in proportion more if ``max_size`` is larger).
-
-    Attributes:
-        rest: Bytes behind the head, such as a frame, once `feed` has returned a request.
+    Once `feed` has returned a request, ``rest`` has the bytes behind the head, such as a frame.
     """
 
     __slots__ = (
@@ -107,18 +102,15 @@ class HeadReader:
             # Fast path for the middle of a line, as in a head that arrives byte by byte.
             self._buffer += chunk
             return None
+        done = True
         try:
             request = self._read(data, room)
-        except BaseException:
-            self._spend()
-            raise
-        if request is not None:
-            self._spend()
-        return request
-
-    def _spend(self) -> None:
-        self._parser = None
-        self._buffer = bytearray()
+            done = request is not None
+            return request
+        finally:
+            if done:
+                self._parser = None
+                self._buffer = bytearray()
 
     def _read(self, data: bytes | bytearray | memoryview, room: int) -> Request | None:
         buffer = self._buffer

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from .. import limits
 from ..errors import InvalidHeader
 from ..validation import entries_of
-from .headers import is_token, parse_host
+from .headers import BLANKS, is_token, parse_host, quoted_string, skip_blanks, token_end
 from .models import Request
 
 __all__ = ["Client", "Hop", "TrustedProxies", "address_of", "forwarded_hops", "x_forwarded_hops"]
@@ -30,10 +30,6 @@ _SECURE: Final = {"http": False, "https": True, "ws": False, "wss": True}
 
 #: Characters of an obfuscated address or port behind its underscore (RFC 7239 section 6.3).
 _HIDDEN: Final = frozenset(string.ascii_letters + string.digits + "._-")
-
-
-_BLANKS: Final = " \t"
-_TOKEN_ENDS: Final = frozenset(' \t,;="')
 
 #: Characters that need quotation marks. Proxies leave them out, and strict parsers refuse that.
 _UNQUOTED: Final = str.maketrans("", "", ":[]")
@@ -57,16 +53,7 @@ class Client(NamedTuple):
 
 
 class TrustedProxies:
-    """Proxies whose headers are trusted.
-
-    Args:
-        entries: Addresses (``"192.0.2.1"``), networks (``"10.0.0.0/8"``), and ``"unix"`` for all peers on a Unix
-            socket.
-
-    Raises:
-        TypeError: ``entries`` is no list of ``str``.
-        ValueError: An entry has another form.
-    """
+    """Proxies whose headers are trusted, by the entries of the option ``trusted_proxies``."""
 
     __slots__ = ("_networks", "_unix")
 
@@ -78,10 +65,8 @@ class TrustedProxies:
     def client_of(self, request: Request) -> Client:
         """Return the client that sent ``request``, whose ``remote_address`` and ``secure`` are those of the socket.
 
-        A proxy that hides the address of its client (``unknown``, ``_hidden``, a name) counts as the client.
-
-        Raises:
-            InvalidHeader: 400, headers of a trusted proxy contradict each other, or a scheme or host is invalid.
+        A proxy that hides the address of its client (``unknown``, ``_hidden``, a name) counts as the client. Raise
+        `InvalidHeader` (400) if headers of a trusted proxy contradict each other, or a scheme or host is invalid.
         """
         peer = Client(address_of(request.remote_address), request.secure)
         if not self.trusts_peer(request.remote_address):
@@ -192,7 +177,7 @@ def _list(request: Request, name: str) -> list[str]:
 
 def _bare(text: str) -> str:
     """Return ``text`` without the blanks and the quotation marks around it."""
-    text = text.strip(_BLANKS)
+    text = text.strip(BLANKS)
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
@@ -208,14 +193,14 @@ def _elements(line: str) -> list[dict[str, str]]:
     except _Malformed:
         # A quote that the client left open must not hide the element that the proxy added on the same line. That
         # element has no comma.
-        return [_lenient_element(element) for element in line.split(",") if element.strip(_BLANKS)]
+        return [_lenient_element(element) for element in line.split(",") if element.strip(BLANKS)]
 
 
 def _lenient_element(text: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for part in filter(None, map(_bare, text.split(";"))):
         name, equals, value = part.partition("=")
-        name = name.strip(_BLANKS).lower()
+        name = name.strip(BLANKS).lower()
         if name in pairs or not equals:
             return _UNKNOWN
         pairs[name] = _bare(value)
@@ -228,15 +213,15 @@ def _strict_elements(line: str) -> list[dict[str, str]]:
     pairs: dict[str, str] = {}
     at, end = 0, len(line)
     while True:
-        at = _skip_blanks(line, at)
+        at = skip_blanks(line, at)
         if at < end and line[at] not in ",;":
-            start, at = at, _token_end(line, at)
+            start, at = at, token_end(line, at)
             name = line[start:at].lower()
             if line[at : at + 1] != "=" or not is_token(name) or name in pairs:
                 raise _Malformed
             value, at = _value(line, at + 1)
             pairs[name] = value
-            at = _skip_blanks(line, at)
+            at = skip_blanks(line, at)
         if at == end or line[at] == ",":
             if pairs:
                 elements.append(pairs)
@@ -250,32 +235,15 @@ def _strict_elements(line: str) -> list[dict[str, str]]:
 
 def _value(line: str, at: int) -> tuple[str, int]:
     """Return the token or quoted string at ``at``, and its end (RFC 9110 section 5.6.4)."""
-    if line[at : at + 1] != '"':
-        end = _token_end(line, at)
-        if not is_token(line[at:end].translate(_UNQUOTED)):
+    if line[at : at + 1] == '"':
+        quoted = quoted_string(line, at)
+        if quoted is None:
             raise _Malformed
-        return line[at:end], end
-    parts: list[str] = []
-    at += 1
-    while at < len(line) and line[at] != '"':
-        at += line[at] == "\\"
-        parts.append(line[at : at + 1])
-        at += 1
-    if at >= len(line):
+        return quoted
+    end = token_end(line, at)
+    if not is_token(line[at:end].translate(_UNQUOTED)):
         raise _Malformed
-    return "".join(parts), at + 1
-
-
-def _skip_blanks(line: str, at: int) -> int:
-    while at < len(line) and line[at] in _BLANKS:
-        at += 1
-    return at
-
-
-def _token_end(line: str, at: int) -> int:
-    while at < len(line) and line[at] not in _TOKEN_ENDS:
-        at += 1
-    return at
+    return line[at:end], end
 
 
 # --- nodes, schemes and hosts ---------------------------------------------------------------------
