@@ -361,12 +361,6 @@ def test_table_of_addresses_is_bounded_and_forgets_the_oldest():
     assert [wait_of(attempts, f"192.0.2.{n}", 0) > 0 for n in (1, 2, 3)] == [True, False, True]
 
 
-@pytest.mark.parametrize("name", ["burst", "interval", "max_addresses"])
-def test_bounds_of_attempts_must_be_positive(name):
-    with pytest.raises(ValueError, match=f"{name} must be more than 0"):
-        Attempts(**{name: 0})
-
-
 # --- threads --------------------------------------------------------------------------------------
 
 

@@ -71,7 +71,7 @@ def test_without_a_secret_tokens_are_refused_and_passwords_work() -> None:
 
 @pytest.mark.parametrize("leeway", [-1, float("nan"), float("inf")])
 def test_leeway_must_be_finite_and_not_negative(leeway: float) -> None:
-    with pytest.raises(ValueError, match="leeway must be 0 or more seconds"):
+    with pytest.raises(ValueError, match="leeway must be at least 0 seconds"):
         SimpleRoomAuth(leeway=leeway)
 
 

@@ -1,12 +1,8 @@
 """Authentication of connections by token: on the request, by the first message, and on renewal.
 
-An authenticator verifies at once or as a coroutine. Its answer becomes ``conn.user_info``, a refusal with status and
-code, or a log entry without the credentials of the client. An authenticator that answers at once costs no task. Each
-connection has at most one token and ends with it.
-
-A page cannot set headers and logs in by its first message. The connection is open then, but not admitted: the message
-is at most 16 KiB long and arrives before the open timeout ends. A refusal is a close code, because a page sees no
-status.
+The answer of an authenticator becomes ``conn.user_info``, a refusal with status and code, or a log entry without the
+credentials of the client. An authenticator that answers at once costs no task. A connection that logs in by its first
+message is open, but not admitted. A refusal is a close code then, because a page sees no status.
 """
 
 from __future__ import annotations
@@ -41,14 +37,8 @@ Enter = Callable[[Conn], "Coroutine[Any, Any, None] | None"]
 class Authentication:
     """Authentication of the clients of one server.
 
-    Args:
-        authenticator: verifies the tokens.
-        options: places of a request from which credentials are taken, and whether a token is required.
-        counters: counters of the server's requests.
-        identified: called as ``identified(conn)`` after a renewal has changed ``conn.user_info``.
-
-    Raises:
-        ValueError: a token is required and the authenticator verifies none.
+    ``identified(conn)`` is called after a renewal has changed ``conn.user_info``. Raise ``ValueError`` if a token is
+    required and the authenticator verifies none.
     """
 
     def __init__(
@@ -82,14 +72,7 @@ class Authentication:
         return credentials_of_request(request, self._options)
 
     def check(self, conn: Conn, credentials: Credentials) -> Awaitable[None] | None:
-        """Verify the token of ``conn`` and set ``conn.user_info``.
-
-        Args:
-            conn: connection that the credentials belong to.
-            credentials: credentials of its request or its first message.
-
-        Returns:
-            None, or an awaitable if the authenticator is a coroutine function.
+        """Verify the token of ``conn`` and set ``conn.user_info``. A coroutine function does it in the awaitable.
 
         Raises:
             InvalidHandshake: 401 without a token if one is required, 403 for an invalid token, 500 if the
@@ -184,17 +167,8 @@ def admit_by_message(
 ) -> Coroutine[Any, Any, None]:
     """Read the first message of ``conn``, check its credentials, then enter.
 
-    The read limit is lowered at once, because a short first message may have arrived already.
-
-    Args:
-        conn: open connection that logs in by message.
-        deadline: time on the loop's clock.
-        counters: counters of the server's requests.
-        check: raises :class:`InvalidHandshake` for bad credentials, which becomes a close code.
-        enter: admits the connection. A coroutine that it returns runs in the same task.
-
-    Returns:
-        The coroutine that does this.
+    The read limit is lowered at once, because a short first message may have arrived already. An `InvalidHandshake` of
+    ``check`` becomes a close code. ``enter`` admits the connection. A coroutine that it returns runs in the same task.
     """
     limit = conn.read_limit
     conn.read_limit = limits.HEAD_SIZE if limit is None else min(limit, limits.HEAD_SIZE)

@@ -123,10 +123,6 @@ def _matches_any_site(origin: AllowedOrigin) -> bool:
 def credentials_of_request(request: Request, options: AuthOptions) -> Credentials:
     """Return the credentials in the headers, the subprotocols, the cookies and the query.
 
-    Args:
-        request: opening request.
-        options: enabled places.
-
     Raises:
         Refused: 403, credentials are in a disabled place.
         InvalidHandshake: 400, ``?auth=`` is not ``message``, or is given twice. With a misspelled value the first

@@ -34,16 +34,8 @@ __all__ = ["Attempts", "BlockingCall", "BlockingPool", "PasswordChecker"]
 class Attempts:
     """Failed attempts of addresses, with a token bucket for each IPv4 address or IPv6 /64 network.
 
-    Only failures cost. The time is passed in, as seconds of a clock that never goes back.
-
-    Args:
-        burst: failures that an address has free (default ``limits.ATTEMPTS_BURST``, 20).
-        interval: seconds until it has one more (default ``limits.ATTEMPTS_INTERVAL``, 3).
-        max_addresses: most addresses in the table (default ``limits.ATTEMPTS_ADDRESSES``, 16,384). The address whose
-            last failure is the oldest makes room for a new one.
-
-    Raises:
-        ValueError: an argument is not positive.
+    Only failures cost: an address has ``burst`` of them free, and one more each ``interval``. In a full table the
+    address whose last failure is the oldest makes room for a new one.
     """
 
     def __init__(
@@ -52,9 +44,6 @@ class Attempts:
         interval: float = limits.ATTEMPTS_INTERVAL,
         max_addresses: int = limits.ATTEMPTS_ADDRESSES,
     ) -> None:
-        for name, value in (("burst", burst), ("interval", interval), ("max_addresses", max_addresses)):
-            if not value > 0:
-                raise ValueError(f"{name} must be more than 0, not {value}")
         self._rate = 1 / interval
         self._burst = burst
         self._max_addresses = max_addresses
@@ -131,12 +120,9 @@ class BlockingCall:
 
 
 class BlockingPool:
-    """Bounded number of blocking checks of one server, run in threads of the process.
+    """Bounded number of blocking checks of one server that run and wait, in threads of the process.
 
     All servers of a process together run ``limits.PASSWORD_HASHES`` (2) blocking checks at once.
-
-    Args:
-        size: checks that may run and wait.
     """
 
     def __init__(self, size: int) -> None:
@@ -188,14 +174,9 @@ class _Check:
 class PasswordChecker:
     """Checks of room passwords for the endpoints of one server.
 
-    Args:
-        authorizer: its ``check_room_password`` decides, in a thread or, if it is a coroutine function, on the loop. A
-            right password is remembered only if the same class or a subclass defines ``room_password_salt(room)``,
-            bytes that change with the password. Otherwise the rules of ``check_room_password`` may depend on more.
-        attempts: failed attempts of addresses (default ``Attempts()``).
-        queue: checks that may run and wait (default ``limits.PASSWORD_QUEUE``, 100).
-        memory: right passwords to remember (default ``limits.PASSWORD_MEMORY``, 10,000).
-        clock: returns seconds that never go back.
+    ``check_room_password`` of the authorizer decides, in a thread or, if it is a coroutine function, on the loop. A
+    right password is remembered only if the same class or a subclass defines ``room_password_salt(room)``, bytes that
+    change with the password. Otherwise the rules of ``check_room_password`` may depend on more.
     """
 
     def __init__(
@@ -223,12 +204,7 @@ class PasswordChecker:
         return f"<{type(self).__name__}: {len(self._checks)} under way, {len(self._known)} remembered>"
 
     async def check(self, room: str, password: str | None, address: str | None) -> bool:
-        """Return whether ``password`` opens ``room``.
-
-        Args:
-            room: name of the room.
-            password: password that the client sent, or None.
-            address: address of the client, or None if it has none.
+        """Return whether ``password`` opens ``room``, for a client with this address.
 
         Raises:
             Refused: 429 after too many wrong passwords from ``address``, also for the right one, which could be

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .. import limits
 from ..errors import InvalidToken, WeakSecret
+from ..validation import check_time
 from .passwords import PasswordStrength, RoomPasswords, validate_room_password
 from .revocation import Revocations
-from .tokens import HS256TokenAuth, Secret, Secrets, check_leeway
+from .tokens import HS256TokenAuth, Secret, Secrets
 
 __all__ = ["AuthMetrics", "SecureRoomAuth", "SimpleRoomAuth"]
 
@@ -61,7 +62,7 @@ class SimpleRoomAuth:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.revocations = Revocations(clock=clock) if revocations is None else revocations
-        check_leeway(leeway)
+        check_time("leeway", leeway, zero=True)
         self.revocations.allow_leeway(leeway)
         self._leeway = leeway
         self._clock = clock
@@ -211,10 +212,7 @@ class SecureRoomAuth(SimpleRoomAuth):
 
     def metrics(self) -> AuthMetrics:
         """Return a copy of the counters."""
-        counted = self._metrics
-        return AuthMetrics(
-            counted.jwt_verification_failures, counted.weak_room_passwords, counted.successful_authentications
-        )
+        return replace(self._metrics)
 
     def reset_metrics(self) -> None:
         """Reset the counters to 0."""

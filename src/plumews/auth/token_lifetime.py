@@ -1,14 +1,8 @@
 """Lifetime of a token on a live connection: expiry, revocation, and renewal by the client.
 
-A connection ends with its token. One deadline on the loop's timer wheel exists for each connection whose token expires,
-and no task. Revocations may come from any thread and are looked up by user and by ``jti``. A token that ends before its
-connection is open closes it once it is open. The same holds for a token that is revoked between its verification and
-its registration.
-
-``{"type": "auth", "token": "..."}`` renews the token of a connection. The answer is ``{"type": "auth", "ok": true,
-"exp": ...}``. On a connection with a token, or that logs in by message, neither handler nor room sees such a message. A
-bad token closes the connection with 4403. The new token must be of the same user. One renewal at a time is verified,
-for at most the open timeout.
+A connection ends with its token, also one that ends or is revoked before the connection is open. A connection has one
+deadline, and no task. ``{"type": "auth", "token": "..."}`` renews its token, and is answered by ``{"type": "auth",
+"ok": true, "exp": ...}``. Neither handler nor room sees such a message. The new token must be of the same user.
 """
 
 from __future__ import annotations
@@ -217,9 +211,7 @@ class ConnectionToken:
         self._deadline = self._conn._state.timers.after(min(left + _GRAIN, _CHECK_INTERVAL), self._look)
 
     def _remove(self, conn: Conn) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._schedule(None)
         self._tokens.unindex(self)
         self._tokens.remove()
 
@@ -353,16 +345,8 @@ class _RenewalFilter:
 async def wait_for_answer(conn: Conn, answer: asyncio.Future[T], seconds: float) -> T:
     """Return the result of ``answer``, which is cancelled when ``conn`` closes or ``seconds`` have passed.
 
-    An answer that ignores its cancellation is not waited for.
-
-    Args:
-        conn: open connection that the answer is about.
-        answer: task or future of the application's code.
-        seconds: longest time to wait.
-
-    Raises:
-        asyncio.TimeoutError: the time has passed.
-        RuntimeError: the answer cancelled itself. Any other exception of the answer is raised as well.
+    An answer that ignores its cancellation is not waited for. Raise ``TimeoutError`` of asyncio after that time, and
+    ``RuntimeError`` for an answer that cancelled itself.
     """
 
     def cancel(conn: Conn) -> None:

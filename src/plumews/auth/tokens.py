@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -18,9 +17,10 @@ from typing import Any, Final, NoReturn
 
 from .. import limits
 from ..errors import InvalidToken, TokenExpired, TokenRevoked, WeakSecret
+from ..validation import check_time
 from .revocation import Revocations
 
-__all__ = ["HS256TokenAuth", "Secret", "Secrets", "check_leeway"]
+__all__ = ["HS256TokenAuth", "Secret", "Secrets"]
 
 #: Secret of one key. Text is encoded as UTF-8.
 Secret = bytes | bytearray | str
@@ -80,7 +80,7 @@ class HS256TokenAuth:
         revocations: Revocations | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        check_leeway(leeway)
+        check_time("leeway", leeway, zero=True)
         for claim, expected in (("issuer", issuer), ("audience", audience)):
             if expected is not None and not isinstance(expected, str):
                 raise TypeError(f"{claim} must be a str or None, not {type(expected).__name__}")
@@ -280,14 +280,6 @@ def _check_names(claims: dict[str, Any]) -> None:
     for name in ("sub", "jti"):
         if not isinstance(claims.get(name, ""), str):
             raise InvalidToken(f'its {name} must be a string, such as "42"')
-
-
-def check_leeway(leeway: float) -> None:
-    """Raise ``TypeError`` or ``ValueError`` unless ``leeway`` is a finite number of seconds, 0 or more."""
-    if isinstance(leeway, bool) or not isinstance(leeway, (int, float)):
-        raise TypeError(f"leeway must be a number of seconds, not {type(leeway).__name__}")
-    if not (math.isfinite(leeway) and leeway >= 0):
-        raise ValueError(f"leeway must be 0 or more seconds, not {leeway}")
 
 
 def _checked_key_id(key_id: object) -> str:
