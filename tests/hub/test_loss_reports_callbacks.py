@@ -10,7 +10,7 @@ import pytest
 import plumews
 from plumews import Gap, Hub, HubConfig, SendBehavior
 from support.fakes import FakeTransport, fake_conn, ticks
-from support.members import adds_up, stalled
+from support.members import adds_up, plain_member, stalled
 
 
 def member(hub: Hub, *rooms: str, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
@@ -136,7 +136,7 @@ async def test_ended_callback_is_not_called_in_the_same_iteration():
         ends[1]()
 
     ends = [hub.on_drop(first), hub.on_drop(lambda *_: heard.append("second"))]
-    member(hub)
+    plain_member(hub, space=4)
     send(hub, 5)
     await ticks()
     assert heard == ["first"]
@@ -153,7 +153,7 @@ async def test_callback_registered_twice_can_be_ended_once():
     callback = lambda *_: heard.append(1)  # noqa: E731
     end = hub.on_drop(callback)
     hub.on_drop(callback)
-    member(hub)
+    plain_member(hub, space=4)
     send(hub, 5)
     await ticks()
     assert len(heard) == 2

@@ -11,12 +11,13 @@ import plumews
 from plumews import Hub, SendBehavior
 from plumews.hub.loss_reports import LOG_INTERVAL
 from support.fakes import deadlines, fake_conn, pass_time, ticks
+from support.members import plain_member
 
 
 def members(hub: Hub, count: int, **config: Any) -> list[plumews.Conn]:
     pairs = [fake_conn(**{"ping_interval": None, "queue_size": 1, **config}) for _ in range(count)]
     for conn, transport in pairs:
-        hub.join("r\u00fcckw\u00e4rts \u202e", conn)  # not a name for a log
+        hub.join("room", conn)
         transport.fill()
     return [conn for conn, _ in pairs]
 
@@ -63,7 +64,7 @@ async def test_closed_members_are_counted_in_the_line(hub, lines):
 
 
 async def test_line_holds_no_text_from_outside(hub, lines):
-    members(hub, 1, send_behavior=SendBehavior.DROP)
+    plain_member(hub, "r\u00fcckw\u00e4rts \u202e", space=1)
     send(hub, 2)
     pass_time(LOG_INTERVAL)
     await ticks()
@@ -73,7 +74,7 @@ async def test_line_holds_no_text_from_outside(hub, lines):
 
 async def test_stop_of_the_hub_logs_the_rest_at_once(hub, lines):
     before = deadlines()
-    members(hub, 1, send_behavior=SendBehavior.DROP)
+    plain_member(hub, space=1)
     send(hub, 2)
     await hub.shutdown(0)
     assert lines() == ["slow members: 1 messages dropped, 1 members concerned, 0 of them closed"]
@@ -82,7 +83,7 @@ async def test_stop_of_the_hub_logs_the_rest_at_once(hub, lines):
 
 
 async def test_hub_without_losses_logs_nothing(hub, lines):
-    hub.join("room", fake_conn()[0])
+    plain_member(hub)
     send(hub, 100)
     await hub.shutdown(0)
     assert lines() == []

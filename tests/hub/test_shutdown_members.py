@@ -18,7 +18,16 @@ from support.fakes import (
     ticks,
     until,
 )
-from support.members import adds_up, answer_close, answer_closes, close_frame_of, crowd, join_members, messages, texts
+from support.members import (
+    adds_up,
+    answer_close,
+    answer_closes,
+    close_frame_of,
+    crowd,
+    join_members,
+    messages,
+    plain_members,
+)
 from support.raw_client import Wire, close, text
 
 # --- everybody is told ----------------------------------------------------------------------------
@@ -127,11 +136,7 @@ async def test_full_member_gets_its_send_timeout_before_the_close(start):
 
 async def test_publishers_get_their_result_when_the_hub_stops(sliced):
     hub = Hub(1, 2)
-    transports = []
-    for _ in range(200):
-        conn, transport = fake_conn(ping_interval=None, close_timeout=0.05)
-        transports.append(transport)
-        hub.join("chat", conn)
+    members = plain_members(hub, "chat", 200)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(6)]
     await asyncio.sleep(0)
     assert len(hub._broadcaster.scheduler) == 2
@@ -139,7 +144,7 @@ async def test_publishers_get_their_result_when_the_hub_stops(sliced):
     results = await asyncio.gather(*publishing)
     assert results == [BroadcastResult(matched=200, queued=200)] * 2 + [BroadcastResult(stopped=True)] * 4
     await stopping
-    assert all(texts(transport.wire) == ["0", "1"] for transport in transports)
+    assert all(member.messages == ["0", "1"] for member in members)
     assert adds_up(hub.metrics())
 
 
@@ -188,8 +193,8 @@ async def test_member_cut_by_its_close_timeout_counts_as_aborted(start):
 
 async def test_stop_gives_up_broadcasts_at_the_limit(sliced):
     hub = Hub(4, 100)
-    for _ in range(2000):
-        hub.join("chat", fake_conn(ping_interval=None, close_timeout=60)[0])
+    for member in plain_members(hub, "chat", 2000):
+        member.lingers = True
     publishing = [asyncio.ensure_future(hub.publish("chat", "x")) for _ in range(20)]
     await asyncio.sleep(0)
     report = await hub.shutdown(0)
@@ -273,16 +278,14 @@ async def test_cancelled_stop_goes_on_without_its_caller(start):
 
 async def test_broadcasts_after_the_stop_count_as_rejected():
     hub = Hub()
-    conn, transport = fake_conn(ping_interval=None)
-    hub.join("chat", conn)
+    (member,) = plain_members(hub, "chat", 1)
     await hub.shutdown(0)
-    written = transport.wire
     for result in (hub.broadcast_room("chat", "x"), hub.broadcast_all("x"), await hub.publish("chat", "x")):
         assert result == BroadcastResult(stopped=True)
         assert result.rejected
     assert hub.metrics().broadcasts_rejected == 3
     assert adds_up(hub.metrics())
-    assert transport.wire == written
+    assert member.messages == []
 
 
 async def test_no_connection_joins_once_the_stop_is_called(start):
@@ -304,8 +307,7 @@ async def test_no_connection_joins_once_the_stop_is_called(start):
 
 async def test_questions_and_leaving_are_still_answered_after_the_stop():
     hub = Hub()
-    conn, _ = fake_conn(ping_interval=None)
-    hub.join("chat", conn)
+    (conn,) = plain_members(hub, "chat", 1)
     await hub.shutdown(0)
     hub.leave("chat", conn)
     hub.remove(conn)
@@ -444,7 +446,7 @@ async def test_one_full_member_does_not_keep_the_others_waiting(start):
 
 async def test_publisher_waiting_for_space_raises_when_the_hub_stops(sliced):
     hub = Hub(1, 1)
-    join_members(hub, 1000)
+    plain_members(hub, "chat", 1000)
     publishing = [asyncio.ensure_future(hub.publish("chat", str(number))) for number in range(5)]
     await asyncio.sleep(0)
     await hub.shutdown(0)
@@ -455,7 +457,7 @@ async def test_publisher_waiting_for_space_raises_when_the_hub_stops(sliced):
 
 async def test_publishing_thread_raises_when_the_hub_stops():
     hub = Hub()
-    join_members(hub, 1)
+    plain_members(hub, "chat", 1)
     await hub.shutdown(0)
     future = await asyncio.to_thread(hub.publish_threadsafe, "chat", "x")
     assert await asyncio.wrap_future(future) == BroadcastResult(stopped=True)
