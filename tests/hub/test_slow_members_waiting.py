@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable
 
 import pytest
 
@@ -28,12 +29,21 @@ def lines() -> list[PendingDeliveries]:
     return [each for each in gc.get_objects() if isinstance(each, PendingDeliveries)]
 
 
+def pending(conn: plumews.Conn, emptied: Callable[[], None]) -> PendingDeliveries:
+    """Return an empty list of deliveries that wait for ``conn``, 60 s at most."""
+    deadline = conn._state.timers.after(60, lambda: None)
+    return PendingDeliveries(conn, deadline, emptied, lambda delivery, conn: delivery._drop("ended"))
+
+
 class Sent:
     """Broadcast that records its decisions."""
 
     def __init__(self, text: str) -> None:
         self.message: EncodedMessage = encode(1, text.encode())
         self.told: list[str] = []
+
+    def encoding_for(self, conn: plumews.Conn) -> EncodedMessage:
+        return self.message
 
     def _queue(self) -> None:
         self.told.append("queued")
@@ -86,7 +96,7 @@ async def test_waiting_deliveries_are_dropped_once_at_the_end():
     transport.fill()
     conn.send_nowait("filler")
     emptied: list[int] = []
-    line = PendingDeliveries(conn._writer, lambda: emptied.append(len(line)))
+    line = pending(conn, lambda: emptied.append(len(line)))
     sent = [Sent(text) for text in "abc"]
     for each in sent:
         line.add(each)
@@ -101,7 +111,7 @@ async def test_one_delivery_finds_space_and_the_rest_waits_on():
     conn, transport = fake_conn(queue_size=1)
     transport.fill()
     conn.send_nowait("filler")
-    line = PendingDeliveries(conn._writer, lambda: None)
+    line = pending(conn, lambda: None)
     sent = [Sent(text) for text in "abc"]
     for each in sent:
         line.add(each)

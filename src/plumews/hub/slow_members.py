@@ -26,7 +26,7 @@ from ..conn.overflow import Outcome
 from ..constants import State
 from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline
-from ..transport.writer import Waiter, Writer
+from ..transport.writer import Waiter
 from .config import HubConfig
 from .events import EventDispatcher
 from .loss_reports import DropLog, LossReports, Notices, UnreportedLoss
@@ -74,26 +74,26 @@ class PendingDeliveries:
     Invariant: broadcasts are queued in the order in which they came, and each is decided once.
     """
 
-    __slots__ = ("_count", "_emptied", "_encoding", "_places", "_refused", "_writer", "bytes")
+    __slots__ = ("_conn", "_count", "_deadline", "_emptied", "_places", "_refused", "bytes")
 
     def __init__(
         self,
-        writer: Writer,
+        conn: Conn,
+        deadline: Deadline,
         emptied: Callable[[], None],
-        encoding: Callable[[Delivery], EncodedMessage] = lambda delivery: delivery.message,
-        refused: Callable[[Delivery], object] = lambda delivery: delivery._drop("ended"),
+        refused: Callable[[Delivery, Conn], object],
     ) -> None:
-        """Wait at ``writer``.
+        """Wait for space in the queue of ``conn``.
 
         Args:
-            writer: of the member.
+            conn: the member.
+            deadline: end of the wait. It is cancelled when nothing waits any more.
             emptied: called when nothing waits any more, because of space or of the end of the member.
-            encoding: returns the encoding of a broadcast for the member.
             refused: decides a delivery that is lost because the member ends.
         """
-        self._writer = writer
+        self._conn = conn
+        self._deadline = deadline
         self._emptied = emptied
-        self._encoding = encoding
         self._refused = refused
         self._places: deque[_Place] = deque()
         self._count = 0
@@ -110,14 +110,16 @@ class PendingDeliveries:
     def add(self, delivery: Delivery) -> None:
         """Let ``delivery`` wait behind all others."""
         last = self._places[-1] if self._places else None
-        if last is not None and last.waiter is self._writer.last_waiter:
+        if last is not None and last.waiter is self._conn._writer.last_waiter:
             last.deliveries.append(delivery)
             self._add_to_counts(delivery, 1)
             return
         place = _Place(delivery)
         self._places.append(place)
         try:
-            place.waiter = self._writer.wait(self._encoding(delivery), lambda accepted: self._decided(place, accepted))
+            place.waiter = self._conn._writer.wait(
+                delivery.encoding_for(self._conn), lambda accepted: self._decided(place, accepted)
+            )
         except BaseException:
             self._places.pop()
             raise
@@ -125,6 +127,7 @@ class PendingDeliveries:
 
     def clear(self) -> Iterator[Delivery]:
         """Withdraw all deliveries, and yield each for the caller to decide."""
+        self._deadline.cancel()
         # The last first: after the withdrawal of a long message a shorter one behind it would pass the others.
         while self._places:
             place = self._places.pop()
@@ -132,7 +135,7 @@ class PendingDeliveries:
                 self._add_to_counts(delivery, -1)
             waiter, place.waiter = place.waiter, None
             assert waiter is not None
-            self._writer.withdraw(waiter)
+            self._conn._writer.withdraw(waiter)
             yield from reversed(place.deliveries)
 
     def _add_to_counts(self, delivery: Delivery, by: int) -> None:
@@ -148,10 +151,8 @@ class PendingDeliveries:
         self._add_to_counts(delivery, -1)
         try:
             if accepted and place.deliveries:
-                self._writer.wait_on(
-                    waiter
-                )  # before the encoding: if that fails, the end of the member finds the waiter
-                waiter.message = self._encoding(place.deliveries[0])
+                self._conn._writer.wait_on(waiter)  # before the encoding, which may fail: the end finds the waiter
+                waiter.message = place.deliveries[0].encoding_for(self._conn)
             else:
                 self._places.popleft()
                 place.waiter = None  # breaks a reference cycle
@@ -161,10 +162,11 @@ class PendingDeliveries:
             else:
                 for other in place.deliveries:
                     self._add_to_counts(other, -1)
-                self._refused(delivery)
+                self._refused(delivery, self._conn)
                 while place.deliveries:
-                    self._refused(place.deliveries.popleft())
+                    self._refused(place.deliveries.popleft(), self._conn)
         if not self._count:
+            self._deadline.cancel()
             self._emptied()
 
 
@@ -213,11 +215,10 @@ class ByteBudget:
 class SlowMember:
     """State that a hub keeps about one slow member."""
 
-    __slots__ = ("deadline", "given_up", "loss", "moved", "told", "waiting")
+    __slots__ = ("given_up", "loss", "moved", "told", "waiting")
 
     def __init__(self) -> None:
-        #: Under BLOCK: the end of its time to make room, the broadcasts that wait for that, and True after that time.
-        self.deadline: Deadline | None = None
+        #: Under BLOCK: the broadcasts that wait until it has made room, and True after the time for that.
         self.waiting: PendingDeliveries | None = None
         self.given_up = False
         #: Losses without a report.
@@ -298,8 +299,9 @@ class SlowMembers:
 
     def end(self) -> None:
         """Decide and report everything that is left, because the hub is stopped."""
-        for conn in list(self._gone):
-            for delivery in self._withdraw(conn, self._gone[conn]):
+        for conn, member in list(self._gone.items()):
+            waiting, member.waiting = member.waiting, None
+            for delivery in waiting.clear() if waiting is not None else ():
                 self._refused(delivery, conn, "stopped")
             self.report_last_losses(conn, delivered=True)
         self._log.write()
@@ -399,7 +401,7 @@ class SlowMembers:
         if self._counting:
             self.notices.dropped(conn, delivery.room, 1)
         if self._reporting:  # the message is missing behind everything that is queued
-            self._known(conn).loss.last.lost.add(delivery.room, 1)
+            (self._find(conn) or self._member(conn)).loss.last.lost.add(delivery.room, 1)
             conn._report_later(self)
             conn._fall_behind(self._report_if_space)
 
@@ -409,7 +411,7 @@ class SlowMembers:
         Their room is known only if ``conn`` has been in one room of one hub. With ``mine`` this hub tells the peer,
         else another one does.
         """
-        known = self.members.get(conn) or self._gone.get(conn)
+        known = self._find(conn)
         rooms = self._rooms_of(conn)
         alone = len(conn._loss_watchers or ()) == 1  # else the messages may have been another hub's
         room = rooms[0] if alone and len(rooms) == 1 and not (known is not None and known.moved) else None
@@ -417,7 +419,7 @@ class SlowMembers:
         self._log.dropped(conn, count)
         self.notices.dropped(conn, room, count)
         if self._reporting:
-            loss = self._known(conn).loss
+            loss = (self._find(conn) or self._member(conn)).loss
             (loss.first.lost if mine or not self._reports.encodes else loss.elsewhere).add(room, count)
             conn._report_later(self)
             if not conn._writer.paused:  # the queue leaves with this event loop iteration
@@ -431,7 +433,7 @@ class SlowMembers:
 
     def _report_if_space(self, conn: Conn) -> None:
         """Queue the report of losses before a direct message to ``conn``, if that finds space at all."""
-        member = self.members.get(conn) or self._gone.get(conn)
+        member = self._find(conn)
         if member is not None and member.loss.last.lost:
             if conn._config.overflow.can_queue(conn, 0):
                 self.report_losses(conn)
@@ -440,7 +442,7 @@ class SlowMembers:
 
     def report_losses(self, conn: Conn) -> None:
         """Queue the loss reports of ``conn`` behind everything that waits for it."""
-        member = self.members.get(conn) or self._gone.get(conn)
+        member = self._find(conn)
         if member is None or conn.state is not State.OPEN:
             return
         if not member.waiting:
@@ -456,7 +458,7 @@ class SlowMembers:
 
     def report_last_losses(self, conn: Conn, *, delivered: bool) -> None:
         """Report all losses of ``conn``, for which nothing more is queued. Without ``delivered`` no report leaves."""
-        member = self.members.get(conn) or self._gone.get(conn)
+        member = self._find(conn)
         if member is None:
             return
         if delivered:
@@ -483,13 +485,9 @@ class SlowMembers:
             return
         if waiting is None:
             delay = limits.BROADCAST_WAIT if config.send_timeout is None else config.send_timeout
-            member.deadline = conn._state.timers.after(delay, lambda: conn._guard(self._give_up_on, conn, member))
-            waiting = member.waiting = PendingDeliveries(
-                conn._writer,
-                lambda: self._recovered(conn, member),
-                lambda delivery: delivery.encoding_for(conn),
-                lambda delivery: self._ended(delivery, conn),
-            )
+            deadline = conn._state.timers.after(delay, lambda: conn._guard(self._give_up_on, conn, member))
+            waiting = PendingDeliveries(conn, deadline, lambda: self._recovered(conn, member), self._ended)
+            member.waiting = waiting
         waiting.add(delivery)
 
     def _ended(self, delivery: Delivery, conn: Conn) -> None:
@@ -500,9 +498,7 @@ class SlowMembers:
             delivery._drop("ended")
 
     def _recovered(self, conn: Conn, member: SlowMember) -> None:
-        """End the timeout of ``conn``, because nothing waits for it any more."""
-        assert member.deadline is not None
-        member.deadline.cancel()
+        """Follow ``conn``, for which nothing waits any more."""
         member.waiting = None
         if member.loss:
             asyncio.get_running_loop().call_soon(conn._guard, self.report_losses, conn, context=Context())
@@ -514,19 +510,11 @@ class SlowMembers:
     def _give_up_on(self, conn: Conn, member: SlowMember) -> None:
         """Drop everything that waits for ``conn``, and what follows while it is full: its send timeout is over."""
         member.given_up = True
-        for delivery in self._withdraw(conn, member):
+        waiting, member.waiting = member.waiting, None
+        for delivery in waiting.clear() if waiting is not None else ():
             self._refused(delivery, conn)
         if not member.loss:
             self._forget_gone(conn)
-
-    def _withdraw(self, conn: Conn, member: SlowMember) -> Iterator[Delivery]:
-        """End the wait of each broadcast for ``conn``, and yield it."""
-        waiting, member.waiting = member.waiting, None
-        if waiting is None:
-            return iter(())
-        assert member.deadline is not None
-        member.deadline.cancel()
-        return waiting.clear()
 
     # --- all members ------------------------------------------------------------------------------
 
@@ -537,9 +525,9 @@ class SlowMembers:
             self._budget.add(conn._writer.held_bytes)
         return member
 
-    def _known(self, conn: Conn) -> SlowMember:
-        """Return the state of ``conn``, which may have left."""
-        return self._gone.get(conn) or self._member(conn)
+    def _find(self, conn: Conn) -> SlowMember | None:
+        """Return the state of ``conn``, which may have left. ``None`` if it is not known as slow."""
+        return self.members.get(conn) or self._gone.get(conn)
 
     def _backlogs(self) -> list[Conn]:
         for conn, member in list(self.members.items()):
