@@ -52,7 +52,6 @@ def test_related_limits_agree() -> None:
     assert limits.PING_INTERVAL + limits.PING_TIMEOUT == 30
     assert limits.COPY_SIZE <= limits.FRAGMENT_SIZE <= limits.TRANSPORT_HIGH_WATER < limits.QUEUE_BYTES
     assert 2 * limits.CONNECTIONS_PER_ADDRESS < limits.MAX_OPENING < limits.MAX_CONNECTIONS
-    assert limits.LINGER_EVERY < limits.LINGER_TIME
     assert limits.HISTORY_ROOM_BYTES <= limits.HISTORY_BYTES
     assert limits.SPREAD_SHARE + limits.SETTLE_SHARE < 1
     assert limits.RECONNECT_IN <= limits.LONGEST_RECONNECT

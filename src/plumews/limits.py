@@ -157,12 +157,6 @@ END_GRACE: Final = 1.0
 #: Connections that the kernel holds until they are accepted: more than the usual 100, for reconnecting crowds.
 BACKLOG: Final = 1024
 
-#: Free ports that are tried until one is free on all addresses of a server.
-PORT_ATTEMPTS: Final = 100
-
-#: Connections accepted in one event loop iteration: some 3 ms of work, then open connections continue.
-ACCEPTS_AT_ONCE: Final = 64
-
 #: Connections of one server. Idle ones take less than a gigabyte together.
 MAX_CONNECTIONS: Final = 100_000
 
@@ -191,15 +185,6 @@ LINGER_TIME: Final = 1.0
 
 #: Refused clients waited for at once. More are cut, and some get a reset instead of the response.
 LINGERING: Final = 256
-
-#: Seconds between two checks if refused clients have gone.
-LINGER_EVERY: Final = 0.1
-
-#: Seconds without accepting if the process has no descriptors left: short, so that accepting resumes at once.
-ACCEPT_PAUSE: Final = 0.1
-
-#: Seconds between two log lines about connections that cannot be accepted.
-ACCEPT_LOG_EVERY: Final = 1.0
 
 #: Bytes of the request line and the headers together.
 HEAD_SIZE: Final = 16 * KiB
@@ -294,9 +279,6 @@ SETTLE_SHARE: Final = 0.5
 
 #: Seconds over which members of a stopping hub are told to reconnect: 10,000 of them make 2,000 handshakes a second.
 RECONNECT_IN: Final = 5.0
-
-#: Seconds for connections that are no members of the hub, after its members: those that watch a number.
-SHUTDOWN_REST: Final = 1.0
 
 #: Most seconds after which a client is told to reconnect.
 LONGEST_RECONNECT: Final = 3600.0

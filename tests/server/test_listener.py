@@ -22,6 +22,7 @@ import pytest
 
 import plumews
 from plumews import limits
+from plumews.server import listener
 from plumews.transport.loop_context import loop_context
 from support.fakes import echo, tls_contexts, until
 from support.listener_setup import answer, code_of, refused
@@ -326,7 +327,7 @@ async def test_accept_that_fails_is_tried_again_after_a_pause(start, caplog, mon
         def fileno(self):
             return listening.fileno()
 
-    monkeypatch.setattr(limits, "ACCEPT_PAUSE", 0.05)
+    monkeypatch.setattr(listener, "_ACCEPT_PAUSE", 0.05)
     server._listener._accept(Failing())
     server._listener._accept(Failing())
     assert 2 <= failures <= 4  # one more each where the spare descriptor is used

@@ -14,6 +14,7 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.errors import Refused
+from plumews.server import listener
 from plumews.server.listener import EXHAUSTED, RejectedSockets, SpareDescriptor
 from plumews.transport.timers import Timers
 from support.fakes import FakeLoop, echo, until
@@ -35,7 +36,7 @@ async def test_client_that_sent_much_reads_its_rejection(start):
 async def test_rejected_sockets_are_bounded_in_number_and_time(start, monkeypatch):
     monkeypatch.setattr(limits, "LINGERING", 3)
     monkeypatch.setattr(limits, "LINGER_TIME", 0.2)
-    monkeypatch.setattr(limits, "LINGER_EVERY", 0.02)
+    monkeypatch.setattr(listener, "_LINGER_EVERY", 0.02)
     server = await start(plumews.serve(echo, "127.0.0.1", 0, max_connections=1))
     waiting = server._listener._rejected._waiting
     async with await Wire.open(server):
@@ -98,11 +99,11 @@ def test_rejected_socket_closes_on_hangup_or_after_linger_time(rejected, pair, l
         rejected.answer(sock, FULL)
     stays.send(b"x" * 1000)  # its data is discarded
     theirs.close()
-    loop.advance(limits.LINGER_EVERY)
+    loop.advance(listener._LINGER_EVERY)
     assert (is_closed(ours), is_closed(other)) == (True, False)
-    loop.advance(limits.LINGER_TIME - 2 * limits.LINGER_EVERY)
+    loop.advance(limits.LINGER_TIME - 2 * listener._LINGER_EVERY)
     assert not is_closed(other)
-    loop.advance(2 * limits.LINGER_EVERY)
+    loop.advance(2 * listener._LINGER_EVERY)
     assert is_closed(other)
     assert loop.armed == []
     stays.close()
@@ -139,7 +140,7 @@ def test_answer_beyond_the_bound_closes_the_socket_at_once(rejected, monkeypatch
 async def test_wait_idle_ends_with_the_last_socket_or_a_close(pair, loop):
     rejected = RejectedSockets(Timers(loop))
     await rejected.wait_idle()  # no socket waits
-    for end in (lambda: loop.advance(limits.LINGER_TIME + limits.LINGER_EVERY), rejected.close):
+    for end in (lambda: loop.advance(limits.LINGER_TIME + listener._LINGER_EVERY), rejected.close):
         ours, theirs = socket.socketpair()
         rejected.answer(ours, FULL)
         waiting = [asyncio.ensure_future(rejected.wait_idle()) for _ in range(2)]
@@ -193,7 +194,7 @@ def test_spare_descriptor_rejects_the_backlog_one_by_one(listening: socket.socke
 def test_spare_descriptor_rejects_a_bounded_number_at_a_time(
     listening: socket.socket, spare: SpareDescriptor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "ACCEPTS_AT_ONCE", 2)
+    monkeypatch.setattr(listener, "_ACCEPTS_AT_ONCE", 2)
     waiting = clients(listening, 3)
     assert [spare.turn_away(listening, socket.socket.close) for _ in range(3)] == [2, 1, 0]
     for client in waiting:

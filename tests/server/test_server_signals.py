@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import plumews
-from plumews import limits
+from plumews.server import server as server_module
 from support.fakes import assert_empty, echo
 from support.raw_client import Wire, close, text, upgrade
 
@@ -46,7 +46,7 @@ async def test_signal_closes_all_with_1001_and_a_hint(tmp_path, number, where):
 
 @needs_signals
 async def test_signal_ends_the_members_of_a_room_server_first(monkeypatch):
-    monkeypatch.setattr(limits, "SHUTDOWN_REST", 0.05)
+    monkeypatch.setattr(server_module, "_SHUTDOWN_REST", 0.05)
     async with (
         plumews.Hub() as hub,
         plumews.serve_rooms(hub, plumews.SimpleRoomAuth(), "127.0.0.1", 0) as server,

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 import plumews
-from plumews import limits
 from plumews.server import sockets
 from plumews.server.listener import Listener
 from plumews.server.sockets import (
@@ -129,7 +128,7 @@ async def test_port_0_taken_each_time_raises_and_leaves_nothing_open(picky, recw
     picky(1000)
     with pytest.raises(OSError, match=r"Address already in use: '127\.0\.0\.2 port \d+'"):
         await plumews.serve(echo, ["127.0.0.1", "127.0.0.2"], 0)
-    assert Picky.refusals == 1000 - limits.PORT_ATTEMPTS
+    assert Picky.refusals == 1000 - sockets._PORT_ATTEMPTS
     assert not [str(one.message) for one in recwarn if "unclosed" in str(one.message)]
 
 

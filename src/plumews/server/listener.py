@@ -5,7 +5,7 @@ costs one short response. An event loop that cannot watch sockets (Windows' proa
 asks `admission` instead.
 
 A loop iteration accepts a bounded number of connections. After a failed accept, the socket is not watched for
-``limits.ACCEPT_PAUSE`` seconds: it stays readable, and the loop would spin. The clients in the backlog of a stopping
+a tenth of a second: it stays readable, and the loop would spin. The clients in the backlog of a stopping
 server get a response.
 """
 
@@ -43,6 +43,18 @@ logger = logging.getLogger("plumews.server")
 
 #: Errors of ``accept`` when the process or the machine has no descriptor or memory for another connection.
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+#: Connections accepted in one event loop iteration: some 3 ms of work, then open connections continue.
+_ACCEPTS_AT_ONCE: Final = 64
+
+#: Seconds without accepting if the process has no descriptors left: short, so that accepting resumes at once.
+_ACCEPT_PAUSE: Final = 0.1
+
+#: Seconds between two log lines about connections that cannot be accepted.
+_ACCEPT_LOG_EVERY: Final = 1.0
+
+#: Seconds between two checks if rejected clients have gone.
+_LINGER_EVERY: Final = 0.1
 
 #: Reads of the data of a rejected client at a time, and their size: more than a request, less than a flood.
 _READS: Final = 4
@@ -155,7 +167,7 @@ class Listener:
         Context().run(self._loop.add_reader, sock, self._accept, sock)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(limits.ACCEPTS_AT_ONCE):
+        for _ in range(_ACCEPTS_AT_ONCE):
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -217,11 +229,11 @@ class Listener:
                 listening, lambda sock: self._reject(sock, _exhausted(), wait=False)
             )
         self._loop.remove_reader(listening)
-        self._paused[listening] = self._timers.after(limits.ACCEPT_PAUSE, lambda: self._watch(listening))
+        self._paused[listening] = self._timers.after(_ACCEPT_PAUSE, lambda: self._watch(listening))
         now = self._loop.time()
         if now >= self._next_line:
             logger.error("cannot accept connections: %s (%d turned away)", exc.strerror, self._turned_away)
-            self._turned_away, self._next_line = 0, now + limits.ACCEPT_LOG_EVERY
+            self._turned_away, self._next_line = 0, now + _ACCEPT_LOG_EVERY
 
 
 def _tls_options(context: ServerContext) -> dict[str, Any]:
@@ -248,14 +260,14 @@ class SpareDescriptor:
         self._take()
 
     def turn_away(self, listening: socket.socket, tell: Callable[[socket.socket], None]) -> int:
-        """Accept clients of the backlog one after the other, at most ``limits.ACCEPTS_AT_ONCE``. Return their number.
+        """Accept clients of the backlog one after the other, at most 64. Return their number.
 
         ``tell`` must close each socket. If another thread takes the free descriptor first, fewer are accepted.
         """
         turned = 0
         self.close()
         with contextlib.suppress(OSError):
-            while turned < limits.ACCEPTS_AT_ONCE:
+            while turned < _ACCEPTS_AT_ONCE:
                 sock, _ = listening.accept()
                 turned += 1
                 tell(sock)
@@ -304,7 +316,7 @@ class RejectedSockets:
             return
         self._waiting.append((self._timers.time() + limits.LINGER_TIME, sock))
         if self._check is None:
-            self._check = self._timers.after(limits.LINGER_EVERY, self._sweep)
+            self._check = self._timers.after(_LINGER_EVERY, self._sweep)
 
     async def wait_idle(self) -> None:
         """Wait until no socket is left."""
@@ -334,7 +346,7 @@ class RejectedSockets:
             else:
                 self._waiting.append((until, sock))
         if self._waiting:
-            self._check = self._timers.after(limits.LINGER_EVERY, self._sweep)
+            self._check = self._timers.after(_LINGER_EVERY, self._sweep)
         else:
             self._end_wait()
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
 from ..auth.authentication import Authentication
@@ -52,6 +52,9 @@ __all__ = ["Server", "Serving", "serve", "unix_serve"]
 logger = logging.getLogger("plumews.server")
 
 _INET = (socket.AF_INET, socket.AF_INET6)
+
+#: Seconds for connections that are no members of the hub, after its members: those that watch a number.
+_SHUTDOWN_REST: Final = 1.0
 
 #: Opens the listening sockets.
 Listen = Callable[[], Awaitable[Sequence[socket.socket]]]
@@ -277,7 +280,7 @@ class Server:
         report = await self._hub.shutdown(timeout, spread=spread, reconnect_in=reconnect_in)
         others = self.connections
         self.close(reconnect_in=reconnect_in)
-        await asyncio.wait([self._closed], timeout=limits.SHUTDOWN_REST)
+        await asyncio.wait([self._closed], timeout=_SHUTDOWN_REST)
         if not self._closed.done():
             for conn in others:
                 call_safely("closing a connection", conn.abort)

@@ -19,8 +19,6 @@ from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from .. import limits
-
 __all__ = [
     "InheritedSocket",
     "OwnSocket",
@@ -46,6 +44,9 @@ _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 #: Attempts to take a busy lock, and the seconds in between. A start holds it for a millisecond.
 _LOCK_ATTEMPTS: Final = 50
 _LOCK_PAUSE: Final = 0.01
+
+#: Free ports that are tried until one is free on all addresses of a server.
+_PORT_ATTEMPTS: Final = 100
 
 #: The first descriptor of socket activation, sd_listen_fds(3).
 _FIRST_ACTIVATED: Final = 3
@@ -85,7 +86,7 @@ async def tcp_sockets(
     found = [
         await loop.getaddrinfo(name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE) for name in hosts
     ]
-    attempts = 1 if port else limits.PORT_ATTEMPTS  # the free port of the first address may be taken on another
+    attempts = 1 if port else _PORT_ATTEMPTS  # the free port of the first address may be taken on another
     while True:
         attempts -= 1
         try:
