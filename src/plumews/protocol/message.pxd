@@ -1,4 +1,4 @@
-# Types for outgoing.py where it is compiled.
+# Types for message.py where it is compiled.
 
 cdef class EncodedMessage:
     cdef readonly list buffers

@@ -1,4 +1,4 @@
-# Types for protocol.py where it is compiled.
+# Types for state.py where it is compiled.
 
 cdef class ProtocolState:
     cdef public object close_rcvd

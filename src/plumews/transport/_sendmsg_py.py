@@ -13,16 +13,9 @@ _MOST = 1024
 
 
 def send(fd: int, buffers: Sequence[Any]) -> int:
-    """Write ``buffers`` to the non-blocking socket ``fd``, as far as it takes them at once.
+    """Write ``buffers`` to the non-blocking socket ``fd``. Return -1 if it took all, else how many bytes it took.
 
     An error counts as 0 bytes. The next write of the same bytes to the transport reports it.
-
-    Args:
-        fd: descriptor of the socket.
-        buffers: bytes-like objects.
-
-    Returns:
-        -1 if the socket took everything, else the number of bytes that it took.
     """
     size = sum(map(len, buffers))
     try:

@@ -2,9 +2,7 @@
 
 A fork copies the loop, the connections and their descriptors. Both processes would then close, answer and read the same
 sockets, and change the same epoll instance. The child therefore replaces each inherited descriptor by the null device
-at once. Nothing that it does, on purpose or at its exit, sends a byte or an end to a peer of the parent. And the
-parent's own close reaches its peers, because no copy of the socket stays open. A loop with a server gets an empty
-poller and its own wake-up descriptors in the child, for the same reason.
+at once, so that the parent's own close reaches its peers, too. A loop with a server gets an empty poller.
 
 Invariants: a child touches no open descriptor of its parent. A server that the child starts works as usual.
 """

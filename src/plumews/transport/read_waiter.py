@@ -77,11 +77,7 @@ class ReadWaiter(StepAwaitable):
         return self.result()
 
     def result(self) -> None:
-        """Return ``None`` when the task may go on.
-
-        Raises:
-            CancelledError: the wait was cancelled. InvalidStateError: it is not over.
-        """
+        """Return ``None`` when the task may go on. Raise ``CancelledError`` or ``InvalidStateError`` otherwise."""
         if not self._done:
             raise asyncio.InvalidStateError("nothing has come yet")
         if self._cancelled:

@@ -24,7 +24,6 @@ __all__ = ["WAITS_FOR_EVENT", "acknowledged", "bound", "unacknowledged", "unsent
 #: True on macOS, which heeds the bound in the writable event and not in ``send``: each write waits for the event.
 WAITS_FOR_EVENT: Final = sys.platform == "darwin"
 
-_DARWIN: Final = sys.platform == "darwin"
 _LINUX: Final = sys.platform == "linux"
 #: Number of the option: Python 3.10 and 3.11 have no name for it on some systems.
 _NOTSENT_LOWAT: Final[int | None] = getattr(
@@ -60,7 +59,7 @@ def unacknowledged(sock: Any) -> int | None:
     """
     if _LINUX:
         return _query(sock, TIOCOUTQ)
-    if _DARWIN and sock is not None:
+    if WAITS_FOR_EVENT and sock is not None:
         with contextlib.suppress(OSError):
             return int(sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE))
     return None
@@ -74,14 +73,10 @@ def unsent(sock: Any) -> int | None:
 
 
 def acknowledged(sock: Any, written: int) -> int | None:
-    """Return the number of bytes that the peer's kernel has acknowledged.
+    """Return the number of bytes that the peer's kernel has acknowledged, of ``written`` ones before encryption.
 
     Only the difference between two results is meaningful. For TCP, Linux counts the bytes on the network, which are
     encrypted ones under TLS.
-
-    Args:
-        sock: socket of the connection, or ``None``.
-        written: number of bytes written to it so far, before encryption.
     """
     if _LINUX and sock is not None and sock.family in _INET:
         with contextlib.suppress(OSError):

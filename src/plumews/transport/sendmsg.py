@@ -57,12 +57,9 @@ def _is_of_uvloop(kind: type) -> bool:
 
 
 def unread_before_end(sock: Any) -> int | None:
-    """Return the number of unread bytes if the peer of ``sock`` has sent its FIN or is gone.
+    """Return the number of unread bytes if the peer of ``sock`` has sent its FIN or is gone, else ``None``.
 
-    A socket that is not read from reports neither by itself.
-
-    Returns:
-        ``None`` while the peer is connected, and on systems other than Linux.
+    A socket that is not read from reports neither by itself. Linux only.
     """
     if _PEER_ENDED is None or sock is None:
         return None

@@ -1,10 +1,7 @@
 """Deadlines and time slices of one event loop.
 
-All deadlines of a loop share one heap and one timer. Thousands of connections each have a next ping, a close timeout
-and a waiting sender: a ``call_later`` for each would cost memory and a heap operation in the loop. A cancelled deadline
-drops its callback, and the loop's timer is armed only while a deadline is due.
-
-A time slice bounds how long one piece of work may hold the loop before it lets reads, pings and other work go on.
+All deadlines of a loop share one heap and one timer: a ``call_later`` for each ping, close timeout and waiting sender
+would cost memory and a heap operation in the loop. A time slice bounds how long one piece of work may hold the loop.
 
 Invariants: a cancelled deadline refers to nothing. Callbacks run in an empty context and not in that of the caller.
 """
@@ -59,11 +56,8 @@ class Deadline:
 class TimeSlice:
     """Time that one piece of work may take, 4 ms, before it lets others go on.
 
-    Args:
-        stride: calls of :meth:`is_over` for each check of the clock, which costs a system call (default 1).
-
-    Attributes:
-        end: time of :data:`clock` at which the slice ends. Compiled loops compare it themselves.
+    A check of the clock costs a system call: there is one for ``stride`` calls of :meth:`is_over`. Compiled loops
+    compare :data:`clock` with ``end`` themselves.
     """
 
     __slots__ = ("_calls", "_stride", "end")

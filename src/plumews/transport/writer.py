@@ -82,8 +82,7 @@ class Writer(SocketWriter):
     def fail(self, exc: BaseException | None) -> None:
         """End the connection: it is unknown what the peer has received, or output cannot be kept.
 
-        Args:
-            exc: the failure, which is reported; ``None`` if the caller reports it.
+        ``exc`` is reported; ``None`` if the caller reports it.
         """
         on_failure = self._on_failure
         self._detach()  # first: no byte may follow

@@ -28,9 +28,6 @@ def build_header(
 
     The fields are written as given. The caller knows if such a frame may be sent: tests and proxies build
     frames that may not.
-
-    Raises:
-        ValueError: ``opcode`` or ``length`` does not fit its field, or the key is not exactly 4 bytes.
     """
     opcode = index(opcode)
     if not 0 <= opcode <= 15:
@@ -62,10 +59,6 @@ def build_frame(
     """Build a frame with ``payload``: any contiguous buffer, or a str, which is encoded as UTF-8.
 
     ``masked`` masks it with a fresh key, unless ``mask_key`` gives one.
-
-    Raises:
-        UnicodeEncodeError: the str has a lone surrogate.
-        ValueError, TypeError, BufferError: as :func:`build_header` and :func:`mask`.
     """
     data = payload.encode() if isinstance(payload, str) else as_bytes(payload)
     if masked and mask_key is None:
@@ -85,9 +78,6 @@ def build_batch(messages: Iterable[tuple[int, Any]], *, masked: bool = False) ->
     They come as few buffers to write in this order: frames with up to 16 KiB of payload are put together, a larger
     payload stands by itself behind its header, not copied. With ``masked`` each frame is masked with a fresh key, and
     all are one bytes object. Opcodes are written as given, each frame has FIN.
-
-    Raises:
-        ValueError, TypeError, BufferError, UnicodeEncodeError: as :func:`build_frame`; then nothing was built.
     """
     buffers: list[bytes | memoryview] = []
     run: list[bytes] = []
@@ -124,10 +114,6 @@ def fragment(
     At most ``size`` bytes of payload go into a frame. The first has the opcode and ``rsv1``, the last FIN.
     Up to 16 KiB of payload come as one bytes object; more as headers and slices of ``payload``, not copied.
     ``mask``, where given, is called for the key of each frame, which then is a masked copy.
-
-    Raises:
-        ValueError: ``opcode`` is neither text nor binary, ``size`` is below 1, a key is not 4 bytes.
-        TypeError, BufferError, UnicodeEncodeError: as :func:`build_frame`.
     """
     opcode, size = index(opcode), index(size)
     if opcode not in (_TEXT, _BINARY):

@@ -30,14 +30,19 @@ def as_bytes(data: Any) -> bytes:
     """Return ``data`` as bytes. Copy it unless it is exactly that."""
     if type(data) is bytes:
         return data
+    with _view_of(data) as view:
+        return view.tobytes()
+
+
+def _view_of(data: Any) -> memoryview:
     try:
         view = memoryview(data)
     except TypeError:
         raise TypeError(violations.NOT_A_BUFFER.format(type=type(data).__name__)) from None
-    with view:
-        if not view.c_contiguous:
-            raise BufferError(violations.NOT_CONTIGUOUS)
-        return view.tobytes()
+    if not view.c_contiguous:
+        view.release()
+        raise BufferError(violations.NOT_CONTIGUOUS)
+    return view
 
 
 def check_key(key: bytes) -> bytes:
@@ -77,10 +82,6 @@ def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
     """Mask or unmask ``data``, any contiguous buffer, with the 4 bytes of ``key`` (section 5.3).
 
     ``offset`` is the position in the payload at which ``data`` begins.
-
-    Raises:
-        ValueError: the key is not exactly 4 bytes.
-        TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
     """
     if type(key) is not bytes or len(key) != 4:
         check_key(key)
@@ -100,13 +101,7 @@ def mask(data: Any, key: bytes, offset: int = 0) -> bytes:
 def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None:
     """Mask or unmask ``data``, a writable contiguous buffer, in place."""
     key = rotated(check_key(key), index(offset))
-    try:
-        whole = memoryview(data)
-    except TypeError:
-        raise TypeError(violations.NOT_A_BUFFER.format(type=type(data).__name__)) from None
-    with whole:
-        if not whole.c_contiguous:
-            raise BufferError(violations.NOT_CONTIGUOUS)
+    with _view_of(data) as whole:
         if whole.readonly:
             raise BufferError(violations.READ_ONLY)
         if whole.nbytes == 0:

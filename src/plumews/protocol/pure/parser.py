@@ -56,15 +56,11 @@ def _bound(name: str, value: int | None, least: int) -> int | None:
 class Parser:
     """Parser of the bytes that a peer sent, into messages and control frames.
 
-    ``client`` says which side we are: a client takes unmasked frames, a server masked ones (section 5.1).
-    ``max_size`` bounds the payload bytes of one message, ``max_frames`` its frames; ``None`` is no bound. A compressed
-    message may have more, an eighth and 64 bytes: whoever inflates it has ``max_size`` to keep. ``slack`` bounds what
-    the events of one :meth:`feed_messages` take in memory beyond the bytes in which they came.
-    With ``decode_text`` a text message is a str, otherwise checked bytes. ``allow_rsv1`` takes compressed
-    messages (RFC 7692): their kind is ``opcode | COMPRESSED``, their payload bytes that nobody checked.
-
-    Raises:
-        ValueError, TypeError: ``max_size`` is not ``None`` or 0 or more, ``max_frames`` not ``None`` or 1 or more.
+    A ``client`` accepts unmasked frames, a server masked ones (section 5.1). ``max_size`` bounds the payload bytes of a
+    message, ``max_frames`` its frames. ``None`` is no bound. A compressed message may have an eighth and 64 bytes more.
+    ``slack`` bounds the memory of the events of one :meth:`feed_messages` beyond the bytes in which they came. With
+    ``decode_text`` a text message is a str, otherwise checked bytes. ``allow_rsv1`` accepts compressed messages (RFC
+    7692): their kind is ``opcode | COMPRESSED``, and their payload is not checked.
     """
 
     __slots__ = ("_decode_text", "_error", "_frame", "_lent", "_message", "_slack", "_view")
@@ -103,16 +99,9 @@ class Parser:
         ``(CLOSE, (code, reason))``, with 1005 and ``""`` for a close frame without payload; a streamed
         message comes as in :meth:`start_streaming`. No reference to ``data`` is kept.
 
-        A fault of the peer never raises: the events before it are returned and :attr:`error` is set.
-        After that, or after a close frame, the rest is ignored and every feed returns ``[]``. A fault is
-        found when the bytes that show it are there: the first byte of a header (reserved bits, opcode,
-        FIN of a control frame, place in the message, number of frames), the second (mask, size of a control
-        frame), the length (shortest form, top bit, limit), each byte of a text, the end of a frame.
-
-        Raises:
-            TypeError, BufferError: ``data`` is no buffer, or not a contiguous one.
-            MemoryError: here, and in the methods below, this ends the parser: a part of ``data`` is lost, and what
-                comes after it is ignored.
+        A violation by the peer never raises: the events before it are returned and :attr:`error` is set. It is found
+        in the first byte that shows it. After that, after a close frame and after a ``MemoryError`` of any method, the
+        rest is ignored and every feed returns ``[]``.
         """
         return self._fed(data, None, None)
 
@@ -168,15 +157,11 @@ class Parser:
     def receive_buffer(self, least: int = 65536) -> memoryview | None:
         """Return memory for the rest of the arriving frame, or ``None`` if little is missing.
 
-        For large payloads: what is written there need not be copied. The view has at least ``least`` bytes and at most
-        as many as the frame still has; with less than ``least`` missing, for control frames, between frames and while
-        streaming there is none. It holds until the next call of this, :meth:`buffer_updated`, :meth:`feed` or
-        :meth:`start_streaming`, which release it; what is written to slices of it that somebody keeps reaches no
-        message that was delivered. A loop whose views outlast the message costs it a copy, once: from then on the
-        last byte of a frame is left to :meth:`feed`.
-
-        Raises:
-            TypeError: ``least`` is no int.
+        For large payloads: bytes written there need not be copied. The view has at least ``least`` bytes and at most
+        as many as the frame still has. With less than ``least`` missing, for control frames, between frames and while
+        streaming there is none. The next call of this, :meth:`buffer_updated`, :meth:`feed` or :meth:`start_streaming`
+        releases it. Bytes written to slices of it that are kept reach no delivered message. If a view outlasts a
+        message, that costs one copy: from then on the last byte of a frame is left to :meth:`feed`.
         """
         least = max(index(least), 1)
         self._take_back()
@@ -193,11 +178,7 @@ class Parser:
         return self._view
 
     def buffer_updated(self, nbytes: int) -> list[tuple[int, Any]]:
-        """Return the events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete.
-
-        Raises:
-            ValueError: there is no such memory any more, or not so much of it.
-        """
+        """Return the events that ``nbytes`` more bytes in the memory of the last :meth:`receive_buffer` complete."""
         nbytes = index(nbytes)
         if self._view is None:
             raise ValueError(violations.NOTHING_LENT)
@@ -215,9 +196,6 @@ class Parser:
         It comes as ``(BEGIN, opcode)``, ``(CHUNK, bytes)`` for each piece, never empty, and ``(END, None)``,
         with control frames in between; then messages are whole again. Text is checked, but a chunk may end
         inside a character. Returned are the events for what has arrived already: none, if nothing has.
-
-        Raises:
-            ValueError: the message of an earlier call has not ended.
         """
         if self._message.streaming != WHOLE:
             raise ValueError(violations.STREAMING_ALREADY)
