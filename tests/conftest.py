@@ -1,4 +1,4 @@
-"""What every test gets: its event loops, and servers that are gone when it ends.
+"""Event loops for every test, and servers that are gone when it ends.
 
 Each async test runs on asyncio and, where it is installed, on uvloop. `PLUMEWS_TEST_LOOPS=asyncio` (or `uvloop`)
 picks one of them, for a run that needs no more.

@@ -1,4 +1,4 @@
-"""What a fresh installation must be able to do, without pytest: each wheel is asked this where it was built.
+"""Checks of a fresh installation, without pytest: each wheel runs them where it was built.
 
     python tests/smoke.py [--expect compiled|pure]
 

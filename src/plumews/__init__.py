@@ -1,8 +1,7 @@
-"""plumews: WebSockets with rooms, as fast as the machine allows.
+"""WebSockets with rooms: a server library for asyncio.
 
-`serve` makes a server of a handler, `serve_rooms` one of a `Hub` with rooms; a `Conn` is one connection. The
-names are those of the `websockets` package where it has the thing. What docstrings call the seed is the WebSocket
-package of plumego, for Go, which plumews set out to match and to better.
+`serve` runs a handler for each connection, a `Conn`. `serve_rooms` runs a `Hub` with rooms. Names are those of the
+`websockets` package where it has an equal.
 """
 
 from __future__ import annotations

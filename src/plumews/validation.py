@@ -172,6 +172,7 @@ def unknown_option(name: str, known: Sequence[str], elsewhere: Mapping[str, str]
     """Return ``name``, an option that does not exist, with a hint in parentheses if there is one.
 
     Args:
+        name: the unknown option.
         known: names of the options. A similar one is the hint.
         elsewhere: hints by name, for options of other functions and packages.
     """
