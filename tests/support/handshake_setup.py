@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 
 from plumews.server.context import ServerContext
 from plumews.server.options import split_options
@@ -49,3 +51,22 @@ def context_of(endpoints, **options):
 def serving(endpoints, **options):
     """Serve ``endpoints`` on a free port of this machine."""
     return serve_on_tcp(*context_of(endpoints, **options), "127.0.0.1", 0)
+
+
+async def says_hello(address):
+    """Return True if a server at ``address``, a path or a host and a port, answers."""
+    if isinstance(address, (str, bytes)):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(address)
+        sock.setblocking(False)
+        streams = await asyncio.open_unix_connection(sock=sock)
+    else:
+        streams = await asyncio.open_connection(*address)
+    async with Wire(*streams) as wire:
+        wire.writer.write(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await wire.read_head()
+        wire.send(text("hello"))
+        return await wire.message() == "hello"

@@ -70,8 +70,8 @@ class ServerContext:
         if options.ssl is not None:
             context = options.ssl
             self.doubts.append(lambda: "" if has_certificate(context) else "ssl has no certificate (load_cert_chain)")
-        #: Kinds of refusals whose remedy is logged already.
-        self.told: set[str] = set()
+        #: Kinds of refusals whose hint is logged already.
+        self.logged_hints: set[str] = set()
         #: Tasks of requests that take time, and of handlers.
         self.tasks: set[asyncio.Future[Any]] = set()
         #: Connections from accept to their end.

@@ -237,8 +237,8 @@ _UNTRUSTED: Final = "untrusted proxy"
 
 def _log_refusal(conn: Conn, status: int, reason: _Reason, context: ServerContext) -> None:
     level, kind, hint = logging.INFO, f"refused {reason.code}", ""
-    if reason.code in _HINTS and reason.code not in context.told:
-        context.told.add(reason.code)
+    if reason.code in _HINTS and reason.code not in context.logged_hints:
+        context.logged_hints.add(reason.code)
         level, hint = logging.WARNING, _HINTS[reason.code]
         kind = f"first {kind} of {id(context)}"  # of its own: a flood of lines of this kind does not hide it
     if logger.isEnabledFor(level):
@@ -264,11 +264,11 @@ def _cause(conn: Conn, reason: _Reason, context: ServerContext) -> str:
 def log_untrusted_proxy(conn: Conn, request: Request, context: ServerContext) -> None:
     """Log once that a peer sends headers of a proxy and is not trusted: all its clients share the limits of one."""
     proxies = context.options.trusted_proxies
-    if _UNTRUSTED in context.told or not any(name in request.headers for name in _FORWARDING):
+    if _UNTRUSTED in context.logged_hints or not any(name in request.headers for name in _FORWARDING):
         return
     if proxies is not None and proxies.trusts_peer(request.remote_address):
         return
-    context.told.add(_UNTRUSTED)
+    context.logged_hints.add(_UNTRUSTED)
     peer = address_of(request.remote_address) or "unix"
     hint = f"if it is a proxy of yours, add {peer!r} to trusted_proxies (--trusted-proxy)"
     logger.warning(
