@@ -1,6 +1,6 @@
 """One broadcast and its members: each send behavior, the waits, and counts that add up.
 
-The members are real connections on a transport that is none (see `fakes`), so that a test says when one is full.
+Most members are real connections on a fake transport, so that a test says when one is full.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from plumews.hub.rooms import MemberSnapshot
 from plumews.hub.slow_members import SlowMembers
 from plumews.protocol.message import encode
 from support.fakes import FakeTransport, deadlines, fake_conn, flushed, ticks
-from support.members import adds_up, texts
+from support.members import PlainMember, adds_up, texts
 
 NEVER = -1.0  # a slice that is over before it began: one stride of members, then somebody else
 ALWAYS = 1e12
@@ -61,6 +62,25 @@ def some(count: int, **config: Any) -> tuple[list[plumews.Conn], list[FakeTransp
     config = {"ping_interval": None, **config}
     pairs = [fake_conn(**config) for _ in range(count)]
     return [conn for conn, _ in pairs], [transport for _, transport in pairs]
+
+
+Many = Callable[[int], tuple[list[Any], Callable[[int], list[str | bytes]]]]
+
+
+@pytest.fixture(params=["connections", "plain members"])
+def many(request: pytest.FixtureRequest, room: Room) -> Many:
+    """Return a function that makes members, and returns them and a function for the messages of each."""
+
+    def make(count: int) -> tuple[list[Any], Callable[[int], list[Any]]]:
+        if request.param == "connections":
+            conns, transports = some(count)
+            return conns, lambda index: texts(transports[index].wire)
+        members = [PlainMember() for _ in range(count)]
+        for member in members:
+            room.slow.joined(member)
+        return members, lambda index: members[index].messages
+
+    return make
 
 
 def one(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
@@ -120,13 +140,13 @@ async def test_200_broadcasts_in_an_iteration_do_not_overflow_a_queue(room):
     assert texts(transport.wire) == [str(number) for number in range(200)]
 
 
-async def test_excluded_member_is_not_matched_and_gets_nothing(room):
-    conns, transports = some(3)
-    broadcast = room.send(conns, exclude=conns[1])
+async def test_excluded_member_is_not_matched_and_gets_nothing(room, many):
+    members, received = many(3)
+    broadcast = room.send(members, exclude=members[1])
     assert counts(broadcast) == (2, 0, 0, 0)
     assert broadcast.result().matched == 2
     await ticks()
-    assert [texts(transport.wire) for transport in transports] == [["hello"], [], ["hello"]]
+    assert [received(index) for index in range(3)] == [["hello"], [], ["hello"]]
 
 
 async def test_member_that_left_or_closes_or_is_gone_is_skipped(room):
@@ -307,22 +327,22 @@ async def test_member_that_left_is_freed_after_its_timeout(room):
 # --- piece by piece -------------------------------------------------------------------------------
 
 
-async def test_long_fan_out_in_slices_reaches_each_member_once(room):
-    conns, transports = some(1000)
-    broadcast = room.broadcast(conns)
+async def test_long_fan_out_in_slices_reaches_each_member_once(room, many):
+    members, received = many(1000)
+    broadcast = room.broadcast(members)
     steps = 1
     reached = [0]
     while not broadcast.step(NEVER):
         queued, dropped, skipped, pending = counts(broadcast)
         assert (dropped, skipped) == (0, 0)
         reached.append(queued)
-        assert list(broadcast.unreached()) == conns[1000 - pending :]
+        assert list(broadcast.unreached()) == members[1000 - pending :]
         steps += 1
     assert steps > 10
     assert reached == sorted(set(reached))
     assert counts(broadcast) == (1000, 0, 0, 0)
     await flushed()
-    assert all(texts(transport.wire) == ["hello"] for transport in transports)
+    assert all(received(index) == ["hello"] for index in range(1000))
 
 
 async def test_join_and_leave_during_a_fan_out(room):
@@ -338,40 +358,39 @@ async def test_join_and_leave_during_a_fan_out(room):
     assert [texts(transport.wire) for transport in transports[196:]] == [["hello"], [], [], []]
 
 
-async def test_member_that_is_brought_up_gets_the_message_once(room):
-    conns, transports = some(200)
-    broadcast = room.broadcast(conns)
+async def test_member_that_is_brought_up_gets_the_message_once(room, many):
+    members, received = many(200)
+    broadcast = room.broadcast(members)
     broadcast.step(NEVER)
-    last, transport = conns[-1], transports[-1]
-    broadcast.bring_up(last)
+    broadcast.bring_up(members[-1])
     await flushed()
-    assert texts(transport.wire) == ["hello"]
-    broadcast.bring_up(last)
-    broadcast.bring_up(conns[0])  # reached in its turn before
+    assert received(-1) == ["hello"]
+    broadcast.bring_up(members[-1])
+    broadcast.bring_up(members[0])  # reached in its turn before
     broadcast.bring_up(one()[0])  # not a member
     assert broadcast.step(ALWAYS)
     assert counts(broadcast) == (200, 0, 0, 0)
     await flushed()
-    assert all(texts(transport.wire) == ["hello"] for transport in transports)
+    assert all(received(index) == ["hello"] for index in range(200))
 
 
-async def test_excluded_member_cannot_be_brought_up(room):
-    conns, transports = some(200)
-    broadcast = room.broadcast(conns, exclude=conns[-1])
+async def test_excluded_member_cannot_be_brought_up(room, many):
+    members, received = many(200)
+    broadcast = room.broadcast(members, exclude=members[-1])
     broadcast.step(NEVER)
-    broadcast.bring_up(conns[-1])
+    broadcast.bring_up(members[-1])
     assert broadcast.step(ALWAYS)
     assert counts(broadcast) == (199, 0, 0, 0)
     await flushed()
-    assert texts(transports[-1].wire) == []
+    assert received(-1) == []
 
 
-async def test_give_up_drops_the_message_for_unreached_members(room):
-    conns, _ = some(200)
-    broadcast = room.broadcast(conns, exclude=conns[-2])
+async def test_give_up_drops_the_message_for_unreached_members(room, many):
+    members, _ = many(200)
+    broadcast = room.broadcast(members, exclude=members[-2])
     broadcast.step(NEVER)
     reached = broadcast.result().queued
-    broadcast.bring_up(conns[-1])
+    broadcast.bring_up(members[-1])
     waiting = asyncio.ensure_future(broadcast.wait())
     await ticks()
     broadcast.give_up()

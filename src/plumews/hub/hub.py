@@ -144,7 +144,10 @@ class Hub:
         return self._rooms.rooms_of(conn)
 
     def members(self, room: str) -> list[Conn]:
-        """Return a snapshot of the members of ``room``, in the order in which they joined."""
+        """Return a snapshot of the members of ``room``, in the order in which they joined.
+
+        A member that is no ``Conn`` is in it as the object that joined.
+        """
         return list(self._rooms.snapshot(room).members)
 
     # --- callbacks --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Members of rooms that are no `Conn`: the protocol that they keep, and the deliveries to them.
 
-A `Conn` is the compiled fast path of the fan-out. Any other member is reached by the methods of :class:`Member`, and
-the hub treats it as a connection under ``SendBehavior.DROP``: a message that it does not take is lost for it.
+A `Conn` is the compiled fast path of the fan-out. The hub reaches any other member by the methods of :class:`Member`,
+and handles it as a connection under ``SendBehavior.DROP``: a message that it does not take is lost for it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ class Member(Protocol):
     """Member of rooms that is no :class:`plumews.Conn`, such as a connection of another server or a test double.
 
     The hub calls it on the thread of its event loop. No method may block. :meth:`try_queue` and :meth:`can_queue` run
-    in the midst of a broadcast and must not broadcast themselves. A member is hashable. It is told from others by its
-    hash and its equality, for most classes its identity.
+    in the midst of a broadcast and must not broadcast themselves. Members are hashable. The hub tells them apart by
+    hash and equality, for most classes by identity.
 
-    The queue and its bounds are the member's own. The hub handles it as a connection under ``SendBehavior.DROP``,
-    whatever it does with a full queue: a message for which :meth:`try_queue` returns False counts as dropped.
-    ``on_drop`` tells it. Before the member takes the next message it gets what ``encode_gap`` returns, and ``on_gap``
-    tells that.
+    The queue and its bounds are the member's own. The hub handles it as a connection under ``SendBehavior.DROP``. A
+    message for which :meth:`try_queue` returns False counts as dropped, and ``on_drop`` is called. Before its next
+    message the member gets the message of ``encode_gap``, and ``on_gap`` is called.
     """
 
     @property
