@@ -45,7 +45,9 @@ def test_invalid_value_raises_with_the_allowed_ones(given, error, text):
 
 
 def test_inflate_share_raises_that_it_was_removed():
-    with pytest.raises(TypeError, match="inflate_share was removed: inflating takes at most half of the time"):
+    with pytest.raises(
+        TypeError, match="inflate_share was removed: the share of an event loop that inflating takes is fixed"
+    ):
         Deflate(inflate_share=0.5)
 
 

@@ -35,7 +35,7 @@ _BITS: Final = {str(bits): bits for bits in range(8, MOST_WINDOW_BITS + 1)}
 _OFFER_SIZE: Final = 256
 
 
-@removed_options(inflate_share="inflating takes at most half of the time of an event loop")
+@removed_options(inflate_share="the share of an event loop that inflating takes is fixed")
 @dataclass(frozen=True)
 class Deflate:
     """Options of permessage-deflate: ``serve(compression=Deflate(...))``. ``compression="deflate"`` is all defaults.

@@ -20,7 +20,7 @@ cdef class InflateQueue:
     cdef readonly double slice
     cdef public double used_until
 
-    cpdef bint is_free(self, double now) except -1
+    cpdef bint is_free(self, double now, bint holds) except -1
     cdef charge(self, double began, double seconds)
     cpdef end_turn(self)
     cpdef wait(self, conn, Py_ssize_t held)
@@ -58,7 +58,7 @@ cdef class InboundDeflate:
     @cython.locals(now=double, inflater=Inflater)
     cdef int _advance(self, conn, data) except -1
     cdef bint _is_unwanted(self, conn) except -1
-    cdef Py_ssize_t _allowed(self, double now, bint first) except -1
+    cdef Py_ssize_t _allowed(self, double now, bint first, bint holds) except -1
     @cython.locals(used=double)
     cdef _charge(self, double began)
     cdef int _wait(self, conn, int what) except -1

@@ -1,8 +1,8 @@
 """Inflate received messages in steps of 64 KiB, without holding the event loop, and deliver them.
 
-A message is inflated while its read is handled, as long as inflating takes no more than half of the loop's time. After
-one time slice the connection waits in the loop's `InflateQueue` with the rest of its backlog, and its socket is not
-read. A connection whose application does not read waits for that, and its messages stay compressed.
+A message is inflated while its read is handled, as long as that takes no more than half of the loop's time. Beyond that
+the connection waits in the loop's `InflateQueue` with the rest of its backlog, and its socket is not read. A connection
+whose application does not read waits for that, and its messages stay compressed.
 
 Invariants: a message in progress holds what the receive queue takes and one step, or one message for an application
 that reads. After an error nothing is delivered.
@@ -54,7 +54,7 @@ _OPEN = State.OPEN
 class InflateQueue:
     """Connections of one event loop that wait to inflate.
 
-    Each of them gets one time slice in its turn. Then the loop runs everything else for as long.
+    Each of them gets one time slice in its turn. The next turn comes after as much time for everything else.
     """
 
     __slots__ = ("_loop", "_scheduled", "_turn_until", "_waiting", "free_at", "held", "slice", "used_until")
@@ -73,11 +73,11 @@ class InflateQueue:
         #: End of the time that inflating outside turns has used.
         self.used_until = 0.0
 
-    def is_free(self, now: float) -> bool:
-        """Return whether a connection may inflate a step at ``now``."""
+    def is_free(self, now: float, holds: bool) -> bool:
+        """Return whether a connection may inflate a step at ``now``. ``holds``: the result may be part of a message."""
         if self._turn_until:
             return now < self._turn_until
-        return not self._waiting and self.used_until - now <= self.slice
+        return self.used_until - now <= self.slice and not (holds and self.held > limits.INFLATED_PARTS)
 
     def charge(self, began: float, seconds: float) -> None:
         """Use up ``seconds`` of the time from ``began`` on."""
@@ -196,7 +196,7 @@ class InboundDeflate:
             size = len(data)
             if not self._takeover and size <= _PIECE:
                 now = monotonic()
-                most = self._allowed(now, True)
+                most = self._allowed(now, True, False)
                 if 0 < size <= most:
                     whole = inflate_whole(data, self._window_bits, rules.parser.max_size, most)
                     if whole is not None:
@@ -230,7 +230,7 @@ class InboundDeflate:
                     message = b""
                     if not self._has_room(conn):
                         return self._wait(conn, _ROOM)
-                most = self._allowed(now, first)
+                most = self._allowed(now, first, True)
                 if not most:
                     return self._wait(conn, _TURN)
                 first = False
@@ -310,7 +310,7 @@ class InboundDeflate:
                 if not self._has_room(conn):
                     return self._wait(conn, _ROOM)
                 now = monotonic()
-                if not self._allowed(now, False):
+                if not self._allowed(now, False, True):
                     return self._wait(conn, _TURN)
                 part = inflater.step()
                 self.payload_bytes += len(part)
@@ -337,12 +337,12 @@ class InboundDeflate:
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    def _allowed(self, now: float, first: bool) -> int:
+    def _allowed(self, now: float, first: bool, holds: bool) -> int:
         """Return how many bytes may be inflated at ``now``. 0: wait for a turn.
 
         The ``first`` step of a message may be short while others have used up the loop's time.
         """
-        if self._queue.is_free(now):
+        if self._queue.is_free(now, holds):
             return _STEP
         return _SHORT if first and self._used_until - now <= self._queue.slice else 0
 
