@@ -1,4 +1,4 @@
-/* The byte kernels of the codec (layer 1): masks, UTF-8, text. RFC 6455 section 5.3 and 8.1, RFC 3629.
+/* Byte kernels of the codec: masks, UTF-8, text. RFC 6455 section 5.3 and 8.1, RFC 3629.
  *
  * One table of function pointers for each tier of instructions; the best one that the CPU has is chosen once, at
  * import (dispatch.c). Invariants: nothing is read or written outside the given memory, no kernel needs alignment,
