@@ -30,7 +30,6 @@ __all__ = ["BODY", "COMPILED", "all_compiled", "only_sources", "select_body"]
 #: ``transport._sendmsg`` is missing: not every system has it, and no other module knows its C structures.
 COMPILED = (
     "_codec",
-    "conn.attributes",
     "conn.awaitables",
     "conn.context",
     "conn.core",

@@ -60,7 +60,6 @@ TESTED_IN = {
     "protocol.pure.message_assembler": "protocol/test_codec_text",
     "protocol.pure.parser": "protocol/test_codec_*",
     "protocol.pure.utf8": "protocol/test_codec_utf8",
-    "conn.attributes": "conn/test_attribute_hints",  # what is told of a name, by reading and by setting it
     "transport._sendmsg_py": "transport/test_sendmsg",  # both bodies of it
 }
 

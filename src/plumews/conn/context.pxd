@@ -1,9 +1,6 @@
 # Types for context.pyx and the compiled modules that import it.
 
-from .attributes cimport Attributes
-
-
-cdef class ContextRunner(Attributes):
+cdef class ContextRunner:
     cdef public object _context
     cdef bint _in_context
 

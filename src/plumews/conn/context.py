@@ -1,8 +1,8 @@
-"""Context variables of one connection (:mod:`contextvars`).
+"""Base class of connections: context variables (:mod:`contextvars`), and explained failures of assignments.
 
 Each connection has a copy of the context in which its ``serve()`` was called. Callbacks and hooks run in that copy, and
 a handler's task starts with a copy of it. So one connection never sees the variables of another. ``context.pyx`` is the
-same in Cython, and enters the context without a Python call. It is imported instead of this module where it is built.
+same in Cython and makes no Python call to enter a context or to assign. It is imported instead where it is built.
 
 Invariant: a context is entered once at a time. A call from inside it stays in it.
 """
@@ -11,23 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .attributes import Attributes
+from .attribute_hints import refuse_attribute
 
 __all__ = ["ContextRunner"]
 
 T = TypeVar("T")
 
 
-class ContextRunner(Attributes):
-    """Base class of a connection that runs callbacks in its own context."""
+class ContextRunner:
+    """Base class of a connection that runs callbacks in its own context.
+
+    Subclasses with a ``__dict__`` accept further attributes.
+    """
 
     __slots__ = ("_context", "_in_context")
 
     #: ``None`` stays in the context of the caller.
     _context: Context | None
     _in_context: bool
+
+    if not TYPE_CHECKING:  # checkers would take it for a sign that any attribute may be set
+
+        def __setattr__(self, name: str, value: object) -> None:
+            try:
+                object.__setattr__(self, name, value)
+            except AttributeError:
+                refuse_attribute(self, name)
+                raise
 
     def _run_in_context(self, function: Callable[..., T], *args: Any) -> T:
         """Call ``function(*args)`` in the context of this connection, and return its result."""

@@ -3,13 +3,25 @@
 
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 
-from .attributes cimport Attributes
+from .attribute_hints import refuse_attribute
 
 __all__ = ["ContextRunner"]
 
+cdef extern from *:
+    """
+    #define plumews_failed() (-1) /* an exception is set */
+    """
+    int plumews_failed() except -1
+    int PyObject_GenericSetAttr(object instance, object name, object value) noexcept
 
-cdef class ContextRunner(Attributes):
+
+cdef class ContextRunner:
     """See ``context.py``."""
+
+    def __setattr__(self, name, value):
+        # An assignment that succeeds enters no ``try`` block, which would cost more than the assignment.
+        if PyObject_GenericSetAttr(self, name, value) < 0:
+            failed(self, name)
 
     def _run_in_context(self, function, *args):
         context = self._context
@@ -35,3 +47,12 @@ cdef class ContextRunner(Attributes):
 
     cdef list _dispatch(self, list events):
         raise NotImplementedError
+
+
+cdef int failed(ContextRunner instance, name) except -1:
+    try:
+        plumews_failed()
+    except AttributeError:
+        refuse_attribute(instance, name)
+        raise
+    return 0

@@ -23,7 +23,7 @@ class MessageFilter(Protocol):
 
 
 class _Pair:
-    """Two filters, one behind the other."""
+    """Filters, one behind the other. Only ``first`` may be a pair."""
 
     __slots__ = ("first", "second")
 
@@ -43,11 +43,9 @@ def add_filter(conn: Conn, message_filter: MessageFilter) -> None:
 
 def find_filter(conn: Conn, kind: type[F]) -> F | None:
     """Return the filter of the connection that is a ``kind``."""
-    waiting = [conn._filter]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, kind):
-            return found
-        if isinstance(found, _Pair):
-            waiting += [found.first, found.second]
-    return None
+    found = conn._filter
+    while isinstance(found, _Pair):
+        if isinstance(found.second, kind):
+            return found.second
+        found = found.first
+    return found if isinstance(found, kind) else None

@@ -147,17 +147,10 @@ class TimeBudget:
 
 
 class GracefulClose:
-    """Close frames for many connections, and the wait for their ends.
+    """Close frames for many connections, and the wait for their ends, which are cut at ``limit``.
 
-    Args:
-        limit: time after which the rest is cut.
-        code: close code of the frames (default 1001).
-        reason: reason of the frames (default empty).
-        spread: seconds over which the frames are sent. ``None`` (default) depends on the number, up to a fifth of the
-            limit.
-        reconnect_in: each reason asks the client to come back after a random time of up to this many seconds; 0
-            (default) does not.
-        wanted: called before a connection is closed; False leaves it open.
+    ``spread`` and ``reconnect_in`` are those of :meth:`plumews.Hub.shutdown`. ``wanted`` is called before a connection
+    is closed, and leaves it open with False.
     """
 
     def __init__(
@@ -198,7 +191,7 @@ class GracefulClose:
         """Wait until all are gone. At the limit the rest is cut."""
         if self._open:
             self._empty = asyncio.get_running_loop().create_future()
-            await self._limit.bound(_until(self._empty))
+            await self._limit.bound(asyncio.wait([self._empty]))
             await self._each(list(self._open), lambda conn: conn.abort())
             if self._open:
                 await asyncio.wait([self._empty], timeout=limits.END_GRACE)
@@ -244,7 +237,3 @@ def _with_hint(reason: str, reconnect_in: float, hint: float) -> str:
         return reason
     told = f"reconnect in {hint:.1f} s"
     return f"{reason}; {told}" if reason else told
-
-
-async def _until(future: asyncio.Future[None]) -> None:
-    await asyncio.shield(future)

@@ -41,7 +41,6 @@ OnOpenOrClose: TypeAlias = Callable[[Conn], object]
 
 _FAILED = "the handler failed"
 
-
 #: Tasks that their server has cancelled. In all others a CancelledError is a failure.
 _cancelled: Final[weakref.WeakSet[asyncio.Future[Any]]] = weakref.WeakSet()
 
@@ -84,7 +83,7 @@ class HandlerEndpoint:
                 conn._abort()
                 raise
             if not _is_its_own_end(conn, exc):
-                logger.exception("the handler failed", extra=log_context(conn))
+                logger.exception(_FAILED, extra=log_context(conn))
                 code, reason = CloseCode.INTERNAL_ERROR, _FAILED
         if conn._thread != FOREIGN:  # else this process is a child, and the connection goes on in its parent
             conn.close_nowait(code, reason)  # the server waits for its end, not this task
@@ -94,10 +93,7 @@ class CallbackEndpoint:
     """Endpoint that calls ``on_open(conn)``, ``on_message(conn, message)`` and ``on_close(conn)``, plain functions."""
 
     def __init__(
-        self,
-        on_message: OnMessage,
-        on_open: OnOpenOrClose | None = None,
-        on_close: OnOpenOrClose | None = None,
+        self, on_message: OnMessage, on_open: OnOpenOrClose | None = None, on_close: OnOpenOrClose | None = None
     ) -> None:
         self._on_message = on_message
         self._on_open = on_open
@@ -133,10 +129,8 @@ def _callback_failed(conn: Conn, exc: BaseException) -> None:
 
 def _is_its_own_end(conn: Conn, exc: BaseException) -> bool:
     """Return True if ``exc`` only tells that ``conn`` is closed, alone or in the group of a task group."""
-    told = list(_leaves(exc))
-    closed = [each for each in told if isinstance(each, ConnectionClosed)]
-    cancelled = [each for each in told if isinstance(each, asyncio.CancelledError)]
-    return conn.closed and bool(closed) and len(closed) + len(cancelled) == len(told)
+    told = [each for each in _leaves(exc) if not isinstance(each, asyncio.CancelledError)]
+    return conn.closed and bool(told) and all(isinstance(each, ConnectionClosed) for each in told)
 
 
 def _ends_the_task(exc: BaseException) -> bool:
@@ -153,14 +147,11 @@ def _ends_the_task(exc: BaseException) -> bool:
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, nested or not; any other exception is its own leaf.
-
-    Python 3.10 has no groups of its own: those of the ``exceptiongroup`` package are told by their attribute.
-    """
+    """Yield the exceptions in a group, nested or not. Any other exception is its own leaf."""
     waiting = [exc]
     while waiting:
         each = waiting.pop()
-        inner = getattr(each, "exceptions", None)
+        inner = getattr(each, "exceptions", None)  # Python 3.10 has only the groups of the ``exceptiongroup`` package
         if isinstance(inner, tuple) and inner and all(isinstance(one, BaseException) for one in inner):
             waiting += inner
         else:

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, MutableMapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final
 
 from .. import limits
 from ..counters import BoundedCounter
@@ -25,22 +25,8 @@ from ..transport.loop_context import loop_context
 
 __all__ = ["LOGGERS", "ConnLogger", "LineLimit", "log_context", "request_line"]
 
-if TYPE_CHECKING:
-    _Adapter = logging.LoggerAdapter[logging.Logger]
-else:  # Python 3.10 has no type arguments for it
-    _Adapter = logging.LoggerAdapter
-
-#: A :class:`plumews.Conn`, which uses this module, too.
-Conn: TypeAlias = Any
-
 #: Loggers of plumews. Each has the filter, because the filter of a parent does not see their records.
 LOGGERS: Final = ("plumews.auth", "plumews.conn", "plumews.hub", "plumews.server")
-
-#: Logger of the applications (`conn.logger`), whose lines are neither counted nor left out.
-_APPLICATION: Final = "plumews.conn"
-
-#: Fields of a record, in the order of its text.
-_FIELDS: Final = ("connection", "client", "room", "user")
 
 #: Kind of the lines that count those left out.
 _SUMMARY: Final = "left out"
@@ -48,7 +34,7 @@ _SUMMARY: Final = "left out"
 #: Lines of the last second from which on a line of a new kind is left out, except warnings.
 _LOG_CALM: Final = 6
 
-#: Seconds between two summaries of omitted lines.
+#: Seconds between two summaries.
 _LOG_SUMMARY_EVERY: Final = 1.0
 
 #: Kinds of lines that a summary names, the most frequent first.
@@ -56,26 +42,23 @@ _LOG_KINDS: Final = 8
 
 
 def log_context(
-    conn: Conn, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = ""
+    conn: Any, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = ""
 ) -> dict[str, Any]:
     """Return the ``extra=`` of a record about a connection.
 
-    Args:
-        conn: the connection.
-        kind: kind of the line; lines of one kind are left out for each other (default: the text before formatting).
-        secrets: secrets that must not be logged, beside those of the request.
-        hint: advice at the end of the line, without values from outside (default none).
+    Lines of one ``kind``, by default with one format, are left out for each other. ``secrets`` are those that are not
+    in the request. ``hint`` ends the line, and has no values from outside.
     """
     return {"about": conn, "kind": kind, "secrets": tuple(secrets), "hint": hint}
 
 
-def request_line(conn: Conn) -> str:
+def request_line(conn: Any) -> str:
     """Return the method and the path of the request of a connection, without the query."""
     request = conn._request
     return "no request" if request is None else f"{request.method} {quoted(request.target.partition('?')[0])}"
 
 
-class ConnLogger(_Adapter):
+class ConnLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # it has none on Python 3.10
     """Logger of one connection."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
@@ -85,10 +68,7 @@ class ConnLogger(_Adapter):
 
 
 class LineLimit:
-    """Lines that one event loop may log in a second.
-
-    A flood of one kind hides no other kind, and warnings have lines that other levels cannot use up.
-    """
+    """Lines of one event loop in a second. A flood of one kind hides no other, and lower levels hide no warning."""
 
     def __init__(self) -> None:
         #: Time and kind of each line of the last second.
@@ -106,10 +86,7 @@ class LineLimit:
         return False
 
     def take_left_out(self, now: float) -> dict[str, int]:
-        """Return the lines left out since the last call, by kind, and count the line that says so.
-
-        The result is empty if there are none, or if this second is full.
-        """
+        """Return the lines left out since the last call, by kind, and count the line that says so."""
         if not self.left_out.total or len(self._recent(now)) >= limits.LOG_LINES:
             return {}
         counts, self.left_out = self.left_out.snapshot(), BoundedCounter()
@@ -123,24 +100,22 @@ class LineLimit:
 
 
 class _Filter(logging.Filter):
-    """Filter of one logger; see the module."""
-
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
         self._logger = logger
 
     def filter(self, record: logging.LogRecord) -> bool:
-        conn: Conn | None = record.__dict__.pop("about", None)
+        conn = record.__dict__.pop("about", None)
         hint = record.__dict__.pop("hint", "")
         exc = record.exc_info[1] if record.exc_info else None
         secrets: Iterable[str | None] = ()
-        if self._logger.name != _APPLICATION:
+        if self._logger.name != "plumews.conn":  # the application's own lines are not counted
             secrets = record.__dict__.pop("secrets", ())
             kind = record.__dict__.pop("kind", None) or str(record.msg)
             if not self._admit(record, kind if exc is None else f"{kind} ({type(exc).__name__})"):
                 return False
-        fields = _fields_of(conn)
-        for name in _FIELDS:
+        fields = {} if conn is None else _fields_of(conn)
+        for name in ("connection", "client", "room", "user"):
             setattr(record, name, printable(fields.get(name, "-"))[: limits.LOG_VALUE])
         suffix = " ".join(f"{name}={quoted(value)}" for name, value in fields.items())
         text = printable(record.getMessage())[: limits.LOG_LINE]
@@ -189,10 +164,8 @@ def _set_traceback(record: logging.LogRecord, exc: BaseException, secrets: Itera
     record.exc_text = textwrap.indent("\n".join(map(printable, lines)), "  ")
 
 
-def _fields_of(conn: Conn | None) -> dict[str, str]:
+def _fields_of(conn: Any) -> dict[str, str]:
     """Return the known fields of a connection."""
-    if conn is None:
-        return {}
     host, peer = conn.client_address, conn.remote_address
     if isinstance(peer, tuple) and peer[0] == host:  # the port of a proxy is not that of the client
         host = f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"

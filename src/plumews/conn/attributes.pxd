@@ -1,4 +1,0 @@
-# Types for attributes.pyx and the compiled modules that import it.
-
-cdef class Attributes:
-    pass
