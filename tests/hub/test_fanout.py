@@ -20,7 +20,7 @@ from plumews.hub.fanout import FanOut, FanOutCounters
 from plumews.hub.rooms import MemberSnapshot
 from plumews.hub.slow_members import SlowMembers
 from plumews.protocol.message import encode
-from support.fakes import FakeTransport, deadlines, fake_conn, flushed, ticks
+from support.fakes import FakeTransport, deadlines, failures, fake_conn, flushed, ticks
 from support.members import PlainMember, adds_up, texts
 
 NEVER = -1.0  # a slice that is over before it began: one stride of members, then somebody else
@@ -468,3 +468,28 @@ async def test_nothing_follows_the_close_frame_of_a_catch_up(monkeypatch, then) 
     for member in hub.members("room"):
         member.abort()
     await ticks(50)
+
+
+async def test_member_whose_comparison_fails_is_skipped_and_closed(room):
+    class Odd(PlainMember):
+        broken = False
+
+        def __eq__(self, other: object) -> bool:
+            if self.broken:
+                raise OSError("broken")
+            return self is other
+
+        def __hash__(self) -> int:
+            return 7
+
+    members: list[Any] = [Odd(), Odd(), PlainMember()]
+    for member in members:
+        room.slow.joined(member)
+    broadcast = room.broadcast(members, exclude=members[0])
+    Odd.broken = True
+    with failures() as reported:
+        assert broadcast.step(ALWAYS)
+    assert counts(broadcast) == (1, 0, 1, 0)
+    assert [each["message"] for each in reported] == ["a delivery failed"]
+    assert members[1].closed == (CloseCode.INTERNAL_ERROR, "")
+    assert members[2].messages == ["hello"]

@@ -244,6 +244,25 @@ async def test_member_that_broadcasts_within_a_broadcast_is_refused():
     assert member.messages == ["x"]
 
 
+async def test_direct_sends_of_a_member_repeat_no_broadcast(sliced):
+    class Sending(PlainMember):
+        def try_queue(self, message: str | bytes, key: Hashable) -> bool:
+            for conn in conns[70], conns[120]:
+                conn.send_nowait("direct")
+            return True
+
+    hub = Hub()
+    conns, transports = joined(hub, "room", 100)
+    hub.join("room", Sending())
+    more, more_transports = joined(hub, "room", 50)
+    conns += more
+    transports += more_transports
+    assert await hub.publish("room", "hello") == BroadcastResult(matched=151, queued=151)
+    await ticks()
+    received = [texts(transport.wire) for transport in transports]
+    assert received == [["hello", "direct"] if index in (70, 120) else ["hello"] for index in range(150)]
+
+
 async def test_member_may_end_others_within_a_delivery():
     class Ending(PlainMember):
         def try_queue(self, message: str | bytes, key: Hashable) -> bool:

@@ -209,8 +209,11 @@ class FanOut:
                 while position < stop:
                     if mixed and not isinstance(members[position], ConnCore):
                         position += 1
+                        self._next = position  # for `bring_up`: the member may call the application
+                        self._undecided = True  # before the comparison, which may be the application's and fail
                         if members[position - 1] not in self._early:
                             self._reach_other(members[position - 1])
+                        self._undecided = False
                         continue
                     conn = members[position]
                     position += 1
@@ -331,10 +334,10 @@ class FanOut:
                     self._failed(member, exc)
                 self._undecided = False
 
-    def _mark(self, member: Any) -> None:
-        """Note for :meth:`bring_up` that ``member`` is being reached, because the application may be called."""
-        if member not in self._early:
-            self._next = self._snapshot.position(member) + 1
+    def _mark(self, conn: Conn) -> None:
+        """Note for :meth:`bring_up` that ``conn`` is being reached, because the application may be called."""
+        if conn not in self._early:
+            self._next = self._snapshot.position(conn) + 1
 
     # --- one member -------------------------------------------------------------------------------
 

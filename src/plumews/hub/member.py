@@ -131,9 +131,6 @@ class PlainDelivery(Protocol):
     def plain(self) -> tuple[str | bytes, Hashable]:
         """Return the message and its key for :meth:`Member.try_queue`."""
 
-    def _mark(self, member: Any) -> None:
-        """Note that ``member`` is being reached, before a call of the application that may ask."""
-
     def _queue(self) -> None:
         """Count one more member whose queue holds the message."""
 
@@ -185,7 +182,6 @@ class OtherMembers:
 
     def reach(self, delivery: PlainDelivery, member: Member) -> None:
         """Deliver to ``member``."""
-        delivery._mark(member)
         state = self._states.get(member) or _State()  # without one it has left, and its user is sent to
         if self._ask(self._queue, member, state, *delivery.plain(), delivery.message.size):
             delivery._queue()

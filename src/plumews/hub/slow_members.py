@@ -53,6 +53,9 @@ class Delivery(PlainDelivery, Protocol):
     def _reach(self, conn: Conn) -> None:
         """Deliver to ``conn``, from the start."""
 
+    def _mark(self, conn: Conn) -> None:
+        """Note that ``conn`` is being reached, before a call of the application that may ask."""
+
 
 class _Place:
     """Broadcasts that wait one behind the other. The first of them waits in the writer."""
