@@ -9,11 +9,13 @@ from __future__ import annotations
 import ipaddress
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from . import limits
 
-__all__ = ["AddressGroup", "TokenBucket", "address_group", "default_burst"]
+__all__ = ["Address", "AddressGroup", "TokenBucket", "address_group", "default_burst", "parse_address"]
+
+Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 
 #: Share of a token that may be missing: a caller that waits as long as it was told is not refused for a rounding error.
 _TOLERANCE = 1e-6
@@ -80,15 +82,21 @@ class AddressGroup(NamedTuple):
     is_global: bool
 
 
+def parse_address(text: str) -> Address | None:
+    """Return the address that ``text`` is, else ``None``. IPv4 written as IPv6 is IPv4."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
+
+
 @lru_cache(maxsize=4096)
 def address_group(address: str) -> AddressGroup:
-    """Return the group of ``address``. IPv4 written as IPv6 is IPv4. Text that is no address is a global group."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    """Return the group of ``address``. Text that is no address is a global group."""
+    parsed = parse_address(address)
+    if parsed is None:
         return AddressGroup(address, True)
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is None:
-            return AddressGroup(int(parsed) >> 64, parsed.is_global)
-        parsed = parsed.ipv4_mapped
-    return AddressGroup(str(parsed), parsed.is_global)
+    key = int(parsed) >> 64 if isinstance(parsed, ipaddress.IPv6Address) else str(parsed)
+    return AddressGroup(key, parsed.is_global)

@@ -10,13 +10,13 @@ never match.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple, TypeAlias
 
 from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidOrigin
+from ..rate_limit import parse_address
 from ..validation import entries_of
 from .headers import parse_host
 from .models import Request
@@ -212,10 +212,5 @@ def is_loopback(host: str) -> bool:
     name = host.lower().strip("[]")
     if name == "localhost" or name.endswith(".localhost"):
         return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback
+    address = parse_address(name)
+    return address is not None and address.is_loopback

@@ -13,17 +13,16 @@ from __future__ import annotations
 import ipaddress
 import string
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from .. import limits
 from ..errors import InvalidHeader
+from ..rate_limit import Address, parse_address
 from ..validation import entries_of
 from .headers import BLANKS, is_token, parse_host, quoted_string, skip_blanks, token_end
 from .models import Request
 
 __all__ = ["Client", "Hop", "TrustedProxies", "address_of", "forwarded_hops", "x_forwarded_hops"]
-
-_Address: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 
 _UNIX: Final = "unix"
 _SECURE: Final = {"http": False, "https": True, "ws": False, "wss": True}
@@ -88,10 +87,10 @@ class TrustedProxies:
         """Return True if the peer with ``remote_address`` is a trusted proxy."""
         if not isinstance(remote_address, tuple):
             return self._unix
-        address = _parse_address(remote_address[0])
+        address = parse_address(remote_address[0])
         return address is not None and self._trusts(address)
 
-    def _trusts(self, address: _Address) -> bool:
+    def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
     def _outermost(self, peer: Client, hops: Iterator[Hop], name: str) -> Client | None:
@@ -127,15 +126,6 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise ValueError(
             f"invalid trusted proxy {entry!r}: expected an address, a network such as 10.0.0.0/8 or 'unix' ({exc})"
         ) from None
-
-
-def _parse_address(text: str) -> _Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address if mapped is None else mapped
 
 
 # --- entries of the headers ---------------------------------------------------------------------------
@@ -249,7 +239,7 @@ def _value(line: str, at: int) -> tuple[str, int]:
 # --- nodes, schemes and hosts ---------------------------------------------------------------------
 
 
-def _node(text: str) -> _Address | None:
+def _node(text: str) -> Address | None:
     """Return the address of a node (RFC 7239 section 6) in any form that proxies write, ``None`` if it has none."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
@@ -261,12 +251,12 @@ def _node(text: str) -> _Address | None:
         return _ipv6(text) or (_ipv6(host) if _is_port(port) else None)
     if colon and not _is_port(port):
         return None
-    return _parse_address(host if colon else text)
+    return parse_address(host if colon else text)
 
 
-def _ipv6(text: str) -> _Address | None:
+def _ipv6(text: str) -> Address | None:
     """Parse an address without its zone, which has a meaning on the proxy alone (RFC 4007 section 6)."""
-    return _parse_address(text.partition("%")[0])
+    return parse_address(text.partition("%")[0])
 
 
 def _is_hidden(text: str) -> bool:
