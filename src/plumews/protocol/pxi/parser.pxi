@@ -124,44 +124,36 @@ cdef class Parser:
         return self.fed(data, False, INT64_MAX)
 
     def feed_messages(self, data, size=None, /):
-        """Parse the first ``size`` bytes as :meth:`feed` does, with plain messages for the events of most reads.
-
-        Stops behind the event with which all of them take more memory than ``slack`` allows; :attr:`left` says how many
-        bytes were not read then.
-        """
+        """Parse the first ``size`` bytes as :meth:`feed` does, with plain messages for the events of most reads."""
         return self.fed(data, True, INT64_MAX if size is None else max(saturated(size), 0))
 
     cdef list fed(self, object data, bint bare, int64_t most):
         cdef Py_buffer view
-        cdef bint read = False
         cdef list events = []
         self.left = 0
         self.halted = self.fault is not None
         if type(data) is bytes:
-            with cython.critical_section(self):
-                self.bare = bare
-                self.room = self.slack if bare else INT64_MAX
-                try:
-                    self.parse(start_of(data), <Py_ssize_t>min(<int64_t>PyBytes_GET_SIZE(data), most), events)
-                    read = True
-                finally:
-                    if not read:
-                        self.end()
-            return events
-        if self.ended:
-            return events
-        fetch(data, &view)
-        try:
-            with cython.critical_section(self):
-                self.bare = bare
-                self.room = self.slack if bare else INT64_MAX
-                self.parse(<cbyte *>view.buf, <Py_ssize_t>min(<int64_t>view.len, most), events)
-                read = True
-        finally:
-            PyBuffer_Release(&view)
-            if not read:
-                self.end()
+            self.read(start_of(data), min(<int64_t>PyBytes_GET_SIZE(data), most), bare, events)
+        elif not self.ended:
+            fetch(data, &view)
+            try:
+                self.read(<cbyte *>view.buf, min(<int64_t>view.len, most), bare, events)
+            finally:
+                PyBuffer_Release(&view)
         return events
+
+    cdef inline int read(self, cbyte *data, int64_t size, bint bare, list events) except -1:
+        cdef bint read = False
+        with cython.critical_section(self):
+            self.bare = bare
+            self.room = self.slack if bare else INT64_MAX
+            try:
+                self.parse(data, <Py_ssize_t>size, events)
+                read = True
+            finally:
+                if not read:
+                    self.end()
+        return 0
 
     def receive_buffer(self, least=65536):
         """Return memory for the rest of the arriving frame, or ``None`` if little is missing."""
