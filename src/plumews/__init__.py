@@ -13,12 +13,8 @@ from . import _compiled
 BODY = _compiled.select_body()  # first: it decides whether what follows comes compiled
 
 # isort: split
-from . import errors
-from .auth.interfaces import RoomAuth, RoomAuthorization, RoomAuthorizer, TokenAuthenticator
-from .auth.passwords import PasswordStrength, RoomPasswords, generate_secure_secret, validate_room_password
-from .auth.revocation import Revocation, Revocations
-from .auth.simple import AuthMetrics, SecureRoomAuth, SimpleRoomAuth
-from .auth.tokens import HS256TokenAuth
+from . import auth, errors, room_server, server
+from .auth import *  # noqa: F403
 from .conn.attribute_hints import missing_name
 from .conn.broadcast import broadcast
 from .conn.config import ConnConfig
@@ -41,18 +37,13 @@ from .hub.presence import RoomPresence, UserPresence
 from .hub.results import BroadcastResult, Gap, MemberInfo, RoomInfo
 from .hub.rooms import validate_room_name
 from .position import Position
-from .room_server.admin import admin_broadcast_route
-from .room_server.serving import serve_rooms
-from .room_server.text_filter import TextPolicy, validate_text_message
-from .server.routes import Route, restricted
-from .server.server import Server, Serving, serve, unix_serve
-from .users import UserInfo, extract_user_info
+from .room_server import *  # noqa: F403
+from .server import *  # noqa: F403
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BODY",
-    "AuthMetrics",
     "BroadcastResult",
     "CloseCode",
     "CompressionInfo",
@@ -60,7 +51,6 @@ __all__ = [
     "ConnConfig",
     "Deflate",
     "Gap",
-    "HS256TokenAuth",
     "Handler",
     "Headers",
     "HistoryLimits",
@@ -70,47 +60,26 @@ __all__ = [
     "MemberInfo",
     "OnMessage",
     "Opcode",
-    "PasswordStrength",
     "Position",
     "Recovery",
     "Request",
     "Response",
-    "Revocation",
-    "Revocations",
-    "RoomAuth",
-    "RoomAuthorization",
-    "RoomAuthorizer",
     "RoomInfo",
-    "RoomPasswords",
     "RoomPresence",
-    "Route",
-    "SecureRoomAuth",
     "SendBehavior",
-    "Server",
-    "Serving",
     "ShutdownReport",
-    "SimpleRoomAuth",
     "State",
     "Stream",
-    "TextPolicy",
-    "TokenAuthenticator",
-    "UserInfo",
     "UserPresence",
     "__version__",
-    "admin_broadcast_route",
     "broadcast",
-    "extract_user_info",
-    "generate_secure_secret",
-    "restricted",
     "sanitize_for_logging",
-    "serve",
-    "serve_rooms",
-    "unix_serve",
     "validate_room_name",
-    "validate_room_password",
-    "validate_text_message",
 ]
+__all__ += auth.__all__
 __all__ += errors.__all__
+__all__ += room_server.__all__
+__all__ += server.__all__
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
 
