@@ -172,28 +172,28 @@ def _host_matches(host: str, entry: str) -> bool:
     return host == entry.strip("[]")
 
 
-def allowed_origins(given: Iterable[AllowedOrigin] | None, name: str = "origins") -> tuple[AllowedOrigin, ...] | None:
+def allowed_origins(given: Iterable[AllowedOrigin] | None) -> tuple[AllowedOrigin, ...] | None:
     """Return the entries of the option ``origins``. Raise ``ValueError`` for an entry that can never match."""
     if given is None:
         return None
     kinds = (str, re.Pattern, type(None))
-    entries = entries_of(name, given, '"https://example.com"', kinds, "str, patterns (re.compile) and None")
+    entries = entries_of("origins", given, '"https://example.com"', kinds, "str, patterns (re.compile) and None")
     for entry in entries:
         if isinstance(entry, re.Pattern):
             if not isinstance(entry.pattern, str):
-                raise TypeError(f"{name}: a pattern must be one of str, not of bytes: {entry.pattern!r}")
+                raise TypeError(f"origins: a pattern must be one of str, not of bytes: {entry.pattern!r}")
         elif entry not in (None, "null", _ANY):
             parse_origin(entry)
     return entries
 
 
-def allowed_hosts(given: Iterable[str] | None, name: str = "allowed_hosts") -> tuple[str, ...] | None:
+def allowed_hosts(given: Iterable[str] | None) -> tuple[str, ...] | None:
     """Return the entries of the option ``allowed_hosts``. Raise as :func:`allowed_origins`, and for an empty list."""
     if given is None:
         return None
-    entries = entries_of(name, given, '"example.com"')
+    entries = entries_of("allowed_hosts", given, '"example.com"')
     if not entries:
-        raise ValueError(f'{name} must have an entry, or nobody could come in: "*" is any host')
+        raise ValueError('allowed_hosts must have an entry, or nobody could come in: "*" is any host')
     for host in entries:
         label = host.removeprefix("*.")
         if ":" in label and not label.startswith("["):
