@@ -104,7 +104,7 @@ class ConnectionSlot:
             self._admission.opening -= 1
 
     def left(self, _conn: object = None) -> None:
-        """Free the slot. A close callback of the connection; further calls do nothing."""
+        """Free the slot. This is a close callback of the connection. Further calls do nothing."""
         self.opened()
         admission, self._admission = self._admission, None
         if admission is not None:
@@ -117,7 +117,7 @@ class ConnectionSlot:
 
 
 class AddressBounds(NamedTuple):
-    """Bounds of each address: connections, and new ones a second; ``None`` is no bound."""
+    """Bounds of each address: connections, and new ones a second. ``None`` is no bound."""
 
     most: int | None
     rate: float | None

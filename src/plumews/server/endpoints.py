@@ -102,7 +102,7 @@ class AuthenticatedEndpoint(ABC):
 
 
 class TokenEndpoint(AuthenticatedEndpoint):
-    """Endpoint of authenticated connections that belong to no room; ``inside`` owns them."""
+    """Endpoint of authenticated connections that belong to no room. They are owned by ``inside``."""
 
     def __init__(self, authentication: Authentication, inside: HandlerEndpoint | CallbackEndpoint) -> None:
         super().__init__(authentication)

@@ -1,6 +1,6 @@
 """Opening handshake of a server: from the first byte to an open WebSocket, or to a response that is none.
 
-RFC 6455 section 4.2 on a live connection. One request head is read and decided on; `responder` sends any response but
+RFC 6455 section 4.2 on a live connection. One request head is read and decided on. `responder` sends any response but
 the 101. The open timeout bounds TLS, the head, hooks and authentication together. Bytes behind the head are kept for
 the WebSocket, or discarded behind any other response.
 """

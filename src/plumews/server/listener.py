@@ -141,7 +141,7 @@ class Listener:
         if self._connecting and self._context.options.ssl is None:
             await asyncio.wait(self._connecting)
 
-    async def wait_told(self) -> None:
+    async def wait_rejected(self) -> None:
         """Wait until the rejected clients had time to read their response."""
         await self._rejected.wait_idle()
 
@@ -156,7 +156,7 @@ class Listener:
         self._rejected.close()
         for task in self._connecting:
             task.cancel()
-        # Python 3.13 can end those that the loop's server has accepted.
+        # Python 3.13 can end the connections that the loop's server has accepted.
         for server in self._servers:
             getattr(server, "abort_clients", lambda: None)()
 

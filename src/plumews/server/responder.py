@@ -248,7 +248,7 @@ def _log_refusal(conn: Conn, status: int, reason: _Reason, context: ServerContex
 
 
 def _cause(conn: Conn, reason: _Reason, context: ServerContext) -> str:
-    """Return the cause of a refusal for its log line; empty if the code tells it."""
+    """Return the cause of a refusal for its log line, or an empty text if the code tells it."""
     request = conn._request
     if reason.code in _TEXT_TELLS:
         secrets = () if request is None else secrets_of(request)

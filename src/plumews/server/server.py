@@ -53,7 +53,7 @@ logger = logging.getLogger("plumews.server")
 
 _INET = (socket.AF_INET, socket.AF_INET6)
 
-#: Seconds for connections that are no members of the hub, after its members: those that watch a number.
+#: Seconds for connections that are no members of the hub, after its members: watchers of member counts.
 _SHUTDOWN_REST: Final = 1.0
 
 #: Opens the listening sockets.
@@ -293,7 +293,7 @@ class Server:
             self._listener.close()
             await self._listener.wait_connected()
             await self._empty(limit, closing)
-            await self._listener.wait_told()
+            await self._listener.wait_rejected()
         finally:
             limit.end()
             self._listener.abort()

@@ -54,7 +54,7 @@ _ACTIVATION: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDF
 
 
 def given_sockets(given: socket.socket | Sequence[socket.socket], *, unix: bool = False) -> list[socket.socket]:
-    """Return the socket or sockets of an argument ``sock``, checked; with ``unix`` they must be Unix sockets."""
+    """Return the checked sockets of an argument ``sock``. With ``unix`` they must be Unix sockets."""
     sockets: list[socket.socket] = []
     for sock in given if isinstance(given, Sequence) else [given]:
         if not isinstance(sock, socket.socket):
@@ -73,7 +73,7 @@ def given_sockets(given: socket.socket | Sequence[socket.socket], *, unix: bool 
 async def tcp_sockets(
     host: str | Sequence[str] | None, port: int, *, reuse_port: bool | None, backlog: int
 ) -> list[socket.socket]:
-    """Listen on all addresses of ``host``; port 0 is one free port on all of them.
+    """Listen on all addresses of ``host``. Port 0 is one free port on all of them.
 
     An address of a name is left out if this machine does not have it (``::1`` without IPv6), unless it is the only one.
 
@@ -212,7 +212,7 @@ def check_unix(path: UnixPath, mode: int | None) -> str:
 
 
 def unix_socket(path: str, mode: int | None, backlog: int) -> UnixSocket:
-    """Listen at ``path``, which `check_unix` has returned; one that begins with NUL is abstract (Linux).
+    """Listen at ``path``, a result of `check_unix`. A path that begins with NUL is abstract (Linux).
 
     A socket file that no server listens on is replaced.
 
