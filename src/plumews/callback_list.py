@@ -32,14 +32,9 @@ class CallbackList(Generic[T]):
                 yield cast("T", callback)
 
     def add(self, callback: T, on_removed: Callable[[], object] | None = None) -> Callable[[], None]:
-        """Register ``callback``, and return a function that removes it.
+        """Register ``callback``, and return a function that removes it. To call that again does nothing.
 
-        Args:
-            callback: called, or otherwise used, by the owner of this list.
-            on_removed: called after the removal, once, and not after :meth:`clear`.
-
-        Returns:
-            A function that removes this registration. To call it again does nothing.
+        ``on_removed()`` is called after the removal, once, and not after :meth:`clear`.
         """
         key = object()
         self._callbacks[key] = callback

@@ -47,8 +47,7 @@ def entries_of(
 ) -> tuple[Any, ...]:
     """Return the entries of the option ``name``, which may be a list, another collection or a generator.
 
-    Raises:
-        TypeError: The option is a single entry, or an entry has none of the types ``kinds``.
+    Raise ``TypeError`` if the option is a single entry, or an entry has none of the types ``kinds``.
     """
     lone = isinstance(given, (str, bytes, bytearray, *kinds))
     if lone or not isinstance(given, Iterable):
@@ -147,11 +146,7 @@ def check_function(name: str, value: object, *, optional: bool = False) -> None:
 
 
 def removed_options(**instead: str) -> Callable[[type[T]], type[T]]:
-    """Return a class decorator that makes options of former versions a ``TypeError``.
-
-    Args:
-        instead: by name of the option, the text behind "was removed: " in the error.
-    """
+    """Return a class decorator that makes options of former versions a ``TypeError`` with the text ``instead``."""
 
     def decorate(cls: type[T]) -> type[T]:
         init: Callable[..., None] = cls.__init__

@@ -35,8 +35,7 @@ class SimpleRoomAuth:
     Args:
         secret: secret that signs the tokens, 32 bytes or more, or a mapping ``{kid: secret}``, as in
             :class:`HS256TokenAuth`. None (default) means passwords only.
-        issuer: as in :class:`HS256TokenAuth`.
-        audience: as in :class:`HS256TokenAuth`.
+        issuer, audience: as in :class:`HS256TokenAuth`.
         leeway: seconds by which clocks may differ (default 0).
         require_exp: True refuses tokens that never expire (default False).
         revocations: revocations to share with other authenticators (default: its own).
@@ -188,8 +187,7 @@ class SecureRoomAuth(SimpleRoomAuth):
 
     Raises:
         WeakSecret: a secret is too short.
-        TypeError: as in :class:`SimpleRoomAuth`.
-        ValueError: as in :class:`SimpleRoomAuth`.
+        TypeError, ValueError: as in :class:`SimpleRoomAuth`.
     """
 
     def __init__(

@@ -127,9 +127,7 @@ class HS256TokenAuth:
             current: True makes it the key for tokens without a ``kid`` as well (default False).
 
         Raises:
-            WeakSecret: as in the constructor.
-            TypeError: as in the constructor.
-            ValueError: as in the constructor.
+            WeakSecret, TypeError, ValueError: as in the constructor.
         """
         self._keys[_checked_key_id(kid)] = self._checked_secret(secret)
         if current:

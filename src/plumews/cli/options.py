@@ -114,15 +114,7 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_serve_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the command for options that contradict each other, and set the defaults of the address.
-
-    Args:
-        parser: parser that reports errors.
-        args: parsed options, which are completed.
-
-    Raises:
-        Failure: the environment variables for inherited sockets are wrong.
-    """
+    """End the command for options that contradict each other, and set the defaults of the address."""
     _set_address(parser, args)
     if args.tls_key is not None and args.tls_cert is None:
         parser.error("--tls-key needs --tls-cert")

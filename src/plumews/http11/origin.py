@@ -2,10 +2,8 @@
 
 A browser sends the origin of the page with the handshake, together with the cookies of the *server*: without a check
 any site could act as its visitor (RFC 6455 section 10.2, RFC 6454). With DNS rebinding, the name of a site resolves to
-127.0.0.1, and its page reaches a local server, with the name of the site as ``Host``.
-
-Invariant: comparison is exact, on scheme, host and port, or a pattern matches the whole origin. Prefixes and suffixes
-never match.
+127.0.0.1, and its page reaches a local server, with the name of the site as ``Host``. Invariant: comparison is exact,
+on scheme, host and port, or a pattern matches the whole origin.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """Clients behind trusted proxies: parser of ``Forwarded`` (RFC 7239) and of ``X-Forwarded-For``, ``-Proto``, ``-Host``.
 
-Each proxy appends the address of its peer at the right. The list is read from the right as long as its entries were
-written by trusted proxies. The first address that is not trusted is the client. Entries to the left of it may be
-forged by the client.
-
-Invariants: headers of a peer that is not trusted are ignored. Parsing is linear in the size of the head, and the number
-of entries is bounded.
+Each proxy appends the address of its peer at the right. The first address from the right that is not trusted is the
+client, which may have forged the entries to its left. Invariants: headers of a peer that is not trusted are ignored.
+Parsing is linear in the size of the head, and the number of entries is bounded.
 """
 
 from __future__ import annotations

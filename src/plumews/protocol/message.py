@@ -59,9 +59,7 @@ def opcode_of(data: Data) -> int:
 def payload_of(opcode: int, data: Data) -> bytes:
     """Return ``data`` as the immutable payload of a message of ``opcode``.
 
-    Raises:
-        ValueError: ``opcode`` is neither TEXT nor BINARY, or text is not valid UTF-8.
-        TypeError: ``data`` is neither ``str`` nor bytes-like.
+    Raise ``ValueError`` for another opcode than TEXT and BINARY, and for bytes of a text that are not UTF-8.
     """
     if opcode != Opcode.TEXT and opcode != Opcode.BINARY:
         raise ValueError(f"the opcode of a message must be TEXT (1) or BINARY (2), not {opcode!r}")

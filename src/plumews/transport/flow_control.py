@@ -1,12 +1,9 @@
 """Flow control of one connection: data waits in the send queue while too much is on its way to the peer.
 
 Kernels and proxies buffer megabytes in front of a slow peer, out of reach of every send behavior. Only an answered ping
-passes all of them: the peer has received everything before it. So a ping travels with the data whenever a part of the
-bound is used up. Data waits while the bytes behind the last answered ping reach the bound. Pings and pongs never wait
-for that, and after the closing handshake has begun nothing does.
-
-On macOS a write also waits for the writable event after the previous write: `send` does not heed the bound of
-`send_buffer` there.
+passes all of them. So a ping travels with the data whenever a part of the bound is used up, and data waits while the
+bytes behind the last answered ping reach the bound. Pings and pongs never wait for that, nor does the closing
+handshake. On macOS a write also waits for the writable event: `send` does not heed the bound of `send_buffer` there.
 
 Invariant: while data waits for an answer, a ping is on its way, and the keepalive knows since when.
 """

@@ -1,11 +1,8 @@
 """Awaitable of a reader that waits for input.
 
-It acts like a future without a result, with one difference: :meth:`ReadWaiter.wake_now` resumes the waiting task at
-once and not in the next iteration of the loop. An ``async for`` thus handles a message while its read is being handled,
-and the answer leaves in the same write. asyncio's tasks accept any object that passes ``asyncio.isfuture``, and
-cancellation works as usual.
-
-Invariant: one task waits, and is resumed once.
+It acts like a future without a result, but :meth:`ReadWaiter.wake_now` resumes the waiting task at once and not in the
+next iteration of the loop. An ``async for`` thus answers a message in the write that ends its read. asyncio's tasks
+accept any object that passes ``asyncio.isfuture``. Invariant: one task waits, and is resumed once.
 """
 
 from __future__ import annotations

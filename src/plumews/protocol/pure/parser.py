@@ -127,11 +127,9 @@ class Parser:
     def feed_messages(self, data: Any, size: int | None = None, /) -> list[Any]:
         """Parse the first ``size`` bytes as :meth:`feed` does, with plain messages for the events of most reads.
 
-        A whole message stands for itself: a str is a text, bytes are binary. Everything else is a tuple as in
-        :meth:`feed`: control frames, what is streamed or compressed, and texts with ``decode_text`` off.
-
-        Stops behind the event with which all of them take more memory than ``slack`` allows; :attr:`left` says how many
-        bytes were not read then.
+        A whole message is a str for text and bytes for binary. Control frames, streamed and compressed messages, and
+        texts with ``decode_text`` off are tuples as in :meth:`feed`. Parsing stops behind the event with which all of
+        them take more memory than ``slack`` allows. :attr:`left` is the number of bytes that were not read then.
         """
         most = None if size is None else max(index(size), 0)
         text = _TEXT if self._decode_text else _BINARY
