@@ -9,6 +9,7 @@ import tracemalloc
 import pytest
 
 from plumews import limits
+from plumews.hub.config import HubConfig
 from plumews.hub.history import HistoryLimits
 from plumews.hub.history_store import HistoryStore
 from plumews.position import Position
@@ -42,9 +43,8 @@ class Rooms:
                 asked.append(room)
             return None if room == "none" else bounds_of_all
 
-        self.store = HistoryStore(
-            policy, max_rooms=max_rooms, max_bytes=max_bytes, has_members=lambda room: self.members.get(room, 0)
-        )
+        config = HubConfig(max_history_rooms=max_rooms, max_history_bytes=max_bytes)
+        self.store = HistoryStore(policy, config, lambda room: self.members.get(room, 0))
 
     def record(self, room: str) -> Position | None:
         return self.store.record(room, TEN, self.timers)
@@ -93,7 +93,7 @@ def test_policy_is_called_once_in_the_life_of_a_history():
 
 
 def test_policy_with_other_result_raises_type_error():
-    store = HistoryStore(lambda room: 100, max_rooms=0, max_bytes=0, has_members=len)  # type: ignore[arg-type,return-value]
+    store = HistoryStore(lambda room: 100, HubConfig(), len)  # type: ignore[arg-type,return-value]
     with pytest.raises(TypeError, match="history must give HistoryLimits or None for a room, not int"):
         store.record("a", TEN, Rooms().timers)
     assert len(store) == 0

@@ -33,11 +33,8 @@ class Place:
         self.people.watchers = self  # type: ignore[assignment]
         self.now = 0
 
-    def came(self, room: str, user: UserInfo) -> None:
-        self.told.append(("came", room, user.id))
-
-    def went(self, room: str, user: UserInfo) -> None:
-        self.told.append(("went", room, user.id))
+    def note(self, room: str, user: UserInfo, *, present: bool) -> None:
+        self.told.append(("came" if present else "went", room, user.id))
 
     def join(self, room: str, member: int, user: UserInfo | None) -> None:
         self.now += 1

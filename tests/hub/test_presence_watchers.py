@@ -116,8 +116,8 @@ async def test_many_changes_are_one_call_with_bounded_memory(soon):
         (conn,) = join(hub, "chat", f"user {number}")
         if number % 500:
             hub.leave("chat", conn)
-    difference = hub._presence.watchers._differences["chat"]
-    assert (len(difference.came), len(difference.went)) == (4, 0)
+    came, went = hub._presence.watchers._differences["chat"]
+    assert (len(came), len(went)) == (4, 0)
     assert deadlines() == before
     assert await told.next() == ("chat", "user 0 user 1000 user 1500 user 500", "")
     assert len(told.calls) == 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -148,6 +148,17 @@ class _Unencoded(NamedTuple):
         return encode(opcode, payload_of(opcode, data), compress=self.compress)
 
 
+class _Broadcast(NamedTuple):
+    """A broadcast whose arguments are checked."""
+
+    target: Target
+    message: EncodedMessage | _Unencoded
+    exclude: AnyMember | None
+    where: Callable[[Any], bool] | None
+    key: Hashable
+    keep: bool
+
+
 class Broadcaster:
     """Broadcasts of one hub. The arguments of its methods are described at :class:`plumews.Hub`."""
 
@@ -172,9 +183,8 @@ class Broadcaster:
         self._publishing = asyncio.Lock()  # calls of publish() in their order
         self._asking = 0
 
-    def broadcast(
+    def prepare(
         self,
-        loop: asyncio.AbstractEventLoop,
         room: Rooms | None,
         data: Data | DataAt,
         opcode: int | None,
@@ -183,29 +193,34 @@ class Broadcaster:
         key: Hashable,
         compress: bool | None,
         keep: bool,
-    ) -> BroadcastResult:
-        """Send a message to the members of ``room``. ``None``: to all members."""
+    ) -> _Broadcast:
+        """Check the arguments of a broadcast, and return it. ``room=None`` is all members."""
         target = target_of(room)
         message = _encoded(data, opcode, compress)
-        return _result(self._submit(loop, target, message, exclude, where, self._key(target, key), _checked_keep(keep)))
+        if key is not None:  # in send queues, where the keys of other hubs are different ones
+            key = self._slow, key_of(target, key)
+        if not isinstance(keep, bool):
+            raise TypeError(f"keep must be True or False, not {type(keep).__name__}")
+        _check_exclude(exclude)
+        return _Broadcast(target, message, exclude, where, key, keep)
 
-    def publish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        room: Rooms | None,
-        data: Data | DataAt,
-        opcode: int | None,
-        exclude: AnyMember | None,
-        where: Callable[[Any], bool] | None,
-        key: Hashable,
-        compress: bool | None,
-        keep: bool,
-    ) -> Coroutine[Any, Any, BroadcastResult]:
-        """Return a coroutine of ``loop`` that broadcasts and waits. The arguments are checked at once."""
-        target = target_of(room)
-        message = _encoded(data, opcode, compress)
-        key = self._key(target, key)
-        return self._publish(loop, target, message, exclude, where, key, _checked_keep(keep))
+    def broadcast(self, loop: asyncio.AbstractEventLoop, broadcast: _Broadcast) -> BroadcastResult:
+        """Send a message without waiting."""
+        return _result(self._submit(loop, broadcast))
+
+    async def publish(self, loop: asyncio.AbstractEventLoop, broadcast: _Broadcast) -> BroadcastResult:
+        """Send a message, and wait until it is decided for every member."""
+        target = broadcast.target
+        async with self._publishing:
+            while self._has_names(target) and self.scheduler.full(target):
+                await self.scheduler.changed()
+            submitted = self._submit(loop, broadcast)
+        if isinstance(submitted, FanOut):
+            await submitted.wait()
+        pause = loop_context(loop).count_await()
+        if pause is not None:
+            await pause
+        return _result(submitted)
 
     def send_to_user(
         self,
@@ -274,40 +289,9 @@ class Broadcaster:
 
     # --- inside -----------------------------------------------------------------------------------
 
-    async def _publish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        target: Target,
-        message: EncodedMessage | _Unencoded,
-        exclude: AnyMember | None,
-        where: Callable[[Any], bool] | None,
-        key: Hashable,
-        keep: bool,
-    ) -> BroadcastResult:
-        _check_exclude(exclude)
-        async with self._publishing:
-            while self._has_names(target) and self.scheduler.full(target):
-                await self.scheduler.changed()
-            submitted = self._submit(loop, target, message, exclude, where, key, keep)
-        if isinstance(submitted, FanOut):
-            await submitted.wait()
-        pause = loop_context(loop).count_await()
-        if pause is not None:
-            await pause
-        return _result(submitted)
-
-    def _submit(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        target: Target,
-        message: EncodedMessage | _Unencoded,
-        exclude: AnyMember | None,
-        where: Callable[[Any], bool] | None,
-        key: Hashable,
-        keep: bool,
-    ) -> FanOut | BroadcastResult:
+    def _submit(self, loop: asyncio.AbstractEventLoop, broadcast: _Broadcast) -> FanOut | BroadcastResult:
         """Start a broadcast, or return the result that says why not."""
-        _check_exclude(exclude)
+        target, message, exclude, where, key, keep = broadcast
         self._check_not_within()
         if self.stopped:
             return self.reject(BroadcastResult(stopped=True))
@@ -403,10 +387,6 @@ class Broadcaster:
             key=key,
         )
 
-    def _key(self, target: Target, key: Hashable) -> Hashable:
-        """Return ``key`` as it stands in send queues, where keys of other rooms and hubs are different ones."""
-        return None if key is None else (self._slow, key_of(target, key))
-
     def _check_not_within(self) -> None:
         if self._slow.encoding:
             raise RuntimeError("encode_gap must not broadcast: it may be called in the midst of a broadcast")
@@ -426,12 +406,6 @@ def _encoded(data: Data | DataAt, opcode: int | None, compress: bool | None) -> 
         return _Unencoded(data, opcode, checked_compress(compress))
     opcode = opcode_of(data) if opcode is None else opcode
     return encode(opcode, payload_of(opcode, data), compress=checked_compress(compress))
-
-
-def _checked_keep(keep: bool) -> bool:
-    if not isinstance(keep, bool):
-        raise TypeError(f"keep must be True or False, not {type(keep).__name__}")
-    return keep
 
 
 def _check_exclude(exclude: object) -> None:

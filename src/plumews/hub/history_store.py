@@ -57,12 +57,12 @@ class _Entry:
 
 
 class HistoryStore:
-    """Histories of the rooms of one hub. A limit of 0 is none."""
+    """Histories of the rooms of one hub."""
 
-    def __init__(self, policy: Policy, *, max_rooms: int, max_bytes: int, has_members: Callable[[str], object]) -> None:
+    def __init__(self, policy: Policy, config: HubConfig, has_members: Callable[[str], object]) -> None:
         self._policy = policy
-        self._max_rooms = max_rooms
-        self._max_bytes = max_bytes
+        self._max_rooms = config.max_history_rooms
+        self._max_bytes = config.max_history_bytes
         self._has_members = has_members
         # In the order of use, and of them those that hold messages.
         self._entries: dict[str, _Entry] = {}
@@ -71,19 +71,6 @@ class HistoryStore:
         self.encodings = EncodingCache(ENCODINGS_BYTES)
         #: Bytes of memory that all this takes, about.
         self.bytes = 0
-
-    @classmethod
-    def from_config(cls, config: HubConfig, has_members: Callable[[str], object]) -> HistoryStore | None:
-        """Return the store of a hub with ``config``. ``None`` if no room has a history."""
-        policy = config.history_policy
-        if policy is None:
-            return None
-        return cls(
-            policy,
-            max_rooms=config.max_history_rooms,
-            max_bytes=config.max_history_bytes,
-            has_members=has_members,
-        )
 
     def __len__(self) -> int:
         """Return the number of rooms that have a history."""
@@ -187,12 +174,10 @@ class HistoryStore:
         entry.deadline = None
         now = timers.time()
         self._expire(room, entry, now)
-        if not len(entry.stream) and not self._has_members(room):
-            if entry.used + entry.stream.bounds.max_age <= now:
-                self._forget(room)
-                return
-            self._arm(room, entry, timers)
-        elif len(entry.stream):
+        gone = not len(entry.stream) and not self._has_members(room)
+        if gone and entry.used + entry.stream.bounds.max_age <= now:
+            self._forget(room)
+        elif gone or len(entry.stream):
             self._arm(room, entry, timers)
         # Else there is nothing to do before the next message, or before the last member leaves.
 
@@ -258,10 +243,7 @@ def send_missed(
     ``ask`` calls that function so that it cannot broadcast. ``others`` are the members that are no `Conn`.
     """
     stream = None if history is None else history.stream(room, timers)
-    complete = False
-    messages: list[EncodedMessage] = []
-    if history is not None and stream is not None:
-        complete, messages = stream.since(position)
+    complete, messages = (False, []) if stream is None else stream.since(position)
     place = None if stream is None else stream.position
     if not isinstance(conn, Conn):
         sent = others.fitting(conn, messages, 0 if encode_recovered is None else 1)
@@ -273,11 +255,7 @@ def send_missed(
         messages = history.encodings.choose(messages, conn._shared, conn._deflate is not None)
     writer = conn._writer
     sent = writer.room_for(messages)
-    recovery = Recovery(
-        complete=complete and sent == len(messages),
-        messages=sent,
-        position=place,
-    )
+    recovery = Recovery(complete and sent == len(messages), sent, place)
     run = messages[:sent]
     if encode_recovered is not None:
         said = ask(encode_recovered, recovery)

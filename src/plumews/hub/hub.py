@@ -76,7 +76,8 @@ class Hub:
         self._events = EventDispatcher()
         self._counts = CountWatchers(self._rooms.count)
         self._presence: PresenceIndex[Any] = PresenceIndex(self._rooms.rooms_of)
-        self._history = HistoryStore.from_config(config, self._rooms.count)
+        policy = config.history_policy
+        self._history = None if policy is None else HistoryStore(policy, config, self._rooms.count)
         self._slow = SlowMembers(config, self._rooms.rooms_of, self._events)
         self._members = Membership(
             config, self._rooms, self._events, self._counts, self._presence, self._history, self._slow
@@ -382,7 +383,8 @@ class Hub:
         """
         if room is None:  # a mistake must not become a message to all members
             return self._broadcaster.reject(BroadcastResult(invalid=True))
-        return self._broadcaster.broadcast(self._bind(), room, data, opcode, exclude, where, key, compress, keep)
+        broadcast = self._broadcaster.prepare(room, data, opcode, exclude, where, key, compress, keep)
+        return self._broadcaster.broadcast(self._bind(), broadcast)
 
     def broadcast_all(
         self,
@@ -398,7 +400,8 @@ class Hub:
 
         The message is in no history: a function as ``data`` is called with ``None``.
         """
-        return self._broadcaster.broadcast(self._bind(), None, data, opcode, exclude, where, key, compress, False)
+        broadcast = self._broadcaster.prepare(None, data, opcode, exclude, where, key, compress, False)
+        return self._broadcaster.broadcast(self._bind(), broadcast)
 
     async def publish(
         self,
@@ -418,7 +421,8 @@ class Hub:
         are the ones at the end of that wait. ``where``, and ``data`` as a function, are called at that time. As
         :meth:`broadcast_room` otherwise.
         """
-        return await self._broadcaster.publish(self._bind(), room, data, opcode, exclude, where, key, compress, keep)
+        broadcast = self._broadcaster.prepare(room, data, opcode, exclude, where, key, compress, keep)
+        return await self._broadcaster.publish(self._bind(), broadcast)
 
     def publish_threadsafe(
         self,
@@ -443,8 +447,8 @@ class Hub:
         check_owner(self._thread, "hub")
         if loop is None or loop.is_closed():
             raise RuntimeError("the hub is not running on an event loop")
-        publishing = self._broadcaster.publish(loop, room, data, opcode, None, None, key, compress, keep)
-        return asyncio.run_coroutine_threadsafe(publishing, loop)
+        broadcast = self._broadcaster.prepare(room, data, opcode, None, None, key, compress, keep)
+        return asyncio.run_coroutine_threadsafe(self._broadcaster.publish(loop, broadcast), loop)
 
     def send_to_user(
         self,

@@ -8,7 +8,7 @@ by the `Export` of its field.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NamedTuple
 
 from ..conn.connection import Conn
@@ -47,16 +47,19 @@ class Export(NamedTuple):
     unit: str = ""
 
 
-def _counter(doc: str, name: str = "", label: str = "", value: str = "") -> dict[str, object]:
-    return {"doc": doc, "export": Export(True, name, label, value)}
+# The result is Any, as that of `dataclasses.field` is: it stands for a value of the field.
 
 
-def _gauge(doc: str, name: str = "", unit: str = "") -> dict[str, object]:
-    return {"doc": doc, "export": Export(False, name, unit=unit)}
+def _counter(doc: str, name: str = "", label: str = "", value: str = "") -> Any:
+    return field(metadata={"doc": doc, "export": Export(True, name, label, value)})
 
 
-def _sum(doc: str) -> dict[str, object]:
-    return {"doc": doc, "export": None}
+def _gauge(doc: str, name: str = "", unit: str = "") -> Any:
+    return field(metadata={"doc": doc, "export": Export(False, name, unit=unit)})
+
+
+def _sum(doc: str) -> Any:
+    return field(metadata={"doc": doc, "export": None})
 
 
 @dataclass(frozen=True)
@@ -73,98 +76,74 @@ class HubMetrics:
     member closed before it had space. ``overloaded``: the job queue was full. ``stopped``: the hub was stopped.
     """
 
-    active_connections: int = field(metadata=_gauge("Unique connections in any room.", "connections"))
-    room_registrations: int = field(metadata=_gauge("Sum of the members of all rooms.", "registrations"))
-    rooms: int = field(metadata=_gauge("Rooms with members."))
-    accepted_total: int = field(metadata=_counter("Joins that were accepted.", "joins", "outcome", "accepted"))
-    rejected_total: int = field(metadata=_sum("Joins that were refused, by ``Hub.can_join``, too."))
-    rejected_by: Mapping[str, int] = field(
-        metadata=_counter(
-            "Refused joins by reason: ``hub_full``, ``room_full``, ``too_many_rooms``, ``invalid_room_name``, "
-            "``hub_stopped``, ``connection_closed`` and so on, after the name of the exception.",
-            "joins",
-            "outcome",
-        )
+    active_connections: int = _gauge("Unique connections in any room.", "connections")
+    room_registrations: int = _gauge("Sum of the members of all rooms.", "registrations")
+    rooms: int = _gauge("Rooms with members.")
+    accepted_total: int = _counter("Joins that were accepted.", "joins", "outcome", "accepted")
+    rejected_total: int = _sum("Joins that were refused, by ``Hub.can_join``, too.")
+    rejected_by: Mapping[str, int] = _counter(
+        "Refused joins by reason: ``hub_full``, ``room_full``, ``too_many_rooms``, ``invalid_room_name``, "
+        "``hub_stopped``, ``connection_closed`` and so on, after the name of the exception.",
+        "joins",
+        "outcome",
     )
-    max_connections: int = field(metadata=_gauge("Limit of connections."))
-    max_room_connections: int = field(metadata=_gauge("Limit of connections in one room."))
-    broadcasts_total: int = field(
-        metadata=_counter("Broadcasts that were accepted.", "broadcasts", "outcome", "accepted")
+    max_connections: int = _gauge("Limit of connections.")
+    max_room_connections: int = _gauge("Limit of connections in one room.")
+    broadcasts_total: int = _counter("Broadcasts that were accepted.", "broadcasts", "outcome", "accepted")
+    broadcasts_rejected: int = _sum("Broadcasts that were refused.")
+    broadcasts_invalid: int = _counter("Broadcasts refused for a bad room name.", "broadcasts", "outcome", "invalid")
+    broadcasts_stopped: int = _counter(
+        "Broadcasts refused after the stop of the hub.", "broadcasts", "outcome", "stopped"
     )
-    broadcasts_rejected: int = field(metadata=_sum("Broadcasts that were refused."))
-    broadcasts_invalid: int = field(
-        metadata=_counter("Broadcasts refused for a bad room name.", "broadcasts", "outcome", "invalid")
+    broadcasts_overloaded: int = _counter(
+        "Broadcasts refused because the job queue was full.", "broadcasts", "outcome", "overloaded"
     )
-    broadcasts_stopped: int = field(
-        metadata=_counter("Broadcasts refused after the stop of the hub.", "broadcasts", "outcome", "stopped")
+    broadcast_matched: int = _sum("Deliveries of broadcasts to members.")
+    broadcast_queued: int = _counter("Deliveries that a send queue has taken.", "deliveries", "outcome", "queued")
+    broadcast_dropped: int = _counter("Deliveries that were dropped.", "deliveries", "outcome", "dropped")
+    broadcast_dropped_by: Mapping[str, int] = _counter("Dropped deliveries by cause.", "dropped_deliveries", "cause")
+    broadcast_skipped: int = _counter(
+        "Deliveries to members that had left or were closing.", "deliveries", "outcome", "skipped"
     )
-    broadcasts_overloaded: int = field(
-        metadata=_counter("Broadcasts refused because the job queue was full.", "broadcasts", "outcome", "overloaded")
+    broadcast_pending: int = _gauge("Deliveries that are not decided yet.", "pending_deliveries")
+    messages_evicted: int = _counter(
+        "Queued messages, broadcast or sent directly, that gave way to newer ones or to ``max_queued_bytes``. "
+        "A broadcast among them stays counted as queued.",
+        "evicted_messages",
     )
-    broadcast_matched: int = field(metadata=_sum("Deliveries of broadcasts to members."))
-    broadcast_queued: int = field(
-        metadata=_counter("Deliveries that a send queue has taken.", "deliveries", "outcome", "queued")
+    messages_replaced: int = _counter(
+        "Queued broadcasts that were replaced by newer ones of their key. They stay counted as queued.",
+        "replaced_messages",
     )
-    broadcast_dropped: int = field(
-        metadata=_counter("Deliveries that were dropped.", "deliveries", "outcome", "dropped")
+    broadcasts_compressed: int = _counter(
+        "Compressed frames made for broadcasts, one for all members without context takeover that negotiated the "
+        "same parameters.",
+        "compressed_broadcasts",
     )
-    broadcast_dropped_by: Mapping[str, int] = field(
-        metadata=_counter("Dropped deliveries by cause.", "dropped_deliveries", "cause")
+    compressed_bytes_before: int = _counter(
+        "Bytes of the frames that were compressed.", "compressed_bytes", "when", "before"
     )
-    broadcast_skipped: int = field(
-        metadata=_counter("Deliveries to members that had left or were closing.", "deliveries", "outcome", "skipped")
+    compressed_bytes_after: int = _counter("Bytes of the compressed frames.", "compressed_bytes", "when", "after")
+    compression_bytes: int = _gauge("Bytes that zlib holds for all members, about.", unit="bytes")
+    jobs_waiting: int = _gauge("Broadcasts that have not reached all their members.", "waiting_jobs")
+    job_queue_size: int = _gauge("Limit of waiting broadcasts.", "max_waiting_jobs")
+    queued_messages: int = _gauge("Messages in the send queues of all members.")
+    queued_bytes: int = _gauge("Bytes in the send queues of all members.", unit="bytes")
+    largest_queue_messages: int = _gauge("Messages in the longest send queue.")
+    largest_queue_bytes: int = _gauge("Bytes in the largest send queue.", unit="bytes")
+    backlogged_connections: int = _gauge("Members that do not read fast enough.")
+    oldest_queued_age: float = _gauge(
+        "Seconds that the oldest message for such a member has waited, 0.0 if there is none.",
+        "oldest_queued_age_seconds",
+        unit="seconds",
     )
-    broadcast_pending: int = field(metadata=_gauge("Deliveries that are not decided yet.", "pending_deliveries"))
-    messages_evicted: int = field(
-        metadata=_counter(
-            "Queued messages, broadcast or sent directly, that gave way to newer ones or to ``max_queued_bytes``. "
-            "A broadcast among them stays counted as queued.",
-            "evicted_messages",
-        )
+    websockets_opened: int = _counter("WebSockets that room servers with this hub opened.")
+    requests_refused: Mapping[str, int] = _counter(
+        "Requests that room servers refused, by the code in the response or close frame, and messages that a text "
+        "policy rejected.",
+        label="code",
     )
-    messages_replaced: int = field(
-        metadata=_counter(
-            "Queued broadcasts that were replaced by newer ones of their key. They stay counted as queued.",
-            "replaced_messages",
-        )
-    )
-    broadcasts_compressed: int = field(
-        metadata=_counter(
-            "Compressed frames made for broadcasts, one for all members without context takeover that negotiated the "
-            "same parameters.",
-            "compressed_broadcasts",
-        )
-    )
-    compressed_bytes_before: int = field(
-        metadata=_counter("Bytes of the frames that were compressed.", "compressed_bytes", "when", "before")
-    )
-    compressed_bytes_after: int = field(
-        metadata=_counter("Bytes of the compressed frames.", "compressed_bytes", "when", "after")
-    )
-    compression_bytes: int = field(metadata=_gauge("Bytes that zlib holds for all members, about.", unit="bytes"))
-    jobs_waiting: int = field(metadata=_gauge("Broadcasts that have not reached all their members.", "waiting_jobs"))
-    job_queue_size: int = field(metadata=_gauge("Limit of waiting broadcasts.", "max_waiting_jobs"))
-    queued_messages: int = field(metadata=_gauge("Messages in the send queues of all members."))
-    queued_bytes: int = field(metadata=_gauge("Bytes in the send queues of all members.", unit="bytes"))
-    largest_queue_messages: int = field(metadata=_gauge("Messages in the longest send queue."))
-    largest_queue_bytes: int = field(metadata=_gauge("Bytes in the largest send queue.", unit="bytes"))
-    backlogged_connections: int = field(metadata=_gauge("Members that do not read fast enough."))
-    oldest_queued_age: float = field(
-        metadata=_gauge(
-            "Seconds that the oldest message for such a member has waited, 0.0 if there is none.",
-            "oldest_queued_age_seconds",
-            unit="seconds",
-        )
-    )
-    websockets_opened: int = field(metadata=_counter("WebSockets that room servers with this hub opened."))
-    requests_refused: Mapping[str, int] = field(
-        metadata=_counter(
-            "Requests that room servers refused, by the code in the response or close frame, and messages that a text "
-            "policy rejected.",
-            label="code",
-        )
-    )
-    successful_auths: int = field(metadata=_counter("Valid tokens and room passwords at room servers."))
+    successful_auths: int = _counter("Valid tokens and room passwords at room servers.")
 
     @property
     def security_rejections(self) -> int:
@@ -243,22 +222,18 @@ def inspect_member(conn: AnyMember, rooms: RoomTable[Any], members: Membership, 
     if not is_member(conn):
         raise TypeError(f"inspect takes a plumews.Conn, not {type(conn).__name__}")
     user = conn.user_info
-    if not isinstance(conn, Conn):
-        return MemberInfo(
-            id=conn.id,
-            user_id=None if user is None else user.id,
-            user_name=None if user is None else user.name,
-            rooms=tuple(rooms.rooms_of(conn)),
-            since=members.since.get(conn),
-            dropped_messages=slow.others.dropped(conn),
-        )
-    return MemberInfo(
+    info = MemberInfo(
         id=conn.id,
-        remote_address=conn.remote_address,
         user_id=None if user is None else user.id,
         user_name=None if user is None else user.name,
         rooms=tuple(rooms.rooms_of(conn)),
         since=members.since.get(conn),
+    )
+    if not isinstance(conn, Conn):
+        return replace(info, dropped_messages=slow.others.dropped(conn))
+    return replace(
+        info,
+        remote_address=conn.remote_address,
         state=conn.state,
         subprotocol=conn.subprotocol,
         send_behavior=conn.send_behavior,

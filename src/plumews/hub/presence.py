@@ -63,40 +63,24 @@ class _Present:
         self.connections = 0
 
 
-class _Difference:
-    """Users that came and went since the last call of a room's watchers."""
-
-    __slots__ = ("came", "went")
-
-    def __init__(self) -> None:
-        self.came: dict[str, UserInfo] = {}
-        self.went: dict[str, UserInfo] = {}
-
-
 class PresenceWatchers(RoomWatchers[PresenceCallback]):
     """Watchers of the users in rooms. ``present`` has the users of each room, by id."""
 
     def __init__(self, present: dict[str, dict[str, _Present]]) -> None:
         super().__init__()
         self._present = present
-        self._differences: dict[str, _Difference] = {}
+        #: Users that came to each room and went since the last call of its watchers, by id.
+        self._differences: dict[str, tuple[dict[str, UserInfo], dict[str, UserInfo]]] = {}
         #: Watchers that were not called yet: they get all users, not a difference.
         self._new: dict[str, set[PresenceCallback]] = {}
 
-    def came(self, room: str, user: UserInfo) -> None:
-        """Note that the first connection of ``user`` joined ``room``."""
+    def note(self, room: str, user: UserInfo, *, present: bool) -> None:
+        """Note that the first connection of ``user`` joined ``room``, or that the last one left it."""
         if room in self._watchers:
-            difference = self._differences.setdefault(room, _Difference())
-            if difference.went.pop(user.id, None) is None:
-                difference.came[user.id] = user
-            self.changed(room)
-
-    def went(self, room: str, user: UserInfo) -> None:
-        """Note that the last connection of ``user`` left ``room``."""
-        if room in self._watchers:
-            difference = self._differences.setdefault(room, _Difference())
-            if difference.came.pop(user.id, None) is None:
-                difference.went[user.id] = user
+            came, went = self._differences.setdefault(room, ({}, {}))
+            now, before = (came, went) if present else (went, came)
+            if before.pop(user.id, None) is None:
+                now[user.id] = user
             self.changed(room)
 
     def _added(self, room: str, watcher: PresenceCallback) -> None:
@@ -110,8 +94,7 @@ class PresenceWatchers(RoomWatchers[PresenceCallback]):
 
     def _call(self, room: str) -> None:
         # All of it is taken before the first call: changes that callbacks make belong to the next time.
-        difference = self._differences.pop(room, None) or _Difference()
-        came, went = tuple(difference.came.values()), tuple(difference.went.values())
+        came, went = (tuple(users.values()) for users in self._differences.pop(room, ({}, {})))
         new = self._new.pop(room, set())
         everyone = tuple(present.user for present in self._present.get(room, {}).values())
         for watcher in self._watchers[room]:
@@ -179,7 +162,7 @@ class PresenceIndex(Generic[M]):
         present = users.get(user.id)
         if present is None:
             present = users[user.id] = _Present(user, now)
-            self.watchers.came(room, user)
+            self.watchers.note(room, user, present=True)
         present.user = user
         present.connections += 1
 
@@ -191,7 +174,7 @@ class PresenceIndex(Generic[M]):
             del users[user.id]
             if not users:
                 del self._present[room]
-            self.watchers.went(room, present.user)
+            self.watchers.note(room, present.user, present=False)
 
     # --- questions --------------------------------------------------------------------------------
 

@@ -95,45 +95,35 @@ def begin_shutdown(
     members.stopped = broadcaster.stopped = True
     everyone = rooms.snapshot(None).members
     owed = OwedMessages([each for each in everyone if isinstance(each, Conn)], broadcaster, slow)
-    conns = [each if isinstance(each, Conn) else ClosingMember(each, remove) for each in everyone]
-    work = _shut_down(limit, close, conns, owed, members, broadcaster, slow, history)
-    return Context().run(loop.create_task, work)
+    conns: list[Any] = [each if isinstance(each, Conn) else ClosingMember(each, remove) for each in everyone]
 
+    async def shut_down() -> ShutdownReport:
+        rest = limit.left * (1 - limits.SETTLE_SHARE)
+        await limit.bound(broadcaster.scheduler.idle(), max(0.0, limit.left - rest))
+        if limit.over:
+            broadcaster.give_up()  # else each member gets the rest when it is closed
+        waited_for = {conn for conn in conns if slow.waits_for(conn)}
+        await close.close(conn for conn in conns if conn not in waited_for)
+        await limit.bound(settled(slow), max(0.0, limit.left - rest))
+        await close.close(waited_for)
+        await close.ended()
+        limit.end()
+        broadcaster.give_up()
+        members.end_watches()
+        slow.end()
+        if history is not None:
+            history.clear()
+        messages, size = owed.undelivered()
+        return ShutdownReport(
+            closed=close.closed,
+            aborted=close.aborted,
+            delivered_messages=owed.messages - messages,
+            delivered_bytes=owed.bytes - size,
+            undelivered_messages=messages,
+            undelivered_bytes=size,
+        )
 
-async def _shut_down(
-    limit: TimeBudget,
-    close: GracefulClose,
-    conns: Sequence[Any],
-    owed: OwedMessages,
-    members: Membership,
-    broadcaster: Broadcaster,
-    slow: SlowMembers,
-    history: HistoryStore | None,
-) -> ShutdownReport:
-    rest = limit.left * (1 - limits.SETTLE_SHARE)
-    await limit.bound(broadcaster.scheduler.idle(), max(0.0, limit.left - rest))
-    if limit.over:
-        broadcaster.give_up()  # else each member gets the rest when it is closed
-    waited_for = {conn for conn in conns if slow.waits_for(conn)}
-    await close.close(conn for conn in conns if conn not in waited_for)
-    await limit.bound(settled(slow), max(0.0, limit.left - rest))
-    await close.close(waited_for)
-    await close.ended()
-    limit.end()
-    broadcaster.give_up()
-    members.end_watches()
-    slow.end()
-    if history is not None:
-        history.clear()
-    messages, size = owed.undelivered()
-    return ShutdownReport(
-        closed=close.closed,
-        aborted=close.aborted,
-        delivered_messages=owed.messages - messages,
-        delivered_bytes=owed.bytes - size,
-        undelivered_messages=messages,
-        undelivered_bytes=size,
-    )
+    return Context().run(loop.create_task, shut_down())
 
 
 async def settled(slow: SlowMembers) -> None:
