@@ -2,19 +2,19 @@
 
 cdef class Keepalive:
     cdef object _acknowledged
-    cdef double _asked_at
     cdef object _clock_ping
     cdef object _deadline
     cdef bint _doubt
-    cdef double _last_taken
+    cdef double _last_progress
     cdef double _next_ping
     cdef readonly dict _outstanding
     cdef object _peer
-    cdef object _ping_at
     cdef object _ping_period
+    cdef object _ping_position
     cdef object _pong_wait
+    cdef double _progress_until
     cdef bint _running
-    cdef double _taken_until
+    cdef double _sampled_at
     cdef object _timers
     cdef public object flow
     cdef public double held_since
@@ -29,6 +29,6 @@ cdef class Keepalive:
     cdef double _last_sign(self)
     cdef bint _is_silent(self, double now) except -1
     cdef bint _answers_nothing(self, double now) except -1
-    cdef _ask(self, object peer, double now)
-    cdef _arrive(self, double now)
-    cdef bint _takes(self, object peer, double now) except -1
+    cdef _sample(self, object peer, double now)
+    cdef _limit_progress(self, double now)
+    cdef bint _has_progress(self, object peer, double now) except -1

@@ -6,7 +6,10 @@ reading is paused it ends no peer.
 
 A ping may wait behind data for longer than the pong wait. Bytes that the peer acknowledges are a sign of life, too:
 until its kernel has the ping, and for 4 pong waits more, because a kernel acknowledges for a process that hangs. The
-socket is asked only before a silent peer is ended, never for each message.
+socket is sampled only in a silence of the peer, never for each message.
+
+This class sends a ping by its clock, and the application by `ping`. With ``unanswered_bytes`` `FlowControl` sends more
+pings with the data. It registers them by `expect`, and `pong` resolves all.
 """
 
 from __future__ import annotations
@@ -55,19 +58,19 @@ class Keepalive:
 
     __slots__ = (
         "_acknowledged",
-        "_asked_at",
         "_clock_ping",
         "_deadline",
         "_doubt",
-        "_last_taken",
+        "_last_progress",
         "_next_ping",
         "_outstanding",
         "_peer",
-        "_ping_at",
         "_ping_period",
+        "_ping_position",
         "_pong_wait",
+        "_progress_until",
         "_running",
-        "_taken_until",
+        "_sampled_at",
         "_timers",
         "flow",
         "held_since",
@@ -100,12 +103,16 @@ class Keepalive:
         self.flow: Any = None
         #: Loop time since which data waits for an answered ping; 0.0 if none waits.
         self.held_since = 0.0
-        # Of the present silence: its beginning, the acknowledged bytes, and the place of its first ping in the stream.
-        self._asked_at = -1.0
+        #: Value of ``last_received`` at which the socket was sampled: once in each silence of the peer.
+        self._sampled_at = -1.0
+        #: Acknowledged bytes from which progress is measured.
         self._acknowledged = 0
-        self._ping_at = 0
-        self._last_taken = 0.0  # when acknowledged bytes were last seen
-        self._taken_until = 0.0  # until when they count; 0.0 while the ping has not arrived
+        #: Acknowledged bytes from which on the peer's kernel has the first ping of this silence.
+        self._ping_position = 0
+        #: Loop time of the last progress.
+        self._last_progress = 0.0
+        #: Loop time until which progress is a sign of life; 0.0 until the peer's kernel has the ping.
+        self._progress_until = 0.0
         #: Wall-clock time of the last pong; before the first one, of the opening.
         self.last_pong = time.time()
         #: Loop time of the last received byte.
@@ -219,16 +226,16 @@ class Keepalive:
             times.append(self._next_ping)
         if self._pong_wait is not None and self.listening:
             times.append(now + _SECOND_LOOK if self._doubt else self._last_sign() + self._pong_wait)
-            if self._last_taken > self.last_received:
+            if self._last_progress > self.last_received:
                 times.append(now + self._pong_wait / _LOOKS)
-            elif self._ping_period is None and self._asked_at != self.last_received:
+            elif self._ping_period is None and self._sampled_at != self.last_received:
                 times.append(self.last_received + self._pong_wait / 2)  # no ping is there to look at its time
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self._timers.at(min(times), self._check) if times else None
 
     def _last_sign(self) -> float:
-        return max(self.last_received, self._last_taken)
+        return max(self.last_received, self._last_progress)
 
     def _check(self) -> None:
         peer = self._peer
@@ -242,15 +249,15 @@ class Keepalive:
         now = self._timers.time()
         if self._deadline is not None:
             # While the loop stood still no ping left and nothing was read: that is no silence of the peer.
-            asked = self._asked_at == self.last_received
+            sampled = self._sampled_at == self.last_received
             stalled = max(0.0, now - self._deadline.when)
             self.last_received = min(now, self.last_received + stalled)
-            self._last_taken = min(now, self._last_taken + stalled)
-            if asked:
-                self._asked_at = self.last_received
+            self._last_progress = min(now, self._last_progress + stalled)
+            if sampled:
+                self._sampled_at = self.last_received
         silent = self._is_silent(now)
-        if (silent or self._last_taken > self.last_received) and self._takes(peer, now):
-            self._last_taken = now
+        if (silent or self._last_progress > self.last_received) and self._has_progress(peer, now):
+            self._last_progress = now
             silent = False
         if silent or self._answers_nothing(now):
             if self._doubt:
@@ -261,11 +268,11 @@ class Keepalive:
             self._doubt = False
         if self._ping_period is None:
             if self._pong_wait is not None and now - self.last_received >= self._pong_wait / 2:
-                self._ask(peer, now)
+                self._sample(peer, now)
         elif now >= self._next_ping:
             # Only the newest ping of the keepalive is waited for: its pong answers the others, too.
             self._outstanding.pop(self._clock_ping, None)
-            self._ask(peer, now)
+            self._sample(peer, now)
             self._clock_ping = self.expect(None, None)
             peer._send_ping(self._clock_ping)
             self._plan_ping(now)
@@ -282,34 +289,34 @@ class Keepalive:
 
     # --- acknowledged bytes -----------------------------------------------------------------------
 
-    def _ask(self, peer: Peer, now: float) -> None:
+    def _sample(self, peer: Peer, now: float) -> None:
         """Record the acknowledged bytes, and those before the first ping of a silence."""
-        if self._asked_at == self.last_received:
+        if self._sampled_at == self.last_received:
             return
-        self._asked_at = self.last_received
+        self._sampled_at = self.last_received
         self._acknowledged, waiting = peer._progress() or (0, 0)
-        self._ping_at = self._acknowledged
-        self._taken_until = 0.0
+        self._ping_position = self._acknowledged
+        self._progress_until = 0.0
         if waiting >= _PROGRESS_LEAST:
-            self._ping_at += waiting
-            self._last_taken = now  # the data before the ping has a whole pong wait to move
-        self._arrive(now)
+            self._ping_position += waiting
+            self._last_progress = now  # the data before the ping has a whole pong wait to move
+        self._limit_progress(now)
 
-    def _arrive(self, now: float) -> None:
+    def _limit_progress(self, now: float) -> None:
         """Limit the time in which acknowledged bytes count, once the peer's kernel has the ping."""
-        if not self._taken_until and self._pong_wait is not None and self._acknowledged >= self._ping_at:
-            self._taken_until = now + limits.ACKNOWLEDGED_WAITS * self._pong_wait
+        if not self._progress_until and self._pong_wait is not None and self._acknowledged >= self._ping_position:
+            self._progress_until = now + limits.ACKNOWLEDGED_WAITS * self._pong_wait
 
-    def _takes(self, peer: Peer, now: float) -> bool:
+    def _has_progress(self, peer: Peer, now: float) -> bool:
         """Return whether acknowledged bytes since the last look are a sign of life."""
-        if self._asked_at != self.last_received:
+        if self._sampled_at != self.last_received:
             return False  # there was no look
         progress = peer._progress()
         if progress is None:
             return False
         before, self._acknowledged = self._acknowledged, progress[0]
-        self._arrive(now)
+        self._limit_progress(now)
         taken = progress[0] - before
         if 0 <= taken < _PROGRESS_LEAST:
             self._acknowledged = before  # small amounts add up
-        return taken >= _PROGRESS_LEAST and (not self._taken_until or now <= self._taken_until)
+        return taken >= _PROGRESS_LEAST and (not self._progress_until or now <= self._progress_until)
