@@ -15,10 +15,10 @@ from ..errors import SendQueueFull
 from ..protocol.message import EncodedMessage
 from ..transport.writer import Writer
 
-__all__ = ["POLICIES", "FullQueue", "Outcome", "OverflowPolicy"]
+__all__ = ["POLICIES", "Outcome", "OverflowPolicy", "QueueOwner"]
 
 
-class FullQueue(Protocol):
+class QueueOwner(Protocol):
     """Connection whose send queue is full, as its policy sees it."""
 
     _writer: Writer
@@ -69,7 +69,7 @@ class OverflowPolicy:
     #: True if a full queue drops each broadcast and does nothing else.
     drops_new = True
 
-    async def send(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+    async def send(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         """Queue a message of a sender that can wait.
 
         Raises:
@@ -79,7 +79,7 @@ class OverflowPolicy:
         """
         self.send_now(conn, message)
 
-    def send_now(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+    def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         """Queue a message of a sender that cannot wait.
 
         Raises:
@@ -88,15 +88,15 @@ class OverflowPolicy:
         conn._writer.dropped += 1
         raise SendQueueFull("dropped")
 
-    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
         """Return the outcome of a hub's broadcast; the hub counts it and does the rest."""
         return Outcome.DROPPED
 
-    def can_queue(self, conn: FullQueue, size: int) -> bool:
+    def can_queue(self, conn: QueueOwner, size: int) -> bool:
         """Return whether a message of ``size`` bytes finds space now, in the place of others if need be."""
         return conn._writer.has_space(size)
 
-    def relieve(self, conn: FullQueue) -> int:
+    def relieve(self, conn: QueueOwner) -> int:
         """Drop the queued messages to free memory. Return their number; with 0 the hub closes the connection."""
         count = conn._writer.evict() if self.drops_queued else 0
         conn._count_displaced(count)
@@ -110,10 +110,10 @@ class _Block(OverflowPolicy):
     waits = True
     drops_queued = drops_new = False
 
-    async def send(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+    async def send(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         await conn._wait_for_space(message)
 
-    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
         return Outcome.WAITS
 
 
@@ -123,12 +123,12 @@ class _Close(OverflowPolicy):
     __slots__ = ()
     drops_queued = drops_new = False
 
-    def send_now(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+    def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         conn._writer.dropped += 1
         conn._evict()
         raise SendQueueFull("connection closed")
 
-    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
         return Outcome.CLOSES
 
 
@@ -139,14 +139,14 @@ class _DropOldest(OverflowPolicy):
     displaces = True
     drops_new = False
 
-    def send_now(self, conn: FullQueue, message: EncodedMessage | None) -> None:
+    def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         if message is None or not conn._displace(message):
             super().send_now(conn, message)
 
-    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
         return Outcome.QUEUED if conn._displace(message) else Outcome.DROPPED
 
-    def can_queue(self, conn: FullQueue, size: int) -> bool:
+    def can_queue(self, conn: QueueOwner, size: int) -> bool:
         return super().can_queue(conn, size) or not conn._writer.in_pieces
 
 
@@ -156,7 +156,7 @@ class _Conflate(_DropOldest):
     __slots__ = ()
     uses_key = True
 
-    def broadcast(self, conn: FullQueue, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
         if key is None:
             return super().broadcast(conn, message)
         return Outcome.QUEUED if conn._conflate(message, key) else Outcome.DROPPED
