@@ -15,7 +15,7 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.conn import logs as logs_module
-from plumews.conn.logs import LineLimit, log_context, request_line
+from plumews.conn.logs import LineLimit, log_extra, request_line
 from support.fakes import fake_conn, until
 from support.raw_client import Wire, close, text, upgrade
 
@@ -130,7 +130,7 @@ async def test_request_line_before_the_request_is_parsed_says_so():
 
 async def test_record_keeps_no_reference_to_connection_or_secret(caplog):
     conn, _ = fake_conn()
-    logger.error("about one", extra=log_context(conn, secrets=["s3cret"]))
+    logger.error("about one", extra=log_extra(conn, secrets=["s3cret"]))
     (record,) = caplog.records
     assert record.connection == str(conn.id)
     assert not any(isinstance(value, plumews.Conn) for value in vars(record).values())
@@ -267,7 +267,7 @@ async def test_repeated_failures_are_bounded_and_hide_no_other_failure(logs):
         try:
             raise (LookupError if number == 999 else ValueError)(str(number))
         except Exception:
-            logger.exception("the handler failed", extra=log_context(conn))
+            logger.exception("the handler failed", extra=log_extra(conn))
     assert [record.exc_info[0] for record in logs()] == [ValueError] * limits.LOG_REPEATED + [LookupError]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from .. import limits
 from ..conn.connection import Conn
 from ..conn.handlers import is_stopped
-from ..conn.logs import log_context
+from ..conn.logs import log_extra
 from ..constants import CloseCode, ErrorCode
 from ..counters import RequestCounters
 from ..errors import AuthError, ConnectionClosed, InvalidHandshake, Refused
@@ -150,7 +150,7 @@ def _verifies_nothing(authenticator: TokenAuthenticator) -> bool:
 
 def failed(conn: Conn, what: str, exc: BaseException, credentials: Credentials) -> InvalidHandshake:
     """Log that the application's code ``what`` failed, without the credentials. Return the refusal that follows."""
-    logger.error("%s failed", what, exc_info=exc, extra=log_context(conn, secrets=credentials))
+    logger.error("%s failed", what, exc_info=exc, extra=log_extra(conn, secrets=credentials))
     return InvalidHandshake("websocket handshake failed", status=500, code=ErrorCode.HANDSHAKE_FAILED)
 
 
@@ -195,7 +195,7 @@ async def _admit(
                 raise
             if conn.closed:
                 return
-        logger.exception("authenticating a connection failed", extra=log_context(conn))
+        logger.exception("authenticating a connection failed", extra=log_extra(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
     else:
         conn.read_limit = limit

@@ -20,7 +20,7 @@ from .. import limits
 from ..conn.connection import Conn
 from ..conn.filters import add_filter, find_filter
 from ..conn.handlers import is_stopped
-from ..conn.logs import log_context
+from ..conn.logs import log_extra
 from ..constants import CloseCode, ErrorCode
 from ..counters import RequestCounters
 from ..errors import ConnectionClosed, InvalidHandshake, Refused, SendQueueFull
@@ -273,7 +273,7 @@ class TokenRefresh:
         except (Exception, asyncio.CancelledError):
             if is_stopped():
                 raise
-            logger.exception("looking at a new token failed", extra=log_context(conn))
+            logger.exception("looking at a new token failed", extra=log_extra(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "authentication failed")
         finally:
             renewals.busy = False
@@ -383,7 +383,7 @@ def refuse(conn: Conn, refusal: InvalidHandshake, counters: RequestCounters) -> 
 
 def log_refusal(conn: Conn, code: int, word: str) -> None:
     """Log that ``conn``, which is open, is closed with ``code`` because of the error code ``word``."""
-    logger.info("refused by close code %d %s", code, word, extra=log_context(conn, f"refused {word}"))
+    logger.info("refused by close code %d %s", code, word, extra=log_extra(conn, f"refused {word}"))
 
 
 def _token_in(fields: dict[str, Any], renewals: _RenewalFilter) -> str:

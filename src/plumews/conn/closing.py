@@ -30,7 +30,7 @@ from ..transport.timers import Deadline
 from .awaitables import AwaitableCore
 from .config import ConnConfig
 from .keepalive import Keepalive
-from .logs import log_context
+from .logs import log_extra
 
 __all__ = ["ClosingCore", "OpeningHandshake", "guarded"]
 
@@ -261,7 +261,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         self._backlog = self._rest = None
         try:
             if not again:
-                logger.error("a connection failed", exc_info=exc, extra=log_context(self))
+                logger.error("a connection failed", exc_info=exc, extra=log_extra(self))
         finally:
             if self._rules.state is State.OPEN and not again:
                 self._begin_close(CloseCode.INTERNAL_ERROR, "the connection failed")

@@ -20,7 +20,7 @@ from ..http11.models import Request
 from ..transport.forks import FOREIGN
 from ..validation import check_call, is_plain_function
 from .connection import Conn
-from .logs import log_context
+from .logs import log_extra
 
 __all__ = [
     "CallbackEndpoint",
@@ -83,7 +83,7 @@ class HandlerEndpoint:
                 conn._abort()
                 raise
             if not _is_its_own_end(conn, exc):
-                logger.exception(_FAILED, extra=log_context(conn))
+                logger.exception(_FAILED, extra=log_extra(conn))
                 code, reason = CloseCode.INTERNAL_ERROR, _FAILED
         if conn._thread != FOREIGN:  # else this process is a child, and the connection goes on in its parent
             conn.close_nowait(code, reason)  # the server waits for its end, not this task
@@ -123,7 +123,7 @@ class CallbackEndpoint:
 def _callback_failed(conn: Conn, exc: BaseException) -> None:
     """Log the exception of a callback, and close its connection with 1011."""
     if not _is_its_own_end(conn, exc):
-        logger.error("a callback failed", exc_info=exc, extra=log_context(conn))
+        logger.error("a callback failed", exc_info=exc, extra=log_extra(conn))
         conn.close_nowait(CloseCode.INTERNAL_ERROR, _FAILED)
 
 

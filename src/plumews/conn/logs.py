@@ -23,7 +23,7 @@ from ..counters import BoundedCounter
 from ..http11.redaction import printable, quoted, secrets_of, traceback_without
 from ..transport.loop_context import loop_context
 
-__all__ = ["LOGGERS", "ConnLogger", "LineLimit", "log_context", "request_line"]
+__all__ = ["LOGGERS", "ConnLogger", "LineLimit", "log_extra", "request_line"]
 
 #: Loggers of plumews. Each has the filter, because the filter of a parent does not see their records.
 LOGGERS: Final = ("plumews.auth", "plumews.conn", "plumews.hub", "plumews.server")
@@ -41,9 +41,7 @@ _LOG_SUMMARY_EVERY: Final = 1.0
 _LOG_KINDS: Final = 8
 
 
-def log_context(
-    conn: Any, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = ""
-) -> dict[str, Any]:
+def log_extra(conn: Any, kind: str | None = None, secrets: Iterable[str | None] = (), hint: str = "") -> dict[str, Any]:
     """Return the ``extra=`` of a record about a connection.
 
     Lines of one ``kind``, by default with one format, are left out for each other. ``secrets`` are those that are not

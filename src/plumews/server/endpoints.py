@@ -16,7 +16,7 @@ from ..auth.authentication import Authentication, admit_by_message
 from ..auth.credentials import Credentials, logs_in_by_message
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, HandlerEndpoint
-from ..conn.logs import log_context
+from ..conn.logs import log_extra
 from ..constants import CloseCode
 from ..http11.models import Request
 
@@ -96,7 +96,7 @@ class AuthenticatedEndpoint(ABC):
         try:
             return self.enter(conn)
         except (Exception, asyncio.CancelledError):
-            logger.exception("letting a connection in failed", extra=log_context(conn))
+            logger.exception("letting a connection in failed", extra=log_extra(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
             return None
 

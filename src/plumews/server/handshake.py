@@ -13,7 +13,7 @@ from collections.abc import Awaitable
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.logs import log_context, request_line
+from ..conn.logs import log_extra, request_line
 from ..constants import CloseCode
 from ..deflate.config import Agreement, negotiate
 from ..errors import InvalidMessage, Refused
@@ -262,7 +262,7 @@ class ServerHandshake:
             if work is not None:
                 context.start(work)
         except (Exception, asyncio.CancelledError):
-            logger.exception("opening a connection failed", extra=log_context(conn))
+            logger.exception("opening a connection failed", extra=log_extra(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
         rest = self._responder.rest
         if rest and not conn._ask_transport("is_closing"):
@@ -271,9 +271,9 @@ class ServerHandshake:
 
 
 def _log_opened(conn: Conn) -> None:
-    logger.debug("opened: %s", request_line(conn), extra=log_context(conn, "opened"))
+    logger.debug("opened: %s", request_line(conn), extra=log_extra(conn, "opened"))
 
     def closed(conn: Conn) -> None:
-        logger.debug("closed with %s", conn.close_code, extra=log_context(conn, "closed"))
+        logger.debug("closed with %s", conn.close_code, extra=log_extra(conn, "closed"))
 
     conn.add_close_callback(closed)

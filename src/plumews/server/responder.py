@@ -16,7 +16,7 @@ from contextvars import Context, copy_context
 from typing import Any, Final, NamedTuple
 
 from ..conn.connection import Conn
-from ..conn.logs import log_context, request_line
+from ..conn.logs import log_extra, request_line
 from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, InvalidMessage, InvalidOrigin, Refused
 from ..http11.handshake import refusal
@@ -120,13 +120,13 @@ class HandshakeResponder:
             refused = exc
         else:
             refused = self._failed()
-            logger.error("answering a request failed", exc_info=exc, extra=log_context(self._conn))
+            logger.error("answering a request failed", exc_info=exc, extra=log_extra(self._conn))
         try:
             self.refuse(refused)
         except InvalidHandshake as instead:  # raised by process_response, which is called once
             self.fail(instead)
         except (Exception, asyncio.CancelledError):
-            logger.exception("a refusal cannot be told", extra=log_context(self._conn))
+            logger.exception("a refusal cannot be told", extra=log_extra(self._conn))
             self.refuse(self._failed(), ask=False)
 
     def _failed(self) -> InvalidHandshake:
@@ -244,7 +244,7 @@ def _log_refusal(conn: Conn, status: int, reason: _Reason, context: ServerContex
     if logger.isEnabledFor(level):
         more = _cause(conn, reason, context)
         asked = f"{request_line(conn)}, {more}" if more else request_line(conn)
-        logger.log(level, "refused %d %s: %s", status, reason.code, asked, extra=log_context(conn, kind, hint=hint))
+        logger.log(level, "refused %d %s: %s", status, reason.code, asked, extra=log_extra(conn, kind, hint=hint))
 
 
 def _cause(conn: Conn, reason: _Reason, context: ServerContext) -> str:
@@ -275,5 +275,5 @@ def log_untrusted_proxy(conn: Conn, request: Request, context: ServerContext) ->
         "%s says who its clients are, and is not believed: %s",
         peer,
         ", ".join(name for name in _FORWARDING if name in request.headers),
-        extra=log_context(conn, f"{_UNTRUSTED} of {id(context)}", hint=hint),
+        extra=log_extra(conn, f"{_UNTRUSTED} of {id(context)}", hint=hint),
     )
