@@ -212,7 +212,7 @@ def stopping() -> InvalidHandshake:
 # --- log lines ------------------------------------------------------------------------------------
 
 #: Refusals whose code does not tell the cause.
-_TEXT_TELLS: Final = (
+_CODES_WITH_TEXT: Final = (
     ErrorCode.INVALID_TOKEN,
     ErrorCode.BAD_QUERY,
     ErrorCode.HEAD_TOO_LARGE,
@@ -250,7 +250,7 @@ def _log_refusal(conn: Conn, status: int, reason: _Reason, context: ServerContex
 def _cause(conn: Conn, reason: _Reason, context: ServerContext) -> str:
     """Return the cause of a refusal for its log line, or an empty text if the code tells it."""
     request = conn._request
-    if reason.code in _TEXT_TELLS:
+    if reason.code in _CODES_WITH_TEXT:
         secrets = () if request is None else secrets_of(request)
         # The text may be that of an application.
         return "" if any(secret and secret in reason.text for secret in secrets) else reason.text
