@@ -180,11 +180,11 @@ IDLE_ADDRESSES: Final = 65_536
 #: Seconds in ``Retry-After`` if the time until there is capacity is unknown.
 RETRY_AFTER: Final = 5
 
-#: Seconds in which a refused client can read the response.
-LINGER_TIME: Final = 1.0
+#: Seconds in which a rejected client can read the response.
+REJECTED_SOCKET_TIME: Final = 1.0
 
-#: Refused clients waited for at once. More are cut, and some get a reset instead of the response.
-LINGERING: Final = 256
+#: Sockets of rejected clients that wait at once. More are closed, and some get a reset instead of the response.
+REJECTED_SOCKETS: Final = 256
 
 #: Bytes of the request line and the headers together.
 HEAD_SIZE: Final = 16 * KiB

@@ -165,7 +165,7 @@ def sends_on_and_reads(port: int, context: ssl.SSLContext, first: bytes, more: b
 async def test_tls_peer_that_is_still_sending_reads_the_answer(
     start: Any, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plumews.conn.closing._LINGER", 0.5)
+    monkeypatch.setattr("plumews.conn.closing._FIN_WAIT", 0.5)
     server_tls, client_tls = tls_contexts()
     server = await start(plumews.serve(echo_by_iteration, "localhost", 0, ssl=server_tls, max_size=1000))
     first, said = {
@@ -178,7 +178,7 @@ async def test_tls_peer_that_is_still_sending_reads_the_answer(
 
 
 async def test_tls_client_gets_its_response_without_delay(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plumews.conn.closing._LINGER", 60.0)
+    monkeypatch.setattr("plumews.conn.closing._FIN_WAIT", 60.0)
     server_tls, client_tls = tls_contexts()
     routes = {"/healthz": lambda request: plumews.Response.text(200, "ok")}
     server = await start(plumews.serve(echo_by_iteration, "localhost", 0, ssl=server_tls, routes=routes))

@@ -94,7 +94,7 @@ FLOODS = {
 
 @pytest.mark.parametrize(("head", "more"), FLOODS.values(), ids=FLOODS.keys())
 async def test_row_12_flood_is_rejected_within_32_kib(server, head, more, monkeypatch):
-    monkeypatch.setattr(closing, "_LINGER", PATIENCE)  # or what is left is met by a reset on a busy machine
+    monkeypatch.setattr(closing, "_FIN_WAIT", PATIENCE)  # or what is left is met by a reset on a busy machine
     chunk = more * (16_384 // len(more))
     async with unharmed(server), await Wire.connect(server) as wire:
         wire.writer.write(head + chunk + chunk[: 16_000 - len(head)])  # less than 32 KiB: that has to be enough
@@ -297,7 +297,7 @@ async def test_section_8_point_29_row_18_frame_behind_head_counts_once(start):
 
 
 async def test_row_18_cve_2026_100658_pipelined_requests_one_answer(start, monkeypatch):
-    monkeypatch.setattr(closing, "_LINGER", PATIENCE)
+    monkeypatch.setattr(closing, "_FIN_WAIT", PATIENCE)
     asked = []
     routes = {"/": lambda request: asked.append(1) or plumews.Response.text(200, "x")}
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes=routes))

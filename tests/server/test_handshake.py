@@ -65,7 +65,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("request_", "status", "code", "message", "header"), REFUSED.values(), ids=REFUSED.keys())
 async def test_bad_request_gets_one_response_and_the_end(start, request_, status, code, message, header, monkeypatch):
-    monkeypatch.setattr(closing, "_LINGER", PATIENCE)  # or what is left of 10 MB is met by a reset on a busy machine
+    monkeypatch.setattr(closing, "_FIN_WAIT", PATIENCE)  # or what is left of 10 MB is met by a reset on a busy machine
     opened = []
     server = await start(plumews.serve(opened.append, "127.0.0.1", 0))
     async with await Wire.connect(server) as wire:

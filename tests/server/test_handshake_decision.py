@@ -157,7 +157,7 @@ async def test_tls_client_that_left_before_the_decision_is_not_opened(start, cap
 
 
 async def test_long_response_reaches_a_slow_reader_whole(start, monkeypatch):
-    monkeypatch.setattr(closing, "_LINGER", 0.05)
+    monkeypatch.setattr(closing, "_FIN_WAIT", 0.05)
     page = plumews.Response(200, body=bytes(16 * limits.MiB))
     server = await start(plumews.serve(echo, "127.0.0.1", 0, routes={"/": lambda request: page}))
     async with await Wire.connect(server, rcvbuf=4096, limit=4096) as wire:

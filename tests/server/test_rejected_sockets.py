@@ -34,8 +34,8 @@ async def test_client_that_sent_much_reads_its_rejection(start):
 
 
 async def test_rejected_sockets_are_bounded_in_number_and_time(start, monkeypatch):
-    monkeypatch.setattr(limits, "LINGERING", 3)
-    monkeypatch.setattr(limits, "LINGER_TIME", 0.2)
+    monkeypatch.setattr(limits, "REJECTED_SOCKETS", 3)
+    monkeypatch.setattr(limits, "REJECTED_SOCKET_TIME", 0.2)
     monkeypatch.setattr(listener, "_LINGER_EVERY", 0.02)
     server = await start(plumews.serve(echo, "127.0.0.1", 0, max_connections=1))
     waiting = server._listener._rejected._waiting
@@ -101,7 +101,7 @@ def test_rejected_socket_closes_on_hangup_or_after_linger_time(rejected, pair, l
     theirs.close()
     loop.advance(listener._LINGER_EVERY)
     assert (is_closed(ours), is_closed(other)) == (True, False)
-    loop.advance(limits.LINGER_TIME - 2 * listener._LINGER_EVERY)
+    loop.advance(limits.REJECTED_SOCKET_TIME - 2 * listener._LINGER_EVERY)
     assert not is_closed(other)
     loop.advance(2 * listener._LINGER_EVERY)
     assert is_closed(other)
@@ -126,7 +126,7 @@ def test_answer_to_a_closed_peer_closes_the_socket(rejected, pair, loop):
 
 
 def test_answer_beyond_the_bound_closes_the_socket_at_once(rejected, monkeypatch):
-    monkeypatch.setattr(limits, "LINGERING", 2)
+    monkeypatch.setattr(limits, "REJECTED_SOCKETS", 2)
     pairs = [socket.socketpair() for _ in range(4)]
     for ours, _ in pairs:
         rejected.answer(ours, FULL)
@@ -140,7 +140,7 @@ def test_answer_beyond_the_bound_closes_the_socket_at_once(rejected, monkeypatch
 async def test_wait_idle_ends_with_the_last_socket_or_a_close(pair, loop):
     rejected = RejectedSockets(Timers(loop))
     await rejected.wait_idle()  # no socket waits
-    for end in (lambda: loop.advance(limits.LINGER_TIME + listener._LINGER_EVERY), rejected.close):
+    for end in (lambda: loop.advance(limits.REJECTED_SOCKET_TIME + listener._LINGER_EVERY), rejected.close):
         ours, theirs = socket.socketpair()
         rejected.answer(ours, FULL)
         waiting = [asyncio.ensure_future(rejected.wait_idle()) for _ in range(2)]

@@ -38,8 +38,8 @@ logger = logging.getLogger("plumews.server")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Seconds to wait for the peer's FIN after a violation, so that it reads our close frame before a reset.
-_LINGER = 1.0
+#: Seconds to wait for the FIN of the peer, so that it reads our close frame or response before a reset.
+_FIN_WAIT = 1.0
 
 #: Seconds between two checks if the peer of a paused connection has closed it.
 _END_LOOK = 1.0
@@ -544,7 +544,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
                 self._ask_transport("close")
                 self._linger(last, half)
 
-        self._close_deadline = timers.at(min(timers.time() + _LINGER, last), lambda: self._guard(over))
+        self._close_deadline = timers.at(min(timers.time() + _FIN_WAIT, last), lambda: self._guard(over))
 
     def _abort(self) -> None:
         """End the TCP connection now. Queued messages are lost."""

@@ -293,7 +293,7 @@ class RejectedSockets:
 
     A rejection needs no task, no transport and no `Conn`. The request is discarded without parsing. Closing a socket
     with unread bytes resets the connection, and the response may be lost. So a socket stays open until the client hangs
-    up, at most ``limits.LINGER_TIME`` seconds. At most ``limits.LINGERING`` sockets wait.
+    up, at most ``limits.REJECTED_SOCKET_TIME`` seconds. At most ``limits.REJECTED_SOCKETS`` sockets wait.
     """
 
     def __init__(self, timers: Timers) -> None:
@@ -311,10 +311,10 @@ class RejectedSockets:
         except OSError:
             _close(sock)  # the client has gone, or the kernel takes nothing
             return
-        if _has_gone(sock) or not wait or len(self._waiting) >= limits.LINGERING:
+        if _has_gone(sock) or not wait or len(self._waiting) >= limits.REJECTED_SOCKETS:
             _close(sock)
             return
-        self._waiting.append((self._timers.time() + limits.LINGER_TIME, sock))
+        self._waiting.append((self._timers.time() + limits.REJECTED_SOCKET_TIME, sock))
         if self._check is None:
             self._check = self._timers.after(_LINGER_EVERY, self._sweep)
 
