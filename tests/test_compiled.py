@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,69 @@ def test_compiled_lists_the_modules_with_pxd_files() -> None:
     assert {name for name in _compiled.COMPILED if name != "_codec"} == typed
     cython = {name_of(path) for path in PACKAGE.rglob("*.pyx")} - {"transport._sendmsg"}
     assert cython <= set(_compiled.COMPILED)
+
+
+def declared_fields() -> dict[str, set[str]]:
+    """Return the fields of each class that a ``.pxd`` declares. Methods have parentheses, and fields have none."""
+    fields: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.pxd"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if begin := re.match(r"cdef class (\w+)", line):
+                current = fields.setdefault(begin[1], set())
+            elif field := re.fullmatch(r"    cdef [^()]*\b(\w+)", line):
+                current.add(field[1])
+    return fields
+
+
+def typed_classes() -> Iterator[tuple[ast.ClassDef, set[str]]]:
+    """Yield each class of a compiled ``.py`` that its ``.pxd`` declares, and the declared fields of its class."""
+    fields = declared_fields()
+    for path in (pxd.with_suffix(".py") for pxd in PACKAGE.rglob("*.pxd")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in fields:
+                yield node, fields[node.name]
+
+
+def slots_of(node: ast.ClassDef) -> set[str]:
+    """Return the names in ``__slots__`` of a class."""
+    for line in node.body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__slots__":
+            named = ast.literal_eval(line.value)
+            return {named} if isinstance(named, str) else set(named)
+    return set()
+
+
+@pytest.mark.skipif(not (PACKAGE / "_codec.pyx").exists(), reason="a wheel has no sources of the compiler")
+def test_fields_of_compiled_classes_are_those_of_their_pxd() -> None:
+    """Compiled, a class has the fields of the ``.pxd``. In plain Python it has those of ``__slots__``."""
+    wrong = {node.name: slots_of(node) ^ fields for node, fields in typed_classes() if slots_of(node) != fields}
+    assert wrong == {}
+    assert {node.name for node, _ in typed_classes()} == set(declared_fields())
+
+
+@pytest.mark.skipif(not (PACKAGE / "_codec.pyx").exists(), reason="a wheel has no sources of the compiler")
+def test_compiled_classes_assign_declared_fields_only() -> None:
+    """Without this test a forgotten field fails when the compiled class assigns it, in no run of plain Python."""
+    classes = {node.name: node for node, _ in typed_classes()}
+
+    def settable(name: str) -> set[str]:
+        node = classes[name]
+        setters = (line for line in node.body if isinstance(line, ast.FunctionDef) and line.decorator_list)
+        own = slots_of(node) | {
+            line.name for line in setters if f"{line.name}.setter" in map(ast.unparse, line.decorator_list)
+        }
+        return own.union(*(settable(base) for base in map(ast.unparse, node.bases) if base in classes))
+
+    wrong = [
+        f"{name}.{inner.attr}"
+        for name, node in classes.items()
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Attribute)
+        and isinstance(inner.ctx, (ast.Store, ast.Del))
+        and ast.unparse(inner.value) == "self"
+        and inner.attr not in settable(name)
+    ]
+    assert wrong == []
 
 
 def compiled_handlers() -> Iterator[tuple[str, ast.AST]]:
