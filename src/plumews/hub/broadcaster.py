@@ -388,7 +388,7 @@ class Broadcaster:
         )
 
     def _check_not_within(self) -> None:
-        if self._slow.encoding:
+        if self._slow.reports.encoding:
             raise RuntimeError("encode_gap must not broadcast: it may be called in the midst of a broadcast")
         if self._slow.others.asking:
             raise RuntimeError("a member must not broadcast where it is asked: that may be in the midst of a broadcast")

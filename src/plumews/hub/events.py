@@ -34,15 +34,15 @@ class EventDispatcher:
         self._callbacks: defaultdict[str, CallbackList[Callback]] = defaultdict(CallbackList)
         self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._calling = False
+        #: Called after a callback was added or removed.
+        self.changed: Callable[[], object] = lambda: None
 
     def add(self, kind: str, callback: Callback) -> Callable[[], None]:
-        """Call ``callback`` with the arguments of each event of ``kind``. Return the function that ends it.
-
-        Raises:
-            TypeError: ``callback`` is not a plain function.
-        """
+        """Call ``callback`` with the arguments of each event of ``kind``. Return the function that ends it."""
         check_callback(callback)
-        return self._callbacks[kind].add(in_own_context(callback))
+        end = self._callbacks[kind].add(in_own_context(callback), lambda: self.changed())
+        self.changed()
+        return end
 
     def wanted(self, kind: str) -> bool:
         """Return True if there is a callback for ``kind``."""

@@ -593,8 +593,7 @@ class Hub:
         """Register ``callback`` for ``event``."""
         self._check_thread()
         check_call(f"the callback of on_{event}", callback, *parameters)
-        register = self._events.add if event in ("join", "leave") else self._slow.notices.register
-        return self._checked(register(event, callback))
+        return self._checked(self._events.add(event, callback))
 
     def _checked(self, end: Callable[[], None]) -> Callable[[], None]:
         """Return ``end`` for the application, which may call it on the thread of the hub only."""

@@ -25,7 +25,7 @@ from ..conn.connection import Conn
 from ..constants import State
 from ..protocol.message import EncodedMessage, encode, opcode_of, payload_of
 from ..transport.loop_context import loop_context
-from ..transport.safe_calls import Callback, in_own_context
+from ..transport.safe_calls import in_own_context
 from ..transport.timers import Deadline
 from .events import EventDispatcher
 from .results import Gap
@@ -160,32 +160,12 @@ class Notices:
     Drops of one member and room within an iteration are told by one call.
     """
 
-    def __init__(self, callbacks: EventDispatcher, changed: Callable[[], None]) -> None:
-        """Call ``changed()`` after a callback was added or removed."""
+    def __init__(self, callbacks: EventDispatcher) -> None:
         self._callbacks = callbacks
-        self._changed = changed
         self._slow: list[Any] = []
         self._drops: dict[tuple[Any, str | None], int] = {}
         self._gaps: list[tuple[Any, Gap]] = []
         self._scheduled = False
-
-    def register(self, kind: str, callback: Callback) -> Callable[[], None]:
-        """Call ``callback`` for each event of ``kind``, which is ``slow``, ``drop`` or ``gap``.
-
-        Returns:
-            The function that removes the callback.
-
-        Raises:
-            TypeError: ``callback`` is no plain function.
-        """
-        remove = self._callbacks.add(kind, callback)
-        self._changed()
-
-        def end() -> None:
-            remove()
-            self._changed()
-
-        return end
 
     def wanted(self, kind: str) -> bool:
         """Return True if a callback for ``kind`` is registered."""

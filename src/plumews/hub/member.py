@@ -17,14 +17,14 @@ from ..transport.safe_calls import call_safely
 from ..users import UserInfo
 from ..validation import is_coroutine_function
 from .loss_reports import DropLog, LossReports, LostMessages, Notices
-from .results import Gap
+from .results import BroadcastResult, Gap
 
 __all__ = [
     "AnyMember",
     "ClosingMember",
+    "Delivery",
     "Member",
     "OtherMembers",
-    "PlainDelivery",
     "check_member",
     "close_member",
     "is_member",
@@ -122,11 +122,15 @@ def plain_message(message: EncodedMessage) -> str | bytes:
     return payload.decode() if opcode == Opcode.TEXT else payload
 
 
-class PlainDelivery(Protocol):
-    """Broadcast on its way to members that are no `Conn`."""
+class Delivery(Protocol):
+    """Broadcast on its way to its members."""
 
     message: EncodedMessage
     room: str | None
+    key: Hashable
+
+    def encoding_for(self, conn: Conn) -> EncodedMessage:
+        """Return the encoding of the message for ``conn``."""
 
     def plain(self) -> tuple[str | bytes, Hashable]:
         """Return the message and its key for :meth:`Member.try_queue`."""
@@ -136,6 +140,18 @@ class PlainDelivery(Protocol):
 
     def _drop(self, cause: str) -> None:
         """Count one more member for which the message is dropped."""
+
+    def result(self) -> BroadcastResult:
+        """Return the counts so far."""
+
+    async def wait(self) -> None:
+        """Wait until the delivery is decided for all members."""
+
+    def _reach(self, conn: Conn) -> None:
+        """Deliver to ``conn``, from the start."""
+
+    def _mark(self, conn: Conn) -> None:
+        """Note that ``conn`` is being reached, before a call of the application that may ask."""
 
 
 class _State:
@@ -180,7 +196,7 @@ class OtherMembers:
         state = self._states.get(member)
         return 0 if state is None else state.dropped
 
-    def reach(self, delivery: PlainDelivery, member: Member) -> None:
+    def reach(self, delivery: Delivery, member: Member) -> None:
         """Deliver to ``member``."""
         state = self._states.get(member) or _State()  # without one it has left, and its user is sent to
         if self._ask(self._queue, member, state, *delivery.plain(), delivery.message.size):
@@ -189,7 +205,7 @@ class OtherMembers:
             delivery._drop("drop")
             self._lost(member, state, delivery.room, 1)
 
-    def unreached(self, delivery: PlainDelivery, member: Member) -> None:
+    def unreached(self, delivery: Delivery, member: Member) -> None:
         """Drop ``delivery``, because the hub stops before it has reached ``member``."""
         delivery._drop("stopped")
         state = self._states.get(member)

@@ -18,10 +18,10 @@ from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget
 from ..constants import State
 from .broadcaster import Broadcaster
 from .history_store import HistoryStore
-from .member import ClosingMember
+from .member import ClosingMember, Delivery
 from .membership import Membership
 from .rooms import RoomTable
-from .slow_members import Delivery, SlowMembers
+from .slow_members import SlowMembers
 
 __all__ = ["OwedMessages", "begin_shutdown", "settled"]
 

@@ -15,46 +15,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from time import monotonic
-from typing import Protocol
 
 from .. import limits
 from ..conn.connection import Conn
 from ..conn.overflow import Outcome
 from ..constants import State
-from ..protocol.message import EncodedMessage
 from ..transport.timers import Deadline
 from ..transport.writer import Waiter
 from .config import HubConfig
 from .events import EventDispatcher
 from .loss_reports import DropLog, LossReports, Notices, UnreportedLoss
-from .member import AnyMember, OtherMembers, PlainDelivery
-from .results import BroadcastResult
+from .member import AnyMember, Delivery, OtherMembers
 
-__all__ = ["ByteBudget", "Delivery", "PendingDeliveries", "SlowMember", "SlowMembers"]
-
-
-class Delivery(PlainDelivery, Protocol):
-    """Broadcast on its way to its members."""
-
-    key: Hashable
-
-    def encoding_for(self, conn: Conn) -> EncodedMessage:
-        """Return the encoding of the message for ``conn``."""
-
-    def result(self) -> BroadcastResult:
-        """Return the counts so far."""
-
-    async def wait(self) -> None:
-        """Wait until the delivery is decided for all members."""
-
-    def _reach(self, conn: Conn) -> None:
-        """Deliver to ``conn``, from the start."""
-
-    def _mark(self, conn: Conn) -> None:
-        """Note that ``conn`` is being reached, before a call of the application that may ask."""
+__all__ = ["ByteBudget", "PendingDeliveries", "SlowMember", "SlowMembers"]
 
 
 class _Place:
@@ -68,13 +44,10 @@ class _Place:
 
 
 class PendingDeliveries:
-    """Broadcasts that wait until one member has made room.
+    """Broadcasts that wait until one member has made room. They are queued in their order, and each is decided once.
 
-    Hundreds of members may be full, each with a queue of broadcasts that wait. So a waiting broadcast costs a reference
-    to an object that all members share. Broadcasts in direct succession take one place among the waiters of the
-    writer. A direct message between them keeps its own place.
-
-    Invariant: broadcasts are queued in the order in which they came, and each is decided once.
+    Hundreds of members may be full. So a waiting broadcast costs a reference to an object that all members share, and
+    broadcasts in direct succession take one place among the waiters of the writer.
     """
 
     __slots__ = ("_conn", "_count", "_deadline", "_emptied", "_places", "_refused", "bytes")
@@ -86,13 +59,9 @@ class PendingDeliveries:
         emptied: Callable[[], None],
         refused: Callable[[Delivery, Conn], object],
     ) -> None:
-        """Wait for space in the queue of ``conn``.
+        """Wait for space in the queue of ``conn`` until ``deadline``.
 
-        Args:
-            conn: the member.
-            deadline: end of the wait. It is cancelled when nothing waits any more.
-            emptied: called when nothing waits any more, because of space or of the end of the member.
-            refused: decides a delivery that is lost because the member ends.
+        ``emptied`` is called when nothing waits any more. ``refused`` decides a delivery that the end of ``conn`` ends.
         """
         self._conn = conn
         self._deadline = deadline
@@ -176,15 +145,14 @@ class PendingDeliveries:
 class ByteBudget:
     """Bound for the bytes in the send queues of all members of a hub; ``limit`` 0 is no bound.
 
-    Queued bytes are added up, and bytes that have left are not subtracted. The sum is an upper bound. When it passes
-    the limit the backlogged members are measured, at most once in an event loop iteration.
+    Queued bytes are added up, and bytes that have left are not subtracted. When this upper bound passes the limit, the
+    members of ``backlogs()`` are measured, and ``evict(conn)`` is called for the largest.
     """
 
     #: Share of the limit that may stay after an eviction. Below 1, or each iteration would evict another member.
     LEFT = 0.875
 
     def __init__(self, limit: int, backlogs: Callable[[], list[Conn]], evict: Callable[[Conn], None]) -> None:
-        """Call ``evict(conn)`` for the largest of ``backlogs()`` until the limit is kept."""
         self.limit = limit
         self._backlogs = backlogs
         self._evict = evict
@@ -218,12 +186,14 @@ class ByteBudget:
 class SlowMember:
     """State that a hub keeps about one slow member."""
 
-    __slots__ = ("given_up", "loss", "moved", "told", "waiting")
+    __slots__ = ("given_up", "left", "loss", "moved", "told", "waiting")
 
     def __init__(self) -> None:
         #: Under BLOCK: the broadcasts that wait until it has made room, and True after the time for that.
         self.waiting: PendingDeliveries | None = None
         self.given_up = False
+        #: True after it has left the hub. A member that comes back gets no second timeout.
+        self.left = False
         #: Losses without a report.
         self.loss = UnreportedLoss()
         #: Time at which it left a room whose messages may still be queued for it; 0.0 if there are none.
@@ -237,20 +207,19 @@ class SlowMembers:
 
     def __init__(self, config: HubConfig, rooms_of: Callable[[Conn], list[str]], callbacks: EventDispatcher) -> None:
         self._rooms_of = rooms_of
+        #: Slow members, and those that have left while broadcasts wait for them or losses are unreported.
         self.members: dict[Conn, SlowMember] = {}
-        #: Members that have left while broadcasts wait for them or losses are unreported. A member that comes back gets
-        #: no second timeout.
-        self._gone: dict[Conn, SlowMember] = {}
-        self.notices = Notices(callbacks, self._update_listeners)
-        self._reports = LossReports(config.encode_gap, self.notices)
+        callbacks.changed = self._update_listeners
+        self.notices = Notices(callbacks)
+        self.reports = LossReports(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
         self._log = DropLog()
-        self.others = OtherMembers(self._reports, self.notices, self._log)
+        self.others = OtherMembers(self.reports, self.notices, self._log)
         #: Messages that were displaced in the queues of members, and messages that newer ones with their key replaced.
         self.evicted = self.replaced = 0
         #: True if a backlog matters before anything is lost.
         self.watching = False
-        self._counting = self._reporting = False  # True if callbacks hear of drops, or members or callbacks of gaps
+        self._reporting = False  # True if members or callbacks hear of gaps
         #: True if neither the application nor a member hears of a refused message.
         self.quiet = False
         self._update_listeners()
@@ -263,21 +232,20 @@ class SlowMembers:
             self.others.joined(conn)
             return
         if conn._config.overflow.drops_queued:
-            conn._watch_losses(self._gave_way, self._reports.encodes)
-        member = self._gone.pop(conn, None)
-        if member is not None:
-            self.members[conn] = member
+            conn._watch_losses(self._gave_way, self.reports.encodes)
+        if conn in self.members:
+            self.members[conn].left = False
 
     def left(self, conn: AnyMember) -> None:
         """Follow ``conn``, which is no member any more, until nothing waits for it and its losses are reported."""
         if not isinstance(conn, Conn):
             self.others.left(conn)
             return
-        member = self.members.pop(conn, None)
+        member = self.members.get(conn)
         if member is not None and conn.state is not State.CLOSED and (member.waiting or member.loss or member.moved):
-            self._gone[conn] = member
+            member.left = True
         else:
-            conn._unwatch_losses(self._gave_way)
+            self._forget(conn)
 
     def moved(self, conn: AnyMember) -> None:
         """Note that ``conn`` has left a room, whose messages may wait for it and still be lost."""
@@ -298,27 +266,22 @@ class SlowMembers:
 
     def waiting(self) -> list[Delivery]:
         """Return the broadcasts that wait until members have made room."""
-        return [delivery for member in self.members.values() for delivery in member.waiting or ()]
+        present = [member for member in self.members.values() if not member.left]
+        return [delivery for member in present for delivery in member.waiting or ()]
 
     def end(self) -> None:
         """Decide and report everything that is left, because the hub is stopped."""
-        for conn, member in list(self._gone.items()):
+        for conn, member in [each for each in self.members.items() if each[1].left]:
             waiting, member.waiting = member.waiting, None
             for delivery in waiting.clear() if waiting is not None else ():
                 self._refused(delivery, conn, "stopped")
             self.report_last_losses(conn, delivered=True)
         self._log.write()
 
-    @property
-    def encoding(self) -> bool:
-        """True while ``encode_gap`` runs."""
-        return self._reports.encoding
-
     def _update_listeners(self) -> None:
         self.watching = self._budget.limit > 0 or self.notices.wanted("slow")
-        self._counting = self.notices.wanted("drop")
-        self._reporting = self._reports.wanted
-        self.quiet = not (self.watching or self._counting or self._reporting)
+        self._reporting = self.reports.wanted
+        self.quiet = not (self.watching or self._reporting or self.notices.wanted("drop"))
 
     # --- one delivery -----------------------------------------------------------------------------
 
@@ -365,7 +328,7 @@ class SlowMembers:
                 self._close(conn)
 
     def _mark(self, delivery: Delivery, conn: Conn) -> None:
-        if self._reports.encodes:
+        if self.reports.encodes:
             delivery._mark(conn)
 
     def _queued(self, delivery: Delivery, conn: Conn) -> None:
@@ -401,10 +364,9 @@ class SlowMembers:
     def _refused(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
         delivery._drop(cause or conn.send_behavior._value_)  # value would ask the class
         self.refuse_quietly(conn)
-        if self._counting:
-            self.notices.dropped(conn, delivery.room, 1)
+        self.notices.dropped(conn, delivery.room, 1)
         if self._reporting:  # the message is missing behind everything that is queued
-            (self._find(conn) or self._member(conn)).loss.last.lost.add(delivery.room, 1)
+            self._member(conn).loss.last.lost.add(delivery.room, 1)
             conn._report_later(self)
             conn._fall_behind(self._report_if_space)
 
@@ -414,7 +376,7 @@ class SlowMembers:
         Their room is known only if ``conn`` has been in one room of one hub. With ``mine`` this hub tells the peer,
         else another one does.
         """
-        known = self._find(conn)
+        known = self.members.get(conn)
         rooms = self._rooms_of(conn)
         alone = len(conn._loss_watchers or ()) == 1  # else the messages may have been another hub's
         room = rooms[0] if alone and len(rooms) == 1 and not (known is not None and known.moved) else None
@@ -422,8 +384,8 @@ class SlowMembers:
         self._log.dropped(conn, count)
         self.notices.dropped(conn, room, count)
         if self._reporting:
-            loss = (self._find(conn) or self._member(conn)).loss
-            (loss.first.lost if mine or not self._reports.encodes else loss.elsewhere).add(room, count)
+            loss = self._member(conn).loss
+            (loss.first.lost if mine or not self.reports.encodes else loss.elsewhere).add(room, count)
             conn._report_later(self)
             if not conn._writer.paused:  # the queue leaves with this event loop iteration
                 self.report_losses(conn)
@@ -436,7 +398,7 @@ class SlowMembers:
 
     def _report_if_space(self, conn: Conn) -> None:
         """Queue the report of losses before a direct message to ``conn``, if that finds space at all."""
-        member = self._find(conn)
+        member = self.members.get(conn)
         if member is not None and member.loss.last.lost:
             if conn._config.overflow.can_queue(conn, 0):
                 self.report_losses(conn)
@@ -445,34 +407,35 @@ class SlowMembers:
 
     def report_losses(self, conn: Conn) -> None:
         """Queue the loss reports of ``conn`` behind everything that waits for it."""
-        member = self._find(conn)
+        member = self.members.get(conn)
         if member is None or conn.state is not State.OPEN:
             return
         if not member.waiting:
-            self._reports.report(conn, member.loss)
+            self.reports.report(conn, member.loss)
             if conn.queued_age <= monotonic() - member.moved:
                 member.moved = 0.0  # all messages that were queued then have left
         if conn.state is not State.OPEN:
-            self._reports.give_up(conn, member.loss)
+            self.reports.give_up(conn, member.loss)
         elif member.waiting or member.loss or member.moved:
             conn._report_later(self)
             return
-        self._forget_gone(conn)
+        if member.left:
+            self._forget(conn)
 
     def report_last_losses(self, conn: Conn, *, delivered: bool) -> None:
         """Report all losses of ``conn``, for which nothing more is queued. Without ``delivered`` no report leaves."""
-        member = self._find(conn)
+        member = self.members.get(conn)
         if member is None:
             return
         if delivered:
-            self._reports.report(conn, member.loss)
-        self._reports.give_up(conn, member.loss)
-        if not member.waiting:
-            self._forget_gone(conn)
+            self.reports.report(conn, member.loss)
+        self.reports.give_up(conn, member.loss)
+        if member.left and not member.waiting:
+            self._forget(conn)
 
-    def _forget_gone(self, conn: Conn) -> None:
-        if self._gone.pop(conn, None) is not None:
-            conn._unwatch_losses(self._gave_way)
+    def _forget(self, conn: Conn) -> None:
+        self.members.pop(conn, None)
+        conn._unwatch_losses(self._gave_way)
 
     # --- broadcasts that wait for space -----------------------------------------------------------
 
@@ -505,8 +468,8 @@ class SlowMembers:
         member.waiting = None
         if member.loss:
             asyncio.get_running_loop().call_soon(conn._guard, self.report_losses, conn, context=Context())
-        elif self.members.get(conn) is not member:
-            self._forget_gone(conn)
+        elif member.left:
+            self._forget(conn)
         elif not self.watching:
             self.members.pop(conn, None)
 
@@ -516,8 +479,8 @@ class SlowMembers:
         waiting, member.waiting = member.waiting, None
         for delivery in waiting.clear() if waiting is not None else ():
             self._refused(delivery, conn)
-        if not member.loss:
-            self._forget_gone(conn)
+        if member.left and not member.loss:
+            self._forget(conn)
 
     # --- all members ------------------------------------------------------------------------------
 
@@ -528,15 +491,11 @@ class SlowMembers:
             self._budget.add(conn._writer.held_bytes)
         return member
 
-    def _find(self, conn: Conn) -> SlowMember | None:
-        """Return the state of ``conn``, which may have left. ``None`` if it is not known as slow."""
-        return self.members.get(conn) or self._gone.get(conn)
-
     def _backlogs(self) -> list[Conn]:
         for conn, member in list(self.members.items()):
-            if _is_over(conn, member):
+            if _is_over(conn, member) and not member.left:
                 del self.members[conn]
-        return [conn for conn in self.members if conn.state is State.OPEN]
+        return [conn for conn, member in self.members.items() if conn.state is State.OPEN and not member.left]
 
     def _relieve(self, conn: Conn) -> None:
         """Free the memory of the queue of ``conn``, or close it with 1013 if it may not lose messages."""

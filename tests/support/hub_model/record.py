@@ -87,14 +87,15 @@ class RecordingBroadcaster(Broadcaster):
 
     record: Record
 
-    def _submit(self, loop: Any, target: Any, message: Any, exclude: Any, where: Any, key: Any, keep: bool) -> Any:
+    def _submit(self, loop: Any, broadcast: Any) -> Any:
+        target, _, exclude, where, key, _ = broadcast
         with_room = None if target is None else frozenset([target] if isinstance(target, str) else target)
         peers = [peer for peer in self.record.peers_in(target) if peer.conn is not exclude]
         if where is not None:
             peers = [peer for peer in peers if peer.conn in where.chosen]
         self.record.expected.append(("room", with_room, peers, None if key is None else key[1][1]))
         try:
-            return super()._submit(loop, target, message, exclude, where, key, keep)
+            return super()._submit(loop, broadcast)
         finally:
             self.record.expected.pop()
 
@@ -350,8 +351,7 @@ class Record:
         for conn, gap in self.hub._slow.notices._gaps:
             to_tell[conn] += gap.dropped
         for peer in self.peers:
-            slow = self.hub._slow
-            member = slow.members.get(peer.conn) or slow._gone.get(peer.conn)
+            member = self.hub._slow.members.get(peer.conn)
             ends = () if member is None else (member.loss.first, member.loss.last)
             owed = sum(sum(end.lost.values()) for end in ends)
             told = peer.gaps + to_tell[peer.conn]
@@ -368,11 +368,12 @@ class Record:
             notes = 2 * (4 if "encode" in self.listen else 0)
             assert conn.queued_messages <= peer.config.queue_size + notes
             assert conn.queued_bytes <= peer.config.queue_bytes + 20 * notes or conn.queued_messages <= 1 + notes
-            members = (self.hub._slow.members.get(conn), self.hub._slow._gone.get(conn))
-            line = sum(len(member.waiting or ()) for member in members if member is not None)
+            member = self.hub._slow.members.get(conn)
+            line = 0 if member is None else len(member.waiting or ())
             assert line <= peer.config.queue_size
             assert conn._writer.waiting <= (0 if conn.closed else line + self.sending)
-        assert set(self.hub._slow.members) <= {peer.conn for peer in self.everybody}
+        present = {conn for conn, member in self.hub._slow.members.items() if not member.left}
+        assert present <= {peer.conn for peer in self.everybody}
 
     # --- what holds in the end --------------------------------------------------------------------
 

@@ -301,7 +301,7 @@ class World(Record):
     def broadcast(self, rooms: Any, size: int, *choice: Any) -> None:
         message, options = self.message(size), self.options(*choice)
         send = self.hub.broadcast_all if rooms is None else lambda *a, **k: self.hub.broadcast_room(rooms, *a, **k)
-        if self.hub._slow.encoding:
+        if self.hub._slow.reports.encoding:
             with pytest.raises(RuntimeError, match="encode_gap must not broadcast"):
                 send(message, **options)
             return
@@ -337,7 +337,7 @@ class World(Record):
     def send_to_user(self, user: str, size: int, who: int | None) -> None:
         message = self.message(size)
         exclude = None if who is None else self.peer(who).conn
-        if self.hub._slow.encoding:
+        if self.hub._slow.reports.encoding:
             with pytest.raises(RuntimeError, match="encode_gap must not broadcast"):
                 self.hub.send_to_user(user, message, exclude=exclude)
             return
@@ -405,7 +405,7 @@ class World(Record):
 
     async def send_to(self, peer: Peer, size: int, send: Callable[[str], Awaitable[None]]) -> None:
         message, conn = self.message(size), peer.conn
-        sent = self.note(int(message), "loose" if self.hub._slow.encoding else "direct")
+        sent = self.note(int(message), "loose" if self.hub._slow.reports.encoding else "direct")
         sent.peers = [peer]
         dropped, evicted = conn.dropped_messages, conn.evicted_messages
         # Under these behaviors no send waits, so that each loss meanwhile is caused by this message.
@@ -481,7 +481,6 @@ class World(Record):
             hub._members.since,
             hub._presence._users,
             hub._slow.members,
-            hub._slow._gone,
             hub._events._events,
             hub._broadcaster.scheduler,
         ):
