@@ -129,31 +129,31 @@ cdef class Parser:
 
     cdef list fed(self, object data, bint bare, int64_t most):
         cdef Py_buffer view
+        cdef cbyte *start
+        cdef int64_t size
+        cdef bint fetched = False, read = False
         cdef list events = []
         self.left = 0
         self.halted = self.fault is not None
         if type(data) is bytes:
-            self.read(start_of(data), min(<int64_t>PyBytes_GET_SIZE(data), most), bare, events)
-        elif not self.ended:
+            start, size = start_of(data), PyBytes_GET_SIZE(data)
+        elif self.ended:
+            return events
+        else:
             fetch(data, &view)
-            try:
-                self.read(<cbyte *>view.buf, min(<int64_t>view.len, most), bare, events)
-            finally:
-                PyBuffer_Release(&view)
-        return events
-
-    cdef inline int read(self, cbyte *data, int64_t size, bint bare, list events) except -1:
-        cdef bint read = False
-        with cython.critical_section(self):
-            self.bare = bare
-            self.room = self.slack if bare else INT64_MAX
-            try:
-                self.parse(data, <Py_ssize_t>size, events)
+            start, size, fetched = <cbyte *>view.buf, view.len, True
+        try:
+            with cython.critical_section(self):
+                self.bare = bare
+                self.room = self.slack if bare else INT64_MAX
+                self.parse(start, <Py_ssize_t>min(size, most), events)
                 read = True
-            finally:
-                if not read:
-                    self.end()
-        return 0
+        finally:
+            if fetched:
+                PyBuffer_Release(&view)
+            if not read:
+                self.end()
+        return events
 
     def receive_buffer(self, least=65536):
         """Return memory for the rest of the arriving frame, or ``None`` if little is missing."""
