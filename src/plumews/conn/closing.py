@@ -124,11 +124,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
 
     @guarded
     def eof_received(self) -> bool:
-        """Handle the peer's FIN. After its close frame the peer may still read, else nothing leaves any more.
-
-        Return False to let the transport close itself after it has written its buffer. A peer that does not read could
-        delay that for ever, so ``close_timeout`` bounds it.
-        """
+        """Handle the peer's FIN. With False the transport closes itself after it has written its buffer."""
         if self._reads_to_end:
             self._look_ahead()  # a close frame may stand behind what the handler has not read
         if self._ended and not self._writer.finished and self._transport is not None:
@@ -139,7 +135,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
         self._rules.losing()
         self._fail_stream()
         self._discard()
-        if self._close_deadline is None:
+        if self._close_deadline is None:  # a peer that does not read could delay the end for ever
             self._close_deadline = self._state.timers.after(self._config.close_timeout, self._abort)
         self._inbox.wake()
         return False
@@ -212,10 +208,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             return None
 
     def _transport_failed(self, exc: BaseException | None) -> None:
-        """Cut the connection: its output failed, or a call of its transport.
-
-        Report ``exc``, if it is given. An ``OSError`` is a peer that has gone, and no news.
-        """
+        """Cut the connection, and report ``exc``. An ``OSError`` is a peer that has gone, and no news."""
         transport = self._transport
         if transport is None:
             return
@@ -251,10 +244,7 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
             return None
 
     def _fail(self, exc: BaseException) -> None:
-        """Log ``exc`` and end the connection with 1011; a second failure cuts it.
-
-        Otherwise it could stay open without being read.
-        """
+        """Log ``exc`` and end the connection with 1011. A second failure cuts it."""
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             raise exc
         again, self._failed = self._failed, True
@@ -411,9 +401,8 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     def _look_for_end(self) -> None:
         """Look once a second whether the peer has gone, while reading is paused: a paused transport does not tell.
 
-        If it has, and what it sent before is no more than may wait, read all of that without a pause. Then the
-        connection ends as any other, and its messages can still be read. Callbacks and filters see no message after the
-        end, so for them nothing is read early: a callback is done soon, and a filter's connection has its keepalive.
+        If it has, and sent no more than may wait, read all of that without a pause: its messages can still be read
+        after the end. Callbacks and filters see no message after the end, so for them nothing is read early.
         """
         if self._end_look is None and not self._reads_to_end and self._on_message is None and self._filter is None:
             self._end_look = self._state.timers.after(_END_LOOK, lambda: self._guard(self._seek_end))
@@ -506,11 +495,9 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     def _close_gently(self, *, peer_is_done: bool = False) -> None:
         """End the TCP connection so that a peer that is still sending can read our close frame or response.
 
-        A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has
-        not read. So we send our FIN, discard what comes, and cut when the peer has had its time: a moment, and as long
-        as the close timeout for what the kernel has not taken yet, or the peer is still acknowledging. TLS cannot end
-        one direction alone: there we read on for that moment, or until the peer closes, and only then close, unless
-        ``peer_is_done``: it has sent all of a request and waits for the answer.
+        A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has not
+        read. So we send our FIN, discard what comes, and cut after ``_LINGER``, or after the close timeout while bytes
+        still leave. TLS cannot end one direction alone: there we close after that time, or at once if ``peer_is_done``.
         """
         if self._transport is None:
             return

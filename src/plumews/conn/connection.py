@@ -77,16 +77,7 @@ class Conn(Sending):
         await self.wait_closed()
 
     def close_nowait(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Start :meth:`close` without waiting for its end: for callbacks.
-
-        Args:
-            code: as in :meth:`close`.
-            reason: as in :meth:`close`.
-
-        Raises:
-            ValueError: as in :meth:`close`.
-            ConcurrencyError: called from another thread.
-        """
+        """Start :meth:`close` without waiting for its end: for callbacks. Takes and raises the same."""
         check_close(code, reason)
         self._check_thread()
         self._begin_close(code, reason)

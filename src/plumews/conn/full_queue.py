@@ -112,10 +112,7 @@ class Overflowing(Receiving):
         return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
 
     def _watch_losses(self, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
-        """Call ``watcher(conn, count, mine)`` for displaced messages.
-
-        The hub that sent them is not known. Of several hubs that report to the peer, ``mine`` is True for the first.
-        """
+        """Call ``watcher(conn, count, mine)`` for displaced messages. ``mine`` is True for the first reporting hub."""
         if self._loss_watchers is None:
             self._loss_watchers = []
         if (watcher, tells) not in self._loss_watchers:

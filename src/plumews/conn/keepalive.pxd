@@ -9,9 +9,7 @@ cdef class Keepalive:
     cdef double _next_ping
     cdef readonly dict _outstanding
     cdef object _peer
-    cdef object _ping_period
     cdef object _ping_position
-    cdef object _pong_wait
     cdef double _progress_until
     cdef bint _running
     cdef double _sampled_at
@@ -22,6 +20,8 @@ cdef class Keepalive:
     cdef public double last_received
     cdef public double latency
     cdef public bint listening
+    cdef readonly object ping_period
+    cdef readonly object pong_wait
 
     cdef _look(self, object peer)
     cdef _plan_ping(self, double now)

@@ -1,12 +1,9 @@
 """Keepalive: pings, and the end of a silent peer (RFC 6455 sections 5.5.2 and 5.5.3).
 
-Each received byte is a sign of life, so a pong behind the peer's data does not end a peer that is busy sending. After a
-stall of the event loop the keepalive looks a second time, because a sign of life may be unread in the socket. While
-reading is paused it ends no peer.
-
-A ping may wait behind data for longer than the pong wait. Bytes that the peer acknowledges are a sign of life, too:
-until its kernel has the ping, and for 4 pong waits more, because a kernel acknowledges for a process that hangs. The
-socket is sampled only in a silence of the peer, never for each message.
+Each received byte is a sign of life. Bytes that the peer acknowledges are one, too: until its kernel has the ping,
+which may wait behind data, and for 4 pong waits more, because a kernel acknowledges for a process that hangs. The
+socket is sampled only in a silence of the peer. After a stall of the event loop the keepalive looks a second time,
+because a sign of life may be unread in the socket. While reading is paused it ends no peer.
 
 This class sends a ping by its clock, and the application by `ping`. With ``unanswered_bytes`` `FlowControl` sends more
 pings with the data. It registers them by `expect`, and `pong` resolves all.
@@ -65,9 +62,7 @@ class Keepalive:
         "_next_ping",
         "_outstanding",
         "_peer",
-        "_ping_period",
         "_ping_position",
-        "_pong_wait",
         "_progress_until",
         "_running",
         "_sampled_at",
@@ -78,20 +73,15 @@ class Keepalive:
         "last_received",
         "latency",
         "listening",
+        "ping_period",
+        "pong_wait",
     )
 
-    def __init__(
-        self,
-        timers: Timers,
-        peer: Peer,
-        *,
-        ping_period: float | None,
-        pong_wait: float | None,
-    ) -> None:
+    def __init__(self, timers: Timers, peer: Peer, *, ping_period: float | None, pong_wait: float | None) -> None:
         self._timers = timers
         self._peer: Peer | None = peer
-        self._ping_period = ping_period
-        self._pong_wait = pong_wait
+        self.ping_period = ping_period
+        self.pong_wait = pong_wait
         self._deadline: Deadline | None = None
         self._running = False
         self._doubt = False
@@ -124,19 +114,11 @@ class Keepalive:
 
     # --- settings ---------------------------------------------------------------------------------
 
-    @property
-    def ping_period(self) -> float | None:
-        return self._ping_period
-
-    @property
-    def pong_wait(self) -> float | None:
-        return self._pong_wait
-
     def configure(self, now: float, *, ping_period: float | None, pong_wait: float | None) -> None:
         """Set both times, effective at once."""
         check_keepalive(ping_period, pong_wait)
-        self._ping_period = ping_period
-        self._pong_wait = pong_wait
+        self.ping_period = ping_period
+        self.pong_wait = pong_wait
         if self._running:
             self._plan_ping(now)
             self._schedule(now)
@@ -213,23 +195,23 @@ class Keepalive:
     # --- the clock --------------------------------------------------------------------------------
 
     def _plan_ping(self, now: float) -> None:
-        if self._ping_period is not None:
+        if self.ping_period is not None:
             shift = random.uniform(-_PING_JITTER, _PING_JITTER)  # noqa: S311 - no secret
-            delay = self._ping_period * (1 + shift)
-            if self._pong_wait is not None:
-                delay = min(delay, (self._ping_period + self._pong_wait) / 2)  # the pong needs time, too
+            delay = self.ping_period * (1 + shift)
+            if self.pong_wait is not None:
+                delay = min(delay, (self.ping_period + self.pong_wait) / 2)  # the pong needs time, too
             self._next_ping = now + delay
 
     def _schedule(self, now: float) -> None:
         times = []
-        if self._ping_period is not None:
+        if self.ping_period is not None:
             times.append(self._next_ping)
-        if self._pong_wait is not None and self.listening:
-            times.append(now + _SECOND_LOOK if self._doubt else self._last_sign() + self._pong_wait)
+        if self.pong_wait is not None and self.listening:
+            times.append(now + _SECOND_LOOK if self._doubt else self._last_sign() + self.pong_wait)
             if self._last_progress > self.last_received:
-                times.append(now + self._pong_wait / _LOOKS)
-            elif self._ping_period is None and self._sampled_at != self.last_received:
-                times.append(self.last_received + self._pong_wait / 2)  # no ping is there to look at its time
+                times.append(now + self.pong_wait / _LOOKS)
+            elif self.ping_period is None and self._sampled_at != self.last_received:
+                times.append(self.last_received + self.pong_wait / 2)  # no ping is there to look at its time
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self._timers.at(min(times), self._check) if times else None
@@ -266,8 +248,8 @@ class Keepalive:
             self._doubt = True
         else:
             self._doubt = False
-        if self._ping_period is None:
-            if self._pong_wait is not None and now - self.last_received >= self._pong_wait / 2:
+        if self.ping_period is None:
+            if self.pong_wait is not None and now - self.last_received >= self.pong_wait / 2:
                 self._sample(peer, now)
         elif now >= self._next_ping:
             # Only the newest ping of the keepalive is waited for: its pong answers the others, too.
@@ -279,13 +261,13 @@ class Keepalive:
         self._schedule(now)
 
     def _is_silent(self, now: float) -> bool:
-        return self._pong_wait is not None and self.listening and now - self._last_sign() >= self._pong_wait
+        return self.pong_wait is not None and self.listening and now - self._last_sign() >= self.pong_wait
 
     def _answers_nothing(self, now: float) -> bool:
         """Return whether data has waited too long for an answered ping."""
-        if not self.held_since or self._pong_wait is None or not self.listening:
+        if not self.held_since or self.pong_wait is None or not self.listening:
             return False
-        return now - self.held_since >= limits.ACKNOWLEDGED_WAITS * self._pong_wait
+        return now - self.held_since >= limits.ACKNOWLEDGED_WAITS * self.pong_wait
 
     # --- acknowledged bytes -----------------------------------------------------------------------
 
@@ -304,8 +286,8 @@ class Keepalive:
 
     def _limit_progress(self, now: float) -> None:
         """Limit the time in which acknowledged bytes count, once the peer's kernel has the ping."""
-        if not self._progress_until and self._pong_wait is not None and self._acknowledged >= self._ping_position:
-            self._progress_until = now + limits.ACKNOWLEDGED_WAITS * self._pong_wait
+        if not self._progress_until and self.pong_wait is not None and self._acknowledged >= self._ping_position:
+            self._progress_until = now + limits.ACKNOWLEDGED_WAITS * self.pong_wait
 
     def _has_progress(self, peer: Peer, now: float) -> bool:
         """Return whether acknowledged bytes since the last look are a sign of life."""

@@ -70,21 +70,11 @@ class OverflowPolicy:
     drops_new = True
 
     async def send(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
-        """Queue a message of a sender that can wait.
-
-        Raises:
-            SendQueueFull: the message is refused.
-            SendTimeout: the queue is still full after ``send_timeout``.
-            ConnectionClosed: the connection ended while the sender waited.
-        """
+        """Queue a message of a sender that can wait. Raise as :meth:`plumews.Conn.send`."""
         self.send_now(conn, message)
 
     def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
-        """Queue a message of a sender that cannot wait.
-
-        Raises:
-            SendQueueFull: the message is refused.
-        """
+        """Queue a message of a sender that cannot wait, or raise ``SendQueueFull``."""
         conn._writer.dropped += 1
         raise SendQueueFull("dropped")
 

@@ -74,12 +74,7 @@ def target_of(room: Rooms | None) -> Target:
 
 
 def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callable[[M], bool] | None) -> Recipients[M]:
-    """Return the members of ``target`` now, without ``exclude``, for which ``where`` is true.
-
-    Raises:
-        TypeError: ``where`` is not a plain function.
-        Exception: an exception of ``where``.
-    """
+    """Return the members of ``target`` now, without ``exclude``, for which ``where`` is true."""
     snapshot = table.snapshot(target)
     if exclude is not None and not table.is_member(target, exclude):
         exclude = None
@@ -97,10 +92,7 @@ def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callab
 
 
 class _Key:
-    """A key of an application's own type, which is different from another key if the comparison fails.
-
-    Keys are compared in the midst of broadcasts, where nothing may raise.
-    """
+    """A key of an application's own type, whose comparison cannot raise in the midst of a broadcast."""
 
     __slots__ = ("_hash", "_key")
 
@@ -119,11 +111,7 @@ class _Key:
 
 
 def key_of(target: Target, key: Hashable) -> Hashable:
-    """Return ``key`` as one among the keys of all rooms. The order of several rooms does not matter.
-
-    Raises:
-        TypeError: ``key`` is not hashable.
-    """
+    """Return ``key`` as one among the keys of all rooms. The order of several rooms does not matter."""
     if type(key) not in _PLAIN:
         try:
             key = _Key(key)
@@ -334,10 +322,7 @@ class Broadcaster:
         kept: bool,
         told: Places = None,
     ) -> FanOut | BroadcastResult:
-        """Give a broadcast to the workers of ``target``.
-
-        ``kept`` adds it to the history. ``told`` is the position that stands in the message.
-        """
+        """Give a broadcast to the workers of ``target``. ``told`` is the position that stands in the message."""
         matched = recipients.matched
         if matched and not self.scheduler.make_room(target):
             return self.reject(BroadcastResult(matched=matched, dropped=matched, overloaded=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from .. import limits
 from ..validation import check_callback, check_count, check_function, check_rate, removed_options
@@ -68,19 +68,9 @@ class HubConfig:
     max_queued_bytes: int = limits.MAX_QUEUED_BYTES
 
     def __post_init__(self) -> None:
-        smallest = {"workers": 1, "job_queue_size": 1}
-        for name in (
-            "workers",
-            "job_queue_size",
-            "max_connections",
-            "max_room_connections",
-            "max_rooms_per_connection",
-            "max_history_rooms",
-            "max_history_bytes",
-            "accept_burst",
-            "max_queued_bytes",
-        ):
-            check_count(name, getattr(self, name), least=smallest.get(name, 0))
+        bounds = [each.name for each in fields(self) if each.name.startswith("max_")]
+        for name in ("workers", "job_queue_size", "accept_burst", *bounds):
+            check_count(name, getattr(self, name), least=1 if name in ("workers", "job_queue_size") else 0)
         check_rate("accept_rate", self.accept_rate, 0)
         if self.accept_burst and not self.accept_rate:
             raise ValueError("accept_burst bounds nothing without accept_rate: give that, too")

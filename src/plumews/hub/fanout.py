@@ -106,18 +106,9 @@ class FanOut:
         room: str | None = None,
         key: Any = None,
     ) -> None:
-        """Begin with the first member of ``snapshot``.
+        """Begin with the first member of ``snapshot``, which has ``exclude`` if it is given.
 
-        Args:
-            message: for uncompressed connections.
-            snapshot: the members of ``room``, in which ``exclude`` stands if it is given.
-            exclude: member that does not get the message.
-            counters: of the hub.
-            slow: slow members of the hub.
-            still_member: returns False for a member of the snapshot that has left.
-            position: of the message in the history of its rooms.
-            room: ``None`` for several rooms, or for all.
-            key: identity of the value that the message updates.
+        ``room`` is ``None`` for several rooms, or for all. ``still_member`` returns False for members that have left.
         """
         self.message = message
         self.position = position

@@ -266,18 +266,8 @@ class Hub:
 
         ``joined`` and ``left`` are tuples of :class:`plumews.UserInfo`, the difference to the last call. The first
         call, soon, names all users of the room. A user is present while one of its connections is. A user that left
-        and is back by the next call is not mentioned. Anonymous connections are not users: see :meth:`watch_count`.
-
-        Args:
-            room: name of the room.
-            callback: a plain function.
-
-        Returns:
-            The function that ends it.
-
-        Raises:
-            InvalidRoomName: the room's name is outside the policy.
-            TypeError: ``callback`` is not a plain function of these arguments.
+        and is back by the next call is not mentioned. Anonymous connections are not users. As :meth:`watch_count`
+        otherwise.
         """
         self._bind()
         self._rooms.check_name(room)
@@ -306,12 +296,10 @@ class Hub:
     ) -> Recovery:
         """:meth:`join` ``room``, and send what was broadcast to it since ``position`` before all later messages.
 
-        The kept messages are queued at once, in order. The result says whether that is all. It is not if:
-
-        - a message was too old, or too much for the bounds of the history,
-        - the peer does not read and the send queue had no space for the rest, which counts in ``dropped_messages``,
-        - ``position`` is of another life of the history: everything that is kept is sent,
-        - ``position`` lies in the future: nothing is sent.
+        The kept messages are queued at once, in order. The result says whether that is all. It is not if a message was
+        too old or too much for the bounds of the history, or if the send queue had no space for the rest, which counts
+        in ``dropped_messages``. Of a ``position`` in another life of the history everything that is kept is sent. Of
+        one in the future nothing is sent.
 
         Pass ``Position("", 0)`` to receive the whole retained history. That is complete if nothing was dropped since
         the history of the room began.

@@ -1,12 +1,9 @@
 """Loss reports: tell members, the application and the log about messages that slow members lost.
 
 A refused message is missing behind everything that waits, a displaced one in front of it. While nothing leaves, losses
-are added up. One event for each room is queued when the peer takes data again, before the next message is queued, and
-before the close frame. Two events never stand side by side: an event that still waits when more is lost is taken back
-and encoded anew.
-
-Callbacks run at the end of the event loop iteration and never within a broadcast, so what they do to the hub cannot
-disturb a broadcast. The log gets one line a second, however many messages were lost.
+are added up. One event for each room is queued when the peer takes data again, before the next message, and before the
+close frame. An event that still waits when more is lost is taken back and encoded anew. Callbacks run at the end of the
+event loop iteration, never within a broadcast.
 
 Invariants: the events of a member and its unreported loss add up to what it lost, whatever rooms it is in by now. What
 waits for callbacks is bounded by the number of members.

@@ -227,11 +227,7 @@ class OtherMembers:
         return len(messages)
 
     def queue_missed(self, member: Member, first: Data | None, messages: Sequence[EncodedMessage], most: int) -> int:
-        """Queue ``first`` and ``most`` of ``messages``, and count the other ones as dropped.
-
-        Returns:
-            The number of queued ``messages``. The member may have refused one that was announced to fit.
-        """
+        """Queue ``first`` and ``most`` of ``messages`` or fewer, count the others as dropped, and return the number."""
         queued = refused = 0
         if first is not None:
             payload = payload_of(opcode_of(first), first)  # raises TypeError or ValueError

@@ -56,10 +56,7 @@ OnClose: TypeAlias = Callable[[Any], object]
 
 
 class Membership:
-    """Members of one hub, and the parts of the hub that follow their joins and leaves.
-
-    ``on_close`` is the function that a member calls when it closes: it removes the member.
-    """
+    """Members of one hub, and the parts of the hub that follow their joins and leaves."""
 
     def __init__(
         self,

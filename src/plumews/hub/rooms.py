@@ -81,7 +81,8 @@ class RoomTable(Generic[M]):
         # Dicts as ordered sets: members get a broadcast in the order in which they joined.
         self._members: dict[str, dict[M, None]] = {}
         self._rooms: dict[M, dict[str, None]] = {}
-        self._registrations = 0
+        #: Sum of the members of all rooms. A member of two rooms counts twice.
+        self.registrations = 0
         self._snapshots: dict[str | None, MemberSnapshot[M]] = {}
         #: The last snapshot of several rooms. Only one, because there are more sets of rooms than rooms.
         self._union: tuple[tuple[str, ...], MemberSnapshot[M]] | None = None
@@ -95,11 +96,7 @@ class RoomTable(Generic[M]):
     # --- changes ----------------------------------------------------------------------------------
 
     def join(self, room: str, member: M) -> bool:
-        """Add ``member`` to ``room``. Return False if it was there, whatever the limits are.
-
-        Raises:
-            InvalidRoomName, HubFull, RoomFull, TooManyRooms: nothing was changed.
-        """
+        """Add ``member`` to ``room``. Return False if it was there, whatever the limits are."""
         self.check_name(room)
         if room in self._rooms.get(member, ()):
             return False
@@ -110,7 +107,7 @@ class RoomTable(Generic[M]):
         self._rooms[member][room] = None
         self._members.setdefault(room, {})[member] = None
         self._outdate(room)
-        self._registrations += 1
+        self.registrations += 1
         return True
 
     def check_space(self, room: str, member: M | None = None) -> None:
@@ -137,7 +134,7 @@ class RoomTable(Generic[M]):
         if not members:
             del self._members[room]
         self._outdate(room)
-        self._registrations -= 1
+        self.registrations -= 1
         return True
 
     def remove(self, member: M) -> list[str]:
@@ -204,11 +201,6 @@ class RoomTable(Generic[M]):
     def count(self, room: str) -> int:
         """Return the number of members of ``room``."""
         return len(self._members.get(room, ()))
-
-    @property
-    def registrations(self) -> int:
-        """Sum of the members of all rooms. A member of two rooms counts twice."""
-        return self._registrations
 
     @property
     def connections(self) -> int:

@@ -1,12 +1,8 @@
 """Scheduler of a hub's broadcasts: cooperative workers on the event loop.
 
-Each worker has a queue of jobs. The jobs of one room stand in the queue of one worker, so their order holds with any
-number of workers. A job that takes longer than its time slice continues in the next iteration of the event loop, after
-reads, pings and other workers. A job for several rooms stands in the queues of all their workers, and a job for all
-rooms in every queue. It starts when each of these workers has reached it, and they wait until it is done.
-
-Time slices are measured in processor time of this thread. A machine that is busy with other processes must not cut the
-work into smaller pieces, and the time of some event loops does not advance within a callback.
+The jobs of one room stand in the queue of one worker, so their order holds with any number of workers. A job for
+several rooms stands in the queues of all their workers. It starts when each of these has reached it, and they wait
+until it is done. A job that takes longer than its time slice continues in the next iteration of the event loop.
 
 Invariants: at most ``capacity`` jobs wait, besides the current one of each worker. A job that found its workers idle
 and fitted its time slice never waited. At least one job advances in every iteration.
@@ -57,24 +53,18 @@ class FanOutScheduler:
     def make_room(self, room: Target) -> bool:
         """Return True if a job for ``room`` can be submitted. Work on waiting jobs for a time slice first if not.
 
-        One callback may submit job after job, such as for many messages in one read. No event loop iteration comes in
-        between. Then the first job that is longer than its time slice would make all others wait. Most of them would be
-        refused, though each would fit a time slice.
+        One callback may submit job after job. Else the first one that is longer than its time slice would make all
+        others wait, and most of them would be refused.
         """
         if self.full(room):
             self._work()
         return not self.full(room)
 
     def submit(self, job: Job, room: Target, loop: asyncio.AbstractEventLoop) -> bool:
-        """Do ``job`` now for a time slice, and the rest behind the other jobs for ``room``. ``None``: for all rooms.
+        """Do ``job`` now for a time slice, and the rest behind the other jobs for ``room``. Return True if it is done.
 
-        Call :meth:`make_room` before.
-
-        Returns:
-            True if the job is done.
-
-        Raises:
-            MemoryError: the job cannot be queued behind others. A job without others before it is done at once instead.
+        Call :meth:`make_room` before. Without memory to queue it, it is done at once, or if others come before it
+        ``MemoryError`` is raised.
         """
         queues = self._queues_of(room)
         first = not any(queues)

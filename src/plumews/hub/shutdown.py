@@ -27,18 +27,14 @@ __all__ = ["OwedMessages", "begin_shutdown", "settled"]
 
 
 class OwedMessages:
-    """Messages that members are to get when the shutdown begins: queued ones, and undecided broadcasts.
-
-    Attributes:
-        messages: their number.
-        bytes: their size as frames.
-    """
+    """Messages that members are to get when the shutdown begins: queued ones, and undecided broadcasts."""
 
     def __init__(self, members: Sequence[Conn], broadcaster: Broadcaster, slow: SlowMembers) -> None:
         self._members = members
         # A broadcast may stand in both lists.
         self._broadcasts: list[Delivery] = list(dict.fromkeys([*broadcaster.unfinished(), *slow.waiting()]))
         self._lost_messages, self._lost_bytes = self._lost()
+        #: Their number, and their size as frames.
         self.messages, self.bytes = self._on_the_way(members)
 
     def undelivered(self) -> tuple[int, int]:
@@ -51,30 +47,20 @@ class OwedMessages:
 
     def _on_the_way(self, members: Sequence[Conn]) -> tuple[int, int]:
         """Return the messages and bytes in the queues of ``members`` and in undecided deliveries."""
-        messages = size = 0
-        for conn in members:
-            waiting, waiting_bytes = conn._writer.waiting_data()
-            messages += waiting
-            size += waiting_bytes
-        for broadcast in self._broadcasts:
-            pending = broadcast.result().pending
-            messages += pending
-            size += pending * broadcast.message.size
-        return messages, size
+        queued = [conn._writer.waiting_data() for conn in members]
+        return _add_up(queued, [(each.result().pending, each.message.size) for each in self._broadcasts])
 
     def _lost(self) -> tuple[int, int]:
         """Return the messages and bytes that queues have given up and broadcasts have not delivered, so far."""
-        messages = size = 0
-        for conn in self._members:
-            given_up, given_up_bytes = conn._never_left()
-            messages += given_up
-            size += given_up_bytes
-        for broadcast in self._broadcasts:
-            result = broadcast.result()
-            missed = result.dropped + result.skipped
-            messages += missed
-            size += missed * broadcast.message.size
-        return messages, size
+        given_up = [conn._never_left() for conn in self._members]
+        results = [(each.result(), each.message.size) for each in self._broadcasts]
+        return _add_up(given_up, [(result.dropped + result.skipped, size) for result, size in results])
+
+
+def _add_up(queues: list[tuple[int, int]], broadcasts: list[tuple[int, int]]) -> tuple[int, int]:
+    """Return the messages and bytes of queues, and of broadcasts by their number of members and the size for each."""
+    messages = sum(count for count, _ in queues) + sum(count for count, _ in broadcasts)
+    return messages, sum(size for _, size in queues) + sum(count * size for count, size in broadcasts)
 
 
 def begin_shutdown(

@@ -1,14 +1,12 @@
 """Deliver broadcasts to slow members according to their overflow policy.
 
-No member holds up the others. Under BLOCK a full member gets its send timeout once. Then the broadcasts that wait for
-it are dropped, and so are later ones until it has made room. A hub remembers a member from its first loss, or from its
-first backlog if a callback or a limit needs that, until the member has no backlog. A member that has left is remembered
-until its waiting broadcasts are decided and its losses are reported.
+Under BLOCK a full member gets its send timeout once. Then the broadcasts that wait for it are dropped, and so are later
+ones until it has made room. A hub remembers a member from its first loss, or from its first backlog if a callback or a
+limit needs that, until the member has no backlog, and if it has left until its losses are reported.
 
 Invariants: every delivery that comes here is decided, or waits under a deadline. No message that is queued here passes
-a loss report that is due. Losses still unreported at the end of a connection are reported before its close frame. At
-the end of an event loop iteration in which a broadcast took a hub over ``max_queued_bytes``, no more than that is
-queued.
+a loss report that is due. Losses still unreported at the end of a connection are reported before its close frame. No
+more than ``max_queued_bytes`` are queued at the end of an event loop iteration in which a broadcast exceeded them.
 """
 
 from __future__ import annotations
