@@ -32,14 +32,14 @@ def test_every_behavior_has_one_policy() -> None:
 
 
 def test_policies_differ_in_these_properties() -> None:
-    names = ("waits", "displaces", "uses_key", "drops_queued", "drops_new")
+    names = ("waits", "displaces", "uses_key", "drops_queued", "only_drops")
     having = {name: {each for each, policy in POLICIES.items() if getattr(policy, name)} for name in names}
     assert having == {
         "waits": {BLOCK},
         "displaces": {DROP_OLDEST, CONFLATE},
         "uses_key": {CONFLATE},
         "drops_queued": {DROP, DROP_OLDEST, CONFLATE},
-        "drops_new": {DROP},
+        "only_drops": {DROP},
     }
 
 

@@ -1,7 +1,9 @@
 """Overflow policies: the answer of a full send queue to one more message.
 
 Each :class:`SendBehavior` has one policy, which all connections share. A new behavior is a member of that enum and a
-policy in :data:`POLICIES`.
+policy in :data:`POLICIES`. A policy acts on the queue by ``conn._writer``. A new operation on the queue is a method of
+:class:`plumews.transport.writer.Writer`. If it drops queued messages, `full_queue` wraps it and counts them, and the
+wrapper is listed in :class:`QueueOwner`.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Outcome(enum.Enum):
 
 
 class OverflowPolicy:
-    """Policy of ``SendBehavior.DROP``, and the default of each method: refuse the new message.
+    """Base class of the policies. By default the new message is refused.
 
     Policies have no state. ``message`` is ``None`` where a message in pieces is to begin, which cannot displace others.
     """
@@ -66,8 +68,8 @@ class OverflowPolicy:
     uses_key = False
     #: True if queued messages may be dropped, for newer ones or because the members of a hub hold too much memory.
     drops_queued = True
-    #: True if a full queue drops each broadcast and does nothing else.
-    drops_new = True
+    #: True if :meth:`broadcast` always drops the message and does nothing else. Then a fan-out does not call it.
+    only_drops = False
 
     async def send(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         """Queue a message of a sender that can wait. Raise as :meth:`plumews.Conn.send`."""
@@ -93,12 +95,19 @@ class OverflowPolicy:
         return count
 
 
+class _Drop(OverflowPolicy):
+    """Policy of ``SendBehavior.DROP``: refuse the new message."""
+
+    __slots__ = ()
+    only_drops = True
+
+
 class _Block(OverflowPolicy):
     """Policy of ``SendBehavior.BLOCK``: wait for space."""
 
     __slots__ = ()
     waits = True
-    drops_queued = drops_new = False
+    drops_queued = False
 
     async def send(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         await conn._wait_for_space(message)
@@ -111,7 +120,7 @@ class _Close(OverflowPolicy):
     """Policy of ``SendBehavior.CLOSE``: close with 1013."""
 
     __slots__ = ()
-    drops_queued = drops_new = False
+    drops_queued = False
 
     def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         conn._writer.dropped += 1
@@ -127,7 +136,6 @@ class _DropOldest(OverflowPolicy):
 
     __slots__ = ()
     displaces = True
-    drops_new = False
 
     def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
         if message is None or not conn._displace(message):
@@ -155,7 +163,7 @@ class _Conflate(_DropOldest):
 #: The policy of each behavior.
 POLICIES = {
     SendBehavior.BLOCK: _Block(),
-    SendBehavior.DROP: OverflowPolicy(),
+    SendBehavior.DROP: _Drop(),
     SendBehavior.CLOSE: _Close(),
     SendBehavior.DROP_OLDEST: _DropOldest(),
     SendBehavior.CONFLATE: _Conflate(),

@@ -337,7 +337,7 @@ class FanOut:
         if conn._rules.state is not _OPEN or not self._slow.quiet:
             return False
         policy = conn._config.overflow
-        if policy.drops_new:
+        if policy.only_drops:
             return True
         member = self._remembered.get(conn) if policy.waits else None
         return member is not None and member.given_up
