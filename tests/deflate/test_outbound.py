@@ -21,6 +21,7 @@ import plumews
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
+from plumews.deflate.outbound import DeflateParams
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
 from support.compressed_messages import TAIL, Squeezing, frame, squeezed, unsqueezed
@@ -54,6 +55,17 @@ def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
     assert not parser.mid_message
     transport.writes.clear()
     return events
+
+
+# --- the choice -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("min_size", [0, 1, 100])
+def test_never_compressed_is_the_bound_of_should_compress(min_size: int) -> None:
+    params = DeflateParams(("zlib", 6, 12, 5), min_size, 64 * 1024)
+    sizes = range(200)
+    assert [size for size in sizes if not params.should_compress(size, None)] == list(range(min_size))
+    assert params.never_compressed() == min_size - 1
 
 
 # --- time of writing --------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ class ConnCore(ContextRunner):
         #: permessage-deflate, where it was agreed on.
         self._deflate: OutboundDeflate | None = None
         self._inflate: InboundDeflate | None = None
-        #: With whom it can be sent the same compressed bytes; one object, mostly.
+        #: Parameters of compression. Connections with the same object can be sent the same bytes.
         self._shared: DeflateParams | None = None
         self._transport: asyncio.Transport | None = None
         #: Reader of the connection until it is open.
@@ -148,9 +148,7 @@ class ConnCore(ContextRunner):
         self._shared = deflate.shared_params
         self._rules.allow_compressed(client=client)
         self._feed = self._rules.parser.feed_messages
-        self._quick_size = min(
-            self._quick_size, deflate.params.min_size - 1
-        )  # what is longer may have to be compressed
+        self._quick_size = min(self._quick_size, deflate.params.never_compressed())
 
     # --- the transport calls ----------------------------------------------------------------------
 

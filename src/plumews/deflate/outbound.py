@@ -2,7 +2,10 @@
 
 Without context takeover a message is compressed before it is queued. All connections of a thread share a compressor,
 and any number of connections may be sent the same bytes. With takeover a message is compressed when the queue accepts
-it: from then on only the end of the connection drops it.
+it. Later messages refer to it, so `reset` is called if the queue drops it: for ``max_queued_bytes``, or at the end.
+
+The rule is :meth:`DeflateParams.should_compress`. A change of it needs the same change of
+:meth:`DeflateParams.never_compressed`.
 
 Invariant: an idle connection holds no memory, except for the inflater of a peer that uses takeover.
 """
@@ -41,21 +44,28 @@ class DeflateParams:
         self.fragment_size = fragment_size
 
     def should_compress(self, size: int, requested: bool | None, most: int = limits.COUNT_MOST) -> bool:
-        """Return whether to compress a message. Every way to send asks this.
+        """Return whether to compress a message. All ways to send call it, except for sizes in `never_compressed`.
 
         Args:
-            size: bytes of the payload, or of the first piece of a message in pieces.
+            size: bytes of the payload, or of the first piece of a message in pieces. A caller that has only the frames
+                passes their bytes first, and then the payload's.
             requested: ``compress=`` of the application. ``None`` leaves the choice to the size.
             most: without a request a larger message is not compressed: that of a broadcast would hold the event loop.
         """
         return self.min_size <= size <= most if requested is None else requested
+
+    def never_compressed(self) -> int:
+        """Return the bytes of the largest message that is not compressed without a request, as are all smaller ones."""
+        return self.min_size - 1
 
 
 @dataclass(frozen=True)
 class CompressionInfo:
     """Negotiated parameters and statistics of permessage-deflate on one connection: ``conn.compression``.
 
-    Sent messages in pieces and broadcasts are not counted. A message that a full queue refuses is counted.
+    Sent messages in pieces are not counted. With takeover each other one is counted when the queue accepts it.
+    Without takeover a message is counted before it is queued, even if a full queue refuses it. Broadcasts, whose bytes
+    several connections share, and messages of the history are then not counted.
 
     Attributes:
         server_window_bits, client_window_bits: bits of the window of each side, 9 to 15.
