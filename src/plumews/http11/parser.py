@@ -18,7 +18,7 @@ from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage
 from .headers import Headers, name_of, parse_host, value_of
 from .models import Request, check_target
-from .redaction import PASSWORD_HEADER, TOKEN_HEADER
+from .redaction import SECRET_HEADERS
 
 __all__ = ["HeadReader"]
 
@@ -39,7 +39,7 @@ _IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t" + bytes(range(0x80, 0x100))
 _DECIDING: Final = frozenset(
     (
         *("connection", "content-length", "expect", "forwarded", "host", "origin", "transfer-encoding", "upgrade"),
-        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", TOKEN_HEADER.lower(), PASSWORD_HEADER.lower()),
+        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", *map(str.lower, SECRET_HEADERS)),
     )
 )
 

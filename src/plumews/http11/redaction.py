@@ -3,7 +3,8 @@
 A terminal interprets control characters, and a line break forges a line of the log. The exceptions of an application
 may contain secrets: ``sessions[token]`` raises a ``KeyError`` whose text is the token.
 
-This module lists the places of a request that may carry a secret. Authentication reads the same list.
+This module lists the places of a request that may carry a secret. Authentication reads the same list. The parser
+requires that the values of `SECRET_HEADERS` are ASCII.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = [
     "BEARER",
     "PASSWORD_HEADER",
     "QUERY_SECRETS",
+    "SECRET_HEADERS",
     "TOKEN_HEADER",
     "cookies_of",
     "printable",
@@ -129,6 +131,7 @@ def _parts(secret: str) -> Iterator[str]:
 #: Headers that carry a token and a room password.
 TOKEN_HEADER: Final = "Authorization"  # noqa: S105
 PASSWORD_HEADER: Final = "X-WebSocket-Room-Password"  # noqa: S105
+SECRET_HEADERS: Final = (TOKEN_HEADER, PASSWORD_HEADER)
 
 #: Prefix of an offered subprotocol that carries a token: a browser cannot set headers.
 BEARER: Final = "bearer."
@@ -154,9 +157,10 @@ def query_values(request: Request, name: str) -> list[str]:
 
 def secrets_of(request: Request) -> Iterator[str]:
     """Yield the values that may be secrets, whatever the request looks like. Harmless cookies are among them."""
+    for name in SECRET_HEADERS:
+        yield from request.headers.get_all(name)
     for value in request.headers.get_all(TOKEN_HEADER):
-        yield value.partition(" ")[2].strip() or value
-    yield from request.headers.get_all(PASSWORD_HEADER)
+        yield value.partition(" ")[2].strip()  # without the scheme
     for offers in request.headers.get_all("Sec-WebSocket-Protocol"):
         for offer in offers.split(","):
             if offer.strip().startswith(BEARER):
