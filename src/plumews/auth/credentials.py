@@ -4,6 +4,9 @@ A program sets ``Authorization: Bearer`` and ``X-WebSocket-Room-Password``. A br
 subprotocol ``bearer.<token>`` beside a real one, sends both in its first message, or sends a cookie (RFC 6265).
 ``?token=`` and ``?room_password=`` are accepted only if they are allowed, because addresses end up in logs. A request
 has at most one token. Credentials in a disabled place are refused, never ignored.
+
+A new place of a secret is listed in :mod:`plumews.http11.redaction`, which keeps it out of logs, and read here. A new
+option about secrets is a field of :class:`AuthOptions` and its type in :class:`AuthKeywords`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ May import the root vocabulary, ``protocol``, ``http11``, ``transport`` and ``de
 
 The receive queue holds messages that the handler has not read. The send queue holds messages that the transport has not
 accepted; an overflow policy decides when it is full. A message filter sees each message before the application does. A
-loss report is a frame or event of a hub about messages that a slow consumer did not get.
+loss report is a frame of a hub about messages that a slow consumer did not get.
 """
 
 from __future__ import annotations

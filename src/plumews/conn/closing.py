@@ -495,9 +495,10 @@ class ClosingCore(AwaitableCore, asyncio.BufferedProtocol):
     def _close_gently(self, *, peer_is_done: bool = False) -> None:
         """End the TCP connection so that a peer that is still sending can read our close frame or response.
 
-        A socket that is closed with unread bytes resets the connection, and a reset swallows what the peer has not
-        read. So we send our FIN, discard what comes, and cut after ``_LINGER``, or after the close timeout while bytes
-        still leave. TLS cannot end one direction alone: there we close after that time, or at once if ``peer_is_done``.
+        A socket that is closed with unread bytes resets the connection, and a reset discards what the peer has not
+        read. So we send our FIN, discard received bytes, and cut after ``_FIN_WAIT``, or up to the close timeout while
+        bytes still leave. TLS cannot end one direction alone: there we close after that time, or at once if
+        ``peer_is_done``.
         """
         if self._transport is None:
             return

@@ -56,7 +56,7 @@ def request_line(conn: Any) -> str:
     return "no request" if request is None else f"{request.method} {quoted(request.target.partition('?')[0])}"
 
 
-class ConnLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # it has none on Python 3.10
+class ConnLogger(logging.LoggerAdapter):  # type: ignore[type-arg]  # no type argument on Python 3.10
     """Logger of one connection."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:

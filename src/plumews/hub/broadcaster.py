@@ -1,9 +1,13 @@
 """Broadcasts of one hub: recipients, encoding, and the start of each fan-out.
 
-`fanout` carries one broadcast to its members, and `scheduler` has the workers that do so. Invariants: broadcasts to one
-room arrive at each member in the order of the calls, whatever the number of workers. No direct send to a member, or to
-a user, overtakes them. A connection in several of the target rooms gets the message once. The predicate ``where`` is
-called before anything is sent, so that nothing is sent if it raises.
+Each accepted broadcast to rooms goes one way: `_submit`, `_start`, and a `FanOut` that `scheduler` steps. A call of
+`broadcast` is accepted or rejected at once. A `publish` that waits for a place in the job queue is accepted after that
+wait. A connection that is not reached at once gets a hook, `bring_up`, which each direct send to it runs first.
+
+Invariants: broadcasts to one room arrive at each member in the order in which they are accepted, whatever the number of
+workers. No direct send to a member, or to a user, overtakes an accepted broadcast. A connection in several of the
+target rooms gets the message once. The predicate ``where`` is called before anything is sent, so that nothing is sent
+if it raises.
 """
 
 from __future__ import annotations
@@ -300,7 +304,7 @@ class Broadcaster:
         return self._start(loop, message, recipients, target, key, kept=kept, told=told)
 
     def _has_names(self, target: Target) -> bool:
-        """Return True if all names in ``target`` are within the policy."""
+        """Return True if the hub allows all room names in ``target``. ``None`` has no names."""
         try:
             if isinstance(target, tuple):
                 for room in target:

@@ -91,7 +91,9 @@ class HubMetrics:
     max_room_connections: int = _gauge("Limit of connections in one room.")
     broadcasts_total: int = _counter("Broadcasts that were accepted.", "broadcasts", "outcome", "accepted")
     broadcasts_rejected: int = _sum("Broadcasts that were refused.")
-    broadcasts_invalid: int = _counter("Broadcasts refused for a bad room name.", "broadcasts", "outcome", "invalid")
+    broadcasts_invalid: int = _counter(
+        "Broadcasts refused for a bad room name, or for ``room=None``.", "broadcasts", "outcome", "invalid"
+    )
     broadcasts_stopped: int = _counter(
         "Broadcasts refused after the stop of the hub.", "broadcasts", "outcome", "stopped"
     )

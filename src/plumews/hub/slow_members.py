@@ -1,4 +1,4 @@
-"""Deliver broadcasts to slow members according to their overflow policy.
+"""Delivery of broadcasts to slow members according to their overflow policy.
 
 Under BLOCK a full member gets its send timeout once. Then the broadcasts that wait for it are dropped, and so are later
 ones until it has made room. A hub remembers a member from its first loss, or from its first backlog if a callback or a

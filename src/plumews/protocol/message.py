@@ -24,8 +24,8 @@ Pieces: TypeAlias = "AsyncIterable[Data] | Iterator[Data]"
 class EncodedMessage:
     """One message as buffers to write in order, and their bytes in all.
 
-    ``compress`` is what the application asked for, where that was not decided before: True, False, or ``None`` for what
-    its size says. ``encodings`` are compressed ones, see :mod:`plumews.deflate.encodings`.
+    ``compress`` is the application's request to compress it later: True, False, or ``None`` for the choice by its size.
+    ``encodings`` are the compressed ones, see :mod:`plumews.deflate.encodings`.
     """
 
     __slots__ = ("buffers", "compress", "encodings", "size")

@@ -1,6 +1,8 @@
 """Options of a server: one frozen dataclass, and the typed keywords that `serve`, `unix_serve` and `serve_rooms` share.
 
 A new option is a field of :class:`ServerOptions` with a line in its docstring, and its type in :class:`ServerKeywords`.
+The server reads it from ``context.options``. The command has a flag for it only if :mod:`plumews.cli.options` lists
+one. Its default is then taken from here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
-"""Responses to a request that is no WebSocket yet, and the log lines of refusals.
+"""Responses to a request that is no WebSocket yet, and the log lines of the refused ones.
 
 Each connection gets one response, whatever fails, and ends with it. `process_response` sees the response first. Work
 that takes time runs in one task, and is cancelled at the open timeout. The cause of a failure is logged, never sent.
 
-A refusal is one log line at INFO. The first one that an option would prevent is a WARNING that names the option. The
-line has neither the query nor a secret of the request.
+A refused request is one log line at INFO. The first one that an option would prevent is a WARNING that names the
+option. The line has neither the query nor a secret of the request. Two more kinds of refusals have log lines elsewhere:
+of sockets without a request in `listener`, and by close code in `auth.token_lifetime`.
+
+The work before the response is in `handshake`. A new code of a refusal is a member of `ErrorCode`. It is listed in
+`_CODES_WITH_TEXT`, too, if only its text tells the cause.
 """
 
 from __future__ import annotations

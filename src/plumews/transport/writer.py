@@ -62,7 +62,7 @@ class Writer(SocketWriter):
         self._dirty = False
         self._hot = False
         self._gathered = False
-        #: Compressor with context takeover, if any. It compresses accepted messages; none of them is dropped later.
+        #: Compressor with context takeover, if any. It compresses accepted messages, and is reset if they are dropped.
         self.context: Any = None
         #: Messages that a full queue refused.
         self.dropped = 0
