@@ -17,7 +17,7 @@ import plumews
 from plumews import CloseCode, Opcode, SendBehavior, State, limits
 from plumews.hub.events import EventDispatcher
 from plumews.hub.fanout import FanOut, FanOutCounters
-from plumews.hub.rooms import MemberSnapshot
+from plumews.hub.rooms import MemberSnapshot, Recipients
 from plumews.hub.slow_members import SlowMembers
 from plumews.protocol.message import encode
 from support.fakes import FakeTransport, deadlines, failures, fake_conn, flushed, ticks
@@ -38,14 +38,8 @@ class Room:
     def broadcast(
         self, conns: list[plumews.Conn], text: str = "hello", *, exclude: plumews.Conn | None = None
     ) -> FanOut:
-        return FanOut(
-            encode(Opcode.TEXT, text.encode()),
-            MemberSnapshot(tuple(conns)),
-            exclude=exclude,
-            counters=self.counters,
-            slow=self.slow,
-            still_member=lambda conn: conn not in self.left,
-        )
+        recipients = Recipients(MemberSnapshot(tuple(conns)), lambda conn: conn not in self.left, exclude)
+        return FanOut(encode(Opcode.TEXT, text.encode()), recipients, self.counters, self.slow)
 
     def send(self, conns: list[plumews.Conn], text: str = "hello", **options: Any) -> FanOut:
         broadcast = self.broadcast(conns, text, **options)

@@ -14,7 +14,6 @@ __all__ = ["MissingAttribute", "add_hints", "missing_name", "refuse_attribute"]
 
 _METADATA: Final = "use conn.metadata, a dict for what belongs to the connection"
 _OPTION: Final = "it is an option of plumews.serve()"
-_LOOP: Final = "use asyncio.get_running_loop()"
 _ADDRESS: Final = "use conn.remote_address, or conn.client_address for what is behind a trusted proxy"
 _CLOSING: Final = "use conn.close(code, reason), conn.close_nowait(code, reason) or conn.abort()"
 _OPENED: Final = (
@@ -26,7 +25,6 @@ _ITERATE: Final = "use `async for message in conn`"
 _HUB: Final = "rooms belong to a plumews.Hub"
 _PIECES: Final = "conn.send() takes an iterator or an asynchronous iterator for a message in pieces"
 _STATE: Final = "use conn.state, or conn.closed"
-_COMPRESSION: Final = "use conn.compression"
 _ENDED: Final = "use conn.close_code and conn.close_reason"
 _CALLBACK: Final = "it is an option of plumews.serve(): a plain function that gets the connection"
 
@@ -60,7 +58,7 @@ _HINTS: Final = {
     **dict.fromkeys(("peercert", "getpeercert"), 'use conn.get_extra_info("peercert")'),
     "cipher": 'use conn.get_extra_info("cipher")',
     "ssl_object": 'use conn.get_extra_info("ssl_object")',
-    **dict.fromkeys(("loop", "get_loop"), _LOOP),
+    **dict.fromkeys(("loop", "get_loop"), "use asyncio.get_running_loop()"),
     # --- state and end
     **dict.fromkeys(("open", "is_open", "connected", "connection_open"), "use `not conn.closed`"),
     **dict.fromkeys(("client_state", "application_state", "ready_state", "readyState"), _STATE),
@@ -93,7 +91,7 @@ _HINTS: Final = {
     **dict.fromkeys(("close_timeout", "open_timeout", "max_queue", "queue_size", "subprotocols", "origins"), _OPTION),
     **dict.fromkeys(("available_subprotocols", "process_request", "process_response", "select_subprotocol"), _OPTION),
     **dict.fromkeys(("write_limit", "recv_bufsize"), "plumews.serve() has queue_size and queue_bytes"),
-    **dict.fromkeys(("extensions", "compress", "enable_compression"), _COMPRESSION),
+    **dict.fromkeys(("extensions", "compress", "enable_compression"), "use conn.compression"),
     **dict.fromkeys(("on_message", "on_open", "on_close"), _CALLBACK),
     **dict.fromkeys(("server", "ws_server"), "use what `async with plumews.serve(...) as server` gives"),
     **dict.fromkeys(("ws_handler", "handler"), _OPTION),
@@ -108,7 +106,6 @@ _HINTS: Final = {
 
 _CLIENT: Final = "there is no client in this version; any client will do, such as that of the websockets package"
 _REFUSING: Final = "return conn.respond(status, text) from process_request, or raise plumews.Refused"
-_PLAIN_STR: Final = "it is a plain str here"
 
 #: Hint for each missing name of the package.
 _PACKAGE_HINTS: Final = {
@@ -119,7 +116,7 @@ _PACKAGE_HINTS: Final = {
     "WebSocketDisconnect": "use plumews.ConnectionClosed",
     **dict.fromkeys(("AbortHandshake", "InvalidStatus"), _REFUSING),
     **dict.fromkeys(("basic_auth", "basic_auth_protocol_factory"), f"{_REFUSING}; for tokens there is authenticator="),
-    **dict.fromkeys(("Origin", "Subprotocol"), _PLAIN_STR),
+    **dict.fromkeys(("Origin", "Subprotocol"), "it is a plain str here"),
 }
 
 

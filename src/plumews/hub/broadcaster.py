@@ -16,8 +16,7 @@ import asyncio
 import functools
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from ..conn.connection import Conn
 from ..counters import BoundedCounter
@@ -30,11 +29,11 @@ from .history_store import HistoryStore, Places
 from .member import AnyMember, is_member
 from .presence import PresenceIndex, check_user_id
 from .results import BroadcastResult
-from .rooms import MemberSnapshot, RoomTable, Target
+from .rooms import MemberSnapshot, Recipients, RoomTable, Target
 from .scheduler import FanOutScheduler
 from .slow_members import SlowMembers
 
-__all__ = ["Broadcaster", "DataAt", "Recipients", "Rooms", "choose", "key_of", "target_of"]
+__all__ = ["Broadcaster", "DataAt", "Rooms", "choose", "key_of", "target_of"]
 
 M = TypeVar("M")
 
@@ -52,20 +51,6 @@ _PLAIN: Final = (str, bytes, int)
 
 
 # --- recipients -----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Recipients(Generic[M]):
-    """Recipients of a message: ``snapshot`` without ``exclude``, each as long as ``still_member`` returns True."""
-
-    snapshot: MemberSnapshot[M]
-    still_member: Callable[[M], bool]
-    exclude: M | None = None
-
-    @property
-    def matched(self) -> int:
-        """Number of recipients."""
-        return len(self.snapshot.members) - (self.exclude is not None)
 
 
 def target_of(room: Rooms | None) -> Target:
@@ -364,17 +349,7 @@ class Broadcaster:
         room: str | None = None,
         key: Hashable = None,
     ) -> FanOut:
-        return FanOut(
-            message,
-            recipients.snapshot,
-            exclude=recipients.exclude,
-            counters=self.counters,
-            slow=self._slow,
-            still_member=recipients.still_member,
-            position=position,
-            room=room,
-            key=key,
-        )
+        return FanOut(message, recipients, self.counters, self._slow, position, room, key)
 
     def _check_not_within(self) -> None:
         if self._slow.reports.encoding:

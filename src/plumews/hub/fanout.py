@@ -11,7 +11,7 @@ for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from .. import limits
@@ -25,7 +25,7 @@ from ..protocol.message import EncodedMessage
 from ..transport.timers import clock
 from .member import Member, plain_message
 from .results import BroadcastResult
-from .rooms import MemberSnapshot
+from .rooms import Recipients
 from .slow_members import SlowMembers
 
 __all__ = ["FanOut", "FanOutCounters"]
@@ -96,26 +96,20 @@ class FanOut:
     def __init__(
         self,
         message: EncodedMessage,
-        snapshot: MemberSnapshot[Any],
-        *,
-        exclude: Conn | Member | None,
+        recipients: Recipients[Any],
         counters: FanOutCounters,
         slow: SlowMembers,
-        still_member: Callable[[Any], bool],
         position: Position | dict[str, Position] | None = None,
         room: str | None = None,
         key: Any = None,
     ) -> None:
-        """Begin with the first member of ``snapshot``, which has ``exclude`` if it is given.
-
-        ``room`` is ``None`` for several rooms, or for all. ``still_member`` returns False for members that have left.
-        """
+        """Begin with the first of ``recipients``. ``room`` is ``None`` for several rooms, or for all."""
         self.message = message
         self.position = position
         self.room = room
         self.key = key
-        self._snapshot = snapshot
-        self._members = snapshot.members
+        self._snapshot = recipients.snapshot
+        self._members = recipients.snapshot.members
         self._next = 0
         # Of the member that is being reached: the index behind it, True in the general way, and True until decided.
         self._at = 0
@@ -123,8 +117,8 @@ class FanOut:
         #: The message, if it is one buffer and replaces no earlier value in a queue.
         self._simple = message.buffers[0] if len(message.buffers) == 1 and key is None else None
         #: Members that were reached before their place in the snapshot, or are not to be reached at all.
-        self._early: set[Any] = set() if exclude is None else {exclude}
-        self.matched = len(snapshot.members) - len(self._early)
+        self._early: set[Any] = set() if recipients.exclude is None else {recipients.exclude}
+        self.matched = recipients.matched
         self._counters = counters
         self._slow = slow
         #: True if some members may be no `Conn`.
@@ -133,7 +127,7 @@ class FanOut:
         # Read for each member.
         self._remembered = slow.members
         self._watching = slow.watching
-        self._still_member = still_member
+        self._still_member = recipients.still_member
         self._sure = False  # True while all of the snapshot are still members
         self._done: asyncio.Future[None] | None = None
         self.queued = self.dropped = self.skipped = 0

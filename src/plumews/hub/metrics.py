@@ -178,7 +178,7 @@ def collect_metrics(
     """Return a snapshot of the metrics of the hub that has these parts."""
     counters = broadcaster.counters
     refusals = broadcaster.refusals.snapshot()
-    backlog = _backlog(rooms.snapshot(None).members, slow)
+    backlog = _Backlog(rooms.snapshot(None).members, slow)
     return HubMetrics(
         active_connections=rooms.connections,
         room_registrations=rooms.registrations,
@@ -255,7 +255,7 @@ def inspect_member(conn: AnyMember, rooms: RoomTable[Any], members: Membership, 
 def inspect_room(room: str, rooms: RoomTable[Any], slow: SlowMembers) -> RoomInfo:
     """Return a snapshot of ``room``."""
     members = rooms.snapshot(room).members
-    backlog = _backlog(members, slow)
+    backlog = _Backlog(members, slow)
     return RoomInfo(
         name=room,
         members=len(members),
@@ -266,33 +266,22 @@ def inspect_room(room: str, rooms: RoomTable[Any], slow: SlowMembers) -> RoomInf
     )
 
 
-class _Backlog(NamedTuple):
-    """Sums over the send queues of some connections, and the bytes that zlib holds for them."""
+class _Backlog:
+    """Sums over the send queues of ``members``, and the bytes that zlib holds for them."""
 
-    messages: int
-    bytes: int
-    most_messages: int
-    most_bytes: int
-    connections: int
-    oldest: float
-    compression: int
-
-
-def _backlog(members: Iterable[Any], slow: SlowMembers) -> _Backlog:
-    conns = [each for each in members if isinstance(each, Conn)] if slow.others else members
-    messages = size = most_messages = most_bytes = behind = compression = 0
-    oldest = 0.0
-    for conn in conns:
-        writer = conn._writer
-        waiting = writer.queued_messages
-        if conn._deflate is not None and conn._inflate is not None:
-            compression += conn._deflate.held(conn._inflate)
-        if waiting:
-            messages += waiting
-            size += writer.queued_bytes
-            most_messages = max(most_messages, waiting)
-            most_bytes = max(most_bytes, writer.queued_bytes)
-            if writer.paused:  # else they leave in this event loop iteration
-                behind += 1
-                oldest = max(oldest, writer.queued_age)
-    return _Backlog(messages, size, most_messages, most_bytes, behind, oldest, compression)
+    def __init__(self, members: Iterable[Any], slow: SlowMembers) -> None:
+        self.messages = self.bytes = self.most_messages = self.most_bytes = self.connections = self.compression = 0
+        self.oldest = 0.0
+        for conn in [each for each in members if isinstance(each, Conn)] if slow.others else members:
+            writer = conn._writer
+            waiting = writer.queued_messages
+            if conn._deflate is not None and conn._inflate is not None:
+                self.compression += conn._deflate.held(conn._inflate)
+            if waiting:
+                self.messages += waiting
+                self.bytes += writer.queued_bytes
+                self.most_messages = max(self.most_messages, waiting)
+                self.most_bytes = max(self.most_bytes, writer.queued_bytes)
+                if writer.paused:  # else they leave in this event loop iteration
+                    self.connections += 1
+                    self.oldest = max(self.oldest, writer.queued_age)

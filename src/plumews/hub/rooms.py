@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from .. import limits
 from ..errors import HubFull, InvalidRoomName, RoomFull, TooManyRooms
 
-__all__ = ["MemberSnapshot", "RoomTable", "Target", "check_room_name", "validate_room_name"]
+__all__ = ["MemberSnapshot", "Recipients", "RoomTable", "Target", "check_room_name", "validate_room_name"]
 
 M = TypeVar("M")
 
@@ -61,6 +62,20 @@ class MemberSnapshot(Generic[M]):
         if self._positions is None:
             self._positions = {member: position for position, member in enumerate(self.members)}
         return self._positions.get(member, -1)
+
+
+@dataclass(slots=True)
+class Recipients(Generic[M]):
+    """Recipients of a message: ``snapshot`` without ``exclude``, each as long as ``still_member`` returns True."""
+
+    snapshot: MemberSnapshot[M]
+    still_member: Callable[[M], bool]
+    exclude: M | None = None
+
+    @property
+    def matched(self) -> int:
+        """Number of recipients."""
+        return len(self.snapshot.members) - (self.exclude is not None)
 
 
 class RoomTable(Generic[M]):
