@@ -314,7 +314,8 @@ PASSWORD_COSTS: Final = (100_000, 2_000_000)
 PASSWORD_MIN_LENGTH: Final = 8
 PASSWORD_MAX_LENGTH: Final = 1024
 
-#: Passwords hashed at once in the process: each takes a core, and there is other work.
+#: Passwords hashed at once in the process: each takes a core, and there is other work. As many calls of a plain
+#: ``authorize_room`` run beside them.
 PASSWORD_HASHES: Final = 2
 
 #: Passwords that are hashed or wait for it, for one server: some 5 s of work for two cores, half the time of a

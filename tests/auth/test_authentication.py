@@ -155,24 +155,53 @@ async def test_plain_authorize_room_has_a_bounded_queue(start, monkeypatch):
 
     serving = plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, handler=whoami, room_auth=Hung(False))
     server = await start(serving)
-    pool = server._context.endpoint("/ws")._password_checker.pool
+    pool = server._context.endpoint("/ws")._authorizer_pool
     wires = []
     for number in range(4):
         wires.append(await Wire.connect(server))
         wires[-1].send(upgrade(f"/ws?room={number}"))
-        await until(lambda number=number: pool.pending == number + 1)
+        await until(lambda number=number: len(pool.pending) == number + 1)
     assert await refused(server, "/ws?room=full") == (503, "WEBSOCKET_BUSY")
     await until(lambda: len(rooms) == limits.PASSWORD_HASHES)
     last = next(conn for conn in server._context.connections if conn.request.query["room"] == "3")
     wires[3].reset()
     await last.wait_closed()
-    assert await refused(server, "/ws?room=full") == (503, "WEBSOCKET_BUSY")  # it still has its place
+    await until(lambda: len(pool.pending) == 3)  # the client that left holds no place
+    wires[3] = await Wire.connect(server)
+    wires[3].send(upgrade("/ws?room=late"))
+    await until(lambda: len(pool.pending) == 4)
     go_on.set()
-    for wire in wires[:3]:
+    for wire in wires:
         await wire.read_head()
+        assert wire.status == 101
         await wire.__aexit__(None, None, None)
-    await until(lambda: pool.pending == 0)
-    assert sorted(rooms) == ["0", "1", "2"]
+    assert not pool.pending
+    assert sorted(rooms) == ["0", "1", "2", "late"]
+
+
+async def test_slow_authorizer_delays_no_password_of_another_server(start):
+    go_on = threading.Event()
+    begun = []
+
+    class Hung(Members):
+        def authorize_room(self, asked):
+            begun.append(asked.room)
+            return go_on.wait(30)
+
+    slow = await start(plumews.serve_rooms(plumews.Hub(), AUTH, "127.0.0.1", 0, handler=whoami, room_auth=Hung(False)))
+    other = await start(rooms())
+    wires = [await Wire.connect(slow) for _ in range(limits.PASSWORD_HASHES)]
+    try:
+        for wire in wires:
+            wire.send(upgrade("/ws"))
+        await until(lambda: len(begun) == limits.PASSWORD_HASHES)
+        assert (await refused(other, "/ws?room=vault&room_password=wrong"))[0] == 403
+    finally:
+        go_on.set()
+    for wire in wires:
+        await wire.read_head()
+        assert wire.status == 101
+        await wire.__aexit__(None, None, None)
 
 
 class Password:

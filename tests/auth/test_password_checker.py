@@ -14,7 +14,13 @@ import pytest
 
 import plumews
 from plumews import limits
-from plumews.auth.password_checker import Attempts, BlockingPool, PasswordChecker
+from plumews.auth.password_checker import (
+    AUTHORIZER_THREADS,
+    PASSWORD_THREADS,
+    Attempts,
+    BlockingPool,
+    PasswordChecker,
+)
 from support.fakes import until
 
 HERE = "192.0.2.1"
@@ -193,10 +199,8 @@ async def test_abandoned_check_is_not_hashed():
     with pytest.raises(asyncio.CancelledError):
         await left
     assert len(checker._checks) == 2
-    assert checker.pool.pending == 3  # it keeps its place until a thread reaches it
     auth.go_on.set()
     await asyncio.gather(*busy)
-    await until(lambda: checker.pool.pending == 0)
     assert await checker.check("chat", "right", None)
     assert "three" not in auth.checked
 
@@ -212,6 +216,23 @@ async def test_full_queue_of_checks_is_503_with_retry_after():
     auth.go_on.set()
     assert await asyncio.gather(*waiting) == [False] * 3
     assert await checker.check("chat", "right", "192.0.2.2")
+
+
+async def test_clients_that_left_hold_no_place_in_the_queue():
+    auth = Counted()
+    checker = PasswordChecker(auth, queue=10)
+    auth.go_on.clear()
+    guesses = [asyncio.ensure_future(checker.check("chat", f"wrong{n}", None)) for n in range(10)]
+    await until(lambda: len(auth.checked) == limits.PASSWORD_HASHES)
+    assert (await refusal(checker, "right"))[:2] == (503, "WEBSOCKET_BUSY")
+    for guess in guesses:
+        guess.cancel()
+    await asyncio.wait(guesses)
+    late = asyncio.ensure_future(checker.check("chat", "right", HERE))
+    await until(lambda: late.done() or checker._checks)
+    auth.go_on.set()
+    assert await late
+    assert len(auth.checked) == limits.PASSWORD_HASHES + 1
 
 
 async def test_section_8_point_24_guessing_address_is_429():
@@ -364,46 +385,76 @@ def test_table_of_addresses_is_bounded_and_forgets_the_oldest():
 # --- threads --------------------------------------------------------------------------------------
 
 
-async def test_pool_counts_a_call_until_a_thread_has_skipped_it():
-    pool = BlockingPool(3)
-    go_on, called = threading.Event(), []
+@pytest.fixture
+async def busy():
+    """Pool of three whose two threads are busy until its event is set, as a pair. The third place is free."""
+    pool = BlockingPool(PASSWORD_THREADS, 3)
+    go_on, begun = threading.Event(), threading.Semaphore(0)
 
-    def ask(name):
-        called.append(name)
+    def hang():
+        begun.release()
         return go_on.wait(30)
 
-    calls = [pool.start(ask, name) for name in range(limits.PASSWORD_HASHES + 1)]
-    waiting = [asyncio.ensure_future(call.answer()) for call in calls]
+    calls = [pool.start(hang) for _ in range(limits.PASSWORD_HASHES)]
+    for _ in calls:
+        assert await asyncio.to_thread(begun.acquire, timeout=30)
+    yield pool, go_on
+    go_on.set()
+    assert await asyncio.gather(*calls) == [True] * len(calls)
+    assert not pool.pending
+
+
+async def test_abandoned_call_frees_its_place_at_once(busy):
+    pool, go_on = busy
+    called = []
+    abandoned = pool.start(called.append, "abandoned")
     with pytest.raises(plumews.Refused, match="full") as caught:
         pool.check_space("full")
     assert (caught.value.status, caught.value.code) == (503, "WEBSOCKET_BUSY")
-    calls[-1].abandon()
-    waiting[-1].cancel()
-    assert pool.pending == 3
-    go_on.set()
-    assert await asyncio.gather(*waiting[:-1]) == [True, True]
-    await until(lambda: pool.pending == 0)
-    assert sorted(called) == [0, 1]
+    pool.abandon(abandoned)
     pool.check_space("full")
+    kept = pool.start(called.append, "kept")
+    go_on.set()
+    await kept
+    assert called == ["kept"]
+
+
+async def test_abandoned_calls_do_not_pile_up(busy):
+    pool, _ = busy
+    for _ in range(1000):
+        pool.abandon(pool.start(print))
+    assert not PASSWORD_THREADS._queue
+    assert PASSWORD_THREADS._executor._work_queue.qsize() == 0
+
+
+async def test_running_call_that_is_abandoned_keeps_its_place(busy):
+    pool, _ = busy
+    for work in list(pool.pending):
+        pool.abandon(work)
+    assert len(pool.pending) == limits.PASSWORD_HASHES
+
+
+async def test_busy_password_threads_do_not_delay_authorizers(busy):
+    assert await BlockingPool(AUTHORIZER_THREADS, 1).start(lambda: "answer") == "answer"
 
 
 async def test_late_error_of_a_blocking_call_is_not_logged(caplog):
     def ask():
         raise KeyError("a secret")
 
-    pool = BlockingPool(1)
+    pool = BlockingPool(PASSWORD_THREADS, 1)
     pool.start(ask)
-    await until(lambda: pool.pending == 0)
+    await until(lambda: not pool.pending)
     gc.collect()
     assert caplog.records == []
 
 
 FORKED = """
 import asyncio, os
-from plumews.auth.password_checker import BlockingPool
+from plumews.auth.password_checker import PASSWORD_THREADS, BlockingPool
 
 async def ask():
-    return await BlockingPool(1).start(lambda: 1).answer()
+    return await BlockingPool(PASSWORD_THREADS, 1).start(lambda: 1)
 
 assert asyncio.run(ask())
 child = os.fork()

@@ -14,10 +14,12 @@ import hmac
 import inspect
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from threading import RLock
 from typing import Any, Final
 
 from .. import limits
@@ -28,7 +30,7 @@ from ..transport.forks import after_fork
 from ..validation import is_coroutine_function
 from .interfaces import RoomAuthorizer
 
-__all__ = ["Attempts", "BlockingCall", "BlockingPool", "PasswordChecker"]
+__all__ = ["AUTHORIZER_THREADS", "PASSWORD_THREADS", "Attempts", "BlockingPool", "PasswordChecker", "truth_of"]
 
 
 class Attempts:
@@ -80,74 +82,96 @@ class Attempts:
 
 
 class _Threads:
-    """Threads that run blocking calls for the whole process. A forked child starts threads of its own."""
+    """Threads of the process for blocking calls of one kind, and the queue of the calls of all servers for them.
 
-    def __init__(self) -> None:
-        self.start()
+    ``limits.PASSWORD_HASHES`` (2) calls run at once. A forked child starts threads of its own.
+    """
 
-    def start(self) -> None:
-        self.executor = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix="plumews-check")
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._start()
+        after_fork(self._start)
+
+    def _start(self) -> None:
+        self._lock = RLock()  # reentrant: garbage collected while it is held, a coroutine may remove its call
+        self._queue: OrderedDict[asyncio.Future[Any], tuple[Future[Any], Callable[[], Any]]] = OrderedDict()
+        self._active = 0
+        self._executor = ThreadPoolExecutor(max_workers=limits.PASSWORD_HASHES, thread_name_prefix=self._name)
+
+    def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Queue ``call`` for a thread. Return the future of its result."""
+        result: Future[Any] = Future()
+        work = asyncio.wrap_future(result)
+        with self._lock:
+            if self._active < limits.PASSWORD_HASHES:
+                self._executor.submit(self._run)
+                self._active += 1
+            self._queue[work] = result, call
+        return work
+
+    def remove(self, work: asyncio.Future[Any]) -> bool:
+        """Cancel ``work`` and return True, or return False if a thread has begun it."""
+        with self._lock:
+            result, _ = self._queue.pop(work, (None, None))
+        return result is not None and result.cancel()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                try:
+                    _, (result, call) = self._queue.popitem(last=False)
+                except KeyError:
+                    self._active -= 1
+                    return
+            _fulfil(result, call)
 
 
-_threads: Final = _Threads()
-after_fork(_threads.start)
+def _fulfil(result: Future[Any], call: Callable[[], Any]) -> None:
+    """Set ``result`` to the result or the exception of ``call()``."""
+    if result.set_running_or_notify_cancel():
+        try:
+            result.set_result(call())
+        except BaseException as exc:
+            result.set_exception(exc)
+            del result, call  # otherwise the traceback of the exception refers to itself
 
 
-class BlockingCall:
-    """Call of a function that may block, queued for a thread."""
-
-    __slots__ = ("_call", "_work")
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call: Callable[[], Any] | None = call
-        self._work = asyncio.wrap_future(_threads.executor.submit(copy_context().run, self._run))
-
-    def _run(self) -> Any:
-        call = self._call
-        return None if call is None else call()
-
-    def add_done_callback(self, callback: Callable[[asyncio.Future[Any]], object]) -> None:
-        """Call ``callback`` on the event loop when a thread has made or skipped the call."""
-        self._work.add_done_callback(callback)
-
-    async def answer(self) -> bool:
-        """Return the truth of the result. A cancelled caller leaves the call in the queue of the threads."""
-        return await _truth_of(asyncio.shield(self._work))
-
-    def abandon(self) -> None:
-        """Have the threads skip the call, unless one has begun it. It keeps its place until a thread reaches it."""
-        self._call = None
+#: Threads for room passwords and for ``authorize_room``. A slow authorizer delays no password check of another server.
+PASSWORD_THREADS: Final = _Threads("plumews-password")
+AUTHORIZER_THREADS: Final = _Threads("plumews-authorizer")
 
 
 class BlockingPool:
-    """Bounded number of blocking checks of one server that run and wait, in threads of the process.
+    """Bounded number of checks of one server that run in ``threads`` of the process, or wait for one."""
 
-    All servers of a process together run ``limits.PASSWORD_HASHES`` (2) blocking checks at once.
-    """
-
-    def __init__(self, size: int) -> None:
+    def __init__(self, threads: _Threads, size: int) -> None:
+        self._threads = threads
         self._size = size
-        #: Checks that run or wait, with abandoned ones that no thread has reached yet.
-        self.pending = 0
+        #: Checks that run or wait. An abandoned one that runs is counted until it ends.
+        self.pending: set[asyncio.Future[Any]] = set()
 
     def check_space(self, text: str) -> None:
         """Raise ``Refused`` (503) with ``text`` if the pool is full."""
-        if self.pending >= self._size:
+        if len(self.pending) >= self._size:
             raise Refused.busy(text, ErrorCode.BUSY)
 
-    def start(self, function: Callable[..., Any], *args: Any) -> BlockingCall:
+    def start(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         """Queue ``function(*args)`` for a thread, in a copy of the current context."""
-        call = BlockingCall(partial(function, *args))
-        self.track(call)
-        return call
+        return self.track(self._threads.submit(partial(copy_context().run, function, *args)))
 
-    def track(self, work: BlockingCall | asyncio.Future[bool]) -> None:
-        """Count ``work`` until it is done."""
-        self.pending += 1
+    def track(self, work: asyncio.Future[Any]) -> asyncio.Future[Any]:
+        """Count ``work`` until it is done. Return it."""
+        self.pending.add(work)
         work.add_done_callback(self._finished)
+        return work
+
+    def abandon(self, work: asyncio.Future[Any]) -> None:
+        """Free the place of ``work`` at once, and never make its call, unless a thread has begun it."""
+        if self._threads.remove(work):
+            self.pending.discard(work)
 
     def _finished(self, work: asyncio.Future[Any]) -> None:
-        self.pending -= 1
+        self.pending.discard(work)
         if not work.cancelled():
             work.exception()  # retrieved, or asyncio logs it, and its text may hold a secret
 
@@ -155,20 +179,13 @@ class BlockingPool:
 class _Check:
     """Check in progress, with the number of clients that wait for it."""
 
-    __slots__ = ("abandoned", "call", "task", "waiting")
+    __slots__ = ("abandoned", "task", "waiting", "work")
 
-    def __init__(self, task: asyncio.Task[bool], call: BlockingCall | None) -> None:
+    def __init__(self, task: asyncio.Task[bool], work: asyncio.Future[Any]) -> None:
         self.task = task
-        self.call = call
+        self.work = work
         self.waiting = 0
         self.abandoned = False
-
-    def abandon(self) -> None:
-        """Cancel the check, because no client waits for it any more."""
-        self.abandoned = True
-        if self.call is not None:
-            self.call.abandon()
-        self.task.cancel()
 
 
 class PasswordChecker:
@@ -190,8 +207,7 @@ class PasswordChecker:
     ) -> None:
         self._authorizer = authorizer
         self._attempts = Attempts() if attempts is None else attempts
-        #: Blocking checks of the server. An ``authorize_room`` that is a plain function runs here, too.
-        self.pool = BlockingPool(limits.PASSWORD_QUEUE if queue is None else queue)
+        self._pool = BlockingPool(PASSWORD_THREADS, limits.PASSWORD_QUEUE if queue is None else queue)
         self._memory = memory
         self._clock = clock
         self._context = copy_context()  # a check that several clients share runs in the context of none of them
@@ -236,18 +252,16 @@ class PasswordChecker:
         return right
 
     def _begin(self, name: bytes, room: str, password: str | None, *, remember: bool) -> _Check:
-        self.pool.check_space("too many passwords wait to be checked")
+        self._pool.check_space("too many passwords wait to be checked")
         context = self._context.copy()
         ask: Callable[[str, str | None], Any] = self._authorizer.check_room_password
         if is_coroutine_function(ask):
-            call, answer = None, _truth_of(ask(room, password))
+            task = context.run(asyncio.ensure_future, truth_of(ask(room, password)))
+            work = self._pool.track(task)
         else:
-            call = context.run(self.pool.start, ask, room, password)
-            answer = call.answer()
-        task: asyncio.Task[bool] = context.run(asyncio.ensure_future, answer)
-        if call is None:
-            self.pool.track(task)
-        check = self._checks[name] = _Check(task, call)
+            work = context.run(self._pool.start, ask, room, password)
+            task = context.run(asyncio.ensure_future, truth_of(asyncio.shield(work)))
+        check = self._checks[name] = _Check(task, work)
 
         def done(task: asyncio.Task[bool]) -> None:
             if self._checks.get(name) is check:
@@ -271,7 +285,9 @@ class PasswordChecker:
         finally:
             check.waiting -= 1
             if not check.waiting and not check.task.done():
-                check.abandon()  # otherwise it is hashed before the passwords of connected clients
+                check.abandoned = True
+                self._pool.abandon(check.work)  # otherwise it is hashed before the passwords of connected clients
+                check.task.cancel()
                 self._checks.pop(name, None)
 
     def _remember(self, name: bytes) -> None:
@@ -287,7 +303,7 @@ class PasswordChecker:
         return hmac.digest(self._key, b"".join(b"%d:%b" % (len(part), part) for part in parts), hashlib.sha256)
 
 
-async def _truth_of(asked: Awaitable[Any]) -> bool:
+async def truth_of(asked: Awaitable[Any]) -> bool:
     """Return the truth of the answer, which may be awaitable itself."""
     answer = await asked
     return bool(await answer if inspect.isawaitable(answer) else answer)

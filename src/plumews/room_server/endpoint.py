@@ -6,13 +6,14 @@ last. A refusal is an HTTP status, or a close code if the client logs in by its 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from ..auth.authentication import Authentication, failed
 from ..auth.credentials import Credentials, logs_in_by_message, query_value
 from ..auth.interfaces import RoomAuthorization, RoomAuthorizer
-from ..auth.password_checker import PasswordChecker
+from ..auth.password_checker import BlockingPool, PasswordChecker, truth_of
 from ..conn.connection import Conn
 from ..constants import CloseCode, ErrorCode
 from ..errors import (
@@ -57,7 +58,8 @@ class RoomEndpoint(AuthenticatedEndpoint):
             ``has_room_password`` every room is checked.
         owner: owner of the connections that may enter.
         allow_unknown_rooms: True admits clients to rooms without a password.
-        password_checker: runs the checks of passwords, and a blocking ``authorize_room``.
+        password_checker: runs the checks of passwords.
+        authorizer_pool: runs an ``authorize_room`` that is a plain function.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class RoomEndpoint(AuthenticatedEndpoint):
         *,
         allow_unknown_rooms: bool,
         password_checker: PasswordChecker,
+        authorizer_pool: BlockingPool,
     ) -> None:
         super().__init__(authentication)
         self._hub = hub
@@ -77,6 +80,7 @@ class RoomEndpoint(AuthenticatedEndpoint):
         self._owner = owner
         self._allow_unknown_rooms = allow_unknown_rooms
         self._password_checker = password_checker
+        self._authorizer_pool = authorizer_pool
 
     def check(self, request: Request) -> None:
         """Raise :class:`InvalidHandshake` for an invalid ``request``, whoever the client is."""
@@ -140,13 +144,12 @@ class RoomEndpoint(AuthenticatedEndpoint):
         """Return the answer of the authorizer. A coroutine function runs on the loop, a plain function in a thread."""
         if is_coroutine_function(authorize):
             return bool(await authorize(asked))
-        pool = self._password_checker.pool
-        pool.check_space("too many wait to be let in")
-        call = pool.start(authorize, asked)
+        self._authorizer_pool.check_space("too many wait to be let in")
+        work = self._authorizer_pool.start(authorize, asked)
         try:
-            return await call.answer()
+            return await truth_of(asyncio.shield(work))
         finally:
-            call.abandon()
+            self._authorizer_pool.abandon(work)
 
     async def _guarded(self, conn: Conn, credentials: Credentials, work: Coroutine[Any, Any, None]) -> None:
         """Await ``work``. Log its failure without the credentials."""

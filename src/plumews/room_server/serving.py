@@ -12,9 +12,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import limits
 from ..auth.authentication import Authentication
 from ..auth.interfaces import RoomAuth, RoomAuthorizer, TokenAuthenticator
-from ..auth.password_checker import PasswordChecker
+from ..auth.password_checker import AUTHORIZER_THREADS, BlockingPool, PasswordChecker
 from ..auth.passwords import RoomPasswords
 from ..auth.simple import SimpleRoomAuth
 from ..conn.connection import Conn
@@ -145,6 +146,7 @@ def serve_rooms(
             raise ValueError("encode_recovered is for recovery=True, which is not given")
 
     password_checker = PasswordChecker(authorizer)  # shared: guesses of an address count at all endpoints
+    authorizer_pool = BlockingPool(AUTHORIZER_THREADS, limits.PASSWORD_QUEUE)
 
     def endpoint(owner: RoomOwner) -> RoomEndpoint:
         return RoomEndpoint(
@@ -154,6 +156,7 @@ def serve_rooms(
             owner,
             allow_unknown_rooms=allow_unknown_rooms,
             password_checker=password_checker,
+            authorizer_pool=authorizer_pool,
         )
 
     if handler is None and on_message is None:
