@@ -387,7 +387,7 @@ async def test_send_to_user_with_invalid_data_raises():
 async def test_exclude_of_wrong_type_sends_nothing(stranger):
     hub = Hub()
     (member,) = of_user(hub, ANN, 1, "chat")
-    said = f"exclude must be a Conn or None, not {type(stranger).__name__}: for several use where"
+    said = f"exclude must be a Conn, Member or None, not {type(stranger).__name__}: for several use where"
     for send in (hub.broadcast_room, hub.send_to_user):
         with pytest.raises(TypeError, match=said):
             send("ann", "x", exclude=stranger)

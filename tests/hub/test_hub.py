@@ -176,7 +176,7 @@ async def test_exclude_of_other_types_raises_type_error_with_hint():
     hub = Hub()
     (conn,) = plain_members(hub, "chat", 1)
     for wrong in ([conn], "conn", conn.id):
-        with pytest.raises(TypeError, match=r"exclude must be a Conn or None, not .*: for several use where"):
+        with pytest.raises(TypeError, match=r"exclude must be a Conn, Member or None, not .*: for several use where"):
             hub.broadcast_room("chat", "x", exclude=wrong)
     await ticks()
     assert conn.messages == []

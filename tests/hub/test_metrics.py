@@ -350,7 +350,7 @@ async def test_inspect_of_former_member_has_no_rooms():
 
 
 async def test_inspect_of_other_types_raises_type_error():
-    with pytest.raises(TypeError, match=r"inspect takes a plumews\.Conn, not str"):
+    with pytest.raises(TypeError, match=r"inspect takes a plumews\.Conn or a plumews\.hub\.Member, not str"):
         Hub().inspect("ann")  # type: ignore[arg-type]
 
 

@@ -375,7 +375,7 @@ def _encoded(data: Data | DataAt, opcode: int | None, compress: bool | None) -> 
 def _check_exclude(exclude: object) -> None:
     """Raise `TypeError` for an object that cannot be a member. Else the member to exclude would get the message."""
     if exclude is not None and not is_member(exclude):
-        raise TypeError(f"exclude must be a Conn or None, not {type(exclude).__name__}: for several use where")
+        raise TypeError(f"exclude must be a Conn, Member or None, not {type(exclude).__name__}: for several use where")
 
 
 def _result(submitted: FanOut | BroadcastResult) -> BroadcastResult:

@@ -222,7 +222,7 @@ def collect_metrics(
 def inspect_member(conn: AnyMember, rooms: RoomTable[Any], members: Membership, slow: SlowMembers) -> MemberInfo:
     """Return a snapshot of ``conn``. Raise `TypeError` if it cannot be a member."""
     if not is_member(conn):
-        raise TypeError(f"inspect takes a plumews.Conn, not {type(conn).__name__}")
+        raise TypeError(f"inspect takes a plumews.Conn or a plumews.hub.Member, not {type(conn).__name__}")
     user = conn.user_info
     info = MemberInfo(
         id=conn.id,
