@@ -135,6 +135,7 @@ async def test_member_gets_the_room_and_key_of_a_broadcast():
     hub.broadcast_all("3", key=7)
     hub.broadcast_room("b", "4")
     assert member.keys == [("a", "price"), (frozenset("ab"), ("price", 1)), (None, 7), None]
+    assert type(member.keys[1][1]) is tuple  # type: ignore[index]
 
 
 async def test_message_is_decoded_once_for_all_members():

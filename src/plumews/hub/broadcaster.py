@@ -26,7 +26,7 @@ from ..transport.loop_context import loop_context
 from ..validation import is_plain_function
 from .fanout import FanOut, FanOutCounters
 from .history_store import HistoryStore, Places
-from .member import AnyMember, is_member
+from .member import AnyMember, OwnKey, is_member
 from .presence import PresenceIndex, check_user_id
 from .results import BroadcastResult
 from .rooms import MemberSnapshot, Recipients, RoomTable, Target
@@ -80,30 +80,11 @@ def choose(table: RoomTable[M], target: Target, exclude: M | None, where: Callab
 # --- keys -----------------------------------------------------------------------------------------
 
 
-class _Key:
-    """A key of an application's own type, whose comparison cannot raise in the midst of a broadcast."""
-
-    __slots__ = ("_hash", "_key")
-
-    def __init__(self, key: Hashable) -> None:
-        self._key = key
-        self._hash = hash(key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        try:
-            return bool(self._key == (other._key if isinstance(other, _Key) else other))
-        except Exception:
-            return False
-
-
 def key_of(target: Target, key: Hashable) -> Hashable:
     """Return ``key`` as one among the keys of all rooms. The order of several rooms does not matter."""
     if type(key) not in _PLAIN:
         try:
-            key = _Key(key)
+            key = OwnKey(key)
         except TypeError:
             raise TypeError(f"a key must be hashable, such as a str, not {type(key).__name__}") from None
     return (frozenset(target) if isinstance(target, tuple) else target, key)

@@ -23,7 +23,7 @@ from ..deflate.outbound import DeflateParams
 from ..position import Position
 from ..protocol.message import EncodedMessage
 from ..transport.timers import clock
-from .member import Member, plain_message
+from .member import Member, OwnKey, plain_message
 from .results import BroadcastResult
 from .rooms import Recipients
 from .slow_members import SlowMembers
@@ -264,7 +264,10 @@ class FanOut:
     def plain(self) -> tuple[str | bytes, Hashable]:
         """Return the message and its key for a member that is no `Conn`."""
         if self._plain is None:
-            self._plain = plain_message(self.message), None if self.key is None else self.key[1]
+            key = self.key and self.key[1]
+            if key and isinstance(key[1], OwnKey):
+                key = key[0], key[1].key
+            self._plain = plain_message(self.message), key
         return self._plain
 
     def _failed(self, member: Any, exc: BaseException) -> None:

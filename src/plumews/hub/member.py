@@ -25,6 +25,7 @@ __all__ = [
     "Delivery",
     "Member",
     "OtherMembers",
+    "OwnKey",
     "check_member",
     "close_member",
     "is_member",
@@ -114,6 +115,25 @@ def close_member(member: AnyMember, code: int, reason: str) -> None:
     """Begin to close ``member``. Its failure is reported to the event loop."""
     close = member.close_nowait if isinstance(member, Conn) else member.close
     call_safely("closing a connection", close, code, reason)
+
+
+class OwnKey:
+    """Key of an application's own type, whose comparison cannot raise in the midst of a broadcast."""
+
+    __slots__ = ("_hash", "key")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self._hash = hash(key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        try:
+            return bool(self.key == (other.key if isinstance(other, OwnKey) else other))
+        except Exception:
+            return False
 
 
 def plain_message(message: EncodedMessage) -> str | bytes:
