@@ -21,6 +21,7 @@ from plumews import (
     SendBehavior,
     State,
     UserInfo,
+    limits,
 )
 from plumews.hub import Member
 from support.fakes import failures, fake_conn, pass_time, ticks, until
@@ -214,6 +215,17 @@ async def test_send_to_user_does_not_overtake_a_broadcast(sliced):
     assert adds_up(hub.metrics())
 
 
+async def test_disconnect_user_does_not_overtake_a_broadcast(sliced):
+    hub = Hub()
+    members(hub, 200)
+    member = plain_member(hub, user="ann")
+    assert hub.broadcast_room("room", "first").pending
+    assert hub.disconnect_user("ann") == 1
+    assert (member.messages, member.ended) == (["first"], True)
+    await hub._broadcaster.scheduler.idle()
+    assert adds_up(hub.metrics())
+
+
 async def test_failing_member_drops_and_harms_no_other():
     class Failing(PlainMember):
         def try_queue(self, message: str | bytes, key: Hashable) -> bool:
@@ -392,6 +404,16 @@ async def test_shutdown_closes_members_and_connections():
     pass_time(2)
     report = await stopping
     assert (report.closed, report.aborted) == (3, 2)
+
+
+async def test_shutdown_closes_members_behind_broadcasts(monkeypatch, sliced):
+    monkeypatch.setattr(limits, "SETTLE_SHARE", 0.0)  # no time for the broadcasts before the close
+    hub = Hub()
+    others = members(hub, 1000)
+    assert hub.broadcast_room("room", "x").pending
+    await hub.shutdown(10, spread=0)
+    assert all(member.messages == ["x"] and member.ended for member in others)
+    assert adds_up(hub.metrics())
 
 
 async def test_shutdown_gives_up_members_that_do_not_close():

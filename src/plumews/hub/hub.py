@@ -251,6 +251,8 @@ class Hub:
         members = self._presence.members(check_user_id(user_id))
         still_open = [each for each in members if not (isinstance(each, Conn) and each.closed)]
         for member in still_open:
+            if not isinstance(member, Conn):
+                self._broadcaster.bring_up(member)
             close_member(member, code, reason)
         return len(still_open)
 

@@ -81,7 +81,8 @@ def begin_shutdown(
     members.stopped = broadcaster.stopped = True
     everyone = rooms.snapshot(None).members
     owed = OwedMessages([each for each in everyone if isinstance(each, Conn)], broadcaster, slow)
-    conns: list[Any] = [each if isinstance(each, Conn) else ClosingMember(each, remove) for each in everyone]
+    bring_up = broadcaster.bring_up
+    conns: list[Any] = [each if isinstance(each, Conn) else ClosingMember(each, bring_up, remove) for each in everyone]
 
     async def shut_down() -> ShutdownReport:
         rest = limit.left * (1 - limits.SETTLE_SHARE)
