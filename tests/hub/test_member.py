@@ -179,6 +179,12 @@ async def test_fan_out_in_slices_reaches_members_and_connections(sliced):
     assert adds_up(metrics)
 
 
+async def test_fan_out_reads_the_clock_after_each_member(sliced):
+    hub = Hub()
+    members(hub, 3)
+    assert hub.broadcast_room("room", "x").queued == 1
+
+
 async def test_where_and_exclude_select_members():
     hub = Hub()
     ann, bob, eve = (plain_member(hub, user=name) for name in ("ann", "bob", "eve"))

@@ -32,7 +32,7 @@ __all__ = ["FanOut", "FanOutCounters"]
 
 _OPEN = State.OPEN
 
-#: Members between two readings of the clock.
+#: Connections between two readings of the clock.
 _STRIDE = 64
 
 
@@ -199,6 +199,7 @@ class FanOut:
                         if members[position - 1] not in self._early:
                             self._reach_other(members[position - 1])
                         self._undecided = False
+                        stop = position  # its method may have taken long
                         continue
                     conn = members[position]
                     position += 1
