@@ -262,6 +262,28 @@ async def test_member_that_broadcasts_within_a_broadcast_is_refused():
     assert member.messages == ["x"]
 
 
+@pytest.mark.parametrize("change", ["join", "leave", "end"])
+async def test_event_of_a_member_that_is_asked_may_publish(change):
+    class Changing(PlainMember):
+        def try_queue(self, message: str | bytes, key: Hashable) -> bool:
+            if message == "x":
+                {"join": lambda: hub.join("b", self), "leave": lambda: hub.remove(self), "end": self.end}[change]()
+            return super().try_queue(message, key)
+
+    hub = Hub()
+    first, changing = plain_member(hub, "a"), Changing()
+    hub.join("a", changing)
+    last = plain_member(hub, "a")
+    for event in hub.on_join, hub.on_leave:
+        event(lambda room, member: hub.broadcast_room("a", f"{room} {member is changing}"))
+    with failures() as reported:
+        hub.broadcast_room("a", "x")
+        assert last.messages == ["x"]
+        await ticks()
+    said = "b True" if change == "join" else "a True"
+    assert (first.messages, last.messages, reported) == (["x", said], ["x", said], [])
+
+
 async def test_direct_sends_of_a_member_repeat_no_broadcast(sliced):
     class Sending(PlainMember):
         def try_queue(self, message: str | bytes, key: Hashable) -> bool:
@@ -441,6 +463,22 @@ async def test_delivery_that_fails_closes_the_member(monkeypatch):
     assert [each["message"] for each in reported] == ["a delivery failed"]
     assert member.closed == (CloseCode.INTERNAL_ERROR, "")
     assert hub.members("room") == [other]
+
+
+async def test_event_of_a_failed_delivery_waits_for_the_broadcast():
+    class Failing(PlainMember):
+        def try_queue(self, message: str | bytes, key: Hashable) -> bool:
+            raise SystemExit
+
+    hub = Hub()
+    hub.join("room", Failing())
+    member = plain_member(hub)
+    hub.on_leave(lambda room, conn: hub.broadcast_room("room", "left"))
+    with failures() as reported:
+        hub.broadcast_room("room", "x")
+    await ticks()
+    assert [each["message"] for each in reported] == ["a delivery failed"]
+    assert member.messages == ["x", "left"]
 
 
 async def test_hub_without_plain_members_fans_out_to_connections_only():

@@ -335,7 +335,7 @@ class Broadcaster:
     def _check_not_within(self) -> None:
         if self._slow.reports.encoding:
             raise RuntimeError("encode_gap must not broadcast: it may be called in the midst of a broadcast")
-        if self._slow.others.asking:
+        if self._slow.others.events.held:
             raise RuntimeError("a member must not broadcast where it is asked: that may be in the midst of a broadcast")
         if self._asking:
             raise RuntimeError("what makes the text of a message must not broadcast: another would take its place")

@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 from ..callback_list import CallbackList
@@ -34,6 +35,8 @@ class EventDispatcher:
         self._callbacks: defaultdict[str, CallbackList[Callback]] = defaultdict(CallbackList)
         self._events: deque[tuple[str, tuple[Any, ...]]] = deque()
         self._calling = False
+        #: True while a member is asked, maybe in the midst of a broadcast, so that callbacks are called later.
+        self.held = False
         #: Called after a callback was added or removed.
         self.changed: Callable[[], object] = lambda: None
 
@@ -55,6 +58,12 @@ class EventDispatcher:
         self._events.extend((kind, args) for args in each)
         if self._calling:
             return
+        if self.held:
+            asyncio.get_running_loop().call_soon(self._call, context=Context())
+        else:
+            self._call()
+
+    def _call(self) -> None:
         self._calling = True
         try:
             while self._events:

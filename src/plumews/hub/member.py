@@ -16,6 +16,7 @@ from ..protocol.message import Data, EncodedMessage, opcode_of, payload_of
 from ..transport.safe_calls import call_safely
 from ..users import UserInfo
 from ..validation import is_coroutine_function
+from .events import EventDispatcher
 from .loss_reports import DropLog, LossReports, LostMessages, Notices
 from .results import BroadcastResult, Gap
 
@@ -37,8 +38,9 @@ class Member(Protocol):
     """Member of rooms that is no :class:`plumews.Conn`, such as a connection of another server or a test double.
 
     The hub calls it on the thread of its event loop. No method may block. :meth:`try_queue` and :meth:`can_queue` run
-    in the midst of a broadcast and must not broadcast themselves. Members are hashable. The hub tells them apart by
-    hash and equality, for most classes by identity.
+    in the midst of a broadcast and must not broadcast themselves. They may join, leave and close: ``on_join`` and
+    ``on_leave`` are called at the end of the event loop iteration then, and may publish. Members are hashable. The hub
+    tells them apart by hash and equality, for most classes by identity.
 
     The queue and its bounds are the member's own. The hub handles it as a connection under ``SendBehavior.DROP``. A
     message for which :meth:`try_queue` returns False counts as dropped, and ``on_drop`` is called. Before its next
@@ -189,13 +191,13 @@ class _State:
 class OtherMembers:
     """Members of one hub that are no `Conn`, and their losses."""
 
-    def __init__(self, reports: LossReports, notices: Notices, log: DropLog) -> None:
+    def __init__(self, reports: LossReports, notices: Notices, log: DropLog, events: EventDispatcher) -> None:
         self._reports = reports
         self._notices = notices
         self._log = log
+        #: Events of the hub, held while a member is asked.
+        self.events = events
         self._states: dict[Any, _State] = {}
-        #: True while a member is asked, which may be in the midst of a broadcast.
-        self.asking = False
 
     def __len__(self) -> int:
         return len(self._states)
@@ -235,7 +237,7 @@ class OtherMembers:
     def fail(self, member: Member, exc: BaseException) -> None:
         """Close ``member``, because a delivery to it has failed."""
         asyncio.get_running_loop().call_exception_handler({"message": "a delivery failed", "exception": exc})
-        close_member(member, CloseCode.INTERNAL_ERROR, "")
+        self._ask(close_member, member, CloseCode.INTERNAL_ERROR, "")
 
     def fitting(self, member: Member, messages: Sequence[EncodedMessage], more: int) -> int:
         """Return how many of ``messages`` the member takes now, and ``more`` small ones besides."""
@@ -262,15 +264,15 @@ class OtherMembers:
     # --- inside -----------------------------------------------------------------------------------
 
     def _ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return the result of ``function``, False if it raises. It cannot broadcast."""
-        outer, self.asking = self.asking, True
+        """Return the result of ``function``, False if it raises. It cannot broadcast, and its events wait."""
+        outer, self.events.held = self.events.held, True
         try:
             return function(*args)
         except (Exception, asyncio.CancelledError) as exc:
             asyncio.get_running_loop().call_exception_handler({"message": "a member of a hub failed", "exception": exc})
             return False
         finally:
-            self.asking = outer
+            self.events.held = outer
 
     def _queue(self, member: Member, state: _State, message: str | bytes, key: Hashable, size: int) -> bool:
         """Queue a message behind the reports of earlier losses. Return False if there is no space for all of that."""

@@ -212,7 +212,7 @@ class SlowMembers:
         self.reports = LossReports(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
         self._log = DropLog()
-        self.others = OtherMembers(self.reports, self.notices, self._log)
+        self.others = OtherMembers(self.reports, self.notices, self._log, callbacks)
         #: Messages that were displaced in the queues of members, and messages that newer ones with their key replaced.
         self.evicted = self.replaced = 0
         #: True if a backlog matters before anything is lost.
