@@ -96,6 +96,28 @@ async def test_losses_of_a_member_that_ends_are_reported(end):
     assert not len(hub._slow.others)
 
 
+@pytest.mark.parametrize("lost", [0, 2])
+async def test_loss_of_a_member_that_leaves_within_is_reported(lost):
+    class Leaving(PlainMember):
+        def try_queue(self, message: str | bytes, key: Hashable) -> bool:
+            if lost == 0 or self.space:
+                hub.remove(self)
+            return False
+
+    hub = Hub(HubConfig(encode_gap=told))
+    drops: list[int] = []
+    gaps: list[Gap] = []
+    hub.on_drop(lambda conn, room, count: drops.append(count))
+    hub.on_gap(lambda conn, gap: gaps.append(gap))
+    member = Leaving(space=0)
+    hub.join("room", member)
+    send(hub, *"ab"[:lost])
+    member.space = 2
+    send(hub, "c")
+    await ticks()
+    assert (sum(drops), gaps) == (lost + 1, [Gap("room", lost + 1)])
+
+
 async def test_shutdown_drops_broadcasts_for_unreached_members(sliced):
     hub = Hub()
     everyone = plain_members(hub, "room", 200)

@@ -179,9 +179,11 @@ class Delivery(Protocol):
 class _State:
     """State that a hub keeps about a member."""
 
-    __slots__ = ("dropped", "lost")
+    __slots__ = ("dropped", "lost", "reached")
 
     def __init__(self) -> None:
+        #: True while a message is delivered to the member.
+        self.reached = False
         #: Messages that the member did not take, in all.
         self.dropped = 0
         #: Losses without a report.
@@ -209,7 +211,7 @@ class OtherMembers:
     def left(self, member: Member) -> None:
         """Report the losses of ``member``, which is no member any more."""
         state = self._states.pop(member, None)
-        if state is not None and state.lost:
+        if state is not None and state.lost and not state.reached:  # else :meth:`reach` reports them
             self._ask(self._report, member, state, 0, 0)
             self._reports.notify(member, state.lost)
 
@@ -221,11 +223,18 @@ class OtherMembers:
     def reach(self, delivery: Delivery, member: Member) -> None:
         """Deliver to ``member``."""
         state = self._states.get(member) or _State()  # without one it has left, and its user is sent to
-        if self._ask(self._queue, member, state, *delivery.plain(), delivery.message.size):
+        outer, state.reached = state.reached, True
+        try:
+            taken = self._ask(self._queue, member, state, *delivery.plain(), delivery.message.size)
+        finally:
+            state.reached = outer
+        if taken:
             delivery._queue()
         else:
             delivery._drop("drop")
             self._lost(member, state, delivery.room, 1)
+        if not outer and self._states.get(member) is not state:  # it has left within
+            self._reports.notify(member, state.lost)
 
     def unreached(self, delivery: Delivery, member: Member) -> None:
         """Drop ``delivery``, because the hub stops before it has reached ``member``."""
