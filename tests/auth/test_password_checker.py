@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -447,6 +448,27 @@ async def test_late_error_of_a_blocking_call_is_not_logged(caplog):
     await until(lambda: not pool.pending)
     gc.collect()
     assert caplog.records == []
+
+
+async def test_failed_call_is_freed_without_the_collector():
+    class Argument:
+        pass
+
+    def ask(argument):
+        raise KeyError
+
+    argument = Argument()
+    freed = threading.Event()
+    weakref.finalize(argument, freed.set)
+    pool = BlockingPool(PASSWORD_THREADS, 1)
+    gc.disable()
+    try:
+        pool.start(ask, argument)
+        del argument
+        await until(lambda: not pool.pending)
+        assert await asyncio.to_thread(freed.wait, 10)
+    finally:
+        gc.enable()
 
 
 FORKED = """

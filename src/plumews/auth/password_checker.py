@@ -123,17 +123,12 @@ class _Threads:
                 except KeyError:
                     self._active -= 1
                     return
-            _fulfil(result, call)
-
-
-def _fulfil(result: Future[Any], call: Callable[[], Any]) -> None:
-    """Set ``result`` to the result or the exception of ``call()``."""
-    if result.set_running_or_notify_cancel():
-        try:
-            result.set_result(call())
-        except BaseException as exc:
-            result.set_exception(exc)
-            del result, call  # otherwise the traceback of the exception refers to itself
+            if result.set_running_or_notify_cancel():
+                try:
+                    result.set_result(call())
+                except BaseException as exc:
+                    result.set_exception(exc)
+            del _, result, call  # otherwise the exception refers to itself through the frame in its traceback
 
 
 #: Threads for room passwords and for ``authorize_room``. A slow authorizer delays no password check of another server.
