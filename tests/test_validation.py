@@ -36,8 +36,8 @@ from support.raw_client import Wire
 @pytest.mark.parametrize(
     ("value", "error", "text"),
     [
-        (0, ValueError, "size must be at least 1, not 0"),
-        (10, ValueError, "size must be at most 9, not 10"),
+        (0, ValueError, "size must be 1 to 9, not 0"),
+        (10, ValueError, "size must be 1 to 9, not 10"),
         (True, TypeError, "size must be an int, not bool"),
         (1.0, TypeError, "size must be an int, not float"),
         (None, TypeError, "size must be an int, not NoneType"),

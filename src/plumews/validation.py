@@ -64,10 +64,10 @@ def check_count(name: str, value: object, *, least: int = 1, most: int | None = 
     """Raise unless ``value`` is an int from ``least`` to ``most`` (default: the largest count of compiled modules)."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-    if most is not None and value > most:
-        raise ValueError(f"{name} must be at most {most}, not {value}")
+    if value < least or (most is not None and value > most):
+        narrow = most is not None and most < limits.COUNT_MOST
+        expected = f"{least} to {most}" if narrow else f"at least {least}" if value < least else f"at most {most}"
+        raise ValueError(f"{name} must be {expected}, not {value}")
 
 
 def check_time(name: str, value: object, *, zero: bool = False) -> None:

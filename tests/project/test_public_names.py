@@ -20,7 +20,7 @@ import pytest
 import plumews
 from plumews import Conn, ConnConfig, Hub, HubConfig, SendBehavior, SimpleRoomAuth
 from plumews.conn.attribute_hints import MissingAttribute
-from plumews.server.options import ServerKeywords
+from plumews.server.options import TcpKeywords
 
 NAMES = [
     "BODY",
@@ -377,7 +377,7 @@ def test_serve_rooms_takes_the_seeds_queue_timeout_and_behavior():
         "queue_size",
         "send_timeout",
         "send_behavior",
-    } <= ServerKeywords.__required_keys__ | ServerKeywords.__optional_keys__
+    } <= TcpKeywords.__required_keys__ | TcpKeywords.__optional_keys__
     config = ConnConfig()
     assert (config.queue_size, config.send_timeout, config.send_behavior) == (64, 0.05, SendBehavior.BLOCK)
 

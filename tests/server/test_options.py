@@ -11,7 +11,7 @@ import pytest
 import plumews
 from plumews.auth.credentials import AuthKeywords, AuthOptions
 from plumews.conn.config import ConnConfig, ConnOptions
-from plumews.server.options import ServerKeywords, ServerOptions, split_options
+from plumews.server.options import ServerOptions, TcpKeywords, split_options
 from support.raw_client import Wire, upgrade
 
 
@@ -25,7 +25,7 @@ def test_typed_keywords_are_the_fields_of_the_dataclasses():
     of_auth = {field.name for field in dataclasses.fields(AuthOptions)}
     assert set(ConnOptions.__annotations__) == of_conn
     assert set(AuthKeywords.__annotations__) == of_auth
-    assert set(ServerKeywords.__annotations__) == of_conn | of_auth | of_server
+    assert set(TcpKeywords.__annotations__) == of_conn | of_auth | of_server
 
 
 @pytest.mark.parametrize("owner", [ServerOptions, AuthOptions, ConnConfig])
@@ -93,8 +93,8 @@ WRONG = {
     "max_size": (0, ValueError, "max_size must be at least 1, not 0"),
     "close_timeout": (0, ValueError, "close_timeout must be more than 0 seconds"),
     "open_timeout": (0, ValueError, "open_timeout must be more than 0 seconds, not 0"),
-    "max_head": (16, ValueError, "max_head must be at least 1024, not 16"),
-    "max_head of too much": (2**21, ValueError, "max_head must be at most 1048576, not 2097152"),
+    "max_head": (16, ValueError, "max_head must be 1024 to 1048576, not 16"),
+    "max_head of too much": (2**21, ValueError, "max_head must be 1024 to 1048576, not 2097152"),
     "max_head of another kind": ("64K", TypeError, "max_head must be an int, not str"),
     "ping_interval": (-1, ValueError, "ping_interval must be more than 0 seconds, not -1"),
     "ping_interval of 0": (0, ValueError, "ping_interval must be more than 0 seconds, not 0: None sends no pings"),

@@ -24,7 +24,7 @@ from ..hub.history import HistoryLimits
 from ..hub.hub import Hub
 from ..hub.rooms import check_room_name, validate_room_name
 from ..room_server.serving import serve_rooms
-from ..server.options import ServerKeywords
+from ..server.options import TcpKeywords
 from ..server.routes import restricted
 from ..server.server import Server
 from ..server.signals import StopSignals
@@ -58,7 +58,7 @@ def run_serve(args: argparse.Namespace) -> int:
     context = tls_context(args.tls_cert, args.tls_key)
     token = None if args.metrics_token_file is None else token_of_file(args.metrics_token_file)
     secret = None if args.broadcast_secret_file is None else broadcast_secret_of_file(args.broadcast_secret_file, auth)
-    shared = vars(args).keys() & {*ServerKeywords.__annotations__, "echo", "page", "rooms_table"}
+    shared = vars(args).keys() & {*TcpKeywords.__annotations__, "echo", "page", "rooms_table"}
     options = {name: getattr(args, name) for name in shared}
     for limit in (
         "accept_rate",

@@ -347,7 +347,7 @@ class InboundDeflate:
         return _SHORT if first and self._used_until - now <= self._queue.slice else 0
 
     def _charge(self, began: float) -> None:
-        """Count the time since ``began`` twice: inflating takes half of it at most."""
+        """Count the time since ``began`` twice, so that inflating at once takes at most half of the loop's time."""
         used = 2 * (monotonic() - began)
         self._used_until = max(self._used_until, began) + used
         self._queue.charge(began, used)

@@ -25,7 +25,7 @@ from ..hub.history_store import EncodeRecovered, check_encode_recovered
 from ..hub.hub import Hub
 from ..server.context import ServerContext
 from ..server.endpoints import Endpoint
-from ..server.options import ServerKeywords, split_options
+from ..server.options import TcpKeywords, split_options
 from ..server.server import Serving, serve_on_tcp
 from .admin import BROADCAST_PATH, admin_broadcast_route
 from .endpoint import RoomEndpoint, RoomOwner
@@ -67,7 +67,7 @@ def serve_rooms(
     text_policy: TextPolicy | None = None,
     recovery: bool = False,
     encode_recovered: EncodeRecovered | None = recovered_event,
-    **options: Unpack[ServerKeywords],
+    **options: Unpack[TcpKeywords],
 ) -> Serving:
     """Serve the rooms of ``hub``.
 

@@ -33,7 +33,7 @@ from ..validation import (
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Route, Routes
 
-__all__ = ["ServerKeywords", "ServerOptions", "split_options"]
+__all__ = ["ServerKeywords", "ServerOptions", "TcpKeywords", "split_options"]
 
 #: Hooks of the application, and the names of their arguments.
 _HOOKS: Final = {
@@ -203,8 +203,13 @@ class ServerKeywords(ConnOptions, AuthKeywords, total=False):
     accept_rate: float | None
     accept_rate_per_address: float | None
     sock: socket.socket | Sequence[socket.socket] | None
-    reuse_port: bool | None
     backlog: int
+
+
+class TcpKeywords(ServerKeywords, total=False):
+    """Keywords of a server that may listen on TCP."""
+
+    reuse_port: bool | None
 
 
 #: Names that are no options here, and where their subject is found. Many are those of other packages.

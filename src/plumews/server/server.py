@@ -40,7 +40,7 @@ from .context import ServerContext
 from .endpoints import TokenEndpoint
 from .handshake import ServerHandshake
 from .listener import Listener
-from .options import ServerKeywords, split_options
+from .options import ServerKeywords, TcpKeywords, split_options
 from .signals import StopSignals
 from .sockets import InheritedSocket, UnixPath, check_unix, given_sockets, tcp_sockets, unix_socket
 
@@ -392,7 +392,7 @@ def serve(
     on_message: OnMessage | None = None,
     on_close: OnOpenOrClose | None = None,
     authenticator: TokenAuthenticator | None = None,
-    **options: Unpack[ServerKeywords],
+    **options: Unpack[TcpKeywords],
 ) -> Serving:
     """Serve WebSockets on TCP.
 
