@@ -260,7 +260,7 @@ class AwaitableCore(ConnCore):
             self._update_reading()
         return waiting
 
-    # --- in Receiving and Sending -----------------------------------------------------------------
+    # --- abstract: Receiving and Sending implement them --------------------------------------------
 
     def _next_slowly(self, iterating: bool) -> Coroutine[Any, Any, str | bytes]:
         """Return the next message in all cases, in a coroutine."""

@@ -439,7 +439,7 @@ async def send(self: Conn, message: Data | Pieces, text: bool | None = None, *, 
 
 async def recv(self: Conn, decode: bool | None = None) -> str | bytes:
     """Signature of :meth:`Conn.recv`."""
-    raise NotImplementedError
+    raise NotImplementedError  # only its signature is read: AwaitedMethod shows it for the compiled method
 
 
 add_hints(Conn)

@@ -57,5 +57,5 @@ class ContextRunner:
         return self._run_in_context(self._dispatch, events)
 
     def _dispatch(self, events: list[Any]) -> list[Any] | None:
-        """Handle the events of one read, and return those that are left over."""
+        """Handle the events of one read, and return those that are left over. Abstract: `ConnCore` implements it."""
         raise NotImplementedError

@@ -46,7 +46,7 @@ cdef class ContextRunner:
             PyContext_Exit(context)
 
     cdef list _dispatch(self, list events):
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: ConnCore implements it
 
 
 cdef int failed(ContextRunner instance, name) except -1:

@@ -100,7 +100,7 @@ class Listener:
                 self._watch(sock)
                 self._sockets.append(sock)
             self._spare = SpareDescriptor()
-        except NotImplementedError:
+        except NotImplementedError:  # a loop that cannot watch descriptors, such as the proactor of Windows
             self._servers = [await self._serve(sock) for sock in self._listening]
 
     def _serve(self, sock: socket.socket) -> Awaitable[asyncio.AbstractServer]:

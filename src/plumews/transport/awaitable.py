@@ -24,7 +24,7 @@ class StepAwaitable:
 
     def step(self) -> Any:
         """Return an object that the task must wait for, or set :attr:`over` and return the result."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the steps are those of a subclass
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # type: ignore[return-value]  # an iterator is what await needs

@@ -26,7 +26,7 @@ cdef class StepAwaitable:
     """See ``awaitable.py``."""
 
     cpdef object step(self):
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the steps are those of a subclass
 
     def __await__(self):
         return self

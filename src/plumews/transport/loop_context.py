@@ -41,7 +41,7 @@ SPARE_QUEUES: Final = 4096
 
 
 class Flushable:
-    """Writer with queued output."""
+    """Abstract base of writers with queued output. `SendQueue` and its subclasses implement both methods."""
 
     __slots__ = ()
 
