@@ -211,7 +211,7 @@ async def test_stop_leaves_the_unix_socket_of_a_successor(serve: Serve, tmp_path
         server.stop()
         assert (await silent.closing())[0] == 1001
         while path.exists():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # another process removes it
         async with plumews.unix_serve(lambda conn: conn.send("the successor"), path):
             assert server.process.poll() is None
             assert server.end()[0] == 0

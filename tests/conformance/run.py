@@ -256,7 +256,7 @@ async def listening(port: int, suite: asyncio.subprocess.Process) -> None:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # another process listens, and does not announce it
         else:
             writer.close()
             return

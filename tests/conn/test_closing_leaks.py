@@ -62,7 +62,7 @@ async def freed(gone: Callable[[], Any]) -> bool:
     for _ in range(1000):
         if gone() is None:
             return True
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # no event tells that an object is freed
     return False
 
 

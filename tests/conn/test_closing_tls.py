@@ -154,7 +154,7 @@ def sends_on_and_reads(port: int, context: ssl.SSLContext, first: bytes, more: b
         with contextlib.suppress(OSError):
             for _ in range(20):
                 client.sendall(more)
-                time.sleep(0.01)
+                time.sleep(0.01)  # the pace of a client that keeps sending
             client.settimeout(PATIENCE)
             while data := client.recv(65536):
                 got += data

@@ -121,7 +121,7 @@ async def test_a_slow_peer_that_acknowledges_bytes_gets_1013(start, monkeypatch)
         overflow(conn)
         opcode, payload = await wire.event()
         while opcode != Opcode.CLOSE:
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.03)  # the pace of a slow reader
             opcode, payload = await wire.event()
         assert payload == (CloseCode.TRY_AGAIN_LATER, "send queue full")
 

@@ -265,7 +265,7 @@ async def test_leave_inside_a_task_group_is_an_ordinary_end(start, caplog, group
     async def ticks(conn):
         while True:
             await conn.send("tick")
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # the pace of the ticks
 
     async def handler(conn):
         if group == "asyncio":

@@ -54,7 +54,7 @@ async def test_a_steady_receiver_outlives_a_ping_behind_its_data(start: Any, tmp
                 wire.send(masked(Opcode.PONG, payload))
             else:
                 messages += 1
-                await asyncio.sleep(0.004)
+                await asyncio.sleep(0.004)  # the pace of a slow reader
         assert [conn.state for conn in conns] == [State.OPEN]
         assert max(*silences, time.monotonic() - last) > pong_wait  # longer than it would live without
 
@@ -72,7 +72,7 @@ async def test_a_close_frame_behind_a_long_queue_is_not_cut_off(start: Any) -> N
     async with await SmallReads.upgraded(server) as wire:
         opcode, payload = await wire.event()
         while opcode != Opcode.CLOSE:
-            await asyncio.sleep(0.004)
+            await asyncio.sleep(0.004)  # the pace of a slow reader
             opcode, payload = await wire.event()
         assert payload == (1000, "all said")
 
@@ -83,7 +83,7 @@ async def test_unread_peer_ends_though_the_kernel_accepts_bytes(start: Any) -> N
         while not conn.closed:
             with contextlib.suppress(ConnectionClosed):
                 await conn.send(bytes(100))
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # the pace of the sender
         await conn.wait_closed()
         assert conn.close_code == 1006
         assert time.monotonic() - began < PATIENCE / 2

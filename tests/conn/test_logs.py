@@ -291,9 +291,13 @@ async def test_summary_waits_for_a_second_with_space(logs, monkeypatch):
     for number in range(10):
         logger.warning("warning %d" % number)  # noqa: UP031 - a kind of its own
     monkeypatch.setattr(limits, "LOG_LINES", 6)
+    attempts, take = [], logs_module.LineLimit.take_left_out
+    monkeypatch.setattr(
+        logs_module.LineLimit, "take_left_out", lambda limit, now: attempts.append(take(limit, now)) or attempts[-1]
+    )
     logger.warning("again")
-    for _ in range(3):
-        await asyncio.sleep(0.02)
+    await until(lambda: len(attempts) == 3)
+    assert attempts == [{}, {}, {}]
     assert len(logs()) == 6
     monkeypatch.setattr(limits, "LOG_LINES", 10)
     await until(lambda: len(logs()) == 7)

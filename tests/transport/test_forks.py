@@ -258,7 +258,7 @@ async def gone(pid: int) -> None:
             return
         if state == "Z":
             return
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # no event tells the end of a grandchild
     raise AssertionError("the child goes on")
 
 

@@ -41,7 +41,7 @@ SPARE_QUEUES: Final = 4096
 
 
 class Flushable:
-    """Abstract base of writers with queued output. `SendQueue` and its subclasses implement both methods."""
+    """Abstract base of writers with queued output. `Writer` implements both methods."""
 
     __slots__ = ()
 
