@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..harness.running import ROOT, Failed, free_port
-from .lockstep import Client, answer_size, frame, read_all
+from .lockstep import Client, answer_size, connect_and_close, frame, read_all
 
 #: Batches before the count: what is made once, such as buffers and specialised bytecode, is made in them.
 FEW = 20
@@ -54,6 +54,14 @@ class Row:
                 client.close()
 
 
+class ConnectRow(Row):
+    """Figure of one connection from its connect to its end: the batches are connections, one after the other."""
+
+    def drive(self, port: int, batches: int) -> None:
+        for _ in range(batches):
+            connect_and_close(port)
+
+
 ROWS: tuple[Row, ...] = (
     Row("echo 32 B, 64 in flight, callback", "callback", 32, 64, 0, 300),
     Row("echo 32 B, 1 in flight, callback", "callback", 32, 1, 0, 3000),
@@ -63,6 +71,8 @@ ROWS: tuple[Row, ...] = (
     Row("broadcast 64 B to 1,000, 1 in flight", "hub", 64, 1, 1000, 30),
     Row("broadcast 64 B to 1,000, 16 in flight", "hub", 64, 16, 1000, 10),
     Row("broadcast 1 KiB to 200, 1 in flight", "hub", 1024, 1, 200, 100),
+    ConnectRow("connect + upgrade + close, callback", "callback", 0, 1, 0, 400),
+    ConnectRow("connect + upgrade + close, async for", "async_for", 0, 1, 0, 400),
 )
 
 

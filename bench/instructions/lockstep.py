@@ -59,6 +59,25 @@ class Client:
         self.sock.close()
 
 
+#: A close frame with code 1000, masked with zeros, and its answer.
+OUR_CLOSE = b"\x88\x82" + bytes(4) + b"\x03\xe8"
+THEIR_CLOSE = b"\x88\x02\x03\xe8"
+
+
+def connect_and_close(port: int) -> None:
+    """Open a connection and close it by the closing handshake. The server ends TCP first (RFC 6455 section 7.1.1)."""
+    client = Client(port, "/")
+    try:
+        client.sock.sendall(OUR_CLOSE)
+        answer = b""
+        while data := client.sock.recv(64):
+            answer += data
+        if answer != THEIR_CLOSE:
+            raise Failed(f"a wrong end: {answer!r}")
+    finally:
+        client.close()
+
+
 def read_all(clients: list[Client], size: int) -> None:
     """Read ``size`` bytes on each connection."""
     left = {client.sock.fileno(): size for client in clients}
