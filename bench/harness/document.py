@@ -12,7 +12,7 @@ from ..codec.report import HEADINGS, columns, rows, table, tally
 from ..codec.verdicts import Verdict
 from .rounds import Results
 
-PEERS = ("picows", "websockets", "aiohttp", "tornado", "socketify", "uvloop")
+PEERS = ("picows", "aiofastnet", "websockets", "aiohttp", "tornado", "socketify", "uvloop")
 Line = tuple[str, ...]
 
 
