@@ -77,7 +77,8 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "part.pxi": PART_PXI,
     }.items():
         (package / name).write_text(text, encoding="utf-8")
-    (tmp_path / "setup.py").write_text("DIRECTIVES = {'language_level': 3, 'annotation_typing': False}\n", encoding="utf-8")
+    directives = {"language_level": 3, "annotation_typing": False}
+    (tmp_path / "setup.py").write_text(f"DIRECTIVES = {directives}\n", encoding="utf-8")
     return module
 
 
