@@ -41,6 +41,22 @@ async def plumews_close(port: int, ready: Ready) -> None:
     await rooms.plumews(port, ready, send_behavior=SendBehavior.CLOSE)
 
 
+async def plumews_async_for(port: int, ready: Ready) -> None:
+    await rooms.plumews_async_for(port, ready)
+
+
+async def plumews_async_for_drop(port: int, ready: Ready) -> None:
+    from plumews import SendBehavior
+
+    await rooms.plumews_async_for(port, ready, send_behavior=SendBehavior.DROP)
+
+
+async def plumews_async_for_close(port: int, ready: Ready) -> None:
+    from plumews import SendBehavior
+
+    await rooms.plumews_async_for(port, ready, send_behavior=SendBehavior.CLOSE)
+
+
 async def raw(port: int, ready: Ready) -> None:
     """No WebSocket but its first answer: what is possible on this loop."""
     room: set[Any] = set()

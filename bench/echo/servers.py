@@ -1,6 +1,7 @@
 """Each contender's echo server, the way its own documentation writes one that is to be fast.
 
-No compression, no pings of their own, messages up to 16 MiB. ``ready`` is called when the server listens. Differences
+No compression, no pings of their own, messages up to 16 MiB. Where the environment names a certificate, over TLS: ours,
+picows, websockets, aiohttp, and the loop alone. ``ready`` is called when the server listens. Differences
 that matter: ours, picows and tornado answer from a callback; websockets, aiohttp and ours in its second form from a
 coroutine; socketify (uWebSockets) brings its own loop and knows no other.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ..harness import listening
+from ..harness import certificate, listening
 from ..harness.listening import BACKLOG, MAX_SIZE, Ready, for_ever
 from ..harness.running import HOST
 
@@ -26,7 +27,7 @@ async def plumews_callback(port: int, ready: Ready) -> None:
     def on_message(conn: plumews.Conn, message: str | bytes) -> None:
         conn.send_nowait(message)
 
-    options: dict[str, Any] = {"max_size": MAX_SIZE, "ping_interval": None}
+    options: dict[str, Any] = {"max_size": MAX_SIZE, "ping_interval": None, "ssl": certificate.context()}
     await for_ever(ready, plumews.serve(on_message=on_message, host=HOST, port=port, **options))
 
 
@@ -37,7 +38,8 @@ async def plumews_async_for(port: int, ready: Ready) -> None:
         async for message in conn:
             await conn.send(message)
 
-    await for_ever(ready, plumews.serve(handler, HOST, port, max_size=MAX_SIZE, ping_interval=None))
+    options: dict[str, Any] = {"max_size": MAX_SIZE, "ping_interval": None, "ssl": certificate.context()}
+    await for_ever(ready, plumews.serve(handler, HOST, port, **options))
 
 
 async def raw(port: int, ready: Ready) -> None:
@@ -50,7 +52,8 @@ async def raw(port: int, ready: Ready) -> None:
         def data_received(self, data: bytes) -> None:
             self.transport.write(data)
 
-    await for_ever(ready, await asyncio.get_running_loop().create_server(Echo, HOST, port, backlog=BACKLOG))
+    options: dict[str, Any] = {"backlog": BACKLOG, "ssl": certificate.context()}
+    await for_ever(ready, await asyncio.get_running_loop().create_server(Echo, HOST, port, **options))
 
 
 async def picows(port: int, ready: Ready) -> None:
@@ -64,8 +67,8 @@ async def picows(port: int, ready: Ready) -> None:
             else:
                 transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
-    server = await ws_create_server(lambda request: Echo(), HOST, port, max_frame_size=MAX_SIZE, backlog=BACKLOG)
-    await for_ever(ready, server)
+    options: dict[str, Any] = {"max_frame_size": MAX_SIZE, "backlog": BACKLOG, "ssl": certificate.context()}
+    await for_ever(ready, await ws_create_server(lambda request: Echo(), HOST, port, **options))
 
 
 async def websockets(port: int, ready: Ready) -> None:
@@ -76,6 +79,7 @@ async def websockets(port: int, ready: Ready) -> None:
             await connection.send(message)
 
     options: dict[str, Any] = {"compression": None, "ping_interval": None, "max_size": MAX_SIZE, "backlog": BACKLOG}
+    options["ssl"] = certificate.context()
     await for_ever(ready, serve(handler, HOST, port, **options))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
+from . import certificate
 from .running import HOST
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def aiohttp(
         application.router.add_get(path, handler)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, HOST, port, backlog=BACKLOG).start()
+    await web.TCPSite(runner, HOST, port, backlog=BACKLOG, ssl_context=certificate.context()).start()
     ready()
     await asyncio.Event().wait()
 

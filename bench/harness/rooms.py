@@ -41,6 +41,26 @@ async def plumews(port: int, ready: Ready, **options: Any) -> None:
         await for_ever(ready, serving)
 
 
+async def plumews_async_for(port: int, ready: Ready, **options: Any) -> None:
+    """Coroutines, and a hub: members wait in ``async for``, and so does the publisher."""
+    from plumews import Hub, serve
+
+    hub = Hub()
+
+    async def handle(conn: ours.Conn) -> None:
+        path = conn.request.path
+        if path == "/":
+            hub.join("room", conn)
+        async for message in conn:
+            if path == "/publish":
+                hub.broadcast_room("room", message)
+            else:
+                await conn.send(message)
+
+    async with hub:
+        await for_ever(ready, serve(handle, HOST, port, ping_interval=None, **options))
+
+
 def handler(broadcast: Callable[[Any, Any], object]) -> Callable[[Any], Awaitable[None]]:
     """For a server of websockets, or of picows where it looks like that; ``broadcast`` is its function."""
     room: set[Any] = set()

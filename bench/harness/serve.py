@@ -1,6 +1,7 @@
 """``python -m bench.harness.serve MODULE KIND LOOP PORT CORE``: a contender's server, in a process of its own.
 
-Says "ready" on its standard output when it listens. It stays on the core from then on, not while it imports. It ends
+Says "ready" on its standard output when it listens. It stays on the core from then on, not while it imports; ``-`` is
+any core. It ends
 with the process that has started it, however that one ends, even while it is stopped itself.
 """
 
@@ -36,13 +37,23 @@ def raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def without_slices() -> None:
+    """Let a fan-out of ours never end its slice: under callgrind, which makes it slow, it would after a few members."""
+    from plumews import limits
+
+    limits.FAN_OUT_SLICE = 3600.0  # type: ignore[misc]  # seconds
+
+
 def main() -> None:
     end_with_parent()
     raise_limit()
+    if "BENCH_WITHOUT_SLICES" in os.environ:
+        without_slices()
     module, kind, loop_name, port, core = sys.argv[1:]
 
     def ready() -> None:
-        os.sched_setaffinity(0, {int(core)})
+        if core != "-":
+            os.sched_setaffinity(0, {int(core)})
         print("ready", flush=True)
 
     serve = getattr(importlib.import_module(module), kind)

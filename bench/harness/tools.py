@@ -43,3 +43,9 @@ def build_load(directory: Path) -> Path:
 def build_counter(directory: Path) -> Path:
     """Compile what counts the system calls of a server, to be preloaded."""
     return _compile(["-shared", "-fPIC", str(HERE / "counter.c"), "-ldl"], directory / "counter.so")
+
+
+def build_dump(directory: Path) -> Path:
+    """Compile what lets callgrind dump the counts of a server, to be preloaded."""
+    source = HERE.parent / "instructions" / "dump.c"
+    return _compile(["-shared", "-fPIC", str(source)], directory / "dump.so")

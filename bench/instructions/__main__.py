@@ -1,147 +1,149 @@
 """``python -m bench.instructions``: count user-space instructions a message, and compare with another checkout.
 
-    python -m bench.instructions                       some six minutes; needs valgrind
+    python -m bench.instructions                       some five minutes; needs valgrind and a C compiler
     python -m bench.instructions --only echo --loop asyncio
-    python -m bench.instructions --against ../before   the same for the compiled src/ of another checkout, and the ratio
+    python -m bench.instructions --pure                the plain-Python body
+    python -m bench.instructions --against ../before   the same for the src/ of another checkout, and the ratio
     python -m bench.instructions --against ../before --gate 2   exit with 1 if a row is more than 2 % worse
 
-Each row runs a server twice under callgrind, with few and with many batches; what the many cost more, divided by the
-messages (or deliveries, in a broadcast) that they are more, is the figure. System calls count as what calls them.
+Each row starts a server under callgrind, puts some batches through it that are not counted, and then some that are.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..harness.running import ROOT, Failed, free_port
-from .lockstep import Client, answer_size, connect_and_close, frame, read_all
+from ..echo.scenarios import ALONE, HUGE, LARGE, MANY_SMALL, SMALL
+from ..harness import certificate
+from ..harness.running import ROOT, Failed
+from .counting import Counted, missing
+from .rows import CONNECTS, Driven, broadcast, echo
 
-#: Batches before the count: what is made once, such as buffers and specialised bytecode, is made in them.
-FEW = 20
+ECHO, ROOM = "bench.echo.servers", "bench.broadcast.servers"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. ``members`` is 0 for an echo; ``batches`` are counted, beyond the few."""
+    """One figure: a server of ours, and how it is driven."""
 
     name: str
+    module: str
     kind: str
-    size: int
-    batch: int
-    members: int
-    batches: int
-
-    def drive(self, port: int, batches: int) -> None:
-        """Put ``batches`` batches through the server and read every answer."""
-        readers = [Client(port, "/") for _ in range(max(self.members, 1))]
-        sender = Client(port, "/publish") if self.members else readers[0]
-        try:
-            sent = frame(bytes(self.size)) * self.batch
-            for _ in range(batches):
-                sender.sock.sendall(sent)
-                read_all(readers, answer_size(self.size) * self.batch)
-        finally:
-            for client in {id(each): each for each in (*readers, sender)}.values():
-                client.close()
+    driven: Driven
+    tls: bool = False
 
 
-class ConnectRow(Row):
-    """Figure of one connection from its connect to its end: the batches are connections, one after the other."""
+def both(name: str, driven: Driven, *, tls: bool = False) -> list[Row]:
+    """The callback and the coroutine."""
+    prefix = "TLS, " if tls else ""
+    kinds = {"callback": "plumews_callback", "async for": "plumews_async_for"}
+    return [Row(f"{prefix}{name}, {form}", ECHO, kind, driven, tls) for form, kind in kinds.items()]
 
-    def drive(self, port: int, batches: int) -> None:
-        for _ in range(batches):
-            connect_and_close(port)
+
+def room(size: int, members: int, batch: int) -> list[Row]:
+    """Members with callbacks, and members with coroutines."""
+    text = "1 KiB" if size == 1024 else f"{size} B"
+    name, driven = f"broadcast {text} to {members:,}, {batch} in flight", broadcast(size, batch, members)
+    kinds = {"": "plumews", ", async for": "plumews_async_for"}
+    return [Row(f"{name}{form}", ROOM, kind, driven) for form, kind in kinds.items()]
 
 
 ROWS: tuple[Row, ...] = (
-    Row("echo 32 B, 64 in flight, callback", "callback", 32, 64, 0, 300),
-    Row("echo 32 B, 1 in flight, callback", "callback", 32, 1, 0, 3000),
-    Row("echo 32 B, 64 in flight, async for", "async_for", 32, 64, 0, 300),
-    Row("echo 32 B, 1 in flight, async for", "async_for", 32, 1, 0, 3000),
-    Row("echo 1 KiB, 64 in flight, callback", "callback", 1024, 64, 0, 100),
-    Row("broadcast 64 B to 1,000, 1 in flight", "hub", 64, 1, 1000, 30),
-    Row("broadcast 64 B to 1,000, 16 in flight", "hub", 64, 16, 1000, 10),
-    Row("broadcast 1 KiB to 200, 1 in flight", "hub", 1024, 1, 200, 100),
-    ConnectRow("connect + upgrade + close, callback", "callback", 0, 1, 0, 400),
-    ConnectRow("connect + upgrade + close, async for", "async_for", 0, 1, 0, 400),
+    *(
+        row
+        for name, one in (
+            ("echo 32 B, 64 in flight", MANY_SMALL),
+            ("echo 1 KiB, 16 in flight", SMALL),
+            ("echo 32 B, 1 in flight", ALONE),
+            ("echo 64 KiB, 4 in flight", LARGE),
+            ("echo 1 MiB, 1 in flight", HUGE),
+        )
+        for row in both(name, echo(one.size, one.in_flight))
+    ),
+    *both("connect", CONNECTS),
+    *room(64, 1000, 1),
+    *room(64, 1000, 16),
+    *room(1024, 200, 1),
+    *(
+        row
+        for name, one in (
+            ("echo 32 B, 1 in flight", ALONE),
+            ("echo 1 KiB, 16 in flight", SMALL),
+            ("echo 64 KiB, 4 in flight", LARGE),
+        )
+        for row in both(name, echo(one.size, one.in_flight), tls=True)
+    ),
 )
 
 
-def collected(row: Row, loop: str, source: Path, batches: int) -> int:
-    """Return the instructions of a server process that answered ``batches`` batches.
+def instructions(row: Row, loop: str, source: Path, environment: dict[str, str]) -> float:
+    """Return the instructions for one message, or for one delivery of a broadcast, or for one connect.
 
     Raises:
-        Failed: it did not start, or did not answer.
+        Failed: the server does not start or does not answer.
     """
-    port = free_port()
-    with tempfile.TemporaryDirectory() as directory, Path(directory, "errors").open("w+b") as errors:
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/out"]
-        serve = ["-m", "bench.harness.serve", "bench.instructions.servers", row.kind, loop, str(port), "0"]
-        process = subprocess.Popen(
-            [*command, sys.executable, *serve],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(source), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        )
-        try:
-            assert process.stdout is not None
-            if process.stdout.readline() != b"ready\n":
-                raise Failed(f"the server of {row.name} does not start: {said(errors)}")
-            row.drive(port, batches)
-        finally:
-            process.terminate()
-            process.wait(60)
-            process.stdout.close()  # type: ignore[union-attr]
-        found = re.search(r"Collected : (\d+)", said(errors))
-        if found is None:
-            raise Failed(f"callgrind says nothing of {row.name}: {said(errors)}")
-        return int(found[1])
+    with Counted(row.module, row.kind, loop, source=source, environment=environment) as server:
+        return server.instructions(row.driven, tls=row.tls)
 
 
-def said(errors: object) -> str:
-    """Return the end of what a process wrote to its standard error."""
-    errors.seek(0)  # type: ignore[attr-defined]
-    text: bytes = errors.read()  # type: ignore[attr-defined]
-    return text[-2000:].decode(errors="replace")
-
-
-def instructions(row: Row, loop: str, source: Path) -> float:
-    """Return the instructions for one message, or for one delivery of a broadcast."""
-    more = collected(row, loop, source, FEW + row.batches) - collected(row, loop, source, FEW)
-    return more / (row.batches * row.batch * max(row.members, 1))
-
-
-def main(words: Sequence[str] | None = None) -> None:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.instructions", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", metavar="WORDS", default="", help="rows with these words in their name")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    parser.add_argument("--pure", action="store_true", help="the plain-Python body, with a tenth of the messages")
     parser.add_argument("--against", metavar="CHECKOUT", type=Path, help="another checkout, with its modules compiled")
     parser.add_argument("--gate", metavar="PERCENT", type=float, help="exit with 1 if a row is this much worse")
-    options = parser.parse_args(words)
-    if shutil.which("valgrind") is None:
-        sys.exit("this needs valgrind")
-    rows = [row for row in ROWS if options.only in row.name]
+    return parser.parse_args(words)
+
+
+def chosen(only: str, *, pure: bool) -> list[Row]:
+    """The rows with these words in their name; plain Python needs fewer messages for a steady figure."""
+    rows = [row for row in ROWS if only in row.name]
+    if pure:
+        return [replace(row, driven=replace(row.driven, batches=max(5, row.driven.batches // 10))) for row in rows]
+    return rows
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments(words)
+    if lack := missing():
+        sys.exit(lack)
+    rows = chosen(options.only, pure=options.pure)
     if not rows:
         sys.exit(f"no row has {options.only!r} in its name: {'; '.join(row.name for row in ROWS)}")
+    if not certificate.available() and any(row.tls for row in rows):
+        print("rows over TLS are left out: cryptography is not installed", file=sys.stderr)
+        rows = [row for row in rows if not row.tls]
+    sources = [ROOT / "src", *([options.against.resolve() / "src"] if options.against else [])]
     worse = False
-    for row in rows:
-        ours = instructions(row, options.loop, ROOT / "src")
-        line = f"{row.name:42} {ours:10.1f}"
-        if options.against:
-            theirs = instructions(row, options.loop, options.against.resolve() / "src")
-            line += f" {theirs:10.1f} {ours / theirs:7.3f}x"
-            worse |= options.gate is not None and ours > theirs * (1 + options.gate / 100)
-        print(line, flush=True)
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        environment = {"PLUMEWS_PURE": "1"} if options.pure else {}
+        secured = {**environment, **(certificate.environment(Path(directory)) if any(r.tls for r in rows) else {})}
+        counts = [
+            [
+                pool.submit(instructions, row, options.loop, source, secured if row.tls else environment)
+                for source in sources
+            ]
+            for row in rows
+        ]
+        for row, found in zip(rows, counts, strict=True):
+            try:
+                ours, *theirs = (each.result() for each in found)
+            except Failed as exc:
+                pool.shutdown(cancel_futures=True)
+                sys.exit(str(exc))
+            line = f"{row.name:50} {ours:12,.1f}"
+            if theirs:
+                line += f" {theirs[0]:12,.1f} {ours / theirs[0]:7.3f}x"
+                worse |= options.gate is not None and ours > theirs[0] * (1 + options.gate / 100)
+            print(line, flush=True)
     if worse:
         sys.exit(f"a row is more than {options.gate:g} % worse")
 
