@@ -108,38 +108,45 @@ def take_away(copy: Path, *names: str) -> None:
             path.rename(path.with_name(f"{path.name}.away"))
 
 
+#: Types of the codec. Its plain Python has other classes.
+CODEC = PACKAGE / "_codec.pxd"
+
 needs_a_build = pytest.mark.skipif(PURE_ONLY, reason="nothing is compiled here")
 
 
 # --- the list -------------------------------------------------------------------------------------
 
 
-def test_compiled_lists_the_modules_with_pxd_files() -> None:
-    if not (PACKAGE / "_codec.pyx").exists():
+def test_compiled_lists_the_modules_of_the_compiler() -> None:
+    if not CODEC.exists():
         pytest.skip("a wheel has no sources of the compiler")
-    typed = {name_of(path) for path in PACKAGE.rglob("*.pxd")}
-    assert {name for name in _compiled.COMPILED if name != "_codec"} == typed
-    cython = {name_of(path) for path in PACKAGE.rglob("*.pyx")} - {"transport._sendmsg"}
-    assert cython <= set(_compiled.COMPILED)
+    sources = {name_of(path) for path in PACKAGE.rglob("*") if path.suffix in {".pxd", ".pyx"}}
+    assert set(_compiled.COMPILED) == sources - {"transport._sendmsg"}
+
+
+def fields_in(path: Path) -> dict[str, set[str]]:
+    """Return the fields of each class in a ``.pxd``. Methods have parentheses, and fields have none."""
+    fields: dict[str, set[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        code = line.split("#")[0].rstrip()
+        if begin := re.match(r"cdef class (\w+)", code):
+            current = fields.setdefault(begin[1], set())
+        elif field := re.fullmatch(r"    cdef [^()]*\b(\w+)(\[\w+\])?", code):
+            current.add(field[1])
+    return fields
 
 
 def declared_fields() -> dict[str, set[str]]:
-    """Return the fields of each class that a ``.pxd`` declares. Methods have parentheses, and fields have none."""
-    fields: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.pxd"):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if begin := re.match(r"cdef class (\w+)", line):
-                current = fields.setdefault(begin[1], set())
-            elif field := re.fullmatch(r"    cdef [^()]*\b(\w+)", line):
-                current.add(field[1])
-    return fields
+    """Return the fields of each class that a ``.pxd`` beside a ``.py`` declares."""
+    typed = [path for path in PACKAGE.rglob("*.pxd") if path.with_suffix(".py").exists()]
+    return {name: fields for path in typed for name, fields in fields_in(path).items()}
 
 
 def typed_classes() -> Iterator[tuple[ast.ClassDef, set[str]]]:
     """Yield each class of a compiled ``.py`` that its ``.pxd`` declares, and the declared fields of its class."""
     fields = declared_fields()
-    for path in (pxd.with_suffix(".py") for pxd in PACKAGE.rglob("*.pxd")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for path in (path.with_suffix(".py") for path in PACKAGE.rglob("*.pxd")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else ():
             if isinstance(node, ast.ClassDef) and node.name in fields:
                 yield node, fields[node.name]
 
@@ -153,7 +160,7 @@ def slots_of(node: ast.ClassDef) -> set[str]:
     return set()
 
 
-@pytest.mark.skipif(not (PACKAGE / "_codec.pyx").exists(), reason="a wheel has no sources of the compiler")
+@pytest.mark.skipif(not CODEC.exists(), reason="a wheel has no sources of the compiler")
 def test_fields_of_compiled_classes_are_those_of_their_pxd() -> None:
     """Compiled, a class has the fields of the ``.pxd``. In plain Python it has those of ``__slots__``."""
     wrong = {node.name: slots_of(node) ^ fields for node, fields in typed_classes() if slots_of(node) != fields}
@@ -161,7 +168,7 @@ def test_fields_of_compiled_classes_are_those_of_their_pxd() -> None:
     assert {node.name for node, _ in typed_classes()} == set(declared_fields())
 
 
-@pytest.mark.skipif(not (PACKAGE / "_codec.pyx").exists(), reason="a wheel has no sources of the compiler")
+@pytest.mark.skipif(not CODEC.exists(), reason="a wheel has no sources of the compiler")
 def test_compiled_classes_assign_declared_fields_only() -> None:
     """Without this test a forgotten field fails when the compiled class assigns it, in no run of plain Python."""
     classes = {node.name: node for node, _ in typed_classes()}
@@ -184,6 +191,17 @@ def test_compiled_classes_assign_declared_fields_only() -> None:
         and inner.attr not in settable(name)
     ]
     assert wrong == []
+
+
+@pytest.mark.skipif(not CODEC.exists(), reason="a wheel has no sources of the compiler")
+def test_each_declared_field_of_the_codec_is_used() -> None:
+    """Short ways see these fields, and Cython accepts no other ones in the classes. It accepts unused ones."""
+    sources = [path.read_text(encoding="utf-8") for path in (PACKAGE / "protocol" / "pxi").glob("*.pxi")]
+    used = set(re.findall(r"\b(?:self|loan)\.(\w+)", "".join(sources)))
+    fields = fields_in(CODEC)
+    assert set(fields) == {"Loan", "Parser"}
+    assert {name: names - used for name, names in fields.items()} == {"Loan": set(), "Parser": set()}
+    assert {"head", "control", "buffer"} <= fields["Parser"]
 
 
 def compiled_handlers() -> Iterator[tuple[str, ast.AST]]:

@@ -21,6 +21,7 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer,
     PyObject_GetBuffer,
 )
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF, PyObject
@@ -61,9 +62,6 @@ cdef extern from "Python.h":
     object PyUnicode_AsUTF8String(object text)
     object PyUnicode_DecodeUTF8(const char *data, Py_ssize_t size, const char *errors)
 
-ctypedef uint8_t byte
-ctypedef const uint8_t cbyte
-
 cdef extern from "protocol/csrc/kernels.h" nogil:
     ctypedef struct plumews_kernels:
         const char *name
@@ -95,9 +93,7 @@ cdef enum:
 
 cdef enum:
     KNOWN_OPCODES = 1 << CONT | 1 << TEXT | 1 << BINARY | 1 << CLOSE | 1 << PING | 1 << PONG
-    CONTROL_PAYLOAD = 125
     RECEIVED_OVERHEAD = 128  # as in limits
-    LONGEST_HEADER = 14
 
 cdef Py_ssize_t COPY_SIZE = _COPY_SIZE
 cdef Py_ssize_t AT_ONCE = _READ_LIMIT  # what receive_buffer() reserves for a message before its bytes are there
@@ -139,3 +135,26 @@ def _set_tier(name):
             return
         number += 1
     raise ValueError(f"this CPU has the tiers {', '.join(_tiers())}, not {name!r}")
+
+
+# --- for tests: what compiled short ways call -------------------------------------------------------
+
+
+def _take_message(Parser parser, bytes data):
+    """Return ``(payload, kind, used)`` of :meth:`Parser.take_message`."""
+    cdef Py_ssize_t used = 0
+    cdef int kind = 0
+    payload = parser.take_message(start_of(data), PyBytes_GET_SIZE(data), &used, &kind)
+    return payload, kind, used
+
+
+def _short_frame(int opcode, message, bint masked=False):
+    """Return the frame of :func:`short_frame`."""
+    return short_frame(opcode, message, masked)
+
+
+def _write_frame(Py_ssize_t room, int opcode, message, bint masked=False):
+    """Return what :func:`write_frame` returns, and the memory that it was given, with 16 zeros behind the room."""
+    memory = bytearray(room + 16)
+    size = write_frame(<byte *>PyByteArray_AS_STRING(memory), room, opcode, message, masked)
+    return size, bytes(memory)

@@ -43,14 +43,50 @@ cdef inline Py_ssize_t write_header(byte *out, int first, int64_t length, bint m
     return size
 
 
+cdef inline Py_ssize_t header_size(int64_t length, bint masked) noexcept nogil:
+    """Return the size that :func:`write_header` returns."""
+    return (2 if length <= 125 else 4 if length <= 0xFFFF else 10) + (4 if masked else 0)
+
+
 cdef object frame(int first, cbyte *data, Py_ssize_t size, bint masked, uint32_t key):
     """Build a frame as one bytes object."""
-    cdef byte header[LONGEST_HEADER]
-    cdef Py_ssize_t used = write_header(header, first, size, masked, key)
-    result = new_bytes(used + size)
-    memcpy(start_of(result), header, used)
-    xor(start_of(result) + used, data, size, key)
+    result = new_bytes(header_size(size, masked) + size)
+    cdef byte *out = start_of(result)
+    xor(out + write_header(out, first, size, masked, key), data, size, key)
     return result
+
+
+cdef object short_frame(int opcode, object message, bint masked):
+    """Build the frame that :func:`build_frame` builds of a whole message, for a valid opcode.
+
+    A str or bytes is copied once, or encoded and copied; any other buffer is copied twice.
+    """
+    cdef Py_ssize_t size = 0
+    cdef cbyte *data
+    if not is_plain(message):
+        message = as_bytes(message)
+    data = bytes_of(message, &size)
+    return frame(opcode | 0x80, data, size, masked, pool.take() if masked else 0)
+
+
+cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object message, bint masked) except -2:
+    """Write the frame of a whole message to ``out``. Return its size.
+
+    Return -1, with nothing written, if it is longer than ``room``, or if ``message`` is neither bytes nor a str in
+    ASCII. Those :func:`short_frame` takes.
+    """
+    cdef Py_ssize_t size = 0
+    cdef cbyte *data
+    cdef uint32_t key
+    if not is_plain(message):
+        return -1
+    data = bytes_of(message, &size)
+    if size > room - header_size(size, masked):
+        return -1
+    key = pool.take() if masked else 0
+    out += write_header(out, opcode | 0x80, size, masked, key)
+    xor(out, data, size, key)
+    return header_size(size, masked) + size
 
 
 def build_header(opcode, length, *, bint fin=True, bint rsv1=False, mask_key=None):
@@ -96,23 +132,20 @@ def build_frame(opcode, payload, *, bint fin=True, bint rsv1=False, mask_key=Non
 
 cdef object joined(list kinds, list payloads, Py_ssize_t begin, Py_ssize_t end, bint masked):
     """Build some frames as one bytes object, without the last payload if that one is not copied."""
-    cdef byte header[LONGEST_HEADER]
-    cdef Py_ssize_t total = 0, size = 0, used, i
+    cdef Py_ssize_t total = 0, size = 0, i
     cdef uint32_t key = 0
     cdef byte *out
     cdef cbyte *data
     for i in range(begin, end):
         bytes_of(payloads[i], &size)
-        total += write_header(header, 0, size, masked, 0) + (size if masked or size <= COPY_SIZE else 0)
+        total += header_size(size, masked) + (size if masked or size <= COPY_SIZE else 0)
     result = new_bytes(total)
     out = start_of(result)
     for i in range(begin, end):
         data = bytes_of(payloads[i], &size)
         if masked:
             key = pool.take()
-        used = write_header(header, <int>kinds[i], size, masked, key)
-        memcpy(out, header, used)
-        out += used
+        out += write_header(out, <int>kinds[i], size, masked, key)
         if masked or size <= COPY_SIZE:
             xor(out, data, size, key)
             out += size

@@ -50,12 +50,6 @@ cdef class Loan:
     the memory knows whether it is alone with it again. With ``size`` 0 no further view is given.
     """
 
-    cdef object owner
-    cdef byte *start
-    cdef Py_ssize_t size
-    cdef bint readonly
-    cdef Py_ssize_t views
-
     def __getbuffer__(self, Py_buffer *view, int flags):
         if self.size == 0:
             raise BufferError("the loan is over")

@@ -53,52 +53,7 @@ cdef inline int64_t widened(int64_t limit):
 
 @cython.final
 cdef class Parser:
-    """Parser of the bytes that a peer sent, into messages and control frames."""
-
-    # what a caller set
-    cdef bint client
-    cdef bint decode_text
-    cdef bint allow_rsv1
-    cdef bint size_bounded
-    cdef bint frames_bounded
-    cdef int64_t size_limit
-    cdef int64_t frame_limit
-    cdef bint bare  # how the caller of the moment wants whole messages
-    cdef int64_t slack  # what the events of one call of feed_messages() may take beyond their bytes
-    cdef int64_t room  # of the call of the moment: what is left of it
-    cdef readonly Py_ssize_t left  # bytes that the last call did not read
-    cdef readonly bint halted  # there are some, or a fault
-    # how it ended
-    cdef bint ended  # by a fault or a close frame: nothing is read any more
-    cdef object fault
-    # the frame that is arriving
-    cdef bint in_frame  # the header was read, payload is missing
-    cdef bint fin
-    cdef int opcode
-    cdef uint32_t key  # for the next byte of payload
-    cdef int64_t remaining
-    cdef int head_size  # of a header that is not all there
-    cdef int control_size  # of the payload of a control frame
-    cdef byte head[LONGEST_HEADER]
-    cdef byte control[CONTROL_PAYLOAD]
-    # the message that is arriving
-    cdef int message  # its opcode, 0 between messages
-    cdef bint compressed
-    cdef int mode
-    cdef int utf8
-    cdef int64_t frames
-    cdef int64_t size  # bytes of payload received
-    # those that were not delivered
-    cdef PyObject *buffer  # the object that will be, ours alone: bytes, or a str that may turn out not to be ASCII
-    cdef byte *memory  # where it has its bytes
-    cdef Py_ssize_t capacity
-    cdef Py_ssize_t held
-    cdef bint as_text
-    cdef int ascii
-    # what receive_buffer() gave away of its memory
-    cdef Loan loan
-    cdef object view  # None when it was taken back
-    cdef bint shy  # a view was still held when a message ended: its last byte will not come that way
+    """Parser of the bytes that a peer sent, into messages and control frames. Its fields stand in ``_codec.pxd``."""
 
     def __cinit__(self):
         self.buffer = NULL
@@ -129,31 +84,50 @@ cdef class Parser:
 
     cdef list fed(self, object data, bint bare, int64_t most):
         cdef Py_buffer view
-        cdef cbyte *start
-        cdef int64_t size
-        cdef bint fetched = False, read = False
-        cdef list events = []
+        if type(data) is bytes:
+            return self.feed_bytes(start_of(data), <Py_ssize_t>min(PyBytes_GET_SIZE(data), most), bare)
         self.left = 0
         self.halted = self.fault is not None
-        if type(data) is bytes:
-            start, size = start_of(data), PyBytes_GET_SIZE(data)
-        elif self.ended:
-            return events
-        else:
-            fetch(data, &view)
-            start, size, fetched = <cbyte *>view.buf, view.len, True
+        if self.ended:
+            return []
+        fetch(data, &view)
         try:
-            with cython.critical_section(self):
-                self.bare = bare
-                self.room = self.slack if bare else INT64_MAX
-                self.parse(start, <Py_ssize_t>min(size, most), events)
-                read = True
+            return self.feed_bytes(<cbyte *>view.buf, <Py_ssize_t>min(view.len, most), bare)
         finally:
-            if fetched:
-                PyBuffer_Release(&view)
-            if not read:
-                self.end()
+            PyBuffer_Release(&view)
+
+    cdef list feed_bytes(self, cbyte *data, Py_ssize_t size, bint bare):
+        """Return what :meth:`feed` returns for ``size`` bytes at ``data``, and :meth:`feed_messages` if ``bare``."""
+        cdef bint read = False
+        cdef list events = []
+        with cython.critical_section(self):
+            self.left = 0
+            self.halted = self.fault is not None
+            self.bare = bare
+            self.room = self.slack if bare else INT64_MAX
+            try:
+                self.parse(data, size, events)
+                read = True
+            finally:
+                if not read:
+                    self.end()
         return events
+
+    cdef object take_message(self, cbyte *data, Py_ssize_t size, Py_ssize_t *used, int *kind):
+        """Return the message at the beginning of ``data`` if it is a plain one.
+
+        Plain is one complete frame, uncompressed, between messages, without a violation. ``used`` is set to the size
+        of the frame, ``kind`` to TEXT or BINARY. The result is a str or bytes.
+        In every other case ``None`` is returned, ``used`` is 0 and nothing has changed: :meth:`feed_bytes` of the same
+        bytes finds what is there. ``slack`` does not apply: deliver each message before the next is taken.
+        """
+        used[0] = 0
+        with cython.critical_section(self):
+            if self.in_frame | self.head_size | self.message | self.mode | self.ended | self.halted:
+                return None
+            if not self.decode_text:
+                return None
+            return self.plain_message(data, size, used, kind)
 
     def receive_buffer(self, least=65536):
         """Return memory for the rest of the arriving frame, or ``None`` if little is missing."""
@@ -295,7 +269,7 @@ cdef class Parser:
                 return 0
             if not self.in_frame:
                 if not (self.head_size or self.message or self.mode):
-                    data += self.short_frames(data, end - data, events)
+                    data += self.plain_frames(data, end - data, events)
                     if data == end or self.ended:
                         return 0
                     if self.room <= 0:
@@ -340,36 +314,70 @@ cdef class Parser:
             data += take
         return 0
 
-    cdef Py_ssize_t short_frames(self, cbyte *data, Py_ssize_t size, list events) except -1:
-        """Read complete messages of at most 125 bytes, each in one frame. Return the number of bytes read.
+    cdef Py_ssize_t plain_frames(self, cbyte *data, Py_ssize_t size, list events) except -1:
+        """Read the plain messages at the beginning of ``data``. Return the number of bytes read.
 
-        Most frames are of this kind. Any other frame, and any violation, is left to :meth:`header`.
+        Most messages are plain. Any other, and any violation, is left to :meth:`header`.
         """
-        cdef cbyte *at = data
-        cdef cbyte *end = data + size
+        cdef Py_ssize_t at = 0, used = 0
+        cdef int kind = 0
+        while self.room > 0:
+            payload = self.plain_message(data + at, size - at, &used, &kind)
+            if used == 0:
+                break
+            at += used
+            self.room -= RECEIVED_OVERHEAD
+            if kind == TEXT and self.decode_text:
+                self.room -= excess_of(payload)
+            self.deliver(events, kind, payload)
+        return at
+
+    cdef object plain_message(self, cbyte *data, Py_ssize_t size, Py_ssize_t *used, int *kind):
+        """Return the payload of the plain message at the beginning of ``data``, or ``None`` with ``used`` set to 0.
+
+        The parser is between messages. Nothing in it changes.
+        """
+        cdef uint64_t length
+        cdef uint32_t key = 0
         cdef int masked = 0 if self.client else 0x80
         cdef int start = 2 if self.client else 6
-        cdef int most = <int>min(125, self.size_limit)
-        cdef int length
-        cdef uint32_t key = 0
-        while end - at >= start and (at[0] == 0x82 or at[0] == 0x81) and self.room > 0:
-            length = at[1] ^ masked
-            if length > most or length > end - at - start:
-                break
-            if masked:
-                memcpy(&key, at + 2, 4)
-            at += start
-            self.room -= RECEIVED_OVERHEAD
-            if at[-start] == 0x82:
-                payload = new_bytes(length)
-                plumews_now.mask(start_of(payload), at, length, key)
-                self.deliver(events, BINARY, payload)
+        cdef int state = DONE
+        used[0] = 0
+        if size < start or (data[0] != 0x82 and data[0] != 0x81):
+            return None
+        length = data[1] ^ masked
+        if length > 125:
+            if length == 126 and size >= start + 2:
+                length = data[2] << 8 | data[3]
+                start += 2
+                if length < 126:
+                    return None
+            elif length == 127 and size > start + 0x10000:
+                length = 0
+                for i in range(2, 10):
+                    length = length << 8 | data[i]
+                start += 8
+                if length < 0x10000:
+                    return None
             else:
-                self.text(at, length, key, events)
-                if self.ended:
-                    break
-            at += length
-        return at - data
+                return None
+        if length > <uint64_t>(size - start) or length > <uint64_t>self.size_limit:
+            return None
+        if masked:
+            memcpy(&key, data + start - 4, 4)
+        data += start
+        size = <Py_ssize_t>length
+        if data[-start] == 0x82:
+            payload = new_bytes(size)
+            plumews_now.mask(start_of(payload), data, size, key)
+            kind[0] = BINARY
+        else:
+            payload = self.text_payload(data, size, key, &state)
+            if state != DONE:
+                return None
+            kind[0] = TEXT
+        used[0] = start + size
+        return payload
 
     cdef int header(self, cbyte *data, Py_ssize_t size) except -1:
         """Parse a header (section 5.2). Return its size, 0 if it is incomplete, 1 after a violation."""
@@ -492,17 +500,21 @@ cdef class Parser:
     cdef int text(self, cbyte *data, Py_ssize_t size, uint32_t key, list events) except -1:
         """Deliver an uncompressed text in the same way."""
         cdef int state = DONE
+        payload = self.text_payload(data, size, key, &state)
+        if state != DONE:
+            return self.refuse(InvalidData, violations.TEXT_NOT_UTF8 if state == BAD else violations.TEXT_CUT)
+        if self.decode_text:
+            self.room -= excess_of(payload)
+        return self.deliver(events, TEXT, payload)
+
+    cdef object text_payload(self, cbyte *data, Py_ssize_t size, uint32_t key, int *state):
+        """Return an uncompressed text as events have it, which is no valid text unless ``state`` stays DONE."""
         cdef int ascii = True
         if self.decode_text:
-            payload = text_of(data, size, key, &state)
-            if state == DONE:
-                self.room -= excess_of(payload)
-        else:
-            payload = new_bytes(size)
-            plumews_mask_scan(start_of(payload), data, size, key, &state, &ascii)
-        if state == DONE:
-            return self.deliver(events, TEXT, payload)
-        return self.refuse(InvalidData, violations.TEXT_NOT_UTF8 if state == BAD else violations.TEXT_CUT)
+            return text_of(data, size, key, state)
+        payload = new_bytes(size)
+        plumews_mask_scan(start_of(payload), data, size, key, state, &ascii)
+        return payload
 
     cdef inline int deliver(self, list events, int kind, object payload) except -1:
         """Deliver a whole message."""

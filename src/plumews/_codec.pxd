@@ -1,0 +1,104 @@
+# Types and functions of _codec.pyx for the compiled short ways, modules named _*.pyx, which cimport them.
+
+cimport cython
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+ctypedef uint8_t byte
+ctypedef const uint8_t cbyte
+
+cdef enum:
+    CONTROL_PAYLOAD = 125
+    LONGEST_HEADER = 14
+
+
+@cython.final
+@cython.no_gc
+cdef class Loan:
+    cdef object owner
+    cdef byte *start
+    cdef Py_ssize_t size
+    cdef bint readonly
+    cdef Py_ssize_t views
+
+
+@cython.final
+cdef class Parser:
+    # what a caller set
+    cdef bint client
+    cdef bint decode_text
+    cdef bint allow_rsv1
+    cdef bint size_bounded
+    cdef bint frames_bounded
+    cdef int64_t size_limit
+    cdef int64_t frame_limit
+    cdef bint bare  # how the caller of the moment wants whole messages
+    cdef int64_t slack  # what the events of one call of feed_messages() may take beyond their bytes
+    cdef int64_t room  # of the call of the moment: what is left of it
+    cdef readonly Py_ssize_t left  # bytes that the last call did not read
+    cdef readonly bint halted  # there are some, or a fault
+    # how it ended
+    cdef bint ended  # by a fault or a close frame: nothing is read any more
+    cdef object fault
+    # the frame that is arriving
+    cdef bint in_frame  # the header was read, payload is missing
+    cdef bint fin
+    cdef int opcode
+    cdef uint32_t key  # for the next byte of payload
+    cdef int64_t remaining
+    cdef int head_size  # of a header that is not all there
+    cdef int control_size  # of the payload of a control frame
+    cdef byte head[LONGEST_HEADER]
+    cdef byte control[CONTROL_PAYLOAD]
+    # the message that is arriving
+    cdef int message  # its opcode, 0 between messages
+    cdef bint compressed
+    cdef int mode
+    cdef int utf8
+    cdef int64_t frames
+    cdef int64_t size  # bytes of payload received
+    # those that were not delivered
+    cdef PyObject *buffer  # the object that will be, ours alone: bytes, or a str that may turn out not to be ASCII
+    cdef byte *memory  # where it has its bytes
+    cdef Py_ssize_t capacity
+    cdef Py_ssize_t held
+    cdef bint as_text
+    cdef int ascii
+    # what receive_buffer() gave away of its memory
+    cdef Loan loan
+    cdef object view  # None when it was taken back
+    cdef bint shy  # a view was still held when a message ended: its last byte will not come that way
+
+    # for short ways
+    cdef object take_message(self, cbyte *data, Py_ssize_t size, Py_ssize_t *used, int *kind)
+    cdef list feed_bytes(self, cbyte *data, Py_ssize_t size, bint bare)
+    # for _codec.pyx alone
+    cdef list fed(self, object data, bint bare, int64_t most)
+    cdef int parse(self, cbyte *data, Py_ssize_t size, list events) except -1
+    cdef Py_ssize_t plain_frames(self, cbyte *data, Py_ssize_t size, list events) except -1
+    cdef object plain_message(self, cbyte *data, Py_ssize_t size, Py_ssize_t *used, int *kind)
+    cdef int header(self, cbyte *data, Py_ssize_t size) except -1
+    cdef int payload(self, cbyte *data, Py_ssize_t size, list events) except -1
+    cdef int end_control(self, list events) except -1
+    cdef int single_frame(self, cbyte *data, Py_ssize_t size, list events) except -1
+    cdef int text(self, cbyte *data, Py_ssize_t size, uint32_t key, list events) except -1
+    cdef object text_payload(self, cbyte *data, Py_ssize_t size, uint32_t key, int *state)
+    cdef int deliver(self, list events, int kind, object payload) except -1
+    cdef int collect(self, cbyte *data, Py_ssize_t size, list events) except -1
+    cdef int end_message(self, list events) except -1
+    cdef int begin_streaming(self, list events) except -1
+    cdef int reserve(self, Py_ssize_t size) except -1
+    cdef int grow(self, Py_ssize_t capacity) except -1
+    cdef object new_buffer(self, Py_ssize_t capacity)
+    cdef void adopt(self, object fresh) noexcept
+    cdef int resize(self, Py_ssize_t capacity) except -1
+    cdef object take_buffer(self)
+    cdef void drop_buffer(self) noexcept
+    cdef void take_back(self) noexcept
+    cdef int own_buffer(self) except -1
+    cdef void end(self) noexcept
+    cdef int refuse(self, kind, str detail) except -1
+
+
+cdef object short_frame(int opcode, object message, bint masked)
+cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object message, bint masked) except -2
