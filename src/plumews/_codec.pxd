@@ -76,13 +76,11 @@ cdef class Parser:
     cdef list fed(self, object data, bint bare, int64_t most)
     cdef int parse(self, cbyte *data, Py_ssize_t size, list events) except -1
     cdef Py_ssize_t plain_frames(self, cbyte *data, Py_ssize_t size, list events) except -1
-    cdef object plain_message(self, cbyte *data, Py_ssize_t size, Py_ssize_t *used, int *kind)
     cdef int header(self, cbyte *data, Py_ssize_t size) except -1
     cdef int payload(self, cbyte *data, Py_ssize_t size, list events) except -1
     cdef int end_control(self, list events) except -1
     cdef int single_frame(self, cbyte *data, Py_ssize_t size, list events) except -1
     cdef int text(self, cbyte *data, Py_ssize_t size, uint32_t key, list events) except -1
-    cdef object text_payload(self, cbyte *data, Py_ssize_t size, uint32_t key, int *state)
     cdef int deliver(self, list events, int kind, object payload) except -1
     cdef int collect(self, cbyte *data, Py_ssize_t size, list events) except -1
     cdef int end_message(self, list events) except -1

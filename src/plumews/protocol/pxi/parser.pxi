@@ -51,6 +51,53 @@ cdef inline int64_t widened(int64_t limit):
     return limit + more if limit < INT64_MAX - more else INT64_MAX
 
 
+cdef inline Py_ssize_t plain_header(
+    cbyte *data, Py_ssize_t size, bint client, int64_t limit, Py_ssize_t *length
+) noexcept nogil:
+    """Return the size of the header of a complete message in one frame, uncompressed and within ``limit``.
+
+    Set ``length`` to the size of its payload. Return 0 for any other frame, and for any violation.
+    """
+    cdef Py_ssize_t start = 2 if client else 6
+    cdef uint64_t long_length = 0
+    cdef int short_length, i
+    if size < start or (data[0] != 0x82 and data[0] != 0x81):
+        return 0
+    short_length = data[1] if client else data[1] ^ 0x80
+    if short_length <= 125:
+        length[0] = short_length
+    elif short_length == 126 and size >= start + 2:
+        length[0] = data[2] << 8 | data[3]
+        start += 2
+        if length[0] < 126:
+            return 0
+    elif short_length == 127 and size >= start + 8:
+        for i in range(2, 10):
+            long_length = long_length << 8 | data[i]
+        if not 0x10000 <= long_length <= <uint64_t>size:
+            return 0
+        length[0] = <Py_ssize_t>long_length
+        start += 8
+    else:
+        return 0
+    return start if length[0] <= size - start and length[0] <= limit else 0
+
+
+cdef inline uint32_t plain_key(cbyte *data, Py_ssize_t start, bint client) noexcept nogil:
+    """Return the key at the end of such a header, which is of ``start`` bytes."""
+    cdef uint32_t key = 0
+    if not client:
+        memcpy(&key, data + start - 4, 4)
+    return key
+
+
+cdef inline object binary_of(cbyte *data, Py_ssize_t size, uint32_t key):
+    """Return the bytes of ``data`` under ``key``."""
+    payload = new_bytes(size)
+    plumews_now.mask(start_of(payload), data, size, key)
+    return payload
+
+
 @cython.final
 cdef class Parser:
     """Parser of the bytes that a peer sent, into messages and control frames. Its fields stand in ``_codec.pxd``."""
@@ -121,13 +168,26 @@ cdef class Parser:
         In every other case ``None`` is returned, ``used`` is 0 and nothing has changed: :meth:`feed_bytes` of the same
         bytes finds what is there. ``slack`` does not apply: deliver each message before the next is taken.
         """
+        cdef Py_ssize_t start, length = 0
+        cdef uint32_t key
+        cdef int state = DONE
         used[0] = 0
         with cython.critical_section(self):
             if self.in_frame | self.head_size | self.message | self.mode | self.ended | self.halted:
                 return None
-            if not self.decode_text:
+            start = plain_header(data, size, self.client, self.size_limit, &length)
+            if start == 0 or not self.decode_text:
                 return None
-            return self.plain_message(data, size, used, kind)
+            key = plain_key(data, start, self.client)
+            if data[0] == 0x82:
+                kind[0] = BINARY
+                used[0] = start + length
+                return binary_of(data + start, length, key)
+            payload = text_of(data + start, length, key, &state)
+            if state == DONE:
+                kind[0] = TEXT
+                used[0] = start + length
+            return payload
 
     def receive_buffer(self, least=65536):
         """Return memory for the rest of the arriving frame, or ``None`` if little is missing."""
@@ -319,65 +379,25 @@ cdef class Parser:
 
         Most messages are plain. Any other, and any violation, is left to :meth:`header`.
         """
-        cdef Py_ssize_t at = 0, used = 0
-        cdef int kind = 0
+        cdef cbyte *at = data
+        cdef cbyte *end = data + size
+        cdef Py_ssize_t start, length = 0
+        cdef uint32_t key
         while self.room > 0:
-            payload = self.plain_message(data + at, size - at, &used, &kind)
-            if used == 0:
+            start = plain_header(at, end - at, self.client, self.size_limit, &length)
+            if start == 0:
                 break
-            at += used
+            key = plain_key(at, start, self.client)
+            at += start
             self.room -= RECEIVED_OVERHEAD
-            if kind == TEXT and self.decode_text:
-                self.room -= excess_of(payload)
-            self.deliver(events, kind, payload)
-        return at
-
-    cdef object plain_message(self, cbyte *data, Py_ssize_t size, Py_ssize_t *used, int *kind):
-        """Return the payload of the plain message at the beginning of ``data``, or ``None`` with ``used`` set to 0.
-
-        The parser is between messages. Nothing in it changes.
-        """
-        cdef uint64_t length
-        cdef uint32_t key = 0
-        cdef int masked = 0 if self.client else 0x80
-        cdef int start = 2 if self.client else 6
-        cdef int state = DONE
-        used[0] = 0
-        if size < start or (data[0] != 0x82 and data[0] != 0x81):
-            return None
-        length = data[1] ^ masked
-        if length > 125:
-            if length == 126 and size >= start + 2:
-                length = data[2] << 8 | data[3]
-                start += 2
-                if length < 126:
-                    return None
-            elif length == 127 and size > start + 0x10000:
-                length = 0
-                for i in range(2, 10):
-                    length = length << 8 | data[i]
-                start += 8
-                if length < 0x10000:
-                    return None
+            if at[-start] == 0x82:
+                self.deliver(events, BINARY, binary_of(at, length, key))
             else:
-                return None
-        if length > <uint64_t>(size - start) or length > <uint64_t>self.size_limit:
-            return None
-        if masked:
-            memcpy(&key, data + start - 4, 4)
-        data += start
-        size = <Py_ssize_t>length
-        if data[-start] == 0x82:
-            payload = new_bytes(size)
-            plumews_now.mask(start_of(payload), data, size, key)
-            kind[0] = BINARY
-        else:
-            payload = self.text_payload(data, size, key, &state)
-            if state != DONE:
-                return None
-            kind[0] = TEXT
-        used[0] = start + size
-        return payload
+                self.text(at, length, key, events)
+                if self.ended:
+                    break
+            at += length
+        return at - data
 
     cdef int header(self, cbyte *data, Py_ssize_t size) except -1:
         """Parse a header (section 5.2). Return its size, 0 if it is incomplete, 1 after a violation."""
@@ -493,28 +513,23 @@ cdef class Parser:
         """Deliver a complete message in one frame. Its payload goes straight into the delivered object."""
         if self.opcode == TEXT and not self.compressed:
             return self.text(data, size, self.key, events)
-        payload = new_bytes(size)
-        xor(start_of(payload), data, size, self.key)
+        payload = binary_of(data, size, self.key)
         return self.deliver(events, self.opcode | (COMPRESSED if self.compressed else 0), payload)
 
     cdef int text(self, cbyte *data, Py_ssize_t size, uint32_t key, list events) except -1:
         """Deliver an uncompressed text in the same way."""
         cdef int state = DONE
-        payload = self.text_payload(data, size, key, &state)
-        if state != DONE:
-            return self.refuse(InvalidData, violations.TEXT_NOT_UTF8 if state == BAD else violations.TEXT_CUT)
-        if self.decode_text:
-            self.room -= excess_of(payload)
-        return self.deliver(events, TEXT, payload)
-
-    cdef object text_payload(self, cbyte *data, Py_ssize_t size, uint32_t key, int *state):
-        """Return an uncompressed text as events have it, which is no valid text unless ``state`` stays DONE."""
         cdef int ascii = True
         if self.decode_text:
-            return text_of(data, size, key, state)
-        payload = new_bytes(size)
-        plumews_mask_scan(start_of(payload), data, size, key, state, &ascii)
-        return payload
+            payload = text_of(data, size, key, &state)
+            if state == DONE:
+                self.room -= excess_of(payload)
+        else:
+            payload = new_bytes(size)
+            plumews_mask_scan(start_of(payload), data, size, key, &state, &ascii)
+        if state != DONE:
+            return self.refuse(InvalidData, violations.TEXT_NOT_UTF8 if state == BAD else violations.TEXT_CUT)
+        return self.deliver(events, TEXT, payload)
 
     cdef inline int deliver(self, list events, int kind, object payload) except -1:
         """Deliver a whole message."""

@@ -1,23 +1,20 @@
 # Part of _codec.pyx: UTF-8 (section 8.1), checked, and made into a str of exactly one allocation.
 
 cdef enum:
-    PROBE = 64  # bytes that show what a text is like, and all of most
+    PROBE = 64  # bytes that show what a longer text is like
 
 
-cdef object text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state):
+cdef inline object text_of(cbyte *data, Py_ssize_t size, uint32_t key, int *state):
     """Return the str of ``data`` under ``key``, or ``None`` if ``state`` ends BAD or inside a character."""
     cdef byte probe[PROBE]
-    cdef Py_ssize_t few = min(size, PROBE)
-    if not plumews_now.mask(probe, data, few, key):
-        text = PyUnicode_New(size, 127)
-        if size == few:
-            memcpy(PyUnicode_DATA(text), probe, few)
-            return text
-        if not plumews_now.mask(<byte *>PyUnicode_DATA(text), data, size, key):
-            return text
-        text = None  # before there is another
-    if size == few:
-        return wide_text_of(probe, size, 0, state)
+    if size > PROBE and plumews_now.mask(probe, data, PROBE, key):
+        return wide_text_of(data, size, key, state)
+    text = PyUnicode_New(size, 127)
+    if not plumews_now.mask(<byte *>PyUnicode_DATA(text), data, size, key):
+        return text
+    if size <= PROBE:
+        return wide_text_of(<cbyte *>PyUnicode_DATA(text), size, 0, state)
+    text = None  # before there is another as large
     return wide_text_of(data, size, key, state)
 
 
