@@ -44,7 +44,7 @@ class TokenBucket:
 
     def wait(self, now: float) -> float:
         """Return the seconds until there is a token, 0.0 if there is one now."""
-        missing = 1 - self._refill(now)
+        missing = 1.0 - self._refill(now)
         return missing / self._rate if missing > _TOLERANCE else 0.0
 
     def take(self, now: float) -> float:

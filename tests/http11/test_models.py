@@ -1,4 +1,4 @@
-"""Tests of requests and responses."""
+"""Tests of responses."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import json
 import pytest
 
 from plumews.http11.headers import Headers
-from plumews.http11.models import Request, Response
-
-
-def test_repr_of_a_request_is_printable_without_query():
-    assert repr(Request("GET", "/%1b[2J%0a?token=secret")) == "<Request GET /%1b[2J%0a>"
-
+from plumews.http11.models import Response
 
 # --- responses ------------------------------------------------------------------------------------
 

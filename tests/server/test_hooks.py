@@ -45,6 +45,34 @@ def later(hook):
 WAYS = pytest.mark.parametrize("way", [lambda hook: hook, later], ids=["now", "later"])
 
 
+# --- process_request ------------------------------------------------------------------------------
+
+
+@WAYS
+async def test_checks_see_the_headers_that_process_request_has_changed(start, way):
+    def trust(conn, request):
+        if "X-Partner" in request.headers:
+            del request.headers["Origin"]
+
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, process_request=way(trust)))
+    assert (await answer(server, upgrade("/", "Origin: http://elsewhere.example")))[0] == 403
+    await opened(server, "Origin: http://elsewhere.example", "X-Partner: yes")
+
+
+async def test_handler_reads_all_lines_of_the_request(start):
+    seen = []
+
+    async def handler(conn):
+        await asyncio.sleep(0)
+        seen.extend(conn.request.headers.raw_items())
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await Wire.open(server, "/", "X-Two: a", "x-two:  b ") as wire:
+        assert await wire.closing() == (1000, "")
+    assert seen[0][0] == "Host"
+    assert seen[-2:] == [("X-Two", "a"), ("x-two", "b")]
+
+
 # --- process_response -----------------------------------------------------------------------------
 
 

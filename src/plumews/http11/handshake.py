@@ -6,7 +6,6 @@ headers of the refusal. Nothing that a peer sends raises any other exception.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +14,8 @@ from typing import Final
 from ..constants import ACCEPT_GUID, WEBSOCKET_VERSION, ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from .headers import Headers, HeadersLike, has_token, is_token, parse_tokens
-from .models import Request, Response
+from .models import Response
+from .request import Request
 
 __all__ = [
     "accept",
@@ -30,10 +30,11 @@ __all__ = [
 ]
 
 _VERSION: Final = ("Sec-WebSocket-Version", WEBSOCKET_VERSION)
+_VERSIONS: Final = [WEBSOCKET_VERSION]
 
 #: Lines that every 101 has, up to the value of the last one.
 _ANSWER: Final = (
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
 
 #: Bytes of the nonce in Sec-WebSocket-Key (RFC 6455 section 4.1), and of its base64 form.
@@ -74,7 +75,7 @@ _TYPES_OF_CODES: Final = {code.value: code.type for code in ErrorCode if code.ty
 def accept_key(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` value for ``key`` (RFC 6455 section 4.2.2, item 5.4)."""
     digest = hashlib.sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest()
-    return base64.b64encode(digest).decode()
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 def check_upgrade(request: Request) -> str:
@@ -85,20 +86,19 @@ def check_upgrade(request: Request) -> str:
         InvalidUpgrade: 426, an ``Upgrade`` or ``Connection`` token is missing, or the version is not 13 or HTTP/1.0.
         InvalidHeader: 400, the key is missing, or not the base64 form of 16 bytes.
     """
-    headers = request.headers
     if request.method != "GET":
         raise InvalidHandshake(
             "method not allowed", status=405, code=ErrorCode.METHOD_NOT_ALLOWED, headers=(("Allow", "GET"),)
         )
-    if not (request.wants_websocket and has_token(headers.get_all("Connection"), "upgrade")):
+    if not (request.wants_websocket and has_token(request._values_of(b"connection"), "upgrade")):
         # The usual cause is a proxy that speaks HTTP/1.0. The text tells it from a client that wants something else.
         needed = "" if request.http_version == "1.1" else ", in HTTP/1.1"
         raise InvalidUpgrade(f"websocket upgrade required{needed}", headers=(("Upgrade", "websocket"), _VERSION))
-    if headers.get_all("Sec-WebSocket-Version") != [WEBSOCKET_VERSION]:
+    if request._values_of(b"sec-websocket-version") != _VERSIONS:
         raise InvalidUpgrade(
             f"websocket version {WEBSOCKET_VERSION} required", code=ErrorCode.BAD_VERSION, headers=(_VERSION,)
         )
-    keys = headers.get_all("Sec-WebSocket-Key")
+    keys = request._values_of(b"sec-websocket-key")
     if not any(keys):
         raise InvalidHeader("websocket key required", code=ErrorCode.KEY_MISSING)
     if len(keys) > 1 or not _is_key(keys[0]):
@@ -107,17 +107,19 @@ def check_upgrade(request: Request) -> str:
 
 
 def _is_key(key: str) -> bool:
-    if len(key) != _KEY_SIZE:
+    if len(key) != _KEY_SIZE or not key.endswith("=="):
         return False
     try:
-        return len(base64.b64decode(key, validate=True)) == _NONCE_SIZE
-    except (binascii.Error, ValueError):
+        # Characters of another alphabet are skipped, and there would be less than the nonce.
+        return len(binascii.a2b_base64(key)) == _NONCE_SIZE
+    except ValueError:
         return False
 
 
 def offered_subprotocols(request: Request) -> list[str]:
     """Return the subprotocols that the client offers, in its order. Raise `InvalidHeader` if one is not a token."""
-    return parse_tokens(request.headers.get_all("Sec-WebSocket-Protocol"), "Sec-WebSocket-Protocol header")
+    offers = request._values_of(b"sec-websocket-protocol")
+    return parse_tokens(offers, "Sec-WebSocket-Protocol header") if offers else offers
 
 
 def choose_subprotocol(offered: Sequence[str], available: Sequence[str]) -> str | None:
@@ -158,11 +160,13 @@ def accepted(
     request: Request, *, subprotocol: str | None = None, extensions: str | None = None, headers: bytes = b""
 ) -> bytes:
     """Return the serialized form of :func:`accept`. ``headers`` are lines that were checked and serialized."""
-    chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+    key: str = request._values_of(b"sec-websocket-key")[0]
+    answer = _ANSWER + accept_key(key) + "\r\n"
+    if subprotocol is not None:
+        answer += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
     if extensions is not None:
-        chosen += b"Sec-WebSocket-Extensions: %b\r\n" % extensions.encode()
-    key = accept_key(request.headers["Sec-WebSocket-Key"]).encode()
-    return b"%b%b\r\n%b%b\r\n" % (_ANSWER, key, chosen, headers)
+        answer += f"Sec-WebSocket-Extensions: {extensions}\r\n"
+    return answer.encode() + headers + b"\r\n"
 
 
 def application_headers(headers: HeadersLike) -> Headers:

@@ -304,14 +304,14 @@ def parse_tokens(values: Sequence[str], name: str = "header") -> list[str]:
 
 
 def has_token(values: Sequence[str], token: str) -> bool:
-    """Return True if the list, as in `parse_tokens`, contains ``token`` in any case.
+    """Return True if the list, as in `parse_tokens`, contains ``token``, given in lower case, in any case.
 
     Malformed elements match nothing: ``Upgrade`` may offer ``h2/2``, which is not a token.
     """
-    token = token.lower()
-    return any(value.lower() == token for value in values) or any(
-        element.lower() == token for element in _elements(values)
-    )
+    for value in values:
+        if value.lower() == token:
+            return True
+    return any(element.lower() == token for element in _elements(values))
 
 
 def parse_host(value: str) -> tuple[str, int | None]:

@@ -4,103 +4,11 @@ from __future__ import annotations
 
 import json as json_module
 from http import HTTPStatus
-from typing import TypeAlias
-from urllib.parse import parse_qsl, unquote
 
-from .. import limits
-from ..errors import InvalidMessage
-from .headers import Headers, HeadersLike, has_token
+from .headers import Headers, HeadersLike
+from .request import Address, Request, check_target
 
 __all__ = ["Address", "Request", "Response", "check_target"]
-
-#: Host and port, and for IPv6 the flow label and the scope.
-Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
-
-
-class Request:
-    """HTTP request.
-
-    The creator sets ``remote_address``, ``client_address``, ``forwarded_host`` and ``body``.
-
-    Args:
-        method: Method, such as ``GET``.
-        target: Path, with or without a query (RFC 9112 section 3.2.1), or ``*`` for ``OPTIONS``.
-        headers: Header lines.
-        secure: True if the client uses TLS.
-
-    Raises:
-        InvalidMessage: 400, ``target`` is invalid, its percent escapes are not UTF-8, or the query has more than 100
-            fields.
-    """
-
-    __slots__ = {
-        "body": 'Body, for routes that take one, else ``b""``.',
-        "client_address": "Address of the client, as the outermost trusted proxy saw it.",
-        "forwarded_host": "Host that the client asked that proxy for, ``None`` if ``Host`` says it.",
-        "headers": "Header lines, as :class:`plumews.Headers`.",
-        "http_version": '``"1.1"`` or ``"1.0"``. A request of HTTP/1.0 may have no ``Host``. An empty one is left out.',
-        "method": "Method, such as ``GET``.",
-        "path": "Path without its percent escapes.",
-        "query": "First value of each name in the query, without percent escapes.",
-        "query_string": "Query as sent, empty if there is none.",
-        "raw_path": "Path as sent, by which the server routes.",
-        "remote_address": "Address of the peer as the socket tells it, ``None`` on a Unix socket.",
-        "repeated": "Names that occur more than once in the query.",
-        "secure": "True if the client uses TLS, as the outermost trusted proxy saw it.",
-        "target": "Request target as sent, in visible ASCII, without the scheme and host of the absolute form.",
-    }
-
-    def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
-        check_target(method, target)
-        self.method = method
-        self.http_version = "1.1"
-        self.target = target
-        self.raw_path, _, self.query_string = target.partition("?")
-        self.query: dict[str, str] = {}
-        self.repeated: frozenset[str] = frozenset()
-        self.headers = headers if isinstance(headers, Headers) else Headers(headers)
-        self.secure = secure
-        self.remote_address: Address | None = None
-        self.client_address = ""
-        self.body = b""
-        self.forwarded_host: str | None = None
-        fields: list[tuple[str, str]] = []
-        try:
-            self.path = unquote(self.raw_path, errors="strict")
-            if self.query_string:
-                most = limits.QUERY_FIELDS
-                fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=most, errors="strict")
-        except UnicodeDecodeError:
-            raise InvalidMessage("invalid request target: its percent escapes must be UTF-8") from None
-        except ValueError:
-            raise InvalidMessage(f"query string of more than {limits.QUERY_FIELDS} fields") from None
-        for name, value in fields:
-            if name in self.query:
-                self.repeated |= {name}
-            else:
-                self.query[name] = value
-
-    @property
-    def content_length(self) -> int:
-        """Length of the body in bytes (RFC 9112 section 6.2), 0 without a body."""
-        return int(self.headers.get("Content-Length", "0"))
-
-    @property
-    def wants_websocket(self) -> bool:
-        """True if the client asks for a WebSocket. Any other ``Upgrade`` is ignored (RFC 9110 section 7.8)."""
-        return self.http_version == "1.1" and has_token(self.headers.get_all("Upgrade"), "websocket")
-
-    def __repr__(self) -> str:
-        # Without the query, which may carry a token, and without the decoded path, which may hold control characters.
-        return f"<Request {self.method} {self.target.partition('?')[0]}>"
-
-
-def check_target(method: str, target: str) -> None:
-    """Raise `InvalidMessage` unless ``target`` is a path in ASCII, or ``*`` for ``OPTIONS``."""
-    # Looser than RFC 3986: browsers send { | } without escapes.
-    path = target.startswith("/") and target.isascii() and target.isprintable() and not (" " in target or "#" in target)
-    if not path and (method, target) != ("OPTIONS", "*"):
-        raise InvalidMessage("invalid request target: expected a path in ASCII, such as /chat?room=blue")
 
 
 class Response:

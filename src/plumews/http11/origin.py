@@ -17,8 +17,8 @@ from ..errors import InvalidHeader, InvalidOrigin
 from ..rate_limit import parse_address
 from ..validation import entries_of
 from .headers import parse_host
-from .models import Request
 from .redaction import quoted
+from .request import Request
 
 __all__ = [
     "LOOPBACK_HOSTS",
@@ -89,7 +89,7 @@ def check_origin(
         InvalidOrigin: 403, the origin is not allowed.
         InvalidHeader: 400, there are two ``Origin`` headers.
     """
-    values = request.headers.get_all("Origin")
+    values = request._values_of(b"origin")
     if len(values) > 1:
         raise InvalidHeader("more than one Origin header")
     if not values:
@@ -111,7 +111,7 @@ def _origin_or_none(text: str | None) -> Origin | None:
 
 
 def _own_origin(request: Request, secure: bool) -> str | None:
-    hosts = [request.forwarded_host] if request.forwarded_host else request.headers.get_all("Host")
+    hosts = [request.forwarded_host] if request.forwarded_host else request._values_of(b"host")
     return f"{'https' if secure else 'http'}://{hosts[0]}" if len(hosts) == 1 else None
 
 
@@ -136,7 +136,7 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
     """
     if allowed_hosts is None or _ANY in allowed_hosts:
         return
-    hosts = request.headers.get_all("Host")
+    hosts = request._values_of(b"host")
     if not hosts and request.http_version == "1.0":
         return
     if len(hosts) != 1:
@@ -145,7 +145,7 @@ def check_host(request: Request, allowed_hosts: Collection[str] | None) -> None:
         host, _ = parse_host(hosts[0])
     except ValueError:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
-    if host not in allowed_hosts and not any(_host_matches(host, entry.lower()) for entry in allowed_hosts):
+    if host not in allowed_hosts and not _is_named(host, allowed_hosts):
         raise InvalidHeader("forbidden host", status=403, code=ErrorCode.FORBIDDEN_HOST)
 
 
@@ -164,10 +164,12 @@ def seen_by_refusal(request: Request, code: str) -> str:
     return ""
 
 
-def _host_matches(host: str, entry: str) -> bool:
-    if entry.startswith("*."):
-        return host.endswith(entry[1:])
-    return host == entry.strip("[]")
+def _is_named(host: str, allowed_hosts: Collection[str]) -> bool:
+    """Return True if an entry names ``host`` in another case, in brackets, or by a pattern such as ``*.localhost``."""
+    for entry in map(str.lower, allowed_hosts):
+        if host.endswith(entry[1:]) if entry.startswith("*.") else host == entry.strip("[]"):
+            return True
+    return False
 
 
 def allowed_origins(given: Iterable[AllowedOrigin] | None) -> tuple[AllowedOrigin, ...] | None:
@@ -180,7 +182,7 @@ def allowed_origins(given: Iterable[AllowedOrigin] | None) -> tuple[AllowedOrigi
         if isinstance(entry, re.Pattern):
             if not isinstance(entry.pattern, str):
                 raise TypeError(f"origins: a pattern must be one of str, not of bytes: {entry.pattern!r}")
-        elif entry not in (None, "null", _ANY):
+        elif entry is not None and entry not in ("null", _ANY):
             parse_origin(entry)
     return entries
 

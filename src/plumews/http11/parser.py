@@ -16,13 +16,15 @@ import httptools
 from .. import limits
 from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage
-from .headers import Headers, name_of, parse_host, value_of
-from .models import Request, check_target
+from .headers import parse_host
 from .redaction import SECRET_HEADERS
+from .request import HeadLines, Line, Request, check_target, count_in, received_request, values_in
 
 __all__ = ["HeadReader"]
 
+_GET: Final = b"GET "
 _END: Final = b"\r\n\r\n"
+_VERSION: Final = b" HTTP/1."
 _TLS_RECORD: Final = b"\x16\x03"  # handshake record (RFC 8446 section 5.1)
 _CAPITALS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
 
@@ -34,12 +36,14 @@ _LENGTH_SIZE: Final = 18
 
 #: Bytes of a header value (RFC 9110 section 5.5): visible ASCII, space, tab, and those from 0x80 on.
 _IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t" + bytes(range(0x80, 0x100))
+_IN_HEAD: Final = _IN_LINE + b"\r\n"
 
 #: Headers that decisions depend on, in lower case, beside ``Sec-WebSocket-*``: their values must be ASCII.
 _DECIDING: Final = frozenset(
     (
-        *("connection", "content-length", "expect", "forwarded", "host", "origin", "transfer-encoding", "upgrade"),
-        *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", *map(str.lower, SECRET_HEADERS)),
+        *(b"connection", b"content-length", b"expect", b"forwarded", b"host", b"origin", b"transfer-encoding"),
+        *(b"upgrade", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+        *(name.lower().encode() for name in SECRET_HEADERS),
     )
 )
 
@@ -47,13 +51,14 @@ _DECIDING: Final = frozenset(
 _SCHEMES: Final = frozenset(("http", "https", "ws", "wss"))
 
 #: Headers that may occur once: two parsers could use different lines.
-_ONCE: Final = ("Host", "Content-Length", "Sec-WebSocket-Key", "Sec-WebSocket-Version")
+_ONCE: Final = (b"Host", b"Content-Length", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version")
 
 
 class HeadReader:
     """Reader of exactly one request head of at most ``max_size`` bytes, with the empty line at its end.
 
-    Once `feed` has returned a request, ``rest`` has the bytes behind the head, such as a frame.
+    Once `feed` has returned a request, ``rest`` has the bytes behind the head, such as a frame, and ``head`` the head,
+    or ``None`` if the request has other lines than the head.
     """
 
     __slots__ = (
@@ -64,10 +69,12 @@ class HeadReader:
         "_lines",
         "_max_headers",
         "_max_size",
+        "_method",
         "_old",
         "_parsed",
         "_parser",
         "_target",
+        "head",
         "rest",
     )
 
@@ -76,16 +83,17 @@ class HeadReader:
         if max_headers is None:
             max_headers = limits.HEADER_COUNT * max(max_size, limits.HEAD_SIZE) // limits.HEAD_SIZE
         self._max_headers = max_headers
-        self._buffer = bytearray()
-        self._fields = _Fields()
+        self._buffer: bytearray | None = None  # a head that came in several reads
+        self._fields = HeadLines()
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self._fields)
         self._parsed = 0  # bytes of complete lines that llhttp has read
         self._lines = 0
         self._old = False  # HTTP/1.0
         self._host: str | None = None  # from a target in absolute form
-        self._target = ""
+        self._method = self._target = ""
         self._in_line = False  # True behind the method, but not between CR and LF
         self.rest = b""
+        self.head: bytes | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> Request | None:
         """Read the next bytes. Return the request once its head is complete, ``None`` before.
@@ -97,9 +105,10 @@ class HeadReader:
         """
         if self._parser is None:
             raise RuntimeError("this reader has read its head: make a new one for another request")
-        room = self._max_size - len(self._buffer)
+        room = self._max_size if self._buffer is None else self._max_size - len(self._buffer)
         if self._in_line and len(data) < room and not (chunk := bytes(data)).strip(_IN_LINE):
             # Fast path for the middle of a line, as in a head that arrives byte by byte.
+            assert self._buffer is not None
             self._buffer += chunk
             return None
         done = True
@@ -109,19 +118,26 @@ class HeadReader:
             return request
         finally:
             if done:
-                self._parser = None
-                self._buffer = bytearray()
+                self._parser = self._buffer = None
 
     def _read(self, data: bytes | bytearray | memoryview, room: int) -> Request | None:
+        if self._buffer is None:
+            head = bytes(data)
+            end = head.find(_END, 0, room)
+            if end >= 0:  # the whole head, as mostly
+                stop = end + len(_END)
+                self.rest = head[stop:]
+                return self._read_whole(head[:stop])
+            self._buffer = bytearray()
         buffer = self._buffer
         buffer += data[:room]
-        self._check_method()
+        self._check_method(bytes(buffer[: _METHOD_SIZE + 1]))
         end = buffer.find(_END, max(0, self._parsed - 2))
         stop = len(buffer) if end < 0 else end + len(_END)
-        self._read_lines(stop, ended=end >= 0)
+        self._read_lines(bytes(buffer[self._parsed : stop]), end >= 0)
         if end >= 0:
             self.rest = bytes(buffer[stop:]) + bytes(data[room:])
-            return self._finish()
+            return self._finish(bytes(buffer[:stop]))
         if len(buffer) >= self._max_size:
             raise InvalidMessage(
                 f"request head too large: more than {self._max_size} bytes", status=431, code=ErrorCode.HEAD_TOO_LARGE
@@ -129,18 +145,24 @@ class HeadReader:
         self._in_line = buffer.find(b" ", 0, _METHOD_SIZE + 1) >= 0 and not buffer.endswith(b"\r")
         return None
 
-    def _check_method(self) -> None:
+    def _read_whole(self, head: bytes) -> Request:
+        self._check_method(head[: _METHOD_SIZE + 1])
+        self._read_lines(head, True)
+        return self._finish(head)
+
+    def _check_method(self, beginning: bytes) -> None:
         """Refuse data that cannot become a request, such as a TLS hello, on its first bytes."""
-        method, space, _ = self._buffer[: _METHOD_SIZE + 1].partition(b" ")
+        if beginning.startswith(_GET):
+            return
+        method, space, _ = beginning.partition(b" ")
         if method.translate(None, _CAPITALS) or len(method) > _METHOD_SIZE or (space and not method):
-            if self._buffer.startswith(_TLS_RECORD):
+            if beginning.startswith(_TLS_RECORD):
                 raise InvalidMessage("not an HTTP request, but the beginning of TLS: this server has no certificate")
             raise InvalidMessage("not an HTTP request: it does not begin with a method")
 
-    def _read_lines(self, stop: int, ended: bool) -> None:
-        """Check the new bytes before ``stop``, and let llhttp parse the complete lines."""
-        new = bytes(self._buffer[self._parsed : stop])
-        if new.translate(None, _IN_LINE + b"\r\n"):
+    def _read_lines(self, new: bytes, ended: bool) -> None:
+        """Check the new bytes of the head, and let llhttp parse the complete lines."""
+        if new.translate(None, _IN_HEAD):
             raise InvalidMessage("control byte in the request head")
         ends = new.count(b"\r\n")
         if new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends:
@@ -154,11 +176,11 @@ class HeadReader:
             )
         first = self._parsed == 0
         # Whole lines only: httptools joins the pieces of a header in quadratic time.
-        lines = new[: new.rfind(b"\n") + 1]
+        lines = new if ended else new[: new.rfind(b"\n") + 1]
         self._parsed += len(lines)
         self._parse(lines)
         if first:
-            self._check_request_line(lines[: lines.index(b"\r")])
+            self._check_request_line(lines[: lines.find(b"\r")])
 
     def _parse(self, lines: bytes) -> None:
         assert self._parser is not None
@@ -178,78 +200,65 @@ class HeadReader:
             raise InvalidMessage("malformed request line: HTTP/1.1 required")
         self._old = line.endswith(b"0")
         method = self._parser.get_method()
-        if line[:-1] != b"%b %b HTTP/1." % (method, self._fields.target):
+        if line[:-1] != method + b" " + self._fields.target + _VERSION:
             raise InvalidMessage("malformed request line: expected a method, a target and a version, one space between")
+        self._method = method.decode()
         self._target = self._fields.target.decode()
         if not self._target.startswith("/"):
-            self._host, self._target = _host_and_path(method.decode(), self._target)
-        check_target(method.decode(), self._target)
+            self._host, self._target = _host_and_path(self._method, self._target)
+        check_target(self._method, self._target)
 
-    def _finish(self) -> Request:
-        assert self._parser is not None
+    def _finish(self, head: bytes) -> Request:
         if not self._fields.complete:  # llhttp disagrees about the end of the head
             raise InvalidMessage("malformed request head")
-        headers = Headers.read(self._fields.pairs)
-        if not self._buffer.isascii():
-            _check_deciding(headers)
-        _check_headers(headers, host_required=not self._old)
-        if self._host is not None or not headers.get("Host"):  # the Host header is replaced or left out
-            others = [pair for pair in headers.raw_items() if pair[0].lower() != "host"]
-            headers = Headers.read(others if self._host is None else [("Host", self._host), *others])
-        request = Request(self._parser.get_method().decode(), self._target, headers)
-        if self._old:
-            request.http_version = "1.0"
+        lines = self._fields.lines
+        if not head.isascii():
+            _check_deciding(lines)
+        has_host = _check_headers(lines, not self._old)
+        own_lines = self._host is None and has_host
+        if not own_lines:  # the Host header is replaced or left out
+            lines = [line for line in lines if line[0] != b"host"]
+            if self._host is not None:
+                lines.insert(0, (b"host", b"Host", self._host.encode()))
+        request = received_request(self._method, self._target, lines, "1.0" if self._old else "1.1")
         _check_body(request)
+        if own_lines:
+            self.head = head
         return request
 
 
-class _Fields:
-    """Callbacks of llhttp. They are not methods of the reader: a reference cycle would keep an abandoned one alive."""
-
-    __slots__ = ("complete", "pairs", "target")
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.pairs: list[tuple[str, str]] = []
-        self.complete = False
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        known = name_of(name)
-        self.pairs.append((known, value_of(known, value)))  # llhttp keeps trailing blanks (RFC 9112 section 5.1)
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
-
-
-def _check_deciding(headers: Headers) -> None:
+def _check_deciding(lines: list[Line]) -> None:
     """Refuse bytes from 0x80 on in headers that decisions depend on. Phones, cookies and CDNs use them elsewhere."""
-    for name, value in headers.raw_items():
-        if not value.isascii() and (name.lower() in _DECIDING or name.lower().startswith("sec-websocket-")):
-            raise InvalidMessage(f"non-ASCII byte in the {name} header")
+    for key, name, value in lines:
+        if not value.isascii() and (key in _DECIDING or key.startswith(b"sec-websocket-")):
+            raise InvalidMessage(f"non-ASCII byte in the {name.decode()} header")
 
 
-def _check_headers(headers: Headers, *, host_required: bool) -> None:
-    """Require one valid Host (RFC 9112 section 3.2), and at most one line of each header of :data:`_ONCE`."""
-    ambiguous = headers.repeated(_ONCE)
-    if ambiguous is not None:
-        raise InvalidHeader(f"more than one {ambiguous} header")
-    if not host_required and not headers.get("Host"):
-        return
-    if "Host" not in headers:
+def _check_headers(lines: list[Line], host_required: bool) -> bool:
+    """Require one valid Host (RFC 9112 section 3.2), and at most one line of each header of :data:`_ONCE`.
+
+    Return False if there is no host, which only HTTP/1.0 allows.
+    """
+    for name in _ONCE:
+        if count_in(lines, name.lower()) > 1:
+            raise InvalidHeader(f"more than one {name.decode()} header")
+    hosts = values_in(lines, b"host")
+    if not host_required and not (hosts and hosts[0]):
+        return False
+    if not hosts:
         raise InvalidHeader("Host header required")
     try:
-        parse_host(headers["Host"])
+        parse_host(hosts[0])
     except ValueError:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
+    return True
 
 
 def _check_body(request: Request) -> None:
     """Refuse a body with other framing than a length (RFC 9112 section 6), or with a WebSocket handshake."""
-    length = request.headers.get("Content-Length", "0")
-    if "Transfer-Encoding" in request.headers or (length.strip("0") and request.wants_websocket):
+    lengths = request._values_of(b"content-length")
+    length = lengths[0] if lengths else "0"
+    if request._has(b"transfer-encoding") or (length.strip("0") and request.wants_websocket):
         raise InvalidMessage("request body not allowed")
     padded = length.startswith("0") and length.strip("0")  # other parsers may read octal
     if padded or not (length.isdecimal() and len(length) <= _LENGTH_SIZE):

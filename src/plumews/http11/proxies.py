@@ -17,7 +17,7 @@ from ..errors import InvalidHeader
 from ..rate_limit import Address, parse_address
 from ..validation import entries_of
 from .headers import BLANKS, is_token, parse_host, quoted_string, skip_blanks, token_end
-from .models import Request
+from .request import Request, address_of
 
 __all__ = ["Client", "Hop", "TrustedProxies", "address_of", "forwarded_hops", "x_forwarded_hops"]
 
@@ -105,14 +105,6 @@ class TrustedProxies:
         return client
 
 
-def address_of(remote_address: Any) -> str:
-    """Return the address of a peer without port, IPv4 in its own form, empty for a Unix socket."""
-    if not isinstance(remote_address, tuple):
-        return ""
-    host: str = remote_address[0]
-    return host[7:] if host.startswith("::ffff:") and "." in host else host
-
-
 # --- trusted networks -----------------------------------------------------------------------------
 
 
@@ -143,22 +135,24 @@ class Hop(NamedTuple):
 def forwarded_hops(request: Request) -> Iterator[Hop]:
     """Yield the entries of ``Forwarded``, the newest first. One that cannot be parsed has an unknown node."""
     # Line by line: a quote that the client left open cannot hide the line that the proxy added.
-    for line in reversed(request.headers.get_all("Forwarded")):
+    for line in reversed(request._values_of(b"forwarded")):
         for pairs in reversed(_elements(line)):
             yield Hop(pairs.get("for"), pairs.get("proto") or None, pairs.get("host") or None)
 
 
 def x_forwarded_hops(request: Request) -> Iterator[Hop]:
     """Yield the entries of ``X-Forwarded-For``, the newest first, with their scheme and host."""
-    nodes, schemes, hosts = (_list(request, f"X-Forwarded-{name}") for name in ("For", "Proto", "Host"))
+    nodes, schemes, hosts = (
+        _list(request, key) for key in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host")
+    )
     if not nodes and (schemes or hosts):
         yield Hop(None, _at(schemes, 0), _at(hosts, 0))
     for place, node in enumerate(nodes):
         yield Hop(node, _at(schemes, place), _at(hosts, place))
 
 
-def _list(request: Request, name: str) -> list[str]:
-    values = [_bare(element) for line in request.headers.get_all(name) for element in line.split(",")]
+def _list(request: Request, key: bytes) -> list[str]:
+    values = [_bare(element) for line in request._values_of(key) for element in line.split(",")]
     return [value for value in reversed(values) if value]
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .. import limits
 from ..constants import ErrorCode
@@ -81,12 +81,17 @@ class Admission:
 class ConnectionSlot:
     """Slot of one admitted connection."""
 
-    __slots__ = ("_admission", "_key", "_opening")
+    __slots__ = ("_admission", "_connections", "_key", "_opening")
 
     def __init__(self, admission: Admission, key: Key | None) -> None:
         self._admission: Admission | None = admission
         self._key = key
         self._opening = True
+        self._connections: set[Any] | None = None
+
+    def hold(self, connections: set[Any]) -> None:
+        """Remove the connection from ``connections``, too, when it leaves."""
+        self._connections = connections
 
     def known_as(self, address: str, now: float) -> None:
         """Count the connection under ``address``, the client's address told by a trusted proxy.
@@ -103,8 +108,10 @@ class ConnectionSlot:
             self._opening = False
             self._admission.opening -= 1
 
-    def left(self, _conn: object = None) -> None:
+    def left(self, conn: object = None) -> None:
         """Free the slot. This is a close callback of the connection. Further calls do nothing."""
+        if self._connections is not None:
+            self._connections.discard(conn)
         self.opened()
         admission, self._admission = self._admission, None
         if admission is not None:

@@ -19,10 +19,10 @@ from ..deflate.config import Agreement, negotiate
 from ..errors import InvalidMessage, Refused
 from ..http11.handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols
 from ..http11.headers import Headers
-from ..http11.models import Request, Response
+from ..http11.models import Response
 from ..http11.origin import check_host, check_origin
 from ..http11.parser import HeadReader
-from ..http11.proxies import address_of
+from ..http11.request import Request, address_of
 from .admission import ConnectionSlot
 from .context import ServerContext
 from .endpoints import Endpoint
@@ -44,7 +44,7 @@ class ServerHandshake:
         slot: slot of an admitted connection. Without it, admission is asked when the connection has a transport.
     """
 
-    __slots__ = ("_body", "_conn", "_context", "_due", "_reader", "_responder", "_slot")
+    __slots__ = ("_body", "_conn", "_context", "_due", "_head", "_paused", "_reader", "_responder", "_slot")
 
     def __init__(self, context: ServerContext, conn: Conn, slot: ConnectionSlot | None = None) -> None:
         self._context = context
@@ -52,7 +52,9 @@ class ServerHandshake:
         self._slot = slot
         self._responder = HandshakeResponder(context, conn)
         self._reader: HeadReader | None = HeadReader(context.options.max_head)
+        self._head: bytes | None = None
         self._body: RequestBody | None = None
+        self._paused = False
         # The connection is accepted now and gets its transport after the TLS handshake: the time counts from here.
         self._due = conn._loop.time() + context.options.open_timeout
 
@@ -60,7 +62,6 @@ class ServerHandshake:
 
     def connected(self) -> None:
         self._context.connections.add(self._conn)
-        self._conn.add_close_callback(self._context.connections.discard)
         if self._context.closing:
             self._take_slot(self._slot)
             self.stop()
@@ -68,6 +69,7 @@ class ServerHandshake:
         try:
             self._take_slot(self._slot or self._admit_address())
         except Refused as exc:
+            self._take_slot(None)
             self._responder.fail(exc)
             return
         self._responder.limit_time(self._due)
@@ -101,10 +103,14 @@ class ServerHandshake:
         return self._context.admission.admit(address, self._conn._loop.time())
 
     def _take_slot(self, slot: ConnectionSlot | None) -> None:
-        """Free the slot when the connection is closed."""
+        """Free the slot, and forget the connection, when it is closed."""
         self._slot = slot
-        if slot is not None:
-            self._conn.add_close_callback(slot.left)
+        connections = self._context.connections
+        if slot is None:
+            self._conn._close_callbacks.append(connections.discard)
+        else:
+            slot.hold(connections)
+            self._conn._close_callbacks.append(slot.left)
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -113,6 +119,7 @@ class ServerHandshake:
         request = self._reader.feed(data)
         if request is not None:
             self._responder.rest += self._reader.rest
+            self._head = self._reader.head
             self._reader = None
             self._decide(request)
 
@@ -122,29 +129,36 @@ class ServerHandshake:
         if self._body is not None:
             self._body.arrived()
         elif len(self._responder.rest) > limits.HEAD_SIZE:
+            self._paused = True
             self._conn._ask_transport("pause_reading")
 
     # --- the decision -----------------------------------------------------------------------------
 
     def _decide(self, request: Request) -> None:
         context, options, conn = self._context, self._context.options, self._conn
-        if request.content_length and not takes_body(context.routes, request):
+        if request._has(b"content-length") and request.content_length and not takes_body(context.routes, request):
             raise InvalidMessage("request body not allowed")
+        peer = address_of(conn._peername)
         request.secure = options.ssl is not None
-        request.remote_address = conn.remote_address
-        request.client_address = address_of(conn.remote_address)
+        request.remote_address = conn._peername
+        request.client_address = peer
         conn._request = request
         if options.trusted_proxies is not None:
             client = options.trusted_proxies.client_of(request)
             request.client_address, request.secure, request.forwarded_host = client
         log_untrusted_proxy(conn, request, context)
-        if self._slot is not None and request.client_address not in ("", address_of(conn.remote_address)):
+        if self._slot is not None and request.client_address not in ("", peer):
             self._slot.known_as(request.client_address, conn._loop.time())
         check_host(request, context.allowed_hosts)
         if options.process_request is None:
             self._admit(request)
-            return
-        answer = options.process_request(conn, request)
+        else:
+            self._ask(request)
+
+    def _ask(self, request: Request) -> None:
+        """Call ``process_request``, and go on with its result."""
+        assert self._context.options.process_request is not None
+        answer = self._context.options.process_request(self._conn, request)
         if isinstance(answer, Awaitable):
             self._responder.run(answer, lambda answer: self._processed(answer, request))
         else:
@@ -160,15 +174,17 @@ class ServerHandshake:
 
     def _admit(self, request: Request) -> None:
         context, conn = self._context, self._conn
-        if not request.wants_websocket and self._answer_by_route(request):
-            return
-        endpoint = context.endpoint(request.raw_path)
         if not request.wants_websocket:
+            if self._answer_by_route(request):
+                return
             # A page cannot read why its WebSocket was refused. It may ask by plain HTTP.
+            endpoint = context.endpoint(request.raw_path)
             check_origin(request, context.options.origins, secure=request.secure)
             check = getattr(endpoint, "check", None)
             if check is not None:
                 check(request)
+        else:
+            endpoint = context.endpoint(request.raw_path)
         check_upgrade(request)
         check_origin(request, context.options.origins, secure=request.secure)
         offered_subprotocols(request)
@@ -176,7 +192,11 @@ class ServerHandshake:
         if admission is None:
             self._accept(endpoint, request)
         else:
-            self._responder.run(admission, lambda _: self._accept(endpoint, request))
+            self._wait(admission, endpoint, request)
+
+    def _wait(self, admission: Awaitable[None], endpoint: Endpoint, request: Request) -> None:
+        """Accept the request when the endpoint has admitted it."""
+        self._responder.run(admission, lambda _: self._accept(endpoint, request))
 
     def _answer_by_route(self, request: Request) -> bool:
         """Answer plain HTTP by a route. Return False if its path has none."""
@@ -217,31 +237,34 @@ class ServerHandshake:
         deflate = conn._config.deflate
         agreement = None
         if deflate is not None:
-            agreement = negotiate(request.headers.get_all("Sec-WebSocket-Extensions"), deflate)
+            agreement = negotiate(request._values_of(b"sec-websocket-extensions"), deflate)
         extensions = None if agreement is None else agreement.answer
         if options.process_response is None:
             lines = self._context.extra_lines
             wire = accepted(request, subprotocol=subprotocol, extensions=extensions, headers=lines)
             self._open(endpoint, subprotocol, agreement, wire)
-            return
-        response = accept(request, subprotocol=subprotocol, extensions=extensions, headers=options.extra_headers)
+        else:
+            response = accept(request, subprotocol=subprotocol, extensions=extensions, headers=options.extra_headers)
+            self._ask_about(response, endpoint, request, agreement)
+
+    def _ask_about(self, response: Response, endpoint: Endpoint, request: Request, agreement: Agreement | None) -> None:
+        """Call ``process_response`` for a 101, and go on with its result."""
         before = Headers(response.headers)
+        subprotocol = response.headers.get("Sec-WebSocket-Protocol")
 
         def go_on(returned: object) -> None:
             changed = changed_upgrade(before, response, returned)
             if changed.status != 101:
                 self._responder.reply(changed)
-                return
-            wire = changed.serialize()
-            conn._response = changed
-            self._open(endpoint, subprotocol, agreement, wire)
+            elif not self._responder.is_over():
+                wire = changed.serialize()
+                self._conn._response = changed
+                self._open(endpoint, subprotocol, agreement, wire)
 
         self._responder.ask(request, response, go_on)
 
     def _open(self, endpoint: Endpoint, subprotocol: str | None, agreement: Agreement | None, wire: bytes) -> None:
         context, conn = self._context, self._conn
-        if self._responder.is_over():
-            return
         self._responder.accept()
         if self._slot is not None:
             self._slot.opened()
@@ -251,7 +274,8 @@ class ServerHandshake:
         if agreement is not None:
             conn._compress(agreement)
         conn._ask_transport("write", wire)
-        conn._ask_transport("resume_reading")
+        if self._paused:
+            conn._ask_transport("resume_reading")
         if conn._ended:
             return  # the transport failed
         conn._open()
@@ -264,10 +288,13 @@ class ServerHandshake:
         except (Exception, asyncio.CancelledError):
             logger.exception("opening a connection failed", extra=log_extra(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
+        if self._head is not None and conn._request is not None:
+            conn._request._keep_only(self._head)
         rest = self._responder.rest
         if rest and not conn._ask_transport("is_closing"):
             conn._receive(bytes(rest))
-        rest.clear()
+        if rest:
+            rest.clear()
 
 
 def _log_opened(conn: Conn) -> None:

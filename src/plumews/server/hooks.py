@@ -8,7 +8,8 @@ is a 500 and a log entry. It is never a broken handshake, a header of two lines,
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from contextvars import copy_context
+from typing import Any, TypeAlias
 
 from ..conn.connection import Conn
 from ..http11.handshake import is_handshake_header, offered_subprotocols
@@ -24,6 +25,7 @@ __all__ = [
     "changed_upgrade",
     "copy_of",
     "selected_subprotocol",
+    "with_context",
 ]
 
 ProcessRequest: TypeAlias = Callable[[Conn, Request], "Response | Awaitable[Response | None] | None"]
@@ -76,6 +78,14 @@ def changed_upgrade(before: Headers, given: Response, returned: object) -> Respo
         for name in [name for name in response.headers if is_handshake_header(name)]:
             del response.headers[name]
     return response
+
+
+async def with_context(conn: Conn, work: Awaitable[Any]) -> Any:
+    """Return the result of ``work``. The handler of ``conn`` sees the context variables that a hook has set in it."""
+    try:
+        return await work
+    finally:
+        conn._context = copy_context()
 
 
 def _response(given: Response, returned: object) -> Response:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextvars import Context, copy_context
+from contextvars import Context
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ..conn.connection import Conn
@@ -25,13 +26,13 @@ from ..constants import ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, InvalidMessage, InvalidOrigin, Refused
 from ..http11.handshake import refusal
 from ..http11.headers import Headers
-from ..http11.models import Request, Response
+from ..http11.models import Response
 from ..http11.origin import seen_by_refusal
-from ..http11.proxies import address_of
 from ..http11.redaction import quoted, secrets_of
+from ..http11.request import Request, address_of
 from ..transport.timers import Deadline
 from .context import ServerContext
-from .hooks import changed_answer, copy_of
+from .hooks import changed_answer, copy_of, with_context
 
 __all__ = ["HandshakeResponder", "log_untrusted_proxy", "stopping"]
 
@@ -72,7 +73,7 @@ class HandshakeResponder:
 
     def limit_time(self, due: float) -> None:
         """Refuse with 408 at the time ``due`` of the loop's clock, unless the response is sent."""
-        self._deadline = self._conn._state.timers.at(due, lambda: self._conn._guard(self._time_out))
+        self._deadline = self._conn._state.timers.at(due, self._late)
 
     def accept(self) -> None:
         """Count the response as sent: it is a 101."""
@@ -89,34 +90,28 @@ class HandshakeResponder:
 
     def run(self, work: Awaitable[Any], then: Callable[[Any], None]) -> None:
         """Run ``work`` as a task, and then call ``then`` with its result. An exception of either is answered."""
+        self._task = self._context.start(with_context(self._conn, work))
+        # No closures: compiled ones of one function refer to each other, and would have to be collected.
+        self._task.add_done_callback(partial(self._done, then), context=Context())
 
-        def done(task: asyncio.Future[Any]) -> None:
-            self._conn._guard(self._conn._run_in_context, decide, task)
+    def _done(self, then: Callable[[Any], None], task: asyncio.Future[Any]) -> None:
+        self._conn._guard(self._conn._run_in_context, self._go_on, then, task)
 
-        def decide(task: asyncio.Future[Any]) -> None:
-            self._task = None
-            try:
-                exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
-            except asyncio.CancelledError as cancelled:
-                if self.is_over():
-                    return  # cancelled by the response, or the client has gone
-                exc = cancelled
-            if exc is not None:
-                self.fail(exc)
-                return
-            try:
-                then(task.result())
-            except (Exception, asyncio.CancelledError) as failure:
-                self.fail(failure)
-
-        self._task = self._context.start(self._in_context(work))
-        self._task.add_done_callback(done, context=Context())
-
-    async def _in_context(self, work: Awaitable[Any]) -> Any:
+    def _go_on(self, then: Callable[[Any], None], task: asyncio.Future[Any]) -> None:
+        self._task = None
         try:
-            return await work
-        finally:
-            self._conn._context = copy_context()  # the handler sees the variables that a hook has set
+            exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
+        except asyncio.CancelledError as cancelled:
+            if self.is_over():
+                return  # cancelled by the response, or the client has gone
+            exc = cancelled
+        if exc is not None:
+            self.fail(exc)
+            return
+        try:
+            then(task.result())
+        except (Exception, asyncio.CancelledError) as failure:
+            self.fail(failure)
 
     def fail(self, exc: BaseException) -> None:
         """Answer ``exc``: a refusal as it is, anything else with 500 and a log entry."""
@@ -189,6 +184,9 @@ class HandshakeResponder:
 
     # --- the open timeout -------------------------------------------------------------------------
 
+    def _late(self) -> None:
+        self._conn._guard(self._time_out)
+
     def _time_out(self) -> None:
         self.end()
         late = InvalidHandshake("the request took too long", status=408, code=ErrorCode.HANDSHAKE_TIMEOUT)
@@ -236,6 +234,7 @@ _HINTS: Final = {
 
 #: Headers in which a proxy describes its clients.
 _FORWARDING: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host")
+_FORWARDING_KEYS: Final = tuple(name.lower().encode() for name in _FORWARDING)
 _UNTRUSTED: Final = "untrusted proxy"
 
 
@@ -267,17 +266,21 @@ def _cause(conn: Conn, reason: _Reason, context: ServerContext) -> str:
 
 def log_untrusted_proxy(conn: Conn, request: Request, context: ServerContext) -> None:
     """Log once that a peer sends headers of a proxy and is not trusted: all its clients share the limits of one."""
-    proxies = context.options.trusted_proxies
-    if _UNTRUSTED in context.logged_hints or not any(name in request.headers for name in _FORWARDING):
+    for key in _FORWARDING_KEYS:
+        if request._has(key):
+            break
+    else:
         return
-    if proxies is not None and proxies.trusts_peer(request.remote_address):
+    proxies = context.options.trusted_proxies
+    if _UNTRUSTED in context.logged_hints or (proxies is not None and proxies.trusts_peer(request.remote_address)):
         return
     context.logged_hints.add(_UNTRUSTED)
     peer = address_of(request.remote_address) or "unix"
     hint = f"if it is a proxy of yours, add {peer!r} to trusted_proxies (--trusted-proxy)"
+    sent = ", ".join([name for name in _FORWARDING if request._has(name.lower().encode())])
     logger.warning(
         "%s says who its clients are, and is not believed: %s",
         peer,
-        ", ".join(name for name in _FORWARDING if name in request.headers),
+        sent,
         extra=log_extra(conn, f"{_UNTRUSTED} of {id(context)}", hint=hint),
     )

@@ -1,0 +1,18 @@
+# Types for handshake.py where it is compiled.
+
+cimport cython
+
+from .request cimport Request
+
+cdef object InvalidHandshake, InvalidHeader, InvalidUpgrade, has_token, parse_tokens
+cdef Py_ssize_t _KEY_SIZE, _NONCE_SIZE
+cdef str _ANSWER
+cdef list _VERSIONS
+
+
+cpdef str accept_key(str key)
+@cython.locals(keys=list)
+cpdef str check_upgrade(Request request)
+cdef bint _is_key(str key) except -1
+@cython.locals(offers=list)
+cpdef list offered_subprotocols(Request request)

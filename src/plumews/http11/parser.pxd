@@ -1,0 +1,49 @@
+# Types for parser.py where it is compiled.
+
+cimport cython
+
+from .request cimport HeadLines, Request, check_target, count_in, received_request, values_in
+
+cdef object InvalidHeader, InvalidMessage, httptools, parse_host
+cdef bytes _CAPITALS, _END, _GET, _IN_HEAD, _IN_LINE, _TLS_RECORD, _VERSION
+cdef Py_ssize_t _LENGTH_SIZE, _METHOD_SIZE
+cdef tuple _ONCE
+
+
+cdef class HeadReader:
+    cdef bytearray _buffer
+    cdef HeadLines _fields
+    cdef object _host
+    cdef bint _in_line
+    cdef Py_ssize_t _lines
+    cdef Py_ssize_t _max_headers
+    cdef Py_ssize_t _max_size
+    cdef str _method
+    cdef bint _old
+    cdef Py_ssize_t _parsed
+    cdef object _parser
+    cdef str _target
+    cdef readonly bytes head
+    cdef readonly bytes rest
+
+    @cython.locals(room=Py_ssize_t, done=bint)
+    cpdef Request feed(self, data)
+    @cython.locals(buffer=bytearray, head=bytes, end=Py_ssize_t, stop=Py_ssize_t)
+    cdef Request _read(self, data, Py_ssize_t room)
+    cdef Request _read_whole(self, bytes head)
+    @cython.locals(method=bytes, space=bytes)
+    cdef _check_method(self, bytes beginning)
+    @cython.locals(ends=Py_ssize_t, first=bint, lines=bytes)
+    cdef _read_lines(self, bytes new, bint ended)
+    cdef _parse(self, bytes lines)
+    @cython.locals(method=bytes)
+    cdef _check_request_line(self, bytes line)
+    @cython.locals(lines=list, has_host=bint, own_lines=bint)
+    cdef Request _finish(self, bytes head)
+
+
+cdef _check_deciding(list lines)
+@cython.locals(hosts=list, name=bytes)
+cdef bint _check_headers(list lines, bint host_required) except -1
+@cython.locals(lengths=list, length=str)
+cdef _check_body(Request request)

@@ -1,0 +1,304 @@
+"""HTTP/1.1 request of an opening handshake, and the lines of its head.
+
+Most requests open a WebSocket, and nobody reads their headers after the checks. So the lines stay as llhttp tells
+them, and :attr:`Request.headers` is made when it is first read. An open connection keeps the bytes of the head alone.
+
+Invariant: once ``headers`` exists, it has all headers. A hook may change it, and the checks see that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl, unquote
+
+import httptools
+
+from .. import limits
+from ..errors import InvalidMessage
+from .headers import BLANKS, Headers, HeadersLike, has_token, name_of, value_of
+
+__all__ = [
+    "Address",
+    "HeadLines",
+    "Line",
+    "Request",
+    "address_of",
+    "check_target",
+    "count_in",
+    "received_request",
+    "values_in",
+]
+
+#: Host and port, and for IPv6 the flow label and the scope.
+Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
+
+#: Header line: its name in lower case, its name as sent, and its value without the blanks around it.
+Line: TypeAlias = "tuple[bytes, bytes, bytes]"
+
+_BLANKS: Final = BLANKS.encode()
+
+
+class HeadLines:
+    """Lines of one head, as llhttp tells them.
+
+    Its callbacks are not methods of the reader: a reference cycle would keep an abandoned one alive.
+    """
+
+    __slots__ = ("complete", "lines", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.lines: list[Line] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        """Add a part of the target."""
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a line."""
+        # llhttp keeps trailing blanks (RFC 9112 section 5.1).
+        self.lines.append((name.lower(), name, value.strip(_BLANKS)))
+
+    def on_headers_complete(self) -> None:
+        """Note the end of the head."""
+        self.complete = True
+
+
+def _lines_of(head: bytes) -> list[Line]:
+    """Return the lines of a head that was accepted before."""
+    fields = HeadLines()
+    with contextlib.suppress(httptools.HttpParserUpgrade):  # it stops behind the head of a WebSocket
+        httptools.HttpRequestParser(fields).feed_data(head)
+    return fields.lines
+
+
+def values_in(lines: list[Line], key: bytes) -> list[str]:
+    """Return the values of the lines whose name in lower case is ``key``, in order."""
+    values = []
+    for line in lines:
+        if line[0] == key:
+            values.append(line[2].decode("latin-1"))  # noqa: PERF401 - the variable of a comprehension has no type
+    return values
+
+
+def count_in(lines: list[Line], key: bytes) -> int:
+    """Return the number of lines whose name in lower case is ``key``."""
+    count = 0
+    for line in lines:
+        if line[0] == key:
+            count += 1
+    return count
+
+
+class Request:
+    """HTTP request.
+
+    The creator sets ``remote_address``, ``client_address``, ``forwarded_host`` and ``body``.
+
+    Args:
+        method: Method, such as ``GET``.
+        target: Path, with or without a query (RFC 9112 section 3.2.1), or ``*`` for ``OPTIONS``.
+        headers: Header lines.
+        secure: True if the client uses TLS.
+
+    Attributes:
+        body: Body, for routes that take one, else ``b""``.
+        client_address: Address of the client, as the outermost trusted proxy saw it.
+        content_length: Length of the body in bytes (RFC 9112 section 6.2), 0 without a body.
+        forwarded_host: Host that the client asked that proxy for, ``None`` if ``Host`` says it.
+        headers: Header lines, as :class:`plumews.Headers`.
+        http_version: ``"1.1"`` or ``"1.0"``. A request of HTTP/1.0 may have no ``Host``. An empty one is left out.
+        method: Method, such as ``GET``.
+        path: Path without its percent escapes.
+        query: First value of each name in the query, without percent escapes.
+        query_string: Query as sent, empty if there is none.
+        raw_path: Path as sent, by which the server routes.
+        remote_address: Address of the peer as the socket tells it, ``None`` on a Unix socket.
+        repeated: Names that occur more than once in the query.
+        secure: True if the client uses TLS, as the outermost trusted proxy saw it.
+        target: Request target as sent, in visible ASCII, without the scheme and host of the absolute form.
+        wants_websocket: True if the client asks for a WebSocket. Any other ``Upgrade`` is ignored (RFC 9110 section
+            7.8).
+
+    Raises:
+        InvalidMessage: 400, ``target`` is invalid, its percent escapes are not UTF-8, or the query has more than 100
+            fields.
+    """
+
+    __slots__ = (
+        "_head",
+        "_headers",
+        "_lines",
+        "_query",
+        "body",
+        "client_address",
+        "forwarded_host",
+        "http_version",
+        "method",
+        "path",
+        "query_string",
+        "raw_path",
+        "remote_address",
+        "repeated",
+        "secure",
+        "target",
+    )
+
+    def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
+        check_target(method, target)
+        self._lines: list[Line] | None = None
+        self._headers: Headers | None = headers if isinstance(headers, Headers) else Headers(headers)
+        self._prepare(method, target, "1.1")
+        self.secure = secure
+
+    def _prepare(self, method: str, target: str, http_version: str) -> None:
+        self._head = b""
+        self._query: dict[str, str] | None = None
+        self.method = method
+        self.http_version = http_version
+        self.target = target
+        self.repeated: frozenset[str] = _NONE
+        self.secure = False
+        self.remote_address: Address | None = None
+        self.client_address = ""
+        self.body = b""
+        self.forwarded_host: str | None = None
+        at = target.find("?")
+        self.raw_path = target if at < 0 else target[:at]
+        self.query_string = "" if at < 0 else target[at + 1 :]
+        self.path = self.raw_path
+        if self.query_string or "%" in self.raw_path:
+            self._unquote()
+
+    def _unquote(self) -> None:
+        fields: list[tuple[str, str]] = []
+        try:
+            self.path = unquote(self.raw_path, errors="strict")
+            if self.query_string:
+                most = limits.QUERY_FIELDS
+                fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=most, errors="strict")
+        except UnicodeDecodeError:
+            raise InvalidMessage("invalid request target: its percent escapes must be UTF-8") from None
+        except ValueError:
+            raise InvalidMessage(f"query string of more than {limits.QUERY_FIELDS} fields") from None
+        query = self.query
+        for name, value in fields:
+            if name in query:
+                self.repeated |= {name}
+            else:
+                query[name] = value
+
+    @property
+    def query(self) -> dict[str, str]:
+        """First value of each name in the query, without percent escapes."""
+        if self._query is None:
+            self._query = {}
+        return self._query
+
+    @query.setter
+    def query(self, query: dict[str, str]) -> None:
+        self._query = query
+
+    # --- headers ----------------------------------------------------------------------------------
+
+    @property
+    def headers(self) -> Headers:
+        """Header lines, as :class:`plumews.Headers`."""
+        if self._headers is None:
+            pairs = []
+            for _, raw, value in _lines_of(self._head) if self._lines is None else self._lines:
+                name = name_of(raw)
+                pairs.append((name, value_of(name, value)))
+            self._headers = Headers.read(pairs)
+            self._lines, self._head = None, b""
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: Headers) -> None:
+        self._headers = headers
+        self._lines, self._head = None, b""
+
+    def _keep_only(self, head: bytes) -> None:
+        """Keep the bytes of the head in place of the lines that were parsed from it."""
+        if self._headers is None:
+            self._lines, self._head = None, head
+
+    def _values_of(self, key: bytes) -> list[str]:
+        """Return the values of all lines of a header, in order. ``key`` is its name in lower case."""
+        if self._lines is None:
+            return self.headers.get_all(key.decode())
+        return values_in(self._lines, key)
+
+    def _has(self, key: bytes) -> bool:
+        """Return True if there is a line of a header. ``key`` is its name in lower case."""
+        if self._lines is None:
+            return key.decode() in self.headers
+        return count_in(self._lines, key) > 0
+
+    @property
+    def content_length(self) -> int:
+        """Length of the body in bytes (RFC 9112 section 6.2), 0 without a body."""
+        lengths = self._values_of(b"content-length")
+        return int(lengths[0]) if lengths else 0
+
+    @property
+    def wants_websocket(self) -> bool:
+        """True if the client asks for a WebSocket."""
+        return self.http_version == "1.1" and has_token(self._values_of(b"upgrade"), "websocket")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A compiled class cannot be copied or pickled without this.
+        values = {name: getattr(self, name) for name in _FIELDS}
+        return _copied, (self.method, self.target, self.headers, values)
+
+    def __repr__(self) -> str:
+        # Without the query, which may carry a token, and without the decoded path, which may hold control characters.
+        return f"<Request {self.method} {self.target.partition('?')[0]}>"
+
+
+#: Attributes that the target and the headers do not tell.
+_FIELDS: Final = (
+    *("body", "client_address", "forwarded_host", "http_version", "path", "query", "query_string", "raw_path"),
+    *("remote_address", "repeated", "secure"),
+)
+
+
+def _copied(method: str, target: str, headers: Headers, values: dict[str, Any]) -> Request:
+    request = Request(method, target, headers)
+    for name, value in values.items():
+        setattr(request, name, value)
+    return request
+
+
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+def received_request(method: str, target: str, lines: list[Line], http_version: str) -> Request:
+    """Return the request of a head whose target and lines were checked. The list is kept, not copied.
+
+    Raises:
+        InvalidMessage: As :class:`Request`.
+    """
+    request = Request.__new__(Request)
+    request._lines = lines
+    request._headers = None
+    request._prepare(method, target, http_version)
+    return request
+
+
+def address_of(remote_address: Any) -> str:
+    """Return the address of a peer without port, IPv4 in its own form, empty for a Unix socket."""
+    if not isinstance(remote_address, tuple):
+        return ""
+    host: str = remote_address[0]
+    return host[7:] if host.startswith("::ffff:") and "." in host else host
+
+
+def check_target(method: str, target: str) -> None:
+    """Raise `InvalidMessage` unless ``target`` is a path in ASCII, or ``*`` for ``OPTIONS``."""
+    # Looser than RFC 3986: browsers send { | } without escapes.
+    path = target.startswith("/") and target.isascii() and target.isprintable() and not (" " in target or "#" in target)
+    if not path and (method, target) != ("OPTIONS", "*"):
+        raise InvalidMessage("invalid request target: expected a path in ASCII, such as /chat?room=blue")
