@@ -36,6 +36,40 @@ async def test_tls_carries_messages_of_every_size_and_the_close(start):
     assert await ended == (1000, "done")
 
 
+async def test_tls_messages_behind_a_paused_read_arrive(start):
+    """TLS holds decrypted or encrypted bytes while the reader is paused. No later byte of the peer must be needed."""
+    got, ended = [], asyncio.get_running_loop().create_future()
+
+    async def handler(conn):
+        async for message in conn:
+            got.append(message)
+            await asyncio.sleep(0)
+        ended.set_result((conn.close_code, conn.close_reason))
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, ssl=SERVER, max_queue=2, max_queue_bytes=20_000))
+    sent = [bytes([number]) * (30_000 if number % 2 else 300) for number in range(100)]
+    async with await Wire.open(server, ssl=CLIENT, server_hostname="localhost") as wire:
+        wire.send(*(masked(2, message) for message in sent), close(1000, "all"))
+        assert await wire.closing() == (1000, "")
+        assert await ended == (1000, "all")
+    assert got == sent
+
+
+async def test_sni_callback_chooses_the_context(start):
+    other, other_client = tls_contexts()
+    asked = []
+
+    def choose(connection, name, given):
+        asked.append(name)
+        connection.context = other
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sni_callback = choose
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, ssl=context))
+    await assert_serves(server, ssl=other_client, server_hostname="localhost")
+    assert asked == ["localhost"]
+
+
 def test_tls_context_for_clients_raises():
     with pytest.raises(ValueError, match="ssl must be a context for servers, such as"):
         plumews.serve(echo, "127.0.0.1", 0, ssl=ssl.create_default_context())
