@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..harness import contender
-from .scenarios import MEMORY, ONE, SILENT, SIXTEEN
+from .scenarios import MEMORY, ONE, ROWS, SILENT, SIXTEEN
 
 PLUMEWS = "plumews, uvloop"
 DROP = "plumews drop, uvloop"
 CLOSE = "plumews close, uvloop"
+ASYNC_FOR = "plumews async for, uvloop"
+ASYNC_FOR_DROP = "plumews async for drop, uvloop"
+ASYNC_FOR_CLOSE = "plumews async for close, uvloop"
 PICOWS = "picows, uvloop"
 SOCKETIFY = "socketify"
 RAW = "raw TCP, uvloop"
@@ -42,15 +45,20 @@ class Contender(contender.Contender):
 
 #: Where the send behavior of a member matters, and what that is compared with.
 POLICY_ROWS = (*(row.name for row in (ONE, SIXTEEN, *SILENT)), MEMORY)
+#: Where members are coroutines that wait in ``async for``.
+ASYNC_FOR_ROWS = tuple(row.name for row in ROWS)
 
 CONTENDERS: tuple[Contender, ...] = (
-    Contender("plumews", "uvloop", "plumews", long=True),
+    Contender("plumews", "uvloop", "plumews", long=True, counted=True),
+    Contender("plumews_async_for", "uvloop", "plumews", rows=ASYNC_FOR_ROWS, counted=True),
     Contender("plumews_drop", "uvloop", "plumews", long=True, rows=POLICY_ROWS),
     Contender("plumews_close", "uvloop", "plumews", quick=False, long=True, rows=POLICY_ROWS),
-    Contender("bare", None, "asyncio"),
-    Contender("raw", "uvloop", "asyncio"),
-    Contender("picows", "uvloop", "picows", long=True),
-    Contender("socketify", None, "socketify", long=True),
+    Contender("plumews_async_for_drop", "uvloop", "plumews", quick=False, rows=ASYNC_FOR_ROWS),
+    Contender("plumews_async_for_close", "uvloop", "plumews", quick=False, rows=ASYNC_FOR_ROWS),
+    Contender("bare", None, "asyncio", counted=True),
+    Contender("raw", "uvloop", "asyncio", counted=True),
+    Contender("picows", "uvloop", "picows", long=True, counted=True),
+    Contender("socketify", None, "socketify", long=True, counted=True),
     Contender("websockets", "uvloop", "websockets", quick=False, long=True),
     Contender("aiohttp", "uvloop", "aiohttp", quick=False),
     Contender("tornado", "uvloop", "tornado", quick=False),

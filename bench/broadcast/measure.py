@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,30 @@ from typing import Any
 from ..harness.rounds import Effort, Reading, Results, all_started, counting, each_awake, least_disturbed, reading_of
 from ..harness.running import Load, Server
 from ..harness.tools import build_counter, build_load
+from ..instructions.beside import Group, count
+from ..instructions.rows import broadcast as broadcast_row
 from .contenders import Contender
-from .scenarios import BESIDE, CHURN, CHURN_NAME, COUNTED, CROWD, FILLED, MEMORY, ROWS, Row, beside, calls_in
+from .scenarios import (
+    BESIDE,
+    CHURN,
+    CHURN_NAME,
+    COUNTED,
+    CROWD,
+    FILLED,
+    LARGE,
+    MEMORY,
+    ONE,
+    ROWS,
+    SIXTEEN,
+    Row,
+    beside,
+    calls_in,
+)
 
 #: So many members at a time are there for a while only, where members come and go.
 COMING = 100
+#: Rows whose instructions are counted.
+COUNTED_ROWS = (ONE, SIXTEEN, LARGE)
 #: Whatever a run that ends by itself does, it ends after so many seconds.
 LONGEST = 600
 
@@ -28,6 +47,7 @@ class BroadcastEffort(Effort):
     long_peers: bool  # or ours alone
     crowd_seconds: float
     echo_seconds: float
+    counts: bool  # instructions
     broadcasts: int  # while members come and go, or do not read
 
 
@@ -40,6 +60,7 @@ FULL = BroadcastEffort(
     long_peers=True,
     crowd_seconds=0.8,
     echo_seconds=1.5,
+    counts=True,
     broadcasts=1000,
 )
 QUICK = BroadcastEffort(
@@ -51,6 +72,7 @@ QUICK = BroadcastEffort(
     long_peers=False,
     crowd_seconds=0.3,
     echo_seconds=0.5,
+    counts=False,
     broadcasts=100,
 )
 
@@ -136,10 +158,15 @@ def count_calls(results: Results, load: Load, counter: Path, contender: Contende
 
 
 def measure(
-    contenders: Sequence[Contender], names: set[str], effort: BroadcastEffort, progress: Callable[[str], None]
+    contenders: Sequence[Contender],
+    names: set[str],
+    effort: BroadcastEffort,
+    progress: Callable[[str], None],
+    wanted: Mapping[str, set[str]] | None = None,
+    counted: Mapping[str, set[str]] | None = None,
 ) -> Results:
-    """All scenarios in ``names``."""
-    results = Results()
+    """All scenarios in ``names``; ``wanted`` and ``counted`` are as in :class:`Results`."""
+    results = Results(wanted=wanted, counted=counted)
 
     def taking_part(scenario: str, *, long: bool) -> list[Contender]:
         return [
@@ -174,4 +201,9 @@ def measure(
                 progress(f"system calls: {contender.name}")
                 if contender.takes(CROWD.name):
                     count_calls(results, load, counter, contender, names)
+        if effort.counts:
+            driven = {row.name: broadcast_row(row.size, row.in_flight, row.members) for row in COUNTED_ROWS}
+            count(results, [Group(driven)], contenders, load, progress)
+        else:
+            results.notes.append("instructions a delivery: not in a quick look")
     return results

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from ..codec.measure import Samples
 from ..harness.document import Cells, Line, Table, micro
 from ..harness.rounds import CALLS, Results
-from .bars import LOOPS, all_reading, cheaper_loop
+from ..instructions import beside as instructions
+from .bars import all_reading
 from .contenders import BARE, PICOWS, SOCKETIFY
 from .measure import COMING, BroadcastEffort
 from .scenarios import BESIDE, CHURN, CHURN_NAME, COUNTED, MEMORY, NAMES, SILENT, beside, calls_in
@@ -31,7 +32,7 @@ def columns(name: str, cells: Cells) -> list[Column]:
     rate: Column = ("deliveries/s", lambda who: f"{1 / cells.median('seconds', who):,.0f}")
     if name in (beside(row) for row in BESIDE):
         return [times("p50"), times("p99"), rate]
-    found = [rate, ("CPU µs each", lambda who: micro(cells.median("cpu", who)))]
+    found = [rate, ("CPU µs each", lambda who: micro(cells.median("cpu", who))), *instructions.column(cells)]
     if name in (row.name for row in SILENT):
         found += [
             ("x all reading", lambda who: cells.beside("cpu", who, all_reading(who))),
@@ -64,12 +65,10 @@ def tables(results: Results, found: Samples) -> list[Table]:
 
 
 def facts(effort: BroadcastEffort, found: Samples) -> list[str]:
-    """Return a line about the extent of the measurement, and the loop of the goals."""
-    loop = cheaper_loop(found)
+    """Return lines about the extent of the measurement."""
     return [
         f"{effort.rounds} rounds, {effort.seconds:g} s a row and contender after {effort.warmup:g} s of warm-up",
         f"{CHURN.members:,} members: {effort.long_rounds} rounds of {effort.crowd_seconds:g} s",
         f"Echoes beside: {effort.long_rounds} rounds of {effort.echo_seconds:g} s",
         f"{effort.broadcasts:,} broadcasts while {COMING} others come and go, or for what is in memory",
-        *([f"The cheaper loop of {' and '.join(LOOPS)} is {loop}"] if loop else []),
     ]

@@ -10,31 +10,54 @@ from ..codec.bars import Bar, Cost, cheaper, faster
 from ..codec.measure import Samples
 from ..harness.document import add_numbers, figure, samples_of
 from ..harness.rounds import CALLS, Results
-from .contenders import ASYNC_FOR, CALLBACK, PICOWS, RAW
-from .scenarios import ALONE, BATCH_CALLS, CONNECTS, HUGE, IDLE, LARGE, MANY_SMALL, ONE_CALL, SMALL, Row, calls_in
+from .contenders import ASYNC_FOR, CALLBACK, CALLBACK_ASYNCIO, PICOWS, PICOWS_ASYNCIO, RAW
+from .scenarios import (
+    ALONE,
+    BATCH_CALLS,
+    CONNECTS,
+    HUGE,
+    IDLE,
+    LARGE,
+    MANY_SMALL,
+    NAMES,
+    ONE_CALL,
+    ROWS,
+    SMALL,
+    TLS,
+    Row,
+    calls_in,
+)
 
 FORMS = {"callback": CALLBACK, "async for": ASYNC_FOR}
 PEERS = {"raw TCP": RAW, "picows": PICOWS, "websockets": "websockets, uvloop", "aiohttp": "aiohttp, uvloop"}
-#: Numbers that take part: bytes a connection, calls a message.
-NUMBERS = {"6 KiB": 6 * 1024.0, "one": 1.0}
+#: Numbers that take part: bytes a connection, calls a message, instructions.
+NUMBERS = {
+    "4.5 KiB": 4.5 * 1024,
+    "6 KiB": 6 * 1024.0,
+    "one": 1.0,
+    "5,000": 5000.0,
+    "11,000": 11_000.0,
+    "160,000": 160_000.0,
+}
 
 
-def cpu(row: Row, form: str, peer: str, limit: float) -> Bar:
-    """CPU a message at most so many times that of ``peer``."""
-    return cheaper(row.name, f"CPU, {form}, beside {peer}", figure(row.name, "cpu"), PEERS[peer], limit, FORMS[form])
+def cpu(name: str, form: str, peer: str, limit: float) -> Bar:
+    """CPU a message or connect at most so many times that of ``peer``."""
+    return cheaper(name, f"CPU, {form}, beside {peer}", figure(name, "cpu"), PEERS[peer], limit, FORMS[form])
 
 
 def latency(row: Row, form: str) -> Bar:
     return cheaper(row.name, f"p99, {form}, beside picows", figure(row.name, "p99"), PICOWS, 1.15, FORMS[form])
 
 
-def row_bars(row: Row, *costs: tuple[str, str, float]) -> tuple[Bar, ...]:
-    """Goals for ``costs``, and for the latency in every row."""
-    return (*(cpu(row, *cost) for cost in costs), *(latency(row, form) for form in FORMS))
-
-
 def memory(text: str, form: str, peer: Cost, limit: float, less: tuple[str, ...] = ()) -> Bar:
     return cheaper(IDLE, f"{form}, {text}", figure(IDLE, "bytes"), peer, limit, (FORMS[form], *less))
+
+
+def instructions(name: str, form: str, most: str) -> Bar:
+    """User-space instructions at most that number."""
+    text = f"instructions, {form}, beside {most}"
+    return cheaper(name, text, figure(name, "instructions"), most, 1, FORMS[form])
 
 
 def calls(row: Row, what: str, form: str, limit: float) -> Bar:
@@ -44,31 +67,54 @@ def calls(row: Row, what: str, form: str, limit: float) -> Bar:
 
 SENDS_A_READ = "sends a receive"
 
-BARS: tuple[Bar, ...] = (
-    *row_bars(MANY_SMALL, ("callback", "picows", 0.12), ("callback", "raw TCP", 3.5), ("async for", "picows", 0.25)),
-    *row_bars(SMALL, ("callback", "picows", 0.2), ("async for", "picows", 0.35)),
-    *row_bars(ALONE, ("callback", "picows", 1.0), ("callback", "raw TCP", 1.1), ("async for", "picows", 1.15)),
-    *row_bars(LARGE, ("callback", "picows", 0.75), ("async for", "picows", 0.85)),
-    *row_bars(HUGE, ("callback", "picows", 0.9), ("async for", "picows", 0.9)),
+#: What a message, a connect and a connection may cost: the bars of the core.
+COSTS: tuple[Bar, ...] = (
+    cpu(MANY_SMALL.name, "callback", "picows", 0.09),
+    cpu(MANY_SMALL.name, "callback", "raw TCP", 5),
+    cpu(MANY_SMALL.name, "async for", "picows", 0.16),
+    cpu(SMALL.name, "callback", "picows", 0.2),
+    cpu(SMALL.name, "async for", "picows", 0.28),
+    cpu(ALONE.name, "callback", "picows", 0.95),
+    cpu(ALONE.name, "async for", "picows", 1.3),
+    instructions(ALONE.name, "callback", "5,000"),
+    instructions(ALONE.name, "async for", "11,000"),
+    cpu(LARGE.name, "callback", "picows", 0.9),
+    cpu(LARGE.name, "async for", "picows", 0.95),
+    cpu(HUGE.name, "callback", "picows", 0.9),
+    cheaper(
+        HUGE.name,
+        "CPU, callback, beside picows, both on asyncio's loop",
+        figure(HUGE.name, "cpu"),
+        PICOWS_ASYNCIO,
+        1.1,
+        CALLBACK_ASYNCIO,
+    ),
+    cpu(HUGE.name, "async for", "picows", 0.95),
+    cpu(CONNECTS, "callback", "picows", 0.8),
+    cpu(CONNECTS, "async for", "picows", 1.2),
+    instructions(CONNECTS, "callback", "160,000"),
+    *(cpu(row.name, form, "picows", limit) for row in TLS for form, limit in (("callback", 1.1), ("async for", 1.3))),
+    memory("beside 4.5 KiB", "callback", "4.5 KiB", 1),
+    memory("beside 6 KiB", "async for", "6 KiB", 1),
+)
+
+#: Bars of latency, of system calls, and of the cheaper peers.
+OTHERS: tuple[Bar, ...] = (
+    *(latency(row, form) for row in ROWS for form in FORMS),
     *(
         faster(
             CONNECTS, f"connects per second, {form}, beside {peer}", figure(CONNECTS, "seconds"), PEERS[peer], 1, ours
         )
         for form, ours in FORMS.items()
-        for peer in ("websockets", "aiohttp", "picows")
+        for peer in ("websockets", "aiohttp")
     ),
-    *(
-        bar
-        for form in FORMS
-        for bar in (
-            memory("beyond raw TCP, beside 6 KiB", form, "6 KiB", 1, (RAW,)),
-            memory("beside picows", form, PICOWS, 0.5),
-        )
-    ),
+    *(memory("beside picows", form, PICOWS, 0.5) for form in FORMS),
     # a hundredth is for what began before the window and ended in it
     *(calls(ONE_CALL, what, form, 1.01) for form in FORMS for what in ("receives", "sends", "waits")),
     *(calls(BATCH_CALLS, SENDS_A_READ, form, 1.1) for form in FORMS),
 )
+
+BARS: tuple[Bar, ...] = tuple(sorted((*COSTS, *OTHERS), key=lambda bar: NAMES.index(bar.area)))
 
 
 def samples(results: Results) -> Samples:

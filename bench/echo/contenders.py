@@ -8,7 +8,9 @@ from ..harness import contender
 
 CALLBACK = "plumews callback, uvloop"
 ASYNC_FOR = "plumews async for, uvloop"
+CALLBACK_ASYNCIO = "plumews callback, asyncio"
 PICOWS = "picows, uvloop"
+PICOWS_ASYNCIO = "picows, asyncio"
 RAW = "raw TCP, uvloop"
 
 
@@ -19,16 +21,16 @@ class Contender(contender.Contender):
 
 
 CONTENDERS: tuple[Contender, ...] = (
-    Contender("plumews_callback", "uvloop", "plumews"),
-    Contender("plumews_async_for", "uvloop", "plumews"),
-    Contender("raw", "uvloop", "asyncio"),
-    Contender("picows", "uvloop", "picows"),
-    Contender("websockets", "uvloop", "websockets"),
-    Contender("aiohttp", "uvloop", "aiohttp"),
+    Contender("plumews_callback", "uvloop", "plumews", tls=True, counted=True),
+    Contender("plumews_async_for", "uvloop", "plumews", tls=True, counted=True),
+    Contender("raw", "uvloop", "asyncio", tls=True, counted=True),
+    Contender("picows", "uvloop", "picows", tls=True, counted=True),
+    Contender("websockets", "uvloop", "websockets", tls=True),
+    Contender("aiohttp", "uvloop", "aiohttp", tls=True),
     Contender("tornado", "uvloop", "tornado"),
-    Contender("socketify", None, "socketify"),
-    Contender("plumews_callback", "asyncio", "plumews", quick=False),
-    Contender("plumews_async_for", "asyncio", "plumews", quick=False),
+    Contender("socketify", None, "socketify", counted=True),
+    Contender("plumews_callback", "asyncio", "plumews", quick=False, counted=True),
+    Contender("plumews_async_for", "asyncio", "plumews", quick=False, counted=True),
     Contender("raw", "asyncio", "asyncio", quick=False),
-    Contender("picows", "asyncio", "picows", quick=False),
+    Contender("picows", "asyncio", "picows", quick=False, counted=True),
 )

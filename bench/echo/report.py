@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..codec.measure import Samples
 from ..harness.document import Cells, Line, Table, micro
 from ..harness.rounds import CALLS, Results
+from ..instructions import beside
 from .bars import SENDS_A_READ
 from .contenders import PICOWS, RAW
-from .measure import EchoEffort
-from .scenarios import CONNECTS, IDLE, NAMES, ROWS
+from .measure import EchoEffort, possible_idle
+from .scenarios import CONNECTS, IDLE, MOSTLY_IDLE, NAMES, ROWS, TLS
 
 
 def table(name: str, cells: Cells) -> Table:
@@ -25,9 +26,14 @@ def table(name: str, cells: Cells) -> Table:
                 lambda who: cells.beside("bytes", who, PICOWS),
             ),
         )
-    if name in (CONNECTS, *(row.name for row in ROWS)):
+    if name in (CONNECTS, *(row.name for row in (*ROWS, *TLS, MOSTLY_IDLE))):
         unit = "connects" if name == CONNECTS else "messages"
-        headings = (f"{unit}/s", "CPU µs each", "x raw TCP", "x picows", "p50 µs", "p99 µs", "x picows", "load's core")
+        counted = beside.column(cells)
+        headings = (
+            *(f"{unit}/s", "CPU µs each", "x raw TCP", "x picows"),
+            *(heading for heading, _ in counted),
+            *("p50 µs", "p99 µs", "x picows", "load's core"),
+        )
         return Table(
             name,
             headings,
@@ -37,6 +43,7 @@ def table(name: str, cells: Cells) -> Table:
                 lambda who: micro(cells.median("cpu", who)),
                 lambda who: cells.beside("cpu", who, RAW),
                 lambda who: cells.beside("cpu", who, PICOWS),
+                *(cell for _, cell in counted),
                 lambda who: micro(cells.median("p50", who)),
                 lambda who: micro(cells.median("p99", who)),
                 lambda who: cells.beside("p99", who, PICOWS),
@@ -62,7 +69,10 @@ def tables(results: Results, found: Samples) -> list[Table]:
 
 def facts(effort: EchoEffort, found: Samples) -> list[str]:
     """Return a line about the extent of the measurement."""
+    idle, possible = effort.mostly_idle, possible_idle(effort.mostly_idle)
+    lowered = "" if possible == idle else f"; not {idle:,}, for RLIMIT_NOFILE allows no more"
     return [
         f"{effort.rounds} rounds, {effort.seconds:g} s a row and contender after {effort.warmup:g} s of warm-up",
         f"{effort.idle_rounds} rounds of {effort.idle_connections:,} idle connections",
+        f"{effort.idle_rounds} rounds of {MOSTLY_IDLE.connections} busy connections beside {possible:,} idle{lowered}",
     ]

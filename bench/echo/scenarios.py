@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Row:
-    """Messages of ``size`` bytes, so many on the way on each of so many connections."""
+    """Messages of ``size`` bytes, so many on the way on each of so many connections.
+
+    ``idle`` further connections are silent.
+    """
 
     size: int
     in_flight: int
     connections: int
+    idle: int = 0
+    tls: bool = False
 
     @property
     def name(self) -> str:
         units = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
         unit, word = next((unit, word) for unit, word in units if self.size >= unit)
-        return f"{self.size // unit} {word}, {self.in_flight} x {self.connections}"
+        prefix = "TLS, " if self.tls else ""
+        idle = f", beside {self.idle:,} idle" if self.idle else ""
+        return f"{prefix}{self.size // unit} {word}, {self.in_flight} x {self.connections}{idle}"
 
 
 MANY_SMALL, SMALL, ALONE, LARGE, HUGE = ROWS = (
@@ -27,6 +34,11 @@ MANY_SMALL, SMALL, ALONE, LARGE, HUGE = ROWS = (
     Row(64 * 1024, 4, 10),
     Row(1024 * 1024, 1, 4),
 )
+
+#: The same over TLS.
+TLS = TLS_ALONE, TLS_SMALL, TLS_LARGE = tuple(replace(row, tls=True) for row in (ALONE, SMALL, LARGE))
+#: 10,000 connections, of which 100 are busy.
+MOSTLY_IDLE = Row(32, 1, 100, idle=9_900)
 
 CONNECTS = "connects"
 IDLE = "idle connections"
@@ -39,4 +51,11 @@ def calls_in(row: Row) -> str:
 
 
 #: All of them, by name, in the order of the report.
-NAMES: tuple[str, ...] = (*(row.name for row in ROWS), CONNECTS, IDLE, *(calls_in(row) for row in COUNTED))
+NAMES: tuple[str, ...] = (
+    *(row.name for row in ROWS),
+    CONNECTS,
+    *(row.name for row in TLS),
+    MOSTLY_IDLE.name,
+    IDLE,
+    *(calls_in(row) for row in COUNTED),
+)

@@ -17,6 +17,8 @@ class Contender:
     loop: str | None
     package: str
     quick: bool = True  # takes part in a quick look
+    tls: bool = False  # takes part in rows over TLS
+    counted: bool = False  # its instructions are counted where valgrind is
 
     @property
     def name(self) -> str:

@@ -67,6 +67,15 @@ class Cells:
             return ""
         return f"{statistics.median(ratios(contest[name], contest[peer])):.2f}"
 
+    def has(self, what: str) -> bool:
+        """Return True if one of the contenders has this figure."""
+        return any(name in self.found.get(figure(self.scenario, what), {}) for name in self.names)
+
+    def instructions(self, name: str) -> str:
+        """The user-space instructions; nothing where they were not counted."""
+        counted = self.found.get(figure(self.scenario, "instructions"), {}).get(name)
+        return f"{counted[0]:,.0f}" if counted else ""
+
     def lines(self, first: str, *cells: Callable[[str], str]) -> list[Line]:
         """A line each, the cheapest by ``first`` on top."""
         names = sorted(self.names, key=lambda name: self.median(first, name))

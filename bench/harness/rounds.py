@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .contender import Contender
 from .running import Failed, Load, Server
+
+AnyContender = TypeVar("AnyContender", bound=Contender)
 
 #: The system calls that counter.c counts, in its order.
 CALLS = ("receives", "sends", "waits", "changes")
@@ -44,11 +46,17 @@ Reading = dict[str, float]
 
 @dataclass
 class Results:
-    """Readings by scenario and contender, one a round; and who failed."""
+    """Readings by scenario and contender, one a round; and who failed.
+
+    ``wanted`` names the contenders of each scenario where not all take part in all, ``counted`` those whose
+    instructions are counted where not all are.
+    """
 
     readings: dict[str, dict[str, list[Reading]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failed: set[tuple[str, str]] = field(default_factory=set)
+    wanted: Mapping[str, set[str]] | None = None
+    counted: Mapping[str, set[str]] | None = None
 
     @contextlib.contextmanager
     def taking(self, scenario: str, contender: Contender) -> Iterator[Callable[[Reading], None]]:
@@ -74,7 +82,17 @@ class Results:
         return True
 
     def takes_part(self, scenario: str, contender: Contender) -> bool:
+        if self.wanted is not None and contender.name not in self.wanted.get(scenario, ()):
+            return False
         return (scenario, contender.name) not in self.failed
+
+    def counts(self, scenario: str, contender: Contender) -> bool:
+        """Return True if the instructions of ``contender`` are to be counted."""
+        return self.counted is None or contender.name in self.counted.get(scenario, ())
+
+    def taking_part(self, scenarios: Iterable[str], contenders: Sequence[AnyContender]) -> list[AnyContender]:
+        """Return those that take part in one of ``scenarios``: nobody else has to be started."""
+        return [one for one in contenders if any(self.takes_part(scenario, one) for scenario in scenarios)]
 
 
 def reading_of(output: dict[str, Any], unit: str = "done") -> Reading:
@@ -103,11 +121,16 @@ def least_disturbed(run: Callable[[], Reading], effort: Effort) -> Reading:
 
 @contextlib.contextmanager
 def all_started(
-    results: Results, load: Load, contenders: Sequence[Contender], scenarios: set[str]
+    results: Results,
+    load: Load,
+    contenders: Sequence[Contender],
+    scenarios: set[str],
+    environment: dict[str, str] | None = None,
 ) -> Iterator[list[Server]]:
-    """A server of each, resting."""
+    """A server of each that takes part in one of ``scenarios``, resting."""
+    taking_part = results.taking_part(scenarios, contenders)
     with contextlib.ExitStack() as stack:
-        starting = [stack.enter_context(Server(contender, load)) for contender in contenders]
+        starting = [stack.enter_context(Server(contender, load, environment)) for contender in taking_part]
         started = [server for server in starting if results.takes_in(server, scenarios)]
         for server in started:
             server.rest()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+OPENSSL = ("-DWITH_TLS", "-lssl", "-lcrypto")
 
 
 class CannotBuild(Exception):
@@ -35,9 +38,25 @@ def _compile(words: list[str], result: Path) -> Path:
     return result
 
 
+@functools.cache
+def has_openssl() -> bool:
+    """Return True if the load generator can be compiled with TLS: OpenSSL's headers are there."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory, "probe.c")
+        source.write_text(
+            "#include <openssl/ssl.h>\nint main(void) { return SSL_CTX_new(TLS_client_method()) == 0; }\n"
+        )
+        try:
+            _compile([str(source), *OPENSSL], Path(directory, "probe"))
+        except CannotBuild:
+            return False
+    return True
+
+
 def build_load(directory: Path) -> Path:
-    """Compile the load generator into ``directory``."""
-    return _compile([str(source) for source in sorted((HERE / "load").glob("*.c"))], directory / "load")
+    """Compile the load generator into ``directory``; with TLS where OpenSSL's headers are there."""
+    sources = [str(source) for source in sorted((HERE / "load").glob("*.c"))]
+    return _compile([*sources, *(OPENSSL if has_openssl() else ())], directory / "load")
 
 
 def build_counter(directory: Path) -> Path:

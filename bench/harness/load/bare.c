@@ -15,7 +15,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_DESCRIPTORS = 65536 };
 enum role { NOBODY, STRANGER, PUBLISHER, MEMBER };
 
 static uint8_t roles[MAX_DESCRIPTORS], buffer[READ_SIZE];

@@ -75,6 +75,8 @@ static bool on_readable(struct attempt *attempt) {
         size_t used = answer_in(attempt->answer, attempt->got, request, request_size, options->raw);
         if (used == 0)
             return false;
+        if (!options->raw)
+            note_agreed(options, attempt->answer, used);
         attempt->got -= used; /* nothing can have come yet behind it: the server was not spoken to */
         attempt->state = options->raw ? ENDING : CLOSING;
         if (options->raw)

@@ -1,7 +1,7 @@
 /* Echo: many connections, so many messages on the way on each, as a client sends that pipelines.
  *
  * It begins with one write of all of them; then each read is answered by one write of as many new messages as it
- * completed. A message's latency runs from the beginning of the write that it is in to the read that completes it. */
+ * completed. Others may be open and silent. A message's latency runs from the beginning of the write that it is in to the read that completes it. */
 #define _GNU_SOURCE
 #include "load.h"
 
@@ -28,7 +28,7 @@ static uint8_t buffer[READ_SIZE];
 
 static void flush(struct connection *connection, int epoll) {
     while (connection->out_left > 0) {
-        ssize_t size = send(connection->fd, frames.out + connection->out_at, connection->out_left, MSG_NOSIGNAL);
+        ssize_t size = net_send(connection->fd, frames.out + connection->out_at, connection->out_left);
         if (size < 0 && errno == EAGAIN)
             break;
         if (size < 0)
@@ -49,9 +49,8 @@ static void send_more(struct connection *connection, unsigned count) {
     connection->next = (connection->next + count) % frames.kinds;
 }
 
-/* One read and its answer; true when the run is over. */
-static bool on_readable(struct connection *connection, int epoll, int in_flight, struct window *window) {
-    ssize_t size = recv(connection->fd, buffer, sizeof buffer, 0);
+/* What was read, and its answer; true when the run is over. */
+static bool on_data(struct connection *connection, int epoll, int in_flight, struct window *window, ssize_t size) {
     if (size < 0 && errno == EAGAIN)
         return false;
     if (size <= 0)
@@ -74,6 +73,16 @@ static bool on_readable(struct connection *connection, int epoll, int in_flight,
     return false;
 }
 
+static bool on_readable(struct connection *connection, int epoll, int in_flight, struct window *window) {
+    ssize_t size;
+    do {
+        size = net_recv(connection->fd, buffer, sizeof buffer);
+        if (on_data(connection, epoll, in_flight, window, size))
+            return true;
+    } while (size == sizeof buffer && net_pending(connection->fd)); /* what TLS has read ahead wakes nobody */
+    return false;
+}
+
 void run_echo(const struct options *options) {
     struct connection *connections = calloc((size_t)options->connections, sizeof *connections);
     struct window window;
@@ -91,6 +100,8 @@ void run_echo(const struct options *options) {
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, connection->fd, &event) != 0)
             fail("epoll: %s", strerror(errno));
     }
+    for (int i = 0; i < options->idle; i++)
+        open_connection(options); /* stays open until the process ends */
     window_begin(&window, options);
     for (int i = 0; i < options->connections; i++) {
         uint64_t now = now_ns();

@@ -5,9 +5,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum { READ_SIZE = 256 * 1024, MAX_CONNECTIONS = 20000, MAX_IN_FLIGHT = 4096, STALL_MS = 10000, NUMBER_SIZE = 8,
-       LEAST_PUBLISHES = 3 }; /* that are measured, however long they take */
+       MAX_DESCRIPTORS = 65536, LEAST_PUBLISHES = 3 }; /* that are measured, however long they take */
 
 struct options {
     const char *mode; /* echo, connects, idle, broadcast, bare */
@@ -22,6 +23,8 @@ struct options {
     int connections;
     double warmup, seconds;
     bool exchange;      /* idle: one message there and back on each, before it is idle */
+    bool tls;           /* echo */
+    int idle;           /* echo: further connections that are silent */
     int silent;         /* broadcast: further members that never read */
     int churn;          /* broadcast: further members, each of which leaves after a while, and another one comes */
     long publishes;     /* broadcast: end after so many; 0 is not by their count */
@@ -42,8 +45,16 @@ size_t answer_in(const char *data, size_t size, const char *request, size_t requ
 void send_request(const struct options *options, int fd); /* connect, and ask for the upgrade; `fd` is blocking */
 void upgrade(const struct options *options, int fd);      /* the same, and wait for the answer */
 int open_connection(const struct options *options);       /* connected and upgraded, still blocking */
+/* Keep what the answer says of extensions: the same for each connection, and something if there was an offer. */
+void note_agreed(const struct options *options, const char *answer, size_t size);
 const char *agreed(void);                                 /* to which extensions; "" is none */
 extern const char UPGRADED[];                             /* what answers such a request rightly */
+
+/* --- tls.c: recv() and send(), over TLS where the descriptor has a session */
+void tls_connect(int fd); /* `fd` is connected, and blocking */
+ssize_t net_recv(int fd, void *into, size_t size);
+ssize_t net_send(int fd, const void *data, size_t size);
+bool net_pending(int fd); /* something was read that no descriptor shows */
 
 /* --- window.c: what is measured, between the end of the warm-up and the end of the run */
 enum { COUNTERS = 8 };

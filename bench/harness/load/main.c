@@ -1,5 +1,5 @@
-/* The load generator of bench.echo, bench.broadcast and bench.deflate: `load MODE --port N ...` prints one line of JSON, or fails and
- * says why.
+/* The load generator of bench.echo, bench.broadcast, bench.door and bench.deflate: `load MODE --port N ...` prints one
+ * line of JSON, or fails and says why.
  *
  * echo: messages back and forth. connects: connections that are opened and closed. idle: opens connections, says so,
  * and keeps them until its standard input ends. broadcast: one publisher and many members. bare: no load at all, but
@@ -75,6 +75,7 @@ int main(int count, char **words) {
         const char *name = words[i], *value = i + 1 < count ? words[i + 1] : NULL;
         bool *flag = strcmp(name, "--raw") == 0        ? &options.raw
                      : strcmp(name, "--hold") == 0     ? &options.hold
+                     : strcmp(name, "--tls") == 0      ? &options.tls
                      : strcmp(name, "--exchange") == 0 ? &options.exchange
                                                        : NULL;
         if (flag != NULL) {
@@ -96,6 +97,8 @@ int main(int count, char **words) {
             options.seconds = number(name, value, 0.001, 600);
         else if (strcmp(name, "--pid") == 0)
             options.pid = (int)number(name, value, 1, 1 << 30);
+        else if (strcmp(name, "--idle") == 0)
+            options.idle = (int)number(name, value, 0, MAX_CONNECTIONS);
         else if (strcmp(name, "--silent") == 0)
             options.silent = (int)number(name, value, 0, MAX_CONNECTIONS);
         else if (strcmp(name, "--churn") == 0)
@@ -124,6 +127,8 @@ int main(int count, char **words) {
         run_bare(&options); /* until it is killed */
     if (options.port == 0)
         fail("--port is missing");
+    if (options.tls && strcmp(options.mode, "echo") != 0)
+        fail("--tls goes with echo only");
     alarm((unsigned)(options.warmup + options.seconds) + 60); /* whatever happens, it ends */
     if (strcmp(options.mode, "echo") == 0)
         run_echo(&options);

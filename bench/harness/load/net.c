@@ -79,8 +79,7 @@ size_t answer_in(const char *data, size_t size, const char *request, size_t requ
 
 const char *agreed(void) { return extensions; }
 
-/* Keep what the answer says of extensions: the same for each connection, and something if there was an offer. */
-static void note_agreed(const struct options *options, const char *answer, size_t size) {
+void note_agreed(const struct options *options, const char *answer, size_t size) {
     static bool noted;
     char found[sizeof extensions] = "";
     for (const char *line = answer, *end; (end = memmem(line, size - (size_t)(line - answer), "\r\n", 2)) != NULL;
@@ -104,7 +103,9 @@ void send_request(const struct options *options, int fd) {
     char request[512];
     size_t size = request_for(options, request, sizeof request);
     start_connect(fd, options->port);
-    if (send(fd, request, size, MSG_NOSIGNAL) != (ssize_t)size)
+    if (options->tls)
+        tls_connect(fd);
+    if (net_send(fd, request, size) != (ssize_t)size)
         fail("handshake, sending: %s", strerror(errno));
 }
 
@@ -115,7 +116,7 @@ void upgrade(const struct options *options, int fd) {
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     send_request(options, fd);
     while (used == 0) {
-        ssize_t size = recv(fd, answer + got, sizeof answer - got, 0);
+        ssize_t size = net_recv(fd, answer + got, sizeof answer - got);
         if (size <= 0)
             fail("handshake, receiving: %s", size == 0 ? "the server has closed" : strerror(errno));
         got += (size_t)size;
