@@ -16,13 +16,14 @@ from ..harness.document import Cells, Table, add_numbers, samples_of
 from ..harness.rounds import Results
 from ..harness.running import Load
 from ..harness.tools import build_load
-from . import half_open, reconnect_storm
+from ..instructions import beside
+from . import connects, half_open, reconnect_storm
 from .scenario import DoorEffort
 
-SCENARIOS = (half_open.SCENARIO, reconnect_storm.SCENARIO)
+SCENARIOS = (half_open.SCENARIO, reconnect_storm.SCENARIO, *connects.SCENARIOS)
 #: Longer than a handshake may take, so that all strangers are told off and come again while it is measured.
-FULL = DoorEffort(rounds=3, warmup=1.0, seconds=12.0, tries=2, crowd=1.0)
-QUICK = DoorEffort(rounds=1, warmup=0.2, seconds=2.0, tries=1, crowd=0.2)
+FULL = DoorEffort(rounds=3, warmup=1.0, seconds=12.0, tries=2, crowd=1.0, counts=True)
+QUICK = DoorEffort(rounds=1, warmup=0.2, seconds=2.0, tries=1, crowd=0.2, counts=False)
 
 
 def measure(
@@ -37,6 +38,11 @@ def measure(
             for number in range(effort.rounds if scenario.name in names else 0):
                 progress(f"{scenario.name}, round {number + 1} of {effort.rounds}")
                 scenario.one_round(results, load, taking_part, effort)
+            if scenario.counted and scenario.name in names:
+                if effort.counts:
+                    beside.count(results, scenario.counted, taking_part, load, progress)
+                else:
+                    results.notes.append(f"{scenario.name}: instructions are not counted in a quick look")
     return results
 
 

@@ -19,6 +19,7 @@ from ..harness import contender
 from ..harness.document import Cells, Table, figure, micro
 from ..harness.rounds import Results, all_started, each_awake, least_disturbed, reading_of
 from ..harness.running import ROOT, Failed, Load, Server, cores
+from ..instructions import beside, rows
 from .scenario import DoorEffort, Scenario
 
 NAME = "half-open handshakes"
@@ -34,10 +35,10 @@ class Contender(contender.Contender):
 
 
 CONTENDERS = (
-    Contender("plumews_callback", "uvloop", "plumews"),
-    Contender("plumews_async_for", "uvloop", "plumews"),
-    Contender("plumews_callback", "asyncio", "plumews"),
-    Contender("picows", "uvloop", "picows"),
+    Contender("plumews_callback", "uvloop", "plumews", counted=True),
+    Contender("plumews_async_for", "uvloop", "plumews", counted=True),
+    Contender("plumews_callback", "asyncio", "plumews", counted=True),
+    Contender("picows", "uvloop", "picows", counted=True),
     Contender("websockets", "uvloop", "websockets"),
 )
 
@@ -86,15 +87,21 @@ def one_round(results: Results, load: Load, contenders: Sequence[contender.Conte
 
 def table(cells: Cells) -> Table:
     """The good clients, among the strangers and without them."""
+    counted = beside.column(cells)
     return Table(
         NAME,
-        ("p50 µs", "p99 µs", "p99 alone", "CPU µs a message", "alone", "load's core"),
+        (
+            *("p50 µs", "p99 µs", "p99 alone", "CPU µs a message", "alone"),
+            *(heading for heading, _ in counted),
+            "load's core",
+        ),
         cells.lines(
             "p99",
             *(
                 lambda who, what=what: micro(cells.median(what, who))
                 for what in ("p50", "p99", "alone_p99", "cpu", "alone_cpu")
             ),
+            *(cell for _, cell in counted),
             lambda who: f"{cells.median('busy', who):.0%}",
         ),
     )
@@ -117,4 +124,5 @@ SCENARIO = Scenario(
     numbers={MOST: 0.05},
     table=table,
     facts=facts,
+    counted=(beside.Group({NAME: rows.echo(32, 1)}),),
 )

@@ -10,20 +10,26 @@ from ..harness.contender import Contender
 from ..harness.document import Cells, Table
 from ..harness.rounds import Effort, Results
 from ..harness.running import Load
+from ..instructions.beside import Group
 
 
 @dataclass(frozen=True)
 class DoorEffort(Effort):
-    """And how many take part, as a share of what a scenario says: a quick look needs no crowd."""
+    """And how many take part, as a share of what a scenario says: a quick look needs no crowd.
+
+    ``counts`` says whether instructions are counted.
+    """
 
     crowd: float
+    counts: bool
 
 
 @dataclass(frozen=True)
 class Scenario:
     """One module of this package each.
 
-    ``one_round`` adds a reading for each of its contenders; ``numbers`` are those that take part in its bars.
+    ``one_round`` adds a reading for each of its contenders; ``numbers`` are those that take part in its bars, and
+    ``counted`` is how its instructions are counted.
     """
 
     name: str
@@ -33,3 +39,4 @@ class Scenario:
     numbers: dict[str, float]
     table: Callable[[Cells], Table]
     facts: Callable[[DoorEffort], list[str]]
+    counted: Sequence[Group] = ()
