@@ -30,8 +30,7 @@ __all__ = ["BODY", "COMPILED", "all_compiled", "only_sources", "select_body"]
 #: ``transport._sendmsg`` is missing: not every system has it, and no other module knows its C structures.
 COMPILED = (
     "_codec",
-    "conn.awaitables",
-    "conn.context",
+    "conn.capi",
     "conn.core",
     "conn.keepalive",
     "conn.receive_queue",

@@ -182,7 +182,7 @@ def test_existing_attributes_are_found_without_a_call() -> None:
     for cls in Conn.__mro__[:-1]:
         assert not {"__getattr__", "__getattribute__"} & vars(cls).keys()
     setters: list[Any] = [cls for cls in Conn.__mro__[:-1] if "__setattr__" in vars(cls)]
-    assert [cls.__name__ for cls in setters] == ["ContextRunner"]
+    assert [cls.__name__ for cls in setters] == ["ConnCore"]
     assert inspect.isfunction(vars(setters[0])["__setattr__"]) is (plumews.BODY == "pure")
 
 

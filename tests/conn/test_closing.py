@@ -175,7 +175,7 @@ async def test_both_close_at_the_same_time(start: Any) -> None:
         await conn.close(4000, "ours")
         assert await wire.closing() == (4000, "ours")
         assert conn.close_code == 4001
-        error = conn._closed_error()
+        error = conn._rules.closed()
         assert error.sent is not None
         assert error.sent.code == 4000
 

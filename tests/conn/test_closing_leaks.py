@@ -18,6 +18,7 @@ import pytest
 import plumews
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, limits
 from plumews.conn.handlers import cancel
+from plumews.conn.opening import use_deflate
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import build_frame
 from support.compressed_messages import frame as squeezed_frame
@@ -369,7 +370,7 @@ def feed_in_reads(conn: plumews.Conn, data: bytes) -> None:
 
 
 def compressed(conn: plumews.Conn, takeover: bool = False) -> None:
-    conn._compress(Agreement(15, 15, takeover, takeover, "permessage-deflate"))
+    use_deflate(conn, Agreement(15, 15, takeover, takeover, "permessage-deflate"))
 
 
 def cut_frame(conn: plumews.Conn) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 from plumews import ConnConfig, Deflate, SendBehavior, limits
 from plumews.conn.config import ConnOptions
+from plumews.conn.opening import use_deflate
 from plumews.deflate.config import Agreement
 from support.fakes import fake_conn, payloads_of
 
@@ -160,6 +161,6 @@ async def test_connection_works_with_the_largest_sizes() -> None:
     most = limits.COUNT_MOST
     names = ("max_size", "max_queue", "max_queue_bytes", "queue_size", "queue_bytes", "fragment_size")
     conn, transport = fake_conn(compression=Deflate(min_size=most), **dict.fromkeys(names, most))
-    conn._compress(Agreement(12, 12, False, False, ""))
+    use_deflate(conn, Agreement(12, 12, False, False, ""))
     await conn.send("hello" * 100)
     assert payloads_of(transport) == ["hello" * 100]

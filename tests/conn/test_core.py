@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import pickle
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from plumews import (
     State,
     limits,
 )
+from plumews.conn import full_queue
+from plumews.conn.closing import guard
 from support.compressed_messages import OFFER
 from support.fakes import (
     FakeTransport,
@@ -324,10 +327,10 @@ async def test_failure_for_a_large_message_is_1011_and_one_entry(start: Any, cap
 
 async def test_second_failure_cuts_the_connection(caplog: Any) -> None:
     conn, transport = fake_conn()
-    conn._guard(broken)
+    guard(conn, broken)
     assert conn.closed
     assert not transport.aborted
-    conn._guard(broken)
+    guard(conn, broken)
     assert transport.aborted
     assert len(errors(caplog)) == 1
 
@@ -339,7 +342,7 @@ async def test_end_of_the_program_passes_a_guard() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        conn._guard(interrupt)
+        guard(conn, interrupt)
     assert not conn.closed
     transport.abort()
 
@@ -361,16 +364,43 @@ class Once:
         return self.method(conn, *args, **options)
 
 
+def fail_once(monkeypatch: pytest.MonkeyPatch, inside: str) -> None:
+    """Let the function ``inside``, of a module of the package ``conn``, fail at its first call."""
+    module, name = inside.split(".")
+    function = getattr(sys.modules[f"plumews.conn.{module}"], name)
+    monkeypatch.setattr(f"plumews.conn.{inside}", Once(function))
+
+
+def report_now(conn: plumews.Conn) -> None:
+    """Let the writer send again while a loss report is due."""
+    full_queue.report_later(conn, LossReporter())
+    conn.resume_writing()
+
+
+class LossReporter:
+    """Hub that has nothing to report."""
+
+    def report_losses(self, conn: plumews.Conn) -> None:
+        """Report nothing."""
+
+    def report_last_losses(self, conn: plumews.Conn, *, delivered: bool) -> None:
+        """Report nothing."""
+
+
 @pytest.mark.parametrize(
     ("inside", "call"),
-    [("_discard", lambda conn: conn.eof_received()), ("_report_losses", lambda conn: conn._report_and_resume())],
+    [
+        ("closing.discard", lambda conn: conn.eof_received()),
+        ("full_queue.report_losses", lambda conn: report_now(conn)),
+    ],
 )
 async def test_failure_in_a_call_of_the_loop_is_1011(
     monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str, call: Any
 ) -> None:
     conn, transport = fake_conn()
-    monkeypatch.setattr(plumews.Conn, inside, Once(getattr(plumews.Conn, inside)), raising=False)
+    fail_once(monkeypatch, inside)
     call(conn)
+    await ticks()
     assert conn.closed
     assert len(errors(caplog)) == 1
     transport.abort()
@@ -387,12 +417,12 @@ async def test_failure_in_the_keepalive_is_1011(
     assert len(errors(caplog)) == 1
 
 
-@pytest.mark.parametrize("inside", ["_count_lost", "_fail_stream", "_report_last_losses", "_forget", "_stop_pings"])
+@pytest.mark.parametrize("inside", ["_count_lost", "fail_streams", "_report_last_losses", "_forget", "_stop_pings"])
 async def test_failure_in_connection_lost_leaves_nothing(
     start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str
 ) -> None:
     async with linked(start) as (conn, wire):
-        monkeypatch.setattr(plumews.Conn, inside, Once(getattr(plumews.Conn, inside)), raising=False)
+        fail_once(monkeypatch, f"closing.{inside}")
         wire.reset()
         await conn.wait_closed()
     assert conn.state is plumews.State.CLOSED

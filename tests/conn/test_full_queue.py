@@ -17,6 +17,7 @@ from plumews import (
     SendTimeout,
     WebSocketException,
 )
+from plumews.conn.full_queue import report_later, unwatch_losses, watch_losses
 from support.fakes import (
     PATIENCE,
     deadlines,
@@ -87,10 +88,10 @@ async def test_loss_watcher_is_called_until_it_is_removed():
     conn, _ = full(queue_size=1, send_behavior=SendBehavior.DROP_OLDEST)
     heard = []
     watcher = lambda lost_by, count, mine: heard.append((lost_by, count, mine))  # noqa: E731
-    conn._watch_losses(watcher, True)
+    watch_losses(conn, watcher, True)
     for _ in range(3):
         conn.send_nowait("x")
-    conn._unwatch_losses(watcher)
+    unwatch_losses(conn, watcher)
     conn.send_nowait("x")
     assert heard == [(conn, 1, True), (conn, 1, True)]
 
@@ -113,7 +114,7 @@ async def test_loss_report_leaves_before_other_frames():
     conn, transport = full(queue_size=3)
     conn.send_nowait("waits")
     frame = memoryview(b"\x81\x04note")
-    conn._report_later(LossReporter(lambda conn: conn._writer.add_note(frame, first=True)))
+    report_later(conn, LossReporter(lambda conn: conn._writer.add_note(frame, first=True)))
     transport.protocol.resume_writing()
     conn._writer.flush()
     assert transport.events() == []  # not within the transport's call
@@ -124,12 +125,12 @@ async def test_loss_report_leaves_before_other_frames():
 async def test_loss_report_may_end_the_connection():
     conn, transport = full()
     asked = []
-    conn._report_later(LossReporter(lambda conn: (asked.append(1), conn.abort())))
+    report_later(conn, LossReporter(lambda conn: (asked.append(1), conn.abort())))
     transport.protocol.resume_writing()
     await conn.wait_closed()
     assert asked == [1]
     conn, transport = full()
-    conn._report_later(LossReporter(lambda conn: asked.append(2)))
+    report_later(conn, LossReporter(lambda conn: asked.append(2)))
     transport.protocol.resume_writing()
     transport.abort()
     conn.connection_lost(None)

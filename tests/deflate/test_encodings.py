@@ -10,6 +10,7 @@ import pytest
 
 import plumews
 from plumews import Opcode, limits
+from plumews.conn.opening import use_deflate
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
 from plumews.deflate.encodings import EncodingCache, encoding_for, make_encoding
@@ -26,7 +27,7 @@ def conn_with(bits: int | None = 12, *, takeover: bool = False, **config: Any) -
     """Return a connection that agreed on a window of ``bits``, or without compression for ``None``."""
     conn, _ = fake_conn(FakeTransport, **{"ping_interval": None, "compression": "deflate", **config})
     if bits is not None:
-        conn._compress(Agreement(bits, 12, takeover, False, "permessage-deflate"))
+        use_deflate(conn, Agreement(bits, 12, takeover, False, "permessage-deflate"))
     return conn
 
 

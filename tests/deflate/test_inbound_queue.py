@@ -15,6 +15,7 @@ import pytest
 
 import plumews
 from plumews import Deflate, Opcode, limits
+from plumews.conn.opening import use_deflate
 from plumews.deflate.config import Agreement
 from plumews.deflate.inbound import SHORT, InflateQueue, inflate_queue
 from plumews.transport.loop_context import loop_context
@@ -86,7 +87,7 @@ async def test_row_2_bombs_below_the_limit_delay_only_their_sender(start: Any, r
 
 async def test_many_messages_of_one_read_take_several_turns() -> None:
     conn, transport = fake_conn(compression="deflate")
-    conn._compress(Agreement(12, 12, False, False, ""))
+    use_deflate(conn, Agreement(12, 12, False, False, ""))
     received: list[int] = []
     conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
     sent = b"".join(frames(BINARY, squeezed(bytes(64 * KiB)))) * 400
@@ -104,7 +105,7 @@ async def test_many_messages_of_one_read_take_several_turns() -> None:
 def receiving(agreement: Agreement = ALONE) -> tuple[plumews.Conn, list[int]]:
     """Return a connection that inflates, and the list of the sizes of its messages."""
     conn, _ = fake_conn(compression="deflate", ping_interval=None)
-    conn._compress(agreement)
+    use_deflate(conn, agreement)
     received: list[int] = []
     conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
     return conn, received
@@ -221,7 +222,7 @@ async def test_closed_connection_inflates_no_more() -> None:
 
 async def close_in_the_middle(end: Callable[[Any], None]) -> None:
     conn, transport = fake_conn(compression="deflate")
-    conn._compress(Agreement(12, 12, False, False, ""))
+    use_deflate(conn, Agreement(12, 12, False, False, ""))
     received: list[int] = []
     conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
     conn._receive(b"".join([*frames(BINARY, BOMB), close()]))

@@ -19,6 +19,7 @@ import pytest
 
 import plumews
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
+from plumews.conn.opening import use_deflate
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
 from plumews.deflate.outbound import DeflateParams
@@ -38,7 +39,7 @@ CONTEXT = 38 * 1024  # what zlib holds for 12 bits and memory level 5
 def compressing(agreement: Agreement = ALONE, **config: Any) -> tuple[plumews.Conn, FakeTransport]:
     """Return an open connection that compresses, on a fake transport."""
     conn, transport = fake_conn(**{"compression": "deflate", **config})
-    conn._compress(agreement)
+    use_deflate(conn, agreement)
     return conn, transport
 
 
@@ -473,7 +474,7 @@ async def test_idle_connection_costs_little_more_with_compression() -> None:
         for _ in range(200):
             conn = plumews.Conn(config)
             if agreement is not None:
-                conn._compress(agreement)
+                use_deflate(conn, agreement)
             made.append(conn)
         return made
 

@@ -356,12 +356,12 @@ async def test_member_that_is_brought_up_gets_the_message_once(room, many):
     members, received = many(200)
     broadcast = room.broadcast(members)
     broadcast.step(NEVER)
-    broadcast.bring_up(members[-1])
+    broadcast.catch_up(members[-1])
     await flushed()
     assert received(-1) == ["hello"]
-    broadcast.bring_up(members[-1])
-    broadcast.bring_up(members[0])  # reached in its turn before
-    broadcast.bring_up(one()[0])  # not a member
+    broadcast.catch_up(members[-1])
+    broadcast.catch_up(members[0])  # reached in its turn before
+    broadcast.catch_up(one()[0])  # not a member
     assert broadcast.step(ALWAYS)
     assert counts(broadcast) == (200, 0, 0, 0)
     await flushed()
@@ -372,7 +372,7 @@ async def test_excluded_member_cannot_be_brought_up(room, many):
     members, received = many(200)
     broadcast = room.broadcast(members, exclude=members[-1])
     broadcast.step(NEVER)
-    broadcast.bring_up(members[-1])
+    broadcast.catch_up(members[-1])
     assert broadcast.step(ALWAYS)
     assert counts(broadcast) == (199, 0, 0, 0)
     await flushed()
@@ -384,7 +384,7 @@ async def test_give_up_drops_the_message_for_unreached_members(room, many):
     broadcast = room.broadcast(members, exclude=members[-2])
     broadcast.step(NEVER)
     reached = broadcast.result().queued
-    broadcast.bring_up(members[-1])
+    broadcast.catch_up(members[-1])
     waiting = asyncio.ensure_future(broadcast.wait())
     await ticks()
     broadcast.give_up()

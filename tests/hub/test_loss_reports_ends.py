@@ -10,6 +10,7 @@ import pytest
 
 import plumews
 from plumews import Gap, Hub, HubConfig, Opcode, SendBehavior, limits
+from plumews.conn.full_queue import evict
 from plumews.constants import COMPRESSED
 from support.compressed_messages import Squeezing, unsqueezed
 from support.fakes import fake_conn, feed, pass_time, ticks, until
@@ -193,7 +194,7 @@ async def test_end_without_delivery_calls_on_gap_only(behavior, end):
     elif end == "reset":
         conn.connection_lost(ConnectionResetError())
     else:
-        conn._evict()
+        evict(conn)
     transport.drain() if conn._transport is not None else None
     await ticks()
     assert texts(transport.wire) == []

@@ -19,6 +19,7 @@ import pytest
 
 import plumews
 from plumews import Deflate, HistoryLimits, Hub, HubConfig, Opcode, Position, SendBehavior, UserInfo, limits
+from plumews.conn.opening import use_deflate
 from plumews.conn.overflow import POLICIES
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
@@ -179,7 +180,7 @@ def members_of(hub: Hub, *agreed: tuple[int, bool] | None, **config: Any) -> lis
     for each in agreed:
         conn, transport = fake_conn(FakeTransport, **{"ping_interval": None, "compression": "deflate", **config})
         if each is not None:
-            conn._compress(Agreement(each[0], 12, each[1], False, "permessage-deflate"))
+            use_deflate(conn, Agreement(each[0], 12, each[1], False, "permessage-deflate"))
         hub.join("room", conn)
         pairs.append((conn, transport))
     return pairs

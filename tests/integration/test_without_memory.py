@@ -18,6 +18,7 @@ import pytest
 
 import plumews
 from plumews import Hub, HubConfig, SendBehavior, limits
+from plumews.conn.opening import use_deflate
 from plumews.constants import COMPRESSED, Opcode
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import Parser, build_frame
@@ -143,7 +144,7 @@ class Members(Scene):
             transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             if config.get("compression") is not None:
                 assert agreement is not None
-                conn._compress(agreement)
+                use_deflate(conn, agreement)
             self.hub.join("room", conn)
             self.members.append((conn, transport))
 
@@ -423,7 +424,7 @@ class Reading(Scene):
         self.conn, self.transport = fake_conn(Transport, **config, **({"compression": "deflate"} if deflate else {}))
         assert isinstance(self.transport, Transport)
         if deflate:
-            self.conn._compress(Agreement(12, 12, False, False, "permessage-deflate"))
+            use_deflate(self.conn, Agreement(12, 12, False, False, "permessage-deflate"))
         if callback:
             self.conn._deliver_to(lambda conn, message: self.got.append(message), lambda conn, exc: conn.abort())
         for read in reads:

@@ -1,7 +1,9 @@
 """The import law: packages are ordered, and inside a package no imports go round in circles.
 
-Read from the syntax tree of each module, imports inside functions and those for type checkers included; the Cython
-sources, with what they include, are read line by line. Each package's `__init__` is exempt: it hands out public names.
+Read from the syntax tree of each module, imports inside functions included; the Cython sources, with what they include,
+are read line by line. The order of packages counts imports for type checkers, too. Circles are those at run time: a
+function that takes a connection names its type, and the connection calls the function. Each package's `__init__` is
+exempt: it hands out public names.
 """
 
 from __future__ import annotations
@@ -83,19 +85,32 @@ def row_of(module: str) -> str:
     return first if first in ABOVE else package_of(module)
 
 
-def imports(module: str) -> Iterator[str]:
-    """Yield the imports of a module: ``.hub.rooms`` of ours, ``asyncio`` of others."""
+def imports(module: str, *, types: bool = True) -> Iterator[str]:
+    """Yield the imports of a module: ``.hub.rooms`` of ours, ``asyncio`` of others.
+
+    Without ``types`` those for type checkers are left out.
+    """
     stem = SOURCES.joinpath(*module.split("."))
     package = module.split(".")[:-1]
     if (python := stem.with_suffix(".py")).exists():
-        yield from imports_of_python(python.read_text(encoding="utf-8"), package)
+        yield from imports_of_python(python.read_text(encoding="utf-8"), package, types=types)
     for suffix in (".pyx", ".pxd"):
         if (cython := stem.with_suffix(suffix)).exists():
             yield from imports_of_cython(cython, package)
 
 
-def imports_of_python(source: str, package: list[str]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+class _AtRunTime(ast.NodeTransformer):
+    """Removes what only type checkers see."""
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+        return self.generic_visit(node)
+
+
+def imports_of_python(source: str, package: list[str], *, types: bool = True) -> Iterator[str]:
+    tree: ast.AST = ast.parse(source)
+    for node in ast.walk(tree if types else _AtRunTime().visit(tree)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name.replace("plumews.", ".", 1)
@@ -136,9 +151,9 @@ def is_module(parts: list[str]) -> bool:
     return path.with_suffix(".py").exists() or path.with_suffix(".pyx").exists() or (path / "__init__.py").exists()
 
 
-def ours(module: str) -> set[str]:
+def ours(module: str, *, types: bool = True) -> set[str]:
     """The modules of ours that ``module`` imports."""
-    return {found[1:] for found in imports(module) if found.startswith(".")} - {"__version__", "BODY"}
+    return {found[1:] for found in imports(module, types=types) if found.startswith(".")} - {"__version__", "BODY"}
 
 
 def is_short_way(module: str) -> bool:
@@ -173,6 +188,11 @@ def others(module: str) -> set[str]:
 )
 def test_imports_are_found_however_they_are_written(source: str, expected: list[str]) -> None:
     assert list(imports_of_python(source, ["hub"])) == expected
+
+
+def test_imports_for_type_checkers_are_none_at_run_time() -> None:
+    source = "if TYPE_CHECKING:\n    from .rooms import RoomTable\nelse:\n    from .hub import Hub"
+    assert list(imports_of_python(source, ["hub"], types=False)) == [".hub.hub"]
 
 
 def test_cython_sources_are_read_with_what_they_include(tmp_path: Path) -> None:
@@ -226,7 +246,7 @@ def test_modules_are_imported_from_where_they_are_made(module: str) -> None:
 
 
 def test_no_imports_go_round_in_circles() -> None:
-    graph = {module: {other for other in ours(module) if other in MODULES} - {module} for module in MODULES}
+    graph = {module: {*ours(module, types=False)} & {*MODULES} - {module} for module in MODULES}
     try:
         list(TopologicalSorter(graph).static_order())
     except CycleError as exc:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
+from plumews.conn.opening import opened
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser
 from plumews.transport import sendmsg as wire_module
@@ -277,7 +278,7 @@ def fake_conn(make: type[FakeTransport] = FakeTransport, /, **config: Any) -> tu
     conn = plumews.Conn(plumews.ConnConfig(**config))
     transport = make(conn)
     conn.connection_made(transport)  # type: ignore[arg-type]
-    conn._open()
+    opened(conn)
     return conn, transport
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import plumews
 from plumews import limits
+from plumews.conn.full_queue import never_left
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from plumews.protocol.message import EncodedMessage, encode
@@ -230,4 +231,4 @@ async def test_run_for_a_transport_that_closes_counts_each_message():
     assert (conn.queued_messages, transport.writes) == (3, [])
     transport.closing = False
     conn.abort()
-    assert conn._never_left()[0] == 3
+    assert never_left(conn)[0] == 3

@@ -14,6 +14,7 @@ from ..deflate.encodings import encoding_for
 from ..errors import ConnectionClosed, SendQueueFull
 from ..protocol.message import Data, checked_compress, encode, opcode_of, payload_of
 from .connection import Conn
+from .fragmented import send_shared
 
 __all__ = ["broadcast"]
 
@@ -48,7 +49,7 @@ def broadcast(connections: Iterable[Conn], message: Data, *, compress: bool | No
             raise TypeError(f"broadcast goes to plumews.Conn objects, not to {type(conn).__name__}")
         if conn.state is State.OPEN:
             try:
-                conn._send_shared(encoding_for(encoded, conn._shared))
+                send_shared(conn, encoding_for(encoded, conn._shared))
             except (SendQueueFull, ConnectionClosed):
                 full += 1
     if full:

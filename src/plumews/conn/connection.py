@@ -1,7 +1,8 @@
-"""Public API of a connection: closing, keepalive, and properties.
+"""Public API of a connection. Each method is a short call of a function of ``core`` or of one beside it.
 
-Reading is in ``receiver``, sending in ``fragmented``, the transport side in ``closing`` and ``core``. Attributes of the
-`websockets` package have the same names here. A connection belongs to the thread of its event loop.
+Receiving in general is in `receiver`, sending in `fragmented` and `full_queue`, the end in `closing`, the beginning in
+`opening`, all hot parts in `core`. The transport drives a connection as an :class:`asyncio.BufferedProtocol`.
+Attributes of the `websockets` package have the same names here. A connection belongs to the thread of its event loop.
 """
 
 from __future__ import annotations
@@ -11,51 +12,213 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
 from .. import limits
 from ..constants import CloseCode, Opcode, SendBehavior, State
 from ..deflate.outbound import CompressionInfo
 from ..http11.handshake import accept
-from ..http11.headers import HeadersLike
 from ..http11.models import Address, Request, Response
 from ..http11.proxies import address_of
-from ..protocol.message import Data, Pieces, payload_of
+from ..protocol.message import Data, Pieces, encode_json, payload_of
 from ..protocol.state import check_close
 from ..transport import send_buffer
 from ..transport.awaitable import AwaitedMethod
 from ..transport.forks import FOREIGN
 from ..users import UserInfo
 from ..validation import check_read_limit
+from . import closing, fragmented, full_queue, opening, receiver
 from .attribute_hints import MissingAttribute, add_hints
-from .config import ConnConfig
-from .fragmented import Sending
+from .core import ConnCore
 from .logs import ConnLogger
+from .stream import Stream
 
 __all__ = ["Conn"]
 
 
 _logger = logging.getLogger("plumews.conn")
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-class Conn(Sending):
+
+def _compiled(like: F) -> F:
+    """Return the method of `ConnCore` with the name, the signature and the docstring of ``like``."""
+    method = AwaitedMethod(getattr(ConnCore, like.__name__), like)
+    method.__doc__ = like.__doc__
+    return cast("F", method)
+
+
+class Conn(ConnCore, asyncio.BufferedProtocol):
     """WebSocket connection, as handlers and callbacks get it."""
 
-    __slots__ = {
-        **dict.fromkeys(("__weakref__", "_accepted_with", "_id", "_metadata", "_request", "_response"), ""),
-        "_user_info": "",
-        "subprotocol": "Negotiated subprotocol, or ``None``.",
-    }
+    __slots__ = ("__weakref__",)
 
-    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
-        super().__init__(config, client=client)
-        self._id: uuid.UUID | None = None
-        self._metadata: dict[str, Any] | None = None
-        self._request: Request | None = None
-        self._response: Response | None = None
-        self._accepted_with: HeadersLike | None = None  # the headers that were added to the answer
-        self.subprotocol: str | None = None
-        self._user_info: UserInfo | None = None
+    if TYPE_CHECKING:  # to checkers no attribute may be added
+        __setattr__: Callable[[str, NoReturn], None]  # type: ignore[assignment,misc]
+
+    # --- the calls of the transport ---------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        closing.guard(self, opening.connected, self, transport)
+
+    def pause_writing(self) -> None:
+        closing.guard(self, self._writer.pause)
+
+    def resume_writing(self) -> None:
+        if closing.guard(self, self._writer.drained):
+            full_queue.may_write(self)
+
+    def eof_received(self) -> bool | None:
+        return closing.guard(self, closing.eof, self)  # type: ignore[no-any-return]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        closing.lost(self)
+
+    # --- receiving --------------------------------------------------------------------------------
+
+    @overload
+    async def recv(self, decode: Literal[True]) -> str: ...
+
+    @overload
+    async def recv(self, decode: Literal[False]) -> bytes: ...
+
+    @overload
+    async def recv(self, decode: bool | None = None) -> str | bytes: ...
+
+    @_compiled
+    async def recv(self, decode: bool | None = None) -> str | bytes:
+        """Return an awaitable of the next message: ``str`` for text, ``bytes`` for binary.
+
+        Args:
+            decode: True returns ``str`` for both kinds (binary must be UTF-8), False returns ``bytes`` for both.
+
+        Raises:
+            ConnectionClosed: the connection is closed and no message is left. It is ``ConnectionClosedOK`` after a
+                normal end.
+            ConcurrencyError: another task is receiving, a stream is still open, or this is another thread.
+        """
+        raise NotImplementedError
+
+    async def read_message(self) -> tuple[Opcode, bytes]:
+        """Return the next message as ``(opcode, data)``.
+
+        ``opcode`` is ``Opcode.TEXT`` or ``Opcode.BINARY``. ``data`` is ``bytes`` for both, and valid UTF-8 for text.
+
+        Raises:
+            ConnectionClosed: as :meth:`recv`.
+            ConcurrencyError: as :meth:`recv`.
+        """
+        kind, payload = await receiver.read_message(self)
+        return Opcode(kind), payload if isinstance(payload, bytes) else payload.encode()
+
+    async def read_stream(self) -> Stream:
+        """Return the next message as a stream of chunks, as soon as it begins.
+
+        Raise ``read_limit`` first for messages above it (default 16 MiB). For example::
+
+            async with await conn.read_stream() as stream:
+                async for chunk in stream:
+                    ...
+
+        The stream raises ``ConnectionClosed`` if the connection ends inside the message.
+
+        Raises:
+            ConnectionClosed: as :meth:`recv`.
+            ConcurrencyError: as :meth:`recv`.
+        """
+        return await receiver.read_stream(self)
+
+    def __aiter__(self) -> Conn:
+        return self
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    @_compiled
+    async def send(self, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None) -> None:
+        """Return an awaitable that queues a message: ``str`` as text, bytes-like as binary.
+
+        An iterator or asynchronous iterable of these is one message, sent in pieces while they come. Only one piece is
+        in memory. Until its end all other senders wait as for a full queue. If it fails after its first piece, the
+        connection is closed with 1011, because the peer has half a message.
+
+        Args:
+            message: the message; mutable bytes-like objects are copied.
+            text: True sends bytes (which must be UTF-8) as text, False sends ``str`` as binary (default: by type).
+            compress: True compresses, False does not. ``None`` (default) compresses large messages that get smaller.
+                Without permessage-deflate no message is compressed.
+
+        Raises:
+            ConnectionClosed: the connection is closed or closing.
+            SendTimeout: under ``SendBehavior.BLOCK``, the queue had no space within ``send_timeout``, or a message in
+                pieces was not complete.
+            SendQueueFull: the queue is full (``DROP``), or was full and the connection is closed (``CLOSE``). Under
+                ``DROP_OLDEST`` and ``CONFLATE``, another message is being sent in pieces.
+            TypeError: the message has another type, or ``compress`` is not a bool or ``None``.
+            ValueError: text is not valid UTF-8.
+            ConcurrencyError: called from another thread.
+        """
+
+    async def write_message(self, opcode: int, data: Data, *, compress: bool | None = None) -> None:
+        """Queue a message of the given opcode. Raise as :meth:`send`.
+
+        Args:
+            opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``.
+            data: the payload; text must be valid UTF-8.
+            compress: as in :meth:`send`.
+        """
+        await fragmented.write_message(self, opcode, data, compress)
+
+    async def write_text(self, text: str, *, compress: bool | None = None) -> None:
+        """Queue a text message. Raise as :meth:`send`.
+
+        Args:
+            text: the message, a ``str``.
+            compress: as in :meth:`send`.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"write_text takes a str, not {type(text).__name__}")
+        await fragmented.write_message(self, Opcode.TEXT, text, compress)
+
+    async def write_binary(self, data: bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
+        """Queue a binary message. Raise as :meth:`send`.
+
+        Args:
+            data: the message, bytes-like.
+            compress: as in :meth:`send`.
+        """
+        if isinstance(data, str):
+            raise TypeError("write_binary takes bytes, not str")
+        await fragmented.write_message(self, Opcode.BINARY, data, compress)
+
+    async def write_json(self, obj: Any, *, compress: bool | None = None) -> None:
+        """Queue an object as compact JSON in a text message. Raise as :meth:`send`.
+
+        Args:
+            obj: the object. If JSON cannot express it, ``TypeError`` or ``ValueError`` is raised and no message queued.
+            compress: as in :meth:`send`.
+        """
+        await fragmented.write_message(self, Opcode.TEXT, encode_json(obj), compress)
+
+    async def write_many(self, messages: Iterable[Data], *, compress: bool | None = None) -> None:
+        """Queue several messages that leave together, in fewer writes than a :meth:`send` for each.
+
+        Raise as :meth:`send`. Messages before the one that raised are queued, the later ones are not.
+
+        Args:
+            messages: the messages, ``str`` for text and bytes-like for binary; not a single message.
+            compress: as in :meth:`send`.
+        """
+        await fragmented.write_many(self, messages, compress)
+
+    async def drain(self) -> None:
+        """Wait until all queued messages have left for the peer.
+
+        Raises:
+            ConnectionClosed: the connection ends before that.
+            ConcurrencyError: called from another thread.
+        """
+        self._check_thread()
+        await full_queue.drain(self)
 
     # --- closing ----------------------------------------------------------------------------------
 
@@ -80,12 +243,12 @@ class Conn(Sending):
         """Start :meth:`close` without waiting for its end: for callbacks. Takes and raises the same."""
         check_close(code, reason)
         self._check_thread()
-        self._begin_close(code, reason)
+        closing.begin_close(self, code, reason)
 
     def abort(self) -> None:
         """Cut the TCP connection now. Queued messages are lost, and the close code is 1006."""
         self._check_thread()
-        self._abort()
+        closing.abort(self)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone.
@@ -97,20 +260,7 @@ class Conn(Sending):
             ConcurrencyError: called from another thread.
         """
         self._check_thread()
-        if self._rules.state is State.CLOSED:
-            await self._give_way()
-            return
-        if self._closed_future is None:
-            self._closed_future = self._loop.create_future()
-        self._inbox.touched = False
-        self._end_waiters += 1
-        try:
-            if self._answer_deadline is not None and self._only_waits:
-                self._answer_after(0.0)
-            self._look_ahead()
-            await asyncio.shield(self._closed_future)
-        finally:
-            self._end_waiters -= 1
+        await closing.wait_closed(self)
 
     def add_close_callback(self, callback: Callable[[Conn], object]) -> None:
         """Call ``callback(conn)`` when the connection is gone, at once if it is already.
@@ -122,10 +272,7 @@ class Conn(Sending):
             ConcurrencyError: called from another thread.
         """
         self._check_thread()
-        if self._rules.state is State.CLOSED:
-            self._run_in_context(self._call_back, callback)
-        else:
-            self._close_callbacks.append(callback)
+        closing.add_callback(self, callback)
 
     def remove_close_callback(self, callback: Callable[[Conn], object]) -> None:
         """Remove a callback of :meth:`add_close_callback`. An unknown one is ignored.
@@ -175,8 +322,8 @@ class Conn(Sending):
         """
         self._check_thread()
         if self._rules.state is not State.OPEN:
-            await self._give_way()
-            raise self._closed_error()
+            await full_queue.give_way(self)
+            raise self._rules.closed()
         payload = None if data is None else payload_of(Opcode.BINARY, data)
         if payload is not None and len(payload) > limits.CONTROL_PAYLOAD:
             raise ValueError(f"a ping may carry {limits.CONTROL_PAYLOAD} bytes, not {len(payload)}")
@@ -226,7 +373,7 @@ class Conn(Sending):
         self._check_thread()
         self._keepalive.configure(self._loop.time(), ping_period=self.ping_period, pong_wait=value)
         if value is None and self._writer.answered(self._writer.written):  # nothing ends a peer that never answers
-            self._may_write()
+            full_queue.may_write(self)
 
     @property
     def read_limit(self) -> int | None:
@@ -260,6 +407,15 @@ class Conn(Sending):
                 self.request, subprotocol=self.subprotocol, extensions=extensions, headers=self._accepted_with
             )
         return self._response
+
+    @property
+    def subprotocol(self) -> str | None:
+        """Negotiated subprotocol, or ``None``."""
+        return self._subprotocol
+
+    @subprotocol.setter
+    def subprotocol(self, value: str | None) -> None:
+        self._subprotocol = value
 
     @property
     def id(self) -> uuid.UUID:
@@ -384,12 +540,12 @@ class Conn(Sending):
 
         On a Unix socket it counts the bytes that the peer has not read. ``None`` where the kernel does not tell.
         """
-        return self._below_queue(send_buffer.unsent)
+        return closing.below_queue(self, send_buffer.unsent)
 
     @property
     def unacknowledged_bytes(self) -> int | None:
         """Bytes of :attr:`unsent_bytes` and those on the network that the peer's kernel has not acknowledged."""
-        return self._below_queue(send_buffer.unacknowledged)
+        return closing.below_queue(self, send_buffer.unacknowledged)
 
     @property
     def unanswered_bytes(self) -> int | None:
@@ -418,13 +574,6 @@ class Conn(Sending):
             name for name in names if name in own or not isinstance(getattr(type(self), name, None), MissingAttribute)
         ]
 
-    def _forked(self) -> Iterable[int]:
-        """Refuse calls in a child process. Return the descriptor of the parent's connection."""
-        self._disown()
-        self._close_callbacks.clear()  # it does not end here
-        sock = None if self._transport is None else self._transport.get_extra_info("socket")
-        return () if sock is None else (sock.fileno(),)
-
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         # Without the compiled modules copy.copy() would make a second connection of the first one's parts.
         raise TypeError("a connection cannot be copied or pickled")
@@ -433,15 +582,4 @@ class Conn(Sending):
         return f"<plumews.Conn {self.id} {self._rules.state.name} remote={self._peername!r}>"
 
 
-async def send(self: Conn, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None) -> None:
-    """Signature of :meth:`Conn.send`."""
-
-
-async def recv(self: Conn, decode: bool | None = None) -> str | bytes:
-    """Signature of :meth:`Conn.recv`."""
-    raise NotImplementedError  # only its signature is read: AwaitedMethod shows it for the compiled method
-
-
 add_hints(Conn)
-for _like in (send, recv):
-    setattr(Conn, _like.__name__, AwaitedMethod(getattr(Conn, _like.__name__), _like))

@@ -2,54 +2,112 @@
 
 cimport cython
 
-from ..deflate.outbound cimport OutboundDeflate
-from .context cimport ContextRunner
-from .receive_queue cimport ReceiveQueue
+from . cimport capi
 from ..deflate.inbound cimport InboundDeflate
-from .keepalive cimport Keepalive
-from ..transport.loop_context cimport LoopContext
+from ..deflate.outbound cimport OutboundDeflate
 from ..protocol.state cimport ProtocolState
+from ..transport.awaitable cimport StepAwaitable
+from ..transport.loop_context cimport LoopContext
+from ..transport.read_waiter cimport ReadWaiter
 from ..transport.writer cimport Writer
+from .keepalive cimport Keepalive
+from .receive_queue cimport ReceiveQueue
 
-cdef object Context, _OPEN, _get_ident, build_frame, limits, monotonic
+cdef object Context, _OPEN, _get_ident, build_frame, limits, monotonic, warnings
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
+cdef class ConnCore
 
-cdef class ConnCore(ContextRunner):
-    cdef public list _backlog
-    cdef public list _behind
-    cdef bint _blocked
-    cdef readonly OutboundDeflate _deflate
-    cdef public object _handshake
-    cdef public bint _ended
-    cdef object _feed
-    cdef readonly bint _in_batch
-    cdef bint _in_place
-    cdef readonly ReceiveQueue _inbox
-    cdef public object _incoming
-    cdef readonly InboundDeflate _inflate
-    cdef public Keepalive _keepalive
-    cdef bint _lent
+
+cdef class NextMessage(StepAwaitable):
+    cdef ConnCore _conn
+    cdef object _inner
+    cdef bint _yielding
+    cdef bint _iterating
+    cdef ReadWaiter _waiting
+
+    cdef _begin(self, ConnCore conn, bint iterating)
+    @cython.locals(conn=ConnCore, waiting=ReadWaiter)
+    cpdef object step(self)
+    cdef _long_way(self)
+    cpdef close(self)
+
+
+cdef class SendMessage(StepAwaitable):
+    cdef ConnCore _conn
+    cdef object _inner
+    cdef object _message
+    cdef ReadWaiter _waiting
+
+    cdef _begin(self, ConnCore conn, object message)
+    @cython.locals(conn=ConnCore, state=LoopContext, waiting=ReadWaiter)
+    cpdef object step(self)
+    cdef _turn_over(self)
+
+
+cdef class ConnCore:
+    # A read, a send and a delivery.
     cdef readonly object _loop
-    cdef public object _on_failure
+    cdef readonly LoopContext _state
+    cdef readonly ProtocolState _rules
+    cdef readonly ReceiveQueue _inbox
+    cdef readonly Writer _writer
+    cdef public Keepalive _keepalive
+    cdef public object _feed
+    cdef public object _handshake
     cdef public object _on_message
-    cdef Py_ssize_t _quick_size
+    cdef public object _filter
+    cdef public object _context
+    cdef public list _backlog
+    cdef public object _rest
+    cdef public object _stream
+    cdef public object _incoming
+    cdef public OutboundDeflate _deflate
+    cdef public InboundDeflate _inflate
+    cdef public object _shared
+    cdef readonly object _config
+    cdef public object _transport
+    cdef public list _catch_up_hooks
+    cdef double _until
+    cdef public Py_ssize_t _quick_size
     cdef Py_ssize_t _read_most
+    cdef public unsigned long _thread
+    cdef bint _blocked
+    cdef public bint _ended
+    cdef readonly bint _in_batch
+    cdef bint _in_context
+    cdef bint _in_place
+    cdef bint _lent
     cdef public bint _reading_paused
     cdef public bint _reads_to_end
-    cdef public object _rest
-    cdef readonly ProtocolState _rules
-    cdef public object _filter
-    cdef readonly object _shared
-    cdef readonly LoopContext _state
-    cdef public object _stream
-    cdef readonly unsigned long _thread
-    cdef public object _transport
-    cdef double _until
-    cdef readonly Writer _writer
+    # Slow ways, and the end.
+    cdef public bint _failed
+    cdef public Py_ssize_t _end_waiters
+    cdef public object _on_failure
+    cdef public list _reporters
+    cdef public list _loss_watchers
+    cdef public tuple _lost
+    cdef public object _closed_future
+    cdef public list _close_callbacks
+    cdef public object _answer_deadline
+    cdef public object _close_deadline
+    cdef public object _discard_deadline
+    cdef public object _end_look
+    cdef public object _evict_deadline
+    # For the application.
+    cdef public object _peername
+    cdef public object _sockname
+    cdef public object _id
+    cdef public dict _metadata
+    cdef public object _request
+    cdef public object _response
+    cdef public object _accepted_with
+    cdef public object _subprotocol
+    cdef public object _user_info
 
+    cdef list _dispatch_in_context(self, list events)
     cpdef _receive(self, data)
     cdef _read(self, Py_ssize_t nbytes)
     cdef _take_up(self, list events)
@@ -60,15 +118,21 @@ cdef class ConnCore(ContextRunner):
     cdef bint _goes_on(self) except -1
     cdef bint _has_enough(self) except -1
     @cython.locals(position=Py_ssize_t, look=Py_ssize_t, outcome=int, over=list, room=Py_ssize_t)
-    cdef list _dispatch(self, list events)
+    cpdef list _dispatch(self, list events)
     @cython.locals(kind=int, outcome=int)
     cdef int _tell(self, tuple event) except -1
     cdef _deliver(self, int kind, data)
     @cython.locals(held=bint)
     cpdef _update_reading(self)
     cdef bint _wants_more(self) except -1
+    @cython.locals(following=NextMessage)
+    cdef NextMessage _next(self, bint iterating)
+    @cython.locals(kind=int, state=LoopContext)
+    cdef _take_now(self, bint at_once)
+    cdef ReadWaiter _wait_now(self)
+    @cython.locals(sent=SendMessage)
+    cdef SendMessage _sent(self, message)
     @cython.locals(opcode=int, most=Py_ssize_t, size=Py_ssize_t, thread="unsigned long")
     cdef bint _queue_now(self, message) except -1
-    cdef bint _send_now(self, message) except -1
     cpdef _kick(self)
     cpdef _kick_later(self)

@@ -1,43 +1,62 @@
-"""Hot path of a connection: parse each read, deliver messages, queue replies. Compiled with Cython.
+"""Hot path of a connection: its fields, reading and delivery of messages, and the short ways to send and to receive.
 
-The parser's messages go to a callback or into the receive queue. Replies leave in one write at the end of the read, or
-at the end of the event loop iteration on compressed connections. The rest of the transport side is in
-:class:`plumews.conn.closing.ClosingCore`. The same source runs as plain Python. A call by the name of a class costs
-less than one by an instance, because no subclass can override it.
+Compiled with Cython. The same source runs as plain Python. The parser's messages go to a callback or into the receive
+queue. Replies leave in one write at the end of the read, or at the end of the event loop iteration on compressed
+connections. `async for`, ``recv`` and ``send`` run for every message, so they return objects that asyncio takes for
+coroutines. The first step of such an object ends it, or its task waits for a future. All other cases go on in a
+coroutine.
+
+Slow cases are functions that take the connection, in `opening`, `receiver`, `fragmented`, `full_queue` and `closing`.
+A call by the name of a class costs less than one by an instance, because no subclass can override it.
 
 Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
-slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept.
+slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept. Nothing happens before an
+awaitable is awaited, and each is awaited once. Only the step that returns a message takes it, so a cancelled one loses
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+import uuid
+import warnings
+from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .. import limits
+from .._compiled import BODY
 from ..constants import COMPRESSED, Opcode, State, StreamEvent
 from ..protocol.codec import build_frame
+from ..protocol.message import Data, Pieces
 from ..protocol.state import ProtocolState
 from ..transport import send_buffer
+from ..transport.awaitable import StepAwaitable
 from ..transport.flow_control import FlowControl
-from ..transport.forks import FOREIGN
 from ..transport.loop_context import LoopContext, loop_context
+from ..transport.read_waiter import ReadWaiter
 from ..transport.writer import Writer
-from .context import ContextRunner
+from . import capi, closing, fragmented, full_queue, receiver
 from .keepalive import Keepalive
 from .receive_queue import ReceiveQueue
-from .stream import Stream
+from .stream import Stream, check_thread
 
 if TYPE_CHECKING:
     from ..deflate.inbound import InboundDeflate
     from ..deflate.outbound import DeflateParams, OutboundDeflate
+    from ..http11.headers import HeadersLike
+    from ..http11.models import Address, Request, Response
+    from ..transport.timers import Deadline
+    from ..users import UserInfo
     from .config import ConnConfig
+    from .full_queue import LossReporter
 
-__all__ = ["ConnCore"]
+__all__ = ["ConnCore", "NextMessage", "SendMessage"]
+
+T = TypeVar("T")
 
 _OPEN = State.OPEN
 _get_ident = threading.get_ident
@@ -56,72 +75,213 @@ _LONGEST_HEADER = 14
 _GO_ON, _LATER = 0, 1
 
 
-class ConnCore(ContextRunner):
-    """Hot half of a connection's transport side. Its subclasses define the methods that stand empty here."""
+class NextMessage(StepAwaitable):
+    """Awaitable of the next message. With ``iterating`` a normal end raises ``StopAsyncIteration``."""
 
+    __slots__ = ("_conn", "_inner", "_iterating", "_waiting", "_yielding")
+
+    def _begin(self, conn: Any, iterating: bool) -> None:
+        self.over = False
+        self._conn = conn
+        self._iterating = iterating
+        self._inner: Coroutine[Any, Any, str | bytes] | None = None
+        self._waiting: ReadWaiter | None = None
+        self._yielding = False  # it waits for other tasks to run, not for a message
+
+    def step(self) -> Any:
+        """Take the message, wait for it, or go on in a coroutine."""
+        if self._inner is not None:
+            return self._long_way()
+        conn, waiting = self._conn, self._waiting
+        if conn is None:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        if waiting is not None:
+            if not waiting.done():
+                raise RuntimeError("one task waits here, not two")
+            self._waiting = None
+            if not self._yielding:
+                conn._inbox.stop_waiting()
+            waiting.result()
+        message = conn._take_now(waiting is None)
+        if isinstance(message, ReadWaiter):
+            self._waiting, self._yielding = message, True
+            return message.step()
+        if message is not None:
+            self._conn = None
+            self.over = True
+            return message
+        if waiting is None or self._yielding:
+            self._yielding = False
+            waiting = self._waiting = conn._wait_now()
+            if waiting is not None:
+                return waiting.step()
+        self._inner = receiver.next_slowly(conn, self._iterating)
+        self._conn = None
+        return self._long_way()
+
+    def _long_way(self) -> Any:
+        assert self._inner is not None
+        outcome: Any = None
+        try:
+            outcome = self._inner.send(None)
+        except StopIteration as end:
+            outcome = end.value
+            self.over = True
+        return outcome
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """Raise in the waiting reader, as a coroutine does."""
+        exc = kind if value is None else value
+        try:
+            if self._inner is not None:
+                return self._inner.throw(exc)
+            self.close()
+            raise exc
+        finally:
+            del exc, kind, value, traceback  # this frame is in the exception's traceback: no cycle
+
+    def close(self) -> None:
+        """Stop waiting, as a coroutine does."""
+        if self._inner is not None:
+            self._inner.close()
+        if self._waiting is not None and self._conn is not None:
+            self._waiting = None
+            if not self._yielding:
+                self._conn._inbox.stop_waiting()
+        self._conn = None
+
+
+class SendMessage(StepAwaitable):
+    """Awaitable that queues a message."""
+
+    __slots__ = ("_conn", "_inner", "_message", "_waiting")
+
+    def _begin(self, conn: Any, message: Any) -> None:
+        self.over = False
+        self._conn = conn
+        self._message = message
+        self._inner: Coroutine[Any, Any, None] | None = None
+        self._waiting: ReadWaiter | None = None
+
+    def step(self) -> Any:
+        """Queue the message now, or go on in a coroutine."""
+        if self._inner is None:
+            conn, self._conn = self._conn, None
+            if conn is None:
+                return self._turn_over()
+            if conn._queue_now(self._message):
+                state = conn._state
+                state.awaits_left -= 1
+                if state.awaits_left <= 0:
+                    waiting = self._waiting = state.check_slice()
+                    if waiting is not None:
+                        return waiting.step()
+                self.over = True
+                return None
+            self._inner = fragmented.send_slowly(conn, self._message, None, None)
+            self._message = None
+        outcome: Any = None
+        try:
+            outcome = self._inner.send(None)
+        except StopIteration:
+            self.over = True
+        return outcome
+
+    def _turn_over(self) -> None:
+        """End after the wait for other tasks, with the message queued."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        waiting.result()
+        self.over = True
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        """Raise or stop, as a coroutine does."""
+        exc = kind if value is None else value
+        try:
+            if self._inner is not None:
+                return self._inner.throw(exc)
+            self._conn = None
+            raise exc
+        finally:
+            del exc, kind, value, traceback
+
+    def close(self) -> None:
+        """Raise or stop, as a coroutine does."""
+        if self._inner is not None:
+            self._inner.close()
+        self._conn = None
+
+    def __del__(self) -> None:
+        if self._conn is not None:
+            text = "Conn.send() was never awaited: nothing was sent; without await there is send_nowait()"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+class ConnCore:
+    """Fields and hot half of a connection, whose public API is :class:`plumews.Conn`.
+
+    Callbacks, hooks and filters run in the connection's copy of the context in which its ``serve()`` was called. A
+    handler's task starts with a copy of it. So one connection never sees the context variables of another. The context
+    is entered once at a time. A call from inside it stays in it.
+    """
+
+    # fmt: off
     __slots__ = (
-        "_backlog",
-        "_behind",
-        "_blocked",
-        "_deflate",
-        "_ended",
-        "_feed",
-        "_filter",
-        "_handshake",
-        "_in_batch",
-        "_in_place",
-        "_inbox",
-        "_incoming",
-        "_inflate",
-        "_keepalive",
-        "_lent",
-        "_loop",
-        "_on_failure",
-        "_on_message",
-        "_quick_size",
-        "_read_most",
-        "_reading_paused",
-        "_reads_to_end",
-        "_rest",
-        "_rules",
-        "_shared",
-        "_state",
-        "_stream",
-        "_thread",
-        "_transport",
-        "_until",
-        "_writer",
+        "_accepted_with", "_answer_deadline", "_backlog", "_blocked", "_catch_up_hooks", "_close_callbacks",
+        "_close_deadline", "_closed_future", "_config", "_context", "_deflate", "_discard_deadline",
+        "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_feed", "_filter", "_handshake",
+        "_id", "_in_batch", "_in_context", "_in_place", "_inbox", "_incoming", "_inflate", "_keepalive",
+        "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_peername",
+        "_quick_size", "_read_most", "_reading_paused", "_reads_to_end", "_reporters", "_request", "_response",
+        "_rest", "_rules", "_shared", "_sockname", "_state", "_stream", "_subprotocol", "_thread", "_transport",
+        "_until", "_user_info", "_writer",
     )
+    # fmt: on
 
-    def __init__(self, config: ConnConfig, client: bool) -> None:
+    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         loop = asyncio.get_running_loop()
-        self._context = None
-        self._in_context = False
         self._loop = loop
         self._thread = _get_ident()
+        self._config = config
         self._state: LoopContext = loop_context(loop)
         self._rules = ProtocolState(client=client, max_size=config.max_size)
         self._feed = self._rules.parser.feed_messages
-        self._writer = _writer_for(config, self._state)
         self._inbox = ReceiveQueue(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
-        self._keepalive: Keepalive
+        self._keepalive = Keepalive(
+            self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
+        )
+        self._writer = _writer_for(config, self._state)
+        if isinstance(self._writer, FlowControl):
+            self._writer.steer(self._keepalive, partial(full_queue.may_write, self))
+        self._transport: asyncio.Transport | None = None
+        #: Reader of the connection until it is open, an `OpeningHandshake`.
+        self._handshake: Any = None
+        #: Context of callbacks. ``None`` stays in the context of the caller.
+        self._context: Context | None = None
+        self._in_context = False
+        self._on_message: Callable[[Any, str | bytes], object] | None = None
+        self._on_failure: Callable[[Any, BaseException], object] | None = None
+        #: Called with each whole message before the application; True takes it.
+        self._filter: Any = None
+        # --- compression
         #: permessage-deflate, where it was agreed on.
         self._deflate: OutboundDeflate | None = None
         self._inflate: InboundDeflate | None = None
         #: Parameters of compression. Connections with the same object can be sent the same bytes.
         self._shared: DeflateParams | None = None
-        self._transport: asyncio.Transport | None = None
-        #: Reader of the connection until it is open.
-        self._handshake: Any = None
-        self._on_message: Callable[[Any, str | bytes], object] | None = None
-        self._on_failure: Callable[[Any, BaseException], object] | None = None
-        #: Called with each whole message before the application; True takes it.
-        self._filter: Any = None
-        #: Hubs that have broadcasts for this connection which it was not given yet: they come first.
-        self._behind: list[Callable[[Any], None]] | None = None
+        # --- sending
         #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
         self._quick_size = min(config.fragment_size, limits.COPY_SIZE)
-        # --- read state
+        #: Functions of hubs that `_catch_up` calls.
+        self._catch_up_hooks: list[Callable[[Any], None]] | None = None
+        #: Hubs with a loss report, which leaves before any other frame.
+        self._reporters: list[LossReporter] | None = None
+        #: Callbacks of hubs for displaced messages, and whether the hub reports them to the peer.
+        self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
+        #: Messages, and their bytes, that were queued when the queue was given up.
+        self._lost = (0, 0)
+        # --- reading
         self._backlog: list[Any] | None = None  # events that were left over
         self._rest: memoryview | None = None  # bytes behind them that were not parsed
         self._blocked = False  # both wait until the handler has read more
@@ -136,19 +296,61 @@ class ConnCore(ContextRunner):
         self._incoming: Stream | None = None  # the parser feeds it
         self._stream: Stream | None = None  # the application reads it
         self._ended = False  # the peer's close frame, its fault or its FIN was seen
+        # --- closing
+        self._failed = False  # a failure has closed the connection; the next one cuts it
+        self._closed_future: asyncio.Future[None] | None = None
+        self._end_waiters = 0  # calls of wait_closed()
+        self._close_callbacks: list[Callable[[Any], object]] = []
+        self._answer_deadline: Deadline | None = None
+        self._close_deadline: Deadline | None = None
+        self._discard_deadline: Deadline | None = None
+        self._end_look: Deadline | None = None
+        self._evict_deadline: Deadline | None = None
+        # --- for the application
+        self._peername: Address | None = None
+        self._sockname: Address | str | bytes | None = None
+        self._id: uuid.UUID | None = None
+        self._metadata: dict[str, Any] | None = None
+        self._request: Request | None = None
+        self._response: Response | None = None
+        self._accepted_with: HeadersLike | None = None  # the headers that were added to the answer
+        self._subprotocol: str | None = None
+        self._user_info: UserInfo | None = None
 
-    def _disown(self) -> None:
-        """Refuse all calls in a child process: the connection is its parent's (see `forks`)."""
-        self._thread = FOREIGN
+    def __setattr__(self, name: str, value: NoReturn) -> None:  # the type tells checkers that no attribute may be added
+        capi.set_attribute(self, name, value)
 
-    def _use_deflate(self, deflate: OutboundDeflate, inflate: InboundDeflate, *, client: bool) -> None:
-        """Use permessage-deflate, before anything is received."""
-        self._deflate = deflate
-        self._inflate = inflate
-        self._shared = deflate.shared_params
-        self._rules.allow_compressed(client=client)
-        self._feed = self._rules.parser.feed_messages
-        self._quick_size = min(self._quick_size, deflate.params.never_compressed())
+    def _check_thread(self) -> None:
+        check_thread(self._thread)
+
+    # --- the context ------------------------------------------------------------------------------
+
+    def _run_in_context(self, function: Callable[..., T], *args: Any) -> T:
+        """Call ``function(*args)`` in the context of this connection, and return its result."""
+        context = self._context
+        if context is None or self._in_context:
+            return function(*args)
+        self._in_context = True
+        try:
+            return context.run(function, *args)
+        finally:
+            self._in_context = False
+
+    def _dispatch_in_context(self, events: list[Any]) -> list[Any] | None:
+        """Call :meth:`_dispatch` in the context of this connection, and return its result."""
+        context = self._context
+        if context is None or self._in_context:
+            return ConnCore._dispatch(self, events)
+        self._in_context = True
+        try:
+            if not capi.enter_context(context):
+                return context.run(self._dispatch, events)
+            try:
+                return ConnCore._dispatch(self, events)
+            finally:
+                capi.leave_context(context)
+        finally:
+            self._in_context = False
 
     # --- the transport calls ----------------------------------------------------------------------
 
@@ -161,7 +363,7 @@ class ConnCore(ContextRunner):
                 room = self._rules.parser.receive_buffer() if self._rest is None else None
                 self._in_place = self._lent = room is not None
             except BaseException as exc:
-                self._fail(exc)
+                closing.fail(self, exc)
         if room is not None:
             return room
         return self._state.view[: self._read_most] if self._read_most else self._state.view
@@ -171,7 +373,7 @@ class ConnCore(ContextRunner):
         try:
             ConnCore._read(self, nbytes)
         except BaseException as exc:
-            self._fail(exc)
+            closing.fail(self, exc)
 
     def _read(self, nbytes: int) -> None:
         self._keepalive.last_received = self._loop.time()
@@ -211,7 +413,7 @@ class ConnCore(ContextRunner):
         if len(self._inbox):
             self._run_in_context(self._deliver_waiting)
         if self._ended:
-            self._answer()
+            closing.answer(self)
         self._update_reading()
 
     def _deliver_waiting(self) -> None:
@@ -228,7 +430,7 @@ class ConnCore(ContextRunner):
                     self._halted(memoryview(data))
                 self._take_up(events)
         except BaseException as exc:
-            self._fail(exc)
+            closing.fail(self, exc)
 
     def _halted(self, data: memoryview) -> None:
         """Keep the rest of ``data``, where the parser stopped at a violation or at too many events."""
@@ -272,9 +474,9 @@ class ConnCore(ContextRunner):
                 if self._on_message is None and self._filter is None:
                     self._backlog = ConnCore._dispatch(self, events)
                 else:
-                    self._backlog = ContextRunner._dispatch_in_context(self, events)
+                    self._backlog = ConnCore._dispatch_in_context(self, events)
                 if self._backlog is None and self._rest is None and self._rules.error is not None and not self._ended:
-                    self._end()
+                    closing.peer_ended(self)
                 self._inbox.wake_now()  # the reader's replies leave with this read
                 if (self._backlog is None and self._rest is None) or not self._goes_on():
                     break
@@ -301,8 +503,8 @@ class ConnCore(ContextRunner):
         if self._backlog is not None and not self._blocked:
             return False  # it waits to be inflated
         self._blocked = self._has_enough()
-        if self._blocked:
-            self._is_full()
+        if self._blocked and self._closed_future is not None:
+            closing.look_ahead(self)
         return not self._blocked
 
     def _has_enough(self) -> bool:
@@ -322,7 +524,7 @@ class ConnCore(ContextRunner):
                 if self._backlog is None and self._rest is None:
                     self._inbox.wake()  # a waiting read_stream() asks for the next message now
         except BaseException as exc:
-            self._fail(exc)
+            closing.fail(self, exc)
 
     def _dispatch(self, events: list[Any]) -> list[Any] | None:
         """Handle each event. Return those that a slow callback or a full receive queue leaves over.
@@ -365,7 +567,7 @@ class ConnCore(ContextRunner):
             self._writer.pong(build_frame(_PONG, data))
         elif kind == _PONG:
             if self._writer.answered(self._keepalive.pong(data)):
-                self._may_write()
+                full_queue.may_write(self)
         elif kind == _CHUNK:
             if self._inflate is not None and self._inflate.streaming:
                 return self._inflate.chunk(self, data)
@@ -376,17 +578,17 @@ class ConnCore(ContextRunner):
                 data ^= _COMPRESSED
                 self._inflate.begin(self, data)
             if self._rules.state is _OPEN:
-                self._incoming = Stream(data, self._stream_changed)
+                self._incoming = Stream(data, partial(receiver.stream_changed, self))
                 self._inbox.put((StreamEvent.BEGIN, self._incoming))
         elif kind == _END:
             if self._inflate is not None and self._inflate.streaming:
                 outcome = self._inflate.end_of_stream(self)
                 if outcome != _GO_ON:
                     return outcome
-            self._finish_stream()
+            receiver.finish_stream(self)
         elif kind == _CLOSE:
             self._rules.peer_closed(*data)
-            self._end()
+            closing.peer_ended(self)
         elif self._inflate is not None:
             return self._inflate.take(self, kind, data)
         return _GO_ON
@@ -400,7 +602,7 @@ class ConnCore(ContextRunner):
         try:
             self._take_up(self._rules.parser.start_streaming())
         except MemoryError as exc:
-            self._fail(exc)  # a part of the message is lost
+            closing.fail(self, exc)  # a part of the message is lost
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         if self._rules.state is not _OPEN:
@@ -438,16 +640,16 @@ class ConnCore(ContextRunner):
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
         if pause == self._reading_paused or self._reads_to_end:
             return
-        if self._transport is None or self._ask_transport("is_closing"):
+        if self._transport is None or closing.ask(self, "is_closing"):
             return
         self._reading_paused = pause
         if pause:
             self._keepalive.listening = False
-            self._ask_transport("pause_reading")
-            self._look_for_end()
+            closing.ask(self, "pause_reading")
+            closing.look_for_end(self)
         else:
             self._keepalive.heard_again(self._loop.time())
-            self._ask_transport("resume_reading")
+            closing.ask(self, "resume_reading")
 
     def _wants_more(self) -> bool:
         """Return whether the handler has caught up, or none reads any more."""
@@ -458,26 +660,77 @@ class ConnCore(ContextRunner):
             return True
         return self._inbox.is_low(0 if stream is None else stream.held)
 
-    def _salvage(self) -> bool:
-        """Queue the next messages that arrived before the end of the connection. Return whether there are any."""
-        while not len(self._inbox) and (self._backlog is not None or self._rest is not None):
-            events = ConnCore._next_events(self)
-            for position, event in enumerate(events, 1):
-                if not isinstance(event, tuple):
-                    event = (_TEXT if isinstance(event, str) else _BINARY, event)
-                if event[0] == _TEXT or event[0] == _BINARY:
-                    self._inbox.put(event)
-                    if self._inbox.is_full(0):
-                        self._backlog = events[position:] or None
-                        break
-                elif event[0] != _PING and event[0] != _PONG:
-                    self._backlog = self._rest = None
-                    break
-        if self._rest is None:
-            self._rules.parser.stop()
-        return len(self._inbox) > 0
+    # --- the short ways to receive ----------------------------------------------------------------
 
-    # --- writing ----------------------------------------------------------------------------------
+    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Any]:
+        """Return an awaitable of the next message. See :meth:`plumews.Conn.recv`."""
+        return self._next(False) if decode is None else receiver.recv(self, decode)
+
+    def __anext__(self) -> Coroutine[Any, Any, str | bytes]:
+        """Return an awaitable of the next message. The iteration ends after close codes 1000, 1001 and 1005."""
+        return self._next(True)
+
+    def _next(self, iterating: bool) -> NextMessage:
+        following = NextMessage.__new__(NextMessage)
+        following._begin(self, iterating)
+        return following
+
+    def _take_now(self, at_once: bool) -> str | bytes | ReadWaiter | None:
+        """Return the next message if it can be taken now, or what the reader awaits first, or ``None``.
+
+        ``at_once`` is True for a reader that has not waited: it may have to let other tasks run first.
+        """
+        inbox = self._inbox
+        if not len(inbox) or self._on_message is not None or self._stream is not None:
+            return None
+        if inbox.has_reader() or _get_ident() != self._thread:
+            return None
+        kind, data = inbox.peek()
+        if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
+            return None
+        if at_once:
+            state = self._state
+            state.awaits_left -= 1
+            if state.awaits_left <= 0:
+                pause = state.check_slice()
+                if pause is not None:
+                    return pause
+        inbox.take()
+        if self._reading_paused:
+            self._update_reading()
+        message: str | bytes = data
+        return message
+
+    def _wait_now(self) -> ReadWaiter | None:
+        """Return what a reader of an empty queue awaits, or ``None`` if it has to use a coroutine.
+
+        Its replies leave first. The reader tells the receive queue when it stops waiting.
+        """
+        if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
+            return None
+        if self._inbox.has_reader() or _get_ident() != self._thread or self._rules.parser.streaming:
+            return None
+        waiting = self._inbox.start_waiting(self._loop)
+        if not self._in_batch:  # else it leaves with the read that is being handled
+            self._writer.flush()
+        if self._reading_paused:
+            self._update_reading()
+        return waiting
+
+    # --- the short ways to send -------------------------------------------------------------------
+
+    def send(
+        self, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Return an awaitable that queues a message. See :meth:`plumews.Conn.send`."""
+        if text is not None or compress is not None:
+            return fragmented.send_slowly(self, message, text, compress)
+        return self._sent(message)
+
+    def _sent(self, message: Any) -> SendMessage:
+        sent = SendMessage.__new__(SendMessage)
+        sent._begin(self, message)
+        return sent
 
     def send_nowait(self, message: str | bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
         """Queue a message without waiting: for callbacks.
@@ -494,13 +747,10 @@ class ConnCore(ContextRunner):
             ConcurrencyError: called from another thread.
         """
         if compress is not None or not self._queue_now(message):
-            self._send_nowait_slowly(message, compress)
-
-    def _send_now(self, message: Any) -> bool:
-        """Queue a short, plain message if there is space. Return False if the caller has to use a coroutine."""
-        return self._queue_now(message)
+            fragmented.send_nowait(self, message, compress)
 
     def _queue_now(self, message: Any) -> bool:
+        """Queue a short, plain message if there is space. Return False if the caller has to go the long way."""
         thread = _get_ident()
         if thread != self._thread:
             return False
@@ -510,7 +760,7 @@ class ConnCore(ContextRunner):
             opcode, most = _BINARY, self._quick_size
         else:
             return False
-        if self._rules.state is not _OPEN or self._behind is not None:
+        if self._rules.state is not _OPEN or self._catch_up_hooks is not None:
             return False
         frame: bytes | None
         size = len(message)
@@ -540,37 +790,40 @@ class ConnCore(ContextRunner):
         if not self._in_batch:
             self._writer.kick(False)
 
-    # --- in ClosingCore and its subclasses --------------------------------------------------------
+    def _catch_up_with(self, hook: Callable[[Any], None]) -> None:
+        """Call ``hook(conn)`` in the next :meth:`_catch_up`."""
+        if self._catch_up_hooks is None:
+            self._catch_up_hooks = []
+        if hook not in self._catch_up_hooks:
+            self._catch_up_hooks.append(hook)
+
+    def _catch_up(self) -> None:
+        """Queue all messages of hubs that a direct send must not overtake. That may close the connection.
+
+        The rule is in :mod:`plumews.hub.broadcaster`.
+        """
+        hooks, self._catch_up_hooks = self._catch_up_hooks, None
+        for hook in hooks or ():
+            hook(self)
+
+    # --- for its keepalive, as a `Peer` -----------------------------------------------------------
+
+    def _send_ping(self, payload: bytes) -> None:
+        self._writer.control(build_frame(_PING, payload))
+        self._kick()
+
+    def _progress(self) -> tuple[int, int] | None:
+        return closing.progress(self)
+
+    def _abort(self) -> None:
+        closing.abort(self)
 
     def _fail(self, exc: BaseException) -> None:
-        """End the connection with 1011 after ``exc`` in a call of the event loop."""
+        closing.fail(self, exc)
 
-    def _ask_transport(self, name: str, *args: Any) -> Any:
-        """Call the method ``name`` of the transport. If that fails, end the connection and return None."""
 
-    def _end(self) -> None:
-        """Handle the end of the peer's side: a close frame or a violation."""
-
-    def _answer(self) -> None:
-        """Send the close frame that answers the end of the peer's side."""
-
-    def _may_write(self) -> None:
-        """Let the writer send held messages."""
-
-    def _is_full(self) -> None:
-        """Note that the handler has to read before more events are handled."""
-
-    def _look_for_end(self) -> None:
-        """Look once a second whether the peer has gone, while reading is paused."""
-
-    def _finish_stream(self) -> None:
-        """End the stream of a message that is complete."""
-
-    def _stream_changed(self) -> None:
-        """React to a stream that was read, awaited or closed by the application."""
-
-    def _send_nowait_slowly(self, message: Any, compress: bool | None) -> None:
-        """Queue a message that is long, needs checks, or finds no space. Raise as :meth:`send_nowait`."""
+if not TYPE_CHECKING and BODY == "pure":
+    ConnCore.__setattr__ = capi.set_attribute  # one call less for each assignment
 
 
 def _writer_for(config: ConnConfig, state: LoopContext) -> Writer:

@@ -1,6 +1,6 @@
 """Full send queue of one connection: waiting for space, displaced messages, and the end of a peer that reads nothing.
 
-The overflow policy of the connection decides, and calls the parts that stand here. Hubs are told of messages that were
+Functions that take the connection. Its overflow policy decides, and calls them. Hubs are told of messages that were
 displaced, and may queue a frame before the peer receives anything again.
 
 Invariants: each lost message is counted once. A peer that reads nothing after the close is disconnected after
@@ -13,18 +13,34 @@ import asyncio
 import math
 from collections.abc import Callable, Hashable
 from contextvars import Context
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import limits
 from ..constants import CloseCode, State
 from ..errors import SendTimeout
 from ..protocol.message import EncodedMessage
-from ..transport.timers import Deadline
-from .closing import guarded
-from .config import ConnConfig
-from .receiver import Receiving
+from .closing import abort, ask, begin_close, guard, progress
 
-__all__ = ["Overflowing"]
+if TYPE_CHECKING:
+    from .core import ConnCore
+
+__all__ = [
+    "LossReporter",
+    "conflate",
+    "count_displaced",
+    "displace",
+    "drain",
+    "evict",
+    "give_way",
+    "may_write",
+    "never_left",
+    "report_later",
+    "report_losses",
+    "unwatch_losses",
+    "wait_for_space",
+    "watch_losses",
+]
 
 
 class LossReporter(Protocol):
@@ -37,150 +53,162 @@ class LossReporter(Protocol):
         """Queue the report before the close frame. Without ``delivered`` no frame leaves any more."""
 
 
-class Overflowing(Receiving):
-    """Full send queue of :class:`plumews.Conn`."""
+# --- a sender that waits --------------------------------------------------------------------------
 
-    __slots__ = ("_evict_deadline", "_loss_watchers", "_reporters")
 
-    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
-        super().__init__(config, client=client)
-        self._evict_deadline: Deadline | None = None
-        #: Hubs with a loss report, which leaves before any other frame.
-        self._reporters: list[LossReporter] | None = None
-        #: Callbacks of hubs for displaced messages, and whether the hub reports them to the peer.
-        self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
+async def wait_for_space(conn: ConnCore, message: EncodedMessage | None) -> None:
+    """Wait until ``message`` is queued; without one, until a message in pieces may begin."""
+    writer, timeout = conn._writer, conn._config.send_timeout
+    outcome: asyncio.Future[bool | None] = conn._loop.create_future()
 
-    # --- a message of the application -------------------------------------------------------------
+    def done(accepted: bool | None) -> None:
+        if not outcome.done():
+            outcome.set_result(accepted)
+        elif accepted and message is None:
+            writer.in_pieces = False  # its sender was cancelled: the next in line begins
 
-    async def _wait_for_space(self, message: EncodedMessage | None) -> None:
-        timeout = self._config.send_timeout
-        outcome: asyncio.Future[bool | None] = self._loop.create_future()
+    def give_up() -> None:
+        if writer.withdraw(waiter):
+            done(None)
 
-        def done(accepted: bool | None) -> None:
-            if not outcome.done():
-                outcome.set_result(accepted)
-            elif accepted and message is None:
-                self._writer.in_pieces = False  # its sender was cancelled: the next in line begins
+    waiter = writer.wait(message, done)
+    deadline = None
+    try:
+        if timeout is not None:
+            deadline = conn._state.timers.after(timeout, partial(guard, conn, give_up))
+        accepted = await outcome
+    except BaseException:
+        begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
+        if not writer.withdraw(waiter) and begun and writer.in_pieces:
+            writer.end_pieces()
+        raise
+    finally:
+        if deadline is not None:
+            deadline.cancel()
+    if accepted is None:
+        writer.dropped += 1
+        raise SendTimeout(f"the send queue had no space for {timeout:g} s")
+    if not accepted:
+        raise conn._rules.closed()
 
-        def give_up() -> None:
-            if self._writer.withdraw(waiter):
-                done(None)
 
-        waiter = self._writer.wait(message, done)
-        deadline = None
-        try:
-            if timeout is not None:
-                deadline = self._state.timers.after(timeout, lambda: self._guard(give_up))
-            accepted = await outcome
-        except BaseException:
-            begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
-            if not self._writer.withdraw(waiter) and begun and self._writer.in_pieces:
-                self._writer.end_pieces()
-            raise
-        finally:
-            if deadline is not None:
-                deadline.cancel()
-        if accepted is None:
-            self._writer.dropped += 1
-            raise SendTimeout(f"the send queue had no space for {timeout:g} s")
-        if not accepted:
-            raise self._closed_error()
+async def drain(conn: ConnCore) -> None:
+    """Wait until all queued messages have left for the peer."""
+    conn._writer.flush()
+    left: asyncio.Future[bool] = conn._loop.create_future()
+    conn._writer.when_empty(lambda good: None if left.done() else left.set_result(good))
+    good = await left
+    await give_way(conn)
+    if not good:
+        raise conn._rules.closed()
 
-    # --- displaced messages -----------------------------------------------------------------------
 
-    def _displace(self, message: EncodedMessage) -> bool:
-        """Queue ``message`` in the place of the oldest ones. Return False if it cannot be queued now."""
-        return self._count_displaced(self._writer.displace(message))
+async def give_way(conn: ConnCore) -> None:
+    """Suspend if this task, or others that do not suspend, have used up the time slice of the loop."""
+    pause = conn._state.count_await()
+    if pause is not None:
+        await pause
 
-    def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
-        """Queue ``message`` in the place of the one with ``key``, else as :meth:`_displace` does."""
-        return self._count_displaced(self._writer.conflate(message, key))
 
-    def _count_displaced(self, count: int) -> bool:
-        """Count displaced messages and call the watchers. Return False for -1, if none could be displaced."""
-        if count > 0:
-            self._writer.dropped += count
-            told = False
-            for watcher, tells in self._loss_watchers or ():
-                watcher(self, count, tells and not told)
-                told = told or tells
-        return count >= 0
+# --- displaced messages ---------------------------------------------------------------------------
 
-    def _never_left(self) -> tuple[int, int]:
-        """Return the number and the bytes of queued messages that never leave: displaced, or given up at the end."""
-        writer, (messages, size) = self._writer, self._lost
-        return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
 
-    def _watch_losses(self, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
-        """Call ``watcher(conn, count, mine)`` for displaced messages. ``mine`` is True for the first reporting hub."""
-        if self._loss_watchers is None:
-            self._loss_watchers = []
-        if (watcher, tells) not in self._loss_watchers:
-            self._loss_watchers.append((watcher, tells))
+def displace(conn: ConnCore, message: EncodedMessage) -> bool:
+    """Queue ``message`` in the place of the oldest ones. Return False if none of them can go."""
+    return count_displaced(conn, conn._writer.displace(message))
 
-    def _unwatch_losses(self, watcher: Callable[[Any, int, bool], None]) -> None:
-        if self._loss_watchers is not None:
-            self._loss_watchers = [each for each in self._loss_watchers if each[0] != watcher]
 
-    # --- loss reports -----------------------------------------------------------------------------
+def conflate(conn: ConnCore, message: EncodedMessage, key: Hashable) -> bool:
+    """Queue ``message`` in the place of the one with ``key``, else as :func:`displace` does."""
+    return count_displaced(conn, conn._writer.conflate(message, key))
 
-    def _report_later(self, reporter: LossReporter) -> None:
-        """Let a hub report losses before the next frame leaves, or at the end of the connection."""
-        if self._reporters is None:
-            self._reporters = []
-        if reporter not in self._reporters:
-            self._reporters.append(reporter)
 
-    def _report_losses(self) -> None:
-        reporters, self._reporters = self._reporters, None
-        for reporter in reporters or ():
-            reporter.report_losses(self)
+def count_displaced(conn: ConnCore, count: int) -> bool:
+    """Count displaced messages and call the watchers. Return False for -1, if none could be displaced."""
+    if count > 0:
+        conn._writer.dropped += count
+        told = False
+        for watcher, tells in conn._loss_watchers or ():
+            watcher(conn, count, tells and not told)
+            told = told or tells
+    return count >= 0
 
-    def _report_last_losses(self, *, delivered: bool) -> None:
-        reporters, self._reporters = self._reporters, None
-        for reporter in reporters or ():
-            reporter.report_last_losses(self, delivered=delivered)
-        self._reporters = None  # losses of the reports themselves are part of them
 
-    @guarded
-    def _report_and_resume(self) -> None:
-        if self._transport is not None:
-            self._report_losses()
-            self._writer.resume()
+def never_left(conn: ConnCore) -> tuple[int, int]:
+    """Return the number and the bytes of queued messages that never leave: displaced, or given up at the end."""
+    writer, (messages, size) = conn._writer, conn._lost
+    return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
 
-    @guarded
-    def _may_write(self) -> None:
-        if self._reporters is None:
-            self._writer.resume()
-        else:  # encode_gap of the application may end the connection: not inside the call of the transport
-            self._loop.call_soon(self._report_and_resume, context=Context())
 
-    # --- the end ----------------------------------------------------------------------------------
+def watch_losses(conn: ConnCore, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
+    """Call ``watcher(conn, count, mine)`` for displaced messages. ``mine`` is True for the first reporting hub."""
+    if conn._loss_watchers is None:
+        conn._loss_watchers = []
+    if (watcher, tells) not in conn._loss_watchers:
+        conn._loss_watchers.append((watcher, tells))
 
-    def _evict(self) -> None:
-        """Close with 1013 and drop the queued messages. The connection is cut soon if the peer reads nothing."""
-        if self._rules.state is State.OPEN:
-            self._begin_close(CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
-            self._expect_drain(-math.inf)
 
-    def _expect_drain(self, before: float) -> None:
-        """Cut the connection if the peer has acknowledged no byte since the last look, which found ``before``."""
-        progress = self._progress()
-        if progress is None:  # the socket does not tell: use the bytes that the kernel has taken
-            size = self._ask_transport("get_write_buffer_size") or 0
-            progress = -size, size
-        acknowledged, waiting = progress
-        if waiting and acknowledged <= before:
-            self._abort()
-        elif waiting:
-            self._evict_deadline = self._state.timers.after(
-                limits.EVICT_TIMEOUT, lambda: self._guard(self._expect_drain, acknowledged)
-            )
+def unwatch_losses(conn: ConnCore, watcher: Callable[[Any, int, bool], None]) -> None:
+    """Do not call ``watcher`` any more."""
+    if conn._loss_watchers is not None:
+        conn._loss_watchers = [each for each in conn._loss_watchers if each[0] != watcher]
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._evict_deadline is not None:
-            self._evict_deadline.cancel()
-        self._evict_deadline = None
-        self._guard(lambda: self._report_last_losses(delivered=False))
-        super().connection_lost(exc)
-        self._reporters = self._loss_watchers = None
+
+# --- loss reports ---------------------------------------------------------------------------------
+
+
+def report_later(conn: ConnCore, reporter: LossReporter) -> None:
+    """Let a hub report losses before the next frame leaves, or at the end of the connection."""
+    if conn._reporters is None:
+        conn._reporters = []
+    if reporter not in conn._reporters:
+        conn._reporters.append(reporter)
+
+
+def report_losses(conn: ConnCore) -> None:
+    """Let the hubs of :func:`report_later` report losses now."""
+    reporters, conn._reporters = conn._reporters, None
+    for reporter in reporters or ():
+        reporter.report_losses(conn)
+
+
+def may_write(conn: ConnCore) -> None:
+    """Let the writer send again, behind the loss reports. A failure ends the connection."""
+    guard(conn, _resume, conn)
+
+
+def _resume(conn: ConnCore) -> None:
+    if conn._reporters is None:
+        conn._writer.resume()
+    else:  # encode_gap of the application may end the connection: not inside the call of the transport
+        conn._loop.call_soon(guard, conn, _report_and_resume, conn, context=Context())
+
+
+def _report_and_resume(conn: ConnCore) -> None:
+    if conn._transport is not None:
+        report_losses(conn)
+        conn._writer.resume()
+
+
+# --- a peer that reads nothing --------------------------------------------------------------------
+
+
+def evict(conn: ConnCore) -> None:
+    """Close with 1013 and drop the queued messages. The connection is cut soon if the peer reads nothing."""
+    if conn._rules.state is State.OPEN:
+        begin_close(conn, CloseCode.TRY_AGAIN_LATER, "send queue full", discard=True)
+        _expect_drain(conn, -math.inf)
+
+
+def _expect_drain(conn: ConnCore, before: float) -> None:
+    """Cut the connection if the peer has acknowledged no byte since the last look, which found ``before``."""
+    acknowledged, waiting = progress(conn) or (None, 0)
+    if acknowledged is None:  # the socket does not tell: use the bytes that the kernel has taken
+        waiting = ask(conn, "get_write_buffer_size") or 0
+        acknowledged = -waiting
+    if waiting and acknowledged <= before:
+        abort(conn)
+    elif waiting:
+        conn._evict_deadline = conn._state.timers.after(
+            limits.EVICT_TIMEOUT, partial(guard, conn, _expect_drain, conn, acknowledged)
+        )

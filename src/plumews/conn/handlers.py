@@ -19,6 +19,7 @@ from ..errors import ConnectionClosed
 from ..http11.models import Request
 from ..transport.forks import FOREIGN
 from ..validation import check_call, is_plain_function
+from . import closing
 from .connection import Conn
 from .logs import log_extra
 
@@ -80,7 +81,7 @@ class HandlerEndpoint:
             await work
         except BaseException as exc:
             if _ends_the_task(exc):
-                conn._abort()
+                closing.abort(conn)
                 raise
             if not _is_its_own_end(conn, exc):
                 logger.exception(_FAILED, extra=log_extra(conn))

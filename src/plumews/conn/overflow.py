@@ -1,44 +1,26 @@
 """Overflow policies: the answer of a full send queue to one more message.
 
 Each :class:`SendBehavior` has one policy, which all connections share. A new behavior is a member of that enum and a
-policy in :data:`POLICIES`. A policy acts on the queue by ``conn._writer``. A new operation on the queue is a method of
-:class:`plumews.transport.writer.Writer`. If it drops queued messages, `full_queue` wraps it and counts them, and the
-wrapper is listed in :class:`QueueOwner`.
+policy in :data:`POLICIES`. A policy acts on the queue by ``conn._writer``, or by `full_queue` if that drops queued
+messages, which are counted there. A new operation on the queue is a method of
+:class:`plumews.transport.writer.Writer`.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Hashable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..constants import SendBehavior
 from ..errors import SendQueueFull
 from ..protocol.message import EncodedMessage
-from ..transport.writer import Writer
+from . import full_queue
 
-__all__ = ["POLICIES", "Outcome", "OverflowPolicy", "QueueOwner"]
+if TYPE_CHECKING:
+    from .core import ConnCore
 
-
-class QueueOwner(Protocol):
-    """Connection whose send queue is full, as its policy sees it."""
-
-    _writer: Writer
-
-    async def _wait_for_space(self, message: EncodedMessage | None) -> None:
-        """Wait until the message is queued; without one, until a message in pieces may begin."""
-
-    def _displace(self, message: EncodedMessage) -> bool:
-        """Queue the message in the place of the oldest ones; return False if none of them can go."""
-
-    def _conflate(self, message: EncodedMessage, key: Hashable) -> bool:
-        """Queue the message in the place of the one with the key, else as :meth:`_displace` does."""
-
-    def _count_displaced(self, count: int) -> bool:
-        """Count the messages that were dropped for others."""
-
-    def _evict(self) -> None:
-        """Close with 1013, and drop the queued messages."""
+__all__ = ["POLICIES", "Outcome", "OverflowPolicy"]
 
 
 class Outcome(enum.Enum):
@@ -71,27 +53,27 @@ class OverflowPolicy:
     #: True if :meth:`broadcast` always drops the message and does nothing else. Then a fan-out does not call it.
     only_drops = False
 
-    async def send(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
+    async def send(self, conn: ConnCore, message: EncodedMessage | None) -> None:
         """Queue a message of a sender that can wait. Raise as :meth:`plumews.Conn.send`."""
         self.send_now(conn, message)
 
-    def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
+    def send_now(self, conn: ConnCore, message: EncodedMessage | None) -> None:
         """Queue a message of a sender that cannot wait, or raise ``SendQueueFull``."""
         conn._writer.dropped += 1
         raise SendQueueFull("dropped")
 
-    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: ConnCore, message: EncodedMessage, key: Hashable = None) -> Outcome:
         """Return the outcome of a hub's broadcast; the hub counts it and does the rest."""
         return Outcome.DROPPED
 
-    def can_queue(self, conn: QueueOwner, size: int) -> bool:
+    def can_queue(self, conn: ConnCore, size: int) -> bool:
         """Return whether a message of ``size`` bytes finds space now, in the place of others if need be."""
         return conn._writer.has_space(size)
 
-    def relieve(self, conn: QueueOwner) -> int:
+    def relieve(self, conn: ConnCore) -> int:
         """Drop the queued messages to free memory. Return their number; with 0 the hub closes the connection."""
         count = conn._writer.evict() if self.drops_queued else 0
-        conn._count_displaced(count)
+        full_queue.count_displaced(conn, count)
         return count
 
 
@@ -109,10 +91,10 @@ class _Block(OverflowPolicy):
     waits = True
     drops_queued = False
 
-    async def send(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
-        await conn._wait_for_space(message)
+    async def send(self, conn: ConnCore, message: EncodedMessage | None) -> None:
+        await full_queue.wait_for_space(conn, message)
 
-    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: ConnCore, message: EncodedMessage, key: Hashable = None) -> Outcome:
         return Outcome.WAITS
 
 
@@ -122,12 +104,12 @@ class _Close(OverflowPolicy):
     __slots__ = ()
     drops_queued = False
 
-    def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
+    def send_now(self, conn: ConnCore, message: EncodedMessage | None) -> None:
         conn._writer.dropped += 1
-        conn._evict()
+        full_queue.evict(conn)
         raise SendQueueFull("connection closed")
 
-    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: ConnCore, message: EncodedMessage, key: Hashable = None) -> Outcome:
         return Outcome.CLOSES
 
 
@@ -137,14 +119,14 @@ class _DropOldest(OverflowPolicy):
     __slots__ = ()
     displaces = True
 
-    def send_now(self, conn: QueueOwner, message: EncodedMessage | None) -> None:
-        if message is None or not conn._displace(message):
+    def send_now(self, conn: ConnCore, message: EncodedMessage | None) -> None:
+        if message is None or not full_queue.displace(conn, message):
             super().send_now(conn, message)
 
-    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
-        return Outcome.QUEUED if conn._displace(message) else Outcome.DROPPED
+    def broadcast(self, conn: ConnCore, message: EncodedMessage, key: Hashable = None) -> Outcome:
+        return Outcome.QUEUED if full_queue.displace(conn, message) else Outcome.DROPPED
 
-    def can_queue(self, conn: QueueOwner, size: int) -> bool:
+    def can_queue(self, conn: ConnCore, size: int) -> bool:
         return super().can_queue(conn, size) or not conn._writer.in_pieces
 
 
@@ -154,10 +136,10 @@ class _Conflate(_DropOldest):
     __slots__ = ()
     uses_key = True
 
-    def broadcast(self, conn: QueueOwner, message: EncodedMessage, key: Hashable = None) -> Outcome:
+    def broadcast(self, conn: ConnCore, message: EncodedMessage, key: Hashable = None) -> Outcome:
         if key is None:
             return super().broadcast(conn, message)
-        return Outcome.QUEUED if conn._conflate(message, key) else Outcome.DROPPED
+        return Outcome.QUEUED if full_queue.conflate(conn, message, key) else Outcome.DROPPED
 
 
 #: The policy of each behavior.

@@ -1,4 +1,6 @@
-"""Receiving: one message at a time, or one message as a stream.
+"""Slow ways to receive: a message that has to be waited for or converted, and a message as a stream.
+
+Functions that take the connection. The short ways are in ``core``.
 
 Invariants: only the call that returns a message takes it from the queue, so a cancelled call loses nothing. Replies
 leave before a reader waits. Messages that arrived before the end of the connection can be read after it.
@@ -6,171 +8,179 @@ leave before a reader waits. Messages that arrived before the end of the connect
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Literal, overload
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ..constants import Opcode, StreamEvent
+from ..constants import CloseCode, Opcode, StreamEvent
 from ..errors import ConcurrencyError, ConnectionClosedOK
-from .closing import ClosingCore
+from .closing import begin_close, past_the_end, stop_discarding
 from .receive_queue import Item
-from .stream import Stream, check_thread
+from .stream import Stream
 
-__all__ = ["Receiving"]
+if TYPE_CHECKING:
+    from .core import ConnCore
+
+__all__ = ["finish_stream", "next_slowly", "read_message", "read_stream", "recv", "stream_changed"]
 
 
-class Receiving(ClosingCore):
-    """Reading half of :class:`plumews.Conn`."""
+# --- messages -------------------------------------------------------------------------------------
 
-    __slots__ = ()
 
-    @overload
-    def recv(self, decode: Literal[True]) -> Coroutine[Any, Any, str]: ...
+async def recv(conn: ConnCore, decode: bool | None) -> str | bytes:
+    """Return the next message, converted as ``decode`` says. See :meth:`plumews.Conn.recv`."""
+    kind, payload = await read_message(conn)
+    if decode is None:
+        # Text reaches us as str, but as bytes where it was collected from a stream.
+        return payload.decode() if kind == Opcode.TEXT and isinstance(payload, bytes) else payload
+    if decode:
+        return payload if isinstance(payload, str) else payload.decode()
+    return payload if isinstance(payload, bytes) else payload.encode()
 
-    @overload
-    def recv(self, decode: Literal[False]) -> Coroutine[Any, Any, bytes]: ...
 
-    @overload
-    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, str | bytes]: ...
+async def next_slowly(conn: ConnCore, iterating: bool) -> str | bytes:
+    """Return the next message in all cases. With ``iterating`` a normal end raises ``StopAsyncIteration``."""
+    try:
+        return await recv(conn, None)
+    except ConnectionClosedOK:
+        if iterating:
+            raise StopAsyncIteration from None
+        raise
 
-    def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Any]:
-        """Return an awaitable of the next message: ``str`` for text, ``bytes`` for binary.
 
-        Args:
-            decode: True returns ``str`` for both kinds (binary must be UTF-8), False returns ``bytes`` for both.
+async def read_message(conn: ConnCore) -> tuple[int, str | bytes]:
+    """Return the opcode and the payload of the next message."""
+    _check_reader(conn)
+    while True:
+        kind, data = await _available(conn)
+        if kind != StreamEvent.BEGIN:
+            _take(conn)
+            return kind, data
+        # A read_stream() that was cancelled had asked for it in pieces: put them together.
+        payload = await data.complete()
+        _take(conn)
+        if conn._filter is None or not conn._run_in_context(conn._filter, conn, _as_it_came(data.opcode, payload)):
+            return data.opcode, payload
 
-        Raises:
-            ConnectionClosed: the connection is closed and no message is left. It is ``ConnectionClosedOK`` after a
-                normal end.
-            ConcurrencyError: another task is receiving, a stream is still open, or this is another thread.
-        """
-        return self._next(False) if decode is None else self._recv(decode)
 
-    async def read_message(self) -> tuple[Opcode, bytes]:
-        """Return the next message as ``(opcode, data)``.
-
-        ``opcode`` is ``Opcode.TEXT`` or ``Opcode.BINARY``. ``data`` is ``bytes`` for both, and valid UTF-8 for text.
-
-        Raises:
-            ConnectionClosed: as :meth:`recv`.
-            ConcurrencyError: as :meth:`recv`.
-        """
-        kind, payload = await self._next_message()
-        return Opcode(kind), payload if isinstance(payload, bytes) else payload.encode()
-
-    async def read_stream(self) -> Stream:
-        """Return the next message as a stream of chunks, as soon as it begins.
-
-        Raise ``read_limit`` first for messages above it (default 16 MiB). For example::
-
-            async with await conn.read_stream() as stream:
-                async for chunk in stream:
-                    ...
-
-        The stream raises ``ConnectionClosed`` if the connection ends inside the message.
-
-        Raises:
-            ConnectionClosed: as :meth:`recv`.
-            ConcurrencyError: as :meth:`recv`.
-        """
-        self._check_reader()
-        try:
-            kind, data = await self._available(in_pieces=True)
-        except BaseException:
-            self._rules.parser.stop_streaming()  # no message had begun: the next one comes whole again
-            raise
-        self._take()
-        if kind == StreamEvent.BEGIN:
-            assert isinstance(data, Stream)
-            stream = data
-        else:
-            # It was complete before it was asked for.
-            stream = Stream(kind, self._stream_changed)
-            if data:
-                stream.feed(data.encode() if isinstance(data, str) else data)
-            stream.finish()
-        if not stream.done:
-            self._stream = stream
-        return stream
-
-    def __aiter__(self) -> Receiving:
-        return self
-
-    # --- inside -----------------------------------------------------------------------------------
-
-    async def _recv(self, decode: bool | None) -> str | bytes:
-        kind, payload = await self._next_message()
-        if decode is None:
-            # Text reaches us as str, but as bytes where it was collected from a stream.
-            return payload.decode() if kind == Opcode.TEXT and isinstance(payload, bytes) else payload
-        if decode:
-            return payload if isinstance(payload, str) else payload.decode()
-        return payload if isinstance(payload, bytes) else payload.encode()
-
-    async def _next_slowly(self, iterating: bool) -> str | bytes:
-        try:
-            return await self._recv(None)
-        except ConnectionClosedOK:
-            if iterating:
-                raise StopAsyncIteration from None
-            raise
-
-    async def _next_message(self) -> tuple[int, str | bytes]:
-        self._check_reader()
-        while True:
-            kind, data = await self._available()
-            if kind != StreamEvent.BEGIN:
-                self._take()
-                return kind, data
-            # A read_stream() that was cancelled had asked for it in pieces: put them together.
-            payload = await data.complete()
-            self._take()
-            if self._filter is None or not self._run_in_context(self._filter, self, _as_it_came(data.opcode, payload)):
-                return data.opcode, payload
-
-    async def _available(self, *, in_pieces: bool = False) -> Item:
-        """Wait until there is an item, and leave it in the queue."""
-        inbox = self._inbox
-        if len(inbox) or self._ended:
-            pause = self._state.count_await()
-            if pause is not None:
-                await pause
-                self._check_reader()
-        while not len(inbox):
-            if self._ended:
-                if self._salvage():
-                    continue
-                raise self._past_the_end()
-            # It may be streaming: a rest that is being discarded. What was received before comes before.
-            if in_pieces and not self._rules.parser.streaming and not self._backlog:
-                self._start_streaming()
+async def _available(conn: ConnCore, *, in_pieces: bool = False) -> Item:
+    """Wait until there is an item, and leave it in the queue."""
+    inbox = conn._inbox
+    if len(inbox) or conn._ended:
+        pause = conn._state.count_await()
+        if pause is not None:
+            await pause
+            _check_reader(conn)
+    while not len(inbox):
+        if conn._ended:
+            if _salvage(conn):
                 continue
-            waiting = inbox.start_waiting(self._loop)
-            try:
-                if not self._in_batch:
-                    self._writer.flush()
-                self._update_reading()
-                await waiting
-            finally:
-                inbox.stop_waiting()
-        return inbox.peek()
+            raise past_the_end(conn)
+        # It may be streaming: a rest that is being discarded. What was received before comes before.
+        if in_pieces and not conn._rules.parser.streaming and not conn._backlog:
+            conn._start_streaming()
+            continue
+        waiting = inbox.start_waiting(conn._loop)
+        try:
+            if not conn._in_batch:
+                conn._writer.flush()
+            conn._update_reading()
+            await waiting
+        finally:
+            inbox.stop_waiting()
+    return inbox.peek()
 
-    def _take(self) -> None:
-        self._inbox.take()
-        if self._reading_paused:
-            self._update_reading()
 
-    def _check_reader(self) -> None:
-        self._check_thread()
-        if self._on_message is not None:
-            raise ConcurrencyError("messages of this connection go to its on_message callback")
-        if self._stream is not None and not self._stream.done:
-            raise ConcurrencyError("a stream is open: read it to its end or close it before the next message")
-        if self._inbox.awaited:
-            raise ConcurrencyError("another task is already receiving from this connection")
+def _salvage(conn: ConnCore) -> bool:
+    """Queue the next messages that arrived before the end of the connection. Return whether there are any."""
+    inbox = conn._inbox
+    while not len(inbox) and (conn._backlog is not None or conn._rest is not None):
+        events = conn._next_events()
+        for position, event in enumerate(events, 1):
+            if not isinstance(event, tuple):
+                event = (Opcode.TEXT if isinstance(event, str) else Opcode.BINARY, event)
+            if event[0] in (Opcode.TEXT, Opcode.BINARY):
+                inbox.put(event)
+                if inbox.is_full(0):
+                    conn._backlog = events[position:] or None
+                    break
+            elif event[0] not in (Opcode.PING, Opcode.PONG):
+                conn._backlog = conn._rest = None
+                break
+    if conn._rest is None:
+        conn._rules.parser.stop()
+    return len(inbox) > 0
 
-    def _check_thread(self) -> None:
-        check_thread(self._thread)
+
+def _take(conn: ConnCore) -> None:
+    conn._inbox.take()
+    if conn._reading_paused:
+        conn._update_reading()
+
+
+def _check_reader(conn: ConnCore) -> None:
+    conn._check_thread()
+    if conn._on_message is not None:
+        raise ConcurrencyError("messages of this connection go to its on_message callback")
+    if conn._stream is not None and not conn._stream.done:
+        raise ConcurrencyError("a stream is open: read it to its end or close it before the next message")
+    if conn._inbox.awaited:
+        raise ConcurrencyError("another task is already receiving from this connection")
 
 
 def _as_it_came(opcode: Opcode, payload: bytes) -> str | bytes:
     return payload.decode() if opcode == Opcode.TEXT else payload
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+async def read_stream(conn: ConnCore) -> Stream:
+    """Return the next message as a stream. See :meth:`plumews.Conn.read_stream`."""
+    _check_reader(conn)
+    try:
+        kind, data = await _available(conn, in_pieces=True)
+    except BaseException:
+        conn._rules.parser.stop_streaming()  # no message had begun: the next one comes whole again
+        raise
+    _take(conn)
+    if kind == StreamEvent.BEGIN:
+        assert isinstance(data, Stream)
+        stream = data
+    else:
+        # It was complete before it was asked for.
+        stream = Stream(kind, partial(stream_changed, conn))
+        if data:
+            stream.feed(data.encode() if isinstance(data, str) else data)
+        stream.finish()
+    if not stream.done:
+        conn._stream = stream
+    return stream
+
+
+def stream_changed(conn: ConnCore) -> None:
+    """React to a stream that was read, awaited or closed by the application."""
+    stream = conn._stream or conn._incoming
+    if stream is not None and stream is conn._stream and stream.done:
+        conn._stream = None
+        if stream.discarding:
+            # The rest of a discarded message must come in time, too.
+            deadline = conn._state.timers.after(conn._config.close_timeout, partial(_discarding_failed, conn))
+            conn._discard_deadline = deadline
+    elif stream is not None and stream.awaited:
+        conn._writer.flush()
+    conn._update_reading()
+
+
+def _discarding_failed(conn: ConnCore) -> None:
+    begin_close(conn, CloseCode.POLICY_VIOLATION, "the rest of a discarded message did not come")
+
+
+def finish_stream(conn: ConnCore) -> None:
+    """End the stream of a message that is complete."""
+    if conn._incoming is not None:
+        conn._incoming.finish()
+        conn._incoming = None
+    if conn._stream is not None and conn._stream.done:
+        conn._stream = None
+    stop_discarding(conn)
+    conn._inbox.wake()  # a waiting read_stream() asks for the next message now

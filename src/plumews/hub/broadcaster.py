@@ -2,10 +2,14 @@
 
 Each accepted broadcast to rooms goes one way: `_submit`, `_start`, and a `FanOut` that `scheduler` steps. A call of
 `broadcast` is accepted or rejected at once. A `publish` that waits for a place in the job queue is accepted after that
-wait. A connection that is not reached at once gets a hook, `bring_up`, which each direct send to it runs first.
+wait.
+
+No direct send to a member, or to a user, overtakes an accepted broadcast. A connection that a broadcast does not reach
+at once gets the hook :meth:`Broadcaster.catch_up`. Each direct send, and each close of ours, first calls the hooks of
+its connection, by ``conn._catch_up()``. The hook reaches the connection with all broadcasts that come before the send.
 
 Invariants: broadcasts to one room arrive at each member in the order in which they are accepted, whatever the number of
-workers. No direct send to a member, or to a user, overtakes an accepted broadcast. A connection in several of the
+workers. A connection in several of the
 target rooms gets the message once. The predicate ``where`` is called before anything is sent, so that nothing is sent
 if it raises.
 """
@@ -206,8 +210,8 @@ class Broadcaster:
             return _result(self._start(loop, message, recipients, None, None, kept=False))
         for member in members:
             if not isinstance(member, Conn):
-                self.bring_up(member)
-            elif member._behind is not None:
+                self.catch_up(member)
+            else:
                 member._catch_up()
         fan_out = self._fan_out(message, recipients)
         fan_out.step(math.inf)
@@ -240,10 +244,10 @@ class Broadcaster:
             assert isinstance(job, FanOut)
             job.give_up()
 
-    def bring_up(self, member: AnyMember) -> None:
+    def catch_up(self, member: AnyMember) -> None:
         """Reach ``member`` now with all broadcasts that are to come before a direct send to it."""
         for fan_out in self.unfinished():
-            fan_out.bring_up(member)
+            fan_out.catch_up(member)
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -312,13 +316,13 @@ class Broadcaster:
         if not done:
             for member in fan_out.unreached():
                 if isinstance(member, Conn):
-                    self._let_behind(member)
+                    self._hook(member)
         return fan_out
 
-    def _let_behind(self, conn: Conn) -> None:
-        """Let ``conn`` call `bring_up` before a direct send to it."""
+    def _hook(self, conn: Conn) -> None:
+        """Let ``conn`` call :meth:`catch_up` before a direct send to it."""
         try:
-            conn._fall_behind(self.bring_up)
+            conn._catch_up_with(self.catch_up)
         except MemoryError as exc:
             conn._writer.fail(exc)  # the next direct send to it would come before this broadcast
 

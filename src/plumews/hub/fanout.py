@@ -194,7 +194,7 @@ class FanOut:
                 while position < stop:
                     if mixed and not isinstance(members[position], ConnCore):
                         position += 1
-                        self._next = position  # for `bring_up`: the member may call the application
+                        self._next = position  # for `catch_up`: the member may call the application
                         self._undecided = True  # before the comparison, which may be the application's and fail
                         if members[position - 1] not in self._early:
                             self._reach_other(members[position - 1])
@@ -293,7 +293,7 @@ class FanOut:
         """Return the members that :meth:`step` has not reached."""
         return self._members[self._next :]
 
-    def bring_up(self, member: Conn | Member) -> None:
+    def catch_up(self, member: Conn | Member) -> None:
         """Reach ``member`` now, because another message is to be sent to it behind this one."""
         if member not in self._early and self._snapshot.position(member) >= self._next:
             outer = self._reaching, self._undecided  # of another member, within whose reaching this is done
@@ -324,7 +324,7 @@ class FanOut:
                 self._undecided = False
 
     def _mark(self, conn: Conn) -> None:
-        """Note for :meth:`bring_up` that ``conn`` is being reached, because the application may be called."""
+        """Note for :meth:`catch_up` that ``conn`` is being reached, because the application may be called."""
         if conn not in self._early:
             self._next = self._snapshot.position(conn) + 1
 

@@ -12,6 +12,7 @@ from typing import TypeAlias, cast
 
 from .. import limits
 from ..conn.connection import Conn
+from ..conn.fragmented import outgoing
 from ..deflate.encodings import EncodingCache
 from ..position import Position
 from ..protocol.message import Data, EncodedMessage, opcode_of
@@ -260,13 +261,13 @@ def send_missed(
     if encode_recovered is not None:
         said = ask(encode_recovered, recovery)
         if said is not None:
-            event = conn._outgoing(opcode_of(said), said)
+            event = outgoing(conn, opcode_of(said), said)
             if writer.in_pieces or writer.waiting:  # neither can it be queued, nor was anything else
                 writer.dropped += 1
             else:
                 run.insert(0, event)
         elif conn.closed:
-            raise conn._closed_error()
+            raise conn._rules.closed()
     writer.dropped += len(messages) - sent
     writer.accept_run(run)
     return recovery

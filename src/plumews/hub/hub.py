@@ -252,7 +252,7 @@ class Hub:
         still_open = [each for each in members if not (isinstance(each, Conn) and each.closed)]
         for member in still_open:
             if not isinstance(member, Conn):
-                self._broadcaster.bring_up(member)
+                self._broadcaster.catch_up(member)
             close_member(member, code, reason)
         return len(still_open)
 
@@ -327,7 +327,7 @@ class Hub:
         missed = self._history, room, conn, position, self._timers()
         send = functools.partial(send_missed, *missed, encode_recovered, self._broadcaster.ask, self._slow.others)
         if not isinstance(conn, Conn):
-            self._broadcaster.bring_up(conn)  # a broadcast that it left before is decided first
+            self._broadcaster.catch_up(conn)  # a broadcast that it left before is decided first
         return self._members.rejoin(room, conn, self._bind(), self.remove, send)
 
     # --- broadcasting -----------------------------------------------------------------------------

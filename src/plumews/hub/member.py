@@ -310,10 +310,10 @@ class OtherMembers:
 class ClosingMember:
     """Member that is no `Conn`, as a graceful close handles it. ``remove`` is called if it does not close in time."""
 
-    def __init__(self, member: Member, bring_up: Callable[[Any], object], remove: Callable[[Any], object]) -> None:
+    def __init__(self, member: Member, catch_up: Callable[[Any], object], remove: Callable[[Any], object]) -> None:
         self.member = member
         self.close_code: int | None = None
-        self._bring_up = bring_up
+        self._catch_up = catch_up
         self._remove = remove
         self._callback: Callable[[Any], object] | None = None
 
@@ -325,7 +325,7 @@ class ClosingMember:
     def close_nowait(self, code: int, reason: str) -> None:
         """Begin to close the member."""
         self.close_code = code
-        self._bring_up(self.member)
+        self._catch_up(self.member)
         self.member.close(code, reason)
 
     def abort(self) -> None:

@@ -107,7 +107,7 @@ class Membership:
         if not isinstance(member, Conn) or member._loop is loop:
             if room in self._rooms.rooms_of(member):
                 raise ValueError("the connection is in this room already: call recover instead of join, not behind it")
-            if isinstance(member, Conn) and member._behind is not None:
+            if isinstance(member, Conn):
                 # Earlier broadcasts to it are decided first, in this room, too, if it was a member until just now.
                 member._catch_up()
         self._enter(room, member, loop, on_close)
@@ -151,7 +151,7 @@ class Membership:
                 raise ConcurrencyError("the connection belongs to another event loop than the hub")
             self._rooms.check_name(room)
             if isinstance(member, Conn) and member.closed:
-                raise member._closed_error()
+                raise member._rules.closed()
             new = not self._rooms.is_member(None, member)
             if new and self._bucket is not None:
                 self._rooms.check_space(room, member)  # a connection that finds no space takes no token

@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import limits
 from ..conn.connection import Conn
+from ..conn.full_queue import never_left
 from ..conn.graceful_close import GracefulClose, ShutdownReport, TimeBudget
 from ..constants import State
 from .broadcaster import Broadcaster
@@ -52,7 +53,7 @@ class OwedMessages:
 
     def _lost(self) -> tuple[int, int]:
         """Return the messages and bytes that queues have given up and broadcasts have not delivered, so far."""
-        given_up = [conn._never_left() for conn in self._members]
+        given_up = [never_left(conn) for conn in self._members]
         results = [(each.result(), each.message.size) for each in self._broadcasts]
         return _add_up(given_up, [(result.dropped + result.skipped, size) for result, size in results])
 
@@ -81,8 +82,8 @@ def begin_shutdown(
     members.stopped = broadcaster.stopped = True
     everyone = rooms.snapshot(None).members
     owed = OwedMessages([each for each in everyone if isinstance(each, Conn)], broadcaster, slow)
-    bring_up = broadcaster.bring_up
-    conns: list[Any] = [each if isinstance(each, Conn) else ClosingMember(each, bring_up, remove) for each in everyone]
+    catch_up = broadcaster.catch_up
+    conns: list[Any] = [each if isinstance(each, Conn) else ClosingMember(each, catch_up, remove) for each in everyone]
 
     async def shut_down() -> ShutdownReport:
         rest = limit.left * (1 - limits.SETTLE_SHARE)

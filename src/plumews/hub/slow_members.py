@@ -15,9 +15,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from functools import partial
 from time import monotonic
 
 from .. import limits
+from ..conn import full_queue
+from ..conn.closing import guard
 from ..conn.connection import Conn
 from ..conn.overflow import Outcome
 from ..constants import State
@@ -230,7 +233,7 @@ class SlowMembers:
             self.others.joined(conn)
             return
         if conn._config.overflow.drops_queued:
-            conn._watch_losses(self._gave_way, self.reports.encodes)
+            full_queue.watch_losses(conn, self._gave_way, self.reports.encodes)
         if conn in self.members:
             self.members[conn].left = False
 
@@ -255,7 +258,7 @@ class SlowMembers:
             and conn.state is State.OPEN
         ):
             self._member(conn).moved = monotonic()
-            conn._report_later(self)
+            full_queue.report_later(conn, self)
 
     def waits_for(self, conn: Conn) -> bool:
         """Return True if broadcasts wait until ``conn`` has made room."""
@@ -365,8 +368,8 @@ class SlowMembers:
         self.notices.dropped(conn, delivery.room, 1)
         if self._reporting:  # the message is missing behind everything that is queued
             self._member(conn).loss.last.lost.add(delivery.room, 1)
-            conn._report_later(self)
-            conn._fall_behind(self._report_if_space)
+            full_queue.report_later(conn, self)
+            conn._catch_up_with(self._report_if_space)
 
     def _gave_way(self, conn: Conn, count: int, mine: bool) -> None:
         """Count ``count`` messages that were displaced in the queue of ``conn``, the oldest first.
@@ -384,13 +387,13 @@ class SlowMembers:
         if self._reporting:
             loss = self._member(conn).loss
             (loss.first.lost if mine or not self.reports.encodes else loss.elsewhere).add(room, count)
-            conn._report_later(self)
+            full_queue.report_later(conn, self)
             if not conn._writer.paused:  # the queue leaves with this event loop iteration
                 self.report_losses(conn)
 
     def _close(self, conn: Conn) -> None:
         self._log.closed(conn)
-        conn._evict()
+        full_queue.evict(conn)
 
     # --- loss reports -----------------------------------------------------------------------------
 
@@ -401,7 +404,7 @@ class SlowMembers:
             if conn._config.overflow.can_queue(conn, 0):
                 self.report_losses(conn)
             else:
-                conn._fall_behind(self._report_if_space)
+                conn._catch_up_with(self._report_if_space)
 
     def report_losses(self, conn: Conn) -> None:
         """Queue the loss reports of ``conn`` behind everything that waits for it."""
@@ -415,7 +418,7 @@ class SlowMembers:
         if conn.state is not State.OPEN:
             self.reports.give_up(conn, member.loss)
         elif member.waiting or member.loss or member.moved:
-            conn._report_later(self)
+            full_queue.report_later(conn, self)
             return
         if member.left:
             self._forget(conn)
@@ -433,7 +436,7 @@ class SlowMembers:
 
     def _forget(self, conn: Conn) -> None:
         self.members.pop(conn, None)
-        conn._unwatch_losses(self._gave_way)
+        full_queue.unwatch_losses(conn, self._gave_way)
 
     # --- broadcasts that wait for space -----------------------------------------------------------
 
@@ -449,7 +452,7 @@ class SlowMembers:
             return
         if waiting is None:
             delay = limits.BROADCAST_WAIT if config.send_timeout is None else config.send_timeout
-            deadline = conn._state.timers.after(delay, lambda: conn._guard(self._give_up_on, conn, member))
+            deadline = conn._state.timers.after(delay, partial(guard, conn, self._give_up_on, conn, member))
             waiting = PendingDeliveries(conn, deadline, lambda: self._recovered(conn, member), self._ended)
             member.waiting = waiting
         waiting.add(delivery)
@@ -465,7 +468,7 @@ class SlowMembers:
         """Follow ``conn``, for which nothing waits any more."""
         member.waiting = None
         if member.loss:
-            asyncio.get_running_loop().call_soon(conn._guard, self.report_losses, conn, context=Context())
+            asyncio.get_running_loop().call_soon(guard, conn, self.report_losses, conn, context=Context())
         elif member.left:
             self._forget(conn)
         elif not self.watching:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from functools import partial
 
 from .. import limits
+from ..conn import closing, opening
 from ..conn.connection import Conn
 from ..conn.logs import log_extra, request_line
 from ..constants import CloseCode
@@ -36,7 +38,7 @@ logger = logging.getLogger("plumews.server")
 
 
 class ServerHandshake:
-    """Opening handshake of one connection (a :class:`plumews.conn.closing.OpeningHandshake`).
+    """Opening handshake of one connection (a :class:`plumews.conn.opening.OpeningHandshake`).
 
     Args:
         context: context of the server.
@@ -130,7 +132,7 @@ class ServerHandshake:
             self._body.arrived()
         elif len(self._responder.rest) > limits.HEAD_SIZE:
             self._paused = True
-            self._conn._ask_transport("pause_reading")
+            closing.ask(self._conn, "pause_reading")
 
     # --- the decision -----------------------------------------------------------------------------
 
@@ -220,7 +222,7 @@ class ServerHandshake:
         if request.method not in ("GET", "HEAD"):
             check_origin(request, self._context.options.origins, secure=request.secure)
         responder = self._responder
-        self._body = RequestBody(responder.rest, self._conn._ask_transport, responder.is_over)
+        self._body = RequestBody(responder.rest, partial(closing.ask, self._conn), responder.is_over)
         responder.run(answer_with_body(route, request, self._body), responder.answer)
 
     # --- the 101 ----------------------------------------------------------------------------------
@@ -272,13 +274,13 @@ class ServerHandshake:
         conn._accepted_with = context.options.extra_headers
         conn.subprotocol = subprotocol
         if agreement is not None:
-            conn._compress(agreement)
-        conn._ask_transport("write", wire)
+            opening.use_deflate(conn, agreement)
+        closing.ask(conn, "write", wire)
         if self._paused:
-            conn._ask_transport("resume_reading")
+            closing.ask(conn, "resume_reading")
         if conn._ended:
             return  # the transport failed
-        conn._open()
+        opening.opened(conn)
         if logger.isEnabledFor(logging.DEBUG):
             _log_opened(conn)
         try:
@@ -291,7 +293,7 @@ class ServerHandshake:
         if self._head is not None and conn._request is not None:
             conn._request._keep_only(self._head)
         rest = self._responder.rest
-        if rest and not conn._ask_transport("is_closing"):
+        if rest and not closing.ask(conn, "is_closing"):
             conn._receive(bytes(rest))
         if rest:
             rest.clear()

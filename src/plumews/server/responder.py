@@ -20,6 +20,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from ..conn import closing
 from ..conn.connection import Conn
 from ..conn.logs import log_extra, request_line
 from ..constants import ErrorCode
@@ -69,7 +70,7 @@ class HandshakeResponder:
         """Return True if the response is sent, or the client has gone."""
         conn = self._conn
         # Over TLS the transport closes only a moment after the peer's end has come.
-        return self.answered or conn._ended or conn._transport is None or bool(conn._ask_transport("is_closing"))
+        return self.answered or conn._ended or conn._transport is None or bool(closing.ask(conn, "is_closing"))
 
     def limit_time(self, due: float) -> None:
         """Refuse with 408 at the time ``due`` of the loop's clock, unless the response is sent."""
@@ -95,7 +96,7 @@ class HandshakeResponder:
         self._task.add_done_callback(partial(self._done, then), context=Context())
 
     def _done(self, then: Callable[[Any], None], task: asyncio.Future[Any]) -> None:
-        self._conn._guard(self._conn._run_in_context, self._go_on, then, task)
+        closing.guard(self._conn, self._conn._run_in_context, self._go_on, then, task)
 
     def _go_on(self, then: Callable[[Any], None], task: asyncio.Future[Any]) -> None:
         self._task = None
@@ -175,9 +176,9 @@ class HandshakeResponder:
         self._forget_deadline()
         done = request is not None and not request.content_length and not self.rest
         self.rest.clear()
-        conn._ask_transport("write", wire)
-        conn._ask_transport("resume_reading")
-        conn._close_gently(peer_is_done=done)
+        closing.ask(conn, "write", wire)
+        closing.ask(conn, "resume_reading")
+        closing.close_gently(conn, peer_is_done=done)
         if refused is not None:
             self._context.requests.refused.add(refused.code)
             _log_refusal(conn, response.status, refused, self._context)
@@ -185,7 +186,7 @@ class HandshakeResponder:
     # --- the open timeout -------------------------------------------------------------------------
 
     def _late(self) -> None:
-        self._conn._guard(self._time_out)
+        closing.guard(self._conn, self._time_out)
 
     def _time_out(self) -> None:
         self.end()

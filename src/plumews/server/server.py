@@ -24,6 +24,7 @@ from ..auth.authentication import Authentication
 from ..auth.credentials import AuthOptions
 from ..auth.interfaces import TokenAuthenticator
 from ..auth.token_lifetime import is_logging_in
+from ..conn import closing
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
 from ..conn.graceful_close import GracefulClose, GracefulShutdown, ShutdownReport, TimeBudget, check_graceful_close
@@ -241,7 +242,7 @@ class Server:
         assert self._listener is not None
         fds = [*loop_descriptors(self._closed.get_loop()), *self._listener.forked()]
         for conn in self._context.connections:
-            fds += conn._forked()
+            fds += closing.disown(conn)
         return fds
 
     def _check_process(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import plumews
 from plumews import Gap, Opcode, Position, SendBehavior, UserInfo
+from plumews.conn.opening import opened, use_deflate
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import Parser
@@ -138,8 +139,8 @@ class Peer:
         self.transport = PeerTransport(self)
         self.conn.connection_made(self.transport)  # type: ignore[arg-type]
         if agreed is not None:
-            self.conn._compress(Agreement(bits, 12, self.takeover, False, "permessage-deflate"))
-        self.conn._open()
+            use_deflate(self.conn, Agreement(bits, 12, self.takeover, False, "permessage-deflate"))
+        opened(self.conn)
         self.conn.add_close_callback(lambda conn: ends(self))
         self._polite = polite
         self._ends = ends

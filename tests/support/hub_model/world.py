@@ -265,7 +265,7 @@ class World(Record):
             with pytest.raises((HubError, ConnectionClosed)):
                 self.hub.recover(room, peer.conn, position)
             return
-        if peer.config.send_behavior is SendBehavior.CLOSE and peer.conn._behind:
+        if peer.config.send_behavior is SendBehavior.CLOSE and peer.conn._catch_up_hooks:
             return  # what comes first may close it
         numbers, complete = self.remembered(room, position)
         copies = []

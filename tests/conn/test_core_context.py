@@ -11,7 +11,6 @@ from contextvars import Context, ContextVar, copy_context
 import pytest
 
 import plumews
-from plumews.conn.context import ContextRunner
 from support.compressed_messages import OFFER, frames, squeezed
 from support.fakes import PATIENCE, clog, failures, fake_conn, pass_time, tls_contexts, until
 from support.raw_client import Wire, close, text
@@ -30,12 +29,6 @@ def called_as(name, function, *args, **options):
 
 
 # --- the class ------------------------------------------------------------------------------------
-
-
-def in_context(context):
-    conn = ContextRunner()
-    conn._context = context
-    return conn
 
 
 async def test_call_runs_in_the_context_and_nests():

@@ -1,0 +1,70 @@
+"""Beginning of a connection: its transport, what was agreed on in the opening handshake, and the switch to frames.
+
+Invariant: until the connection is open, received bytes go to its :class:`OpeningHandshake` and not to the parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import MethodType
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..constants import State
+from ..deflate.config import Agreement
+from ..deflate.inbound import InboundDeflate
+from ..deflate.outbound import OutboundDeflate
+from .closing import ask, transport_failed
+
+if TYPE_CHECKING:
+    from .core import ConnCore
+
+__all__ = ["OpeningHandshake", "connected", "opened", "use_deflate"]
+
+
+class OpeningHandshake(Protocol):
+    """Reader of a connection until it is open: ``conn._handshake``."""
+
+    def connected(self) -> None: ...
+
+    def received(self, data: bytes) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
+    """Take the transport of ``conn``, and begin its opening handshake."""
+    transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+    conn._transport = transport
+    peername = ask(conn, "get_extra_info", "peername")
+    conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
+    conn._sockname = ask(conn, "get_extra_info", "sockname")
+    try:
+        conn._writer.attach(transport, MethodType(transport_failed, conn))  # takes less memory than a partial
+        if (unsent := conn._config.unsent_limit) is not None:
+            conn._writer.bound(unsent)
+    except Exception as exc:
+        transport_failed(conn, exc)
+    if conn._handshake is not None:
+        conn._handshake.connected()
+
+
+def use_deflate(conn: ConnCore, agreement: Agreement, *, client: bool = False) -> None:
+    """Use permessage-deflate, before anything is received."""
+    config = conn._config
+    assert config.deflate is not None
+    timers = conn._state.timers
+    conn._deflate = deflate = OutboundDeflate(agreement, config.deflate, config.fragment_size, timers, client=client)
+    conn._inflate = InboundDeflate(agreement, config.deflate, conn._state, client=client)
+    conn._shared = deflate.shared_params
+    conn._rules.allow_compressed(client=client)
+    conn._feed = conn._rules.parser.feed_messages
+    conn._quick_size = min(conn._quick_size, deflate.params.never_compressed())
+    if deflate.shared_params is None:
+        conn._writer.context = deflate
+
+
+def opened(conn: ConnCore) -> None:
+    """Open ``conn``: from here on received bytes are frames."""
+    conn._handshake = None
+    conn._rules.state = State.OPEN
+    conn._keepalive.start(conn._loop.time())
