@@ -1,7 +1,7 @@
-"""Server for `faulty_sends`: a process of its own, on whose sends a preloaded library acts.
+"""Server for `faulty_sends`, on whose sends a preloaded library acts, and for `soak`: a process of its own.
 
-``python faulty_server.py LOOP`` prints the ports of its servers as a line of JSON: of one with a handler, one with
-callbacks, one with callbacks and TLS if there is a certificate. Each line on stdin is answered by a report.
+``python faulty_server.py LOOP CHAIN KEY`` prints the ports of its servers as a line of JSON: of one with a handler, and
+of several with callbacks. Each line on stdin is answered by a report, the line ``objects`` by one that counts objects.
 
 The path of a connection says what it is: ``/`` echoes, ``/member`` is in the room, ``/slow/POLICY`` too, with a send
 queue of 4 messages. ``/send`` broadcasts its messages to the room, ``/send/plain`` without the hub. ``/send/abort`` and
@@ -20,6 +20,7 @@ import os
 import socket
 import ssl
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,19 @@ class Faulty:
             else:
                 await conn.send(message)
 
+    def objects(self) -> dict[str, Any]:
+        """Return the report, with what is in the memory of the process."""
+        for _ in range(3):
+            gc.collect()
+        kinds = Counter(map(type, gc.get_objects()))
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return {
+            **self.report(),
+            "objects": {f"{kind.__module__}.{kind.__qualname__}": count for kind, count in kinds.items()},
+            "tasks": len(asyncio.all_tasks()),
+            "memory": pages * os.sysconf("SC_PAGESIZE"),
+        }
+
     def report(self) -> dict[str, Any]:
         gc.collect()
         return {
@@ -131,6 +145,7 @@ async def main(chain: str, key: str) -> None:
     servers = {
         "handler": plumews.serve(faulty.handle, compression="deflate", **common),
         "callbacks": plumews.serve(**callbacks, compression=deflate, **common),
+        "keepalive": plumews.serve(**callbacks, **{**common, "ping_interval": 0.2, "ping_timeout": 0.2}),
         "tls": plumews.serve(**callbacks, ssl=context, **common),
         **{behavior.name: plumews.serve(**callbacks, **common, **slow(behavior)) for behavior in SendBehavior},
     }
@@ -148,8 +163,8 @@ async def main(chain: str, key: str) -> None:
                 ended.set()
             asked += lines
             while b"\n" in asked:
-                _, _, asked = asked.partition(b"\n")
-                say(faulty.report())
+                what, _, asked = asked.partition(b"\n")
+                say(faulty.objects() if what == b"objects" else faulty.report())
                 faulty.lost.clear()
 
         loop.add_reader(0, ask)
