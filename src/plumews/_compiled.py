@@ -38,6 +38,7 @@ COMPILED = (
     "deflate.outbound",
     "deflate.streams",
     "http11.handshake",
+    "http11.head_scan",
     "http11.origin",
     "http11.parser",
     "http11.request",

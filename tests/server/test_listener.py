@@ -138,6 +138,33 @@ async def test_bounds_hold_where_the_loop_cannot_watch_sockets(start, monkeypatc
     await until(lambda: server._context.admission.connections == 0)
 
 
+async def test_plain_connection_is_accepted_without_a_task(start):
+    server = await start(
+        plumews.serve(on_message=lambda conn, message: conn.send_nowait(message), host="127.0.0.1", port=0)
+    )
+    loop, made = asyncio.get_running_loop(), []
+    loop.set_task_factory(lambda loop, work, **options: made.append(work) or asyncio.Task(work, loop=loop, **options))
+    async with await Wire.open(server) as wire:
+        wire.send(text("alive"))
+        assert await wire.message() == "alive"
+    loop.set_task_factory(None)
+    assert [work for work in made if "connect_accepted_socket" in repr(work) or "plumews" in repr(work)] == []
+
+
+async def test_failing_protocol_frees_the_slot_and_is_logged(start, caplog, monkeypatch):
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+
+    def fail(slot):
+        raise RuntimeError("no connection today")
+
+    monkeypatch.setattr(server._listener, "_connection", fail)
+    async with await Wire.connect(server) as wire:
+        await wire.eof()
+    await until(lambda: server._context.admission.connections == 0)
+    assert not server._listener._connecting
+    assert [record.getMessage() for record in caplog.records] == ["connecting a client failed"]
+
+
 # --- rejections -----------------------------------------------------------------------------------
 
 

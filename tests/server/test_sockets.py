@@ -227,3 +227,30 @@ def test_activated_descriptors_are_of_this_process_and_once(pid, count, expected
 def test_invalid_listen_fds_raises(count):
     with pytest.raises(ValueError, match="LISTEN_FDS must be the number of sockets"):
         activated_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, getattr(socket, "AF_UNIX", None)], ids=["tcp", "unix"])
+def test_accept_from_returns_what_accept_does(family, tmp_path):
+    if family is None:
+        pytest.skip("no Unix sockets")
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "socket"))
+        listening.listen()
+        pairs = []
+        for accept in (sockets.accept_from, socket.socket.accept):
+            client = socket.create_connection(listening.getsockname()) if family == socket.AF_INET else None
+            if client is None:
+                client = socket.socket(family, socket.SOCK_STREAM)
+                client.connect(listening.getsockname())
+            accepted, address = accept(listening)
+            with client, accepted:
+                assert address == client.getsockname()
+                pairs.append(
+                    (type(accepted), accepted.family, accepted.type, accepted.proto, accepted.get_inheritable())
+                )
+                client.sendall(b"x")
+                assert accepted.recv(1) == b"x"
+        assert pairs[0] == pairs[1]
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sockets.accept_from(listening)

@@ -4,14 +4,14 @@ cimport cython
 
 from .request cimport Request
 
-cdef object InvalidHandshake, InvalidHeader, InvalidUpgrade, has_token, parse_tokens
+cdef object InvalidHandshake, InvalidHeader, InvalidUpgrade, parse_tokens
 cdef Py_ssize_t _KEY_SIZE, _NONCE_SIZE
 cdef str _ANSWER
-cdef list _VERSIONS
+cdef bytes _NUMBER
 
 
 cpdef str accept_key(str key)
-@cython.locals(keys=list)
+@cython.locals(keys=list, upgrade=bint)
 cpdef str check_upgrade(Request request)
 cdef bint _is_key(str key) except -1
 @cython.locals(offers=list)

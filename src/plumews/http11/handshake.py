@@ -13,7 +13,7 @@ from typing import Final
 
 from ..constants import ACCEPT_GUID, WEBSOCKET_VERSION, ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
-from .headers import Headers, HeadersLike, has_token, is_token, parse_tokens
+from .headers import Headers, HeadersLike, is_token, parse_tokens
 from .models import Response
 from .request import Request
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _VERSION: Final = ("Sec-WebSocket-Version", WEBSOCKET_VERSION)
-_VERSIONS: Final = [WEBSOCKET_VERSION]
+_NUMBER: Final = WEBSOCKET_VERSION.encode()
 
 #: Lines that every 101 has, up to the value of the last one.
 _ANSWER: Final = (
@@ -90,11 +90,12 @@ def check_upgrade(request: Request) -> str:
         raise InvalidHandshake(
             "method not allowed", status=405, code=ErrorCode.METHOD_NOT_ALLOWED, headers=(("Allow", "GET"),)
         )
-    if not (request.wants_websocket and has_token(request._values_of(b"connection"), "upgrade")):
+    upgrade = request._says(b"connection", b"Upgrade") or request._lists(b"connection", "upgrade")
+    if not (upgrade and request.wants_websocket):
         # The usual cause is a proxy that speaks HTTP/1.0. The text tells it from a client that wants something else.
         needed = "" if request.http_version == "1.1" else ", in HTTP/1.1"
         raise InvalidUpgrade(f"websocket upgrade required{needed}", headers=(("Upgrade", "websocket"), _VERSION))
-    if request._values_of(b"sec-websocket-version") != _VERSIONS:
+    if not request._says(b"sec-websocket-version", _NUMBER) and not _is_version(request):
         raise InvalidUpgrade(
             f"websocket version {WEBSOCKET_VERSION} required", code=ErrorCode.BAD_VERSION, headers=(_VERSION,)
         )
@@ -104,6 +105,11 @@ def check_upgrade(request: Request) -> str:
     if len(keys) > 1 or not _is_key(keys[0]):
         raise InvalidHeader("invalid websocket key", code=ErrorCode.KEY_INVALID)
     return keys[0]
+
+
+def _is_version(request: Request) -> bool:
+    versions: list[str] = request._values_of(b"sec-websocket-version")
+    return versions == [WEBSOCKET_VERSION]
 
 
 def _is_key(key: str) -> bool:

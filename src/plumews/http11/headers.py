@@ -18,6 +18,7 @@ from ..errors import InvalidHeader
 
 __all__ = [
     "BLANKS",
+    "KNOWN_NAMES",
     "Headers",
     "HeadersLike",
     "MultipleValuesError",
@@ -56,7 +57,8 @@ _KNOWN: Final = """
     Origin Pragma Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-WebSocket-Accept Sec-WebSocket-Extensions
     Sec-WebSocket-Key Sec-WebSocket-Protocol Sec-WebSocket-Version Upgrade User-Agent
 """
-_LOWER: Final = {name: name.lower() for name in _KNOWN.split()}
+KNOWN_NAMES: Final = tuple(_KNOWN.split())
+_LOWER: Final = {name: name.lower() for name in KNOWN_NAMES}
 _SPELLED: Final = {name.encode(): name for name in _LOWER}
 
 

@@ -2,12 +2,14 @@
 
 cimport cython
 
+from .head_scan cimport count_lines
 from .request cimport HeadLines, Request, check_target, count_in, received_request, values_in
 
 cdef object InvalidHeader, InvalidMessage, httptools, parse_host
-cdef bytes _CAPITALS, _END, _GET, _IN_HEAD, _IN_LINE, _TLS_RECORD, _VERSION
+cdef bytes _CAPITALS, _END, _GET, _IN_LINE, _TLS_RECORD, _VERSION
 cdef Py_ssize_t _LENGTH_SIZE, _METHOD_SIZE
-cdef tuple _ONCE
+cdef Py_ssize_t BAD_END, CONTROL
+cdef dict _ONCE
 
 
 cdef class HeadReader:
@@ -43,7 +45,7 @@ cdef class HeadReader:
 
 
 cdef _check_deciding(list lines)
-@cython.locals(hosts=list, name=bytes)
+@cython.locals(hosts=list, key=bytes)
 cdef bint _check_headers(list lines, bint host_required) except -1
 @cython.locals(lengths=list, length=str)
 cdef _check_body(Request request)

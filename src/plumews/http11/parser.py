@@ -16,6 +16,7 @@ import httptools
 from .. import limits
 from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage
+from .head_scan import BAD_END, CONTROL, count_lines
 from .headers import parse_host
 from .redaction import SECRET_HEADERS
 from .request import HeadLines, Line, Request, check_target, count_in, received_request, values_in
@@ -36,7 +37,6 @@ _LENGTH_SIZE: Final = 18
 
 #: Bytes of a header value (RFC 9110 section 5.5): visible ASCII, space, tab, and those from 0x80 on.
 _IN_LINE: Final = bytes(range(0x20, 0x7F)) + b"\t" + bytes(range(0x80, 0x100))
-_IN_HEAD: Final = _IN_LINE + b"\r\n"
 
 #: Headers that decisions depend on, in lower case, beside ``Sec-WebSocket-*``: their values must be ASCII.
 _DECIDING: Final = frozenset(
@@ -51,7 +51,9 @@ _DECIDING: Final = frozenset(
 _SCHEMES: Final = frozenset(("http", "https", "ws", "wss"))
 
 #: Headers that may occur once: two parsers could use different lines.
-_ONCE: Final = (b"Host", b"Content-Length", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version")
+_ONCE: Final = {
+    name.lower(): name.decode() for name in (b"Host", b"Content-Length", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version")
+}
 
 
 class HeadReader:
@@ -162,10 +164,10 @@ class HeadReader:
 
     def _read_lines(self, new: bytes, ended: bool) -> None:
         """Check the new bytes of the head, and let llhttp parse the complete lines."""
-        if new.translate(None, _IN_HEAD):
+        ends = count_lines(new)
+        if ends == CONTROL:
             raise InvalidMessage("control byte in the request head")
-        ends = new.count(b"\r\n")
-        if new.count(b"\n") != ends or new.count(b"\r") - new.endswith(b"\r") != ends:
+        if ends == BAD_END:
             raise InvalidMessage("request lines must end with CR LF")
         if not ends:
             return
@@ -239,9 +241,9 @@ def _check_headers(lines: list[Line], host_required: bool) -> bool:
 
     Return False if there is no host, which only HTTP/1.0 allows.
     """
-    for name in _ONCE:
-        if count_in(lines, name.lower()) > 1:
-            raise InvalidHeader(f"more than one {name.decode()} header")
+    for key in _ONCE:
+        if count_in(lines, key) > 1:
+            raise InvalidHeader(f"more than one {_ONCE[key]} header")
     hosts = values_in(lines, b"host")
     if not host_required and not (hosts and hosts[0]):
         return False
@@ -256,6 +258,8 @@ def _check_headers(lines: list[Line], host_required: bool) -> bool:
 
 def _check_body(request: Request) -> None:
     """Refuse a body with other framing than a length (RFC 9112 section 6), or with a WebSocket handshake."""
+    if not (request._has(b"content-length") or request._has(b"transfer-encoding")):
+        return
     lengths = request._values_of(b"content-length")
     length = lengths[0] if lengths else "0"
     if request._has(b"transfer-encoding") or (length.strip("0") and request.wants_websocket):

@@ -3,6 +3,8 @@
 cimport cython
 
 cdef bytes _BLANKS
+cdef int _BLANK
+cdef dict _KEYS
 cdef object _NONE, Headers, InvalidMessage, has_token, limits
 
 
@@ -11,10 +13,12 @@ cdef class HeadLines:
     cdef readonly list lines
     cdef readonly bytes target
 
+    cpdef on_header(self, bytes name, bytes value)
 
-@cython.locals(line=tuple, values=list)
+
+@cython.locals(line=tuple, values=list, known=bytes, value=bytes)
 cpdef list values_in(list lines, bytes key)
-@cython.locals(line=tuple, count=Py_ssize_t)
+@cython.locals(line=tuple, count=Py_ssize_t, known=bytes)
 cpdef Py_ssize_t count_in(list lines, bytes key) except -1
 
 
@@ -42,6 +46,9 @@ cdef class Request:
     cpdef _keep_only(self, bytes head)
     cpdef list _values_of(self, bytes key)
     cpdef bint _has(self, bytes key) except -1
+    @cython.locals(line=tuple, found=bint, known=bytes, told=bytes)
+    cdef bint _says(self, bytes key, bytes value) except -1
+    cdef bint _lists(self, bytes key, str name) except -1
 
 
 @cython.locals(request=Request)

@@ -16,7 +16,7 @@ import httptools
 
 from .. import limits
 from ..errors import InvalidMessage
-from .headers import BLANKS, Headers, HeadersLike, has_token, name_of, value_of
+from .headers import BLANKS, KNOWN_NAMES, Headers, HeadersLike, has_token, name_of, value_of
 
 __all__ = [
     "Address",
@@ -37,6 +37,10 @@ Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
 Line: TypeAlias = "tuple[bytes, bytes, bytes]"
 
 _BLANKS: Final = BLANKS.encode()
+_BLANK: Final = 0x20
+
+#: Names that occur in handshakes, as clients spell them, in lower case.
+_KEYS: Final = {name.encode(): name.lower().encode() for name in KNOWN_NAMES}
 
 
 class HeadLines:
@@ -58,8 +62,9 @@ class HeadLines:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a line."""
-        # llhttp keeps trailing blanks (RFC 9112 section 5.1).
-        self.lines.append((name.lower(), name, value.strip(_BLANKS)))
+        if value and (value[0] <= _BLANK or value[-1] <= _BLANK):
+            value = value.strip(_BLANKS)  # llhttp keeps trailing blanks (RFC 9112 section 5.1)
+        self.lines.append((_KEYS.get(name) or name.lower(), name, value))
 
     def on_headers_complete(self) -> None:
         """Note the end of the head."""
@@ -78,8 +83,10 @@ def values_in(lines: list[Line], key: bytes) -> list[str]:
     """Return the values of the lines whose name in lower case is ``key``, in order."""
     values = []
     for line in lines:
-        if line[0] == key:
-            values.append(line[2].decode("latin-1"))  # noqa: PERF401 - the variable of a comprehension has no type
+        known: bytes = line[0]
+        if known == key:
+            value: bytes = line[2]
+            values.append(value.decode("latin-1"))
     return values
 
 
@@ -87,7 +94,8 @@ def count_in(lines: list[Line], key: bytes) -> int:
     """Return the number of lines whose name in lower case is ``key``."""
     count = 0
     for line in lines:
-        if line[0] == key:
+        known: bytes = line[0]
+        if known == key:
             count += 1
     return count
 
@@ -237,6 +245,24 @@ class Request:
             return key.decode() in self.headers
         return count_in(self._lines, key) > 0
 
+    def _says(self, key: bytes, value: bytes) -> bool:
+        """Return True if there is one line of a header, and it has ``value``: the usual case of a list of names."""
+        if self._lines is None:
+            return False
+        found = False
+        for line in self._lines:
+            known: bytes = line[0]
+            if known == key:
+                told: bytes = line[2]
+                if found or told != value:
+                    return False
+                found = True
+        return found
+
+    def _lists(self, key: bytes, name: str) -> bool:
+        """Return True if a header is a list of names that has ``name``, given in lower case, in any case."""
+        return has_token(self._values_of(key), name)
+
     @property
     def content_length(self) -> int:
         """Length of the body in bytes (RFC 9112 section 6.2), 0 without a body."""
@@ -246,7 +272,9 @@ class Request:
     @property
     def wants_websocket(self) -> bool:
         """True if the client asks for a WebSocket."""
-        return self.http_version == "1.1" and has_token(self._values_of(b"upgrade"), "websocket")
+        if self.http_version != "1.1":
+            return False
+        return self._says(b"upgrade", b"websocket") or self._lists(b"upgrade", "websocket")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A compiled class cannot be copied or pickled without this.

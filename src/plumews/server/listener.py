@@ -19,7 +19,7 @@ import math
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -29,13 +29,13 @@ from ..conn.connection import Conn
 from ..constants import ErrorCode
 from ..errors import InvalidHandshake, Refused
 from ..http11.handshake import refusal
-from ..http11.proxies import address_of
+from ..http11.request import address_of
 from ..transport.loop_context import loop_context
 from ..transport.timers import Deadline, Timers
 from .admission import ConnectionSlot
 from .context import ServerContext
 from .responder import stopping
-from .sockets import InheritedSocket, OwnSocket
+from .sockets import InheritedSocket, OwnSocket, accept_from
 
 __all__ = ["EXHAUSTED", "Listener", "RejectedSockets", "SpareDescriptor"]
 
@@ -76,6 +76,8 @@ class Listener:
         self._connection = connection
         self._tls = _tls_options(context)
         self._loop = asyncio.get_running_loop()
+        # Of these loops it is known that they connect a plain socket without asking for the running task.
+        self._steps = not self._tls and type(self._loop).__module__.partition(".")[0] in ("asyncio", "uvloop")
         self._timers = loop_context(self._loop).timers
         self._sockets: list[socket.socket] = []  # the watched ones; none if the loop's servers accept
         self._servers: list[asyncio.AbstractServer] = []
@@ -83,7 +85,7 @@ class Listener:
         self._spare: SpareDescriptor | None = None
         self._rejected = RejectedSockets(self._timers)
         #: Connections without a transport yet. Over TLS they are in its handshake.
-        self._connecting: dict[asyncio.Task[Any], socket.socket] = {}
+        self._connecting: dict[asyncio.Future[Any], socket.socket] = {}
         self._turned_away = 0  # since the last log line about it
         self._next_line = -math.inf
 
@@ -169,7 +171,7 @@ class Listener:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
             try:
-                sock, address = listening.accept()
+                sock, address = accept_from(listening)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionError:
@@ -178,6 +180,8 @@ class Listener:
                 self._cannot_accept(listening, exc)
                 return
             self._admit(sock, address)
+            if len(self._connecting) == 1:
+                return  # mostly there is no other: it costs less to be called again than to ask in vain
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
         context = self._context
@@ -190,19 +194,51 @@ class Listener:
             self._reject(sock, exc)
             return
         connecting = self._loop.connect_accepted_socket(partial(self._connection, slot), sock, **self._tls)
+        if self._steps:
+            context.context.copy().run(self._step, connecting, sock, slot)
+            return
         task = context.context.run(self._loop.create_task, connecting)
         self._connecting[task] = sock
         task.add_done_callback(partial(self._connected, sock, slot), context=Context())
 
-    def _connected(self, sock: socket.socket, slot: ConnectionSlot, task: asyncio.Task[Any]) -> None:
-        self._connecting.pop(task, None)
-        failure = None if task.cancelled() else task.exception()
-        if not task.cancelled() and failure is None:
+    def _step(
+        self,
+        connecting: Coroutine[Any, Any, Any],
+        sock: socket.socket,
+        slot: ConnectionSlot,
+        waited_for: asyncio.Future[Any] | None = None,
+    ) -> None:
+        """Let ``connecting`` go on until it waits for a future: once, for its transport. A task would cost more."""
+        if waited_for is not None:
+            self._connecting.pop(waited_for, None)
+        try:
+            waits_for = connecting.send(None)
+        except StopIteration:
             return
+        except BaseException as exc:
+            self._failed(sock, slot, exc)
+            if waited_for is None:
+                sock.close()  # there is no transport
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                raise
+            return
+        waits_for._asyncio_future_blocking = False  # as a task does
+        self._connecting[waits_for] = sock
+        waits_for.add_done_callback(partial(self._step, connecting, sock, slot))
+
+    def _connected(self, sock: socket.socket, slot: ConnectionSlot, task: asyncio.Future[Any]) -> None:
+        self._connecting.pop(task, None)
+        if task.cancelled():
+            self._failed(sock, slot, None)
+        elif (failure := task.exception()) is not None:
+            self._failed(sock, slot, failure)
+
+    def _failed(self, sock: socket.socket, slot: ConnectionSlot, failure: BaseException | None) -> None:
         slot.left()
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)  # the loop may still hold the socket
-        if failure is not None and not isinstance(failure, OSError):  # how TLS fails, or the client goes
+        # An OSError is how TLS fails, or the client goes.
+        if failure is not None and not isinstance(failure, (OSError, asyncio.CancelledError)):
             logger.error("connecting a client failed", exc_info=failure)
 
     # --- rejecting --------------------------------------------------------------------------------

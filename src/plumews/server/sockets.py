@@ -24,6 +24,7 @@ __all__ = [
     "OwnSocket",
     "UnixPath",
     "UnixSocket",
+    "accept_from",
     "activated_descriptors",
     "check_unix",
     "given_sockets",
@@ -65,6 +66,18 @@ def given_sockets(given: socket.socket | Sequence[socket.socket], *, unix: bool 
     if not sockets:
         raise ValueError("sock must be at least one socket")
     return sockets
+
+
+def accept_from(listening: socket.socket) -> tuple[socket.socket, Any]:
+    """Return a new connection as ``listening.accept()`` does. That makes an enum of each number, which costs more."""
+    accept = getattr(listening, "_accept", None)  # it is private
+    if accept is None:
+        return listening.accept()
+    descriptor, address = accept()
+    return socket.socket(_family(listening), _type(listening), listening.proto, descriptor), address
+
+
+_family, _type = (vars(socket.SocketType)[name].__get__ for name in ("family", "type"))
 
 
 # --- TCP ------------------------------------------------------------------------------------------

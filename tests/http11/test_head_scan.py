@@ -1,0 +1,41 @@
+"""Tests of the scan of a request head: control characters, and ends of lines."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plumews.http11.head_scan import BAD_END, CONTROL, count_lines
+
+
+def expected(data):
+    """Return the result by regular expressions."""
+    if re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", data):
+        return CONTROL
+    if re.search(rb"\r[^\n]|(?<!\r)\n", data):
+        return BAD_END
+    return len(re.findall(rb"\r\n", data))
+
+
+def test_lines_that_end_are_counted():
+    assert [count_lines(data) for data in (b"", b"a", b"a\r\n", b"a\r\n\r\n", b"\r\nb\r\nc", b"a\r")] == [
+        0,
+        0,
+        1,
+        2,
+        2,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_each_byte_is_allowed_or_a_control(byte):
+    assert count_lines(b"a%cb" % byte) == expected(b"a%cb" % byte)
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\t", b"\x00", b"\x7f", b"\xff", b"name: value"])))
+def test_result_is_that_of_regular_expressions(parts):
+    assert count_lines(b"".join(parts)) == expected(b"".join(parts))
