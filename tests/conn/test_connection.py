@@ -416,3 +416,7 @@ async def test_stream_in_another_thread_is_refused() -> None:
             await asyncio.to_thread(lambda call=call: run_coroutine(call()))
     assert await stream.read_all() == b"all"
     transport.abort()
+
+
+def test_signature_of_a_connection_is_known() -> None:
+    assert list(inspect.signature(Conn).parameters) == ["config", "client"]

@@ -390,7 +390,7 @@ class LossReporter:
 @pytest.mark.parametrize(
     ("inside", "call"),
     [
-        ("closing.discard", lambda conn: conn.eof_received()),
+        ("closing._discard", lambda conn: conn.eof_received()),
         ("full_queue.report_losses", lambda conn: report_now(conn)),
     ],
 )
@@ -417,7 +417,7 @@ async def test_failure_in_the_keepalive_is_1011(
     assert len(errors(caplog)) == 1
 
 
-@pytest.mark.parametrize("inside", ["_count_lost", "fail_streams", "_report_last_losses", "_forget", "_stop_pings"])
+@pytest.mark.parametrize("inside", ["_count_lost", "_fail_streams", "_report_last_losses", "_forget", "_stop_pings"])
 async def test_failure_in_connection_lost_leaves_nothing(
     start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any, inside: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 Functions that take the connection. A close of ours begins with :func:`begin_close`, one of the peer with
 :func:`peer_ended`. Both send a close frame by :func:`_send_close`, behind what is queued. When both frames are there,
-:func:`hang_up` ends the TCP connection, after a violation by :func:`close_gently`, which lingers until the peer has
+:func:`_hang_up` ends the TCP connection, after a violation by :func:`close_gently`, which lingers until the peer has
 read our close frame. :func:`abort` cuts it instead, :func:`fail` is the end after an exception of ours, and
 :func:`lost` frees what the connection held.
 
@@ -32,20 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "abort",
-    "abort_transport",
     "add_callback",
     "answer",
     "ask",
     "begin_close",
     "below_queue",
     "close_gently",
-    "discard",
     "disown",
     "eof",
     "fail",
-    "fail_streams",
     "guard",
-    "hang_up",
     "look_ahead",
     "look_for_end",
     "lost",
@@ -128,7 +124,7 @@ def transport_failed(conn: ConnCore, exc: BaseException | None) -> None:
             _report(conn, "a transport failed", exc)
     finally:  # whatever fails: without memory even an assignment may
         try:
-            abort_transport(conn, transport)
+            _abort_transport(conn, transport)
         finally:
             conn._writer.detach()
             conn._inbox.wake()
@@ -173,14 +169,14 @@ def begin_close(conn: ConnCore, code: int, reason: str, *, discard: bool = False
         abort(conn)
 
 
-def _start_closing(conn: ConnCore, code: int, reason: str, drops: bool) -> None:
+def _start_closing(conn: ConnCore, code: int, reason: str, discard: bool) -> None:
     if conn._rules.state is not State.OPEN:
         return
     if conn._ended:
         answer(conn)
         return
-    if drops:
-        discard(conn)
+    if discard:
+        _discard(conn)
     else:
         conn._catch_up()
         conn._writer.refuse_waiters()
@@ -188,20 +184,20 @@ def _start_closing(conn: ConnCore, code: int, reason: str, drops: bool) -> None:
         if conn._rules.state is not State.OPEN:
             return  # catching up overflowed its queue, or the application ended it meanwhile
     _send_close(conn, conn._rules.close_frame(code, reason))
-    if drops:
+    if discard:
         conn._writer.last_words()
 
 
 def _send_close(conn: ConnCore, frame: bytes) -> None:
     conn._close_deadline = conn._state.timers.after(conn._config.close_timeout, partial(abort, conn))
-    fail_streams(conn)
+    _fail_streams(conn)
     conn._writer.finish(frame, partial(_close_frame_left, conn))
     conn._update_reading()
 
 
 def _close_frame_left(conn: ConnCore) -> None:
     if conn._ended:
-        hang_up(conn)
+        _hang_up(conn)
 
 
 # --- the peer's close -----------------------------------------------------------------------------
@@ -210,9 +206,9 @@ def _close_frame_left(conn: ConnCore) -> None:
 def peer_ended(conn: ConnCore) -> None:
     """Handle the end of the peer's side: a close frame or a violation."""
     conn._ended = True
-    fail_streams(conn)
+    _fail_streams(conn)
     if conn._rules.state is State.CLOSING:
-        hang_up(conn)
+        _hang_up(conn)
     elif len(conn._inbox) or _stream_is_open(conn):  # the handler has unread messages
         _answer_after(conn, 0.0 if _only_waits(conn) else limits.END_GRACE)
     else:
@@ -300,8 +296,8 @@ def eof(conn: ConnCore) -> bool:
         conn._writer.flush()  # what a read in this tick has brought is not to be lost by the end of reading
     conn._ended = True
     conn._rules.losing()
-    fail_streams(conn)
-    discard(conn)
+    _fail_streams(conn)
+    _discard(conn)
     if conn._close_deadline is None:  # a peer that does not read could delay the end for ever
         conn._close_deadline = conn._state.timers.after(conn._config.close_timeout, partial(abort, conn))
     conn._inbox.wake()
@@ -334,7 +330,7 @@ def _seek_end(conn: ConnCore) -> None:
 # --- the end of the TCP connection ----------------------------------------------------------------
 
 
-def hang_up(conn: ConnCore) -> None:
+def _hang_up(conn: ConnCore) -> None:
     """End the TCP connection after both close frames, once ours has left."""
     if not conn._writer.finished:
         return
@@ -390,17 +386,17 @@ def _linger(conn: ConnCore, last: float, half: bool) -> None:
 def abort(conn: ConnCore) -> None:
     """End the TCP connection now. Queued messages are lost."""
     if conn._transport is not None:
-        abort_transport(conn, conn._transport)
+        _abort_transport(conn, conn._transport)
     else:
         conn._rules.losing()
-        discard(conn)
+        _discard(conn)
 
 
-def abort_transport(conn: ConnCore, transport: asyncio.Transport) -> None:
+def _abort_transport(conn: ConnCore, transport: asyncio.Transport) -> None:
     """Abort ``transport``. If that fails, too, call :func:`lost`."""
     try:
         conn._rules.losing()
-        discard(conn)
+        _discard(conn)
     finally:
         try:
             transport.abort()
@@ -411,7 +407,7 @@ def abort_transport(conn: ConnCore, transport: asyncio.Transport) -> None:
 # --- messages that are given up -------------------------------------------------------------------
 
 
-def discard(conn: ConnCore) -> None:
+def _discard(conn: ConnCore) -> None:
     """Give up the queued messages."""
     _count_lost(conn)
     conn._writer.discard()
@@ -434,7 +430,7 @@ def _report_last_losses(conn: ConnCore, *, delivered: bool) -> None:
     conn._reporters = None  # losses of the reports themselves are part of them
 
 
-def fail_streams(conn: ConnCore) -> None:
+def _fail_streams(conn: ConnCore) -> None:
     """End the streams of a message that stays incomplete."""
     if conn._incoming is None and conn._stream is None and conn._discard_deadline is None and not len(conn._inbox):
         return
@@ -479,7 +475,7 @@ def _end(conn: ConnCore) -> None:
     guard(conn, _stop_pings, conn)
     guard(conn, _count_lost, conn)
     guard(conn, conn._writer.detach)
-    guard(conn, fail_streams, conn)
+    guard(conn, _fail_streams, conn)
     guard(conn, conn._inbox.wake)
     if conn._closed_future is not None and not conn._closed_future.done():
         conn._closed_future.set_result(None)

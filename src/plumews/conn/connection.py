@@ -29,6 +29,7 @@ from ..users import UserInfo
 from ..validation import check_read_limit
 from . import closing, fragmented, full_queue, opening, receiver
 from .attribute_hints import MissingAttribute, add_hints
+from .config import ConnConfig
 from .core import ConnCore
 from .logs import ConnLogger
 from .stream import Stream
@@ -55,6 +56,9 @@ class Conn(ConnCore, asyncio.BufferedProtocol):
 
     if TYPE_CHECKING:  # to checkers no attribute may be added
         __setattr__: Callable[[str, NoReturn], None]  # type: ignore[assignment,misc]
+
+    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
+        super().__init__(config, client=client)
 
     # --- the calls of the transport ---------------------------------------------------------------
 

@@ -9,9 +9,8 @@ at once gets the hook :meth:`Broadcaster.catch_up`. Each direct send, and each c
 its connection, by ``conn._catch_up()``. The hook reaches the connection with all broadcasts that come before the send.
 
 Invariants: broadcasts to one room arrive at each member in the order in which they are accepted, whatever the number of
-workers. A connection in several of the
-target rooms gets the message once. The predicate ``where`` is called before anything is sent, so that nothing is sent
-if it raises.
+workers. A connection in several of the target rooms gets the message once. The predicate ``where`` is called before
+anything is sent, so that nothing is sent if it raises.
 """
 
 from __future__ import annotations
