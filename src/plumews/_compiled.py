@@ -47,6 +47,7 @@ COMPILED = (
     "protocol.state",
     "rate_limit",
     "server.admission",
+    "server.context",
     "server.handshake",
     "server.responder",
     "transport.awaitable",

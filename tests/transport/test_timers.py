@@ -57,8 +57,11 @@ def test_loop_has_one_timer_for_the_earliest_deadline(loop: FakeLoop, timers: Ti
     assert loop.armed == [1009.0]
     late.cancel()
     early.cancel()
-    assert loop.armed == []
     assert len(timers) == 0
+    timers.after(9, lambda: None)
+    assert loop.armed == [1009.0]  # it serves the next deadline, and is not armed anew
+    loop.advance(3)
+    assert loop.armed == [1015.0]
 
 
 def test_cancelled_deadline_is_not_called_and_holds_nothing(loop: FakeLoop, timers: Timers) -> None:

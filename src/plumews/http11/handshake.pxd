@@ -10,7 +10,10 @@ cdef str _ANSWER
 cdef bytes _NUMBER
 
 
+@cython.locals(digest=bytes)
 cpdef str accept_key(str key)
+@cython.locals(key=str, answer=str)
+cpdef bytes accepted(Request request, subprotocol=*, extensions=*, bytes headers=*)
 @cython.locals(keys=list, upgrade=bint)
 cpdef str check_upgrade(Request request)
 cdef bint _is_key(str key) except -1

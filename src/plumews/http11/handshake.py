@@ -7,7 +7,6 @@ headers of the refusal. Nothing that a peer sends raises any other exception.
 from __future__ import annotations
 
 import binascii
-import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +15,11 @@ from ..errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from .headers import Headers, HeadersLike, is_token, parse_tokens
 from .models import Response
 from .request import Request
+
+try:
+    from _sha1 import sha1  # type: ignore[import-not-found,unused-ignore] # OpenSSL's takes longer to begin than to end
+except ImportError:
+    from hashlib import sha1
 
 __all__ = [
     "accept",
@@ -74,7 +78,7 @@ _TYPES_OF_CODES: Final = {code.value: code.type for code in ErrorCode if code.ty
 
 def accept_key(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` value for ``key`` (RFC 6455 section 4.2.2, item 5.4)."""
-    digest = hashlib.sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest()
+    digest: bytes = sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest()
     return binascii.b2a_base64(digest, newline=False).decode()
 
 
@@ -163,7 +167,7 @@ def accept(
 
 
 def accepted(
-    request: Request, *, subprotocol: str | None = None, extensions: str | None = None, headers: bytes = b""
+    request: Request, subprotocol: str | None = None, extensions: str | None = None, headers: bytes = b""
 ) -> bytes:
     """Return the serialized form of :func:`accept`. ``headers`` are lines that were checked and serialized."""
     key: str = request._values_of(b"sec-websocket-key")[0]

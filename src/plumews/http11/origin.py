@@ -77,7 +77,7 @@ def parse_origin(text: str) -> Origin:
 
 
 def check_origin(
-    request: Request, allowed: Collection[AllowedOrigin] | None, *, secure: bool, required: bool = False
+    request: Request, allowed: Collection[AllowedOrigin] | None, secure: bool, required: bool = False
 ) -> None:
     """Raise unless the request has no ``Origin``, the server's own, or an ``allowed`` one.
 

@@ -11,6 +11,7 @@ import contextlib
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextvars import copy_context
+from types import CoroutineType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -86,7 +87,10 @@ class ServerContext:
 
     def start(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
         """Run ``work`` as a task that the server waits for when it stops."""
-        task = asyncio.ensure_future(work)
+        if isinstance(work, CoroutineType):  # of a handler, mostly
+            task: asyncio.Future[Any] = asyncio.get_running_loop().create_task(work)
+        else:
+            task = asyncio.ensure_future(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task

@@ -2,18 +2,20 @@
 
 cimport cython
 
-from ..http11.handshake cimport check_upgrade, offered_subprotocols
-from ..http11.origin cimport check_host
+from ..conn.core cimport ConnCore
+from ..http11.handshake cimport accepted, check_upgrade, offered_subprotocols
+from ..http11.origin cimport check_host, check_origin
 from ..http11.parser cimport HeadReader
 from ..http11.request cimport Request, address_of
 from .admission cimport ConnectionSlot
+from .context cimport ServerContext
 from .responder cimport HandshakeResponder, log_untrusted_proxy
 
 
 cdef class ServerHandshake:
     cdef object _body
-    cdef object _conn
-    cdef object _context
+    cdef ConnCore _conn
+    cdef ServerContext _context
     cdef double _due
     cdef bytes _head
     cdef bint _paused
@@ -28,9 +30,11 @@ cdef class ServerHandshake:
     @cython.locals(request=Request)
     cdef _read(self, bytes data)
     cdef _keep(self, bytes data)
-    @cython.locals(peer=str)
+    @cython.locals(conn=ConnCore, context=ServerContext, peer=str)
     cdef _decide(self, Request request)
+    @cython.locals(conn=ConnCore, context=ServerContext)
     cdef _admit(self, Request request)
+    @cython.locals(conn=ConnCore)
     cdef _accept(self, endpoint, Request request)
-    @cython.locals(rest=bytearray)
+    @cython.locals(conn=ConnCore, context=ServerContext, request=Request, rest=bytearray)
     cdef _open(self, endpoint, subprotocol, agreement, bytes wire)

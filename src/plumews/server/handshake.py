@@ -181,14 +181,14 @@ class ServerHandshake:
                 return
             # A page cannot read why its WebSocket was refused. It may ask by plain HTTP.
             endpoint = context.endpoint(request.raw_path)
-            check_origin(request, context.options.origins, secure=request.secure)
+            check_origin(request, context.options.origins, request.secure)
             check = getattr(endpoint, "check", None)
             if check is not None:
                 check(request)
         else:
             endpoint = context.endpoint(request.raw_path)
         check_upgrade(request)
-        check_origin(request, context.options.origins, secure=request.secure)
+        check_origin(request, context.options.origins, request.secure)
         offered_subprotocols(request)
         admission = endpoint.admit(conn, request)
         if admission is None:
@@ -220,7 +220,7 @@ class ServerHandshake:
     def _serve_route(self, route: Route, request: Request) -> None:
         route.check_method(request)
         if request.method not in ("GET", "HEAD"):
-            check_origin(request, self._context.options.origins, secure=request.secure)
+            check_origin(request, self._context.options.origins, request.secure)
         responder = self._responder
         self._body = RequestBody(responder.rest, partial(closing.ask, self._conn), responder.is_over)
         responder.run(answer_with_body(route, request, self._body), responder.answer)
@@ -229,7 +229,7 @@ class ServerHandshake:
 
     def _accept(self, endpoint: Endpoint, request: Request) -> None:
         options, conn = self._context.options, self._conn
-        if self._responder.is_over():
+        if self._responder.over():
             return
         subprotocol = None
         if options.select_subprotocol is not None:
@@ -243,7 +243,7 @@ class ServerHandshake:
         extensions = None if agreement is None else agreement.answer
         if options.process_response is None:
             lines = self._context.extra_lines
-            wire = accepted(request, subprotocol=subprotocol, extensions=extensions, headers=lines)
+            wire = accepted(request, subprotocol, extensions, lines)
             self._open(endpoint, subprotocol, agreement, wire)
         else:
             response = accept(request, subprotocol=subprotocol, extensions=extensions, headers=options.extra_headers)
@@ -290,8 +290,9 @@ class ServerHandshake:
         except (Exception, asyncio.CancelledError):
             logger.exception("opening a connection failed", extra=log_extra(conn))
             conn.close_nowait(CloseCode.INTERNAL_ERROR, "the handler failed")
-        if self._head is not None and conn._request is not None:
-            conn._request._keep_only(self._head)
+        request = conn._request
+        if self._head is not None and request is not None:
+            request._keep_only(self._head)
         rest = self._responder.rest
         if rest and not closing.ask(conn, "is_closing"):
             conn._receive(bytes(rest))

@@ -2,7 +2,9 @@
 
 cimport cython
 
+from ..conn.core cimport ConnCore
 from ..http11.request cimport Request, address_of
+from .context cimport ServerContext
 
 cdef str _UNTRUSTED
 cdef tuple _FORWARDING, _FORWARDING_KEYS
@@ -10,13 +12,15 @@ cdef tuple _FORWARDING, _FORWARDING_KEYS
 
 cdef class HandshakeResponder:
     cdef bint _asked
-    cdef object _conn
-    cdef object _context
+    cdef ConnCore _conn
+    cdef ServerContext _context
     cdef readonly object _deadline
     cdef object _task
     cdef public bint answered
     cdef readonly bytearray rest
 
+    @cython.locals(conn=ConnCore)
+    cdef bint over(self) except -1
     cpdef limit_time(self, double due)
     cpdef accept(self)
     cpdef end(self)
@@ -26,4 +30,4 @@ cdef class HandshakeResponder:
 
 
 @cython.locals(key=bytes)
-cpdef log_untrusted_proxy(conn, Request request, context)
+cpdef log_untrusted_proxy(conn, Request request, ServerContext context)

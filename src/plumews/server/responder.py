@@ -68,9 +68,18 @@ class HandshakeResponder:
 
     def is_over(self) -> bool:
         """Return True if the response is sent, or the client has gone."""
+        return self.over()
+
+    def over(self) -> bool:
+        """Return the same as :meth:`is_over`, which has no C form: it is passed on as a function."""
         conn = self._conn
-        # Over TLS the transport closes only a moment after the peer's end has come.
-        return self.answered or conn._ended or conn._transport is None or bool(closing.ask(conn, "is_closing"))
+        if self.answered or conn._ended or conn._transport is None:
+            return True
+        try:
+            # Over TLS the transport closes only a moment after the peer's end has come.
+            return conn._transport.is_closing()
+        except Exception:
+            return bool(closing.ask(conn, "is_closing"))  # which treats the failure
 
     def limit_time(self, due: float) -> None:
         """Refuse with 408 at the time ``due`` of the loop's clock, unless the response is sent."""

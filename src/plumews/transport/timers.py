@@ -1,7 +1,8 @@
 """Deadlines and time slices of one event loop.
 
 All deadlines of a loop share one heap and one timer: a ``call_later`` for each ping, close timeout and waiting sender
-would cost memory and a heap operation in the loop. A time slice bounds how long one piece of work may hold the loop.
+would cost memory and a heap operation in the loop. A timer that no deadline needs any more stays armed: it fires once
+in vain, or serves the next deadline. A time slice bounds how long one piece of work may hold the loop.
 
 Invariants: a cancelled deadline refers to nothing. Callbacks run in an empty context and not in that of the caller.
 """
@@ -76,13 +77,14 @@ class TimeSlice:
 class Timers:
     """Deadlines of one loop."""
 
-    __slots__ = ("_handle", "_heap", "_horizon", "_live", "_loop")
+    __slots__ = ("_armed_for", "_handle", "_heap", "_horizon", "_live", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._heap: list[Deadline] = []
         self._live = 0
         self._handle: asyncio.TimerHandle | None = None
+        self._armed_for = math.inf  # the time at which it fires
         #: Deadlines up to this time fire in the current wake-up, or fired in the last one.
         self._horizon = -math.inf
 
@@ -104,7 +106,7 @@ class Timers:
         deadline = Deadline(self, when, callback)
         heapq.heappush(self._heap, deadline)
         self._live += 1
-        if self._heap[0] is deadline or self._handle is None:
+        if self._handle is None or when < self._armed_for:
             try:
                 self._arm(self._heap[0].when)
             except BaseException:
@@ -118,6 +120,7 @@ class Timers:
 
     def _arm(self, when: float) -> None:
         former, self._handle = self._handle, self._loop.call_at(when, self._wake, context=Context())
+        self._armed_for = when
         if former is not None:
             former.cancel()
 
@@ -125,9 +128,6 @@ class Timers:
         self._live -= 1
         if self._live == 0:
             self._heap.clear()
-            if self._handle is not None:
-                self._handle.cancel()
-                self._handle = None
         elif len(self._heap) > _COMPACT_ABOVE and len(self._heap) > 2 * self._live:
             self._heap = [deadline for deadline in self._heap if deadline.callback is not None]
             heapq.heapify(self._heap)
