@@ -81,7 +81,8 @@ class HandlerEndpoint:
             await work
         except BaseException as exc:
             if _ends_the_task(exc):
-                closing.abort(conn)
+                if not conn._loop.is_closed():  # else the task is destroyed with its loop, and no transport works
+                    closing.abort(conn)
                 raise
             if not _is_its_own_end(conn, exc):
                 logger.exception(_FAILED, extra=log_extra(conn))

@@ -316,6 +316,9 @@ class SpareDescriptor:
             os.close(self._held)
             self._held = None
 
+    def __del__(self) -> None:
+        self.close()  # the loop may be closed without the server
+
     def _take(self) -> None:
         with contextlib.suppress(OSError):
             self._held = os.open(os.devnull, os.O_RDONLY)
