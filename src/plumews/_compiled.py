@@ -51,13 +51,11 @@ COMPILED = (
     "server.handshake",
     "server.responder",
     "transport.awaitable",
-    "transport.displacing_queue",
+    "transport.channel",
     "transport.flow_control",
     "transport.loop_context",
     "transport.read_waiter",
     "transport.send_queue",
-    "transport.socket_writer",
-    "transport.writer",
 )
 
 #: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.

@@ -15,12 +15,12 @@ import plumews
 from plumews import ConnectionClosed, Opcode, SendBehavior, State
 from plumews.conn.keepalive import Keepalive
 from plumews.transport import send_buffer
-from plumews.transport.flow_control import FlowControl
+from plumews.transport.channel import Channel
 from plumews.transport.timers import Timers
 from support.fakes import FakeLoop, FakeTransport, fake_conn, feed, flushed, linked, tls_contexts, until
 from support.raw_client import Wire, masked
-from support.writer_setup import CLOSE, Setup, message, pong
-from support.writer_setup import State as TickState
+from support.channel_setup import CLOSE, Setup, message, pong
+from support.channel_setup import State as TickState
 
 LIMIT = 400
 
@@ -28,39 +28,35 @@ LIMIT = 400
 class Held(Setup):
     """Writer that sends no more than 400 bytes beyond an answered ping."""
 
-    writer: FlowControl
+    writer: Channel
 
     def __init__(self, pong_wait: float | None = 30, **bounds: int) -> None:
         self.state = TickState()
         bounds = {"queue_size": 100, "queue_bytes": 100_000, **bounds}
-        self.writer = FlowControl(self.state, **bounds, unanswered=LIMIT, waits_for_event=False)
+        self.writer = Channel(self.state, **bounds)
         self.keepalive = Keepalive(
             Timers(FakeLoop()),  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             ping_period=None if pong_wait is None else pong_wait / 2,
             pong_wait=pong_wait,
         )
-        self.writer.steer(self.keepalive, self.writer.resume)
+        self.writer._limit_unanswered(LIMIT, self.keepalive)
         self.transport = FakeTransport(self)
-        self.writer.attach(self.transport)  # type: ignore[arg-type]
+        self.writer._attach(self.transport)  # type: ignore[arg-type]
         self.finished = 0
 
     def send(self, size: int = 50) -> None:
-        assert self.writer.offer(message("x" * (size - 2 if size < 128 else size - 4)))
-        self.writer.kick(True)
+        assert self.writer._try_queue(message("x" * (size - 2 if size < 128 else size - 4)))
+        self.writer._kick_output(True)
         self.state.end_of_tick()
-
-    def resume_writing(self) -> None:
-        if self.writer.drained():
-            super().resume_writing()
 
     @property
     def pings(self) -> list[bytes]:
         return [payload for kind, payload in self.transport.events() if kind == Opcode.PING]
 
     def answer(self, ping: bytes) -> None:
-        if self.writer.answered(self.keepalive.pong(ping)):
-            self.writer.resume()
+        if self.writer._ping_answered(self.keepalive.pong(ping)):
+            self.writer._resume_output()
             self.state.end_of_tick()
 
 
@@ -70,7 +66,7 @@ def test_pings_travel_with_each_quarter_of_the_bound() -> None:
         setup.send(50)
     kinds = [kind for kind, _ in setup.transport.events()]
     assert kinds == [Opcode.TEXT, Opcode.TEXT, Opcode.PING] * 4
-    assert setup.writer.unanswered == LIMIT
+    assert setup.writer._unanswered == LIMIT
 
 
 def test_data_beyond_the_bound_waits_for_an_answer() -> None:
@@ -78,7 +74,7 @@ def test_data_beyond_the_bound_waits_for_an_answer() -> None:
     for _ in range(20):
         setup.send(50)
     assert (len(setup.messages), setup.writer.queued_messages) == (8, 12)
-    assert setup.writer.paused
+    assert setup.writer._paused
     assert setup.writer.queued_age > 0
     setup.answer(setup.pings[0])
     assert len(setup.messages) == 10
@@ -87,7 +83,7 @@ def test_data_beyond_the_bound_waits_for_an_answer() -> None:
     while setup.writer.queued_messages:
         setup.answer(setup.pings[-1])
     assert len(setup.messages) == 20
-    assert not setup.writer.paused
+    assert not setup.writer._paused
 
 
 def test_answer_counts_for_all_earlier_pings() -> None:
@@ -95,9 +91,9 @@ def test_answer_counts_for_all_earlier_pings() -> None:
     for _ in range(8):
         setup.send(50)
     setup.answer(setup.pings[-1])
-    assert setup.writer.unanswered == 0
+    assert setup.writer._unanswered == 0
     setup.answer(setup.pings[0])
-    assert setup.writer.unanswered == 0
+    assert setup.writer._unanswered == 0
 
 
 def test_answer_to_a_keepalive_ping_counts() -> None:
@@ -132,10 +128,10 @@ def test_pings_and_pongs_pass_waiting_data() -> None:
     for _ in range(20):
         setup.send(50)
     for payload in (b"1", b"2"):
-        setup.writer.pong(pong(payload))
-    setup.writer.flush()
-    setup.writer.control(b"\x89\x01p")
-    setup.writer.kick(True)
+        setup.writer._queue_pong(pong(payload))
+    setup.writer._flush()
+    setup.writer._queue_ping(b"\x89\x01p")
+    setup.writer._kick_output(True)
     assert setup.transport.events()[-3:] == [(Opcode.PONG, b"1"), (Opcode.PONG, b"2"), (Opcode.PING, b"p")]
     assert len(setup.messages) == 8
 
@@ -156,7 +152,7 @@ def test_free_transport_releases_no_data_without_an_answer() -> None:
     for _ in range(20):
         setup.send(50)
     setup.transport.fill()
-    setup.writer.pong(pong(b"late"))
+    setup.writer._queue_pong(pong(b"late"))
     setup.transport.drain()
     setup.state.end_of_tick()
     assert len(setup.messages) == 8
@@ -167,7 +163,7 @@ def test_close_waits_for_no_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
-    setup.writer.finish(CLOSE, setup.on_finished)
+    setup.writer._finish_output(CLOSE, setup.on_finished)
     assert len(setup.messages) == 20
     assert setup.finished == 1
     assert setup.keepalive.held_since == 0.0
@@ -185,7 +181,7 @@ def test_when_empty_is_called_at_the_bound() -> None:
     for _ in range(8):
         setup.send(50)
     done: list[bool] = []
-    setup.writer.when_empty(done.append)
+    setup.writer._when_empty(done.append)
     assert done == [True]
 
 
@@ -298,10 +294,10 @@ async def test_kernel_holds_little_when_messages_are_displaced(start: Any, behav
         assert conn.unanswered_bytes is None
         displaces = behavior in (SendBehavior.DROP_OLDEST, SendBehavior.CONFLATE)
         sent = 0
-        while not conn._writer.paused and sent < 400_000:
+        while not conn._writer._paused and sent < 400_000:
             conn.send_nowait(bytes(1000))
             sent += 1000
-        assert conn._writer.paused is displaces
+        assert conn._writer._paused is displaces
         if displaces:
             assert conn.unsent_bytes <= 64 * 1024 < conn._config.queue_bytes
 
@@ -311,7 +307,7 @@ async def test_unsent_bytes_bounds_the_kernel(start: Any) -> None:
         with contextlib.suppress(plumews.SendTimeout):
             for _ in range(1000):
                 await conn.send(bytes(1000))
-        assert conn._writer.paused
+        assert conn._writer._paused
         assert conn.unsent_bytes <= 64 * 1024
         assert conn.unacknowledged_bytes >= conn.unsent_bytes
 
@@ -327,7 +323,7 @@ async def test_writes_wait_for_the_writable_event(start: Any, monkeypatch: pytes
     async with linked(start, rcvbuf=4096, tls=tls, **options) as (conn, wire):
         assert isinstance(conn._writer, FlowControl)
         conn.send_nowait("0")
-        assert conn._writer.paused
+        assert conn._writer._paused
         for number in range(1, 500):
             conn.send_nowait(f"{number}:" + "x" * 100)
             if number % 7 == 0:

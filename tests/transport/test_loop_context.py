@@ -24,7 +24,7 @@ class Output(Flushable):
         self.name = name
         self.then = then
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         self.log.append(self.name)
         self.then()
 

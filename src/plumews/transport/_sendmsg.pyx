@@ -21,6 +21,10 @@ cdef extern from *:
     #ifndef MSG_NOSIGNAL
     #define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE in any case */
     #endif
+    static ssize_t plumews_send_bytes(int fd, const void *start, size_t size)
+    {
+        return send(fd, start, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
     static ssize_t plumews_send(int fd, struct iovec *pieces, int count)
     {
         if (count == 1)
@@ -32,6 +36,7 @@ cdef extern from *:
         return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
     """
+    ssize_t plumews_send_bytes(int fd, const void *start, size_t size) nogil
     struct iovec:
         void *iov_base
         size_t iov_len
@@ -77,6 +82,17 @@ cdef inline bint add(Write *write, char *start, Py_ssize_t size) noexcept nogil:
 
 def send(int fd, list buffers, /):
     """See ``_sendmsg_py.send``."""
+    return send_buffers(fd, buffers)
+
+
+cdef Py_ssize_t send_memory(int fd, const void *start, Py_ssize_t size) noexcept:
+    """Write ``size`` bytes at ``start``. Return how many the socket took: 0 after an error."""
+    cdef Py_ssize_t sent = plumews_send_bytes(fd, start, <size_t>size)
+    return sent if sent > 0 else 0
+
+
+cdef Py_ssize_t send_buffers(int fd, list buffers) except -2:
+    """Do what :func:`send` does."""
     cdef Write write
     cdef Py_buffer views[PIECES]
     cdef int held = 0, i

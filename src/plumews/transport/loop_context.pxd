@@ -3,13 +3,14 @@
 cimport cython
 
 from .read_waiter cimport ReadWaiter
+from .send_queue cimport SendQueue
 
 cdef object Context, clock, monotonic
 
 
 cdef class Flushable:
-    cpdef flush(self)
-    cpdef fail(self, object exc)
+    cpdef _flush(self)
+    cpdef _fail_output(self, object exc)
 
 
 cdef class LoopContext:
@@ -18,7 +19,6 @@ cdef class LoopContext:
     cdef readonly list _flushing
     cdef readonly list _gathered
     cdef double _gathered_until
-    cdef Py_ssize_t _lent
     cdef double _checked_at
     cdef double _longest
     cdef object _loop
@@ -43,18 +43,18 @@ cdef class LoopContext:
     @cython.locals(now=double)
     cpdef ReadWaiter check_slice(self)
     @cython.locals(marked=bint)
-    cpdef mark_dirty(self, Flushable writer)
+    cpdef mark_dirty(self, Flushable channel)
     @cython.locals(now=double, marked=bint)
-    cpdef gather(self, Flushable writer)
-    @cython.locals(queue=list)
-    cpdef list lend_queue(self, object first)
-    cpdef give_back(self, list queue)
+    cpdef gather(self, Flushable channel)
+    @cython.locals(queue=SendQueue)
+    cpdef SendQueue lend_queue(self, Py_ssize_t most_messages, Py_ssize_t most_bytes)
+    cpdef give_back(self, SendQueue queue)
     cdef _schedule(self)
     cpdef _flush(self)
     @cython.locals(flushed=Py_ssize_t)
     cdef bint _flush_slice(self) except -1
-    @cython.locals(writers=list, check=Py_ssize_t, position=Py_ssize_t, writer=Flushable)
+    @cython.locals(channels=list, check=Py_ssize_t, position=Py_ssize_t, channel=Flushable)
     cdef _flush_until(self, double end)
-    @cython.locals(writer=Flushable, gathered=list, position=Py_ssize_t)
+    @cython.locals(channel=Flushable, gathered=list, position=Py_ssize_t)
     cdef _flush_gathered(self)
     cdef _report(self, object failure)

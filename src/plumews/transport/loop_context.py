@@ -17,13 +17,14 @@ from typing import Any, Final
 
 from .. import limits
 from .read_waiter import ReadWaiter
+from .send_queue import SendQueue
 from .timers import Timers, TimeSlice, clock
 
 __all__ = ["Flushable", "LoopContext", "loop_context"]
 
 _ATTRIBUTE: Final = "_plumews_context"
 
-#: Writers that are flushed between two checks of the clock.
+#: Channels that are flushed between two checks of the clock.
 _STRIDE: Final = 64
 
 #: Awaits between two checks of the clock: at first, and at most. Slow awaits lower the number.
@@ -36,20 +37,20 @@ _DECAY: Final = 0.9
 #: that wakes its reader costs half of what compressing 1 KiB does, and the writes right behind it a fraction of that.
 GATHER_TIME: Final = 0.001
 
-#: Lists of one loop that are kept for the next broadcast, for as many members: about 300 KiB.
-SPARE_QUEUES: Final = 4096
+#: Send queues of one loop that are kept for the next broadcast, for as many members: about 600 KiB.
+SPARE_QUEUES: Final = 2048
 
 
 class Flushable:
-    """Abstract base of writers with queued output. `Writer` implements both methods."""
+    """Abstract base of what has queued output. `Channel` implements both methods."""
 
     __slots__ = ()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Write the queued output."""
         raise NotImplementedError
 
-    def fail(self, exc: BaseException | None) -> None:
+    def _fail_output(self, exc: BaseException | None) -> None:
         """End the connection, because its output would be wrong. Report ``exc`` if it is given."""
         raise NotImplementedError
 
@@ -67,7 +68,6 @@ class LoopContext:
         "_flushing",
         "_gathered",
         "_gathered_until",
-        "_lent",
         "_longest",
         "_loop",
         "_scheduled",
@@ -93,14 +93,13 @@ class LoopContext:
         self.buffer = bytearray(limits.READ_BUFFER)
         self.view = memoryview(self.buffer)
         self._dirty: list[Flushable] = []
-        # Writers of the current flush, the first `_flushed` of which are done. The two lists are swapped: that
+        # Channels of the current flush, the first `_flushed` of which are done. The two lists are swapped: that
         # allocates no memory.
         self._flushing: list[Flushable] = []
         self._flushed = 0
         self._gathered: list[Flushable] = []
         self._gathered_until = 0.0
-        self._spare: list[list[Any]] = []
-        self._lent = 0
+        self._spare: list[SendQueue] = []
         self._scheduled = False
         #: True while a read is being handled: its output leaves at the end of the read.
         self.in_batch = False
@@ -170,25 +169,25 @@ class LoopContext:
 
     # --- the flush --------------------------------------------------------------------------------
 
-    def mark_dirty(self, writer: Flushable) -> None:
-        """Flush ``writer`` at the end of this loop iteration. The writer calls this once for each flush.
+    def mark_dirty(self, channel: Flushable) -> None:
+        """Flush ``channel`` at the end of this loop iteration. The channel calls this once for each flush.
 
-        If there is no memory to mark a writer, its connection ends.
+        If there is no memory to mark a channel, its connection ends.
         """
         marked = False
         try:
             if not self._scheduled:
                 self._schedule()
-            self._dirty.append(writer)
+            self._dirty.append(channel)
             marked = True
         finally:
             if not marked:
-                writer.fail(None)
+                channel._fail_output(None)
 
-    def gather(self, writer: Flushable) -> None:
-        """Flush ``writer`` together with other gathered writers, within `GATHER_TIME`.
+    def gather(self, channel: Flushable) -> None:
+        """Flush ``channel`` together with other gathered channels, within `GATHER_TIME`.
 
-        The flush comes at the end of this loop iteration at the latest, before the dirty writers, which may be
+        The flush comes at the end of this loop iteration at the latest, before the dirty channels, which may be
         thousands.
         """
         now = monotonic()
@@ -198,48 +197,46 @@ class LoopContext:
         try:
             if not self._scheduled:
                 self._schedule()
-            self._gathered.append(writer)
+            self._gathered.append(channel)
             marked = True
         finally:
             if not marked:
-                writer.fail(None)
+                channel._fail_output(None)
         if now >= self._gathered_until:
             self._flush_gathered()
 
     def _schedule(self) -> None:
         self._loop.call_soon(self._flush, context=Context())
-        self._scheduled = True  # not before: if the call fails the next writer asks again
+        self._scheduled = True  # not before: if the call fails the next channel asks again
 
-    def lend_queue(self, first: Any) -> list[Any]:
-        """Return a list for the queued messages of one room member, with ``first`` in it.
+    def lend_queue(self, most_messages: int, most_bytes: int) -> SendQueue:
+        """Return an empty send queue with these bounds.
 
-        New lists for each broadcast would make the garbage collector walk all connections again and again.
+        New queues for each broadcast would make the garbage collector walk all connections again and again.
         """
-        queue = self._spare.pop() if self._spare else []
-        queue.append(first)
-        self._lent += 1
-        return queue
+        if self._spare:
+            queue = self._spare.pop()
+            queue.prepare(most_messages, most_bytes)
+            return queue
+        return SendQueue(most_messages, most_bytes)
 
-    def give_back(self, queue: list[Any]) -> None:
-        """Keep ``queue``, which nothing else refers to, for :meth:`lend_queue`."""
-        if self._lent > 0:
-            self._lent -= 1
-            if len(self._spare) < SPARE_QUEUES:
-                queue.clear()
-                self._spare.append(queue)
+    def give_back(self, queue: SendQueue) -> None:
+        """Keep ``queue``, which is empty and which nothing else refers to, for :meth:`lend_queue`."""
+        if len(self._spare) < SPARE_QUEUES:
+            self._spare.append(queue)
 
     def _flush(self) -> None:
         """Flush for one time slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
         try:
             while not self._flush_slice():
-                pass  # continue behind the writer that failed
+                pass  # continue behind the channel that failed
         finally:  # also when a signal handler raised
             if not self._scheduled and (self._dirty or self._gathered or self._flushing):
                 self._schedule()
 
     def _flush_slice(self) -> bool:
-        """Flush marked writers. Return False if one raised and others behind it are still to be flushed."""
+        """Flush marked channels. Return False if one raised and others behind it are still to be flushed."""
         flushed = self._flushed
         done = False
         try:
@@ -258,13 +255,13 @@ class LoopContext:
         return done or self._flushed == flushed
 
     def _flush_until(self, end: float) -> None:
-        writers, position = self._flushing, self._flushed
+        channels, position = self._flushing, self._flushed
         check = position + _STRIDE
-        while position < len(writers):
-            writer = writers[position]
+        while position < len(channels):
+            channel = channels[position]
             position += 1
             self._flushed = position
-            writer.flush()
+            channel._flush()
             if position == check:
                 if clock() >= end:
                     return
@@ -274,10 +271,10 @@ class LoopContext:
         gathered, self._gathered = self._gathered, []
         position = 0
         while position < len(gathered):
-            writer = gathered[position]
+            channel = gathered[position]
             position += 1
             try:
-                writer.flush()
+                channel._flush()
             except BaseException as exc:
                 if not isinstance(exc, Exception):
                     self._gathered += gathered[position:]

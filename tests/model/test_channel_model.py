@@ -1,4 +1,4 @@
-"""Writer on real sockets against a model of the expected messages.
+"""Channel on real sockets against a model of the expected messages.
 
 Hypothesis sends, reads, stalls, closes and aborts. Queued messages give way to newer ones. The model computes by itself
 which are dropped or replaced, and where the newer one stands.
@@ -25,7 +25,8 @@ from plumews.constants import Opcode
 from plumews.protocol.codec import Parser, build_frame
 from plumews.protocol.message import EncodedMessage, encode
 from plumews.transport.loop_context import loop_context
-from plumews.transport.writer import Waiter, Writer
+from plumews.transport.channel import Channel, Waiter
+from plumews.transport.send_queue import Note
 
 KiB = 1024
 CLOSE = build_frame(Opcode.CLOSE, b"\x03\xe8")
@@ -54,24 +55,25 @@ class Entry(NamedTuple):
 class Ours(asyncio.Protocol):
     """The part of a connection that drives its writer."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Channel) -> None:
         self.writer = writer
         self.lost = 0
         self.transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.writer.attach(transport)  # type: ignore[arg-type]
+        self.writer._attach(transport)  # type: ignore[arg-type]
 
     def pause_writing(self) -> None:
-        self.writer.pause()
+        self.writer._pause_output()
 
     def resume_writing(self) -> None:
-        self.writer.resume()
+        if self.writer._output_drained():
+            self.writer._resume_output()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost += 1
-        self.writer.detach()
+        self.writer._detach()
 
 
 class Frames:
@@ -105,7 +107,7 @@ class Model(RuleBasedStateMachine):
         ours, self.theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least that there is: some KiB
         self.theirs.setblocking(False)
-        self.writer = Writer(loop_context(self.loop), queue_size=QUEUE_SIZE, queue_bytes=QUEUE_BYTES)
+        self.writer = Channel(loop_context(self.loop), queue_size=QUEUE_SIZE, queue_bytes=QUEUE_BYTES)
         connecting = self.loop.create_unix_connection(lambda: Ours(self.writer), sock=ours)
         _, self.ours = self.loop.run_until_complete(connecting)
         self.arrived = bytearray()
@@ -117,7 +119,7 @@ class Model(RuleBasedStateMachine):
         self.count = 0
         self.closing = self.discarded = self.aborted = False
         self.before = 0  # how many waited
-        self.note: tuple[memoryview, bool] | None = None
+        self.note: tuple[Note, bool] | None = None
         self.finished = 0
 
     # --- what may happen --------------------------------------------------------------------------
@@ -137,12 +139,12 @@ class Model(RuleBasedStateMachine):
         if size <= limits.COPY_SIZE:
             fragment = limits.FRAGMENT_SIZE  # or its fragments were one buffer, which leaves as one frame does
         message = encode(Opcode.BINARY, payload, fragment_size=fragment)
-        if self.writer.offer(message):
+        if self.writer._try_queue(message):
             self.accepted.append(Entry(payload, message.size))
         elif wait:
             self.wait(payload, message)
         if kick:
-            self.writer.kick(True)
+            self.writer._kick_output(True)
 
     def wait(self, payload: bytes, message: EncodedMessage) -> None:
         def done(accepted: bool) -> None:
@@ -152,7 +154,7 @@ class Model(RuleBasedStateMachine):
             else:
                 assert not self.open or self.discarded
 
-        waiter = self.writer.wait(message, done)
+        waiter = self.writer._wait(message, done)
         self.waiting[waiter] = Entry(payload, message.size)
 
     @precondition(lambda self: self.open)
@@ -161,9 +163,9 @@ class Model(RuleBasedStateMachine):
         for _ in range(count):
             payload = self.payload(size)
             frame = build_frame(Opcode.BINARY, payload)
-            if self.writer.offer_frame(frame):
+            if self.writer._try_queue(frame):
                 self.accepted.append(Entry(payload, len(frame)))
-            self.writer.kick(at_once)
+            self.writer._kick_output(at_once)
 
     @property
     def queued(self) -> list[Entry]:
@@ -195,21 +197,21 @@ class Model(RuleBasedStateMachine):
         if size <= limits.COPY_SIZE:
             fragment = limits.FRAGMENT_SIZE
         message = encode(Opcode.BINARY, payload, fragment_size=fragment)
-        if not self.writer.has_space(message.size) and self.waiting:
-            assert self.writer.displace(message) == self.writer.conflate(message, key) == -1
+        if not self.writer._can_queue(message.size) and self.waiting:
+            assert self.writer._displace(message) == self.writer._conflate(message, key) == -1
             return
         self.before, queued, evicted = self.writer.queued_messages, self.queued, self.evicted
         if key:
             self.conflate(queued, Entry(payload, message.size, key))
-            count = self.writer.conflate(message, key)
+            count = self.writer._conflate(message, key)
         else:
             self.make_room(queued, message.size)
             queued.append(Entry(payload, message.size))
-            count = self.writer.displace(message)
+            count = self.writer._displace(message)
         assert count == self.evicted - evicted
         self.queue_is(queued)
         if kick:
-            self.writer.kick(True)
+            self.writer._kick_output(True)
 
     def conflate(self, queued: list[Entry], new: Entry) -> None:
         old = next((entry for entry in reversed(queued) if entry.key == new.key), None)
@@ -230,7 +232,7 @@ class Model(RuleBasedStateMachine):
     def drop_all(self) -> None:
         self.before, queued = self.writer.queued_messages, self.queued
         count = sum(not entry.note for entry in queued)
-        assert self.writer.evict() == count
+        assert self.writer._drop_queued() == count
         self.evicted += count
         self.queue_is([entry for entry in queued if entry.note])
 
@@ -238,10 +240,10 @@ class Model(RuleBasedStateMachine):
     @rule(first=st.booleans())
     def add_note(self, first: bool) -> None:
         payload = self.payload(20)
-        note = memoryview(build_frame(Opcode.BINARY, payload))
+        note = Note(build_frame(Opcode.BINARY, payload))
         self.before, queued = self.writer.queued_messages, self.queued
-        queued.insert(0 if first else len(queued), Entry(payload, len(note), note=True))
-        self.writer.add_note(note, first=first)
+        queued.insert(0 if first else len(queued), Entry(payload, len(note.frame), note=True))
+        self.writer._add_note(note, first=first)
         self.queue_is(queued)
         self.note = note, first
 
@@ -252,9 +254,9 @@ class Model(RuleBasedStateMachine):
         note, first = self.note
         self.before, queued = self.writer.queued_messages, self.queued
         payloads = [entry.payload for entry in queued]
-        payload = bytes(note)[2:]
+        payload = note.frame[2:]
         may = payload in payloads and (first or payloads[-1] == payload)
-        assert self.writer.take_note(note, last=not first) is may
+        assert self.writer._take_note(note, last=not first) is may
         if may:
             del queued[payloads.index(payload)]
         self.queue_is(queued)
@@ -264,17 +266,17 @@ class Model(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         waiter = data.draw(st.sampled_from(list(self.waiting)))
         del self.waiting[waiter]
-        assert self.writer.withdraw(waiter)
-        assert not self.writer.withdraw(waiter)
+        assert self.writer._withdraw(waiter)
+        assert not self.writer._withdraw(waiter)
 
     @rule(kick=st.booleans())
     def ping(self, kick: bool) -> None:
         payload = self.payload(3)
         if self.open:
             self.pings.append(payload)
-        self.writer.control(build_frame(Opcode.PING, payload))
+        self.writer._queue_ping(build_frame(Opcode.PING, payload))
         if kick:
-            self.writer.kick(True)
+            self.writer._kick_output(True)
 
     @rule(count=st.integers(1, 5), kick=st.booleans())
     def pong(self, count: int, kick: bool) -> None:
@@ -282,13 +284,13 @@ class Model(RuleBasedStateMachine):
             payload = self.payload(3)
             if self.open:
                 self.pongs.append(payload)
-            self.writer.pong(build_frame(Opcode.PONG, payload))
+            self.writer._queue_pong(build_frame(Opcode.PONG, payload))
         if kick:
-            self.writer.flush()
+            self.writer._flush()
 
     @rule()
     def flush(self) -> None:
-        self.writer.flush()
+        self.writer._flush()
 
     @rule()
     def tick(self) -> None:
@@ -309,25 +311,25 @@ class Model(RuleBasedStateMachine):
     @rule()
     def finish(self) -> None:
         self.closing = True
-        self.writer.finish(CLOSE, self.on_finished)
+        self.writer._finish_output(CLOSE, self.on_finished)
 
     @precondition(lambda self: self.open and self.count > 12)
     @rule()
     def evict(self) -> None:
         self.closing = self.discarded = True
-        self.writer.discard()
-        self.writer.finish(CLOSE, self.on_finished)
-        self.writer.last_words()
+        self.writer._drop_output()
+        self.writer._finish_output(CLOSE, self.on_finished)
+        self.writer._write_last()
         assert self.finished == 1
 
     @precondition(lambda self: not self.aborted and self.count > 20)
     @rule()
     def abort(self) -> None:
         self.aborted = True
-        self.writer.discard()
+        self.writer._drop_output()
         self.ours.transport.abort()
-        self.writer.pong(build_frame(Opcode.PONG, b"no"))
-        self.writer.flush()
+        self.writer._queue_pong(build_frame(Opcode.PONG, b"no"))
+        self.writer._flush()
 
     def on_finished(self) -> None:
         self.finished += 1
@@ -337,13 +339,13 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def what_is_told_is_what_has_left(self) -> None:
         writer = self.writer
-        assert writer.waiting == len(self.waiting)
-        assert (writer.evicted, writer.replaced) == (self.evicted, self.replaced)
+        assert writer._waiting_senders == len(self.waiting)
+        assert (writer._evicted, writer._replaced) == (self.evicted, self.replaced)
         notes = [entry.size for entry in self.queued if entry.note]
         assert writer.queued_messages <= QUEUE_SIZE + len(notes)
         assert writer.queued_bytes <= QUEUE_BYTES + sum(notes) or writer.queued_messages == 1 + len(notes)
         if self.aborted or self.discarded:
-            assert (writer.queued_messages, writer.queued_bytes, writer.waiting) == (0, 0, 0)
+            assert (writer.queued_messages, writer.queued_bytes, writer._waiting_senders) == (0, 0, 0)
         if self.aborted:
             return
         try:
@@ -356,7 +358,7 @@ class Model(RuleBasedStateMachine):
             assert held - len(CLOSE) <= 64 * KiB + 10
             return
         assert held <= 64 * KiB + 10
-        assert writer.paused is (held > 0)
+        assert writer._paused is (held > 0)
         if frames.missing:
             assert held == frames.missing, "the transport holds something else than the rest of one frame"
         begun = [frames.begun] if frames.missing != 0 or not held else [frames.begun, frames.begun + 1]
@@ -387,8 +389,8 @@ class Model(RuleBasedStateMachine):
         while not self.finished or self.ours.transport.get_write_buffer_size():
             self.read(1_000_000, 2)
         self.read(1_000_000, 2)
-        self.writer.control(build_frame(Opcode.PING, b"late"))
-        self.writer.flush()
+        self.writer._queue_ping(build_frame(Opcode.PING, b"late"))
+        self.writer._flush()
         self.read(1_000_000, 2)
         assert self.finished == 1
         assert not self.waiting
@@ -415,11 +417,12 @@ class Model(RuleBasedStateMachine):
         # The next sockets get the descriptor that was ours.
         pair = socket.socketpair()
         try:
-            self.writer.offer(encode(Opcode.BINARY, b"x"))
-            self.writer.control(build_frame(Opcode.PING, b"x"))
-            self.writer.kick(True)
-            self.writer.resume()
-            self.writer.last_words()
+            self.writer._try_queue(encode(Opcode.BINARY, b"x"))
+            self.writer._queue_ping(build_frame(Opcode.PING, b"x"))
+            self.writer._kick_output(True)
+            self.writer._output_drained()
+            self.writer._resume_output()
+            self.writer._write_last()
             self.tick()
             for sock in pair:
                 sock.setblocking(False)

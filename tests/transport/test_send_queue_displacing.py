@@ -1,4 +1,4 @@
-"""Tests of displaced messages of a full queue, entry by entry. `test_writer_model` has random ones."""
+"""Tests of displaced messages of a full queue, entry by entry. `test_channel_model` has random ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from plumews.conn.full_queue import never_left
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from plumews.protocol.message import EncodedMessage, encode
+from plumews.transport.send_queue import Note
 from support.fakes import FakeTransport, fake_conn, full, ticks
 from support.members import texts
 
@@ -22,8 +23,8 @@ def message(text: str) -> EncodedMessage:
     return encode(Opcode.TEXT, text.encode())
 
 
-def note(text: str) -> memoryview:
-    return memoryview(build_frame(Opcode.TEXT, text.encode()))
+def note(text: str) -> Note:
+    return Note(build_frame(Opcode.TEXT, text.encode()))
 
 
 def put(conn: plumews.Conn, *entries: str | tuple[str, Hashable]) -> list[int]:
@@ -31,9 +32,9 @@ def put(conn: plumews.Conn, *entries: str | tuple[str, Hashable]) -> list[int]:
     dropped = []
     for entry in entries:
         if isinstance(entry, str):
-            dropped.append(conn._writer.displace(message(entry)))
+            dropped.append(conn._writer._displace(message(entry)))
         else:
-            dropped.append(conn._writer.conflate(message(entry[0]), entry[1]))
+            dropped.append(conn._writer._conflate(message(entry[0]), entry[1]))
     return dropped
 
 
@@ -116,20 +117,20 @@ async def test_longer_value_goes_to_the_end_and_displaces_others():
 async def test_values_of_several_frames_are_replaced():
     conn, transport = full()
     long = encode(Opcode.TEXT, b"long" * 20_000, fragment_size=30_000)
-    conn._writer.conflate(message("short"), "key")
-    conn._writer.conflate(long, "key")
+    conn._writer._conflate(message("short"), "key")
+    conn._writer._conflate(long, "key")
     assert conn.queued_bytes == long.size
-    conn._writer.conflate(message("other"), "another key")
-    conn._writer.conflate(message("short again"), "key")
+    conn._writer._conflate(message("other"), "another key")
+    conn._writer._conflate(message("short again"), "key")
     assert arrived(transport) == ["short again", "other"]
 
 
 async def test_loss_report_is_never_displaced():
     conn, transport = full(queue_size=2)
     put(conn, "a", "b")
-    conn._writer.add_note(note("lost"), first=True)
+    conn._writer._add_note(note("lost"), first=True)
     assert put(conn, "c", "d") == [2, 1]  # a note takes up space as well
-    assert conn._writer.evict() == 1
+    assert conn._writer._drop_queued() == 1
     assert arrived(transport) == ["lost"]
 
 
@@ -137,31 +138,31 @@ async def test_queued_loss_report_can_be_removed():
     conn, transport = full()
     first, last = note("first"), note("last")
     put(conn, "a")
-    conn._writer.add_note(first, first=True)
-    conn._writer.add_note(last, first=False)
+    conn._writer._add_note(first, first=True)
+    conn._writer._add_note(last, first=False)
     put(conn, "b")
-    assert not conn._writer.take_note(last, last=True)  # it is not the last any more
-    assert conn._writer.take_note(first, last=False)
-    assert not conn._writer.take_note(first, last=False)
+    assert not conn._writer._take_note(last, last=True)  # it is not the last any more
+    assert conn._writer._take_note(first, last=False)
+    assert not conn._writer._take_note(first, last=False)
     assert arrived(transport) == ["a", "last", "b"]
-    assert not conn._writer.take_note(last, last=False)
+    assert not conn._writer._take_note(last, last=False)
 
 
 async def test_message_in_fragments_is_neither_split_nor_dropped():
     conn, transport = full(queue_size=2)
     put(conn, ("x1", "x"))
     writer = conn._writer
-    writer.in_pieces = True
-    writer.add_piece(build_frame(Opcode.TEXT, b"piece", fin=False))
+    writer._in_pieces = True
+    writer._add_piece(build_frame(Opcode.TEXT, b"piece", fin=False))
     assert put(conn, "a", ("y1", "y"), ("x2", "x")) == [-1, -1, -1]
-    assert writer.evict() == 0
+    assert writer._drop_queued() == 0
     transport.drain()
     transport.fill()
-    writer.add_piece(build_frame(Opcode.CONT, b"", fin=True))
-    writer.end_pieces()
+    writer._add_piece(build_frame(Opcode.CONT, b"", fin=True))
+    writer._end_pieces()
     assert put(conn, "a", "b", "c") == [0, 1, 1]  # its last frame stays, and takes up space
-    writer.add_note(note("lost"), first=True)
-    assert writer.evict() == 1
+    writer._add_note(note("lost"), first=True)
+    assert writer._drop_queued() == 1
     assert arrived(transport) == ["x1", "piece", "lost"]
 
 
@@ -169,11 +170,11 @@ async def test_message_in_fragments_is_neither_split_nor_dropped():
 async def test_displacing_message_never_passes_a_waiter(kind):
     conn, transport = full(queue_size=1)
     put(conn, "a")
-    conn._writer.wait(message("b"), lambda accepted: None)
+    conn._writer._wait(message("b"), lambda accepted: None)
     if kind == "displace":
-        assert conn._writer.displace(message("c")) == -1
+        assert conn._writer._displace(message("c")) == -1
     else:
-        assert conn._writer.conflate(message("c"), "key") == -1
+        assert conn._writer._conflate(message("c"), "key") == -1
     assert arrived(transport) == ["a", "b"]
     await ticks()
 
@@ -191,9 +192,9 @@ async def test_bound_of_bytes_counts_the_objects_of_tiny_messages(keyed: bool, s
         for number in range(20_000):
             message = encode(Opcode.BINARY, bytes(size))
             if keyed:
-                conn._writer.conflate(message, (conn, ("room", str(number))))
+                conn._writer._conflate(message, (conn, ("room", str(number))))
             else:
-                conn._writer.displace(message)
+                conn._writer._displace(message)
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -211,11 +212,11 @@ async def test_bound_of_bytes_counts_the_objects_on_every_way():
             while True:
                 if way == "send":
                     conn.send_nowait(b"xy")
-                elif way == "offer" and not conn._writer.offer(EncodedMessage([shared], len(shared))):
+                elif way == "offer" and not conn._writer._try_queue(EncodedMessage([shared], len(shared))):
                     break
                 elif way == "run":
                     run = [EncodedMessage([shared], len(shared))] * 5000
-                    conn._writer.accept_run(run[: conn._writer.room_for(run)])
+                    conn._writer._accept_run(run[: conn._writer._room_for(run)])
                     break
         counts.add(conn.queued_messages)
         conn.abort()
@@ -227,7 +228,7 @@ async def test_bound_of_bytes_counts_the_objects_on_every_way():
 async def test_run_for_a_transport_that_closes_counts_each_message():
     conn, transport = fake_conn(ping_interval=None)
     transport.closing = True
-    conn._writer.accept_run([message("a"), message("b"), message("c")])
+    conn._writer._accept_run([message("a"), message("b"), message("c")])
     assert (conn.queued_messages, transport.writes) == (3, [])
     transport.closing = False
     conn.abort()

@@ -8,7 +8,7 @@ from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from plumews.protocol.message import EncodedMessage, encode
 from plumews.transport.loop_context import Flushable, LoopContext
-from plumews.transport.writer import Waiter, Writer
+from plumews.transport.channel import Channel, Waiter
 from support.fakes import FakeTransport
 
 
@@ -31,23 +31,24 @@ class State(LoopContext):
     def end_of_tick(self) -> None:
         flushing, self.dirty, self.gathered = self.gathered + self.dirty, [], []
         for writer in flushing:
-            writer.flush()
+            writer._flush()
 
 
 class Setup:
     def __init__(self, **bounds: int) -> None:
         self.state = State()
-        self.writer = Writer(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})
+        self.writer = Channel(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})
         self.transport = FakeTransport(self)
-        self.writer.attach(self.transport)  # type: ignore[arg-type]
+        self.writer._attach(self.transport)  # type: ignore[arg-type]
         self.finished = 0
 
     def pause_writing(self) -> None:
-        self.writer.pause()
+        self.writer._pause_output()
 
     def resume_writing(self) -> None:
-        self.writer.resume()
-        self.state.end_of_tick()
+        if self.writer._output_drained():
+            self.writer._resume_output()
+            self.state.end_of_tick()
 
     def on_finished(self) -> None:
         self.finished += 1
@@ -84,4 +85,4 @@ class Outcome:
 
 def wait(setup: Setup, text: str) -> tuple[Waiter, Outcome]:
     outcome = Outcome()
-    return setup.writer.wait(message(text), outcome), outcome
+    return setup.writer._wait(message(text), outcome), outcome

@@ -1,0 +1,99 @@
+# Types for channel.py where it is compiled.
+
+cimport cython
+
+from ..protocol.message cimport EncodedMessage
+from .flow_control cimport FlowControl
+from .loop_context cimport Flushable, LoopContext
+from .send_queue cimport Note, SendQueue
+
+cdef object Context
+cdef int _TRANSPORT, _ANSWER, _EVENT, _ANY
+cdef Py_ssize_t _OVERHEAD, _LONGEST_HEADER
+
+
+cdef class Waiter:
+    cdef public object done
+    cdef public EncodedMessage message
+
+
+cdef class Channel(Flushable):
+    # What a fan-out or a flush looks at.
+    cdef int _fd
+    cdef int _held
+    cdef readonly bint _paused
+    cdef public bint _in_pieces
+    cdef bint _handed
+    cdef bint _dirty
+    cdef bint _hot
+    cdef bint _gathered
+    cdef readonly bint _finished
+    cdef bint _waits_for_event
+    cdef SendQueue _queue
+    cdef object _waiters
+    cdef public object _compressor
+    cdef FlowControl _flow
+    cdef readonly LoopContext _state
+    cdef object _out
+    cdef readonly Py_ssize_t _written
+    cdef Py_ssize_t _most_messages
+    cdef Py_ssize_t _most_bytes
+    # The rest.
+    cdef int _event_fd
+    cdef list _drains
+    cdef object _on_finished
+    cdef public Py_ssize_t _dropped
+    cdef readonly Py_ssize_t _evicted
+    cdef readonly Py_ssize_t _replaced
+    cdef readonly Py_ssize_t _displaced_bytes
+
+    cpdef _output_failed(self, exc)
+    cpdef _may_write(self)
+    cdef bint _has_space(self, Py_ssize_t size) except -1
+    cdef SendQueue _fill(self)
+    @cython.locals(queue=SendQueue)
+    cdef _return_queue(self)
+    cdef _cut_output(self)
+    cpdef _detach(self)
+    @cython.locals(size=Py_ssize_t)
+    cpdef bint _try_queue(self, object entry) except -1
+    cpdef bint _can_queue(self, Py_ssize_t size) except -1
+    @cython.locals(queue=SendQueue)
+    cpdef bint _try_queue_shared(self, object frame, Py_ssize_t size) except -1
+    cpdef bint _is_stuck(self, Py_ssize_t size) except -1
+    @cython.locals(queue=SendQueue)
+    cdef _enter(self, object entry, Py_ssize_t size)
+    @cython.locals(dropped=Py_ssize_t)
+    cpdef Py_ssize_t _displace(self, EncodedMessage message) except? -1
+    @cython.locals(queue=SendQueue, dropped=Py_ssize_t)
+    cpdef Py_ssize_t _conflate(self, EncodedMessage message, object key) except? -1
+    cpdef _queue_pong(self, bytes frame)
+    cdef bint _is_closing(self) except -1
+    cdef _tell_drained(self, bint good)
+    cdef _tell(self, object done, bint good)
+    @cython.locals(waiter=Waiter, message=EncodedMessage)
+    cdef _admit(self)
+    cpdef _refuse_waiters(self)
+    cpdef bint _output_drained(self) except -1
+    cpdef bint _ping_answered(self, Py_ssize_t place) except -1
+    cdef _release_answer(self)
+    cdef bint _released(self, int cause) except -1
+    cpdef _kick_output(self, bint at_once)
+    cpdef _gather(self)
+    cdef _write_some(self, SendQueue queue)
+    @cython.locals(room=Py_ssize_t, written=Py_ssize_t)
+    cdef _write_within(self, SendQueue queue, FlowControl flow)
+    cdef _write_control(self)
+    cdef bint _past(self) except -1
+    @cython.locals(sent=Py_ssize_t)
+    cdef _write_messages(self, SendQueue queue)
+    @cython.locals(sent=Py_ssize_t)
+    cdef _write(self, SendQueue queue, list batch)
+    @cython.locals(at=Py_ssize_t, stop=Py_ssize_t)
+    cdef _cut(self, SendQueue queue, list batch, Py_ssize_t sent)
+    cdef _left(self, SendQueue queue, Py_ssize_t count)
+    cdef _await_event(self)
+    cdef _forget_event(self)
+
+
+cdef bint _is_header(object buffer) except -1
