@@ -294,12 +294,12 @@ def test_incomplete_build_is_not_used(copy: Path, name: str) -> None:
 
 @needs_a_build
 def test_incomplete_build_warns(copy: Path) -> None:
-    take_away(copy, "transport.writer", "conn.receive_queue")
+    take_away(copy, "transport.channel", "conn.receive_queue")
     env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(copy)}
     done = subprocess.run(
         [sys.executable, "-c", "import plumews"], env=env, capture_output=True, text=True, check=True, cwd=copy
     )
-    missing = "conn.receive_queue, transport.writer"
+    missing = "conn.receive_queue, transport.channel"
     assert f"plumews is compiled in part, without {missing}: plain Python is used" in done.stderr
 
 

@@ -146,7 +146,7 @@ async def test_existing_attribute_is_set_or_raises_the_usual_error(conn: Conn) -
 
 async def test_missing_attributes_are_not_in_dir(conn: Conn) -> None:
     assert not OF_OTHERS.keys() & set(dir(conn))
-    assert {"send", "recv", "metadata", "_writer"} <= set(dir(conn))
+    assert {"send", "recv", "metadata", "_keepalive"} <= set(dir(conn))
     assert all(hasattr(conn, name) for name in dir(conn) if name not in ("request", "__abstractmethods__"))
 
 

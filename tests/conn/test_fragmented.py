@@ -195,7 +195,7 @@ async def test_cancelled_message_in_pieces_that_waits_changes_nothing(when: str)
     if when != "while it waits":
         held.last.set()
     if when == "when its turn has come":
-        while conn._writer.waiting == 4:
+        while conn._waiting_senders == 4:
             await asyncio.sleep(0)  # the first is done, and the second, whose task has not run, has begun
     others[0].cancel()
     others[2].cancel()
@@ -251,7 +251,7 @@ async def test_message_in_pieces_waits_behind_earlier_senders() -> None:
     each = [started(conn.send(message)) for message in ("4", pieces("5", "5"), "6")]
     await ticks()
     assert not any(sending.done() for sending in each)
-    while conn._writer.paused or not all(sending.done() for sending in each):
+    while conn._paused or not all(sending.done() for sending in each):
         transport.drain()
         await ticks()
     assert payloads_of(transport) == ["0", "1", "2", "3", "4", "55", "6"]

@@ -397,9 +397,9 @@ async def walk(seed: int) -> None:
             except SendQueueFull:
                 told[count] = "refused"
             count += 1
-        elif move == 3 and not conn._writer.paused:
+        elif move == 3 and not conn._paused:
             transport.fill()
-        elif move == 4 and conn._writer.paused:
+        elif move == 4 and conn._paused:
             transport.full_after = rnd.choice([None, 1, 2])
             transport.drain()
         elif senders:
@@ -408,7 +408,7 @@ async def walk(seed: int) -> None:
             await ticks(rnd.randrange(3))
     await ticks()
     conn.close_nowait()
-    while conn._writer.paused:
+    while conn._paused:
         transport.drain()
     await asyncio.gather(*senders, return_exceptions=True)
     events = transport.events()
@@ -417,7 +417,7 @@ async def walk(seed: int) -> None:
     assert arrived == sorted(set(arrived))
     assert {number for number, outcome in told.items() if outcome == "queued"} <= set(arrived)
     assert not {number for number, outcome in told.items() if outcome == "refused"} & set(arrived)
-    assert (conn.queued_messages, conn.queued_bytes, conn._writer.waiting) == (0, 0, 0)
+    assert (conn.queued_messages, conn.queued_bytes, conn._waiting_senders) == (0, 0, 0)
     conn.abort()
 
 

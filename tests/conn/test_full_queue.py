@@ -18,6 +18,7 @@ from plumews import (
     WebSocketException,
 )
 from plumews.conn.full_queue import report_later, unwatch_losses, watch_losses
+from plumews.transport.send_queue import Note
 from support.fakes import (
     PATIENCE,
     deadlines,
@@ -113,10 +114,10 @@ class LossReporter:
 async def test_loss_report_leaves_before_other_frames():
     conn, transport = full(queue_size=3)
     conn.send_nowait("waits")
-    frame = memoryview(b"\x81\x04note")
-    report_later(conn, LossReporter(lambda conn: conn._writer.add_note(frame, first=True)))
+    frame = Note(b"\x81\x04note")
+    report_later(conn, LossReporter(lambda conn: conn._add_note(frame, first=True)))
     transport.protocol.resume_writing()
-    conn._writer.flush()
+    conn._flush()
     assert transport.events() == []  # not within the transport's call
     await ticks()
     assert transport.events() == [(Opcode.TEXT, "note"), (Opcode.TEXT, "waits")]

@@ -116,7 +116,7 @@ async def test_a_slow_peer_that_acknowledges_bytes_gets_1013(start, monkeypatch)
         await until(lambda: opened)
         (conn,) = opened
         conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 * 1024)
-        while not conn._writer.paused:
+        while not conn._paused:
             conn.send_nowait(bytes(32 * 1024))
         overflow(conn)
         opcode, payload = await wire.event()
@@ -189,9 +189,9 @@ async def test_pong_overtakes_the_queue_of_a_slow_peer(start: Any) -> None:
     """The pong waits for the transport's buffer, which has a few hundred kilobytes at most."""
     async with linked(start, rcvbuf=4096, queue_bytes=32 * MiB) as (conn, wire):
         await conn.send(bytes(8 * MiB))
-        await until(lambda: conn._writer.paused)
+        await until(lambda: conn._paused)
         wire.send(masked(Opcode.PING, b"?"), text("read to here"))
         assert await conn.recv() == "read to here"
-        assert conn._writer.paused  # the ping came while most of the message still waited
+        assert conn._paused  # the ping came while most of the message still waited
         assert await wire.event() == (Opcode.PONG, b"?")
         assert await wire.event() == (Opcode.BINARY, bytes(8 * MiB))

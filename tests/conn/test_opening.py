@@ -79,7 +79,7 @@ async def test_takeover_makes_the_writer_compress() -> None:
         conn.connection_made(transport)  # type: ignore[arg-type]
         use_deflate(conn, Agreement(15, 15, takeover, False, ""))
         opened(conn)
-        assert (conn._writer.context is conn._deflate) is takeover
+        assert (conn._compressor is conn._deflate) is takeover
         assert (conn._shared is None) is takeover
         conn.abort()
         await asyncio.sleep(0)

@@ -109,7 +109,7 @@ async def test_broadcast_returns_the_outcome_and_counts_nothing(behavior, key, o
 @pytest.mark.parametrize("behavior", [DROP_OLDEST, CONFLATE])
 async def test_broadcast_is_dropped_while_pieces_are_sent(behavior) -> None:
     conn, _, policy = overfull(behavior)
-    conn._writer.in_pieces = True
+    conn._in_pieces = True
     assert policy.broadcast(conn, message("3"), "k") is Outcome.DROPPED
     assert not policy.can_queue(conn, 1)
 

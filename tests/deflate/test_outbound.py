@@ -49,7 +49,7 @@ def ignore(conn: plumews.Conn, exc: BaseException) -> None:
 
 def left(transport: FakeTransport) -> list[tuple[int, bytes]]:
     """Return the frames that were written since the last call."""
-    transport.protocol._writer.flush()
+    transport.protocol._flush()
     parser = Parser(client=True, max_size=None, decode_text=False, allow_rsv1=True)
     events = parser.feed(transport.wire)
     assert parser.error is None
@@ -332,7 +332,7 @@ async def test_evicted_message_leaves_the_context() -> None:
     await conn.send("begin" * 50)
     transport.fill()
     conn.send_nowait(JSON)
-    assert conn._writer.evict() == 1
+    assert conn._drop_queued() == 1
     transport.drain()
     conn.send_nowait(JSON)
     await asyncio.sleep(0)

@@ -86,7 +86,7 @@ def fill(conn: plumews.Conn, transport: FakeTransport) -> int:
     """Make ``conn`` full, and return the number of messages that it took."""
     transport.fill()
     count = 0
-    while conn._writer.offer(encode(Opcode.TEXT, b"filler")):
+    while conn._try_queue(encode(Opcode.TEXT, b"filler")):
         count += 1
     return count
 

@@ -80,10 +80,10 @@ async def test_recovery_that_began_to_leave_is_not_displaced(behavior):
     conn, transport = newcomer(queue_size=3, send_behavior=behavior, send_timeout=None)
     transport.full_after = 1
     assert hub.recover("chat", conn, START, encode_recovered=lambda recovery: "event").complete
-    assert conn._writer.paused
+    assert conn._paused
     for number in range(10, 13):
         hub.broadcast_room("chat", f"{number} live")
-    while conn._writer.paused or conn.queued_messages:
+    while conn._paused or conn.queued_messages:
         transport.drain()
     got = [text.partition(" ")[0] for text in texts(transport.wire)]
     assert got == ["event", *map(str, range(13))]
@@ -100,7 +100,7 @@ async def test_recovery_never_parts_a_header_from_its_payload(first):
     transport.full_after = 1
     assert hub.recover("chat", conn, START, encode_recovered=lambda recovery: first).messages == 30
     assert len(transport.wire) < 300_000
-    conn._writer.control(build_frame(Opcode.PING, b""))
+    conn._queue_ping(build_frame(Opcode.PING, b""))
     transport.drain()
     got = [payload for kind, payload in transport.events() if kind in (Opcode.TEXT, Opcode.BINARY)]
     assert got == [first, *sent]
@@ -131,10 +131,10 @@ async def test_recovery_of_any_sizes_passes_narrow_socket(start):
     async with crowd(start, 1, rcvbuf=4096, queue_size=4) as ((conn,), (wire,)):
         conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         assert hub.recover("chat", conn, START, encode_recovered=lambda recovery: "event").messages == 60
-        assert conn._writer.paused
+        assert conn._paused
         got: list[Any] = []
         while len(got) < 61:
-            conn._writer.control(build_frame(Opcode.PING, b""))
+            conn._queue_ping(build_frame(Opcode.PING, b""))
             opcode, payload = await wire.event()
             if opcode != Opcode.PING:
                 got.append(payload)

@@ -139,7 +139,7 @@ async def test_losses_behind_message_in_pieces_are_counted_by_behavior(behavior)
         3 - replaced,
         replaced,
     )
-    conn._writer.in_pieces = True
+    conn._in_pieces = True
     hub.broadcast_room("chat", "x")
     metrics = hub.metrics()
     assert metrics.broadcast_dropped_by[behavior.value] == metrics.broadcast_dropped == 1

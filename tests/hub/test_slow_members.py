@@ -180,7 +180,7 @@ async def test_member_that_comes_back_keeps_its_bound_of_waiting(end: str):
         assert await drained(transport) == [*"abcdef"]
     elif end == "time":
         pass_time(60)
-        await until(lambda: not conn._writer.waiting)
+        await until(lambda: not conn._waiting_senders)
     else:
         conn.abort()
         await ticks()

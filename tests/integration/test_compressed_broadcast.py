@@ -375,7 +375,7 @@ async def test_what_waits_counts_as_it_is_sent(behavior) -> None:
         hub.broadcast_room("room", JSON)
         count += 1
     assert count > 100
-    assert len(JSON) * 9 < conn._writer.counted_bytes <= len(JSON) * 10
+    assert len(JSON) * 9 < conn._counted_bytes <= len(JSON) * 10
     await ended(hub)
 
 

@@ -402,7 +402,7 @@ async def test_pings_and_pongs_keep_the_stream_right_at_every_failure() -> None:
         conn, _ = lone.members[0]
         lone.send(b"before")
         lone.steps.append((None, lambda: conn._send_ping(b"ping")))
-        lone.steps.append((None, lambda: conn._writer.pong(b"\x8a\x04pong")))
+        lone.steps.append((None, lambda: conn._queue_pong(b"\x8a\x04pong")))
         lone.steps.append((None, conn._kick))
         lone.send(b"behind")
         lone.flush()

@@ -150,7 +150,7 @@ class FakeTransport:
         """There is room again, and the tick in which the protocol is told so ends."""
         self.protocol.resume_writing()
         if isinstance(self.protocol, plumews.Conn):
-            self.protocol._writer.flush()
+            self.protocol._flush()
 
     def pause_reading(self) -> None:
         assert self.reading, "paused twice"
@@ -461,5 +461,5 @@ def clog(conn: plumews.Conn) -> None:
     """Send until the socket takes no more: the peer must not read, and should have a small receive buffer."""
     assert conn._transport is not None
     conn._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    while not conn._writer.paused:
+    while not conn._paused:
         conn.send_nowait(bytes(32 * 1024))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import plumews
+from plumews.conn.opening import opened
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
@@ -358,7 +359,7 @@ class Above(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.conn.connection_made(self.make(transport))  # type: ignore[arg-type]
-        self.conn._open()
+        opened(self.conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.conn.connection_lost(exc)
@@ -412,7 +413,7 @@ def test_subclass_of_asyncios_transport_gets_every_byte() -> None:
         with theirs:
             transport = Counting(loop, ours, conn)
             await ticks()
-            conn._open()
+            opened(conn)
             conn.send_nowait("hello")
             got = await loop.sock_recv(theirs, 1024)
             conn.abort()
@@ -442,7 +443,7 @@ async def test_connection_that_becomes_tls_sends_nothing_in_clear(before: bool) 
     encrypted = await starting
     assert encrypted is not None
     conn.connection_made(encrypted)
-    conn._open()
+    opened(conn)
     conn.send_nowait("secret")
     assert await reader.readexactly(8) == b"\x81\x06secret"
     conn.abort()

@@ -32,9 +32,9 @@ def put(conn: plumews.Conn, *entries: str | tuple[str, Hashable]) -> list[int]:
     dropped = []
     for entry in entries:
         if isinstance(entry, str):
-            dropped.append(conn._writer._displace(message(entry)))
+            dropped.append(conn._displace(message(entry)))
         else:
-            dropped.append(conn._writer._conflate(message(entry[0]), entry[1]))
+            dropped.append(conn._conflate(message(entry[0]), entry[1]))
     return dropped
 
 
@@ -102,7 +102,8 @@ async def test_unused_keys_are_not_kept():
     conn, _ = full(queue_size=4)
     put(conn, *((str(number), number) for number in range(1000)))
     if not conn_is_compiled():
-        assert len(conn._writer._keys or ()) <= 2 * 4 + 16 + 1
+        assert conn._queue is not None
+        assert len(conn._queue._keys or ()) <= 2 * 4 + 16 + 1
     assert conn.queued_messages == 4
     assert conn.evicted_messages == 996
 
@@ -117,20 +118,20 @@ async def test_longer_value_goes_to_the_end_and_displaces_others():
 async def test_values_of_several_frames_are_replaced():
     conn, transport = full()
     long = encode(Opcode.TEXT, b"long" * 20_000, fragment_size=30_000)
-    conn._writer._conflate(message("short"), "key")
-    conn._writer._conflate(long, "key")
+    conn._conflate(message("short"), "key")
+    conn._conflate(long, "key")
     assert conn.queued_bytes == long.size
-    conn._writer._conflate(message("other"), "another key")
-    conn._writer._conflate(message("short again"), "key")
+    conn._conflate(message("other"), "another key")
+    conn._conflate(message("short again"), "key")
     assert arrived(transport) == ["short again", "other"]
 
 
 async def test_loss_report_is_never_displaced():
     conn, transport = full(queue_size=2)
     put(conn, "a", "b")
-    conn._writer._add_note(note("lost"), first=True)
+    conn._add_note(note("lost"), first=True)
     assert put(conn, "c", "d") == [2, 1]  # a note takes up space as well
-    assert conn._writer._drop_queued() == 1
+    assert conn._drop_queued() == 1
     assert arrived(transport) == ["lost"]
 
 
@@ -138,31 +139,30 @@ async def test_queued_loss_report_can_be_removed():
     conn, transport = full()
     first, last = note("first"), note("last")
     put(conn, "a")
-    conn._writer._add_note(first, first=True)
-    conn._writer._add_note(last, first=False)
+    conn._add_note(first, first=True)
+    conn._add_note(last, first=False)
     put(conn, "b")
-    assert not conn._writer._take_note(last, last=True)  # it is not the last any more
-    assert conn._writer._take_note(first, last=False)
-    assert not conn._writer._take_note(first, last=False)
+    assert not conn._take_note(last, last=True)  # it is not the last any more
+    assert conn._take_note(first, last=False)
+    assert not conn._take_note(first, last=False)
     assert arrived(transport) == ["a", "last", "b"]
-    assert not conn._writer._take_note(last, last=False)
+    assert not conn._take_note(last, last=False)
 
 
 async def test_message_in_fragments_is_neither_split_nor_dropped():
     conn, transport = full(queue_size=2)
     put(conn, ("x1", "x"))
-    writer = conn._writer
-    writer._in_pieces = True
-    writer._add_piece(build_frame(Opcode.TEXT, b"piece", fin=False))
+    conn._in_pieces = True
+    conn._add_piece(build_frame(Opcode.TEXT, b"piece", fin=False))
     assert put(conn, "a", ("y1", "y"), ("x2", "x")) == [-1, -1, -1]
-    assert writer._drop_queued() == 0
+    assert conn._drop_queued() == 0
     transport.drain()
     transport.fill()
-    writer._add_piece(build_frame(Opcode.CONT, b"", fin=True))
-    writer._end_pieces()
+    conn._add_piece(build_frame(Opcode.CONT, b"", fin=True))
+    conn._end_pieces()
     assert put(conn, "a", "b", "c") == [0, 1, 1]  # its last frame stays, and takes up space
-    writer._add_note(note("lost"), first=True)
-    assert writer._drop_queued() == 1
+    conn._add_note(note("lost"), first=True)
+    assert conn._drop_queued() == 1
     assert arrived(transport) == ["x1", "piece", "lost"]
 
 
@@ -170,11 +170,11 @@ async def test_message_in_fragments_is_neither_split_nor_dropped():
 async def test_displacing_message_never_passes_a_waiter(kind):
     conn, transport = full(queue_size=1)
     put(conn, "a")
-    conn._writer._wait(message("b"), lambda accepted: None)
+    conn._wait(message("b"), lambda accepted: None)
     if kind == "displace":
-        assert conn._writer._displace(message("c")) == -1
+        assert conn._displace(message("c")) == -1
     else:
-        assert conn._writer._conflate(message("c"), "key") == -1
+        assert conn._conflate(message("c"), "key") == -1
     assert arrived(transport) == ["a", "b"]
     await ticks()
 
@@ -192,9 +192,9 @@ async def test_bound_of_bytes_counts_the_objects_of_tiny_messages(keyed: bool, s
         for number in range(20_000):
             message = encode(Opcode.BINARY, bytes(size))
             if keyed:
-                conn._writer._conflate(message, (conn, ("room", str(number))))
+                conn._conflate(message, (conn, ("room", str(number))))
             else:
-                conn._writer._displace(message)
+                conn._displace(message)
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -212,11 +212,11 @@ async def test_bound_of_bytes_counts_the_objects_on_every_way():
             while True:
                 if way == "send":
                     conn.send_nowait(b"xy")
-                elif way == "offer" and not conn._writer._try_queue(EncodedMessage([shared], len(shared))):
+                elif way == "offer" and not conn._try_queue(EncodedMessage([shared], len(shared))):
                     break
                 elif way == "run":
                     run = [EncodedMessage([shared], len(shared))] * 5000
-                    conn._writer._accept_run(run[: conn._writer._room_for(run)])
+                    conn._accept_run(run[: conn._room_for(run)])
                     break
         counts.add(conn.queued_messages)
         conn.abort()
@@ -228,7 +228,7 @@ async def test_bound_of_bytes_counts_the_objects_on_every_way():
 async def test_run_for_a_transport_that_closes_counts_each_message():
     conn, transport = fake_conn(ping_interval=None)
     transport.closing = True
-    conn._writer._accept_run([message("a"), message("b"), message("c")])
+    conn._accept_run([message("a"), message("b"), message("c")])
     assert (conn.queued_messages, transport.writes) == (3, [])
     transport.closing = False
     conn.abort()

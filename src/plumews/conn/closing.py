@@ -126,7 +126,7 @@ def transport_failed(conn: ConnCore, exc: BaseException | None) -> None:
         try:
             _abort_transport(conn, transport)
         finally:
-            conn._writer.detach()
+            conn._detach()
             conn._inbox.wake()
 
 
@@ -148,7 +148,7 @@ def progress(conn: ConnCore) -> tuple[int, int] | None:
     buffered = ask(conn, "get_write_buffer_size")
     if sock is None or buffered is None:
         return None
-    acknowledged = send_buffer.acknowledged(sock, conn._writer.written - buffered)
+    acknowledged = send_buffer.acknowledged(sock, conn._written - buffered)
     if acknowledged is None:
         return None
     return acknowledged, buffered + (send_buffer.unacknowledged(sock) or 0)
@@ -179,19 +179,20 @@ def _start_closing(conn: ConnCore, code: int, reason: str, discard: bool) -> Non
         _discard(conn)
     else:
         conn._catch_up()
-        conn._writer.refuse_waiters()
+        conn._refuse_waiters()
         _report_last_losses(conn, delivered=True)
         if conn._rules.state is not State.OPEN:
             return  # catching up overflowed its queue, or the application ended it meanwhile
     _send_close(conn, conn._rules.close_frame(code, reason))
     if discard:
-        conn._writer.last_words()
+        conn._write_last()
 
 
 def _send_close(conn: ConnCore, frame: bytes) -> None:
+    conn._open = False
     conn._close_deadline = conn._state.timers.after(conn._config.close_timeout, partial(abort, conn))
     _fail_streams(conn)
-    conn._writer.finish(frame, partial(_close_frame_left, conn))
+    conn._finish_output(frame, partial(_close_frame_left, conn))
     conn._update_reading()
 
 
@@ -222,7 +223,7 @@ def answer(conn: ConnCore) -> None:
         conn._answer_deadline.cancel()
         conn._answer_deadline = None
     if conn._rules.state is State.OPEN:
-        conn._writer.refuse_waiters()
+        conn._refuse_waiters()
         _report_last_losses(conn, delivered=True)
     if conn._rules.state is State.OPEN:
         _send_close(conn, conn._rules.reply_frame())
@@ -290,12 +291,13 @@ def eof(conn: ConnCore) -> bool:
     """Handle the peer's FIN. With False the transport closes itself after it has written its buffer."""
     if conn._reads_to_end:
         look_ahead(conn)  # a close frame may stand behind what the handler has not read
-    if conn._ended and not conn._writer.finished and conn._transport is not None:
+    if conn._ended and not conn._finished and conn._transport is not None:
         return bool(ask(conn, "can_write_eof"))  # TLS cannot
     if conn._deflate is not None:
-        conn._writer.flush()  # what a read in this tick has brought is not to be lost by the end of reading
+        conn._flush()  # what a read in this tick has brought is not to be lost by the end of reading
     conn._ended = True
     conn._rules.losing()
+    conn._open = False
     _fail_streams(conn)
     _discard(conn)
     if conn._close_deadline is None:  # a peer that does not read could delay the end for ever
@@ -332,7 +334,7 @@ def _seek_end(conn: ConnCore) -> None:
 
 def _hang_up(conn: ConnCore) -> None:
     """End the TCP connection after both close frames, once ours has left."""
-    if not conn._writer.finished:
+    if not conn._finished:
         return
     if conn._rules.error is None:
         ask(conn, "close")
@@ -389,6 +391,7 @@ def abort(conn: ConnCore) -> None:
         _abort_transport(conn, conn._transport)
     else:
         conn._rules.losing()
+        conn._open = False
         _discard(conn)
 
 
@@ -396,6 +399,7 @@ def _abort_transport(conn: ConnCore, transport: asyncio.Transport) -> None:
     """Abort ``transport``. If that fails, too, call :func:`lost`."""
     try:
         conn._rules.losing()
+        conn._open = False
         _discard(conn)
     finally:
         try:
@@ -410,15 +414,15 @@ def _abort_transport(conn: ConnCore, transport: asyncio.Transport) -> None:
 def _discard(conn: ConnCore) -> None:
     """Give up the queued messages."""
     _count_lost(conn)
-    conn._writer.discard()
+    conn._drop_output()
     _report_last_losses(conn, delivered=False)
 
 
 def _count_lost(conn: ConnCore) -> None:
-    run = conn._writer.run_messages
-    if conn._writer.queued_messages or run:
+    run = conn._run_messages
+    if conn.queued_messages or run:
         messages, size = conn._lost
-        more = conn._writer.waiting_data()
+        more = conn._waiting_data
         conn._lost = (messages + more[0] + run, size + more[1])
 
 
@@ -467,6 +471,7 @@ def _end(conn: ConnCore) -> None:
     ask(conn, "close")  # Python 3.10 takes one over TLS for unclosed that the peer has ended
     conn._transport = None
     conn._rules.lost()
+    conn._open = False
     conn._ended = True
     for deadline in (conn._answer_deadline, conn._close_deadline, conn._discard_deadline, conn._end_look):
         if deadline is not None:
@@ -474,7 +479,7 @@ def _end(conn: ConnCore) -> None:
     conn._answer_deadline = conn._close_deadline = conn._discard_deadline = conn._end_look = None
     guard(conn, _stop_pings, conn)
     guard(conn, _count_lost, conn)
-    guard(conn, conn._writer.detach)
+    guard(conn, conn._detach)
     guard(conn, _fail_streams, conn)
     guard(conn, conn._inbox.wake)
     if conn._closed_future is not None and not conn._closed_future.done():

@@ -66,10 +66,10 @@ class Conn(ConnCore, asyncio.BufferedProtocol):
         closing.guard(self, opening.connected, self, transport)
 
     def pause_writing(self) -> None:
-        closing.guard(self, self._writer.pause)
+        closing.guard(self, self._pause_output)
 
     def resume_writing(self) -> None:
-        if closing.guard(self, self._writer.drained):
+        if closing.guard(self, self._output_drained):
             full_queue.may_write(self)
 
     def eof_received(self) -> bool | None:
@@ -376,7 +376,7 @@ class Conn(ConnCore, asyncio.BufferedProtocol):
     def pong_wait(self, value: float | None) -> None:
         self._check_thread()
         self._keepalive.configure(self._loop.time(), ping_period=self.ping_period, pong_wait=value)
-        if value is None and self._writer.answered(self._writer.written):  # nothing ends a peer that never answers
+        if value is None and self._ping_answered(self._written):  # nothing ends a peer that never answers
             full_queue.may_write(self)
 
     @property
@@ -524,21 +524,6 @@ class Conn(ConnCore, asyncio.BufferedProtocol):
         return self._config.send_behavior
 
     @property
-    def queued_messages(self) -> int:
-        """Messages in the send queue."""
-        return self._writer.queued_messages
-
-    @property
-    def queued_age(self) -> float:
-        """Seconds for which the oldest message of the send queue has waited; 0.0 while the peer keeps up."""
-        return self._writer.queued_age
-
-    @property
-    def queued_bytes(self) -> int:
-        """Bytes in the send queue."""
-        return self._writer.queued_bytes
-
-    @property
     def unsent_bytes(self) -> int | None:
         """Bytes in the transport and in the kernel that are not on the network yet. Reading it is a system call.
 
@@ -554,22 +539,22 @@ class Conn(ConnCore, asyncio.BufferedProtocol):
     @property
     def unanswered_bytes(self) -> int | None:
         """Bytes of messages sent since the last answered ping; ``None`` without ``unanswered_bytes``."""
-        return self._writer.unanswered
+        return self._unanswered
 
     @property
     def dropped_messages(self) -> int:
         """Total messages that a full send queue refused, or dropped for newer ones."""
-        return self._writer.dropped
+        return self._dropped
 
     @property
     def evicted_messages(self) -> int:
         """Total queued messages that were dropped for newer ones, part of :attr:`dropped_messages`."""
-        return self._writer.evicted
+        return self._evicted
 
     @property
     def replaced_messages(self) -> int:
         """Total queued messages that were replaced by a newer one with the same key (``SendBehavior.CONFLATE``)."""
-        return self._writer.replaced
+        return self._replaced
 
     def __dir__(self) -> list[str]:
         own = getattr(self, "__dict__", {})  # of a subclass

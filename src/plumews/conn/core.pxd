@@ -7,18 +7,18 @@ from ..deflate.inbound cimport InboundDeflate
 from ..deflate.outbound cimport OutboundDeflate
 from ..protocol.state cimport ProtocolState
 from ..transport.awaitable cimport StepAwaitable
+from ..transport.channel cimport Channel
 from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
-from ..transport.writer cimport Writer
 from .keepalive cimport Keepalive
 from .receive_queue cimport ReceiveQueue
 
-cdef object Context, _OPEN, _get_ident, build_frame, limits, monotonic, warnings
+cdef object Context, _get_ident, build_frame, limits, monotonic, warnings
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
-cdef class ConnCore
+cdef class ConnCore(Channel)
 
 
 cdef class NextMessage(StepAwaitable):
@@ -47,13 +47,11 @@ cdef class SendMessage(StepAwaitable):
     cdef _turn_over(self)
 
 
-cdef class ConnCore:
+cdef class ConnCore(Channel):
     # A read, a send and a delivery.
     cdef readonly object _loop
-    cdef readonly LoopContext _state
     cdef readonly ProtocolState _rules
     cdef readonly ReceiveQueue _inbox
-    cdef readonly Writer _writer
     cdef public Keepalive _keepalive
     cdef public object _feed
     cdef public object _handshake
@@ -76,6 +74,7 @@ cdef class ConnCore:
     cdef public unsigned long _thread
     cdef bint _blocked
     cdef public bint _ended
+    cdef public bint _open
     cdef readonly bint _in_batch
     cdef bint _in_context
     cdef bint _in_place

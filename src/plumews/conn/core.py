@@ -35,10 +35,9 @@ from ..protocol.message import Data, Pieces
 from ..protocol.state import ProtocolState
 from ..transport import send_buffer
 from ..transport.awaitable import StepAwaitable
-from ..transport.flow_control import FlowControl
+from ..transport.channel import Channel
 from ..transport.loop_context import LoopContext, loop_context
 from ..transport.read_waiter import ReadWaiter
-from ..transport.writer import Writer
 from . import capi, closing, fragmented, full_queue, receiver
 from .keepalive import Keepalive
 from .receive_queue import ReceiveQueue
@@ -58,7 +57,6 @@ __all__ = ["ConnCore", "NextMessage", "SendMessage"]
 
 T = TypeVar("T")
 
-_OPEN = State.OPEN
 _get_ident = threading.get_ident
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = map(int, (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode.PING, Opcode.PONG))
 _BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEvent.END))
@@ -218,7 +216,7 @@ class SendMessage(StepAwaitable):
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-class ConnCore:
+class ConnCore(Channel):
     """Fields and hot half of a connection, whose public API is :class:`plumews.Conn`.
 
     Callbacks, hooks and filters run in the connection's copy of the context in which its ``serve()`` was called. A
@@ -232,28 +230,27 @@ class ConnCore:
         "_close_deadline", "_closed_future", "_config", "_context", "_deflate", "_discard_deadline",
         "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_feed", "_filter", "_handshake",
         "_id", "_in_batch", "_in_context", "_in_place", "_inbox", "_incoming", "_inflate", "_keepalive",
-        "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_peername",
+        "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_open", "_peername",
         "_quick_size", "_read_most", "_reading_paused", "_reads_to_end", "_reporters", "_request", "_response",
-        "_rest", "_rules", "_shared", "_sockname", "_state", "_stream", "_subprotocol", "_thread", "_transport",
-        "_until", "_user_info", "_writer",
+        "_rest", "_rules", "_shared", "_sockname", "_stream", "_subprotocol", "_thread", "_transport",
+        "_until", "_user_info",
     )
     # fmt: on
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         loop = asyncio.get_running_loop()
+        super().__init__(loop_context(loop), queue_size=config.queue_size, queue_bytes=config.queue_bytes)
         self._loop = loop
         self._thread = _get_ident()
         self._config = config
-        self._state: LoopContext = loop_context(loop)
         self._rules = ProtocolState(client=client, max_size=config.max_size)
         self._feed = self._rules.parser.feed_messages
         self._inbox = ReceiveQueue(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
         self._keepalive = Keepalive(
             self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
         )
-        self._writer = _writer_for(config, self._state)
-        if isinstance(self._writer, FlowControl):
-            self._writer.steer(self._keepalive, partial(full_queue.may_write, self))
+        if (unanswered := config.unanswered_limit) is not None:
+            self._limit_unanswered(unanswered, self._keepalive)
         self._transport: asyncio.Transport | None = None
         #: Reader of the connection until it is open, an `OpeningHandshake`.
         self._handshake: Any = None
@@ -295,6 +292,7 @@ class ConnCore:
         self._reads_to_end = False  # the peer's FIN has come: what is left is little, and is read without a pause
         self._incoming: Stream | None = None  # the parser feeds it
         self._stream: Stream | None = None  # the application reads it
+        self._open = False  # as the state of `_rules`
         self._ended = False  # the peer's close frame, its fault or its FIN was seen
         # --- closing
         self._failed = False  # a failure has closed the connection; the next one cuts it
@@ -480,16 +478,16 @@ class ConnCore:
                 self._inbox.wake_now()  # the reader's replies leave with this read
                 if (self._backlog is None and self._rest is None) or not self._goes_on():
                     break
-                self._writer.flush()
+                self._write_out()
                 events = ConnCore._next_events(self)
         finally:
             self._in_batch = state.in_batch = False
             if state.slice_ends_with_batch:
                 state.end_batch()
             if self._deflate is None:
-                self._writer.flush()
+                self._write_out()
             else:
-                self._writer.gather()
+                self._gather()
         held = self._backlog is not None or self._rest is not None
         if held and not self._blocked and (self._inflate is None or not self._inflate.waits_for):
             self._loop.call_soon(self._go_on, context=Context())
@@ -509,7 +507,7 @@ class ConnCore:
 
     def _has_enough(self) -> bool:
         """Return whether the handler has to read before it gets more messages."""
-        if self._on_message is not None or self._rules.state is not _OPEN:
+        if self._on_message is not None or not self._open:
             return False
         stream = self._stream or self._incoming
         held = 0 if stream is None or stream.awaited else stream.held
@@ -535,7 +533,7 @@ class ConnCore:
         outcome = _GO_ON
         over: list[Any] | None = None
         room = len(events)
-        if room > 1 and self._on_message is None and self._rules.state is _OPEN:
+        if room > 1 and self._on_message is None and self._open:
             room = self._inbox.room()
         if room < len(events):
             events, over = events[:room], events[room:]
@@ -564,10 +562,10 @@ class ConnCore:
         if kind <= _BINARY:
             self._deliver(kind, data)
         elif kind == _PING:
-            self._writer.pong(build_frame(_PONG, data))
+            self._queue_pong(build_frame(_PONG, data))
         elif kind == _PONG:
-            if self._writer.answered(self._keepalive.pong(data)):
-                full_queue.may_write(self)
+            if self._ping_answered(self._keepalive.pong(data)):
+                self._may_write()
         elif kind == _CHUNK:
             if self._inflate is not None and self._inflate.streaming:
                 return self._inflate.chunk(self, data)
@@ -577,7 +575,7 @@ class ConnCore:
             if data & _COMPRESSED and self._inflate is not None:
                 data ^= _COMPRESSED
                 self._inflate.begin(self, data)
-            if self._rules.state is _OPEN:
+            if self._open:
                 self._incoming = Stream(data, partial(receiver.stream_changed, self))
                 self._inbox.put((StreamEvent.BEGIN, self._incoming))
         elif kind == _END:
@@ -605,7 +603,7 @@ class ConnCore:
             closing.fail(self, exc)  # a part of the message is lost
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
-        if self._rules.state is not _OPEN:
+        if not self._open:
             return  # our close frame is on its way: later messages are dropped
         if self._filter is not None and self._filter(self, data):
             return
@@ -628,7 +626,7 @@ class ConnCore:
         if self._blocked and self._wants_more():
             self._blocked = False
             self._loop.call_soon(self._go_on, context=Context())
-        if held or self._rules.state is not _OPEN or self._on_message is not None:
+        if held or not self._open or self._on_message is not None:
             pause = held
         else:
             inbox, stream = self._inbox, self._stream or self._incoming
@@ -653,7 +651,7 @@ class ConnCore:
 
     def _wants_more(self) -> bool:
         """Return whether the handler has caught up, or none reads any more."""
-        if self._on_message is not None or self._rules.state is not _OPEN:
+        if self._on_message is not None or not self._open:
             return True
         stream = self._stream or self._incoming
         if self._inbox.awaited or (stream is not None and stream.awaited):
@@ -712,7 +710,7 @@ class ConnCore:
             return None
         waiting = self._inbox.start_waiting(self._loop)
         if not self._in_batch:  # else it leaves with the read that is being handled
-            self._writer.flush()
+            self._write_out()
         if self._reading_paused:
             self._update_reading()
         return waiting
@@ -760,21 +758,21 @@ class ConnCore:
             opcode, most = _BINARY, self._quick_size
         else:
             return False
-        if self._rules.state is not _OPEN or self._catch_up_hooks is not None:
+        if not self._open or self._catch_up_hooks is not None:
             return False
         frame: bytes | None
         size = len(message)
         if size <= most:
             frame = build_frame(opcode, message)
         elif self._deflate is not None:
-            if size > _SHORT or not self._writer.has_space((size << 2) + _LONGEST_HEADER):
+            if size > _SHORT or not self._can_queue((size << 2) + _LONGEST_HEADER):
                 return False  # compressing takes its time, and is counted: not for what waits, or is refused
             frame = self._deflate.frame(opcode, message)
             if frame is None:
                 return False
         else:
             return False
-        if not self._writer.offer_frame(frame):
+        if not self._try_queue(frame):
             return False
         if not self._in_batch:
             ConnCore._kick(self)
@@ -783,12 +781,12 @@ class ConnCore:
     def _kick(self) -> None:
         """Let queued messages leave, at the end of the read that is being handled, or now if there is none."""
         if not self._in_batch:
-            self._writer.kick(not self._state.in_batch and not len(self._inbox))
+            self._kick_output(not self._state.in_batch and not len(self._inbox))
 
     def _kick_later(self) -> None:
         """Let queued messages leave at the end of this event loop iteration."""
         if not self._in_batch:
-            self._writer.kick(False)
+            self._kick_output(False)
 
     def _catch_up_with(self, hook: Callable[[Any], None]) -> None:
         """Call ``hook(conn)`` in the next :meth:`_catch_up`."""
@@ -806,10 +804,18 @@ class ConnCore:
         for hook in hooks or ():
             hook(self)
 
+    # --- for its channel --------------------------------------------------------------------------
+
+    def _output_failed(self, exc: BaseException | None) -> None:
+        closing.transport_failed(self, exc)
+
+    def _may_write(self) -> None:
+        full_queue.may_write(self)
+
     # --- for its keepalive, as a `Peer` -----------------------------------------------------------
 
     def _send_ping(self, payload: bytes) -> None:
-        self._writer.control(build_frame(_PING, payload))
+        self._queue_ping(build_frame(_PING, payload))
         self._kick()
 
     def _progress(self) -> tuple[int, int] | None:
@@ -824,12 +830,3 @@ class ConnCore:
 
 if not TYPE_CHECKING and BODY == "pure":
     ConnCore.__setattr__ = capi.set_attribute  # one call less for each assignment
-
-
-def _writer_for(config: ConnConfig, state: LoopContext) -> Writer:
-    unanswered = config.unanswered_limit
-    waits_for_event = send_buffer.WAITS_FOR_EVENT and config.unsent_limit is not None
-    bounds: dict[str, Any] = {"queue_size": config.queue_size, "queue_bytes": config.queue_bytes}
-    if unanswered is None and not waits_for_event:
-        return Writer(state, **bounds)
-    return FlowControl(state, **bounds, unanswered=unanswered, waits_for_event=waits_for_event)

@@ -43,7 +43,7 @@ async def write_message(conn: ConnCore, opcode: int, data: Data, compress: bool 
     """Queue a message of the given opcode. See :meth:`plumews.Conn.write_message`."""
     try:
         message = outgoing(conn, opcode, data, compress)
-        if not conn._writer.offer(message):
+        if not conn._try_queue(message):
             await conn._config.overflow.send(conn, message)
     except (ConnectionClosed, SendQueueFull):
         await give_way(conn)  # also a handler that tries again and again
@@ -61,7 +61,7 @@ async def write_many(conn: ConnCore, messages: Iterable[Data], compress: bool | 
     try:
         for data in messages:
             message = outgoing(conn, opcode_of(data), data, compress)
-            if not conn._writer.offer(message):
+            if not conn._try_queue(message):
                 await conn._config.overflow.send(conn, message)
             pause = conn._state.count_await()
             if pause is not None:
@@ -78,7 +78,7 @@ async def write_many(conn: ConnCore, messages: Iterable[Data], compress: bool | 
 def send_nowait(conn: ConnCore, data: Data, compress: bool | None) -> None:
     """Queue a message that is long, needs checks, or finds no space. See :meth:`plumews.Conn.send_nowait`."""
     message = outgoing(conn, opcode_of(data), data, compress)
-    if not conn._writer.offer(message):
+    if not conn._try_queue(message):
         conn._config.overflow.send_now(conn, message)
     conn._kick()
 
@@ -88,7 +88,7 @@ def send_shared(conn: ConnCore, message: EncodedMessage) -> None:
     conn._check_thread()
     conn._catch_up()
     _check_open(conn)
-    if not conn._writer.offer(message):
+    if not conn._try_queue(message):
         conn._config.overflow.send_now(conn, message)
     conn._kick_later()
 
@@ -118,7 +118,6 @@ def _check_open(conn: ConnCore) -> None:
 async def _send_pieces(conn: ConnCore, pieces: Pieces, text: bool | None, compress: bool | None) -> None:
     """Send one message of many frames, each built when the one before has left (RFC 6455 section 5.4)."""
     checked_compress(compress)
-    writer = conn._writer
     kind = opcode = compressor = None
     utf8 = Utf8Validator() if text else None
     try:
@@ -148,14 +147,14 @@ async def _send_pieces(conn: ConnCore, pieces: Pieces, text: bool | None, compre
         else:
             await give_way(conn)
     except BaseException as exc:
-        if opcode == Opcode.CONT and writer.in_pieces:
+        if opcode == Opcode.CONT and conn._in_pieces:
             begin_close(conn, CloseCode.INTERNAL_ERROR, "a message was not completed", discard=True)
         if isinstance(exc, (ConnectionClosed, SendQueueFull)):
             await give_way(conn)
         raise
     finally:
-        if opcode is not None and writer.in_pieces:
-            writer.end_pieces()
+        if opcode is not None and conn._in_pieces:
+            conn._end_pieces()
             report_losses(conn)
 
 
@@ -164,14 +163,14 @@ async def _begin_pieces(conn: ConnCore) -> None:
     _check_open(conn)
     conn._catch_up()
     _check_open(conn)
-    if not conn._writer.begin_pieces():
+    if not conn._begin_pieces():
         await conn._config.overflow.send(conn, None)
 
 
 async def _add_piece(conn: ConnCore, opcode: int, payload: bytes, *, fin: bool = False, rsv1: bool = False) -> None:
-    if not conn._writer.in_pieces:
+    if not conn._in_pieces:
         raise conn._rules.closed()
-    conn._writer.add_piece(build_frame(opcode, payload, fin=fin, rsv1=rsv1))
+    conn._add_piece(build_frame(opcode, payload, fin=fin, rsv1=rsv1))
     if not fin:
         conn._check_thread()
         await drain(conn)

@@ -58,20 +58,20 @@ class LossReporter(Protocol):
 
 async def wait_for_space(conn: ConnCore, message: EncodedMessage | None) -> None:
     """Wait until ``message`` is queued; without one, until a message in pieces may begin."""
-    writer, timeout = conn._writer, conn._config.send_timeout
+    timeout = conn._config.send_timeout
     outcome: asyncio.Future[bool | None] = conn._loop.create_future()
 
     def done(accepted: bool | None) -> None:
         if not outcome.done():
             outcome.set_result(accepted)
         elif accepted and message is None:
-            writer.in_pieces = False  # its sender was cancelled: the next in line begins
+            conn._in_pieces = False  # its sender was cancelled: the next in line begins
 
     def give_up() -> None:
-        if writer.withdraw(waiter):
+        if conn._withdraw(waiter):
             done(None)
 
-    waiter = writer.wait(message, done)
+    waiter = conn._wait(message, done)
     deadline = None
     try:
         if timeout is not None:
@@ -79,14 +79,14 @@ async def wait_for_space(conn: ConnCore, message: EncodedMessage | None) -> None
         accepted = await outcome
     except BaseException:
         begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
-        if not writer.withdraw(waiter) and begun and writer.in_pieces:
-            writer.end_pieces()
+        if not conn._withdraw(waiter) and begun and conn._in_pieces:
+            conn._end_pieces()
         raise
     finally:
         if deadline is not None:
             deadline.cancel()
     if accepted is None:
-        writer.dropped += 1
+        conn._dropped += 1
         raise SendTimeout(f"the send queue had no space for {timeout:g} s")
     if not accepted:
         raise conn._rules.closed()
@@ -94,9 +94,9 @@ async def wait_for_space(conn: ConnCore, message: EncodedMessage | None) -> None
 
 async def drain(conn: ConnCore) -> None:
     """Wait until all queued messages have left for the peer."""
-    conn._writer.flush()
+    conn._flush()
     left: asyncio.Future[bool] = conn._loop.create_future()
-    conn._writer.when_empty(lambda good: None if left.done() else left.set_result(good))
+    conn._when_empty(lambda good: None if left.done() else left.set_result(good))
     good = await left
     await give_way(conn)
     if not good:
@@ -115,18 +115,18 @@ async def give_way(conn: ConnCore) -> None:
 
 def displace(conn: ConnCore, message: EncodedMessage) -> bool:
     """Queue ``message`` in the place of the oldest ones. Return False if none of them can go."""
-    return count_displaced(conn, conn._writer.displace(message))
+    return count_displaced(conn, conn._displace(message))
 
 
 def conflate(conn: ConnCore, message: EncodedMessage, key: Hashable) -> bool:
     """Queue ``message`` in the place of the one with ``key``, else as :func:`displace` does."""
-    return count_displaced(conn, conn._writer.conflate(message, key))
+    return count_displaced(conn, conn._conflate(message, key))
 
 
 def count_displaced(conn: ConnCore, count: int) -> bool:
     """Count displaced messages and call the watchers. Return False for -1, if none could be displaced."""
     if count > 0:
-        conn._writer.dropped += count
+        conn._dropped += count
         told = False
         for watcher, tells in conn._loss_watchers or ():
             watcher(conn, count, tells and not told)
@@ -136,8 +136,8 @@ def count_displaced(conn: ConnCore, count: int) -> bool:
 
 def never_left(conn: ConnCore) -> tuple[int, int]:
     """Return the number and the bytes of queued messages that never leave: displaced, or given up at the end."""
-    writer, (messages, size) = conn._writer, conn._lost
-    return messages + writer.evicted + writer.replaced, size + writer.displaced_bytes
+    messages, size = conn._lost
+    return messages + conn._evicted + conn._replaced, size + conn._displaced_bytes
 
 
 def watch_losses(conn: ConnCore, watcher: Callable[[Any, int, bool], None], tells: bool) -> None:
@@ -179,7 +179,7 @@ def may_write(conn: ConnCore) -> None:
 
 def _resume(conn: ConnCore) -> None:
     if conn._reporters is None:
-        conn._writer.resume()
+        conn._resume_output()
     else:  # encode_gap of the application may end the connection: not inside the call of the transport
         conn._loop.call_soon(guard, conn, _report_and_resume, conn, context=Context())
 
@@ -187,7 +187,7 @@ def _resume(conn: ConnCore) -> None:
 def _report_and_resume(conn: ConnCore) -> None:
     if conn._transport is not None:
         report_losses(conn)
-        conn._writer.resume()
+        conn._resume_output()
 
 
 # --- a peer that reads nothing --------------------------------------------------------------------

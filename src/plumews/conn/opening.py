@@ -6,7 +6,6 @@ Invariant: until the connection is open, received bytes go to its :class:`Openin
 from __future__ import annotations
 
 import asyncio
-from types import MethodType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ..constants import State
@@ -39,9 +38,9 @@ def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
     conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
     conn._sockname = ask(conn, "get_extra_info", "sockname")
     try:
-        conn._writer.attach(transport, MethodType(transport_failed, conn))  # takes less memory than a partial
+        conn._attach(transport)
         if (unsent := conn._config.unsent_limit) is not None:
-            conn._writer.bound(unsent)
+            conn._bound_output(unsent)
     except Exception as exc:
         transport_failed(conn, exc)
     if conn._handshake is not None:
@@ -60,11 +59,12 @@ def use_deflate(conn: ConnCore, agreement: Agreement, *, client: bool = False) -
     conn._feed = conn._rules.parser.feed_messages
     conn._quick_size = min(conn._quick_size, deflate.params.never_compressed())
     if deflate.shared_params is None:
-        conn._writer.context = deflate
+        conn._compressor = deflate
 
 
 def opened(conn: ConnCore) -> None:
     """Open ``conn``: from here on received bytes are frames."""
     conn._handshake = None
     conn._rules.state = State.OPEN
+    conn._open = True
     conn._keepalive.start(conn._loop.time())

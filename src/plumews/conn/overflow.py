@@ -1,9 +1,9 @@
 """Overflow policies: the answer of a full send queue to one more message.
 
 Each :class:`SendBehavior` has one policy, which all connections share. A new behavior is a member of that enum and a
-policy in :data:`POLICIES`. A policy acts on the queue by ``conn._writer``, or by `full_queue` if that drops queued
+policy in :data:`POLICIES`. A policy acts on the queue of its `Channel`, or by `full_queue` if that drops queued
 messages, which are counted there. A new operation on the queue is a method of
-:class:`plumews.transport.writer.Writer`.
+:class:`plumews.transport.channel.Channel`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class OverflowPolicy:
 
     def send_now(self, conn: ConnCore, message: EncodedMessage | None) -> None:
         """Queue a message of a sender that cannot wait, or raise ``SendQueueFull``."""
-        conn._writer.dropped += 1
+        conn._dropped += 1
         raise SendQueueFull("dropped")
 
     def broadcast(self, conn: ConnCore, message: EncodedMessage, key: Hashable = None) -> Outcome:
@@ -68,11 +68,11 @@ class OverflowPolicy:
 
     def can_queue(self, conn: ConnCore, size: int) -> bool:
         """Return whether a message of ``size`` bytes finds space now, in the place of others if need be."""
-        return conn._writer.has_space(size)
+        return conn._can_queue(size)
 
     def relieve(self, conn: ConnCore) -> int:
         """Drop the queued messages to free memory. Return their number; with 0 the hub closes the connection."""
-        count = conn._writer.evict() if self.drops_queued else 0
+        count = conn._drop_queued() if self.drops_queued else 0
         full_queue.count_displaced(conn, count)
         return count
 
@@ -105,7 +105,7 @@ class _Close(OverflowPolicy):
     drops_queued = False
 
     def send_now(self, conn: ConnCore, message: EncodedMessage | None) -> None:
-        conn._writer.dropped += 1
+        conn._dropped += 1
         full_queue.evict(conn)
         raise SendQueueFull("connection closed")
 
@@ -127,7 +127,7 @@ class _DropOldest(OverflowPolicy):
         return Outcome.QUEUED if full_queue.displace(conn, message) else Outcome.DROPPED
 
     def can_queue(self, conn: ConnCore, size: int) -> bool:
-        return super().can_queue(conn, size) or not conn._writer.in_pieces
+        return super().can_queue(conn, size) or not conn._in_pieces
 
 
 class _Conflate(_DropOldest):

@@ -82,7 +82,7 @@ async def _available(conn: ConnCore, *, in_pieces: bool = False) -> Item:
         waiting = inbox.start_waiting(conn._loop)
         try:
             if not conn._in_batch:
-                conn._writer.flush()
+                conn._flush()
             conn._update_reading()
             await waiting
         finally:
@@ -167,7 +167,7 @@ def stream_changed(conn: ConnCore) -> None:
             deadline = conn._state.timers.after(conn._config.close_timeout, partial(_discarding_failed, conn))
             conn._discard_deadline = deadline
     elif stream is not None and stream.awaited:
-        conn._writer.flush()
+        conn._flush()
     conn._update_reading()
 
 

@@ -323,7 +323,7 @@ class Broadcaster:
         try:
             conn._catch_up_with(self.catch_up)
         except MemoryError as exc:
-            conn._writer.fail(exc)  # the next direct send to it would come before this broadcast
+            conn._fail_output(exc)  # the next direct send to it would come before this broadcast
 
     def _fan_out(
         self,

@@ -227,11 +227,11 @@ class FanOut:
                         simple is not None
                         and self._sure
                         and (not remembered or conn not in remembered)
-                        and conn._rules.state is _OPEN
-                        and conn._writer.share(simple, size)
+                        and conn._open
+                        and conn._try_queue_shared(simple, size)
                     ):
                         self._queue()  # nearly every delivery
-                    elif self._sure and conn._writer.stuck(size) and self._is_refused(conn):
+                    elif self._sure and conn._is_stuck(size) and self._is_refused(conn):
                         self._slow.refuse_quietly(conn)
                         self._drop(conn._config.send_behavior._value_)  # value would ask the class
                     else:
@@ -239,7 +239,7 @@ class FanOut:
                         self._reach(conn)
                         self._reaching = self._undecided = False  # decided, or it waits
                         self._sure = self._snapshot.current
-                        if conn._writer.context is not None and size >= limits.CONTEXT_LONG:
+                        if conn._compressor is not None and size >= limits.CONTEXT_LONG:
                             stop = position
                 self._next = stop
                 if position < end and clock() >= until:
@@ -278,7 +278,7 @@ class FanOut:
         self._reaching = self._sure = False
         if isinstance(member, ConnCore):
             conn = member
-            conn._writer.fail(exc)
+            conn._fail_output(exc)
         else:
             self._slow.others.fail(member, exc)
 
@@ -349,10 +349,10 @@ class FanOut:
         elif self.key is not None and conn._config.overflow.uses_key:
             self._sure = False
             self._slow.overflow(self, conn)
-        elif conn._writer.offer(self.encoding_for(conn)):
+        elif conn._try_queue(self.encoding_for(conn)):
             self._queue()
             ConnCore._kick_later(conn)
-            if self._watching and conn._writer.paused:
+            if self._watching and conn._paused:
                 self._slow.backlogged(conn, self.encoding_for(conn).size)
         else:
             self._sure = False

@@ -254,20 +254,19 @@ def send_missed(
         return Recovery(complete and queued == len(messages), queued, place)
     if history is not None:
         messages = history.encodings.choose(messages, conn._shared, conn._deflate is not None)
-    writer = conn._writer
-    sent = writer.room_for(messages)
+    sent = conn._room_for(messages)
     recovery = Recovery(complete and sent == len(messages), sent, place)
     run = messages[:sent]
     if encode_recovered is not None:
         said = ask(encode_recovered, recovery)
         if said is not None:
             event = outgoing(conn, opcode_of(said), said)
-            if writer.in_pieces or writer.waiting:  # neither can it be queued, nor was anything else
-                writer.dropped += 1
+            if conn._in_pieces or conn._waiting_senders:  # neither can it be queued, nor was anything else
+                conn._dropped += 1
             else:
                 run.insert(0, event)
         elif conn.closed:
             raise conn._rules.closed()
-    writer.dropped += len(messages) - sent
-    writer.accept_run(run)
+    conn._dropped += len(messages) - sent
+    conn._accept_run(run)
     return recovery

@@ -21,6 +21,7 @@ from .. import limits
 from ..conn.connection import Conn
 from ..constants import State
 from ..protocol.message import EncodedMessage, encode, opcode_of, payload_of
+from ..transport.send_queue import Note
 from ..transport.loop_context import loop_context
 from ..transport.safe_calls import in_own_context
 from ..transport.timers import Deadline
@@ -100,7 +101,7 @@ class LossReports:
                 continue
             if self._encode_gap is None:
                 self.notify(conn, end.lost)
-            elif conn._writer.takes_note(first=first):
+            elif conn._takes_note(first=first):
                 self._queue(conn, end, first)
 
     def give_up(self, conn: Conn, loss: UnreportedLoss) -> None:
@@ -127,7 +128,7 @@ class LossReports:
                 return None
             opcode = opcode_of(data)
             message = encode(opcode, payload_of(opcode, data))
-            return EncodedMessage([memoryview(b"".join(message.buffers))], message.size)
+            return EncodedMessage([b"".join(message.buffers)], message.size)
         except (Exception, asyncio.CancelledError) as exc:
             asyncio.get_running_loop().call_exception_handler({"message": "encode_gap failed", "exception": exc})
             return None
@@ -135,19 +136,18 @@ class LossReports:
             self.encoding = outer
 
     def _queue(self, conn: Conn, end: _QueueEnd, first: bool) -> None:
-        writer = conn._writer
         lost = self.notify(conn, end.lost)
         frames, end.frames = end.frames, []
         for frame, room, count in reversed(frames):
-            if writer.take_note(frame, last=not first):
+            if conn._take_note(frame, last=not first):
                 lost.add(room, count)
         # All are encoded before one is queued: encode_gap may end the connection.
         events = [(self.event(Gap(room, count)), room, count) for room, count in lost.items()]
         if conn.state is not State.OPEN:
             return
-        end.frames = [(event.buffers[0], room, count) for event, room, count in events if event is not None]
+        end.frames = [(Note(bytes(event.buffers[0])), room, count) for event, room, count in events if event is not None]
         for frame, _, _ in reversed(end.frames) if first else end.frames:
-            writer.add_note(frame, first=first)
+            conn._add_note(frame, first=first)
         conn._kick_later()
 
 

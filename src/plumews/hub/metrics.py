@@ -273,15 +273,14 @@ class _Backlog:
         self.messages = self.bytes = self.most_messages = self.most_bytes = self.connections = self.compression = 0
         self.oldest = 0.0
         for conn in [each for each in members if isinstance(each, Conn)] if slow.others else members:
-            writer = conn._writer
-            waiting = writer.queued_messages
+            waiting = conn.queued_messages
             if conn._deflate is not None and conn._inflate is not None:
                 self.compression += conn._deflate.held(conn._inflate)
             if waiting:
                 self.messages += waiting
-                self.bytes += writer.queued_bytes
+                self.bytes += conn.queued_bytes
                 self.most_messages = max(self.most_messages, waiting)
-                self.most_bytes = max(self.most_bytes, writer.queued_bytes)
-                if writer.paused:  # else they leave in this event loop iteration
+                self.most_bytes = max(self.most_bytes, conn.queued_bytes)
+                if conn._paused:  # else they leave in this event loop iteration
                     self.connections += 1
-                    self.oldest = max(self.oldest, writer.queued_age)
+                    self.oldest = max(self.oldest, conn.queued_age)

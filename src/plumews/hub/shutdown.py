@@ -48,7 +48,7 @@ class OwedMessages:
 
     def _on_the_way(self, members: Sequence[Conn]) -> tuple[int, int]:
         """Return the messages and bytes in the queues of ``members`` and in undecided deliveries."""
-        queued = [conn._writer.waiting_data() for conn in members]
+        queued = [conn._waiting_data for conn in members]
         return _add_up(queued, [(each.result().pending, each.message.size) for each in self._broadcasts])
 
     def _lost(self) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from ..conn.connection import Conn
 from ..conn.overflow import Outcome
 from ..constants import State
 from ..transport.timers import Deadline
-from ..transport.writer import Waiter
+from ..transport.channel import Waiter
 from .config import HubConfig
 from .events import EventDispatcher
 from .loss_reports import DropLog, LossReports, Notices, UnreportedLoss
@@ -35,7 +35,7 @@ __all__ = ["ByteBudget", "PendingDeliveries", "SlowMember", "SlowMembers"]
 
 
 class _Place:
-    """Broadcasts that wait one behind the other. The first of them waits in the writer."""
+    """Broadcasts that wait one behind the other. The first of them waits in the channel."""
 
     __slots__ = ("deliveries", "waiter")
 
@@ -48,7 +48,7 @@ class PendingDeliveries:
     """Broadcasts that wait until one member has made room. They are queued in their order, and each is decided once.
 
     Hundreds of members may be full. So a waiting broadcast costs a reference to an object that all members share, and
-    broadcasts in direct succession take one place among the waiters of the writer.
+    broadcasts in direct succession take one place among the waiters of the channel.
     """
 
     __slots__ = ("_conn", "_count", "_deadline", "_emptied", "_places", "_refused", "bytes")
@@ -83,14 +83,14 @@ class PendingDeliveries:
     def add(self, delivery: Delivery) -> None:
         """Let ``delivery`` wait behind all others."""
         last = self._places[-1] if self._places else None
-        if last is not None and last.waiter is self._conn._writer.last_waiter:
+        if last is not None and last.waiter is self._conn._last_waiter:
             last.deliveries.append(delivery)
             self._add_to_counts(delivery, 1)
             return
         place = _Place(delivery)
         self._places.append(place)
         try:
-            place.waiter = self._conn._writer.wait(
+            place.waiter = self._conn._wait(
                 delivery.encoding_for(self._conn), lambda accepted: self._decided(place, accepted)
             )
         except BaseException:
@@ -108,7 +108,7 @@ class PendingDeliveries:
                 self._add_to_counts(delivery, -1)
             waiter, place.waiter = place.waiter, None
             assert waiter is not None
-            self._conn._writer.withdraw(waiter)
+            self._conn._withdraw(waiter)
             yield from reversed(place.deliveries)
 
     def _add_to_counts(self, delivery: Delivery, by: int) -> None:
@@ -124,7 +124,7 @@ class PendingDeliveries:
         self._add_to_counts(delivery, -1)
         try:
             if accepted and place.deliveries:
-                self._conn._writer.wait_on(waiter)  # before the encoding, which may fail: the end finds the waiter
+                self._conn._wait_again(waiter)  # before the encoding, which may fail: the end finds the waiter
                 waiter.message = place.deliveries[0].encoding_for(self._conn)
             else:
                 self._places.popleft()
@@ -170,16 +170,16 @@ class ByteBudget:
     def _check(self) -> None:
         self._scheduled = False
         backlogs = self._backlogs()
-        self._at_most = sum(conn._writer.held_bytes for conn in backlogs)
+        self._at_most = sum(conn._held_bytes for conn in backlogs)
         if self._at_most <= self.limit:
             return
-        for conn in sorted(backlogs, key=lambda conn: conn._writer.held_bytes, reverse=True):
-            self._at_most -= conn._writer.held_bytes
+        for conn in sorted(backlogs, key=lambda conn: conn._held_bytes, reverse=True):
+            self._at_most -= conn._held_bytes
             try:
                 self._evict(conn)
             except Exception as exc:
-                conn._writer.fail(exc)  # the other members are still to be checked
-            self._at_most += conn._writer.held_bytes
+                conn._fail_output(exc)  # the other members are still to be checked
+            self._at_most += conn._held_bytes
             if self._at_most <= self.limit * self.LEFT:
                 break
 
@@ -253,7 +253,7 @@ class SlowMembers:
         if (
             self._reporting
             and isinstance(conn, Conn)
-            and conn._writer.paused
+            and conn._paused
             and conn.queued_messages
             and conn.state is State.OPEN
         ):
@@ -296,7 +296,7 @@ class SlowMembers:
         elif member.loss.last.lost and policy.can_queue(conn, delivery.encoding_for(conn).size):
             self.report_losses(conn)
             delivery._reach(conn)
-        elif (delivery.key is None or not policy.uses_key) and conn._writer.offer(delivery.encoding_for(conn)):
+        elif (delivery.key is None or not policy.uses_key) and conn._try_queue(delivery.encoding_for(conn)):
             self._queued(delivery, conn)
             member.given_up = False
             if not self.watching and not member.loss:
@@ -313,12 +313,11 @@ class SlowMembers:
     def overflow(self, delivery: Delivery, conn: Conn) -> None:
         """Deliver as the policy of ``conn`` decides. Its queue is full, or the key may replace a message in it."""
         self._mark(delivery, conn)
-        writer = conn._writer
-        if self.watching and writer.paused:
+        if self.watching and conn._paused:
             self._check_half_full(conn)
-        replaced = writer.replaced
+        replaced = conn._replaced
         outcome = conn._config.overflow.broadcast(conn, delivery.encoding_for(conn), delivery.key)
-        self.replaced += writer.replaced - replaced
+        self.replaced += conn._replaced - replaced
         if outcome is Outcome.QUEUED:
             self._queued(delivery, conn)
         elif outcome is Outcome.WAITS:
@@ -335,14 +334,14 @@ class SlowMembers:
     def _queued(self, delivery: Delivery, conn: Conn) -> None:
         delivery._queue()
         conn._kick_later()
-        if self.watching and conn._writer.paused:
+        if self.watching and conn._paused:
             self.backlogged(conn, delivery.encoding_for(conn).size)
 
     def _check_half_full(self, conn: Conn) -> None:
         """Tell the application once if the queue of ``conn`` is half full."""
         member, config = self._member(conn), conn._config
-        half = conn.queued_messages * 2 >= config.queue_size or conn._writer.counted_bytes * 2 >= config.queue_bytes
-        if half and conn._writer.paused and not member.told:
+        half = conn.queued_messages * 2 >= config.queue_size or conn._counted_bytes * 2 >= config.queue_bytes
+        if half and conn._paused and not member.told:
             member.told = True
             self.notices.slow(conn)
 
@@ -359,7 +358,7 @@ class SlowMembers:
 
     def refuse_quietly(self, conn: Conn) -> None:
         """Count a broadcast that is dropped for ``conn``."""
-        conn._writer.dropped += 1
+        conn._dropped += 1
         self._log.dropped(conn, 1)
 
     def _refused(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
@@ -388,7 +387,7 @@ class SlowMembers:
             loss = self._member(conn).loss
             (loss.first.lost if mine or not self.reports.encodes else loss.elsewhere).add(room, count)
             full_queue.report_later(conn, self)
-            if not conn._writer.paused:  # the queue leaves with this event loop iteration
+            if not conn._paused:  # the queue leaves with this event loop iteration
                 self.report_losses(conn)
 
     def _close(self, conn: Conn) -> None:
@@ -489,7 +488,7 @@ class SlowMembers:
         member = self.members.get(conn)
         if member is None:
             member = self.members[conn] = SlowMember()
-            self._budget.add(conn._writer.held_bytes)
+            self._budget.add(conn._held_bytes)
         return member
 
     def _backlogs(self) -> list[Conn]:
@@ -506,4 +505,4 @@ class SlowMembers:
 
 def _is_over(conn: Conn, member: SlowMember) -> bool:
     """Return True if there is nothing left to remember of ``conn``."""
-    return not (conn._writer.queued_messages or member.waiting or member.loss)
+    return not (conn.queued_messages or member.waiting or member.loss)

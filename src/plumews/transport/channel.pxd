@@ -28,8 +28,8 @@ cdef class Channel(Flushable):
     cdef bint _hot
     cdef bint _gathered
     cdef readonly bint _finished
-    cdef bint _waits_for_event
-    cdef SendQueue _queue
+    cdef readonly bint _waits_for_event
+    cdef readonly SendQueue _queue
     cdef object _waiters
     cdef public object _compressor
     cdef FlowControl _flow
@@ -59,8 +59,8 @@ cdef class Channel(Flushable):
     cpdef bint _try_queue(self, object entry) except -1
     cpdef bint _can_queue(self, Py_ssize_t size) except -1
     @cython.locals(queue=SendQueue)
-    cpdef bint _try_queue_shared(self, object frame, Py_ssize_t size) except -1
-    cpdef bint _is_stuck(self, Py_ssize_t size) except -1
+    cdef bint _try_queue_shared(self, object frame, Py_ssize_t size) except -1
+    cdef bint _is_stuck(self, Py_ssize_t size) except -1
     @cython.locals(queue=SendQueue)
     cdef _enter(self, object entry, Py_ssize_t size)
     @cython.locals(dropped=Py_ssize_t)
@@ -70,7 +70,7 @@ cdef class Channel(Flushable):
     cpdef _queue_pong(self, bytes frame)
     cdef bint _is_closing(self) except -1
     cdef _tell_drained(self, bint good)
-    cdef _tell(self, object done, bint good)
+    cdef _call_done(self, object done, bint good)
     @cython.locals(waiter=Waiter, message=EncodedMessage)
     cdef _admit(self)
     cpdef _refuse_waiters(self)
@@ -80,6 +80,7 @@ cdef class Channel(Flushable):
     cdef bint _released(self, int cause) except -1
     cpdef _kick_output(self, bint at_once)
     cpdef _gather(self)
+    cdef _write_out(self)
     cdef _write_some(self, SendQueue queue)
     @cython.locals(room=Py_ssize_t, written=Py_ssize_t)
     cdef _write_within(self, SendQueue queue, FlowControl flow)

@@ -146,17 +146,17 @@ class Channel(Flushable):
 
     @property
     def queued_messages(self) -> int:
-        """Number of accepted messages that have not begun to leave."""
+        """Messages in the send queue."""
         return 0 if self._queue is None else len(self._queue.messages)
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes of the accepted messages that have not begun to leave."""
+        """Bytes in the send queue."""
         return 0 if self._queue is None else self._queue.bytes
 
     @property
     def queued_age(self) -> float:
-        """Seconds that the oldest queued message has waited; 0.0 if it leaves in this loop iteration."""
+        """Seconds for which the oldest message of the send queue has waited; 0.0 while the peer keeps up."""
         return 0.0 if self._queue is None else self._queue.age()
 
     @property
@@ -279,7 +279,7 @@ class Channel(Flushable):
         if self._waiters is not None or self._in_pieces:
             return False
         if not self._has_space(size):
-            self._flush()
+            self._write_out()
             return self._waiters is None and self._has_space(size)
         return True
 
@@ -321,7 +321,7 @@ class Channel(Flushable):
 
         Queued messages are flushed first.
         """
-        self._flush()
+        self._write_out()
         if self._waiters is not None or self._in_pieces:
             return 0
         if self._queue is None:
@@ -348,7 +348,7 @@ class Channel(Flushable):
         except BaseException:
             self._fail_output(None)  # some may be accepted, or known to the compressor
             raise
-        self._flush()
+        self._write_out()
 
     # --- displacing queued messages ---------------------------------------------------------------
 
@@ -389,7 +389,7 @@ class Channel(Flushable):
                     self._displaced_bytes += queue.take_key(key)
                     self._replaced += 1
                 elif not queue.has_space(message.size):
-                    self._flush()
+                    self._write_out()
             dropped = self._displace(message)
             if dropped >= 0 and self._queue is not None:
                 self._queue.remember(key)
@@ -484,9 +484,9 @@ class Channel(Flushable):
     def _tell_drained(self, good: bool) -> None:
         drains, self._drains = self._drains, None
         while drains:
-            self._tell(drains.pop(0), good)
+            self._call_done(drains.pop(0), good)
 
-    def _tell(self, done: Callable[[bool], None], good: bool) -> None:
+    def _call_done(self, done: Callable[[bool], None], good: bool) -> None:
         """Call ``done(good)``. Report its failure, so that others are called, too."""
         try:
             done(good)
@@ -553,7 +553,7 @@ class Channel(Flushable):
         """Refuse all messages that wait for space."""
         waiters, self._waiters = self._waiters, None
         while waiters:
-            self._tell(waiters.popleft().done, False)
+            self._call_done(waiters.popleft().done, False)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -569,7 +569,7 @@ class Channel(Flushable):
         self._on_finished = on_finished
         self._in_pieces = False  # a message that was not complete never will be
         self._refuse_waiters()
-        self._flush()
+        self._write_out()
 
     def _drop_output(self) -> None:
         """Drop all queued data. Control frames and a close frame stay."""
@@ -582,7 +582,7 @@ class Channel(Flushable):
         """Write the close frame although the transport is full: it is small, and the last frame."""
         if self._paused:
             self._paused = False
-            self._flush()
+            self._write_out()
 
     # --- causes of waiting ------------------------------------------------------------------------
 
@@ -636,10 +636,10 @@ class Channel(Flushable):
         """Write new output now with ``at_once`` and if it is the first in this loop iteration, else at its end."""
         if self._paused:
             if self._held == _ANSWER and self._queue is not None and self._queue.has_control():
-                self._flush()
+                self._write_out()
         elif not self._dirty:
             if at_once and not self._hot:
-                self._flush()
+                self._write_out()
                 self._hot = True  # a second message in this iteration leaves with those behind it
             else:
                 self._state.mark_dirty(self)
@@ -650,13 +650,16 @@ class Channel(Flushable):
         if self._gathered:
             return
         if self._dirty or self._paused or self._queue is None:
-            self._flush()
+            self._write_out()
         else:
             self._dirty = self._gathered = True  # first: the call may flush it at once
             self._state.gather(self)
 
     def _flush(self) -> None:
         """Write all queued frames, in as few writes as the socket allows. A failure ends the connection."""
+        self._write_out()
+
+    def _write_out(self) -> None:
         self._dirty = self._hot = self._gathered = False
         try:
             if self._paused and self._held == _ANSWER:

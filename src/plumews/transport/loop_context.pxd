@@ -9,7 +9,7 @@ cdef object Context, clock, monotonic
 
 
 cdef class Flushable:
-    cpdef _flush(self)
+    cdef _write_out(self)
     cpdef _fail_output(self, object exc)
 
 

@@ -46,7 +46,7 @@ class Flushable:
 
     __slots__ = ()
 
-    def _flush(self) -> None:
+    def _write_out(self) -> None:
         """Write the queued output."""
         raise NotImplementedError
 
@@ -261,7 +261,7 @@ class LoopContext:
             channel = channels[position]
             position += 1
             self._flushed = position
-            channel._flush()
+            channel._write_out()
             if position == check:
                 if clock() >= end:
                     return
@@ -274,7 +274,7 @@ class LoopContext:
             channel = gathered[position]
             position += 1
             try:
-                channel._flush()
+                channel._write_out()
             except BaseException as exc:
                 if not isinstance(exc, Exception):
                     self._gathered += gathered[position:]

@@ -15,7 +15,7 @@ cdef class Note:
 
 @cython.final
 cdef class SendQueue:
-    cdef list _control
+    cdef readonly list _control
     cdef Py_ssize_t _gone
     cdef Py_ssize_t _keyed
     cdef dict _keys
@@ -23,7 +23,7 @@ cdef class SendQueue:
     cdef Py_ssize_t _most_messages
     cdef Py_ssize_t _planned
     cdef Py_ssize_t _planned_rest
-    cdef list _pongs
+    cdef readonly list _pongs
     cdef list _rest
     cdef list _run
     cdef Py_ssize_t _special

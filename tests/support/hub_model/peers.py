@@ -193,7 +193,7 @@ class Peer:
     def has_space(self, size: int) -> bool:
         """Return True if a message of ``size`` bytes finds space and displaces none."""
         conn, config = self.conn, self.config
-        if conn._writer.waiting:
+        if conn._waiting_senders:
             return False
         within = conn.queued_messages < config.queue_size and conn.queued_bytes + size <= config.queue_bytes
-        return not conn.queued_messages or not conn._writer.paused or within
+        return not conn.queued_messages or not conn._paused or within

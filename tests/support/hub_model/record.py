@@ -327,7 +327,7 @@ class Record:
         there = evicted = replaced = told_notes = 0
         for peer in self.peers:
             conn = peer.conn
-            there += len(peer.items) + conn.queued_messages + conn._writer.run_messages + conn._lost[0]
+            there += len(peer.items) + conn.queued_messages + conn._run_messages + conn._lost[0]
             evicted += conn.evicted_messages
             replaced += conn.replaced_messages
             told_notes += len(peer.notes)
@@ -371,7 +371,7 @@ class Record:
             member = self.hub._slow.members.get(conn)
             line = 0 if member is None else len(member.waiting or ())
             assert line <= peer.config.queue_size
-            assert conn._writer.waiting <= (0 if conn.closed else line + self.sending)
+            assert conn._waiting_senders <= (0 if conn.closed else line + self.sending)
         present = {conn for conn, member in self.hub._slow.members.items() if not member.left}
         assert present <= {peer.conn for peer in self.everybody}
 
