@@ -33,12 +33,12 @@ PACKAGE = Path("src/plumews")
 KERNELS = PACKAGE / "protocol" / "csrc"
 
 
-def compiled_modules() -> tuple[str, ...]:
-    """Return the list in _compiled.py, which is read, not imported: the package must not be imported by its build."""
+def listed(what: str) -> tuple[str, ...]:
+    """Return a list in _compiled.py, which is read, not imported: the package must not be imported by its build."""
     for node in ast.parse((PACKAGE / "_compiled.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMPILED":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == what:
             return tuple(ast.literal_eval(node.value))
-    raise SystemExit("src/plumews/_compiled.py has no list COMPILED")
+    raise SystemExit(f"src/plumews/_compiled.py has no list {what}")
 
 
 #: How they are compiled. What is annotated stays a hint, and what is divided stays what Python makes of it. Profiling
@@ -157,7 +157,7 @@ def extensions() -> list[Extension]:
         )
 
     cython, typed = [], []
-    for name in compiled_modules():
+    for name in listed("COMPILED"):
         if name == "_codec":
             headers = sorted(map(str, [*KERNELS.glob("*.h"), *KERNELS.parent.glob("pxi/*.pxi")]))
             cython.append(extension(name, ".pyx", *sorted(map(str, KERNELS.glob("*.c"))), depends=headers))
@@ -166,7 +166,7 @@ def extensions() -> list[Extension]:
         else:
             typed.append(extension(name, ".py"))
     if sys.platform != "win32":
-        cython.append(extension("transport._sendmsg", ".pyx"))
+        cython += [extension(name, ".pyx") for name in ("transport._sendmsg", *listed("SHORT_WAYS"))]
     return [*cythonize(cython, language_level=3), *cythonize(typed, compiler_directives=DIRECTIVES)]
 
 

@@ -22,9 +22,9 @@ from importlib.machinery import (
 )
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["BODY", "COMPILED", "all_compiled", "only_sources", "select_body"]
+__all__ = ["BODY", "COMPILED", "all_compiled", "SHORT_WAYS", "only_sources", "select_body", "short_ways"]
 
 #: Modules that setup.py compiles, by their names within the package. setup.py and the scripts read this list.
 #: ``transport._sendmsg`` is missing: not every system has it, and no other module knows its C structures.
@@ -56,6 +56,11 @@ COMPILED = (
     "transport.loop_context",
     "transport.read_waiter",
     "transport.send_queue",
+)
+
+#: Compiled short ways of modules that also run without them. They use sockets as descriptors, which Windows has not.
+SHORT_WAYS = (
+    "conn._core",
 )
 
 #: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.
@@ -102,6 +107,16 @@ def only_sources() -> None:
     """Make later imports of modules of this package use their sources."""
     if not any(isinstance(finder, _Sources) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Sources())
+
+
+def short_ways(name: str) -> Any:
+    """Return the module ``name`` of :data:`SHORT_WAYS`, or ``None`` to use its general way alone.
+
+    ``PLUMEWS_SHORT_WAYS=0`` in the environment switches all of them off.
+    """
+    if BODY == "pure" or os.environ.get("PLUMEWS_SHORT_WAYS") == "0" or not _is_built(name):
+        return None
+    return importlib.import_module(f"{_PACKAGE}.{name}")
 
 
 def select_body() -> Literal["compiled", "pure"]:

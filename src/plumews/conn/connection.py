@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
-from .. import limits
+from .. import _compiled, limits
 from ..constants import CloseCode, Opcode, SendBehavior, State
 from ..deflate.outbound import CompressionInfo
 from ..http11.handshake import accept
@@ -42,14 +42,21 @@ _logger = logging.getLogger("plumews.conn")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(like: F) -> F:
+def _awaited(like: F) -> F:
     """Return the method of `ConnCore` with the name, the signature and the docstring of ``like``."""
     method = AwaitedMethod(getattr(ConnCore, like.__name__), like)
     method.__doc__ = like.__doc__
     return cast("F", method)
 
 
-class Conn(ConnCore, asyncio.BufferedProtocol):
+if TYPE_CHECKING:
+    _Base = ConnCore
+else:
+    _short_ways = _compiled.short_ways("conn._core")
+    _Base = ConnCore if _short_ways is None else _short_ways.ShortWays
+
+
+class Conn(_Base, asyncio.BufferedProtocol):
     """WebSocket connection, as handlers and callbacks get it."""
 
     __slots__ = ("__weakref__",)
@@ -89,7 +96,7 @@ class Conn(ConnCore, asyncio.BufferedProtocol):
     @overload
     async def recv(self, decode: bool | None = None) -> str | bytes: ...
 
-    @_compiled
+    @_awaited
     async def recv(self, decode: bool | None = None) -> str | bytes:
         """Return an awaitable of the next message: ``str`` for text, ``bytes`` for binary.
 
@@ -137,7 +144,7 @@ class Conn(ConnCore, asyncio.BufferedProtocol):
 
     # --- sending ----------------------------------------------------------------------------------
 
-    @_compiled
+    @_awaited
     async def send(self, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None) -> None:
         """Return an awaitable that queues a message: ``str`` as text, bytes-like as binary.
 

@@ -481,7 +481,7 @@ class ConnCore(Channel):
                 self._write_out()
                 events = ConnCore._next_events(self)
         finally:
-            self._in_batch = state.in_batch = False
+            self._in_batch = state.in_batch = state.ends_read = False
             if state.slice_ends_with_batch:
                 state.end_batch()
             if self._deflate is None:
@@ -533,7 +533,7 @@ class ConnCore(Channel):
         outcome = _GO_ON
         over: list[Any] | None = None
         room = len(events)
-        if room > 1 and self._on_message is None and self._open:
+        if self._on_message is None and self._open:
             room = self._inbox.room()
         if room < len(events):
             events, over = events[:room], events[room:]

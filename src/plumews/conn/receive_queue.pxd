@@ -21,6 +21,7 @@ cdef class ReceiveQueue:
     cdef ReadWaiter _waiter
     cdef public bint touched
 
+    cpdef Py_ssize_t count(self) except -1
     cpdef Py_ssize_t room(self) except -1
     cpdef bint has_reader(self)
     @cython.locals(waiter=ReadWaiter)

@@ -56,6 +56,10 @@ class ReceiveQueue:
         self.bytes = 0
 
     def __len__(self) -> int:
+        return self.count()
+
+    def count(self) -> int:
+        """Return the number of items."""
         return len(self._items) - self._head if self._items is not None else 0
 
     def room(self) -> int:

@@ -36,6 +36,7 @@ cdef class Channel(Flushable):
     cdef readonly LoopContext _state
     cdef object _out
     cdef readonly Py_ssize_t _written
+    cdef Py_ssize_t _turn
     cdef Py_ssize_t _most_messages
     cdef Py_ssize_t _most_bytes
     # The rest.

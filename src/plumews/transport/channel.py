@@ -89,6 +89,7 @@ class Channel(Flushable):
         "_queue",
         "_replaced",
         "_state",
+        "_turn",
         "_waiters",
         "_waits_for_event",
         "_written",
@@ -110,6 +111,7 @@ class Channel(Flushable):
         self._dirty = False  # flushed at the end of this loop iteration
         self._hot = False
         self._gathered = False
+        self._turn = 0  # read in which a short way has sent a frame at once
         #: True once the close frame has left.
         self._finished = False
         #: True while a message is sent in fragments: no other may begin before its end.

@@ -30,12 +30,16 @@ cdef class LoopContext:
     cdef readonly object buffer
     cdef public Py_ssize_t awaits_left
     cdef public Py_ssize_t awaits_per_check
+    cdef public bint ends_read
+    cdef readonly bint flushing
     cdef public bint in_batch
+    cdef readonly bint plain_clock
     cdef public bint in_slice
     cdef public object inflate_queue
     cdef public object log_lines
     cdef public bint slice_ends_with_batch
     cdef readonly object timers
+    cdef public Py_ssize_t turn
     cdef readonly object view
 
     cpdef ReadWaiter count_await(self)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from contextvars import Context
 from time import monotonic
 from typing import Any, Final
@@ -78,12 +79,16 @@ class LoopContext:
         "awaits_left",
         "awaits_per_check",
         "buffer",
+        "ends_read",
+        "flushing",
         "in_batch",
         "in_slice",
         "inflate_queue",
         "log_lines",
+        "plain_clock",
         "slice_ends_with_batch",
         "timers",
+        "turn",
         "view",
     )
 
@@ -103,6 +108,14 @@ class LoopContext:
         self._scheduled = False
         #: True while a read is being handled: its output leaves at the end of the read.
         self.in_batch = False
+        #: Number of the reads that short ways have handled.
+        self.turn = 0
+        #: True while the last message of a read is handled: nothing else of this read follows.
+        self.ends_read = False
+        #: True while the loop runs a flush.
+        self.flushing = False
+        #: True if the clock of the loop is :func:`time.monotonic`.
+        self.plain_clock = _has_plain_clock(loop)
         #: Awaits that may still end without suspending before the clock is checked, and how many in all.
         self.awaits_left = self.awaits_per_check = _AWAITS
         #: True while a time slice is measured; the second one if it ends with the current read.
@@ -228,10 +241,12 @@ class LoopContext:
     def _flush(self) -> None:
         """Flush for one time slice: thousands of system calls in a row would starve reads and pings."""
         self._scheduled = False
+        self.flushing = True
         try:
             while not self._flush_slice():
                 pass  # continue behind the channel that failed
         finally:  # also when a signal handler raised
+            self.flushing = False
             if not self._scheduled and (self._dirty or self._gathered or self._flushing):
                 self._schedule()
 
@@ -297,3 +312,10 @@ def loop_context(loop: asyncio.AbstractEventLoop) -> LoopContext:
         setattr(loop, _ATTRIBUTE, context)
     assert isinstance(context, LoopContext)
     return context
+
+
+def _has_plain_clock(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return True if ``loop.time()`` reads the clock of :func:`time.monotonic`, as asyncio's and uvloop's loops do."""
+    uvloop = sys.modules.get("uvloop")
+    known = [asyncio.BaseEventLoop.time] if uvloop is None else [asyncio.BaseEventLoop.time, uvloop.Loop.time]
+    return getattr(type(loop), "time", None) in known and "time" not in getattr(loop, "__dict__", ())

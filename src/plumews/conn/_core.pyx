@@ -1,0 +1,453 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, nonecheck=False
+# cython: initializedcheck=False, binding=False, auto_pickle=False
+"""Compiled short ways of a connection: whole messages in one frame, read, delivered, and answered on a plain socket.
+
+A short way handles the common case and hands everything else, unchanged, to the general way in ``core`` and
+``transport.channel``. It has no policy of its own. It writes to the descriptor only while the event loop runs a read or
+a flush of ours: then no transport of the loop has closed its socket without a call of ``connection_lost``.
+"""
+
+import asyncio
+import sys
+from contextvars import Context
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.list cimport PyList_GET_SIZE
+
+from .. import limits
+from . import closing
+
+from .._codec cimport Parser, cbyte, short_frame, write_frame
+from ..transport._sendmsg cimport send_buffers, send_memory
+from ..transport.channel cimport Channel
+from ..transport.loop_context cimport LoopContext
+from ..transport.read_waiter cimport ReadWaiter
+from ..transport.send_queue cimport SendQueue
+from .core cimport ConnCore, NextMessage, SendMessage
+from .receive_queue cimport ReceiveQueue
+
+__all__ = ["ShortWays"]
+
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030D0000
+    static double plumews_monotonic(void)
+    {
+        PyTime_t now;
+        return PyTime_MonotonicRaw(&now) < 0 ? 0.0 : (double)now * 1e-9;
+    }
+    #else
+    #define plumews_monotonic() ((double)_PyTime_GetMonotonicClock() * 1e-9)
+    #endif
+    """
+    double plumews_monotonic()
+    unsigned long PyThread_get_thread_ident()
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    object PyObject_CallOneArg(object function, object argument)
+    Py_ssize_t Py_REFCNT(object counted)
+
+cdef enum:
+    TEXT = 1
+    BINARY = 2
+    STRIDE = 4  # messages between two looks at the clock, as in `core`
+    ON_STACK = 4096  # bytes of a frame that is built without an object
+
+#: A read of this size announces a large message: the general way receives the next bytes in its memory.
+cdef Py_ssize_t LARGE_READ = 32 * 1024
+cdef Py_ssize_t FREE = limits.QUEUED_FREE
+cdef object CancelledError = asyncio.CancelledError
+cdef object current_task = asyncio.current_task
+#: The current task of each loop, where CPython has a dictionary of them: it is mostly empty between two tasks.
+cdef object current_tasks = getattr(asyncio.tasks, "_current_tasks", None) if sys.version_info < (3, 14) else None
+
+
+cdef inline bint is_clear(ConnCore conn) noexcept:
+    """Return True if a frame can go straight to the socket, behind nothing else."""
+    return (
+        conn._fd >= 0
+        and not conn._handed
+        and not conn._paused
+        and not conn._waits_for_event
+        and not conn._in_pieces
+        and not conn._finished
+        and conn._waiters is None
+        and conn._compressor is None
+        and conn._flow is None
+    )
+
+
+cdef inline bint goes_now(ConnCore conn) noexcept:
+    """Return True if a frame leaves at once: the first in this read, with nothing before it or after it."""
+    return conn._state.ends_read and conn._turn != conn._state.turn and is_clear(conn)
+
+
+cdef inline bint has_space(SendQueue queue, Py_ssize_t size) except -1:
+    """Return :meth:`SendQueue.has_space`, without a call for a short queue."""
+    cdef Py_ssize_t count = PyList_GET_SIZE(queue.messages)
+    if 0 < count < FREE:
+        return count < queue._most_messages and queue.bytes + size <= queue._most_bytes
+    return queue.has_space(size)
+
+
+cdef inline bint has_current_task(object loop) except -1:
+    """Return True if a task of ``loop`` is running: no other can be resumed within it."""
+    if type(current_tasks) is dict and not (<dict>current_tasks):
+        return False
+    return current_task(loop) is not None
+
+
+cdef class ShortWays(ConnCore):
+    """Connection with short ways. Awaitables that are over are used again, if nothing else refers to them."""
+
+    cdef Following _spare_following
+    cdef Sent _spare_sent
+    cdef ReadWaiter _spare_waiter
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def buffer_updated(self, nbytes):
+        """Handle the ``nbytes`` that the transport has read into the buffer."""
+        cdef Py_ssize_t size = nbytes
+        try:
+            if (
+                self._open
+                and not self._ended
+                and not self._lent
+                and self._handshake is None
+                and self._rest is None
+                and self._backlog is None
+                and self._filter is None
+                and self._deflate is None
+                and size < LARGE_READ
+            ):
+                self._read_messages(size)
+            else:
+                self._read(size)
+        except BaseException as exc:
+            closing.fail(self, exc)
+
+    cdef _read_messages(self, Py_ssize_t size):
+        """Handle the messages at the head of a read, and leave the rest to the general way."""
+        cdef LoopContext state = self._state
+        cdef cbyte *data = <cbyte *>PyByteArray_AS_STRING(state.buffer)
+        cdef Parser parser = <Parser>self._rules.parser
+        cdef Py_ssize_t at = 0
+        cdef bint late = False
+        self._keepalive.last_received = plumews_monotonic() if state.plain_clock else self._loop.time()
+        self._in_batch = state.in_batch = True
+        state.turn += 1
+        if not state.in_slice:
+            state.awaits_left = state.awaits_per_check  # a read is a loop iteration
+        try:
+            if self._on_message is None:
+                at = self._put(parser, data, size)
+            elif self._context is None or self._in_context:
+                at = self._call_back(parser, data, size, &late)
+            else:
+                PyContext_Enter(self._context)
+                self._in_context = True
+                try:
+                    at = self._call_back(parser, data, size, &late)
+                finally:
+                    self._in_context = False
+                    PyContext_Exit(self._context)
+            if late:
+                self._rest = memoryview(bytes(state.view[at:size]))
+            elif at < size:
+                self._parse_rest(parser, at, size)
+            else:
+                self._wake_reader()  # its replies leave with this read
+        finally:
+            if self._queue is not None or self._drains is not None:
+                self._write_out()
+            self._in_batch = state.in_batch = state.ends_read = False
+            if state.slice_ends_with_batch:
+                state.end_batch()
+        if late and self._rest is not None:
+            self._loop.call_soon(self._go_on, context=Context())
+        if late or self._on_message is None or self._reading_paused:
+            ConnCore._update_reading(self)
+
+    cdef Py_ssize_t _call_back(self, Parser parser, cbyte *data, Py_ssize_t size, bint *late) except -1:
+        """Call back for each message. Return the bytes read, fewer if something else comes, or the slice is ``late``."""
+        cdef LoopContext state = self._state
+        cdef Py_ssize_t at = 0, used = 0
+        cdef int kind = 0, count = 0
+        cdef double until = 0.0
+        while at < size:
+            message = parser.take_message(data + at, size - at, &used, &kind)
+            if used == 0:
+                break
+            at += used
+            if at < size:
+                if count == 0:
+                    until = plumews_monotonic() + <double>limits.FAN_OUT_SLICE
+            else:
+                state.ends_read = True
+            if not self._open:
+                pass  # our close frame is on its way: later messages are dropped
+            elif self._filter is not None or self._on_message is None:
+                self._deliver(kind, message)
+            else:
+                try:
+                    self._on_message(self, message)
+                except (Exception, CancelledError) as exc:  # that of a future which the callback looked into
+                    if self._on_failure is not None:
+                        self._on_failure(self, exc)
+            if at < size and count % STRIDE == 0 and plumews_monotonic() >= until:
+                late[0] = True
+                break
+            count += 1
+        return at
+
+    cdef Py_ssize_t _put(self, Parser parser, cbyte *data, Py_ssize_t size) except -1:
+        """Put messages into the receive queue while it has room. Return the number of bytes read."""
+        cdef ReceiveQueue inbox = self._inbox
+        cdef Py_ssize_t at = 0, used = 0, room = inbox.room()
+        cdef int kind = 0
+        while at < size and room > 0:
+            message = parser.take_message(data + at, size - at, &used, &kind)
+            if used == 0:
+                break
+            at += used
+            room -= 1
+            inbox.put((kind, message))
+        return at
+
+    cdef _parse_rest(self, Parser parser, Py_ssize_t at, Py_ssize_t size):
+        """Leave the bytes from ``at`` on to the general way."""
+        cdef LoopContext state = self._state
+        state.ends_read = False
+        if self._ended:
+            return
+        events = parser.feed_bytes(<cbyte *>PyByteArray_AS_STRING(state.buffer) + at, size - at, True)
+        if parser.halted:
+            self._halted(state.view[at:size])
+        self._take_up(events)
+        self._in_batch = state.in_batch = True
+
+    # --- awaitables -------------------------------------------------------------------------------
+
+    cdef NextMessage _next(self, bint iterating):
+        cdef Following following = self._spare_following
+        self._spare_following = None
+        if following is None or Py_REFCNT(following) > 1:
+            following = Following.__new__(Following)
+        following._begin(self, iterating)
+        return following
+
+    cdef SendMessage _sent(self, message):
+        cdef Sent sent = self._spare_sent
+        self._spare_sent = None
+        if sent is None or Py_REFCNT(sent) > 1:
+            sent = Sent.__new__(Sent)
+        sent._begin(self, message)
+        return sent
+
+    # --- a task that reads ------------------------------------------------------------------------
+
+    cdef _wake_reader(self):
+        """Resume the waiting reader if there is a message, as :meth:`ReceiveQueue.wake_now` does."""
+        cdef ReadWaiter waiter = self._inbox._waiter
+        if waiter is None or waiter._done or not self._inbox.count():
+            return
+        if waiter._callback is None or waiter._context is None or has_current_task(self._loop):
+            waiter.wake_now()
+            return
+        waiter._done = True
+        callback = waiter._callback
+        context = waiter._context
+        waiter._callback = None
+        PyContext_Enter(context)
+        try:
+            PyObject_CallOneArg(callback, waiter)
+        finally:
+            PyContext_Exit(context)
+
+    cdef _take_now(self, bint at_once):
+        """Return the next message, as :meth:`ConnCore._take_now` does."""
+        cdef ReceiveQueue inbox = self._inbox
+        cdef LoopContext state = self._state
+        cdef tuple item
+        if not inbox.count() or self._on_message is not None or self._stream is not None:
+            return None
+        if inbox._waiter is not None or PyThread_get_thread_ident() != self._thread:
+            return None
+        item = inbox.peek()
+        data = item[1]
+        if type(data) is str:
+            if <int>item[0] != TEXT:
+                return None
+        elif type(data) is not bytes or <int>item[0] != BINARY:
+            return None
+        if at_once:
+            state.awaits_left -= 1
+            if state.awaits_left <= 0:
+                pause = state.check_slice()
+                if pause is not None:
+                    return pause
+        inbox.take()
+        if self._reading_paused:
+            ConnCore._update_reading(self)
+        if self._in_batch:
+            state.ends_read = not inbox.count() and self._rest is None and self._backlog is None
+        return data
+
+    cdef ReadWaiter _wait_now(self):
+        """Return what a reader of an empty queue awaits, as :meth:`ConnCore._wait_now` does."""
+        cdef ReceiveQueue inbox = self._inbox
+        cdef ReadWaiter waiting
+        if self._ended or inbox._waiter is not None or inbox.count() or self._on_message is not None:
+            return None
+        if self._stream is not None or PyThread_get_thread_ident() != self._thread:
+            return None
+        if (<Parser>self._rules.parser).mode:  # a message is streamed, or the next one is
+            return None
+        waiting = self._spare_waiter
+        if waiting is None or not waiting._done or Py_REFCNT(waiting) > 2:
+            waiting = self._spare_waiter = ReadWaiter.__new__(ReadWaiter)
+        waiting._prepare(self._loop)
+        inbox._waiter = waiting
+        if not self._in_batch:  # else it leaves with the read that is being handled
+            self._write_out()
+        if self._reading_paused:
+            ConnCore._update_reading(self)
+        return waiting
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    cdef bint _queue_now(self, message) except -1:
+        """Send a short, plain message, or queue it if there is space, as :meth:`ConnCore._queue_now` does."""
+        cdef unsigned char frame[ON_STACK]
+        cdef Py_ssize_t size, sent
+        cdef int opcode
+        cdef SendQueue queue
+        if not self._open or self._catch_up_hooks is not None or PyThread_get_thread_ident() != self._thread:
+            return ConnCore._queue_now(self, message)
+        if type(message) is str:
+            opcode, size = TEXT, PyUnicode_GET_LENGTH(message) << 2  # a character has up to four bytes
+        elif type(message) is bytes:
+            opcode, size = BINARY, PyBytes_GET_SIZE(message)
+        else:
+            return ConnCore._queue_now(self, message)
+        if size > self._quick_size or self._waiters is not None or self._in_pieces:
+            return ConnCore._queue_now(self, message)
+        queue = self._queue
+        if queue is None and self._in_batch and goes_now(self):
+            size = write_frame(frame, ON_STACK, opcode, message, False)
+            if size > 0:
+                self._turn = self._state.turn
+                sent = send_memory(self._fd, frame, size)
+                if sent == size:
+                    self._written += size
+                else:
+                    self._queue_rest((<char *>frame)[:size], sent)
+                return True
+        data = short_frame(opcode, message, False)
+        if queue is None:
+            queue = self._queue = self._state.lend_queue(self._most_messages, self._most_bytes)
+        elif not has_space(queue, PyBytes_GET_SIZE(data)):
+            if not Channel._try_queue(self, data):
+                return False
+            ConnCore._kick(self)
+            return True
+        queue.messages.append(data)
+        queue.bytes += PyBytes_GET_SIZE(data)
+        if self._paused:
+            queue.date()
+        if not self._in_batch:
+            ConnCore._kick(self)
+        return True
+
+    cdef bint _try_queue_shared(self, object frame, Py_ssize_t size) except -1:
+        """Send one message of a broadcast, or queue it, as :meth:`Channel._try_queue_shared` does."""
+        cdef LoopContext state = self._state
+        cdef SendQueue queue = self._queue
+        cdef Py_ssize_t sent
+        if queue is None and type(frame) is bytes and goes_now(self):
+            self._turn = state.turn
+            sent = send_memory(self._fd, PyBytes_AS_STRING(frame), size)
+            if sent == size:
+                self._written += size
+                return True
+            self._queue_rest(frame, sent)
+            if self._queue is not None and not self._dirty:
+                state.mark_dirty(self)
+                self._dirty = True
+            return True
+        if self._paused or self._in_pieces or self._waiters is not None or self._compressor is not None:
+            return False
+        if queue is None:
+            queue = self._queue = state.lend_queue(self._most_messages, self._most_bytes)
+        elif not has_space(queue, size):
+            return False
+        queue.messages.append(frame)
+        queue.bytes += size
+        if not self._dirty:
+            state.mark_dirty(self)
+            self._dirty = True
+        return True
+
+    cdef _queue_rest(self, bytes frame, Py_ssize_t sent):
+        """Queue ``frame``. Give its rest to the transport if the socket took ``sent`` bytes of it."""
+        self._fill().append(frame, len(frame))
+        if sent > 0:
+            try:
+                self._cut(self._queue, self._queue.plan_all(), sent)
+            except BaseException as exc:
+                self._fail_output(exc)
+                if not isinstance(exc, Exception):
+                    raise
+
+    cdef _write_out(self):
+        """Write queued messages of one buffer each straight to the socket, or all in the general way."""
+        cdef SendQueue queue = self._queue
+        cdef Py_ssize_t sent
+        if (
+            queue is not None
+            and (self._in_batch or self._state.flushing)
+            and self._drains is None
+            and is_clear(self)
+            and queue.is_plain()
+        ):
+            try:
+                sent = send_buffers(self._fd, queue.messages)
+                if sent < 0:
+                    self._dirty = self._hot = self._gathered = False
+                    self._written += queue.sent_all()
+                    self._queue = None
+                    self._state.give_back(queue)
+                    return
+                if sent > 0:
+                    self._cut(queue, queue.plan_all(), sent)
+            except BaseException as exc:
+                self._fail_output(exc)
+                if not isinstance(exc, Exception):
+                    raise
+        Channel._write_out(self)
+
+
+cdef class Following(NextMessage):
+    """Awaitable of the next message that its connection uses again."""
+
+    cpdef object step(self):
+        cdef ConnCore conn = self._conn
+        message = NextMessage.step(self)
+        if self.over and conn is not None and self._inner is None:
+            (<ShortWays>conn)._spare_following = self
+        return message
+
+
+cdef class Sent(SendMessage):
+    """Awaitable of a sent message that its connection uses again."""
+
+    cpdef object step(self):
+        cdef ConnCore conn = self._conn
+        outcome = SendMessage.step(self)
+        if self.over and conn is not None and self._inner is None:
+            self._message = None
+            (<ShortWays>conn)._spare_sent = self
+        return outcome
