@@ -166,7 +166,7 @@ def extensions() -> list[Extension]:
         else:
             typed.append(extension(name, ".py"))
     if sys.platform != "win32":
-        cython += [extension(name, ".pyx") for name in ("transport._sendmsg", *listed("SHORT_WAYS"))]
+        cython += [extension(name, ".pyx") for name in listed("SHORT_WAYS")]
     return [*cythonize(cython, language_level=3), *cythonize(typed, compiler_directives=DIRECTIVES)]
 
 

@@ -24,10 +24,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-__all__ = ["BODY", "COMPILED", "all_compiled", "SHORT_WAYS", "only_sources", "select_body", "short_ways"]
+__all__ = ["BODY", "COMPILED", "SHORT_WAYS", "all_compiled", "only_sources", "select_body", "short_ways"]
 
 #: Modules that setup.py compiles, by their names within the package. setup.py and the scripts read this list.
-#: ``transport._sendmsg`` is missing: not every system has it, and no other module knows its C structures.
 COMPILED = (
     "_codec",
     "conn.capi",
@@ -59,9 +58,7 @@ COMPILED = (
 )
 
 #: Compiled short ways of modules that also run without them. They use sockets as descriptors, which Windows has not.
-SHORT_WAYS = (
-    "conn._core",
-)
+SHORT_WAYS = ("conn._core",)
 
 #: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.
 BODY: Literal["compiled", "pure"] = "pure"
@@ -114,9 +111,12 @@ def short_ways(name: str) -> Any:
 
     ``PLUMEWS_SHORT_WAYS=0`` in the environment switches all of them off.
     """
-    if BODY == "pure" or os.environ.get("PLUMEWS_SHORT_WAYS") == "0" or not _is_built(name):
+    if BODY == "pure" or os.environ.get("PLUMEWS_SHORT_WAYS") == "0":
         return None
-    return importlib.import_module(f"{_PACKAGE}.{name}")
+    try:
+        return importlib.import_module(f"{_PACKAGE}.{name}")
+    except ImportError:
+        return None
 
 
 def select_body() -> Literal["compiled", "pure"]:

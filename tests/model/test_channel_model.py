@@ -24,8 +24,8 @@ from plumews import limits
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser, build_frame
 from plumews.protocol.message import EncodedMessage, encode
-from plumews.transport.loop_context import loop_context
 from plumews.transport.channel import Channel, Waiter
+from plumews.transport.loop_context import loop_context
 from plumews.transport.send_queue import Note
 
 KiB = 1024
@@ -170,7 +170,7 @@ class Model(RuleBasedStateMachine):
     @property
     def queued(self) -> list[Entry]:
         """Return the messages of which no byte was written, as the step before has shown."""
-        return self.accepted[len(self.accepted) - self.writer.queued_messages :]
+        return self.accepted[len(self.accepted) - self.writer._queued_messages :]
 
     def queue_is(self, queued: list[Entry]) -> None:
         del self.accepted[len(self.accepted) - self.before :]
@@ -200,7 +200,7 @@ class Model(RuleBasedStateMachine):
         if not self.writer._can_queue(message.size) and self.waiting:
             assert self.writer._displace(message) == self.writer._conflate(message, key) == -1
             return
-        self.before, queued, evicted = self.writer.queued_messages, self.queued, self.evicted
+        self.before, queued, evicted = self.writer._queued_messages, self.queued, self.evicted
         if key:
             self.conflate(queued, Entry(payload, message.size, key))
             count = self.writer._conflate(message, key)
@@ -230,7 +230,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule()
     def drop_all(self) -> None:
-        self.before, queued = self.writer.queued_messages, self.queued
+        self.before, queued = self.writer._queued_messages, self.queued
         count = sum(not entry.note for entry in queued)
         assert self.writer._drop_queued() == count
         self.evicted += count
@@ -241,7 +241,7 @@ class Model(RuleBasedStateMachine):
     def add_note(self, first: bool) -> None:
         payload = self.payload(20)
         note = Note(build_frame(Opcode.BINARY, payload))
-        self.before, queued = self.writer.queued_messages, self.queued
+        self.before, queued = self.writer._queued_messages, self.queued
         queued.insert(0 if first else len(queued), Entry(payload, len(note.frame), note=True))
         self.writer._add_note(note, first=first)
         self.queue_is(queued)
@@ -252,7 +252,7 @@ class Model(RuleBasedStateMachine):
     def take_note(self) -> None:
         assert self.note is not None
         note, first = self.note
-        self.before, queued = self.writer.queued_messages, self.queued
+        self.before, queued = self.writer._queued_messages, self.queued
         payloads = [entry.payload for entry in queued]
         payload = note.frame[2:]
         may = payload in payloads and (first or payloads[-1] == payload)
@@ -394,7 +394,7 @@ class Model(RuleBasedStateMachine):
         self.read(1_000_000, 2)
         assert self.finished == 1
         assert not self.waiting
-        assert (self.writer.queued_messages, self.writer.queued_bytes) == (0, 0)
+        assert (self.writer._queued_messages, self.writer._queued_bytes) == (0, 0)
         parser = Parser(client=True, max_size=None)
         events = parser.feed(bytes(self.arrived))
         assert parser.error is None

@@ -7,8 +7,8 @@ from typing import Any
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from plumews.protocol.message import EncodedMessage, encode
-from plumews.transport.loop_context import Flushable, LoopContext
 from plumews.transport.channel import Channel, Waiter
+from plumews.transport.loop_context import Flushable, LoopContext
 from support.fakes import FakeTransport
 
 

@@ -176,7 +176,7 @@ def test_last_words_leave_after_discard_on_a_full_transport() -> None:
     assert setup.transport.wire == CLOSE
     assert setup.finished == 1
     assert outcome.answers == [False]
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
 
 
 def test_discarded_message_ends_at_a_frame() -> None:
@@ -211,7 +211,7 @@ def test_detach_refuses_waiters_and_keeps_nothing() -> None:
     setup.writer._finish_output(CLOSE, setup.on_finished)
     setup.writer._detach()
     assert outcome.answers == [False]
-    assert setup.writer.queued_messages == setup.writer.queued_bytes == 0
+    assert setup.writer._queued_messages == setup.writer._queued_bytes == 0
     setup.writer._output_drained()
     setup.writer._resume_output()
     assert setup.transport.wire == b""
@@ -248,13 +248,15 @@ def answers(outcomes: list[Outcome]) -> list[list[bool]]:
 
 def test_accepted_waiter_may_close_and_others_are_refused() -> None:
     setup = Setup()
-    outcomes = full_with_waiters(setup, "e", "f", "g", done=lambda: setup.writer._finish_output(CLOSE, setup.on_finished))
+    outcomes = full_with_waiters(
+        setup, "e", "f", "g", done=lambda: setup.writer._finish_output(CLOSE, setup.on_finished)
+    )
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False], [False]]
     assert setup.messages == list("abcde")
     assert setup.transport.wire.endswith(CLOSE)
     assert setup.finished == 1
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer._waiting_senders) == (0, 0, 0)
+    assert (setup.writer._queued_messages, setup.writer._queued_bytes, setup.writer._waiting_senders) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_discard_and_others_are_refused() -> None:
@@ -263,7 +265,7 @@ def test_accepted_waiter_may_discard_and_others_are_refused() -> None:
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False], [False]]
     assert setup.messages == list("abcd")
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer._waiting_senders) == (0, 0, 0)
+    assert (setup.writer._queued_messages, setup.writer._queued_bytes, setup.writer._waiting_senders) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_lose_the_transport() -> None:
@@ -272,7 +274,7 @@ def test_accepted_waiter_may_lose_the_transport() -> None:
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False]]
     assert setup.messages == list("abcd")
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes, setup.writer._waiting_senders) == (0, 0, 0)
+    assert (setup.writer._queued_messages, setup.writer._queued_bytes, setup.writer._waiting_senders) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_send_but_not_overtake() -> None:
@@ -298,7 +300,7 @@ def test_accepted_waiter_may_flush() -> None:
     setup.transport.drain()
     assert answers(outcomes) == [[True]] * 9
     assert setup.messages == list("abcdefghijklm")
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
 
 
 def test_close_frame_callback_may_lose_the_transport() -> None:

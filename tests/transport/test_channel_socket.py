@@ -17,8 +17,8 @@ from plumews.constants import Opcode
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
 from plumews.transport import channel, sendmsg
-from support.fakes import FakeTransport, started, ticks, tls_contexts
 from support.channel_setup import CLOSE, Setup, message, ping, pong
+from support.fakes import FakeTransport, started, ticks, tls_contexts
 
 
 def test_cve_2024_12254_row_11_writelines_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +183,9 @@ def test_cut_frame_waits_in_the_transport_and_order_is_kept(
     assert frames_in(gone) - frames_in(setup.transport.wire) in (0, 1), "more than the rest of one frame"
     assert whole_frames(gone)
     begun = len(given) + (1 if parser.mid_message else 0)
-    assert setup.writer.queued_messages == len(payloads) - begun
+    assert setup.writer._queued_messages == len(payloads) - begun
     waiting = payloads[begun:]
-    assert setup.writer.queued_bytes == sum(encode(Opcode.BINARY, payload).size for payload in waiting)
+    assert setup.writer._queued_bytes == sum(encode(Opcode.BINARY, payload).size for payload in waiting)
     setup.writer._queue_pong(pong(b"old"))
     setup.writer._queue_pong(pong(b"new"))
     late = ([] if closing else [b"old", b"new"]) if not setup.writer._paused else [] if closing else [b"new"]
@@ -196,7 +196,7 @@ def test_cut_frame_waits_in_the_transport_and_order_is_kept(
     pongs = [payload for kind, payload in events if kind == Opcode.PONG]
     assert pongs[-1:] == (late or [b"theirs"])[-1:]
     assert [payload for kind, payload in events if kind == Opcode.PING] == [b"ours"]
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
     assert (events[-1][0] == Opcode.CLOSE) is closing
     assert setup.finished == closing
 
@@ -209,8 +209,8 @@ def test_long_frame_behind_a_cut_frame_stays_in_the_queue(
         setup.writer._try_queue(encode(Opcode.BINARY, payload))
     setup.writer._flush()
     assert len(setup.transport.held) == 2 + 8 - 3
-    assert setup.writer.queued_messages == 1
-    assert setup.writer.queued_bytes == 4 + 16 * 1024
+    assert setup.writer._queued_messages == 1
+    assert setup.writer._queued_bytes == 4 + 16 * 1024
 
 
 def test_payload_like_a_header_takes_no_frame_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_queue_is_bounded_while_a_frame_is_cut(monkeypatch: pytest.MonkeyPatch) 
     setup.writer._flush()
     assert setup.writer._paused
     assert [setup.writer._try_queue(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
-    assert setup.writer.queued_messages == 4
+    assert setup.writer._queued_messages == 4
     assert len(setup.transport.held) == len(message("cut").buffers[0]) - 1
     assert setup.whole() == [(Opcode.TEXT, text) for text in ("cut", *"abcd")]
 
@@ -245,7 +245,7 @@ def test_discard_keeps_a_cut_frame_and_the_close_frame(monkeypatch: pytest.Monke
     setup.writer._try_queue(message("never"))
     setup.writer._flush()
     setup.writer._drop_output()
-    assert (setup.writer.queued_messages, setup.writer.queued_bytes) == (0, 0)
+    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
     setup.writer._finish_output(CLOSE, setup.on_finished)
     setup.writer._write_last()
     assert setup.finished == 1

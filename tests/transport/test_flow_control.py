@@ -17,10 +17,10 @@ from plumews.conn.keepalive import Keepalive
 from plumews.transport import send_buffer
 from plumews.transport.channel import Channel
 from plumews.transport.timers import Timers
-from support.fakes import FakeLoop, FakeTransport, fake_conn, feed, flushed, linked, tls_contexts, until
-from support.raw_client import Wire, masked
 from support.channel_setup import CLOSE, Setup, message, pong
 from support.channel_setup import State as TickState
+from support.fakes import FakeLoop, FakeTransport, fake_conn, feed, flushed, linked, tls_contexts, until
+from support.raw_client import Wire, masked
 
 LIMIT = 400
 
@@ -73,14 +73,14 @@ def test_data_beyond_the_bound_waits_for_an_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
-    assert (len(setup.messages), setup.writer.queued_messages) == (8, 12)
+    assert (len(setup.messages), setup.writer._queued_messages) == (8, 12)
     assert setup.writer._paused
-    assert setup.writer.queued_age > 0
+    assert setup.writer._queued_age > 0
     setup.answer(setup.pings[0])
     assert len(setup.messages) == 10
     setup.answer(setup.pings[-1])
     assert len(setup.messages) == 18
-    while setup.writer.queued_messages:
+    while setup.writer._queued_messages:
         setup.answer(setup.pings[-1])
     assert len(setup.messages) == 20
     assert not setup.writer._paused

@@ -420,7 +420,7 @@ def _discard(conn: ConnCore) -> None:
 
 def _count_lost(conn: ConnCore) -> None:
     run = conn._run_messages
-    if conn.queued_messages or run:
+    if conn._queued_messages or run:
         messages, size = conn._lost
         more = conn._waiting_data
         conn._lost = (messages + more[0] + run, size + more[1])

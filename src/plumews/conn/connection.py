@@ -531,6 +531,21 @@ class Conn(_Base, asyncio.BufferedProtocol):
         return self._config.send_behavior
 
     @property
+    def queued_messages(self) -> int:
+        """Messages in the send queue."""
+        return self._queued_messages
+
+    @property
+    def queued_age(self) -> float:
+        """Seconds for which the oldest message of the send queue has waited; 0.0 while the peer keeps up."""
+        return self._queued_age
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes in the send queue."""
+        return self._queued_bytes
+
+    @property
     def unsent_bytes(self) -> int | None:
         """Bytes in the transport and in the kernel that are not on the network yet. Reading it is a system call.
 

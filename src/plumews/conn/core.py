@@ -29,14 +29,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .. import limits
 from .._compiled import BODY
-from ..constants import COMPRESSED, Opcode, State, StreamEvent
+from ..constants import COMPRESSED, Opcode, StreamEvent
 from ..protocol.codec import build_frame
 from ..protocol.message import Data, Pieces
 from ..protocol.state import ProtocolState
-from ..transport import send_buffer
 from ..transport.awaitable import StepAwaitable
 from ..transport.channel import Channel
-from ..transport.loop_context import LoopContext, loop_context
+from ..transport.loop_context import loop_context
 from ..transport.read_waiter import ReadWaiter
 from . import capi, closing, fragmented, full_queue, receiver
 from .keepalive import Keepalive

@@ -21,9 +21,9 @@ from .. import limits
 from ..conn.connection import Conn
 from ..constants import State
 from ..protocol.message import EncodedMessage, encode, opcode_of, payload_of
-from ..transport.send_queue import Note
 from ..transport.loop_context import loop_context
 from ..transport.safe_calls import in_own_context
+from ..transport.send_queue import Note
 from ..transport.timers import Deadline
 from .events import EventDispatcher
 from .results import Gap
@@ -145,7 +145,9 @@ class LossReports:
         events = [(self.event(Gap(room, count)), room, count) for room, count in lost.items()]
         if conn.state is not State.OPEN:
             return
-        end.frames = [(Note(bytes(event.buffers[0])), room, count) for event, room, count in events if event is not None]
+        end.frames = [
+            (Note(bytes(event.buffers[0])), room, count) for event, room, count in events if event is not None
+        ]
         for frame, _, _ in reversed(end.frames) if first else end.frames:
             conn._add_note(frame, first=first)
         conn._kick_later()

@@ -24,8 +24,8 @@ from ..conn.closing import guard
 from ..conn.connection import Conn
 from ..conn.overflow import Outcome
 from ..constants import State
-from ..transport.timers import Deadline
 from ..transport.channel import Waiter
+from ..transport.timers import Deadline
 from .config import HubConfig
 from .events import EventDispatcher
 from .loss_reports import DropLog, LossReports, Notices, UnreportedLoss

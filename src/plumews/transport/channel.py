@@ -2,9 +2,9 @@
 
 With a plain socket, frames go straight to it. If the socket takes a part of a frame, the rest of that frame goes to the
 transport. Later frames wait in the send queue until the transport is empty, so that the bounds of the queue hold. The
-output of one loop iteration leaves in one write at its end, or at the end of the read that caused it. The caller has the
-policy for a full queue, which :meth:`Channel._try_queue` and :meth:`Channel._wait` report. On macOS a write may wait for
-the writable event: `send` does not heed the bound of `send_buffer` there.
+output of one loop iteration leaves in one write at its end, or at the end of the read that caused it. The caller has
+the policy for a full queue, which :meth:`Channel._try_queue` and :meth:`Channel._wait` report. On macOS a write may
+wait for the writable event: `send` does not heed the bound of `send_buffer` there.
 
 Invariants: waiting senders are served in order. Nothing is written past a transport that holds data or is closed, after
 the close frame, or after a call of the transport has failed, because part of a frame may have left. Nothing is written
@@ -99,7 +99,7 @@ class Channel(Flushable):
         self._state = state
         self._most_messages = queue_size
         self._most_bytes = queue_bytes
-        #: What waits; ``None`` while nothing does.
+        #: Queue of the output that waits, ``None`` without any.
         self._queue: SendQueue | None = None
         #: Transport of the output, ``None`` before the connection is made and after its output has ended.
         self._out: asyncio.WriteTransport | None = None
@@ -147,17 +147,17 @@ class Channel(Flushable):
     # --- state ------------------------------------------------------------------------------------
 
     @property
-    def queued_messages(self) -> int:
+    def _queued_messages(self) -> int:
         """Messages in the send queue."""
         return 0 if self._queue is None else len(self._queue.messages)
 
     @property
-    def queued_bytes(self) -> int:
+    def _queued_bytes(self) -> int:
         """Bytes in the send queue."""
         return 0 if self._queue is None else self._queue.bytes
 
     @property
-    def queued_age(self) -> float:
+    def _queued_age(self) -> float:
         """Seconds for which the oldest message of the send queue has waited; 0.0 while the peer keeps up."""
         return 0.0 if self._queue is None else self._queue.age()
 
