@@ -342,10 +342,10 @@ class Model(RuleBasedStateMachine):
         assert writer._waiting_senders == len(self.waiting)
         assert (writer._evicted, writer._replaced) == (self.evicted, self.replaced)
         notes = [entry.size for entry in self.queued if entry.note]
-        assert writer.queued_messages <= QUEUE_SIZE + len(notes)
-        assert writer.queued_bytes <= QUEUE_BYTES + sum(notes) or writer.queued_messages == 1 + len(notes)
+        assert writer._queued_messages <= QUEUE_SIZE + len(notes)
+        assert writer._queued_bytes <= QUEUE_BYTES + sum(notes) or writer._queued_messages == 1 + len(notes)
         if self.aborted or self.discarded:
-            assert (writer.queued_messages, writer.queued_bytes, writer._waiting_senders) == (0, 0, 0)
+            assert (writer._queued_messages, writer._queued_bytes, writer._waiting_senders) == (0, 0, 0)
         if self.aborted:
             return
         try:
@@ -362,9 +362,9 @@ class Model(RuleBasedStateMachine):
         if frames.missing:
             assert held == frames.missing, "the transport holds something else than the rest of one frame"
         begun = [frames.begun] if frames.missing != 0 or not held else [frames.begun, frames.begun + 1]
-        assert len(self.accepted) - writer.queued_messages in begun
-        first = len(self.accepted) - writer.queued_messages
-        assert writer.queued_bytes == sum(entry.size for entry in self.accepted[first:])
+        assert len(self.accepted) - writer._queued_messages in begun
+        first = len(self.accepted) - writer._queued_messages
+        assert writer._queued_bytes == sum(entry.size for entry in self.accepted[first:])
 
     # --- and in the end ---------------------------------------------------------------------------
 
