@@ -34,6 +34,7 @@ Programs may match the phrases in quotation marks: each is part of the message o
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -113,6 +114,20 @@ class Close(NamedTuple):
 # --- closed connections ---------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=32)  # most connections of a server end in the same way
+def _closed_text(rcvd: Close | None, sent: Close | None, cause: str) -> str:
+    parts = []
+    if rcvd is not None:
+        parts.append(f"received {rcvd}")
+    if sent is not None:
+        parts.append(f"sent {sent}")
+    if rcvd is None and sent is None:
+        parts.append("no close frame received or sent")
+    if cause:
+        parts.append(cause)
+    return "connection closed: " + "; ".join(parts)
+
+
 class ConnectionClosed(WebSocketException):
     """The connection is closed or closing.
 
@@ -124,16 +139,7 @@ class ConnectionClosed(WebSocketException):
     def __init__(self, rcvd: Close | None, sent: Close | None, cause: str = "") -> None:
         self.rcvd = rcvd
         self.sent = sent
-        parts = ["connection closed"]
-        if rcvd is not None:
-            parts.append(f"received {rcvd}")
-        if sent is not None:
-            parts.append(f"sent {sent}")
-        if rcvd is None and sent is None:
-            parts.append("no close frame received or sent")
-        if cause:
-            parts.append(cause)
-        super().__init__(parts[0] + ": " + "; ".join(parts[1:]))
+        super().__init__(_closed_text(rcvd, sent, cause))
 
     @property
     def code(self) -> int:

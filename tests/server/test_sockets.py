@@ -245,9 +245,10 @@ def test_accept_from_returns_what_accept_does(family, tmp_path):
             accepted, address = accept(listening)
             with client, accepted:
                 assert address == client.getsockname()
-                pairs.append(
-                    (type(accepted), accepted.family, accepted.type, accepted.proto, accepted.get_inheritable())
-                )
+                kinds = (accepted.family, accepted.type, accepted.proto, accepted.get_inheritable())
+                pairs.append((*kinds, *map(type, kinds)))
+                with accepted.dup() as twin:
+                    assert (twin.family, twin.type) == kinds[:2]
                 client.sendall(b"x")
                 assert accepted.recv(1) == b"x"
         assert pairs[0] == pairs[1]

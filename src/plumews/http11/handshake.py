@@ -7,7 +7,9 @@ headers of the refusal. Nothing that a peer sends raises any other exception.
 from __future__ import annotations
 
 import binascii
+import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from ..constants import ACCEPT_GUID, WEBSOCKET_VERSION, ErrorCode
@@ -17,9 +19,9 @@ from .models import Response
 from .request import Request
 
 try:
-    from _sha1 import sha1  # type: ignore[import-not-found,unused-ignore] # OpenSSL's takes longer to begin than to end
+    from _sha1 import sha1 as _sha1  # type: ignore[import-not-found, unused-ignore] # that of OpenSSL takes longer to begin than to end
 except ImportError:
-    from hashlib import sha1
+    _sha1 = partial(hashlib.sha1, usedforsecurity=False)
 
 __all__ = [
     "accept",
@@ -78,7 +80,7 @@ _TYPES_OF_CODES: Final = {code.value: code.type for code in ErrorCode if code.ty
 
 def accept_key(key: str) -> str:
     """Return the ``Sec-WebSocket-Accept`` value for ``key`` (RFC 6455 section 4.2.2, item 5.4)."""
-    digest: bytes = sha1(key.encode() + ACCEPT_GUID, usedforsecurity=False).digest()
+    digest: bytes = _sha1(key.encode() + ACCEPT_GUID).digest()
     return binascii.b2a_base64(digest, newline=False).decode()
 
 

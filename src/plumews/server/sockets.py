@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 __all__ = [
+    "AcceptedSocket",
     "InheritedSocket",
     "OwnSocket",
     "UnixPath",
@@ -68,16 +69,32 @@ def given_sockets(given: socket.socket | Sequence[socket.socket], *, unix: bool 
     return sockets
 
 
+class AcceptedSocket(socket.socket):
+    """Accepted connection. Its family and its type are attributes: those of a plain socket look an enum up each time.
+
+    An event loop reads them for each connection, which would cost more than its system calls.
+    """
+
+    __slots__ = ("family", "type")
+
+    def __init__(self, family: int, type: int, proto: int, fileno: int) -> None:  # noqa: A002 - as the base class
+        super().__init__(family, type, proto, fileno)
+        self.family = _FAMILY_OF.get(family, family)  # type: ignore[misc, arg-type]
+        self.type = _TYPE_OF.get(type, type)  # type: ignore[misc, arg-type]
+
+
+_FAMILY_OF: Final = {int(family): family for family in socket.AddressFamily}
+_TYPE_OF: Final = {int(kind): kind for kind in socket.SocketKind}
+_family, _type = (vars(socket.SocketType)[name].__get__ for name in ("family", "type"))
+
+
 def accept_from(listening: socket.socket) -> tuple[socket.socket, Any]:
-    """Return a new connection as ``listening.accept()`` does. That makes an enum of each number, which costs more."""
+    """Return a new connection and its address, as ``listening.accept()`` does."""
     accept = getattr(listening, "_accept", None)  # it is private
     if accept is None:
         return listening.accept()
     descriptor, address = accept()
-    return socket.socket(_family(listening), _type(listening), listening.proto, descriptor), address
-
-
-_family, _type = (vars(socket.SocketType)[name].__get__ for name in ("family", "type"))
+    return AcceptedSocket(_family(listening), _type(listening), listening.proto, descriptor), address
 
 
 # --- TCP ------------------------------------------------------------------------------------------
