@@ -51,6 +51,7 @@ COMPILED = (
     "server.responder",
     "transport.awaitable",
     "transport.channel",
+    "transport.displacing",
     "transport.flow_control",
     "transport.loop_context",
     "transport.read_waiter",

@@ -17,6 +17,7 @@ from plumews import (
     SendQueueFull,
     SendTimeout,
 )
+from plumews.transport import waiters
 from support.fakes import (
     PATIENCE,
     fake_conn,
@@ -195,7 +196,7 @@ async def test_cancelled_message_in_pieces_that_waits_changes_nothing(when: str)
     if when != "while it waits":
         held.last.set()
     if when == "when its turn has come":
-        while conn._waiting_senders == 4:
+        while waiters.count(conn) == 4:
             await asyncio.sleep(0)  # the first is done, and the second, whose task has not run, has begun
     others[0].cancel()
     others[2].cancel()

@@ -21,6 +21,7 @@ from plumews import (
     SendBehavior,
     SendQueueFull,
 )
+from plumews.transport import waiters
 from support.fakes import (
     PATIENCE,
     fake_conn,
@@ -417,7 +418,7 @@ async def walk(seed: int) -> None:
     assert arrived == sorted(set(arrived))
     assert {number for number, outcome in told.items() if outcome == "queued"} <= set(arrived)
     assert not {number for number, outcome in told.items() if outcome == "refused"} & set(arrived)
-    assert (conn.queued_messages, conn.queued_bytes, conn._waiting_senders) == (0, 0, 0)
+    assert (conn.queued_messages, conn.queued_bytes, waiters.count(conn)) == (0, 0, 0)
     conn.abort()
 
 

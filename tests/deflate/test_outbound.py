@@ -25,6 +25,7 @@ from plumews.deflate.config import Agreement
 from plumews.deflate.outbound import DeflateParams
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
+from plumews.transport import displacing
 from support.compressed_messages import TAIL, Squeezing, frame, squeezed, unsqueezed
 from support.fakes import PATIENCE, FakeTransport, echo, fake_conn, feed, pass_time, ticks, until
 from support.raw_client import Wire, close, text, upgrade
@@ -332,7 +333,7 @@ async def test_evicted_message_leaves_the_context() -> None:
     await conn.send("begin" * 50)
     transport.fill()
     conn.send_nowait(JSON)
-    assert conn._drop_queued() == 1
+    assert displacing.drop_queued(conn) == 1
     transport.drain()
     conn.send_nowait(JSON)
     await asyncio.sleep(0)

@@ -14,6 +14,7 @@ import pytest
 
 import plumews
 from plumews import BroadcastResult, Hub, HubConfig, SendBehavior, State
+from plumews.transport import waiters
 from support.fakes import clog, deadlines, pass_time, ticks, until
 from support.members import adds_up, crowd, drained, messages, send, stalled, told
 
@@ -180,7 +181,7 @@ async def test_member_that_comes_back_keeps_its_bound_of_waiting(end: str):
         assert await drained(transport) == [*"abcdef"]
     elif end == "time":
         pass_time(60)
-        await until(lambda: not conn._waiting_senders)
+        await until(lambda: not waiters.count(conn))
     else:
         conn.abort()
         await ticks()

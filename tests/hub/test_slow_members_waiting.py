@@ -12,6 +12,7 @@ import plumews
 from plumews import Hub, SendBehavior
 from plumews.hub.slow_members import PendingDeliveries
 from plumews.protocol.message import EncodedMessage, encode
+from plumews.transport import displacing, waiters
 from support.fakes import fake_conn, pass_time, ticks
 from support.members import drained, stalled
 
@@ -57,7 +58,7 @@ async def test_successive_broadcasts_take_one_place_in_the_writer():
     conn, transport = filled(hub)
     for text in "abc":
         hub.broadcast_room("room", text)
-    assert (conn._waiting_senders, len(hub._slow.waiting())) == (1, 3)
+    assert (waiters.count(conn), len(hub._slow.waiting())) == (1, 3)
     assert (await drained(transport))[4:] == ["a", "b", "c"]
 
 
@@ -69,7 +70,7 @@ async def test_direct_message_keeps_its_place_between_broadcasts():
     direct = asyncio.create_task(conn.send("direct"))
     await ticks()
     hub.broadcast_room("room", "c")
-    assert (conn._waiting_senders, len(hub._slow.waiting())) == (3, 3)
+    assert (waiters.count(conn), len(hub._slow.waiting())) == (3, 3)
     assert (await drained(transport))[4:] == ["a", "b", "direct", "c"]
     await direct
 
@@ -86,7 +87,7 @@ async def test_direct_message_waits_on_when_broadcasts_time_out():
     hub.broadcast_room("room", "b")
     pass_time(3)
     await ticks()
-    assert (conn._waiting_senders, hub._slow.waiting(), hub.metrics().broadcast_dropped) == (1, [], 2)
+    assert (waiters.count(conn), hub._slow.waiting(), hub.metrics().broadcast_dropped) == (1, [], 2)
     assert (await drained(transport))[4:] == ["direct"]
     await direct
 
@@ -115,12 +116,12 @@ async def test_one_delivery_finds_space_and_the_rest_waits_on():
     sent = [Sent(text) for text in "abc"]
     for each in sent:
         line.add(each)
-    conn._drop_queued()
+    displacing.drop_queued(conn)
     conn._end_pieces()  # asks who waits
     assert [each.told for each in sent] == [["queued"], [], []]
-    assert (len(line), conn._waiting_senders) == (2, 1)
+    assert (len(line), waiters.count(conn)) == (2, 1)
     assert list(line.clear()) == [sent[2], sent[1]]
-    assert (len(line), conn._waiting_senders) == (0, 0)
+    assert (len(line), waiters.count(conn)) == (0, 0)
 
 
 @pytest.mark.parametrize("end", ["space", "time"])

@@ -24,9 +24,11 @@ from plumews import limits
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser, build_frame
 from plumews.protocol.message import EncodedMessage, encode
-from plumews.transport.channel import Channel, Waiter
+from plumews.transport import displacing, waiters
+from plumews.transport.channel import Channel
 from plumews.transport.loop_context import loop_context
 from plumews.transport.send_queue import Note
+from plumews.transport.waiters import Waiter
 
 KiB = 1024
 CLOSE = build_frame(Opcode.CLOSE, b"\x03\xe8")
@@ -154,7 +156,7 @@ class Model(RuleBasedStateMachine):
             else:
                 assert not self.open or self.discarded
 
-        waiter = self.writer._wait(message, done)
+        waiter = waiters.add(self.writer, message, done)
         self.waiting[waiter] = Entry(payload, message.size)
 
     @precondition(lambda self: self.open)
@@ -198,16 +200,16 @@ class Model(RuleBasedStateMachine):
             fragment = limits.FRAGMENT_SIZE
         message = encode(Opcode.BINARY, payload, fragment_size=fragment)
         if not self.writer._can_queue(message.size) and self.waiting:
-            assert self.writer._displace(message) == self.writer._conflate(message, key) == -1
+            assert displacing.displace(self.writer, message) == displacing.conflate(self.writer, message, key) == -1
             return
         self.before, queued, evicted = self.writer._queued_messages, self.queued, self.evicted
         if key:
             self.conflate(queued, Entry(payload, message.size, key))
-            count = self.writer._conflate(message, key)
+            count = displacing.conflate(self.writer, message, key)
         else:
             self.make_room(queued, message.size)
             queued.append(Entry(payload, message.size))
-            count = self.writer._displace(message)
+            count = displacing.displace(self.writer, message)
         assert count == self.evicted - evicted
         self.queue_is(queued)
         if kick:
@@ -232,7 +234,7 @@ class Model(RuleBasedStateMachine):
     def drop_all(self) -> None:
         self.before, queued = self.writer._queued_messages, self.queued
         count = sum(not entry.note for entry in queued)
-        assert self.writer._drop_queued() == count
+        assert displacing.drop_queued(self.writer) == count
         self.evicted += count
         self.queue_is([entry for entry in queued if entry.note])
 
@@ -266,8 +268,8 @@ class Model(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         waiter = data.draw(st.sampled_from(list(self.waiting)))
         del self.waiting[waiter]
-        assert self.writer._withdraw(waiter)
-        assert not self.writer._withdraw(waiter)
+        assert waiters.withdraw(self.writer, waiter)
+        assert not waiters.withdraw(self.writer, waiter)
 
     @rule(kick=st.booleans())
     def ping(self, kick: bool) -> None:
@@ -339,13 +341,13 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def what_is_told_is_what_has_left(self) -> None:
         writer = self.writer
-        assert writer._waiting_senders == len(self.waiting)
+        assert waiters.count(writer) == len(self.waiting)
         assert (writer._evicted, writer._replaced) == (self.evicted, self.replaced)
         notes = [entry.size for entry in self.queued if entry.note]
         assert writer._queued_messages <= QUEUE_SIZE + len(notes)
         assert writer._queued_bytes <= QUEUE_BYTES + sum(notes) or writer._queued_messages == 1 + len(notes)
         if self.aborted or self.discarded:
-            assert (writer._queued_messages, writer._queued_bytes, writer._waiting_senders) == (0, 0, 0)
+            assert (writer._queued_messages, writer._queued_bytes, waiters.count(writer)) == (0, 0, 0)
         if self.aborted:
             return
         try:

@@ -7,8 +7,10 @@ from typing import Any
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from plumews.protocol.message import EncodedMessage, encode
-from plumews.transport.channel import Channel, Waiter
+from plumews.transport import waiters
+from plumews.transport.channel import Channel
 from plumews.transport.loop_context import Flushable, LoopContext
+from plumews.transport.waiters import Waiter
 from support.fakes import FakeTransport
 
 
@@ -85,4 +87,4 @@ class Outcome:
 
 def wait(setup: Setup, text: str) -> tuple[Waiter, Outcome]:
     outcome = Outcome()
-    return setup.writer._wait(message(text), outcome), outcome
+    return waiters.add(setup.writer, message(text), outcome), outcome

@@ -20,6 +20,7 @@ from .. import limits
 from ..constants import CloseCode, State
 from ..errors import SendTimeout
 from ..protocol.message import EncodedMessage
+from ..transport import displacing, waiters
 from .closing import abort, ask, begin_close, guard, progress
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ async def wait_for_space(conn: ConnCore, message: EncodedMessage | None) -> None
             conn._in_pieces = False  # its sender was cancelled: the next in line begins
 
     def give_up() -> None:
-        if conn._withdraw(waiter):
+        if waiters.withdraw(conn, waiter):
             done(None)
 
-    waiter = conn._wait(message, done)
+    waiter = waiters.add(conn, message, done)
     deadline = None
     try:
         if timeout is not None:
@@ -79,7 +80,7 @@ async def wait_for_space(conn: ConnCore, message: EncodedMessage | None) -> None
         accepted = await outcome
     except BaseException:
         begun = message is None and outcome.done() and not outcome.cancelled() and outcome.result()
-        if not conn._withdraw(waiter) and begun and conn._in_pieces:
+        if not waiters.withdraw(conn, waiter) and begun and conn._in_pieces:
             conn._end_pieces()
         raise
     finally:
@@ -115,12 +116,12 @@ async def give_way(conn: ConnCore) -> None:
 
 def displace(conn: ConnCore, message: EncodedMessage) -> bool:
     """Queue ``message`` in the place of the oldest ones. Return False if none of them can go."""
-    return count_displaced(conn, conn._displace(message))
+    return count_displaced(conn, displacing.displace(conn, message))
 
 
 def conflate(conn: ConnCore, message: EncodedMessage, key: Hashable) -> bool:
     """Queue ``message`` in the place of the one with ``key``, else as :func:`displace` does."""
-    return count_displaced(conn, conn._conflate(message, key))
+    return count_displaced(conn, displacing.conflate(conn, message, key))
 
 
 def count_displaced(conn: ConnCore, count: int) -> bool:

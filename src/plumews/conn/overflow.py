@@ -1,9 +1,8 @@
 """Overflow policies: the answer of a full send queue to one more message.
 
 Each :class:`SendBehavior` has one policy, which all connections share. A new behavior is a member of that enum and a
-policy in :data:`POLICIES`. A policy acts on the queue of its `Channel`, or by `full_queue` if that drops queued
-messages, which are counted there. A new operation on the queue is a method of
-:class:`plumews.transport.channel.Channel`.
+policy in :data:`POLICIES`. Policies call `full_queue` to wait, to close, or to displace queued messages, which are
+counted there. A new operation on a full queue is a function of :mod:`plumews.transport.displacing`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..constants import SendBehavior
 from ..errors import SendQueueFull
 from ..protocol.message import EncodedMessage
+from ..transport import displacing
 from . import full_queue
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class OverflowPolicy:
 
     def relieve(self, conn: ConnCore) -> int:
         """Drop the queued messages to free memory. Return their number; with 0 the hub closes the connection."""
-        count = conn._drop_queued() if self.drops_queued else 0
+        count = displacing.drop_queued(conn) if self.drops_queued else 0
         full_queue.count_displaced(conn, count)
         return count
 

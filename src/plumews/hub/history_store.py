@@ -16,6 +16,7 @@ from ..conn.fragmented import outgoing
 from ..deflate.encodings import EncodingCache
 from ..position import Position
 from ..protocol.message import Data, EncodedMessage, opcode_of
+from ..transport import waiters
 from ..transport.timers import Deadline, Timers
 from ..validation import check_call, is_plain_function
 from .config import HubConfig
@@ -261,7 +262,7 @@ def send_missed(
         said = ask(encode_recovered, recovery)
         if said is not None:
             event = outgoing(conn, opcode_of(said), said)
-            if conn._in_pieces or conn._waiting_senders:  # neither can it be queued, nor was anything else
+            if conn._in_pieces or waiters.count(conn):  # neither can it be queued, nor was anything else
                 conn._dropped += 1
             else:
                 run.insert(0, event)

@@ -24,7 +24,7 @@ from ..conn.closing import guard
 from ..conn.connection import Conn
 from ..conn.overflow import Outcome
 from ..constants import State
-from ..transport.channel import Waiter
+from ..transport import waiters
 from ..transport.timers import Deadline
 from .config import HubConfig
 from .events import EventDispatcher
@@ -41,7 +41,7 @@ class _Place:
 
     def __init__(self, delivery: Delivery) -> None:
         self.deliveries = deque((delivery,))
-        self.waiter: Waiter | None = None
+        self.waiter: waiters.Waiter | None = None
 
 
 class PendingDeliveries:
@@ -83,15 +83,15 @@ class PendingDeliveries:
     def add(self, delivery: Delivery) -> None:
         """Let ``delivery`` wait behind all others."""
         last = self._places[-1] if self._places else None
-        if last is not None and last.waiter is self._conn._last_waiter:
+        if last is not None and last.waiter is waiters.last(self._conn):
             last.deliveries.append(delivery)
             self._add_to_counts(delivery, 1)
             return
         place = _Place(delivery)
         self._places.append(place)
         try:
-            place.waiter = self._conn._wait(
-                delivery.encoding_for(self._conn), lambda accepted: self._decided(place, accepted)
+            place.waiter = waiters.add(
+                self._conn, delivery.encoding_for(self._conn), lambda accepted: self._decided(place, accepted)
             )
         except BaseException:
             self._places.pop()
@@ -108,7 +108,7 @@ class PendingDeliveries:
                 self._add_to_counts(delivery, -1)
             waiter, place.waiter = place.waiter, None
             assert waiter is not None
-            self._conn._withdraw(waiter)
+            waiters.withdraw(self._conn, waiter)
             yield from reversed(place.deliveries)
 
     def _add_to_counts(self, delivery: Delivery, by: int) -> None:
@@ -124,7 +124,7 @@ class PendingDeliveries:
         self._add_to_counts(delivery, -1)
         try:
             if accepted and place.deliveries:
-                self._conn._wait_again(waiter)  # before the encoding, which may fail: the end finds the waiter
+                waiters.put_back(self._conn, waiter)  # before the encoding, which may fail: the end finds the waiter
                 waiter.message = place.deliveries[0].encoding_for(self._conn)
             else:
                 self._places.popleft()

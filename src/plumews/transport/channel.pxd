@@ -12,11 +12,6 @@ cdef int _TRANSPORT, _ANSWER, _EVENT, _ANY
 cdef Py_ssize_t _OVERHEAD, _LONGEST_HEADER
 
 
-cdef class Waiter:
-    cdef public object done
-    cdef public EncodedMessage message
-
-
 cdef class Channel(Flushable):
     # What a fan-out or a flush looks at.
     cdef int _fd
@@ -30,7 +25,7 @@ cdef class Channel(Flushable):
     cdef readonly bint _finished
     cdef readonly bint _waits_for_event
     cdef readonly SendQueue _queue
-    cdef object _waiters
+    cdef public object _waiters  # deque
     cdef public object _compressor
     cdef FlowControl _flow
     cdef readonly LoopContext _state
@@ -44,9 +39,9 @@ cdef class Channel(Flushable):
     cdef list _drains
     cdef object _on_finished
     cdef public Py_ssize_t _dropped
-    cdef readonly Py_ssize_t _evicted
-    cdef readonly Py_ssize_t _replaced
-    cdef readonly Py_ssize_t _displaced_bytes
+    cdef public Py_ssize_t _evicted
+    cdef public Py_ssize_t _replaced
+    cdef public Py_ssize_t _displaced_bytes
 
     cpdef _output_failed(self, exc)
     cpdef _may_write(self)
@@ -63,16 +58,11 @@ cdef class Channel(Flushable):
     cdef bint _try_queue_shared(self, object frame, Py_ssize_t size) except -1
     cdef bint _is_stuck(self, Py_ssize_t size) except -1
     @cython.locals(queue=SendQueue)
-    cdef _enter(self, object entry, Py_ssize_t size)
-    @cython.locals(dropped=Py_ssize_t)
-    cpdef Py_ssize_t _displace(self, EncodedMessage message) except? -1
-    @cython.locals(queue=SendQueue, dropped=Py_ssize_t)
-    cpdef Py_ssize_t _conflate(self, EncodedMessage message, object key) except? -1
+    cpdef _enter(self, object entry, Py_ssize_t size)
     cpdef _queue_pong(self, bytes frame)
     cdef bint _is_closing(self) except -1
     cdef _tell_drained(self, bint good)
-    cdef _call_done(self, object done, bint good)
-    @cython.locals(waiter=Waiter, message=EncodedMessage)
+    cpdef _call_done(self, object done, bint good)
     cdef _admit(self)
     cpdef _refuse_waiters(self)
     cpdef bint _output_drained(self) except -1

@@ -16,8 +16,6 @@ this connection. An exception before a message is accepted changes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import os
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -26,12 +24,13 @@ from typing import Any, Final
 
 from .. import limits
 from ..protocol.message import EncodedMessage
-from . import send_buffer, sendmsg
+from . import send_buffer, sendmsg, waiters
 from .flow_control import FlowControl
 from .loop_context import Flushable, LoopContext
-from .send_queue import DONE, STALE, WRITE_SIZE, Note, SendQueue
+from .send_queue import WRITE_SIZE, Note, SendQueue
+from .waiters import Waiter
 
-__all__ = ["Channel", "Waiter"]
+__all__ = ["Channel"]
 
 #: Causes for which data waits: the transport, an answered ping, the writable event.
 _TRANSPORT: Final = 1
@@ -46,20 +45,6 @@ _LONGEST_HEADER: Final = 14
 _WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 _FREE, _OVERHEAD = limits.QUEUED_FREE, limits.QUEUED_OVERHEAD
-
-
-class Waiter:
-    """Message that waits for space in the queue.
-
-    ``done(accepted)`` is called once, unless the waiter is withdrawn. With ``None`` for the message it waits to begin a
-    message in fragments.
-    """
-
-    __slots__ = ("done", "message")
-
-    def __init__(self, message: EncodedMessage | None, done: Callable[[bool], None]) -> None:
-        self.message = message
-        self.done = done
 
 
 class Channel(Flushable):
@@ -273,7 +258,7 @@ class Channel(Flushable):
         size = entry.size if isinstance(entry, EncodedMessage) else len(entry)
         if not self._can_queue(size):
             return False
-        self._enter(entry, size)
+        Channel._enter(self, entry, size)
         return True
 
     def _can_queue(self, size: int) -> bool:
@@ -342,7 +327,7 @@ class Channel(Flushable):
             gone = self._out is None or self._out.is_closing()  # then nothing leaves
             if self._paused or gone or (self._queue is not None and self._queue.has_rest()):
                 for message in messages:
-                    self._enter(message, message.size)
+                    Channel._enter(self, message, message.size)
             elif messages:
                 if self._compressor is not None:
                     messages = [self._compressor.enter(message) for message in messages]
@@ -351,66 +336,6 @@ class Channel(Flushable):
             self._fail_output(None)  # some may be accepted, or known to the compressor
             raise
         self._write_out()
-
-    # --- displacing queued messages ---------------------------------------------------------------
-
-    def _displace(self, message: EncodedMessage) -> int:
-        """Queue ``message``, which was refused, in place of the oldest ones.
-
-        Return how many were dropped for it; -1 if it cannot be queued, because a message is sent in fragments.
-        """
-        if self._waiters is not None or self._in_pieces:
-            return -1
-        try:
-            dropped = 0
-            if self._queue is not None:
-                dropped, size = self._queue.make_room(message.size)
-                self._displaced_bytes += size
-            self._enter(message, message.size)
-        except BaseException:
-            self._fail_output(None)  # the missing messages are unknown
-            raise
-        self._evicted += dropped
-        return dropped
-
-    def _conflate(self, message: EncodedMessage, key: Any) -> int:
-        """Queue ``message`` in place of the queued one with ``key``, else as :meth:`_displace`."""
-        if self._waiters is not None:
-            return -1
-        try:
-            queue = self._queue
-            if queue is not None:
-                found, size = queue.replace(message, key)
-                self._displaced_bytes += size
-                if found == DONE:
-                    self._replaced += 1
-                    return 0
-                if self._in_pieces:
-                    return -1
-                if found == STALE:
-                    self._displaced_bytes += queue.take_key(key)
-                    self._replaced += 1
-                elif not queue.has_space(message.size):
-                    self._write_out()
-            dropped = self._displace(message)
-            if dropped >= 0 and self._queue is not None:
-                self._queue.remember(key)
-        except BaseException:
-            self._fail_output(None)
-            raise
-        return dropped
-
-    def _drop_queued(self) -> int:
-        """Drop all queued messages, except for one that is sent in fragments. Return how many."""
-        dropped = 0
-        if self._queue is not None and not self._in_pieces:
-            dropped, size = self._queue.drop_messages()
-            self._displaced_bytes += size
-            self._return_queue()
-        self._evicted += dropped
-        if dropped and self._compressor is not None:
-            self._compressor.reset()
-        return dropped
 
     # --- loss reports -----------------------------------------------------------------------------
 
@@ -495,67 +420,15 @@ class Channel(Flushable):
         except Exception as exc:
             self._state._report(exc)
 
-    def _wait(self, message: EncodedMessage | None, done: Callable[[bool], None]) -> Waiter:
-        """Wait for space: call ``done(True)`` when the message is accepted, ``done(False)`` when it never will be.
-
-        Without a message, ``done(True)`` tells that a message in fragments has begun.
-        """
-        waiter = Waiter(message, done)
-        if self._waiters is None:
-            self._waiters = deque()
-        self._waiters.append(waiter)
-        return waiter
-
-    def _wait_again(self, waiter: Waiter) -> None:
-        """Put ``waiter`` back at the head of the line, with another message: its last one was just accepted."""
-        if self._waiters is None:
-            self._waiters = deque()
-        self._waiters.appendleft(waiter)
-
-    @property
-    def _last_waiter(self) -> Waiter | None:
-        """Last waiter for space, or ``None``."""
-        return self._waiters[-1] if self._waiters else None
-
-    @property
-    def _waiting_senders(self) -> int:
-        """Number of messages that wait for space."""
-        return len(self._waiters) if self._waiters else 0
-
-    def _withdraw(self, waiter: Waiter) -> bool:
-        """Remove ``waiter``. Return False if its message was accepted or refused before."""
-        if self._waiters is None or waiter not in self._waiters:
-            return False
-        self._waiters.remove(waiter)
-        self._admit()  # a smaller message behind it may fit
-        return True
-
     def _admit(self) -> None:
-        # Read anew in each step: `done` may send, withdraw, or end the connection.
-        try:
-            while self._waiters and not self._in_pieces:
-                waiter = self._waiters[0]
-                message = waiter.message
-                if message is not None and not self._has_space(message.size):
-                    break
-                if message is None:
-                    self._in_pieces = True
-                else:
-                    self._enter(message, message.size)
-                self._waiters.popleft()
-                waiter.done(True)
-        except BaseException as exc:
-            self._fail_output(exc)
-            if not isinstance(exc, Exception):
-                raise
-        if not self._waiters:
-            self._waiters = None
+        """Accept messages that wait for space."""
+        if self._waiters is not None:
+            waiters.admit(self)
 
     def _refuse_waiters(self) -> None:
         """Refuse all messages that wait for space."""
-        waiters, self._waiters = self._waiters, None
-        while waiters:
-            self._call_done(waiters.popleft().done, False)
+        if self._waiters is not None:
+            waiters.refuse(self)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -631,6 +504,23 @@ class Channel(Flushable):
         if not self._dirty and (self._drains is not None or self._queue is not None):
             self._state.mark_dirty(self)
             self._dirty = True
+
+    def _await_event(self) -> None:
+        """Pause until the kernel reports the socket as writable."""
+        self._event_fd = send_buffer.watch(self._out, self._writable)
+        if self._event_fd >= 0:
+            self._pause_output(_EVENT)
+
+    def _writable(self) -> None:
+        """Note that the kernel reports the socket as writable."""
+        self._forget_event()
+        if self._released(_EVENT):
+            self._may_write()
+
+    def _forget_event(self) -> None:
+        fd, self._event_fd = self._event_fd, -1
+        if fd >= 0:
+            send_buffer.unwatch(fd)
 
     # --- the time of a write ----------------------------------------------------------------------
 
@@ -783,40 +673,6 @@ class Channel(Flushable):
             self._finished = True
             queue.closing = None
         self._return_queue()
-
-    # --- the writable event -----------------------------------------------------------------------
-
-    def _await_event(self) -> None:
-        """Wait until the kernel reports the socket as writable.
-
-        The loop watches a duplicate of the descriptor, because the transport may watch the descriptor itself.
-        """
-        sock = None if self._out is None else self._out.get_extra_info("socket")
-        if sock is None:
-            return
-        watched = False
-        try:
-            self._event_fd = os.dup(sock.fileno())
-            contextvars.Context().run(asyncio.get_running_loop().add_writer, self._event_fd, self._writable)
-            watched = True
-        except (OSError, NotImplementedError):  # no descriptor is left, or the loop cannot watch one
-            self._forget_event()
-        if watched:
-            self._pause_output(_EVENT)
-
-    def _writable(self) -> None:
-        self._forget_event()
-        if self._released(_EVENT):
-            self._may_write()
-
-    def _forget_event(self) -> None:
-        fd, self._event_fd = self._event_fd, -1
-        if fd >= 0:
-            try:
-                asyncio.get_running_loop().remove_writer(fd)
-            except NotImplementedError:  # it was never watched; no `with`: compiled, it needs a traceback
-                pass
-            os.close(fd)
 
 
 def _is_header(buffer: bytes | memoryview) -> bool:

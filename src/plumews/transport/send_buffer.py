@@ -1,4 +1,4 @@
-"""Kernel send buffer of a connection: bound it, and read its fill level.
+"""Kernel send buffer of a connection: bound it, wait for space in it, and read its fill level.
 
 `TCP_NOTSENT_LOWAT` bounds the bytes that the kernel takes beyond those on the network. A Unix socket has no network:
 all bytes in its kernel buffer are unread, and `SO_SNDBUF` bounds them. Linux and macOS report the bytes in the buffer.
@@ -9,9 +9,13 @@ Invariant: a socket without support is no error. Queries return ``None``, and bo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
 import socket
 import sys
+from collections.abc import Callable
+from contextvars import Context
 from struct import unpack_from
 from typing import Any, Final
 
@@ -19,7 +23,7 @@ if sys.platform == "linux":
     from fcntl import ioctl
     from termios import TIOCOUTQ
 
-__all__ = ["WAITS_FOR_EVENT", "acknowledged", "bound", "unacknowledged", "unsent"]
+__all__ = ["WAITS_FOR_EVENT", "acknowledged", "bound", "unacknowledged", "unsent", "unwatch", "watch"]
 
 #: True on macOS, which heeds the bound in the writable event and not in ``send``: each write waits for the event.
 WAITS_FOR_EVENT: Final = sys.platform == "darwin"
@@ -50,6 +54,38 @@ def bound(sock: Any, size: int) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, min(size, 0x7FFF_FFFF))
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(size, 0x3FFF_FFFF))
+
+
+def watch(transport: asyncio.BaseTransport | None, writable: Callable[[], None]) -> int:
+    """Call ``writable()`` when the socket of ``transport`` takes more. Return the descriptor for :func:`unwatch`.
+
+    It is a duplicate, because the transport may watch the descriptor itself. Return -1 without a socket, if no
+    descriptor is left, or if the loop cannot watch one.
+    """
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None:
+        return -1
+    try:
+        fd = os.dup(sock.fileno())
+    except OSError:
+        return -1
+    try:
+        Context().run(asyncio.get_running_loop().add_writer, fd, writable)
+    except (OSError, NotImplementedError):
+        os.close(fd)
+        return -1
+    except BaseException:
+        unwatch(fd)
+        raise
+    return fd
+
+
+def unwatch(fd: int) -> None:
+    """Stop watching ``fd``, and close it."""
+    try:
+        asyncio.get_running_loop().remove_writer(fd)
+    finally:
+        os.close(fd)
 
 
 def unacknowledged(sock: Any) -> int | None:

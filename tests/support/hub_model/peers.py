@@ -17,6 +17,7 @@ from plumews.conn.opening import opened, use_deflate
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import Parser
+from plumews.transport import waiters
 from support.compressed_messages import TAIL
 from support.fakes import FakeTransport, feed
 from support.raw_client import masked
@@ -193,7 +194,7 @@ class Peer:
     def has_space(self, size: int) -> bool:
         """Return True if a message of ``size`` bytes finds space and displaces none."""
         conn, config = self.conn, self.config
-        if conn._waiting_senders:
+        if waiters.count(conn):
             return False
         within = conn.queued_messages < config.queue_size and conn.queued_bytes + size <= config.queue_bytes
         return not conn.queued_messages or not conn._paused or within

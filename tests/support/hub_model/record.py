@@ -20,6 +20,7 @@ from plumews.hub.history_store import Places
 from plumews.hub.rooms import Target
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import EncodedMessage
+from plumews.transport import waiters
 from plumews.transport.timers import Timers
 from support.hub_model.peers import Peer, StillLoop
 from support.members import adds_up
@@ -371,7 +372,7 @@ class Record:
             member = self.hub._slow.members.get(conn)
             line = 0 if member is None else len(member.waiting or ())
             assert line <= peer.config.queue_size
-            assert conn._waiting_senders <= (0 if conn.closed else line + self.sending)
+            assert waiters.count(conn) <= (0 if conn.closed else line + self.sending)
         present = {conn for conn, member in self.hub._slow.members.items() if not member.left}
         assert present <= {peer.conn for peer in self.everybody}
 

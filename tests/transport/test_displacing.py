@@ -14,6 +14,7 @@ from plumews.conn.full_queue import never_left
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from plumews.protocol.message import EncodedMessage, encode
+from plumews.transport import displacing, waiters
 from plumews.transport.send_queue import Note
 from support.fakes import FakeTransport, fake_conn, full, ticks
 from support.members import texts
@@ -32,9 +33,9 @@ def put(conn: plumews.Conn, *entries: str | tuple[str, Hashable]) -> list[int]:
     dropped = []
     for entry in entries:
         if isinstance(entry, str):
-            dropped.append(conn._displace(message(entry)))
+            dropped.append(displacing.displace(conn, message(entry)))
         else:
-            dropped.append(conn._conflate(message(entry[0]), entry[1]))
+            dropped.append(displacing.conflate(conn, message(entry[0]), entry[1]))
     return dropped
 
 
@@ -118,11 +119,11 @@ async def test_longer_value_goes_to_the_end_and_displaces_others():
 async def test_values_of_several_frames_are_replaced():
     conn, transport = full()
     long = encode(Opcode.TEXT, b"long" * 20_000, fragment_size=30_000)
-    conn._conflate(message("short"), "key")
-    conn._conflate(long, "key")
+    displacing.conflate(conn, message("short"), "key")
+    displacing.conflate(conn, long, "key")
     assert conn.queued_bytes == long.size
-    conn._conflate(message("other"), "another key")
-    conn._conflate(message("short again"), "key")
+    displacing.conflate(conn, message("other"), "another key")
+    displacing.conflate(conn, message("short again"), "key")
     assert arrived(transport) == ["short again", "other"]
 
 
@@ -131,7 +132,7 @@ async def test_loss_report_is_never_displaced():
     put(conn, "a", "b")
     conn._add_note(note("lost"), first=True)
     assert put(conn, "c", "d") == [2, 1]  # a note takes up space as well
-    assert conn._drop_queued() == 1
+    assert displacing.drop_queued(conn) == 1
     assert arrived(transport) == ["lost"]
 
 
@@ -155,14 +156,14 @@ async def test_message_in_fragments_is_neither_split_nor_dropped():
     conn._in_pieces = True
     conn._add_piece(build_frame(Opcode.TEXT, b"piece", fin=False))
     assert put(conn, "a", ("y1", "y"), ("x2", "x")) == [-1, -1, -1]
-    assert conn._drop_queued() == 0
+    assert displacing.drop_queued(conn) == 0
     transport.drain()
     transport.fill()
     conn._add_piece(build_frame(Opcode.CONT, b"", fin=True))
     conn._end_pieces()
     assert put(conn, "a", "b", "c") == [0, 1, 1]  # its last frame stays, and takes up space
     conn._add_note(note("lost"), first=True)
-    assert conn._drop_queued() == 1
+    assert displacing.drop_queued(conn) == 1
     assert arrived(transport) == ["x1", "piece", "lost"]
 
 
@@ -170,11 +171,11 @@ async def test_message_in_fragments_is_neither_split_nor_dropped():
 async def test_displacing_message_never_passes_a_waiter(kind):
     conn, transport = full(queue_size=1)
     put(conn, "a")
-    conn._wait(message("b"), lambda accepted: None)
+    waiters.add(conn, message("b"), lambda accepted: None)
     if kind == "displace":
-        assert conn._displace(message("c")) == -1
+        assert displacing.displace(conn, message("c")) == -1
     else:
-        assert conn._conflate(message("c"), "key") == -1
+        assert displacing.conflate(conn, message("c"), "key") == -1
     assert arrived(transport) == ["a", "b"]
     await ticks()
 
@@ -192,9 +193,9 @@ async def test_bound_of_bytes_counts_the_objects_of_tiny_messages(keyed: bool, s
         for number in range(20_000):
             message = encode(Opcode.BINARY, bytes(size))
             if keyed:
-                conn._conflate(message, (conn, ("room", str(number))))
+                displacing.conflate(conn, message, (conn, ("room", str(number))))
             else:
-                conn._displace(message)
+                displacing.displace(conn, message)
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
