@@ -33,6 +33,18 @@ def test_offer_does_not_overtake_waiting_senders() -> None:
     assert setup.messages == ["x" * 600, "y" * 600]
 
 
+def test_last_waiter_may_send_behind_itself() -> None:
+    setup = Setup(queue_size=1)
+    setup.transport.fill()
+    setup.writer._try_queue(message("a"))
+    begun: list[bool] = []
+    waiters.add(setup.writer, message("b"), lambda good: begun.append(setup.writer._begin_pieces()))
+    setup.resume_writing()
+    assert begun == [True]
+    setup.writer._end_pieces()
+    assert setup.messages == ["a", "b"]
+
+
 def test_withdrawn_waiter_lets_later_ones_pass() -> None:
     setup = Setup()
     setup.transport.fill()

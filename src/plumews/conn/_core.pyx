@@ -132,6 +132,7 @@ cdef class ShortWays(ConnCore):
     cdef _read_messages(self, Py_ssize_t size):
         """Handle the messages at the head of a read, and leave the rest to the general way."""
         cdef LoopContext state = self._state
+        cdef object view = state.view  # a read within a callback replaces it
         cdef cbyte *data = <cbyte *>PyByteArray_AS_STRING(state.buffer)
         cdef Parser parser = <Parser>self._rules.parser
         cdef Py_ssize_t at = 0
@@ -143,36 +144,49 @@ cdef class ShortWays(ConnCore):
             state.awaits_left = state.awaits_per_check  # a read is a loop iteration
         try:
             if self._on_message is None:
-                at = self._put(parser, data, size)
-            elif self._context is None or self._in_context:
-                at = self._call_back(parser, data, size, &late)
+                self._put(parser, data, size, &at)
             else:
-                PyContext_Enter(self._context)
-                self._in_context = True
-                try:
-                    at = self._call_back(parser, data, size, &late)
-                finally:
-                    self._in_context = False
-                    PyContext_Exit(self._context)
+                self._call_back_in_context(parser, data, size, &at, &late)
             if late:
-                self._rest = memoryview(bytes(state.view[at:size]))
+                self._rest = memoryview(bytes(view[at:size]))
             elif at < size:
-                self._parse_rest(parser, at, size)
+                self._parse_rest(parser, data, at, size, view)
             else:
                 self._wake_reader()  # its replies leave with this read
         finally:
-            if self._queue is not None or self._drains is not None:
-                self._write_out()
-            self._in_batch = state.in_batch = state.ends_read = False
-            if state.slice_ends_with_batch:
-                state.end_batch()
+            try:
+                if self._queue is not None or self._drains is not None:
+                    self._write_out()
+                else:
+                    self._hot = False
+            finally:  # also when a signal handler raised
+                self._in_batch = state.in_batch = state.ends_read = False
+                if state.slice_ends_with_batch:
+                    state.end_batch()
         if late and self._rest is not None:
             self._loop.call_soon(self._go_on, context=Context())
         if late or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)
 
-    cdef Py_ssize_t _call_back(self, Parser parser, cbyte *data, Py_ssize_t size, bint *late) except -1:
-        """Call back for each message. Return the bytes read, fewer if something else comes, or the slice is ``late``."""
+    cdef _call_back_in_context(self, Parser parser, cbyte *data, Py_ssize_t size, Py_ssize_t *done, bint *late):
+        """Call :meth:`_call_back` in the context of this connection."""
+        cdef bint entered = False
+        try:
+            if self._context is not None and not self._in_context:
+                PyContext_Enter(self._context)
+                entered = self._in_context = True
+            self._call_back(parser, data, size, done, late)
+        except BaseException:
+            if done[0] < size and not self._ended:  # as in the general way: the parser has seen all bytes
+                parser.feed_bytes(data + done[0], size - done[0], True)
+            raise
+        finally:
+            if entered:
+                self._in_context = False
+                PyContext_Exit(self._context)
+
+    cdef _call_back(self, Parser parser, cbyte *data, Py_ssize_t size, Py_ssize_t *done, bint *late):
+        """Call back for each message. Set ``done`` to the bytes read: not all if something else comes, or it is ``late``."""
         cdef LoopContext state = self._state
         cdef Py_ssize_t at = 0, used = 0
         cdef int kind = 0, count = 0
@@ -182,6 +196,7 @@ cdef class ShortWays(ConnCore):
             if used == 0:
                 break
             at += used
+            done[0] = at
             if at < size:
                 if count == 0:
                     until = plumews_monotonic() + <double>limits.FAN_OUT_SLICE
@@ -201,10 +216,9 @@ cdef class ShortWays(ConnCore):
                 late[0] = True
                 break
             count += 1
-        return at
 
-    cdef Py_ssize_t _put(self, Parser parser, cbyte *data, Py_ssize_t size) except -1:
-        """Put messages into the receive queue while it has room. Return the number of bytes read."""
+    cdef _put(self, Parser parser, cbyte *data, Py_ssize_t size, Py_ssize_t *done):
+        """Put messages into the receive queue while it has room. Set ``done`` to the number of bytes read."""
         cdef ReceiveQueue inbox = self._inbox
         cdef Py_ssize_t at = 0, used = 0, room = inbox.room()
         cdef int kind = 0
@@ -215,17 +229,17 @@ cdef class ShortWays(ConnCore):
             at += used
             room -= 1
             inbox.put((kind, message))
-        return at
+            done[0] = at
 
-    cdef _parse_rest(self, Parser parser, Py_ssize_t at, Py_ssize_t size):
+    cdef _parse_rest(self, Parser parser, cbyte *data, Py_ssize_t at, Py_ssize_t size, object view):
         """Leave the bytes from ``at`` on to the general way."""
         cdef LoopContext state = self._state
         state.ends_read = False
         if self._ended:
             return
-        events = parser.feed_bytes(<cbyte *>PyByteArray_AS_STRING(state.buffer) + at, size - at, True)
+        events = parser.feed_bytes(data + at, size - at, True)
         if parser.halted:
-            self._halted(state.view[at:size])
+            self._halted(view[at:size])
         self._take_up(events)
         self._in_batch = state.in_batch = True
 
@@ -344,7 +358,7 @@ cdef class ShortWays(ConnCore):
                 if sent == size:
                     self._written += size
                 else:
-                    self._queue_rest((<char *>frame)[:size], sent)
+                    self._queue_rest(None, <char *>frame, size, sent)
                 return True
         data = short_frame(opcode, message, False)
         if queue is None:
@@ -373,7 +387,7 @@ cdef class ShortWays(ConnCore):
             if sent == size:
                 self._written += size
                 return True
-            self._queue_rest(frame, sent)
+            self._queue_rest(frame, NULL, size, sent)
             if self._queue is not None and not self._dirty:
                 state.mark_dirty(self)
                 self._dirty = True
@@ -391,16 +405,22 @@ cdef class ShortWays(ConnCore):
             self._dirty = True
         return True
 
-    cdef _queue_rest(self, bytes frame, Py_ssize_t sent):
-        """Queue ``frame``. Give its rest to the transport if the socket took ``sent`` bytes of it."""
-        self._fill().append(frame, len(frame))
-        if sent > 0:
-            try:
+    cdef _queue_rest(self, bytes frame, char *start, Py_ssize_t size, Py_ssize_t sent):
+        """Queue a frame. Give its rest to the transport if the socket took ``sent`` bytes of it.
+
+        It is ``frame``, or the ``size`` bytes at ``start``.
+        """
+        try:
+            if frame is None:
+                frame = start[:size]
+            self._fill().append(frame, size)
+            if sent > 0:
                 self._cut(self._queue, self._queue.plan_all(), sent)
-            except BaseException as exc:
+        except BaseException as exc:
+            if sent > 0:  # no frame may follow a part of one
                 self._fail_output(exc)
-                if not isinstance(exc, Exception):
-                    raise
+            if sent == 0 or not isinstance(exc, Exception):
+                raise
 
     cdef _write_out(self):
         """Write queued messages of one buffer each straight to the socket, or all in the general way."""

@@ -363,6 +363,8 @@ class ConnCore(Channel):
                 closing.fail(self, exc)
         if room is not None:
             return room
+        if self._state.in_batch:
+            self._state.replace_buffer()
         return self._state.view[: self._read_most] if self._read_most else self._state.view
 
     def buffer_updated(self, nbytes: int) -> None:

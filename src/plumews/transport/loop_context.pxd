@@ -43,6 +43,7 @@ cdef class LoopContext:
     cdef readonly object view
 
     cpdef ReadWaiter count_await(self)
+    cpdef replace_buffer(self)
     cpdef end_batch(self)
     @cython.locals(now=double)
     cpdef ReadWaiter check_slice(self)

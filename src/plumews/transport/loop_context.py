@@ -59,7 +59,8 @@ class Flushable:
 class LoopContext:
     """Shared state of one event loop.
 
-    The next read overwrites ``buffer``: keep no view of it.
+    The next read overwrites ``buffer``: keep no view of it. A read within the handling of another one, as a transport
+    or a nested loop may cause, gets another buffer.
     """
 
     __slots__ = (
@@ -128,6 +129,11 @@ class LoopContext:
         self._suspended: list[ReadWaiter] = []  # tasks that wait for the next time slice
         #: Queue of `plumews.deflate.inbound`, made for the first connection that compresses.
         self.inflate_queue: Any = None
+
+    def replace_buffer(self) -> None:
+        """Use another receive buffer from now on: the read that is being handled needs the bytes in this one."""
+        self.buffer = bytearray(limits.READ_BUFFER)
+        self.view = memoryview(self.buffer)
 
     # --- time slices of awaits --------------------------------------------------------------------
 

@@ -86,6 +86,8 @@ def admit(channel: Channel) -> None:
             else:
                 break
             channel._waiters.popleft()
+            if not channel._waiters:
+                channel._waiters = None  # nobody waits before a message that `done` sends
             waiter.done(True)
     except BaseException as exc:
         channel._fail_output(exc)

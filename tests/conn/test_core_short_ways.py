@@ -1,0 +1,145 @@
+"""Short ways of a connection where callbacks, signals and a lack of memory come between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+
+from plumews import Conn
+from plumews.constants import Opcode, State
+from plumews.protocol.codec import Parser
+from plumews.transport.loop_context import loop_context
+from support.fakes import SocketTransport, echo_by_callback, failing, failures, fake_conn, feed, ticks
+from support.raw_client import text
+
+
+def ignore(conn: Conn, exc: BaseException) -> None:
+    """Take the exception of a callback."""
+
+
+def call(conn: Conn, function: Callable[[str | bytes], object]) -> None:
+    """Call ``function`` with each message of ``conn``."""
+    conn._deliver_to(lambda conn, message: function(message), ignore)
+
+
+# --- a read within a read -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nested", [1, 3])
+async def test_read_inside_a_callback_spares_unread_messages(nested: int) -> None:
+    outer, _ = fake_conn()
+    inner, _ = fake_conn()
+    heard: list[str | bytes] = []
+    call(inner, heard.append)
+
+    def relay(message: str | bytes) -> None:
+        heard.append(message)
+        for _ in range(nested):
+            feed(inner, text(f"<{message!r}>"), text("-" * 200))
+
+    call(outer, relay)
+    feed(outer, *[text(str(number)) for number in range(5)])
+    expected: list[str | bytes] = []
+    for number in range(5):
+        expected += [str(number), *[f"<{str(number)!r}>", "-" * 200] * nested]
+    assert heard == expected
+    outer.abort()
+    inner.abort()
+
+
+# --- exceptions that are not the connection's -----------------------------------------------------
+
+
+async def test_parser_keeps_its_place_after_an_interrupt() -> None:
+    conn, _ = fake_conn()
+    heard: list[str | bytes] = []
+
+    def interrupted(message: str | bytes) -> None:
+        heard.append(message)
+        if message == "a":
+            raise KeyboardInterrupt
+
+    call(conn, interrupted)
+    cut = text("cut in two")
+    with pytest.raises(KeyboardInterrupt):
+        feed(conn, text("a"), cut[:9])
+    feed(conn, cut[9:], text("b"))
+    assert heard == ["a", "cut in two", "b"]
+    assert conn.state is State.OPEN
+    conn.abort()
+
+
+async def test_interrupted_write_ends_the_read() -> None:
+    conn, transport = fake_conn(failing(("write",), KeyboardInterrupt()))  # type: ignore[arg-type]
+    other, other_transport = fake_conn()
+    echo_by_callback(conn)
+    transport.broken = True  # type: ignore[attr-defined]
+    with failures(), pytest.raises(KeyboardInterrupt):
+        feed(conn, text("a"), text("b"))
+    assert not loop_context(asyncio.get_running_loop()).in_batch
+    other.send_nowait("at once")
+    assert other_transport.events() == [(Opcode.TEXT, "at once")]
+    other.abort()
+    await ticks()
+
+
+@pytest.mark.parametrize("failing_allocation", range(1, 9))
+async def test_no_frame_follows_a_part_of_one(failing_allocation: int) -> None:
+    _testcapi = pytest.importorskip("_testcapi")
+    conn, transport = fake_conn(SocketTransport, ping_interval=None)
+    assert isinstance(transport, SocketTransport)
+    answer = "x" * 4080
+
+    def respond(message: str | bytes) -> None:
+        if message == "later":
+            conn.send_nowait(message)
+            return
+        with contextlib.suppress(MemoryError):
+            try:
+                _testcapi.set_nomemory(failing_allocation, failing_allocation + 1)
+                conn.send_nowait(answer)
+            finally:
+                _testcapi.remove_mem_hooks()
+
+    conn.send_nowait("first")
+    assert transport.events() == [(Opcode.TEXT, "first")]
+    transport.writes.clear()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            transport.socket.send(bytes(100))
+    transport.peer.recv(100)  # there is room for a part of the answer
+    call(conn, respond)
+    with failures():
+        feed(conn, text("now"))
+        feed(conn, text("later"))
+        transport.drain()
+        await ticks()
+    wire = transport.wire
+    parser = Parser(client=True, max_size=None)
+    events = parser.feed(wire[wire.index(b"\x81") :] if b"\x81" in wire else b"")
+    assert parser.error is None
+    if conn.state is State.OPEN:
+        assert [payload for _, payload in events] in ([answer, "later"], ["later"])
+    else:
+        assert [payload for _, payload in events] in ([answer], [])
+    conn.abort()
+    await ticks()
+    transport.close_socket()
+
+
+# --- the time of a write --------------------------------------------------------------------------
+
+
+async def test_send_behind_an_answered_read_leaves_at_once() -> None:
+    conn, transport = fake_conn(SocketTransport)
+    assert isinstance(transport, SocketTransport)
+    echo_by_callback(conn)
+    conn.send_nowait("1")
+    feed(conn, text("2"))
+    conn.send_nowait("3")
+    assert transport.events() == [(Opcode.TEXT, "1"), (Opcode.TEXT, "2"), (Opcode.TEXT, "3")]
+    conn.abort()
+    transport.close_socket()
