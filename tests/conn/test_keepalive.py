@@ -27,12 +27,8 @@ class Peer:
         self.payloads: list[bytes] = []
         self.died: list[float] = []
         self.progress: Callable[[], tuple[int, int]] | None = None
-        self.keepalive = Keepalive(
-            Timers(self.loop),  # type: ignore[arg-type]
-            self,
-            ping_period=ping_period,
-            pong_wait=pong_wait,
-        )
+        self.timers = Timers(self.loop)  # type: ignore[arg-type]
+        self.keepalive = Keepalive(self.timers, self, ping_period=ping_period, pong_wait=pong_wait)
         self.started = self.loop.now
         self.keepalive.start(self.loop.now)
 
@@ -275,10 +271,10 @@ def test_wrong_times_are_refused_and_change_nothing() -> None:
 def test_stopped_keepalive_does_nothing() -> None:
     peer = Peer(answers=False)
     peer.keepalive.stop(lambda: ConnectionClosedError(None, None))
-    assert peer.loop.armed == []
+    assert len(peer.timers) == 0
     peer.keepalive.configure(peer.loop.now, ping_period=1, pong_wait=2)
     peer.keepalive.heard_again(peer.loop.now)
-    assert peer.loop.armed == []
+    assert len(peer.timers) == 0
     peer.loop.advance(1000)
     assert (peer.pings, peer.died) == ([], [])
 

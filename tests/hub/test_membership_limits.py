@@ -198,7 +198,7 @@ async def test_refused_join_leaves_all_state_unchanged():
     (ann,), _ = joined(hub, "chat", 1)
     conn, _ = fake_conn(ping_interval=None)
     conn.user_info = UserInfo("bob")
-    callbacks = list(conn._close_callbacks)
+    callbacks = list(conn._close_callbacks or ())
     before, left = state(hub), tokens(hub)
     heard: list[object] = []
     hub.on_join(lambda room, conn: heard.append(conn))
@@ -209,7 +209,7 @@ async def test_refused_join_leaves_all_state_unchanged():
         hub.join("", ann)
     assert state(hub) == before
     assert tokens(hub) == pytest.approx(left, abs=0.01)
-    assert conn._close_callbacks == callbacks
+    assert list(conn._close_callbacks or ()) == callbacks
     assert heard == []
 
 

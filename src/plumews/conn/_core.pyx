@@ -134,7 +134,7 @@ cdef class ShortWays(ConnCore):
         cdef LoopContext state = self._state
         cdef object view = state.view  # a read within a callback replaces it
         cdef cbyte *data = <cbyte *>PyByteArray_AS_STRING(state.buffer)
-        cdef Parser parser = <Parser>self._rules.parser
+        cdef Parser parser = <Parser>self._parser
         cdef Py_ssize_t at = 0
         cdef bint late = False
         self._keepalive.last_received = plumews_monotonic() if state.plain_clock else self._loop.time()
@@ -318,7 +318,7 @@ cdef class ShortWays(ConnCore):
             return None
         if self._stream is not None or PyThread_get_thread_ident() != self._thread:
             return None
-        if (<Parser>self._rules.parser).mode:  # a message is streamed, or the next one is
+        if (<Parser>self._parser).mode:  # a message is streamed, or the next one is
             return None
         waiting = self._spare_waiter
         if waiting is None or not waiting._done or Py_REFCNT(waiting) > 2:

@@ -487,7 +487,10 @@ def _end(conn: ConnCore) -> None:
     handshake, conn._handshake = conn._handshake, None
     if handshake is not None:
         guard(conn, handshake.lost)
-    callbacks, conn._close_callbacks = conn._close_callbacks, []
+    slot, conn._slot = conn._slot, None
+    if slot is not None:
+        _call(conn, slot.left)
+    callbacks, conn._close_callbacks = conn._close_callbacks, None
     if callbacks:
         conn._run_in_context(_call_all, conn, callbacks)
     guard(conn, _forget, conn)
@@ -518,6 +521,8 @@ def add_callback(conn: ConnCore, callback: Callable[[Any], object]) -> None:
     if conn._rules.state is State.CLOSED:
         conn._run_in_context(_call, conn, callback)
     else:
+        if conn._close_callbacks is None:
+            conn._close_callbacks = []
         conn._close_callbacks.append(callback)
 
 
@@ -556,6 +561,6 @@ async def wait_closed(conn: ConnCore) -> None:
 def disown(conn: ConnCore) -> Iterable[int]:
     """Refuse all calls in a child process, whose parent has the connection. Return the descriptor of its socket."""
     conn._thread = FOREIGN
-    conn._close_callbacks.clear()  # it does not end here
+    conn._slot = conn._close_callbacks = None  # it does not end here
     sock = None if conn._transport is None else conn._transport.get_extra_info("socket")
     return () if sock is None else (sock.fileno(),)

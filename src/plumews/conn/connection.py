@@ -295,7 +295,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
             ConcurrencyError: called from another thread.
         """
         self._check_thread()
-        if callback in self._close_callbacks:
+        if self._close_callbacks is not None and callback in self._close_callbacks:
             self._close_callbacks.remove(callback)
 
     async def __aenter__(self) -> Conn:

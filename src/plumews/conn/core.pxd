@@ -53,7 +53,7 @@ cdef class ConnCore(Channel):
     cdef readonly ProtocolState _rules
     cdef readonly ReceiveQueue _inbox
     cdef public Keepalive _keepalive
-    cdef public object _feed
+    cdef public object _parser
     cdef public object _handshake
     cdef public object _on_message
     cdef public object _filter
@@ -89,6 +89,7 @@ cdef class ConnCore(Channel):
     cdef public list _loss_watchers
     cdef public tuple _lost
     cdef public object _closed_future
+    cdef public object _slot
     cdef public list _close_callbacks
     cdef public object _answer_deadline
     cdef public object _close_deadline

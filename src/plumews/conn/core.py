@@ -227,12 +227,12 @@ class ConnCore(Channel):
     __slots__ = (
         "_accepted_with", "_answer_deadline", "_backlog", "_blocked", "_catch_up_hooks", "_close_callbacks",
         "_close_deadline", "_closed_future", "_config", "_context", "_deflate", "_discard_deadline",
-        "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_feed", "_filter", "_handshake",
+        "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_filter", "_handshake",
         "_id", "_in_batch", "_in_context", "_in_place", "_inbox", "_incoming", "_inflate", "_keepalive",
-        "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_open", "_peername",
-        "_quick_size", "_read_most", "_reading_paused", "_reads_to_end", "_reporters", "_request", "_response",
-        "_rest", "_rules", "_shared", "_sockname", "_stream", "_subprotocol", "_thread", "_transport",
-        "_until", "_user_info",
+        "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_open", "_parser",
+        "_peername", "_quick_size", "_read_most", "_reading_paused", "_reads_to_end", "_reporters", "_request",
+        "_response", "_rest", "_rules", "_shared", "_slot", "_sockname", "_stream", "_subprotocol", "_thread",
+        "_transport", "_until", "_user_info",
     )
     # fmt: on
 
@@ -243,7 +243,7 @@ class ConnCore(Channel):
         self._thread = _get_ident()
         self._config = config
         self._rules = ProtocolState(client=client, max_size=config.max_size)
-        self._feed = self._rules.parser.feed_messages
+        self._parser = self._rules.parser
         self._inbox = ReceiveQueue(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
         self._keepalive = Keepalive(
             self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
@@ -297,7 +297,9 @@ class ConnCore(Channel):
         self._failed = False  # a failure has closed the connection; the next one cuts it
         self._closed_future: asyncio.Future[None] | None = None
         self._end_waiters = 0  # calls of wait_closed()
-        self._close_callbacks: list[Callable[[Any], object]] = []
+        #: Slot of the connection in a server. ``left(conn)`` is called before the close callbacks.
+        self._slot: Any = None
+        self._close_callbacks: list[Callable[[Any], object]] | None = None
         self._answer_deadline: Deadline | None = None
         self._close_deadline: Deadline | None = None
         self._discard_deadline: Deadline | None = None
@@ -357,7 +359,7 @@ class ConnCore(Channel):
         room: memoryview | None = None
         if self._in_place:
             try:
-                room = self._rules.parser.receive_buffer() if self._rest is None else None
+                room = self._parser.receive_buffer() if self._rest is None else None
                 self._in_place = self._lent = room is not None
             except BaseException as exc:
                 closing.fail(self, exc)
@@ -378,10 +380,10 @@ class ConnCore(Channel):
         self._keepalive.last_received = self._loop.time()
         if self._lent:
             self._lent = False
-            events = self._rules.parser.buffer_updated(nbytes)
+            events = self._parser.buffer_updated(nbytes)
             if self._ended:
                 return
-            if self._rules.parser.halted:
+            if self._parser.halted:
                 self._halted(self._state.view[:0])
             if events or self._rules.error is not None:
                 self._take_up(events)
@@ -394,8 +396,8 @@ class ConnCore(Channel):
                 if self._rest is not None:  # the transport could not be paused
                     self._rest = memoryview(bytes(self._rest) + bytes(self._state.view[:nbytes]))
                 else:
-                    events = self._feed(self._state.buffer, nbytes)
-                    if self._rules.parser.halted:
+                    events = self._parser.feed_messages(self._state.buffer, nbytes)
+                    if self._parser.halted:
                         self._halted(self._state.view[:nbytes])
                     self._take_up(events)
             if nbytes >= _LARGE_READ:
@@ -424,8 +426,8 @@ class ConnCore(Channel):
         """Handle bytes that the transport did not read into the buffer, as one read."""
         try:
             if not self._ended:
-                events = self._feed(data)
-                if self._rules.parser.halted:
+                events = self._parser.feed_messages(data)
+                if self._parser.halted:
                     self._halted(memoryview(data))
                 self._take_up(events)
         except BaseException as exc:
@@ -433,8 +435,8 @@ class ConnCore(Channel):
 
     def _halted(self, data: memoryview) -> None:
         """Keep the rest of ``data``, where the parser stopped at a violation or at too many events."""
-        self._rules.error = self._rules.parser.error
-        left = self._rules.parser.left
+        self._rules.error = self._parser.error
+        left = self._parser.left
         if left:
             self._rest = memoryview(bytes(data[len(data) - left :]))
 
@@ -446,9 +448,9 @@ class ConnCore(Channel):
         rest, self._rest = self._rest, None
         if rest is None:
             return []
-        events: list[Any] = self._feed(rest)
-        self._rules.error = self._rules.parser.error
-        left = self._rules.parser.left
+        events: list[Any] = self._parser.feed_messages(rest)
+        self._rules.error = self._parser.error
+        left = self._parser.left
         if left:
             self._rest = rest[len(rest) - left :]
         return events
@@ -599,7 +601,7 @@ class ConnCore(Channel):
     def _start_streaming(self) -> None:
         """Let the parser tell the next message, or the one that is arriving, in pieces."""
         try:
-            self._take_up(self._rules.parser.start_streaming())
+            self._take_up(self._parser.start_streaming())
         except MemoryError as exc:
             closing.fail(self, exc)  # a part of the message is lost
 
@@ -631,7 +633,7 @@ class ConnCore(Channel):
             pause = held
         else:
             inbox, stream = self._inbox, self._stream or self._incoming
-            extra = self._rules.parser.buffered
+            extra = self._parser.buffered
             if stream is not None:
                 extra += stream.held
             if extra and (inbox.awaited or (stream is not None and stream.awaited)):
@@ -707,7 +709,7 @@ class ConnCore(Channel):
         """
         if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
             return None
-        if self._inbox.has_reader() or _get_ident() != self._thread or self._rules.parser.streaming:
+        if self._inbox.has_reader() or _get_ident() != self._thread or self._parser.streaming:
             return None
         waiting = self._inbox.start_waiting(self._loop)
         if not self._in_batch:  # else it leaves with the read that is being handled

@@ -86,8 +86,8 @@ class Keepalive:
         self._running = False
         self._doubt = False
         self._next_ping = 0.0
-        #: By payload: time of sending, future of the answer, and place in the stream of messages.
-        self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None, int]] = {}
+        #: By payload: time of sending, future of the answer, and place in the stream of messages. ``None`` without any.
+        self._outstanding: dict[bytes, tuple[float, asyncio.Future[float] | None, int]] | None = None
         self._clock_ping = b""
         #: Counter of message bytes on a connection with ``unanswered_bytes``.
         self.flow: Any = None
@@ -140,8 +140,8 @@ class Keepalive:
             self._deadline.cancel()
             self._deadline = None
         self._peer = self.flow = None
-        outstanding, self._outstanding = self._outstanding, {}
-        for _, waiter, _ in outstanding.values():
+        outstanding, self._outstanding = self._outstanding, None
+        for _, waiter, _ in () if outstanding is None else outstanding.values():
             if waiter is not None and not waiter.done():
                 waiter.set_exception(closed())
                 waiter.cancel()  # it is done; this stops the warning of asyncio about an unread exception
@@ -163,6 +163,8 @@ class Keepalive:
 
     def expect(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> bytes:
         """Register a ping that is about to be sent. Return its payload, by default a random one that is not in use."""
+        if self._outstanding is None:
+            self._outstanding = {}
         if payload is None:
             payload = os.urandom(4)
             while payload in self._outstanding:
@@ -175,17 +177,20 @@ class Keepalive:
     def pong(self, payload: bytes) -> int:
         """Resolve the ping of a pong, and all earlier ones (section 5.5.3). Return the place of the ping."""
         self.last_pong = time.time()
-        if payload not in self._outstanding:
+        outstanding = self._outstanding
+        if outstanding is None or payload not in outstanding:
             return 0  # unsolicited: a sign of life, nothing more
         place = 0
         now = time.perf_counter()  # the loop's clock is too coarse for a latency
-        for sent in list(self._outstanding):
-            sent_at, waiter, place = self._outstanding.pop(sent)
+        for sent in list(outstanding):
+            sent_at, waiter, place = outstanding.pop(sent)
             if waiter is not None and not waiter.done():
                 waiter.set_result(now - sent_at)
             if sent == payload:
                 self.latency = now - sent_at
                 break
+        if not outstanding:
+            self._outstanding = None
         return place
 
     def now(self) -> float:
@@ -253,7 +258,8 @@ class Keepalive:
                 self._sample(peer, now)
         elif now >= self._next_ping:
             # Only the newest ping of the keepalive is waited for: its pong answers the others, too.
-            self._outstanding.pop(self._clock_ping, None)
+            if self._outstanding is not None:
+                self._outstanding.pop(self._clock_ping, None)
             self._sample(peer, now)
             self._clock_ping = self.expect(None, None)
             peer._send_ping(self._clock_ping)

@@ -6,7 +6,7 @@ Invariant: until the connection is open, received bytes go to its :class:`Openin
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..constants import State
 from ..deflate.config import Agreement
@@ -36,7 +36,7 @@ def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
     conn._transport = transport
     peername = ask(conn, "get_extra_info", "peername")
     conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
-    conn._sockname = ask(conn, "get_extra_info", "sockname")
+    conn._sockname = _shared_address(ask(conn, "get_extra_info", "sockname"))
     try:
         conn._attach(transport)
         if (unsent := conn._config.unsent_limit) is not None:
@@ -45,6 +45,20 @@ def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
         transport_failed(conn, exc)
     if conn._handshake is not None:
         conn._handshake.connected()
+
+
+#: Local address of the newest connection.
+_newest_address: Any = None
+
+
+def _shared_address(address: Any) -> Any:
+    """Return ``address``, or an equal object if the connection before has the same one, as most have."""
+    global _newest_address
+    if not isinstance(address, tuple):
+        return address  # of a Unix socket
+    if address != _newest_address:
+        _newest_address = address
+    return _newest_address
 
 
 def use_deflate(conn: ConnCore, agreement: Agreement, *, client: bool = False) -> None:
@@ -56,7 +70,7 @@ def use_deflate(conn: ConnCore, agreement: Agreement, *, client: bool = False) -
     conn._inflate = InboundDeflate(agreement, config.deflate, conn._state, client=client)
     conn._shared = deflate.shared_params
     conn._rules.allow_compressed(client=client)
-    conn._feed = conn._rules.parser.feed_messages
+    conn._parser = conn._rules.parser
     conn._quick_size = min(conn._quick_size, deflate.params.never_compressed())
     if deflate.shared_params is None:
         conn._compressor = deflate

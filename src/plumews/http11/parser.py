@@ -204,7 +204,7 @@ class HeadReader:
         method = self._parser.get_method()
         if line[:-1] != method + b" " + self._fields.target + _VERSION:
             raise InvalidMessage("malformed request line: expected a method, a target and a version, one space between")
-        self._method = method.decode()
+        self._method = "GET" if method == b"GET" else method.decode()
         self._target = self._fields.target.decode()
         if not self._target.startswith("/"):
             self._host, self._target = _host_and_path(self._method, self._target)

@@ -109,7 +109,7 @@ class ConnectionSlot:
             self._admission.opening -= 1
 
     def left(self, conn: object = None) -> None:
-        """Free the slot. This is a close callback of the connection. Further calls do nothing."""
+        """Free the slot, at the end of the connection. Further calls do nothing."""
         if self._connections is not None:
             self._connections.discard(conn)
         self.opened()

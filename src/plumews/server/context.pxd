@@ -1,6 +1,8 @@
 # Types for context.py where it is compiled.
 
 cdef class ServerContext:
+    cdef object _empty
+    cdef object _end_task
     cdef public object admission
     cdef public object allowed_hosts
     cdef public bint closing

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import Any, Final
 from urllib.parse import quote
@@ -75,6 +75,8 @@ class ServerContext:
         self.logged_hints: set[str] = set()
         #: Tasks of requests that take time, and of handlers.
         self.tasks: set[asyncio.Future[Any]] = set()
+        self._end_task = self.tasks.discard  # one method and one context for all tasks
+        self._empty = Context()
         #: Connections from accept to their end.
         self.connections: set[Conn] = set()
 
@@ -92,7 +94,7 @@ class ServerContext:
         else:
             task = asyncio.ensure_future(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._end_task, context=self._empty)
         return task
 
 

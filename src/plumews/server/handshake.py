@@ -109,10 +109,10 @@ class ServerHandshake:
         self._slot = slot
         connections = self._context.connections
         if slot is None:
-            self._conn._close_callbacks.append(connections.discard)
+            self._conn.add_close_callback(connections.discard)
         else:
             slot.hold(connections)
-            self._conn._close_callbacks.append(slot.left)
+            self._conn._slot = slot
 
     # --- reading ----------------------------------------------------------------------------------
 
