@@ -1,4 +1,4 @@
-"""Tests of the selection of the body: PLUMEWS_PURE, incomplete builds, a second interpreter.
+"""Tests of the selection of the body: PLUMEWS_PURE, PLUMEWS_SHORT_WAYS, incomplete builds, a second interpreter.
 
 A process selects its body once, so that each test starts a process.
 """
@@ -66,7 +66,7 @@ ANSWER = (7 + 10 + 4 + 100_000, "810568656c6c6f")
 
 def run(code: str, *options: str, path: Path = PACKAGE.parent, **environment: str) -> Any:
     """Return the JSON that ``code`` prints in a new process, with the package at ``path``. Several lines are a list."""
-    env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(path), **environment}
+    env = {**os.environ, "PLUMEWS_PURE": "", "PLUMEWS_SHORT_WAYS": "", "PYTHONPATH": str(path), **environment}
     done = subprocess.run(
         [sys.executable, *options, "-c", code], env=env, capture_output=True, text=True, check=False, cwd=path
     )
@@ -231,6 +231,25 @@ def test_complete_build_is_used() -> None:
     assert compiled == sorted(name_of(path) for path in built())
 
 
+# --- short ways -----------------------------------------------------------------------------------
+
+
+@needs_a_build
+@pytest.mark.skipif(sys.platform == "win32", reason="they use sockets as descriptors")
+@pytest.mark.parametrize(("value", "used"), [("", True), ("1", True), ("0", False)])
+def test_short_ways_are_used_unless_switched_off(value: str, used: bool) -> None:
+    body, compiled = run(LOADED, PLUMEWS_SHORT_WAYS=value)
+    assert body == "compiled"
+    assert [name for name in _compiled.SHORT_WAYS if name in compiled] == list(_compiled.SHORT_WAYS if used else ())
+    assert run(AT_WORK, PLUMEWS_SHORT_WAYS=value) == ["compiled", *ANSWER]
+
+
+@needs_a_build
+def test_build_without_short_ways_is_complete(copy: Path) -> None:
+    take_away(copy, *_compiled.SHORT_WAYS)
+    assert run(AT_WORK, "-W", "error", path=copy) == ["compiled", *ANSWER]
+
+
 # --- pure -----------------------------------------------------------------------------------------
 
 
@@ -295,7 +314,7 @@ def test_incomplete_build_is_not_used(copy: Path, name: str) -> None:
 @needs_a_build
 def test_incomplete_build_warns(copy: Path) -> None:
     take_away(copy, "transport.channel", "conn.receive_queue")
-    env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(copy)}
+    env = {**os.environ, "PLUMEWS_PURE": "", "PLUMEWS_SHORT_WAYS": "", "PYTHONPATH": str(copy)}
     done = subprocess.run(
         [sys.executable, "-c", "import plumews"], env=env, capture_output=True, text=True, check=True, cwd=copy
     )
@@ -339,7 +358,7 @@ import json
 ''' % (sys.path, json.loads(sys.argv[1]))
 interpreters.run_string(interpreters.create(isolated=False), inner)
 """
-    env = {**os.environ, "PLUMEWS_PURE": "", "PYTHONPATH": str(PACKAGE.parent)}
+    env = {**os.environ, "PLUMEWS_PURE": "", "PLUMEWS_SHORT_WAYS": "", "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(LOADED)], env=env, capture_output=True, text=True, check=False
     )

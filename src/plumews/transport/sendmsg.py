@@ -1,7 +1,7 @@
 """Write to sockets directly, and not through their transports.
 
-The compiled body ``_sendmsg`` gathers buffers in C. The plain body ``_sendmsg_py`` uses ``writev``. Only this module
-imports them, and they differ in speed alone. :func:`descriptor` tells for which transports this is possible. Output of
+The compiled body ``_sendmsg`` gathers buffers in C. The plain body ``_sendmsg_py`` uses ``writev``. They differ in
+speed alone, and :func:`send` is one of them. :func:`descriptor` tells for which transports this is possible. Output of
 all other connections goes through their transports.
 """
 
@@ -14,6 +14,7 @@ from asyncio import WriteTransport, selector_events
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import _compiled
+from . import _sendmsg_py
 
 __all__ = ["DIRECT", "descriptor", "send", "unread_before_end"]
 
@@ -24,13 +25,10 @@ if sys.platform == "linux":
     from fcntl import ioctl
     from termios import FIONREAD
 
-if TYPE_CHECKING or _compiled.BODY == "pure" or not DIRECT:
+if TYPE_CHECKING:
     from ._sendmsg_py import send
 else:
-    try:
-        from ._sendmsg import send
-    except ImportError:
-        from ._sendmsg_py import send
+    send = (_compiled.short_ways("transport._sendmsg") or _sendmsg_py).send
 
 #: Event of ``poll`` for a socket whose peer has sent its FIN, even if data before it is unread. Linux only.
 _PEER_ENDED: Final[int | None] = getattr(select, "POLLRDHUP", None)
