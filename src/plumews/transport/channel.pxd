@@ -51,7 +51,7 @@ cdef class Channel(Flushable):
     cdef _return_queue(self)
     cdef _cut_output(self)
     cpdef _detach(self)
-    @cython.locals(size=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, queue=SendQueue)
     cpdef bint _try_queue(self, object entry) except -1
     cpdef bint _can_queue(self, Py_ssize_t size) except -1
     @cython.locals(queue=SendQueue)

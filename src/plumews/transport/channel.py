@@ -256,9 +256,17 @@ class Channel(Flushable):
         :meth:`_kick_output`, too.
         """
         size = entry.size if isinstance(entry, EncodedMessage) else len(entry)
-        if not self._can_queue(size):
+        if self._waiters is not None or self._in_pieces:
             return False
-        Channel._enter(self, entry, size)
+        queue = self._queue
+        if queue is not None and not queue.has_space(size):
+            if not Channel._can_queue(self, size):
+                return False
+            queue = self._queue
+        if queue is None or self._paused or self._compressor is not None:
+            Channel._enter(self, entry, size)
+        else:
+            queue.append(entry, size)
         return True
 
     def _can_queue(self, size: int) -> bool:

@@ -147,11 +147,10 @@ class SendQueue:
     def has_space(self, size: int) -> bool:
         """Return True if a message of ``size`` bytes is within the bounds."""
         count = len(self.messages)
-        if not count:
-            return True  # one message above the byte bound must be sendable, too
         if count >= _FREE:
             size += self._objects() + _OVERHEAD
-        return count < self._most_messages and self.bytes + size <= self._most_bytes
+        # One message above the byte bound must be sendable, too.
+        return count < self._most_messages and (self.bytes + size <= self._most_bytes or not count)
 
     def _objects(self) -> int:
         """Return the bytes that the objects of a long queue take."""
