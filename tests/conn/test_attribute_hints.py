@@ -120,6 +120,7 @@ async def test_hints_name_attributes_that_exist(conn: Conn) -> None:
             assert not isinstance(getattr(Conn, attribute), MissingAttribute), (name, attribute)
 
 
+@pytest.mark.skipif(plumews.BODY == "pure", reason="a method for each assignment would slow plain Python down")
 @pytest.mark.parametrize("name", ["anything", "room_name", "_private", "é"])
 async def test_unknown_attribute_hints_at_metadata(conn: Conn, name: str) -> None:
     with pytest.raises(AttributeError, match=rf"of your own: use conn\.metadata\['{name}'\]") as caught:
@@ -182,8 +183,8 @@ def test_existing_attributes_are_found_without_a_call() -> None:
     for cls in Conn.__mro__[:-1]:
         assert not {"__getattr__", "__getattribute__"} & vars(cls).keys()
     setters: list[Any] = [cls for cls in Conn.__mro__[:-1] if "__setattr__" in vars(cls)]
-    assert [cls.__name__ for cls in setters] == ["ConnCore"]
-    assert inspect.isfunction(vars(setters[0])["__setattr__"]) is (plumews.BODY == "pure")
+    assert [cls.__name__ for cls in setters] == ([] if plumews.BODY == "pure" else ["ConnCore"])
+    assert not any(inspect.isfunction(vars(cls)["__setattr__"]) for cls in setters)
 
 
 # --- names of the package -------------------------------------------------------------------------

@@ -88,7 +88,7 @@ cdef inline bint has_space(SendQueue queue, Py_ssize_t size) except -1:
     """Return :meth:`SendQueue.has_space`, without a call for a short queue."""
     cdef Py_ssize_t count = PyList_GET_SIZE(queue.messages)
     if 0 < count < FREE:
-        return count < queue._most_messages and queue.bytes + size <= queue._most_bytes
+        return count < queue.most_messages and queue.bytes + size <= queue.most_bytes
     return queue.has_space(size)
 
 

@@ -137,7 +137,20 @@ class MissingAttribute:
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
             return self
+        own = getattr(instance, "__dict__", {})  # of a subclass, whose own attribute comes first
+        if self._name in own:
+            return own[self._name]
         raise AttributeError(f"{self}: {self._hint}")
+
+    def __set__(self, instance: object, value: object) -> None:
+        own = getattr(instance, "__dict__", None)
+        if own is None:
+            self.set()
+        own[self._name] = value
+
+    def __delete__(self, instance: object) -> None:
+        if getattr(instance, "__dict__", {}).pop(self._name, self) is self:
+            raise AttributeError(f"{self}: {self._hint}")
 
     def __str__(self) -> str:
         return f"a plumews.Conn has no attribute {self._name!r}"

@@ -832,4 +832,4 @@ class ConnCore(Channel):
 
 
 if not TYPE_CHECKING and BODY == "pure":
-    ConnCore.__setattr__ = capi.set_attribute  # one call less for each assignment
+    del ConnCore.__setattr__  # a call for each assignment: Python's own error is all that an unknown name gets

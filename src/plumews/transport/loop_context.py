@@ -235,7 +235,8 @@ class LoopContext:
         """
         if self._spare:
             queue = self._spare.pop()
-            queue.prepare(most_messages, most_bytes)
+            queue.most_messages = most_messages
+            queue.most_bytes = most_bytes
             return queue
         return SendQueue(most_messages, most_bytes)
 

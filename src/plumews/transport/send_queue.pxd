@@ -19,8 +19,6 @@ cdef class SendQueue:
     cdef Py_ssize_t _gone
     cdef Py_ssize_t _keyed
     cdef dict _keys
-    cdef Py_ssize_t _most_bytes
-    cdef Py_ssize_t _most_messages
     cdef Py_ssize_t _planned
     cdef Py_ssize_t _planned_rest
     cdef readonly list _pongs
@@ -31,8 +29,9 @@ cdef class SendQueue:
     cdef public Py_ssize_t bytes
     cdef public object closing
     cdef readonly list messages
+    cdef public Py_ssize_t most_bytes
+    cdef public Py_ssize_t most_messages
 
-    cpdef prepare(self, Py_ssize_t most_messages, Py_ssize_t most_bytes)
     cpdef bint is_empty(self) except -1
     cpdef bint is_plain(self) except -1
     cpdef bint has_control(self) except -1

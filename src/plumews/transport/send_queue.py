@@ -60,8 +60,6 @@ class SendQueue:
         "_gone",
         "_keyed",
         "_keys",
-        "_most_bytes",
-        "_most_messages",
         "_planned",
         "_planned_rest",
         "_pongs",
@@ -72,16 +70,15 @@ class SendQueue:
         "bytes",
         "closing",
         "messages",
+        "most_bytes",
+        "most_messages",
     )
 
     def __init__(self, most_messages: int, most_bytes: int) -> None:
         self.messages: list[Any] = []
-        self.prepare(most_messages, most_bytes)
-
-    def prepare(self, most_messages: int, most_bytes: int) -> None:
-        """Begin anew, empty. A queue is used again by another channel."""
-        self._most_messages = most_messages
-        self._most_bytes = most_bytes
+        #: Bounds of messages and of their bytes. An empty queue is used again by another channel, with its bounds.
+        self.most_messages = most_messages
+        self.most_bytes = most_bytes
         #: Bytes of the messages that have not begun to leave.
         self.bytes = 0
         self._special = 0  # entries that are not a buffer themselves
@@ -150,7 +147,7 @@ class SendQueue:
         if count >= _FREE:
             size += self._objects() + _OVERHEAD
         # One message above the byte bound must be sendable, too.
-        return count < self._most_messages and (self.bytes + size <= self._most_bytes or not count)
+        return count < self.most_messages and (self.bytes + size <= self.most_bytes or not count)
 
     def _objects(self) -> int:
         """Return the bytes that the objects of a long queue take."""
@@ -168,7 +165,7 @@ class SendQueue:
         count = waiting
         for message in messages:
             size += message.size + (_OVERHEAD if count >= _FREE else 0)
-            if count and (count >= self._most_messages or size > self._most_bytes):
+            if count and (count >= self.most_messages or size > self.most_bytes):
                 break
             count += 1
         return count - waiting
@@ -399,7 +396,7 @@ class SendQueue:
             return ABSENT, 0
         before = _size(old)
         size = self.bytes - before + message.size
-        over = size + self._objects() > self._most_bytes and len(messages) > 1
+        over = size + self._objects() > self.most_bytes and len(messages) > 1
         if over or len(messages) - position - 1 != self._keyed - number:
             return STALE, 0
         entry = message.buffers[0] if len(message.buffers) == 1 else message
