@@ -98,5 +98,6 @@ cdef class Parser:
     cdef int refuse(self, kind, str detail) except -1
 
 
+cdef Py_ssize_t frame_header(byte *out, int first, Py_ssize_t length) noexcept nogil
 cdef object short_frame(int opcode, object message, bint masked)
 cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object message, bint masked) except -2

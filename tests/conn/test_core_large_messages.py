@@ -11,7 +11,8 @@ import pytest
 
 import plumews
 from plumews import Opcode, limits
-from support.fakes import fake_conn, linked, ticks, tls_contexts, until
+from plumews.protocol.message import encode
+from support.fakes import echo, fake_conn, linked, ticks, tls_contexts, until
 from support.raw_client import Wire, masked, text
 
 KiB = 1024
@@ -230,3 +231,44 @@ async def test_unread_large_messages_take_bounded_memory(start: Any) -> None:
         assert before < 12 * 1024 * KiB
         wire.send(text("last"))
         assert await conn.recv() == "last"
+
+
+# --- replies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fragment", [1000, 20 * KiB, 64 * KiB])
+@pytest.mark.parametrize("form", ["callback", "handler"])
+async def test_large_replies_to_a_slow_reader_leave_whole(start: Any, form: str, fragment: int) -> None:
+    sizes = [1, 16 * KiB, 16 * KiB + 1, 20 * KiB, 64 * KiB, 64 * KiB + 1, 300 * KiB, 5, 1024 * KiB, 900 * KiB]
+    messages: list[str | bytes] = []
+    for size in sizes:
+        messages += [contents(size), "a" * size, words(size)]
+    options = {"fragment_size": fragment, "queue_bytes": 64 * 1024 * KiB, "queue_size": 1000}
+    if form == "callback":
+
+        def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+            conn.send_nowait(message)
+
+        server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0, **options))
+    else:
+        server = await start(plumews.serve(echo, "127.0.0.1", 0, **options))
+    async with await Wire.open(server, rcvbuf=16 * KiB) as wire:
+        expected = b""
+        for message in messages:
+            kind, data = (Opcode.TEXT, message.encode()) if isinstance(message, str) else (Opcode.BINARY, message)
+            wire.send(masked(kind, data))
+            expected += b"".join(encode(kind, data, fragment_size=fragment).buffers)
+        assert await wire.reader.readexactly(len(expected)) == expected
+
+
+async def test_reply_between_short_ones_keeps_its_place(start: Any) -> None:
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        for reply in ("before", message, "between", message, "behind"):
+            conn.send_nowait(reply)
+
+    server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0))
+    async with await Wire.open(server) as wire:
+        for size in (1, 20 * KiB, 300 * KiB):
+            wire.send(masked(Opcode.BINARY, contents(size)))
+            answers = [await wire.message() for _ in range(5)]
+            assert answers == ["before", contents(size), "between", contents(size), "behind"]

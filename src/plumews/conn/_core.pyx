@@ -18,14 +18,17 @@ from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.list cimport PyList_GET_SIZE
 
 from .. import limits
+from ..protocol.message import encode
+from ..transport import send_queue
 from . import closing
 
-from .._codec cimport Parser, cbyte, short_frame, write_frame
-from ..transport._sendmsg cimport send_buffers, send_memory
+from .._codec cimport LONGEST_HEADER, Parser, byte, cbyte, frame_header, short_frame, write_frame
+from ..transport._sendmsg cimport iovec, send_buffers, send_memory, send_pieces
 from ..transport.channel cimport Channel
 from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from ..transport.send_queue cimport SendQueue
+from ..protocol.message cimport EncodedMessage
 from .core cimport ConnCore, NextMessage, SendMessage
 from .receive_queue cimport ReceiveQueue
 
@@ -45,6 +48,9 @@ cdef extern from *:
     """
     double plumews_monotonic()
     unsigned long PyThread_get_thread_ident()
+    bint PyUnicode_IS_COMPACT_ASCII(object text)
+    void *PyUnicode_DATA(object text)
+    object PyUnicode_AsUTF8String(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     object PyObject_CallOneArg(object function, object argument)
     Py_ssize_t Py_REFCNT(object counted)
@@ -54,10 +60,14 @@ cdef enum:
     BINARY = 2
     STRIDE = 4  # messages between two looks at the clock, as in `core`
     ON_STACK = 4096  # bytes of a frame that is built without an object
+    FRAMES = 16  # of a long message in one write
+    LEAST_STEP = 4096  # bytes of a fragment, so that there are not many of them
 
 #: A read of this size announces a large message: the general way receives the next bytes in its memory.
 cdef Py_ssize_t LARGE_READ = 32 * 1024
 cdef Py_ssize_t FREE = limits.QUEUED_FREE
+cdef Py_ssize_t COPY_SIZE = limits.COPY_SIZE
+cdef Py_ssize_t WRITE_SIZE = send_queue.WRITE_SIZE
 cdef object CancelledError = asyncio.CancelledError
 cdef object current_task = asyncio.current_task
 #: The current task of each loop, where CPython has a dictionary of them: it is mostly empty between two tasks.
@@ -104,6 +114,7 @@ cdef class ShortWays(ConnCore):
 
     cdef Following _spare_following
     cdef Sent _spare_sent
+    cdef Py_ssize_t _fragment_size  # as in the configuration, once it is needed
     cdef ReadWaiter _spare_waiter
 
     # --- reading ----------------------------------------------------------------------------------
@@ -334,7 +345,7 @@ cdef class ShortWays(ConnCore):
     # --- sending ----------------------------------------------------------------------------------
 
     cdef bint _queue_now(self, message) except -1:
-        """Send a short, plain message, or queue it if there is space, as :meth:`ConnCore._queue_now` does."""
+        """Send a plain message, or queue it if it is short and there is space, as :meth:`ConnCore._queue_now` does."""
         cdef unsigned char frame[ON_STACK]
         cdef Py_ssize_t size, sent
         cdef int opcode
@@ -342,12 +353,16 @@ cdef class ShortWays(ConnCore):
         if not self._open or self._catch_up_hooks is not None or PyThread_get_thread_ident() != self._thread:
             return ConnCore._queue_now(self, message)
         if type(message) is str:
-            opcode, size = TEXT, PyUnicode_GET_LENGTH(message) << 2  # a character has up to four bytes
+            opcode, size = TEXT, PyUnicode_GET_LENGTH(message)
+            if not PyUnicode_IS_COMPACT_ASCII(message):
+                size <<= 2  # a character has up to four bytes
         elif type(message) is bytes:
             opcode, size = BINARY, PyBytes_GET_SIZE(message)
         else:
             return ConnCore._queue_now(self, message)
-        if size > self._quick_size or self._waiters is not None or self._in_pieces:
+        if size > self._quick_size:
+            return self._send_long(opcode, message) or ConnCore._queue_now(self, message)
+        if self._waiters is not None or self._in_pieces:
             return ConnCore._queue_now(self, message)
         queue = self._queue
         if queue is None and self._in_batch and goes_now(self):
@@ -375,6 +390,88 @@ cdef class ShortWays(ConnCore):
         if not self._in_batch:
             ConnCore._kick(self)
         return True
+
+    cdef bint _send_long(self, int opcode, message) except -1:
+        """Send a message whose payload is not copied, and queue what the socket does not take. Return False if not.
+
+        It leaves at once if nothing is queued: its bytes are still in the cache. Its frames are those of
+        :func:`plumews.protocol.message.encode`.
+        """
+        cdef byte heads[FRAMES * LONGEST_HEADER]
+        cdef iovec pieces[2 * FRAMES]
+        cdef Py_ssize_t step = self._fragment_size
+        cdef Py_ssize_t size, take, offered, sent, at = 0, total = 0
+        cdef char *data
+        cdef int count, first
+        if self._queue is not None or not self._in_batch or self._deflate is not None or not is_clear(self):
+            return False
+        if type(message) is str:
+            size = PyUnicode_GET_LENGTH(message)
+            if size > COPY_SIZE and not PyUnicode_IS_COMPACT_ASCII(message):
+                message = PyUnicode_AsUTF8String(message)
+        else:
+            size = PyBytes_GET_SIZE(message)
+        if size <= COPY_SIZE:
+            return False
+        if type(message) is bytes:
+            data, size = PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)
+        else:
+            data = <char *>PyUnicode_DATA(message)
+        if step == 0:
+            step = self._fragment_size = self._config.fragment_size
+        if step < LEAST_STEP:
+            return False
+        while at < size:
+            count = 0
+            offered = 0
+            while at < size and count < 2 * FRAMES and offered < WRITE_SIZE:
+                take = min(step, size - at)
+                first = (0 if at else opcode) | (0x80 if at + take == size else 0)
+                pieces[count].iov_base = heads + count // 2 * LONGEST_HEADER
+                pieces[count].iov_len = frame_header(<byte *>pieces[count].iov_base, first, take)
+                pieces[count + 1].iov_base = data + at
+                pieces[count + 1].iov_len = take
+                offered += pieces[count].iov_len + take
+                at += take
+                count += 2
+            sent = send_pieces(self._fd, pieces, count)
+            total += sent
+            if total == 0:
+                return False
+            if sent < offered:
+                self._queue_long(opcode, message, total)
+                return True
+        self._written += total
+        return True
+
+    cdef _queue_long(self, int opcode, message, Py_ssize_t sent):
+        """Queue a long message, of whose frames the socket took ``sent`` bytes: some, and not all.
+
+        The rest of a frame that has begun goes to the transport.
+        """
+        cdef EncodedMessage encoded
+        cdef SendQueue queue
+        cdef Py_ssize_t size
+        cdef list batch
+        try:
+            payload = message if type(message) is bytes else PyUnicode_AsUTF8String(message)
+            encoded = encode(opcode, payload, fragment_size=self._fragment_size)
+            queue = self._fill()
+            queue.append(encoded, encoded.size)
+            while sent > 0:
+                batch = queue.plan(WRITE_SIZE)
+                size = 0
+                for buffer in batch:
+                    size += len(buffer)
+                if sent < size:
+                    self._cut(queue, batch, sent)
+                    return
+                self._left(queue, PyList_GET_SIZE(batch))
+                sent -= size
+        except BaseException as exc:
+            self._fail_output(exc)  # a part of the message may have left
+            if not isinstance(exc, Exception):
+                raise
 
     cdef bint _try_queue_shared(self, object frame, Py_ssize_t size) except -1:
         """Send one message of a broadcast, or queue it, as :meth:`Channel._try_queue_shared` does."""

@@ -37,9 +37,6 @@ cdef extern from *:
     }
     """
     ssize_t plumews_send_bytes(int fd, const void *start, size_t size) nogil
-    struct iovec:
-        void *iov_base
-        size_t iov_len
     ssize_t plumews_send(int fd, iovec *pieces, int count) nogil
 
 cdef enum:
@@ -88,6 +85,12 @@ def send(int fd, list buffers, /):
 cdef Py_ssize_t send_memory(int fd, const void *start, Py_ssize_t size) noexcept:
     """Write ``size`` bytes at ``start``. Return how many the socket took: 0 after an error."""
     cdef Py_ssize_t sent = plumews_send_bytes(fd, start, <size_t>size)
+    return sent if sent > 0 else 0
+
+
+cdef Py_ssize_t send_pieces(int fd, iovec *pieces, int count) noexcept:
+    """Write ``count`` pieces of memory. Return the number of bytes that the socket took: 0 after an error."""
+    cdef Py_ssize_t sent = plumews_send(fd, pieces, count)
     return sent if sent > 0 else 0
 
 

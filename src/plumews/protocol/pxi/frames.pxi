@@ -43,6 +43,11 @@ cdef inline Py_ssize_t write_header(byte *out, int first, int64_t length, bint m
     return size
 
 
+cdef Py_ssize_t frame_header(byte *out, int first, Py_ssize_t length) noexcept nogil:
+    """Write the header of an unmasked frame to ``out``, as :func:`write_header` does. Return its size."""
+    return write_header(out, first, length, False, 0)
+
+
 cdef inline Py_ssize_t header_size(int64_t length, bint masked) noexcept nogil:
     """Return the size that :func:`write_header` returns."""
     return (2 if length <= 125 else 4 if length <= 0xFFFF else 10) + (4 if masked else 0)
