@@ -29,6 +29,7 @@ __all__ = ["BODY", "COMPILED", "SHORT_WAYS", "all_compiled", "only_sources", "se
 #: Modules that setup.py compiles, by their names within the package. setup.py and the scripts read this list.
 COMPILED = (
     "_codec",
+    "conn.awaitables",
     "conn.capi",
     "conn.core",
     "conn.keepalive",

@@ -29,7 +29,8 @@ from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from ..transport.send_queue cimport SendQueue
 from ..protocol.message cimport EncodedMessage
-from .core cimport ConnCore, NextMessage, SendMessage
+from .awaitables cimport MessageChannel, NextMessage, SendMessage
+from .core cimport ConnCore
 from .receive_queue cimport ReceiveQueue
 
 __all__ = ["ShortWays"]
@@ -551,7 +552,7 @@ cdef class Following(NextMessage):
     """Awaitable of the next message that its connection uses again."""
 
     cpdef object step(self):
-        cdef ConnCore conn = self._conn
+        cdef MessageChannel conn = self._conn
         message = NextMessage.step(self)
         if self.over and conn is not None and self._inner is None:
             (<ShortWays>conn)._spare_following = self
@@ -562,7 +563,7 @@ cdef class Sent(SendMessage):
     """Awaitable of a sent message that its connection uses again."""
 
     cpdef object step(self):
-        cdef ConnCore conn = self._conn
+        cdef MessageChannel conn = self._conn
         outcome = SendMessage.step(self)
         if self.over and conn is not None and self._inner is None:
             self._message = None

@@ -6,52 +6,22 @@ from . cimport capi
 from ..deflate.inbound cimport InboundDeflate
 from ..deflate.outbound cimport OutboundDeflate
 from ..protocol.state cimport ProtocolState
-from ..transport.awaitable cimport StepAwaitable
-from ..transport.channel cimport Channel
 from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
+from .awaitables cimport MessageChannel, NextMessage, SendMessage
 from .keepalive cimport Keepalive
 from .receive_queue cimport ReceiveQueue
 
-cdef object Context, _get_ident, build_frame, limits, monotonic, warnings
+cdef object Context, _get_ident, build_frame, limits, monotonic
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
-cdef class ConnCore(Channel)
 
-
-cdef class NextMessage(StepAwaitable):
-    cdef ConnCore _conn
-    cdef object _inner
-    cdef bint _yielding
-    cdef bint _iterating
-    cdef ReadWaiter _waiting
-
-    cdef _begin(self, ConnCore conn, bint iterating)
-    @cython.locals(conn=ConnCore, waiting=ReadWaiter)
-    cpdef object step(self)
-    cdef _long_way(self)
-    cpdef close(self)
-
-
-cdef class SendMessage(StepAwaitable):
-    cdef ConnCore _conn
-    cdef object _inner
-    cdef object _message
-    cdef ReadWaiter _waiting
-
-    cdef _begin(self, ConnCore conn, object message)
-    @cython.locals(conn=ConnCore, state=LoopContext, waiting=ReadWaiter)
-    cpdef object step(self)
-    cdef _turn_over(self)
-
-
-cdef class ConnCore(Channel):
+cdef class ConnCore(MessageChannel):
     # A read, a send and a delivery.
     cdef readonly object _loop
     cdef readonly ProtocolState _rules
-    cdef readonly ReceiveQueue _inbox
     cdef public Keepalive _keepalive
     cdef public object _parser
     cdef public object _handshake
@@ -124,7 +94,6 @@ cdef class ConnCore(Channel):
     cdef _deliver(self, int kind, data)
     @cython.locals(held=bint)
     cpdef _update_reading(self)
-    cdef bint _wants_more(self) except -1
     @cython.locals(following=NextMessage)
     cdef NextMessage _next(self, bint iterating)
     @cython.locals(kind=int, state=LoopContext)

@@ -2,17 +2,13 @@
 
 Compiled with Cython. The same source runs as plain Python. The parser's messages go to a callback or into the receive
 queue. Replies leave in one write at the end of the read, or at the end of the event loop iteration on compressed
-connections. `async for`, ``recv`` and ``send`` run for every message, so they return objects that asyncio takes for
-coroutines. The first step of such an object ends it, or its task waits for a future. All other cases go on in a
-coroutine.
+connections. `async for`, ``recv`` and ``send`` return the objects of `awaitables`, which call back here.
 
 Slow cases are functions that take the connection, in `opening`, `receiver`, `fragmented`, `full_queue` and `closing`.
 A call by the name of a class costs less than one by an instance, because no subclass can override it.
 
 Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
-slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept. Nothing happens before an
-awaitable is awaited, and each is awaited once. Only the step that returns a message takes it, so a cancelled one loses
-nothing.
+slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept.
 """
 
 from __future__ import annotations
@@ -20,10 +16,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-import warnings
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -33,11 +27,10 @@ from ..constants import COMPRESSED, Opcode, StreamEvent
 from ..protocol.codec import build_frame
 from ..protocol.message import Data, Pieces
 from ..protocol.state import ProtocolState
-from ..transport.awaitable import StepAwaitable
-from ..transport.channel import Channel
 from ..transport.loop_context import loop_context
 from ..transport.read_waiter import ReadWaiter
 from . import capi, closing, fragmented, full_queue, receiver
+from .awaitables import MessageChannel, NextMessage, SendMessage
 from .keepalive import Keepalive
 from .receive_queue import ReceiveQueue
 from .stream import Stream, check_thread
@@ -52,7 +45,7 @@ if TYPE_CHECKING:
     from .config import ConnConfig
     from .full_queue import LossReporter
 
-__all__ = ["ConnCore", "NextMessage", "SendMessage"]
+__all__ = ["ConnCore"]
 
 T = TypeVar("T")
 
@@ -72,150 +65,7 @@ _LONGEST_HEADER = 14
 _GO_ON, _LATER = 0, 1
 
 
-class NextMessage(StepAwaitable):
-    """Awaitable of the next message. With ``iterating`` a normal end raises ``StopAsyncIteration``."""
-
-    __slots__ = ("_conn", "_inner", "_iterating", "_waiting", "_yielding")
-
-    def _begin(self, conn: Any, iterating: bool) -> None:
-        self.over = False
-        self._conn = conn
-        self._iterating = iterating
-        self._inner: Coroutine[Any, Any, str | bytes] | None = None
-        self._waiting: ReadWaiter | None = None
-        self._yielding = False  # it waits for other tasks to run, not for a message
-
-    def step(self) -> Any:
-        """Take the message, wait for it, or go on in a coroutine."""
-        if self._inner is not None:
-            return self._long_way()
-        conn, waiting = self._conn, self._waiting
-        if conn is None:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        if waiting is not None:
-            if not waiting.done():
-                raise RuntimeError("one task waits here, not two")
-            self._waiting = None
-            if not self._yielding:
-                conn._inbox.stop_waiting()
-            waiting.result()
-        message = conn._take_now(waiting is None)
-        if isinstance(message, ReadWaiter):
-            self._waiting, self._yielding = message, True
-            return message.step()
-        if message is not None:
-            self._conn = None
-            self.over = True
-            return message
-        if waiting is None or self._yielding:
-            self._yielding = False
-            waiting = self._waiting = conn._wait_now()
-            if waiting is not None:
-                return waiting.step()
-        self._inner = receiver.next_slowly(conn, self._iterating)
-        self._conn = None
-        return self._long_way()
-
-    def _long_way(self) -> Any:
-        assert self._inner is not None
-        outcome: Any = None
-        try:
-            outcome = self._inner.send(None)
-        except StopIteration as end:
-            outcome = end.value
-            self.over = True
-        return outcome
-
-    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        """Raise in the waiting reader, as a coroutine does."""
-        exc = kind if value is None else value
-        try:
-            if self._inner is not None:
-                return self._inner.throw(exc)
-            self.close()
-            raise exc
-        finally:
-            del exc, kind, value, traceback  # this frame is in the exception's traceback: no cycle
-
-    def close(self) -> None:
-        """Stop waiting, as a coroutine does."""
-        if self._inner is not None:
-            self._inner.close()
-        if self._waiting is not None and self._conn is not None:
-            self._waiting = None
-            if not self._yielding:
-                self._conn._inbox.stop_waiting()
-        self._conn = None
-
-
-class SendMessage(StepAwaitable):
-    """Awaitable that queues a message."""
-
-    __slots__ = ("_conn", "_inner", "_message", "_waiting")
-
-    def _begin(self, conn: Any, message: Any) -> None:
-        self.over = False
-        self._conn = conn
-        self._message = message
-        self._inner: Coroutine[Any, Any, None] | None = None
-        self._waiting: ReadWaiter | None = None
-
-    def step(self) -> Any:
-        """Queue the message now, or go on in a coroutine."""
-        if self._inner is None:
-            conn, self._conn = self._conn, None
-            if conn is None:
-                return self._turn_over()
-            if conn._queue_now(self._message):
-                state = conn._state
-                state.awaits_left -= 1
-                if state.awaits_left <= 0:
-                    waiting = self._waiting = state.check_slice()
-                    if waiting is not None:
-                        return waiting.step()
-                self.over = True
-                return None
-            self._inner = fragmented.send_slowly(conn, self._message, None, None)
-            self._message = None
-        outcome: Any = None
-        try:
-            outcome = self._inner.send(None)
-        except StopIteration:
-            self.over = True
-        return outcome
-
-    def _turn_over(self) -> None:
-        """End after the wait for other tasks, with the message queued."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is None:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        waiting.result()
-        self.over = True
-
-    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        """Raise or stop, as a coroutine does."""
-        exc = kind if value is None else value
-        try:
-            if self._inner is not None:
-                return self._inner.throw(exc)
-            self._conn = None
-            raise exc
-        finally:
-            del exc, kind, value, traceback
-
-    def close(self) -> None:
-        """Raise or stop, as a coroutine does."""
-        if self._inner is not None:
-            self._inner.close()
-        self._conn = None
-
-    def __del__(self) -> None:
-        if self._conn is not None:
-            text = "Conn.send() was never awaited: nothing was sent; without await there is send_nowait()"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-
-
-class ConnCore(Channel):
+class ConnCore(MessageChannel):
     """Fields and hot half of a connection, whose public API is :class:`plumews.Conn`.
 
     Callbacks, hooks and filters run in the connection's copy of the context in which its ``serve()`` was called. A
@@ -228,7 +78,7 @@ class ConnCore(Channel):
         "_accepted_with", "_answer_deadline", "_backlog", "_blocked", "_catch_up_hooks", "_close_callbacks",
         "_close_deadline", "_closed_future", "_config", "_context", "_deflate", "_discard_deadline",
         "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_filter", "_handshake",
-        "_id", "_in_batch", "_in_context", "_in_place", "_inbox", "_incoming", "_inflate", "_keepalive",
+        "_id", "_in_batch", "_in_context", "_in_place", "_incoming", "_inflate", "_keepalive",
         "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_open", "_parser",
         "_peername", "_quick_size", "_read_most", "_reading_paused", "_reads_to_end", "_reporters", "_request",
         "_response", "_rest", "_rules", "_shared", "_slot", "_sockname", "_stream", "_subprotocol", "_thread",
@@ -579,8 +429,7 @@ class ConnCore(Channel):
                 data ^= _COMPRESSED
                 self._inflate.begin(self, data)
             if self._open:
-                self._incoming = Stream(data, partial(receiver.stream_changed, self))
-                self._inbox.put((StreamEvent.BEGIN, self._incoming))
+                receiver.begin_stream(self, data)
         elif kind == _END:
             if self._inflate is not None and self._inflate.streaming:
                 outcome = self._inflate.end_of_stream(self)
@@ -626,7 +475,7 @@ class ConnCore(Channel):
         held = self._backlog is not None or self._rest is not None
         if not self._reading_paused and not held and self._inbox.has_reader():
             return  # a waiting reader has read everything
-        if self._blocked and self._wants_more():
+        if self._blocked and receiver.has_caught_up(self):
             self._blocked = False
             self._loop.call_soon(self._go_on, context=Context())
         if held or not self._open or self._on_message is not None:
@@ -639,27 +488,8 @@ class ConnCore(Channel):
             if extra and (inbox.awaited or (stream is not None and stream.awaited)):
                 extra = 0  # a message that a reader waits for must come in, of any size
             pause = not inbox.is_low(extra) if self._reading_paused else inbox.is_full(extra)
-        if pause == self._reading_paused or self._reads_to_end:
-            return
-        if self._transport is None or closing.ask(self, "is_closing"):
-            return
-        self._reading_paused = pause
-        if pause:
-            self._keepalive.listening = False
-            closing.ask(self, "pause_reading")
-            closing.look_for_end(self)
-        else:
-            self._keepalive.heard_again(self._loop.time())
-            closing.ask(self, "resume_reading")
-
-    def _wants_more(self) -> bool:
-        """Return whether the handler has caught up, or none reads any more."""
-        if self._on_message is not None or not self._open:
-            return True
-        stream = self._stream or self._incoming
-        if self._inbox.awaited or (stream is not None and stream.awaited):
-            return True
-        return self._inbox.is_low(0 if stream is None else stream.held)
+        if pause != self._reading_paused:
+            receiver.pause_reading(self, pause)
 
     # --- the short ways to receive ----------------------------------------------------------------
 
@@ -677,10 +507,6 @@ class ConnCore(Channel):
         return following
 
     def _take_now(self, at_once: bool) -> str | bytes | ReadWaiter | None:
-        """Return the next message if it can be taken now, or what the reader awaits first, or ``None``.
-
-        ``at_once`` is True for a reader that has not waited: it may have to let other tasks run first.
-        """
         inbox = self._inbox
         if not len(inbox) or self._on_message is not None or self._stream is not None:
             return None
@@ -703,16 +529,12 @@ class ConnCore(Channel):
         return message
 
     def _wait_now(self) -> ReadWaiter | None:
-        """Return what a reader of an empty queue awaits, or ``None`` if it has to use a coroutine.
-
-        Its replies leave first. The reader tells the receive queue when it stops waiting.
-        """
         if self._ended or len(self._inbox) or self._on_message is not None or self._stream is not None:
             return None
         if self._inbox.has_reader() or _get_ident() != self._thread or self._parser.streaming:
             return None
         waiting = self._inbox.start_waiting(self._loop)
-        if not self._in_batch:  # else it leaves with the read that is being handled
+        if not self._in_batch:  # else its replies leave with the read that is being handled
             self._write_out()
         if self._reading_paused:
             self._update_reading()
@@ -751,7 +573,6 @@ class ConnCore(Channel):
             fragmented.send_nowait(self, message, compress)
 
     def _queue_now(self, message: Any) -> bool:
-        """Queue a short, plain message if there is space. Return False if the caller has to go the long way."""
         thread = _get_ident()
         if thread != self._thread:
             return False

@@ -1,4 +1,4 @@
-"""Slow ways to receive: a message that has to be waited for or converted, and a message as a stream.
+"""Slow ways to receive: a message that has to be waited for or converted, a message as a stream, and backpressure.
 
 Functions that take the connection. The short ways are in ``core``.
 
@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING
 
 from ..constants import CloseCode, Opcode, StreamEvent
 from ..errors import ConcurrencyError, ConnectionClosedOK
-from .closing import begin_close, past_the_end, stop_discarding
+from .closing import ask, begin_close, look_for_end, past_the_end, stop_discarding
 from .receive_queue import Item
 from .stream import Stream
 
 if TYPE_CHECKING:
     from .core import ConnCore
 
-__all__ = ["finish_stream", "next_slowly", "read_message", "read_stream", "recv", "stream_changed"]
+__all__ = [
+    "begin_stream",
+    "finish_stream",
+    "has_caught_up",
+    "next_slowly",
+    "pause_reading",
+    "read_message",
+    "read_stream",
+    "recv",
+    "stream_changed",
+]
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -175,6 +185,12 @@ def _discarding_failed(conn: ConnCore) -> None:
     begin_close(conn, CloseCode.POLICY_VIOLATION, "the rest of a discarded message did not come")
 
 
+def begin_stream(conn: ConnCore, opcode: Opcode) -> None:
+    """Queue the stream of a message that begins to arrive."""
+    conn._incoming = Stream(opcode, partial(stream_changed, conn))
+    conn._inbox.put((StreamEvent.BEGIN, conn._incoming))
+
+
 def finish_stream(conn: ConnCore) -> None:
     """End the stream of a message that is complete."""
     if conn._incoming is not None:
@@ -184,3 +200,30 @@ def finish_stream(conn: ConnCore) -> None:
         conn._stream = None
     stop_discarding(conn)
     conn._inbox.wake()  # a waiting read_stream() asks for the next message now
+
+
+# --- backpressure ---------------------------------------------------------------------------------
+
+
+def has_caught_up(conn: ConnCore) -> bool:
+    """Return True if the handler has read nearly all of its messages, or none reads any more."""
+    if conn._on_message is not None or not conn._open:
+        return True
+    stream = conn._stream or conn._incoming
+    if conn._inbox.awaited or (stream is not None and stream.awaited):
+        return True
+    return conn._inbox.is_low(0 if stream is None else stream.held)
+
+
+def pause_reading(conn: ConnCore, pause: bool) -> None:
+    """Let the transport pause or resume reading, unless it is closing."""
+    if conn._reads_to_end or conn._transport is None or ask(conn, "is_closing"):
+        return
+    conn._reading_paused = pause
+    if pause:
+        conn._keepalive.listening = False
+        ask(conn, "pause_reading")
+        look_for_end(conn)
+    else:
+        conn._keepalive.heard_again(conn._loop.time())
+        ask(conn, "resume_reading")
