@@ -13,7 +13,7 @@ from plumews.constants import Opcode, State
 from plumews.protocol.codec import Parser
 from plumews.transport.loop_context import loop_context
 from support.fakes import SocketTransport, echo_by_callback, failing, failures, fake_conn, feed, ticks
-from support.raw_client import text
+from support.raw_client import close, text
 
 
 def ignore(conn: Conn, exc: BaseException) -> None:
@@ -143,3 +143,14 @@ async def test_send_behind_an_answered_read_leaves_at_once() -> None:
     assert transport.events() == [(Opcode.TEXT, "1"), (Opcode.TEXT, "2"), (Opcode.TEXT, "3")]
     conn.abort()
     transport.close_socket()
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+async def test_close_frame_behind_an_abort_is_not_heard() -> None:
+    conn, _ = fake_conn()
+    call(conn, lambda message: conn.abort())
+    feed(conn, text("a"), text("b"), close(1000))
+    await ticks()
+    assert conn.close_code == 1006

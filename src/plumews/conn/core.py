@@ -437,8 +437,9 @@ class ConnCore(MessageChannel):
                     return outcome
             receiver.finish_stream(self)
         elif kind == _CLOSE:
-            self._rules.peer_closed(*data)
-            closing.peer_ended(self)
+            if self._open or self._rules.close_sent is not None:  # else a callback has cut the connection
+                self._rules.peer_closed(*data)
+                closing.peer_ended(self)
         elif self._inflate is not None:
             return self._inflate.take(self, kind, data)
         return _GO_ON
