@@ -12,7 +12,7 @@ import pytest
 import plumews
 from plumews import Opcode, limits
 from plumews.protocol.message import encode
-from support.fakes import echo, fake_conn, linked, ticks, tls_contexts, until
+from support.fakes import echo, fake_conn, linked, started, ticks, tls_contexts, until
 from support.raw_client import Wire, masked, text
 
 KiB = 1024
@@ -233,6 +233,41 @@ async def test_unread_large_messages_take_bounded_memory(start: Any) -> None:
         assert await conn.recv() == "last"
 
 
+async def test_wide_texts_of_one_read_take_bounded_memory() -> None:
+    conn, _ = fake_conn(max_queue_bytes=256 * KiB)
+    line = "\U0001f600" + "a" * 20 * KiB  # four bytes for each character
+    frame = masked(Opcode.TEXT, line)
+    Arrival(conn).bring(frame * 12)
+    assert conn._inbox.bytes < 256 * KiB + limits.READ_BUFFER + limits.READ_SLACK + 3 * 4 * len(line)
+    for _ in range(12):
+        assert await conn.recv() == line
+    conn.abort()
+
+
+async def test_interrupt_of_a_woken_reader_loses_no_bytes() -> None:
+    conn, _ = fake_conn()
+    first, frame = contents(100 * KiB), masked(Opcode.BINARY, contents(100 * KiB))
+
+    async def read() -> None:
+        assert await conn.recv() == first
+        raise KeyboardInterrupt
+
+    def bring() -> None:  # outside of any task, as a loop does
+        with pytest.raises(KeyboardInterrupt):
+            Arrival(conn).bring(frame + frame[: 50 * KiB])
+        told.set()
+
+    told = asyncio.Event()
+    reader = started(read())
+    await ticks()
+    asyncio.get_running_loop().call_soon(bring)
+    await told.wait()
+    with pytest.raises(KeyboardInterrupt):
+        reader.result()
+    assert conn._rules.parser.mid_message or conn._rules.parser.buffered
+    conn.abort()
+
+
 # --- replies --------------------------------------------------------------------------------------
 
 
@@ -272,3 +307,41 @@ async def test_reply_between_short_ones_keeps_its_place(start: Any) -> None:
             wire.send(masked(Opcode.BINARY, contents(size)))
             answers = [await wire.message() for _ in range(5)]
             assert answers == ["before", contents(size), "between", contents(size), "behind"]
+
+
+@pytest.mark.parametrize("form", ["callback", "handler"])
+async def test_messages_of_one_long_read_are_answered_in_order(start: Any, form: str) -> None:
+    sizes = [1, 70 * KiB, 3, 70 * KiB, 20 * KiB, 20 * KiB, 7, 30 * KiB, 8]
+
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        conn.send_nowait(message if len(message) < 10 else str(len(message)))
+
+    async def handler(conn: plumews.Conn) -> None:
+        async for message in conn:
+            await conn.send(message if len(message) < 10 else str(len(message)))
+
+    if form == "callback":
+        server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0))
+    else:
+        server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    async with await Wire.open(server) as wire:
+        for _ in range(3):
+            wire.send(*(masked(Opcode.BINARY, contents(size)) for size in sizes), masked(Opcode.PING, b"end"))
+            got = [await wire.event() for _ in range(len(sizes) + 1)]
+            answers = [payload for kind, payload in got if kind != Opcode.PONG]
+            assert answers == [contents(size) if size < 10 else str(size) for size in sizes]
+
+
+async def test_many_replies_to_one_read_leave_whole(start: Any) -> None:
+    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
+        for number in range(100):
+            conn.send_nowait(f"{number} " + "x" * 4 * KiB)
+
+    server = await start(
+        plumews.serve(on_message=on_message, host="127.0.0.1", port=0, queue_bytes=64 * 1024 * KiB, queue_size=1000)
+    )
+    async with await Wire.open(server, rcvbuf=16 * KiB) as wire:
+        wire.send(text("a"), text("b"))
+        for _ in range(2):
+            answers = [await wire.message() for _ in range(100)]
+            assert answers == [f"{number} " + "x" * 4 * KiB for number in range(100)]
