@@ -94,7 +94,7 @@ def _report(conn: ConnCore, what: str, exc: BaseException) -> None:
     try:
         conn._loop.call_exception_handler({"message": what, "exception": exc, "protocol": conn})
     except Exception:  # noqa: S110 - as without memory, which no log entry would help
-        pass  # what stands behind this ends the connection
+        pass  # the caller ends the connection
 
 
 def ask(conn: ConnCore, name: str, *args: Any) -> Any:
@@ -103,7 +103,7 @@ def ask(conn: ConnCore, name: str, *args: Any) -> Any:
     if transport is None:
         return None
     try:
-        # In this connection's context, because asyncio keeps that of whoever lets it read or close.
+        # In the context of this connection: asyncio keeps the context in which it is told to read or to close.
         return conn._run_in_context(getattr(transport, name), *args)
     except NotImplementedError:
         return None  # a transport that has no such method
@@ -113,7 +113,7 @@ def ask(conn: ConnCore, name: str, *args: Any) -> Any:
 
 
 def transport_failed(conn: ConnCore, exc: BaseException | None) -> None:
-    """Cut the connection, and report ``exc``. An ``OSError`` is a peer that has gone, and no news."""
+    """Cut the connection, and report ``exc``. An ``OSError`` only says that the peer has gone, and is not reported."""
     transport = conn._transport
     if transport is None:
         return
@@ -122,7 +122,7 @@ def transport_failed(conn: ConnCore, exc: BaseException | None) -> None:
         conn._ended = True
         if exc is not None and not isinstance(exc, OSError):
             _report(conn, "a transport failed", exc)
-    finally:  # whatever fails: without memory even an assignment may
+    finally:  # without memory even an assignment may fail
         try:
             _abort_transport(conn, transport)
         finally:
@@ -294,13 +294,13 @@ def eof(conn: ConnCore) -> bool:
     if conn._ended and not conn._finished and conn._transport is not None:
         return bool(ask(conn, "can_write_eof"))  # TLS cannot
     if conn._deflate is not None:
-        conn._flush()  # what a read in this tick has brought is not to be lost by the end of reading
+        conn._flush()  # answers that were gathered in this iteration must leave before the transport closes
     conn._ended = True
     conn._rules.losing()
     conn._open = False
     _fail_streams(conn)
     _discard(conn)
-    if conn._close_deadline is None:  # a peer that does not read could delay the end for ever
+    if conn._close_deadline is None:  # a peer that does not read must not delay the end
         conn._close_deadline = conn._state.timers.after(conn._config.close_timeout, partial(abort, conn))
     conn._inbox.wake()
     return False
@@ -372,7 +372,7 @@ def _linger(conn: ConnCore, last: float, half: bool) -> None:
         if conn._transport is None:
             return
         after = progress(conn)
-        # What the peer's kernel has is as good as read; what waits for it needs time while it goes on.
+        # Bytes in the peer's kernel count as read. Bytes in ours get more time while some leave.
         moving = before is not None and after is not None and after[1] > 0 and after[0] > before[0]
         if (moving or ask(conn, "get_write_buffer_size")) and timers.time() < last:
             _linger(conn, last, half)
@@ -453,7 +453,7 @@ def stop_discarding(conn: ConnCore) -> None:
         conn._discard_deadline = None
 
 
-# --- behind the end -------------------------------------------------------------------------------
+# --- after the end -------------------------------------------------------------------------------
 
 
 def lost(conn: ConnCore) -> None:
@@ -462,13 +462,13 @@ def lost(conn: ConnCore) -> None:
         conn._evict_deadline.cancel()
     conn._evict_deadline = None
     guard(conn, partial(_report_last_losses, conn, delivered=False))
-    if conn._rules.state is not State.CLOSED:  # else of a transport that failed it was told before
+    if conn._rules.state is not State.CLOSED:  # else the end of a failed transport was told before
         _end(conn)
     conn._reporters = conn._loss_watchers = None
 
 
 def _end(conn: ConnCore) -> None:
-    ask(conn, "close")  # Python 3.10 takes one over TLS for unclosed that the peer has ended
+    ask(conn, "close")  # else Python 3.10 warns of an unclosed transport if a TLS peer has ended the connection
     conn._transport = None
     conn._rules.lost()
     conn._open = False

@@ -1,11 +1,12 @@
-"""Hot path of a connection: its fields, reading and delivery of messages, and the short ways to send and to receive.
+"""Hot path of a connection: its fields, the delivery of messages, and the fast paths to send and to receive.
 
-Compiled with Cython. The same source runs as plain Python. The parser's messages go to a callback or into the receive
-queue. Replies leave in one write at the end of the read, or at the end of the event loop iteration on compressed
-connections. `async for`, ``recv`` and ``send`` return the objects of `awaitables`, which call back here.
+Compiled with Cython. The same source runs as plain Python. `_core` has the common case of it in C, as short ways. The
+parser's messages go to a callback or into the receive queue. Replies leave in one write at the end of the read, or at
+the end of the event loop iteration on compressed connections. `async for`, ``recv`` and ``send`` return the objects of
+`awaitables`, which call back here.
 
-Slow cases are functions that take the connection, in `opening`, `receiver`, `fragmented`, `full_queue` and `closing`.
-A call by the name of a class costs less than one by an instance, because no subclass can override it.
+Slow cases are functions that take the connection, in `opening`, `receiver`, `fragmented`, `full_queue` and `closing`. A
+call by the name of a class costs less than one by an instance, because no subclass can override it.
 
 Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
 slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept.
@@ -128,10 +129,10 @@ class ConnCore(MessageChannel):
         #: Messages, and their bytes, that were queued when the queue was given up.
         self._lost = (0, 0)
         # --- reading
-        self._backlog: list[Any] | None = None  # events that were left over
-        self._rest: memoryview | None = None  # bytes behind them that were not parsed
+        self._backlog: list[Any] | None = None  # events of a read that are left over for later
+        self._rest: memoryview | None = None  # bytes behind them, not parsed yet
         self._blocked = False  # both wait until the handler has read more
-        self._until = 0.0  # the end of the slice of time in which events are handled
+        self._until = 0.0  # the end of the time slice in which events are handled
         most = max(config.max_queue_bytes, limits.READ_LEAST)
         self._read_most = most if most < limits.READ_BUFFER else 0  # 0: the whole receive buffer
         self._in_batch = False
@@ -268,6 +269,7 @@ class ConnCore(MessageChannel):
         self._update_reading()
 
     def _deliver_waiting(self) -> None:
+        """Deliver the messages in the receive queue to the callback."""
         while len(self._inbox) and self._on_message is not None:
             kind, data = self._inbox.take()
             self._deliver(kind, data)
@@ -367,6 +369,7 @@ class ConnCore(MessageChannel):
         return self._inbox.is_full(held)
 
     def _go_on(self) -> None:
+        """Handle what an earlier read has left over, in a later iteration of the loop."""
         if self._ended:
             return  # the rest can still be read
         try:
@@ -456,6 +459,7 @@ class ConnCore(MessageChannel):
             closing.fail(self, exc)  # a part of the message is lost
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
+        """Hand a message to the filter, then to the callback or into the receive queue."""
         if not self._open:
             return  # our close frame is on its way: later messages are dropped
         if self._filter is not None and self._filter(self, data):
@@ -492,7 +496,7 @@ class ConnCore(MessageChannel):
         if pause != self._reading_paused:
             receiver.pause_reading(self, pause)
 
-    # --- the short ways to receive ----------------------------------------------------------------
+    # --- receiving --------------------------------------------------------------------------------
 
     def recv(self, decode: bool | None = None) -> Coroutine[Any, Any, Any]:
         """Return an awaitable of the next message. See :meth:`plumews.Conn.recv`."""
@@ -541,7 +545,7 @@ class ConnCore(MessageChannel):
             self._update_reading()
         return waiting
 
-    # --- the short ways to send -------------------------------------------------------------------
+    # --- sending ----------------------------------------------------------------------------------
 
     def send(
         self, message: Data | Pieces, text: bool | None = None, *, compress: bool | None = None

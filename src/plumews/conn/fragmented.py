@@ -1,6 +1,6 @@
 """Slow ways to send: a message that is long, checked or compressed, several at once, and one message in pieces.
 
-Functions that take the connection. The short way is in ``core``. A send returns when its message is queued. For a full
+Functions that take the connection. The fast path is in `core`. A send returns when its message is queued. For a full
 queue the overflow policy decides (``overflow``). The connection is checked first, then the message, then the queue.
 """
 

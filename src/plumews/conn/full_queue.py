@@ -174,7 +174,7 @@ def report_losses(conn: ConnCore) -> None:
 
 
 def may_write(conn: ConnCore) -> None:
-    """Let the writer send again, behind the loss reports. A failure ends the connection."""
+    """Resume the output, behind the loss reports. A failure ends the connection."""
     guard(conn, _resume, conn)
 
 

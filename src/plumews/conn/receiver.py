@@ -1,6 +1,6 @@
 """Slow ways to receive: a message that has to be waited for or converted, a message as a stream, and backpressure.
 
-Functions that take the connection. The short ways are in ``core``.
+Functions that take the connection. The fast path is in `core`.
 
 Invariants: only the call that returns a message takes it from the queue, so a cancelled call loses nothing. Replies
 leave before a reader waits. Messages that arrived before the end of the connection can be read after it.

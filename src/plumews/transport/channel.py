@@ -2,15 +2,17 @@
 
 With a plain socket, frames go straight to it. If the socket takes a part of a frame, the rest of that frame goes to the
 transport. Later frames wait in the send queue until the transport is empty, so that the bounds of the queue hold. The
-output of one loop iteration leaves in one write at its end, or at the end of the read that caused it. The caller has
-the policy for a full queue, which :meth:`Channel._try_queue` and :meth:`Channel._wait` report. On macOS a write may
-wait for the writable event: `send` does not heed the bound of `send_buffer` there.
+output of one loop iteration leaves in one write at its end, or at the end of the read that caused it. On macOS a write
+may wait for the writable event: `send` does not heed the bound of `send_buffer` there.
 
-Invariants: waiting senders are served in order. Nothing is written past a transport that holds data or is closed, after
-the close frame, or after a call of the transport has failed, because part of a frame may have left. Nothing is written
-while the transport asks to wait, except for a last frame. Transports write in an empty context, because asyncio keeps
-the context of a write until the socket has taken it. A flush never raises: any failure, such as a lack of memory, ends
-this connection. An exception before a message is accepted changes nothing.
+:meth:`Channel._try_queue` only reports a full queue. Its caller decides: it lets the sender wait (`waiters`), displaces
+queued messages (`displacing`), or gives the message up.
+
+Invariants: nothing is written past a transport that holds data or is closed, after the close frame, or after a call of
+the transport has failed, because part of a frame may have left. Nothing is written while the transport asks to wait,
+except for a last frame. Transports write in an empty context, because asyncio keeps the context of a write until the
+socket has taken it. A flush never raises: any failure, such as a lack of memory, ends this connection. An exception
+before a message is accepted changes nothing.
 """
 
 from __future__ import annotations
@@ -94,17 +96,17 @@ class Channel(Flushable):
         self._paused = False
         self._held = 0  # the causes of that
         self._dirty = False  # flushed at the end of this loop iteration
-        self._hot = False
-        self._gathered = False
-        self._turn = 0  # read in which a short way has sent a frame at once
+        self._hot = False  # has written in this loop iteration: more output waits for its end
+        self._gathered = False  # flushed together with other channels (`LoopContext.gather`)
+        self._turn = 0  # number of the read in which a short way last sent a frame at once
         #: True once the close frame has left.
         self._finished = False
         #: True while a message is sent in fragments: no other may begin before its end.
         self._in_pieces = False
-        self._waits_for_event = False
-        self._event_fd = -1
+        self._waits_for_event = False  # each write ends with a wait for the writable event
+        self._event_fd = -1  # duplicate of the descriptor that the loop watches, or -1
         self._waiters: deque[Waiter] | None = None
-        self._drains: list[Callable[[bool], None]] | None = None
+        self._drains: list[Callable[[bool], None]] | None = None  # callers of `_when_empty`
         self._on_finished: Callable[[], None] | None = None
         self._flow: FlowControl | None = None
         #: Compressor with context takeover, if any. It compresses accepted messages, and is reset if they are dropped.
@@ -117,7 +119,7 @@ class Channel(Flushable):
         self._evicted = 0
         #: Accepted messages that a newer one with their key has replaced.
         self._replaced = 0
-        #: Bytes of both.
+        #: Bytes of evicted and of replaced messages.
         self._displaced_bytes = 0
 
     # --- abstract: of the connection --------------------------------------------------------------
@@ -175,7 +177,7 @@ class Channel(Flushable):
         return self._queue is None or self._queue.has_space(size)
 
     def _fill(self) -> SendQueue:
-        """Return the queue, to which something is added."""
+        """Return the queue. Make one if there is none: the caller adds to it."""
         if self._queue is None:
             self._queue = self._state.lend_queue(self._most_messages, self._most_bytes)
         return self._queue
@@ -220,6 +222,7 @@ class Channel(Flushable):
         self._flow = FlowControl(limit, keepalive)
 
     def _cut_output(self) -> None:
+        """Write nothing more."""
         self._out = None
         self._fd = -1  # another connection may get the same number
 
@@ -495,6 +498,7 @@ class Channel(Flushable):
             self._flow.release()
 
     def _released(self, cause: int) -> bool:
+        """Note that data does not wait for ``cause`` any more. Return True if it waits for nothing else."""
         self._held &= _ANY - cause
         if self._held == _ANSWER and not self._dirty and self._queue is not None and self._queue.has_control():
             self._dirty = True
@@ -556,10 +560,11 @@ class Channel(Flushable):
             self._state.gather(self)
 
     def _flush(self) -> None:
-        """Write all queued frames, in as few writes as the socket allows. A failure ends the connection."""
+        """Write all queued frames: :meth:`_write_out`, for callers that are not compiled."""
         self._write_out()
 
     def _write_out(self) -> None:
+        """Write queued frames until the queue is empty or the transport asks to wait. A failure ends the connection."""
         self._dirty = self._hot = self._gathered = False
         try:
             if self._paused and self._held == _ANSWER:
@@ -619,7 +624,7 @@ class Channel(Flushable):
             self._write(queue, queue.plan_control())
 
     def _past(self) -> bool:
-        """Return True if frames may go directly to the socket: the transport holds nothing."""
+        """Return True if frames may go past the transport to the socket: it has one, and holds nothing."""
         if self._handed and self._fd >= 0 and self._out is not None:
             self._handed = self._out.get_write_buffer_size() != 0
         return self._fd >= 0 and not self._handed
@@ -637,7 +642,7 @@ class Channel(Flushable):
     def _write(self, queue: SendQueue, batch: list[bytes | memoryview]) -> None:
         """Write the planned ``batch`` directly, or through the transport."""
         if not batch:
-            self._return_queue()  # no memory was left for what it was made for
+            self._return_queue()  # it was made for an entry that found no memory
             return
         if self._past():
             sent = sendmsg.send(self._fd, batch)

@@ -1,10 +1,10 @@
 """Displacing: make space in the full send queue of a channel, at the cost of messages that it holds.
 
-Functions that take the channel. Compiled with Cython. `send_queue` finds the messages that go. Here they are counted,
-and the new message is queued. The overflow policy of the connection decides whether any of this happens.
+Functions that take the channel. Compiled with Cython. `send_queue` finds the messages that go. The functions here count
+them and queue the new message. The overflow policy of the connection decides whether any of this happens.
 
 Invariants: a waiting sender is never overtaken, and a message that is sent in fragments never cut. If a call fails, the
-connection ends, because nobody could tell its peer which messages are missing.
+connection ends, because no report could tell its peer which messages are missing.
 """
 
 from __future__ import annotations

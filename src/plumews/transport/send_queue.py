@@ -93,7 +93,7 @@ class SendQueue:
         self.closing: bytes | None = None
         # Messages by key. Places count from the first message since there are keys, including those that have left.
         self._keys: dict[Any, tuple[int, int, object]] | None = None
-        self._gone = 0
+        self._gone = 0  # messages that have left since then: the place of the first one in the queue
         self._keyed = 0  # messages with a key that were ever appended, less those taken from the middle
 
     # --- state ------------------------------------------------------------------------------------
@@ -330,6 +330,7 @@ class SendQueue:
         return written
 
     def _left_messages(self, count: int) -> int:
+        """Remove the first ``count`` messages, which have left. Return their bytes."""
         size = 0
         for entry in self.messages[:count]:
             size += _size(entry)
@@ -354,7 +355,7 @@ class SendQueue:
                 position += 1
             else:
                 dropped += self._take(position)
-                self._gone += 1  # before it stands nothing that has a key
+                self._gone += 1  # no message with a key stands before it
                 count += 1
         return count, dropped
 
@@ -477,12 +478,14 @@ class SendQueue:
 
 
 def _size(entry: Any) -> int:
+    """Return the size of an entry in bytes."""
     if type(entry) is EncodedMessage:
         return entry.size
     return len(entry.frame if type(entry) is Note else entry)
 
 
 def _is_fixed(entry: Any) -> bool:
+    """Return True for an entry that is never displaced."""
     return type(entry) is Note or _is_continuation(entry)
 
 

@@ -87,7 +87,7 @@ def admit(channel: Channel) -> None:
                 break
             channel._waiters.popleft()
             if not channel._waiters:
-                channel._waiters = None  # nobody waits before a message that `done` sends
+                channel._waiters = None  # a message that `done` sends has no waiter before it
             waiter.done(True)
     except BaseException as exc:
         channel._fail_output(exc)
