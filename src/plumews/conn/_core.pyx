@@ -16,6 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.list cimport PyList_GET_SIZE
+from cpython.ref cimport PyObject
 
 from .. import limits
 from ..protocol.message import encode
@@ -55,6 +56,8 @@ cdef extern from *:
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
     object PyObject_CallOneArg(object function, object argument)
     Py_ssize_t Py_REFCNT(object counted)
+    bint PyCFunction_Check(object function)
+    PyObject *PyCFunction_GET_SELF(object function)
 
 cdef enum:
     TEXT = 1
@@ -74,6 +77,7 @@ cdef Py_ssize_t SLACK = limits.READ_SLACK
 cdef Py_ssize_t WRITE_SIZE = send_queue.WRITE_SIZE
 cdef object CancelledError = asyncio.CancelledError
 cdef object current_task = asyncio.current_task
+cdef type Task = asyncio.Task
 #: The current task of each loop, where CPython has a dictionary of them: it is mostly empty between two tasks.
 cdef object current_tasks = getattr(asyncio.tasks, "_current_tasks", None) if sys.version_info < (3, 14) else None
 
@@ -104,6 +108,13 @@ cdef inline bint has_space(SendQueue queue, Py_ssize_t size) except -1:
     if 0 < count < FREE:
         return count < queue.most_messages and queue.bytes + size <= queue.most_bytes
     return queue.has_space(size)
+
+
+cdef inline bint is_wakeup(object callback) noexcept:
+    """Return True if ``callback`` resumes an asyncio task that is implemented in C."""
+    return PyCFunction_Check(callback) and PyCFunction_GET_SELF(callback) is not NULL and isinstance(
+        <object>PyCFunction_GET_SELF(callback), Task
+    )
 
 
 cdef inline bint has_current_task(object loop) except -1:
@@ -326,9 +337,18 @@ cdef class ShortWays(ConnCore):
         waiter._callback = None
         PyContext_Enter(context)
         try:
-            PyObject_CallOneArg(callback, waiter)
+            PyObject_CallOneArg(callback, self._done_future() if is_wakeup(callback) else waiter)
         finally:
             PyContext_Exit(context)
+
+    cdef object _done_future(self):
+        """Return a future with the result ``None``. A task asks an exact one for its result without a Python call."""
+        cdef LoopContext state = self._state
+        if state.done_future is None:
+            future = asyncio.Future(loop=self._loop)
+            future.set_result(None)
+            state.done_future = future
+        return state.done_future
 
     cdef _take_now(self, bint at_once):
         """Return the next message, as :meth:`ConnCore._take_now` does."""

@@ -30,6 +30,7 @@ cdef class LoopContext:
     cdef readonly object buffer
     cdef public Py_ssize_t awaits_left
     cdef public Py_ssize_t awaits_per_check
+    cdef public object done_future
     cdef public bint ends_read
     cdef readonly bint flushing
     cdef public bint in_batch

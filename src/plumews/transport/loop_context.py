@@ -80,6 +80,7 @@ class LoopContext:
         "awaits_left",
         "awaits_per_check",
         "buffer",
+        "done_future",
         "ends_read",
         "flushing",
         "in_batch",
@@ -109,6 +110,8 @@ class LoopContext:
         self._scheduled = False
         #: True while a read is being handled: its output leaves at the end of the read.
         self.in_batch = False
+        #: Future that is done, made by the first short way that wakes a task.
+        self.done_future: Any = None
         #: Number of the reads that short ways have handled.
         self.turn = 0
         #: True while the last message of a read is handled: nothing else of this read follows.
