@@ -7,7 +7,7 @@ cdef class TokenBucket:
     cdef double _burst
     cdef double _filled
     cdef double _rate
-    cdef double _tokens
+    cdef readonly double _tokens
 
     cpdef double wait(self, double now) except? -1
     cpdef double take(self, double now) except? -1
