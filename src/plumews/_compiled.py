@@ -33,6 +33,7 @@ COMPILED = (
     "conn.capi",
     "conn.core",
     "conn.keepalive",
+    "conn.opening",
     "conn.receive_queue",
     "deflate.inbound",
     "deflate.outbound",
@@ -60,7 +61,7 @@ COMPILED = (
 )
 
 #: Compiled short ways of modules that also run without them. They use sockets as descriptors, which Windows has not.
-SHORT_WAYS = ("conn._core", "transport._sendmsg")
+SHORT_WAYS = ("conn._closing", "conn._core", "transport._sendmsg")
 
 #: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.
 BODY: Literal["compiled", "pure"] = "pure"

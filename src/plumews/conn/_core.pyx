@@ -30,6 +30,7 @@ from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from ..transport.send_queue cimport SendQueue
 from ..protocol.message cimport EncodedMessage
+from ._closing cimport answer_close
 from .awaitables cimport MessageChannel, NextMessage, SendMessage
 from .core cimport ConnCore
 from .receive_queue cimport ReceiveQueue
@@ -62,6 +63,7 @@ cdef extern from *:
 cdef enum:
     TEXT = 1
     BINARY = 2
+    CLOSE = 8
     STRIDE = 4  # messages between two looks at the clock, as in `core`
     ON_STACK = 4096  # bytes of a frame that is built without an object
     FRAMES = 16  # of a long message in one write
@@ -302,6 +304,12 @@ cdef class ShortWays(ConnCore):
             self._halted(view[at:size])
         self._take_up(events)
         self._in_batch = state.in_batch = True
+
+    cdef int _tell(self, tuple event) except -1:
+        """Handle an event that is no whole message, as :meth:`ConnCore._tell` does."""
+        if <int>event[0] == CLOSE and answer_close(self, <tuple>event[1]):
+            return 0
+        return ConnCore._tell(self, event)
 
     # --- awaitables -------------------------------------------------------------------------------
 

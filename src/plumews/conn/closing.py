@@ -37,6 +37,7 @@ __all__ = [
     "ask",
     "begin_close",
     "below_queue",
+    "close_frame_left",
     "close_gently",
     "disown",
     "eof",
@@ -48,12 +49,15 @@ __all__ = [
     "past_the_end",
     "peer_ended",
     "progress",
+    "report",
     "stop_discarding",
     "transport_failed",
     "wait_closed",
 ]
 
 logger = logging.getLogger("plumews.server")
+
+_OPEN, _CLOSING, _CLOSED = State.OPEN, State.CLOSING, State.CLOSED
 
 #: Seconds to wait for the FIN of the peer, so that it reads our close frame or response before a reset.
 _FIN_WAIT = 1.0
@@ -84,13 +88,14 @@ def fail(conn: ConnCore, exc: BaseException) -> None:
         if not again:
             logger.error("a connection failed", exc_info=exc, extra=log_extra(conn))
     finally:
-        if conn._rules.state is State.OPEN and not again:
+        if conn._rules.state is _OPEN and not again:
             begin_close(conn, CloseCode.INTERNAL_ERROR, "the connection failed")
-        elif conn._rules.state is not State.CLOSED:
+        elif conn._rules.state is not _CLOSED:
             abort(conn)
 
 
-def _report(conn: ConnCore, what: str, exc: BaseException) -> None:
+def report(conn: ConnCore, what: str, exc: BaseException) -> None:
+    """Tell ``exc`` to the exception handler of the event loop."""
     try:
         conn._loop.call_exception_handler({"message": what, "exception": exc, "protocol": conn})
     except Exception:  # noqa: S110 - as without memory, which no log entry would help
@@ -121,7 +126,7 @@ def transport_failed(conn: ConnCore, exc: BaseException | None) -> None:
         conn._transport = None  # it is not called again
         conn._ended = True
         if exc is not None and not isinstance(exc, OSError):
-            _report(conn, "a transport failed", exc)
+            report(conn, "a transport failed", exc)
     finally:  # without memory even an assignment may fail
         try:
             _abort_transport(conn, transport)
@@ -165,12 +170,12 @@ def begin_close(conn: ConnCore, code: int, reason: str, *, discard: bool = False
     try:
         _start_closing(conn, code, reason, discard)
     except Exception as exc:
-        _report(conn, "closing a connection failed", exc)
+        report(conn, "closing a connection failed", exc)
         abort(conn)
 
 
 def _start_closing(conn: ConnCore, code: int, reason: str, discard: bool) -> None:
-    if conn._rules.state is not State.OPEN:
+    if conn._rules.state is not _OPEN:
         return
     if conn._ended:
         answer(conn)
@@ -181,7 +186,7 @@ def _start_closing(conn: ConnCore, code: int, reason: str, discard: bool) -> Non
         conn._catch_up()
         conn._refuse_waiters()
         _report_last_losses(conn, delivered=True)
-        if conn._rules.state is not State.OPEN:
+        if conn._rules.state is not _OPEN:
             return  # catching up overflowed its queue, or the application ended it meanwhile
     _send_close(conn, conn._rules.close_frame(code, reason))
     if discard:
@@ -192,11 +197,12 @@ def _send_close(conn: ConnCore, frame: bytes) -> None:
     conn._open = False
     conn._close_deadline = conn._state.timers.after(conn._config.close_timeout, partial(abort, conn))
     _fail_streams(conn)
-    conn._finish_output(frame, partial(_close_frame_left, conn))
+    conn._finish_output(frame, partial(close_frame_left, conn))
     conn._update_reading()
 
 
-def _close_frame_left(conn: ConnCore) -> None:
+def close_frame_left(conn: ConnCore) -> None:
+    """End the TCP connection if the peer's close frame was there before ours has left."""
     if conn._ended:
         _hang_up(conn)
 
@@ -208,7 +214,7 @@ def peer_ended(conn: ConnCore) -> None:
     """Handle the end of the peer's side: a close frame or a violation."""
     conn._ended = True
     _fail_streams(conn)
-    if conn._rules.state is State.CLOSING:
+    if conn._rules.state is _CLOSING:
         _hang_up(conn)
     elif len(conn._inbox) or _stream_is_open(conn):  # the handler has unread messages
         _answer_after(conn, 0.0 if _only_waits(conn) else limits.END_GRACE)
@@ -222,10 +228,10 @@ def answer(conn: ConnCore) -> None:
     if conn._answer_deadline is not None:
         conn._answer_deadline.cancel()
         conn._answer_deadline = None
-    if conn._rules.state is State.OPEN:
+    if conn._rules.state is _OPEN:
         conn._refuse_waiters()
         _report_last_losses(conn, delivered=True)
-    if conn._rules.state is State.OPEN:
+    if conn._rules.state is _OPEN:
         _send_close(conn, conn._rules.reply_frame())
 
 
@@ -253,7 +259,7 @@ def _only_waits(conn: ConnCore) -> bool:
 
 def look_ahead(conn: ConnCore) -> None:
     """Find a close frame behind unread messages, and handle it as the end."""
-    if conn._ended or conn._rules.state is not State.OPEN:
+    if conn._ended or conn._rules.state is not _OPEN:
         return
     found = None
     for event in conn._backlog or ():
@@ -462,7 +468,7 @@ def lost(conn: ConnCore) -> None:
         conn._evict_deadline.cancel()
     conn._evict_deadline = None
     guard(conn, partial(_report_last_losses, conn, delivered=False))
-    if conn._rules.state is not State.CLOSED:  # else the end of a failed transport was told before
+    if conn._rules.state is not _CLOSED:  # else the end of a failed transport was told before
         _end(conn)
     conn._reporters = conn._loss_watchers = None
 
@@ -518,7 +524,7 @@ def _forget(conn: ConnCore) -> None:
 
 def add_callback(conn: ConnCore, callback: Callable[[Any], object]) -> None:
     """Call ``callback(conn)`` when the connection is gone, at once if it is already."""
-    if conn._rules.state is State.CLOSED:
+    if conn._rules.state is _CLOSED:
         conn._run_in_context(_call, conn, callback)
     else:
         if conn._close_callbacks is None:
@@ -535,12 +541,12 @@ def _call(conn: ConnCore, callback: Callable[[Any], object]) -> None:
     try:
         callback(conn)
     except (Exception, asyncio.CancelledError) as exc:
-        _report(conn, "a close callback failed", exc)
+        report(conn, "a close callback failed", exc)
 
 
 async def wait_closed(conn: ConnCore) -> None:
     """Wait until the connection is gone."""
-    if conn._rules.state is State.CLOSED:
+    if conn._rules.state is _CLOSED:
         pause = conn._state.count_await()
         if pause is not None:
             await pause

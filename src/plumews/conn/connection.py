@@ -55,6 +55,9 @@ else:
     _short_ways = _compiled.short_ways("conn._core")
     _Base = ConnCore if _short_ways is None else _short_ways.ShortWays
 
+_short_closing = _compiled.short_ways("conn._closing")
+_lost = closing.lost if _short_closing is None else _short_closing.lost
+
 
 class Conn(_Base, asyncio.BufferedProtocol):
     """WebSocket connection, as handlers and callbacks get it."""
@@ -83,7 +86,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
         return closing.guard(self, closing.eof, self)  # type: ignore[no-any-return]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        closing.lost(self)
+        _lost(self)
 
     # --- receiving --------------------------------------------------------------------------------
 

@@ -441,7 +441,7 @@ class ConnCore(MessageChannel):
             receiver.finish_stream(self)
         elif kind == _CLOSE:
             if self._open or self._rules.close_sent is not None:  # else a callback has cut the connection
-                self._rules.peer_closed(*data)
+                self._rules.peer_closed(data[0], data[1])
                 closing.peer_ended(self)
         elif self._inflate is not None:
             return self._inflate.take(self, kind, data)

@@ -12,10 +12,12 @@ from ..constants import State
 from ..deflate.config import Agreement
 from ..deflate.inbound import InboundDeflate
 from ..deflate.outbound import OutboundDeflate
-from .closing import ask, transport_failed
+from . import closing
 
 if TYPE_CHECKING:
     from .core import ConnCore
+
+_OPEN = State.OPEN
 
 __all__ = ["OpeningHandshake", "connected", "opened", "use_deflate"]
 
@@ -34,15 +36,15 @@ def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
     """Take the transport of ``conn``, and begin its opening handshake."""
     transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
     conn._transport = transport
-    peername = ask(conn, "get_extra_info", "peername")
-    conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
-    conn._sockname = _shared_address(ask(conn, "get_extra_info", "sockname"))
     try:
+        peername = transport.get_extra_info("peername")
+        conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
+        conn._sockname = _shared_address(transport.get_extra_info("sockname"))
         conn._attach(transport)
         if (unsent := conn._config.unsent_limit) is not None:
             conn._bound_output(unsent)
     except Exception as exc:
-        transport_failed(conn, exc)
+        closing.transport_failed(conn, exc)
     if conn._handshake is not None:
         conn._handshake.connected()
 
@@ -79,6 +81,6 @@ def use_deflate(conn: ConnCore, agreement: Agreement, *, client: bool = False) -
 def opened(conn: ConnCore) -> None:
     """Open ``conn``: from here on received bytes are frames."""
     conn._handshake = None
-    conn._rules.state = State.OPEN
+    conn._rules.state = _OPEN
     conn._open = True
     conn._keepalive.start(conn._loop.time())

@@ -123,9 +123,10 @@ def _is_key(key: str) -> bool:
         return False
     try:
         # Characters of another alphabet are skipped, and there would be less than the nonce.
-        return len(binascii.a2b_base64(key)) == _NONCE_SIZE
+        size = len(binascii.a2b_base64(key))
     except ValueError:
-        return False
+        size = 0
+    return size == _NONCE_SIZE
 
 
 def offered_subprotocols(request: Request) -> list[str]:

@@ -105,9 +105,10 @@ def check_origin(
 
 def _origin_or_none(text: str | None) -> Origin | None:
     try:
-        return None if text is None else parse_origin(text)
+        origin = None if text is None else parse_origin(text)
     except ValueError:
-        return None
+        origin = None
+    return origin
 
 
 def _own_origin(request: Request, secure: bool) -> str | None:

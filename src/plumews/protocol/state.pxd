@@ -1,5 +1,9 @@
 # Types for state.py where it is compiled.
 
+cdef object _CONNECTING, _OPEN, _CLOSING, _CLOSED, _NO_STATUS
+cdef int _CLOSE
+
+
 cdef class ProtocolState:
     cdef public object close_rcvd
     cdef public object close_sent
@@ -7,3 +11,9 @@ cdef class ProtocolState:
     cdef public object error
     cdef public object parser
     cdef public object state
+
+    cpdef peer_closed(self, code, reason)
+    cpdef close_frame(self, code, reason=*)
+    cpdef reply_frame(self)
+    cpdef losing(self)
+    cpdef lost(self)

@@ -16,6 +16,10 @@ from . import codec
 
 __all__ = ["ProtocolState", "check_close", "cut_reason"]
 
+_CONNECTING, _OPEN, _CLOSING, _CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
+_CLOSE = int(Opcode.CLOSE)
+_NO_STATUS = CloseCode.NO_STATUS_RCVD
+
 #: Codes with which a connection ended well: normal, going away, or a close frame without a code.
 _GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
 
@@ -29,7 +33,7 @@ class ProtocolState:
         self.parser = codec.Parser(
             client=client, max_size=max_size, max_frames=limits.max_frames(max_size), slack=limits.READ_SLACK
         )
-        self.state = State.CONNECTING
+        self.state = _CONNECTING
         self.close_rcvd: Close | None = None
         self.close_sent: Close | None = None
         self.error: ProtocolError | None = None
@@ -55,7 +59,7 @@ class ProtocolState:
     def peer_closed(self, code: int, reason: str) -> None:
         """Note the peer's close frame. It is an error if it cut a message short while the connection was open."""
         self.close_rcvd = Close(code, reason)
-        self.cut = self.state is State.OPEN and self.parser.mid_message
+        self.cut = self.state is _OPEN and self.parser.mid_message
 
     def close_frame(self, code: int | None, reason: str = "") -> bytes:
         """Build the only close frame of our side. The connection is CLOSING from here on.
@@ -63,12 +67,12 @@ class ProtocolState:
         ``code=None`` builds an empty one, the answer to a peer that gave no code.
         """
         if code is None:
-            close, payload = Close(CloseCode.NO_STATUS_RCVD, ""), b""
+            close, payload = Close(_NO_STATUS, ""), b""
         else:
             close, payload = Close(code, reason), code.to_bytes(2, "big") + reason.encode()
-        frame = codec.build_frame(Opcode.CLOSE, payload)
+        frame = codec.build_frame(_CLOSE, payload)
         self.close_sent = close
-        self.state = State.CLOSING
+        self.state = _CLOSING
         return frame
 
     def reply_frame(self) -> bytes:
@@ -77,15 +81,15 @@ class ProtocolState:
             return self.close_frame(self.error.close_code, cut_reason(str(self.error)))
         assert self.close_rcvd is not None
         code = self.close_rcvd.code
-        return self.close_frame(None if code == CloseCode.NO_STATUS_RCVD else code)
+        return self.close_frame(None if code == _NO_STATUS else code)
 
     def losing(self) -> None:
         """Note that nothing arrives or leaves any more. A message that was still arriving is cut, which is an error.
 
         Its received part is given up, unless bytes before it were not parsed yet.
         """
-        if self.state is not State.CLOSED:
-            self.state = State.CLOSING
+        if self.state is not _CLOSED:
+            self.state = _CLOSING
         if self.close_rcvd is None and self.error is None:
             self.cut = self.cut or self.parser.mid_message
         if not self.parser.left:
@@ -94,21 +98,21 @@ class ProtocolState:
     def lost(self) -> None:
         """Note that the transport is gone."""
         self.losing()
-        self.state = State.CLOSED
+        self.state = _CLOSED
 
     @property
     def end_code(self) -> int | None:
         """Close code of the end: the peer's, else 1006; ``None`` while the connection is open."""
         if self.close_rcvd is not None:
             return self.close_rcvd.code
-        return CloseCode.ABNORMAL_CLOSURE if self.state is State.CLOSED else None
+        return CloseCode.ABNORMAL_CLOSURE if self.state is _CLOSED else None
 
     @property
     def end_reason(self) -> str | None:
         """Reason beside :attr:`end_code`; ``None`` while the connection is open."""
         if self.close_rcvd is not None:
             return self.close_rcvd.reason
-        return "" if self.state is State.CLOSED else None
+        return "" if self.state is _CLOSED else None
 
     def closed(self) -> ConnectionClosed:
         """Return the exception that tells an application how this connection ended, or is ending."""

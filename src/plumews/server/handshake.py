@@ -73,8 +73,8 @@ class ServerHandshake:
         except Refused as exc:
             self._take_slot(None)
             self._responder.fail(exc)
-            return
-        self._responder.limit_time(self._due)
+        else:
+            self._responder.limit_time(self._due)
 
     def received(self, data: bytes) -> None:
         if self._responder.answered:

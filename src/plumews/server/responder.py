@@ -77,9 +77,10 @@ class HandshakeResponder:
             return True
         try:
             # Over TLS the transport closes only a moment after the peer's end has come.
-            return conn._transport.is_closing()
+            over = conn._transport.is_closing()
         except Exception:
-            return bool(closing.ask(conn, "is_closing"))  # which treats the failure
+            over = bool(closing.ask(conn, "is_closing"))  # which treats the failure
+        return over
 
     def limit_time(self, due: float) -> None:
         """Refuse with 408 at the time ``due`` of the loop's clock, unless the response is sent."""
@@ -112,11 +113,11 @@ class HandshakeResponder:
         try:
             exc = task.exception()  # not raised here: its traceback would refer to this frame, and that to it
         except asyncio.CancelledError as cancelled:
-            if self.is_over():
-                return  # cancelled by the response, or the client has gone
             exc = cancelled
         if exc is not None:
-            self.fail(exc)
+            # Over, it was cancelled by the response, or the client has gone.
+            if not (isinstance(exc, asyncio.CancelledError) and self.is_over()):
+                self.fail(exc)
             return
         try:
             then(task.result())

@@ -65,6 +65,7 @@ cdef class Channel(Flushable):
     cpdef _call_done(self, object done, bint good)
     cdef _admit(self)
     cpdef _refuse_waiters(self)
+    cpdef _finish_output(self, bytes close_frame, on_finished)
     cpdef bint _output_drained(self) except -1
     cpdef bint _ping_answered(self, Py_ssize_t place) except -1
     cdef _release_answer(self)
