@@ -24,50 +24,51 @@ cdef class Loan:
 
 @cython.final
 cdef class Parser:
+    # Flags and small numbers are bytes: an idle connection has one parser.
     # what a caller set
-    cdef bint client
-    cdef bint decode_text
-    cdef bint allow_rsv1
-    cdef bint size_bounded
-    cdef bint frames_bounded
+    cdef byte client
+    cdef byte decode_text
+    cdef byte allow_rsv1
+    cdef byte size_bounded
+    cdef byte frames_bounded
+    cdef byte bare  # how the caller of the moment wants whole messages
+    # how it ended
+    cdef byte ended  # by a fault or a close frame: nothing is read any more
+    # the frame that is arriving
+    cdef byte in_frame  # the header was read, payload is missing
+    cdef byte fin
+    cdef byte opcode
+    cdef byte head_size  # of a header that is not all there
+    cdef byte control_size  # of the payload of a control frame
+    # the message that is arriving
+    cdef byte message  # its opcode, 0 between messages
+    cdef byte compressed
+    cdef byte mode
+    cdef byte as_text
+    cdef byte shy  # a view was still held when a message ended: its last byte will not come that way
+    cdef byte head[LONGEST_HEADER]
+    cdef readonly bint halted  # there are bytes that the last call did not read, or a fault
+    cdef readonly Py_ssize_t left  # their number
+    cdef object fault
     cdef int64_t size_limit
     cdef int64_t frame_limit
-    cdef bint bare  # how the caller of the moment wants whole messages
     cdef int64_t slack  # what the events of one call of feed_messages() may take beyond their bytes
     cdef int64_t room  # of the call of the moment: what is left of it
-    cdef readonly Py_ssize_t left  # bytes that the last call did not read
-    cdef readonly bint halted  # there are some, or a fault
-    # how it ended
-    cdef bint ended  # by a fault or a close frame: nothing is read any more
-    cdef object fault
-    # the frame that is arriving
-    cdef bint in_frame  # the header was read, payload is missing
-    cdef bint fin
-    cdef int opcode
-    cdef uint32_t key  # for the next byte of payload
     cdef int64_t remaining
-    cdef int head_size  # of a header that is not all there
-    cdef int control_size  # of the payload of a control frame
-    cdef byte head[LONGEST_HEADER]
-    cdef byte control[CONTROL_PAYLOAD]
-    # the message that is arriving
-    cdef int message  # its opcode, 0 between messages
-    cdef bint compressed
-    cdef int mode
+    cdef uint32_t key  # for the next byte of payload
     cdef int utf8
     cdef int64_t frames
     cdef int64_t size  # bytes of payload received
+    cdef byte *control  # payload of a control frame that comes in parts
     # those that were not delivered
     cdef PyObject *buffer  # the object that will be, ours alone: bytes, or a str that may turn out not to be ASCII
     cdef byte *memory  # where it has its bytes
     cdef Py_ssize_t capacity
     cdef Py_ssize_t held
-    cdef bint as_text
     cdef int ascii
     # what receive_buffer() gave away of its memory
     cdef Loan loan
     cdef object view  # None when it was taken back
-    cdef bint shy  # a view was still held when a message ended: its last byte will not come that way
 
     # for short ways
     cdef object take_message(self, cbyte *data, Py_ssize_t size, Py_ssize_t *used, int *kind)
@@ -78,7 +79,9 @@ cdef class Parser:
     cdef Py_ssize_t plain_frames(self, cbyte *data, Py_ssize_t size, list events) except -1
     cdef int header(self, cbyte *data, Py_ssize_t size) except -1
     cdef int payload(self, cbyte *data, Py_ssize_t size, list events) except -1
-    cdef int end_control(self, list events) except -1
+    cdef int control_payload(self, cbyte *data, Py_ssize_t size, list events) except -1
+    cdef int end_control(self, const char *payload, list events) except -1
+    cdef void drop_control(self) noexcept
     cdef int single_frame(self, cbyte *data, Py_ssize_t size, list events) except -1
     cdef int text(self, cbyte *data, Py_ssize_t size, uint32_t key, list events) except -1
     cdef int deliver(self, list events, int kind, object payload) except -1

@@ -118,6 +118,7 @@ cdef class Parser:
 
     def __dealloc__(self):
         Py_XDECREF(self.buffer)
+        PyMem_Free(self.control)
 
     # --- what a caller sees -----------------------------------------------------------------------
 
@@ -341,7 +342,7 @@ cdef class Parser:
                     if self.ended:
                         return 0
                     if used == 0:
-                        self.head_size += <int>take
+                        self.head_size += <byte>take
                         return 0
                     data += used - self.head_size
                     self.head_size = 0
@@ -350,7 +351,7 @@ cdef class Parser:
                     if self.ended:
                         return 0
                     if used == 0:
-                        self.head_size = <int>(end - data)
+                        self.head_size = <byte>(end - data)
                         memcpy(self.head, data, self.head_size)
                         return 0
                     data += used
@@ -466,23 +467,38 @@ cdef class Parser:
     cdef int payload(self, cbyte *data, Py_ssize_t size, list events) except -1:
         """Take ``data`` as payload of the frame, and complete the frame if none is missing."""
         if self.opcode & 8:
-            xor(self.control + self.control_size, data, size, self.key)
-            self.control_size += <int>size
-        else:
-            self.collect(data, size, events)
+            return self.control_payload(data, size, events)
+        self.collect(data, size, events)
         self.key = plumews_rotated(self.key, size)
         self.remaining -= size
         if self.remaining == 0 and not self.ended:
             self.in_frame = False
-            if self.opcode & 8:
-                self.end_control(events)
-            elif self.fin:
+            if self.fin:
                 self.end_message(events)
         return 0
 
-    cdef int end_control(self, list events) except -1:
+    cdef int control_payload(self, cbyte *data, Py_ssize_t size, list events) except -1:
+        """Take ``data`` as payload of a control frame. One that comes in parts is kept until it is complete."""
+        cdef byte whole[CONTROL_PAYLOAD]
+        cdef byte *payload = whole
+        if size < self.remaining and self.control == NULL:
+            self.control = <byte *>PyMem_Malloc(CONTROL_PAYLOAD)
+            if self.control == NULL:
+                raise MemoryError
+        if self.control != NULL:
+            payload = self.control
+        xor(payload + self.control_size, data, size, self.key)
+        self.control_size += <byte>size
+        self.key = plumews_rotated(self.key, size)
+        self.remaining -= size
+        if self.remaining == 0:
+            self.in_frame = False
+            self.end_control(<const char *>payload, events)
+            self.drop_control()
+        return 0
+
+    cdef int end_control(self, const char *payload, list events) except -1:
         """Complete a control frame (section 5.5)."""
-        cdef char *payload = <char *>self.control
         cdef int size = self.control_size, code
         self.control_size = 0
         if self.opcode != CLOSE:
@@ -494,7 +510,7 @@ cdef class Parser:
             return 0
         if size == 1:
             return self.refuse(ProtocolError, violations.CLOSE_ONE_BYTE)
-        code = self.control[0] << 8 | self.control[1]
+        code = <byte>payload[0] << 8 | <byte>payload[1]
         if not is_valid_close_code(code):
             return self.refuse(ProtocolError, violations.CLOSE_CODE.format(code=code))
         try:
@@ -691,11 +707,18 @@ cdef class Parser:
 
     # --- the end ----------------------------------------------------------------------------------
 
+    cdef void drop_control(self) noexcept:
+        """Give up the payload of a control frame."""
+        self.control_size = 0
+        PyMem_Free(self.control)
+        self.control = NULL
+
     cdef void end(self) noexcept:
         """Read nothing any more, and give up everything that is held."""
         self.ended = True
         self.in_frame = False
-        self.head_size = self.control_size = 0
+        self.head_size = 0
+        self.drop_control()
         self.take_back()
         self.drop_buffer()
 
