@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from plumews import ConcurrencyError, limits
+from plumews import ConcurrencyError, Conn, ConnConfig, limits
 from plumews.conn.receive_queue import ReceiveQueue
 from plumews.conn.stream import Stream
 from plumews.constants import Opcode, StreamEvent
@@ -168,3 +168,12 @@ def test_only_the_next_message_can_be_the_stream() -> None:
     assert box.stream is None
     box.take()
     assert box.stream is not None
+
+
+async def test_connections_without_messages_share_one_empty_queue() -> None:
+    idle, other = Conn(ConnConfig(max_queue=7)), Conn(ConnConfig(max_queue=7))
+    shared = idle._inbox
+    assert other._inbox is shared
+    other._own_inbox().put((Opcode.TEXT, "a"))
+    assert other._own_inbox() is other._inbox is not shared
+    assert (len(other._inbox), len(idle._inbox), shared.room()) == (1, 0, 7)

@@ -256,6 +256,8 @@ cdef class ShortWays(ConnCore):
         cdef ReceiveQueue inbox = self._inbox
         cdef Py_ssize_t at = 0, used = 0, woken = 0, room = inbox.room(), most = inbox.bytes + SLACK
         cdef int kind = 0
+        if inbox.shared:
+            inbox = self._own_inbox()
         while at < size and room > 0 and inbox.bytes < most + at:
             message = parser.take_message(data + at, size - at, &used, &kind)
             if used == 0:
@@ -401,6 +403,8 @@ cdef class ShortWays(ConnCore):
         if waiting is None or not waiting._done or Py_REFCNT(waiting) > 2:
             waiting = self._spare_waiter = ReadWaiter.__new__(ReadWaiter)
         waiting._prepare(self._loop)
+        if inbox.shared:
+            inbox = self._own_inbox()
         inbox._waiter = waiting
         if not self._in_batch:  # else it leaves with the read that is being handled
             self._write_out()

@@ -12,7 +12,7 @@ from .awaitables cimport MessageChannel, NextMessage, SendMessage
 from .keepalive cimport Keepalive
 from .receive_queue cimport ReceiveQueue
 
-cdef object Context, _get_ident, build_frame, limits, monotonic
+cdef object Context, _get_ident, build_frame, empty_queue, limits, monotonic
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
@@ -92,6 +92,8 @@ cdef class ConnCore(MessageChannel):
     @cython.locals(kind=int, outcome=int)
     cdef int _tell(self, tuple event) except -1
     cdef _deliver(self, int kind, data)
+    @cython.locals(inbox=ReceiveQueue)
+    cpdef ReceiveQueue _own_inbox(self)
     @cython.locals(held=bint)
     cpdef _update_reading(self)
     @cython.locals(following=NextMessage)

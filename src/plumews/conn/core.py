@@ -33,7 +33,7 @@ from ..transport.read_waiter import ReadWaiter
 from . import capi, closing, fragmented, full_queue, receiver
 from .awaitables import MessageChannel, NextMessage, SendMessage
 from .keepalive import Keepalive
-from .receive_queue import ReceiveQueue
+from .receive_queue import ReceiveQueue, empty_queue
 from .stream import Stream, check_thread
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ConnCore(MessageChannel):
         self._config = config
         self._rules = ProtocolState(client=client, max_size=config.max_size)
         self._parser = self._rules.parser
-        self._inbox = ReceiveQueue(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
+        self._inbox = empty_queue(config.max_queue, config.max_queue_bytes)  # until there is something to receive
         self._keepalive = Keepalive(
             self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
         )
@@ -465,13 +465,21 @@ class ConnCore(MessageChannel):
         if self._filter is not None and self._filter(self, data):
             return
         if self._on_message is None:
-            self._inbox.put((kind, data))
+            self._own_inbox().put((kind, data))
             return
         try:
             self._on_message(self, data)
         except (Exception, asyncio.CancelledError) as exc:  # that of a future which the callback looked into
             if self._on_failure is not None:
                 self._on_failure(self, exc)
+
+    def _own_inbox(self) -> ReceiveQueue:
+        """Return the receive queue of this connection, to add to it or to wait for it. Make it first."""
+        inbox = self._inbox
+        if inbox.shared:
+            config = self._config
+            inbox = self._inbox = ReceiveQueue(max_items=config.max_queue, max_bytes=config.max_queue_bytes)
+        return inbox
 
     def _update_reading(self) -> None:
         """Pause reading while the handler has enough messages, and resume when it has caught up."""
@@ -538,7 +546,7 @@ class ConnCore(MessageChannel):
             return None
         if self._inbox.has_reader() or _get_ident() != self._thread or self._parser.streaming:
             return None
-        waiting = self._inbox.start_waiting(self._loop)
+        waiting = self._own_inbox().start_waiting(self._loop)
         if not self._in_batch:  # else its replies leave with the read that is being handled
             self._write_out()
         if self._reading_paused:

@@ -19,6 +19,7 @@ cdef class ReceiveQueue:
     cdef Py_ssize_t _max_bytes
     cdef Py_ssize_t _max_items
     cdef ReadWaiter _waiter
+    cdef readonly bint shared
     cdef public bint touched
 
     cpdef Py_ssize_t count(self) except -1

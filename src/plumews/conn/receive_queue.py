@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import lru_cache
 from typing import Any
 
 from .. import limits
@@ -15,7 +16,7 @@ from ..errors import ConcurrencyError
 from ..transport.read_waiter import ReadWaiter
 from .stream import Stream
 
-__all__ = ["Item", "ReceiveQueue"]
+__all__ = ["Item", "ReceiveQueue", "empty_queue"]
 
 #: Taken items that are removed from the list together.
 _TRIM = 64
@@ -39,11 +40,12 @@ def memory_of(item: Item) -> int:
 
 
 class ReceiveQueue:
-    """Receive queue of one connection."""
+    """Receive queue of one connection, or ``shared`` by all that have received nothing yet: that one stays empty."""
 
-    __slots__ = ("_head", "_items", "_max_bytes", "_max_items", "_waiter", "bytes", "touched")
+    __slots__ = ("_head", "_items", "_max_bytes", "_max_items", "_waiter", "bytes", "shared", "touched")
 
-    def __init__(self, *, max_items: int, max_bytes: int) -> None:
+    def __init__(self, *, max_items: int, max_bytes: int, shared: bool = False) -> None:
+        self.shared = shared
         self._max_items = max_items
         self._max_bytes = max_bytes
         # Made with the first item; the first ``_head`` items are taken.
@@ -143,3 +145,9 @@ class ReceiveQueue:
         """Resume the reader before this call returns, if there is an item."""
         if self._waiter is not None and len(self):
             self._waiter.wake_now()
+
+
+@lru_cache(maxsize=64)
+def empty_queue(max_items: int, max_bytes: int) -> ReceiveQueue:
+    """Return the shared queue with these bounds."""
+    return ReceiveQueue(max_items=max_items, max_bytes=max_bytes, shared=True)

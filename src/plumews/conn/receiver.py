@@ -74,7 +74,7 @@ async def read_message(conn: ConnCore) -> tuple[int, str | bytes]:
 
 async def _available(conn: ConnCore, *, in_pieces: bool = False) -> Item:
     """Wait until there is an item, and leave it in the queue."""
-    inbox = conn._inbox
+    inbox = conn._own_inbox()
     if len(inbox) or conn._ended:
         pause = conn._state.count_await()
         if pause is not None:
@@ -102,7 +102,7 @@ async def _available(conn: ConnCore, *, in_pieces: bool = False) -> Item:
 
 def _salvage(conn: ConnCore) -> bool:
     """Queue the next messages that arrived before the end of the connection. Return whether there are any."""
-    inbox = conn._inbox
+    inbox = conn._own_inbox()
     while not len(inbox) and (conn._backlog is not None or conn._rest is not None):
         events = conn._next_events()
         for position, event in enumerate(events, 1):
@@ -188,7 +188,7 @@ def _discarding_failed(conn: ConnCore) -> None:
 def begin_stream(conn: ConnCore, opcode: Opcode) -> None:
     """Queue the stream of a message that begins to arrive."""
     conn._incoming = Stream(opcode, partial(stream_changed, conn))
-    conn._inbox.put((StreamEvent.BEGIN, conn._incoming))
+    conn._own_inbox().put((StreamEvent.BEGIN, conn._incoming))
 
 
 def finish_stream(conn: ConnCore) -> None:
