@@ -448,3 +448,38 @@ async def test_row_8_a_flood_of_empty_fragments_is_a_policy_violation(start: Any
         with pytest.raises(ConnectionClosedError, match="too many fragments"):
             await conn.recv()
         assert (await wire.closing())[0] == 1008
+
+
+# --- the end of an iteration ----------------------------------------------------------------------
+
+
+async def test_each_iteration_after_a_normal_end_is_empty() -> None:
+    conn, _ = fake_conn()
+    feed(conn, text("a"), close(1001))
+    assert [message async for message in conn] == ["a"]
+    assert [message async for message in conn] == []
+    made = conn.__anext__()
+    with pytest.raises(StopAsyncIteration):
+        await made
+    with pytest.raises(RuntimeError, match="already awaited"):
+        await made
+
+
+async def test_iterations_after_the_end_let_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    conn, _ = fake_conn()
+    feed(conn, close(1000))
+    monkeypatch.setattr("plumews.limits.FAN_OUT_SLICE", 0.0)
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        while others < 3:
+            others += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.ensure_future(other())
+    for _ in range(10_000):
+        async for _message in conn:
+            raise AssertionError
+    assert others == 3
+    await running

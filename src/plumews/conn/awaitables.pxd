@@ -14,6 +14,7 @@ cdef class MessageChannel(Channel):
 
     cdef _take_now(self, bint at_once)
     cdef ReadWaiter _wait_now(self)
+    cdef bint _is_read_to_end(self) except -1
     cdef bint _queue_now(self, message) except -1
 
 

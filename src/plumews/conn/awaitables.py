@@ -43,6 +43,10 @@ class MessageChannel(Channel):
         """
         raise NotImplementedError
 
+    def _is_read_to_end(self) -> bool:
+        """Return True if the connection has ended well, and an iteration ends without a message or a pause."""
+        raise NotImplementedError
+
     def _queue_now(self, message: Any) -> bool:
         """Queue a short, plain message if there is space. Return False if the caller has to go the long way."""
         raise NotImplementedError
@@ -88,8 +92,11 @@ class NextMessage(StepAwaitable):
             waiting = self._waiting = conn._wait_now()
             if waiting is not None:
                 return waiting.step()
-        self._inner = receiver.next_slowly(conn, self._iterating)
         self._conn = None
+        if self._iterating and conn._is_read_to_end():
+            conn._state.awaits_left -= 1
+            raise StopAsyncIteration
+        self._inner = receiver.next_slowly(conn, self._iterating)
         return self._long_way()
 
     def _long_way(self) -> Any:

@@ -101,6 +101,7 @@ cdef class ConnCore(MessageChannel):
     @cython.locals(kind=int, state=LoopContext)
     cdef _take_now(self, bint at_once)
     cdef ReadWaiter _wait_now(self)
+    cdef bint _is_read_to_end(self) except -1
     @cython.locals(sent=SendMessage)
     cdef SendMessage _sent(self, message)
     @cython.locals(opcode=int, most=Py_ssize_t, size=Py_ssize_t, thread="unsigned long")

@@ -553,6 +553,23 @@ class ConnCore(MessageChannel):
             self._update_reading()
         return waiting
 
+    def _is_read_to_end(self) -> bool:
+        """Return True if an iteration ends now: the connection has ended well, and no message is left."""
+        return (
+            self._ended
+            and self._rules.close_sent is not None
+            and self._answer_deadline is None
+            and not len(self._inbox)
+            and self._backlog is None
+            and self._rest is None
+            and self._stream is None
+            and self._on_message is None
+            and not self._inbox.has_reader()
+            and _get_ident() == self._thread
+            and self._state.awaits_left > 1  # else other tasks run first
+            and self._rules.ends_well()
+        )
+
     # --- sending ----------------------------------------------------------------------------------
 
     def send(

@@ -15,5 +15,6 @@ cdef class ProtocolState:
     cpdef peer_closed(self, code, reason)
     cpdef close_frame(self, code, reason=*)
     cpdef reply_frame(self)
+    cpdef bint ends_well(self) except -1
     cpdef losing(self)
     cpdef lost(self)

@@ -114,17 +114,21 @@ class ProtocolState:
             return self.close_rcvd.reason
         return "" if self.state is _CLOSED else None
 
-    def closed(self) -> ConnectionClosed:
-        """Return the exception that tells an application how this connection ended, or is ending."""
+    def ends_well(self) -> bool:
+        """Return True if the peer has closed, with a good code and so have we: :meth:`closed` is no error."""
         rcvd, sent = self.close_rcvd, self.close_sent
-        well = (
+        return (
             self.error is None
             and not self.cut
             and rcvd is not None
             and rcvd.code in _GOOD_ENDS
             and (sent is None or sent.code in _GOOD_ENDS)
         )
-        if well:
+
+    def closed(self) -> ConnectionClosed:
+        """Return the exception that tells an application how this connection ended, or is ending."""
+        rcvd, sent = self.close_rcvd, self.close_sent
+        if self.ends_well():
             return ConnectionClosedOK(rcvd, sent)
         cause = str(self.error) if self.error is not None else "a message was cut" if self.cut else ""
         return ConnectionClosedError(rcvd, sent, cause)

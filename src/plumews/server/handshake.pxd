@@ -3,6 +3,7 @@
 cimport cython
 
 from ..conn.core cimport ConnCore
+from ..conn.opening cimport opened
 from ..http11.handshake cimport accepted, check_upgrade, offered_subprotocols
 from ..http11.origin cimport check_host, check_origin
 from ..http11.parser cimport HeadReader

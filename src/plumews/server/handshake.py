@@ -13,9 +13,10 @@ from collections.abc import Awaitable
 from functools import partial
 
 from .. import limits
-from ..conn import closing, opening
+from ..conn import closing
 from ..conn.connection import Conn
 from ..conn.logs import log_extra, request_line
+from ..conn.opening import opened, use_deflate
 from ..constants import CloseCode
 from ..deflate.config import Agreement, negotiate
 from ..errors import InvalidMessage, Refused
@@ -272,15 +273,19 @@ class ServerHandshake:
             self._slot.opened()
         context.requests.opened += 1
         conn._accepted_with = context.options.extra_headers
-        conn.subprotocol = subprotocol
+        conn._subprotocol = subprotocol
         if agreement is not None:
-            opening.use_deflate(conn, agreement)
-        closing.ask(conn, "write", wire)
+            use_deflate(conn, agreement)
+        if conn._transport is not None:
+            try:
+                conn._transport.write(wire)  # in the context of this connection, in which it is called
+            except Exception as exc:
+                closing.transport_failed(conn, exc)
         if self._paused:
             closing.ask(conn, "resume_reading")
         if conn._ended:
             return  # the transport failed
-        opening.opened(conn)
+        opened(conn)
         if logger.isEnabledFor(logging.DEBUG):
             _log_opened(conn)
         try:
