@@ -3,7 +3,7 @@
 ``python -m support.soak --seconds N --loop LOOP``: clients come and go in all ways, read slowly or not at all, in rooms
 and alone, with compression and without. Afterwards the server must be as it was after a first, short churn:
 
-- as many descriptors, connections and tasks, and as many objects of each type of plumews, `CANCELLED` deadlines aside,
+- as many descriptors, connections and tasks, and as many objects of each type of plumews, those in `KEPT` aside,
 - of each other type at most `MORE_OBJECTS` or 2 % more objects,
 - at most `MORE_MEMORY` bytes or 10 % more resident memory.
 """
@@ -38,8 +38,8 @@ HERE = Path(__file__).parent
 
 #: Seconds after which a client, or an answer of the server, is overdue.
 PATIENCE: Final = 30.0
-#: Deadlines that may remain: the heap of timers keeps cancelled ones up to this number.
-CANCELLED: Final = 128
+#: Objects of plumews that may remain: deadlines in the heap of timers, close frames with a cached text, spare queues.
+KEPT: Final = {"Deadline": 128, "Close": 64, "SendQueue": 2048}
 #: Objects of another type that may remain: caches of the standard library.
 MORE_OBJECTS: Final = 100
 #: Bytes that may remain: memory that the allocator does not return. An hour of churn may not need more than a minute.
@@ -238,7 +238,7 @@ def check(base: dict[str, Any], now: dict[str, Any]) -> None:
     ours = {
         name: count
         for name, count in more.items()
-        if name.startswith("plumews.") and count > (CANCELLED if name.endswith(".Deadline") else 0)
+        if name.startswith("plumews.") and count > KEPT.get(name.rpartition(".")[2], 0)
     }
     assert not ours, ours
     others = {
