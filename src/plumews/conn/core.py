@@ -89,7 +89,7 @@ class ConnCore(MessageChannel):
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
         loop = asyncio.get_running_loop()
-        super().__init__(loop_context(loop), queue_size=config.queue_size, queue_bytes=config.queue_bytes)
+        MessageChannel.__init__(self, loop_context(loop), queue_size=config.queue_size, queue_bytes=config.queue_bytes)
         self._loop = loop
         self._thread = _get_ident()
         self._config = config

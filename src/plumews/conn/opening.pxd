@@ -4,5 +4,6 @@ from .core cimport ConnCore
 
 cdef object _OPEN
 
+cpdef made(ConnCore conn, transport)
 cpdef connected(ConnCore conn, transport)
 cpdef opened(ConnCore conn)

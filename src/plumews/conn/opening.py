@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OPEN = State.OPEN
 
-__all__ = ["OpeningHandshake", "connected", "opened", "use_deflate"]
+__all__ = ["OpeningHandshake", "connected", "made", "opened", "use_deflate"]
 
 
 class OpeningHandshake(Protocol):
@@ -30,6 +30,14 @@ class OpeningHandshake(Protocol):
     def received(self, data: bytes) -> None: ...
 
     def lost(self) -> None: ...
+
+
+def made(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
+    """Call :func:`connected` for the event loop. A failure ends the connection."""
+    try:
+        connected(conn, transport)
+    except BaseException as exc:
+        closing.fail(conn, exc)
 
 
 def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
