@@ -308,7 +308,7 @@ cdef class Parser:
     @property
     def mid_message(self):
         """True if a frame or a message is unfinished. At the end of the connection it was cut then."""
-        return self.head_size != 0 or self.in_frame or self.message != 0
+        return self.head_size != 0 or self.in_frame != 0 or self.message != 0
 
     @property
     def streaming(self):
