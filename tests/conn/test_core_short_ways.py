@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
 
-from plumews import Conn
+from plumews import Conn, ConnectionClosedError
 from plumews.constants import Opcode, State
 from plumews.protocol.codec import Parser
 from plumews.transport.loop_context import loop_context
@@ -48,6 +51,65 @@ async def test_read_inside_a_callback_spares_unread_messages(nested: int) -> Non
     assert heard == expected
     outer.abort()
     inner.abort()
+
+
+async def test_read_of_its_own_connection_in_a_callback_comes_later() -> None:
+    conn, _ = fake_conn()
+    heard: list[str | bytes] = []
+    stream = text("one") + text("two") + text("three") + text("four")
+    first, second = stream[:20], stream[20:]  # inside a frame
+
+    def relay(message: str | bytes) -> None:
+        heard.append(message)
+        if message == "one":
+            feed(conn, second[:5])
+            feed(conn, second[5:])
+
+    call(conn, relay)
+    feed(conn, first)
+    await ticks()
+    assert heard == ["one", "two", "three", "four"]
+    assert conn.state is State.OPEN
+    conn.abort()
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+async def test_ping_that_waits_is_told_that_a_message_was_cut() -> None:
+    conn, _ = fake_conn()
+    feed(conn, text("cut")[:-1])
+    pong = await conn.ping()
+    conn.connection_lost(ConnectionResetError())
+    with pytest.raises(ConnectionClosedError, match="a message was cut"):
+        await pong
+
+
+async def test_reader_that_was_woken_keeps_no_context() -> None:
+    class Value:
+        pass
+
+    conn, _ = fake_conn()
+    variable: contextvars.ContextVar[Value] = contextvars.ContextVar("variable")
+
+    async def handler() -> weakref.ref[Value]:
+        value = Value()
+        variable.set(value)
+        assert await conn.recv() == "a"
+        return weakref.ref(value)
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(handler())
+        await ticks()
+        feed(conn, text("a"))
+        gone = await task
+        del task
+        await ticks()
+        assert gone() is None
+    finally:
+        gc.enable()
+    conn.abort()
 
 
 # --- exceptions that are not the connection's -----------------------------------------------------

@@ -153,3 +153,10 @@ def test_transport_paused_again_in_the_iteration_is_skipped() -> None:
     assert setup.transport.writes == []
     setup.transport.drain()
     assert setup.messages == ["a"]
+
+
+def test_run_of_messages_leaves_behind_those_queued_before() -> None:
+    setup = Setup(queue_size=8)
+    setup.writer._try_queue(message("before"))
+    setup.writer._accept_run([message("a"), message("b")])
+    assert setup.messages == ["before", "a", "b"]

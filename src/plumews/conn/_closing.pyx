@@ -83,9 +83,11 @@ cdef close_transport(ConnCore conn):
             transport.close()
             return
         PyContext_Enter(conn._context)
+        conn._in_context = True
         try:
             transport.close()
         finally:
+            conn._in_context = False
             PyContext_Exit(conn._context)
     except Exception as exc:
         closing.transport_failed(conn, exc)
@@ -113,6 +115,7 @@ cpdef lost(ConnCore conn):
         and reads_nothing(conn)
     ):
         try:
+            rules.losing()  # first: the waits for pongs are told how it ended
             conn._keepalive.stop(rules.closed)
             conn._detach()
             done = True
@@ -131,7 +134,10 @@ cdef end_quietly(ConnCore conn):
     rules.lost()
     conn._open = False
     conn._ended = True
-    conn._inbox.wake()
+    try:
+        conn._inbox.wake()
+    except BaseException as exc:  # as without memory: what follows is done all the same
+        closing.fail(conn, exc)
     conn._loss_watchers = None
     slot = conn._slot
     conn._slot = None
@@ -144,7 +150,7 @@ cdef end_quietly(ConnCore conn):
     if conn._on_message is not None or conn._filter is not None:
         conn._backlog = conn._rest = None
         rules.parser.stop()
-    conn._on_message = conn._on_failure = conn._filter = conn._catch_up_hooks = None
+    conn._on_message = conn._on_failure = conn._filter = conn._catch_up_hooks = conn._reporters = None
 
 
 cdef tell(ConnCore conn, list callbacks):

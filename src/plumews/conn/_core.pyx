@@ -143,6 +143,7 @@ cdef class ShortWays(ConnCore):
         try:
             if (
                 self._open
+                and not self._in_batch
                 and not self._ended
                 and not self._lent
                 and self._handshake is None
@@ -193,6 +194,9 @@ cdef class ShortWays(ConnCore):
                 self._in_batch = state.in_batch = state.ends_read = False
                 if state.slice_ends_with_batch:
                     state.end_batch()
+        if self._later is not None:
+            late = True
+            self._take_later()
         if late and self._rest is not None:
             self._loop.call_soon(self._go_on, context=Context())
         if late or self._on_message is None or self._reading_paused:
@@ -259,12 +263,17 @@ cdef class ShortWays(ConnCore):
         if inbox.shared:
             inbox = self._own_inbox()
         while at < size and room > 0 and inbox.bytes < most + at:
-            message = parser.take_message(data + at, size - at, &used, &kind)
+            try:
+                message = parser.take_message(data + at, size - at, &used, &kind)
+                if used:
+                    inbox.put((kind, message))
+            except BaseException:
+                parser.stop()  # without memory a message is lost, and the place in the stream
+                raise
             if used == 0:
                 break
             at += used
             room -= 1
-            inbox.put((kind, message))
             done[0] = at
             if used > COPY_SIZE and at - woken >= WAKE_SIZE and at < size and inbox._waiter is not None:
                 message = None
@@ -344,7 +353,7 @@ cdef class ShortWays(ConnCore):
         waiter._done = True
         callback = waiter._callback
         context = waiter._context
-        waiter._callback = None
+        waiter._callback = waiter._context = None
         PyContext_Enter(context)
         try:
             PyObject_CallOneArg(callback, self._done_future() if is_wakeup(callback) else waiter)
@@ -556,6 +565,7 @@ cdef class ShortWays(ConnCore):
         cdef Py_ssize_t sent
         if queue is None and type(frame) is bytes and goes_now(self):
             self._turn = state.turn
+            size = PyBytes_GET_SIZE(frame)
             sent = send_memory(self._fd, PyBytes_AS_STRING(frame), size)
             if sent == size:
                 self._written += size

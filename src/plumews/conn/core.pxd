@@ -29,6 +29,7 @@ cdef class ConnCore(MessageChannel):
     cdef public object _filter
     cdef public object _context
     cdef public list _backlog
+    cdef object _later
     cdef public object _rest
     cdef public object _stream
     cdef public object _incoming
@@ -85,6 +86,8 @@ cdef class ConnCore(MessageChannel):
     cpdef list _next_events(self)
     @cython.locals(held=bint, state=LoopContext)
     cdef _handle(self, list events)
+    cdef _keep_for_later(self, Py_ssize_t nbytes)
+    cdef _take_later(self)
     cdef bint _goes_on(self) except -1
     cdef bint _has_enough(self) except -1
     @cython.locals(position=Py_ssize_t, look=Py_ssize_t, outcome=int, over=list, room=Py_ssize_t)

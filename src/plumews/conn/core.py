@@ -80,7 +80,8 @@ class ConnCore(MessageChannel):
         "_close_deadline", "_closed_future", "_config", "_context", "_deflate", "_discard_deadline",
         "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_filter", "_handshake",
         "_id", "_in_batch", "_in_context", "_in_place", "_incoming", "_inflate", "_keepalive",
-        "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_open", "_parser",
+        "_later", "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_open",
+        "_parser",
         "_peername", "_quick_size", "_read_most", "_reading_paused", "_reads_to_end", "_reporters", "_request",
         "_response", "_rest", "_rules", "_shared", "_slot", "_sockname", "_stream", "_subprotocol", "_thread",
         "_transport", "_until", "_user_info",
@@ -130,6 +131,7 @@ class ConnCore(MessageChannel):
         self._lost = (0, 0)
         # --- reading
         self._backlog: list[Any] | None = None  # events of a read that are left over for later
+        self._later: bytes | None = None  # that came while a read was handled
         self._rest: memoryview | None = None  # bytes behind them, not parsed yet
         self._blocked = False  # both wait until the handler has read more
         self._until = 0.0  # the end of the time slice in which events are handled
@@ -243,7 +245,9 @@ class ConnCore(MessageChannel):
         elif self._handshake is not None:
             self._run_in_context(self._handshake.received, bytes(self._state.view[:nbytes]))
         else:
-            if not self._ended:
+            if self._in_batch:
+                self._keep_for_later(nbytes)
+            elif not self._ended:
                 if self._rest is not None:  # the transport could not be paused
                     self._rest = memoryview(bytes(self._rest) + bytes(self._state.view[:nbytes]))
                 else:
@@ -343,11 +347,23 @@ class ConnCore(MessageChannel):
                 self._write_out()
             else:
                 self._gather()
+        if self._later is not None:
+            self._take_later()
         held = self._backlog is not None or self._rest is not None
         if held and not self._blocked and (self._inflate is None or not self._inflate.waits_for):
             self._loop.call_soon(self._go_on, context=Context())
         if held or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)
+
+    def _keep_for_later(self, nbytes: int) -> None:
+        """Keep what a loop within a callback has read: what is left of the outer read comes before."""
+        self._later = (self._later or b"") + bytes(self._state.view[:nbytes])
+
+    def _take_later(self) -> None:
+        """Put the bytes that came within a callback behind those that were not parsed."""
+        later, self._later = self._later, None
+        if later is not None and not self._ended:
+            self._rest = memoryview(later if self._rest is None else bytes(self._rest) + later)
 
     def _goes_on(self) -> bool:
         """Return whether events that are left over can be handled in this iteration of the loop."""

@@ -334,9 +334,10 @@ class Channel(Flushable):
         The rest that the socket does not take is treated as the rest of a long message: nothing displaces it, and it
         does not count against the bounds of the queue.
         """
+        self._write_out()  # what was queued before, perhaps since there was space
         try:
             gone = self._out is None or self._out.is_closing()  # then nothing leaves
-            if self._paused or gone or (self._queue is not None and self._queue.has_rest()):
+            if self._paused or gone or (self._queue is not None and self._queue.has_data()):
                 for message in messages:
                     Channel._enter(self, message, message.size)
             elif messages:

@@ -54,12 +54,14 @@ class ReadWaiter(StepAwaitable):
             self._schedule()
             return
         callback, self._callback = self._callback, None
-        self._context.run(callback, self)
+        context, self._context = self._context, None
+        context.run(callback, self)
 
     def _schedule(self) -> None:
         callback, self._callback = self._callback, None
+        context, self._context = self._context, None  # whatever its variables hold is free
         if callback is not None:
-            self._loop.call_soon(callback, self, context=self._context)
+            self._loop.call_soon(callback, self, context=context)
 
     # --- for the task that waits ------------------------------------------------------------------
 

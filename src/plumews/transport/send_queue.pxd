@@ -35,7 +35,6 @@ cdef class SendQueue:
     cpdef bint is_empty(self) except -1
     cpdef bint is_plain(self) except -1
     cpdef bint has_control(self) except -1
-    cpdef bint has_rest(self) except -1
     cpdef bint has_data(self) except -1
     cpdef Py_ssize_t counted_bytes(self) except -1
     @cython.locals(count=Py_ssize_t)

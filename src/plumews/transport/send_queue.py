@@ -114,10 +114,6 @@ class SendQueue:
         """Return True if a ping or pong waits."""
         return self._control is not None or self._pongs is not None
 
-    def has_rest(self) -> bool:
-        """Return True if a long message, or a run of messages, has begun to leave."""
-        return self._rest is not None
-
     def has_data(self) -> bool:
         """Return True if messages wait, or the rest of one."""
         return self._rest is not None or bool(self.messages)
