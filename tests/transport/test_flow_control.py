@@ -19,7 +19,7 @@ from plumews.transport.channel import Channel
 from plumews.transport.timers import Timers
 from support.channel_setup import CLOSE, Setup, message, pong
 from support.channel_setup import State as TickState
-from support.fakes import FakeLoop, FakeTransport, fake_conn, feed, flushed, linked, tls_contexts, until
+from support.fakes import FakeLoop, FakeTransport, fake_conn, feed, flushed, linked, ticks, tls_contexts, until
 from support.raw_client import Wire, masked
 
 LIMIT = 400
@@ -223,6 +223,7 @@ async def test_paused_reading_does_not_end_the_connection() -> None:
     assert conn.state is State.OPEN
     await conn.recv()
     await conn.recv()
+    await ticks()  # this task was woken within a read, which the next one would follow
     feed(conn, masked(Opcode.PONG, pings[-1]))
     assert conn.queued_messages < 8
     conn.abort()
