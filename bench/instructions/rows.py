@@ -22,11 +22,11 @@ class Driven:
     @property
     def messages(self) -> int:
         """Messages, deliveries or connects in one batch."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of row implements it
 
     def connect(self, stack: contextlib.ExitStack, port: int, *, raw: bool = False, tls: bool = False) -> Drive:
         """Open the connections, to the end of ``stack``."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of row implements it
 
 
 @dataclass(frozen=True, kw_only=True)

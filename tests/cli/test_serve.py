@@ -361,7 +361,7 @@ async def test_closed_output_does_not_stop_the_server(
         with socket.socket(socket.AF_UNIX) as probe:
             while probe.connect_ex(str(path)):  # nobody says when it listens
                 assert process.poll() is None, err.read_text()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # another process listens, and does not announce it
         async with Wire(*await asyncio.open_unix_connection(path)) as wire:
             wire.writer.write(upgrade("/ws?room=%C5%BElut%C3%BD"))
             await wire.read_head()

@@ -25,7 +25,7 @@ import pytest
 import plumews
 from conftest import loops
 from plumews import Conn, Hub
-from support.fakes import tls_contexts
+from support.fakes import tls_contexts, until
 from support.raw_client import masked, text, upgrade
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
@@ -113,11 +113,7 @@ class Program:
         self.clients = [socket.create_connection(("127.0.0.1", self.server.port)) for _ in range(CLIENTS)]
 
     def run_until(self, condition: Callable[[], object]) -> None:
-        async def wait() -> None:
-            while not condition():
-                await asyncio.sleep(0.001)
-
-        self.loop.run_until_complete(asyncio.wait_for(wait(), 30))
+        self.loop.run_until_complete(asyncio.wait_for(until(condition), 30))
 
     def close(self) -> None:
         """Close the loop. A thread that looked an address up refers to it for a moment longer, so it ends before."""
@@ -282,8 +278,7 @@ def test_run_that_returns_with_open_connections_ends_them(
         clients = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CLIENTS)]
         for client in clients:
             client.sendall(upgrade())
-        while len(conns) < CLIENTS:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(conns) == CLIENTS)
         return clients
 
     gc.collect()

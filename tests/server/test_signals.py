@@ -151,7 +151,7 @@ def test_forked_child_is_ended_by_one_signal():
         child = os.fork()
         if not child:
             os.write(writing, b"\n")
-            time.sleep(30)
+            time.sleep(30)  # a signal ends it before
             os._exit(1)
         os.close(writing)
         ready.readline()  # CPython takes a signal before the end of a fork for the parent's

@@ -401,7 +401,7 @@ async def collect(source: AsyncIterable[Any], into: list[Any]) -> None:
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until ``condition()`` holds; the time limit of the suite is the net."""
     while not condition():
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # there is no event for any condition
 
 
 @functools.cache

@@ -65,7 +65,7 @@ def serve_in_child():
                 hub.broadcast_room("room", message + " of the child")
         async with hub, plumews.serve(handler, "127.0.0.1", 0) as server:
             say("port", server.port)
-            await asyncio.sleep(30)
+            await asyncio.sleep(30)  # the test ends it before
     asyncio.run(main())
 
 def with_multiprocessing():
@@ -170,7 +170,7 @@ async def main():
     listen = {listen}
     async with plumews.Hub() as hub, listen as server:
         say("port", server.port if server.sockets[0].family.name != "AF_UNIX" else 0)
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # the test ends it before
 
 def run():
     {run}

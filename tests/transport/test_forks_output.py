@@ -56,7 +56,7 @@ async def main():
     options = dict(queue_size=1000, queue_bytes=1 << 24, ping_interval=None, compression="deflate")
     async with plumews.serve(on_open=on_open, on_message=on_message, host="127.0.0.1", port=0, **options) as server:
         os.write(1, b"%d\\n" % server.port)
-        await asyncio.sleep(60)
+        await asyncio.sleep(60)  # the test ends it before
 
 if sys.argv[1] == "uvloop":
     import uvloop

@@ -34,22 +34,22 @@ class MessageChannel(Channel):
 
         ``at_once`` is True for a reader that has not waited: it may have to let other tasks run first.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: `ConnCore` implements it
 
     def _wait_now(self) -> ReadWaiter | None:
         """Return what a reader of an empty queue awaits, or ``None`` if it has to use a coroutine.
 
         The reader tells the receive queue when it stops waiting.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: `ConnCore` implements it
 
     def _is_read_to_end(self) -> bool:
         """Return True if the connection has ended well, and an iteration ends without a message or a pause."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: `ConnCore` implements it
 
     def _queue_now(self, message: Any) -> bool:
         """Queue a short, plain message if there is space. Return False if the caller has to go the long way."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: `ConnCore` implements it
 
 
 class NextMessage(StepAwaitable):

@@ -110,8 +110,8 @@ def ask(conn: ConnCore, name: str, *args: Any) -> Any:
     try:
         # In the context of this connection: asyncio keeps the context in which it is told to read or to close.
         return conn._run_in_context(getattr(transport, name), *args)
-    except NotImplementedError:
-        return None  # a transport that has no such method
+    except NotImplementedError:  # asyncio's base classes of transports raise it for what one does not implement
+        return None
     except Exception as exc:
         transport_failed(conn, exc)
         return None

@@ -111,7 +111,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
                 normal end.
             ConcurrencyError: another task is receiving, a stream is still open, or this is another thread.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # never called: the decorator puts the method of the core in its place
 
     async def read_message(self) -> tuple[Opcode, bytes]:
         """Return the next message as ``(opcode, data)``.

@@ -204,7 +204,7 @@ class Channel(Flushable):
         assert self._out is not None
         try:
             self._out.set_write_buffer_limits(high=high)
-        except NotImplementedError:
+        except NotImplementedError:  # a transport without such limits, as asyncio's base classes are
             pass
 
     def _bound_output(self, unsent: int) -> None:
