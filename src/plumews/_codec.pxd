@@ -23,6 +23,18 @@ cdef class Loan:
 
 
 @cython.final
+@cython.no_gc
+cdef class SpareMemory:
+    cdef bytes message
+    cdef bint watched  # expire() will be called
+    cdef bint renewed  # a message was kept since its last call
+
+    cdef void keep(self, object message) noexcept
+    cdef object take(self, Py_ssize_t size)
+    cdef bint expire(self) noexcept
+
+
+@cython.final
 cdef class Parser:
     # Flags and small numbers are bytes: an idle connection has one parser.
     # what a caller set
@@ -48,6 +60,7 @@ cdef class Parser:
     cdef byte shy  # a view was still held when a message ended: its last byte will not come that way
     cdef byte head[LONGEST_HEADER]
     cdef readonly bint halted  # there are bytes that the last call did not read, or a fault
+    cdef int ascii
     cdef readonly Py_ssize_t left  # their number
     cdef object fault
     cdef int64_t size_limit
@@ -65,7 +78,7 @@ cdef class Parser:
     cdef byte *memory  # where it has its bytes
     cdef Py_ssize_t capacity
     cdef Py_ssize_t held
-    cdef int ascii
+    cdef SpareMemory spare  # of the event loop, None until a short way gives it
     # what receive_buffer() gave away of its memory
     cdef Loan loan
     cdef object view  # None when it was taken back

@@ -50,6 +50,18 @@ __all__ = [
     "new_mask",
 ]
 
+cdef extern from *:
+    """
+    #if PY_VERSION_HEX >= 0x030E0000
+    #define plumews_is_alone(object) PyUnstable_Object_IsUniquelyReferenced(object)
+    #elif defined(Py_GIL_DISABLED)
+    #define plumews_is_alone(object) 0
+    #else
+    #define plumews_is_alone(object) (Py_REFCNT(object) == 1)
+    #endif
+    """
+    bint plumews_is_alone(PyObject *object)
+
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **string, Py_ssize_t size) except -1
     int PyUnicode_Resize(PyObject **text, Py_ssize_t size) except -1

@@ -12,6 +12,7 @@ import pytest
 import plumews
 from plumews import Opcode, limits
 from plumews.protocol.message import encode
+from plumews.transport.loop_context import loop_context
 from support.fakes import echo, fake_conn, linked, started, ticks, tls_contexts, until
 from support.raw_client import Wire, masked, text
 
@@ -231,6 +232,38 @@ async def test_unread_large_messages_take_bounded_memory(start: Any) -> None:
         assert before < 12 * 1024 * KiB
         wire.send(text("last"))
         assert await conn.recv() == "last"
+
+
+@pytest.mark.parametrize("kept", ["message", "view", "nothing"])
+async def test_message_in_memory_of_a_dropped_one_is_new(start: Any, kept: str) -> None:
+    size = 1024 * KiB
+    async with linked(start) as (conn, wire):
+        seen: list[Any] = []
+        for number in range(6):
+            sent = bytes([number]) * (size - number // 2 % 2)
+            wire.send(masked(Opcode.BINARY, sent))
+            message = await conn.recv()
+            assert (message, hash(message)) == (sent, hash(sent))
+            if kept != "nothing":
+                seen.append(message if kept == "message" else memoryview(message))
+            del message, sent
+        for number, piece in enumerate(seen):
+            assert piece == bytes([number]) * (size - number // 2 % 2)
+
+
+async def test_memory_of_a_message_is_used_again_and_dropped(start: Any) -> None:
+    size = 1024 * KiB
+    async with linked(start) as (conn, wire):
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(3):
+            wire.send(masked(Opcode.BINARY, bytes(size)))
+            assert len(await conn.recv()) == size
+        spare = loop_context(asyncio.get_running_loop()).spare_memory
+        if spare is not None:  # else there are no short ways
+            assert tracemalloc.get_traced_memory()[0] >= before + size
+        await until(lambda: tracemalloc.get_traced_memory()[0] < before + size // 2)
+        tracemalloc.stop()
 
 
 async def test_wide_texts_of_one_read_take_bounded_memory() -> None:

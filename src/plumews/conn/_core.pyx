@@ -10,6 +10,7 @@ a flush of ours: then no transport of the loop has closed its socket without a c
 import asyncio
 import sys
 from contextvars import Context
+from functools import partial
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -23,7 +24,7 @@ from ..protocol.message import encode
 from ..transport import send_queue
 from . import closing
 
-from .._codec cimport LONGEST_HEADER, Parser, byte, cbyte, frame_header, short_frame, write_frame
+from .._codec cimport LONGEST_HEADER, Parser, SpareMemory, byte, cbyte, frame_header, short_frame, write_frame
 from ..transport._sendmsg cimport iovec, send_buffers, send_memory, send_pieces
 from ..transport.channel cimport Channel
 from ..transport.loop_context cimport LoopContext
@@ -73,6 +74,8 @@ cdef enum:
 
 #: A read of this size announces a large message: the general way receives the next bytes in its memory.
 cdef Py_ssize_t LARGE_READ = 32 * 1024
+#: Seconds for which the memory of a large message is kept, at least.
+cdef double SPARE_TIME = 1.0
 cdef Py_ssize_t FREE = limits.QUEUED_FREE
 cdef Py_ssize_t COPY_SIZE = limits.COPY_SIZE
 cdef Py_ssize_t SLACK = limits.READ_SLACK
@@ -126,6 +129,25 @@ cdef inline bint has_current_task(object loop) except -1:
     return current_task(loop) is not None
 
 
+cdef int lend_spare_memory(ShortWays conn) except -1:
+    """Let long messages of ``conn`` arrive in memory of the last one of this loop, which is kept for some seconds."""
+    cdef LoopContext state = conn._state
+    cdef SpareMemory spare = state.spare_memory
+    if spare is None:
+        spare = state.spare_memory = SpareMemory()
+    (<Parser>conn._parser).spare = spare
+    if not spare.watched:
+        state.timers.after(SPARE_TIME, partial(watch_spare_memory, state.timers, spare))
+        spare.watched = True
+    return 0
+
+
+def watch_spare_memory(timers, SpareMemory spare):
+    """Drop spare memory that no message has needed for `SPARE_TIME`."""
+    if spare.expire():
+        timers.after(SPARE_TIME, partial(watch_spare_memory, timers, spare))
+
+
 cdef class ShortWays(ConnCore):
     """Connection with short ways. Awaitables that are over are used again, if nothing else refers to them."""
 
@@ -155,6 +177,7 @@ cdef class ShortWays(ConnCore):
                 self._read_messages(size)
                 if size >= LARGE_READ:
                     self._in_place = True
+                    lend_spare_memory(self)
             else:
                 self._read(size)
         except BaseException as exc:

@@ -39,6 +39,7 @@ cdef class LoopContext:
     cdef public object inflate_queue
     cdef public object log_lines
     cdef public bint slice_ends_with_batch
+    cdef public object spare_memory
     cdef readonly object timers
     cdef public Py_ssize_t turn
     cdef readonly object view

@@ -89,6 +89,7 @@ class LoopContext:
         "log_lines",
         "plain_clock",
         "slice_ends_with_batch",
+        "spare_memory",
         "timers",
         "turn",
         "view",
@@ -126,6 +127,8 @@ class LoopContext:
         self.in_slice = self.slice_ends_with_batch = False
         #: Log lines that this loop wrote last. :mod:`plumews.conn.logs` limits their rate.
         self.log_lines: Any = None
+        #: Memory of the last large message, made by the first short way that receives one.
+        self.spare_memory: Any = None
         self._used_up = False
         self._slice_end = self._checked_at = 0.0
         self._longest = 0.0  # seconds of such an await, with the work of its task until the next one

@@ -1,6 +1,12 @@
 # Part of _codec.pyx: the memory of what callers pass in, and memory that is lent to them.
 
 
+# Bytes of a message whose memory is kept: shorter ones stay in the heap, and longer ones would be much for a process.
+cdef enum:
+    SPARE_LEAST = 256 * 1024
+    SPARE_MOST = 4 * 1024 * 1024
+
+
 cdef inline byte *start_of(object data) noexcept:
     """Return the address of the bytes of ``data``."""
     return <byte *>PyBytes_AS_STRING(data)
@@ -58,6 +64,48 @@ cdef class Loan:
 
     def __releasebuffer__(self, Py_buffer *view):
         self.views -= 1
+
+
+@cython.final
+@cython.no_gc
+cdef class SpareMemory:
+    """Memory of the last long binary message of an event loop, for the next one to arrive in.
+
+    The allocator gives long blocks back to the system as they are freed, and each page of a fresh one costs a fault. A
+    message that something else still refers to, a memoryview of it for example, is never touched.
+    """
+
+    cdef void keep(self, object message) noexcept:
+        """Keep ``message`` in place of the last one, if it is of a size that is kept and :meth:`expire` will be called."""
+        with cython.critical_section(self):
+            if self.watched and type(message) is bytes and SPARE_LEAST <= PyBytes_GET_SIZE(message) <= SPARE_MOST:
+                self.message = message
+                self.renewed = True
+
+    cdef object take(self, Py_ssize_t size):
+        """Return the memory as ``size`` bytes to be filled, or ``None`` if it does not fit or is not ours alone."""
+        cdef PyObject *memory
+        with cython.critical_section(self):
+            memory = <PyObject *>self.message
+            if self.message is None or not plumews_is_alone(memory):
+                return None
+            if not size <= PyBytes_GET_SIZE(self.message) <= 2 * size:
+                return None
+            Py_INCREF(<object>memory)
+            self.message = None
+            _PyBytes_Resize(&memory, size - 1)  # a change of size forgets the hash
+            _PyBytes_Resize(&memory, size)
+            fresh = <object>memory
+            Py_DECREF(fresh)
+            return fresh
+
+    cdef bint expire(self) noexcept:
+        """Drop the message, unless it came after the last call. Return False if it was dropped."""
+        with cython.critical_section(self):
+            self.watched, self.renewed = self.renewed, False
+            if not self.watched:
+                self.message = None
+            return self.watched
 
 
 cdef object view_of(object data):

@@ -595,7 +595,10 @@ cdef class Parser:
             self.drop_buffer()
             self.deliver(events, TEXT, payload)
         else:
-            self.deliver(events, kind, self.take_buffer())
+            payload = self.take_buffer()
+            if self.spare is not None:
+                self.spare.keep(payload)
+            self.deliver(events, kind, payload)
         self.message = 0
         self.frames = self.size = 0
         return 0
@@ -631,7 +634,10 @@ cdef class Parser:
         return 0
 
     cdef object new_buffer(self, Py_ssize_t capacity):
-        return PyUnicode_New(capacity, 127) if self.as_text else new_bytes(capacity)
+        if self.as_text:
+            return PyUnicode_New(capacity, 127)
+        spare = None if self.spare is None else self.spare.take(capacity)
+        return new_bytes(capacity) if spare is None else spare
 
     cdef void adopt(self, object fresh) noexcept:
         """Use ``fresh`` as the buffer."""
