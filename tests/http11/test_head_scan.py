@@ -1,4 +1,4 @@
-"""Tests of the scan of a request head: control characters, and ends of lines."""
+"""Tests of the scan of a request head: control characters, ends of lines and of the head, the usual request line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumews.http11.head_scan import BAD_END, CONTROL, count_lines
+from plumews.http11.head_scan import BAD_END, CONTROL, count_lines, find_end, is_plain_get
 
 
 def expected(data):
@@ -39,3 +39,37 @@ def test_each_byte_is_allowed_or_a_control(byte):
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a", b"\t", b"\x00", b"\x7f", b"\xff", b"name: value"])))
 def test_result_is_that_of_regular_expressions(parts):
     assert count_lines(b"".join(parts)) == expected(b"".join(parts))
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"a"])), st.integers(0, 30))
+def test_end_is_behind_the_first_empty_line_within_the_bytes(parts, stop):
+    data = b"".join(parts)
+    at = data[:stop].find(b"\r\n\r\n")
+    assert find_end(data, stop) == (-1 if at < 0 else at + 4)
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_plain_target_is_visible_ascii_without_a_fragment(byte):
+    target = b"/a%cb" % byte
+    assert is_plain_get(b"GET %b HTTP/1.1\r\n" % target, target) == (0x20 < byte < 0x7F and byte != ord("#"))
+
+
+@pytest.mark.parametrize(
+    ("line", "target"),
+    [
+        (b"GET /  HTTP/1.1\r", b"/"),
+        (b"GET  / HTTP/1.1\r", b"/"),
+        (b"GET / HTTP/1.0\r", b"/"),
+        (b"GET / HTTP/1.1", b"/"),
+        (b"GET / HTTP/1.1 \r", b"/"),
+        (b"GET /a HTTP/1.1\r", b"/b"),
+        (b"GET /a HTTP/1.1\r", b"/"),
+        (b"GET / HTTP/1.1\r", b""),
+        (b"GET * HTTP/1.1\r", b"*"),
+        (b"PUT / HTTP/1.1\r", b"/"),
+        (b"get / HTTP/1.1\r", b"/"),
+        (b"", b"/"),
+    ],
+)
+def test_other_request_line_is_not_plain(line, target):
+    assert not is_plain_get(line, target)

@@ -1,4 +1,4 @@
-"""Scan of the bytes of a request head: no control characters, and lines that end with CR LF.
+"""Scan of the bytes of a request head: its end, control characters, ends of lines, and the usual request line.
 
 ``head_scan.pyx`` is the same in Cython, in one pass over the bytes. It is imported instead where it is built.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BAD_END", "CONTROL", "count_lines"]
+__all__ = ["BAD_END", "CONTROL", "count_lines", "find_end", "is_plain_get"]
 
 #: Results of :func:`count_lines`.
 CONTROL: Final = -1
@@ -16,6 +16,10 @@ BAD_END: Final = -2
 #: Bytes of a head: those of a header value (RFC 9110 section 5.5), visible ASCII, space, tab and those from 0x80 on,
 #: and the ends of lines.
 _IN_HEAD: Final = bytes(range(0x20, 0x7F)) + b"\t\r\n" + bytes(range(0x80, 0x100))
+
+
+#: Bytes of a path that needs no further check: visible ASCII without a fragment.
+_IN_PATH: Final = bytes(set(range(0x21, 0x7F)) - set(b"#"))
 
 
 def count_lines(data: bytes) -> int:
@@ -30,3 +34,18 @@ def count_lines(data: bytes) -> int:
     if data.count(b"\n") != ends or data.count(b"\r") - data.endswith(b"\r") != ends:
         return BAD_END
     return ends
+
+
+def find_end(data: bytes, stop: int) -> int:
+    """Return the position behind the first empty line that is complete within the first ``stop`` bytes, else -1."""
+    at = data.find(b"\r\n\r\n", 0, stop)
+    return -1 if at < 0 else at + 4
+
+
+def is_plain_get(head: bytes, target: bytes) -> bool:
+    """Return True if ``head`` begins with the line of a GET of HTTP/1.1 for ``target``, a path in visible ASCII.
+
+    A path with a fragment is not plain.
+    """
+    path = target.startswith(b"/") and not target.translate(None, _IN_PATH)
+    return path and head.startswith(b"GET %b HTTP/1.1\r" % target)

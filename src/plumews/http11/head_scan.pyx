@@ -2,8 +2,9 @@
 """``head_scan.py`` in C. Invariant: the same result for all bytes."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcmp
 
-__all__ = ["BAD_END", "CONTROL", "count_lines"]
+__all__ = ["BAD_END", "CONTROL", "count_lines", "find_end", "is_plain_get"]
 
 CONTROL = -1
 BAD_END = -2
@@ -33,3 +34,33 @@ cpdef Py_ssize_t count_lines(bytes data) except? -3:
         elif byte != 0x09:
             return -1
     return -2 if bad_end else ends
+
+
+cpdef Py_ssize_t find_end(bytes data, Py_ssize_t stop) except? -3:
+    cdef const char *start = PyBytes_AS_STRING(data)
+    cdef const char *end = start + min(stop, PyBytes_GET_SIZE(data)) - 3  # behind the last place of an end
+    cdef const char *at = start
+    while at < end:
+        at = <const char *>memchr(at, 0x0D, end - at)
+        if at == NULL:
+            break
+        if at[1] == 0x0A and at[2] == 0x0D and at[3] == 0x0A:
+            return at - start + 4
+        at += 1
+    return -1
+
+
+cpdef bint is_plain_get(bytes head, bytes target) except? -1:
+    cdef const char *line = PyBytes_AS_STRING(head)
+    cdef const unsigned char *path = <const unsigned char *>PyBytes_AS_STRING(target)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(target), i
+    if not size or path[0] != 0x2F or PyBytes_GET_SIZE(head) < size + 14:
+        return False
+    for i in range(size):
+        if path[i] < 0x21 or path[i] > 0x7E or path[i] == 0x23:
+            return False
+    return (
+        memcmp(line, b"GET ", 4) == 0
+        and memcmp(line + 4, path, size) == 0
+        and memcmp(line + 4 + size, b" HTTP/1.1\r", 10) == 0
+    )

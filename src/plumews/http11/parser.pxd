@@ -2,11 +2,11 @@
 
 cimport cython
 
-from .head_scan cimport count_lines
-from .request cimport HeadLines, Request, check_target, count_in, received_request, values_in
+from .head_scan cimport count_lines, find_end, is_plain_get
+from .request cimport HeadLines, Request, check_target, first_in, received_request
 
-cdef object InvalidHeader, InvalidMessage, httptools, parse_host
-cdef bytes _CAPITALS, _END, _GET, _IN_LINE, _TLS_RECORD, _VERSION
+cdef object InvalidHeader, InvalidMessage, _Upgrade, _new_parser, httptools, parse_host
+cdef bytes _CAPITALS, _END, _GET, _IN_LINE, _TLS_RECORD, _VERSION, _newest_host
 cdef Py_ssize_t _LENGTH_SIZE, _METHOD_SIZE
 cdef Py_ssize_t BAD_END, CONTROL
 cdef dict _ONCE
@@ -28,10 +28,10 @@ cdef class HeadReader:
     cdef readonly bytes head
     cdef readonly bytes rest
 
-    @cython.locals(room=Py_ssize_t, done=bint)
+    @cython.locals(chunk=bytes, room=Py_ssize_t, done=bint)
     cpdef Request feed(self, data)
-    @cython.locals(buffer=bytearray, head=bytes, end=Py_ssize_t, stop=Py_ssize_t)
-    cdef Request _read(self, data, Py_ssize_t room)
+    @cython.locals(buffer=bytearray, end=Py_ssize_t, stop=Py_ssize_t)
+    cdef Request _read(self, bytes data, Py_ssize_t room)
     cdef Request _read_whole(self, bytes head)
     @cython.locals(method=bytes, space=bytes)
     cdef _check_method(self, bytes beginning)
@@ -40,12 +40,14 @@ cdef class HeadReader:
     cdef _parse(self, bytes lines)
     @cython.locals(method=bytes)
     cdef _check_request_line(self, bytes line)
-    @cython.locals(lines=list, has_host=bint, own_lines=bint)
+    @cython.locals(fields=HeadLines, has_host=bint, own_lines=bint)
     cdef Request _finish(self, bytes head)
 
 
 cdef _check_deciding(list lines)
-@cython.locals(hosts=list, key=bytes)
-cdef bint _check_headers(list lines, bint host_required) except -1
+@cython.locals(host=bytes)
+cdef bint _check_headers(HeadLines fields, bint host_required) except -1
+cdef _check_once(list lines)
+cdef _check_host(bytes host)
 @cython.locals(lengths=list, length=str)
 cdef _check_body(Request request)

@@ -16,10 +16,10 @@ import httptools
 from .. import limits
 from ..constants import ErrorCode
 from ..errors import InvalidHeader, InvalidMessage
-from .head_scan import BAD_END, CONTROL, count_lines
+from .head_scan import BAD_END, CONTROL, count_lines, find_end, is_plain_get
 from .headers import parse_host
 from .redaction import SECRET_HEADERS
-from .request import HeadLines, Line, Request, check_target, count_in, received_request, values_in
+from .request import HeadLines, Line, Request, check_target, first_in, received_request
 
 __all__ = ["HeadReader"]
 
@@ -49,6 +49,9 @@ _DECIDING: Final = frozenset(
 
 #: Schemes of a target in absolute form.
 _SCHEMES: Final = frozenset(("http", "https", "ws", "wss"))
+
+_new_parser: Final = httptools.HttpRequestParser
+_Upgrade: Final = httptools.HttpParserUpgrade
 
 #: Headers that may occur once: two parsers could use different lines.
 _ONCE: Final = {
@@ -82,12 +85,10 @@ class HeadReader:
 
     def __init__(self, max_size: int = limits.HEAD_SIZE, max_headers: int | None = None) -> None:
         self._max_size = max_size
-        if max_headers is None:
-            max_headers = limits.HEADER_COUNT * max(max_size, limits.HEAD_SIZE) // limits.HEAD_SIZE
-        self._max_headers = max_headers
+        self._max_headers = default_headers(max_size) if max_headers is None else max_headers
         self._buffer: bytearray | None = None  # a head that came in several reads
         self._fields = HeadLines()
-        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self._fields)
+        self._parser: httptools.HttpRequestParser | None = _new_parser(self._fields)
         self._parsed = 0  # bytes of complete lines that llhttp has read
         self._lines = 0
         self._old = False  # HTTP/1.0
@@ -108,28 +109,29 @@ class HeadReader:
         if self._parser is None:
             raise RuntimeError("this reader has read its head: make a new one for another request")
         room = self._max_size if self._buffer is None else self._max_size - len(self._buffer)
-        if self._in_line and len(data) < room and not (chunk := bytes(data)).strip(_IN_LINE):
+        chunk = data if isinstance(data, bytes) else bytes(data)
+        if self._in_line and len(chunk) < room and not chunk.strip(_IN_LINE):
             # Fast path for the middle of a line, as in a head that arrives byte by byte.
             assert self._buffer is not None
             self._buffer += chunk
             return None
         done = True
         try:
-            request = self._read(data, room)
+            request = self._read(chunk, room)
             done = request is not None
             return request
         finally:
             if done:
                 self._parser = self._buffer = None
 
-    def _read(self, data: bytes | bytearray | memoryview, room: int) -> Request | None:
+    def _read(self, data: bytes, room: int) -> Request | None:
         if self._buffer is None:
-            head = bytes(data)
-            end = head.find(_END, 0, room)
-            if end >= 0:  # the whole head, as mostly
-                stop = end + len(_END)
-                self.rest = head[stop:]
-                return self._read_whole(head[:stop])
+            stop = find_end(data, room)
+            if stop == len(data):  # the whole head and no more, as mostly
+                return self._read_whole(data)
+            if stop >= 0:
+                self.rest = data[stop:]
+                return self._read_whole(data[:stop])
             self._buffer = bytearray()
         buffer = self._buffer
         buffer += data[:room]
@@ -138,7 +140,7 @@ class HeadReader:
         stop = len(buffer) if end < 0 else end + len(_END)
         self._read_lines(bytes(buffer[self._parsed : stop]), end >= 0)
         if end >= 0:
-            self.rest = bytes(buffer[stop:]) + bytes(data[room:])
+            self.rest = bytes(buffer[stop:]) + data[room:]
             return self._finish(bytes(buffer[:stop]))
         if len(buffer) >= self._max_size:
             raise InvalidMessage(
@@ -148,7 +150,7 @@ class HeadReader:
         return None
 
     def _read_whole(self, head: bytes) -> Request:
-        self._check_method(head[: _METHOD_SIZE + 1])
+        self._check_method(head)
         self._read_lines(head, True)
         return self._finish(head)
 
@@ -156,7 +158,7 @@ class HeadReader:
         """Refuse data that cannot become a request, such as a TLS hello, on its first bytes."""
         if beginning.startswith(_GET):
             return
-        method, space, _ = beginning.partition(b" ")
+        method, space, _ = beginning[: _METHOD_SIZE + 1].partition(b" ")
         if method.translate(None, _CAPITALS) or len(method) > _METHOD_SIZE or (space and not method):
             if beginning.startswith(_TLS_RECORD):
                 raise InvalidMessage("not an HTTP request, but the beginning of TLS: this server has no certificate")
@@ -182,13 +184,16 @@ class HeadReader:
         self._parsed += len(lines)
         self._parse(lines)
         if first:
-            self._check_request_line(lines[: lines.find(b"\r")])
+            if is_plain_get(lines, self._fields.target):  # as mostly
+                self._method, self._target = "GET", self._fields.target.decode()
+            else:
+                self._check_request_line(lines[: lines.find(b"\r")])
 
     def _parse(self, lines: bytes) -> None:
         assert self._parser is not None
         try:
             self._parser.feed_data(lines)
-        except httptools.HttpParserUpgrade:
+        except _Upgrade:
             pass  # llhttp found Connection and Upgrade. The handshake checks them itself.
         except httptools.HttpParserError as exc:
             raise InvalidMessage(f"malformed request head: {exc}") from exc
@@ -213,16 +218,14 @@ class HeadReader:
     def _finish(self, head: bytes) -> Request:
         if not self._fields.complete:  # llhttp disagrees about the end of the head
             raise InvalidMessage("malformed request head")
-        lines = self._fields.lines
+        fields = self._fields
         if not head.isascii():
-            _check_deciding(lines)
-        has_host = _check_headers(lines, not self._old)
+            _check_deciding(fields.lines)
+        has_host = _check_headers(fields, not self._old)
         own_lines = self._host is None and has_host
-        if not own_lines:  # the Host header is replaced or left out
-            lines = [line for line in lines if line[0] != b"host"]
-            if self._host is not None:
-                lines.insert(0, (b"host", b"Host", self._host.encode()))
-        request = received_request(self._method, self._target, lines, "1.0" if self._old else "1.1")
+        if not own_lines:
+            fields.replace_host(self._host)
+        request = received_request(self._method, self._target, fields, "1.0" if self._old else "1.1")
         _check_body(request)
         if own_lines:
             self.head = head
@@ -236,24 +239,49 @@ def _check_deciding(lines: list[Line]) -> None:
             raise InvalidMessage(f"non-ASCII byte in the {name.decode()} header")
 
 
-def _check_headers(lines: list[Line], host_required: bool) -> bool:
+def default_headers(max_size: int) -> int:
+    """Return the most headers of a head of at most ``max_size`` bytes, where no number is given."""
+    return limits.HEADER_COUNT * max(max_size, limits.HEAD_SIZE) // limits.HEAD_SIZE
+
+
+def _check_headers(fields: HeadLines, host_required: bool) -> bool:
     """Require one valid Host (RFC 9112 section 3.2), and at most one line of each header of :data:`_ONCE`.
 
     Return False if there is no host, which only HTTP/1.0 allows.
     """
-    for key in _ONCE:
-        if count_in(lines, key) > 1:
-            raise InvalidHeader(f"more than one {_ONCE[key]} header")
-    hosts = values_in(lines, b"host")
-    if not host_required and not (hosts and hosts[0]):
+    if fields.same_size:  # else no header is repeated
+        _check_once(fields.lines)
+    host = first_in(fields.lines, b"host")
+    if not (host_required or host):
         return False
-    if not hosts:
+    if host is None:
         raise InvalidHeader("Host header required")
+    _check_host(host)
+    return True
+
+
+def _check_once(lines: list[Line]) -> None:
+    seen = set()
+    for key, _, _ in lines:
+        if key in _ONCE:
+            if key in seen:
+                raise InvalidHeader(f"more than one {_ONCE[key]} header")
+            seen.add(key)
+
+
+#: Valid host of the newest request: most requests have the same one.
+_newest_host = b""
+
+
+def _check_host(host: bytes) -> None:
+    global _newest_host
+    if host == _newest_host and host:
+        return
     try:
-        parse_host(hosts[0])
+        parse_host(host.decode("latin-1"))
     except ValueError:
         raise InvalidHeader("invalid Host header: expected a name or an address, and maybe a port") from None
-    return True
+    _newest_host = host
 
 
 def _check_body(request: Request) -> None:

@@ -10,16 +10,24 @@ cdef object _NONE, Headers, InvalidMessage, has_token, limits
 
 cdef class HeadLines:
     cdef readonly bint complete
-    cdef readonly list lines
+    cdef public list lines
+    cdef readonly bint same_size
+    cdef readonly unsigned long long sizes
     cdef readonly bytes target
 
+    cpdef on_url(self, bytes url)
+    @cython.locals(size=cython.ulonglong)
     cpdef on_header(self, bytes name, bytes value)
+
+
+@cython.locals(size=Py_ssize_t, bit=cython.ulonglong)
+cdef unsigned long long _size_bit(bytes name) except? 0
 
 
 @cython.locals(line=tuple, values=list, known=bytes, value=bytes)
 cpdef list values_in(list lines, bytes key)
-@cython.locals(line=tuple, count=Py_ssize_t, known=bytes)
-cpdef Py_ssize_t count_in(list lines, bytes key) except -1
+@cython.locals(line=tuple, known=bytes)
+cpdef bytes first_in(list lines, bytes key)
 
 
 cdef class Request:
@@ -27,6 +35,8 @@ cdef class Request:
     cdef object _headers
     cdef list _lines
     cdef object _query
+    cdef bint _same_size
+    cdef unsigned long long _sizes
     cdef public object body
     cdef public object client_address
     cdef public object forwarded_host
@@ -46,13 +56,13 @@ cdef class Request:
     cpdef _keep_only(self, bytes head)
     cpdef list _values_of(self, bytes key)
     cpdef bint _has(self, bytes key) except -1
-    @cython.locals(line=tuple, found=bint, known=bytes, told=bytes)
+    cdef bytes _only(self, bytes key)
     cdef bint _says(self, bytes key, bytes value) except -1
     cdef bint _lists(self, bytes key, str name) except -1
 
 
 @cython.locals(request=Request)
-cpdef Request received_request(str method, str target, list lines, str http_version)
+cpdef Request received_request(str method, str target, HeadLines fields, str http_version)
 cpdef check_target(str method, str target)
 @cython.locals(host=str)
 cpdef str address_of(remote_address)

@@ -24,7 +24,7 @@ __all__ = [
     "Request",
     "address_of",
     "check_target",
-    "count_in",
+    "first_in",
     "received_request",
     "values_in",
 ]
@@ -48,26 +48,47 @@ class HeadLines:
     Its callbacks are not methods of the reader: a reference cycle would keep an abandoned one alive.
     """
 
-    __slots__ = ("complete", "lines", "target")
+    __slots__ = ("complete", "lines", "same_size", "sizes", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.lines: list[Line] = []
+        #: Bit n is set if there is a name of n bytes, bit 0 if there is one of 64 bytes or more.
+        self.sizes = 0
+        #: True if two names have the same size, as those of repeated lines have.
+        self.same_size = False
         self.complete = False
 
     def on_url(self, url: bytes) -> None:
         """Add a part of the target."""
-        self.target += url
+        self.target = self.target + url if self.target else url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a line."""
         if value and (value[0] <= _BLANK or value[-1] <= _BLANK):
             value = value.strip(_BLANKS)  # llhttp keeps trailing blanks (RFC 9112 section 5.1)
         self.lines.append((_KEYS.get(name) or name.lower(), name, value))
+        size = _size_bit(name)
+        self.same_size = self.same_size or bool(self.sizes & size)
+        self.sizes |= size
+
+    def replace_host(self, host: str | None) -> None:
+        """Put ``host`` in place of the lines with one, or leave them out."""
+        self.lines = [line for line in self.lines if line[0] != b"host"]
+        if host is not None:
+            self.lines.insert(0, (b"host", b"Host", host.encode()))
+            self.sizes |= _size_bit(b"host")
 
     def on_headers_complete(self) -> None:
         """Note the end of the head."""
         self.complete = True
+
+
+def _size_bit(name: bytes) -> int:
+    """Return the bit of :attr:`HeadLines.sizes` for a name."""
+    size = len(name)
+    bit = 1
+    return bit << size if size < 64 else bit
 
 
 def _lines_of(head: bytes) -> list[Line]:
@@ -91,14 +112,13 @@ def values_in(lines: list[Line], key: bytes) -> list[str]:
     return values
 
 
-def count_in(lines: list[Line], key: bytes) -> int:
-    """Return the number of lines whose name in lower case is ``key``."""
-    count = 0
+def first_in(lines: list[Line], key: bytes) -> bytes | None:
+    """Return the value of the first line whose name in lower case is ``key``, or ``None``."""
     for line in lines:
         known: bytes = line[0]
         if known == key:
-            count += 1
-    return count
+            return line[2]
+    return None
 
 
 class Request:
@@ -141,6 +161,8 @@ class Request:
         "_headers",
         "_lines",
         "_query",
+        "_same_size",
+        "_sizes",
         "body",
         "client_address",
         "forwarded_host",
@@ -158,6 +180,8 @@ class Request:
     def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
         check_target(method, target)
         self._lines: list[Line] | None = None
+        self._sizes = 0  # as of `HeadLines`
+        self._same_size = False
         self._headers: Headers | None = headers if isinstance(headers, Headers) else Headers(headers)
         self._prepare(method, target, "1.1")
         self.secure = secure
@@ -238,27 +262,28 @@ class Request:
         """Return the values of all lines of a header, in order. ``key`` is its name in lower case."""
         if self._lines is None:
             return self.headers.get_all(key.decode())
-        return values_in(self._lines, key)
+        return values_in(self._lines, key) if self._sizes & _size_bit(key) else []
 
     def _has(self, key: bytes) -> bool:
         """Return True if there is a line of a header. ``key`` is its name in lower case."""
         if self._lines is None:
             return key.decode() in self.headers
-        return count_in(self._lines, key) > 0
+        return bool(self._sizes & _size_bit(key)) and first_in(self._lines, key) is not None
+
+    def _only(self, key: bytes) -> bytes | None:
+        """Return the value of a header that has one line. ``key`` is its name in lower case.
+
+        Return ``None`` if it has none or several, or if :attr:`headers` exist, which a hook may have changed.
+        """
+        if self._lines is None or not self._sizes & _size_bit(key):
+            return None
+        if self._same_size and len(values_in(self._lines, key)) > 1:
+            return None
+        return first_in(self._lines, key)
 
     def _says(self, key: bytes, value: bytes) -> bool:
         """Return True if there is one line of a header, and it has ``value``: the usual case of a list of names."""
-        if self._lines is None:
-            return False
-        found = False
-        for line in self._lines:
-            known: bytes = line[0]
-            if known == key:
-                told: bytes = line[2]
-                if found or told != value:
-                    return False
-                found = True
-        return found
+        return self._only(key) == value
 
     def _lists(self, key: bytes, name: str) -> bool:
         """Return True if a header is a list of names that has ``name``, given in lower case, in any case."""
@@ -304,14 +329,16 @@ def _copied(method: str, target: str, headers: Headers, values: dict[str, Any]) 
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-def received_request(method: str, target: str, lines: list[Line], http_version: str) -> Request:
-    """Return the request of a head whose target and lines were checked. The list is kept, not copied.
+def received_request(method: str, target: str, fields: HeadLines, http_version: str) -> Request:
+    """Return the request of a head whose target and lines were checked. The list of lines is kept, not copied.
 
     Raises:
         InvalidMessage: As :class:`Request`.
     """
     request = Request.__new__(Request)
-    request._lines = lines
+    request._lines = fields.lines
+    request._sizes = fields.sizes
+    request._same_size = fields.same_size
     request._headers = None
     request._prepare(method, target, http_version)
     return request
