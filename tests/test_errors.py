@@ -122,6 +122,7 @@ def test_detail_follows_the_phrase(error, said):
             "why",
             "connection closed: received 4000 (private use) theirs; sent 1011 (internal error); why",
         ),
+        (None, Close(1002, "why"), "why", "connection closed: sent 1002 (protocol error) why"),
     ],
 )
 def test_connection_closed_text_has_both_close_frames(rcvd, sent, cause, said):

@@ -123,7 +123,7 @@ def _closed_text(rcvd: Close | None, sent: Close | None, cause: str) -> str:
         parts.append(f"sent {sent}")
     if rcvd is None and sent is None:
         parts.append("no close frame received or sent")
-    if cause:
+    if cause and (sent is None or sent.reason != cause):
         parts.append(cause)
     return "connection closed: " + "; ".join(parts)
 
@@ -165,6 +165,8 @@ class ConnectionClosedError(ConnectionClosed):
 
 class ProtocolError(WebSocketException):
     """The peer violated RFC 6455. The connection is closed with ``close_code``.
+
+    Methods of a connection raise :class:`ConnectionClosedError` with this text.
 
     Attributes:
         close_code: Close code.

@@ -23,6 +23,7 @@ __all__ = [
     "entries_of",
     "is_coroutine_function",
     "is_plain_function",
+    "near_name",
     "removed_options",
     "unknown_option",
 ]
@@ -163,6 +164,12 @@ def removed_options(**instead: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
+def near_name(name: str, known: Sequence[str]) -> str:
+    """Return ``do you mean …?`` with the one of ``known`` that is similar to ``name``, or an empty text."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"do you mean {near[0]}?" if near else ""
+
+
 def unknown_option(name: str, known: Sequence[str], elsewhere: Mapping[str, str]) -> str:
     """Return ``name``, an option that does not exist, with a hint in parentheses if there is one.
 
@@ -173,6 +180,5 @@ def unknown_option(name: str, known: Sequence[str], elsewhere: Mapping[str, str]
     """
     hint = elsewhere.get(name)
     if hint is None:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        hint = f"do you mean {near[0]}?" if near else ""
+        hint = near_name(name, known)
     return f"{name} ({hint})" if hint else name

@@ -133,6 +133,12 @@ async def test_unknown_attribute_hints_at_metadata(conn: Conn, name: str) -> Non
         delattr(conn, name)
 
 
+@pytest.mark.skipif(plumews.BODY == "pure", reason="a method for each assignment would slow plain Python down")
+async def test_misspelled_setting_hints_at_the_setting(conn: Conn) -> None:
+    with pytest.raises(AttributeError, match=r"\(do you mean read_limit\?\)"):
+        conn.read_limt = 5  # type: ignore[attr-defined]
+
+
 async def test_existing_attribute_is_set_or_raises_the_usual_error(conn: Conn) -> None:
     conn.user_info = user = plumews.UserInfo("1", "Ada")
     conn.read_limit = 5

@@ -123,6 +123,14 @@ def test_serve_never_awaited_warns():
         plumews.serve(echo, "127.0.0.1", 0)
 
 
+@pytest.mark.filterwarnings("ignore:plumews.serve.. was never awaited")
+def test_servers_attribute_before_the_start_raises_with_a_hint():
+    with pytest.raises(
+        AttributeError, match=r"'port' before .*: it belongs to the server of `async with plumews\.serve"
+    ):
+        _ = plumews.serve(echo, "127.0.0.1", 0).port
+
+
 async def test_serve_awaited_in_vain_does_not_warn(recwarn):
     with kept_port() as port:
         async with plumews.serve(echo, "127.0.0.1", port):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Final, NoReturn
 
+from ..validation import near_name
+
 __all__ = ["MissingAttribute", "add_hints", "missing_name", "refuse_attribute"]
 
 _METADATA: Final = "use conn.metadata, a dict for what belongs to the connection"
@@ -103,6 +105,8 @@ _HINTS: Final = {
     **dict.fromkeys(("name", "nickname", "tags", "info", "attributes"), _METADATA),
 }
 
+#: Attributes of a connection that can be set.
+_SETTABLE: Final = ("ping_period", "pong_wait", "read_limit", "user_info")
 
 _CLIENT: Final = "there is no client in this version; any client will do, such as that of the websockets package"
 _REFUSING: Final = "return conn.respond(status, text) from process_request, or raise plumews.Refused"
@@ -167,7 +171,8 @@ def refuse_attribute(conn: object, name: str) -> None:
         found.set()
     if found is None:
         text = f"a plumews.Conn takes no attribute {name!r} of your own: use conn.metadata[{name!r}]"
-        raise AttributeError(text) from None
+        near = near_name(name, _SETTABLE)
+        raise AttributeError(f"{text} ({near})" if near else text) from None
 
 
 def add_hints(cls: type) -> None:

@@ -52,7 +52,11 @@ def opcode_of(data: Data) -> int:
         return Opcode.TEXT
     if isinstance(data, (bytes, bytearray, memoryview)):
         return Opcode.BINARY
-    hint = " (use write_json, or json.dumps, for objects)" if isinstance(data, (dict, list, tuple)) else ""
+    hint = (
+        " (use write_json, or json.dumps, for objects, write_many for several messages)"
+        if isinstance(data, (dict, list, tuple))
+        else ""
+    )
     raise TypeError(f"a message must be str or bytes-like, not {type(data).__name__}{hint}")
 
 

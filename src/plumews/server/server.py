@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextvars import Context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .. import limits
 from ..auth.authentication import Authentication
@@ -358,6 +358,16 @@ class Serving:
                 stacklevel=2,
                 source=self,
             )
+
+    if not TYPE_CHECKING:  # a checker knows the names that are missing
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = (
+                ": it belongs to the server of `async with plumews.serve(...) as server`"
+                if hasattr(Server, name)
+                else ""
+            )
+            raise AttributeError(f"plumews.serve() has no attribute {name!r} before it is entered or awaited{hint}")
 
     def __await__(self) -> Generator[Any, None, Server]:
         return self._start().__await__()
