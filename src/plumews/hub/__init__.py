@@ -5,6 +5,9 @@ May import the root vocabulary and the packages up to ``conn``. Imports neither 
 
 A member is a connection in a room, a user the owner of connections, and a fan-out one broadcast on its way to its
 members. Broadcasts are carried by cooperative workers on the event loop.
+
+`broadcaster` has the rule that no direct send overtakes a broadcast. `fanout` counts each delivery as queued, dropped
+or skipped. `slow_members` delivers to a member whose queue is full.
 """
 
 from __future__ import annotations
