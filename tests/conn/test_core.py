@@ -372,7 +372,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, inside: str) -> None:
 
 
 def report_now(conn: plumews.Conn) -> None:
-    """Let the writer send again while a loss report is due."""
+    """Let the channel send again while a loss report is due."""
     full_queue.report_later(conn, LossReporter())
     conn.resume_writing()
 

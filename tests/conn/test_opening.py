@@ -73,7 +73,7 @@ async def test_transport_that_fails_at_once_is_no_news() -> None:
     assert conn.state is State.CLOSED
 
 
-async def test_takeover_makes_the_writer_compress() -> None:
+async def test_takeover_makes_the_channel_compress() -> None:
     for takeover in (False, True):
         conn, transport, _ = connecting(compression="deflate")
         conn.connection_made(transport)  # type: ignore[arg-type]

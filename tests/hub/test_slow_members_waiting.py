@@ -53,7 +53,7 @@ class Sent:
         self.told.append(cause)
 
 
-async def test_successive_broadcasts_take_one_place_in_the_writer():
+async def test_successive_broadcasts_take_one_place_in_the_channel():
     hub = Hub()
     conn, transport = filled(hub)
     for text in "abc":

@@ -4,7 +4,7 @@ Hypothesis sends, reads, stalls, closes and aborts. Queued messages give way to 
 which are dropped or replaced, and where the newer one stands.
 
 After each step the test looks at the peer's end of the socket pair, unread bytes included. So the written bytes are
-known exactly, and with them the bytes that the transport may hold and every number of the writer.
+known exactly, and with them the bytes that the transport may hold and every number of the channel.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def new_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 class Entry(NamedTuple):
-    """A message that the writer accepted."""
+    """A message that the channel accepted."""
 
     payload: bytes
     size: int  # bytes of its frames
@@ -55,27 +55,27 @@ class Entry(NamedTuple):
 
 
 class Ours(asyncio.Protocol):
-    """The part of a connection that drives its writer."""
+    """The part of a connection that drives its channel."""
 
-    def __init__(self, writer: Channel) -> None:
-        self.writer = writer
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.lost = 0
         self.transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.writer._attach(transport)  # type: ignore[arg-type]
+        self.channel._attach(transport)  # type: ignore[arg-type]
 
     def pause_writing(self) -> None:
-        self.writer._pause_output()
+        self.channel._pause_output()
 
     def resume_writing(self) -> None:
-        if self.writer._output_drained():
-            self.writer._resume_output()
+        if self.channel._output_drained():
+            self.channel._resume_output()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost += 1
-        self.writer._detach()
+        self.channel._detach()
 
 
 class Frames:
@@ -109,8 +109,8 @@ class Model(RuleBasedStateMachine):
         ours, self.theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least that there is: some KiB
         self.theirs.setblocking(False)
-        self.writer = Channel(loop_context(self.loop), queue_size=QUEUE_SIZE, queue_bytes=QUEUE_BYTES)
-        connecting = self.loop.create_unix_connection(lambda: Ours(self.writer), sock=ours)
+        self.channel = Channel(loop_context(self.loop), queue_size=QUEUE_SIZE, queue_bytes=QUEUE_BYTES)
+        connecting = self.loop.create_unix_connection(lambda: Ours(self.channel), sock=ours)
         _, self.ours = self.loop.run_until_complete(connecting)
         self.arrived = bytearray()
         self.accepted: list[Entry] = []
@@ -141,12 +141,12 @@ class Model(RuleBasedStateMachine):
         if size <= limits.COPY_SIZE:
             fragment = limits.FRAGMENT_SIZE  # or its fragments were one buffer, which leaves as one frame does
         message = encode(Opcode.BINARY, payload, fragment_size=fragment)
-        if self.writer._try_queue(message):
+        if self.channel._try_queue(message):
             self.accepted.append(Entry(payload, message.size))
         elif wait:
             self.wait(payload, message)
         if kick:
-            self.writer._kick_output(True)
+            self.channel._kick_output(True)
 
     def wait(self, payload: bytes, message: EncodedMessage) -> None:
         def done(accepted: bool) -> None:
@@ -156,7 +156,7 @@ class Model(RuleBasedStateMachine):
             else:
                 assert not self.open or self.discarded
 
-        waiter = waiters.add(self.writer, message, done)
+        waiter = waiters.add(self.channel, message, done)
         self.waiting[waiter] = Entry(payload, message.size)
 
     @precondition(lambda self: self.open)
@@ -165,14 +165,14 @@ class Model(RuleBasedStateMachine):
         for _ in range(count):
             payload = self.payload(size)
             frame = build_frame(Opcode.BINARY, payload)
-            if self.writer._try_queue(frame):
+            if self.channel._try_queue(frame):
                 self.accepted.append(Entry(payload, len(frame)))
-            self.writer._kick_output(at_once)
+            self.channel._kick_output(at_once)
 
     @property
     def queued(self) -> list[Entry]:
         """Return the messages of which no byte was written, as the step before has shown."""
-        return self.accepted[len(self.accepted) - self.writer._queued_messages :]
+        return self.accepted[len(self.accepted) - self.channel._queued_messages :]
 
     def queue_is(self, queued: list[Entry]) -> None:
         del self.accepted[len(self.accepted) - self.before :]
@@ -199,21 +199,21 @@ class Model(RuleBasedStateMachine):
         if size <= limits.COPY_SIZE:
             fragment = limits.FRAGMENT_SIZE
         message = encode(Opcode.BINARY, payload, fragment_size=fragment)
-        if not self.writer._can_queue(message.size) and self.waiting:
-            assert displacing.displace(self.writer, message) == displacing.conflate(self.writer, message, key) == -1
+        if not self.channel._can_queue(message.size) and self.waiting:
+            assert displacing.displace(self.channel, message) == displacing.conflate(self.channel, message, key) == -1
             return
-        self.before, queued, evicted = self.writer._queued_messages, self.queued, self.evicted
+        self.before, queued, evicted = self.channel._queued_messages, self.queued, self.evicted
         if key:
             self.conflate(queued, Entry(payload, message.size, key))
-            count = displacing.conflate(self.writer, message, key)
+            count = displacing.conflate(self.channel, message, key)
         else:
             self.make_room(queued, message.size)
             queued.append(Entry(payload, message.size))
-            count = displacing.displace(self.writer, message)
+            count = displacing.displace(self.channel, message)
         assert count == self.evicted - evicted
         self.queue_is(queued)
         if kick:
-            self.writer._kick_output(True)
+            self.channel._kick_output(True)
 
     def conflate(self, queued: list[Entry], new: Entry) -> None:
         old = next((entry for entry in reversed(queued) if entry.key == new.key), None)
@@ -232,9 +232,9 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule()
     def drop_all(self) -> None:
-        self.before, queued = self.writer._queued_messages, self.queued
+        self.before, queued = self.channel._queued_messages, self.queued
         count = sum(not entry.note for entry in queued)
-        assert displacing.drop_queued(self.writer) == count
+        assert displacing.drop_queued(self.channel) == count
         self.evicted += count
         self.queue_is([entry for entry in queued if entry.note])
 
@@ -243,9 +243,9 @@ class Model(RuleBasedStateMachine):
     def add_note(self, first: bool) -> None:
         payload = self.payload(20)
         note = Note(build_frame(Opcode.BINARY, payload))
-        self.before, queued = self.writer._queued_messages, self.queued
+        self.before, queued = self.channel._queued_messages, self.queued
         queued.insert(0 if first else len(queued), Entry(payload, len(note.frame), note=True))
-        self.writer._add_note(note, first=first)
+        self.channel._add_note(note, first=first)
         self.queue_is(queued)
         self.note = note, first
 
@@ -254,11 +254,11 @@ class Model(RuleBasedStateMachine):
     def take_note(self) -> None:
         assert self.note is not None
         note, first = self.note
-        self.before, queued = self.writer._queued_messages, self.queued
+        self.before, queued = self.channel._queued_messages, self.queued
         payloads = [entry.payload for entry in queued]
         payload = note.frame[2:]
         may = payload in payloads and (first or payloads[-1] == payload)
-        assert self.writer._take_note(note, last=not first) is may
+        assert self.channel._take_note(note, last=not first) is may
         if may:
             del queued[payloads.index(payload)]
         self.queue_is(queued)
@@ -268,17 +268,17 @@ class Model(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject) -> None:
         waiter = data.draw(st.sampled_from(list(self.waiting)))
         del self.waiting[waiter]
-        assert waiters.withdraw(self.writer, waiter)
-        assert not waiters.withdraw(self.writer, waiter)
+        assert waiters.withdraw(self.channel, waiter)
+        assert not waiters.withdraw(self.channel, waiter)
 
     @rule(kick=st.booleans())
     def ping(self, kick: bool) -> None:
         payload = self.payload(3)
         if self.open:
             self.pings.append(payload)
-        self.writer._queue_ping(build_frame(Opcode.PING, payload))
+        self.channel._queue_ping(build_frame(Opcode.PING, payload))
         if kick:
-            self.writer._kick_output(True)
+            self.channel._kick_output(True)
 
     @rule(count=st.integers(1, 5), kick=st.booleans())
     def pong(self, count: int, kick: bool) -> None:
@@ -286,13 +286,13 @@ class Model(RuleBasedStateMachine):
             payload = self.payload(3)
             if self.open:
                 self.pongs.append(payload)
-            self.writer._queue_pong(build_frame(Opcode.PONG, payload))
+            self.channel._queue_pong(build_frame(Opcode.PONG, payload))
         if kick:
-            self.writer._flush()
+            self.channel._flush()
 
     @rule()
     def flush(self) -> None:
-        self.writer._flush()
+        self.channel._flush()
 
     @rule()
     def tick(self) -> None:
@@ -313,25 +313,25 @@ class Model(RuleBasedStateMachine):
     @rule()
     def finish(self) -> None:
         self.closing = True
-        self.writer._finish_output(CLOSE, self.on_finished)
+        self.channel._finish_output(CLOSE, self.on_finished)
 
     @precondition(lambda self: self.open and self.count > 12)
     @rule()
     def evict(self) -> None:
         self.closing = self.discarded = True
-        self.writer._drop_output()
-        self.writer._finish_output(CLOSE, self.on_finished)
-        self.writer._write_last()
+        self.channel._drop_output()
+        self.channel._finish_output(CLOSE, self.on_finished)
+        self.channel._write_last()
         assert self.finished == 1
 
     @precondition(lambda self: not self.aborted and self.count > 20)
     @rule()
     def abort(self) -> None:
         self.aborted = True
-        self.writer._drop_output()
+        self.channel._drop_output()
         self.ours.transport.abort()
-        self.writer._queue_pong(build_frame(Opcode.PONG, b"no"))
-        self.writer._flush()
+        self.channel._queue_pong(build_frame(Opcode.PONG, b"no"))
+        self.channel._flush()
 
     def on_finished(self) -> None:
         self.finished += 1
@@ -340,14 +340,14 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def what_is_told_is_what_has_left(self) -> None:
-        writer = self.writer
-        assert waiters.count(writer) == len(self.waiting)
-        assert (writer._evicted, writer._replaced) == (self.evicted, self.replaced)
+        channel = self.channel
+        assert waiters.count(channel) == len(self.waiting)
+        assert (channel._evicted, channel._replaced) == (self.evicted, self.replaced)
         notes = [entry.size for entry in self.queued if entry.note]
-        assert writer._queued_messages <= QUEUE_SIZE + len(notes)
-        assert writer._queued_bytes <= QUEUE_BYTES + sum(notes) or writer._queued_messages == 1 + len(notes)
+        assert channel._queued_messages <= QUEUE_SIZE + len(notes)
+        assert channel._queued_bytes <= QUEUE_BYTES + sum(notes) or channel._queued_messages == 1 + len(notes)
         if self.aborted or self.discarded:
-            assert (writer._queued_messages, writer._queued_bytes, waiters.count(writer)) == (0, 0, 0)
+            assert (channel._queued_messages, channel._queued_bytes, waiters.count(channel)) == (0, 0, 0)
         if self.aborted:
             return
         try:
@@ -360,13 +360,13 @@ class Model(RuleBasedStateMachine):
             assert held - len(CLOSE) <= 64 * KiB + 10
             return
         assert held <= 64 * KiB + 10
-        assert writer._paused is (held > 0)
+        assert channel._paused is (held > 0)
         if frames.missing:
             assert held == frames.missing, "the transport holds something else than the rest of one frame"
         begun = [frames.begun] if frames.missing != 0 or not held else [frames.begun, frames.begun + 1]
-        assert len(self.accepted) - writer._queued_messages in begun
-        first = len(self.accepted) - writer._queued_messages
-        assert writer._queued_bytes == sum(entry.size for entry in self.accepted[first:])
+        assert len(self.accepted) - channel._queued_messages in begun
+        first = len(self.accepted) - channel._queued_messages
+        assert channel._queued_bytes == sum(entry.size for entry in self.accepted[first:])
 
     # --- and in the end ---------------------------------------------------------------------------
 
@@ -391,12 +391,12 @@ class Model(RuleBasedStateMachine):
         while not self.finished or self.ours.transport.get_write_buffer_size():
             self.read(1_000_000, 2)
         self.read(1_000_000, 2)
-        self.writer._queue_ping(build_frame(Opcode.PING, b"late"))
-        self.writer._flush()
+        self.channel._queue_ping(build_frame(Opcode.PING, b"late"))
+        self.channel._flush()
         self.read(1_000_000, 2)
         assert self.finished == 1
         assert not self.waiting
-        assert (self.writer._queued_messages, self.writer._queued_bytes) == (0, 0)
+        assert (self.channel._queued_messages, self.channel._queued_bytes) == (0, 0)
         parser = Parser(client=True, max_size=None)
         events = parser.feed(bytes(self.arrived))
         assert parser.error is None
@@ -419,12 +419,12 @@ class Model(RuleBasedStateMachine):
         # The next sockets get the descriptor that was ours.
         pair = socket.socketpair()
         try:
-            self.writer._try_queue(encode(Opcode.BINARY, b"x"))
-            self.writer._queue_ping(build_frame(Opcode.PING, b"x"))
-            self.writer._kick_output(True)
-            self.writer._output_drained()
-            self.writer._resume_output()
-            self.writer._write_last()
+            self.channel._try_queue(encode(Opcode.BINARY, b"x"))
+            self.channel._queue_ping(build_frame(Opcode.PING, b"x"))
+            self.channel._kick_output(True)
+            self.channel._output_drained()
+            self.channel._resume_output()
+            self.channel._write_last()
             self.tick()
             for sock in pair:
                 sock.setblocking(False)
@@ -436,6 +436,6 @@ class Model(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("loop", loops())
-def test_writer_delivers_exactly_the_accepted_messages(loop: str) -> None:
+def test_channel_delivers_exactly_the_accepted_messages(loop: str) -> None:
     machine: Callable[[], Model] = type("ModelOnALoop", (Model,), {"loop_name": loop})
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=60))

@@ -1,4 +1,4 @@
-"""A writer on a transport that is no socket, and a loop whose ticks the test ends."""
+"""A channel on a transport that is no socket, and a loop whose ticks the test ends."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ class State(LoopContext):
         self.dirty: list[Flushable] = []
         self.gathered: list[Flushable] = []
 
-    def gather(self, writer: Flushable) -> None:
-        assert writer not in self.gathered, "gathered twice"
-        self.gathered.append(writer)
+    def gather(self, channel: Flushable) -> None:
+        assert channel not in self.gathered, "gathered twice"
+        self.gathered.append(channel)
 
-    def mark_dirty(self, writer: Flushable) -> None:
-        assert writer not in self.dirty, "marked twice"
-        self.dirty.append(writer)
+    def mark_dirty(self, channel: Flushable) -> None:
+        assert channel not in self.dirty, "marked twice"
+        self.dirty.append(channel)
 
     def end_of_tick(self) -> None:
         flushing, self.dirty, self.gathered = self.gathered + self.dirty, [], []
-        for writer in flushing:
-            writer._flush()
+        for channel in flushing:
+            channel._flush()
 
 
 class Setup:
     def __init__(self, **bounds: int) -> None:
         self.state = State()
-        self.writer = Channel(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})
+        self.channel = Channel(self.state, **{"queue_size": 4, "queue_bytes": 1000, **bounds})
         self.transport = FakeTransport(self)
-        self.writer._attach(self.transport)  # type: ignore[arg-type]
+        self.channel._attach(self.transport)  # type: ignore[arg-type]
         self.finished = 0
 
     def pause_writing(self) -> None:
-        self.writer._pause_output()
+        self.channel._pause_output()
 
     def resume_writing(self) -> None:
-        if self.writer._output_drained():
-            self.writer._resume_output()
+        if self.channel._output_drained():
+            self.channel._resume_output()
             self.state.end_of_tick()
 
     def on_finished(self) -> None:
@@ -87,4 +87,4 @@ class Outcome:
 
 def wait(setup: Setup, text: str) -> tuple[Waiter, Outcome]:
     outcome = Outcome()
-    return waiters.add(setup.writer, message(text), outcome), outcome
+    return waiters.add(setup.channel, message(text), outcome), outcome

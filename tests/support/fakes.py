@@ -343,7 +343,7 @@ def pass_time(seconds: float) -> None:
 
 
 async def flushed() -> None:
-    """Wait until no queued bytes of this loop iteration wait to be written; many writers may take several slices."""
+    """Wait until no queued bytes of this loop iteration wait to be written; many channels may take several slices."""
     state = loop_context(asyncio.get_running_loop())
     while state._dirty or state._gathered or state._flushing:
         await asyncio.sleep(0)

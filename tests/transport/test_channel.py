@@ -10,36 +10,36 @@ from support.channel_setup import CLOSE, Setup, message, wait
 
 def test_flush_of_an_empty_queue_writes_nothing() -> None:
     setup = Setup()
-    setup.writer._flush()
+    setup.channel._flush()
     assert setup.transport.writes == []
 
 
 def test_gathered_output_leaves_in_one_write() -> None:
     setup = Setup()
-    setup.writer._try_queue(message("a"))
-    setup.writer._gather()
-    setup.writer._try_queue(message("b"))
-    setup.writer._gather()
-    setup.writer._try_queue(message("c"))
-    setup.writer._kick_output(True)
+    setup.channel._try_queue(message("a"))
+    setup.channel._gather()
+    setup.channel._try_queue(message("b"))
+    setup.channel._gather()
+    setup.channel._try_queue(message("c"))
+    setup.channel._kick_output(True)
     assert setup.transport.writes == []
-    assert setup.state.gathered == [setup.writer]
+    assert setup.state.gathered == [setup.channel]
     setup.state.end_of_tick()
     assert setup.messages == ["a", "b", "c"]
     assert len(setup.transport.writes) == 1
-    setup.writer._try_queue(message("d"))
-    setup.writer._gather()
-    setup.writer._flush()  # without waiting for the end of the iteration
+    setup.channel._try_queue(message("d"))
+    setup.channel._gather()
+    setup.channel._flush()  # without waiting for the end of the iteration
     assert setup.messages == ["a", "b", "c", "d"]
 
 
 def test_read_without_output_is_not_gathered() -> None:
     setup = Setup()
-    setup.writer._gather()
+    setup.channel._gather()
     assert setup.state.gathered == []
-    setup.writer._try_queue(message("a"))
-    setup.writer._kick_output(False)  # as a broadcast does
-    setup.writer._gather()
+    setup.channel._try_queue(message("a"))
+    setup.channel._kick_output(False)  # as a broadcast does
+    setup.channel._gather()
     assert setup.messages == ["a"]
     assert setup.state.gathered == []
 
@@ -47,8 +47,8 @@ def test_read_without_output_is_not_gathered() -> None:
 def test_first_message_leaves_at_once_and_others_together() -> None:
     setup = Setup()
     for text in "abc":
-        setup.writer._try_queue(message(text))
-        setup.writer._kick_output(at_once=True)
+        setup.channel._try_queue(message(text))
+        setup.channel._kick_output(at_once=True)
     assert setup.messages == ["a"]
     setup.state.end_of_tick()
     assert len(setup.transport.writes) == 2
@@ -58,8 +58,8 @@ def test_first_message_leaves_at_once_and_others_together() -> None:
 def test_kick_without_at_once_writes_at_end_of_iteration() -> None:
     setup = Setup()
     for text in "abc":
-        setup.writer._try_queue(message(text))
-        setup.writer._kick_output(at_once=False)
+        setup.channel._try_queue(message(text))
+        setup.channel._kick_output(at_once=False)
     assert setup.transport.writes == []
     setup.state.end_of_tick()
     assert len(setup.transport.writes) == 1
@@ -72,9 +72,9 @@ def test_kick_without_at_once_writes_at_end_of_iteration() -> None:
 def test_offer_flushes_before_it_refuses() -> None:
     setup = Setup()
     for index in range(100):
-        assert setup.writer._try_queue(message(str(index)))
+        assert setup.channel._try_queue(message(str(index)))
     assert len(setup.transport.writes) == 24  # by four
-    setup.writer._flush()
+    setup.channel._flush()
     assert setup.messages == [str(index) for index in range(100)]
 
 
@@ -85,26 +85,26 @@ def test_last_words_leave_after_discard_on_a_full_transport() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
-        setup.writer._try_queue(message(text))
+        setup.channel._try_queue(message(text))
     _, outcome = wait(setup, "e")
-    setup.writer._drop_output()
-    setup.writer._finish_output(CLOSE, setup.on_finished)
+    setup.channel._drop_output()
+    setup.channel._finish_output(CLOSE, setup.on_finished)
     assert setup.transport.wire == b""
-    setup.writer._write_last()
+    setup.channel._write_last()
     assert setup.transport.wire == CLOSE
     assert setup.finished == 1
     assert outcome.answers == [False]
-    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
+    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
 
 
 def test_discarded_message_ends_at_a_frame() -> None:
     setup = Setup(queue_bytes=10_000_000)
-    setup.writer._try_queue(message("x" * 1_000_000))
+    setup.channel._try_queue(message("x" * 1_000_000))
     setup.transport.full_after = 1
-    setup.writer._flush()
-    setup.writer._drop_output()
-    setup.writer._finish_output(CLOSE, setup.on_finished)
-    setup.writer._write_last()
+    setup.channel._flush()
+    setup.channel._drop_output()
+    setup.channel._finish_output(CLOSE, setup.on_finished)
+    setup.channel._write_last()
     assert setup.transport.events() == [(Opcode.CLOSE, (1000, ""))]
     assert setup.finished == 1
 
@@ -115,8 +115,8 @@ def test_discarded_message_ends_at_a_frame() -> None:
 def test_closing_transport_is_not_written_to() -> None:
     setup = Setup()
     setup.transport.closing = True
-    setup.writer._try_queue(message("a"))
-    setup.writer._flush()
+    setup.channel._try_queue(message("a"))
+    setup.channel._flush()
     assert setup.transport.writes == []
 
 
@@ -125,8 +125,8 @@ def test_closing_transport_is_not_written_to() -> None:
 
 def test_close_frame_callback_may_lose_the_transport() -> None:
     setup = Setup()
-    setup.writer._try_queue(message("a"))
-    setup.writer._finish_output(CLOSE, setup.writer._detach)
+    setup.channel._try_queue(message("a"))
+    setup.channel._finish_output(CLOSE, setup.channel._detach)
     assert setup.messages == ["a"]
     assert setup.transport.wire.endswith(CLOSE)
 
@@ -134,9 +134,9 @@ def test_close_frame_callback_may_lose_the_transport() -> None:
 def test_resume_writes_after_the_call_of_the_transport() -> None:
     setup = Setup()
     setup.transport.fill()
-    setup.writer._try_queue(message("a"))
-    setup.writer._output_drained()
-    setup.writer._resume_output()
+    setup.channel._try_queue(message("a"))
+    setup.channel._output_drained()
+    setup.channel._resume_output()
     assert setup.transport.writes == []
     setup.state.end_of_tick()
     assert setup.messages == ["a"]
@@ -145,10 +145,10 @@ def test_resume_writes_after_the_call_of_the_transport() -> None:
 def test_transport_paused_again_in_the_iteration_is_skipped() -> None:
     setup = Setup()
     setup.transport.fill()
-    setup.writer._try_queue(message("a"))
-    setup.writer._output_drained()
-    setup.writer._resume_output()
-    setup.writer._pause_output()
+    setup.channel._try_queue(message("a"))
+    setup.channel._output_drained()
+    setup.channel._resume_output()
+    setup.channel._pause_output()
     setup.state.end_of_tick()
     assert setup.transport.writes == []
     setup.transport.drain()
@@ -157,6 +157,6 @@ def test_transport_paused_again_in_the_iteration_is_skipped() -> None:
 
 def test_run_of_messages_leaves_behind_those_queued_before() -> None:
     setup = Setup(queue_size=8)
-    setup.writer._try_queue(message("before"))
-    setup.writer._accept_run([message("a"), message("b")])
+    setup.channel._try_queue(message("before"))
+    setup.channel._accept_run([message("a"), message("b")])
     assert setup.messages == ["before", "a", "b"]

@@ -27,9 +27,9 @@ def test_cve_2024_12254_row_11_writelines_is_not_used(monkeypatch: pytest.Monkey
     monkeypatch.setattr(channel, "_WRITELINES_HAS_NO_BOUND", True)
     setup = Setup()
     setup.transport.writelines = None  # type: ignore[assignment,method-assign]
-    setup.writer._try_queue(message("a"))
-    setup.writer._try_queue(message("b"))
-    setup.writer._flush()
+    setup.channel._try_queue(message("a"))
+    setup.channel._try_queue(message("b"))
+    setup.channel._flush()
     assert setup.messages == ["a", "b"]
 
 
@@ -85,7 +85,7 @@ class SocketTransport(FakeTransport):
 
 
 class Direct(Setup):
-    """A writer past a :class:`SocketTransport`."""
+    """A channel past a :class:`SocketTransport`."""
 
     transport: SocketTransport
 
@@ -95,7 +95,7 @@ class Direct(Setup):
         self.transport.room = room
         monkeypatch.setattr(sendmsg, "descriptor", lambda transport: 4711)
         monkeypatch.setattr(sendmsg, "send", self.transport.send)
-        self.writer._attach(self.transport)  # type: ignore[arg-type]
+        self.channel._attach(self.transport)  # type: ignore[arg-type]
 
     def whole(self) -> list[tuple[int, Any]]:
         """Let everything leave, and return it."""
@@ -106,8 +106,8 @@ class Direct(Setup):
 def test_direct_write_sends_the_whole_queue_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=10_000, queue_size=64)
     for index in range(64):
-        setup.writer._try_queue(message(str(index)))
-    setup.writer._flush()
+        setup.channel._try_queue(message(str(index)))
+    setup.channel._flush()
     assert setup.transport.sends == 1
     assert setup.transport.most_held == 0
     assert setup.messages == [str(index) for index in range(64)]
@@ -124,9 +124,9 @@ SIZES = [5, 0, 130, 16 * 1024, 16 * 1024 - 3, 3, 16 * 1024 + 1, 70_000, 2]
 def queue_all(setup: Direct) -> list[bytes]:
     payloads = [bytes([index]) * size for index, size in enumerate(SIZES)]
     for payload in payloads:
-        assert setup.writer._try_queue(encode(Opcode.BINARY, payload))
-    setup.writer._queue_ping(ping(b"ours"))
-    setup.writer._queue_pong(pong(b"theirs"))
+        assert setup.channel._try_queue(encode(Opcode.BINARY, payload))
+    setup.channel._queue_ping(ping(b"ours"))
+    setup.channel._queue_pong(pong(b"theirs"))
     return payloads
 
 
@@ -173,9 +173,9 @@ def test_cut_frame_waits_in_the_transport_and_order_is_kept(
     setup = Direct(monkeypatch, room=cut, queue_size=100, queue_bytes=10_000_000)
     payloads = queue_all(setup)
     if closing:
-        setup.writer._finish_output(CLOSE, setup.on_finished)
+        setup.channel._finish_output(CLOSE, setup.on_finished)
     else:
-        setup.writer._flush()
+        setup.channel._flush()
     gone = setup.transport.wire + bytes(setup.transport.held)
     parser = Parser(client=True, max_size=None)
     given = [payload for kind, payload in parser.feed(gone) if kind == Opcode.BINARY]
@@ -183,20 +183,20 @@ def test_cut_frame_waits_in_the_transport_and_order_is_kept(
     assert frames_in(gone) - frames_in(setup.transport.wire) in (0, 1), "more than the rest of one frame"
     assert whole_frames(gone)
     begun = len(given) + (1 if parser.mid_message else 0)
-    assert setup.writer._queued_messages == len(payloads) - begun
+    assert setup.channel._queued_messages == len(payloads) - begun
     waiting = payloads[begun:]
-    assert setup.writer._queued_bytes == sum(encode(Opcode.BINARY, payload).size for payload in waiting)
-    setup.writer._queue_pong(pong(b"old"))
-    setup.writer._queue_pong(pong(b"new"))
-    late = ([] if closing else [b"old", b"new"]) if not setup.writer._paused else [] if closing else [b"new"]
-    setup.writer._flush()
+    assert setup.channel._queued_bytes == sum(encode(Opcode.BINARY, payload).size for payload in waiting)
+    setup.channel._queue_pong(pong(b"old"))
+    setup.channel._queue_pong(pong(b"new"))
+    late = ([] if closing else [b"old", b"new"]) if not setup.channel._paused else [] if closing else [b"new"]
+    setup.channel._flush()
     setup.transport.take(10_000_000)
     events = setup.transport.events()
     assert [payload for kind, payload in events if kind == Opcode.BINARY] == payloads
     pongs = [payload for kind, payload in events if kind == Opcode.PONG]
     assert pongs[-1:] == (late or [b"theirs"])[-1:]
     assert [payload for kind, payload in events if kind == Opcode.PING] == [b"ours"]
-    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
+    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
     assert (events[-1][0] == Opcode.CLOSE) is closing
     assert setup.finished == closing
 
@@ -206,20 +206,20 @@ def test_long_frame_behind_a_cut_frame_stays_in_the_queue(
 ) -> None:
     setup = Direct(monkeypatch, room=3, queue_bytes=100_000)
     for payload in (b"cut here", bytes(16 * 1024)):
-        setup.writer._try_queue(encode(Opcode.BINARY, payload))
-    setup.writer._flush()
+        setup.channel._try_queue(encode(Opcode.BINARY, payload))
+    setup.channel._flush()
     assert len(setup.transport.held) == 2 + 8 - 3
-    assert setup.writer._queued_messages == 1
-    assert setup.writer._queued_bytes == 4 + 16 * 1024
+    assert setup.channel._queued_messages == 1
+    assert setup.channel._queued_bytes == 4 + 16 * 1024
 
 
 def test_payload_like_a_header_takes_no_frame_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=0, queue_bytes=100_000)
     fragment_size = 4
     payload = b"\x82\x7e\x82\x7e" * (17 * 1024 // 4)
-    setup.writer._try_queue(encode(Opcode.BINARY, payload, fragment_size=fragment_size))
+    setup.channel._try_queue(encode(Opcode.BINARY, payload, fragment_size=fragment_size))
     for cut in range(200):
-        setup.writer._flush()
+        setup.channel._flush()
         held = len(setup.transport.held)
         assert held <= 2 + fragment_size
         assert (len(setup.transport.wire) + held) % (2 + fragment_size) == 0
@@ -229,11 +229,11 @@ def test_payload_like_a_header_takes_no_frame_with_it(monkeypatch: pytest.Monkey
 
 def test_queue_is_bounded_while_a_frame_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1)
-    assert setup.writer._try_queue(message("cut"))
-    setup.writer._flush()
-    assert setup.writer._paused
-    assert [setup.writer._try_queue(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
-    assert setup.writer._queued_messages == 4
+    assert setup.channel._try_queue(message("cut"))
+    setup.channel._flush()
+    assert setup.channel._paused
+    assert [setup.channel._try_queue(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
+    assert setup.channel._queued_messages == 4
     assert len(setup.transport.held) == len(message("cut").buffers[0]) - 1
     assert setup.whole() == [(Opcode.TEXT, text) for text in ("cut", *"abcd")]
 
@@ -241,35 +241,35 @@ def test_queue_is_bounded_while_a_frame_is_cut(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("cut", [1, 4, 9, 10, 11, 30_000, 60_000])
 def test_discard_keeps_a_cut_frame_and_the_close_frame(monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
     setup = Direct(monkeypatch, room=cut, queue_bytes=10_000_000)
-    setup.writer._try_queue(encode(Opcode.BINARY, bytes(60_001)))
-    setup.writer._try_queue(message("never"))
-    setup.writer._flush()
-    setup.writer._drop_output()
-    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
-    setup.writer._finish_output(CLOSE, setup.on_finished)
-    setup.writer._write_last()
+    setup.channel._try_queue(encode(Opcode.BINARY, bytes(60_001)))
+    setup.channel._try_queue(message("never"))
+    setup.channel._flush()
+    setup.channel._drop_output()
+    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
+    setup.channel._finish_output(CLOSE, setup.on_finished)
+    setup.channel._write_last()
     assert setup.finished == 1
     assert setup.whole() == [(Opcode.BINARY, bytes(60_001)), (Opcode.CLOSE, (1000, ""))]
 
 
 def test_nothing_leaves_after_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1)
-    setup.writer._try_queue(message("cut"))
-    setup.writer._flush()
-    setup.writer._finish_output(CLOSE, setup.on_finished)
-    setup.writer._drop_output()
-    setup.writer._write_last()
-    setup.writer._queue_pong(pong(b"late"))
-    setup.writer._queue_ping(ping(b"late"))
-    setup.writer._flush()
+    setup.channel._try_queue(message("cut"))
+    setup.channel._flush()
+    setup.channel._finish_output(CLOSE, setup.on_finished)
+    setup.channel._drop_output()
+    setup.channel._write_last()
+    setup.channel._queue_pong(pong(b"late"))
+    setup.channel._queue_ping(ping(b"late"))
+    setup.channel._flush()
     assert setup.whole() == [(Opcode.TEXT, "cut"), (Opcode.CLOSE, (1000, ""))]
 
 
 def test_transport_that_holds_bytes_gets_later_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1000)
     setup.transport.held += b"HTTP/1.1 101 ..."  # but does not ask to wait
-    setup.writer._try_queue(message("a"))
-    setup.writer._flush()
+    setup.channel._try_queue(message("a"))
+    setup.channel._flush()
     assert setup.transport.sends == 0
     setup.transport.take(0)
     assert setup.transport.wire == b"HTTP/1.1 101 ..." + b"".join(message("a").buffers)
@@ -278,14 +278,14 @@ def test_transport_that_holds_bytes_gets_later_frames(monkeypatch: pytest.Monkey
 def test_closing_transport_gets_no_direct_write(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=1000)
     setup.transport.closing = True
-    setup.writer._try_queue(message("a"))
-    setup.writer._flush()
-    setup.writer._detach()
-    setup.writer._try_queue(message("b"))
-    setup.writer._queue_ping(ping(b"p"))
-    setup.writer._kick_output(at_once=True)
-    setup.writer._output_drained()
-    setup.writer._resume_output()
+    setup.channel._try_queue(message("a"))
+    setup.channel._flush()
+    setup.channel._detach()
+    setup.channel._try_queue(message("b"))
+    setup.channel._queue_ping(ping(b"p"))
+    setup.channel._kick_output(at_once=True)
+    setup.channel._output_drained()
+    setup.channel._resume_output()
     setup.state.end_of_tick()
     assert setup.transport.sends == 0
     assert setup.transport.wire == b""
@@ -294,14 +294,14 @@ def test_closing_transport_gets_no_direct_write(monkeypatch: pytest.MonkeyPatch)
 def test_pongs_collapse_only_while_the_socket_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Direct(monkeypatch, room=3)
     for index in range(3):
-        setup.writer._queue_pong(pong(bytes([index])))
-    setup.writer._flush()  # one is gone, the second is cut at its beginning, the third waits
+        setup.channel._queue_pong(pong(bytes([index])))
+    setup.channel._flush()  # one is gone, the second is cut at its beginning, the third waits
     for index in range(3, 100):
-        setup.writer._queue_pong(pong(bytes([index])))
+        setup.channel._queue_pong(pong(bytes([index])))
     assert [payload[0] for _, payload in setup.whole()] == [0, 1, 99]
-    setup.writer._queue_pong(pong(b"a"))
-    setup.writer._queue_pong(pong(b"b"))
-    setup.writer._flush()
+    setup.channel._queue_pong(pong(b"a"))
+    setup.channel._queue_pong(pong(b"b"))
+    setup.channel._flush()
     assert [payload for _, payload in setup.transport.events()][3:] == [b"a", b"b"]
 
 

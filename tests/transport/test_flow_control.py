@@ -26,28 +26,28 @@ LIMIT = 400
 
 
 class Held(Setup):
-    """Writer that sends no more than 400 bytes beyond an answered ping."""
+    """Channel that sends no more than 400 bytes beyond an answered ping."""
 
-    writer: Channel
+    channel: Channel
 
     def __init__(self, pong_wait: float | None = 30, **bounds: int) -> None:
         self.state = TickState()
         bounds = {"queue_size": 100, "queue_bytes": 100_000, **bounds}
-        self.writer = Channel(self.state, **bounds)
+        self.channel = Channel(self.state, **bounds)
         self.keepalive = Keepalive(
             Timers(FakeLoop()),  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             ping_period=None if pong_wait is None else pong_wait / 2,
             pong_wait=pong_wait,
         )
-        self.writer._limit_unanswered(LIMIT, self.keepalive)
+        self.channel._limit_unanswered(LIMIT, self.keepalive)
         self.transport = FakeTransport(self)
-        self.writer._attach(self.transport)  # type: ignore[arg-type]
+        self.channel._attach(self.transport)  # type: ignore[arg-type]
         self.finished = 0
 
     def send(self, size: int = 50) -> None:
-        assert self.writer._try_queue(message("x" * (size - 2 if size < 128 else size - 4)))
-        self.writer._kick_output(True)
+        assert self.channel._try_queue(message("x" * (size - 2 if size < 128 else size - 4)))
+        self.channel._kick_output(True)
         self.state.end_of_tick()
 
     @property
@@ -55,8 +55,8 @@ class Held(Setup):
         return [payload for kind, payload in self.transport.events() if kind == Opcode.PING]
 
     def answer(self, ping: bytes) -> None:
-        if self.writer._ping_answered(self.keepalive.pong(ping)):
-            self.writer._resume_output()
+        if self.channel._ping_answered(self.keepalive.pong(ping)):
+            self.channel._resume_output()
             self.state.end_of_tick()
 
 
@@ -66,24 +66,24 @@ def test_pings_travel_with_each_quarter_of_the_bound() -> None:
         setup.send(50)
     kinds = [kind for kind, _ in setup.transport.events()]
     assert kinds == [Opcode.TEXT, Opcode.TEXT, Opcode.PING] * 4
-    assert setup.writer._unanswered == LIMIT
+    assert setup.channel._unanswered == LIMIT
 
 
 def test_data_beyond_the_bound_waits_for_an_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
-    assert (len(setup.messages), setup.writer._queued_messages) == (8, 12)
-    assert setup.writer._paused
-    assert setup.writer._queued_age > 0
+    assert (len(setup.messages), setup.channel._queued_messages) == (8, 12)
+    assert setup.channel._paused
+    assert setup.channel._queued_age > 0
     setup.answer(setup.pings[0])
     assert len(setup.messages) == 10
     setup.answer(setup.pings[-1])
     assert len(setup.messages) == 18
-    while setup.writer._queued_messages:
+    while setup.channel._queued_messages:
         setup.answer(setup.pings[-1])
     assert len(setup.messages) == 20
-    assert not setup.writer._paused
+    assert not setup.channel._paused
 
 
 def test_answer_counts_for_all_earlier_pings() -> None:
@@ -91,9 +91,9 @@ def test_answer_counts_for_all_earlier_pings() -> None:
     for _ in range(8):
         setup.send(50)
     setup.answer(setup.pings[-1])
-    assert setup.writer._unanswered == 0
+    assert setup.channel._unanswered == 0
     setup.answer(setup.pings[0])
-    assert setup.writer._unanswered == 0
+    assert setup.channel._unanswered == 0
 
 
 def test_answer_to_a_keepalive_ping_counts() -> None:
@@ -128,10 +128,10 @@ def test_pings_and_pongs_pass_waiting_data() -> None:
     for _ in range(20):
         setup.send(50)
     for payload in (b"1", b"2"):
-        setup.writer._queue_pong(pong(payload))
-    setup.writer._flush()
-    setup.writer._queue_ping(b"\x89\x01p")
-    setup.writer._kick_output(True)
+        setup.channel._queue_pong(pong(payload))
+    setup.channel._flush()
+    setup.channel._queue_ping(b"\x89\x01p")
+    setup.channel._kick_output(True)
     assert setup.transport.events()[-3:] == [(Opcode.PONG, b"1"), (Opcode.PONG, b"2"), (Opcode.PING, b"p")]
     assert len(setup.messages) == 8
 
@@ -152,7 +152,7 @@ def test_free_transport_releases_no_data_without_an_answer() -> None:
     for _ in range(20):
         setup.send(50)
     setup.transport.fill()
-    setup.writer._queue_pong(pong(b"late"))
+    setup.channel._queue_pong(pong(b"late"))
     setup.transport.drain()
     setup.state.end_of_tick()
     assert len(setup.messages) == 8
@@ -163,7 +163,7 @@ def test_close_waits_for_no_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
-    setup.writer._finish_output(CLOSE, setup.on_finished)
+    setup.channel._finish_output(CLOSE, setup.on_finished)
     assert len(setup.messages) == 20
     assert setup.finished == 1
     assert setup.keepalive.held_since == 0.0
@@ -181,7 +181,7 @@ def test_when_empty_is_called_at_the_bound() -> None:
     for _ in range(8):
         setup.send(50)
     done: list[bool] = []
-    setup.writer._when_empty(done.append)
+    setup.channel._when_empty(done.append)
     assert done == [True]
 
 

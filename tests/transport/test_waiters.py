@@ -12,22 +12,22 @@ def test_waiting_senders_are_accepted_in_order() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
-        setup.writer._try_queue(message(text))
+        setup.channel._try_queue(message(text))
     outcomes = [wait(setup, text)[1] for text in "efg"]
-    assert waiters.count(setup.writer) == 3
+    assert waiters.count(setup.channel) == 3
     assert [outcome.answers for outcome in outcomes] == [[], [], []]
     setup.transport.drain()
     assert [outcome.answers for outcome in outcomes] == [[True]] * 3
     assert setup.messages == list("abcdefg")
-    assert waiters.count(setup.writer) == 0
+    assert waiters.count(setup.channel) == 0
 
 
 def test_offer_does_not_overtake_waiting_senders() -> None:
     setup = Setup()
     setup.transport.fill()
-    setup.writer._try_queue(message("x" * 600))
+    setup.channel._try_queue(message("x" * 600))
     _, outcome = wait(setup, "y" * 600)
-    assert not setup.writer._try_queue(message("small enough"))
+    assert not setup.channel._try_queue(message("small enough"))
     setup.transport.drain()
     assert outcome.answers == [True]
     assert setup.messages == ["x" * 600, "y" * 600]
@@ -36,24 +36,24 @@ def test_offer_does_not_overtake_waiting_senders() -> None:
 def test_last_waiter_may_send_behind_itself() -> None:
     setup = Setup(queue_size=1)
     setup.transport.fill()
-    setup.writer._try_queue(message("a"))
+    setup.channel._try_queue(message("a"))
     begun: list[bool] = []
-    waiters.add(setup.writer, message("b"), lambda good: begun.append(setup.writer._begin_pieces()))
+    waiters.add(setup.channel, message("b"), lambda good: begun.append(setup.channel._begin_pieces()))
     setup.resume_writing()
     assert begun == [True]
-    setup.writer._end_pieces()
+    setup.channel._end_pieces()
     assert setup.messages == ["a", "b"]
 
 
 def test_withdrawn_waiter_lets_later_ones_pass() -> None:
     setup = Setup()
     setup.transport.fill()
-    setup.writer._try_queue(message("x" * 600))
+    setup.channel._try_queue(message("x" * 600))
     waiter, outcome = wait(setup, "y" * 600)
     _, small = wait(setup, "small")
-    assert waiters.withdraw(setup.writer, waiter)
+    assert waiters.withdraw(setup.channel, waiter)
     assert small.answers == [True]
-    assert not waiters.withdraw(setup.writer, waiter)
+    assert not waiters.withdraw(setup.channel, waiter)
     setup.transport.drain()
     assert outcome.answers == []
     assert setup.messages == ["x" * 600, "small"]
@@ -63,18 +63,18 @@ def test_accepted_waiter_cannot_withdraw() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
-        setup.writer._try_queue(message(text))
+        setup.channel._try_queue(message(text))
     waiter, outcome = wait(setup, "e")
     setup.transport.drain()
     assert outcome.answers == [True]
-    assert not waiters.withdraw(setup.writer, waiter)
+    assert not waiters.withdraw(setup.channel, waiter)
 
 
 def test_full_transport_admits_waiters_up_to_the_bound() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
-        setup.writer._try_queue(message(text))
+        setup.channel._try_queue(message(text))
     outcomes = [wait(setup, text)[1] for text in "efghij"]
     setup.transport.full_after = 1
     setup.transport.drain()
@@ -89,9 +89,9 @@ def test_close_refuses_waiting_senders() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
-        setup.writer._try_queue(message(text))
+        setup.channel._try_queue(message(text))
     outcomes = [wait(setup, text)[1] for text in "ef"]
-    setup.writer._finish_output(CLOSE, setup.on_finished)
+    setup.channel._finish_output(CLOSE, setup.on_finished)
     assert [outcome.answers for outcome in outcomes] == [[False], [False]]
     setup.transport.drain()
     assert setup.messages == list("abcd")
@@ -101,14 +101,14 @@ def test_detach_refuses_waiters_and_keeps_nothing() -> None:
     setup = Setup()
     setup.transport.fill()
     for text in "abcd":
-        setup.writer._try_queue(message(text))
+        setup.channel._try_queue(message(text))
     _, outcome = wait(setup, "e")
-    setup.writer._finish_output(CLOSE, setup.on_finished)
-    setup.writer._detach()
+    setup.channel._finish_output(CLOSE, setup.on_finished)
+    setup.channel._detach()
     assert outcome.answers == [False]
-    assert setup.writer._queued_messages == setup.writer._queued_bytes == 0
-    setup.writer._output_drained()
-    setup.writer._resume_output()
+    assert setup.channel._queued_messages == setup.channel._queued_bytes == 0
+    setup.channel._output_drained()
+    setup.channel._resume_output()
     assert setup.transport.wire == b""
     assert setup.finished == 0
 
@@ -120,10 +120,10 @@ def full_with_waiters(setup: Setup, *texts: str, done: Any) -> list[Outcome]:
     """Fill the queue and let ``texts`` wait for space. ``done`` is called when the first one is accepted."""
     setup.transport.fill()
     for text in "abcd":
-        assert setup.writer._try_queue(message(text))
+        assert setup.channel._try_queue(message(text))
     outcomes = [Outcome() for _ in texts]
     for text, outcome in zip(texts, outcomes, strict=True):
-        waiters.add(setup.writer, message(text), outcome)
+        waiters.add(setup.channel, message(text), outcome)
     first = outcomes[0]
     told = first.answers
 
@@ -144,32 +144,32 @@ def answers(outcomes: list[Outcome]) -> list[list[bool]]:
 def test_accepted_waiter_may_close_and_others_are_refused() -> None:
     setup = Setup()
     outcomes = full_with_waiters(
-        setup, "e", "f", "g", done=lambda: setup.writer._finish_output(CLOSE, setup.on_finished)
+        setup, "e", "f", "g", done=lambda: setup.channel._finish_output(CLOSE, setup.on_finished)
     )
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False], [False]]
     assert setup.messages == list("abcde")
     assert setup.transport.wire.endswith(CLOSE)
     assert setup.finished == 1
-    assert (setup.writer._queued_messages, setup.writer._queued_bytes, waiters.count(setup.writer)) == (0, 0, 0)
+    assert (setup.channel._queued_messages, setup.channel._queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_discard_and_others_are_refused() -> None:
     setup = Setup()
-    outcomes = full_with_waiters(setup, "e", "f", "g", done=setup.writer._drop_output)
+    outcomes = full_with_waiters(setup, "e", "f", "g", done=setup.channel._drop_output)
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False], [False]]
     assert setup.messages == list("abcd")
-    assert (setup.writer._queued_messages, setup.writer._queued_bytes, waiters.count(setup.writer)) == (0, 0, 0)
+    assert (setup.channel._queued_messages, setup.channel._queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_lose_the_transport() -> None:
     setup = Setup()
-    outcomes = full_with_waiters(setup, "e", "f", done=setup.writer._detach)
+    outcomes = full_with_waiters(setup, "e", "f", done=setup.channel._detach)
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False]]
     assert setup.messages == list("abcd")
-    assert (setup.writer._queued_messages, setup.writer._queued_bytes, waiters.count(setup.writer)) == (0, 0, 0)
+    assert (setup.channel._queued_messages, setup.channel._queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_send_but_not_overtake() -> None:
@@ -177,9 +177,9 @@ def test_accepted_waiter_may_send_but_not_overtake() -> None:
     offered = []
 
     def send() -> None:
-        offered.append(setup.writer._try_queue(message("too early")))
-        setup.writer._queue_ping(ping(b"p"))
-        setup.writer._kick_output(at_once=True)
+        offered.append(setup.channel._try_queue(message("too early")))
+        setup.channel._queue_ping(ping(b"p"))
+        setup.channel._kick_output(at_once=True)
 
     outcomes = full_with_waiters(setup, "e", "f", done=send)
     setup.transport.drain()
@@ -191,8 +191,8 @@ def test_accepted_waiter_may_send_but_not_overtake() -> None:
 
 def test_accepted_waiter_may_flush() -> None:
     setup = Setup()
-    outcomes = full_with_waiters(setup, *"efghijklm", done=setup.writer._flush)
+    outcomes = full_with_waiters(setup, *"efghijklm", done=setup.channel._flush)
     setup.transport.drain()
     assert answers(outcomes) == [[True]] * 9
     assert setup.messages == list("abcdefghijklm")
-    assert (setup.writer._queued_messages, setup.writer._queued_bytes) == (0, 0)
+    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
