@@ -13,11 +13,9 @@ import contextlib
 import ctypes
 import importlib.util
 import itertools
-import json
 import mmap
 import os
 import random
-import select
 import shutil
 import socket
 import ssl
@@ -34,9 +32,9 @@ from typing import Any, NamedTuple
 import plumews
 from plumews.constants import COMPRESSED, Opcode
 from plumews.protocol.codec import Parser
-from support.command import certificate
 from support.compressed_messages import OFFER, TAIL
 from support.raw_client import close, masked, text, upgrade
+from support.server_process import ServerProcess
 
 HERE = Path(__file__).parent
 
@@ -95,7 +93,7 @@ def build(folder: Path) -> Path:
     return library
 
 
-class FaultyServer:
+class FaultyServer(ServerProcess):
     """The process of the server, the memory that it shares with its library, and a client of each server beside."""
 
     def __init__(self, library: Path, folder: Path, *, uvloop: bool, reuse: bool = False) -> None:
@@ -103,28 +101,10 @@ class FaultyServer:
         control.write_bytes(bytes(ctypes.sizeof(Control)))
         with control.open("r+b") as file:
             self._control = Control.from_buffer(mmap.mmap(file.fileno(), 0))
-        chain, key = certificate(folder)
-        self.tls = ssl.create_default_context(cafile=str(chain))
-        self._errors = (folder / "errors").open("w+b")
-        path = os.pathsep.join((str(Path(plumews.__file__).parent.parent), str(HERE.parent)))
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-W", "error", str(HERE / "faulty_server.py")),
-                *("uvloop" if uvloop else "asyncio", str(chain), str(key)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={
-                **os.environ,
-                "PYTHONPATH": path,
-                "PLUMEWS_PURE": "1" if plumews.BODY == "pure" else "",
-                "LD_PRELOAD": str(library),
-                "FAULTY_SEND": str(control),
-                **({"FAULTY_SEND_REUSE": "1"} if reuse else {}),
-            },
-        )
-        self.ports: dict[str, int] = self._line()
+        environment = {"LD_PRELOAD": str(library), "FAULTY_SEND": str(control)}
+        if reuse:
+            environment["FAULTY_SEND_REUSE"] = "1"
+        super().__init__(folder, uvloop=uvloop, patience=PATIENCE, environment=environment)
         self.disarm()
         for scenario in SCENARIOS.values():  # what is made once is made now
             scenario(self)
@@ -132,27 +112,12 @@ class FaultyServer:
         self.check_unharmed()
         self.base = self._settled(lambda report: False)
 
-    def _line(self) -> Any:
-        assert self._process.stdout is not None
-        answers, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
-        line = self._process.stdout.readline() if answers else b""
-        assert line, self.errors()
-        return json.loads(line)
-
-    def report(self) -> dict[str, Any]:
-        """Return what the server knows of itself."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
-        report: dict[str, Any] = self._line()
+    def report(self, kind: bytes = b"") -> dict[str, Any]:
+        """Return what the server knows of itself, less the descriptors that are given away."""
+        report = super().report(kind)
         report["descriptors"] -= self.held
         assert report["body"] == plumews.BODY
         return report
-
-    def errors(self) -> str:
-        """Return what the server has written to stderr."""
-        self._errors.seek(0)
-        return self._errors.read().decode()
 
     def arm(self, fault: Fault, number: int) -> None:
         """Let the send with this ``number``, from now on, have the ``fault``."""
@@ -215,9 +180,7 @@ class FaultyServer:
     ) -> None:
         for bystander in self._bystanders:
             bystander.sock.close()
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        super().__exit__(exc_type, exc, tb)
 
 
 class Client:
@@ -513,9 +476,13 @@ def at(server: FaultyServer, scenario: Scenario, fault: Fault, number: int) -> b
 
 def at_every_send(server: FaultyServer, scenario: Scenario, fault: Fault) -> int:
     """Run ``scenario`` once for each of its sends. Return how many there are."""
+    return _at_every_send(server, lambda number: at(server, scenario, fault, number))
+
+
+def _at_every_send(server: FaultyServer, play: Callable[[int], bool]) -> int:
     for number in itertools.count(1):
         try:
-            came = at(server, scenario, fault, number)
+            came = play(number)
         except Exception as exc:
             raise AssertionError(f"with the fault at send {number}: {exc}\n{server.errors()}") from exc
         if not came:
@@ -574,15 +541,7 @@ class _Slow:
 
 def slow_member_at_every_send(server: FaultyServer, policy: str) -> int:
     """Call :func:`slow_member` for each send. Return how many there are."""
-    for number in itertools.count(1):
-        try:
-            came = slow_member(server, policy, number)
-        except Exception as exc:
-            raise AssertionError(f"with the fault at send {number}: {exc}\n{server.errors()}") from exc
-        if not came:
-            break
-    server.check_base()
-    return number - 1
+    return _at_every_send(server, lambda number: slow_member(server, policy, number))
 
 
 # --- the long dose --------------------------------------------------------------------------------

@@ -13,28 +13,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
-import os
 import random
-import select
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any, Final
 
 import plumews
 from plumews.constants import Opcode
-from support.command import certificate
 from support.compressed_messages import OFFER, Squeezing, frame
 from support.raw_client import Wire, close, masked, text, upgrade
-
-HERE = Path(__file__).parent
+from support.server_process import ServerProcess
 
 #: Seconds after which a client, or an answer of the server, is overdue.
 PATIENCE: Final = 30.0
@@ -48,41 +42,11 @@ MORE_MEMORY: Final = 16 << 20
 GONE = (ConnectionError, EOFError, asyncio.IncompleteReadError, ssl.SSLError)
 
 
-class Server:
+class Server(ServerProcess):
     """Process of `faulty_server.py`, without faults."""
 
     def __init__(self, folder: Path, *, uvloop: bool) -> None:
-        chain, key = certificate(folder)
-        self.tls = ssl.create_default_context(cafile=str(chain))
-        self._errors = (folder / "errors").open("w+b")
-        path = os.pathsep.join((str(Path(plumews.__file__).parent.parent), str(HERE.parent)))
-        loop = "uvloop" if uvloop else "asyncio"
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(HERE / "faulty_server.py"), loop, str(chain), str(key)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": path, "PLUMEWS_PURE": "1" if plumews.BODY == "pure" else ""},
-        )
-        self.ports: dict[str, int] = self._line()
-
-    def _line(self) -> Any:
-        assert self._process.stdout is not None
-        answers, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
-        line = self._process.stdout.readline() if answers else b""
-        assert line, self.errors()
-        return json.loads(line)
-
-    def report(self, kind: bytes = b"") -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(kind + b"\n")
-        self._process.stdin.flush()
-        report: dict[str, Any] = self._line()
-        return report
-
-    def errors(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read().decode()
+        super().__init__(folder, uvloop=uvloop, patience=PATIENCE, environment={})
 
     def at(self, kind: str) -> Any:
         """Return an object that `Wire` takes for a server."""
@@ -101,13 +65,6 @@ class Server:
 
     def __enter__(self) -> Server:
         return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
 
 
 # --- one client -----------------------------------------------------------------------------------
