@@ -545,12 +545,9 @@ class ConnCore(MessageChannel):
         if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
             return None
         if at_once:
-            state = self._state
-            state.awaits_left -= 1
-            if state.awaits_left <= 0:
-                pause = state.check_slice()
-                if pause is not None:
-                    return pause
+            pause = self._state.count_await()
+            if pause is not None:
+                return pause
         inbox.take()
         if self._reading_paused:
             self._update_reading()
