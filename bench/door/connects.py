@@ -15,7 +15,7 @@ from ..harness.rounds import Results, all_started, each_awake, least_disturbed, 
 from ..harness.running import Load
 from ..instructions import beside
 from ..instructions.rows import Connects
-from .scenario import DoorEffort, Scenario
+from .scenario import DoorEffort, Scenario, libraries
 from .servers import COMPRESSION, HOOKS, VARIABLE
 
 #: So many clients come and go at the same time.
@@ -32,14 +32,7 @@ class Contender(contender.Contender):
     servers: ClassVar[str] = "bench.door.servers"
 
 
-CONTENDERS = (
-    Contender("plumews_callback", "uvloop", "plumews", counted=True),
-    Contender("plumews_async_for", "uvloop", "plumews", counted=True),
-    Contender("plumews_callback", "asyncio", "plumews", counted=True),
-    Contender("picows", "uvloop", "picows", counted=True),
-    Contender("websockets", "uvloop", "websockets"),
-    Contender("aiohttp", "uvloop", "aiohttp"),
-)
+CONTENDERS = (*libraries(Contender), Contender("aiohttp", "uvloop", "aiohttp"))
 
 
 def words_of(what: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..harness.document import Cells, Table, figure, micro
 from ..harness.rounds import Results, all_started, each_awake, least_disturbed, reading_of
 from ..harness.running import ROOT, Failed, Load, Server, cores
 from ..instructions import beside, rows
-from .scenario import DoorEffort, Scenario
+from .scenario import DoorEffort, Scenario, libraries
 
 NAME = "half-open handshakes"
 HALF_OPEN = 5000
@@ -34,13 +34,7 @@ class Contender(contender.Contender):
     servers: ClassVar[str] = "bench.echo.servers"
 
 
-CONTENDERS = (
-    Contender("plumews_callback", "uvloop", "plumews", counted=True),
-    Contender("plumews_async_for", "uvloop", "plumews", counted=True),
-    Contender("plumews_callback", "asyncio", "plumews", counted=True),
-    Contender("picows", "uvloop", "picows", counted=True),
-    Contender("websockets", "uvloop", "websockets"),
-)
+CONTENDERS = libraries(Contender)
 
 
 @contextlib.contextmanager

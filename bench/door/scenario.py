@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ..codec.bars import Bar
 from ..harness.contender import Contender
@@ -40,3 +41,17 @@ class Scenario:
     table: Callable[[Cells], Table]
     facts: Callable[[DoorEffort], list[str]]
     counted: Sequence[Group] = ()
+
+
+C = TypeVar("C", bound=Contender)
+
+
+def libraries(contender: type[C]) -> tuple[C, ...]:
+    """Return the contenders of every scenario with clients of all libraries, as objects of the class ``contender``."""
+    return (
+        contender("plumews_callback", "uvloop", "plumews", counted=True),
+        contender("plumews_async_for", "uvloop", "plumews", counted=True),
+        contender("plumews_callback", "asyncio", "plumews", counted=True),
+        contender("picows", "uvloop", "picows", counted=True),
+        contender("websockets", "uvloop", "websockets"),
+    )
