@@ -68,24 +68,9 @@ async def picows(port: int, ready: Ready) -> None:
 
         await for_ever(ready, serve(_echo, HOST, port, ping_interval=None, backlog=BACKLOG, compression="deflate"))
         return
-    from picows import (
-        WSFrame,
-        WSListener,
-        WSMsgType,
-        WSTransport,
-        WSUpgradeRequest,
-        WSUpgradeResponse,
-        WSUpgradeResponseWithListener,
-        ws_create_server,
-    )
+    from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
-    class Echo(WSListener):
-        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-            if frame.msg_type == WSMsgType.CLOSE:
-                transport.send_close(frame.get_close_code(), frame.get_close_message())
-                transport.disconnect()
-            else:
-                transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+    from ..harness.picows_echo import Echo
 
     def listen(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         request.headers.get("Authorization")

@@ -57,15 +57,9 @@ async def raw(port: int, ready: Ready) -> None:
 
 
 async def picows(port: int, ready: Ready) -> None:
-    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
+    from picows import ws_create_server
 
-    class Echo(WSListener):
-        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-            if frame.msg_type == WSMsgType.CLOSE:
-                transport.send_close(frame.get_close_code(), frame.get_close_message())
-                transport.disconnect()
-            else:
-                transport.send(frame.msg_type, frame.get_payload_as_memoryview())
+    from ..harness.picows_echo import Echo
 
     options: dict[str, Any] = {"max_frame_size": MAX_SIZE, "backlog": BACKLOG, "ssl": certificate.context()}
     await for_ever(ready, await ws_create_server(lambda request: Echo(), HOST, port, **options))
