@@ -11,9 +11,8 @@ import pytest
 
 import plumews
 from plumews import Opcode, limits
-from plumews.protocol.message import encode
 from plumews.transport.loop_context import loop_context
-from support.fakes import echo, fake_conn, linked, started, ticks, tls_contexts, until
+from support.fakes import fake_conn, linked, started, ticks, tls_contexts, until
 from support.raw_client import Wire, masked, text
 
 KiB = 1024
@@ -299,82 +298,3 @@ async def test_interrupt_of_a_woken_reader_loses_no_bytes() -> None:
         reader.result()
     assert conn._rules.parser.mid_message or conn._rules.parser.buffered
     conn.abort()
-
-
-# --- replies --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fragment", [1000, 20 * KiB, 64 * KiB])
-@pytest.mark.parametrize("form", ["callback", "handler"])
-async def test_large_replies_to_a_slow_reader_leave_whole(start: Any, form: str, fragment: int) -> None:
-    sizes = [1, 16 * KiB, 16 * KiB + 1, 20 * KiB, 64 * KiB, 64 * KiB + 1, 300 * KiB, 5, 1024 * KiB, 900 * KiB]
-    messages: list[str | bytes] = []
-    for size in sizes:
-        messages += [contents(size), "a" * size, words(size)]
-    options = {"fragment_size": fragment, "queue_bytes": 64 * 1024 * KiB, "queue_size": 1000}
-    if form == "callback":
-
-        def on_message(conn: plumews.Conn, message: str | bytes) -> None:
-            conn.send_nowait(message)
-
-        server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0, **options))
-    else:
-        server = await start(plumews.serve(echo, "127.0.0.1", 0, **options))
-    async with await Wire.open(server, rcvbuf=16 * KiB) as wire:
-        expected = b""
-        for message in messages:
-            kind, data = (Opcode.TEXT, message.encode()) if isinstance(message, str) else (Opcode.BINARY, message)
-            wire.send(masked(kind, data))
-            expected += b"".join(encode(kind, data, fragment_size=fragment).buffers)
-        assert await wire.reader.readexactly(len(expected)) == expected
-
-
-async def test_reply_between_short_ones_keeps_its_place(start: Any) -> None:
-    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
-        for reply in ("before", message, "between", message, "behind"):
-            conn.send_nowait(reply)
-
-    server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0))
-    async with await Wire.open(server) as wire:
-        for size in (1, 20 * KiB, 300 * KiB):
-            wire.send(masked(Opcode.BINARY, contents(size)))
-            answers = [await wire.message() for _ in range(5)]
-            assert answers == ["before", contents(size), "between", contents(size), "behind"]
-
-
-@pytest.mark.parametrize("form", ["callback", "handler"])
-async def test_messages_of_one_long_read_are_answered_in_order(start: Any, form: str) -> None:
-    sizes = [1, 70 * KiB, 3, 70 * KiB, 20 * KiB, 20 * KiB, 7, 30 * KiB, 8]
-
-    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
-        conn.send_nowait(message if len(message) < 10 else str(len(message)))
-
-    async def handler(conn: plumews.Conn) -> None:
-        async for message in conn:
-            await conn.send(message if len(message) < 10 else str(len(message)))
-
-    if form == "callback":
-        server = await start(plumews.serve(on_message=on_message, host="127.0.0.1", port=0))
-    else:
-        server = await start(plumews.serve(handler, "127.0.0.1", 0))
-    async with await Wire.open(server) as wire:
-        for _ in range(3):
-            wire.send(*(masked(Opcode.BINARY, contents(size)) for size in sizes), masked(Opcode.PING, b"end"))
-            got = [await wire.event() for _ in range(len(sizes) + 1)]
-            answers = [payload for kind, payload in got if kind != Opcode.PONG]
-            assert answers == [contents(size) if size < 10 else str(size) for size in sizes]
-
-
-async def test_many_replies_to_one_read_leave_whole(start: Any) -> None:
-    def on_message(conn: plumews.Conn, message: str | bytes) -> None:
-        for number in range(100):
-            conn.send_nowait(f"{number} " + "x" * 4 * KiB)
-
-    server = await start(
-        plumews.serve(on_message=on_message, host="127.0.0.1", port=0, queue_bytes=64 * 1024 * KiB, queue_size=1000)
-    )
-    async with await Wire.open(server, rcvbuf=16 * KiB) as wire:
-        wire.send(text("a"), text("b"))
-        for _ in range(2):
-            answers = [await wire.message() for _ in range(100)]
-            assert answers == [f"{number} " + "x" * 4 * KiB for number in range(100)]

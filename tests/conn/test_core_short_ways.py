@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import gc
 import weakref
@@ -12,10 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from plumews import Conn, ConnectionClosedError
-from plumews.constants import Opcode, State
-from plumews.protocol.codec import Parser
-from plumews.transport.loop_context import loop_context
-from support.fakes import SocketTransport, echo_by_callback, failing, failures, fake_conn, feed, ticks
+from plumews.constants import State
+from support.fakes import fake_conn, feed, ticks
 from support.raw_client import close, text
 
 
@@ -132,79 +129,6 @@ async def test_parser_keeps_its_place_after_an_interrupt() -> None:
     assert heard == ["a", "cut in two", "b"]
     assert conn.state is State.OPEN
     conn.abort()
-
-
-async def test_interrupted_write_ends_the_read() -> None:
-    conn, transport = fake_conn(failing(("write",), KeyboardInterrupt()))  # type: ignore[arg-type]
-    other, other_transport = fake_conn()
-    echo_by_callback(conn)
-    transport.broken = True  # type: ignore[attr-defined]
-    with failures(), pytest.raises(KeyboardInterrupt):
-        feed(conn, text("a"), text("b"))
-    assert not loop_context(asyncio.get_running_loop()).in_batch
-    other.send_nowait("at once")
-    assert other_transport.events() == [(Opcode.TEXT, "at once")]
-    other.abort()
-    await ticks()
-
-
-@pytest.mark.parametrize("failing_allocation", range(1, 9))
-async def test_no_frame_follows_a_part_of_one(failing_allocation: int) -> None:
-    _testcapi = pytest.importorskip("_testcapi")
-    conn, transport = fake_conn(SocketTransport, ping_interval=None)
-    assert isinstance(transport, SocketTransport)
-    answer = "x" * 4080
-
-    def respond(message: str | bytes) -> None:
-        if message == "later":
-            conn.send_nowait(message)
-            return
-        with contextlib.suppress(MemoryError):
-            try:
-                _testcapi.set_nomemory(failing_allocation, failing_allocation + 1)
-                conn.send_nowait(answer)
-            finally:
-                _testcapi.remove_mem_hooks()
-
-    conn.send_nowait("first")
-    assert transport.events() == [(Opcode.TEXT, "first")]
-    transport.writes.clear()
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            transport.socket.send(bytes(100))
-    transport.peer.recv(100)  # there is room for a part of the answer
-    call(conn, respond)
-    with failures():
-        feed(conn, text("now"))
-        feed(conn, text("later"))
-        transport.drain()
-        await ticks()
-    wire = transport.wire
-    parser = Parser(client=True, max_size=None)
-    events = parser.feed(wire[wire.index(b"\x81") :] if b"\x81" in wire else b"")
-    assert parser.error is None
-    if conn.state is State.OPEN:
-        assert [payload for _, payload in events] in ([answer, "later"], ["later"])
-    else:
-        assert [payload for _, payload in events] in ([answer], [])
-    conn.abort()
-    await ticks()
-    transport.close_socket()
-
-
-# --- the time of a write --------------------------------------------------------------------------
-
-
-async def test_send_behind_an_answered_read_leaves_at_once() -> None:
-    conn, transport = fake_conn(SocketTransport)
-    assert isinstance(transport, SocketTransport)
-    echo_by_callback(conn)
-    conn.send_nowait("1")
-    feed(conn, text("2"))
-    conn.send_nowait("3")
-    assert transport.events() == [(Opcode.TEXT, "1"), (Opcode.TEXT, "2"), (Opcode.TEXT, "3")]
-    conn.abort()
-    transport.close_socket()
 
 
 # --- the end --------------------------------------------------------------------------------------

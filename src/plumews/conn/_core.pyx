@@ -1,10 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, nonecheck=False
 # cython: initializedcheck=False, binding=False, auto_pickle=False
-"""Compiled short ways of a connection: whole messages in one frame, read, delivered, and answered on a plain socket.
+"""Compiled short ways of a connection: whole messages in one frame, read and delivered, and awaitables used again.
 
-A short way handles the common case and hands everything else, unchanged, to the general way in ``core`` and
-``transport.channel``. It has no policy of its own. It writes to the descriptor only while the event loop runs a read or
-a flush of ours: then no transport of the loop has closed its socket without a call of ``connection_lost``.
+A short way handles the common case and hands everything else, unchanged, to the general way in ``core``. It has no
+policy of its own. Those of sending are in ``pxi/sending.pxi``, that of a close frame in ``_closing``.
 """
 
 import asyncio
@@ -14,7 +13,6 @@ from functools import partial
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.list cimport PyList_GET_SIZE
 from cpython.ref cimport PyObject
@@ -25,12 +23,12 @@ from ..transport import send_queue
 from . import closing
 
 from .._codec cimport LONGEST_HEADER, Parser, SpareMemory, byte, cbyte, frame_header, short_frame, write_frame
+from ..protocol.message cimport EncodedMessage
 from ..transport._sendmsg cimport iovec, send_buffers, send_memory, send_pieces
 from ..transport.channel cimport Channel
 from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from ..transport.send_queue cimport SendQueue
-from ..protocol.message cimport EncodedMessage
 from ._closing cimport answer_close
 from .awaitables cimport MessageChannel, NextMessage, SendMessage
 from .core cimport ConnCore
@@ -52,10 +50,6 @@ cdef extern from *:
     """
     double plumews_monotonic()
     unsigned long PyThread_get_thread_ident()
-    bint PyUnicode_IS_COMPACT_ASCII(object text)
-    void *PyUnicode_DATA(object text)
-    object PyUnicode_AsUTF8String(object text)
-    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     object PyObject_CallOneArg(object function, object argument)
     Py_ssize_t Py_REFCNT(object counted)
     bint PyCFunction_Check(object function)
@@ -66,53 +60,19 @@ cdef enum:
     BINARY = 2
     CLOSE = 8
     STRIDE = 4  # messages between two looks at the clock, as in `core`
-    ON_STACK = 4096  # bytes of a frame that is built without an object
-    FRAMES = 16  # of a long message in one write
-    CORKED = 128 * 1024  # bytes that wait for the end of a read: less costs more writes, up to 40 % with 16 KiB
     WAKE_SIZE = 64 * 1024  # bytes of a read for which a reader is woken within it
-    LEAST_STEP = 4096  # bytes of a fragment, so that there are not many of them
 
 #: A read of this size announces a large message: the general way receives the next bytes in its memory.
 cdef Py_ssize_t LARGE_READ = 32 * 1024
 #: Seconds for which the memory of a large message is kept, at least.
 cdef double SPARE_TIME = 1.0
-cdef Py_ssize_t FREE = limits.QUEUED_FREE
 cdef Py_ssize_t COPY_SIZE = limits.COPY_SIZE
 cdef Py_ssize_t SLACK = limits.READ_SLACK
-cdef Py_ssize_t WRITE_SIZE = send_queue.WRITE_SIZE
 cdef object CancelledError = asyncio.CancelledError
 cdef object current_task = asyncio.current_task
 cdef type Task = asyncio.Task
 #: The current task of each loop, where CPython has a dictionary of them: it is mostly empty between two tasks.
 cdef object current_tasks = getattr(asyncio.tasks, "_current_tasks", None) if sys.version_info < (3, 14) else None
-
-
-cdef inline bint is_clear(ConnCore conn) noexcept:
-    """Return True if a frame can go straight to the socket, behind nothing else."""
-    return (
-        conn._fd >= 0
-        and not conn._handed
-        and not conn._paused
-        and not conn._waits_for_event
-        and not conn._in_pieces
-        and not conn._finished
-        and conn._waiters is None
-        and conn._compressor is None
-        and conn._flow is None
-    )
-
-
-cdef inline bint goes_now(ConnCore conn) noexcept:
-    """Return True if a frame leaves at once: the first in this read, with nothing before it or after it."""
-    return conn._state.ends_read and conn._turn != conn._state.turn and is_clear(conn)
-
-
-cdef inline bint has_space(SendQueue queue, Py_ssize_t size) except -1:
-    """Return :meth:`SendQueue.has_space`, without a call for a short queue."""
-    cdef Py_ssize_t count = PyList_GET_SIZE(queue.messages)
-    if 0 < count < FREE:
-        return count < queue.most_messages and queue.bytes + size <= queue.most_bytes
-    return queue.has_space(size)
 
 
 cdef inline bint is_wakeup(object callback) noexcept:
@@ -148,13 +108,15 @@ def watch_spare_memory(timers, SpareMemory spare):
         timers.after(SPARE_TIME, partial(watch_spare_memory, timers, spare))
 
 
+include "pxi/sending.pxi"
+
+
 cdef class ShortWays(ConnCore):
     """Connection with short ways. Awaitables that are over are used again, if nothing else refers to them."""
 
     cdef Following _spare_following
     cdef Sent _spare_sent
     cdef bint _more  # bytes of this read follow behind the message for which the reader is woken
-    cdef Py_ssize_t _fragment_size  # as in the configuration, once it is needed
     cdef ReadWaiter _spare_waiter
 
     # --- reading ----------------------------------------------------------------------------------
@@ -210,7 +172,7 @@ cdef class ShortWays(ConnCore):
         finally:
             try:
                 if self._queue is not None or self._drains is not None:
-                    self._write_out()
+                    write_out(self)
                 else:
                     self._hot = False
             finally:  # also when a signal handler raised
@@ -439,7 +401,7 @@ cdef class ShortWays(ConnCore):
             inbox = self._own_inbox()
         inbox._waiter = waiting
         if not self._in_batch:  # else it leaves with the read that is being handled
-            self._write_out()
+            write_out(self)
         if self._reading_paused:
             ConnCore._update_reading(self)
         return waiting
@@ -447,213 +409,13 @@ cdef class ShortWays(ConnCore):
     # --- sending ----------------------------------------------------------------------------------
 
     cdef bint _queue_now(self, message) except -1:
-        """Send a plain message, or queue it if it is short and there is space, as :meth:`ConnCore._queue_now` does."""
-        cdef unsigned char frame[ON_STACK]
-        cdef Py_ssize_t size, sent
-        cdef int opcode
-        cdef SendQueue queue
-        if not self._open or self._catch_up_hooks is not None or PyThread_get_thread_ident() != self._thread:
-            return ConnCore._queue_now(self, message)
-        if type(message) is str:
-            opcode, size = TEXT, PyUnicode_GET_LENGTH(message)
-            if not PyUnicode_IS_COMPACT_ASCII(message):
-                size <<= 2  # a character has up to four bytes
-        elif type(message) is bytes:
-            opcode, size = BINARY, PyBytes_GET_SIZE(message)
-        else:
-            return ConnCore._queue_now(self, message)
-        if size > self._quick_size:
-            return self._send_long(opcode, message) or ConnCore._queue_now(self, message)
-        if self._waiters is not None or self._in_pieces:
-            return ConnCore._queue_now(self, message)
-        queue = self._queue
-        if queue is None and self._in_batch and goes_now(self):
-            size = write_frame(frame, ON_STACK, opcode, message, False)
-            if size > 0:
-                self._turn = self._state.turn
-                sent = send_memory(self._fd, frame, size)
-                if sent == size:
-                    self._written += size
-                else:
-                    self._queue_rest(None, <char *>frame, size, sent)
-                return True
-        data = short_frame(opcode, message, False)
-        if queue is None:
-            queue = self._queue = self._state.lend_queue(self._most_messages, self._most_bytes)
-        elif not has_space(queue, PyBytes_GET_SIZE(data)):
-            if not Channel._try_queue(self, data):
-                return False
-            ConnCore._kick(self)
-            return True
-        queue.messages.append(data)
-        queue.bytes += PyBytes_GET_SIZE(data)
-        if self._paused:
-            queue.date()
-        if not self._in_batch:
-            ConnCore._kick(self)
-        elif queue.bytes >= CORKED and is_clear(self):
-            self._write_out()
-        return True
-
-    cdef bint _send_long(self, int opcode, message) except -1:
-        """Send a message whose payload is not copied, and queue what the socket does not take. Return False if not.
-
-        It leaves at once if nothing is queued: its bytes are still in the cache. Its frames are those of
-        :func:`plumews.protocol.message.encode`.
-        """
-        cdef byte heads[FRAMES * LONGEST_HEADER]
-        cdef iovec pieces[2 * FRAMES]
-        cdef Py_ssize_t step = self._fragment_size
-        cdef Py_ssize_t size, take, offered, sent, at = 0, total = 0
-        cdef char *data
-        cdef int count, first
-        if not self._in_batch or self._deflate is not None or not is_clear(self):
-            return False
-        if type(message) is str:
-            size = PyUnicode_GET_LENGTH(message)
-            if size > COPY_SIZE and not PyUnicode_IS_COMPACT_ASCII(message):
-                message = PyUnicode_AsUTF8String(message)
-        else:
-            size = PyBytes_GET_SIZE(message)
-        if size <= COPY_SIZE:
-            return False
-        if type(message) is bytes:
-            data, size = PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)
-        else:
-            data = <char *>PyUnicode_DATA(message)
-        if step == 0:
-            step = self._fragment_size = self._config.fragment_size
-        if step < LEAST_STEP:
-            return False
-        if self._queue is not None:
-            self._write_out()  # as the general way does: a long message is a write of its own
-            if self._queue is not None or not is_clear(self):
-                return False
-        while at < size:
-            count = 0
-            offered = 0
-            while at < size and count < 2 * FRAMES and offered < WRITE_SIZE:
-                take = min(step, size - at)
-                first = (0 if at else opcode) | (0x80 if at + take == size else 0)
-                pieces[count].iov_base = heads + count // 2 * LONGEST_HEADER
-                pieces[count].iov_len = frame_header(<byte *>pieces[count].iov_base, first, take)
-                pieces[count + 1].iov_base = data + at
-                pieces[count + 1].iov_len = take
-                offered += pieces[count].iov_len + take
-                at += take
-                count += 2
-            sent = send_pieces(self._fd, pieces, count)
-            total += sent
-            if total == 0:
-                return False
-            if sent < offered:
-                self._queue_long(opcode, message, total)
-                return True
-        self._written += total
-        return True
-
-    cdef _queue_long(self, int opcode, message, Py_ssize_t sent):
-        """Queue a long message, of whose frames the socket took ``sent`` bytes: some, and not all.
-
-        The rest of a frame that has begun goes to the transport.
-        """
-        cdef EncodedMessage encoded
-        cdef SendQueue queue
-        cdef Py_ssize_t size
-        cdef list batch
-        try:
-            payload = message if type(message) is bytes else PyUnicode_AsUTF8String(message)
-            encoded = encode(opcode, payload, fragment_size=self._fragment_size)
-            queue = self._fill()
-            queue.append(encoded, encoded.size)
-            while sent > 0:
-                batch = queue.plan(WRITE_SIZE)
-                size = 0
-                for buffer in batch:
-                    size += len(buffer)
-                if sent < size:
-                    self._cut(queue, batch, sent)
-                    return
-                self._left(queue, PyList_GET_SIZE(batch))
-                sent -= size
-        except BaseException as exc:
-            self._fail_output(exc)  # a part of the message may have left
-            if not isinstance(exc, Exception):
-                raise
+        return queue_now(self, message)
 
     cdef bint _try_queue_shared(self, object frame, Py_ssize_t size) except -1:
-        """Send one message of a broadcast, or queue it, as :meth:`Channel._try_queue_shared` does."""
-        cdef LoopContext state = self._state
-        cdef SendQueue queue = self._queue
-        cdef Py_ssize_t sent
-        if queue is None and type(frame) is bytes and goes_now(self):
-            self._turn = state.turn
-            size = PyBytes_GET_SIZE(frame)
-            sent = send_memory(self._fd, PyBytes_AS_STRING(frame), size)
-            if sent == size:
-                self._written += size
-                return True
-            self._queue_rest(frame, NULL, size, sent)
-            if self._queue is not None and not self._dirty:
-                state.mark_dirty(self)
-                self._dirty = True
-            return True
-        if self._paused or self._in_pieces or self._waiters is not None or self._compressor is not None:
-            return False
-        if queue is None:
-            queue = self._queue = state.lend_queue(self._most_messages, self._most_bytes)
-        elif not has_space(queue, size):
-            return False
-        queue.messages.append(frame)
-        queue.bytes += size
-        if not self._dirty:
-            state.mark_dirty(self)
-            self._dirty = True
-        return True
-
-    cdef _queue_rest(self, bytes frame, char *start, Py_ssize_t size, Py_ssize_t sent):
-        """Queue a frame. Give its rest to the transport if the socket took ``sent`` bytes of it.
-
-        It is ``frame``, or the ``size`` bytes at ``start``.
-        """
-        try:
-            if frame is None:
-                frame = start[:size]
-            self._fill().append(frame, size)
-            if sent > 0:
-                self._cut(self._queue, self._queue.plan_all(), sent)
-        except BaseException as exc:
-            if sent > 0:  # no frame may follow a part of one
-                self._fail_output(exc)
-            if sent == 0 or not isinstance(exc, Exception):
-                raise
+        return try_queue_shared(self, frame, size)
 
     cdef _write_out(self):
-        """Write queued messages of one buffer each straight to the socket, or all in the general way."""
-        cdef SendQueue queue = self._queue
-        cdef Py_ssize_t sent
-        if (
-            queue is not None
-            and (self._in_batch or self._state.flushing)
-            and self._drains is None
-            and is_clear(self)
-            and queue.is_plain()
-        ):
-            try:
-                sent = send_buffers(self._fd, queue.messages)
-                if sent < 0:
-                    self._dirty = self._hot = self._gathered = False
-                    self._written += queue.sent_all()
-                    self._queue = None
-                    self._state.give_back(queue)
-                    return
-                if sent > 0:
-                    self._cut(queue, queue.plan_all(), sent)
-            except BaseException as exc:
-                self._fail_output(exc)
-                if not isinstance(exc, Exception):
-                    raise
-        Channel._write_out(self)
+        write_out(self)
 
 
 cdef class Following(NextMessage):
