@@ -21,7 +21,7 @@ cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 cdef class ConnCore(MessageChannel):
     # A read, a send and a delivery.
     cdef readonly object _loop
-    cdef readonly ProtocolState _rules
+    cdef public ProtocolState _rules
     cdef public Keepalive _keepalive
     cdef public object _parser
     cdef public object _handshake

@@ -257,6 +257,7 @@ class Server:
         *,
         code: int = CloseCode.GOING_AWAY,
         reason: str = "",
+        wanted: Callable[[Conn], bool] = lambda conn: True,
     ) -> None:
         check_graceful_close(timeout, spread, reconnect_in, code=code, reason=reason)
         self._check_process()
@@ -264,7 +265,9 @@ class Server:
             self._context.closing = True
             self._stop_timeout = timeout
             limit = TimeBudget(timeout)
-            closing = GracefulClose(limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in)
+            closing = GracefulClose(
+                limit, code=code, reason=reason, spread=spread, reconnect_in=reconnect_in, wanted=wanted
+            )
             self._closer = Context().run(asyncio.get_running_loop().create_task, self._close(limit, closing))
 
     async def _drain(self, timeout: float, spread: float | None, reconnect_in: float) -> ShutdownReport | None:

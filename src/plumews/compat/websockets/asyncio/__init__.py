@@ -1,0 +1,1 @@
+"""Asyncio API of the `websockets` package: ``server`` and ``router``."""

@@ -1,0 +1,12 @@
+"""Names of ``websockets.auth``, of the legacy API: importing one says what there is instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .refused import AUTH, missing
+
+__all__: list[str] = []
+
+if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
+    __getattr__ = missing(__name__, {}, AUTH)

@@ -1,0 +1,1 @@
+"""Extensions of the `websockets` package, which plumews has as ``compression``."""

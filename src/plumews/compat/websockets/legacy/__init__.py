@@ -1,0 +1,1 @@
+"""Legacy API of the `websockets` package: ``server`` and ``exceptions``."""
