@@ -43,6 +43,7 @@ COMPILED = (
     "http11.origin",
     "http11.parser",
     "http11.request",
+    "http11.websocket_key",
     "hub.fanout",
     "protocol.message",
     "protocol.state",

@@ -20,7 +20,7 @@ from plumews.constants import COMPRESSED, CloseCode, Opcode
 from plumews.deflate.config import check_answer, offer
 from plumews.deflate.streams import ContextCompressor, Inflater
 from plumews.errors import InvalidData, ProtocolError
-from plumews.http11.handshake import accept_key
+from plumews.http11.websocket_key import accept_value
 from plumews.protocol.codec import Parser, build_frame, fragment, new_mask
 
 LIMIT = 32 * 1024 * 1024
@@ -56,7 +56,7 @@ class Case:
         status, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines if line)]
         assert status.split(" ")[1] == "101", status
-        assert ("sec-websocket-accept", accept_key(key)) in headers
+        assert ("sec-websocket-accept", accept_value(key).decode()) in headers
         agreement = check_answer([value for name, value in headers if name == "sec-websocket-extensions"], DEFLATE)
         if agreement is not None:
             self.parser = Parser(client=True, max_size=LIMIT, allow_rsv1=True)

@@ -47,6 +47,17 @@ async def test_new_connection_has_empty_properties() -> None:
     assert conn.dropped_messages == conn.queued_messages == conn.queued_bytes == 0
 
 
+async def test_data_without_a_buffer_is_received() -> None:
+    conn, _ = fake_conn()
+    received: list[str | bytes] = []
+    conn._deliver_to(lambda _, message: received.append(message), lambda _, exc: None)
+    long = "a" * (3 * plumews.limits.READ_BUFFER)
+    second = text("two")
+    conn.data_received(text("one") + second[:3])
+    conn.data_received(second[3:] + text(long))
+    assert received == ["one", "two", long]
+
+
 async def test_user_info_of_another_type_is_refused() -> None:
     conn = Conn(ConnConfig())
     conn.user_info = ada = plumews.UserInfo("1", "Ada")

@@ -6,26 +6,18 @@ headers of the refusal. Nothing that a peer sends raises any other exception.
 
 from __future__ import annotations
 
-import binascii
-import hashlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
-from ..constants import ACCEPT_GUID, WEBSOCKET_VERSION, ErrorCode
+from ..constants import WEBSOCKET_VERSION, ErrorCode
 from ..errors import InvalidHandshake, InvalidHeader, InvalidUpgrade
 from .headers import Headers, HeadersLike, is_token, parse_tokens
 from .models import Response
 from .request import Request
-
-try:
-    from _sha1 import sha1 as _sha1  # type: ignore[import-not-found, unused-ignore] # that of OpenSSL takes longer to begin than to end
-except ImportError:
-    _sha1 = partial(hashlib.sha1, usedforsecurity=False)
+from .websocket_key import accept_value, is_key
 
 __all__ = [
     "accept",
-    "accept_key",
     "accepted",
     "application_headers",
     "check_upgrade",
@@ -40,12 +32,8 @@ _NUMBER: Final = WEBSOCKET_VERSION.encode()
 
 #: Lines that every 101 has, up to the value of the last one.
 _ANSWER: Final = (
-    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
-
-#: Bytes of the nonce in Sec-WebSocket-Key (RFC 6455 section 4.1), and of its base64 form.
-_NONCE_SIZE: Final = 16
-_KEY_SIZE: Final = 24
 
 #: Headers that the application cannot set, beside all that begin with sec-websocket-.
 _OURS: Final = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
@@ -78,12 +66,6 @@ _TYPES: Final = {
 _TYPES_OF_CODES: Final = {code.value: code.type for code in ErrorCode if code.type}
 
 
-def accept_key(key: str) -> str:
-    """Return the ``Sec-WebSocket-Accept`` value for ``key`` (RFC 6455 section 4.2.2, item 5.4)."""
-    digest: bytes = _sha1(key.encode() + ACCEPT_GUID).digest()
-    return binascii.b2a_base64(digest, newline=False).decode()
-
-
 def check_upgrade(request: Request) -> str:
     """Return the client's key if ``request`` is a WebSocket handshake (RFC 6455 section 4.2.1).
 
@@ -106,9 +88,9 @@ def check_upgrade(request: Request) -> str:
             f"websocket version {WEBSOCKET_VERSION} required", code=ErrorCode.BAD_VERSION, headers=(_VERSION,)
         )
     keys = request._values_of(b"sec-websocket-key")
-    if not any(keys):
+    if not keys or not (keys[0] or any(keys)):
         raise InvalidHeader("websocket key required", code=ErrorCode.KEY_MISSING)
-    if len(keys) > 1 or not _is_key(keys[0]):
+    if len(keys) > 1 or not is_key(keys[0]):
         raise InvalidHeader("invalid websocket key", code=ErrorCode.KEY_INVALID)
     return keys[0]
 
@@ -116,17 +98,6 @@ def check_upgrade(request: Request) -> str:
 def _is_version(request: Request) -> bool:
     versions: list[str] = request._values_of(b"sec-websocket-version")
     return versions == [WEBSOCKET_VERSION]
-
-
-def _is_key(key: str) -> bool:
-    if len(key) != _KEY_SIZE or not key.endswith("=="):
-        return False
-    try:
-        # Characters of another alphabet are skipped, and there would be less than the nonce.
-        size = len(binascii.a2b_base64(key))
-    except ValueError:
-        size = 0
-    return size == _NONCE_SIZE
 
 
 def offered_subprotocols(request: Request) -> list[str]:
@@ -154,7 +125,7 @@ def accept(
     answer = Headers(
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", accept_key(request.headers["Sec-WebSocket-Key"])),
+        ("Sec-WebSocket-Accept", accept_value(request.headers["Sec-WebSocket-Key"]).decode()),
     )
     if subprotocol is not None:
         if not is_token(subprotocol):
@@ -169,17 +140,18 @@ def accept(
     return Response(101, answer)
 
 
-def accepted(
-    request: Request, subprotocol: str | None = None, extensions: str | None = None, headers: bytes = b""
-) -> bytes:
-    """Return the serialized form of :func:`accept`. ``headers`` are lines that were checked and serialized."""
-    key: str = request._values_of(b"sec-websocket-key")[0]
-    answer = _ANSWER + accept_key(key) + "\r\n"
+def accepted(key: str, subprotocol: str | None = None, extensions: str | None = None, headers: bytes = b"") -> bytes:
+    """Return the serialized form of :func:`accept` for the client's ``key``, which :func:`check_upgrade` returns.
+
+    ``headers`` are lines that were checked and serialized.
+    """
+    lines = [_ANSWER, accept_value(key), b"\r\n"]
     if subprotocol is not None:
-        answer += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode())
     if extensions is not None:
-        answer += f"Sec-WebSocket-Extensions: {extensions}\r\n"
-    return answer.encode() + headers + b"\r\n"
+        lines.append(f"Sec-WebSocket-Extensions: {extensions}\r\n".encode())
+    lines += (headers, b"\r\n")
+    return b"".join(lines)
 
 
 def application_headers(headers: HeadersLike) -> Headers:

@@ -21,7 +21,7 @@ from .headers import parse_host
 from .redaction import SECRET_HEADERS
 from .request import HeadLines, Line, Request, check_target, first_in, received_request
 
-__all__ = ["HeadReader"]
+__all__ = ["HeadReader", "default_headers"]
 
 _GET: Final = b"GET "
 _END: Final = b"\r\n\r\n"
@@ -57,6 +57,11 @@ _Upgrade: Final = httptools.HttpParserUpgrade
 _ONCE: Final = {
     name.lower(): name.decode() for name in (b"Host", b"Content-Length", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version")
 }
+
+
+def default_headers(max_size: int) -> int:
+    """Return the number of headers that a head of at most ``max_size`` bytes may have."""
+    return limits.HEADER_COUNT * max(max_size, limits.HEAD_SIZE) // limits.HEAD_SIZE
 
 
 class HeadReader:
@@ -237,11 +242,6 @@ def _check_deciding(lines: list[Line]) -> None:
     for key, name, value in lines:
         if not value.isascii() and (key in _DECIDING or key.startswith(b"sec-websocket-")):
             raise InvalidMessage(f"non-ASCII byte in the {name.decode()} header")
-
-
-def default_headers(max_size: int) -> int:
-    """Return the most headers of a head of at most ``max_size`` bytes, where no number is given."""
-    return limits.HEADER_COUNT * max(max_size, limits.HEAD_SIZE) // limits.HEAD_SIZE
 
 
 def _check_headers(fields: HeadLines, host_required: bool) -> bool:

@@ -56,7 +56,7 @@ cdef class Request:
     cpdef _keep_only(self, bytes head)
     cpdef list _values_of(self, bytes key)
     cpdef bint _has(self, bytes key) except -1
-    cdef bytes _only(self, bytes key)
+    cpdef bytes _only(self, bytes key)
     cdef bint _says(self, bytes key, bytes value) except -1
     cdef bint _lists(self, bytes key, str name) except -1
 

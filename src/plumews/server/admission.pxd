@@ -10,7 +10,9 @@ cdef object Refused, address_group, limits
 cdef class Admission:
     cdef readonly AddressLimits _addresses
     cdef readonly TokenBucket _bucket
-    cdef object _options
+    cdef double _most
+    cdef double _most_opening
+    cdef object _proxies
     cdef public Py_ssize_t connections
     cdef public Py_ssize_t opening
 
@@ -23,6 +25,7 @@ cdef class ConnectionSlot:
     cdef set _connections
     cdef object _key
     cdef bint _opening
+    cdef readonly double since
 
     cpdef hold(self, set connections)
     cpdef known_as(self, str address, double now)

@@ -29,10 +29,12 @@ Key: TypeAlias = "str | int"
 class Admission:
     """Counters of the connections of one server, and their bounds in ``options``."""
 
-    __slots__ = ("_addresses", "_bucket", "_options", "connections", "opening")
+    __slots__ = ("_addresses", "_bucket", "_most", "_most_opening", "_proxies", "connections", "opening")
 
     def __init__(self, options: ServerOptions) -> None:
-        self._options = options
+        self._most = math.inf if options.max_connections is None else options.max_connections
+        self._most_opening = math.inf if options.max_opening is None else options.max_opening
+        self._proxies = options.trusted_proxies
         most, rate = options.max_connections_per_address, options.accept_rate_per_address
         self._addresses = AddressLimits(
             AddressBounds(most, rate),
@@ -58,36 +60,36 @@ class Admission:
             Refused: 503 if the server is full; 429 with a ``Retry-After`` if new connections come too fast, or the
                 address has too many.
         """
-        options = self._options
-        if options.max_connections is not None and self.connections >= options.max_connections:
+        if self.connections >= self._most:
             raise Refused.busy("too many connections", ErrorCode.TOO_MANY_CONNECTIONS)
-        if options.max_opening is not None and self.opening >= options.max_opening:
+        if self.opening >= self._most_opening:
             raise Refused.busy("too many opening handshakes at once", ErrorCode.TOO_MANY_HANDSHAKES)
         if self._bucket is not None:
             wait = self._bucket.wait(now)
             if wait:
                 raise Refused.busy("too many new connections", ErrorCode.RATE_LIMITED, wait, status=429)
         key = None
-        proxies = options.trusted_proxies
-        if address is not None and not (proxies is not None and proxies.is_proxy(address)):
+        if address is not None and not (self._proxies is not None and self._proxies.is_proxy(address)):
             key = self._addresses.enter(address, now)
         if self._bucket is not None:
             self._bucket.take(now)
         self.connections += 1
         self.opening += 1
-        return ConnectionSlot(self, key)
+        return ConnectionSlot(self, key, now)
 
 
 class ConnectionSlot:
     """Slot of one admitted connection."""
 
-    __slots__ = ("_admission", "_connections", "_key", "_opening")
+    __slots__ = ("_admission", "_connections", "_key", "_opening", "since")
 
-    def __init__(self, admission: Admission, key: Key | None) -> None:
+    def __init__(self, admission: Admission, key: Key | None, since: float) -> None:
         self._admission: Admission | None = admission
         self._key = key
         self._opening = True
         self._connections: set[Any] | None = None
+        #: Time of the admission.
+        self.since = since
 
     def hold(self, connections: set[Any]) -> None:
         """Remove the connection from ``connections``, too, when it leaves."""

@@ -19,6 +19,9 @@ from ..constants import ErrorCode
 from ..counters import RequestCounters
 from ..errors import InvalidHandshake
 from ..http11.headers import Headers
+from ..http11.origin import check_host
+from ..http11.parser import default_headers
+from ..http11.request import Request
 from .admission import Admission
 from .endpoints import Endpoint
 from .options import ServerOptions
@@ -42,6 +45,7 @@ class ServerContext:
     __slots__ = (
         "_empty",
         "_end_task",
+        "_newest_host",
         "admission",
         "allowed_hosts",
         "closing",
@@ -51,10 +55,20 @@ class ServerContext:
         "endpoints",
         "extra_lines",
         "logged_hints",
+        "max_head",
+        "max_headers",
+        "open_timeout",
         "options",
+        "origins",
+        "process_request",
+        "process_response",
         "requests",
         "routes",
+        "secure",
+        "select_subprotocol",
+        "subprotocols",
         "tasks",
+        "trusted_proxies",
     )
 
     def __init__(
@@ -65,6 +79,17 @@ class ServerContext:
         doubts: Iterable[Callable[[], str]] = (),
     ) -> None:
         self.options = options
+        # Options that each handshake asks for. It costs less to read them here, from a compiled object.
+        self.max_head = options.max_head
+        self.max_headers = default_headers(options.max_head)
+        self.open_timeout = options.open_timeout
+        self.origins = options.origins
+        self.process_request = options.process_request
+        self.process_response = options.process_response
+        self.secure = options.ssl is not None
+        self.select_subprotocol = options.select_subprotocol
+        self.subprotocols = options.subprotocols
+        self.trusted_proxies = options.trusted_proxies
         for path in (*endpoints, *options.routes):
             if path is not None and not path.startswith("/"):
                 raise ValueError(f"invalid path {path!r}: a path begins with a slash")
@@ -94,6 +119,8 @@ class ServerContext:
         self.tasks: set[asyncio.Future[Any]] = set()
         self._end_task = self.tasks.discard  # one method and one context for all tasks
         self._empty = Context()
+        #: Value of ``Host`` of the newest request that passed :meth:`check_host`: most requests have the same one.
+        self._newest_host: bytes | None = None
         #: Connections from accept to their end.
         self.connections: set[Conn] = set()
 
@@ -103,6 +130,13 @@ class ServerContext:
         if endpoint is None:
             raise InvalidHandshake("not found", status=404, code=ErrorCode.NOT_FOUND)
         return endpoint
+
+    def check_host(self, request: Request) -> None:
+        """Raise unless ``request`` has an allowed host, as :func:`plumews.http11.origin.check_host`."""
+        host = request._only(b"host")
+        if host is None or host != self._newest_host:
+            check_host(request, self.allowed_hosts)
+            self._newest_host = host
 
     def start(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
         """Run ``work`` as a task that the server waits for when it stops."""

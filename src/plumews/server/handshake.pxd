@@ -5,12 +5,14 @@ cimport cython
 from ..conn.core cimport ConnCore
 from ..conn.opening cimport opened
 from ..http11.handshake cimport accepted, check_upgrade, offered_subprotocols
-from ..http11.origin cimport check_host, check_origin
+from ..http11.origin cimport check_origin
 from ..http11.parser cimport HeadReader
 from ..http11.request cimport Request, address_of
 from .admission cimport ConnectionSlot
 from .context cimport ServerContext
 from .responder cimport HandshakeResponder, log_untrusted_proxy
+
+cdef object _DEBUG, logger
 
 
 cdef class ServerHandshake:
@@ -19,6 +21,7 @@ cdef class ServerHandshake:
     cdef ServerContext _context
     cdef double _due
     cdef bytes _head
+    cdef str _key
     cdef bint _paused
     cdef HeadReader _reader
     cdef readonly HandshakeResponder _responder
@@ -35,7 +38,7 @@ cdef class ServerHandshake:
     cdef _decide(self, Request request)
     @cython.locals(conn=ConnCore, context=ServerContext)
     cdef _admit(self, Request request)
-    @cython.locals(conn=ConnCore)
+    @cython.locals(conn=ConnCore, context=ServerContext)
     cdef _accept(self, endpoint, Request request)
-    @cython.locals(conn=ConnCore, context=ServerContext, request=Request, rest=bytearray)
+    @cython.locals(conn=ConnCore, context=ServerContext, request=Request, rest=bytearray, sent=Py_ssize_t)
     cdef _open(self, endpoint, subprotocol, agreement, bytes wire)

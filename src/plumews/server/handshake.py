@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from functools import partial
+from typing import Final
 
 from .. import limits
 from ..conn import closing
@@ -23,9 +24,10 @@ from ..errors import InvalidMessage, Refused
 from ..http11.handshake import accept, accepted, check_upgrade, choose_subprotocol, offered_subprotocols
 from ..http11.headers import Headers
 from ..http11.models import Response
-from ..http11.origin import check_host, check_origin
+from ..http11.origin import check_origin
 from ..http11.parser import HeadReader
 from ..http11.request import Request, address_of
+from ..transport.sendmsg import send
 from .admission import ConnectionSlot
 from .context import ServerContext
 from .endpoints import Endpoint
@@ -36,6 +38,7 @@ from .routes import RequestBody, Route, answer_options, answer_route, answer_wit
 __all__ = ["ServerHandshake"]
 
 logger = logging.getLogger("plumews.server")
+_DEBUG: Final = logging.DEBUG
 
 
 class ServerHandshake:
@@ -47,19 +50,20 @@ class ServerHandshake:
         slot: slot of an admitted connection. Without it, admission is asked when the connection has a transport.
     """
 
-    __slots__ = ("_body", "_conn", "_context", "_due", "_head", "_paused", "_reader", "_responder", "_slot")
+    __slots__ = ("_body", "_conn", "_context", "_due", "_head", "_key", "_paused", "_reader", "_responder", "_slot")
 
     def __init__(self, context: ServerContext, conn: Conn, slot: ConnectionSlot | None = None) -> None:
         self._context = context
         self._conn = conn
         self._slot = slot
         self._responder = HandshakeResponder(context, conn)
-        self._reader: HeadReader | None = HeadReader(context.options.max_head)
+        self._reader: HeadReader | None = HeadReader(context.max_head, context.max_headers)
         self._head: bytes | None = None
+        self._key = ""  # of the client, once it is checked
         self._body: RequestBody | None = None
         self._paused = False
         # The connection is accepted now and gets its transport after the TLS handshake: the time counts from here.
-        self._due = conn._loop.time() + context.options.open_timeout
+        self._due = (conn._loop.time() if slot is None else slot.since) + context.open_timeout
 
     # --- called by the connection -----------------------------------------------------------------
 
@@ -138,30 +142,30 @@ class ServerHandshake:
     # --- the decision -----------------------------------------------------------------------------
 
     def _decide(self, request: Request) -> None:
-        context, options, conn = self._context, self._context.options, self._conn
+        context, conn = self._context, self._conn
         if request._has(b"content-length") and request.content_length and not takes_body(context.routes, request):
             raise InvalidMessage("request body not allowed")
         peer = address_of(conn._peername)
-        request.secure = options.ssl is not None
+        request.secure = context.secure
         request.remote_address = conn._peername
         request.client_address = peer
         conn._request = request
-        if options.trusted_proxies is not None:
-            client = options.trusted_proxies.client_of(request)
+        if context.trusted_proxies is not None:
+            client = context.trusted_proxies.client_of(request)
             request.client_address, request.secure, request.forwarded_host = client
         log_untrusted_proxy(conn, request, context)
         if self._slot is not None and request.client_address not in ("", peer):
             self._slot.known_as(request.client_address, conn._loop.time())
-        check_host(request, context.allowed_hosts)
-        if options.process_request is None:
+        context.check_host(request)
+        if context.process_request is None:
             self._admit(request)
         else:
             self._ask(request)
 
     def _ask(self, request: Request) -> None:
         """Call ``process_request``, and go on with its result."""
-        assert self._context.options.process_request is not None
-        answer = self._context.options.process_request(self._conn, request)
+        assert self._context.process_request is not None
+        answer = self._context.process_request(self._conn, request)
         if isinstance(answer, Awaitable):
             self._responder.run(answer, lambda answer: self._processed(answer, request))
         else:
@@ -182,14 +186,14 @@ class ServerHandshake:
                 return
             # A page cannot read why its WebSocket was refused. It may ask by plain HTTP.
             endpoint = context.endpoint(request.raw_path)
-            check_origin(request, context.options.origins, request.secure)
+            check_origin(request, context.origins, request.secure)
             check = getattr(endpoint, "check", None)
             if check is not None:
                 check(request)
         else:
             endpoint = context.endpoint(request.raw_path)
-        check_upgrade(request)
-        check_origin(request, context.options.origins, request.secure)
+        self._key = check_upgrade(request)
+        check_origin(request, context.origins, request.secure)
         offered_subprotocols(request)
         admission = endpoint.admit(conn, request)
         if admission is None:
@@ -221,7 +225,7 @@ class ServerHandshake:
     def _serve_route(self, route: Route, request: Request) -> None:
         route.check_method(request)
         if request.method not in ("GET", "HEAD"):
-            check_origin(request, self._context.options.origins, request.secure)
+            check_origin(request, self._context.origins, request.secure)
         responder = self._responder
         self._body = RequestBody(responder.rest, partial(closing.ask, self._conn), responder.is_over)
         responder.run(answer_with_body(route, request, self._body), responder.answer)
@@ -229,25 +233,25 @@ class ServerHandshake:
     # --- the 101 ----------------------------------------------------------------------------------
 
     def _accept(self, endpoint: Endpoint, request: Request) -> None:
-        options, conn = self._context.options, self._conn
+        context, conn = self._context, self._conn
         if self._responder.over():
             return
         subprotocol = None
-        if options.select_subprotocol is not None:
-            subprotocol = selected_subprotocol(options.select_subprotocol, conn, request)
-        elif options.subprotocols:
-            subprotocol = choose_subprotocol(offered_subprotocols(request), options.subprotocols)
-        deflate = conn._config.deflate
+        if context.select_subprotocol is not None:
+            subprotocol = selected_subprotocol(context.select_subprotocol, conn, request)
+        elif context.subprotocols:
+            subprotocol = choose_subprotocol(offered_subprotocols(request), context.subprotocols)
+        deflate = None if conn._config.compression is None else conn._config.deflate
         agreement = None
         if deflate is not None:
             agreement = negotiate(request._values_of(b"sec-websocket-extensions"), deflate)
         extensions = None if agreement is None else agreement.answer
-        if options.process_response is None:
-            lines = self._context.extra_lines
-            wire = accepted(request, subprotocol, extensions, lines)
+        if context.process_response is None:
+            wire = accepted(self._key, subprotocol, extensions, context.extra_lines)
             self._open(endpoint, subprotocol, agreement, wire)
         else:
-            response = accept(request, subprotocol=subprotocol, extensions=extensions, headers=options.extra_headers)
+            headers = context.options.extra_headers
+            response = accept(request, subprotocol=subprotocol, extensions=extensions, headers=headers)
             self._ask_about(response, endpoint, request, agreement)
 
     def _ask_about(self, response: Response, endpoint: Endpoint, request: Request, agreement: Agreement | None) -> None:
@@ -278,7 +282,9 @@ class ServerHandshake:
             use_deflate(conn, agreement)
         if conn._transport is not None:
             try:
-                conn._transport.write(wire)  # in the context of this connection, in which it is called
+                sent = send(conn._fd, [wire]) if conn._fd >= 0 else 0
+                if sent >= 0:  # not all of it; in the context of this connection, in which it is called
+                    conn._transport.write(wire[sent:])
             except Exception as exc:
                 closing.transport_failed(conn, exc)
         if self._paused:
@@ -286,7 +292,7 @@ class ServerHandshake:
         if conn._ended:
             return  # the transport failed
         opened(conn)
-        if logger.isEnabledFor(logging.DEBUG):
+        if logger.isEnabledFor(_DEBUG):
             _log_opened(conn)
         try:
             work = endpoint.opened(conn, self._due)

@@ -154,7 +154,7 @@ class HandshakeResponder:
 
     def answer(self, response: Response, refused: _Reason | None = None, *, ask: bool = True) -> None:
         """Answer with ``response``, after ``process_response`` has seen it."""
-        request, hook = self._conn._request, self._context.options.process_response
+        request, hook = self._conn._request, self._context.process_response
         if not ask or hook is None or request is None or self._asked:
             self.reply(response, refused)
         elif not self.is_over():
@@ -163,9 +163,9 @@ class HandshakeResponder:
 
     def ask(self, request: Request, response: Response, then: Callable[[object], None]) -> None:
         """Call ``process_response``, and then ``then`` with its result."""
-        assert self._context.options.process_response is not None
+        assert self._context.process_response is not None
         self._asked = True
-        returned = self._context.options.process_response(self._conn, request, response)
+        returned = self._context.process_response(self._conn, request, response)
         if isinstance(returned, Awaitable):
             self.run(returned, then)
         else:
@@ -282,7 +282,7 @@ def log_untrusted_proxy(conn: Conn, request: Request, context: ServerContext) ->
             break
     else:
         return
-    proxies = context.options.trusted_proxies
+    proxies = context.trusted_proxies
     if _UNTRUSTED in context.logged_hints or (proxies is not None and proxies.trusts_peer(request.remote_address)):
         return
     context.logged_hints.add(_UNTRUSTED)

@@ -77,10 +77,11 @@ class AcceptedSocket(socket.socket):
 
     __slots__ = ("family", "type")
 
-    def __init__(self, family: int, type: int, proto: int, fileno: int) -> None:  # noqa: A002 - as the base class
-        super().__init__(family, type, proto, fileno)
-        self.family = _FAMILY_OF.get(family, family)  # type: ignore[misc, arg-type]
-        self.type = _TYPE_OF.get(type, type)  # type: ignore[misc, arg-type]
+    def dup(self) -> socket.socket:  # type: ignore[override]
+        """Return a plain socket: only :func:`accept_from` sets the attributes."""
+        twin = socket.fromfd(self.fileno(), self.family, self.type, self.proto)
+        twin.settimeout(self.gettimeout())
+        return twin
 
 
 _FAMILY_OF: Final = {int(family): family for family in socket.AddressFamily}
@@ -94,7 +95,11 @@ def accept_from(listening: socket.socket) -> tuple[socket.socket, Any]:
     if accept is None:
         return listening.accept()
     descriptor, address = accept()
-    return AcceptedSocket(_family(listening), _type(listening), listening.proto, descriptor), address
+    family, kind = _family(listening), _type(listening)
+    sock = AcceptedSocket(family, kind, listening.proto, descriptor)
+    sock.family = _FAMILY_OF.get(family, family)  # type: ignore[misc]
+    sock.type = _TYPE_OF.get(kind, kind)  # type: ignore[misc]
+    return sock, address
 
 
 # --- TCP ------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ else:
 _PEER_ENDED: Final[int | None] = getattr(select, "POLLRDHUP", None)
 
 #: Transports that write bytes unchanged. Those of uvloop are found when it is in use.
-_PLAIN: Final[set[Any]] = {selector_events._SelectorSocketTransport}  # type: ignore[attr-defined]
+_PLAIN: Final[set[Any]] = {selector_events._SelectorSocketTransport} if DIRECT else set()  # type: ignore[attr-defined]
 
 
 def descriptor(transport: WriteTransport) -> int:
@@ -43,15 +43,20 @@ def descriptor(transport: WriteTransport) -> int:
     Only asyncio's and uvloop's own TCP and Unix transports write bytes unchanged. Any other class, and any subclass,
     may encrypt, frame or count them, although it gives out the socket of the transport below.
     """
-    if not DIRECT or not (type(transport) in _PLAIN or _is_of_uvloop(type(transport))):
+    kind = type(transport)
+    if kind not in _PLAIN and not _is_of_uvloop(kind):
         return -1
     socket = transport.get_extra_info("socket")
     return -1 if socket is None else int(socket.fileno())
 
 
 def _is_of_uvloop(kind: type) -> bool:
+    """Return True for the plain transports of uvloop, and remember them in :data:`_PLAIN`."""
     uvloop = sys.modules.get("uvloop.loop")
-    return uvloop is not None and kind in (uvloop.TCPTransport, uvloop.UnixTransport)
+    if not DIRECT or uvloop is None or kind not in (uvloop.TCPTransport, uvloop.UnixTransport):
+        return False
+    _PLAIN.add(kind)
+    return True
 
 
 def unread_before_end(sock: Any) -> int | None:
