@@ -6,20 +6,17 @@ in. Each has sent a part of its head, gives one byte more now and then, and come
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ..codec.bars import cheaper
 from ..harness import contender
 from ..harness.document import Cells, Table, figure, micro
 from ..harness.rounds import Results, all_started, each_awake, least_disturbed, reading_of
-from ..harness.running import ROOT, Failed, Load, Server, cores
+from ..harness.running import Load
 from ..instructions import beside, rows
+from .crowd import crowd
 from .scenario import DoorEffort, Scenario, libraries
 
 NAME = "half-open handshakes"
@@ -37,34 +34,6 @@ class Contender(contender.Contender):
 CONTENDERS = libraries(Contender)
 
 
-@contextlib.contextmanager
-def strangers(server: Server, count: int) -> Iterator[None]:
-    """So many half-open handshakes on ``server``, from the core of the load, to the end of the ``with``.
-
-    Raises:
-        Failed: they cannot all connect.
-    """
-    core = {cores()[1]}
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench.door.strangers", str(server.port), str(count)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, core),
-    ) as process:
-        assert process.stdout is not None
-        ready = process.stdout.readline() == "ready\n"
-        try:
-            if ready:
-                yield
-        finally:
-            _, errors = process.communicate()  # closes its input, which ends it
-        if not ready or process.returncode:
-            raise Failed(f"{server.contender.name}: the strangers failed: {errors.strip()[-500:]}")
-
-
 def one_round(results: Results, load: Load, contenders: Sequence[contender.Contender], effort: DoorEffort) -> None:
     """The good clients alone, then with the strangers."""
     words = {"connections": GOOD, "in_flight": 1, "warmup": effort.warmup}
@@ -73,7 +42,7 @@ def one_round(results: Results, load: Load, contenders: Sequence[contender.Conte
         for server in each_awake(results, NAME, started):
             with results.taking(NAME, server.contender) as take:
                 alone = least_disturbed(lambda: reading_of(load.run(server, "echo", **short)), effort)  # noqa: B023 -- called at once
-                with strangers(server, round(HALF_OPEN * effort.crowd)):
+                with crowd(server, "bench.door.strangers", str(round(HALF_OPEN * effort.crowd)), ready="ready"):
                     time.sleep(effort.warmup)
                     among = least_disturbed(lambda: reading_of(load.run(server, "echo", **long)), effort)  # noqa: B023 -- called at once
                 take({**among, "alone_p99": alone["p99"], "alone_cpu": alone["cpu"]})

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +19,8 @@ from ..codec.bars import cheaper
 from ..harness import contender
 from ..harness.document import Cells, Table, figure, micro
 from ..harness.rounds import Results, all_started, each_awake
-from ..harness.running import ROOT, Failed, Load, Server, cores
+from ..harness.running import Load, Server, cores
+from .crowd import crowd
 from .rooms import LOCKED, OPEN, PASSWORD
 from .scenario import DoorEffort, Scenario
 
@@ -60,24 +59,9 @@ def storm(server: Server, room: str, count: int) -> float:
     Raises:
         Failed: not all of them got in.
     """
-    core = {cores()[1]}
     before = at_rest(server)
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench.door.comers", str(server.port), str(count), room, PASSWORD],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, core),
-    ) as process:
-        assert process.stdout is not None
-        inside = process.stdout.readline() == "in\n"
-        taken = cpu(server) - before
-        _, errors = process.communicate()  # closes its input, which ends it
-    if not inside or process.returncode:
-        raise Failed(f"{server.contender.name}: {errors.strip()[-500:]}")
-    return taken
+    with crowd(server, "bench.door.comers", str(count), room, PASSWORD, ready="in"):
+        return cpu(server) - before
 
 
 def one_hash() -> float:
