@@ -74,12 +74,16 @@ async def test_refusal_that_an_option_prevents_logs_its_cause(start, logs, targe
             "403 WEBSOCKET_TOKEN_SOURCE: GET /ws, credentials in a subprotocol are not accepted here [",
         ),
         (
+            upgrade("/ws?token=a.b.c"),
+            "403 WEBSOCKET_QUERY_SECRETS: GET /ws, allow_query_secrets is off [",
+        ),
+        (
             upgrade(f"/{'x' * 20_000}"),
             "431 WEBSOCKET_HEAD_TOO_LARGE: no request, request head too large: more than 16384 bytes [",
         ),
         (b"\x16", "400 WEBSOCKET_BAD_REQUEST: no request, not an HTTP request: it does not begin with a method"),
     ],
-    ids=["token", "tls", "password", "query", "source", "head", "bytes"],
+    ids=["token", "tls", "password", "query", "source", "secrets", "head", "bytes"],
 )
 async def test_refusal_whose_code_tells_too_little_logs_its_text(start, logs, request_, told):
     locked = auth()

@@ -272,6 +272,8 @@ def _cause(conn: Conn, reason: _Reason, context: ServerContext) -> str:
         return ""
     if reason.code == ErrorCode.NOT_FOUND and request.wants_websocket:
         return f"WebSockets are at {', '.join(quoted(path) for path in context.endpoints if path is not None)}"
+    if reason.code == ErrorCode.QUERY_SECRETS:
+        return "allow_query_secrets is off"
     return seen_by_refusal(request, reason.code)
 
 
