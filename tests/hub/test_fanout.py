@@ -213,6 +213,125 @@ async def test_stuck_member_under_block_costs_one_send_timeout(room):
     assert conn.state is State.OPEN
 
 
+async def test_broadcasts_beyond_those_that_wait_are_dropped(room):
+    conn, transport = one(queue_size=2, send_timeout=60)
+    fill(conn, transport)
+    waiting = [room.send([conn], str(number)) for number in range(2)]
+    for _ in range(3):
+        assert counts(room.send([conn], "beyond")) == (0, 1, 0, 0)
+    assert room.counters.dropped_by["block"] == conn.dropped_messages == 3
+    transport.drain()
+    await ticks()
+    assert [counts(broadcast) for broadcast in waiting] == [(1, 0, 0, 0)] * 2
+    fill(conn, transport)
+    assert counts(room.send([conn], "later")) == (0, 0, 0, 1)
+    assert room.slow.refusing == set()
+    transport.drain()
+    await ticks()
+    assert not room.slow.members
+    assert conn._slow_hubs == 0
+
+
+async def test_broadcast_waits_in_the_place_that_one_has_left(room):
+    conn, transport = one(queue_size=1, send_timeout=60, queue_bytes=100)
+    fill(conn, transport)
+    waiting = room.send([conn], "first")
+    assert counts(room.send([conn], "beyond")) == (0, 1, 0, 0)
+    transport.drain()
+    await ticks()
+    transport.fill()
+    assert counts(waiting) == (1, 0, 0, 0)
+    fill(conn, transport)
+    assert counts(room.send([conn], "second")) == (0, 0, 0, 1)
+    conn.abort()
+    await ticks()
+    assert room.counters.pending == 0
+
+
+@pytest.mark.parametrize("behavior", [SendBehavior.DROP, SendBehavior.DROP_OLDEST])
+async def test_full_members_of_each_policy_are_counted_in_a_room(room, behavior):
+    kinds = [{"send_behavior": behavior}, {"send_behavior": SendBehavior.BLOCK, "send_timeout": 0.01}]
+    conns: list[plumews.Conn] = []
+    for number in range(6):
+        conn, transport = one(queue_size=2, **kinds[number % 2])
+        room.slow.joined(conn)
+        fill(conn, transport)
+        conns.append(conn)
+    free, _ = one()
+    await room.send(conns).wait()
+    lost = [conn.dropped_messages for conn in conns]
+    assert lost == [1] * 6
+    broadcast = room.send([conns[0], free, *conns[1:]])
+    displaces = behavior is SendBehavior.DROP_OLDEST
+    assert counts(broadcast) == ((4, 3, 0, 0) if displaces else (1, 6, 0, 0))
+    by = room.counters.dropped_by
+    assert (by["block"], by["drop"]) == (6, 0 if displaces else 6)
+    assert [conn.dropped_messages for conn in conns] == [2] * 6
+    assert room.slow.evicted == sum(conn.evicted_messages for conn in conns) == (6 if displaces else 0)
+
+
+async def test_log_counts_a_full_member_once_a_line(room, caplog):
+    pairs = [one(queue_size=2, send_behavior=SendBehavior.DROP) for _ in range(3)]
+    conns = [conn for conn, _ in pairs]
+    for pair in pairs:
+        fill(*pair)
+    for _ in range(5):
+        room.send(conns)
+    room.slow.log.write()
+    room.send(conns[:1])
+    room.slow.log.write()
+    lines = [record.getMessage() for record in caplog.records if record.name == "plumews.hub"]
+    assert lines == [
+        "slow members: 15 messages dropped, 3 members concerned, 0 of them closed",
+        "slow members: 1 messages dropped, 1 members concerned, 0 of them closed",
+    ]
+
+
+async def test_each_hub_counts_what_a_full_member_loses():
+    rooms = [Room(), Room()]
+    conn, transport = one(queue_size=2, send_behavior=SendBehavior.DROP_OLDEST)
+    for room in rooms:
+        room.slow.joined(conn)
+    fill(conn, transport)
+    assert [counts(room.send([conn])) for room in rooms] == [(1, 0, 0, 0)] * 2
+    assert [room.slow.evicted for room in rooms] == [2, 2]
+    assert conn.dropped_messages == conn.evicted_messages == 2
+    rooms[1].slow.left(conn)
+    rooms[0].send([conn])
+    assert [room.slow.evicted for room in rooms] == [3, 2]
+
+
+async def test_member_given_up_by_one_hub_waits_for_another():
+    rooms = [Room(), Room()]
+    conn, transport = one(queue_size=2, send_timeout=0.01)
+    fill(conn, transport)
+    await rooms[0].send([conn]).wait()
+    assert counts(rooms[0].send([conn])) == (0, 1, 0, 0)
+    other = rooms[1].send([conn])
+    assert counts(other) == (0, 0, 0, 1)
+    assert conn._slow_hubs == 2
+    await other.wait()
+    for room in rooms:
+        room.slow.left(conn)
+    assert conn._slow_hubs == 0
+
+
+async def test_full_member_under_conflate_keeps_the_newest_of_a_key(room):
+    conn, transport = one(queue_size=4, send_behavior=SendBehavior.CONFLATE, ping_interval=None)
+    room.slow.joined(conn)
+    transport.fill()
+    for number in range(6):
+        recipients = Recipients(MemberSnapshot((conn,)), lambda conn: True, None)
+        message = encode(Opcode.TEXT, f"{number}".encode())
+        broadcast = FanOut(message, recipients, room.counters, room.slow, key=(room.slow, ("room", number % 2)))
+        assert broadcast.step(ALWAYS)
+        assert counts(broadcast) == (1, 0, 0, 0)
+    assert (room.slow.replaced, conn.replaced_messages, room.slow.evicted, conn.dropped_messages) == (4, 4, 0, 0)
+    transport.drain()
+    await ticks()
+    assert texts(transport.wire) == ["4", "5"]
+
+
 async def test_recovered_member_under_block_gets_a_new_send_timeout(room):
     conn, transport = one(queue_size=1, send_timeout=0.02)
     fill(conn, transport)

@@ -33,7 +33,7 @@ def lines() -> list[PendingDeliveries]:
 def pending(conn: plumews.Conn, emptied: Callable[[], None]) -> PendingDeliveries:
     """Return an empty list of deliveries that wait for ``conn``, 60 s at most."""
     deadline = conn._state.timers.after(60, lambda: None)
-    return PendingDeliveries(conn, deadline, emptied, lambda delivery, conn: delivery._drop("ended"))
+    return PendingDeliveries(conn, deadline, emptied, lambda delivery, conn: delivery._drop("ended"), set())
 
 
 class Sent:

@@ -43,6 +43,7 @@ cdef class ConnCore(MessageChannel):
     cdef public Py_ssize_t _quick_size
     cdef Py_ssize_t _read_most
     cdef public unsigned long _thread
+    cdef public int _slow_hubs
     cdef bint _blocked
     cdef public bint _ended
     cdef public bint _open
@@ -58,6 +59,7 @@ cdef class ConnCore(MessageChannel):
     cdef public object _on_failure
     cdef public list _reporters
     cdef public list _loss_watchers
+    cdef public Py_ssize_t _logged_in
     cdef public tuple _lost
     cdef public object _closed_future
     cdef public object _slot

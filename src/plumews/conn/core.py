@@ -80,11 +80,11 @@ class ConnCore(MessageChannel):
         "_close_deadline", "_closed_future", "_config", "_context", "_deflate", "_discard_deadline",
         "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_filter", "_handshake",
         "_id", "_in_batch", "_in_context", "_in_place", "_incoming", "_inflate", "_keepalive",
-        "_later", "_lent", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure", "_on_message", "_open",
-        "_parser",
-        "_peername", "_quick_size", "_read_most", "_reading_paused", "_reads_to_end", "_reporters", "_request",
-        "_response", "_rest", "_rules", "_shared", "_slot", "_sockname", "_stream", "_subprotocol", "_thread",
-        "_transport", "_until", "_user_info",
+        "_later", "_lent", "_logged_in", "_loop", "_loss_watchers", "_lost", "_metadata", "_on_failure",
+        "_on_message", "_open", "_parser", "_peername", "_quick_size", "_read_most", "_reading_paused",
+        "_reads_to_end", "_reporters", "_request",
+        "_response", "_rest", "_rules", "_shared", "_slot", "_slow_hubs", "_sockname", "_stream",
+        "_subprotocol", "_thread", "_transport", "_until", "_user_info",
     )
     # fmt: on
 
@@ -127,6 +127,8 @@ class ConnCore(MessageChannel):
         self._reporters: list[LossReporter] | None = None
         #: Callbacks of hubs for displaced messages, and whether the hub reports them to the peer.
         self._loss_watchers: list[tuple[Callable[[Any, int, bool], None], bool]] | None = None
+        #: Hubs that know it as slow, and the number of the last log line that counts it.
+        self._slow_hubs = self._logged_in = 0
         #: Messages, and their bytes, that were queued when the queue was given up.
         self._lost = (0, 0)
         # --- reading

@@ -4,6 +4,7 @@ cimport cython
 
 from ..conn.core cimport ConnCore
 from ..protocol.message cimport EncodedMessage
+from ..transport.displacing cimport conflate, displace
 
 cdef object _OPEN, clock
 cdef Py_ssize_t _STRIDE
@@ -25,12 +26,21 @@ cdef class FanOutCounters:
 
 cdef class FanOut:
     cdef Py_ssize_t _at
+    cdef object _config
+    cdef Py_ssize_t _displaced
+    cdef bint _displaces
     cdef object _done
     cdef set _early
+    cdef Py_ssize_t _interval
     cdef tuple _members
     cdef Py_ssize_t _next
-    cdef dict _remembered
+    cdef bint _only_drops
+    cdef bint _quiet
     cdef bint _reaching
+    cdef Py_ssize_t _refused
+    cdef set _refusing
+    cdef dict _remembered
+    cdef Py_ssize_t _replaced
     cdef object _snapshot
     cdef object _simple
     cdef object _slow
@@ -39,6 +49,7 @@ cdef class FanOut:
     cdef bint _mixed
     cdef object _plain
     cdef bint _undecided
+    cdef bint _uses_key
     cdef bint _sure
     cdef bint _watching
     cdef readonly Py_ssize_t dropped
@@ -58,13 +69,17 @@ cdef class FanOut:
     @cython.locals(conn=ConnCore)
     cdef _failed(self, member, exc)
     cdef EncodedMessage _count(self, EncodedMessage encoding)
-    cdef bint _is_refused(self, ConnCore conn) except -1
+    cdef _listen(self)
+    @cython.locals(displaced=Py_ssize_t, replaced=Py_ssize_t)
+    cdef bint _overflow_quietly(self, ConnCore conn, Py_ssize_t size) except -1
+    @cython.locals(refused=Py_ssize_t, displaced=Py_ssize_t, replaced=Py_ssize_t, undecided=bint)
+    cdef _settle(self)
     cpdef _reach(self, ConnCore conn)
     cdef _reach_other(self, member)
     @cython.locals(counters=FanOutCounters, queued=Py_ssize_t, all_queued=Py_ssize_t, pending=Py_ssize_t)
     cpdef _queue(self)
     @cython.locals(counters=FanOutCounters, skipped=Py_ssize_t, all_skipped=Py_ssize_t, pending=Py_ssize_t)
-    cpdef _skip(self)
+    cpdef _skip(self, Py_ssize_t count=*)
     @cython.locals(counters=FanOutCounters, dropped=Py_ssize_t, all_dropped=Py_ssize_t, pending=Py_ssize_t)
-    cpdef _drop(self, str cause)
+    cpdef _drop(self, str cause, Py_ssize_t count=*)
     cdef _wake(self)

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from .. import limits
+from ..conn.config import ConnConfig
 from ..conn.connection import Conn
 from ..conn.core import ConnCore
 from ..constants import SendBehavior, State
@@ -22,6 +23,7 @@ from ..deflate.encodings import known_encoding, make_encoding
 from ..deflate.outbound import DeflateParams
 from ..position import Position
 from ..protocol.message import EncodedMessage
+from ..transport.displacing import conflate, displace
 from ..transport.timers import clock
 from .member import Member, OwnKey, plain_message
 from .results import BroadcastResult
@@ -67,21 +69,31 @@ class FanOut:
 
     __slots__ = (
         "_at",
+        "_config",
         "_counters",
+        "_displaced",
+        "_displaces",
         "_done",
         "_early",
+        "_interval",
         "_members",
         "_mixed",
         "_next",
+        "_only_drops",
         "_plain",
+        "_quiet",
         "_reaching",
+        "_refused",
+        "_refusing",
         "_remembered",
+        "_replaced",
         "_simple",
         "_slow",
         "_snapshot",
         "_still_member",
         "_sure",
         "_undecided",
+        "_uses_key",
         "_watching",
         "dropped",
         "key",
@@ -126,9 +138,18 @@ class FanOut:
         self._plain: tuple[str | bytes, Hashable] | None = None
         # Read for each member.
         self._remembered = slow.members
+        self._refusing = slow.refusing
         self._watching = slow.watching
         self._still_member = recipients.still_member
         self._sure = False  # True while all of the snapshot are still members
+        # As in `slow`: read again after each call of the application.
+        self._quiet = False
+        self._interval = 0
+        # Of members from which nothing leaves: how many have refused the message, and the messages that it has
+        # displaced and replaced, none counted yet; and the configuration of the last one, with what its policy does.
+        self._refused = self._displaced = self._replaced = 0
+        self._config: ConnConfig | None = None
+        self._only_drops = self._displaces = self._uses_key = False
         self._done: asyncio.Future[None] | None = None
         self.queued = self.dropped = self.skipped = 0
         counters.broadcasts += 1
@@ -187,6 +208,7 @@ class FanOut:
         known: DeflateParams | None = None
         squeezed, encoding_size, compressed = None, 0, self._counters.compressed
         mixed = self._mixed
+        self._listen()
         try:
             while position < end:
                 stop = min(position + _STRIDE, end)
@@ -197,7 +219,9 @@ class FanOut:
                         self._next = position  # for `catch_up`: the member may call the application
                         self._undecided = True  # before the comparison, which may be the application's and fail
                         if members[position - 1] not in self._early:
+                            self._settle()
                             self._reach_other(members[position - 1])
+                            self._listen()
                         self._undecided = False
                         stop = position  # its method may have taken long
                         continue
@@ -226,18 +250,25 @@ class FanOut:
                     if (
                         simple is not None
                         and self._sure
-                        and (not remembered or conn not in remembered)
+                        and (conn._slow_hubs == 0 or conn not in remembered)
                         and conn._open
                         and conn._try_queue_shared(simple, size)
                     ):
                         self._queue()  # nearly every delivery
-                    elif self._sure and conn._is_stuck(size) and self._is_refused(conn):
-                        self._slow.refuse_quietly(conn)
-                        self._drop(conn._config.send_behavior._value_)  # value would ask the class
+                    elif (
+                        self._quiet
+                        and self._sure
+                        and conn._paused
+                        and conn._open
+                        and self._overflow_quietly(conn, size)
+                    ):
+                        pass  # nearly every delivery to a member that reads nothing
                     else:
+                        self._settle()
                         self._reaching = True
                         self._reach(conn)
                         self._reaching = self._undecided = False  # decided, or it waits
+                        self._listen()
                         self._sure = self._snapshot.current
                         if conn._compressor is not None and size >= limits.CONTEXT_LONG:
                             stop = position
@@ -247,6 +278,7 @@ class FanOut:
             return True
         finally:
             self._at = position
+            self._settle()
 
     def encoding_for(self, conn: Conn) -> EncodedMessage:
         """Return the encoding of the message for ``conn``. Without memory for it that is the message itself."""
@@ -330,15 +362,60 @@ class FanOut:
 
     # --- one member -------------------------------------------------------------------------------
 
-    def _is_refused(self, conn: Conn) -> bool:
-        """Return True if the message is dropped for the full ``conn``, and no callback or member hears of it."""
-        if conn._rules.state is not _OPEN or not self._slow.quiet:
+    # A full member costs a broadcast no more than any other where nobody hears of its losses: the hub adds them up.
+
+    def _listen(self) -> None:
+        """Note who hears of losses now: the application may have been called."""
+        self._quiet = self._slow.quiet
+        self._interval = self._slow.log.interval
+
+    def _overflow_quietly(self, conn: Conn, size: int) -> bool:
+        """Do what the policy of ``conn`` does, from which nothing leaves now.
+
+        Return False, and do nothing, if ``size`` bytes have space in its queue, or if it takes the general way.
+        """
+        if conn._config is not self._config:  # mostly that of its neighbour
+            self._settle()
+            self._config = config = conn._config
+            self._only_drops = config.overflow.only_drops
+            self._displaces = config.overflow.displaces
+            self._uses_key = self.key is not None and config.overflow.uses_key
+        if not (self._uses_key or conn._is_stuck(size)):
             return False
-        policy = conn._config.overflow
-        if policy.only_drops:
-            return True
-        member = self._remembered.get(conn) if policy.waits else None
-        return member is not None and member.given_up
+        if self._only_drops or (conn._slow_hubs and conn in self._refusing):
+            self._refused += 1
+            conn._dropped += 1
+            self._undecided = False
+        elif not self._displaces or conn._slow_hubs or conn._loss_watchers is None or len(conn._loss_watchers) != 1:
+            return False  # it waits, or another hub is told, too
+        else:
+            replaced = conn._replaced
+            encoding = self.encoding_for(conn)
+            displaced = conflate(conn, encoding, self.key) if self._uses_key else displace(conn, encoding)
+            if displaced < 0:
+                return False
+            self._replaced += conn._replaced - replaced
+            self._displaced += displaced
+            conn._dropped += displaced
+            self._queue()
+            if not displaced:
+                return True
+        if conn._logged_in != self._interval:
+            conn._logged_in = self._interval
+            self._slow.log.concern(conn)
+        return True
+
+    def _settle(self) -> None:
+        """Count what :meth:`_overflow_quietly` has not counted yet."""
+        refused, displaced, replaced = self._refused, self._displaced, self._replaced
+        if refused or displaced or replaced:
+            self._refused = self._displaced = self._replaced = 0
+            if refused:
+                assert self._config is not None
+                undecided = self._undecided  # of the next member
+                self._drop(self._config.send_behavior._value_, refused)  # value would ask the class
+                self._undecided = undecided
+            self._slow.lost_quietly(refused, displaced, replaced)
 
     def _reach(self, conn: Conn) -> None:
         if conn._rules.state is not _OPEN or not (self._sure or self._still_member(conn)):
@@ -381,27 +458,27 @@ class FanOut:
         if self._done is not None:
             self._wake()
 
-    def _skip(self) -> None:
-        """Count one more member that is gone or closing."""
+    def _skip(self, count: int = 1) -> None:
+        """Count ``count`` more members that are gone or closing."""
         counters = self._counters
-        skipped, all_skipped, pending = self.skipped + 1, counters.skipped + 1, counters.pending - 1
+        skipped, all_skipped, pending = self.skipped + count, counters.skipped + count, counters.pending - count
         self.skipped, counters.skipped, counters.pending = skipped, all_skipped, pending
         self._undecided = False
         if self._done is not None:
             self._wake()
 
-    def _drop(self, cause: str) -> None:
-        """Count one more member for which the message is dropped."""
+    def _drop(self, cause: str, count: int = 1) -> None:
+        """Count ``count`` more members for which the message is dropped."""
         counters = self._counters
-        dropped, all_dropped, pending = self.dropped + 1, counters.dropped + 1, counters.pending - 1
+        dropped, all_dropped, pending = self.dropped + count, counters.dropped + count, counters.pending - count
         counted = False
         try:
-            counters.dropped_by[cause] += 1
+            counters.dropped_by[cause] += count
             counted = True
         except MemoryError:
             pass
         if not counted:
-            self._skip()  # needs no memory
+            self._skip(count)  # needs no memory
             return
         self.dropped, counters.dropped, counters.pending = dropped, all_dropped, pending
         self._undecided = False

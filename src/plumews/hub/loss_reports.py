@@ -12,6 +12,7 @@ waits for callbacks is bounded by the number of members.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from contextvars import Context
@@ -34,6 +35,8 @@ logger = logging.getLogger("plumews.hub")
 
 #: Seconds between two lines of a hub about lost messages. A line for each drop would flood the log of a busy machine.
 LOG_INTERVAL = 1.0
+
+_lines = itertools.count(1)
 
 EncodeGap = Callable[[Gap], "str | bytes | None"]
 
@@ -207,14 +210,24 @@ class DropLog:
     """Log of one hub about slow members: at most one line a second, with numbers and no text from outside."""
 
     def __init__(self) -> None:
+        #: Number of the next line, among those of all hubs.
+        self.interval = next(_lines)
         self._messages = self._closed = 0
         self._members: set[int] = set()
         self._next: Deadline | None = None
 
     def dropped(self, member: Any, count: int) -> None:
         """Count ``count`` lost messages of ``member``."""
-        self._messages += count
+        self.concern(member)
+        self.count(count)
+
+    def concern(self, member: Any) -> None:
+        """Count ``member`` in the next line."""
         self._members.add(id(member))
+
+    def count(self, count: int) -> None:
+        """Count ``count`` lost messages of members that :meth:`concern` has counted."""
+        self._messages += count
         if self._next is None:
             self._next = loop_context(asyncio.get_running_loop()).timers.after(LOG_INTERVAL, self.write)
 
@@ -229,6 +242,7 @@ class DropLog:
             return
         self._next.cancel()
         self._next = None
+        self.interval = next(_lines)
         logger.warning(
             "slow members: %d messages dropped, %d members concerned, %d of them closed",
             self._messages,

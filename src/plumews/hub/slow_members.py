@@ -51,7 +51,7 @@ class PendingDeliveries:
     broadcasts in direct succession take one place among the waiters of the channel.
     """
 
-    __slots__ = ("_conn", "_count", "_deadline", "_emptied", "_places", "_refused", "bytes")
+    __slots__ = ("_conn", "_count", "_deadline", "_emptied", "_places", "_refused", "_refusing", "bytes")
 
     def __init__(
         self,
@@ -59,15 +59,18 @@ class PendingDeliveries:
         deadline: Deadline,
         emptied: Callable[[], None],
         refused: Callable[[Delivery, Conn], object],
+        refusing: set[Conn],
     ) -> None:
         """Wait for space in the queue of ``conn`` until ``deadline``.
 
         ``emptied`` is called when nothing waits any more. ``refused`` decides a delivery that the end of ``conn`` ends.
+        ``conn`` is no longer one of ``refusing``, because too many wait for it, when one of them is decided.
         """
         self._conn = conn
         self._deadline = deadline
         self._emptied = emptied
         self._refused = refused
+        self._refusing = refusing
         self._places: deque[_Place] = deque()
         self._count = 0
         #: Bytes of the messages, as they were broadcast.
@@ -114,6 +117,8 @@ class PendingDeliveries:
     def _add_to_counts(self, delivery: Delivery, by: int) -> None:
         self._count += by
         self.bytes += by * delivery.message.size
+        if by < 0:
+            self._refusing.discard(self._conn)
 
     def _decided(self, place: _Place, accepted: bool) -> None:
         """Queue the first delivery of ``place``, or refuse all of them because the member ends."""
@@ -214,8 +219,10 @@ class SlowMembers:
         self.notices = Notices(callbacks)
         self.reports = LossReports(config.encode_gap, self.notices)
         self._budget = ByteBudget(config.max_queued_bytes, self._backlogs, self._relieve)
-        self._log = DropLog()
-        self.others = OtherMembers(self.reports, self.notices, self._log, callbacks)
+        self.log = DropLog()
+        #: Full members that refuse every broadcast until their queue has space. A fan-out asks nothing else about them.
+        self.refusing: set[Conn] = set()
+        self.others = OtherMembers(self.reports, self.notices, self.log, callbacks)
         #: Messages that were displaced in the queues of members, and messages that newer ones with their key replaced.
         self.evicted = self.replaced = 0
         #: True if a backlog matters before anything is lost.
@@ -277,7 +284,7 @@ class SlowMembers:
             for delivery in waiting.clear() if waiting is not None else ():
                 self._refused(delivery, conn, "stopped")
             self.report_last_losses(conn, delivered=True)
-        self._log.write()
+        self.log.write()
 
     def _update_listeners(self) -> None:
         self.watching = self._budget.limit > 0 or self.notices.wanted("slow")
@@ -291,7 +298,7 @@ class SlowMembers:
         self._mark(delivery, conn)
         member, policy = self.members[conn], conn._config.overflow
         if _is_over(conn, member):
-            del self.members[conn]
+            self._discard(conn)
             delivery._reach(conn)
         elif member.loss.last.lost and policy.can_queue(conn, delivery.encoding_for(conn).size):
             self.report_losses(conn)
@@ -299,8 +306,9 @@ class SlowMembers:
         elif (delivery.key is None or not policy.uses_key) and conn._try_queue(delivery.encoding_for(conn)):
             self._queued(delivery, conn)
             member.given_up = False
+            self.refusing.discard(conn)
             if not self.watching and not member.loss:
-                self.members.pop(conn, None)
+                self._discard(conn)
         else:
             self.overflow(delivery, conn)
 
@@ -356,14 +364,19 @@ class SlowMembers:
         else:
             delivery._drop("stopped")
 
-    def refuse_quietly(self, conn: Conn) -> None:
-        """Count a broadcast that is dropped for ``conn``."""
-        conn._dropped += 1
-        self._log.dropped(conn, 1)
+    def lost_quietly(self, refused: int, displaced: int, replaced: int) -> None:
+        """Count messages whose loss nobody hears of: refused, displaced in the queues, or replaced there by key."""
+        self.evicted += displaced
+        self.replaced += replaced
+        if refused or displaced:
+            self.log.count(refused + displaced)
 
     def _refused(self, delivery: Delivery, conn: Conn, cause: str | None = None) -> None:
         delivery._drop(cause or conn.send_behavior._value_)  # value would ask the class
-        self.refuse_quietly(conn)
+        conn._dropped += 1
+        self.log.dropped(conn, 1)
+        if self.quiet:
+            return
         self.notices.dropped(conn, delivery.room, 1)
         if self._reporting:  # the message is missing behind everything that is queued
             self._member(conn).loss.last.lost.add(delivery.room, 1)
@@ -381,7 +394,7 @@ class SlowMembers:
         alone = len(conn._loss_watchers or ()) == 1  # else the messages may have been another hub's
         room = rooms[0] if alone and len(rooms) == 1 and not (known is not None and known.moved) else None
         self.evicted += count
-        self._log.dropped(conn, count)
+        self.log.dropped(conn, count)
         self.notices.dropped(conn, room, count)
         if self._reporting:
             loss = self._member(conn).loss
@@ -391,7 +404,7 @@ class SlowMembers:
                 self.report_losses(conn)
 
     def _close(self, conn: Conn) -> None:
-        self._log.closed(conn)
+        self.log.closed(conn)
         full_queue.evict(conn)
 
     # --- loss reports -----------------------------------------------------------------------------
@@ -434,7 +447,7 @@ class SlowMembers:
             self._forget(conn)
 
     def _forget(self, conn: Conn) -> None:
-        self.members.pop(conn, None)
+        self._discard(conn)
         full_queue.unwatch_losses(conn, self._gave_way)
 
     # --- broadcasts that wait for space -----------------------------------------------------------
@@ -447,12 +460,16 @@ class SlowMembers:
         )
         # A loss must be reported before more may wait, or it would be reported behind that.
         if member.given_up or member.loss.last.lost or full:
+            if waiting is not None and len(waiting) >= config.queue_size:
+                self.refusing.add(conn)
             self._refused(delivery, conn)
             return
         if waiting is None:
             delay = limits.BROADCAST_WAIT if config.send_timeout is None else config.send_timeout
             deadline = conn._state.timers.after(delay, partial(guard, conn, self._give_up_on, conn, member))
-            waiting = PendingDeliveries(conn, deadline, lambda: self._recovered(conn, member), self._ended)
+            waiting = PendingDeliveries(
+                conn, deadline, lambda: self._recovered(conn, member), self._ended, self.refusing
+            )
             member.waiting = waiting
         waiting.add(delivery)
 
@@ -471,7 +488,7 @@ class SlowMembers:
         elif member.left:
             self._forget(conn)
         elif not self.watching:
-            self.members.pop(conn, None)
+            self._discard(conn)
 
     def _give_up_on(self, conn: Conn, member: SlowMember) -> None:
         """Drop everything that waits for ``conn``, and what follows while it is full: its send timeout is over."""
@@ -481,6 +498,8 @@ class SlowMembers:
             self._refused(delivery, conn)
         if member.left and not member.loss:
             self._forget(conn)
+        elif self.members.get(conn) is member:
+            self.refusing.add(conn)
 
     # --- all members ------------------------------------------------------------------------------
 
@@ -488,13 +507,19 @@ class SlowMembers:
         member = self.members.get(conn)
         if member is None:
             member = self.members[conn] = SlowMember()
+            conn._slow_hubs += 1
             self._budget.add(conn._held_bytes)
         return member
+
+    def _discard(self, conn: Conn) -> None:
+        if self.members.pop(conn, None) is not None:
+            conn._slow_hubs -= 1
+            self.refusing.discard(conn)
 
     def _backlogs(self) -> list[Conn]:
         for conn, member in list(self.members.items()):
             if _is_over(conn, member) and not member.left:
-                del self.members[conn]
+                self._discard(conn)
         return [conn for conn, member in self.members.items() if conn.state is State.OPEN and not member.left]
 
     def _relieve(self, conn: Conn) -> None:

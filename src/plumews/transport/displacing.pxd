@@ -7,7 +7,7 @@ from .channel cimport Channel
 from .send_queue cimport SendQueue
 
 
-@cython.locals(dropped=Py_ssize_t)
+@cython.locals(queue=SendQueue, before=Py_ssize_t, dropped=Py_ssize_t)
 cpdef Py_ssize_t displace(Channel channel, EncodedMessage message) except? -1
 @cython.locals(queue=SendQueue, dropped=Py_ssize_t)
 cpdef Py_ssize_t conflate(Channel channel, EncodedMessage message, object key) except? -1

@@ -27,9 +27,11 @@ def displace(channel: Channel, message: EncodedMessage) -> int:
         return -1
     try:
         dropped = 0
-        if channel._queue is not None:
-            dropped, size = channel._queue.make_room(message.size)
-            channel._displaced_bytes += size
+        queue = channel._queue
+        if queue is not None:
+            before = queue.bytes
+            dropped = queue.make_room(message.size)
+            channel._displaced_bytes += before - queue.bytes
         Channel._enter(channel, message, message.size)
     except BaseException:
         channel._fail_output(None)

@@ -58,10 +58,14 @@ cdef class SendQueue:
     cpdef Py_ssize_t left(self, Py_ssize_t count) except -1
     @cython.locals(size=Py_ssize_t)
     cdef Py_ssize_t _left_messages(self, Py_ssize_t count) except -1
+    @cython.locals(count=Py_ssize_t, position=Py_ssize_t)
+    cpdef Py_ssize_t make_room(self, Py_ssize_t size) except -1
     @cython.locals(size=Py_ssize_t)
     cdef Py_ssize_t _take(self, Py_ssize_t position) except -1
 
 
+@cython.locals(message=EncodedMessage, frame=bytes)
 cdef Py_ssize_t _size(object entry) except -1
 cdef bint _is_fixed(object entry) except -1
+@cython.locals(frame=bytes)
 cdef bint _is_continuation(object entry) except -1

@@ -183,7 +183,8 @@ class SendQueue:
         try:
             if self._times is None:
                 self._times = []
-            self._times += [monotonic()] * (len(self.messages) - len(self._times))
+            while len(self._times) < len(self.messages):
+                self._times.append(monotonic())
         except MemoryError:
             pass
 
@@ -342,18 +343,18 @@ class SendQueue:
 
     # --- displacing the oldest --------------------------------------------------------------------
 
-    def make_room(self, size: int) -> tuple[int, int]:
-        """Drop the oldest messages until one of ``size`` bytes has space. Return how many, and their bytes."""
-        count = position = dropped = 0
+    def make_room(self, size: int) -> int:
+        """Drop the oldest messages until one of ``size`` bytes has space. Return how many."""
+        count = position = 0
         messages = self.messages
         while position < len(messages) and not self.has_space(size):
             if _is_fixed(messages[position]):
                 position += 1
             else:
-                dropped += self._take(position)
+                self._take(position)
                 self._gone += 1  # no message with a key stands before it
                 count += 1
-        return count, dropped
+        return count
 
     def drop_messages(self) -> tuple[int, int]:
         """Drop all messages that may be dropped. Return how many, and their bytes."""
@@ -372,7 +373,7 @@ class SendQueue:
         size = _size(entry)
         self.bytes -= size
         if self._times is not None and position < len(self._times):
-            del self._times[position]
+            self._times.pop(position)
         if not self.messages:
             self._times = self._keys = None
         return size
@@ -475,8 +476,12 @@ class SendQueue:
 
 def _size(entry: Any) -> int:
     """Return the size of an entry in bytes."""
+    if type(entry) is bytes:
+        frame = entry
+        return len(frame)
     if type(entry) is EncodedMessage:
-        return entry.size
+        message = entry
+        return message.size
     return len(entry.frame if type(entry) is Note else entry)
 
 
@@ -487,6 +492,9 @@ def _is_fixed(entry: Any) -> bool:
 
 def _is_continuation(entry: Any) -> bool:
     """Return True for a frame with opcode 0: the rest of a message that was sent in fragments."""
+    if type(entry) is bytes:
+        frame = entry
+        return frame[0] & 0x0F == 0
     return type(entry) is not EncodedMessage and type(entry) is not Note and entry[0] & 0x0F == 0
 
 
