@@ -75,6 +75,15 @@ def pong(payload: bytes) -> bytes:
     return build_frame(Opcode.PONG, payload)
 
 
+def full_setup() -> Setup:
+    """Return a setup with a full transport, whose full queue holds the texts a, b, c and d."""
+    setup = Setup()
+    setup.transport.fill()
+    for text in "abcd":
+        assert setup.channel._try_queue(message(text))
+    return setup
+
+
 class Outcome:
     """Result of a message that waited."""
 

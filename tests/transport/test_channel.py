@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plumews.constants import Opcode
-from support.channel_setup import CLOSE, Setup, message, wait
+from support.channel_setup import CLOSE, Setup, full_setup, message, wait
 
 # --- one write ------------------------------------------------------------------------------------
 
@@ -82,10 +82,7 @@ def test_offer_flushes_before_it_refuses() -> None:
 
 
 def test_last_words_leave_after_discard_on_a_full_transport() -> None:
-    setup = Setup()
-    setup.transport.fill()
-    for text in "abcd":
-        setup.channel._try_queue(message(text))
+    setup = full_setup()
     _, outcome = wait(setup, "e")
     setup.channel._drop_output()
     setup.channel._finish_output(CLOSE, setup.on_finished)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from plumews.transport import waiters
-from support.channel_setup import CLOSE, Outcome, Setup, message, ping, wait
+from support.channel_setup import CLOSE, Outcome, Setup, full_setup, message, ping, wait
 
 
 def test_waiting_senders_are_accepted_in_order() -> None:
-    setup = Setup()
-    setup.transport.fill()
-    for text in "abcd":
-        setup.channel._try_queue(message(text))
+    setup = full_setup()
     outcomes = [wait(setup, text)[1] for text in "efg"]
     assert waiters.count(setup.channel) == 3
     assert [outcome.answers for outcome in outcomes] == [[], [], []]
@@ -60,10 +57,7 @@ def test_withdrawn_waiter_lets_later_ones_pass() -> None:
 
 
 def test_accepted_waiter_cannot_withdraw() -> None:
-    setup = Setup()
-    setup.transport.fill()
-    for text in "abcd":
-        setup.channel._try_queue(message(text))
+    setup = full_setup()
     waiter, outcome = wait(setup, "e")
     setup.transport.drain()
     assert outcome.answers == [True]
@@ -71,10 +65,7 @@ def test_accepted_waiter_cannot_withdraw() -> None:
 
 
 def test_full_transport_admits_waiters_up_to_the_bound() -> None:
-    setup = Setup()
-    setup.transport.fill()
-    for text in "abcd":
-        setup.channel._try_queue(message(text))
+    setup = full_setup()
     outcomes = [wait(setup, text)[1] for text in "efghij"]
     setup.transport.full_after = 1
     setup.transport.drain()
@@ -86,10 +77,7 @@ def test_full_transport_admits_waiters_up_to_the_bound() -> None:
 
 
 def test_close_refuses_waiting_senders() -> None:
-    setup = Setup()
-    setup.transport.fill()
-    for text in "abcd":
-        setup.channel._try_queue(message(text))
+    setup = full_setup()
     outcomes = [wait(setup, text)[1] for text in "ef"]
     setup.channel._finish_output(CLOSE, setup.on_finished)
     assert [outcome.answers for outcome in outcomes] == [[False], [False]]
@@ -98,10 +86,7 @@ def test_close_refuses_waiting_senders() -> None:
 
 
 def test_detach_refuses_waiters_and_keeps_nothing() -> None:
-    setup = Setup()
-    setup.transport.fill()
-    for text in "abcd":
-        setup.channel._try_queue(message(text))
+    setup = full_setup()
     _, outcome = wait(setup, "e")
     setup.channel._finish_output(CLOSE, setup.on_finished)
     setup.channel._detach()
