@@ -182,3 +182,49 @@ async def test_send_behind_an_answered_read_leaves_at_once() -> None:
     assert transport.events() == [(Opcode.TEXT, "1"), (Opcode.TEXT, "2"), (Opcode.TEXT, "3")]
     conn.abort()
     transport.close_socket()
+
+
+# --- to a transport without a socket ------------------------------------------------------------
+
+
+async def test_replies_to_one_read_are_one_write_to_tls() -> None:
+    conn, transport = fake_conn()  # without a socket, as one with TLS
+    echo_by_callback(conn)
+    feed(conn, text("1"), text("2"), text("3"))
+    feed(conn, text("4"))
+    assert len(transport.writes) == 2
+    assert transport.events() == [(Opcode.TEXT, str(number)) for number in range(1, 5)]
+    assert conn._written == len(transport.wire)
+    conn.abort()
+
+
+async def test_reply_to_a_closing_transport_is_not_written() -> None:
+    conn, transport = fake_conn()
+    echo_by_callback(conn)
+    transport.closing = True
+    feed(conn, text("1"))
+    assert (transport.writes, conn.state) == ([], State.OPEN)
+    conn.abort()
+
+
+async def test_failing_write_of_a_reply_ends_the_connection() -> None:
+    conn, transport = fake_conn(failing(("write",), OSError("no route")))
+    echo_by_callback(conn)
+    transport.broken = True  # type: ignore[attr-defined]
+    feed(conn, text("1"))
+    await ticks()
+    assert transport.aborted
+    assert not transport.writes
+
+
+async def test_replies_behind_a_full_transport_wait_for_it() -> None:
+    conn, transport = fake_conn()
+    echo_by_callback(conn)
+    transport.full_after = 1
+    feed(conn, text("1"), text("2"))
+    feed(conn, text("3"))
+    assert len(transport.events()) == 2
+    transport.drain()
+    await ticks()
+    assert transport.events() == [(Opcode.TEXT, str(number)) for number in range(1, 4)]
+    conn.abort()

@@ -171,7 +171,9 @@ cdef class ShortWays(ConnCore):
                 self._wake_reader()  # its replies leave with this read
         finally:
             try:
-                if self._queue is not None or self._drains is not None:
+                if self._fd < 0 and self._queue is not None and self._drains is None:
+                    write_through(self, self._queue)
+                elif self._queue is not None or self._drains is not None:
                     write_out(self)
                 else:
                     self._hot = False

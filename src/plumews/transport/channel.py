@@ -658,7 +658,7 @@ class Channel(Flushable):
         self._handed = True
         if len(batch) == 1:
             Context().run(transport.write, batch[0])
-        elif _WRITELINES_HAS_NO_BOUND:
+        elif self._fd < 0 or _WRITELINES_HAS_NO_BOUND:  # a transport with TLS makes a record of each buffer
             Context().run(transport.write, b"".join(batch))
         else:
             Context().run(transport.writelines, batch)

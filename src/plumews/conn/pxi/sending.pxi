@@ -270,3 +270,36 @@ cdef write_out(ConnCore conn):
             if not isinstance(exc, Exception):
                 raise
     Channel._write_out(conn)
+
+
+cdef write_through(ConnCore conn, SendQueue queue):
+    """Write queued messages of one buffer each with one call of a transport whose socket is not ours, as with TLS.
+
+    It is called at the end of a read, outside the context of the connection: what the transport schedules runs in the
+    context of the read, which is its own.
+    """
+    if (
+        conn._out is None
+        or conn._paused
+        or conn._waits_for_event
+        or conn._finished
+        or conn._waiters is not None
+        or conn._flow is not None
+        or not queue.is_plain()
+    ):
+        write_out(conn)
+        return
+    conn._dirty = conn._hot = conn._gathered = False
+    try:
+        if conn._out.is_closing():
+            return
+        data = queue.messages[0] if PyList_GET_SIZE(queue.messages) == 1 else b"".join(queue.messages)
+        conn._handed = True
+        conn._written += queue.sent_all()
+        conn._queue = None
+        conn._state.give_back(queue)
+        conn._out.write(data)
+    except BaseException as exc:
+        conn._fail_output(exc)
+        if not isinstance(exc, Exception):
+            raise
