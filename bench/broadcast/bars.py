@@ -14,10 +14,14 @@ from ..harness.rounds import Results
 from .contenders import (
     ASYNC_FOR,
     ASYNC_FOR_CLOSE,
+    ASYNC_FOR_CONFLATE,
     ASYNC_FOR_DROP,
+    ASYNC_FOR_DROP_OLDEST,
     BARE,
     CLOSE,
+    CONFLATE,
     DROP,
+    DROP_OLDEST,
     PICOWS,
     PLUMEWS,
     RAW,
@@ -26,11 +30,23 @@ from .contenders import (
 from .scenarios import BESIDE, CHURN_NAME, LARGE, MEMORY, NAMES, ONE, SILENT, SIXTEEN, Row, beside
 
 FORMS = {"callback": PLUMEWS, "async for": ASYNC_FOR}
-POLICIES = {"block": PLUMEWS, "drop": DROP, "close": CLOSE}
+POLICIES = {
+    "block": PLUMEWS,
+    "drop": DROP,
+    "close": CLOSE,
+    "drop_oldest": DROP_OLDEST,
+    "conflate, without keys": CONFLATE,  # with keys not all reach members that read
+}
 #: The same policies by the members' form.
 POLICIES_OF = {
     "callback": POLICIES,
-    "async for": {"block": ASYNC_FOR, "drop": ASYNC_FOR_DROP, "close": ASYNC_FOR_CLOSE},
+    "async for": {
+        "block": ASYNC_FOR,
+        "drop": ASYNC_FOR_DROP,
+        "close": ASYNC_FOR_CLOSE,
+        "drop_oldest": ASYNC_FOR_DROP_OLDEST,
+        "conflate, without keys": ASYNC_FOR_CONFLATE,
+    },
 }
 ALL_READING = ", all reading"
 #: A queue holds 64 messages (``limits.QUEUE_SIZE``): 64 bytes each, a header, and what Python needs to keep them.

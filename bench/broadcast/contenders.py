@@ -11,9 +11,13 @@ from .scenarios import MEMORY, ONE, ROWS, SILENT, SIXTEEN
 PLUMEWS = "plumews, uvloop"
 DROP = "plumews drop, uvloop"
 CLOSE = "plumews close, uvloop"
+DROP_OLDEST = "plumews drop oldest, uvloop"
+CONFLATE = "plumews conflate, uvloop"
 ASYNC_FOR = "plumews async for, uvloop"
 ASYNC_FOR_DROP = "plumews async for drop, uvloop"
 ASYNC_FOR_CLOSE = "plumews async for close, uvloop"
+ASYNC_FOR_DROP_OLDEST = "plumews async for drop oldest, uvloop"
+ASYNC_FOR_CONFLATE = "plumews async for conflate, uvloop"
 PICOWS = "picows, uvloop"
 SOCKETIFY = "socketify"
 RAW = "raw TCP, uvloop"
@@ -44,7 +48,8 @@ class Contender(contender.Contender):
 
 
 #: Where the send behavior of a member matters, and what that is compared with.
-POLICY_ROWS = (*(row.name for row in (ONE, SIXTEEN, *SILENT)), MEMORY)
+COST_ROWS = tuple(row.name for row in (ONE, SIXTEEN, *SILENT))
+POLICY_ROWS = (*COST_ROWS, MEMORY)
 #: Where members are coroutines that wait in ``async for``.
 ASYNC_FOR_ROWS = tuple(row.name for row in ROWS)
 
@@ -53,8 +58,12 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("plumews_async_for", "uvloop", "plumews", rows=ASYNC_FOR_ROWS, counted=True),
     Contender("plumews_drop", "uvloop", "plumews", long=True, rows=POLICY_ROWS),
     Contender("plumews_close", "uvloop", "plumews", quick=False, long=True, rows=POLICY_ROWS),
+    Contender("plumews_drop_oldest", "uvloop", "plumews", quick=False, rows=COST_ROWS),
+    Contender("plumews_conflate", "uvloop", "plumews", quick=False, rows=COST_ROWS),
     Contender("plumews_async_for_drop", "uvloop", "plumews", quick=False, rows=ASYNC_FOR_ROWS),
     Contender("plumews_async_for_close", "uvloop", "plumews", quick=False, rows=ASYNC_FOR_ROWS),
+    Contender("plumews_async_for_drop_oldest", "uvloop", "plumews", quick=False, rows=COST_ROWS),
+    Contender("plumews_async_for_conflate", "uvloop", "plumews", quick=False, rows=COST_ROWS),
     Contender("bare", None, "asyncio", counted=True),
     Contender("raw", "uvloop", "asyncio", counted=True),
     Contender("picows", "uvloop", "picows", long=True, counted=True),

@@ -41,6 +41,18 @@ async def plumews_close(port: int, ready: Ready) -> None:
     await rooms.plumews(port, ready, send_behavior=SendBehavior.CLOSE)
 
 
+async def plumews_drop_oldest(port: int, ready: Ready) -> None:
+    from plumews import SendBehavior
+
+    await rooms.plumews(port, ready, send_behavior=SendBehavior.DROP_OLDEST)
+
+
+async def plumews_conflate(port: int, ready: Ready) -> None:
+    from plumews import SendBehavior
+
+    await rooms.plumews(port, ready, send_behavior=SendBehavior.CONFLATE)
+
+
 async def plumews_async_for(port: int, ready: Ready) -> None:
     await rooms.plumews_async_for(port, ready)
 
@@ -55,6 +67,18 @@ async def plumews_async_for_close(port: int, ready: Ready) -> None:
     from plumews import SendBehavior
 
     await rooms.plumews_async_for(port, ready, send_behavior=SendBehavior.CLOSE)
+
+
+async def plumews_async_for_drop_oldest(port: int, ready: Ready) -> None:
+    from plumews import SendBehavior
+
+    await rooms.plumews_async_for(port, ready, send_behavior=SendBehavior.DROP_OLDEST)
+
+
+async def plumews_async_for_conflate(port: int, ready: Ready) -> None:
+    from plumews import SendBehavior
+
+    await rooms.plumews_async_for(port, ready, send_behavior=SendBehavior.CONFLATE)
 
 
 async def raw(port: int, ready: Ready) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bench import bars
+from bench.broadcast.bars import POLICIES
 from bench.broadcast.contenders import BARE, PICOWS, PLUMEWS, SOCKETIFY
 from bench.broadcast.scenarios import ONE, SILENT, SIXTEEN
 from bench.codec.verdicts import Verdict
@@ -49,7 +50,7 @@ def test_bar_of_silent_members_needs_the_run_without_them() -> None:
     row = SILENT[0]
     wanted, _ = bars.needed(BROADCAST, [bar for bar in BROADCAST.bars if bar.area == row.name])
     assert wanted[row.without.name] == wanted[row.name]
-    assert len(wanted[row.name]) == 6
+    assert len(wanted[row.name]) == 2 * len(POLICIES)
 
 
 def test_unmeasured_bar_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,8 +198,9 @@ async def test_a_gap_is_noticed_at_a_member_that_comes_and_goes(start: Any, load
 @pytest.mark.parametrize(
     "kind",
     [
-        *("plumews", "plumews_drop", "plumews_close", "bare", "raw"),
+        *("plumews", "plumews_drop", "plumews_close", "plumews_drop_oldest", "plumews_conflate", "bare", "raw"),
         *("plumews_async_for", "plumews_async_for_drop", "plumews_async_for_close"),
+        *("plumews_async_for_drop_oldest", "plumews_async_for_conflate"),
     ],
 )
 def test_members_that_never_read_keep_nothing_from_the_others(load: Path, kind: str) -> None:
