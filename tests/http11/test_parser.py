@@ -79,6 +79,18 @@ def test_row_16_percent_escapes_that_are_not_utf_8_are_refused(where, bad):
     assert_refused(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
 
+def test_any_target_is_read_if_another_server_has_accepted_it():
+    fields = "&".join(f"f{number}=%ff" for number in range(150))
+    reader = HeadReader(any_target=True)
+    request = reader.feed(f"GET /%ff/b?{fields} HTTP/1.1\r\nHost: a\r\nX: 1\r\n\r\n".encode())
+    assert (request.path, request.raw_path) == ("/\ufffd/b", "/%ff/b")
+    assert len(request.query) == 150
+    assert request.query["f149"] == "\ufffd"
+    assert request._raw_lines() == [(b"host", b"a"), (b"x", b"1")]
+    assert request.headers["x"] == "1"
+    assert request._raw_lines() == [(b"host", b"a"), (b"x", b"1")]
+
+
 def test_any_method_is_read():
     for method in ("HEAD", "POST", "OPTIONS", "DELETE", "M-SEARCH"):
         assert read(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode()).method == method

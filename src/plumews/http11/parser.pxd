@@ -13,6 +13,7 @@ cdef dict _ONCE
 
 
 cdef class HeadReader:
+    cdef bint _any_target
     cdef bytearray _buffer
     cdef HeadLines _fields
     cdef object _host

@@ -68,10 +68,12 @@ class HeadReader:
     """Reader of exactly one request head of at most ``max_size`` bytes, with the empty line at its end.
 
     Once `feed` has returned a request, ``rest`` has the bytes behind the head, such as a frame, and ``head`` the head,
-    or ``None`` if the request has other lines than the head.
+    or ``None`` if the request has other lines than the head. With ``any_target`` a target may have percent escapes that
+    are not UTF-8, and any number of fields in its query.
     """
 
     __slots__ = (
+        "_any_target",
         "_buffer",
         "_fields",
         "_host",
@@ -88,7 +90,10 @@ class HeadReader:
         "rest",
     )
 
-    def __init__(self, max_size: int = limits.HEAD_SIZE, max_headers: int | None = None) -> None:
+    def __init__(
+        self, max_size: int = limits.HEAD_SIZE, max_headers: int | None = None, *, any_target: bool = False
+    ) -> None:
+        self._any_target = any_target
         self._max_size = max_size
         self._max_headers = default_headers(max_size) if max_headers is None else max_headers
         self._buffer: bytearray | None = None  # a head that came in several reads
@@ -230,7 +235,8 @@ class HeadReader:
         own_lines = self._host is None and has_host
         if not own_lines:
             fields.replace_host(self._host)
-        request = received_request(self._method, self._target, fields, "1.0" if self._old else "1.1")
+        version = "1.0" if self._old else "1.1"
+        request = received_request(self._method, self._target, fields, version, self._any_target)
         _check_body(request)
         if own_lines:
             self.head = head

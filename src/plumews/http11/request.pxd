@@ -51,8 +51,8 @@ cdef class Request:
     cdef public object target
 
     @cython.locals(at=Py_ssize_t)
-    cdef _prepare(self, str method, str target, str http_version)
-    cdef _unquote(self)
+    cdef _prepare(self, str method, str target, str http_version, bint any_target)
+    cdef _unquote(self, bint any_target)
     cpdef _keep_only(self, bytes head)
     cpdef list _values_of(self, bytes key)
     cpdef bint _has(self, bytes key) except -1
@@ -62,7 +62,7 @@ cdef class Request:
 
 
 @cython.locals(request=Request)
-cpdef Request received_request(str method, str target, HeadLines fields, str http_version)
+cpdef Request received_request(str method, str target, HeadLines fields, str http_version, bint any_target=*)
 cpdef check_target(str method, str target)
 @cython.locals(host=str)
 cpdef str address_of(remote_address)

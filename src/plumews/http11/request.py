@@ -183,10 +183,10 @@ class Request:
         self._sizes = 0  # as of `HeadLines`
         self._same_size = False
         self._headers: Headers | None = headers if isinstance(headers, Headers) else Headers(headers)
-        self._prepare(method, target, "1.1")
+        self._prepare(method, target, "1.1", False)
         self.secure = secure
 
-    def _prepare(self, method: str, target: str, http_version: str) -> None:
+    def _prepare(self, method: str, target: str, http_version: str, any_target: bool) -> None:
         self._head = b""
         self._query: dict[str, str] | None = None
         self.method = method
@@ -203,15 +203,15 @@ class Request:
         self.query_string = "" if at < 0 else target[at + 1 :]
         self.path = self.raw_path
         if self.query_string or "%" in self.raw_path:
-            self._unquote()
+            self._unquote(any_target)
 
-    def _unquote(self) -> None:
+    def _unquote(self, any_target: bool) -> None:
         fields: list[tuple[str, str]] = []
+        errors, most = ("replace", None) if any_target else ("strict", limits.QUERY_FIELDS)
         try:
-            self.path = unquote(self.raw_path, errors="strict")
+            self.path = unquote(self.raw_path, errors=errors)
             if self.query_string:
-                most = limits.QUERY_FIELDS
-                fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=most, errors="strict")
+                fields = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=most, errors=errors)
         except UnicodeDecodeError:
             raise InvalidMessage("invalid request target: its percent escapes must be UTF-8") from None
         except ValueError:
@@ -257,6 +257,12 @@ class Request:
         """Keep the bytes of the head in place of the lines that were parsed from it."""
         if self._headers is None:
             self._lines, self._head = None, head
+
+    def _raw_lines(self) -> list[tuple[bytes, bytes]]:
+        """Return the name in lower case and the value of each header line, as received."""
+        if self._lines is None:
+            return [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.raw_items()]
+        return [(line[0], line[2]) for line in self._lines]
 
     def _values_of(self, key: bytes) -> list[str]:
         """Return the values of all lines of a header, in order. ``key`` is its name in lower case."""
@@ -329,8 +335,12 @@ def _copied(method: str, target: str, headers: Headers, values: dict[str, Any]) 
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-def received_request(method: str, target: str, fields: HeadLines, http_version: str) -> Request:
+def received_request(
+    method: str, target: str, fields: HeadLines, http_version: str, any_target: bool = False
+) -> Request:
     """Return the request of a head whose target and lines were checked. The list of lines is kept, not copied.
+
+    With ``any_target``, escapes that are not UTF-8 become U+FFFD, and the number of fields in the query has no limit.
 
     Raises:
         InvalidMessage: As :class:`Request`.
@@ -340,7 +350,7 @@ def received_request(method: str, target: str, fields: HeadLines, http_version: 
     request._sizes = fields.sizes
     request._same_size = fields.same_size
     request._headers = None
-    request._prepare(method, target, http_version)
+    request._prepare(method, target, http_version, any_target)
     return request
 
 
