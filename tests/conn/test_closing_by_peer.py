@@ -167,6 +167,16 @@ async def test_peer_gets_its_replies_after_close_frame_and_fin(start: Any) -> No
         await conn.wait_closed()
 
 
+async def test_a_close_behind_a_full_queue_is_seen_if_nothing_reads(start: Any) -> None:
+    async with linked(start, max_queue=2) as (conn, wire):
+        waiting = asyncio.ensure_future(conn.wait_closed())
+        await ticks(2)
+        wire.send(*[text("unread")] * 10, close(1000))
+        await waiting
+        assert await wire.closing() == (1000, "")
+        assert conn.close_code == 1000
+
+
 # --- row 22: nothing of a bad frame is seen -------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ class Peer:
         self.started = self.loop.now
         self.keepalive.start(self.loop.now)
 
-    def _abort(self) -> None:
+    def _give_up(self) -> None:
         self.died.append(self.loop.now)
 
     def _progress(self) -> tuple[int, int] | None:

@@ -107,6 +107,7 @@ async def test_a_peer_that_falls_silent_is_cut_off(start: Any) -> None:
         await conn.wait_closed()
         assert 0.09 < asyncio.get_running_loop().time() - began < PATIENCE
         assert conn.close_code == 1006
+        assert await wire.closing() == (1011, "keepalive ping timeout")
         await wire.eof()
 
 

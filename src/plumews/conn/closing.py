@@ -43,6 +43,7 @@ __all__ = [
     "eof",
     "fail",
     "guard",
+    "hasten",
     "look_ahead",
     "look_for_end",
     "lost",
@@ -51,6 +52,7 @@ __all__ = [
     "progress",
     "report",
     "stop_discarding",
+    "time_out",
     "transport_failed",
     "wait_closed",
 ]
@@ -391,6 +393,14 @@ def _linger(conn: ConnCore, last: float, half: bool) -> None:
     conn._close_deadline = timers.at(min(timers.time() + _FIN_WAIT, last), partial(guard, conn, over))
 
 
+def hasten(conn: ConnCore, seconds: float) -> None:
+    """Cut the connection, if it is closing, ``seconds`` from now at the latest."""
+    deadline, when = conn._close_deadline, conn._state.timers.time() + seconds
+    if deadline is not None and deadline.when > when:
+        deadline.cancel()
+        conn._close_deadline = conn._state.timers.at(when, partial(abort, conn))
+
+
 def abort(conn: ConnCore) -> None:
     """End the TCP connection now. Queued messages are lost."""
     if conn._transport is not None:
@@ -399,6 +409,12 @@ def abort(conn: ConnCore) -> None:
         conn._rules.losing()
         conn._open = False
         _discard(conn)
+
+
+def time_out(conn: ConnCore) -> None:
+    """End the connection to a silent peer. A close frame tells a peer that only did not answer pings."""
+    begin_close(conn, CloseCode.INTERNAL_ERROR, "keepalive ping timeout", discard=True)
+    abort(conn)
 
 
 def _abort_transport(conn: ConnCore, transport: asyncio.Transport) -> None:

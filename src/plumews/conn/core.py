@@ -374,7 +374,7 @@ class ConnCore(MessageChannel):
         if self._backlog is not None and not self._blocked:
             return False  # it waits to be inflated
         self._blocked = self._has_enough()
-        if self._blocked and self._closed_future is not None:
+        if self._blocked and self._end_waiters > 0 and not self._inbox.touched:
             closing.look_ahead(self)
         return not self._blocked
 
@@ -690,8 +690,8 @@ class ConnCore(MessageChannel):
     def _progress(self) -> tuple[int, int] | None:
         return closing.progress(self)
 
-    def _abort(self) -> None:
-        closing.abort(self)
+    def _give_up(self) -> None:
+        closing.time_out(self)
 
     def _fail(self, exc: BaseException) -> None:
         closing.fail(self, exc)

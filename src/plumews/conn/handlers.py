@@ -32,6 +32,7 @@ __all__ = [
     "cancel",
     "endpoint_for",
     "is_stopped",
+    "leaves_of",
 ]
 
 logger = logging.getLogger("plumews.server")
@@ -131,14 +132,14 @@ def _callback_failed(conn: Conn, exc: BaseException) -> None:
 
 def _is_its_own_end(conn: Conn, exc: BaseException) -> bool:
     """Return True if ``exc`` only tells that ``conn`` is closed, alone or in the group of a task group."""
-    told = [each for each in _leaves(exc) if not isinstance(each, asyncio.CancelledError)]
+    told = [each for each in leaves_of(exc) if not isinstance(each, asyncio.CancelledError)]
     return conn.closed and bool(told) and all(isinstance(each, ConnectionClosed) for each in told)
 
 
 def _ends_the_task(exc: BaseException) -> bool:
     """Return True if ``exc`` ends the program, or if the server has cancelled the running task."""
     cancelled = False
-    for each in _leaves(exc):
+    for each in leaves_of(exc):
         if isinstance(each, asyncio.CancelledError):
             cancelled = True
         elif not isinstance(each, Exception):
@@ -148,7 +149,7 @@ def _ends_the_task(exc: BaseException) -> bool:
     return cancelled and is_stopped()
 
 
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
+def leaves_of(exc: BaseException) -> Iterator[BaseException]:
     """Yield the exceptions in a group, nested or not. Any other exception is its own leaf."""
     waiting = [exc]
     while waiting:

@@ -45,7 +45,8 @@ class Peer(Protocol):
     def _progress(self) -> tuple[int, int] | None:
         """Return the acknowledged and the unacknowledged bytes, or ``None`` where the socket does not tell."""
 
-    def _abort(self) -> None: ...
+    def _give_up(self) -> None:
+        """End the connection: the peer is silent."""
 
     def _fail(self, exc: BaseException) -> None: ...
 
@@ -248,7 +249,7 @@ class Keepalive:
             silent = False
         if silent or self._answers_nothing(now):
             if self._doubt:
-                peer._abort()
+                peer._give_up()
                 return
             self._doubt = True
         else:
