@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from . import _compiled
@@ -81,8 +82,13 @@ __all__ += errors.__all__
 __all__ += room_server.__all__
 __all__ += server.__all__
 
+#: Packages that cost nothing until they are used.
+_OPTIONAL = ("asgi",)
+
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
 
     def __getattr__(name: str) -> object:
-        """Say where names of other packages are."""
+        """Import an optional package when it is first used. Say where names of other packages are."""
+        if name in _OPTIONAL:
+            return importlib.import_module(f".{name}", __name__)
         raise missing_name(name)

@@ -27,6 +27,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import plumews
 from plumews.auth.password_checker import PasswordChecker
+from support import uvicorn_setup
+from support.fakes import until
 from support.members import drained, stalled
 from support.raw_client import Wire, kept_port, upgrade
 
@@ -622,6 +624,36 @@ async def test_compressed_once(start) -> None:
             assert [await ws.recv(), await ws.recv()] == ["hello " * 100, picture]
         assert hub.metrics().broadcasts_compressed == 1
     await hub.stop()
+
+
+async def test_an_asgi_application(caplog) -> None:
+    async with uvicorn_setup.running(run("An ASGI application")["app"]) as server:
+        async with await client(server.port, "/echo") as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+        await until(lambda: not server.state.tasks)
+    assert uvicorn_setup.errors(caplog) == []
+
+
+async def test_the_connection_of_an_asgi_application() -> None:
+    told = run("The connection of an ASGI application")
+    async with uvicorn_setup.running(told["app"]) as server:
+        async with await client(server.port, "/rooms/a") as one, await client(server.port, "/rooms/a") as two:
+            await until(lambda: told["hub"].room_count("a") == 2)
+            await one.send("hello")
+            assert [await one.recv(), await two.recv()] == ["hello", "hello"]
+        await until(lambda: told["hub"].room_count("a") == 0)
+    await told["hub"].stop()
+
+
+async def test_options_of_the_protocol_class() -> None:
+    echo = uvicorn_setup.echo
+    async with uvicorn_setup.running(echo, ws=run("Options of the protocol class")["Guarded"]) as server:
+        async with await client(server.port, origin="https://example.com") as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+        with pytest.raises(InvalidStatus, match="403"):
+            await client(server.port, origin="https://elsewhere.example")
 
 
 def test_every_link_to_a_page_of_ours_leads_somewhere() -> None:

@@ -1,0 +1,30 @@
+"""ASGI: applications of FastAPI, Starlette, Litestar or Django Channels on the WebSockets of this package.
+
+May import the root vocabulary and the packages up to ``room_server``. It imports no ASGI server and no framework.
+Public names are :class:`PlumeProtocol`, for ``uvicorn --ws plumews.asgi:PlumeProtocol``, and
+:class:`ClientDisconnected`. They are resolved when first used.
+
+The application is a coroutine function that takes a scope, which describes the request, and the functions ``receive``
+and ``send`` of events. A denial is an HTTP response in place of the WebSocket. The ASGI specification has the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .events import ClientDisconnected
+    from .protocol import PlumeProtocol
+
+__all__ = ["ClientDisconnected", "PlumeProtocol"]
+
+_MODULES = {"ClientDisconnected": "events", "PlumeProtocol": "protocol"}
+
+if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

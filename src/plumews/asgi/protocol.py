@@ -1,0 +1,316 @@
+"""WebSocket class for uvicorn: ``uvicorn app:app --ws plumews.asgi:PlumeProtocol``.
+
+uvicorn's HTTP protocol hands an upgrade over: it calls ``connection_made``, passes the head of the request to
+``data_received``, and makes this object the protocol of the transport. Then the transport is given to the connection,
+if it is one of asyncio's or uvloop's own. With any other transport this object stays its protocol and passes the calls
+on.
+
+Invariants: the object is in ``server_state.connections`` until the connection is gone. Bytes behind the head wait for
+the application to accept, within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from weakref import WeakKeyDictionary
+
+from .. import limits
+from ..conn import closing
+from ..conn.connection import Conn
+from ..conn.opening import opened, use_deflate
+from ..deflate.config import Agreement, negotiate
+from ..errors import InvalidHandshake
+from ..http11.handshake import accepted, check_upgrade, offered_subprotocols, refusal
+from ..http11.headers import Headers
+from ..http11.origin import check_origin
+from ..http11.parser import HeadReader
+from ..http11.request import Request
+from .application import Application
+from .context import AsgiContext, AsgiOptions, ServerConfig, ServerState, log_access, logger
+from .denial import respond
+from .scope import Scope, build_scope
+from .shutdown import ShutdownQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PlumeProtocol"]
+
+#: Bytes and headers of a request, which uvicorn has read already.
+_HEAD_SIZE: Final = 4 * limits.HEAD_SIZE
+_HEADER_COUNT: Final = 256
+
+#: Modules of the transports that a connection may drive itself. A class of another module may do anything.
+_OWN_TRANSPORTS: Final = frozenset(
+    {"asyncio.selector_events", "asyncio.proactor_events", "asyncio.sslproto", "uvloop.loop"}
+)
+
+
+class PlumeProtocol(asyncio.Protocol):
+    """Protocol of one WebSocket under uvicorn.
+
+    Args:
+        config: ``uvicorn.Config``.
+        server_state: state that all connections of the server share.
+        app_state: state of the lifespan.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_agreement",
+        "_app_state",
+        "_application",
+        "_conn",
+        "_context",
+        "_key",
+        "_paused",
+        "_reader",
+        "_rest",
+        "_server_state",
+        "transport",
+    )
+
+    _options: ClassVar[AsgiOptions] = AsgiOptions({})
+    _contexts: ClassVar[WeakKeyDictionary[Any, AsgiContext]] = WeakKeyDictionary()
+    _stopping: ClassVar[ShutdownQueue] = ShutdownQueue()
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        server_state: ServerState,
+        app_state: Mapping[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        context = self._contexts.get(config)
+        if context is None:
+            context = self._contexts[config] = AsgiContext(config, self._options)
+        self._context = context
+        self._server_state = server_state
+        self._app_state = app_state
+        self.transport: asyncio.Transport | None = None
+        self._conn: Conn | None = None
+        self._application: Application | None = None
+        self._reader: HeadReader | None = HeadReader(_HEAD_SIZE, _HEADER_COUNT, any_target=True)
+        self._key = ""  # of the client
+        self._agreement: Agreement | None = None
+        self._rest: bytearray | None = None
+        self._paused = False
+
+    @classmethod
+    def with_options(cls, **options: Any) -> type[PlumeProtocol]:
+        """Return a class for ``--ws`` with options of ours: ``ws = PlumeProtocol.with_options(origins=[...])``.
+
+        Args:
+            options: ``origins``, whose pages may connect beside the server's own, as in :func:`plumews.serve` (default:
+                no origin is checked). All options of :class:`plumews.ConnConfig` replace those of uvicorn. With one of
+                ``queue_size``, ``queue_bytes``, ``send_timeout`` and ``send_behavior``, ``send`` returns when a message
+                is queued. By default it waits until the transport takes more.
+
+        Raises:
+            TypeError, ValueError: an option does not exist, or has a wrong value.
+        """
+        checked = AsgiOptions({**cls._options.given, **options})
+        members: dict[str, Any] = {
+            "__slots__": (),
+            "__doc__": cls.__doc__,
+            "_options": checked,
+            "_contexts": WeakKeyDictionary(),
+        }
+        return type(cls.__name__, (cls,), members)
+
+    # --- calls of uvicorn and of the transport ----------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._server_state.connections.add(self)
+        self.transport = transport  # type: ignore[assignment]
+        conn = self._conn = Conn(self._context.conn_config)
+        conn._handshake = self
+        conn.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        conn = self._conn
+        if conn is None or conn._transport is None:
+            return
+        view = memoryview(data)
+        while view:  # as asyncio passes bytes to a buffered protocol
+            buffer = conn.get_buffer(len(view))
+            size = min(len(buffer), len(view))
+            buffer[:size] = view[:size]
+            conn.buffer_updated(size)
+            view = view[size:]
+
+    def eof_received(self) -> bool | None:
+        return None if self._conn is None else self._conn.eof_received()
+
+    def pause_writing(self) -> None:
+        if self._conn is not None:
+            self._conn.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._conn is not None:
+            self._conn.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._conn is not None:
+            self._conn.connection_lost(exc)
+        self._server_state.connections.discard(self)
+
+    def shutdown(self) -> None:
+        """Close the connection, because the server stops."""
+        conn = self._conn
+        if conn is not None:
+            self._stopping.add(self._stop, conn._loop)
+
+    def _stop(self) -> None:
+        if self._application is not None:
+            self._application.stop()
+        elif self._conn is not None:
+            closing.abort(self._conn)  # no request has come, or it was refused
+
+    # --- calls of the connection, while it is opening ---------------------------------------------
+
+    def connected(self) -> None:
+        """Do nothing: the request comes by :meth:`data_received`."""
+
+    def received(self, data: bytes) -> None:
+        """Read the head of the request. Keep what is behind it, until the application has accepted."""
+        if self._reader is None:
+            self._keep(data)
+            return
+        try:
+            request = self._reader.feed(data)
+            if request is not None:
+                self._begin(request)
+        except InvalidHandshake as exc:
+            self._refuse(exc)
+
+    def lost(self) -> None:
+        """Forget the connection, which is gone before it was open."""
+        self._end()
+
+    def left(self, conn: Conn) -> None:
+        """Forget the connection, which is gone. It calls this as its slot."""
+        self._end()
+
+    def _end(self) -> None:
+        self._server_state.connections.discard(self)
+        application, self._application = self._application, None
+        self._conn = self._reader = self._rest = None
+        if application is not None:
+            application.gone()
+
+    def _keep(self, data: bytes) -> None:
+        if self._application is None or self._conn is None:
+            return  # the request was refused
+        if self._rest is None:
+            self._rest = bytearray()
+        self._rest += data
+        if len(self._rest) > limits.HEAD_SIZE and not self._paused:
+            self._paused = True
+            closing.ask(self._conn, "pause_reading")
+
+    # --- the request ------------------------------------------------------------------------------
+
+    def _begin(self, request: Request) -> None:
+        """Check the request, and start the application."""
+        assert self._conn is not None
+        assert self._reader is not None
+        context, conn, reader = self._context, self._conn, self._reader
+        self._reader = None
+        conn._request = request
+        request.remote_address = conn._peername
+        request.client_address = conn.client_address
+        request.secure = bool(closing.ask(conn, "get_extra_info", "sslcontext"))
+        self._key = check_upgrade(request)
+        subprotocols = offered_subprotocols(request)
+        if context.conn_config.deflate is not None:
+            self._agreement = negotiate(request._values_of(b"sec-websocket-extensions"), context.conn_config.deflate)
+        scope = build_scope(context, conn, request, subprotocols, self._app_state)
+        self._check_origin(request, scope)
+        if reader.head is not None:
+            request._keep_only(reader.head)
+        self._application = application = Application(context, self, conn, scope)
+        if reader.rest:
+            self._keep(reader.rest)
+        create_task = conn._loop.create_task
+        work = application.run()
+        task = contextvars.Context().run(create_task, work) if context.reset_contextvars else create_task(work)
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
+
+    def _check_origin(self, request: Request, scope: Scope) -> None:
+        origins = self._context.options.origins
+        if origins is None:
+            return
+        seen = self._context.behind_proxies(scope)
+        request.secure = seen["scheme"] == "wss"
+        try:
+            check_origin(request, origins, request.secure)
+        except InvalidHandshake as exc:
+            log_access(seen, f"{exc.status}")
+            raise
+
+    def _refuse(self, exc: InvalidHandshake) -> None:
+        """Answer a request that is refused before the application sees it."""
+        self._reader = None
+        conn = self._conn
+        if conn is not None:
+            logger.info("WebSocket request refused with %d: %s", exc.status, exc)
+            response = refusal(exc, str(conn.id))
+            response.headers = Headers(self.default_headers(), response.headers)
+            respond(conn, response)
+
+    # --- calls of the application -----------------------------------------------------------------
+
+    def default_headers(self) -> Headers:
+        """Return the headers that the server adds to each response."""
+        return self._context.default_headers(self._server_state)
+
+    def hand_over(self) -> None:
+        """Give the transport to the connection, if it is one of asyncio's or uvloop's own."""
+        transport = self.transport
+        if transport is not None and self._conn is not None and type(transport).__module__ in _OWN_TRANSPORTS:
+            closing.ask(self._conn, "set_protocol", self._conn)
+
+    def accept(self, scope: Scope, subprotocol: str | None, headers: Headers) -> bool:
+        """Write the 101. Return False if the client has gone.
+
+        Args:
+            scope: scope of the request, in which a middleware may have put what a trusted proxy says.
+            subprotocol: chosen subprotocol.
+            headers: headers of the application.
+        """
+        context, conn = self._context, self._conn
+        if conn is None or conn._request is None:
+            return False
+        request = conn._request
+        if scope.get("client"):
+            request.client_address = scope["client"][0]
+        request.secure = scope["scheme"] == "wss"
+        agreement, lines = self._agreement, context.default_lines(self._server_state)
+        if len(headers):
+            lines += headers.serialize()[:-2]
+        wire = accepted(self._key, subprotocol, None if agreement is None else agreement.answer, lines)
+        conn._accepted_with = Headers(self.default_headers(), headers) if len(headers) else self.default_headers()
+        conn._subprotocol = subprotocol
+        if agreement is not None:
+            use_deflate(conn, agreement)
+        closing.ask(conn, "write", wire)
+        return not conn._ended
+
+    def opened(self) -> None:
+        """Open the connection, behind the 101, and handle the bytes that came before."""
+        conn = self._conn
+        assert conn is not None
+        if self._paused:
+            closing.ask(conn, "resume_reading")
+        conn._slot = self
+        conn._end_waiters += 1  # without a reader the peer's close is answered at once
+        opened(conn)
+        rest, self._rest = self._rest, None
+        if rest:
+            conn._receive(bytes(rest))

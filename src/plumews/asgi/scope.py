@@ -1,0 +1,71 @@
+"""Scope of a WebSocket: what an ASGI application is told about the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from ..conn.connection import Conn
+    from ..http11.request import Request
+    from .context import AsgiContext
+
+__all__ = ["Extension", "Scope", "build_scope"]
+
+Scope: TypeAlias = dict[str, Any]
+
+#: Version of the ASGI specification for WebSockets that is followed.
+_SPEC_VERSION = "2.4"
+
+
+class Extension(dict[str, Any]):
+    """``scope["extensions"]["plumews"]``: its ``"conn"`` is the connection, once it is accepted."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: str) -> NoReturn:
+        if name == "conn":
+            raise RuntimeError("the WebSocket is not open yet: await accept() before you use its connection")
+        raise KeyError(name)
+
+
+def build_scope(
+    context: AsgiContext, conn: Conn, request: Request, subprotocols: list[str], state: Mapping[str, Any]
+) -> Scope:
+    """Return the scope of ``request``.
+
+    Args:
+        context: state of the server.
+        conn: connection, which has a transport.
+        request: request.
+        subprotocols: those that the client offers.
+        state: state of the lifespan, of which each scope has a copy.
+    """
+    root_path = context.root_path
+    client = conn._peername
+    raw_path = request.raw_path
+    return {
+        "type": "websocket",
+        "asgi": {"version": context.asgi_version, "spec_version": _SPEC_VERSION},
+        "http_version": "1.1",
+        "scheme": "wss" if request.secure else "ws",
+        "server": _server_address(conn._sockname),
+        "client": None if client is None else (str(client[0]), int(client[1])),
+        "root_path": root_path,
+        "path": root_path + (unquote(raw_path) if "%" in raw_path else raw_path),
+        "raw_path": (root_path + raw_path).encode("ascii", "replace"),
+        "query_string": request.query_string.encode("ascii"),
+        "headers": request._raw_lines(),
+        "subprotocols": subprotocols,
+        "state": dict(state),
+        "extensions": {"websocket.http.response": {}, "plumews": Extension()},
+    }
+
+
+def _server_address(address: Any) -> tuple[str, int | None] | None:
+    if isinstance(address, tuple):
+        return str(address[0]), int(address[1])
+    if isinstance(address, bytes):
+        address = address.decode("utf-8", "surrogateescape")
+    return (address, None) if isinstance(address, str) and address else None
