@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import weakref
 
 import pytest
@@ -13,11 +14,13 @@ import pytest
 import plumews
 from plumews import limits
 from plumews.conn import closing
+from plumews.http11.websocket_key import accept_value
+from plumews.server import handshake
 from plumews.server.handshake import ServerHandshake
 from plumews.transport.loop_context import loop_context
 from support.fakes import PATIENCE, assert_empty, echo, entries
 from support.handshake_setup import Recorder, answer, context_of, error, serving
-from support.raw_client import Wire, close, instead, text, upgrade
+from support.raw_client import KEY, Wire, close, instead, text, upgrade
 
 
 def without(name):
@@ -85,6 +88,25 @@ async def test_own_page_may_connect_unlisted(start):
         wire.writer.write(upgrade("/", f"Origin: http://{host}", host=host))
         await wire.read_head()
         assert wire.status == 101
+
+
+@pytest.mark.parametrize("taken", [0, 1, 100])
+async def test_answer_that_the_socket_takes_in_part_is_complete(start, monkeypatch, taken):
+    offered = []
+
+    def send(fd, buffers):
+        offered.extend(buffers)
+        part = b"".join(buffers)[:taken]
+        return os.write(fd, part) if part else 0
+
+    monkeypatch.setattr(handshake, "send", send)
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    async with await Wire.connect(server) as wire:
+        wire.writer.write(upgrade() + text("a"))
+        await wire.read_head()
+        assert (wire.status, wire.header("sec-websocket-accept")) == (101, accept_value(KEY).decode())
+        assert await wire.message() == "a"
+    assert len(offered) == 1
 
 
 async def test_listed_page_and_program_without_origin_may_connect(start):

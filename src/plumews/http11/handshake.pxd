@@ -9,7 +9,7 @@ cdef object InvalidHandshake, InvalidHeader, InvalidUpgrade, parse_tokens
 cdef bytes _ANSWER, _NUMBER
 
 
-@cython.locals(lines=list)
+@cython.locals(chosen=bytes)
 cpdef bytes accepted(str key, subprotocol=*, extensions=*, bytes headers=*)
 @cython.locals(keys=list, upgrade=bint)
 cpdef str check_upgrade(Request request)

@@ -79,7 +79,7 @@ def check_upgrade(request: Request) -> str:
             "method not allowed", status=405, code=ErrorCode.METHOD_NOT_ALLOWED, headers=(("Allow", "GET"),)
         )
     upgrade = request._says(b"connection", b"Upgrade") or request._lists(b"connection", "upgrade")
-    if not (upgrade and request.wants_websocket):
+    if not (upgrade and request._asks_websocket()):
         # The usual cause is a proxy that speaks HTTP/1.0. The text tells it from a client that wants something else.
         needed = "" if request.http_version == "1.1" else ", in HTTP/1.1"
         raise InvalidUpgrade(f"websocket upgrade required{needed}", headers=(("Upgrade", "websocket"), _VERSION))
@@ -145,13 +145,12 @@ def accepted(key: str, subprotocol: str | None = None, extensions: str | None = 
 
     ``headers`` are lines that were checked and serialized.
     """
-    lines = [_ANSWER, accept_value(key), b"\r\n"]
+    chosen = b""
     if subprotocol is not None:
-        lines.append(f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode())
+        chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode()
     if extensions is not None:
-        lines.append(f"Sec-WebSocket-Extensions: {extensions}\r\n".encode())
-    lines += (headers, b"\r\n")
-    return b"".join(lines)
+        chosen += f"Sec-WebSocket-Extensions: {extensions}\r\n".encode()
+    return b"".join((_ANSWER, accept_value(key), b"\r\n", chosen, headers, b"\r\n"))
 
 
 def application_headers(headers: HeadersLike) -> Headers:

@@ -296,7 +296,7 @@ def _check_body(request: Request) -> None:
         return
     lengths = request._values_of(b"content-length")
     length = lengths[0] if lengths else "0"
-    if request._has(b"transfer-encoding") or (length.strip("0") and request.wants_websocket):
+    if request._has(b"transfer-encoding") or (length.strip("0") and request._asks_websocket()):
         raise InvalidMessage("request body not allowed")
     padded = length.startswith("0") and length.strip("0")  # other parsers may read octal
     if padded or not (length.isdecimal() and len(length) <= _LENGTH_SIZE):

@@ -57,6 +57,7 @@ cdef class Request:
     cpdef list _values_of(self, bytes key)
     cpdef bint _has(self, bytes key) except -1
     cpdef bytes _only(self, bytes key)
+    cpdef bint _asks_websocket(self) except -1
     cdef bint _says(self, bytes key, bytes value) except -1
     cdef bint _lists(self, bytes key, str name) except -1
 

@@ -304,6 +304,10 @@ class Request:
     @property
     def wants_websocket(self) -> bool:
         """True if the client asks for a WebSocket."""
+        return self._asks_websocket()
+
+    def _asks_websocket(self) -> bool:
+        """Return the same as :attr:`wants_websocket`, a property, which costs more."""
         if self.http_version != "1.1":
             return False
         return self._says(b"upgrade", b"websocket") or self._lists(b"upgrade", "websocket")

@@ -181,7 +181,7 @@ class ServerHandshake:
 
     def _admit(self, request: Request) -> None:
         context, conn = self._context, self._conn
-        if not request.wants_websocket:
+        if not request._asks_websocket():
             if self._answer_by_route(request):
                 return
             # A page cannot read why its WebSocket was refused. It may ask by plain HTTP.
