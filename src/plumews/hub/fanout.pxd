@@ -7,6 +7,7 @@ from ..protocol.message cimport EncodedMessage
 from ..transport.displacing cimport conflate, displace
 
 cdef object _OPEN, clock
+cdef set _NOBODY
 cdef Py_ssize_t _STRIDE
 
 

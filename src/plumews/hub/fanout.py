@@ -37,6 +37,8 @@ _OPEN = State.OPEN
 #: Connections between two readings of the clock.
 _STRIDE = 64
 
+_NOBODY: set[Conn] = set()
+
 
 class FanOutCounters:
     """Sums over all broadcasts of a hub."""
@@ -138,12 +140,12 @@ class FanOut:
         self._plain: tuple[str | bytes, Hashable] | None = None
         # Read for each member.
         self._remembered = slow.members
-        self._refusing = slow.refusing
         self._watching = slow.watching
         self._still_member = recipients.still_member
         self._sure = False  # True while all of the snapshot are still members
-        # As in `slow`: read again after each call of the application.
+        # As in `slow`, for members from which nothing leaves. The interval is 0 where all three are to be read again.
         self._quiet = False
+        self._refusing: set[Conn] = _NOBODY
         self._interval = 0
         # Of members from which nothing leaves: how many have refused the message, and the messages that it has
         # displaced and replaced, none counted yet; and the configuration of the last one, with what its policy does.
@@ -208,7 +210,7 @@ class FanOut:
         known: DeflateParams | None = None
         squeezed, encoding_size, compressed = None, 0, self._counters.compressed
         mixed = self._mixed
-        self._listen()
+        self._interval = 0
         try:
             while position < end:
                 stop = min(position + _STRIDE, end)
@@ -221,7 +223,7 @@ class FanOut:
                         if members[position - 1] not in self._early:
                             self._settle()
                             self._reach_other(members[position - 1])
-                            self._listen()
+                            self._interval = 0
                         self._undecided = False
                         stop = position  # its method may have taken long
                         continue
@@ -255,20 +257,14 @@ class FanOut:
                         and conn._try_queue_shared(simple, size)
                     ):
                         self._queue()  # nearly every delivery
-                    elif (
-                        self._quiet
-                        and self._sure
-                        and conn._paused
-                        and conn._open
-                        and self._overflow_quietly(conn, size)
-                    ):
+                    elif self._sure and conn._paused and conn._open and self._overflow_quietly(conn, size):
                         pass  # nearly every delivery to a member that reads nothing
                     else:
                         self._settle()
                         self._reaching = True
                         self._reach(conn)
                         self._reaching = self._undecided = False  # decided, or it waits
-                        self._listen()
+                        self._interval = 0
                         self._sure = self._snapshot.current
                         if conn._compressor is not None and size >= limits.CONTEXT_LONG:
                             stop = position
@@ -365,15 +361,19 @@ class FanOut:
     # A full member costs a broadcast no more than any other where nobody hears of its losses: the hub adds them up.
 
     def _listen(self) -> None:
-        """Note who hears of losses now: the application may have been called."""
-        self._quiet = self._slow.quiet
-        self._interval = self._slow.log.interval
+        """Note who hears of losses now."""
+        slow = self._slow
+        self._quiet, self._refusing, self._interval = slow.quiet, slow.refusing, slow.log.interval
 
     def _overflow_quietly(self, conn: Conn, size: int) -> bool:
         """Do what the policy of ``conn`` does, from which nothing leaves now.
 
         Return False, and do nothing, if ``size`` bytes have space in its queue, or if it takes the general way.
         """
+        if self._interval == 0:  # the application may have been called
+            self._listen()
+        if not self._quiet:
+            return False
         if conn._config is not self._config:  # mostly that of its neighbour
             self._settle()
             self._config = config = conn._config
