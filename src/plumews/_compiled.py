@@ -31,6 +31,7 @@ COMPILED = (
     "_codec",
     "conn.awaitables",
     "conn.capi",
+    "conn.config_values",
     "conn.core",
     "conn.keepalive",
     "conn.opening",
@@ -59,10 +60,11 @@ COMPILED = (
     "transport.loop_context",
     "transport.read_waiter",
     "transport.send_queue",
+    "transport.timers",
 )
 
 #: Compiled short ways of modules that also run without them. They use sockets as descriptors, which Windows has not.
-SHORT_WAYS = ("conn._closing", "conn._core", "transport._sendmsg")
+SHORT_WAYS = ("conn._closing", "conn._core", "conn._opening", "transport._sendmsg")
 
 #: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.
 BODY: Literal["compiled", "pure"] = "pure"

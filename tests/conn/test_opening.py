@@ -9,8 +9,8 @@ import plumews
 from plumews import State
 from plumews.conn.opening import opened, use_deflate
 from plumews.deflate.config import Agreement
-from support.fakes import GONE, FakeTransport, failing, failures, feed, ticks
-from support.raw_client import text
+from support.fakes import GONE, PATIENCE, FakeTransport, failing, failures, feed, linked, ticks
+from support.raw_client import Wire, text
 
 
 class Handshake:
@@ -83,3 +83,27 @@ async def test_takeover_makes_the_channel_compress() -> None:
         assert (conn._shared is None) is takeover
         conn.abort()
         await asyncio.sleep(0)
+
+
+async def test_accepted_connection_keeps_its_addresses(start: Any) -> None:
+    """That of the peer comes with the accept, the local one from the descriptor or from the transport."""
+    for tls in (False, True):
+        async with linked(start, tls=tls) as (conn, wire):
+            peer, local = conn.remote_address, conn.local_address
+            assert peer == wire.writer.get_extra_info("sockname")
+            assert local == wire.writer.get_extra_info("peername")
+            assert (conn.get_extra_info("peername"), conn.get_extra_info("sockname")) == (peer, local)
+            wire.writer.transport.abort()
+            await asyncio.wait_for(conn.wait_closed(), PATIENCE)
+            assert (conn.remote_address, conn.local_address) == (peer, local)
+
+
+async def test_local_address_is_that_of_each_socket(start: Any) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        await conn.send(repr(conn.local_address))
+        await conn.wait_closed()
+
+    servers = [await start(plumews.serve(handler, "127.0.0.1", 0)) for _ in range(2)]
+    for server in (*servers, *servers):
+        async with await Wire.open(server) as wire:
+            assert await wire.message() == repr(wire.writer.get_extra_info("peername"))

@@ -339,7 +339,7 @@ def pass_time(seconds: float) -> None:
     for deadline in timers._heap:
         deadline.when -= seconds
     if timers._heap:
-        timers._arm(timers._heap[0].when)
+        timers._arm()
 
 
 async def flushed() -> None:

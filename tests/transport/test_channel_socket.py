@@ -114,7 +114,10 @@ def test_direct_write_sends_the_whole_queue_in_one_call(monkeypatch: pytest.Monk
 
 
 def test_transport_pauses_as_soon_as_it_holds_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Direct(monkeypatch, room=0).transport.limits == [0]
+    setup = Direct(monkeypatch, room=0)
+    setup.channel._try_queue(message("held"))
+    setup.channel._flush()
+    assert setup.transport.limits == [0]
 
 
 SIZES = [5, 0, 130, 16 * 1024, 16 * 1024 - 3, 3, 16 * 1024 + 1, 70_000, 2]

@@ -3,3 +3,4 @@
 from .core cimport ConnCore
 
 cdef bint answer_close(ConnCore conn, tuple close) except -1
+cdef lost(ConnCore conn)

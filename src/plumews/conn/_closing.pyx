@@ -8,19 +8,22 @@ A short way handles the common case and hands everything else, unchanged, to the
 import asyncio
 from functools import partial
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 
 from ..constants import State
+from ..transport import send_queue
 from . import closing
 
 from ..protocol.state cimport ProtocolState
+from ..transport._sendmsg cimport send_memory
+from ..transport.send_queue cimport SendQueue
 from .core cimport ConnCore
-
-__all__ = ["lost"]
 
 cdef object CancelledError = asyncio.CancelledError
 cdef object OPEN = State.OPEN
 cdef object CLOSED = State.CLOSED
+cdef Py_ssize_t WRITE_SIZE = send_queue.WRITE_SIZE
 
 
 cdef inline bint reads_nothing(ConnCore conn) except -1:
@@ -59,7 +62,8 @@ cdef bint answer_close(ConnCore conn, tuple close) except -1:
     frame = rules.reply_frame()
     conn._open = False
     try:
-        conn._finish_output(frame, None)
+        if not leaves_at_once(conn, frame):
+            conn._finish_output(frame, None)
     finally:
         if not conn._finished or conn._handed or conn._fd < 0:
             abort = partial(closing.abort, conn)
@@ -71,6 +75,29 @@ cdef bint answer_close(ConnCore conn, tuple close) except -1:
     conn._update_reading()
     conn._inbox.wake()
     return True
+
+
+cdef bint leaves_at_once(ConnCore conn, bytes frame) except -1:
+    """Write the close frame to the socket, if nothing waits before it. Return False if no byte of it has left."""
+    cdef Py_ssize_t sent
+    cdef SendQueue queue
+    if not conn._in_batch or conn._queue is not None or conn._paused:
+        return False
+    sent = send_memory(conn._fd, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+    if sent == PyBytes_GET_SIZE(frame):
+        conn._in_pieces = False
+        conn._finished = True
+    elif sent > 0:
+        try:
+            conn._in_pieces = False
+            queue = conn._fill()
+            queue.closing = frame
+            conn._cut(queue, queue.plan(WRITE_SIZE), sent)
+        except BaseException as exc:
+            conn._fail_output(exc)
+            if not isinstance(exc, Exception):
+                raise
+    return sent > 0
 
 
 cdef close_transport(ConnCore conn):
@@ -93,7 +120,7 @@ cdef close_transport(ConnCore conn):
         closing.transport_failed(conn, exc)
 
 
-cpdef lost(ConnCore conn):
+cdef lost(ConnCore conn):
     """Free what the connection held, and tell its end, as :func:`closing.lost` does."""
     cdef ProtocolState rules = conn._rules
     cdef bint done = False

@@ -29,7 +29,7 @@ from ..transport.channel cimport Channel
 from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from ..transport.send_queue cimport SendQueue
-from ._closing cimport answer_close
+from ._closing cimport answer_close, lost
 from .awaitables cimport MessageChannel, NextMessage, SendMessage
 from .core cimport ConnCore
 from .receive_queue cimport ReceiveQueue
@@ -118,6 +118,9 @@ cdef class ShortWays(ConnCore):
     cdef Sent _spare_sent
     cdef bint _more  # bytes of this read follow behind the message for which the reader is woken
     cdef ReadWaiter _spare_waiter
+
+    def connection_lost(self, exc):
+        lost(self)
 
     # --- reading ----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
+from inspect import Parameter, Signature
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
@@ -55,20 +56,22 @@ else:
     _short_ways = _compiled.short_ways("conn._core")
     _Base = ConnCore if _short_ways is None else _short_ways.ShortWays
 
-_short_closing = _compiled.short_ways("conn._closing")
-_lost = closing.lost if _short_closing is None else _short_closing.lost
-
 
 class Conn(_Base, asyncio.BufferedProtocol):
     """WebSocket connection, as handlers and callbacks get it."""
 
     __slots__ = ("__weakref__",)
 
+    #: That of the inherited ``__init__``, which has none where it is compiled. One in Python costs 2,000 instructions.
+    __signature__ = Signature(
+        [
+            Parameter("config", Parameter.POSITIONAL_OR_KEYWORD, annotation=ConnConfig),
+            Parameter("client", Parameter.KEYWORD_ONLY, default=False, annotation=bool),
+        ]
+    )
+
     if TYPE_CHECKING:  # to checkers no attribute may be added
         __setattr__: Callable[[str, NoReturn], None]  # type: ignore[assignment,misc]
-
-    def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
-        _Base.__init__(self, config, client=client)  # super() costs some 2,000 instructions
 
     # --- the calls of the transport ---------------------------------------------------------------
 
@@ -97,9 +100,6 @@ class Conn(_Base, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool | None:
         return closing.guard(self, closing.eof, self)  # type: ignore[no-any-return]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        _lost(self)
 
     # --- receiving --------------------------------------------------------------------------------
 

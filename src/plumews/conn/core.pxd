@@ -6,13 +6,15 @@ from . cimport capi
 from ..deflate.inbound cimport InboundDeflate
 from ..deflate.outbound cimport OutboundDeflate
 from ..protocol.state cimport ProtocolState
-from ..transport.loop_context cimport LoopContext
+from ..transport.loop_context cimport LoopContext, loop_context
 from ..transport.read_waiter cimport ReadWaiter
 from .awaitables cimport MessageChannel, NextMessage, SendMessage
+from .config_values cimport ConfigValues, values_of
 from .keepalive cimport Keepalive
 from .receive_queue cimport ReceiveQueue
 
-cdef object Context, _get_ident, build_frame, empty_queue, limits, monotonic
+cdef object Context, _get_ident, _get_running_loop, build_frame, limits, monotonic
+cdef tuple _NOTHING
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
 cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT

@@ -32,8 +32,9 @@ from ..transport.loop_context import loop_context
 from ..transport.read_waiter import ReadWaiter
 from . import capi, closing, fragmented, full_queue, receiver
 from .awaitables import MessageChannel, NextMessage, SendMessage
+from .config_values import values_of
 from .keepalive import Keepalive
-from .receive_queue import ReceiveQueue, empty_queue
+from .receive_queue import ReceiveQueue
 from .stream import Stream, check_thread
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ __all__ = ["ConnCore"]
 T = TypeVar("T")
 
 _get_ident = threading.get_ident
+_get_running_loop = asyncio.get_running_loop
+_NOTHING = (0, 0)
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = map(int, (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode.PING, Opcode.PONG))
 _BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEvent.END))
 #: Messages between two looks at the clock, once the first has shown that a callback does not take its time.
@@ -89,19 +92,19 @@ class ConnCore(MessageChannel):
     # fmt: on
 
     def __init__(self, config: ConnConfig, *, client: bool = False) -> None:
-        loop = asyncio.get_running_loop()
-        MessageChannel.__init__(self, loop_context(loop), queue_size=config.queue_size, queue_bytes=config.queue_bytes)
+        loop = _get_running_loop()
+        values = values_of(config)
+        state = loop_context(loop)
+        self._prepare(state, values.queue_size, values.queue_bytes)
         self._loop = loop
         self._thread = _get_ident()
         self._config = config
-        self._rules = ProtocolState(client=client, max_size=config.max_size)
-        self._parser = self._rules.parser
-        self._inbox = empty_queue(config.max_queue, config.max_queue_bytes)  # until there is something to receive
-        self._keepalive = Keepalive(
-            self._state.timers, self, ping_period=config.ping_interval, pong_wait=config.pong_wait
-        )
-        if (unanswered := config.unanswered_limit) is not None:
-            self._limit_unanswered(unanswered, self._keepalive)
+        self._rules = rules = ProtocolState(client=client, max_size=values.max_size, max_frames=values.max_frames)
+        self._parser = rules.parser
+        self._inbox = values.inbox  # until there is something to receive
+        self._keepalive = Keepalive(state.timers, self, ping_period=values.ping_period, pong_wait=values.pong_wait)
+        if values.unanswered_limit is not None:
+            self._limit_unanswered(values.unanswered_limit, self._keepalive)
         self._transport: asyncio.Transport | None = None
         #: Reader of the connection until it is open, an `OpeningHandshake`.
         self._handshake: Any = None
@@ -120,7 +123,7 @@ class ConnCore(MessageChannel):
         self._shared: DeflateParams | None = None
         # --- sending
         #: A message up to this size leaves as one frame in one buffer, whatever characters it has.
-        self._quick_size = min(config.fragment_size, limits.COPY_SIZE)
+        self._quick_size = values.quick_size
         #: Functions of hubs that `_catch_up` calls.
         self._catch_up_hooks: list[Callable[[Any], None]] | None = None
         #: Hubs with a loss report, which leaves before any other frame.
@@ -130,15 +133,14 @@ class ConnCore(MessageChannel):
         #: Hubs that know it as slow, and the number of the last log line that counts it.
         self._slow_hubs = self._logged_in = 0
         #: Messages, and their bytes, that were queued when the queue was given up.
-        self._lost = (0, 0)
+        self._lost = _NOTHING
         # --- reading
         self._backlog: list[Any] | None = None  # events of a read that are left over for later
         self._later: bytes | None = None  # that came while a read was handled
         self._rest: memoryview | None = None  # bytes behind them, not parsed yet
         self._blocked = False  # both wait until the handler has read more
         self._until = 0.0  # the end of the time slice in which events are handled
-        most = max(config.max_queue_bytes, limits.READ_LEAST)
-        self._read_most = most if most < limits.READ_BUFFER else 0  # 0: the whole receive buffer
+        self._read_most = values.read_most
         self._in_batch = False
         self._in_place = False  # a large message is arriving
         self._lent = False  # its memory is where the next bytes go
@@ -230,6 +232,10 @@ class ConnCore(MessageChannel):
             ConnCore._read(self, nbytes)
         except BaseException as exc:
             closing.fail(self, exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the connection: its transport is gone."""
+        closing.lost(self)
 
     def _read(self, nbytes: int) -> None:
         self._keepalive.last_received = self._loop.time()

@@ -1,9 +1,11 @@
 # Types for keepalive.py where it is compiled.
 
+from ..transport.timers cimport Deadline, Timers
+
 cdef class Keepalive:
     cdef object _acknowledged
     cdef object _clock_ping
-    cdef object _deadline
+    cdef Deadline _deadline
     cdef bint _doubt
     cdef double _last_progress
     cdef double _next_ping
@@ -13,7 +15,7 @@ cdef class Keepalive:
     cdef double _progress_until
     cdef bint _running
     cdef double _sampled_at
-    cdef object _timers
+    cdef Timers _timers
     cdef public object flow
     cdef public double held_since
     cdef public double last_pong

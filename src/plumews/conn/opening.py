@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from .. import _compiled
 from ..constants import State
 from ..deflate.config import Agreement
 from ..deflate.inbound import InboundDeflate
 from ..deflate.outbound import OutboundDeflate
 from . import closing
+from .config_values import values_of
 
 if TYPE_CHECKING:
     from .core import ConnCore
 
 _OPEN = State.OPEN
+_short_opening = _compiled.short_ways("conn._opening")
+_local_address = None if _short_opening is None else _short_opening.local_address
 
 __all__ = ["OpeningHandshake", "connected", "made", "opened", "use_deflate"]
 
@@ -45,11 +49,16 @@ def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
     transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
     conn._transport = transport
     try:
-        peername = transport.get_extra_info("peername")
-        conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's, which has no host
-        conn._sockname = _shared_address(transport.get_extra_info("sockname"))
+        if conn._peername is None:  # else it was accepted with its address
+            peername = transport.get_extra_info("peername")
+            conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's: it has no host
         conn._attach(transport)
-        if (unsent := conn._config.unsent_limit) is not None:
+        if conn._fd >= 0 and _local_address is not None:
+            conn._sockname = _local_address(conn._fd, transport)
+        else:
+            conn._sockname = _shared_address(transport.get_extra_info("sockname"))
+        unsent = values_of(conn._config).unsent_limit
+        if unsent is not None:
             conn._bound_output(unsent)
     except Exception as exc:
         closing.transport_failed(conn, exc)
@@ -88,6 +97,15 @@ def use_deflate(conn: ConnCore, agreement: Agreement, *, client: bool = False) -
 
 def opened(conn: ConnCore) -> None:
     """Open ``conn``: from here on received bytes are frames."""
+    failed = False
+    try:
+        if not conn._past():  # the transport holds a part of the response
+            conn._hold_little()
+    except Exception as exc:
+        failed = True
+        closing.transport_failed(conn, exc)
+    if failed:
+        return
     conn._handshake = None
     conn._rules.state = _OPEN
     conn._open = True

@@ -1,6 +1,7 @@
 # Types for state.py where it is compiled.
 
-cdef object _CONNECTING, _OPEN, _CLOSING, _CLOSED, _NO_STATUS
+cdef object _CONNECTING, _OPEN, _CLOSING, _CLOSED, _NO_STATUS, _Parser, _SLACK, _new_close
+cdef dict _REPLIES
 cdef int _CLOSE
 
 

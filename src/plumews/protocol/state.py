@@ -19,6 +19,15 @@ __all__ = ["ProtocolState", "check_close", "cut_reason"]
 _CONNECTING, _OPEN, _CLOSING, _CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
 _CLOSE = int(Opcode.CLOSE)
 _NO_STATUS = CloseCode.NO_STATUS_RCVD
+_Parser = codec.Parser
+_SLACK = limits.READ_SLACK
+_new_close = tuple.__new__  # a call of the class runs Python
+#: Our close frames, as a server, in answer to the usual codes.
+_REPLIES: dict[int, bytes] = {
+    1000: codec.build_frame(_CLOSE, b"\x03\xe8"),
+    1001: codec.build_frame(_CLOSE, b"\x03\xe9"),
+    1005: codec.build_frame(_CLOSE, b""),
+}
 
 #: Codes with which a connection ended well: normal, going away, or a close frame without a code.
 _GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_STATUS_RCVD})
@@ -29,10 +38,10 @@ class ProtocolState:
 
     __slots__ = ("close_rcvd", "close_sent", "cut", "error", "parser", "state")
 
-    def __init__(self, *, client: bool, max_size: int | None) -> None:
-        self.parser = codec.Parser(
-            client=client, max_size=max_size, max_frames=limits.max_frames(max_size), slack=limits.READ_SLACK
-        )
+    def __init__(self, *, client: bool, max_size: int | None, max_frames: int | None = 0) -> None:
+        if max_frames == 0:  # as many as `max_size` allows
+            max_frames = limits.max_frames(max_size)
+        self.parser = _Parser(client=client, max_size=max_size, max_frames=max_frames, slack=_SLACK)
         self.state = _CONNECTING
         self.close_rcvd: Close | None = None
         self.close_sent: Close | None = None
@@ -42,12 +51,8 @@ class ProtocolState:
     def allow_compressed(self, *, client: bool) -> None:
         """Accept compressed messages, too. Call it before anything was received."""
         old = self.parser
-        self.parser = codec.Parser(
-            client=client,
-            max_size=old.max_size,
-            max_frames=old.max_frames,
-            allow_rsv1=True,
-            slack=limits.READ_SLACK,
+        self.parser = _Parser(
+            client=client, max_size=old.max_size, max_frames=old.max_frames, allow_rsv1=True, slack=_SLACK
         )
 
     def receive(self, data: Any) -> list[tuple[int, Any]]:
@@ -58,7 +63,7 @@ class ProtocolState:
 
     def peer_closed(self, code: int, reason: str) -> None:
         """Note the peer's close frame. It is an error if it cut a message short while the connection was open."""
-        self.close_rcvd = Close(code, reason)
+        self.close_rcvd = _new_close(Close, (code, reason))
         self.cut = self.state is _OPEN and self.parser.mid_message
 
     def close_frame(self, code: int | None, reason: str = "") -> bytes:
@@ -80,8 +85,13 @@ class ProtocolState:
         if self.error is not None:
             return self.close_frame(self.error.close_code, cut_reason(str(self.error)))
         assert self.close_rcvd is not None
-        code = self.close_rcvd.code
-        return self.close_frame(None if code == _NO_STATUS else code)
+        code = self.close_rcvd[0]
+        frame = _REPLIES.get(code)
+        if frame is None:
+            return self.close_frame(code)
+        self.close_sent = _new_close(Close, (code, "")) if self.close_rcvd[1] else self.close_rcvd
+        self.state = _CLOSING
+        return frame
 
     def losing(self) -> None:
         """Note that nothing arrives or leaves any more. A message that was still arriving is cut, which is an error.

@@ -64,7 +64,8 @@ _READ_SIZE: Final = 16 * limits.KiB
 class Listener:
     """Accepts connections of one server on ``sockets``. They already listen, and are closed with the server.
 
-    ``connection(slot)`` makes the protocol of an admitted client, ``connection()`` of one that is not judged yet.
+    ``connection(slot, address)`` makes the protocol of an admitted client, ``connection()`` of one that is not judged
+    yet.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ class Listener:
         except Refused as exc:
             self._reject(sock, exc)
             return
-        connecting = self._loop.connect_accepted_socket(partial(self._connection, slot), sock, **self._tls)
+        connecting = self._loop.connect_accepted_socket(partial(self._connection, slot, address), sock, **self._tls)
         if self._steps:
             context.context.copy().run(self._step, connecting, sock, slot)
             return

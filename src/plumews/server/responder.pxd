@@ -4,6 +4,7 @@ cimport cython
 
 from ..conn.core cimport ConnCore
 from ..http11.request cimport Request, address_of
+from ..transport.timers cimport Deadline
 from .context cimport ServerContext
 
 cdef str _UNTRUSTED
@@ -14,7 +15,7 @@ cdef class HandshakeResponder:
     cdef bint _asked
     cdef ConnCore _conn
     cdef ServerContext _context
-    cdef readonly object _deadline
+    cdef readonly Deadline _deadline
     cdef object _task
     cdef public bint answered
     cdef readonly bytearray rest

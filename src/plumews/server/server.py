@@ -217,8 +217,10 @@ class Server:
                 "a server belongs to the thread of its event loop: use loop.call_soon_threadsafe(server.close)"
             )
 
-    def _connection(self, slot: ConnectionSlot | None = None) -> Conn:
+    def _connection(self, slot: ConnectionSlot | None = None, address: Any = None) -> Conn:
         conn = Conn(self._config)
+        if isinstance(address, tuple):
+            conn._peername = address  # asking the transport for it takes some 2,000 instructions
         conn._context = self._context.context.copy()
         conn._handshake = ServerHandshake(self._context, conn, slot)
         return conn

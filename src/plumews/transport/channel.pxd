@@ -19,6 +19,7 @@ cdef class Channel(Flushable):
     cdef readonly bint _paused
     cdef public bint _in_pieces
     cdef bint _handed
+    cdef bint _limited
     cdef bint _dirty
     cdef bint _hot
     cdef bint _gathered
@@ -43,6 +44,9 @@ cdef class Channel(Flushable):
     cdef public Py_ssize_t _replaced
     cdef public Py_ssize_t _displaced_bytes
 
+    cdef _prepare(self, LoopContext state, Py_ssize_t queue_size, Py_ssize_t queue_bytes)
+    cpdef _attach(self, transport)
+    cpdef _hold_little(self)
     cpdef _output_failed(self, exc)
     cpdef _may_write(self)
     cdef bint _has_space(self, Py_ssize_t size) except -1

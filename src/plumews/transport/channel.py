@@ -68,6 +68,7 @@ class Channel(Flushable):
         "_held",
         "_hot",
         "_in_pieces",
+        "_limited",
         "_most_bytes",
         "_most_messages",
         "_on_finished",
@@ -83,6 +84,9 @@ class Channel(Flushable):
     )
 
     def __init__(self, state: LoopContext, *, queue_size: int, queue_bytes: int) -> None:
+        self._prepare(state, queue_size, queue_bytes)
+
+    def _prepare(self, state: LoopContext, queue_size: int, queue_bytes: int) -> None:
         self._state = state
         self._most_messages = queue_size
         self._most_bytes = queue_bytes
@@ -92,6 +96,7 @@ class Channel(Flushable):
         self._out: asyncio.WriteTransport | None = None
         self._fd = -1  # of the socket, if direct writes are possible
         self._handed = True  # the transport was given data and was not seen empty since
+        self._limited = False  # the transport asks to wait as soon as it holds data
         #: True while the transport asks to wait, or data waits for an answered ping: nothing can leave.
         self._paused = False
         self._held = 0  # the causes of that
@@ -195,10 +200,20 @@ class Channel(Flushable):
         self._out = transport
         self._fd = sendmsg.descriptor(transport)
         self._handed = True
+        self._limited = False
         self._paused = False  # an earlier transport may have paused it
         self._held = 0
-        # A transport that holds data blocks direct writes, so it should hold as little as possible.
-        self._limit_transport(0 if self._fd >= 0 else limits.TRANSPORT_HIGH_WATER)
+        if self._fd < 0:
+            self._limit_transport(limits.TRANSPORT_HIGH_WATER)
+
+    def _hold_little(self) -> None:
+        """Let a transport with a descriptor hold as little as possible: data in it blocks direct writes.
+
+        Most transports are never given any, so this is called before the first time.
+        """
+        if self._fd >= 0 and not self._limited:
+            self._limited = True
+            self._limit_transport(0)
 
     def _limit_transport(self, high: int) -> None:
         assert self._out is not None
@@ -654,6 +669,7 @@ class Channel(Flushable):
             return
         transport = self._out
         assert transport is not None
+        self._hold_little()
         self._left(queue, len(batch))
         self._handed = True
         if len(batch) == 1:
@@ -672,6 +688,7 @@ class Channel(Flushable):
         stop = at + 1
         if _is_header(batch[at]):
             stop += 1
+        self._hold_little()
         self._left(queue, stop)
         self._handed = True
         transport = self._out

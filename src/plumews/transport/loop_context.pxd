@@ -4,6 +4,7 @@ cimport cython
 
 from .read_waiter cimport ReadWaiter
 from .send_queue cimport SendQueue
+from .timers cimport Timers
 
 cdef object Context, clock, monotonic
 
@@ -40,7 +41,7 @@ cdef class LoopContext:
     cdef public object log_lines
     cdef public bint slice_ends_with_batch
     cdef public object spare_memory
-    cdef readonly object timers
+    cdef readonly Timers timers
     cdef public Py_ssize_t turn
     cdef readonly object view
 
@@ -65,3 +66,6 @@ cdef class LoopContext:
     @cython.locals(channel=Flushable, gathered=list, position=Py_ssize_t)
     cdef _flush_gathered(self)
     cdef _report(self, object failure)
+
+
+cpdef LoopContext loop_context(loop)

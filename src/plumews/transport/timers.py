@@ -2,7 +2,8 @@
 
 All deadlines of a loop share one heap and one timer: a ``call_later`` for each ping, close timeout and waiting sender
 would cost memory and a heap operation in the loop. A timer that no deadline needs any more stays armed: it fires once
-in vain, or serves the next deadline. A time slice bounds how long one piece of work may hold the loop.
+in vain, or serves the next deadline. Most deadlines are cancelled, so setting and cancelling are compiled with Cython.
+A time slice bounds how long one piece of work may hold the loop.
 
 Invariants: a cancelled deadline refers to nothing. Callbacks run in an empty context and not in that of the caller.
 """
@@ -15,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from contextvars import Context
+from heapq import heappop, heappush
 from typing import Any
 
 from .. import limits
@@ -43,6 +45,9 @@ class Deadline:
         self.callback: Callable[[], Any] | None = callback
 
     def __lt__(self, other: Deadline) -> bool:
+        return self._is_before(other)
+
+    def _is_before(self, other: Deadline) -> bool:
         return self.when < other.when
 
     def cancel(self) -> None:
@@ -104,11 +109,11 @@ class Timers:
         if when <= self._horizon:
             when = math.nextafter(self._horizon, math.inf)
         deadline = Deadline(self, when, callback)
-        heapq.heappush(self._heap, deadline)
+        heappush(self._heap, deadline)
         self._live += 1
         if self._handle is None or when < self._armed_for:
             try:
-                self._arm(self._heap[0].when)
+                self._arm()
             except BaseException:
                 deadline.cancel()  # the caller never gets it
                 raise
@@ -118,7 +123,9 @@ class Timers:
         """Call ``callback()`` in ``delay`` seconds, up to 2 ms early."""
         return self.at(self._loop.time() + delay, callback)
 
-    def _arm(self, when: float) -> None:
+    def _arm(self) -> None:
+        """Let the loop wake up for the first deadline."""
+        when = self._heap[0].when
         former, self._handle = self._handle, self._loop.call_at(when, self._wake, context=Context())
         self._armed_for = when
         if former is not None:
@@ -137,7 +144,7 @@ class Timers:
         self._horizon = self._loop.time() + _GRAIN
         try:
             while self._heap and (self._heap[0].callback is None or self._heap[0].when <= self._horizon):
-                deadline = heapq.heappop(self._heap)
+                deadline = heappop(self._heap)
                 callback, deadline.callback, deadline._timers = deadline.callback, None, None
                 if callback is not None:
                     self._live -= 1
@@ -146,7 +153,7 @@ class Timers:
             if self._handle is fired:
                 self._handle = None
                 if self._heap:
-                    self._arm(self._heap[0].when)
+                    self._arm()
 
     def _call(self, callback: Callable[[], Any]) -> None:
         try:
