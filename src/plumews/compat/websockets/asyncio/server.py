@@ -120,11 +120,17 @@ class Server:
             code: close code of the close frames (default 1001).
             reason: reason of the close frames.
         """
+        self.server._check_thread()
+        if not self.get_loop().is_running():  # between two calls of `run_until_complete`
+            self.get_loop().call_soon(self._close, close_connections, int(code), reason)
+        else:
+            self._close(close_connections, int(code), reason)
+
+    def _close(self, close_connections: bool, code: int, reason: str) -> None:
         server = self.server
-        server._check_thread()
         if server._closer is None:
             self.logger.info("server closing")
-            server._begin_close(FOREVER, 0.0, 0.0, code=int(code), reason=reason, wanted=lambda conn: close_connections)
+            server._begin_close(FOREVER, 0.0, 0.0, code=code, reason=reason, wanted=lambda conn: close_connections)
             assert server._closer is not None
             server._closer.add_done_callback(lambda closer: self.logger.info("server closed"))
 
