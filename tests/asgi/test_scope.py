@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import plumews
 from plumews.asgi.scope import Extension
 from support.raw_client import KEY, Wire
 from support.uvicorn_setup import ACCEPT
@@ -23,7 +24,8 @@ async def scope_of(run: Any, path: str, *lines: str, **options: Any) -> Any:
             await receive()
             await send({"type": "lifespan.shutdown.complete"})
             return
-        seen.append(copy.deepcopy(scope))
+        extensions = {name: dict(extension) for name, extension in scope["extensions"].items()}
+        seen.append({**copy.deepcopy(scope), "extensions": extensions})
         scope["state"]["number"] = "changed"
         await send(ACCEPT)
         await receive()
@@ -84,8 +86,8 @@ async def test_header_values_are_bytes_as_received(run, http):
     assert dict(scope["headers"])[b"x-name"] == "abra\u00e3o".encode()
 
 
-def test_the_extension_says_how_to_get_its_connection():
-    extension = Extension()
+async def test_the_extension_says_how_to_get_its_connection():
+    extension = Extension(plumews.Conn(plumews.ConnConfig()))
     with pytest.raises(RuntimeError, match=r"await accept\(\)"):
         extension["conn"]
     with pytest.raises(KeyError):

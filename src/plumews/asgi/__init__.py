@@ -1,8 +1,8 @@
 """ASGI: applications of FastAPI, Starlette, Litestar or Django Channels on the WebSockets of this package.
 
 May import the root vocabulary and the packages up to ``room_server``. It imports no ASGI server and no framework.
-Public names are :class:`PlumeProtocol`, for ``uvicorn --ws plumews.asgi:PlumeProtocol``, and
-:class:`ClientDisconnected`. They are resolved when first used.
+Public names are :class:`PlumeProtocol`, for ``uvicorn --ws plumews.asgi:PlumeProtocol``, :func:`conn`, the connection
+of a WebSocket on any server, and :class:`ClientDisconnected`. They are resolved when first used.
 
 The application is a coroutine function that takes a scope, which describes the request, and the functions ``receive``
 and ``send`` of events. A denial is an HTTP response in place of the WebSocket. The ASGI specification has the rest.
@@ -14,12 +14,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .connection import conn
     from .events import ClientDisconnected
     from .protocol import PlumeProtocol
 
-__all__ = ["ClientDisconnected", "PlumeProtocol"]
+__all__ = ["ClientDisconnected", "PlumeProtocol", "conn"]
 
-_MODULES = {"ClientDisconnected": "events", "PlumeProtocol": "protocol"}
+_MODULES = {"ClientDisconnected": "events", "PlumeProtocol": "protocol", "conn": "connection"}
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
 

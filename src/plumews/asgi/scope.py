@@ -20,9 +20,23 @@ _SPEC_VERSION = "2.4"
 
 
 class Extension(dict[str, Any]):
-    """``scope["extensions"]["plumews"]``: its ``"conn"`` is the connection, once it is accepted."""
+    """``scope["extensions"]["plumews"]``: its ``"conn"`` is the connection, once it is accepted.
 
-    __slots__ = ()
+    Attributes:
+        opening: The connection, from the request on.
+    """
+
+    __slots__ = ("opening",)
+
+    def __init__(self, opening: Conn) -> None:
+        super().__init__()
+        self.opening = opening
+
+    def __copy__(self) -> Extension:
+        return self  # a copy of the scope has the same connection
+
+    def __deepcopy__(self, memo: object) -> Extension:
+        return self
 
     def __missing__(self, name: str) -> NoReturn:
         if name == "conn":
@@ -59,7 +73,7 @@ def build_scope(
         "headers": request._raw_lines(),
         "subprotocols": subprotocols,
         "state": dict(state),
-        "extensions": {"websocket.http.response": {}, "plumews": Extension()},
+        "extensions": {"websocket.http.response": {}, "plumews": Extension(conn)},
     }
 
 
