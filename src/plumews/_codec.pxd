@@ -3,6 +3,7 @@
 cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memcpy
 
 ctypedef uint8_t byte
 ctypedef const uint8_t cbyte
@@ -117,3 +118,33 @@ cdef class Parser:
 cdef Py_ssize_t frame_header(byte *out, int first, Py_ssize_t length) noexcept nogil
 cdef object short_frame(int opcode, object message, bint masked)
 cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object message, bint masked) except -2
+
+
+cdef inline Py_ssize_t write_header(byte *out, int first, int64_t length, bint masked, uint32_t key) noexcept nogil:
+    """Write a header to ``out``, which has room for the longest. Return its size."""
+    cdef int high = 0x80 if masked else 0
+    cdef Py_ssize_t size
+    cdef int i
+    out[0] = <byte>first
+    if length <= 125:
+        out[1] = <byte>(high | length)
+        size = 2
+    elif length <= 0xFFFF:
+        out[1] = <byte>(high | 126)
+        out[2] = <byte>(length >> 8)
+        out[3] = <byte>(length & 0xFF)
+        size = 4
+    else:
+        out[1] = <byte>(high | 127)
+        for i in range(8):
+            out[2 + i] = <byte>(length >> (56 - 8 * i) & 0xFF)
+        size = 10
+    if masked:
+        memcpy(out + size, &key, 4)
+        size += 4
+    return size
+
+
+cdef inline Py_ssize_t header_size(int64_t length, bint masked) noexcept nogil:
+    """Return the size that :func:`write_header` returns."""
+    return (2 if length <= 125 else 4 if length <= 0xFFFF else 10) + (4 if masked else 0)

@@ -32,6 +32,20 @@ def test_messages_come_out_as_they_went_in() -> None:
     assert box.bytes == 0
 
 
+def test_plain_messages_come_out_as_items() -> None:
+    box = inbox()
+    for message in ("a", b"b"):
+        box.put(message)
+        assert box.first() == message
+        held = box.bytes
+        assert box.peek()[1] == message
+        assert (box.take(), box.bytes) == ((Opcode.TEXT if message == "a" else Opcode.BINARY, message), 0)
+        box.put((Opcode.TEXT, message))
+        assert box.bytes == held
+        box.drop()
+    assert (len(box), box.bytes) == (0, 0)
+
+
 def test_queue_is_full_at_max_items_and_low_at_half() -> None:
     box = inbox()
     fullness = []

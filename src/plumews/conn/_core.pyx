@@ -12,17 +12,20 @@ from contextvars import Context
 from functools import partial
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.list cimport PyList_GET_SIZE
 from cpython.ref cimport PyObject
+from libc.string cimport memcpy
 
 from .. import limits
 from ..protocol.message import encode
 from ..transport import send_queue
 from . import closing
 
-from .._codec cimport LONGEST_HEADER, Parser, SpareMemory, byte, cbyte, frame_header, short_frame, write_frame
+from .._codec cimport (
+    LONGEST_HEADER, Parser, SpareMemory, byte, cbyte, frame_header, header_size, short_frame, write_frame, write_header
+)
 from ..protocol.message cimport EncodedMessage
 from ..transport._sendmsg cimport iovec, send_buffers, send_memory, send_pieces
 from ..transport.channel cimport Channel
@@ -47,9 +50,26 @@ cdef extern from *:
     #else
     #define plumews_monotonic() ((double)_PyTime_GetMonotonicClock() * 1e-9)
     #endif
+
+    /* Call function(conn, message). Return -1 with its exception set, else 0. */
+    static int plumews_call(PyObject *function, PyObject *conn, PyObject *message)
+    {
+        PyObject *arguments[3] = {NULL, conn, message}, *result;
+        Py_INCREF(function);  /* the call may replace it */
+        result = PyObject_Vectorcall(function, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        Py_DECREF(function);
+        Py_XDECREF(result);
+        return result == NULL ? -1 : 0;
+    }
+
+    /* Raise the exception that is set. */
+    #define plumews_raised() ((PyObject *)NULL)
     """
     double plumews_monotonic()
+    int plumews_call(object function, object conn, object message)
+    object plumews_raised()
     unsigned long PyThread_get_thread_ident()
+    PyObject *PyList_GET_ITEM(list items, Py_ssize_t index)
     object PyObject_CallOneArg(object function, object argument)
     Py_ssize_t Py_REFCNT(object counted)
     bint PyCFunction_Check(object function)
@@ -87,6 +107,11 @@ cdef inline bint has_current_task(object loop) except -1:
     if type(current_tasks) is dict and not (<dict>current_tasks):
         return False
     return current_task(loop) is not None
+
+
+cdef inline bint holds_messages(ReceiveQueue inbox) noexcept:
+    """Return True if :meth:`ReceiveQueue.count` is not 0."""
+    return inbox._items is not None and PyList_GET_SIZE(inbox._items) > inbox._head
 
 
 cdef int lend_spare_memory(ShortWays conn) except -1:
@@ -230,16 +255,20 @@ cdef class ShortWays(ConnCore):
                 pass  # our close frame is on its way: later messages are dropped
             elif self._filter is not None or self._on_message is None:
                 self._deliver(kind, message)
-            else:
-                try:
-                    self._on_message(self, message)
-                except (Exception, CancelledError) as exc:  # that of a future which the callback looked into
-                    if self._on_failure is not None:
-                        self._on_failure(self, exc)
+            elif plumews_call(self._on_message, self, message) < 0:
+                self._callback_failed()
             if at < size and count % STRIDE == 0 and plumews_monotonic() >= until:
                 late[0] = True
                 break
             count += 1
+
+    cdef _callback_failed(self):
+        """Report the exception of a callback, as :meth:`ConnCore._deliver` does."""
+        try:
+            plumews_raised()
+        except (Exception, CancelledError) as exc:  # that of a future which the callback looked into
+            if self._on_failure is not None:
+                self._on_failure(self, exc)
 
     cdef _put(self, Parser parser, cbyte *data, Py_ssize_t size, Py_ssize_t *done):
         """Put messages into the receive queue while it has room. Set ``done`` to the number of bytes read.
@@ -256,7 +285,7 @@ cdef class ShortWays(ConnCore):
             try:
                 message = parser.take_message(data + at, size - at, &used, &kind)
                 if used:
-                    inbox.put((kind, message))
+                    inbox.put(message)
             except BaseException:
                 parser.stop()  # without memory a message is lost, and the place in the stream
                 raise
@@ -363,17 +392,12 @@ cdef class ShortWays(ConnCore):
         """Return the next message, as :meth:`ConnCore._take_now` does."""
         cdef ReceiveQueue inbox = self._inbox
         cdef LoopContext state = self._state
-        cdef tuple item
-        if not inbox.count() or self._on_message is not None or self._stream is not None:
+        if not holds_messages(inbox) or self._on_message is not None or self._stream is not None:
             return None
         if inbox._waiter is not None or PyThread_get_thread_ident() != self._thread:
             return None
-        item = inbox.peek()
-        data = item[1]
-        if type(data) is str:
-            if <int>item[0] != TEXT:
-                return None
-        elif type(data) is not bytes or <int>item[0] != BINARY:
+        message = <object>PyList_GET_ITEM(inbox._items, inbox._head)
+        if type(message) is tuple:
             return None
         if at_once:
             state.awaits_left -= 1
@@ -381,12 +405,12 @@ cdef class ShortWays(ConnCore):
                 pause = state.check_slice()
                 if pause is not None:
                     return pause
-        inbox.take()
+        inbox.drop()
         if self._reading_paused:
             ConnCore._update_reading(self)
         if self._in_batch:
-            state.ends_read = not self._more and not inbox.count() and self._rest is None and self._backlog is None
-        return data
+            state.ends_read = not self._more and not holds_messages(inbox) and self._rest is None and self._backlog is None
+        return message
 
     cdef ReadWaiter _wait_now(self):
         """Return what a reader of an empty queue awaits, as :meth:`ConnCore._wait_now` does."""

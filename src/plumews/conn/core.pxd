@@ -98,6 +98,7 @@ cdef class ConnCore(MessageChannel):
     cpdef list _dispatch(self, list events)
     @cython.locals(kind=int, outcome=int)
     cdef int _tell(self, tuple event) except -1
+    @cython.locals(plain=bint)
     cdef _deliver(self, int kind, data)
     @cython.locals(inbox=ReceiveQueue)
     cpdef ReceiveQueue _own_inbox(self)
@@ -105,7 +106,7 @@ cdef class ConnCore(MessageChannel):
     cpdef _update_reading(self)
     @cython.locals(following=NextMessage)
     cdef NextMessage _next(self, bint iterating)
-    @cython.locals(kind=int, state=LoopContext)
+    @cython.locals(inbox=ReceiveQueue, state=LoopContext)
     cdef _take_now(self, bint at_once)
     cdef ReadWaiter _wait_now(self)
     cdef bint _is_read_to_end(self) except -1

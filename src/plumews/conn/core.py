@@ -489,7 +489,8 @@ class ConnCore(MessageChannel):
         if self._filter is not None and self._filter(self, data):
             return
         if self._on_message is None:
-            self._own_inbox().put((kind, data))
+            plain = type(data) is str if kind == _TEXT else type(data) is bytes
+            self._own_inbox().put(data if plain else (kind, data))
             return
         try:
             self._on_message(self, data)
@@ -549,17 +550,16 @@ class ConnCore(MessageChannel):
             return None
         if inbox.has_reader() or _get_ident() != self._thread:
             return None
-        kind, data = inbox.peek()
-        if not (kind == _TEXT and isinstance(data, str)) and not (kind == _BINARY and isinstance(data, bytes)):
+        message = inbox.first()
+        if isinstance(message, tuple):
             return None
         if at_once:
             pause = self._state.count_await()
             if pause is not None:
                 return pause
-        inbox.take()
+        inbox.drop()
         if self._reading_paused:
             self._update_reading()
-        message: str | bytes = data
         return message
 
     def _wait_now(self) -> ReadWaiter | None:

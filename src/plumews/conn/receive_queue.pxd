@@ -7,8 +7,10 @@ from ..transport.read_waiter cimport ReadWaiter
 
 cdef object _getsizeof
 cdef Py_ssize_t _OVERHEAD, _TRIM
+cdef int _TEXT, _BINARY
 
-cdef Py_ssize_t memory_of(tuple item) except -1
+@cython.locals(size=Py_ssize_t)
+cdef Py_ssize_t memory_of(object entry) except -1
 
 
 @cython.final
@@ -28,9 +30,12 @@ cdef class ReceiveQueue:
     @cython.locals(waiter=ReadWaiter)
     cpdef ReadWaiter start_waiting(self, loop)
     cpdef stop_waiting(self)
-    cpdef put(self, tuple item)
+    cpdef put(self, object entry)
+    cpdef object first(self)
     cpdef tuple peek(self)
     cpdef tuple take(self)
+    @cython.locals(items=list, head=Py_ssize_t)
+    cpdef drop(self)
     cpdef bint is_full(self, Py_ssize_t extra)
     cpdef bint is_low(self, Py_ssize_t extra)
     cpdef wake(self)

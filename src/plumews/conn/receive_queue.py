@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from .. import limits
+from ..constants import Opcode
 from ..errors import ConcurrencyError
 from ..transport.read_waiter import ReadWaiter
 from .stream import Stream
@@ -23,20 +24,26 @@ _TRIM = 64
 
 #: ``(opcode, payload)`` or ``(StreamEvent.BEGIN, stream)``.
 Item = tuple[int, Any]
-
+#: Content of the queue: an item, or a plain message itself, which is a str for a text and bytes for a binary one.
+Entry = Item | str | bytes
 
 _OVERHEAD = limits.RECEIVED_OVERHEAD
 _getsizeof = sys.getsizeof
 
 
-def memory_of(item: Item) -> int:
-    """Return the approximate memory of an item in bytes. The chunks of a stream are counted elsewhere."""
-    data = item[1]
-    if isinstance(data, bytes):
-        return len(data) + _OVERHEAD
-    if isinstance(data, str):
-        return (len(data) if data.isascii() else _getsizeof(data)) + _OVERHEAD
-    return _OVERHEAD
+_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
+
+
+def memory_of(entry: Entry) -> int:
+    """Return the approximate memory of an entry in bytes. The chunks of a stream are counted elsewhere."""
+    data = entry[1] if type(entry) is tuple else entry
+    if type(data) is bytes:
+        size = len(data)
+    elif type(data) is str:
+        size = len(data) if data.isascii() else _getsizeof(data)
+    else:
+        size = 0
+    return size + _OVERHEAD
 
 
 class ReceiveQueue:
@@ -48,11 +55,11 @@ class ReceiveQueue:
         self.shared = shared
         self._max_items = max_items
         self._max_bytes = max_bytes
-        # Made with the first item; the first ``_head`` items are taken.
-        self._items: list[Item | None] | None = None
+        # Made with the first entry; the first ``_head`` entries are taken.
+        self._items: list[Entry | None] | None = None
         self._head = 0
         self._waiter: ReadWaiter | None = None
-        #: Set by each :meth:`take`.
+        #: Set by each :meth:`take` and :meth:`drop`.
         self.touched = False
         #: Approximate memory of the messages in the queue, in bytes.
         self.bytes = 0
@@ -83,38 +90,52 @@ class ReceiveQueue:
     @property
     def stream(self) -> Stream | None:
         """Next message if it is a stream, which a cancelled ``read_stream()`` has left, else ``None``."""
-        first = self.peek()[1] if len(self) else None
-        return first if isinstance(first, Stream) else None
+        first = self.first() if len(self) else None
+        return first[1] if type(first) is tuple and isinstance(first[1], Stream) else None
 
-    def put(self, item: Item) -> None:
-        """Add an item. The caller calls :meth:`wake` or :meth:`wake_now` behind the last one."""
+    def put(self, entry: Entry) -> None:
+        """Add an entry. The caller calls :meth:`wake` or :meth:`wake_now` behind the last one."""
         if self._items is None:
             self._items = []
-        self._items.append(item)
-        self.bytes += memory_of(item)
+        self._items.append(entry)
+        self.bytes += memory_of(entry)
+
+    def first(self) -> Entry:
+        """Return the oldest entry and leave it in the queue, which is not empty."""
+        assert self._items is not None
+        entry = self._items[self._head]
+        assert entry is not None
+        return entry
 
     def peek(self) -> Item:
-        """Return the oldest item and leave it in the queue, which is not empty."""
-        assert self._items is not None
-        item = self._items[self._head]
-        assert item is not None
-        return item
+        """Return the oldest entry as an item and leave it in the queue, which is not empty."""
+        entry = self.first()
+        if isinstance(entry, tuple):
+            return entry
+        return (_TEXT if isinstance(entry, str) else _BINARY), entry
 
     def take(self) -> Item:
-        """Remove and return the oldest item of the queue, which is not empty."""
-        assert self._items is not None
-        if self._head == _TRIM:  # first: a MemoryError leaves the queue as it was
-            del self._items[:_TRIM]
-            self._head = 0
+        """Remove and return the oldest entry of the queue, which is not empty, as an item."""
         item = self.peek()
-        self._items[self._head] = None
-        self._head += 1
-        self.touched = True
-        if self._head == len(self._items):
-            self._items.clear()
-            self._head = 0
-        self.bytes -= memory_of(item)
+        self.drop()
         return item
+
+    def drop(self) -> None:
+        """Remove the oldest entry of the queue, which is not empty."""
+        items, head = self._items, self._head
+        assert items is not None
+        if head == _TRIM:  # first: a MemoryError leaves the queue as it was
+            del items[:_TRIM]
+            self._head = head = 0
+        entry = items[head]
+        assert entry is not None
+        items[head] = None
+        self._head = head + 1
+        self.touched = True
+        if head + 1 == len(items):
+            items.clear()
+            self._head = 0
+        self.bytes -= memory_of(entry)
 
     def is_full(self, extra: int) -> bool:
         """Return whether reading should stop; ``extra`` bytes are held elsewhere for the same reader."""

@@ -49,6 +49,23 @@ cdef inline bint has_space(SendQueue queue, Py_ssize_t size) except -1:
     return queue.has_space(size)
 
 
+cdef inline object plain_frame(int opcode, message):
+    """Return :func:`short_frame` without a mask, without calls for bytes and for a str in ASCII."""
+    cdef Py_ssize_t size
+    cdef const void *payload
+    cdef byte *out
+    if type(message) is bytes:
+        size, payload = PyBytes_GET_SIZE(message), PyBytes_AS_STRING(message)
+    elif PyUnicode_IS_COMPACT_ASCII(message):
+        size, payload = PyUnicode_GET_LENGTH(message), PyUnicode_DATA(message)
+    else:
+        return short_frame(opcode, message, False)
+    data = PyBytes_FromStringAndSize(NULL, header_size(size, False) + size)
+    out = <byte *>PyBytes_AS_STRING(data)
+    memcpy(out + write_header(out, opcode | 0x80, size, False, 0), payload, size)
+    return data
+
+
 cdef bint queue_now(ConnCore conn, message) except -1:
     """Send a plain message, or queue it if it is short and there is space, as :meth:`ConnCore._queue_now` does."""
     cdef Py_ssize_t size
@@ -71,7 +88,7 @@ cdef bint queue_now(ConnCore conn, message) except -1:
     queue = conn._queue
     if queue is None and conn._in_batch and goes_now(conn) and send_now(conn, opcode, message):
         return True
-    data = short_frame(opcode, message, False)
+    data = plain_frame(opcode, message)
     if queue is None:
         queue = conn._queue = conn._state.lend_queue(conn._most_messages, conn._most_bytes)
     elif not has_space(queue, PyBytes_GET_SIZE(data)):
