@@ -62,3 +62,19 @@ def socketify(port: int, ready: Ready, routes: Callable[[Any], Mapping[str, dict
         app.ws(path, behavior)
     app.listen(AppListenOptions(port=port, host=HOST), lambda config: ready())
     app.run()
+
+
+async def uvicorn(port: int, ready: Ready, app: Any, ws: str) -> None:
+    """``ws`` is the class for WebSockets, as ``--ws`` takes it. Nothing of a connection is logged."""
+    from uvicorn import Config, Server
+
+    class Ready(Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+    quiet: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "timeout_graceful_shutdown": 1}
+    options: dict[str, Any] = {"ws_max_size": MAX_SIZE, "ws_ping_interval": None, "ws_per_message_deflate": False}
+    await Ready(
+        Config(app, HOST, port, loop="none", http="httptools", ws=ws, backlog=BACKLOG, **quiet, **options)
+    ).serve()
