@@ -537,7 +537,7 @@ async def test_a_foreign_transport_gets_all_bytes(run):
         assert await client.recv() == message
         (own,) = made
         assert own.foreign.written > len(message)
-        assert own.protocol._conn._transport is own.foreign
+        assert own.protocol._conn._transport._inner is own.foreign
     await until(lambda: not server.state.connections and not server.state.tasks)
     listener.close()
     await listener.wait_closed()

@@ -30,6 +30,7 @@ from ..http11.request import Request
 from .application import Application
 from .context import AsgiContext, AsgiOptions, ServerConfig, ServerState, log_access, logger
 from .denial import respond
+from .foreign_transport import ForeignTransport, is_own
 from .scope import Scope, build_scope
 from .shutdown import ShutdownQueue
 
@@ -41,11 +42,6 @@ __all__ = ["PlumeProtocol"]
 #: Bytes and headers of a request, which uvicorn has read already.
 _HEAD_SIZE: Final = 4 * limits.HEAD_SIZE
 _HEADER_COUNT: Final = 256
-
-#: Modules of the transports that a connection may drive itself. A class of another module may do anything.
-_OWN_TRANSPORTS: Final = frozenset(
-    {"asyncio.selector_events", "asyncio.proactor_events", "asyncio.sslproto", "uvloop.loop"}
-)
 
 
 class PlumeProtocol(asyncio.Protocol):
@@ -91,7 +87,7 @@ class PlumeProtocol(asyncio.Protocol):
         self._context = context
         self._server_state = server_state
         self._app_state = app_state
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.BaseTransport | None = None
         self._conn: Conn | None = None
         self._application: Application | None = None
         self._reader: HeadReader | None = HeadReader(_HEAD_SIZE, _HEADER_COUNT, any_target=True)
@@ -126,10 +122,10 @@ class PlumeProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._server_state.connections.add(self)
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport
         conn = self._conn = Conn(self._context.conn_config)
         conn._handshake = self
-        conn.connection_made(transport)
+        conn.connection_made(transport if is_own(transport) else ForeignTransport(transport))
 
     def data_received(self, data: bytes) -> None:
         conn = self._conn
@@ -168,8 +164,9 @@ class PlumeProtocol(asyncio.Protocol):
     def _stop(self) -> None:
         if self._application is not None:
             self._application.stop()
-        elif self._conn is not None:
-            closing.abort(self._conn)  # no request has come, or it was refused
+        elif self._conn is not None:  # no request has come, or it was refused
+            closing.close_gently(self._conn)
+            closing.hasten(self._conn, self._context.close_timeout)
 
     # --- calls of the connection, while it is opening ---------------------------------------------
 
@@ -272,8 +269,7 @@ class PlumeProtocol(asyncio.Protocol):
 
     def hand_over(self) -> None:
         """Give the transport to the connection, if it is one of asyncio's or uvloop's own."""
-        transport = self.transport
-        if transport is not None and self._conn is not None and type(transport).__module__ in _OWN_TRANSPORTS:
+        if self._conn is not None and self.transport is not None and is_own(self.transport):
             closing.ask(self._conn, "set_protocol", self._conn)
 
     def accept(self, scope: Scope, subprotocol: str | None, headers: Headers) -> bool:
