@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from plumews.asgi import PlumeProtocol
 from support.fakes import tls_contexts, until
 from support.raw_client import Wire, close, masked, upgrade
 from support.raw_client import text as frame
-from support.uvicorn_setup import ACCEPT, CLOSE, echo, text
+from support.uvicorn_setup import ACCEPT, CLOSE, echo, errors, text
 
 
 def url(server: Any, path: str = "/") -> str:
@@ -364,6 +366,25 @@ async def test_origin_check_and_scope_agree_about_a_trusted_proxy(run):
         assert not conn.request.secure
 
 
+async def test_requests_beyond_max_connections_are_refused(run, caplog):
+    server = await run(echo, ws=PlumeProtocol.with_options(max_connections=2))
+    async with await Wire.open(server), await Wire.open(server) as other:
+        async with await Wire.connect(server) as wire:
+            status, body = await wire.response(upgrade("/p"))
+            assert status == 503
+            assert b"too many connections" in body
+            assert wire.header("retry-after") == "5"
+        assert '"WebSocket /p" 503' in caplog.text
+        other.send(close())
+        await other.eof()
+        await until(lambda: len(server.state.connections) == 1)
+        async with await Wire.open(server):
+            pass
+    await until(lambda: not server.state.connections)
+    (context,) = server.server.config.ws_protocol_class._contexts.values()
+    assert context.connections == 0
+
+
 async def test_with_options_replaces_options_of_uvicorn(run):
     ws = PlumeProtocol.with_options(queue_size=3, max_queue=7).with_options(compression=None)
     server = await run(echo, ws=ws)
@@ -379,7 +400,12 @@ async def test_with_options_replaces_options_of_uvicorn(run):
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"nonsense": 1}, TypeError), ({"queue_size": 0}, ValueError), ({"origins": ["x"]}, ValueError)],
+    [
+        ({"nonsense": 1}, TypeError),
+        ({"queue_size": 0}, ValueError),
+        ({"origins": ["x"]}, ValueError),
+        ({"max_connections": 0}, ValueError),
+    ],
 )
 def test_with_options_refuses_wrong_options(options, error):
     with pytest.raises(error):
@@ -562,16 +588,60 @@ async def test_calls_after_the_end_do_nothing(run):
     assert protocol.transport.is_closing()
 
 
-async def test_nothing_refers_to_a_connection_that_has_gone(run):
-    import gc
-    import weakref
+@pytest.mark.parametrize("ending", ["denied", "returns", "left"])
+async def test_a_connection_is_freed_without_the_collector(run, ending):
+    async def app(scope, receive, send):
+        await receive()
+        await send(CLOSE if ending == "denied" else ACCEPT)
+        if ending == "left":
+            await receive()
 
-    server = await run(echo)
-    async with await Wire.open(server):
-        (protocol,) = server.state.connections
-        watched = [weakref.ref(protocol), weakref.ref(protocol._conn)]
-        del protocol
-    await until(lambda: not server.state.connections and not server.state.tasks)
-    await asyncio.sleep(0.01)
-    gc.collect(0)
-    await until(lambda: [each() for each in watched] == [None, None])
+    server = await run(app)
+    gc.collect()
+    gc.disable()
+    try:
+        async with await Wire.connect(server) as wire:
+            wire.send(upgrade())
+            await until(lambda: server.conns)
+            (protocol,) = server.state.connections
+            watched = [weakref.ref(protocol), weakref.ref(protocol._conn)]
+            del protocol
+            await wire.read_head()
+            if ending == "returns":
+                await wire.closing()
+        await until(lambda: not server.state.connections and not server.state.tasks)
+        await until(lambda: [each() for each in watched] == [None, None])
+    finally:
+        gc.enable()
+
+
+async def test_a_client_may_leave_before_the_application_begins(run, caplog):
+    """As when a reset is read in the iteration of the event loop in which the request was."""
+    events = []
+
+    async def app(scope, receive, send):
+        events.extend([await receive(), await receive()])
+
+    server = await run(app)
+
+    class Leaving(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            options = {"config": server.server.config, "server_state": server.state, "app_state": {}}
+            protocol = PlumeProtocol(**options)
+            protocol.connection_made(self.transport)
+            protocol.data_received(data)
+            self.transport.abort()
+            protocol.connection_lost(None)
+
+    listener = await asyncio.get_running_loop().create_server(Leaving, "127.0.0.1", 0)
+    async with await Wire.connect(listener) as wire:
+        wire.send(upgrade())
+        await wire.eof()
+    await until(lambda: events and not server.state.tasks)
+    assert [event["type"] for event in events] == ["websocket.connect", "websocket.disconnect"]
+    assert errors(caplog) == []
+    listener.close()
+    await listener.wait_closed()

@@ -113,8 +113,8 @@ class Application:
     async def run(self) -> None:
         """Call the application, and end the connection behind it."""
         assert self._scope is not None
-        assert self._protocol is not None
-        self._protocol.hand_over()
+        if self._protocol is not None:  # else the client has gone before the application began
+            self._protocol.hand_over()
         try:
             result = await self._context.app(self._scope, self.receive, self.send)
         except BaseException as exc:
@@ -178,7 +178,7 @@ class Application:
     def _has_gone(self) -> bool:
         """Return True if the client has gone, as far as its transport tells."""
         conn = self._conn
-        return conn._ended or conn._transport is None or bool(closing.ask(conn, "is_closing"))
+        return conn._ended or conn._transport is None or conn._transport.is_closing()
 
     def _gone_error(self) -> ClientDisconnected:
         return ClientDisconnected(str(self._conn._rules.closed()))
@@ -197,8 +197,8 @@ class Application:
             if event is not None:
                 return event
         try:
-            message = await self._conn.recv()
-        except ConnectionClosed:
+            message = await self._conn.__anext__()  # its normal end costs less than that of recv()
+        except (ConnectionClosed, StopAsyncIteration):
             return self._disconnect()
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}

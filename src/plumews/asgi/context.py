@@ -17,6 +17,7 @@ from ..conn.config import ConnConfig
 from ..http11.headers import Headers
 from ..http11.origin import AllowedOrigin, allowed_origins
 from ..http11.redaction import QUERY_SECRETS
+from ..validation import check_count
 
 if TYPE_CHECKING:
     from .scope import Scope
@@ -57,19 +58,22 @@ class AsgiOptions:
     """Options of :meth:`plumews.asgi.PlumeProtocol.with_options`, checked where they are given.
 
     Attributes:
+        max_connections: WebSockets at a time, above which requests are refused. ``None`` is no limit.
         origins: Origins whose pages may connect, beside the server's own. ``None`` checks no origin.
         conn: Options of connections. They replace those of uvicorn.
         waits: True if ``send`` waits for the transport, False if it returns when the message is queued.
     """
 
-    __slots__ = ("conn", "given", "origins", "waits")
+    __slots__ = ("conn", "given", "max_connections", "origins", "waits")
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         #: The options as they were given.
         self.given = dict(given)
         conn = dict(given)
-        origins = conn.pop("origins", None)
-        self.origins: tuple[AllowedOrigin, ...] | None = allowed_origins(origins)
+        self.origins: tuple[AllowedOrigin, ...] | None = allowed_origins(conn.pop("origins", None))
+        self.max_connections: int | None = conn.pop("max_connections", None)
+        if self.max_connections is not None:
+            check_count("max_connections", self.max_connections)
         self.conn: Mapping[str, Any] = conn
         self.waits = not {"queue_size", "queue_bytes", "send_behavior", "send_timeout"} & conn.keys()
         ConnConfig(**conn)
@@ -85,6 +89,7 @@ class AsgiContext:
         "asgi_version",
         "close_timeout",
         "conn_config",
+        "connections",
         "options",
         "reset_contextvars",
         "root_path",
@@ -97,6 +102,8 @@ class AsgiContext:
         self.asgi_version: str = config.asgi_version
         self.reset_contextvars: bool = getattr(config, "reset_contextvars", False)
         self.options = options
+        #: WebSockets of the server, open ones and those that wait for the application.
+        self.connections = 0
         settings: dict[str, Any] = {
             "max_size": config.ws_max_size,
             "max_queue": max(1, config.ws_max_queue),

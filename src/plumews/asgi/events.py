@@ -42,6 +42,9 @@ _DISCONNECTS: Final = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "WebSocketDisconnected"}
 )
 
+#: Headers of an application that adds none. They are never changed.
+_NO_HEADERS: Final = Headers()
+
 
 class ClientDisconnected(OSError):
     """The client has gone: the event cannot be sent, or no event will come any more."""
@@ -94,12 +97,14 @@ def _decoded(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 def accept_headers(event: Mapping[str, Any]) -> Headers:
     """Return the headers of a ``websocket.accept``. Raise ``ValueError`` for one that belongs to the handshake."""
+    if not event.get("headers"):
+        return _NO_HEADERS
     headers = headers_of(event)
     if "Sec-WebSocket-Protocol" in headers:
         raise ValueError(
             "the header Sec-WebSocket-Protocol belongs to the handshake: give the key 'subprotocol' of websocket.accept"
         )
-    return application_headers(headers) if len(headers) else headers
+    return application_headers(headers)
 
 
 def accept_subprotocol(event: Mapping[str, Any], offered: Iterable[str]) -> str | None:

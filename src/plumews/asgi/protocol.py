@@ -20,13 +20,14 @@ from .. import limits
 from ..conn import closing
 from ..conn.connection import Conn
 from ..conn.opening import opened, use_deflate
+from ..constants import ErrorCode
 from ..deflate.config import Agreement, negotiate
-from ..errors import InvalidHandshake
+from ..errors import InvalidHandshake, Refused
 from ..http11.handshake import accepted, check_upgrade, offered_subprotocols, refusal
 from ..http11.headers import Headers
 from ..http11.origin import check_origin
 from ..http11.parser import HeadReader
-from ..http11.request import Request
+from ..http11.request import Request, address_of
 from .application import Application
 from .context import AsgiContext, AsgiOptions, ServerConfig, ServerState, log_access, logger
 from .denial import respond
@@ -102,9 +103,10 @@ class PlumeProtocol(asyncio.Protocol):
 
         Args:
             options: ``origins``, whose pages may connect beside the server's own, as in :func:`plumews.serve` (default:
-                no origin is checked). All options of :class:`plumews.ConnConfig` replace those of uvicorn. With one of
-                ``queue_size``, ``queue_bytes``, ``send_timeout`` and ``send_behavior``, ``send`` returns when a message
-                is queued. By default it waits until the transport takes more.
+                no origin is checked). ``max_connections``, WebSockets of the server at a time, beyond which requests
+                are refused with 503 (default: no limit). All options of :class:`plumews.ConnConfig` replace those of
+                uvicorn. With one of ``queue_size``, ``queue_bytes``, ``send_timeout`` and ``send_behavior``, ``send``
+                returns when a message is queued. By default it waits until the transport takes more.
 
         Raises:
             TypeError, ValueError: an option does not exist, or has a wrong value.
@@ -131,13 +133,10 @@ class PlumeProtocol(asyncio.Protocol):
         conn = self._conn
         if conn is None or conn._transport is None:
             return
-        view = memoryview(data)
-        while view:  # as asyncio passes bytes to a buffered protocol
-            buffer = conn.get_buffer(len(view))
-            size = min(len(buffer), len(view))
-            buffer[:size] = view[:size]
-            conn.buffer_updated(size)
-            view = view[size:]
+        if conn._handshake is None:
+            conn.data_received(data)
+        else:
+            closing.guard(conn, self.received, bytes(data))
 
     def eof_received(self) -> bool | None:
         return None if self._conn is None else self._conn.eof_received()
@@ -198,6 +197,7 @@ class PlumeProtocol(asyncio.Protocol):
         application, self._application = self._application, None
         self._conn = self._reader = self._rest = None
         if application is not None:
+            self._context.connections -= 1
             application.gone()
 
     def _keep(self, data: bytes) -> None:
@@ -220,17 +220,18 @@ class PlumeProtocol(asyncio.Protocol):
         self._reader = None
         conn._request = request
         request.remote_address = conn._peername
-        request.client_address = conn.client_address
-        request.secure = bool(closing.ask(conn, "get_extra_info", "sslcontext"))
+        request.client_address = address_of(conn._peername)
+        request.secure = bool(conn.get_extra_info("sslcontext"))
         self._key = check_upgrade(request)
         subprotocols = offered_subprotocols(request)
         if context.conn_config.deflate is not None:
             self._agreement = negotiate(request._values_of(b"sec-websocket-extensions"), context.conn_config.deflate)
         scope = build_scope(context, conn, request, subprotocols, self._app_state)
-        self._check_origin(request, scope)
+        self._check_options(request, scope)
         if reader.head is not None:
             request._keep_only(reader.head)
         self._application = application = Application(context, self, conn, scope)
+        context.connections += 1
         if reader.rest:
             self._keep(reader.rest)
         create_task = conn._loop.create_task
@@ -239,17 +240,20 @@ class PlumeProtocol(asyncio.Protocol):
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 
-    def _check_origin(self, request: Request, scope: Scope) -> None:
-        origins = self._context.options.origins
-        if origins is None:
-            return
-        seen = self._context.behind_proxies(scope)
-        request.secure = seen["scheme"] == "wss"
-        try:
-            check_origin(request, origins, request.secure)
-        except InvalidHandshake as exc:
-            log_access(seen, f"{exc.status}")
-            raise
+    def _check_options(self, request: Request, scope: Scope) -> None:
+        """Refuse a request of a foreign page, and one beyond the limit of connections, if the options say so."""
+        context, options = self._context, self._context.options
+        if options.max_connections is not None and context.connections >= options.max_connections:
+            log_access(scope, "503")
+            raise Refused.busy("too many connections", ErrorCode.TOO_MANY_CONNECTIONS)
+        if options.origins is not None:
+            seen = context.behind_proxies(scope)
+            request.secure = seen["scheme"] == "wss"
+            try:
+                check_origin(request, options.origins, request.secure)
+            except InvalidHandshake as exc:
+                log_access(seen, f"{exc.status}")
+                raise
 
     def _refuse(self, exc: InvalidHandshake) -> None:
         """Answer a request that is refused before the application sees it."""
