@@ -314,15 +314,13 @@ ENDS: list[tuple[Any, Any, Any]] = [
 
 @pytest.mark.parametrize(("rcvd", "sent", "order"), ENDS)
 def test_texts_of_connection_closed(rcvd: Any, sent: Any, order: Any) -> None:
-    texts = [
-        str(
-            library.exceptions.ConnectionClosedError(
-                rcvd and library.frames.Close(*rcvd), sent and library.frames.Close(*sent), order
-            )
+    theirs, mine = (
+        library.exceptions.ConnectionClosedError(
+            rcvd and library.frames.Close(*rcvd), sent and library.frames.Close(*sent), order
         )
         for library in (websockets, ours)
-    ]
-    assert texts[0] == texts[1]
+    )
+    assert (str(mine), repr(mine)) == (str(theirs), repr(theirs))
 
 
 @pytest.mark.parametrize("code", [*range(999, 1017), 2000, 3000, 3999, 4000, 4999, 5000])

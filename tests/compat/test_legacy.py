@@ -135,12 +135,17 @@ async def test_extra_headers_are_added() -> None:
         async def tell(websocket: Any) -> None:
             await websocket.send(websocket.response_headers["X-Extra"])
 
-        for extra in ({"X-Extra": "1"}, [("X-Extra", "2")], lambda path, headers: {"X-Extra": path}):
+        for extra in (
+            {"X-Extra": "1"},
+            [("X-Extra", "2"), ("Server", "mine")],
+            lambda path, headers: {"X-Extra": path},
+        ):
             async with legacy.serve(tell, "127.0.0.1", 0, extra_headers=extra) as server, at(server, "/p") as client:
                 assert client.response is not None
                 seen += [await client.recv(), client.response.headers["X-Extra"]]
+                seen.append(client.response.headers["Server"] == "mine")
 
-    assert await both(program) == ["1", "1", "2", "2", "/p", "/p"]
+    assert await both(program) == ["1", "1", False, "2", "2", True, "/p", "/p", False]
 
 
 async def test_a_list_is_sent_in_fragments_and_websockets_are_told() -> None:
@@ -161,7 +166,34 @@ async def test_a_list_is_sent_in_fragments_and_websockets_are_told() -> None:
     assert await both(program) == [True, b"headerpayload", "all"]
 
 
-def test_a_subclass_as_protocol_is_refused() -> None:
-    for options in ({"create_protocol": object}, {"klass": object}):
-        with pytest.raises(TypeError, match="create_connection"):
-            mine.serve(lambda websocket: None, "127.0.0.1", 0, **options)  # type: ignore[arg-type,return-value]
+async def test_a_subclass_overrides_the_hooks() -> None:
+    async def program(legacy: Any, seen: Observations) -> None:
+        class Protocol(legacy.WebSocketServerProtocol):  # type: ignore[misc,name-defined]
+            user = ""
+
+            async def process_request(self, path: str, headers: Any) -> Any:
+                if "token=" not in path:
+                    return 401, [("X-Why", "token")], b"Missing token\n"
+                self.user = path.partition("token=")[2]
+                return await super().process_request(path, headers)
+
+            def select_subprotocol(self, client: Any, server: Any) -> Any:
+                seen.append((list(client), list(server)))
+                return super().select_subprotocol(client, server)
+
+        async def tell(websocket: Any) -> None:
+            await websocket.send(f"{websocket.user} {websocket.subprotocol} {type(websocket).__name__}")
+
+        for name in ("create_protocol", "klass"):
+            options: Any = {name: Protocol, "subprotocols": ["a", "b"]}
+            async with legacy.serve(tell, "127.0.0.1", 0, **options) as server:
+                seen.append(await refused(server))
+                async with at(server, "/?token=ada", subprotocols=["b"]) as client:
+                    seen.append(await client.recv())
+
+    assert (await both(program))[-1] == "ada b Protocol"
+
+
+async def test_old_options_are_accepted() -> None:
+    async with mine.serve(lambda websocket: websocket.wait_closed(), "127.0.0.1", 0, read_limit=5, loop=None):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import Any
 
@@ -74,6 +75,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"ssl_shutdown_timeout": 5}, TypeError, "close_timeout"),
     ({"ssl": ssl.create_default_context()}, ValueError, "context for servers"),
     ({"max_sise": 5}, TypeError, "do you mean max_size"),
+    ({"sock": socket.socket()}, TypeError, "either host, port and reuse_port or sock"),
     ({"write_limit": (1, 2)}, ValueError, "high >= low"),
     ({"max_queue": (1, 2)}, ValueError, "high >= low"),
     ({"ping_interval": -1}, ValueError, "ping_interval"),

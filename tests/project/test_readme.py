@@ -656,6 +656,34 @@ async def test_options_of_the_protocol_class() -> None:
             await client(server.port, origin="https://elsewhere.example")
 
 
+async def test_a_program_that_moves_by_its_imports(start: Any, capsys: Any) -> None:
+    server = await start(run("Changing the imports")["serving"])
+    url = "ws://{}:{}".format(*server.sockets[0].getsockname())
+    with pytest.raises(InvalidStatus, match="200"):
+        await connect(f"{url}/healthz")
+    async with connect(f"{url}/rooms/a") as ada, connect(f"{url}/rooms/a") as bob, connect(f"{url}/rooms/b") as eve:
+        for client in (bob, eve, ada):
+            await client.send("hello")
+            assert await client.recv() == "hello"
+        assert await ada.recv() == await bob.recv() == "hello"
+        bob.transport.abort()
+        while not (printed := capsys.readouterr().out):
+            await asyncio.sleep(0)
+    assert printed == "left without a close frame: no close frame received or sent\n"
+    names = run("A client in the same module")
+    assert {ConnectionClosed, names["ConnectionClosed"]} == set(names["CLOSED"])
+
+
+async def test_a_hub_for_a_program_that_has_moved(start: Any) -> None:
+    names = run("On to the native names")
+    server = await start(names["serving"])
+    url = "ws://{}:{}".format(*server.sockets[0].getsockname())
+    async with names["hub"], connect(url) as ada, connect(url) as bob:
+        await until(lambda: names["hub"].room_count("news") == 2)
+        await ada.send("news")
+        assert [await ada.recv(), await bob.recv()] == ["news", "news"]
+
+
 def test_every_link_to_a_page_of_ours_leads_somewhere() -> None:
     links = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
     ours = [(page, *link.partition("#")) for page, link in links if "://" not in link]

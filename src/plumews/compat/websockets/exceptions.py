@@ -80,7 +80,15 @@ class ConnectionClosed(errors.ConnectionClosed):
     ) -> None:
         super().__init__(close_of(rcvd), close_of(sent))
         self.rcvd_then_sent = rcvd_then_sent
-        self.args = (_closed_text(self.rcvd, self.sent, rcvd_then_sent),)
+        self.args = (self.rcvd, self.sent, rcvd_then_sent)
+
+    def __str__(self) -> str:
+        rcvd, sent = self.rcvd, self.sent
+        if rcvd is None:
+            return "no close frame received or sent" if sent is None else f"sent {sent}; no close frame received"
+        if sent is None:
+            return f"received {rcvd}; no close frame sent"
+        return f"received {rcvd}; then sent {sent}" if self.rcvd_then_sent else f"sent {sent}; then received {rcvd}"
 
 
 class ConnectionClosedOK(ConnectionClosed, errors.ConnectionClosedOK):
@@ -89,14 +97,6 @@ class ConnectionClosedOK(ConnectionClosed, errors.ConnectionClosedOK):
 
 class ConnectionClosedError(ConnectionClosed, errors.ConnectionClosedError):
     """The connection was closed with another code, or without a close frame."""
-
-
-def _closed_text(rcvd: Close | None, sent: Close | None, rcvd_then_sent: bool | None) -> str:
-    if rcvd is None:
-        return "no close frame received or sent" if sent is None else f"sent {sent}; no close frame received"
-    if sent is None:
-        return f"received {rcvd}; no close frame sent"
-    return f"received {rcvd}; then sent {sent}" if rcvd_then_sent else f"sent {sent}; then received {rcvd}"
 
 
 # --- the opening handshake ------------------------------------------------------------------------

@@ -311,7 +311,7 @@ def serve(
             raise TypeError("start_serving=False is for TCP: await unix_serve() when it has to begin")
         serving = functools.partial(native.unix_serve, handshakes.handle, path, mode=mode, **options)
     elif options.get("sock") is not None:
-        serving = functools.partial(native.serve, handshakes.handle, **options)
+        serving = functools.partial(native.serve, handshakes.handle, host, port, **options)
     elif start:
         serving = functools.partial(native.serve, handshakes.handle, host, port or 0, **options)
     else:

@@ -26,13 +26,30 @@ __all__ = ["WebSocketServer", "WebSocketServerProtocol", "broadcast", "serve", "
 
 #: Server of the legacy API.
 WebSocketServer = Server
-#: Connection of the legacy API.
-WebSocketServerProtocol = ServerConnection
 
-_SUBCLASS = (
-    "subclasses of WebSocketServerProtocol are not supported: use process_request, and create_connection for a "
-    "subclass of ServerConnection"
-)
+
+class WebSocketServerProtocol(ServerConnection):
+    """Connection of a server of the legacy API. A subclass may override its two hooks."""
+
+    async def process_request(self, path: str, request_headers: Headers) -> Any:
+        """Return a tuple of status, headers and body in place of the WebSocket, or ``None``.
+
+        Args:
+            path: path of the request, with its query.
+            request_headers: headers of the request.
+        """
+        return None
+
+    def select_subprotocol(self, client_subprotocols: Sequence[Any], server_subprotocols: Sequence[Any]) -> Any:
+        """Return the subprotocol that both lists name first, or ``None``.
+
+        Args:
+            client_subprotocols: names that the client offers.
+            server_subprotocols: names that the server supports.
+        """
+        common = [name for name in server_subprotocols if name in client_subprotocols]
+        places = (client_subprotocols, server_subprotocols)
+        return min(common, key=lambda name: sum(names.index(name) for names in places), default=None)
 
 
 def serve(
@@ -40,7 +57,7 @@ def serve(
     host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
-    create_protocol: None = None,
+    create_protocol: Callable[..., WebSocketServerProtocol] | None = None,
     extra_headers: Any = None,
     process_request: Callable[..., Any] | None = None,
     select_subprotocol: Callable[..., Any] | None = None,
@@ -53,27 +70,27 @@ def serve(
         handler: ``async def handler(websocket)``, or with a second parameter ``path``.
         host: address or name to listen on, or several; ``None`` is all interfaces.
         port: port to listen on; ``None`` and 0 take a free one.
-        create_protocol: refused; there is ``create_connection``.
+        create_protocol: a subclass of :class:`WebSocketServerProtocol`, or a function that takes its arguments.
         extra_headers: headers of the response, or ``f(path, headers)`` that returns them.
         process_request: ``f(path, headers)``, async or not. A tuple of status, headers and body takes the place of the
             WebSocket.
-        select_subprotocol: ``f(offered, supported)`` in place of the default choice.
+        select_subprotocol: ``f(offered, supported)`` in place of the method of the connection.
         subprotocols: supported subprotocols.
         options: as in :func:`plumews.compat.websockets.asyncio.server.serve`.
 
     Raises:
         TypeError, ValueError: as there.
     """
-    if create_protocol is not None or options.pop("klass", None) is not None:
-        raise TypeError(_SUBCLASS)
+    klass = options.pop("klass", None)
+    options["create_connection"] = create_protocol or klass or WebSocketServerProtocol
     if "timeout" in options:
         options.setdefault("close_timeout", options.pop("timeout"))
-    if options.pop("read_limit", None) is not None:
-        pass  # a size of asyncio's buffer, which no program can observe
-    supported = tuple(subprotocols or ())
-    if supported or select_subprotocol is not None:
-        options["select_subprotocol"] = functools.partial(_select, select_subprotocol, supported)
-    if process_request is not None:
+    for name in ("loop", "read_limit"):
+        options.pop(name, None)  # a program cannot observe them
+    if subprotocols:
+        options["subprotocols"] = subprotocols
+        options["select_subprotocol"] = functools.partial(_select, select_subprotocol, tuple(subprotocols))
+    if process_request is not None or options["create_connection"] is not WebSocketServerProtocol:
         options["process_request"] = functools.partial(_process_request, process_request)
     if extra_headers is not None:
         options["process_response"] = functools.partial(_add_headers, extra_headers)
@@ -94,15 +111,18 @@ def unix_serve(handler: Callable[..., Awaitable[object]], path: PathLike | None 
 def _select(
     hook: Callable[..., Any] | None, supported: Sequence[str], connection: ServerConnection, offered: Sequence[Any]
 ) -> Any:
-    if not offered or not supported:
+    if not offered:
         return None
-    if hook is not None:
-        return hook(offered, supported)
-    common = [name for name in supported if name in offered]
-    return min(common, key=lambda name: offered.index(name) + supported.index(name), default=None)
+    if hook is None:
+        hook = connection.select_subprotocol  # type: ignore[attr-defined]
+    return hook(offered, supported)
 
 
-async def _process_request(hook: Callable[..., Any], connection: ServerConnection, request: Request) -> Response | None:
+async def _process_request(
+    hook: Callable[..., Any] | None, connection: ServerConnection, request: Request
+) -> Response | None:
+    if hook is None:
+        hook = connection.process_request  # type: ignore[attr-defined]
     answer = hook(request.path, request.headers)
     if inspect.isawaitable(answer):
         answer = await answer
@@ -117,6 +137,8 @@ def _add_headers(extra: Any, connection: ServerConnection, request: Request, res
     if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
         headers = extra(request.path, request.headers) if callable(extra) else extra
         if headers is not None:
+            if "Server" in Headers(headers) and "Server" in response.headers:
+                del response.headers["Server"]  # the default one
             for name, value in Headers(headers).raw_items():
                 response.headers[name] = value
 
