@@ -32,7 +32,7 @@ from ..protocol.state import cut_reason
 from ..server.endpoints import AuthenticatedEndpoint
 from ..validation import is_coroutine_function
 
-__all__ = ["RoomEndpoint", "RoomOwner"]
+__all__ = ["RoomEndpoint", "RoomOwner", "room_of"]
 
 
 class RoomOwner(Protocol):
@@ -84,15 +84,15 @@ class RoomEndpoint(AuthenticatedEndpoint):
 
     def check(self, request: Request) -> None:
         """Raise :class:`InvalidHandshake` for an invalid ``request``, whoever the client is."""
-        try:
-            self._hub.config.check_room_name(_room_of(request))
-        except InvalidRoomName as exc:
-            raise InvalidHandshake(f"invalid websocket room: {exc}", code=ErrorCode.INVALID_ROOM) from exc
-        self._owner.check_request(request)
+        self._check(request, room_of(request))
 
     def admit(self, conn: Conn, request: Request) -> Awaitable[None] | None:
-        conn.metadata["room"] = _room_of(request)
-        self.check(request)
+        return self.admit_to(room_of(request), conn, request)
+
+    def admit_to(self, room: str, conn: Conn, request: Request) -> Awaitable[None] | None:
+        """Decide as :meth:`admit` about ``room``, whatever the query says."""
+        conn.metadata["room"] = room
+        self._check(request, room)
         return super().admit(conn, request)
 
     def authorize(self, conn: Conn, credentials: Credentials) -> Awaitable[None] | None:
@@ -119,6 +119,13 @@ class RoomEndpoint(AuthenticatedEndpoint):
         return None
 
     # --- the checks -------------------------------------------------------------------------------
+
+    def _check(self, request: Request, room: str) -> None:
+        try:
+            self._hub.config.check_room_name(room)
+        except InvalidRoomName as exc:
+            raise InvalidHandshake(f"invalid websocket room: {exc}", code=ErrorCode.INVALID_ROOM) from exc
+        self._owner.check_request(request)
 
     def _check_space(self, room: str) -> None:
         try:
@@ -172,5 +179,6 @@ class RoomEndpoint(AuthenticatedEndpoint):
         self._hub._requests.authenticated += 1
 
 
-def _room_of(request: Request) -> str:
+def room_of(request: Request) -> str:
+    """Return the room that the query of ``request`` names (default ``default``)."""
     return query_value(request, "room") or "default"

@@ -7,42 +7,24 @@ connection to ``/members`` watches the member count of a room, so that the messa
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .. import limits
-from ..auth.authentication import Authentication
 from ..auth.interfaces import RoomAuth, RoomAuthorizer, TokenAuthenticator
-from ..auth.password_checker import AUTHORIZER_THREADS, BlockingPool, PasswordChecker
-from ..auth.passwords import RoomPasswords
-from ..auth.simple import SimpleRoomAuth
-from ..conn.connection import Conn
-from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, endpoint_for
-from ..errors import HubError
-from ..hub.history_store import EncodeRecovered, check_encode_recovered
+from ..conn.handlers import Handler, OnMessage, OnOpenOrClose
+from ..hub.history_store import EncodeRecovered
 from ..hub.hub import Hub
-from ..server.context import ServerContext
-from ..server.endpoints import Endpoint
-from ..server.options import TcpKeywords, split_options
+from ..server.options import TcpKeywords
 from ..server.server import Serving, serve_on_tcp
-from .admin import BROADCAST_PATH, admin_broadcast_route
-from .endpoint import RoomEndpoint, RoomOwner
-from .page import page_routes
-from .sessions import MemberCountFeed, RoomSessions, recovered_event
-from .status import RoomsTable, check_rooms_table, health_route, room_list_route
-from .text_filter import TextFilterEndpoint, TextPolicy
+from .service import room_context
+from .sessions import recovered_event
+from .status import RoomsTable
+from .text_filter import TextPolicy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["serve_rooms"]
-
-#: A browser that offers ``bearer.<token>`` fails the connection unless another offered subprotocol is chosen.
-_SUBPROTOCOLS = ("plumews",)
-
-_NO_ROOM = "allow_unknown_rooms=False, and no room has a password yet (set_room_password)"
 
 
 def serve_rooms(
@@ -122,120 +104,25 @@ def serve_rooms(
         WeakSecret: ``broadcast_secret`` is too short.
         OSError: the address cannot be used, as in :func:`plumews.serve`. Raised when the result is awaited.
     """
-    if not isinstance(hub, Hub):
-        raise TypeError(f"hub must be a plumews.Hub, not {type(hub).__name__}")
-    server_options, auth_options, config = split_options({"subprotocols": _SUBPROTOCOLS, **options})
-    auth_options.check_origins(server_options.origins)
-    authentication = Authentication(
-        _authenticator(auth if token_auth is None else token_auth),
-        auth_options,
-        counters=hub._requests,
-        identified=lambda conn: _identify(hub, conn),
+    context, config = room_context(
+        hub,
+        auth,
+        options,
+        handler=handler,
+        on_open=on_open,
+        on_message=on_message,
+        on_close=on_close,
+        path=path,
+        members_path=members_path,
+        page=page,
+        rooms_table=rooms_table,
+        echo=echo,
+        token_auth=token_auth,
+        room_auth=room_auth,
+        allow_unknown_rooms=allow_unknown_rooms,
+        broadcast_secret=broadcast_secret,
+        text_policy=text_policy,
+        recovery=recovery,
+        encode_recovered=encode_recovered,
     )
-    authorizer = _authorizer(auth if room_auth is None else room_auth, allow_unknown_rooms)
-    check_rooms_table(rooms_table)
-    if text_policy is not None and not isinstance(text_policy, TextPolicy):
-        raise TypeError(f"text_policy must be a plumews.TextPolicy, not {type(text_policy).__name__}")
-    if path == members_path:
-        raise ValueError(f"path and members_path must differ, both are {path!r}")
-    if recovery and hub.config.history is None:
-        raise ValueError("recovery=True needs a hub that remembers: HubConfig(history=HistoryLimits())")
-    if encode_recovered is not None:
-        check_encode_recovered(encode_recovered)
-        if not recovery and encode_recovered is not recovered_event:
-            raise ValueError("encode_recovered is for recovery=True, which is not given")
-
-    password_checker = PasswordChecker(authorizer)  # shared: guesses of an address count at all endpoints
-    authorizer_pool = BlockingPool(AUTHORIZER_THREADS, limits.PASSWORD_QUEUE)
-
-    def endpoint(owner: RoomOwner) -> RoomEndpoint:
-        return RoomEndpoint(
-            hub,
-            authentication,
-            authorizer,
-            owner,
-            allow_unknown_rooms=allow_unknown_rooms,
-            password_checker=password_checker,
-            authorizer_pool=authorizer_pool,
-        )
-
-    if handler is None and on_message is None:
-        on_message = _fan_out(hub, echo)
-    rooms: Endpoint = endpoint(
-        RoomSessions(hub, endpoint_for(handler, on_open, on_message, on_close), recovery, encode_recovered)
-    )
-    if text_policy is not None:
-        rooms = TextFilterEndpoint(rooms, text_policy, hub._requests)
-    endpoints: dict[str | None, Endpoint] = {path: rooms}
-    if members_path is not None:
-        endpoints[members_path] = endpoint(MemberCountFeed(hub))
-    routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=broadcast_secret is not None)}
-    if page:
-        routes.update(page_routes(recovery=recovery and encode_recovered is recovered_event))
-        routes["/rooms.json"] = room_list_route(hub, rooms_table)
-    routes.update(server_options.routes)
-    if broadcast_secret is not None:
-        _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
-    doubts = (
-        authentication.doubt,
-        lambda: "the hub has been stopped" if hub._members.stopped else "",
-        lambda: "" if allow_unknown_rooms or not _has_no_room(authorizer) else _NO_ROOM,
-    )
-    context = ServerContext(endpoints, dataclasses.replace(server_options, routes=routes), hub._requests, doubts)
     return serve_on_tcp(context, config, host, port, hub)
-
-
-def _add_broadcast(routes: dict[str, Any], hub: Hub, secret: str | bytes, *authenticators: object) -> None:
-    if BROADCAST_PATH in routes:
-        raise ValueError(f"the route of {BROADCAST_PATH} is that of broadcast_secret: give one of the two")
-    routes[BROADCAST_PATH] = admin_broadcast_route(hub, secret)
-    for authenticator in authenticators:
-        signs_with = getattr(authenticator, "signs_with", None)
-        if signs_with is not None and signs_with(secret):
-            raise ValueError("websocket broadcast secret must be separate from websocket JWT secret")
-
-
-def _authenticator(given: TokenAuthenticator | None) -> TokenAuthenticator:
-    if isinstance(given, type) or not callable(getattr(given, "verify_jwt", None)):
-        raise TypeError("auth must be a plumews.SimpleRoomAuth(...), or have its method verify_jwt; or give token_auth")
-    assert given is not None
-    return given
-
-
-def _authorizer(given: RoomAuthorizer | None, allow_unknown_rooms: bool) -> RoomAuthorizer:
-    if given is not None and callable(getattr(given, "authorize_room", None)):
-        return given
-    if given is None or not callable(getattr(given, "check_room_password", None)):
-        raise TypeError(
-            "auth must be a plumews.SimpleRoomAuth, or have its method check_room_password, or authorize_room; "
-            "or give room_auth"
-        )
-    if not allow_unknown_rooms and not callable(getattr(given, "has_room_password", None)):
-        raise TypeError("allow_unknown_rooms=False needs has_room_password(room), which says what rooms there are")
-    return given
-
-
-def _has_no_room(authorizer: RoomAuthorizer) -> bool:
-    """Return whether ``authorizer`` decides by room passwords only, and has none yet."""
-    if hasattr(authorizer, "authorize_room"):
-        return False
-    asked = getattr(type(authorizer), "has_room_password", None)
-    if isinstance(authorizer, SimpleRoomAuth) and asked is SimpleRoomAuth.has_room_password:
-        return not len(authorizer.passwords)
-    return isinstance(authorizer, RoomPasswords) and asked is RoomPasswords.has_room_password and not len(authorizer)
-
-
-def _identify(hub: Hub, conn: Conn) -> None:
-    """Update the user of ``conn`` in the hub, if it is a member."""
-    for room in hub.rooms_of(conn)[:1]:  # the user is the same in all rooms
-        with contextlib.suppress(HubError):  # the hub has been stopped
-            hub.join(room, conn)
-
-
-def _fan_out(hub: Hub, echo: bool) -> OnMessage:
-    """Return the callback that sends each message to the whole room."""
-
-    def relay(conn: Conn, message: str | bytes) -> None:
-        hub.broadcast_room(conn.metadata["room"], message, exclude=None if echo else conn)
-
-    return relay

@@ -26,7 +26,7 @@ from .admission import Admission
 from .endpoints import Endpoint
 from .options import ServerOptions
 
-__all__ = ["ServerContext", "has_certificate"]
+__all__ = ["ServerContext", "has_certificate", "quoted_path"]
 
 #: Visible ASCII that browsers leave as it is in a path (URL Standard, path percent-encode set).
 _UNQUOTED: Final = "!$&'()*+,-./:;=@[\\]^_|~"
@@ -94,9 +94,9 @@ class ServerContext:
             if path is not None and not path.startswith("/"):
                 raise ValueError(f"invalid path {path!r}: a path begins with a slash")
         # Paths compare byte for byte: a path that a proxy has judged is not routed as another one.
-        self.endpoints = {None if path is None else _quoted(path): one for path, one in endpoints.items()}
+        self.endpoints = {None if path is None else quoted_path(path): one for path, one in endpoints.items()}
         #: Routes by path as requests spell it.
-        self.routes: dict[str, Any] = {_quoted(path): route for path, route in options.routes.items()}
+        self.routes: dict[str, Any] = {quoted_path(path): route for path, route in options.routes.items()}
         #: Names that the ``Host`` header may have; ``None`` is any. Loopback only, if the server listens there only.
         self.allowed_hosts: Collection[str] | None = options.allowed_hosts
         #: Header lines added to the 101.
@@ -149,7 +149,7 @@ class ServerContext:
         return task
 
 
-def _quoted(path: str) -> str:
+def quoted_path(path: str) -> str:
     """Return ``path`` as a request spells it."""
     return quote(path, safe=_UNQUOTED)
 

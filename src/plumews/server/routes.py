@@ -15,7 +15,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from .. import limits
 from ..auth.credentials import bearer_of
@@ -27,6 +27,7 @@ from ..http11.origin import LOOPBACK_HOSTS, check_host, is_loopback
 from ..validation import check_call, check_count, check_function, entries_of
 
 __all__ = [
+    "BodyReader",
     "RequestBody",
     "Route",
     "Routes",
@@ -169,8 +170,15 @@ def json_route(source: Callable[[], object]) -> Callable[[Request], Response]:
 # --- requests with a body -------------------------------------------------------------------------
 
 
+class BodyReader(Protocol):
+    """Body of one request."""
+
+    async def read(self, length: int, *, invite: bool) -> bytes:
+        """Return the first ``length`` bytes. With ``invite`` the client waits for 100 Continue before it sends them."""
+
+
 class RequestBody:
-    """Body of one request, at the beginning of ``rest``: the bytes received behind the head.
+    """Body of one request of our own server, at the beginning of ``rest``: the bytes received behind the head.
 
     Args:
         rest: its owner appends to it and then calls :meth:`arrived`.
@@ -210,7 +218,7 @@ class RequestBody:
             return bytes(view[:length])
 
 
-async def answer_with_body(route: Route, request: Request, body: RequestBody) -> Response:
+async def answer_with_body(route: Route, request: Request, body: BodyReader) -> Response:
     """Return the response of ``route``. Its method is already checked.
 
     Raises:
