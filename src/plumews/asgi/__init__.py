@@ -2,7 +2,8 @@
 
 May import the root vocabulary and the packages up to ``room_server``. It imports no ASGI server and no framework.
 Public names are :class:`PlumeProtocol`, for ``uvicorn --ws plumews.asgi:PlumeProtocol``, :func:`conn`, the connection
-of a WebSocket on any server, and :class:`ClientDisconnected`. They are resolved when first used.
+of a WebSocket on any server, :class:`RoomAccess`, a dependency of FastAPI for tokens and room passwords,
+and :class:`ClientDisconnected`. They are resolved when first used.
 
 The application is a coroutine function that takes a scope, which describes the request, and the functions ``receive``
 and ``send`` of events. A denial is an HTTP response in place of the WebSocket. The ASGI specification has the rest.
@@ -14,13 +15,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .access import RoomAccess
     from .connection import conn
     from .events import ClientDisconnected
     from .protocol import PlumeProtocol
 
-__all__ = ["ClientDisconnected", "PlumeProtocol", "conn"]
+__all__ = ["ClientDisconnected", "PlumeProtocol", "RoomAccess", "conn"]
 
-_MODULES = {"ClientDisconnected": "events", "PlumeProtocol": "protocol", "conn": "connection"}
+_MODULES = {
+    "ClientDisconnected": "events",
+    "PlumeProtocol": "protocol",
+    "RoomAccess": "access",
+    "conn": "connection",
+}
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
 

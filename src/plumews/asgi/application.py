@@ -12,7 +12,7 @@ entry if it fails. An end that only tells that the client has gone is no failure
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..conn import closing
 from ..conn.full_queue import drain
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..conn.connection import Conn
     from .context import AsgiContext
     from .protocol import PlumeProtocol
-    from .scope import Scope
+    from .scope import Extension, Scope
 
 __all__ = ["Application"]
 
@@ -95,7 +95,7 @@ class Application:
         self._protocol: PlumeProtocol | None = protocol
         self._conn = conn
         self._scope: Scope | None = scope
-        self._extension: dict[str, Any] = scope["extensions"]["plumews"]
+        self._extension: Extension = scope["extensions"]["plumews"]
         self._state = _CONNECTING
         self._waits = context.options.waits
         self._told = False  # websocket.connect is received
@@ -300,7 +300,7 @@ class Application:
         self._scope = None
         self._extension["conn"] = conn
         log_access(scope, "[accepted]")
-        protocol.opened()
+        protocol.opened(self._extension.on_open)
         self._wake()
 
     def _close(self, event: Event) -> None:

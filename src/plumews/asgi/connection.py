@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..http11.request import Request
     from .scope import Scope
 
-__all__ = ["EventChannel", "check_open", "conn", "opening_conn", "request_of"]
+__all__ = ["EventChannel", "check_open", "conn", "extension_of", "opening", "opening_events", "request_of"]
 
 logger = logging.getLogger("plumews.server")
 
@@ -74,7 +74,7 @@ def conn(websocket: Any, receive: Receive | None = None, send: Send | None = Non
     """
     scope = _scope_of(websocket, receive, send)
     config = _config(**options)
-    extension = _extension(scope)
+    extension = extension_of(scope)
     if extension is None:
         check_open(websocket)
         if receive is not None and send is not None:
@@ -90,12 +90,19 @@ def conn(websocket: Any, receive: Receive | None = None, send: Send | None = Non
     return found
 
 
-def opening_conn(websocket: Any) -> Conn:
-    """Return the connection of a framework's ``websocket`` that is not accepted yet, with its request."""
-    extension = _extension(_scope_of(websocket, None, None))
-    if extension is None:
-        extension = EventChannel.of(websocket, _config()).extension
-    return extension.opening
+def opening(websocket: Any) -> Extension:
+    """Return the extension of a framework's ``websocket`` that is not accepted yet: its connection has a request."""
+    extension = extension_of(_scope_of(websocket, None, None))
+    return EventChannel.of(websocket, _config()).extension if extension is None else extension
+
+
+def opening_events(scope: Scope, receive: Receive, send: Send) -> tuple[Extension, Receive, Send]:
+    """Return the extension of a WebSocket that is not accepted yet, and its ``receive`` and ``send`` from now on."""
+    extension = extension_of(scope)
+    if extension is not None:
+        return extension, receive, send
+    channel = EventChannel(scope, receive, send, _config())
+    return channel.extension, channel.receive, channel.send
 
 
 def check_open(websocket: Any) -> None:
@@ -150,6 +157,8 @@ class EventChannel:
         if "conn" not in self.extension and conn._transport is not None:
             conn._end_waiters += 1  # without a reader the peer's close is answered at once
             opened(conn)
+            if self.extension.on_open is not None:
+                self.extension.on_open(conn)
             self._transport.start()
         self.extension["conn"] = conn
 
@@ -250,21 +259,26 @@ def _scope_of(websocket: Any, receive: Receive | None, send: Send | None) -> Sco
     return scope  # type: ignore[return-value]
 
 
-def _extension(scope: Mapping[str, Any]) -> Extension | None:
+def extension_of(scope: Mapping[str, Any]) -> Extension | None:
+    """Return our extension of ``scope``, ``None`` if another server has made it and nobody asked for a connection."""
     found = (scope.get("extensions") or {}).get("plumews")
     return found if isinstance(found, Extension) else None
 
 
-def request_of(scope: Mapping[str, Any], method: str = "GET") -> Request:
-    """Return the request that ``scope`` describes. Its path is that of the client, mounts included."""
+def request_of(scope: Mapping[str, Any], path: str | None = None) -> Request:
+    """Return the request that ``scope`` describes.
+
+    ``path`` is its path without the mounts, as requests spell it (default: the path that the client has sent).
+    """
     raw_path = scope.get("raw_path")
-    path = quote(scope["path"]) if raw_path is None else bytes(raw_path).partition(b"?")[0].decode("latin-1")
+    if path is None:
+        path = quote(scope["path"]) if raw_path is None else bytes(raw_path).partition(b"?")[0].decode("latin-1")
     query = bytes(scope.get("query_string") or b"").decode("latin-1")
     target = quote(f"{path}?{query}" if query else path, safe=_VISIBLE)
     fields = HeadLines()
     for name, value in scope["headers"]:
         fields.on_header(bytes(name), bytes(value))
-    request = received_request(method, target, fields, "1.1", any_target=True)
+    request = received_request(scope.get("method", "GET"), target, fields, "1.1", any_target=True)
     client = scope.get("client")
     if client is not None and client[1] is not None:
         request.remote_address = str(client[0]), int(client[1])

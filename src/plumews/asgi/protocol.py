@@ -36,7 +36,7 @@ from .scope import Scope, build_scope
 from .shutdown import ShutdownQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["PlumeProtocol"]
 
@@ -302,8 +302,8 @@ class PlumeProtocol(asyncio.Protocol):
         closing.ask(conn, "write", wire)
         return not conn._ended
 
-    def opened(self) -> None:
-        """Open the connection, behind the 101, and handle the bytes that came before."""
+    def opened(self, on_open: Callable[[Conn], None] | None) -> None:
+        """Open the connection, behind the 101, call ``on_open(conn)``, and handle the bytes that came before."""
         conn = self._conn
         assert conn is not None
         if self._paused:
@@ -311,6 +311,8 @@ class PlumeProtocol(asyncio.Protocol):
         conn._slot = self
         conn._end_waiters += 1  # without a reader the peer's close is answered at once
         opened(conn)
+        if on_open is not None:
+            on_open(conn)
         rest, self._rest = self._rest, None
         if rest:
             conn._receive(bytes(rest))

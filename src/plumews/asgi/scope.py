@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from urllib.parse import unquote
 
@@ -24,13 +24,15 @@ class Extension(dict[str, Any]):
 
     Attributes:
         opening: The connection, from the request on.
+        on_open: Function that is called with the open connection, before its first message is read. ``None`` is none.
     """
 
-    __slots__ = ("opening",)
+    __slots__ = ("on_open", "opening")
 
     def __init__(self, opening: Conn) -> None:
         super().__init__()
         self.opening = opening
+        self.on_open: Callable[[Conn], None] | None = None
 
     def __copy__(self) -> Extension:
         return self  # a copy of the scope has the same connection

@@ -36,6 +36,7 @@ __all__ = [
     "ConnectionToken",
     "TokenRefresh",
     "TokenRegistry",
+    "close_of_refusal",
     "is_logging_in",
     "log_refusal",
     "mark_logged_in",
@@ -375,10 +376,15 @@ def _consume_exception(answer: asyncio.Future[Any]) -> None:
 def refuse(conn: Conn, refusal: InvalidHandshake, counters: RequestCounters) -> None:
     """Close ``conn``, which is open, with the close code that stands for ``refusal``, and count it."""
     counters.refused.add(refusal.code)
-    code = _CLOSE_CODES.get(refusal.status, CloseCode.FORBIDDEN)
-    reason = "authentication failed" if code is CloseCode.INTERNAL_ERROR else cut_reason(str(refusal))
+    code, reason = close_of_refusal(refusal)
     log_refusal(conn, code, refusal.code)
     conn.close_nowait(code, reason)
+
+
+def close_of_refusal(refusal: InvalidHandshake) -> tuple[CloseCode, str]:
+    """Return the close code and the reason that stand for ``refusal`` on an open connection."""
+    code = _CLOSE_CODES.get(refusal.status, CloseCode.FORBIDDEN)
+    return code, "authentication failed" if code is CloseCode.INTERNAL_ERROR else cut_reason(str(refusal))
 
 
 def log_refusal(conn: Conn, code: int, word: str) -> None:
