@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect
 
 import plumews
@@ -508,6 +509,33 @@ async def test_a_disconnect_raised_for_an_open_client_is_a_failure(run, caplog):
     async with await Wire.open(server) as wire:
         assert await wire.closing() == (1011, "the application failed")
     assert errors(caplog) == ["Exception in ASGI application\n"]
+
+
+async def test_a_disconnect_raised_before_accept_is_a_failure(run, caplog):
+    async def app(scope, receive, send):
+        raise WebSocketDisconnect(1000)
+
+    server = await run(app)
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(upgrade()) == (500, b"Internal Server Error")
+    assert errors(caplog) == ["Exception in ASGI application\n"]
+
+
+async def test_a_disconnect_behind_an_own_close_is_an_ordinary_end(run, caplog):
+    async def app(scope, receive, send):
+        await receive()
+        await send(CLOSE if scope["path"] == "/no" else ACCEPT)
+        if scope["path"] != "/no":
+            await send(CLOSE)
+        raise WebSocketDisconnect((await receive())["code"])
+
+    server = await run(app)
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(upgrade("/no")) == (403, b"")
+    async with await Wire.open(server) as wire:
+        assert await wire.closing() == (1000, "")
+    await ended(server)
+    assert errors(caplog) == []
 
 
 @pytest.mark.parametrize("framework", [FastAPI, Starlette])

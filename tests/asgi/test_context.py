@@ -52,11 +52,12 @@ def test_closing_handshakes_end_before_uvicorn_cancels(timeout, expected):
 def test_headers_of_the_server_are_serialized_once_a_second():
     context = AsgiContext(config(), AsgiOptions({}))
     state: Any = SimpleNamespace(default_headers=[(b"date", b"now"), (b"server", b"uvicorn")])
-    assert context.default_lines(state) == b"date: now\r\nserver: uvicorn\r\n"
-    assert context.default_lines(state) is context.default_lines(state)
-    assert context.default_headers(state)["Server"] == "uvicorn"
+    headers, lines = context.defaults(state)
+    assert headers["Server"] == "uvicorn"
+    assert lines == b"date: now\r\nserver: uvicorn\r\n"
+    assert context.defaults(state) is context.defaults(state)
     state.default_headers = [(b"date", b"later")]
-    assert context.default_lines(state) == b"date: later\r\n"
+    assert context.defaults(state)[1] == b"date: later\r\n"
 
 
 def test_a_context_lives_as_long_as_its_configuration():

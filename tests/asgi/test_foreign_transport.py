@@ -18,7 +18,7 @@ class Bare:
         self.closed = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": ("192.0.2.1", 1)}.get(name, default)
+        return {"peername": ("192.0.2.1", 1), "socket": "that of all streams"}.get(name, default)
 
     def write(self, data: Any) -> None:
         self.written.append(data)

@@ -13,6 +13,7 @@ import uvicorn
 
 from plumews.asgi import PlumeProtocol
 from plumews.conn.connection import Conn
+from support.fakes import until
 
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]
@@ -55,7 +56,17 @@ class Uvicorn:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.stop()
+        """Stop the server as :meth:`stop` does, without the pauses of uvicorn."""
+        if self.server.started:
+            self.server.started = False
+            for listener in self.server.servers:
+                listener.close()
+            for connection in list(self.state.connections):
+                connection.shutdown()
+            await until(lambda: not self.state.connections and not self.state.tasks)
+            for listener in self.server.servers:
+                await listener.wait_closed()
+            await self.server.lifespan.shutdown()
 
 
 @contextlib.asynccontextmanager

@@ -32,7 +32,7 @@ from .events import (
     checked_payload,
     close_of,
     disconnect_event,
-    is_ordinary_end,
+    tells_disconnect,
     unsent_close,
 )
 
@@ -118,10 +118,10 @@ class Application:
         try:
             result = await self._context.app(self._scope, self.receive, self.send)
         except BaseException as exc:
-            if isinstance(exc, asyncio.CancelledError) and (self._stopped or self._has_gone() or is_stopped()):
+            if isinstance(exc, asyncio.CancelledError) and (self._is_over() or is_stopped()):
                 self._cut()
                 raise
-            if not is_ordinary_end(self._conn, exc):
+            if not (self._is_over() and tells_disconnect(exc)):
                 logger.error("Exception in ASGI application\n", exc_info=exc)
             self._finish(CloseCode.INTERNAL_ERROR, _FAILED)
         else:
@@ -179,6 +179,12 @@ class Application:
         """Return True if the client has gone, as far as its transport tells."""
         conn = self._conn
         return conn._ended or conn._transport is None or conn._transport.is_closing()
+
+    def _is_over(self) -> bool:
+        """Return True if the client has gone, or if the application or the server has ended the connection."""
+        return (
+            self._stopped or self._state == _CLOSED or self._has_gone() or (self._state == _OPEN and self._conn.closed)
+        )
 
     def _gone_error(self) -> ClientDisconnected:
         return ClientDisconnected(str(self._conn._rules.closed()))

@@ -124,15 +124,8 @@ class AsgiContext:
         self._given: list[tuple[bytes, bytes]] | None = None
         self._defaults = Headers(), b""
 
-    def default_headers(self, state: ServerState) -> Headers:
-        """Return the server's own headers, such as ``Date``, as they are now."""
-        return self._defaults_of(state)[0]
-
-    def default_lines(self, state: ServerState) -> bytes:
-        """Return the lines of the same headers."""
-        return self._defaults_of(state)[1]
-
-    def _defaults_of(self, state: ServerState) -> tuple[Headers, bytes]:
+    def defaults(self, state: ServerState) -> tuple[Headers, bytes]:
+        """Return the server's own headers, such as ``Date``, as they are now, and their lines."""
         given = state.default_headers
         if given is not self._given:  # uvicorn makes a new list each second
             headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in given])

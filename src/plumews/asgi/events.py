@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .. import limits
 from ..conn.handlers import leaves_of
-from ..constants import CloseCode, State, is_valid_close_code
+from ..constants import CloseCode, is_valid_close_code
 from ..errors import ConnectionClosed
 from ..http11.handshake import application_headers
 from ..http11.headers import Headers
@@ -31,7 +31,7 @@ __all__ = [
     "close_of",
     "disconnect_event",
     "headers_of",
-    "is_ordinary_end",
+    "tells_disconnect",
     "unsent_close",
 ]
 
@@ -63,15 +63,13 @@ def disconnect_event(conn: Conn) -> Event:
     return {"type": "websocket.disconnect", "code": int(rules.close_rcvd.code), "reason": rules.close_rcvd.reason}
 
 
-def is_ordinary_end(conn: Conn, exc: BaseException) -> bool:
-    """Return True if ``exc`` only tells that ``conn`` is closed, alone or in the group of a task group."""
-    if conn._rules.state is State.OPEN and not conn._ended:
-        return False
+def tells_disconnect(exc: BaseException) -> bool:
+    """Return True if ``exc`` only tells that a client has gone, alone or in the group of a task group."""
     told = [each for each in leaves_of(exc) if not isinstance(each, asyncio.CancelledError)]
-    return bool(told) and all(map(_tells_disconnect, told))
+    return bool(told) and all(map(_is_disconnect, told))
 
 
-def _tells_disconnect(exc: BaseException) -> bool:
+def _is_disconnect(exc: BaseException) -> bool:
     if isinstance(exc, (ClientDisconnected, ConnectionClosed)):
         return True
     return any(kind.__name__ in _DISCONNECTS for kind in type(exc).__mro__)

@@ -40,8 +40,8 @@ class ForeignTransport(asyncio.Transport):
             return default
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return information of the inner transport."""
-        return self._inner.get_extra_info(name, default)
+        """Return information of the inner transport, but not its socket, which carries other bytes, too."""
+        return default if name == "socket" else self._inner.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write ``data``, as ``bytes``: a transport that frames them may not take a view."""

@@ -269,7 +269,7 @@ class PlumeProtocol(asyncio.Protocol):
 
     def default_headers(self) -> Headers:
         """Return the headers that the server adds to each response."""
-        return self._context.default_headers(self._server_state)
+        return self._context.defaults(self._server_state)[0]
 
     def hand_over(self) -> None:
         """Give the transport to the connection, if it is one of asyncio's or uvloop's own."""
@@ -289,13 +289,14 @@ class PlumeProtocol(asyncio.Protocol):
             return False
         request = conn._request
         if scope.get("client"):
-            request.client_address = scope["client"][0]
+            request.client_address = str(scope["client"][0])
         request.secure = scope["scheme"] == "wss"
-        agreement, lines = self._agreement, context.default_lines(self._server_state)
-        if len(headers):
-            lines += headers.serialize()[:-2]
+        added, lines = context.defaults(self._server_state)
+        if headers:
+            added, lines = Headers(added, headers), lines + headers.serialize()[:-2]
+        agreement = self._agreement
         wire = accepted(self._key, subprotocol, None if agreement is None else agreement.answer, lines)
-        conn._accepted_with = Headers(self.default_headers(), headers) if len(headers) else self.default_headers()
+        conn._accepted_with = added
         conn._subprotocol = subprotocol
         if agreement is not None:
             use_deflate(conn, agreement)
