@@ -83,7 +83,7 @@ __all__ += room_server.__all__
 __all__ += server.__all__
 
 #: Packages that cost nothing until they are used.
-_OPTIONAL = ("asgi",)
+_OPTIONAL = ("asgi", "compat")
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
 

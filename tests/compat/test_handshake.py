@@ -369,6 +369,24 @@ async def test_a_client_that_leaves_while_it_is_judged_is_forgotten() -> None:
             await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("call", ["close", "abort"])
+async def test_a_hook_that_closes_ends_the_connection(call: str) -> None:
+    async def program(library: Any, seen: Observations) -> None:
+        async def hook(connection: Any, request: Any) -> None:
+            if call == "close":
+                await connection.close()
+            else:
+                connection.transport.abort()
+
+        async with running(library, echo, process_request=hook, close_timeout=0.1) as server:
+            try:
+                await at(server)
+            except Exception:
+                seen.append("refused")
+
+    assert await both(program) == ["refused"]
+
+
 async def test_log_lines_are_those_of_websockets(caplog: Any) -> None:
     caplog.set_level("INFO", "websockets.server")
 

@@ -163,6 +163,12 @@ def test_plumews_does_not_import_this_tree() -> None:
     assert told.stdout.strip() == "[]"
 
 
+def test_the_tree_is_found_when_it_is_first_used() -> None:
+    code = "import plumews; print(plumews.compat.websockets.serve.__name__, hasattr(plumews.compat, 'aiohttp'))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "serve False"
+
+
 def test_this_tree_does_not_import_websockets() -> None:
     code = f"import sys, {ROOT}; print('websockets' in sys.modules, 'werkzeug' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -101,6 +101,19 @@ async def test_serve_forever_is_cancelled_or_closed() -> None:
     assert await both(program) == [(1001, False, True), (1001, False, False)]
 
 
+async def test_a_server_that_failed_to_start_can_start_later() -> None:
+    async with running(ours, echo) as first:
+        server = ours.serve(echo, *first.sockets[0].getsockname())
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"."):
+                await server
+        first.close()
+        await first.wait_closed()
+        async with server, at(server) as client:
+            await client.send("a")
+            assert await client.recv() == "a"
+
+
 async def test_an_address_in_use_raises() -> None:
     async def program(library: Any, seen: Observations) -> None:
         async with running(library, echo) as server:
@@ -272,6 +285,17 @@ async def test_broadcast_closes_a_client_beyond_queue_bytes(caplog: Any) -> None
         assert any("skipped broadcast: send queue full" in record.getMessage() for record in caplog.records)
         ours.broadcast([connection], b"x")
         client.transport.abort()
+
+
+async def test_broadcast_takes_native_connections_too() -> None:
+    async def stay(websocket: Any) -> None:
+        await websocket.wait_closed()
+
+    async with running(ours, stay) as server, at(server) as client:
+        while not server.connections:
+            await asyncio.sleep(0)
+        ours.broadcast([connection.plumews for connection in server.connections], "all")
+        assert await client.recv() == "all"
 
 
 async def test_broadcast_raises_an_exception_group() -> None:

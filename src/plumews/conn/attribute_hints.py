@@ -114,7 +114,10 @@ _REFUSING: Final = "return conn.respond(status, text) from process_request, or r
 #: Hint for each missing name of the package.
 _PACKAGE_HINTS: Final = {
     **dict.fromkeys(("connect", "unix_connect", "client", "ClientConnection"), _CLIENT),
-    **dict.fromkeys(("exceptions", "asyncio", "legacy"), "all names are in plumews itself, such as plumews.Refused"),
+    **dict.fromkeys(
+        ("exceptions", "asyncio", "legacy"),
+        "all names are in plumews itself, such as plumews.Refused; plumews.compat.websockets has those of websockets",
+    ),
     **dict.fromkeys(("ServerConnection", "WebSocketServerProtocol", "Connection", "WebSocket"), "use plumews.Conn"),
     "WebSocketServer": "use plumews.Server",
     "WebSocketDisconnect": "use plumews.ConnectionClosed",

@@ -45,7 +45,7 @@ __all__ = ["Connection", "attribute", "broadcast"]
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPEN, _CLOSING, _CLOSED = State.OPEN, State.CLOSING, State.CLOSED
+_CONNECTING, _OPEN, _CLOSING, _CLOSED = State.CONNECTING, State.OPEN, State.CLOSING, State.CLOSED
 
 #: Methods of the transport's side, which a subclass may override in `websockets`; here nothing calls them.
 _INSIDE: Final = (
@@ -303,7 +303,9 @@ class Connection:
             ProtocolError: close frames cannot have this code or this reason.
         """
         conn = self.__conn
-        if conn._rules.state is _OPEN:
+        if conn._rules.state is _CONNECTING:
+            conn.abort()  # a hook closes it
+        elif conn._rules.state is _OPEN:
             try:
                 conn.close_nowait(code, reason)
             except ValueError as exc:
@@ -524,7 +526,7 @@ def overridden(kind: type[Connection]) -> list[str]:
 
 
 def broadcast(
-    connections: Iterable[Connection],
+    connections: Iterable[Connection | Conn],
     message: DataLike,
     *,
     text: bool | None = None,
@@ -556,7 +558,7 @@ def broadcast(
     encoded = encode(opcode, payload_of(opcode, message), fragment_size=limits.COUNT_MOST)
     failures: list[Exception] = []
     for connection in connections:
-        conn = connection.plumews
+        conn = connection if isinstance(connection, Conn) else connection.plumews
         if conn._rules.state is not _OPEN:
             continue
         failure: Exception

@@ -19,6 +19,9 @@ __all__ = ["check_hook", "conn_options", "listening_options", "takes_path"]
 #: Bytes that may wait for a client before a broadcast closes it. A send waits much earlier, at ``write_limit``.
 _QUEUE_BYTES: Final = 64 * limits.MiB
 
+#: Default of ``max_queue``.
+_MAX_QUEUE: Final = 16
+
 #: Bytes of the largest request head.
 _HEAD_SIZE: Final = 128 * limits.KiB
 
@@ -47,6 +50,7 @@ _REFUSED: Final = {
     "timeout": "use close_timeout",
     "family": "give host='0.0.0.0' for IPv4 alone, or host='::' for IPv6",
     "flags": "leave it out",
+    "routes": "a response of process_request takes the place of a route; plumews.serve() has routes",
     "keep_alive": "ping_interval and ping_timeout find dead connections: leave it out",
     "ssl_handshake_timeout": "open_timeout bounds the TLS handshake, too: leave it out",
     "ssl_shutdown_timeout": "close_timeout bounds the end of TLS, too: leave it out",
@@ -93,8 +97,10 @@ def conn_options(
         _check_marks("max_queue", max_queue)
         if high is None and max_queue[1] is not None:
             high = 4 * max_queue[1]
-    queue: dict[str, Any] = {"max_queue": limits.COUNT_MOST, "max_queue_bytes": limits.COUNT_MOST}
-    if high is not None:
+    queue: dict[str, Any] = {}  # the default of `websockets` is small, and memory is bounded by `max_queue_bytes`
+    if high is None:
+        queue = {"max_queue": limits.COUNT_MOST, "max_queue_bytes": limits.COUNT_MOST}
+    elif high != _MAX_QUEUE:
         queue = {"max_queue": max(1, high)}
     return {
         "compression": compression,

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, S
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from .... import limits
 from ....constants import CloseCode, State
 from ....server import server as native
 from ....server.options import ServerOptions
@@ -147,9 +148,9 @@ class Server:
     async def start_serving(self) -> None:
         """Begin to accept connections, with ``start_serving=False``. Otherwise the server has begun."""
         if self._native is None:
-            begun = self._begun or self._serving(sock=self._bound)
+            self._begun = self._begun or self._serving(sock=self._bound)
+            self._native = await self._begun
             self._begun = None
-            self._native = await begun
             for sock in self._native.sockets:
                 self.logger.info("server listening on %s", _name_of(sock))
 
@@ -170,11 +171,11 @@ class Server:
 
     async def _start(self) -> Self:
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
             if self._bind is None:
                 await self.start_serving()
             else:
                 self._bound = await self._bind()
+            self._loop = asyncio.get_running_loop()
         return self
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -245,7 +246,8 @@ def serve(
         ping_timeout: seconds for a sign of life after a ping, or ``None``.
         close_timeout: seconds for the closing handshake, or ``None``.
         max_size: bytes of the largest message, or ``None``. A tuple may not bound fragments below it.
-        max_queue: received messages that wait before reading stops. Of a tuple the first counts.
+        max_queue: received messages that wait before reading stops (by default 256, as in plumews). Of a tuple the
+            first counts.
         write_limit: bytes that may be queued before a send waits. Of a tuple the first counts.
         logger: logger of the server and its connections (default ``"websockets.server"``).
         create_connection: a subclass of :class:`ServerConnection`, or a function that takes its arguments.
@@ -258,8 +260,8 @@ def serve(
     """
     if extensions is not None:
         kwargs["extensions"] = extensions
-    unix, path = kwargs.pop("unix", False), kwargs.pop("path", None)
-    start, mode = kwargs.pop("start_serving", True), kwargs.pop("mode", None)
+    unix, start = kwargs.pop("unix", False), kwargs.pop("start_serving", True)
+    path, mode = (kwargs.pop("path", None), kwargs.pop("mode", None)) if unix else (None, None)
     listening = listening_options(kwargs)
     options = conn_options(
         compression=compression,
@@ -315,7 +317,7 @@ def serve(
     elif start:
         serving = functools.partial(native.serve, handshakes.handle, host, port or 0, **options)
     else:
-        reuse_port, backlog = options.pop("reuse_port", None), options.get("backlog", 100)
+        reuse_port, backlog = options.pop("reuse_port", None), options.get("backlog", limits.BACKLOG)
         bind = functools.partial(tcp_sockets, host, port or 0, reuse_port=reuse_port, backlog=backlog)
         serving = functools.partial(native.serve, handshakes.handle, **options)
     server = Server(handshakes, logger, serving, bind)
