@@ -53,6 +53,20 @@ async def test_loop_has_one_context() -> None:
     assert len(loop_context(loop).view) == limits.READ_BUFFER
 
 
+@pytest.mark.parametrize(("platform", "plain"), [("linux", True), ("darwin", False)])
+def test_clock_of_uvloop_on_macos_is_not_that_of_python(
+    platform: str, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    loops = [uvloop.new_event_loop(), asyncio.SelectorEventLoop()]
+    monkeypatch.setattr("plumews.transport.loop_context.sys.platform", platform)
+    try:
+        assert [loop_context(loop).plain_clock for loop in loops] == [plain, True]
+    finally:
+        for loop in loops:
+            loop.close()
+
+
 def test_loops_share_no_context() -> None:
     loops = [asyncio.new_event_loop(), asyncio.new_event_loop()]
     try:

@@ -328,7 +328,10 @@ def loop_context(loop: asyncio.AbstractEventLoop) -> LoopContext:
 
 
 def _has_plain_clock(loop: asyncio.AbstractEventLoop) -> bool:
-    """Return True if ``loop.time()`` reads the clock of :func:`time.monotonic`, as asyncio's and uvloop's loops do."""
-    uvloop = sys.modules.get("uvloop")
+    """Return True if ``loop.time()`` reads the clock of :func:`time.monotonic`, as asyncio's and uvloop's loops do.
+
+    On macOS the clock of uvloop goes on while the machine sleeps, and that of Python does not.
+    """
+    uvloop = None if sys.platform == "darwin" else sys.modules.get("uvloop")
     known = [asyncio.BaseEventLoop.time] if uvloop is None else [asyncio.BaseEventLoop.time, uvloop.Loop.time]
     return getattr(type(loop), "time", None) in known and "time" not in getattr(loop, "__dict__", ())
