@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import pickle
 
 from plumews.http11.headers import Headers
@@ -26,6 +27,17 @@ def test_request_can_be_copied_and_pickled():
         for name in ("method", "target", "path", "query", "repeated", "secure", "headers", "body", "remote_address"):
             assert getattr(twin, name) == getattr(request, name)
         assert twin.headers.get_all("cookie") == ["x", "y"]
+
+
+class Method(str, enum.Enum):
+    """Methods as `http.HTTPMethod` of Python 3.11 has them."""
+
+    GET = "GET"
+
+
+def test_method_of_a_request_may_be_of_a_subclass_of_str():
+    request = Request(Method.GET, "/")
+    assert (request.method, type(request.method)) == ("GET", str)
 
 
 def test_query_and_headers_of_a_request_can_be_set():

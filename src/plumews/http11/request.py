@@ -178,6 +178,8 @@ class Request:
     )
 
     def __init__(self, method: str, target: str, headers: HeadersLike = (), *, secure: bool = False) -> None:
+        # Compiled functions take no subclass of str, as http.HTTPMethod is one.
+        method, target = str.__str__(method), str.__str__(target)
         check_target(method, target)
         self._lines: list[Line] | None = None
         self._sizes = 0  # as of `HeadLines`
