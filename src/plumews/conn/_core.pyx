@@ -11,7 +11,7 @@ import sys
 from contextvars import Context
 from functools import partial
 
-from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.list cimport PyList_GET_SIZE
@@ -163,6 +163,7 @@ cdef class ShortWays(ConnCore):
                 and self._backlog is None
                 and self._filter is None
                 and self._deflate is None
+                and size <= PyByteArray_GET_SIZE(self._state.buffer)  # a transport may be wrong
             ):
                 self._read_messages(size)
                 if size >= LARGE_READ:
