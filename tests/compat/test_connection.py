@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 from unittest import mock
@@ -452,6 +454,38 @@ async def test_a_subclass_may_override_recv_send_and_close() -> None:
             seen += await result
 
     assert await both(program) == ["hello!", ["LOUD"], 2, (True, True), "Shouting"]
+
+
+@pytest.mark.parametrize("closes", ["client", "handler", "failure"])
+async def test_a_closed_connection_is_freed_without_the_collector(closes: str, caplog: Any) -> None:
+    seen: list[weakref.ref[Any]] = []
+    caplog.set_level("CRITICAL", "websockets.server")
+
+    async def handler(websocket: Any) -> None:
+        websocket.mine = [1]
+        seen.append(weakref.ref(websocket))
+        seen.append(weakref.ref(websocket.plumews))
+        websocket.logger.info("%s %s", websocket.request.path, websocket.response)
+        if closes == "handler":
+            await websocket.close()
+        elif closes == "failure":
+            raise ValueError("mistake")
+        with contextlib.suppress(ours.ConnectionClosed):
+            await websocket.recv()
+
+    async with running(ours, handler) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            client = await at(server)
+            await (client.close() if closes == "client" else client.wait_closed())
+            for _ in range(1000):
+                if not any(ref() for ref in seen):
+                    break
+                await asyncio.sleep(0.001)
+            assert [ref() for ref in seen] == [None, None]
+        finally:
+            gc.enable()
 
 
 # --- the native side ------------------------------------------------------------------------------

@@ -137,7 +137,6 @@ class Connection:
     __slots__ = (
         "__conn",
         "__dict__",
-        "__logger",
         "__request",
         "__response",
         "__server",
@@ -168,7 +167,6 @@ class Connection:
         self.__transport = conn._transport
         self.__request: Request | None = None
         self.__response: Response | None = None
-        self.__logger: logging.LoggerAdapter[Any] | None = None
         self.__write_limit = write_limit if isinstance(write_limit, int) else write_limit[0]
 
     @property
@@ -399,10 +397,8 @@ class Connection:
     @attribute
     def logger(self) -> LoggerLike:
         """Logger of the server; its records have the connection as ``websocket``."""
-        if self.__logger is None:
-            logger = getattr(self.__server, "logger", None) or logging.getLogger("websockets.server")
-            self.__logger = logging.LoggerAdapter(logger, {"websocket": self})
-        return self.__logger
+        logger = getattr(self.__server, "logger", None) or logging.getLogger("websockets.server")
+        return logging.LoggerAdapter(logger, {"websocket": self})  # not kept: it would be a cycle
 
     @attribute
     def debug(self) -> bool:
