@@ -26,13 +26,11 @@ cdef class Loan:
 @cython.final
 @cython.no_gc
 cdef class SpareMemory:
+    cdef object __weakref__
     cdef bytes message
-    cdef bint watched  # expire() will be called
-    cdef bint renewed  # a message was kept since its last call
 
     cdef void keep(self, object message) noexcept
     cdef object take(self, Py_ssize_t size)
-    cdef bint expire(self) noexcept
 
 
 @cython.final

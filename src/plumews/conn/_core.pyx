@@ -9,7 +9,7 @@ policy of its own. Those of sending are in ``pxi/sending.pxi``, that of a close 
 import asyncio
 import sys
 from contextvars import Context
-from functools import partial
+from weakref import ref
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -84,8 +84,6 @@ cdef enum:
 
 #: A read of this size announces a large message: the general way receives the next bytes in its memory.
 cdef Py_ssize_t LARGE_READ = 32 * 1024
-#: Seconds for which the memory of a large message is kept, at least.
-cdef double SPARE_TIME = 1.0
 cdef Py_ssize_t COPY_SIZE = limits.COPY_SIZE
 cdef Py_ssize_t SLACK = limits.READ_SLACK
 cdef object CancelledError = asyncio.CancelledError
@@ -115,22 +113,18 @@ cdef inline bint holds_messages(ReceiveQueue inbox) noexcept:
 
 
 cdef int lend_spare_memory(ShortWays conn) except -1:
-    """Let long messages of ``conn`` arrive in memory of the last one of this loop, which is kept for some seconds."""
-    cdef LoopContext state = conn._state
-    cdef SpareMemory spare = state.spare_memory
-    if spare is None:
-        spare = state.spare_memory = SpareMemory()
-    (<Parser>conn._parser).spare = spare
-    if not spare.watched:
-        state.timers.after(SPARE_TIME, partial(watch_spare_memory, state.timers, spare))
-        spare.watched = True
+    """Let long messages of ``conn`` arrive in memory of the last one of this loop.
+
+    Only the connections refer to that memory, so it ends with the last one that received a long message.
+    """
+    cdef Parser parser = conn._parser
+    if parser.spare is None:
+        spare = None if conn._state.spare_memory is None else conn._state.spare_memory()
+        if spare is None:
+            spare = SpareMemory()
+            conn._state.spare_memory = ref(spare)
+        parser.spare = spare
     return 0
-
-
-def watch_spare_memory(timers, SpareMemory spare):
-    """Drop spare memory that no message has needed for `SPARE_TIME`."""
-    if spare.expire():
-        timers.after(SPARE_TIME, partial(watch_spare_memory, timers, spare))
 
 
 include "pxi/sending.pxi"
@@ -145,6 +139,7 @@ cdef class ShortWays(ConnCore):
     cdef ReadWaiter _spare_waiter
 
     def connection_lost(self, exc):
+        (<Parser>self._parser).spare = None
         lost(self)
 
     # --- reading ----------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ class LoopContext:
         self.in_slice = self.slice_ends_with_batch = False
         #: Log lines that this loop wrote last. :mod:`plumews.conn.logs` limits their rate.
         self.log_lines: Any = None
-        #: Memory of the last large message, made by the first short way that receives one.
+        #: Weak reference to the memory of the last large message, which the connections that received some hold.
         self.spare_memory: Any = None
         self._used_up = False
         self._slice_end = self._checked_at = 0.0

@@ -76,11 +76,10 @@ cdef class SpareMemory:
     """
 
     cdef void keep(self, object message) noexcept:
-        """Keep ``message`` in place of the last one, if it is of a size that is kept and :meth:`expire` will be called."""
+        """Keep ``message`` in place of the last one, if it is of a size that is kept."""
         with cython.critical_section(self):
-            if self.watched and type(message) is bytes and SPARE_LEAST <= PyBytes_GET_SIZE(message) <= SPARE_MOST:
+            if type(message) is bytes and SPARE_LEAST <= PyBytes_GET_SIZE(message) <= SPARE_MOST:
                 self.message = message
-                self.renewed = True
 
     cdef object take(self, Py_ssize_t size):
         """Return the memory as ``size`` bytes to be filled, or ``None`` if it does not fit or is not ours alone."""
@@ -98,14 +97,6 @@ cdef class SpareMemory:
             fresh = <object>memory
             Py_DECREF(fresh)
             return fresh
-
-    cdef bint expire(self) noexcept:
-        """Drop the message, unless it came after the last call. Return False if it was dropped."""
-        with cython.critical_section(self):
-            self.watched, self.renewed = self.renewed, False
-            if not self.watched:
-                self.message = None
-            return self.watched
 
 
 cdef object view_of(object data):
