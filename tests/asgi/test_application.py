@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import random
 import sys
 from typing import Any
 
@@ -370,6 +371,63 @@ async def test_disconnect_has_the_code_of_the_end(run, sent, code):
     await ended(server)
     assert events[1]["type"] == "websocket.disconnect"
     assert events[1]["code"] == code
+
+
+async def leave(server: Any, chance: random.Random) -> None:
+    """Connect, and leave somewhere in the handshake or behind it, in one of the ways in which clients leave."""
+    wire = await Wire.connect(server)
+    head = upgrade()
+    wire.send(head[: chance.choice([10, len(head), len(head), len(head), len(head)])])
+    for _ in range(chance.randrange(25)):
+        await asyncio.sleep(0)
+    wire.send(*[frame("x" * chance.choice([1, 100, 20_000]))] * chance.randrange(4))
+    for _ in range(chance.randrange(10)):
+        await asyncio.sleep(0)
+    way = chance.randrange(4)
+    if way == 0:
+        wire.reset()
+    elif way == 1:
+        wire.send(close(chance.choice([None, 1000, 1001, 4000])))
+        with contextlib.suppress(OSError):  # the server may have ended it before
+            wire.writer.write_eof()
+            await wire.reader.read()
+    elif way == 2:
+        wire.send(b"\x81\xff" + bytes(4))  # part of a frame
+    wire.writer.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_clients_that_leave_at_any_moment_leave_nothing(run, caplog, seed):
+    chance = random.Random(seed)
+    hub = plumews.Hub()
+
+    async def app(scope, receive, send):
+        for _ in range(chance.randrange(8)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.8:
+            await receive()
+        for _ in range(chance.randrange(8)):
+            await asyncio.sleep(0)
+        if chance.random() < 0.2:
+            await send(CLOSE)
+            return
+        await send(ACCEPT)
+        hub.join("room", scope["extensions"]["plumews"]["conn"])
+        while True:
+            event = await receive()
+            if event["type"] == "websocket.disconnect" and chance.random() < 0.5:
+                await send(CLOSE)
+            if event["type"] == "websocket.receive":
+                hub.broadcast_room("room", event["text"])
+                await send(text(event["text"]))
+
+    server = await run(app)
+    for _ in range(12):
+        await asyncio.gather(*[leave(server, chance) for _ in range(10)])
+    await until(lambda: not server.state.tasks and not server.conns)
+    assert hub.room_count("room") == 0
+    assert errors(caplog) == []
+    await hub.stop()
 
 
 # --- ends of the application ----------------------------------------------------------------------
