@@ -21,6 +21,7 @@ import websockets.typing
 
 import plumews
 from plumews.compat import websockets as ours
+from support.both_libraries import LIBRARIES
 
 ROOT = "plumews.compat.websockets"
 
@@ -134,7 +135,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_exceptions_have_the_texts_of_websockets(name: str) -> None:
-    theirs, mine = (getattr(module, name)(*ARGUMENTS[name]) for module in (websockets.exceptions, ours.exceptions))
+    theirs, mine = (getattr(library.exceptions, name)(*ARGUMENTS[name]) for library in LIBRARIES)
     assert str(mine) == str(theirs)
     assert {key: mine.__dict__[key] for key in theirs.__dict__} == theirs.__dict__
 
@@ -142,8 +143,8 @@ def test_exceptions_have_the_texts_of_websockets(name: str) -> None:
 @pytest.mark.parametrize("name", ["InvalidStatus", "InvalidProxyStatus"])
 def test_exceptions_of_responses_have_the_texts_of_websockets(name: str) -> None:
     texts = [
-        str(getattr(module.exceptions, name)(module.http11.Response(404, "Not Found", module.Headers())))
-        for module in (websockets, ours)
+        str(getattr(library.exceptions, name)(library.http11.Response(404, "Not Found", library.Headers())))
+        for library in LIBRARIES
     ]
     assert texts[0] == texts[1]
 

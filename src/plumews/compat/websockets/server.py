@@ -10,10 +10,10 @@ those of :mod:`plumews.compat.websockets.exceptions`. So all calls of a connecti
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ...conn.connection import Conn
-from ...constants import CloseCode, State
+from ...constants import CloseCode
 from ...protocol.state import ProtocolState
 from .exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from .refused import SANS_IO, missing
@@ -30,7 +30,22 @@ __all__ = [
     "unix_serve",
 ]
 
-_CONNECTING, _NO_STATUS = State.CONNECTING, CloseCode.NO_STATUS_RCVD
+_NO_STATUS = CloseCode.NO_STATUS_RCVD
+
+#: Hints for attributes of the class in `websockets` that the state of a connection does not have here.
+_HINTS: Final = {
+    "subprotocol": "use websocket.subprotocol",
+    "origin": 'use websocket.request.headers.get("Origin")',
+    "extensions": "use websocket.plumews.compression",
+    "id": "use websocket.id",
+    **dict.fromkeys(("logger", "debug"), "use websocket.logger"),
+    **dict.fromkeys(("max_size", "max_message_size"), "use websocket.plumews.read_limit"),
+    **dict.fromkeys(("send_text", "send_binary", "send_continuation"), "use websocket.send()"),
+    **dict.fromkeys(("send_close", "fail"), "use websocket.close()"),
+    **dict.fromkeys(("send_ping", "send_pong"), "use websocket.ping() and websocket.pong()"),
+    **dict.fromkeys(("accept", "reject", "send_response"), "use websocket.respond(status, text) in process_request"),
+    **dict.fromkeys(("receive_data", "receive_eof", "events_received", "data_to_send"), SANS_IO),
+}
 
 
 class ServerProtocol(ProtocolState):
@@ -73,6 +88,12 @@ class ServerProtocol(ProtocolState):
     def close_exc(self) -> ConnectionClosed:
         """Exception that tells the end."""
         return self.closed()
+
+    if not TYPE_CHECKING:  # checkers would take it for a sign that there is any attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = f": {_HINTS[name]}" if name in _HINTS else ""
+            raise AttributeError(f"'ServerProtocol' object has no attribute {name!r}{hint}")
 
     # --- called by the connection -----------------------------------------------------------------
 

@@ -69,7 +69,7 @@ _HINTS: Final = {
     **dict.fromkeys(("extensions", "available_extensions"), "use plumews.compression"),
     **dict.fromkeys(("available_subprotocols", "origins", "max_size", "max_queue"), "it is an option of serve()"),
     "ensure_open": "use state; send() and recv() raise ConnectionClosed",
-    "username": "basic_auth() sets it; set it in process_request, too, before it is read",
+    "username": "basic_auth() sets it, or process_request of the program",
     "reader": "use recv()",
 }
 
