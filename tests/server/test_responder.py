@@ -45,7 +45,7 @@ async def test_response_used_again_is_unchanged(start):
 
 
 @pytest.mark.parametrize("verdict", ["answer", "refuse", "accept"])
-@pytest.mark.parametrize("hook", ["process_request", "admit"])
+@pytest.mark.parametrize("hook", ["process_request", "select_subprotocol", "admit"])
 async def test_row_26_hook_may_abort_the_connection(start, hook, verdict, caplog):
     opened = []
 
@@ -60,7 +60,7 @@ async def test_row_26_hook_may_abort_the_connection(start, hook, verdict, caplog
     endpoint = Recorder(opened=lambda conn, deadline: opened.append(conn))
     if hook == "admit":
         endpoint.admit = abort
-    options = {"process_request": abort} if hook == "process_request" else {}
+    options = {} if hook == "admit" else {hook: abort}
     server = await start(serving({None: endpoint}, **options))
     wire = await Wire.connect(server)
     wire.writer.write(upgrade() + text("glued"))

@@ -239,6 +239,8 @@ class ServerHandshake:
         subprotocol = None
         if context.select_subprotocol is not None:
             subprotocol = selected_subprotocol(context.select_subprotocol, conn, request)
+            if self._responder.over():
+                return  # the hook has ended the connection
         elif context.subprotocols:
             subprotocol = choose_subprotocol(offered_subprotocols(request), context.subprotocols)
         deflate = None if conn._config.compression is None else conn._config.deflate
