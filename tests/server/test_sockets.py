@@ -21,6 +21,7 @@ from plumews.server.sockets import (
 )
 from support.fakes import echo
 from support.handshake_setup import says_hello
+from support.raw_client import Wire, text
 
 if not hasattr(socket, "AF_UNIX"):
     pytest.skip("this system has no Unix sockets", allow_module_level=True)
@@ -227,6 +228,27 @@ def test_activated_descriptors_are_of_this_process_and_once(pid, count, expected
 def test_invalid_listen_fds_raises(count):
     with pytest.raises(ValueError, match="LISTEN_FDS must be the number of sockets"):
         activated_descriptors({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+class Counting(socket.socket):
+    """Listening socket of an application, which counts what it accepts."""
+
+    accepted = 0
+
+    def accept(self):
+        accepted = super().accept()
+        self.accepted += 1
+        return accepted
+
+
+async def test_server_calls_accept_of_a_given_socket(start):
+    listening = Counting()
+    listening.bind(("127.0.0.1", 0))
+    server = await start(plumews.serve(echo, sock=listening))
+    async with await Wire.open(server) as wire:
+        wire.send(text("a"))
+        assert await wire.message() == "a"
+    assert listening.accepted == 1
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, getattr(socket, "AF_UNIX", None)], ids=["tcp", "unix"])

@@ -92,7 +92,7 @@ _family, _type = (vars(socket.SocketType)[name].__get__ for name in ("family", "
 def accept_from(listening: socket.socket) -> tuple[socket.socket, Any]:
     """Return a new connection and its address, as ``listening.accept()`` does."""
     accept = getattr(listening, "_accept", None)  # it is private
-    if accept is None:
+    if accept is None or type(listening).accept is not socket.socket.accept:  # of a class of the application
         return listening.accept()
     descriptor, address = accept()
     family, kind = _family(listening), _type(listening)
