@@ -28,6 +28,8 @@ async def serving(kind: str, app: App, **options: Any) -> AsyncIterator[int]:
         own = {"ws": "websockets-sansio"} if kind == "uvicorn" else {}
         async with running(app, **own, **options) as server:
             yield server.port
+            if "timeout_graceful_shutdown" in options:
+                await server.stop()  # with its time-outs
 
 
 @contextlib.asynccontextmanager

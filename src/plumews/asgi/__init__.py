@@ -3,7 +3,7 @@
 May import the root vocabulary and the packages up to ``room_server``. It imports no ASGI server and no framework.
 Public names are :class:`PlumeProtocol`, for ``uvicorn --ws plumews.asgi:PlumeProtocol``, :func:`conn`, the connection
 of a WebSocket on any server, :class:`RoomAccess`, a dependency of FastAPI for tokens and room passwords,
-and :class:`ClientDisconnected`. They are resolved when first used.
+:func:`rooms`, the room server as an application, and :class:`ClientDisconnected`. They are resolved when first used.
 
 The application is a coroutine function that takes a scope, which describes the request, and the functions ``receive``
 and ``send`` of events. A denial is an HTTP response in place of the WebSocket. The ASGI specification has the rest.
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from .connection import conn
     from .events import ClientDisconnected
     from .protocol import PlumeProtocol
+    from .room_application import rooms
 
-__all__ = ["ClientDisconnected", "PlumeProtocol", "RoomAccess", "conn"]
+__all__ = ["ClientDisconnected", "PlumeProtocol", "RoomAccess", "conn", "rooms"]
 
 _MODULES = {
     "ClientDisconnected": "events",
     "PlumeProtocol": "protocol",
     "RoomAccess": "access",
     "conn": "connection",
+    "rooms": "room_application",
 }
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
