@@ -646,6 +646,20 @@ async def test_the_connection_of_an_asgi_application() -> None:
     await told["hub"].stop()
 
 
+def test_a_chat_with_tokens_and_presence() -> None:
+    chat = run("A chat with tokens and presence")
+    tests = run("Tests of a chat", SECRET=chat["SECRET"], make_app=chat["make_app"])
+    tests["test_a_room_hears_its_members"]()
+
+
+async def test_the_room_server_in_an_application() -> None:
+    told = run("The room server in an application")
+    async with uvicorn_setup.running(told["app"]) as server, await client(server.port, "/chat/ws?room=a") as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+        assert told["hub"].rooms() == ["a"]
+
+
 async def test_options_of_the_protocol_class() -> None:
     echo = uvicorn_setup.echo
     async with uvicorn_setup.running(echo, ws=run("Options of the protocol class")["Guarded"]) as server:
