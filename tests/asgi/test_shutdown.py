@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from plumews.asgi.shutdown import ShutdownQueue
+from plumews.transport.timers import clock
 from support.fakes import until
 from support.raw_client import Wire, close, upgrade
 from support.uvicorn_setup import ACCEPT, echo, errors, text
@@ -137,8 +138,8 @@ async def test_queue_closes_in_slices():
     ticks: list[int] = []
 
     def slow(number: int) -> None:
-        started = loop.time()
-        while loop.time() - started < 0.001:
+        started = clock()
+        while clock() - started < 0.001:
             pass
         closed.append(number)
 
@@ -153,6 +154,17 @@ async def test_queue_closes_in_slices():
     await until(lambda: len(closed) == 100)
     assert closed == list(range(100))
     assert len(set(ticks)) > 3
+
+
+def test_queue_outlives_a_loop_that_ends_before_it_is_empty():
+    queue, closed = ShutdownQueue(), []
+    for name in ("of the ended loop", "of the next"):
+        loop = asyncio.new_event_loop()
+        queue.add(lambda name=name: closed.append(name), loop)
+        if name == "of the next":
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    assert closed == ["of the next"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -18,6 +18,7 @@ from ..http11.headers import Headers
 from ..http11.origin import AllowedOrigin, allowed_origins
 from ..http11.redaction import QUERY_SECRETS
 from ..validation import check_count
+from .shutdown import ShutdownQueue
 
 if TYPE_CHECKING:
     from .scope import Scope
@@ -93,6 +94,7 @@ class AsgiContext:
         "options",
         "reset_contextvars",
         "root_path",
+        "shutdown_queue",
         "trusted_hosts",
     )
 
@@ -104,6 +106,7 @@ class AsgiContext:
         self.options = options
         #: WebSockets of the server, open ones and those that wait for the application.
         self.connections = 0
+        self.shutdown_queue = ShutdownQueue()
         settings: dict[str, Any] = {
             "max_size": config.ws_max_size,
             "max_queue": max(1, config.ws_max_queue),

@@ -33,7 +33,6 @@ from .context import AsgiContext, AsgiOptions, ServerConfig, ServerState, log_ac
 from .denial import respond
 from .foreign_transport import ForeignTransport, is_own
 from .scope import Scope, build_scope
-from .shutdown import ShutdownQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,7 +70,6 @@ class PlumeProtocol(asyncio.Protocol):
 
     _options: ClassVar[AsgiOptions] = AsgiOptions({})
     _contexts: ClassVar[WeakKeyDictionary[Any, AsgiContext]] = WeakKeyDictionary()
-    _stopping: ClassVar[ShutdownQueue] = ShutdownQueue()
 
     def __init__(
         self,
@@ -158,7 +156,7 @@ class PlumeProtocol(asyncio.Protocol):
         """Close the connection, because the server stops."""
         conn = self._conn
         if conn is not None:
-            self._stopping.add(self._stop, conn._loop)
+            self._context.shutdown_queue.add(self._stop, conn._loop)
 
     def _stop(self) -> None:
         if self._application is not None:

@@ -21,26 +21,30 @@ _STRIDE = 16
 
 
 class ShutdownQueue:
-    """Connections to close, by the function that closes each."""
+    """Connections of one server to close, by the function that closes each."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_loop", "_waiting")
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: deque[Callable[[], None]] = deque()
 
     def add(self, close: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """Call ``close()`` in one of the next iterations of ``loop``."""
+        if self._loop is not loop:  # the configuration runs again, after a loop that ended within its shutdown
+            self._loop = loop
+            self._waiting.clear()
         self._waiting.append(close)
         if len(self._waiting) == 1:
             loop.call_soon(self._run, loop, context=Context())
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         time_slice = TimeSlice(_STRIDE)
-        while self._waiting:
-            close = self._waiting[0]
-            call_safely("closing a connection", close)
-            self._waiting.popleft()
-            if time_slice.is_over():
-                break
-        if self._waiting:
-            loop.call_soon(self._run, loop, context=Context())
+        try:
+            while self._waiting:
+                call_safely("closing a connection", self._waiting.popleft())
+                if time_slice.is_over():
+                    break
+        finally:  # also when a connection ends the program: the others are closed all the same
+            if self._waiting:
+                loop.call_soon(self._run, loop, context=Context())
