@@ -1,20 +1,24 @@
 """An echo server for conformance suites: it says back each message as it came, text as text, binary as binary.
 
-    python echo_server.py PORT [--reading iterate|callback|stream] [--loop asyncio|uvloop]
+    python echo_server.py PORT [--reading iterate|callback|stream|asgi] [--loop asyncio|uvloop]
 
 The three ways to read a connection must conform alike, on both loops and with both bodies of the codec
-(``PLUMEWS_PURE=1`` takes the plain one). PORT 0 is a free one; it is said. Runs until it is interrupted.
+(``PLUMEWS_PURE=1`` takes the plain one). So must an ASGI application under uvicorn, with our WebSocket class. PORT 0 is
+a free one; it is said. Runs until it is interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import plumews
+from plumews.asgi import PlumeProtocol
 
 
 def _deflate(bits: int, *, takeover: bool) -> plumews.Deflate:
@@ -53,24 +57,66 @@ READING: dict[str, dict[str, Any]] = {
 }
 
 
+#: The ASGI application, on a server of uvicorn.
+ASGI = "asgi"
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Events, one after another."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] != "websocket.disconnect":
+        await send({**event, "type": "websocket.send"})
+
+
 async def main(port: int, reading: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    async with plumews.serve(host="127.0.0.1", port=port, **READING[reading]) as server:
+    async with uvicorn_server(port) if reading == ASGI else echo_server(port, reading) as used:
         sys.stdout.write(
-            f"plumews {plumews.__version__}, codec {plumews.BODY}, {type(loop).__module__} {reading}: "
-            f"port {server.port}\n"
+            f"plumews {plumews.__version__}, codec {plumews.BODY}, {type(loop).__module__} {reading}: port {used}\n"
         )
         sys.stdout.flush()
         await stop.wait()
 
 
+@contextlib.asynccontextmanager
+async def echo_server(port: int, reading: str) -> AsyncIterator[int]:
+    """The port of our own server."""
+    async with plumews.serve(host="127.0.0.1", port=port, **READING[reading]) as server:
+        yield server.port
+
+
+@contextlib.asynccontextmanager
+async def uvicorn_server(port: int) -> AsyncIterator[int]:
+    """The port of a server of uvicorn, which logs warnings and errors alone."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        application,
+        host="127.0.0.1",
+        port=port,
+        ws=PlumeProtocol.with_options(compression=_deflate(15, takeover=True)),
+        ws_max_size=32 * 1024 * 1024,
+        lifespan="off",
+        log_level="warning",
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        await server.shutdown()
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="An echo server for conformance suites.")
     parser.add_argument("port", type=int)
-    parser.add_argument("--reading", choices=sorted(READING), default="iterate")
+    parser.add_argument("--reading", choices=[*sorted(READING), ASGI], default="iterate")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     options = parser.parse_args()
     if options.loop == "uvloop":

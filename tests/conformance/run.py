@@ -28,7 +28,7 @@ from typing import IO, Any
 HERE = Path(__file__).resolve().parent
 BODIES = ["compiled", "pure"]
 LOOPS = ["asyncio", "uvloop"]
-READINGS = ["iterate", "callback", "stream"]
+READINGS = ["iterate", "callback", "stream", "asgi"]
 #: The run in which we are the client has neither.
 CLIENT = "client"
 
@@ -86,8 +86,14 @@ class Run:
         return {**os.environ, "PLUMEWS_PURE": "1" if self.body == "pure" else "0"}
 
 
-#: One for each body of the codec. They share neither the loop nor the way to read, so that two runs see the most.
-QUICK = [Run("compiled", "uvloop", "iterate"), Run("pure", "asyncio", "stream"), Run("pure", CLIENT, CLIENT)]
+#: One for each body of the codec, which share neither the loop nor the way to read, so that they see the most; an ASGI
+#: application, and our client.
+QUICK = [
+    Run("compiled", "uvloop", "iterate"),
+    Run("pure", "asyncio", "stream"),
+    Run("compiled", "asyncio", "asgi"),
+    Run("pure", CLIENT, CLIENT),
+]
 
 
 @dataclass
