@@ -199,7 +199,11 @@ class Application:
             ClientDisconnected: the ``websocket.disconnect`` was received before.
         """
         if not self._ready:
-            event = await self._other_event()
+            if not self._told:
+                self._told = True
+                self._ready = self._state == _OPEN and self._end is None
+                return {"type": "websocket.connect"}
+            event = await self._last_event()
             if event is not None:
                 return event
         try:
@@ -210,12 +214,8 @@ class Application:
             return {"type": "websocket.receive", "text": message}
         return {"type": "websocket.receive", "bytes": message}
 
-    async def _other_event(self) -> Event | None:
-        """Return the next event if it is no message: the first one, or the last one."""
-        if not self._told:
-            self._told = True
-            self._ready = self._state == _OPEN and self._end is None
-            return {"type": "websocket.connect"}
+    async def _last_event(self) -> Event | None:
+        """Wait until the connection is open or gone. Return the last event, ``None`` if a message comes before it."""
         while self._state in (_CONNECTING, _DENYING) and not self._has_gone():
             if self._waiter is not None:
                 raise ConcurrencyError("another task is already receiving from this connection")
