@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI, WebSocket
 
 from plumews import Hub
+from plumews.asgi import conn
 
 
 def echo() -> FastAPI:
@@ -27,7 +28,7 @@ def hub_room(hub: Hub) -> FastAPI:
     @app.websocket("/")
     async def member(websocket: WebSocket) -> None:
         await websocket.accept()
-        hub.join("room", websocket.scope["extensions"]["plumews"]["conn"])
+        hub.join("room", conn(websocket))
         async for _ in websocket.iter_bytes():
             pass
 

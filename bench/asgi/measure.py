@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..broadcast import measure as broadcast
 from ..echo import measure as echo
@@ -19,7 +19,11 @@ class AsgiEffort:
     room: broadcast.BroadcastEffort
 
 
-FULL = AsgiEffort(echo.FULL, broadcast.FULL)
+#: A disturbed run is not repeated, so that the time is bounded: uvicorn's classes take long to open connections.
+FULL = AsgiEffort(
+    replace(echo.FULL, warmup=0.1, seconds=0.3, rounds=5, tries=1, idle_rounds=1, idle_connections=2000),
+    replace(broadcast.FULL, seconds=0.3, rounds=5, tries=1),
+)
 QUICK = AsgiEffort(echo.QUICK, broadcast.QUICK)
 
 

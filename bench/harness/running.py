@@ -21,7 +21,7 @@ from .contender import Contender
 
 ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0  # FastAPI is imported while others use the core
 
 
 class Failed(Exception):
