@@ -66,19 +66,6 @@ class Observed(PlumeProtocol):
         return self._conn._keepalive.ping_period
 
 
-class FullTransport(suite.MockWriteTransport, asyncio.Transport):
-    """Transport of the tests, with the methods that each transport of asyncio has."""
-
-    def abort(self) -> None:
-        self.close()
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-
 class PatientConnection(suite.MockWebSocketConnection):
     """Connection of the tests, for timers that do not fire at the next turn of the event loop."""
 
@@ -110,7 +97,6 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> None:
         **{name: each for name, each in vars(asyncio).items() if name not in ("sleep", "wait_for")}
     )
     monkeypatch.setattr(suite, "asyncio", patient)
-    monkeypatch.setattr(suite, "MockWriteTransport", FullTransport)
     monkeypatch.setattr(suite, "MockWebSocketConnection", PatientConnection)
 
 
