@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from plumews import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, Opcode
-from support.fakes import collect, deadlines, fake_conn, feed, linked, started, ticks
+from support.fakes import collect, fake_conn, feed, linked, started, ticks
 from support.raw_client import close, masked, text
 
 MiB = 1024 * 1024
@@ -172,15 +172,16 @@ async def test_open_stream_refuses_the_next_message() -> None:
 
 async def test_stream_closed_early_is_discarded(start: Any) -> None:
     async with linked(start, close_timeout=5) as (conn, wire):
-        before = deadlines()
         frame = masked(Opcode.BINARY, bytes(300_000))
         wire.send(frame[:1000])
         async with await conn.read_stream() as stream:
             await stream.read()
-        assert deadlines() == before + 1
+        deadline = conn._discard_deadline
+        assert deadline is not None
         wire.send(frame[1000:], text("behind"))
         assert await conn.recv() == "behind"
-        assert deadlines() == before
+        assert deadline.callback is None
+        assert conn._discard_deadline is None
         await conn.send("still here")
         assert await wire.message() == "still here"
 
