@@ -21,7 +21,7 @@ from libc.string cimport memcpy
 from .. import limits
 from ..protocol.message import encode
 from ..transport import send_queue
-from . import closing
+from . import backlog, closing
 
 from .._codec cimport (
     LONGEST_HEADER, Parser, SpareMemory, byte, cbyte, frame_header, header_size, short_frame, write_frame, write_header
@@ -205,11 +205,9 @@ cdef class ShortWays(ConnCore):
                 self._in_batch = state.in_batch = state.ends_read = False
                 if state.slice_ends_with_batch:
                     state.end_batch()
-        if self._later is not None:
+        if late or self._later is not None:
             late = True
-            self._take_later()
-        if late and self._rest is not None:
-            self._loop.call_soon(self._go_on, context=Context())
+            backlog.postpone(self)
         if late or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)
 
@@ -327,7 +325,7 @@ cdef class ShortWays(ConnCore):
             return
         events = parser.feed_bytes(data + at, size - at, True)
         if parser.halted:
-            self._halted(view[at:size])
+            backlog.halted(self, view[at:size])
         self._take_up(events)
         self._in_batch = state.in_batch = True
 

@@ -17,7 +17,7 @@ cdef object Context, _get_ident, _get_running_loop, build_frame, limits, monoton
 cdef tuple _NOTHING
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
-cdef int _COMPRESSED, _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
+cdef int _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
 
 
 cdef class ConnCore(MessageChannel):
@@ -31,7 +31,7 @@ cdef class ConnCore(MessageChannel):
     cdef public object _filter
     cdef public object _context
     cdef public list _backlog
-    cdef object _later
+    cdef public object _later
     cdef public object _rest
     cdef public object _stream
     cdef public object _incoming
@@ -41,12 +41,12 @@ cdef class ConnCore(MessageChannel):
     cdef readonly object _config
     cdef public object _transport
     cdef public list _catch_up_hooks
-    cdef double _until
+    cdef readonly double _until
     cdef public Py_ssize_t _quick_size
     cdef Py_ssize_t _read_most
     cdef public unsigned long _thread
     cdef public int _slow_hubs
-    cdef bint _blocked
+    cdef public bint _blocked
     cdef public bint _ended
     cdef public bint _open
     cdef readonly bint _in_batch
@@ -86,17 +86,11 @@ cdef class ConnCore(MessageChannel):
     cpdef _receive(self, data)
     cdef _read(self, Py_ssize_t nbytes)
     cdef _take_up(self, list events)
-    cdef _halted(self, data)
-    cpdef list _next_events(self)
-    @cython.locals(held=bint, state=LoopContext)
+    @cython.locals(held=bint, more=list, state=LoopContext)
     cdef _handle(self, list events)
-    cdef _keep_for_later(self, Py_ssize_t nbytes)
-    cdef _take_later(self)
-    cdef bint _goes_on(self) except -1
-    cdef bint _has_enough(self) except -1
     @cython.locals(position=Py_ssize_t, look=Py_ssize_t, outcome=int, over=list, room=Py_ssize_t)
     cpdef list _dispatch(self, list events)
-    @cython.locals(kind=int, outcome=int)
+    @cython.locals(kind=int)
     cdef int _tell(self, tuple event) except -1
     @cython.locals(plain=bint)
     cdef _deliver(self, int kind, data)

@@ -5,7 +5,8 @@ parser's messages go to a callback or into the receive queue. Replies leave in o
 the end of the event loop iteration on compressed connections. `async for`, ``recv`` and ``send`` return the objects of
 `awaitables`, which call back here.
 
-Slow cases are functions that take the connection, in `opening`, `receiver`, `fragmented`, `full_queue` and `closing`. A
+Slow cases are functions that take the connection, in `opening`, `backlog`, `receiver`, `fragmented`, `full_queue` and
+`closing`. A
 call by the name of a class costs less than one by an instance, because no subclass can override it.
 
 Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
@@ -24,13 +25,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .. import limits
 from .._compiled import BODY
-from ..constants import COMPRESSED, Opcode, StreamEvent
+from ..constants import Opcode, StreamEvent
 from ..protocol.codec import build_frame
 from ..protocol.message import Data, Pieces
 from ..protocol.state import ProtocolState
 from ..transport.loop_context import loop_context
 from ..transport.read_waiter import ReadWaiter
-from . import capi, closing, fragmented, full_queue, receiver
+from . import backlog, capi, closing, fragmented, full_queue, receiver
 from .awaitables import MessageChannel, NextMessage, SendMessage
 from .config_values import values_of
 from .keepalive import Keepalive
@@ -60,7 +61,6 @@ _BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEve
 _STRIDE = 4
 #: A read of this size announces a large message: the next ones go straight into its memory.
 _LARGE_READ = 32 * 1024
-_COMPRESSED = COMPRESSED
 #: Size of the longest message that is one frame in one buffer.
 _SHORT = limits.COPY_SIZE
 #: Bytes of a frame before its payload.
@@ -245,7 +245,7 @@ class ConnCore(MessageChannel):
             if self._ended:
                 return
             if self._parser.halted:
-                self._halted(self._state.view[:0])
+                backlog.halted(self, self._state.view[:0])
             if events or self._rules.error is not None:
                 self._take_up(events)
             elif self._on_message is None:
@@ -253,16 +253,13 @@ class ConnCore(MessageChannel):
         elif self._handshake is not None:
             self._run_in_context(self._handshake.received, bytes(self._state.view[:nbytes]))
         else:
-            if self._in_batch:
-                self._keep_for_later(nbytes)
+            if self._in_batch or self._rest is not None:
+                backlog.keep(self, self._state.view[:nbytes])
             elif not self._ended:
-                if self._rest is not None:  # the transport could not be paused
-                    self._rest = memoryview(bytes(self._rest) + bytes(self._state.view[:nbytes]))
-                else:
-                    events = self._parser.feed_messages(self._state.buffer, nbytes)
-                    if self._parser.halted:
-                        self._halted(self._state.view[:nbytes])
-                    self._take_up(events)
+                events = self._parser.feed_messages(self._state.buffer, nbytes)
+                if self._parser.halted:
+                    backlog.halted(self, self._state.view[:nbytes])
+                self._take_up(events)
             if nbytes >= _LARGE_READ:
                 self._in_place = True
 
@@ -292,32 +289,10 @@ class ConnCore(MessageChannel):
             if not self._ended:
                 events = self._parser.feed_messages(data)
                 if self._parser.halted:
-                    self._halted(memoryview(data))
+                    backlog.halted(self, memoryview(data))
                 self._take_up(events)
         except BaseException as exc:
             closing.fail(self, exc)
-
-    def _halted(self, data: memoryview) -> None:
-        """Keep the rest of ``data``, where the parser stopped at a violation or at too many events."""
-        self._rules.error = self._parser.error
-        left = self._parser.left
-        if left:
-            self._rest = memoryview(bytes(data[len(data) - left :]))
-
-    def _next_events(self) -> list[Any]:
-        """Return the events that were left over, or those in the next part of the unparsed bytes."""
-        backlog, self._backlog = self._backlog, None
-        if backlog:
-            return backlog
-        rest, self._rest = self._rest, None
-        if rest is None:
-            return []
-        events: list[Any] = self._parser.feed_messages(rest)
-        self._rules.error = self._parser.error
-        left = self._parser.left
-        if left:
-            self._rest = rest[len(rest) - left :]
-        return events
 
     def _take_up(self, events: list[Any]) -> None:
         """Handle ``events`` behind those that are left over, then a violation of the peer."""
@@ -340,13 +315,13 @@ class ConnCore(MessageChannel):
                     self._backlog = ConnCore._dispatch(self, events)
                 else:
                     self._backlog = ConnCore._dispatch_in_context(self, events)
-                if self._backlog is None and self._rest is None and self._rules.error is not None and not self._ended:
-                    closing.peer_ended(self)
-                self._inbox.wake_now()  # the reader's replies leave with this read
-                if (self._backlog is None and self._rest is None) or not self._goes_on():
+                if self._backlog is None and self._rest is None and self._rules.error is None:
+                    self._inbox.wake_now()  # the reader's replies leave with this read
                     break
-                self._write_out()
-                events = ConnCore._next_events(self)
+                more: list[Any] | None = backlog.continue_read(self)
+                if more is None:
+                    break
+                events = more
         finally:
             self._in_batch = state.in_batch = state.ends_read = False
             if state.slice_ends_with_batch:
@@ -355,42 +330,11 @@ class ConnCore(MessageChannel):
                 self._write_out()
             else:
                 self._gather()
-        if self._later is not None:
-            self._take_later()
-        held = self._backlog is not None or self._rest is not None
-        if held and not self._blocked and (self._inflate is None or not self._inflate.waits_for):
-            self._loop.call_soon(self._go_on, context=Context())
+        held = self._backlog is not None or self._rest is not None or self._later is not None
+        if held:
+            backlog.postpone(self)
         if held or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)
-
-    def _keep_for_later(self, nbytes: int) -> None:
-        """Keep what a loop within a callback has read: what is left of the outer read comes before."""
-        self._later = (self._later or b"") + bytes(self._state.view[:nbytes])
-
-    def _take_later(self) -> None:
-        """Put the bytes that came within a callback behind those that were not parsed."""
-        later, self._later = self._later, None
-        if later is not None and not self._ended:
-            self._rest = memoryview(later if self._rest is None else bytes(self._rest) + later)
-
-    def _goes_on(self) -> bool:
-        """Return whether events that are left over can be handled in this iteration of the loop."""
-        if self._on_message is not None:
-            return self._backlog is None and monotonic() < self._until
-        if self._backlog is not None and not self._blocked:
-            return False  # it waits to be inflated
-        self._blocked = self._has_enough()
-        if self._blocked and self._end_waiters > 0 and not self._inbox.touched:
-            closing.look_ahead(self)
-        return not self._blocked
-
-    def _has_enough(self) -> bool:
-        """Return whether the handler has to read before it gets more messages."""
-        if self._on_message is not None or not self._open:
-            return False
-        stream = self._stream or self._incoming
-        held = 0 if stream is None or stream.awaited else stream.held
-        return self._inbox.is_full(held)
 
     def _go_on(self) -> None:
         """Handle what an earlier read has left over, in a later iteration of the loop."""
@@ -398,7 +342,7 @@ class ConnCore(MessageChannel):
             return  # the rest can still be read
         try:
             if self._transport is not None and (self._backlog is not None or self._rest is not None):
-                self._handle(ConnCore._next_events(self))
+                self._handle(backlog.next_events(self))
                 if self._backlog is None and self._rest is None:
                     self._inbox.wake()  # a waiting read_stream() asks for the next message now
         except BaseException as exc:
@@ -446,23 +390,8 @@ class ConnCore(MessageChannel):
         elif kind == _PONG:
             if self._ping_answered(self._keepalive.pong(data)):
                 self._may_write()
-        elif kind == _CHUNK:
-            if self._inflate is not None and self._inflate.streaming:
-                return self._inflate.chunk(self, data)
-            if self._incoming is not None:
-                self._incoming.feed(data)
-        elif kind == _BEGIN:
-            if data & _COMPRESSED and self._inflate is not None:
-                data ^= _COMPRESSED
-                self._inflate.begin(self, data)
-            if self._open:
-                receiver.begin_stream(self, data)
-        elif kind == _END:
-            if self._inflate is not None and self._inflate.streaming:
-                outcome = self._inflate.end_of_stream(self)
-                if outcome != _GO_ON:
-                    return outcome
-            receiver.finish_stream(self)
+        elif kind in (_BEGIN, _CHUNK, _END):
+            return receiver.stream_event(self, kind, data)
         elif kind == _CLOSE:
             if self._open or self._rules.close_sent is not None:  # else a callback has cut the connection
                 self._rules.peer_closed(data[0], data[1])

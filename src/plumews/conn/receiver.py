@@ -9,10 +9,11 @@ leave before a reader waits. Messages that arrived before the end of the connect
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..constants import CloseCode, Opcode, StreamEvent
+from ..constants import COMPRESSED, CloseCode, Opcode, StreamEvent
 from ..errors import ConcurrencyError, ConnectionClosedOK
+from . import backlog
 from .closing import ask, begin_close, look_for_end, past_the_end, stop_discarding
 from .receive_queue import Item
 from .stream import Stream
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from .core import ConnCore
 
 __all__ = [
-    "begin_stream",
-    "finish_stream",
     "has_caught_up",
     "next_slowly",
     "pause_reading",
@@ -30,6 +29,7 @@ __all__ = [
     "read_stream",
     "recv",
     "stream_changed",
+    "stream_event",
 ]
 
 
@@ -104,7 +104,7 @@ def _salvage(conn: ConnCore) -> bool:
     """Queue the next messages that arrived before the end of the connection. Return whether there are any."""
     inbox = conn._own_inbox()
     while not len(inbox) and (conn._backlog is not None or conn._rest is not None):
-        events = conn._next_events()
+        events = backlog.next_events(conn)
         for position, event in enumerate(events, 1):
             if not isinstance(event, tuple):
                 event = (Opcode.TEXT if isinstance(event, str) else Opcode.BINARY, event)
@@ -185,13 +185,36 @@ def _discarding_failed(conn: ConnCore) -> None:
     begin_close(conn, CloseCode.POLICY_VIOLATION, "the rest of a discarded message did not come")
 
 
-def begin_stream(conn: ConnCore, opcode: Opcode) -> None:
+def stream_event(conn: ConnCore, kind: int, data: Any) -> int:
+    """Handle a part of a streamed message. Return whether the events behind it go on, as `InboundDeflate` does."""
+    inflate = conn._inflate
+    if kind == StreamEvent.BEGIN:
+        if data & COMPRESSED and inflate is not None:
+            data ^= COMPRESSED
+            inflate.begin(conn, data)
+        if conn._open:
+            _begin_stream(conn, data)
+    elif inflate is not None and inflate.streaming:
+        if kind == StreamEvent.CHUNK:
+            return inflate.chunk(conn, data)
+        outcome = inflate.end_of_stream(conn)
+        if outcome:
+            return outcome
+        _finish_stream(conn)
+    elif kind == StreamEvent.END:
+        _finish_stream(conn)
+    elif conn._incoming is not None:
+        conn._incoming.feed(data)
+    return 0
+
+
+def _begin_stream(conn: ConnCore, opcode: Opcode) -> None:
     """Queue the stream of a message that begins to arrive."""
     conn._incoming = Stream(opcode, partial(stream_changed, conn))
     conn._own_inbox().put((StreamEvent.BEGIN, conn._incoming))
 
 
-def finish_stream(conn: ConnCore) -> None:
+def _finish_stream(conn: ConnCore) -> None:
     """End the stream of a message that is complete."""
     if conn._incoming is not None:
         conn._incoming.finish()
