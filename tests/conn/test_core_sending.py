@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews import Opcode
+from plumews import Opcode, limits
 from plumews.constants import State
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
@@ -217,7 +217,8 @@ async def test_failing_write_of_a_reply_ends_the_connection() -> None:
     assert not transport.writes
 
 
-async def test_replies_behind_a_full_transport_wait_for_it() -> None:
+async def test_replies_behind_a_full_transport_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAN_OUT_SLICE", 60.0)  # one time slice, even on a busy machine
     conn, transport = fake_conn()
     echo_by_callback(conn)
     transport.full_after = 1
