@@ -336,9 +336,10 @@ async def test_members_leave_when_the_server_stops(server, caplog, mounted):
 
 
 async def test_a_handler_ends_when_the_server_stops(server, caplog):
-    ended = []
+    started, ended = [], []
 
     async def handler(conn):
+        started.append(True)
         try:
             await asyncio.Event().wait()
         finally:
@@ -347,7 +348,7 @@ async def test_a_handler_ends_when_the_server_stops(server, caplog):
     options = {} if server == "hypercorn" else {"timeout_graceful_shutdown": 1}
     async with serving(server, rooms(plumews.Hub(), AUTH, handler=handler), **options) as port:
         websocket = await client(port, "/ws")
-        await asyncio.sleep(0.05)
+        await until(lambda: started)
     await until(lambda: ended)
     await websocket.close()
     if server == "plumews":  # other classes log an application that is cancelled
