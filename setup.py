@@ -74,6 +74,11 @@ class BuildExt(build_ext):
 
     failed = False
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = True  # one compiler for each CPU
+
     def run(self) -> None:
         try:
             super().run()
@@ -86,6 +91,9 @@ class BuildExt(build_ext):
                 super().build_extension(ext)
             except Exception as exc:
                 self._give_up(exc)
+
+    def build_extensions(self) -> None:
+        super().build_extensions()
         if self.failed:
             # Modules that are compiled know each other's insides: one of them missing, the others are of no use.
             for each in self.extensions:
