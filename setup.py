@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class BuildExt(build_ext):
     """build_ext that, in mode ``auto``, turns a failed compilation into a notice, and then leaves nothing compiled."""
 
     failed = False
+    telling = threading.Lock()
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -103,12 +105,14 @@ class BuildExt(build_ext):
     def _give_up(self, exc: Exception) -> None:
         if MODE == "yes":
             raise exc
-        self.failed = True
-        print(
-            f"plumews: the compiled modules could not be built ({exc}); plain Python will be used. "
-            "Set PLUMEWS_EXT=yes to make this an error.",
-            file=sys.stderr,
-        )
+        with self.telling:  # compilers run beside each other
+            told, self.failed = self.failed, True
+        if not told:
+            print(
+                f"plumews: the compiled modules could not be built ({exc}); plain Python will be used. "
+                "Set PLUMEWS_EXT=yes to make this an error.",
+                file=sys.stderr,
+            )
 
 
 class Sdist(sdist):
