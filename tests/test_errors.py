@@ -138,6 +138,25 @@ def test_code_is_that_of_the_peer_or_1006():
     assert (silent.code, silent.reason) == (CloseCode.ABNORMAL_CLOSURE, "")
 
 
+# --- connecting -----------------------------------------------------------------------------------
+
+
+def test_connect_error_names_the_step_and_the_address():
+    error = errors.ConnectError.of("connect", "10.0.0.1:443", ConnectionRefusedError(111, "Connection refused"))
+    assert str(error) == "cannot connect: connect (10.0.0.1:443): Connection refused"
+    for one in (error, copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (str(one), one.step, one.address, one.errno) == (str(error), "connect", "10.0.0.1:443", 111)
+    assert str(errors.ConnectTimeout("resolve", "", "10 s")) == "cannot connect: resolve: 10 s"
+
+
+def test_proxy_and_redirect_errors_have_the_status():
+    proxy = errors.ProxyError("p:3128", "407", status=407, headers=(("Proxy-Authenticate", "Basic"),))
+    assert (proxy.step, proxy.status, proxy.headers[0][0]) == ("proxy", 407, "Proxy-Authenticate")
+    redirect = errors.RedirectError("h:80", "too many", status=302)
+    assert (redirect.step, redirect.status) == ("redirect", 302)
+    assert isinstance(redirect, OSError)
+
+
 # --- codes ----------------------------------------------------------------------------------------
 
 
@@ -190,6 +209,10 @@ def made() -> list[WebSocketException]:
         errors.ConnectionClosedOK: (rcvd, sent),
         errors.ConnectionClosedError: (rcvd, None),
         errors.InvalidText: ("length", "too long"),
+        errors.ConnectError: ("tls", "h:443", "why"),
+        errors.ConnectTimeout: ("resolve", "", "10 s"),
+        errors.ProxyError: ("p:3128", "407", 407, (("Via", "p"),)),
+        errors.RedirectError: ("h:80", "too many", 302),
     }
     return [kind(*special.get(kind, ("why",))) for kind in CLASSES]
 

@@ -16,6 +16,11 @@
     │   │   ├── InvalidOrigin               403
     │   │   └── InvalidUpgrade              426: not a WebSocket request
     │   └── Refused                         403, 429, 503 ...: understood, and refused
+    ├── InvalidURI (ValueError)             a WebSocket URI or the URL of a proxy that is malformed
+    ├── ConnectError (OSError)              a client got no connection, with the step that failed
+    │   ├── ConnectTimeout (TimeoutError)   after the open timeout
+    │   ├── ProxyError                      the proxy refused, with its HTTP status
+    │   └── RedirectError                   a redirect that is not followed
     ├── SendTimeout (TimeoutError)          "send timeout"
     ├── SendQueueFull                       "send queue full"
     ├── ConcurrencyError                    two readers at once, or a foreign thread
@@ -45,6 +50,8 @@ __all__ = [
     "AuthError",
     "Close",
     "ConcurrencyError",
+    "ConnectError",
+    "ConnectTimeout",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
@@ -60,10 +67,13 @@ __all__ = [
     "InvalidRoomName",
     "InvalidText",
     "InvalidToken",
+    "InvalidURI",
     "InvalidUpgrade",
     "PayloadTooBig",
     "ProtocolError",
+    "ProxyError",
     "RateLimited",
+    "RedirectError",
     "Refused",
     "RevocationsFull",
     "RoomFull",
@@ -302,6 +312,75 @@ class Refused(InvalidHandshake):
             status: 503 if the server lacks capacity (default), 429 if the client or the room exceeds its limit.
         """
         return cls(text, status=status, code=code, headers=(("Retry-After", str(max(1, math.ceil(retry_after)))),))
+
+
+# --- connecting -----------------------------------------------------------------------------------
+
+
+class InvalidURI(WebSocketException, ValueError):
+    """The WebSocket URI, or the URL of a proxy, is malformed. The text contains neither user nor password."""
+
+
+class ConnectError(WebSocketException, OSError):
+    """A client cannot connect.
+
+    Args:
+        step: Step that failed.
+        address: Address that was tried.
+        detail: Reason, for people.
+
+    Attributes:
+        step: ``"resolve"``, ``"connect"``, ``"proxy"``, ``"tls"``, ``"handshake"`` or ``"redirect"``.
+        address: Host and port that were tried, or a path. Empty if there was none yet.
+    """
+
+    def __init__(self, step: str, address: str, detail: str) -> None:
+        self.step = step
+        self.address = address
+        super().__init__(f"cannot connect: {step}{f' ({address})' if address else ''}: {detail}")
+
+    @classmethod
+    def of(cls, step: str, address: str, exc: OSError) -> ConnectError:
+        """Return the error of a failed step, with the text and the ``errno`` of ``exc``."""
+        error = cls(step, address, exc.strerror or str(exc) or type(exc).__name__)
+        error.errno = exc.errno
+        return error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        restore, args, state = super().__reduce__()
+        return restore, args, {**state, "errno": self.errno}
+
+
+class ConnectTimeout(ConnectError, TimeoutError):
+    """There is no connection after the open timeout. The step is the one that took too long."""
+
+
+class ProxyError(ConnectError):
+    """The proxy refused the connection, or its reply is malformed.
+
+    Attributes:
+        status: HTTP status of the proxy, such as 407, or ``None``.
+        headers: Headers of its reply, as pairs.
+    """
+
+    def __init__(
+        self, address: str, detail: str, status: int | None = None, headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__("proxy", address, detail)
+        self.status = status
+        self.headers = headers
+
+
+class RedirectError(ConnectError):
+    """A redirect is not followed: one too many, from ``wss`` to ``ws``, or to an invalid URI.
+
+    Attributes:
+        status: HTTP status of the redirect.
+    """
+
+    def __init__(self, address: str, detail: str, status: int) -> None:
+        super().__init__("redirect", address, detail)
+        self.status = status
 
 
 # --- sending --------------------------------------------------------------------------------------

@@ -1,0 +1,4 @@
+"""The WebSocket client.
+
+May import the packages up to ``conn``.
+"""
