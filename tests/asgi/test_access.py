@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import plumews
-from plumews.asgi import RoomAccess, conn
+from plumews.asgi import RoomAccess, conn, rooms
 from support.asgi_servers import SERVERS, serving, url
 from support.fakes import until
 
@@ -96,6 +96,43 @@ async def test_a_room_password_opens_its_room(server, auth):
         headers = {"X-WebSocket-Room-Password": "open sesame"}
         async with client("/rooms/secret", additional_headers=headers) as websocket:
             assert await websocket.recv() == "nobody"
+
+
+@pytest.mark.parametrize("kind", ["plumews", "uvicorn"])
+async def test_checks_see_the_client_of_a_trusted_proxy(kind):
+    seen = []
+
+    class Authorizer:
+        async def authorize_room(self, asked: plumews.RoomAuthorization) -> bool:
+            seen.append((asked.room, asked.request.client_address, asked.request.secure))
+            return True
+
+    hub, auth = plumews.Hub(), plumews.SimpleRoomAuth(SECRET)
+    app = chat(hub, RoomAccess(hub, token_auth=auth, room_auth=Authorizer()))
+    app.mount("/mounted", rooms(plumews.Hub(), None, token_auth=auth, room_auth=Authorizer()))
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+    async with serving(kind, app, forwarded_allow_ips="127.0.0.1") as port:
+        for path in ("/rooms/blue", "/mounted/ws?room=blue"):
+            async with connect(url(port, path), additional_headers=forwarded, proxy=None):
+                pass
+    assert seen == [("blue", "203.0.113.9", True)] * 2
+
+
+async def test_a_converted_path_parameter_is_the_room(server, auth):
+    app, hub = FastAPI(), plumews.Hub()
+    auth.set_room_password("0", "open sesame")
+    admitted = Depends(RoomAccess(hub, auth))
+
+    @app.websocket("/rooms/{room:int}")
+    async def enter(websocket: WebSocket, room: int, user: Any = admitted) -> None:
+        await websocket.accept()
+
+    async with serving(server, app) as port:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(port, "/rooms/0"), proxy=None)
+        assert refused.value.response.status_code == 403
+        async with connect(url(port, "/rooms/1"), proxy=None):
+            pass
 
 
 async def test_a_connection_ends_with_its_token(server, auth):

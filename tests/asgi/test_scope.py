@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews.asgi.scope import Extension
+from plumews.asgi.connection import request_of
+from plumews.asgi.scope import Extension, note_client
 from support.raw_client import KEY, Wire
 from support.uvicorn_setup import ACCEPT
 
@@ -94,3 +95,11 @@ async def test_the_extension_says_how_to_get_its_connection():
         extension["other"]
     extension["conn"] = "the connection"
     assert extension["conn"] == "the connection"
+
+
+def test_a_client_in_ipv6_notation_has_its_ipv4_address():
+    request = request_of({"path": "/", "headers": []})
+    note_client(request, {"client": ["::ffff:203.0.113.9", None], "scheme": "wss"})
+    assert (request.client_address, request.secure) == ("203.0.113.9", True)
+    note_client(request, {"client": None, "scheme": "ws"})
+    assert (request.client_address, request.secure) == ("203.0.113.9", False)

@@ -117,8 +117,8 @@ class RoomAccess:
         try:
             if self._checks_origin:
                 check_origin(request, self._origins, websocket.scope.get("scheme") == "wss")
-            room = websocket.path_params.get("room") or room_of(request)
-            deciding = self._endpoint.admit_to(str(room), conn, request)
+            room = websocket.path_params.get("room")  # a converter of the route may give 0
+            deciding = self._endpoint.admit_to(room_of(request) if room is None else str(room), conn, request)
             if deciding is not None:
                 await deciding
             if conn._transport is None:

@@ -24,10 +24,10 @@ from ..conn.connection import Conn
 from ..conn.full_queue import drain
 from ..conn.opening import opened
 from ..errors import ConnectionClosed, SendQueueFull, SendTimeout
-from ..http11.request import HeadLines, address_of, received_request
+from ..http11.request import HeadLines, received_request
 from .event_transport import EventTransport, Receive, Send
 from .events import ClientDisconnected, Event, checked_payload, close_of, disconnect_event
-from .scope import Extension
+from .scope import Extension, note_client
 
 if TYPE_CHECKING:
     from ..http11.request import Request
@@ -92,14 +92,19 @@ def conn(websocket: Any, receive: Receive | None = None, send: Send | None = Non
 
 def opening(websocket: Any) -> Extension:
     """Return the extension of a framework's ``websocket`` that is not accepted yet: its connection has a request."""
-    extension = extension_of(_scope_of(websocket, None, None))
-    return EventChannel.of(websocket, _config()).extension if extension is None else extension
+    scope = _scope_of(websocket, None, None)
+    extension = extension_of(scope)
+    if extension is None:
+        return EventChannel.of(websocket, _config()).extension
+    note_client(extension.opening.request, scope)
+    return extension
 
 
 def opening_events(scope: Scope, receive: Receive, send: Send) -> tuple[Extension, Receive, Send]:
     """Return the extension of a WebSocket that is not accepted yet, and its ``receive`` and ``send`` from now on."""
     extension = extension_of(scope)
     if extension is not None:
+        note_client(extension.opening.request, scope)
         return extension, receive, send
     channel = EventChannel(scope, receive, send, _config())
     return channel.extension, channel.receive, channel.send
@@ -282,8 +287,7 @@ def request_of(scope: Mapping[str, Any], path: str | None = None) -> Request:
     client = scope.get("client")
     if client is not None and client[1] is not None:
         request.remote_address = str(client[0]), int(client[1])
-        request.client_address = address_of(request.remote_address)
-    request.secure = scope.get("scheme") in ("wss", "https")
+    note_client(request, scope)
     return request
 
 

@@ -11,7 +11,7 @@ import importlib
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ..conn.config import ConnConfig
 from ..http11.headers import Headers
@@ -175,7 +175,9 @@ def _shown_path(scope: Mapping[str, Any]) -> str:
 
 def _without_secrets(query: str) -> str:
     """Return ``query`` without the values of the fields that carry a token or a password."""
-    if not any(name in query for name in QUERY_SECRETS):
+    if "%" not in query and not any(name in query for name in QUERY_SECRETS):
         return query
     fields = [field.partition("=") for field in query.split("&")]
-    return "&".join(f"{name}=***" if name in QUERY_SECRETS else name + equals + value for name, equals, value in fields)
+    return "&".join(
+        f"{name}=***" if unquote(name) in QUERY_SECRETS else name + equals + value for name, equals, value in fields
+    )

@@ -32,7 +32,7 @@ from .application import Application
 from .context import AsgiContext, AsgiOptions, ServerConfig, ServerState, log_access, logger
 from .denial import respond
 from .foreign_transport import ForeignTransport, is_own
-from .scope import Scope, build_scope
+from .scope import Scope, build_scope, note_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -285,10 +285,7 @@ class PlumeProtocol(asyncio.Protocol):
         context, conn = self._context, self._conn
         if conn is None or conn._request is None:
             return False
-        request = conn._request
-        if scope.get("client"):
-            request.client_address = str(scope["client"][0])
-        request.secure = scope["scheme"] == "wss"
+        note_client(conn._request, scope)
         added, lines = context.defaults(self._server_state)
         if headers:
             added, lines = Headers(added, headers), lines + headers.serialize()[:-2]

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from urllib.parse import unquote
 
+from ..http11.request import address_of
+
 if TYPE_CHECKING:
     from ..conn.connection import Conn
     from ..http11.request import Request
     from .context import AsgiContext
 
-__all__ = ["Extension", "Scope", "build_scope"]
+__all__ = ["Extension", "Scope", "build_scope", "note_client"]
 
 Scope: TypeAlias = dict[str, Any]
 
@@ -77,6 +79,14 @@ def build_scope(
         "state": dict(state),
         "extensions": {"websocket.http.response": {}, "plumews": Extension(conn)},
     }
+
+
+def note_client(request: Request, scope: Mapping[str, Any]) -> None:
+    """Set the address of the client and its use of TLS in ``request``: a middleware knows them from a trusted proxy."""
+    client = scope.get("client")
+    if client:
+        request.client_address = address_of((str(client[0]),))
+    request.secure = scope.get("scheme") in ("wss", "https")
 
 
 def _server_address(address: Any) -> tuple[str, int | None] | None:
