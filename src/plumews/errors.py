@@ -10,11 +10,12 @@
     │   ├── PayloadTooBig                   "payload too large"    beyond the read limit: 1009
     │   └── TooManyFragments                beyond the limit of frames in one message: 1008
     ├── InvalidText (ValueError)            a text message that a text policy refuses, with the rule
-    ├── InvalidHandshake                    a request that is refused, with its HTTP status
-    │   ├── InvalidMessage                  not an HTTP/1.1 request that we accept
+    ├── InvalidHandshake                    a request that is refused, with its HTTP status; an answer that is wrong
+    │   ├── InvalidMessage                  not an HTTP/1.1 request or response that we accept
     │   ├── InvalidHeader                   a header that is missing, repeated or wrong
     │   │   ├── InvalidOrigin               403
     │   │   └── InvalidUpgrade              426: not a WebSocket request
+    │   ├── InvalidStatus                   a server refuses a client: its answer is not 101
     │   └── Refused                         403, 429, 503 ...: understood, and refused
     ├── InvalidURI (ValueError)             a WebSocket URI or the URL of a proxy that is malformed
     ├── ConnectError (OSError)              a client got no connection, with the step that failed
@@ -65,6 +66,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidOrigin",
     "InvalidRoomName",
+    "InvalidStatus",
     "InvalidText",
     "InvalidToken",
     "InvalidURI",
@@ -272,7 +274,7 @@ class InvalidHandshake(WebSocketException):
 
 
 class InvalidMessage(InvalidHandshake):
-    """The data is not an HTTP/1.1 request, or not one that is accepted."""
+    """The data is not an HTTP/1.1 request or response, or not one that is accepted."""
 
 
 class InvalidHeader(InvalidHandshake):
@@ -293,6 +295,23 @@ class InvalidUpgrade(InvalidHeader):
 
     status = 426
     code = ErrorCode.BAD_UPGRADE.value
+
+
+class InvalidStatus(InvalidHandshake):
+    """The server refuses the WebSocket: the status of its response is not 101.
+
+    Args:
+        response: Response, a :class:`plumews.Response`.
+
+    Attributes:
+        response: Response with its headers and the first 64 KiB of its body, as far as they arrived.
+        status: Status of the response.
+    """
+
+    def __init__(self, response: Any) -> None:  # this package is below that of responses
+        reason = f" {response.reason}" if response.reason else ""
+        super().__init__(f"the server refused the WebSocket: HTTP {response.status}{reason}", status=response.status)
+        self.response = response
 
 
 class Refused(InvalidHandshake):

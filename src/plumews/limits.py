@@ -196,6 +196,13 @@ HEAD_SIZE_MOST: Final = 1 * MiB
 #: Header lines of a request. A larger ``max_head`` allows more in proportion.
 HEADER_COUNT: Final = 100
 
+#: Bytes that are kept of the body of a response that refuses a client, and seconds that they are waited for.
+RESPONSE_BODY: Final = 64 * KiB
+RESPONSE_BODY_TIME: Final = 1.0
+
+#: Interim responses (1xx) that a client passes over. Real servers send one or two.
+INTERIM_RESPONSES: Final = 16
+
 #: Fields of a query string.
 QUERY_FIELDS: Final = 100
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -24,6 +25,7 @@ __all__ = [
     "is_coroutine_function",
     "is_plain_function",
     "near_name",
+    "owned_options",
     "removed_options",
     "unknown_option",
 ]
@@ -182,3 +184,20 @@ def unknown_option(name: str, known: Sequence[str], elsewhere: Mapping[str, str]
     if hint is None:
         hint = near_name(name, known)
     return f"{name} ({hint})" if hint else name
+
+
+def owned_options(
+    given: Mapping[str, Any], owners: Sequence[type], elsewhere: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return the keywords ``given`` that are fields of each of the dataclasses ``owners``, in their order.
+
+    Raises:
+        TypeError: an option is a field of none of them. ``elsewhere`` has hints as of :func:`unknown_option`.
+    """
+    fields = [{field.name for field in dataclasses.fields(owner)} for owner in owners]
+    unknown = given.keys() - set().union(*fields)
+    if unknown:
+        known = sorted(set().union(*fields))
+        names = ", ".join(unknown_option(name, known, elsewhere) for name in sorted(unknown))
+        raise TypeError(f"unknown option {names}: there are {', '.join(known)}, and the parameters of the function")
+    return [{name: given[name] for name in given.keys() & names} for names in fields]

@@ -22,7 +22,7 @@ from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, li
 from plumews.conn.opening import use_deflate
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
-from plumews.deflate.outbound import DeflateParams
+from plumews.deflate.outbound import DeflateParams, OutboundDeflate
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
 from plumews.transport import displacing
@@ -490,3 +490,16 @@ async def test_idle_connection_costs_little_more_with_compression() -> None:
         tracemalloc.stop()
     assert sizes[1] - sizes[0] < 1024
     assert sizes[1] < 8 * 1024
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+async def test_window_of_8_bits_sends_nothing_compressed(takeover):
+    conn, _ = compressing()
+    agreement = Agreement(12, 8, False, takeover, "permessage-deflate")
+    outbound = OutboundDeflate(agreement, Deflate(), 1000, conn._state.timers, client=True)
+    for compress in (None, True):
+        message = outbound.enter(outbound.encode(TEXT, b"x" * 500, compress))
+        assert message.buffers == encode(TEXT, b"x" * 500).buffers
+        assert outbound.begin(500, compress) is None
+    assert outbound.params.never_compressed() > limits.MiB
+    conn.abort()

@@ -57,6 +57,7 @@ NAMES = [
     "InvalidMessage",
     "InvalidOrigin",
     "InvalidRoomName",
+    "InvalidStatus",
     "InvalidText",
     "InvalidToken",
     "InvalidURI",

@@ -220,8 +220,6 @@ def _settle(answered: dict[str, int | None], settings: Deflate, answer: str) -> 
         raise _Refused(f"{_SERVER_BITS} must be {settings.server_window_bits} or less")
     if client_bits > settings.client_window_bits:
         raise _Refused(f"{_CLIENT_BITS} must be {settings.client_window_bits} or less")
-    if client_bits < LEAST_WINDOW_BITS:
-        raise _Refused("we cannot compress with a window of 8 bits")
     if not settings.server_takeover and _SERVER_FRESH not in answered:
         raise _Refused(f"{_SERVER_FRESH} is missing")
     client_takeover = settings.client_takeover and _CLIENT_FRESH not in answered

@@ -23,7 +23,7 @@ from ..protocol.message import EncodedMessage, encode
 from ..transport.timers import Deadline, Timers
 from .config import Agreement, Deflate
 from .inbound import InboundDeflate
-from .streams import Compressor, ContextCompressor
+from .streams import LEAST_WINDOW_BITS, Compressor, ContextCompressor
 
 __all__ = ["CompressionInfo", "DeflateParams", "OutboundDeflate", "shared_compressor"]
 
@@ -46,13 +46,15 @@ class DeflateParams:
     def should_compress(self, size: int, requested: bool | None, most: int = limits.COUNT_MOST) -> bool:
         """Return whether to compress a message. All ways to send call it, except for sizes in `never_compressed`.
 
+        A ``min_size`` of ``COUNT_MOST`` stands for never, whatever is requested.
+
         Args:
             size: bytes of the payload, or of the first piece of a message in pieces. A caller that has only the frames
                 passes their bytes first, and then the payload's.
             requested: ``compress=`` of the application. ``None`` leaves the choice to the size.
             most: without a request a larger message is not compressed: that of a broadcast would hold the event loop.
         """
-        return self.min_size <= size <= most if requested is None else requested
+        return self.min_size <= size <= most if requested is None else requested and self.min_size < limits.COUNT_MOST
 
     def never_compressed(self) -> int:
         """Return the bytes of the largest message that is not compressed without a request, as are all smaller ones."""
@@ -68,7 +70,8 @@ class CompressionInfo:
     several connections share, and messages of the history are then not counted.
 
     Attributes:
-        server_window_bits, client_window_bits: bits of the window of each side, 9 to 15.
+        server_window_bits, client_window_bits: bits of the window of each side, 8 to 15. With 8 we send no compressed
+            messages, because zlib cannot.
         server_takeover, client_takeover: True if messages of that side may refer to its earlier ones.
         context_bytes: approximate bytes that the back end and zlib hold for this connection now.
         sent_messages, received_messages: number of compressed messages.
@@ -118,8 +121,10 @@ class OutboundDeflate:
         if client:
             bits, takeover = agreement.client_window_bits, agreement.client_takeover
         assert settings.level is not None
-        key = (settings.backend, settings.level, bits, settings.mem_level)
-        self.params = _params(key, settings.min_size, fragment_size)
+        key = (settings.backend, settings.level, max(bits, LEAST_WINDOW_BITS), settings.mem_level)
+        # zlib cannot compress with a window of 8 bits (RFC 7692 section 7.1.2.2 allows to send uncompressed messages).
+        min_size = settings.min_size if bits >= LEAST_WINDOW_BITS else limits.COUNT_MOST
+        self.params = _params(key, min_size, fragment_size)
         #: The same, or ``None`` with takeover: then no other connection can be sent the same bytes.
         self.shared_params: DeflateParams | None = None
         self._context: ContextCompressor | None = None

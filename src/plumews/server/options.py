@@ -28,7 +28,7 @@ from ..validation import (
     check_time,
     entries_of,
     is_plain_function,
-    unknown_option,
+    owned_options,
 )
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Route, Routes
@@ -248,11 +248,5 @@ def split_options(given: Mapping[str, Any]) -> tuple[ServerOptions, AuthOptions,
     Raises:
         TypeError, ValueError: an option is unknown, or its value is wrong.
     """
-    fields = [{field.name for field in dataclasses.fields(owner)} for owner in _OWNERS]
-    unknown = given.keys() - set().union(*fields)
-    if unknown:
-        known = sorted(set().union(*fields))
-        names = ", ".join(unknown_option(name, known, _ELSEWHERE) for name in sorted(unknown))
-        raise TypeError(f"unknown option {names}: there are {', '.join(known)}, and the parameters of the function")
-    of_server, of_auth, of_conn = ({name: given[name] for name in given.keys() & names} for names in fields)
+    of_server, of_auth, of_conn = owned_options(given, _OWNERS, _ELSEWHERE)
     return ServerOptions(**of_server), AuthOptions(**of_auth), ConnConfig(**of_conn)

@@ -1,0 +1,239 @@
+"""Options of a client: one frozen dataclass, and the typed keywords that `connect` and `unix_connect` share.
+
+A new option is a field of :class:`ConnectOptions` with a line in its docstring, and its type in
+:class:`ConnectKeywords`. Options of the ``websockets`` package have the same names here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import socket
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from .. import limits
+from ..conn.config import ConnConfig, ConnOptions
+from ..http11.headers import Headers, HeadersLike, is_token
+from ..validation import check_call, check_count, check_function, check_time, entries_of, owned_options
+from .handshake import USER_AGENT, bearer, check_headers
+
+__all__ = ["AdditionalHeaders", "ConnectKeywords", "ConnectOptions", "ReconnectDelays", "Token", "split_options"]
+
+#: Headers, or a function that is asked for them at each attempt.
+AdditionalHeaders: TypeAlias = "HeadersLike | Callable[[], HeadersLike | Awaitable[HeadersLike]] | None"
+
+#: Token, or a function that is asked for it at each attempt.
+Token: TypeAlias = "str | Callable[[], str | Awaitable[str]] | None"  # noqa: S105
+
+#: Seconds to wait before each attempt, or a function that returns them anew after each success.
+ReconnectDelays: TypeAlias = "Iterable[float] | Callable[[], Iterable[float]] | None"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectOptions:
+    """Options of a client. A wrong value is an error of the call that gives it, not of the first attempt.
+
+    Args:
+        origin: value of ``Origin`` (default ``None``: no such header).
+        subprotocols: subprotocols to offer, in the order of preference.
+        additional_headers: headers of the request: a mapping, a list of pairs, or a function, async or not, that is
+            called before each attempt and returns them. They replace ``Host``, ``Origin``, ``User-Agent`` and
+            ``Authorization``.
+        user_agent_header: value of ``User-Agent`` (default: the versions of Python and plumews). ``None`` sends none.
+        token: bearer token, sent in ``Authorization``: a ``str``, or a function, async or not, that is called before
+            each attempt and returns it. It takes precedence over a user in the URI.
+        open_timeout: seconds to the open WebSocket (default 10): name resolution, proxy, TLS, redirects and handshake
+            together. ``None`` is no limit.
+        ssl: TLS context for ``wss`` (default: that of :func:`ssl.create_default_context`).
+        server_hostname: name that the certificate is checked against, and that the server gets by SNI (default: the
+            host of the URI).
+        proxy: URL of a proxy (``"http://proxy:3128"``). True (default) asks the environment, ``None`` uses none.
+        sock: connected socket to use instead of connecting one. The connection owns it from the call on.
+        host: host to connect to instead of that of the URI.
+        port: port to connect to instead of that of the URI.
+        local_addr: host and port that the socket is bound to.
+        process_exception: ``f(exc)``, called when an attempt of ``async for`` fails. It returns ``None`` to try again,
+            or an exception to raise (default: try again after network errors, timeouts, and responses that may change).
+        reconnect_delays: seconds before each attempt of ``async for``: an iterable, or a function that returns one and
+            is called after each success. The default is random, from 0 to a bound that doubles from 1 s to 60 s.
+        max_head: bytes of the largest head of a response, 1 KiB to 1 MiB (default 16 KiB).
+
+    Raises:
+        TypeError, ValueError: an option is of the wrong kind, or out of range.
+    """
+
+    origin: str | None = None
+    subprotocols: Sequence[str] = ()
+    additional_headers: AdditionalHeaders = dataclasses.field(default=None, repr=False)
+    user_agent_header: str | None = USER_AGENT
+    token: Token = dataclasses.field(default=None, repr=False)
+    open_timeout: float | None = limits.OPEN_TIMEOUT
+    ssl: ssl_module.SSLContext | None = None
+    server_hostname: str | None = None
+    proxy: str | bool | None = dataclasses.field(default=True, repr=False)
+    sock: socket.socket | None = None
+    host: str | None = None
+    port: int | None = None
+    local_addr: tuple[str, int] | None = None
+    process_exception: Callable[[Exception], Exception | None] | None = None
+    reconnect_delays: ReconnectDelays = None
+    max_head: int = limits.HEAD_SIZE
+
+    def __post_init__(self) -> None:
+        for name in ("origin", "user_agent_header"):
+            value = getattr(self, name)
+            if value is not None:
+                Headers((name, value) if isinstance(value, str) else [(name, value)])
+        object.__setattr__(self, "subprotocols", _subprotocols(self.subprotocols))
+        self._check_asked("additional_headers", check_headers)
+        self._check_asked("token", bearer)
+        if self.open_timeout is not None:
+            check_time("open_timeout", self.open_timeout)
+        if self.ssl is not None:
+            _check_tls(self.ssl)
+        self._check_way()
+        if self.process_exception is not None:
+            check_function("process_exception", self.process_exception)
+            check_call("process_exception", self.process_exception, "exc")
+            if inspect.iscoroutinefunction(self.process_exception):
+                raise TypeError("process_exception must be a plain function")
+        delays = self.reconnect_delays
+        if not (delays is None or callable(delays) or (isinstance(delays, Iterable) and not isinstance(delays, str))):
+            raise TypeError(f"reconnect_delays must be an iterable of seconds, not {type(delays).__name__}")
+        check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
+
+    def _check_asked(self, name: str, check: Callable[[Any], object]) -> None:
+        """Check a value that may be a function, which is asked for it later."""
+        value = getattr(self, name)
+        if callable(value):
+            check_call(name, value)
+        elif value is not None:
+            checked = check(value)
+            if isinstance(checked, Headers):
+                object.__setattr__(self, name, checked)  # an iterator can be read once
+
+    def _check_way(self) -> None:
+        """Check the options that say where to connect to."""
+        for name in ("server_hostname", "host"):
+            value = getattr(self, name)
+            if not isinstance(value, (str, type(None))):
+                raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+            if value == "":
+                raise ValueError(f"{name} must not be empty")
+        if self.port is not None:
+            check_count("port", self.port, most=65535)
+        if not isinstance(self.proxy, (str, bool, type(None))):
+            raise TypeError(f"proxy must be a URL, True or None, not {type(self.proxy).__name__}")
+        if self.sock is not None:
+            _check_sock(self.sock)
+            for name in ("host", "port", "local_addr"):
+                if getattr(self, name) is not None:
+                    raise TypeError(f"give either sock or {name}")
+        address = self.local_addr
+        if address is not None and not (
+            isinstance(address, (tuple, list))
+            and len(address) == 2
+            and isinstance(address[0], str)
+            and isinstance(address[1], int)
+        ):
+            raise TypeError("local_addr must be a pair of host and port")
+
+
+def _subprotocols(given: object) -> tuple[str, ...]:
+    subprotocols = entries_of("subprotocols", given or (), '"chat"')
+    for subprotocol in subprotocols:
+        if not is_token(subprotocol):
+            raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
+    if len({*subprotocols}) < len(subprotocols):
+        raise ValueError("a subprotocol is offered twice (RFC 6455 section 4.1)")
+    return subprotocols
+
+
+def _check_tls(context: object) -> None:
+    if not isinstance(context, ssl_module.SSLContext):
+        raise TypeError(f"ssl must be an ssl.SSLContext, not {type(context).__name__}")
+    if context.protocol == ssl_module.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl must be a context for clients, such as ssl.create_default_context()")
+
+
+def _check_sock(sock: object) -> None:
+    if not isinstance(sock, socket.socket):
+        raise TypeError(f"sock must be a socket.socket, not {type(sock).__name__}")
+    if sock.type != socket.SOCK_STREAM:
+        raise ValueError("sock must be a stream socket")
+
+
+# --- keywords -------------------------------------------------------------------------------------
+
+
+class ConnectKeywords(ConnOptions, total=False):
+    """Keywords of a client: see :class:`ConnectOptions` and :class:`plumews.ConnConfig`."""
+
+    origin: str | None
+    subprotocols: Iterable[str] | None
+    additional_headers: AdditionalHeaders
+    user_agent_header: str | None
+    token: Token
+    open_timeout: float | None
+    ssl: ssl_module.SSLContext | None
+    server_hostname: str | None
+    proxy: str | bool | None
+    sock: socket.socket | None
+    host: str | None
+    port: int | None
+    local_addr: tuple[str, int] | None
+    process_exception: Callable[[Exception], Exception | None] | None
+    reconnect_delays: ReconnectDelays
+    max_head: int
+
+
+#: Names that are no options here, and where their subject is found. Many are those of other packages.
+_ELSEWHERE: Final = {
+    "auth": "a user and a password stand in the URI; a token in the option token",
+    "autoping": "pings are always answered: leave it out",
+    "backoff": "here it is reconnect_delays",
+    "cookie": "here it is additional_headers={'Cookie': ...}",
+    "create_connection": "there is none: pass a connected socket as sock",
+    "create_protocol": "there is none: the class of a connection is plumews.Conn",
+    "enable_multithread": "leave it out",
+    "extensions": "here it is compression",
+    "extra_headers": "here it is additional_headers",
+    "family": "pass a connected socket as sock",
+    "handler": "connect has no handler: use async with, async for or on_message",
+    "header": "here it is additional_headers",
+    "headers": "here it is additional_headers",
+    "heartbeat": "here it is ping_interval",
+    "http_proxy_host": "here it is proxy",
+    "klass": "there is none: the class of a connection is plumews.Conn",
+    "legacy_recv": "leave it out",
+    "logger": 'logs go to the logger "plumews.client"',
+    "loop": "the running event loop is used: leave it out",
+    "max_message_size": "here it is max_size",
+    "max_msg_size": "here it is max_size",
+    "max_queue_size": "here it is max_queue",
+    "on_connect": "there is none: the connection is open when connect returns",
+    "path": "unix_connect has it",
+    "protocols": "here it is subprotocols",
+    "proxy_auth": "a user and a password stand in the URL of proxy",
+    "read_limit": "there is max_queue_bytes",
+    "ssl_context": "here it is ssl",
+    "sslopt": "here it is ssl, an ssl.SSLContext",
+    "timeout": "here it is open_timeout, and close_timeout for the end",
+    "user_agent": "here it is user_agent_header",
+    "write_limit": "there are queue_size and queue_bytes",
+}
+
+#: Classes of the options. Each keyword is a field of one of them.
+_OWNERS: Final = (ConnectOptions, ConnConfig)
+
+
+def split_options(given: Mapping[str, Any]) -> tuple[ConnectOptions, ConnConfig]:
+    """Return the keywords ``given`` as the options of the client, and of its connection.
+
+    Raises:
+        TypeError, ValueError: an option is unknown, or its value is wrong.
+    """
+    of_client, of_conn = owned_options(given, _OWNERS, _ELSEWHERE)
+    return ConnectOptions(**of_client), ConnConfig(**of_conn)

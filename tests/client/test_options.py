@@ -1,0 +1,107 @@
+"""Tests of the options of a client: names, kinds, ranges, and the hints in their errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import ssl
+
+import pytest
+
+from plumews import ConnConfig, Headers
+from plumews.client.options import ConnectKeywords, ConnectOptions, split_options
+
+
+def test_keywords_are_fields_of_options_and_config():
+    fields = {field.name for owner in (ConnectOptions, ConnConfig) for field in dataclasses.fields(owner)}
+    assert set(ConnectKeywords.__annotations__) == fields
+
+
+def test_options_are_split_by_owner():
+    options, config = split_options({"origin": "https://a", "max_size": 5, "open_timeout": None})
+    assert (options.origin, options.open_timeout, config.max_size) == ("https://a", None, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("extra_headers", "here it is additional_headers"),
+        ("headers", "here it is additional_headers"),
+        ("heartbeat", "here it is ping_interval"),
+        ("timeout", "here it is open_timeout"),
+        ("write_limit", "queue_size and queue_bytes"),
+        ("extensions", "here it is compression"),
+        ("open_timout", "do you mean open_timeout?"),
+        ("subprotocol", "do you mean subprotocols?"),
+    ],
+)
+def test_unknown_option_is_a_type_error_with_the_new_name(name, hint):
+    with pytest.raises(TypeError, match=f"unknown option {name}") as caught:
+        split_options({name: 1})
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "why"),
+    [
+        ("origin", "a\r\nb", ValueError, "control character"),
+        ("origin", 5, TypeError, "pair of str"),
+        ("user_agent_header", "a\nb", ValueError, "control character"),
+        ("subprotocols", "chat", TypeError, "must be a list of str"),
+        ("subprotocols", ["a b"], ValueError, "expected a token"),
+        ("subprotocols", ["a", "a"], ValueError, "offered twice"),
+        ("additional_headers", "X: y", TypeError, "a mapping or a list of pairs"),
+        ("additional_headers", {"Upgrade": "x"}, ValueError, "belongs to the handshake"),
+        ("additional_headers", lambda attempt: {}, TypeError, r"is called with \(\)"),
+        ("token", "a b", ValueError, "invalid token"),
+        ("token", b"x", TypeError, "must be a str"),
+        ("open_timeout", 0, ValueError, "more than 0"),
+        ("open_timeout", "1", TypeError, "number of seconds"),
+        ("ssl", True, TypeError, "ssl.SSLContext, not bool"),
+        ("ssl", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ValueError, "for clients"),
+        ("server_hostname", "", ValueError, "must not be empty"),
+        ("host", 5, TypeError, "must be a str"),
+        ("port", 65536, ValueError, "1 to 65535"),
+        ("proxy", 5, TypeError, "a URL, True or None"),
+        ("sock", "x", TypeError, "socket.socket"),
+        ("local_addr", "127.0.0.1", TypeError, "pair of host and port"),
+        ("process_exception", 5, TypeError, "must be a function"),
+        ("process_exception", lambda: None, TypeError, "is called with"),
+        ("reconnect_delays", 5, TypeError, "iterable of seconds"),
+        ("max_head", 10, ValueError, "1024 to 1048576"),
+    ],
+)
+def test_wrong_value_is_an_error_of_the_call(option, value, error, why):
+    with pytest.raises(error, match=why):
+        ConnectOptions(**{option: value})
+
+
+def test_async_process_exception_is_refused():
+    async def judge(exc: Exception) -> None: ...
+
+    with pytest.raises(TypeError, match="plain function"):
+        ConnectOptions(process_exception=judge)  # type: ignore[arg-type]
+
+
+def test_datagram_socket_is_refused():
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        pytest.raises(ValueError, match="stream socket"),
+    ):
+        ConnectOptions(sock=sock)
+
+
+def test_sock_excludes_an_address():
+    with socket.socket() as sock, pytest.raises(TypeError, match="either sock or port"):
+        ConnectOptions(sock=sock, port=80)
+
+
+def test_iterator_of_headers_is_read_once():
+    options = ConnectOptions(additional_headers=iter([("X", "1")]))
+    assert isinstance(options.additional_headers, Headers)
+    assert options.additional_headers["X"] == "1"
+
+
+def test_repr_contains_no_secret():
+    options = ConnectOptions(token="s3cret", additional_headers={"Cookie": "s3cret"}, proxy="http://u:s3cret@p")
+    assert "s3cret" not in repr(options)
