@@ -646,6 +646,21 @@ async def test_a_cancelled_application_is_a_failure(run, caplog):
     assert errors(caplog) == ["Exception in ASGI application\n"]
 
 
+async def test_a_cancellation_behind_an_own_close_loses_nothing(run, caplog):
+    async def app(scope, receive, send):
+        await send(ACCEPT)
+        scope["extensions"]["plumews"]["conn"].send_nowait(bytes(4_000_000))
+        await send(CLOSE)
+        raise asyncio.CancelledError
+
+    server = await run(app)
+    async with await Wire.open(server, rcvbuf=4096) as wire:
+        await until(lambda: not server.state.tasks)
+        assert len(await wire.message()) == 4_000_000
+        assert await wire.closing() == (1000, "")
+    assert errors(caplog) == []
+
+
 # --- close ----------------------------------------------------------------------------------------
 
 

@@ -119,7 +119,10 @@ class Application:
             result = await self._context.app(self._scope, self.receive, self.send)
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError) and (self._is_over() or is_stopped()):
-                self._cut()
+                if self._stopped or is_stopped():
+                    self._cut()
+                else:  # what the application has sent before its end still leaves
+                    self._finish(CloseCode.NORMAL_CLOSURE, "")
                 raise
             if not (self._is_over() and tells_disconnect(exc)):
                 logger.error("Exception in ASGI application\n", exc_info=exc)
