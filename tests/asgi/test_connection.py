@@ -318,6 +318,19 @@ async def test_a_send_to_a_client_that_has_gone_is_an_oserror(server):
         await until(lambda: raised == [1006])
 
 
+async def test_an_awaited_event_leaves_before_the_return(server):
+    hub = plumews.Hub()
+
+    async def say_bye(websocket):
+        await websocket.accept()
+        hub.join("chat", conn(websocket))
+        hub.broadcast_room("chat", "to all")
+        await websocket.send_text("bye")
+
+    async with endpoint(server, say_bye) as address, client(address) as websocket:
+        assert [await websocket.recv(), await websocket.recv()] == ["to all", "bye"]
+
+
 async def test_a_member_leaves_when_its_application_returns(server):
     hub = plumews.Hub()
     stayed = []

@@ -214,8 +214,8 @@ class EventChannel:
     async def _send_message(self, event: Event) -> None:
         try:
             await self._conn.send(checked_payload(event))
-            if self._conn._paused and self._conn._config.send_timeout is None:
-                await drain(self._conn)
+            if self._conn._config.send_timeout is None:
+                await drain(self._conn)  # also behind a broadcast: at the return of the application its server ends it
         except ConnectionClosed as exc:
             raise ClientDisconnected(str(exc)) from None
         except SendTimeout as exc:  # an OSError, which frameworks would take for the end of the connection
