@@ -195,6 +195,59 @@ async def test_messages_before_the_close_are_read_after_it() -> None:
     assert await both(program) == [["one", "two"]]
 
 
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("reads", ["before", "after"])
+async def test_messages_behind_our_close_frame_are_received(compression: Any, reads: str) -> None:
+    async def program(library: Any, seen: Observations) -> None:
+        begun = asyncio.Event()
+
+        async def close(websocket: Any) -> Any:
+            received = [await websocket.recv()]
+            closing = asyncio.create_task(websocket.close())
+            await asyncio.sleep(0)
+            assert websocket.protocol.close_sent is not None
+            begun.set()
+            if reads == "after":
+                await closing
+            received += [message async for message in websocket]
+            await closing
+            return received
+
+        async with served(library, close, compression=compression) as (client, result):
+            await (await client.ping())  # the agreement on compression has arrived
+            client.transport.pause_reading()  # it does not see our close frame yet
+            await client.send("close")
+            await begun.wait()
+            for number in range(4):
+                await client.send(f"late {number}")
+            client.transport.resume_reading()
+            seen.append(await result)
+
+    assert await both(program) == [["close", "late 0", "late 1", "late 2", "late 3"]]
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_late_messages_end_where_the_queue_is_full(compression: Any) -> None:
+    begun = asyncio.Event()
+
+    async def close(websocket: Any) -> Any:
+        await websocket.recv()
+        closing = asyncio.create_task(websocket.close())
+        await asyncio.sleep(0)
+        begun.set()
+        await closing
+        return [message async for message in websocket]
+
+    async with served(ours, close, compression=compression, max_queue=2) as (client, result):
+        client.transport.pause_reading()
+        await client.send("close")
+        await begun.wait()
+        for number in range(100):
+            await client.send(f"late {number}")
+        client.transport.resume_reading()
+        assert await asyncio.wait_for(result, 5) == ["late 0", "late 1"]
+
+
 @pytest.mark.parametrize(("code", "reason"), [(1005, ""), (999, ""), (1000, "x" * 124)])
 async def test_a_wrong_close_raises_protocol_error(code: int, reason: str) -> None:
     async def program(library: Any, seen: Observations) -> None:

@@ -413,8 +413,11 @@ class ConnCore(MessageChannel):
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         """Hand a message to the filter, then to the callback or into the receive queue."""
-        if not self._open:
-            return  # our close frame is on its way: later messages are dropped
+        if not self._open:  # our close frame is on its way: later messages are dropped, mostly
+            rules = self._rules
+            rules.late = rules.late and not self._inbox.is_full(0)
+            if not rules.late:
+                return
         if self._filter is not None and self._filter(self, data):
             return
         if self._on_message is None:

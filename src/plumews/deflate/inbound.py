@@ -186,7 +186,7 @@ class InboundDeflate:
     def take(self, conn: Any, kind: int, data: bytes) -> int:
         """Inflate and deliver a compressed message. After `LATER` the same event comes again."""
         rules = conn._rules
-        if rules.state is not _OPEN:
+        if rules.state is not _OPEN and not rules.late:
             self.end()
             return _GO_ON
         first = False
@@ -365,7 +365,7 @@ class InboundDeflate:
 
     def changed(self, conn: Any) -> None:
         """Resume later if the application of ``conn`` reads again, or if ``conn`` is closing and needs no turn."""
-        closing = conn._rules.state is not _OPEN
+        closing = conn._rules.state is not _OPEN and not conn._rules.late
         if (self.waits_for == _ROOM and self._has_room(conn)) or (self.waits_for == _TURN and closing):
             self.waits_for = _NOTHING
             conn._loop.call_soon(conn._go_on, context=Context())

@@ -9,6 +9,7 @@ cdef class ProtocolState:
     cdef public object close_rcvd
     cdef public object close_sent
     cdef public bint cut
+    cdef public bint late
     cdef public object error
     cdef public object parser
     cdef public object state

@@ -36,7 +36,7 @@ _GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCod
 class ProtocolState:
     """Parser, state, and both close frames of one connection."""
 
-    __slots__ = ("close_rcvd", "close_sent", "cut", "error", "parser", "state")
+    __slots__ = ("close_rcvd", "close_sent", "cut", "error", "late", "parser", "state")
 
     def __init__(self, *, client: bool, max_size: int | None, max_frames: int | None = 0) -> None:
         if max_frames == 0:  # as many as `max_size` allows
@@ -47,6 +47,8 @@ class ProtocolState:
         self.close_sent: Close | None = None
         self.error: ProtocolError | None = None
         self.cut = False
+        #: True to deliver messages that arrive behind our close frame, up to the first that has no room.
+        self.late = False
 
     def allow_compressed(self, *, client: bool) -> None:
         """Accept compressed messages, too. Call it before anything was received."""

@@ -65,6 +65,7 @@ class ServerProtocol(ProtocolState):
             raise TypeError(f"a ServerProtocol is a part of a connection: {SANS_IO}")
         conn: Conn = options[0]
         super().__init__(client=False, max_size=conn.read_limit)
+        self.late = True
         self._rcvd_first = False
         #: The connection, until its `plumews.compat.websockets.asyncio.connection.Connection` has taken it.
         self.conn: Conn | None = conn
