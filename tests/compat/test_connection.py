@@ -461,6 +461,41 @@ async def test_a_subclass_may_override_recv_send_and_close() -> None:
     assert await both(program) == ["hello!", ["LOUD"], 2, (True, True), "Shouting"]
 
 
+@pytest.mark.parametrize("end", ["return", "raise", "client", "server"])
+async def test_close_of_a_subclass_is_called_at_the_end(end: str) -> None:
+    async def program(library: Any, seen: Observations) -> None:
+        calls: list[Any] = []
+
+        class Polite(library.asyncio.server.ServerConnection):  # type: ignore[misc,name-defined]
+            async def close(self, code: int = 1000, reason: str = "") -> None:
+                calls.append((code, reason))
+                with contextlib.suppress(library.exceptions.ConnectionClosed):
+                    await self.send("goodbye")
+                await super().close(code, reason)
+
+        async def handler(websocket: Any) -> Any:
+            if end == "raise":
+                raise ValueError
+            if end != "return":
+                await websocket.wait_closed()
+
+        serving = served(library, handler, create_connection=Polite)
+        async with serving as (client, _):
+            if end == "client":
+                await client.close()
+            elif end == "server":
+                while not client.latency:
+                    await (await client.ping())
+                serving.server.close(code=1012, reason="restart")
+            if end != "client":
+                seen.append(await client.recv())
+            await client.wait_closed()
+            seen.append((client.close_code, client.close_reason))
+        seen.append(calls[0])
+
+    assert (await both(program))[0] == ((1000, "") if end == "client" else "goodbye")
+
+
 @pytest.mark.parametrize("closes", ["client", "handler", "failure"])
 async def test_a_closed_connection_is_freed_without_the_collector(closes: str, caplog: Any) -> None:
     seen: list[weakref.ref[Any]] = []

@@ -40,6 +40,7 @@ async def test_the_client_closes_first(code: int, reason: str) -> None:
                 await websocket.recv()
             except library.exceptions.ConnectionClosed as exc:
                 state = websocket.state.name, websocket.close_code, websocket.close_reason
+                state += str(websocket.protocol.close_rcvd), repr(websocket.protocol.close_sent)
                 return told(exc), state, exc.code, exc.reason
 
         async with served(library, read) as (client, result):

@@ -27,6 +27,7 @@ async def echo(websocket: Any) -> None:
 LEGAL: list[dict[str, Any]] = [
     {"open_timeout": None, "close_timeout": None, "ping_interval": None, "ping_timeout": None},
     {"ping_timeout": None},
+    {"close_timeout": 0},
     {"max_size": None},
     {"max_size": (2**20, None)},
     {"max_size": (None, None)},
@@ -121,6 +122,15 @@ async def test_create_connection_may_be_a_function() -> None:
     await both(program)
 
 
+async def test_a_client_that_keeps_its_window_is_read() -> None:
+    """Safari of iOS 15 does so, whatever was agreed on."""
+    async with running(ours, echo) as server, at(server, compression="deflate") as client:
+        client.protocol.extensions[0].local_no_context_takeover = False  # type: ignore[attr-defined]
+        for _ in range(3):
+            await client.send("the same text, again and again " * 10)
+            assert len(await client.recv()) == 310
+
+
 async def test_native_options_are_passed_on() -> None:
     async def tell(websocket: Any) -> None:
         await websocket.send(websocket.plumews.client_address)
@@ -197,6 +207,4 @@ async def test_a_silent_client_is_cut_by_the_keepalive() -> None:
             seen.append(await asyncio.wait_for(result, 5))
             client.transport.abort()  # its closing handshake would wait for what it does not read
 
-    assert await both(program) == [
-        ("sent 1011 (internal error) keepalive ping timeout; no close frame received", 1006)
-    ]
+    assert await both(program) == [("sent 1011 (internal error) keepalive ping timeout; no close frame received", 1006)]

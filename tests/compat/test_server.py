@@ -47,8 +47,8 @@ async def test_a_server_is_awaited_or_entered() -> None:
     await both(program)
 
 
-@pytest.mark.parametrize("port", [None, 0])
-async def test_no_port_is_a_free_one(port: int | None) -> None:
+@pytest.mark.parametrize("port", [None, 0, "0"])
+async def test_no_port_is_a_free_one(port: Any) -> None:
     async def program(library: Any, seen: Observations) -> None:
         async with library.asyncio.server.serve(echo, "127.0.0.1", port) as server:
             seen.append(server.sockets[0].getsockname()[1] > 0)

@@ -16,6 +16,7 @@ from ...conn.connection import Conn
 from ...constants import CloseCode
 from ...protocol.state import ProtocolState
 from .exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
+from .frames import Close, close_of
 from .refused import SANS_IO, missing
 
 if TYPE_CHECKING:
@@ -102,6 +103,13 @@ class ServerProtocol(ProtocolState):
         """Note the close frame of the peer, and whether it was the first one."""
         self._rcvd_first = self.close_sent is None
         super().peer_closed(code, reason)
+        self.close_rcvd = Close(code, reason)
+
+    def close_frame(self, code: int | None, reason: str = "") -> bytes:
+        """Build our close frame."""
+        frame = super().close_frame(code, reason)
+        self.close_sent = close_of(self.close_sent)
+        return frame
 
     def reply_frame(self) -> bytes:
         """Build our close frame in answer to that of the peer, with its code and its reason."""

@@ -310,6 +310,10 @@ class Connection:
                 raise ProtocolError(str(exc)) from None
         await conn.wait_closed()
 
+    def _overrides_close(self) -> bool:
+        """Return True if :meth:`close` is that of a subclass. It is then called where the connection is closed."""
+        return type(self).close is not Connection.close
+
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""
         await self.__conn.wait_closed()

@@ -128,13 +128,17 @@ class Handshakes:
         """Run the handler of the program. An exception closes with 1011 and is logged."""
         connection = self.connections[conn]
         self._note(connection, "connection open")
+        code = CloseCode.NORMAL_CLOSURE
         try:
             await self._handler(connection)
         except Exception as exc:
-            if isinstance(exc, ConnectionClosed) and conn.closed:
-                return  # the client has gone: that is no failure of the handler
-            connection.logger.error("connection handler failed", exc_info=True)
-            conn.close_nowait(CloseCode.INTERNAL_ERROR)
+            if not (isinstance(exc, ConnectionClosed) and conn.closed):  # the client has gone: that is no failure
+                connection.logger.error("connection handler failed", exc_info=True)
+                code = CloseCode.INTERNAL_ERROR
+        if connection._overrides_close():
+            await connection.close(code)
+        elif code is not CloseCode.NORMAL_CLOSURE:
+            conn.close_nowait(code)
 
     def _gone(self, conn: Conn) -> None:
         connection = self.connections.pop(conn, None)

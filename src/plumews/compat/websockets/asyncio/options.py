@@ -19,6 +19,12 @@ __all__ = ["check_hook", "conn_options", "listening_options", "takes_path"]
 #: Bytes that may wait for a client before a broadcast closes it. A send waits much earlier, at ``write_limit``.
 _QUEUE_BYTES: Final = 64 * limits.MiB
 
+#: Seconds that stand for ``close_timeout=0``.
+_AT_ONCE: Final = 0.001
+
+#: ``compression="deflate"``: clients that keep their window are read, as Safari of iOS 15, whatever was agreed on.
+_DEFLATE: Final = Deflate(client_takeover=True)
+
 #: Default of ``max_queue``.
 _MAX_QUEUE: Final = 16
 
@@ -103,9 +109,9 @@ def conn_options(
     elif high != _MAX_QUEUE:
         queue = {"max_queue": max(1, high)}
     return {
-        "compression": compression,
+        "compression": _DEFLATE if compression == "deflate" else compression,
         "open_timeout": FOREVER if open_timeout is None else open_timeout,
-        "close_timeout": FOREVER if close_timeout is None else close_timeout,
+        "close_timeout": FOREVER if close_timeout is None else close_timeout or _AT_ONCE,
         "ping_interval": ping_interval,
         "ping_timeout": ping_timeout,
         "max_size": _message_size(max_size),

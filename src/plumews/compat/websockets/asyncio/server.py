@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .... import limits
+from ....conn.connection import Conn
 from ....constants import CloseCode, State
 from ....server import server as native
 from ....server.options import ServerOptions
@@ -88,6 +89,8 @@ class Server:
         self._bound: Sequence[socket.socket] = ()
         self._native: native.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Calls of the ``close()`` of subclasses.
+        self._closings: set[asyncio.Task[None]] = set()
 
     @property
     def server(self) -> native.Server:
@@ -131,7 +134,17 @@ class Server:
         server = self.server
         if server._closer is None:
             self.logger.info("server closing")
-            server._begin_close(FOREVER, 0.0, 0.0, code=code, reason=reason, wanted=lambda conn: close_connections)
+
+            def wanted(conn: Conn) -> bool:
+                connection = self._handshakes.connections.get(conn)
+                if not close_connections or connection is None or not connection._overrides_close():
+                    return close_connections
+                task = self.get_loop().create_task(connection.close(code, reason))
+                self._closings.add(task)
+                task.add_done_callback(self._closings.discard)
+                return False
+
+            server._begin_close(FOREVER, 0.0, 0.0, code=code, reason=reason, wanted=wanted)
             assert server._closer is not None
             server._closer.add_done_callback(lambda closer: self.logger.info("server closed"))
 
@@ -231,7 +244,7 @@ def serve(
     Args:
         handler: ``async def handler(websocket)``, run for each connection; ``handler(websocket, path)`` works, too.
         host: address or name to listen on, or several; ``None`` is all interfaces.
-        port: port to listen on; ``None`` and 0 take a free one.
+        port: port to listen on, a string of digits, too; ``None`` and 0 take a free one.
         origins: acceptable origins, patterns included; ``None`` in the list accepts requests without one. Without the
             option the pages of all sites may connect.
         extensions: refused; ``compression`` has the parameters of permessage-deflate.
@@ -315,10 +328,10 @@ def serve(
     elif options.get("sock") is not None:
         serving = functools.partial(native.serve, handshakes.handle, host, port, **options)
     elif start:
-        serving = functools.partial(native.serve, handshakes.handle, host, port or 0, **options)
+        serving = functools.partial(native.serve, handshakes.handle, host, int(port or 0), **options)
     else:
         reuse_port, backlog = options.pop("reuse_port", None), options.get("backlog", limits.BACKLOG)
-        bind = functools.partial(tcp_sockets, host, port or 0, reuse_port=reuse_port, backlog=backlog)
+        bind = functools.partial(tcp_sockets, host, int(port or 0), reuse_port=reuse_port, backlog=backlog)
         serving = functools.partial(native.serve, handshakes.handle, **options)
     server = Server(handshakes, logger, serving, bind)
     return server
