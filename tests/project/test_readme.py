@@ -688,6 +688,18 @@ async def test_a_program_that_moves_by_its_imports(start: Any, capsys: Any) -> N
     assert {ConnectionClosed, names["ConnectionClosed"]} == set(names["CLOSED"])
 
 
+async def test_a_program_that_has_moved_checks_origin_and_host(start: Any) -> None:
+    server = await start(run("Servers moved from the websockets package")["serving"])
+    host, port = server.sockets[0].getsockname()
+    url = f"ws://chat.example.com:{port}"
+    async with connect(url, host=host, proxy=None) as client:
+        await client.send("hello")
+        assert await client.recv() == "hello"
+    for uri, origin in ((url, "https://other.example"), (f"ws://{host}:{port}", None)):
+        with pytest.raises(InvalidStatus, match="403"):
+            await connect(uri, host=host, proxy=None, origin=origin)
+
+
 async def test_a_hub_for_a_program_that_has_moved(start: Any) -> None:
     names = run("On to the native names")
     server = await start(names["serving"])
