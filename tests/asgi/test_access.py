@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -20,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import plumews
 from plumews.asgi import RoomAccess, conn, rooms
 from support.asgi_servers import SERVERS, serving, url
-from support.fakes import until
+from support.fakes import ticks, until
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ORIGIN = {"Origin": "http://page.example"}
@@ -153,7 +152,7 @@ async def test_a_token_that_ends_before_accept_closes_at_once(server, auth):
     @app.websocket("/")
     async def late(websocket: WebSocket, user: Any = admitted) -> None:
         auth.revoke_token("one")
-        await asyncio.sleep(0.01)
+        await ticks()
         await websocket.accept()
         await websocket.receive()
 

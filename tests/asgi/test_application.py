@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 
 import plumews
 from plumews.asgi import ClientDisconnected
-from support.fakes import until
+from support.fakes import ticks, until
 from support.raw_client import Wire, close, masked, upgrade
 from support.raw_client import text as frame
 from support.uvicorn_setup import ACCEPT, CLOSE, echo, errors, text
@@ -145,7 +145,7 @@ async def test_receive_before_accept_gets_the_first_message(run):
     async def app(scope, receive, send):
         await receive()
         waiting = asyncio.ensure_future(receive())
-        await asyncio.sleep(0.01)
+        await ticks()
         await send(ACCEPT)
         events.append(await waiting)
 
@@ -356,7 +356,9 @@ async def test_disconnect_comes_once_behind_the_messages(run, caplog):
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"), [(close(None), 1005), (close(1001), 1001), (b"", 1006), (masked(2, b"", fin=False), 1006)]
+    ("sent", "code"),
+    [(close(None), 1005), (close(1001), 1001), (b"", 1006), (masked(2, b"", fin=False), 1006)],
+    ids=["close", "close 1001", "nothing", "part of a message"],
 )
 async def test_disconnect_has_the_code_of_the_end(run, sent, code):
     events: list[Any] = []
@@ -529,7 +531,7 @@ async def test_groups_of_disconnects_are_an_ordinary_end(run, caplog):
             async def forward() -> None:
                 while True:
                     await send(text("tick"))
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)  # the pace of the ticks
 
             group.start_soon(forward)
             while (await receive())["type"] != "websocket.disconnect":
@@ -788,7 +790,7 @@ async def test_a_receive_that_is_given_up_loses_nothing(run):
     async with await Wire.open(server) as wire:
         for number in range(40):
             wire.send(frame(str(number)))
-            await asyncio.sleep(0.0015)
+            await asyncio.sleep(0.0015)  # a pace close to the time-outs of the application
         assert await wire.closing() == (1000, "")
     assert received == [str(number) for number in range(40)]
 

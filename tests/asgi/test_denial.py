@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException, WebSocket
 from starlette.responses import JSONResponse, StreamingResponse
 
 from plumews.asgi import ClientDisconnected
-from support.fakes import until
+from support.fakes import ticks, until
 from support.raw_client import Wire, text, upgrade
 from support.uvicorn_setup import CLOSE, errors
 
@@ -185,7 +185,7 @@ async def test_a_streamed_denial_waits_for_the_client(run, caplog):
         wire.send(upgrade())
         await until(lambda: server.conns and server.conns[0]._paused)
         before = len(sent)
-        await asyncio.sleep(0.05)
+        await ticks(100)
         assert len(sent) <= before + 1
         wire.reset()
     await until(lambda: not server.state.connections and not server.state.tasks)
@@ -196,7 +196,7 @@ async def test_a_streamed_denial_waits_for_the_client(run, caplog):
 async def test_frames_behind_a_denied_request_are_discarded(run):
     async def app(scope, receive, send):
         await receive()
-        await asyncio.sleep(0.02)
+        await until(lambda: any(each._rest for each in server.state.connections))
         await send(CLOSE)
 
     server = await run(app)

@@ -12,7 +12,7 @@ import pytest
 import plumews
 from plumews.asgi import conn
 from plumews.constants import State
-from support.fakes import until
+from support.fakes import ticks, until
 
 SCOPE: dict[str, Any] = {
     "type": "websocket",
@@ -155,7 +155,7 @@ async def test_messages_that_nobody_reads_stay_with_the_server(server):
     for number in range(50):
         server.say(str(number))
     await until(lambda: server.incoming.qsize() < 50)
-    await asyncio.sleep(0.01)
+    await ticks(100)
     assert server.incoming.qsize() >= 40
     assert [await member.recv() for _ in range(50)] == [str(number) for number in range(50)]
 

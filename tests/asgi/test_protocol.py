@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 
 import plumews
 from plumews.asgi import PlumeProtocol
-from support.fakes import tls_contexts, until
+from support.fakes import ticks, tls_contexts, until
 from support.raw_client import Wire, close, masked, upgrade
 from support.raw_client import text as frame
 from support.uvicorn_setup import ACCEPT, CLOSE, echo, errors, text
@@ -199,7 +199,7 @@ async def test_frames_before_accept_wait_within_a_bound(run, http):
         (protocol,) = server.state.connections
         wire.send(*map(frame, messages))
         await until(lambda: protocol._paused)
-        await asyncio.sleep(0.02)
+        await ticks(100)
         assert len(protocol._rest) < 600_000
         go_on.set()
         await wire.read_head()
@@ -429,10 +429,9 @@ async def sent_without_reader(run: Any, message: str, **options: Any) -> int:
     async with await Wire.open(server, rcvbuf=4096):
         (conn,) = server.conns
         await until(lambda: conn._paused)
-        for _ in range(200):
-            await asyncio.sleep(0)
+        await ticks(200)
         before = len(sent)
-        await asyncio.sleep(0.05)
+        await ticks(200)
         assert len(sent) == before
         queued = conn.queued_messages
         conn.abort()

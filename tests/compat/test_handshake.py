@@ -355,7 +355,7 @@ async def test_a_client_that_leaves_while_it_is_judged_is_forgotten() -> None:
     async def think(connection: Any, request: Any) -> None:
         asked.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(60)  # the client leaves before
         finally:
             gone.set()
 

@@ -91,7 +91,9 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "kind", "words"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("options", "kind", "words"), REFUSED, ids=lambda value: str(value).partition(" at 0x")[0][:40]
+)
 async def test_values_that_cannot_mean_the_same_raise(options: Any, kind: Any, words: str) -> None:
     with pytest.raises(kind, match=words):
         running(ours, echo, **options)

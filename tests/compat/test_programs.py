@@ -23,7 +23,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from support.both_libraries import Observations, at, both, refused, running
-from support.fakes import tls_contexts
+from support.fakes import tls_contexts, until
 
 pytestmark = pytest.mark.peer
 
@@ -96,7 +96,7 @@ async def test_a_clock_for_all_clients() -> None:
         async def tick() -> None:
             for number in itertools.count():
                 library.broadcast(clients, f"tick {number}")
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # the pace of the ticks
 
         async with library.serve(register, "localhost", 0) as server:
             ticking = asyncio.ensure_future(tick())
@@ -106,8 +106,7 @@ async def test_a_clock_for_all_clients() -> None:
                     following = [int((await client.recv()).split()[1]) for _ in range(5)]
                     seen.append(following == [*range(first + 1, first + 6)])
             ticking.cancel()
-            while clients:
-                await asyncio.sleep(0.001)
+            await until(lambda: not clients)
 
     assert await both(program) == [True, True]
 
@@ -587,15 +586,13 @@ async def test_a_feed_with_a_header_and_a_payload() -> None:
         async with library.serve(feed, "127.0.0.1", None, **options) as server:
             client = await at(server, subprotocols=["foxglove.websocket.v1"])
             seen.append(await client.recv())
-            while not clients:
-                await asyncio.sleep(0.001)
+            await until(lambda: clients)
             await publish(b"x" * 300_000)
             seen.append(len(await client.recv()))
             await client.send("subscribe")
             seen.append(await client.recv())
             await client.close(1001, "over")
-            while clients:
-                await asyncio.sleep(0.001)
+            await until(lambda: not clients)
 
     await both(program)
 
@@ -749,8 +746,7 @@ async def test_a_document_room_that_sets_the_path() -> None:
 
         serving = library.serve(handler, "localhost", 0)
         async with serving as server, at(server, "/docs/one") as ada, at(server, "/docs/one") as bob:
-            while len(provider.rooms.get("one", [])) < 2:
-                await asyncio.sleep(0.001)
+            await until(lambda: len(provider.rooms.get("one", [])) == 2)
             await ada.send(b"update")
             seen.append(await bob.recv())
         seen.append(sorted(provider.rooms))

@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 
 from plumews.compat import websockets as ours
 from support.both_libraries import LIBRARIES, Observations, at, both, running, unix_connect
-from support.fakes import tls_contexts
+from support.fakes import tls_contexts, until
 
 pytestmark = pytest.mark.peer
 
@@ -196,11 +196,9 @@ async def test_broadcast_reaches_all_open_connections() -> None:
         async with running(library, stay) as server:
             gone = await at(server)
             await gone.close()
-            while not closed:
-                await asyncio.sleep(0.001)
+            await until(lambda: closed)
             clients = [await at(server) for _ in range(3)]
-            while len(server.connections) < 3:
-                await asyncio.sleep(0.001)
+            await until(lambda: len(server.connections) == 3)
             everybody = [*server.connections, *closed]
             for message, options in (
                 ("text", {}),
@@ -259,8 +257,7 @@ async def test_broadcasts_to_a_slow_client_are_not_lost() -> None:
 
         async with running(library, stay, compression=None) as server, at(server) as client:
             client.transport.pause_reading()
-            while not server.connections:
-                await asyncio.sleep(0.001)
+            await until(lambda: server.connections)
             for number in range(500):
                 library.asyncio.server.broadcast(server.connections, str(number).ljust(20_000))
             client.transport.resume_reading()

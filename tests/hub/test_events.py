@@ -150,7 +150,6 @@ async def coroutine_function() -> None: ...
         (None, False),
         ("print", False),
     ],
-    ids=str,
 )
 def test_only_plain_functions_are_callbacks(callback, plain):
     assert is_plain_function(callback) is plain

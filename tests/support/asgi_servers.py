@@ -59,7 +59,7 @@ async def _listening(port: int) -> None:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # hypercorn does not announce that it listens
         else:
             writer.close()
             return
