@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,17 +35,22 @@ REFUSED = {
     "frames": {"Frame": "without I/O"},
     "http11": {"USER_AGENT": "no client in this version"},
     "protocol": {"Protocol": "without I/O", "SEND_EOF": "without I/O"},
-    "asyncio.client": dict.fromkeys(("connect", "unix_connect", "ClientConnection"), "no client in this version"),
-    "client": {"ClientProtocol": "no client in this version"},
-    "legacy.client": {"connect": "no client in this version"},
-    "sync.client": {"connect": "no client in this version"},
-    "sync.server": {"serve": "no blocking server", "basic_auth": "no blocking server"},
-    "sync.router": {"route": "no blocking server"},
-    "auth": {"basic_auth_protocol_factory": "basic_auth"},
-    "legacy.auth": {"BasicAuthWebSocketServerProtocol": "basic_auth"},
-    "extensions.permessage_deflate": {"ServerPerMessageDeflateFactory": "compression"},
     "server": {"ServerConnection": "asyncio.server"},
-    "legacy.server": {"HTTPResponse": "tuple"},
+}
+
+#: Modules of `websockets` that are refused: a part of what the error says about each.
+REFUSED_MODULES = {
+    **dict.fromkeys(("asyncio.client", "client", "legacy.client", "sync.client"), "no client in this version"),
+    **dict.fromkeys(("sync", "sync.server", "sync.router"), "no blocking server"),
+    **dict.fromkeys(("auth", "legacy.auth"), "basic_auth"),
+    **dict.fromkeys(("extensions", "extensions.base", "extensions.permessage_deflate"), "compression"),
+    **dict.fromkeys(("asyncio.messages", "connection", "imports", "legacy.framing", "legacy.handshake"), "an inside"),
+    **dict.fromkeys(("legacy.http", "streams", "utils"), "an inside"),
+    "cli": "plumews command",
+    "headers": "request.headers",
+    "proxy": "for clients",
+    "uri": "urlsplit",
+    **dict.fromkeys(("trio", "trio.client"), "asyncio"),
 }
 
 #: Modules that programs import names of.
@@ -79,6 +85,34 @@ def test_a_refused_name_says_what_to_use_when_imported(module: str, name: str) -
         getattr(importlib.import_module(path), name)
 
 
+@pytest.mark.parametrize("module", REFUSED_MODULES)
+def test_a_refused_module_says_what_to_use_when_imported(module: str) -> None:
+    for statement in (f"import {ROOT}.{module}", f"from {ROOT}.{module} import name"):
+        with pytest.raises(ModuleNotFoundError, match=REFUSED_MODULES[module]) as refused:
+            exec(statement, {})
+        assert f"{ROOT}.{module}".startswith(str(refused.value.name))
+    if "." not in module:
+        with pytest.raises(ImportError, match=REFUSED_MODULES[module]):
+            getattr(ours, module)
+
+
+def test_every_module_of_websockets_exists_or_is_refused() -> None:
+    root = Path(websockets.__file__).parent
+    files = [path.relative_to(root).with_suffix("") for path in root.rglob("*.py")]
+    names = {".".join(file.parts).removesuffix("__init__").rstrip(".") for file in files} - {"", "__main__"}
+    assert len(names) > 40
+    for name in sorted(names):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"{ROOT}.{name}")
+            continue
+        assert name in REFUSED_MODULES or name.partition(".")[0] in REFUSED_MODULES, name
+
+
+def test_a_module_that_exists_nowhere_is_not_found() -> None:
+    with pytest.raises(ModuleNotFoundError, match=f"No module named '{ROOT}.nonsense'"):
+        importlib.import_module(f"{ROOT}.nonsense")
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(ours, "nonsense")
     with pytest.raises(ImportError, match="cannot import name"):
@@ -95,6 +129,7 @@ def test_names_are_reached_from_the_top_as_programs_do() -> None:
     assert ours.protocol.State is ours.State is plumews.State
     assert ours.server.WebSocketServerProtocol is ours.WebSocketServerProtocol
     assert issubclass(ours.WebSocketServerProtocol, ours.ServerConnection)
+    assert issubclass(ours.ServerConnection, ours.legacy.protocol.WebSocketCommonProtocol)
     assert ours.server.serve is ours.legacy.server.serve
     assert ours.Subprotocol("x") == "x"
     assert ours.Origin("https://example.com") == "https://example.com"

@@ -28,9 +28,10 @@ from .datastructures import Headers, HeadersLike, MultipleValuesError
 from .exceptions import *  # noqa: F403
 from .frames import Close, CloseCode, Opcode
 from .http11 import Request, Response
+from .legacy.protocol import WebSocketCommonProtocol
 from .legacy.server import WebSocketServer, WebSocketServerProtocol
 from .protocol import Side, State
-from .refused import AUTH, BLOCKING, CLIENT, EXTENSIONS, PROXY, SANS_IO, URI, missing
+from .refused import AUTH, CLIENT, MODULES, SANS_IO, missing
 from .server import ServerProtocol
 from .typing import Data, ExtensionName, ExtensionParameter, LoggerLike, Origin, StatusLike, Subprotocol
 
@@ -58,6 +59,7 @@ __all__ = [
     "State",
     "StatusLike",
     "Subprotocol",
+    "WebSocketCommonProtocol",
     "WebSocketServer",
     "WebSocketServerProtocol",
     "basic_auth",
@@ -70,15 +72,11 @@ __all__ = [
 __all__ += exceptions.__all__
 
 _REFUSED: Final = {
+    **MODULES,
     **dict.fromkeys(("connect", "unix_connect", "ClientConnection", "ClientProtocol"), CLIENT),
-    **dict.fromkeys(("client", "WebSocketClientProtocol"), CLIENT),
-    **dict.fromkeys(("Protocol", "Frame", "WebSocketCommonProtocol"), SANS_IO),
-    **dict.fromkeys(("auth", "BasicAuthWebSocketServerProtocol", "basic_auth_protocol_factory"), AUTH),
-    "extensions": EXTENSIONS,
-    "proxy": PROXY,
-    "sync": BLOCKING,
-    "trio": "plumews runs on asyncio",
-    "uri": URI,
+    **dict.fromkeys(("Protocol", "Frame"), SANS_IO),
+    **dict.fromkeys(("BasicAuthWebSocketServerProtocol", "basic_auth_protocol_factory"), AUTH),
+    "WebSocketClientProtocol": CLIENT,
 }
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name

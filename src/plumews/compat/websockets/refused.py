@@ -1,44 +1,73 @@
-"""Names of the `websockets` package that do not exist here: the error of an import says what to use instead.
+"""Modules and names of the `websockets` package that do not exist here: their import says what to use instead.
 
-A module passes its names to :func:`missing`, and has the result as its ``__getattr__``. A known name raises
+Importing a module of :data:`MODULES` raises ``ModuleNotFoundError`` with its hint, by a finder behind all others. A
+module that refuses names passes them to :func:`missing`, and has the result as its ``__getattr__``. Such a name raises
 ``ImportError``, because ``from module import name`` hides the text of an ``AttributeError``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from types import ModuleType
 from typing import Any, Final, NoReturn
 
-__all__ = ["AUTH", "BLOCKING", "CLIENT", "EXTENSIONS", "PROXY", "SANS_IO", "URI", "missing"]
+__all__ = ["AUTH", "CLIENT", "MODULES", "SANS_IO", "missing"]
 
 CLIENT: Final = (
     "plumews has no client in this version: import the client from the websockets package, which works with a server "
     "of plumews"
 )
-BLOCKING: Final = (
-    "plumews has no blocking server: write the handler with async def, and import serve from "
-    "plumews.compat.websockets.asyncio.server"
-)
 SANS_IO: Final = "plumews has no protocol object without I/O: use serve() and its connections"
-EXTENSIONS: Final = "use serve(compression='deflate'), or serve(compression=plumews.Deflate(...)) for its parameters"
 AUTH: Final = "use serve(process_request=basic_auth(...)), with basic_auth of plumews.compat.websockets"
-PROXY: Final = f"proxies are for clients, and {CLIENT}"
-URI: Final = "use urllib.parse.urlsplit"
+
+_BLOCKING: Final = (
+    "plumews has no blocking server: write the handler with async def, and import serve from "
+    f"plumews.compat.websockets.asyncio.server; {CLIENT}"
+)
+_INSIDE: Final = "it is an inside of the websockets package, and a connection has none of it"
+
+#: Hint for each module that does not exist here. That of a package holds for its modules, too.
+MODULES: Final = {
+    **dict.fromkeys(("asyncio.client", "client", "legacy.client"), CLIENT),
+    **dict.fromkeys(("auth", "legacy.auth"), AUTH),
+    **dict.fromkeys(("asyncio.messages", "connection", "imports", "legacy.framing", "legacy.handshake"), _INSIDE),
+    **dict.fromkeys(("legacy.http", "streams", "utils"), _INSIDE),
+    "cli": "use the plumews command",
+    "extensions": "use serve(compression='deflate'), or serve(compression=plumews.Deflate(...)) for its parameters",
+    "headers": "plumews checks and parses headers itself: use request.headers",
+    "proxy": f"proxies are for clients, and {CLIENT}",
+    "sync": _BLOCKING,
+    "trio": "plumews runs on asyncio",
+    "uri": "use urllib.parse.urlsplit",
+}
 
 
-def missing(module: str, refused: Mapping[str, str], rest: str = "") -> Callable[[str], Any]:
+class _RefusedModules(MetaPathFinder):
+    """Finder that says what to use in place of a module."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
+        """Raise ``ModuleNotFoundError`` for a module of :data:`MODULES`."""
+        root, _, name = fullname.partition(f"{__package__}.")
+        if not root and name in MODULES:
+            raise ModuleNotFoundError(f"there is no {fullname}: {MODULES[name]}", name=fullname)
+
+
+sys.meta_path.append(_RefusedModules())
+
+
+def missing(module: str, refused: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module.
 
     Args:
         module: ``__name__`` of the module.
-        refused: by name, what to use instead.
-        rest: hint for all other names; they exist nowhere if it is empty (default).
+        refused: by name, what to use instead. Other names exist nowhere.
     """
 
     def __getattr__(name: str) -> NoReturn:  # noqa: N807
-        hint = refused.get(name) or ("" if name.startswith("__") else rest)
-        if hint:
-            raise ImportError(f"{module} has no {name}: {hint}", name=module)
+        if name in refused:
+            raise ImportError(f"{module} has no {name}: {refused[name]}", name=module)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return __getattr__

@@ -12,17 +12,27 @@ import functools
 import http
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from ..asyncio.connection import broadcast
 from ..asyncio.server import Server, ServerConnection
 from ..asyncio.server import serve as _serve
-from ..datastructures import Headers
+from ..datastructures import Headers, HeadersLike
 from ..http11 import Request, Response
-from ..refused import missing
-from ..typing import PathLike
+from ..typing import PathLike, StatusLike
 
-__all__ = ["WebSocketServer", "WebSocketServerProtocol", "broadcast", "serve", "unix_serve"]
+__all__ = [
+    "HTTPResponse",
+    "HeadersLike",
+    "WebSocketServer",
+    "WebSocketServerProtocol",
+    "broadcast",
+    "serve",
+    "unix_serve",
+]
+
+#: Result of ``process_request``: status, headers and body.
+HTTPResponse: TypeAlias = tuple[StatusLike, HeadersLike, bytes]
 
 #: Server of the legacy API.
 WebSocketServer = Server
@@ -141,7 +151,3 @@ def _add_headers(extra: Any, connection: ServerConnection, request: Request, res
                 del response.headers["Server"]  # the default one
             for name, value in Headers(headers).raw_items():
                 response.headers[name] = value
-
-
-if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
-    __getattr__ = missing(__name__, {"HTTPResponse": "it is a tuple of status, headers and body"})

@@ -1,1 +1,0 @@
-"""Extensions of the `websockets` package, which plumews has as ``compression``."""

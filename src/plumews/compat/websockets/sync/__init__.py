@@ -1,1 +1,0 @@
-"""Blocking API of the `websockets` package, which plumews does not have."""
