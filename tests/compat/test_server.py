@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,6 +25,23 @@ SERVER_TLS, CLIENT_TLS = tls_contexts()
 async def echo(websocket: Any) -> None:
     async for message in websocket:
         await websocket.send(message)
+
+
+async def stay(websocket: Any) -> None:
+    await websocket.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def unread(**options: Any) -> AsyncIterator[Any]:
+    """Give the connection of a client that does not read."""
+    async with running(ours, stay, compression=None, **options) as server:
+        client = await at(server)
+        client.transport.pause_reading()
+        while not server.connections:
+            await asyncio.sleep(0)
+        (connection,) = server.connections
+        yield connection
+        client.transport.abort()
 
 
 # --- starting -------------------------------------------------------------------------------------
@@ -252,9 +270,6 @@ async def test_broadcast_passes_over_a_message_in_fragments(caplog: Any) -> None
 
 async def test_broadcasts_to_a_slow_client_are_not_lost() -> None:
     async def program(library: Any, seen: Observations) -> None:
-        async def stay(websocket: Any) -> None:
-            await websocket.wait_closed()
-
         async with running(library, stay, compression=None) as server, at(server) as client:
             client.transport.pause_reading()
             await until(lambda: server.connections)
@@ -267,27 +282,15 @@ async def test_broadcasts_to_a_slow_client_are_not_lost() -> None:
 
 
 async def test_broadcast_closes_a_client_beyond_queue_bytes(caplog: Any) -> None:
-    async def stay(websocket: Any) -> None:
-        await websocket.wait_closed()
-
-    async with running(ours, stay, queue_bytes=100_000, compression=None) as server:
-        client = await at(server)
-        client.transport.pause_reading()
-        while not server.connections:
-            await asyncio.sleep(0)
-        (connection,) = server.connections
+    async with unread(queue_bytes=100_000) as connection:
         while connection.open:
             ours.broadcast([connection], b"x" * 50_000)
         assert connection.protocol.close_sent.code == 1013
         assert any("skipped broadcast: send queue full" in record.getMessage() for record in caplog.records)
         ours.broadcast([connection], b"x")
-        client.transport.abort()
 
 
 async def test_broadcast_takes_native_connections_too() -> None:
-    async def stay(websocket: Any) -> None:
-        await websocket.wait_closed()
-
     async with running(ours, stay) as server, at(server) as client:
         while not server.connections:
             await asyncio.sleep(0)
@@ -301,20 +304,11 @@ async def test_broadcast_raises_an_exception_group() -> None:
             ours.broadcast([], "x", raise_exceptions=True)
         return
 
-    async def stay(websocket: Any) -> None:
-        await websocket.wait_closed()
-
-    async with running(ours, stay, queue_bytes=100_000, compression=None) as server:
-        client = await at(server)
-        client.transport.pause_reading()
-        while not server.connections:
-            await asyncio.sleep(0)
-        (connection,) = server.connections
+    async with unread(queue_bytes=100_000) as connection:
         with pytest.raises(Exception, match="skipped broadcast") as group:  # noqa: PT012 - one of them raises
             while connection.open:
                 ours.broadcast([connection], b"x" * 50_000, raise_exceptions=True)
         assert [type(each) for each in group.value.exceptions] == [RuntimeError]  # type: ignore[attr-defined]
-        client.transport.abort()
 
 
 def test_libraries_are_two() -> None:

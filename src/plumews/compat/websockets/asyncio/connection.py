@@ -53,25 +53,26 @@ _INSIDE: Final = (
     *("drain", "handshake", "keepalive", "process_event", "send_context", "send_data", "start_keepalive"),
 )
 
-_FRAMES: Final = "use send() and recv(), which build and read the frames"
-_CLOSE: Final = "use close(code, reason), or plumews.abort() to cut the connection"
-
-#: Hints for attributes of `websockets`, of both APIs, that a connection does not have.
-_HINTS: Final = {
-    **dict.fromkeys(_INSIDE, "the connection is driven by plumews: override recv, send and close, or wrap them"),
-    **dict.fromkeys(("recv_messages", "messages", "read_message", "read_frame"), "use recv()"),
-    **dict.fromkeys(("write_frame", "write_frame_sync", "read_data_frame"), _FRAMES),
-    **dict.fromkeys(("fail_connection", "close_connection", "close_transport", "write_close_frame"), _CLOSE),
-    **dict.fromkeys(("connection_lost_waiter", "wait_for_connection_lost"), "use wait_closed()"),
-    **dict.fromkeys(("keepalive_task", "pings", "pending_pings", "keepalive_ping"), "use ping(), and latency"),
-    **dict.fromkeys(("close_exc", "connection_closed_exc", "connection_exc"), "use protocol.close_exc"),
-    **dict.fromkeys(("paused", "drain_waiters", "send_in_progress"), "use plumews.queued_bytes"),
-    **dict.fromkeys(("extensions", "available_extensions"), "use plumews.compression"),
-    **dict.fromkeys(("available_subprotocols", "origins", "max_size", "max_queue"), "it is an option of serve()"),
-    "ensure_open": "use state; send() and recv() raise ConnectionClosed",
-    "username": "basic_auth() sets it, or process_request of the program",
-    "reader": "use recv()",
+#: Names of `websockets`, of both APIs, that a connection does not have, by what to use instead.
+_REPLACEMENTS: Final = {
+    "the connection is driven by plumews: override recv, send and close, or wrap them": " ".join(_INSIDE),
+    "use recv()": "recv_messages messages read_message reader",
+    "use send() and recv(), which build and read the frames": "read_frame read_data_frame write_frame write_frame_sync",
+    "use close(code, reason), or plumews.abort() to cut the connection": (
+        "fail_connection close_connection close_transport write_close_frame"
+    ),
+    "use wait_closed()": "connection_lost_waiter wait_for_connection_lost",
+    "use ping(), and latency": "keepalive_task pings pending_pings keepalive_ping",
+    "use protocol.close_exc": "close_exc connection_closed_exc connection_exc",
+    "use plumews.queued_bytes": "paused drain_waiters send_in_progress",
+    "use plumews.compression": "extensions available_extensions",
+    "it is an option of serve()": (
+        "available_subprotocols origins max_size max_queue max_queue_high max_queue_low write_limit_high"
+    ),
+    "use state; send() and recv() raise ConnectionClosed": "ensure_open",
+    "basic_auth() sets it, or process_request of the program": "username",
 }
+_HINTS: Final = {name: hint for hint, names in _REPLACEMENTS.items() for name in names.split()}
 
 
 class attribute(Generic[T]):  # noqa: N801 - a decorator, as property is
