@@ -27,7 +27,7 @@ PACKAGE = Path(plumews.__file__).parent
 
 LOADED = """
 import json, sys
-import plumews
+import plumews.transport.masking
 files = {name: module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "plumews"}
 compiled = sorted(name.partition(".")[2] for name, file in files.items() if not file.endswith(".py"))
 print(json.dumps([plumews.BODY, compiled]))

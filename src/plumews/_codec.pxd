@@ -114,6 +114,8 @@ cdef class Parser:
 
 
 cdef Py_ssize_t frame_header(byte *out, int first, Py_ssize_t length) noexcept nogil
+cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size) except -1
+cdef int mask_frames_to(byte *out, cbyte *data, Py_ssize_t size) except -1
 cdef object short_frame(int opcode, object message, bint masked)
 cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object message, bint masked) except -2
 

@@ -13,11 +13,13 @@ __all__ = [
     "build_header",
     "fragment",
     "mask",
+    "mask_frames",
     "mask_inplace",
     "new_mask",
 ]
 
 def mask(data: Any, key: bytes, offset: int = 0) -> bytes: ...
+def mask_frames(data: Any) -> bytes: ...
 def mask_inplace(data: Any, key: bytes, offset: int = 0) -> None: ...
 def new_mask() -> bytes: ...
 

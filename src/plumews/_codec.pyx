@@ -46,6 +46,7 @@ __all__ = [
     "build_header",
     "fragment",
     "mask",
+    "mask_frames",
     "mask_inplace",
     "new_mask",
 ]

@@ -64,7 +64,7 @@ COMPILED = (
 )
 
 #: Compiled short ways of modules that also run without them. They use sockets as descriptors, which Windows has not.
-SHORT_WAYS = ("conn._closing", "conn._core", "conn._opening", "transport._sendmsg")
+SHORT_WAYS = ("conn._closing", "conn._core", "conn._opening", "transport._masking", "transport._sendmsg")
 
 #: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.
 BODY: Literal["compiled", "pure"] = "pure"

@@ -281,3 +281,50 @@ def test_only_text_and_binary_messages_are_fragmented(codec: Any, opcode: int) -
 def test_a_fragment_has_at_least_one_byte(codec: Any, size: int) -> None:
     with pytest.raises(ValueError, match=f"^a fragment has at least 1 byte, not {size}$"):
         codec.fragment(1, b"data", size=size)
+
+
+# --- mask_frames ----------------------------------------------------------------------------------
+
+
+def test_masked_frames_are_the_same_frames_with_keys(codec: Any) -> None:
+    sizes = [0, 1, 3, 125, 126, 127, 65535, 65536, 70_001]
+    frames = [codec.build_frame(Opcode.BINARY, (bytes(range(256)) * 300)[:size]) for size in sizes]
+    frames += [codec.build_frame(Opcode.PING, b"now"), codec.build_frame(Opcode.TEXT, "\xe9", fin=False, rsv1=True)]
+    data = b"".join(frames)
+    masked = codec.mask_frames(data)
+    assert len(masked) == len(data) + 4 * len(frames)
+    parser = codec.Parser(client=False, max_size=None, decode_text=False, allow_rsv1=True)
+    plain = codec.Parser(client=True, max_size=None, decode_text=False, allow_rsv1=True)
+    assert parser.feed(masked) == plain.feed(data)
+    assert parser.error is None
+
+
+def test_each_masked_frame_has_a_key_of_its_own(codec: Any) -> None:
+    masked = codec.mask_frames(codec.build_frame(Opcode.TEXT, "") * 500)
+    keys = [masked[at + 2 : at + 6] for at in range(0, len(masked), 6)]
+    assert len(set(keys)) > 495
+    assert codec.mask_frames(b"") == b""
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_buffer_of_frames_can_be_masked(codec: Any, kind: Any) -> None:
+    assert len(codec.mask_frames(kind(codec.build_frame(Opcode.TEXT, "hello")))) == 11
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x81",
+        b"\x81\x05hell",
+        b"\x81\x7e\x01",
+        b"\x81\x7f" + b"\xff" * 8,
+        b"\x81\x7f\x7f" + b"\xff" * 7 + b"x",
+        b"\x81\x00\x81",
+        b"\x81\x80abcd",
+    ],
+)
+def test_parts_of_frames_and_masked_ones_are_not_masked(codec: Any, data: bytes) -> None:
+    with pytest.raises(ValueError, match="only whole unmasked frames"):
+        codec.mask_frames(data)
+    with pytest.raises(TypeError):
+        codec.mask_frames("text")

@@ -11,7 +11,7 @@ import inspect
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from .. import limits
 from ..conn.config import ConnConfig, ConnOptions
@@ -72,7 +72,7 @@ class ConnectOptions:
     open_timeout: float | None = limits.OPEN_TIMEOUT
     ssl: ssl_module.SSLContext | None = None
     server_hostname: str | None = None
-    proxy: str | bool | None = dataclasses.field(default=True, repr=False)
+    proxy: str | Literal[True] | None = dataclasses.field(default=True, repr=False)
     sock: socket.socket | None = None
     host: str | None = None
     port: int | None = None
@@ -124,7 +124,7 @@ class ConnectOptions:
                 raise ValueError(f"{name} must not be empty")
         if self.port is not None:
             check_count("port", self.port, most=65535)
-        if not isinstance(self.proxy, (str, bool, type(None))):
+        if self.proxy is not True and not isinstance(self.proxy, (str, type(None))):
             raise TypeError(f"proxy must be a URL, True or None, not {type(self.proxy).__name__}")
         if self.sock is not None:
             _check_sock(self.sock)
@@ -179,7 +179,7 @@ class ConnectKeywords(ConnOptions, total=False):
     open_timeout: float | None
     ssl: ssl_module.SSLContext | None
     server_hostname: str | None
-    proxy: str | bool | None
+    proxy: str | Literal[True] | None
     sock: socket.socket | None
     host: str | None
     port: int | None

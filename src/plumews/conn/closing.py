@@ -300,6 +300,7 @@ def eof(conn: ConnCore) -> bool:
     if conn._reads_to_end:
         look_ahead(conn)  # a close frame may stand behind what the handler has not read
     if conn._ended and not conn._finished and conn._transport is not None:
+        conn._reads_to_end = True  # a client that waits for it does so no more
         return bool(ask(conn, "can_write_eof"))  # TLS cannot
     if conn._deflate is not None:
         conn._flush()  # answers that were gathered in this iteration must leave before the transport closes
@@ -341,13 +342,19 @@ def _seek_end(conn: ConnCore) -> None:
 
 
 def _hang_up(conn: ConnCore) -> None:
-    """End the TCP connection after both close frames, once ours has left."""
+    """End the TCP connection after both close frames, once ours has left.
+
+    A client waits for the server to end it, up to the close timeout (RFC 6455 section 7.1.1).
+    """
     if not conn._finished:
         return
-    if conn._rules.error is None:
-        ask(conn, "close")
-    else:
+    if conn._rules.error is not None:
         close_gently(conn)
+    elif not conn._rules.client or conn._reads_to_end:
+        ask(conn, "close")
+    elif conn._reading_paused:
+        conn._reading_paused = False
+        ask(conn, "resume_reading")  # else the FIN of the server is not seen
 
 
 def close_gently(conn: ConnCore, *, peer_is_done: bool = False) -> None:

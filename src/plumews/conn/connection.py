@@ -445,6 +445,16 @@ class Conn(_Base, asyncio.BufferedProtocol):
         self._subprotocol = value
 
     @property
+    def attempt(self) -> int:
+        """Number of the attempt of a client that opened this connection, from 1 on; 0 on a server."""
+        return 0 if self._attempt is None else self._attempt[0]
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """Error that ended the attempt or the connection of this client before this one, or ``None``."""
+        return None if self._attempt is None else self._attempt[1]
+
+    @property
     def id(self) -> uuid.UUID:
         """Random identity of the connection, for logs."""
         if self._id is None:

@@ -79,6 +79,7 @@ cdef class ConnCore(MessageChannel):
     cdef public object _request
     cdef public object _response
     cdef public object _accepted_with
+    cdef public tuple _attempt
     cdef public object _subprotocol
     cdef public object _user_info
 

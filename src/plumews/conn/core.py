@@ -79,7 +79,7 @@ class ConnCore(MessageChannel):
 
     # fmt: off
     __slots__ = (
-        "_accepted_with", "_answer_deadline", "_backlog", "_blocked", "_catch_up_hooks", "_close_callbacks",
+        "_accepted_with", "_answer_deadline", "_attempt", "_backlog", "_blocked", "_catch_up_hooks", "_close_callbacks",
         "_close_deadline", "_closed_future", "_config", "_context", "_deflate", "_discard_deadline",
         "_end_look", "_end_waiters", "_ended", "_evict_deadline", "_failed", "_filter", "_handshake",
         "_id", "_in_batch", "_in_context", "_in_place", "_incoming", "_inflate", "_keepalive",
@@ -171,6 +171,7 @@ class ConnCore(MessageChannel):
         self._response: Response | None = None
         self._accepted_with: HeadersLike | None = None  # the headers that were added to the answer
         self._subprotocol: str | None = None
+        self._attempt: tuple[int, BaseException | None] | None = None  # of a client: its number, and the error before
         self._user_info: UserInfo | None = None
 
     def __setattr__(self, name: str, value: NoReturn) -> None:  # the type tells checkers that no attribute may be added

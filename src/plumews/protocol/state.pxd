@@ -6,6 +6,7 @@ cdef int _CLOSE
 
 
 cdef class ProtocolState:
+    cdef readonly bint client
     cdef public object close_rcvd
     cdef public object close_sent
     cdef public bint cut

@@ -36,11 +36,12 @@ _GOOD_ENDS = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCod
 class ProtocolState:
     """Parser, state, and both close frames of one connection."""
 
-    __slots__ = ("close_rcvd", "close_sent", "cut", "error", "late", "parser", "state")
+    __slots__ = ("client", "close_rcvd", "close_sent", "cut", "error", "late", "parser", "state")
 
     def __init__(self, *, client: bool, max_size: int | None, max_frames: int | None = 0) -> None:
         if max_frames == 0:  # as many as `max_size` allows
             max_frames = limits.max_frames(max_size)
+        self.client = client
         self.parser = _Parser(client=client, max_size=max_size, max_frames=max_frames, slack=_SLACK)
         self.state = _CONNECTING
         self.close_rcvd: Close | None = None

@@ -133,3 +133,29 @@ def fragment(
             buffers += (build_header(opcode, len(piece), fin=fin, rsv1=rsv1), piece)
         opcode, rsv1 = _CONT, False
     return [b"".join(buffers)] if copied else buffers
+
+
+def mask_frames(data: Any) -> bytes:
+    """Return the whole unmasked frames in ``data``, any contiguous buffer, each masked with a fresh key.
+
+    Raise ``ValueError`` for data that is anything else.
+    """
+    data = as_bytes(data)
+    frames: list[bytes] = []
+    at, size = 0, len(data)
+    while at < size:
+        if size - at < 2 or data[at + 1] & 0x80:
+            raise ValueError(violations.NOT_FRAMES)
+        length = data[at + 1]
+        head = 2 if length < 126 else 4 if length == 126 else 10
+        if size - at < head:
+            raise ValueError(violations.NOT_FRAMES)
+        if head > 2:
+            length = int.from_bytes(data[at + 2 : at + head], "big")
+        start, stop = at + head, at + head + length
+        if stop > size:
+            raise ValueError(violations.NOT_FRAMES)
+        key = new_mask()
+        frames += (bytes((data[at], data[at + 1] | 0x80)), data[at + 2 : start], key, xor(data, start, stop, key))
+        at = stop
+    return b"".join(frames)

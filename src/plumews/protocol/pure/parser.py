@@ -13,7 +13,7 @@ from typing import Any, Final, final
 from ... import violations
 from ...constants import Opcode, StreamEvent
 from ...errors import ProtocolError
-from .frame_builder import LENGTH_LIMIT, build_batch, build_frame, build_header, fragment
+from .frame_builder import LENGTH_LIMIT, build_batch, build_frame, build_header, fragment, mask_frames
 from .frame_reader import FrameReader
 from .masking import as_bytes, mask, mask_inplace, new_mask
 from .message_assembler import ARMED, STREAMING, WHOLE
@@ -27,6 +27,7 @@ __all__ = [
     "build_header",
     "fragment",
     "mask",
+    "mask_frames",
     "mask_inplace",
     "new_mask",
 ]

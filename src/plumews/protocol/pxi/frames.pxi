@@ -64,6 +64,65 @@ cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object messa
     return header_size(size, masked) + size
 
 
+cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size) except -1:
+    """Return the size of the whole unmasked frames in ``data`` once each of them has a key."""
+    cdef Py_ssize_t at = 0, total = size, head
+    cdef int64_t length
+    cdef int i
+    while at < size:
+        if size - at < 2 or data[at + 1] & 0x80:
+            raise ValueError(violations.NOT_FRAMES)
+        length = data[at + 1]
+        head = 2 if length < 126 else 4 if length == 126 else 10
+        if size - at < head:
+            raise ValueError(violations.NOT_FRAMES)
+        if head > 2:
+            length = 0
+            for i in range(2, head):
+                length = length << 8 | data[at + i]
+        if length < 0 or length > size - at - head:
+            raise ValueError(violations.NOT_FRAMES)
+        at += head + <Py_ssize_t>length
+        total += 4
+    return total
+
+
+cdef int mask_frames_to(byte *out, cbyte *data, Py_ssize_t size) except -1:
+    """Mask the frames in ``data``, which :func:`masked_size` has checked, into ``out``, each with a fresh key."""
+    cdef cbyte *end = data + size
+    cdef Py_ssize_t head
+    cdef int64_t length
+    cdef uint32_t key
+    cdef int i
+    while data < end:
+        length = data[1]
+        head = 2 if length < 126 else 4 if length == 126 else 10
+        if head > 2:
+            length = 0
+            for i in range(2, head):
+                length = length << 8 | data[i]
+        key = pool.take()
+        memcpy(out, data, head)
+        out[1] |= 0x80
+        memcpy(out + head, &key, 4)
+        xor(out + head + 4, data + head, <Py_ssize_t>length, key)
+        out += head + 4 + length
+        data += head + length
+    return 0
+
+
+def mask_frames(data):
+    """Return the whole unmasked frames in ``data``, any contiguous buffer, each masked with a fresh key."""
+    cdef Py_buffer view
+    fetch(data, &view)
+    try:
+        result = new_bytes(masked_size(<cbyte *>view.buf, view.len))
+        mask_frames_to(start_of(result), <cbyte *>view.buf, view.len)
+        return result
+    finally:
+        PyBuffer_Release(&view)
+
+
 def build_header(opcode, length, *, bint fin=True, bint rsv1=False, mask_key=None):
     """Build the header of a frame with ``length`` bytes of payload, and with the key if one is given."""
     cdef byte header[LONGEST_HEADER]
