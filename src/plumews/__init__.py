@@ -83,12 +83,20 @@ __all__ += room_server.__all__
 __all__ += server.__all__
 
 #: Packages that cost nothing until they are used.
-_OPTIONAL = ("asgi", "compat")
+_OPTIONAL = ("asgi", "client", "compat")
 
-if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
+#: Names of them.
+_LAZY = {"connect": "client", "unix_connect": "client"}
+
+if TYPE_CHECKING:
+    from .client.connector import connect as connect
+    from .client.connector import unix_connect as unix_connect
+else:  # checkers would take it for a sign that there is any name
 
     def __getattr__(name: str) -> object:
-        """Import an optional package when it is first used. Say where names of other packages are."""
+        """Import an optional package, or a name of one, when it is first used. Say where names of others are."""
         if name in _OPTIONAL:
             return importlib.import_module(f".{name}", __name__)
+        if name in _LAZY:
+            return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
         raise missing_name(name)

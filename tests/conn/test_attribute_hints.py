@@ -199,10 +199,10 @@ def test_existing_attributes_are_found_without_a_call() -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("connect", "there is no client in this version"),
         ("exceptions", "all names are in plumews itself"),
         ("ServerConnection", "use plumews.Conn"),
-        ("InvalidStatus", "conn.respond(status, text)"),
+        ("AbortHandshake", "conn.respond(status, text)"),
+        ("ClientConnection", "use plumews.Conn"),
         ("basic_auth", "authenticator="),
     ],
 )

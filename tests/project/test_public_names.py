@@ -10,6 +10,8 @@ import asyncio
 import enum
 import inspect
 import re
+import subprocess
+import sys
 import typing
 from collections.abc import Iterator
 from functools import cached_property
@@ -123,6 +125,9 @@ NAMES = [
     "admin_broadcast_route",
 ]
 
+#: Names that are imported when they are first used.
+LAZY_NAMES = ["connect", "unix_connect"]
+
 #: The seed's names, ours, and how ours are called: parameters and defaults, ``async`` where they are awaited.
 CALLS = {
     # rooms
@@ -217,6 +222,7 @@ PROPERTIES = {
     "dropped_messages": False,
     "evicted_messages": False,
     "id": False,
+    "last_error": False,
     "latency": False,
     "local_address": False,
     "queued_age": False,
@@ -264,6 +270,14 @@ def test_every_name_can_be_imported(name):
     namespace: dict[str, object] = {}
     exec(f"from plumews import {name}", namespace)
     assert namespace[name] is getattr(plumews, name)
+
+
+def test_names_of_the_client_are_imported_when_they_are_used():
+    code = "import sys, plumews; before = 'plumews.client' in sys.modules; plumews.connect; "
+    code += "print(before, 'plumews.client' in sys.modules, 'plumews.sync' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["False", "True", "False"]
+    assert all(inspect.getdoc(getattr(plumews, name)) for name in LAZY_NAMES)
 
 
 def test_a_star_imports_these_and_nothing_else():

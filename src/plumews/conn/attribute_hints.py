@@ -108,20 +108,21 @@ _HINTS: Final = {
 #: Attributes of a connection that can be set.
 _SETTABLE: Final = ("ping_period", "pong_wait", "read_limit", "user_info")
 
-_CLIENT: Final = "there is no client in this version; any client will do, such as that of the websockets package"
 _REFUSING: Final = "return conn.respond(status, text) from process_request, or raise plumews.Refused"
 
 #: Hint for each missing name of the package.
 _PACKAGE_HINTS: Final = {
-    **dict.fromkeys(("connect", "unix_connect", "client", "ClientConnection"), _CLIENT),
     **dict.fromkeys(
         ("exceptions", "asyncio", "legacy"),
         "all names are in plumews itself, such as plumews.Refused; plumews.compat.websockets has those of websockets",
     ),
-    **dict.fromkeys(("ServerConnection", "WebSocketServerProtocol", "Connection", "WebSocket"), "use plumews.Conn"),
+    **dict.fromkeys(
+        ("ClientConnection", "ServerConnection", "WebSocketServerProtocol", "Connection", "WebSocket"),
+        "use plumews.Conn",
+    ),
     "WebSocketServer": "use plumews.Server",
     "WebSocketDisconnect": "use plumews.ConnectionClosed",
-    **dict.fromkeys(("AbortHandshake", "InvalidStatus"), _REFUSING),
+    **dict.fromkeys(("AbortHandshake",), _REFUSING),
     **dict.fromkeys(("basic_auth", "basic_auth_protocol_factory"), f"{_REFUSING}; for tokens there is authenticator="),
     **dict.fromkeys(("Origin", "Subprotocol"), "it is a plain str here"),
 }
