@@ -461,6 +461,35 @@ async def test_a_subclass_may_override_recv_send_and_close() -> None:
     assert await both(program) == ["hello!", ["LOUD"], 2, (True, True), "Shouting"]
 
 
+async def test_methods_of_a_connection_may_be_replaced() -> None:
+    async def program(library: Any, seen: Observations) -> None:
+        async def handler(websocket: Any) -> Any:
+            calls: list[str] = []
+
+            def note(name: str) -> Any:
+                method = getattr(websocket, name)
+
+                async def noting(*args: Any, **kwargs: Any) -> Any:
+                    calls.append(name)
+                    return await method(*args, **kwargs)
+
+                return noting
+
+            for name in ("recv", "send", "close"):
+                setattr(websocket, name, note(name))
+            async for message in websocket:
+                await websocket.send(message)
+            return calls
+
+        async with served(library, handler) as (client, result):
+            await client.send("a")
+            await client.recv()
+            await client.close()
+        seen.append(await result)
+
+    assert await both(program) == [["recv", "send", "recv", "close"]]
+
+
 @pytest.mark.parametrize("end", ["return", "raise", "client", "server"])
 async def test_close_of_a_subclass_is_called_at_the_end(end: str) -> None:
     async def program(library: Any, seen: Observations) -> None:

@@ -179,7 +179,7 @@ class Connection:
 
     def __aiter__(self) -> AsyncIterator[Data]:
         """Iterate over the messages. The iteration ends after close codes 1000, 1001 and 1005."""
-        if type(self).recv is not Connection.recv:
+        if self._replaces("recv"):
             return self.__received()
         return self.__conn.__aiter__()
 
@@ -311,9 +311,9 @@ class Connection:
                 raise ProtocolError(str(exc)) from None
         await conn.wait_closed()
 
-    def _overrides_close(self) -> bool:
-        """Return True if :meth:`close` is that of a subclass. It is then called where the connection is closed."""
-        return type(self).close is not Connection.close
+    def _replaces(self, name: str) -> bool:
+        """Return True if a subclass or the program has replaced a method, which is then called in place of ours."""
+        return name in self.__dict__ or getattr(type(self), name) is not getattr(Connection, name)
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""

@@ -135,7 +135,7 @@ class Handshakes:
             if not (isinstance(exc, ConnectionClosed) and conn.closed):  # the client has gone: that is no failure
                 connection.logger.error("connection handler failed", exc_info=True)
                 code = CloseCode.INTERNAL_ERROR
-        if connection._overrides_close():
+        if connection._replaces("close"):
             await connection.close(code)
         elif code is not CloseCode.NORMAL_CLOSURE:
             conn.close_nowait(code)

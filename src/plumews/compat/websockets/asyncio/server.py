@@ -137,7 +137,7 @@ class Server:
 
             def wanted(conn: Conn) -> bool:
                 connection = self._handshakes.connections.get(conn)
-                if not close_connections or connection is None or not connection._overrides_close():
+                if not close_connections or connection is None or not connection._replaces("close"):
                     return close_connections
                 task = self.get_loop().create_task(connection.close(code, reason))
                 self._closings.add(task)
