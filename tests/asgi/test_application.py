@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import random
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -18,7 +19,8 @@ from starlette.websockets import WebSocketDisconnect
 from websockets.asyncio.client import connect
 
 import plumews
-from plumews.asgi import ClientDisconnected
+from plumews.asgi import ClientDisconnected, PlumeProtocol
+from plumews.asgi.application import Application
 from support.fakes import ticks, until
 from support.raw_client import Wire, close, masked, upgrade
 from support.raw_client import text as frame
@@ -660,6 +662,20 @@ async def test_a_cancellation_behind_an_own_close_loses_nothing(run, caplog):
         await until(lambda: not server.state.tasks)
         assert len(await wire.message()) == 4_000_000
         assert await wire.closing() == (1000, "")
+    assert errors(caplog) == []
+
+
+def test_a_task_that_is_destroyed_with_its_loop_is_no_error(caplog):
+    async def app(scope, receive, send):
+        await asyncio.Future(loop=loop)
+
+    loop = asyncio.new_event_loop()
+    context = SimpleNamespace(app=app, options=PlumeProtocol._options)
+    scope = {"extensions": {"plumews": None}}
+    run = Application(context, None, SimpleNamespace(_loop=loop), scope).run()
+    run.send(None)
+    loop.close()
+    run.close()
     assert errors(caplog) == []
 
 

@@ -232,6 +232,30 @@ async def test_a_plain_connection_ends_with_its_task(server):
     assert member.close_code == 1006
 
 
+def test_tasks_that_are_destroyed_with_their_loop_are_no_error(caplog):
+    async def begin() -> None:
+        server = Server()
+        server.receive = fail_at_the_end
+        member = server.conn()
+        await asyncio.sleep(0)
+        (reader,) = tasks()
+        kept.extend((member, reader))
+
+    async def fail_at_the_end() -> Any:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise RuntimeError("the loop is closed")
+
+    kept: list[Any] = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    kept[1].get_coro().close()
+    kept[1]._log_destroy_pending = False
+    assert not caplog.records
+
+
 async def test_addresses_are_those_of_the_scope(server):
     member = server.conn()
     assert (member.remote_address, member.local_address) == (("10.0.0.1", 5), None)

@@ -118,9 +118,11 @@ class Application:
         try:
             result = await self._context.app(self._scope, self.receive, self.send)
         except BaseException as exc:
+            if self._conn._loop.is_closed():  # the task is destroyed with its loop, and no transport works
+                raise
             if isinstance(exc, asyncio.CancelledError) and (self._is_over() or is_stopped()):
                 if self._stopped or is_stopped():
-                    self._cut()
+                    closing.abort(self._conn)
                 else:  # what the application has sent before its end still leaves
                     self._finish(CloseCode.NORMAL_CLOSURE, "")
                 raise
@@ -144,11 +146,6 @@ class Application:
             self._denial.finish()
         elif state == _CONNECTING and not self._has_gone():
             self._deny(Response.text(500, "Internal Server Error"))
-
-    def _cut(self) -> None:
-        """Cut the connection of a task that is cancelled, unless the loop is closed: then no transport works."""
-        if not self._conn._loop.is_closed():
-            closing.abort(self._conn)
 
     # --- calls of the protocol --------------------------------------------------------------------
 

@@ -189,6 +189,8 @@ class EventTransport(asyncio.Transport):
             self._conn.data_received(frame)
 
     def _fail(self, exc: Exception) -> None:
+        if self._loop.is_closed():
+            return  # the task is destroyed with its loop
         logger.debug("the server takes or gives no more events: %s", type(exc).__name__)
         self._silent = True
         self._lose()
