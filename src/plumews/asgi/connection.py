@@ -200,6 +200,8 @@ class EventChannel:
             if event["type"] == "websocket.accept":
                 self._conn._subprotocol = event.get("subprotocol")
                 self.open()
+                if self._conn.closed:  # by on_open: its code leaves before the application can return
+                    await self._conn.wait_closed()
             elif event["type"] == "websocket.close" or not event.get("more_body", True):
                 self.end()  # denied
         elif event["type"] == "websocket.send":
