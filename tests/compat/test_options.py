@@ -133,6 +133,25 @@ async def test_a_client_that_keeps_its_window_is_read() -> None:
             assert len(await client.recv()) == 310
 
 
+async def test_keepalive_of_one_connection_can_be_changed() -> None:
+    async def program(library: Any, seen: Observations) -> None:
+        def create(*args: Any, **kwargs: Any) -> Any:
+            return library.asyncio.server.ServerConnection(*args, **{**kwargs, "ping_interval": 0.05})
+
+        async def handler(websocket: Any) -> None:
+            seen.append((websocket.ping_interval, websocket.ping_timeout))
+            while not websocket.latency:
+                await asyncio.sleep(0.01)
+            websocket.ping_interval, websocket.ping_timeout = 9, None
+            seen.append((websocket.ping_interval, websocket.ping_timeout))
+
+        async with running(library, handler, create_connection=create, ping_timeout=7) as server:
+            client = await at(server)
+            await client.wait_closed()
+
+    assert await both(program) == [(0.05, 7), (9, None)]
+
+
 async def test_native_options_are_passed_on() -> None:
     async def tell(websocket: Any) -> None:
         await websocket.send(websocket.plumews.client_address)

@@ -99,6 +99,19 @@ async def test_start_serving_false_begins_later() -> None:
     assert await both(program) == [False, 1, True, "a"]
 
 
+async def test_a_server_that_has_not_begun_can_be_closed() -> None:
+    async def program(library: Any, seen: Observations) -> None:
+        server = await running(library, echo, start_serving=False)
+        address = server.sockets[0].getsockname()
+        server.close()
+        server.close()
+        await server.wait_closed()
+        socket.create_server(address).close()  # the address is free
+        seen += [server.is_serving(), len(server.sockets)]
+
+    assert await both(program) == [False, 0]
+
+
 async def test_serve_forever_is_cancelled_or_closed() -> None:
     async def program(library: Any, seen: Observations) -> None:
         for cancels in (True, False):

@@ -138,6 +138,7 @@ class Connection:
     __slots__ = (
         "__conn",
         "__dict__",
+        "__ping_timeout",
         "__request",
         "__response",
         "__server",
@@ -168,6 +169,9 @@ class Connection:
         self.__transport = conn._transport
         self.__request: Request | None = None
         self.__response: Response | None = None
+        self.__ping_timeout = ping_timeout
+        if (ping_interval, ping_timeout) != (conn._config.ping_interval, conn._config.ping_timeout):
+            self.__keep_alive(ping_interval, ping_timeout)
         self.__write_limit = write_limit if isinstance(write_limit, int) else write_limit[0]
 
     @property
@@ -430,15 +434,29 @@ class Connection:
         """Seconds from the newest answered ping to its pong; 0.0 before the first pong."""
         return self.__conn.latency
 
-    @attribute
+    @property
     def ping_interval(self) -> float | None:
-        """Seconds between two pings, or ``None``."""
+        """Seconds between two pings, or ``None``. A new value is effective at once."""
         return self.__conn.ping_period
 
-    @attribute
+    @ping_interval.setter
+    def ping_interval(self, seconds: float | None) -> None:
+        self.__keep_alive(seconds, self.__ping_timeout)
+
+    @property
     def ping_timeout(self) -> float | None:
-        """Seconds for a sign of life after a ping, or ``None``."""
-        return self.__conn._config.ping_timeout
+        """Seconds for a sign of life after a ping, or ``None``. A new value is effective at once."""
+        return self.__ping_timeout
+
+    @ping_timeout.setter
+    def ping_timeout(self, seconds: float | None) -> None:
+        self.__keep_alive(self.ping_interval, seconds)
+
+    def __keep_alive(self, interval: float | None, timeout: float | None) -> None:
+        conn = self.__conn
+        wait = None if interval is None or timeout is None else interval + timeout
+        conn._keepalive.configure(conn._loop.time(), ping_period=interval, pong_wait=wait)
+        self.__ping_timeout = timeout
 
     @attribute
     def close_timeout(self) -> float | None:

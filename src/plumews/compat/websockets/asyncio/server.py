@@ -102,7 +102,7 @@ class Server:
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """Listening sockets; empty after the server is closed."""
-        return tuple(self._bound) if self._native is None and self._bound else self.server.sockets
+        return tuple(self._bound) if self._native is None and self._loop is not None else self.server.sockets
 
     @property
     def connections(self) -> set[ServerConnection]:
@@ -124,6 +124,11 @@ class Server:
             code: close code of the close frames (default 1001).
             reason: reason of the close frames.
         """
+        if self._native is None and self._loop is not None:  # with start_serving=False
+            for sock in self._bound:
+                sock.close()
+            self._bound = ()
+            return
         self.server._check_thread()
         if not self.get_loop().is_running():  # between two calls of `run_until_complete`
             self.get_loop().call_soon(self._close, close_connections, int(code), reason)
@@ -150,7 +155,8 @@ class Server:
 
     async def wait_closed(self) -> None:
         """Wait until :meth:`close` was called, and all connections and handlers have ended."""
-        await self.server.wait_closed()
+        if self._native is not None or self._bound or self._loop is None:
+            await self.server.wait_closed()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop of the server."""
@@ -200,10 +206,7 @@ class Server:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if self._native is None:
-            for sock in self._bound:
-                sock.close()
-        elif not self._native._foreign:
+        if self._native is None or not self._native._foreign:
             self.close()
             await self.wait_closed()
 
