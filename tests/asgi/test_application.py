@@ -679,6 +679,29 @@ def test_a_task_that_is_destroyed_with_its_loop_is_no_error(caplog):
     assert errors(caplog) == []
 
 
+@pytest.mark.parametrize(("event", "answer"), [(ACCEPT, b"101"), (CLOSE, b"403")])
+async def test_a_scope_that_cannot_be_logged_still_gets_an_end(run, event, answer):
+    async def app(scope, receive, send):
+        scope.update(path="/\udcff", query_string=b"\xff", state=None)
+        await send(event)
+        scope.clear()
+
+    async def broken(scope, receive, send):
+        scope["path"] = None
+        await send(event)
+
+    for each in (app, broken):
+        server = await run(each)
+        async with await Wire.connect(server) as wire:
+            wire.send(upgrade())
+            head = await wire.reader.readuntil(b"\r\n\r\n")
+            assert head.split()[1] == answer
+            if answer == b"101":
+                assert (await wire.closing())[0] == (1000 if each is app else 1011)
+            else:
+                assert await wire.reader.read() == b""
+
+
 # --- close ----------------------------------------------------------------------------------------
 
 

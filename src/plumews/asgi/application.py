@@ -305,9 +305,9 @@ class Application:
         self._ready = self._told
         self._scope = None
         self._extension["conn"] = conn
-        log_access(scope, "[accepted]")
         protocol.opened(self._extension.on_open)
         self._wake()
+        log_access(scope, "[accepted]")  # last: it may fail, because applications change their scope
 
     def _close(self, event: Event) -> None:
         if self._conn.closed:
@@ -326,11 +326,11 @@ class Application:
         hint = unsent_close(event)
         self._state = _CLOSED
         self._end = _disconnect(CloseCode.ABNORMAL_CLOSURE)
+        self._deny(Response(403))
+        self._wake()
         log_access(self._scope, "403")
         if hint:
             logger.info("%s", hint)
-        self._deny(Response(403))
-        self._wake()
 
     async def _send_denial(self, event: Event) -> None:
         assert self._denial is not None

@@ -168,8 +168,8 @@ def log_access(scope: Mapping[str, Any], result: str) -> None:
 
 
 def _shown_path(scope: Mapping[str, Any]) -> str:
-    path = quote(scope["path"])
-    query = scope["query_string"].decode("ascii")
+    path = quote(scope["path"], errors="replace")
+    query = scope["query_string"].decode("ascii", "backslashreplace")
     return f"{path}?{_without_secrets(query)}" if query else path
 
 
