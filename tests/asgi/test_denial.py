@@ -167,6 +167,18 @@ async def test_a_response_that_cannot_be_sent_is_500(run, caplog, event):
     assert errors(caplog) == ["Exception in ASGI application\n"]
 
 
+@pytest.mark.parametrize("body", ["text", 5, [1, 2]])
+async def test_a_body_that_is_not_bytes_is_an_error(run, body):
+    async def app(scope, receive, send):
+        await send(start(403))
+        with pytest.raises(TypeError, match="must be bytes"):
+            await send({"type": "websocket.http.response.body", "body": body})
+
+    server = await run(app)
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(upgrade()) == (403, b"")
+
+
 async def test_a_streamed_denial_waits_for_the_client(run, caplog):
     sent = []
     failed = []

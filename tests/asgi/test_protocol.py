@@ -174,6 +174,12 @@ async def test_a_bad_handshake_is_refused(run, http, request_head, status):
     assert called == []
 
 
+async def test_a_refused_head_request_has_no_body(run, http):
+    server = await run(echo, http=http)
+    async with await Wire.connect(server) as wire:
+        assert await wire.response(upgrade().replace(b"GET", b"HEAD")) == (405, b"")
+
+
 @pytest.mark.parametrize(
     "path", ["/%ff", "/?a=%ff", "/?" + "&".join(f"f{n}=1" for n in range(150)), "/?" + "x" * 30_000]
 )

@@ -33,7 +33,10 @@ def respond(conn: Conn, response: Response, *, done: bool = True) -> None:
     """
     if "Connection" not in response.headers:
         response.headers.add("Connection", "close")
-    closing.ask(conn, "write", response.serialize())
+    wire = response.serialize()
+    if conn._request is not None and conn._request.method == "HEAD":
+        wire = wire[: len(wire) - len(response.body)]
+    closing.ask(conn, "write", wire)
     _finish(conn, done)
 
 
@@ -80,6 +83,8 @@ class DenialResponse:
     async def send_body(self, event: Mapping[str, Any]) -> None:
         """Send the body of a ``websocket.http.response.body``. Wait until the transport takes more."""
         body, more = event.get("body"), bool(event.get("more_body", False))
+        if not isinstance(body, (bytes, bytearray, memoryview, type(None))):
+            raise TypeError(f"'body' of websocket.http.response.body must be bytes, not {type(body).__name__}")
         body = b"" if body is None else bytes(body)
         wire = self._head(None if more else len(body))
         if self._left is not None:
