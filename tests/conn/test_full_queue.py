@@ -17,7 +17,7 @@ from plumews import (
     SendTimeout,
     WebSocketException,
 )
-from plumews.conn.full_queue import report_later, unwatch_losses, watch_losses
+from plumews.conn.full_queue import add_note, report_later, unwatch_losses, watch_losses
 from plumews.transport.send_queue import Note
 from support.fakes import (
     PATIENCE,
@@ -115,7 +115,7 @@ async def test_loss_report_leaves_before_other_frames():
     conn, transport = full(queue_size=3)
     conn.send_nowait("waits")
     frame = Note(b"\x81\x04note")
-    report_later(conn, LossReporter(lambda conn: conn._add_note(frame, first=True)))
+    report_later(conn, LossReporter(lambda conn: add_note(conn, frame, first=True)))
     transport.protocol.resume_writing()
     conn._flush()
     assert transport.events() == []  # not within the transport's call

@@ -109,7 +109,7 @@ async def test_budget_closes_a_member_in_the_middle_of_a_message():
     conn, _ = member(hub, "a", send_behavior=SendBehavior.DROP_OLDEST)
     hub.broadcast_room("a", "x" * 900)
     conn._in_pieces = True
-    conn._add_piece(b"\x01\x7e\x01\x00" + b"x" * 256)
+    conn._enter(b"\x01\x7e\x01\x00" + b"x" * 256, 260)
     hub.broadcast_room("a", "x" * 900)
     hub._slow._budget.add(1000)
     await ticks()

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from conftest import loops
 from plumews import limits
+from plumews.conn import full_queue
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser, build_frame
 from plumews.protocol.message import EncodedMessage, encode
@@ -172,7 +173,7 @@ class Model(RuleBasedStateMachine):
     @property
     def queued(self) -> list[Entry]:
         """Return the messages of which no byte was written, as the step before has shown."""
-        return self.accepted[len(self.accepted) - self.channel._queued_messages :]
+        return self.accepted[len(self.accepted) - self.channel.queued_messages :]
 
     def queue_is(self, queued: list[Entry]) -> None:
         del self.accepted[len(self.accepted) - self.before :]
@@ -202,7 +203,7 @@ class Model(RuleBasedStateMachine):
         if not self.channel._can_queue(message.size) and self.waiting:
             assert displacing.displace(self.channel, message) == displacing.conflate(self.channel, message, key) == -1
             return
-        self.before, queued, evicted = self.channel._queued_messages, self.queued, self.evicted
+        self.before, queued, evicted = self.channel.queued_messages, self.queued, self.evicted
         if key:
             self.conflate(queued, Entry(payload, message.size, key))
             count = displacing.conflate(self.channel, message, key)
@@ -232,7 +233,7 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule()
     def drop_all(self) -> None:
-        self.before, queued = self.channel._queued_messages, self.queued
+        self.before, queued = self.channel.queued_messages, self.queued
         count = sum(not entry.note for entry in queued)
         assert displacing.drop_queued(self.channel) == count
         self.evicted += count
@@ -243,9 +244,9 @@ class Model(RuleBasedStateMachine):
     def add_note(self, first: bool) -> None:
         payload = self.payload(20)
         note = Note(build_frame(Opcode.BINARY, payload))
-        self.before, queued = self.channel._queued_messages, self.queued
+        self.before, queued = self.channel.queued_messages, self.queued
         queued.insert(0 if first else len(queued), Entry(payload, len(note.frame), note=True))
-        self.channel._add_note(note, first=first)
+        full_queue.add_note(self.channel, note, first=first)
         self.queue_is(queued)
         self.note = note, first
 
@@ -254,11 +255,11 @@ class Model(RuleBasedStateMachine):
     def take_note(self) -> None:
         assert self.note is not None
         note, first = self.note
-        self.before, queued = self.channel._queued_messages, self.queued
+        self.before, queued = self.channel.queued_messages, self.queued
         payloads = [entry.payload for entry in queued]
         payload = note.frame[2:]
         may = payload in payloads and (first or payloads[-1] == payload)
-        assert self.channel._take_note(note, last=not first) is may
+        assert full_queue.take_note(self.channel, note, last=not first) is may
         if may:
             del queued[payloads.index(payload)]
         self.queue_is(queued)
@@ -344,10 +345,10 @@ class Model(RuleBasedStateMachine):
         assert waiters.count(channel) == len(self.waiting)
         assert (channel._evicted, channel._replaced) == (self.evicted, self.replaced)
         notes = [entry.size for entry in self.queued if entry.note]
-        assert channel._queued_messages <= QUEUE_SIZE + len(notes)
-        assert channel._queued_bytes <= QUEUE_BYTES + sum(notes) or channel._queued_messages == 1 + len(notes)
+        assert channel.queued_messages <= QUEUE_SIZE + len(notes)
+        assert channel.queued_bytes <= QUEUE_BYTES + sum(notes) or channel.queued_messages == 1 + len(notes)
         if self.aborted or self.discarded:
-            assert (channel._queued_messages, channel._queued_bytes, waiters.count(channel)) == (0, 0, 0)
+            assert (channel.queued_messages, channel.queued_bytes, waiters.count(channel)) == (0, 0, 0)
         if self.aborted:
             return
         try:
@@ -364,9 +365,9 @@ class Model(RuleBasedStateMachine):
         if frames.missing:
             assert held == frames.missing, "the transport holds something else than the rest of one frame"
         begun = [frames.begun] if frames.missing != 0 or not held else [frames.begun, frames.begun + 1]
-        assert len(self.accepted) - channel._queued_messages in begun
-        first = len(self.accepted) - channel._queued_messages
-        assert channel._queued_bytes == sum(entry.size for entry in self.accepted[first:])
+        assert len(self.accepted) - channel.queued_messages in begun
+        first = len(self.accepted) - channel.queued_messages
+        assert channel.queued_bytes == sum(entry.size for entry in self.accepted[first:])
 
     # --- and in the end ---------------------------------------------------------------------------
 
@@ -396,7 +397,7 @@ class Model(RuleBasedStateMachine):
         self.read(1_000_000, 2)
         assert self.finished == 1
         assert not self.waiting
-        assert (self.channel._queued_messages, self.channel._queued_bytes) == (0, 0)
+        assert (self.channel.queued_messages, self.channel.queued_bytes) == (0, 0)
         parser = Parser(client=True, max_size=None)
         events = parser.feed(bytes(self.arrived))
         assert parser.error is None

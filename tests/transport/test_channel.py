@@ -91,7 +91,7 @@ def test_last_words_leave_after_discard_on_a_full_transport() -> None:
     assert setup.transport.wire == CLOSE
     assert setup.finished == 1
     assert outcome.answers == [False]
-    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
+    assert (setup.channel.queued_messages, setup.channel.queued_bytes) == (0, 0)
 
 
 def test_discarded_message_ends_at_a_frame() -> None:
@@ -150,10 +150,3 @@ def test_transport_paused_again_in_the_iteration_is_skipped() -> None:
     assert setup.transport.writes == []
     setup.transport.drain()
     assert setup.messages == ["a"]
-
-
-def test_run_of_messages_leaves_behind_those_queued_before() -> None:
-    setup = Setup(queue_size=8)
-    setup.channel._try_queue(message("before"))
-    setup.channel._accept_run([message("a"), message("b")])
-    assert setup.messages == ["before", "a", "b"]

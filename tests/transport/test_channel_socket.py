@@ -186,9 +186,9 @@ def test_cut_frame_waits_in_the_transport_and_order_is_kept(
     assert frames_in(gone) - frames_in(setup.transport.wire) in (0, 1), "more than the rest of one frame"
     assert whole_frames(gone)
     begun = len(given) + (1 if parser.mid_message else 0)
-    assert setup.channel._queued_messages == len(payloads) - begun
+    assert setup.channel.queued_messages == len(payloads) - begun
     waiting = payloads[begun:]
-    assert setup.channel._queued_bytes == sum(encode(Opcode.BINARY, payload).size for payload in waiting)
+    assert setup.channel.queued_bytes == sum(encode(Opcode.BINARY, payload).size for payload in waiting)
     setup.channel._queue_pong(pong(b"old"))
     setup.channel._queue_pong(pong(b"new"))
     late = ([] if closing else [b"old", b"new"]) if not setup.channel._paused else [] if closing else [b"new"]
@@ -199,7 +199,7 @@ def test_cut_frame_waits_in_the_transport_and_order_is_kept(
     pongs = [payload for kind, payload in events if kind == Opcode.PONG]
     assert pongs[-1:] == (late or [b"theirs"])[-1:]
     assert [payload for kind, payload in events if kind == Opcode.PING] == [b"ours"]
-    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
+    assert (setup.channel.queued_messages, setup.channel.queued_bytes) == (0, 0)
     assert (events[-1][0] == Opcode.CLOSE) is closing
     assert setup.finished == closing
 
@@ -212,8 +212,8 @@ def test_long_frame_behind_a_cut_frame_stays_in_the_queue(
         setup.channel._try_queue(encode(Opcode.BINARY, payload))
     setup.channel._flush()
     assert len(setup.transport.held) == 2 + 8 - 3
-    assert setup.channel._queued_messages == 1
-    assert setup.channel._queued_bytes == 4 + 16 * 1024
+    assert setup.channel.queued_messages == 1
+    assert setup.channel.queued_bytes == 4 + 16 * 1024
 
 
 def test_payload_like_a_header_takes_no_frame_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_queue_is_bounded_while_a_frame_is_cut(monkeypatch: pytest.MonkeyPatch) 
     setup.channel._flush()
     assert setup.channel._paused
     assert [setup.channel._try_queue(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
-    assert setup.channel._queued_messages == 4
+    assert setup.channel.queued_messages == 4
     assert len(setup.transport.held) == len(message("cut").buffers[0]) - 1
     assert setup.whole() == [(Opcode.TEXT, text) for text in ("cut", *"abcd")]
 
@@ -248,7 +248,7 @@ def test_discard_keeps_a_cut_frame_and_the_close_frame(monkeypatch: pytest.Monke
     setup.channel._try_queue(message("never"))
     setup.channel._flush()
     setup.channel._drop_output()
-    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
+    assert (setup.channel.queued_messages, setup.channel.queued_bytes) == (0, 0)
     setup.channel._finish_output(CLOSE, setup.on_finished)
     setup.channel._write_last()
     assert setup.finished == 1

@@ -10,13 +10,13 @@ import pytest
 
 import plumews
 from plumews import limits
-from plumews.conn.full_queue import never_left
+from plumews.conn import full_queue
 from plumews.constants import Opcode
 from plumews.protocol.codec import build_frame
 from plumews.protocol.message import EncodedMessage, encode
-from plumews.transport import displacing, waiters
+from plumews.transport import displacing, message_run, waiters
 from plumews.transport.send_queue import Note
-from support.fakes import FakeTransport, fake_conn, full, ticks
+from support.fakes import FakeTransport, full, ticks
 from support.members import texts
 
 
@@ -130,7 +130,7 @@ async def test_values_of_several_frames_are_replaced():
 async def test_loss_report_is_never_displaced():
     conn, transport = full(queue_size=2)
     put(conn, "a", "b")
-    conn._add_note(note("lost"), first=True)
+    full_queue.add_note(conn, note("lost"), first=True)
     assert put(conn, "c", "d") == [2, 1]  # a note takes up space as well
     assert displacing.drop_queued(conn) == 1
     assert arrived(transport) == ["lost"]
@@ -140,29 +140,29 @@ async def test_queued_loss_report_can_be_removed():
     conn, transport = full()
     first, last = note("first"), note("last")
     put(conn, "a")
-    conn._add_note(first, first=True)
-    conn._add_note(last, first=False)
+    full_queue.add_note(conn, first, first=True)
+    full_queue.add_note(conn, last, first=False)
     put(conn, "b")
-    assert not conn._take_note(last, last=True)  # it is not the last any more
-    assert conn._take_note(first, last=False)
-    assert not conn._take_note(first, last=False)
+    assert not full_queue.take_note(conn, last, last=True)  # it is not the last any more
+    assert full_queue.take_note(conn, first, last=False)
+    assert not full_queue.take_note(conn, first, last=False)
     assert arrived(transport) == ["a", "last", "b"]
-    assert not conn._take_note(last, last=False)
+    assert not full_queue.take_note(conn, last, last=False)
 
 
 async def test_message_in_fragments_is_neither_split_nor_dropped():
     conn, transport = full(queue_size=2)
     put(conn, ("x1", "x"))
     conn._in_pieces = True
-    conn._add_piece(build_frame(Opcode.TEXT, b"piece", fin=False))
+    conn._enter(build_frame(Opcode.TEXT, b"piece", fin=False), 7)
     assert put(conn, "a", ("y1", "y"), ("x2", "x")) == [-1, -1, -1]
     assert displacing.drop_queued(conn) == 0
     transport.drain()
     transport.fill()
-    conn._add_piece(build_frame(Opcode.CONT, b"", fin=True))
+    conn._enter(build_frame(Opcode.CONT, b"", fin=True), 2)
     conn._end_pieces()
     assert put(conn, "a", "b", "c") == [0, 1, 1]  # its last frame stays, and takes up space
-    conn._add_note(note("lost"), first=True)
+    full_queue.add_note(conn, note("lost"), first=True)
     assert displacing.drop_queued(conn) == 1
     assert arrived(transport) == ["x1", "piece", "lost"]
 
@@ -217,20 +217,10 @@ async def test_bound_of_bytes_counts_the_objects_on_every_way():
                     break
                 elif way == "run":
                     run = [EncodedMessage([shared], len(shared))] * 5000
-                    conn._accept_run(run[: conn._room_for(run)])
+                    message_run.accept(conn, run[: message_run.room_for(conn, run)])
                     break
         counts.add(conn.queued_messages)
         conn.abort()
     assert len(counts) == 1
     bound = 100_000 + limits.QUEUED_FREE * limits.QUEUED_OVERHEAD
     assert abs(counts.pop() - bound // (len(shared) + limits.QUEUED_OVERHEAD)) <= 1
-
-
-async def test_run_for_a_transport_that_closes_counts_each_message():
-    conn, transport = fake_conn(ping_interval=None)
-    transport.closing = True
-    conn._accept_run([message("a"), message("b"), message("c")])
-    assert (conn.queued_messages, transport.writes) == (3, [])
-    transport.closing = False
-    conn.abort()
-    assert never_left(conn)[0] == 3

@@ -66,21 +66,21 @@ def test_pings_travel_with_each_quarter_of_the_bound() -> None:
         setup.send(50)
     kinds = [kind for kind, _ in setup.transport.events()]
     assert kinds == [Opcode.TEXT, Opcode.TEXT, Opcode.PING] * 4
-    assert setup.channel._unanswered == LIMIT
+    assert setup.channel.unanswered_bytes == LIMIT
 
 
 def test_data_beyond_the_bound_waits_for_an_answer() -> None:
     setup = Held()
     for _ in range(20):
         setup.send(50)
-    assert (len(setup.messages), setup.channel._queued_messages) == (8, 12)
+    assert (len(setup.messages), setup.channel.queued_messages) == (8, 12)
     assert setup.channel._paused
-    assert setup.channel._queued_age > 0
+    assert setup.channel.queued_age > 0
     setup.answer(setup.pings[0])
     assert len(setup.messages) == 10
     setup.answer(setup.pings[-1])
     assert len(setup.messages) == 18
-    while setup.channel._queued_messages:
+    while setup.channel.queued_messages:
         setup.answer(setup.pings[-1])
     assert len(setup.messages) == 20
     assert not setup.channel._paused
@@ -91,9 +91,9 @@ def test_answer_counts_for_all_earlier_pings() -> None:
     for _ in range(8):
         setup.send(50)
     setup.answer(setup.pings[-1])
-    assert setup.channel._unanswered == 0
+    assert setup.channel.unanswered_bytes == 0
     setup.answer(setup.pings[0])
-    assert setup.channel._unanswered == 0
+    assert setup.channel.unanswered_bytes == 0
 
 
 def test_answer_to_a_keepalive_ping_counts() -> None:

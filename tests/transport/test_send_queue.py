@@ -40,21 +40,21 @@ def test_message_bound_holds_while_the_transport_is_full() -> None:
     setup = Setup()
     setup.transport.fill()
     assert [setup.channel._try_queue(message(text)) for text in "abcdef"] == [True] * 4 + [False] * 2
-    assert setup.channel._queued_messages == 4
+    assert setup.channel.queued_messages == 4
     setup.transport.drain()
     assert setup.messages == list("abcd")
-    assert setup.channel._queued_messages == 0
+    assert setup.channel.queued_messages == 0
 
 
 def test_byte_bound_counts_whole_frames() -> None:
     setup = Setup(queue_size=100)
     setup.transport.fill()
     assert setup.channel._try_queue(message("x" * 496))  # and 4 bytes of header
-    assert setup.channel._queued_bytes == 500
+    assert setup.channel.queued_bytes == 500
     assert not setup.channel._try_queue(message("x" * 497))
     assert setup.channel._try_queue(message("x" * 496))
     assert not setup.channel._try_queue(message(""))
-    assert setup.channel._queued_bytes == 1000
+    assert setup.channel.queued_bytes == 1000
 
 
 def test_message_above_the_byte_bound_fits_an_empty_queue() -> None:
@@ -71,7 +71,7 @@ def test_message_being_sent_does_not_count_as_queued() -> None:
     setup.channel._try_queue(message("x" * 1_000_000))
     setup.transport.full_after = 1
     setup.channel._flush()
-    assert setup.channel._queued_messages == 0
+    assert setup.channel.queued_messages == 0
     assert [setup.channel._try_queue(message(text)) for text in "abcde"] == [True] * 4 + [False]
     setup.transport.drain()
     assert setup.messages == ["x" * 1_000_000, *"abcd"]
@@ -86,7 +86,7 @@ def test_message_of_many_buffers_keeps_its_place() -> None:
     setup.channel._try_queue(encode(Opcode.BINARY, bytes(20_000)))
     setup.state.end_of_tick()
     assert setup.messages == ["waited", bytes(20_000)]
-    assert setup.channel._queued_age == 0.0
+    assert setup.channel.queued_age == 0.0
 
 
 # --- control frames -------------------------------------------------------------------------------
@@ -205,12 +205,12 @@ def test_pending_pong_leaves_before_the_close_frame() -> None:
 def test_queued_age_counts_only_while_the_transport_is_full() -> None:
     setup = Setup()
     setup.channel._try_queue(message("a"))
-    assert (setup.channel._queued_messages, setup.channel._queued_age) == (1, 0.0)
+    assert (setup.channel.queued_messages, setup.channel.queued_age) == (1, 0.0)
     setup.channel._flush()
     setup.transport.fill()
     setup.channel._try_queue(message("b"))
-    before = setup.channel._queued_age
-    while setup.channel._queued_age <= before:
+    before = setup.channel.queued_age
+    while setup.channel.queued_age <= before:
         pass  # the clock is that of the machine
     setup.transport.drain()
-    assert (setup.channel._queued_messages, setup.channel._queued_age) == (0, 0.0)
+    assert (setup.channel.queued_messages, setup.channel.queued_age) == (0, 0.0)

@@ -91,7 +91,7 @@ def test_detach_refuses_waiters_and_keeps_nothing() -> None:
     setup.channel._finish_output(CLOSE, setup.on_finished)
     setup.channel._detach()
     assert outcome.answers == [False]
-    assert setup.channel._queued_messages == setup.channel._queued_bytes == 0
+    assert setup.channel.queued_messages == setup.channel.queued_bytes == 0
     setup.channel._output_drained()
     setup.channel._resume_output()
     assert setup.transport.wire == b""
@@ -136,7 +136,7 @@ def test_accepted_waiter_may_close_and_others_are_refused() -> None:
     assert setup.messages == list("abcde")
     assert setup.transport.wire.endswith(CLOSE)
     assert setup.finished == 1
-    assert (setup.channel._queued_messages, setup.channel._queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
+    assert (setup.channel.queued_messages, setup.channel.queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_discard_and_others_are_refused() -> None:
@@ -145,7 +145,7 @@ def test_accepted_waiter_may_discard_and_others_are_refused() -> None:
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False], [False]]
     assert setup.messages == list("abcd")
-    assert (setup.channel._queued_messages, setup.channel._queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
+    assert (setup.channel.queued_messages, setup.channel.queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_lose_the_transport() -> None:
@@ -154,7 +154,7 @@ def test_accepted_waiter_may_lose_the_transport() -> None:
     setup.transport.drain()
     assert answers(outcomes) == [[True], [False]]
     assert setup.messages == list("abcd")
-    assert (setup.channel._queued_messages, setup.channel._queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
+    assert (setup.channel.queued_messages, setup.channel.queued_bytes, waiters.count(setup.channel)) == (0, 0, 0)
 
 
 def test_accepted_waiter_may_send_but_not_overtake() -> None:
@@ -180,4 +180,4 @@ def test_accepted_waiter_may_flush() -> None:
     setup.transport.drain()
     assert answers(outcomes) == [[True]] * 9
     assert setup.messages == list("abcdefghijklm")
-    assert (setup.channel._queued_messages, setup.channel._queued_bytes) == (0, 0)
+    assert (setup.channel.queued_messages, setup.channel.queued_bytes) == (0, 0)

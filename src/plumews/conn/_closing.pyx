@@ -17,6 +17,7 @@ from . import closing
 
 from ..protocol.state cimport ProtocolState
 from ..transport._sendmsg cimport send_memory
+from ..transport.channel cimport Channel
 from ..transport.send_queue cimport SendQueue
 from .core cimport ConnCore
 
@@ -90,7 +91,7 @@ cdef bint leaves_at_once(ConnCore conn, bytes frame) except -1:
     elif sent > 0:
         try:
             conn._in_pieces = False
-            queue = conn._fill()
+            queue = Channel._fill(conn)
             queue.closing = frame
             conn._cut(queue, queue.plan(WRITE_SIZE), sent)
         except BaseException as exc:

@@ -448,10 +448,13 @@ def _discard(conn: ConnCore) -> None:
 
 
 def _count_lost(conn: ConnCore) -> None:
-    run = conn._run_messages
-    if conn._queued_messages or run:
+    queue = conn._queue
+    if queue is None:
+        return
+    run = queue.run_messages()
+    if queue.messages or run:
         messages, size = conn._lost
-        more = conn._waiting_data
+        more = queue.waiting_data()
         conn._lost = (messages + more[0] + run, size + more[1])
 
 

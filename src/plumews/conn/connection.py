@@ -37,7 +37,6 @@ from .stream import Stream
 
 __all__ = ["Conn"]
 
-
 _logger = logging.getLogger("plumews.conn")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -557,21 +556,6 @@ class Conn(_Base, asyncio.BufferedProtocol):
         return self._config.send_behavior
 
     @property
-    def queued_messages(self) -> int:
-        """Messages in the send queue."""
-        return self._queued_messages
-
-    @property
-    def queued_age(self) -> float:
-        """Seconds for which the oldest message of the send queue has waited; 0.0 while the peer keeps up."""
-        return self._queued_age
-
-    @property
-    def queued_bytes(self) -> int:
-        """Bytes in the send queue."""
-        return self._queued_bytes
-
-    @property
     def unsent_bytes(self) -> int | None:
         """Bytes in the transport and in the kernel that are not on the network yet. Reading it is a system call.
 
@@ -583,11 +567,6 @@ class Conn(_Base, asyncio.BufferedProtocol):
     def unacknowledged_bytes(self) -> int | None:
         """Bytes of :attr:`unsent_bytes` and those on the network that the peer's kernel has not acknowledged."""
         return closing.below_queue(self, send_buffer.unacknowledged)
-
-    @property
-    def unanswered_bytes(self) -> int | None:
-        """Bytes of messages sent since the last answered ping; ``None`` without ``unanswered_bytes``."""
-        return self._unanswered
 
     @property
     def dropped_messages(self) -> int:
@@ -606,10 +585,8 @@ class Conn(_Base, asyncio.BufferedProtocol):
 
     def __dir__(self) -> list[str]:
         own = getattr(self, "__dict__", {})  # of a subclass
-        names = super().__dir__()
-        return [
-            name for name in names if name in own or not isinstance(getattr(type(self), name, None), MissingAttribute)
-        ]
+        hints = {name for name in dir(type(self)) if isinstance(getattr(type(self), name, None), MissingAttribute)}
+        return [name for name in super().__dir__() if name in own or name not in hints]
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         # Without the compiled modules copy.copy() would make a second connection of the first one's parts.

@@ -170,7 +170,8 @@ async def _begin_pieces(conn: ConnCore) -> None:
 async def _add_piece(conn: ConnCore, opcode: int, payload: bytes, *, fin: bool = False, rsv1: bool = False) -> None:
     if not conn._in_pieces:
         raise conn._rules.closed()
-    conn._add_piece(build_frame(opcode, payload, fin=fin, rsv1=rsv1))
+    frame = build_frame(opcode, payload, fin=fin, rsv1=rsv1)
+    conn._enter(frame, len(frame))
     if not fin:
         conn._check_thread()
         await drain(conn)

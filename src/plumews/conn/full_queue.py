@@ -24,10 +24,13 @@ from ..transport import displacing, waiters
 from .closing import abort, ask, begin_close, guard, progress
 
 if TYPE_CHECKING:
+    from ..transport.channel import Channel
+    from ..transport.send_queue import Note
     from .core import ConnCore
 
 __all__ = [
     "LossReporter",
+    "add_note",
     "conflate",
     "count_displaced",
     "displace",
@@ -38,6 +41,8 @@ __all__ = [
     "never_left",
     "report_later",
     "report_losses",
+    "take_note",
+    "takes_note",
     "unwatch_losses",
     "wait_for_space",
     "watch_losses",
@@ -156,6 +161,27 @@ def unwatch_losses(conn: ConnCore, watcher: Callable[[Any, int, bool], None]) ->
 
 
 # --- loss reports ---------------------------------------------------------------------------------
+
+
+def takes_note(conn: Channel, *, first: bool) -> bool:
+    """Return True if :func:`add_note` would put a loss report between two messages."""
+    return not conn._in_pieces or (first and conn._queue is not None and conn._queue.begins_whole())
+
+
+def add_note(conn: Channel, note: Note, *, first: bool) -> None:
+    """Queue a loss report, beyond the bounds: in front of all queued messages, or behind them."""
+    queue = conn._fill()
+    queue.add_note(note, first=first)
+    if conn._paused:
+        queue.date()
+
+
+def take_note(conn: Channel, note: Note, *, last: bool) -> bool:
+    """Remove a queued loss report; with ``last`` only if it is the last entry. Return True if it was removed."""
+    taken = conn._queue is not None and conn._queue.take_note(note, last=last)
+    if taken:
+        conn._return_queue()
+    return taken
 
 
 def report_later(conn: ConnCore, reporter: LossReporter) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from .. import _compiled
+from .. import _compiled, limits
 from ..constants import State
 from ..deflate.config import Agreement
 from ..deflate.inbound import InboundDeflate
 from ..deflate.outbound import OutboundDeflate
+from ..transport import send_buffer
 from . import closing
 from .config_values import values_of
 
@@ -59,11 +60,21 @@ def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
             conn._sockname = _shared_address(transport.get_extra_info("sockname"))
         unsent = values_of(conn._config).unsent_limit
         if unsent is not None:
-            conn._bound_output(unsent)
+            _bound_output(conn, transport, unsent)
     except Exception as exc:
         closing.transport_failed(conn, exc)
     if conn._handshake is not None:
         conn._handshake.connected()
+
+
+def _bound_output(conn: ConnCore, transport: asyncio.WriteTransport, unsent: int) -> None:
+    """Limit the bytes that kernel and transport hold and have not sent to about ``unsent``."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        send_buffer.bound(sock, unsent)
+    if conn._fd < 0 and unsent < limits.TRANSPORT_HIGH_WATER:
+        send_buffer.limit_transport(transport, unsent)
+    conn._waits_for_event = send_buffer.WAITS_FOR_EVENT
 
 
 #: Local address of the newest connection.

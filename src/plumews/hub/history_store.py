@@ -16,7 +16,7 @@ from ..conn.fragmented import outgoing
 from ..deflate.encodings import EncodingCache
 from ..position import Position
 from ..protocol.message import Data, EncodedMessage, opcode_of
-from ..transport import waiters
+from ..transport import message_run, waiters
 from ..transport.timers import Deadline, Timers
 from ..validation import check_call, is_plain_function
 from .config import HubConfig
@@ -255,7 +255,7 @@ def send_missed(
         return Recovery(complete and queued == len(messages), queued, place)
     if history is not None:
         messages = history.encodings.choose(messages, conn._shared, conn._deflate is not None)
-    sent = conn._room_for(messages)
+    sent = message_run.room_for(conn, messages)
     recovery = Recovery(complete and sent == len(messages), sent, place)
     run = messages[:sent]
     if encode_recovered is not None:
@@ -269,5 +269,5 @@ def send_missed(
         elif conn.closed:
             raise conn._rules.closed()
     conn._dropped += len(messages) - sent
-    conn._accept_run(run)
+    message_run.accept(conn, run)
     return recovery

@@ -19,6 +19,7 @@ from contextvars import Context
 from typing import Any
 
 from .. import limits
+from ..conn import full_queue
 from ..conn.connection import Conn
 from ..constants import State
 from ..protocol.message import EncodedMessage, encode, opcode_of, payload_of
@@ -104,7 +105,7 @@ class LossReports:
                 continue
             if self._encode_gap is None:
                 self.notify(conn, end.lost)
-            elif conn._takes_note(first=first):
+            elif full_queue.takes_note(conn, first=first):
                 self._queue(conn, end, first)
 
     def give_up(self, conn: Conn, loss: UnreportedLoss) -> None:
@@ -142,7 +143,7 @@ class LossReports:
         lost = self.notify(conn, end.lost)
         frames, end.frames = end.frames, []
         for frame, room, count in reversed(frames):
-            if conn._take_note(frame, last=not first):
+            if full_queue.take_note(conn, frame, last=not first):
                 lost.add(room, count)
         # All are encoded before one is queued: encode_gap may end the connection.
         events = [(self.event(Gap(room, count)), room, count) for room, count in lost.items()]
@@ -152,7 +153,7 @@ class LossReports:
             (Note(bytes(event.buffers[0])), room, count) for event, room, count in events if event is not None
         ]
         for frame, _, _ in reversed(end.frames) if first else end.frames:
-            conn._add_note(frame, first=first)
+            full_queue.add_note(conn, frame, first=first)
         conn._kick_later()
 
 

@@ -5,11 +5,11 @@ cimport cython
 from ..protocol.message cimport EncodedMessage
 from .flow_control cimport FlowControl
 from .loop_context cimport Flushable, LoopContext
-from .send_queue cimport Note, SendQueue
+from .send_queue cimport SendQueue, is_header
 
 cdef object Context
 cdef int _TRANSPORT, _ANSWER, _EVENT, _ANY
-cdef Py_ssize_t _OVERHEAD, _LONGEST_HEADER
+cdef Py_ssize_t _OVERHEAD
 
 
 cdef class Channel(Flushable):
@@ -24,17 +24,17 @@ cdef class Channel(Flushable):
     cdef bint _hot
     cdef bint _gathered
     cdef readonly bint _finished
-    cdef readonly bint _waits_for_event
+    cdef public bint _waits_for_event
     cdef readonly SendQueue _queue
     cdef public object _waiters  # deque
     cdef public object _compressor
     cdef FlowControl _flow
     cdef readonly LoopContext _state
-    cdef object _out
+    cdef readonly object _out
     cdef readonly Py_ssize_t _written
     cdef Py_ssize_t _turn
-    cdef Py_ssize_t _most_messages
-    cdef Py_ssize_t _most_bytes
+    cdef readonly Py_ssize_t _most_messages
+    cdef readonly Py_ssize_t _most_bytes
     # The rest.
     cdef int _event_fd
     cdef list _drains
@@ -50,9 +50,9 @@ cdef class Channel(Flushable):
     cpdef _output_failed(self, exc)
     cpdef _may_write(self)
     cdef bint _has_space(self, Py_ssize_t size) except -1
-    cdef SendQueue _fill(self)
+    cpdef SendQueue _fill(self)
     @cython.locals(queue=SendQueue)
-    cdef _return_queue(self)
+    cpdef _return_queue(self)
     cdef _cut_output(self)
     cpdef _detach(self)
     @cython.locals(size=Py_ssize_t, queue=SendQueue)
@@ -91,6 +91,3 @@ cdef class Channel(Flushable):
     cdef _left(self, SendQueue queue, Py_ssize_t count)
     cdef _await_event(self)
     cdef _forget_event(self)
-
-
-cdef bint _is_header(object buffer) except -1

@@ -29,7 +29,7 @@ from ..protocol.message import EncodedMessage
 from . import send_buffer, sendmsg, waiters
 from .flow_control import FlowControl
 from .loop_context import Flushable, LoopContext
-from .send_queue import WRITE_SIZE, Note, SendQueue
+from .send_queue import WRITE_SIZE, SendQueue, is_header
 from .waiters import Waiter
 
 __all__ = ["Channel"]
@@ -40,48 +40,23 @@ _ANSWER: Final = 2
 _EVENT: Final = 4
 _ANY: Final = 7
 
-#: Bytes of a frame before its payload (RFC 6455 section 5.2).
-_LONGEST_HEADER: Final = 14
-
 #: True for CPythons that never pause after ``writelines`` (CVE-2024-12254): their buffer has no bound.
 _WRITELINES_HAS_NO_BOUND: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
-_FREE, _OVERHEAD = limits.QUEUED_FREE, limits.QUEUED_OVERHEAD
+_OVERHEAD = limits.QUEUED_OVERHEAD
 
 
 class Channel(Flushable):
     """Output of one connection. Used by the thread of the loop only."""
 
+    # fmt: off
     __slots__ = (
-        "_compressor",
-        "_dirty",
-        "_displaced_bytes",
-        "_drains",
-        "_dropped",
-        "_event_fd",
-        "_evicted",
-        "_fd",
-        "_finished",
-        "_flow",
-        "_gathered",
-        "_handed",
-        "_held",
-        "_hot",
-        "_in_pieces",
-        "_limited",
-        "_most_bytes",
-        "_most_messages",
-        "_on_finished",
-        "_out",
-        "_paused",
-        "_queue",
-        "_replaced",
-        "_state",
-        "_turn",
-        "_waiters",
-        "_waits_for_event",
-        "_written",
+        "_compressor", "_dirty", "_displaced_bytes", "_drains", "_dropped", "_event_fd", "_evicted", "_fd",
+        "_finished", "_flow", "_gathered", "_handed", "_held", "_hot", "_in_pieces", "_limited", "_most_bytes",
+        "_most_messages", "_on_finished", "_out", "_paused", "_queue", "_replaced", "_state", "_turn", "_waiters",
+        "_waits_for_event", "_written",
     )
+    # fmt: on
 
     def __init__(self, state: LoopContext, *, queue_size: int, queue_bytes: int) -> None:
         self._prepare(state, queue_size, queue_bytes)
@@ -139,29 +114,24 @@ class Channel(Flushable):
     # --- state ------------------------------------------------------------------------------------
 
     @property
-    def _queued_messages(self) -> int:
+    def queued_messages(self) -> int:
         """Messages in the send queue."""
         return 0 if self._queue is None else len(self._queue.messages)
 
     @property
-    def _queued_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """Bytes in the send queue."""
         return 0 if self._queue is None else self._queue.bytes
 
     @property
-    def _queued_age(self) -> float:
+    def queued_age(self) -> float:
         """Seconds for which the oldest message of the send queue has waited; 0.0 while the peer keeps up."""
         return 0.0 if self._queue is None else self._queue.age()
 
     @property
-    def _unanswered(self) -> int | None:
-        """Bytes of messages written since the last answered ping; ``None`` without a bound."""
+    def unanswered_bytes(self) -> int | None:
+        """Bytes of messages sent since the last answered ping; ``None`` without ``unanswered_bytes``."""
         return None if self._flow is None else self._flow.unanswered()
-
-    @property
-    def _run_messages(self) -> int:
-        """Messages of the run being sent that have not begun to leave."""
-        return 0 if self._queue is None else self._queue.run_messages()
 
     @property
     def _held_bytes(self) -> int:
@@ -204,7 +174,7 @@ class Channel(Flushable):
         self._paused = False  # an earlier transport may have paused it
         self._held = 0
         if self._fd < 0:
-            self._limit_transport(limits.TRANSPORT_HIGH_WATER)
+            send_buffer.limit_transport(transport, limits.TRANSPORT_HIGH_WATER)
 
     def _hold_little(self) -> None:
         """Let a transport with a descriptor hold as little as possible: data in it blocks direct writes.
@@ -212,25 +182,9 @@ class Channel(Flushable):
         Most transports are never given any, so this is called before the first time.
         """
         if self._fd >= 0 and not self._limited:
+            assert self._out is not None
             self._limited = True
-            self._limit_transport(0)
-
-    def _limit_transport(self, high: int) -> None:
-        assert self._out is not None
-        try:
-            self._out.set_write_buffer_limits(high=high)
-        except NotImplementedError:  # a transport without such limits, as asyncio's base classes are
-            pass
-
-    def _bound_output(self, unsent: int) -> None:
-        """Limit the bytes that kernel and transport hold and have not sent to about ``unsent``."""
-        if self._out is not None:
-            sock = self._out.get_extra_info("socket")
-            if sock is not None:
-                send_buffer.bound(sock, unsent)
-            if self._fd < 0 and unsent < limits.TRANSPORT_HIGH_WATER:
-                self._limit_transport(unsent)
-        self._waits_for_event = send_buffer.WAITS_FOR_EVENT
+            send_buffer.limit_transport(self._out, 0)
 
     def _limit_unanswered(self, limit: int, keepalive: Any) -> None:
         """Limit the bytes beyond the last answered ping to ``limit``, with pings of ``keepalive``."""
@@ -324,65 +278,10 @@ class Channel(Flushable):
         if self._compressor is not None and type(entry) is EncodedMessage:
             entry = self._compressor.enter(entry)
             size = entry.size
-        queue = self._fill()
+        queue = Channel._fill(self)
         queue.append(entry, size)
         if self._paused:
             queue.date()
-
-    def _room_for(self, messages: list[EncodedMessage]) -> int:
-        """Return how many of ``messages``, in order, can be accepted now: all of them while the transport takes bytes.
-
-        Queued messages are flushed first.
-        """
-        self._write_out()
-        if self._waiters is not None or self._in_pieces:
-            return 0
-        if self._queue is None:
-            if not self._paused:
-                return len(messages)
-            return SendQueue(self._most_messages, self._most_bytes).room_for(messages)
-        return self._queue.room_for(messages)
-
-    def _accept_run(self, messages: list[EncodedMessage]) -> None:
-        """Queue ``messages``, for which there is space. They begin to leave at once if the transport takes bytes.
-
-        The rest that the socket does not take is treated as the rest of a long message: nothing displaces it, and it
-        does not count against the bounds of the queue.
-        """
-        self._write_out()  # what was queued before, perhaps since there was space
-        try:
-            gone = self._out is None or self._out.is_closing()  # then nothing leaves
-            if self._paused or gone or (self._queue is not None and self._queue.has_data()):
-                for message in messages:
-                    Channel._enter(self, message, message.size)
-            elif messages:
-                if self._compressor is not None:
-                    messages = [self._compressor.enter(message) for message in messages]
-                self._fill().begin_run(messages)
-        except BaseException:
-            self._fail_output(None)  # some may be accepted, or known to the compressor
-            raise
-        self._write_out()
-
-    # --- loss reports -----------------------------------------------------------------------------
-
-    def _takes_note(self, *, first: bool) -> bool:
-        """Return True if :meth:`_add_note` would put a loss report between two messages."""
-        return not self._in_pieces or (first and self._queue is not None and self._queue.begins_whole())
-
-    def _add_note(self, note: Note, *, first: bool) -> None:
-        """Queue a loss report, beyond the bounds: in front of all queued messages, or behind them."""
-        queue = self._fill()
-        queue.add_note(note, first=first)
-        if self._paused:
-            queue.date()
-
-    def _take_note(self, note: Note, *, last: bool) -> bool:
-        """Remove a queued loss report; with ``last`` only if it is the last entry. Return True if it was removed."""
-        taken = self._queue is not None and self._queue.take_note(note, last=last)
-        if taken:
-            self._return_queue()
-        return taken
 
     # --- a message in fragments -------------------------------------------------------------------
 
@@ -392,13 +291,6 @@ class Channel(Flushable):
             return False
         self._in_pieces = True
         return True
-
-    def _add_piece(self, frame: bytes) -> None:
-        """Queue a frame of the message in fragments. :meth:`_when_empty` tells when there is space for the next."""
-        queue = self._fill()
-        queue.append(frame, len(frame))
-        if self._paused:
-            queue.date()
 
     def _end_pieces(self) -> None:
         """End the message in fragments, complete or not: others may begin."""
@@ -410,13 +302,13 @@ class Channel(Flushable):
     def _queue_ping(self, frame: bytes) -> None:
         """Queue a ping ahead of all data."""
         if not self._is_closing():
-            self._fill().add_control(frame)
+            Channel._fill(self).add_control(frame)
 
     def _queue_pong(self, frame: bytes) -> None:
         """Queue a pong. While the socket takes no bytes only the newest one is kept (section 5.5.3)."""
         if not self._is_closing():
             # Pongs still leave while data waits for an answer only.
-            self._fill().add_pong(frame, only_newest=self._paused and self._held != _ANSWER)
+            Channel._fill(self).add_pong(frame, only_newest=self._paused and self._held != _ANSWER)
 
     def _is_closing(self) -> bool:
         """Return True if a close frame was queued: no control frame may follow."""
@@ -467,7 +359,7 @@ class Channel(Flushable):
         if self._held & _ANSWER:
             self._release_answer()
             self._paused = self._held != 0
-        self._fill().closing = close_frame
+        Channel._fill(self).closing = close_frame
         self._on_finished = on_finished
         self._in_pieces = False  # a message that was not complete never will be
         self._refuse_waiters()
@@ -477,7 +369,7 @@ class Channel(Flushable):
         """Drop all queued data. Control frames and a close frame stay."""
         if self._queue is not None:
             self._queue.drop_data()
-            self._return_queue()
+            Channel._return_queue(self)
         self._refuse_waiters()
 
     def _write_last(self) -> None:
@@ -658,7 +550,7 @@ class Channel(Flushable):
     def _write(self, queue: SendQueue, batch: list[bytes | memoryview]) -> None:
         """Write the planned ``batch`` directly, or through the transport."""
         if not batch:
-            self._return_queue()  # it was made for an entry that found no memory
+            Channel._return_queue(self)  # it was made for an entry that found no memory
             return
         if self._past():
             sent = sendmsg.send(self._fd, batch)
@@ -686,7 +578,7 @@ class Channel(Flushable):
             sent -= len(batch[at])
             at += 1
         stop = at + 1
-        if _is_header(batch[at]):
+        if is_header(batch[at]):
             stop += 1
         self._hold_little()
         self._left(queue, stop)
@@ -703,16 +595,4 @@ class Channel(Flushable):
         if queue.closing == b"":
             self._finished = True
             queue.closing = None
-        self._return_queue()
-
-
-def _is_header(buffer: bytes | memoryview) -> bool:
-    """Return True if ``buffer`` is a frame header whose payload is the next buffer.
-
-    Sizes do not tell: a whole frame may be longer than a separate payload. A view is always such a payload.
-    """
-    if type(buffer) is not bytes or len(buffer) > _LONGEST_HEADER:
-        return False
-    length = buffer[1] & 0x7F
-    extended = 0 if length < 126 else 2 if length == 126 else 8
-    return length > 0 and len(buffer) == 2 + extended + (4 if buffer[1] & 0x80 else 0)
+        Channel._return_queue(self)

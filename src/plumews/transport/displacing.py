@@ -74,7 +74,7 @@ def drop_queued(channel: Channel) -> int:
     if channel._queue is not None and not channel._in_pieces:
         dropped, size = channel._queue.drop_messages()
         channel._displaced_bytes += size
-        channel._return_queue()
+        Channel._return_queue(channel)
     channel._evicted += dropped
     if dropped and channel._compressor is not None:
         channel._compressor.reset()

@@ -23,7 +23,16 @@ if sys.platform == "linux":
     from fcntl import ioctl
     from termios import TIOCOUTQ
 
-__all__ = ["WAITS_FOR_EVENT", "acknowledged", "bound", "unacknowledged", "unsent", "unwatch", "watch"]
+__all__ = [
+    "WAITS_FOR_EVENT",
+    "acknowledged",
+    "bound",
+    "limit_transport",
+    "unacknowledged",
+    "unsent",
+    "unwatch",
+    "watch",
+]
 
 #: True on macOS, which heeds the bound in the writable event and not in ``send``: each write waits for the event.
 WAITS_FOR_EVENT: Final = sys.platform == "darwin"
@@ -54,6 +63,12 @@ def bound(sock: Any, size: int) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, min(size, 0x7FFF_FFFF))
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(size, 0x3FFF_FFFF))
+
+
+def limit_transport(transport: asyncio.WriteTransport, high: int) -> None:
+    """Let ``transport`` ask to wait as soon as it holds more than ``high`` bytes."""
+    with contextlib.suppress(NotImplementedError):  # a transport without such limits, as asyncio's base classes are
+        transport.set_write_buffer_limits(high=high)
 
 
 def watch(transport: asyncio.BaseTransport | None, writable: Callable[[], None]) -> int:

@@ -5,7 +5,7 @@ cimport cython
 from ..protocol.message cimport EncodedMessage
 
 
-cdef Py_ssize_t _FREE, _OVERHEAD, _KEY, _KEYS_FREE
+cdef Py_ssize_t _FREE, _OVERHEAD, _KEY, _KEYS_FREE, _LONGEST_HEADER
 
 
 @cython.final
@@ -64,6 +64,7 @@ cdef class SendQueue:
     cdef Py_ssize_t _take(self, Py_ssize_t position) except -1
 
 
+cpdef bint is_header(object buffer) except -1
 @cython.locals(message=EncodedMessage, frame=bytes)
 cdef Py_ssize_t _size(object entry) except -1
 cdef bint _is_fixed(object entry) except -1

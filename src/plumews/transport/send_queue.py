@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 from .. import limits
 from ..protocol.message import EncodedMessage
 
-__all__ = ["ABSENT", "DONE", "STALE", "Entry", "Note", "SendQueue"]
+__all__ = ["ABSENT", "DONE", "STALE", "Entry", "Note", "SendQueue", "is_header"]
 
 #: Bytes of one write. Beyond that the transport is asked again whether it has space.
 WRITE_SIZE: Final = 256 * 1024
@@ -34,6 +34,9 @@ STALE: Final = 2
 
 #: Keys of messages that have left which are kept for a while.
 _KEYS_FREE: Final = 16
+
+#: Bytes of a frame before its payload (RFC 6455 section 5.2).
+_LONGEST_HEADER: Final = 14
 
 # Copies of limits, typed where compiled.
 _FREE, _OVERHEAD, _KEY = limits.QUEUED_FREE, limits.QUEUED_OVERHEAD, limits.KEY_OVERHEAD
@@ -472,6 +475,18 @@ class SendQueue:
             if last:
                 return False
         return False
+
+
+def is_header(buffer: bytes | memoryview) -> bool:
+    """Return True if ``buffer`` is a frame header whose payload is the next buffer.
+
+    Sizes do not tell: a whole frame may be longer than a separate payload. A view is always such a payload.
+    """
+    if type(buffer) is not bytes or len(buffer) > _LONGEST_HEADER:
+        return False
+    length = buffer[1] & 0x7F
+    extended = 0 if length < 126 else 2 if length == 126 else 8
+    return length > 0 and len(buffer) == 2 + extended + (4 if buffer[1] & 0x80 else 0)
 
 
 def _size(entry: Any) -> int:

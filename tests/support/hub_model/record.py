@@ -328,7 +328,8 @@ class Record:
         there = evicted = replaced = told_notes = 0
         for peer in self.peers:
             conn = peer.conn
-            there += len(peer.items) + conn.queued_messages + conn._run_messages + conn._lost[0]
+            run = 0 if conn._queue is None else conn._queue.run_messages()
+            there += len(peer.items) + conn.queued_messages + run + conn._lost[0]
             evicted += conn.evicted_messages
             replaced += conn.replaced_messages
             told_notes += len(peer.notes)

@@ -194,7 +194,7 @@ cdef queue_long(ConnCore conn, int opcode, message, Py_ssize_t step, Py_ssize_t 
     try:
         payload = message if type(message) is bytes else PyUnicode_AsUTF8String(message)
         encoded = encode(opcode, payload, fragment_size=step)
-        queue = conn._fill()
+        queue = Channel._fill(conn)
         queue.append(encoded, encoded.size)
         while sent > 0:
             batch = queue.plan(WRITE_SIZE)
@@ -251,7 +251,7 @@ cdef queue_rest(ConnCore conn, bytes frame, char *start, Py_ssize_t size, Py_ssi
     try:
         if frame is None:
             frame = start[:size]
-        conn._fill().append(frame, size)
+        Channel._fill(conn).append(frame, size)
         if sent > 0:
             conn._cut(conn._queue, conn._queue.plan_all(), sent)
     except BaseException as exc:

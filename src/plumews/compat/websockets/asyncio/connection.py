@@ -113,7 +113,7 @@ def _send(connection: Connection, message: Any, *, text: bool | None = None) -> 
         text is None
         and (type(message) is str or type(message) is bytes)
         and conn._open
-        and conn._queued_bytes <= connection._Connection__write_limit  # type: ignore[attr-defined]
+        and conn.queued_bytes <= connection._Connection__write_limit  # type: ignore[attr-defined]
     ):
         return conn.send(message)
     return _send_slowly(connection, conn, message, text)
@@ -128,7 +128,7 @@ async def _send_slowly(connection: Connection, conn: Conn, message: Any, text: b
         message = iter(message)
     async with connection._told():
         await conn.send(message, text)
-        if conn._queued_bytes > connection._Connection__write_limit:  # type: ignore[attr-defined]
+        if conn.queued_bytes > connection._Connection__write_limit:  # type: ignore[attr-defined]
             await conn.drain()
 
 
