@@ -51,7 +51,7 @@ async def main():
     conn, transport = plumews.Conn(plumews.ConnConfig()), Transport()
     conn.connection_made(transport)
     plumews.conn.opening.opened(conn)
-    conn._deliver_to(lambda conn, message: conn.send_nowait(message), lambda conn, exc: None)
+    plumews.conn.receiver.deliver_to(conn, lambda conn, message: conn.send_nowait(message), lambda conn, exc: None)
     frame = plumews.protocol.codec.build_frame(1, "hello", mask_key=b"keys")
     conn.get_buffer(-1)[: len(frame)] = frame
     conn.buffer_updated(len(frame))

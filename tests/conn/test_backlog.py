@@ -10,6 +10,7 @@ import pytest
 
 import plumews
 from plumews import Opcode, State, limits
+from plumews.conn.receiver import deliver_to
 from support.compressed_messages import Squeezing
 from support.fakes import FakeTransport, echo_by_callback, fake_conn, feed, linked, ticks, tls_contexts, until
 from support.raw_client import Wire, close, masked, text
@@ -34,7 +35,7 @@ async def test_burst_for_a_slow_callback_is_handled_in_time_slices(
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)  # over before it began: one message a turn
     conn, transport = fake_conn()
     heard: list[Any] = []
-    conn._deliver_to(lambda conn, message: heard.append(message), lambda conn, exc: None)
+    deliver_to(conn, lambda conn, message: heard.append(message), lambda conn, exc: None)
     feed(conn, *[text(str(index)) for index in range(50)], close(1000))
     assert heard == ["0"]
     assert not transport.reading  # who sends faster than it is handled is not read meanwhile
@@ -63,7 +64,7 @@ async def test_connection_lost_in_a_burst_drops_the_rest(monkeypatch: pytest.Mon
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", -1.0)
     conn, _ = fake_conn()
     heard: list[Any] = []
-    conn._deliver_to(lambda conn, message: heard.append(message), lambda conn, exc: None)
+    deliver_to(conn, lambda conn, message: heard.append(message), lambda conn, exc: None)
     feed(conn, text("one"), text("two"))
     conn.abort()
     await ticks(5)
@@ -198,7 +199,7 @@ async def test_callbacks_get_tiny_messages_of_one_read_in_order(monkeypatch: Any
     def on_message(conn: plumews.Conn, message: str | bytes) -> None:
         got.append(message)
 
-    conn._deliver_to(on_message, ignore)
+    deliver_to(conn, on_message, ignore)
     sent = numbered(20_000)
     feed(conn, *(masked(Opcode.BINARY, payload) for payload in sent))
     while len(got) < len(sent):
@@ -222,7 +223,7 @@ async def test_bytes_within_a_callback_follow_those_of_the_read() -> None:
             feed(conn, text("third"))
             feed(conn, text("fourth"))
 
-    conn._deliver_to(on_message, ignore)
+    deliver_to(conn, on_message, ignore)
     feed(conn, text("first"), text("second"))
     await ticks()
     assert got == ["first", "second", "third", "fourth"]
@@ -237,7 +238,7 @@ async def test_bytes_within_a_callback_are_dropped_after_the_end() -> None:
         got.append(message)
         feed(conn, text("behind the end"))
 
-    conn._deliver_to(on_message, ignore)
+    deliver_to(conn, on_message, ignore)
     feed(conn, text("first"), close(1000))
     await ticks()
     assert got == ["first"]

@@ -10,6 +10,7 @@ import pytest
 
 import plumews
 from plumews import ConnectionClosed, ConnectionClosedOK, Opcode, State, limits
+from plumews.conn.receiver import deliver_to
 from support.fakes import (
     PATIENCE,
     clog,
@@ -110,7 +111,7 @@ async def test_callback_is_not_called_after_it_has_closed() -> None:
         conn.send_nowait("bye")
         conn.close_nowait(4000, "seen enough")
 
-    conn._deliver_to(on_message, lambda conn, exc: None)
+    deliver_to(conn, on_message, lambda conn, exc: None)
     feed(conn, text("one"), text("two"))
     feed(conn, text("three"))
     assert seen == ["one"]
@@ -227,7 +228,7 @@ async def test_abort_in_a_callback_ends_its_calls_at_once() -> None:
         seen.append(message)
         conn.abort()
 
-    conn._deliver_to(on_message, lambda conn, exc: None)
+    deliver_to(conn, on_message, lambda conn, exc: None)
     feed(conn, text("one"), text("two"))
     await conn.wait_closed()
     assert seen == ["one"]

@@ -19,6 +19,7 @@ import plumews
 from plumews import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, limits
 from plumews.conn.handlers import cancel
 from plumews.conn.opening import use_deflate
+from plumews.conn.receiver import start_streaming
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import build_frame
 from support.compressed_messages import frame as squeezed_frame
@@ -401,7 +402,7 @@ def window_of_the_peer(conn: plumews.Conn) -> bytes:
 
 
 def not_wanted_in_pieces_any_more(conn: plumews.Conn) -> bytes:
-    conn._start_streaming()
+    start_streaming(conn)
     return masked(Opcode.BINARY, bytes(PART + 1))[:-1]
 
 

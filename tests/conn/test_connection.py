@@ -27,6 +27,7 @@ from plumews import (
     SendBehavior,
     State,
 )
+from plumews.conn.receiver import deliver_to
 from support.fakes import deadlines, fake_conn, feed, linked, ticks, tls_contexts, until
 from support.raw_client import Wire, close, masked, text, upgrade
 
@@ -50,7 +51,7 @@ async def test_new_connection_has_empty_properties() -> None:
 async def test_data_without_a_buffer_is_received() -> None:
     conn, _ = fake_conn()
     received: list[str | bytes] = []
-    conn._deliver_to(lambda _, message: received.append(message), lambda _, exc: None)
+    deliver_to(conn, lambda _, message: received.append(message), lambda _, exc: None)
     long = "a" * (3 * plumews.limits.READ_BUFFER)
     second = text("two")
     conn.data_received(text("one") + second[:3])

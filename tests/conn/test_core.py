@@ -26,6 +26,7 @@ from plumews import (
 )
 from plumews.conn import full_queue
 from plumews.conn.closing import guard
+from plumews.conn.receiver import deliver_to
 from support.compressed_messages import OFFER
 from support.fakes import (
     FakeTransport,
@@ -452,7 +453,7 @@ async def test_failing_callback_is_reported_and_later_messages_arrive() -> None:
             raise ValueError(message)
         seen.append(message)
 
-    conn._deliver_to(on_message, lambda conn, exc: failed.append(exc))
+    deliver_to(conn, on_message, lambda conn, exc: failed.append(exc))
     feed(conn, text("a"), text("bad"), text("b"))
     assert seen == ["a", "b"]
     assert [type(exc) for exc in failed] == [ValueError]
@@ -464,7 +465,7 @@ async def test_messages_before_the_callback_are_delivered_first() -> None:
     feed(conn, text("a"), text("b"))
     assert not transport.reading
     seen: list[Any] = []
-    conn._deliver_to(lambda conn, message: seen.append(message), lambda conn, exc: None)
+    deliver_to(conn, lambda conn, message: seen.append(message), lambda conn, exc: None)
     assert transport.reading
     feed(conn, text("c"))
     assert seen == ["a", "b", "c"]

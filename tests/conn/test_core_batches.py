@@ -8,6 +8,7 @@ import pytest
 
 import plumews
 from plumews import Opcode, limits
+from plumews.conn.receiver import deliver_to
 from support.fakes import (
     FakeTransport,
     clog,
@@ -91,7 +92,7 @@ async def test_relayed_messages_leave_in_one_write_each() -> None:
         for other, _ in others:
             other.send_nowait(message)
 
-    first._deliver_to(relay, lambda conn, exc: None)
+    deliver_to(first, relay, lambda conn, exc: None)
     feed(first, *[text(str(index)) for index in range(10)])
     await ticks()
     for other, transport in others:

@@ -11,6 +11,7 @@ import pytest
 
 import plumews
 from plumews import Opcode, limits
+from plumews.conn.receiver import deliver_to
 from plumews.transport.loop_context import loop_context
 from support.fakes import fake_conn, linked, started, ticks, tls_contexts, until
 from support.raw_client import Wire, masked, text
@@ -177,7 +178,7 @@ async def test_invalid_utf_8_in_a_large_message_is_refused(bad: int) -> None:
     data = bytearray(b"x" * 400 * KiB)
     data[bad] = 0xFF
     got: list[Any] = []
-    conn._deliver_to(lambda conn, message: got.append(message), ignore)
+    deliver_to(conn, lambda conn, message: got.append(message), ignore)
     Arrival(conn).bring(text("before") + masked(Opcode.TEXT, bytes(data)) + text("behind"), 40 * KiB)
     assert got == ["before"]
     assert [payload[0] for kind, payload in transport.events() if kind == Opcode.CLOSE] == [1007]
@@ -198,7 +199,7 @@ async def test_large_message_behind_a_closing_callback_is_dropped(how: str) -> N
         else:
             raise RuntimeError
 
-    conn._deliver_to(on_message, lambda conn, exc: conn.close_nowait(1011))
+    deliver_to(conn, on_message, lambda conn, exc: conn.close_nowait(1011))
     Arrival(conn).bring(text("a") + masked(Opcode.BINARY, contents(400 * KiB)) + text("b"), 40 * KiB)
     assert got == ["a"]
     kinds = [kind for kind, _ in transport.events()]

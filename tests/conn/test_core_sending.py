@@ -10,6 +10,7 @@ import pytest
 
 import plumews
 from plumews import Opcode, limits
+from plumews.conn.receiver import deliver_to
 from plumews.constants import State
 from plumews.protocol.codec import Parser
 from plumews.protocol.message import encode
@@ -150,7 +151,7 @@ async def test_no_frame_follows_a_part_of_one(failing_allocation: int) -> None:
         while True:
             transport.socket.send(bytes(100))
     transport.peer.recv(100)  # there is room for a part of the answer
-    conn._deliver_to(lambda conn, message: respond(message), lambda conn, exc: None)
+    deliver_to(conn, lambda conn, message: respond(message), lambda conn, exc: None)
     with failures():
         feed(conn, text("now"))
         feed(conn, text("later"))

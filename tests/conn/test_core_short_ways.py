@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from plumews import Conn, ConnectionClosedError, limits
+from plumews.conn.receiver import deliver_to
 from plumews.constants import Opcode, State
 from support.fakes import fake_conn, feed, ticks
 from support.raw_client import close, masked, text
@@ -22,7 +23,7 @@ def ignore(conn: Conn, exc: BaseException) -> None:
 
 def call(conn: Conn, function: Callable[[str | bytes], object]) -> None:
     """Call ``function`` with each message of ``conn``."""
-    conn._deliver_to(lambda conn, message: function(message), ignore)
+    deliver_to(conn, lambda conn, message: function(message), ignore)
 
 
 # --- a transport that is wrong --------------------------------------------------------------------

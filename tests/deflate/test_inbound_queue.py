@@ -15,7 +15,9 @@ import pytest
 
 import plumews
 from plumews import Deflate, Opcode, limits
+from plumews.conn.backlog import receive
 from plumews.conn.opening import use_deflate
+from plumews.conn.receiver import deliver_to, start_streaming
 from plumews.deflate.config import Agreement
 from plumews.deflate.inbound import SHORT, InflateQueue, inflate_queue
 from plumews.transport.loop_context import loop_context
@@ -89,10 +91,10 @@ async def test_many_messages_of_one_read_take_several_turns() -> None:
     conn, transport = fake_conn(compression="deflate")
     use_deflate(conn, Agreement(12, 12, False, False, ""))
     received: list[int] = []
-    conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
+    deliver_to(conn, lambda _, message: received.append(len(message)), lambda _, exc: None)
     sent = b"".join(frames(BINARY, squeezed(bytes(64 * KiB)))) * 400
     began = time.monotonic()
-    conn._receive(sent)
+    receive(conn, sent)
     assert 0 < len(received) < 400  # what one read may do at once
     assert not transport.reading
     while len(received) < 400:
@@ -107,7 +109,7 @@ def receiving(agreement: Agreement = ALONE) -> tuple[plumews.Conn, list[int]]:
     conn, _ = fake_conn(compression="deflate", ping_interval=None)
     use_deflate(conn, agreement)
     received: list[int] = []
-    conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
+    deliver_to(conn, lambda _, message: received.append(len(message)), lambda _, exc: None)
     return conn, received
 
 
@@ -126,9 +128,9 @@ async def test_collecting_and_checking_count_as_inflating(reading: str, monkeypa
         monkeypatch.setattr("plumews.deflate.inbound.io", Mock(BytesIO=Kept))
     else:
         conn._on_message = None
-        conn._start_streaming()
+        start_streaming(conn)
         monkeypatch.setattr("plumews.deflate.inbound.Utf8Validator", lambda: Mock(feed=slow))
-    conn._receive(sent)
+    receive(conn, sent)
     assert 0 < slow.call_count < 10  # of 48 steps
     assert received == []
     conn.abort()
@@ -139,7 +141,7 @@ async def test_row_2_connections_together_do_not_block_the_loop() -> None:
     sent = b"".join(frames(BINARY, squeezed(bytes(64 * KiB)))) * 100
     began = time.thread_time()
     for conn, _ in several:
-        conn._receive(sent)
+        receive(conn, sent)
     assert time.thread_time() - began < 5 * limits.FAN_OUT_SLICE  # each may have as much where it is alone
     end = time.monotonic() + PATIENCE
     while any(len(received) < 5 for _, received in several):  # and each has its turn
@@ -153,7 +155,7 @@ async def test_row_2_connections_together_do_not_block_the_loop() -> None:
 async def test_short_message_does_not_wait_for_others(agreement: Agreement) -> None:
     conn, received = receiving(agreement)
     queue_here().used_until = time.monotonic() + 60
-    conn._receive(b"".join([frame(TEXT, b"hello" * 200), *frames(BINARY, squeezed(bytes(20_000)))]))
+    receive(conn, b"".join([frame(TEXT, b"hello" * 200), *frames(BINARY, squeezed(bytes(20_000)))]))
     assert received == [1000]
     await until(lambda: received == [1000, 20_000])
 
@@ -162,7 +164,7 @@ async def test_row_2_message_long_on_the_wire_waits_for_its_turn() -> None:
     conn, received = receiving()
     queue_here().used_until = time.monotonic() + 60
     empty = bytes.fromhex("000000ffff")
-    conn._receive(b"".join(frames(BINARY, empty * (SHORT // 5) + squeezed(b"x" * 100))))
+    receive(conn, b"".join(frames(BINARY, empty * (SHORT // 5) + squeezed(b"x" * 100))))
     assert received == []
     await until(lambda: received == [100])
 
@@ -175,7 +177,7 @@ async def test_row_1_bombs_below_the_limit_are_inflated_in_turn(monkeypatch: pyt
     tracemalloc.start()
     try:
         for conn, _ in several:
-            conn._receive(bomb * 2)
+            receive(conn, bomb * 2)
         await until(lambda: all(len(received) == 2 for _, received in several))
         assert tracemalloc.get_traced_memory()[1] < 2 * MiB + 3 * 4 * MiB
     finally:
@@ -187,7 +189,7 @@ async def test_queue_holds_nothing_of_a_closed_connection() -> None:
     queue = queue_here()
     for end in (lambda conn: conn.close_nowait(), lambda conn: conn.connection_lost(None)):
         conn, received = receiving()
-        conn._receive(b"".join(frames(BINARY, BOMB)))
+        receive(conn, b"".join(frames(BINARY, BOMB)))
         await until(lambda: queue.held > 0)
         end(conn)
         await until(lambda: queue.held == 0)
@@ -198,7 +200,7 @@ async def test_closing_connection_does_not_wait_for_its_turn() -> None:
     conn, received = receiving()
     queue = queue_here()
     queue.used_until = queue.free_at = time.monotonic() + 60
-    conn._receive(b"".join([*frames(BINARY, BOMB), close(1000)]))
+    receive(conn, b"".join([*frames(BINARY, BOMB), close(1000)]))
     conn.close_nowait()
     await until(lambda: conn.state is plumews.State.CLOSED)
     assert (conn.close_code, received) == (1000, [])
@@ -206,7 +208,7 @@ async def test_closing_connection_does_not_wait_for_its_turn() -> None:
 
 async def test_internal_error_in_a_turn_closes_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     conn, received = receiving()
-    conn._receive(b"".join(frames(BINARY, BOMB)))
+    receive(conn, b"".join(frames(BINARY, BOMB)))
     conn._inflate._inflater._inflater = Mock(**{"decompress.side_effect": MemoryError})
     await until(lambda: conn.closed)
     assert conn._rules.close_sent.code == 1011
@@ -224,8 +226,8 @@ async def close_in_the_middle(end: Callable[[Any], None]) -> None:
     conn, transport = fake_conn(compression="deflate")
     use_deflate(conn, Agreement(12, 12, False, False, ""))
     received: list[int] = []
-    conn._deliver_to(lambda _, message: received.append(len(message)), lambda _, exc: None)
-    conn._receive(b"".join([*frames(BINARY, BOMB), close()]))
+    deliver_to(conn, lambda _, message: received.append(len(message)), lambda _, exc: None)
+    receive(conn, b"".join([*frames(BINARY, BOMB), close()]))
     assert not transport.reading
     end(conn)
     ended = until(lambda: conn._rules.close_rcvd is not None or conn.state is plumews.State.CLOSED)

@@ -20,6 +20,7 @@ import pytest
 import plumews
 from plumews import ConnConfig, Deflate, Opcode, SendBehavior, SendQueueFull, limits
 from plumews.conn.opening import use_deflate
+from plumews.conn.receiver import deliver_to
 from plumews.constants import COMPRESSED
 from plumews.deflate.config import Agreement
 from plumews.deflate.outbound import DeflateParams, OutboundDeflate
@@ -90,7 +91,7 @@ async def test_answers_of_several_connections_are_written_together(
         if reader == "handler":
             readers.append(asyncio.ensure_future(handler(conn)))
         else:
-            conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
+            deliver_to(conn, lambda conn, message: conn.send_nowait(message), ignore)
         transports.append(transport)
     await ticks()
     for transport in transports:
@@ -109,7 +110,7 @@ async def test_answers_of_several_connections_are_written_together(
 
 async def test_gathered_answer_is_written_before_the_end() -> None:
     conn, transport = compressing()
-    conn._deliver_to(lambda conn, message: conn.send_nowait(message), ignore)
+    deliver_to(conn, lambda conn, message: conn.send_nowait(message), ignore)
     feed(conn, frame(TEXT, JSON.encode()))
     assert transport.wire == b""
     conn.eof_received()

@@ -15,6 +15,7 @@ from plumews import (
     Opcode,
     limits,
 )
+from plumews.conn.receiver import deliver_to
 from support.fakes import feed, ticks
 from support.members import adds_up, crowd, joined, messages, plain_members, texts
 from support.raw_client import Wire, masked, text
@@ -247,7 +248,7 @@ async def test_burst_in_one_read_survives_one_sliced_fan_out(monkeypatch):
 
     monkeypatch.setattr(limits, "FAN_OUT_SLICE", 0.0)
     failures: list[Exception] = []
-    conns[0]._deliver_to(relay, lambda conn, exc: failures.append(exc))
+    deliver_to(conns[0], relay, lambda conn, exc: failures.append(exc))
     feed(conns[0], *(text(str(number)) for number in range(100)))
     while conns[0]._backlog or conns[0]._rest:  # what the first, which was slow, has left for the next turn
         await ticks(1)

@@ -19,6 +19,7 @@ import pytest
 import plumews
 from plumews import Hub, HubConfig, SendBehavior, limits
 from plumews.conn.opening import use_deflate
+from plumews.conn.receiver import deliver_to, start_streaming
 from plumews.constants import COMPRESSED, Opcode
 from plumews.deflate.config import Agreement
 from plumews.protocol.codec import Parser, build_frame
@@ -426,7 +427,7 @@ class Reading(Scene):
         if deflate:
             use_deflate(self.conn, Agreement(12, 12, False, False, "permessage-deflate"))
         if callback:
-            self.conn._deliver_to(lambda conn, message: self.got.append(message), lambda conn, exc: conn.abort())
+            deliver_to(self.conn, lambda conn, message: self.got.append(message), lambda conn, exc: conn.abort())
         for read in reads:
             self.steps.append((read, self.read(read)))
 
@@ -516,7 +517,7 @@ async def test_what_is_streamed_is_whole_or_the_end_at_every_failure() -> None:
     def scene() -> Scene:
         frame = masked(Opcode.BINARY, payload)
         streaming = Streaming(frame[:70_000], frame[70_000:], callback=False)
-        streaming.steps.insert(1, (None, streaming.conn._start_streaming))
+        streaming.steps.insert(1, (None, lambda: start_streaming(streaming.conn)))
         return streaming
 
     assert await at_every_point(scene) > 10

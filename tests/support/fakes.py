@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import plumews
 from plumews.conn.opening import opened
+from plumews.conn.receiver import deliver_to
 from plumews.constants import Opcode
 from plumews.protocol.codec import Parser
 from plumews.transport import sendmsg as wire_module
@@ -300,7 +301,7 @@ def filled(**config: Any) -> tuple[plumews.Conn, FakeTransport]:
 
 def echo_by_callback(conn: plumews.Conn) -> None:
     """Echo messages in a callback."""
-    conn._deliver_to(lambda conn, message: conn.send_nowait(message), lambda conn, exc: None)
+    deliver_to(conn, lambda conn, message: conn.send_nowait(message), lambda conn, exc: None)
 
 
 async def echo_by_iteration(conn: plumews.Conn) -> None:

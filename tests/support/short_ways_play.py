@@ -20,6 +20,7 @@ from typing import Any
 from plumews import Conn, ConnConfig, ConnectionClosed, Hub, HubConfig, SendBehavior, SendQueueFull, limits
 from plumews.conn.filters import add_filter
 from plumews.conn.opening import opened
+from plumews.conn.receiver import deliver_to
 from plumews.constants import Opcode, State
 from plumews.protocol.codec import Parser
 from support.raw_client import close, masked
@@ -72,7 +73,7 @@ class Player:
             if self.play.chance.random() < 0.7:
                 self.play.hub.join(room, conn)
         if self.manner == "callback":
-            conn._deliver_to(lambda conn, message: self._call(message), lambda conn, exc: conn.close_nowait(1011))
+            deliver_to(conn, lambda conn, message: self._call(message), lambda conn, exc: conn.close_nowait(1011))
         else:
             self.task = asyncio.create_task(self._read())
 

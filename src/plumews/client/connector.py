@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
-from ..conn import closing
+from ..conn import backlog, closing
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, OnMessage, OnOpenOrClose, endpoint_for
 from ..conn.opening import opened, use_deflate
@@ -391,4 +391,4 @@ class _Opening:
         if self._endpoint is not None:
             self._endpoint.opened(conn)
         if accepted.rest:
-            conn._receive(accepted.rest)
+            backlog.receive(conn, accepted.rest)

@@ -248,7 +248,7 @@ cdef class ShortWays(ConnCore):
             if not self._open:
                 pass  # our close frame is on its way: later messages are dropped
             elif self._filter is not None or self._on_message is None:
-                self._deliver(kind, message)
+                ConnCore._deliver(self, kind, message)
             elif plumews_call(self._on_message, self, message) < 0:
                 self._callback_failed()
             if at < size and count % STRIDE == 0 and plumews_monotonic() >= until:
@@ -326,7 +326,7 @@ cdef class ShortWays(ConnCore):
         events = parser.feed_bytes(data + at, size - at, True)
         if parser.halted:
             backlog.halted(self, view[at:size])
-        self._take_up(events)
+        ConnCore._take_up(self, events)
         self._in_batch = state.in_batch = True
 
     cdef int _tell(self, tuple event) except -1:

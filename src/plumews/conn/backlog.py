@@ -17,7 +17,7 @@ from . import closing
 if TYPE_CHECKING:
     from .core import ConnCore
 
-__all__ = ["continue_read", "halted", "keep", "next_events", "postpone"]
+__all__ = ["continue_read", "halted", "keep", "next_events", "postpone", "receive"]
 
 
 # --- bytes that are not parsed --------------------------------------------------------------------
@@ -37,6 +37,18 @@ def keep(conn: ConnCore, data: memoryview) -> None:
         conn._later = (conn._later or b"") + bytes(data)  # what is left of the outer read comes before
     elif not conn._ended:
         conn._rest = memoryview(bytes(conn._rest or b"") + bytes(data))
+
+
+def receive(conn: ConnCore, data: bytes) -> None:
+    """Handle bytes that the transport did not read into the buffer, as one read."""
+    try:
+        if not conn._ended:
+            events = conn._parser.feed_messages(data)
+            if conn._parser.halted:
+                halted(conn, memoryview(data))
+            conn._take_up(events)
+    except BaseException as exc:
+        closing.fail(conn, exc)
 
 
 # --- the next events ------------------------------------------------------------------------------

@@ -84,9 +84,8 @@ cdef class ConnCore(MessageChannel):
     cdef public object _user_info
 
     cdef list _dispatch_in_context(self, list events)
-    cpdef _receive(self, data)
     cdef _read(self, Py_ssize_t nbytes)
-    cdef _take_up(self, list events)
+    cpdef _take_up(self, list events)
     @cython.locals(held=bint, more=list, state=LoopContext)
     cdef _handle(self, list events)
     @cython.locals(position=Py_ssize_t, look=Py_ssize_t, outcome=int, over=list, room=Py_ssize_t)
@@ -94,7 +93,7 @@ cdef class ConnCore(MessageChannel):
     @cython.locals(kind=int)
     cdef int _tell(self, tuple event) except -1
     @cython.locals(plain=bint)
-    cdef _deliver(self, int kind, data)
+    cpdef _deliver(self, int kind, data)
     @cython.locals(inbox=ReceiveQueue)
     cpdef ReceiveQueue _own_inbox(self)
     @cython.locals(held=bint)

@@ -6,8 +6,7 @@ the end of the event loop iteration on compressed connections. `async for`, ``re
 `awaitables`, which call back here.
 
 Slow cases are functions that take the connection, in `opening`, `backlog`, `receiver`, `fragmented`, `full_queue` and
-`closing`. A
-call by the name of a class costs less than one by an instance, because no subclass can override it.
+`closing`. A call by the name of a class costs less than one by an instance, because no subclass can override it.
 
 Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
 slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept.
@@ -248,7 +247,7 @@ class ConnCore(MessageChannel):
             if self._parser.halted:
                 backlog.halted(self, self._state.view[:0])
             if events or self._rules.error is not None:
-                self._take_up(events)
+                ConnCore._take_up(self, events)
             elif self._on_message is None:
                 self._update_reading()
         elif self._handshake is not None:
@@ -260,40 +259,11 @@ class ConnCore(MessageChannel):
                 events = self._parser.feed_messages(self._state.buffer, nbytes)
                 if self._parser.halted:
                     backlog.halted(self, self._state.view[:nbytes])
-                self._take_up(events)
+                ConnCore._take_up(self, events)
             if nbytes >= _LARGE_READ:
                 self._in_place = True
 
     # --- reading ----------------------------------------------------------------------------------
-
-    def _deliver_to(
-        self, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, BaseException], object]
-    ) -> None:
-        """Call ``on_message(conn, message)`` for the messages in the receive queue and for each later one."""
-        self._on_message = on_message
-        self._on_failure = on_failure
-        if len(self._inbox):
-            self._run_in_context(self._deliver_waiting)
-        if self._ended:
-            closing.answer(self)
-        self._update_reading()
-
-    def _deliver_waiting(self) -> None:
-        """Deliver the messages in the receive queue to the callback."""
-        while len(self._inbox) and self._on_message is not None:
-            kind, data = self._inbox.take()
-            self._deliver(kind, data)
-
-    def _receive(self, data: bytes) -> None:
-        """Handle bytes that the transport did not read into the buffer, as one read."""
-        try:
-            if not self._ended:
-                events = self._parser.feed_messages(data)
-                if self._parser.halted:
-                    backlog.halted(self, memoryview(data))
-                self._take_up(events)
-        except BaseException as exc:
-            closing.fail(self, exc)
 
     def _take_up(self, events: list[Any]) -> None:
         """Handle ``events`` behind those that are left over, then a violation of the peer."""
@@ -365,9 +335,9 @@ class ConnCore(MessageChannel):
             self._blocked = True
         for position, event in enumerate(events, 1):
             if isinstance(event, str):
-                self._deliver(_TEXT, event)
+                ConnCore._deliver(self, _TEXT, event)
             elif isinstance(event, bytes):
-                self._deliver(_BINARY, event)
+                ConnCore._deliver(self, _BINARY, event)
             else:
                 outcome = self._tell(event)
                 if outcome != _GO_ON:
@@ -385,7 +355,7 @@ class ConnCore(MessageChannel):
         """Handle an event that is no whole message. Return whether the events behind it go on, wait or are dropped."""
         kind, data = event
         if kind <= _BINARY:
-            self._deliver(kind, data)
+            ConnCore._deliver(self, kind, data)
         elif kind == _PING:
             self._queue_pong(build_frame(_PONG, data))
         elif kind == _PONG:
@@ -400,17 +370,6 @@ class ConnCore(MessageChannel):
         elif self._inflate is not None:
             return self._inflate.take(self, kind, data)
         return _GO_ON
-
-    def _hand_on(self, kind: int, data: str | bytes) -> None:
-        """Deliver an inflated message."""
-        self._deliver(kind, data)
-
-    def _start_streaming(self) -> None:
-        """Let the parser tell the next message, or the one that is arriving, in pieces."""
-        try:
-            self._take_up(self._parser.start_streaming())
-        except MemoryError as exc:
-            closing.fail(self, exc)  # a part of the message is lost
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         """Hand a message to the filter, then to the callback or into the receive queue."""
@@ -595,13 +554,6 @@ class ConnCore(MessageChannel):
         """Let queued messages leave at the end of this event loop iteration."""
         if not self._in_batch:
             self._kick_output(False)
-
-    def _catch_up_with(self, hook: Callable[[Any], None]) -> None:
-        """Call ``hook(conn)`` in the next :meth:`_catch_up`."""
-        if self._catch_up_hooks is None:
-            self._catch_up_hooks = []
-        if hook not in self._catch_up_hooks:
-            self._catch_up_hooks.append(hook)
 
     def _catch_up(self) -> None:
         """Queue all messages of hubs that a direct send must not overtake. That may close the connection.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LossReporter",
     "add_note",
+    "catch_up_with",
     "conflate",
     "count_displaced",
     "displace",
@@ -114,6 +115,17 @@ async def give_way(conn: ConnCore) -> None:
     pause = conn._state.count_await()
     if pause is not None:
         await pause
+
+
+# --- messages that a direct send must not overtake ------------------------------------------------
+
+
+def catch_up_with(conn: ConnCore, hook: Callable[[Any], None]) -> None:
+    """Call ``hook(conn)`` in the next :meth:`ConnCore._catch_up`."""
+    if conn._catch_up_hooks is None:
+        conn._catch_up_hooks = []
+    if hook not in conn._catch_up_hooks:
+        conn._catch_up_hooks.append(hook)
 
 
 # --- displaced messages ---------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..errors import ConnectionClosed
 from ..http11.models import Request
 from ..transport.forks import FOREIGN
 from ..validation import check_call, is_plain_function
-from . import closing
+from . import closing, receiver
 from .connection import Conn
 from .logs import log_extra
 
@@ -113,7 +113,7 @@ class CallbackEndpoint:
                 conn._run_in_context(self._on_open, conn)
             except (Exception, asyncio.CancelledError) as exc:
                 _callback_failed(conn, exc)
-        conn._deliver_to(self._on_message, _callback_failed)
+        receiver.deliver_to(conn, self._on_message, _callback_failed)
 
     def _closed(self, conn: Conn) -> None:
         assert self._on_close is not None

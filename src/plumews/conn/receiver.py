@@ -8,13 +8,14 @@ leave before a reader waits. Messages that arrived before the end of the connect
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..constants import COMPRESSED, CloseCode, Opcode, StreamEvent
 from ..errors import ConcurrencyError, ConnectionClosedOK
 from . import backlog
-from .closing import ask, begin_close, look_for_end, past_the_end, stop_discarding
+from .closing import answer, ask, begin_close, fail, look_for_end, past_the_end, stop_discarding
 from .receive_queue import Item
 from .stream import Stream
 
@@ -22,15 +23,40 @@ if TYPE_CHECKING:
     from .core import ConnCore
 
 __all__ = [
+    "deliver_to",
     "has_caught_up",
     "next_slowly",
     "pause_reading",
     "read_message",
     "read_stream",
     "recv",
+    "start_streaming",
     "stream_changed",
     "stream_event",
 ]
+
+
+# --- callbacks ------------------------------------------------------------------------------------
+
+
+def deliver_to(
+    conn: ConnCore, on_message: Callable[[Any, str | bytes], object], on_failure: Callable[[Any, BaseException], object]
+) -> None:
+    """Call ``on_message(conn, message)`` for the messages in the receive queue and for each later one."""
+    conn._on_message = on_message
+    conn._on_failure = on_failure
+    if len(conn._inbox):
+        conn._run_in_context(_deliver_waiting, conn)
+    if conn._ended:
+        answer(conn)
+    conn._update_reading()
+
+
+def _deliver_waiting(conn: ConnCore) -> None:
+    """Deliver the messages in the receive queue to the callback."""
+    while len(conn._inbox) and conn._on_message is not None:
+        kind, data = conn._inbox.take()
+        conn._deliver(kind, data)
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -87,7 +113,7 @@ async def _available(conn: ConnCore, *, in_pieces: bool = False) -> Item:
             raise past_the_end(conn)
         # It may be streaming: a rest that is being discarded. What was received before comes before.
         if in_pieces and not conn._rules.parser.streaming and not conn._backlog:
-            conn._start_streaming()
+            start_streaming(conn)
             continue
         waiting = inbox.start_waiting(conn._loop)
         try:
@@ -165,6 +191,14 @@ async def read_stream(conn: ConnCore) -> Stream:
     if not stream.done:
         conn._stream = stream
     return stream
+
+
+def start_streaming(conn: ConnCore) -> None:
+    """Let the parser tell the next message, or the one that is arriving, in pieces."""
+    try:
+        conn._take_up(conn._parser.start_streaming())
+    except MemoryError as exc:
+        fail(conn, exc)  # a part of the message is lost
 
 
 def stream_changed(conn: ConnCore) -> None:

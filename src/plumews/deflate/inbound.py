@@ -264,9 +264,9 @@ class InboundDeflate:
         self._charge(began)
         self.payload_bytes += len(message)
         if text is None:
-            conn._hand_on(_BINARY, message)
+            conn._deliver(_BINARY, message)
         else:
-            conn._hand_on(_TEXT, text)
+            conn._deliver(_TEXT, text)
         return _GO_ON
 
     # --- streams ----------------------------------------------------------------------------------

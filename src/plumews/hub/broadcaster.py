@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+from ..conn import full_queue
 from ..conn.connection import Conn
 from ..counters import BoundedCounter
 from ..errors import InvalidRoomName
@@ -321,7 +322,7 @@ class Broadcaster:
     def _hook(self, conn: Conn) -> None:
         """Let ``conn`` call :meth:`catch_up` before a direct send to it."""
         try:
-            conn._catch_up_with(self.catch_up)
+            full_queue.catch_up_with(conn, self.catch_up)
         except MemoryError as exc:
             conn._fail_output(exc)  # the next direct send to it would come before this broadcast
 

@@ -381,7 +381,7 @@ class SlowMembers:
         if self._reporting:  # the message is missing behind everything that is queued
             self._member(conn).loss.last.lost.add(delivery.room, 1)
             full_queue.report_later(conn, self)
-            conn._catch_up_with(self._report_if_space)
+            full_queue.catch_up_with(conn, self._report_if_space)
 
     def _gave_way(self, conn: Conn, count: int, mine: bool) -> None:
         """Count ``count`` messages that were displaced in the queue of ``conn``, the oldest first.
@@ -416,7 +416,7 @@ class SlowMembers:
             if conn._config.overflow.can_queue(conn, 0):
                 self.report_losses(conn)
             else:
-                conn._catch_up_with(self._report_if_space)
+                full_queue.catch_up_with(conn, self._report_if_space)
 
     def report_losses(self, conn: Conn) -> None:
         """Queue the loss reports of ``conn`` behind everything that waits for it."""

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ..auth.credentials import logs_in_by_message, query_value
+from ..conn import receiver
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, HandlerEndpoint
 from ..constants import ErrorCode
@@ -111,4 +112,4 @@ class MemberCountFeed:
 
         conn.add_close_callback(left)
         tell(room, self._hub.room_count(room))
-        conn._deliver_to(lambda conn, message: None, lambda conn, exc: None)
+        receiver.deliver_to(conn, lambda conn, message: None, lambda conn, exc: None)

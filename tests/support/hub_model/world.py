@@ -33,6 +33,7 @@ from plumews import (
     UserInfo,
     limits,
 )
+from plumews.conn.receiver import deliver_to
 from plumews.protocol.message import encode
 from plumews.transport.loop_context import loop_context
 from support.hub_model.peers import Peer
@@ -136,7 +137,7 @@ class World(Record):
     ) -> None:
         peer = self.newcomer(polite, config, agreed)
         peer.conn.user_info = user
-        peer.conn._deliver_to(lambda conn, _: self.react("message"), lambda conn, exc: self.failed({"exception": exc}))
+        deliver_to(peer.conn, lambda conn, _: self.react("message"), lambda conn, exc: self.failed({"exception": exc}))
         peer.conn.add_close_callback(lambda conn: self.react("closed"))
         self.members.append(peer)
         del self.members[:-6]
