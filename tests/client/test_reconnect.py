@@ -6,7 +6,9 @@ import itertools
 import json
 import math
 import random
+import re
 from email.utils import formatdate
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -74,6 +76,12 @@ def test_close_codes_are_listed_once_and_in_order() -> None:
     codes = [rule.code for rule in CLOSE_CODES]
     assert codes == sorted(set(codes))
     assert {int(code) for code in CloseCode} <= set(codes)
+
+
+def test_documentation_has_the_table_of_close_codes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "connecting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{4}) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    assert rows == [(str(rule.code), rule.action.value, rule.why) for rule in CLOSE_CODES]
 
 
 @pytest.mark.parametrize(
