@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 import plumews
 from plumews.asgi import conn
-from plumews.asgi.connection import request_of
+from plumews.asgi.connection import opening_events, request_of
 from support.asgi_servers import OTHERS, SERVERS, serving, url
 from support.fakes import until
 
@@ -167,6 +167,25 @@ async def test_a_shutdown_of_the_hub_closes_members_of_each_server(server):
 # --- the connection -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("body", [{"body": b"no"}, {"more_body": False}])
+async def test_a_denied_websocket_ends_its_connection(body):
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(event):
+        sent.append(event["type"])
+
+    sent = []
+    scope = {"type": "websocket", "path": "/", "headers": []}
+    extension, _, answer = opening_events(scope, receive, send)
+    await answer({"type": "websocket.http.response.start", "status": 401})
+    await answer({"type": "websocket.http.response.body", "more_body": True})
+    assert not extension.opening._transport.is_closing()
+    await answer({"type": "websocket.http.response.body", **body})
+    await until(lambda: extension.opening._transport is None)
+    assert len(sent) == 3
+
+
 async def test_a_websocket_has_one_connection(server):
     found = []
 
@@ -193,6 +212,23 @@ async def test_before_accept_there_is_no_connection(server):
 
     async with endpoint(server, too_early) as address, client(address) as websocket:
         assert "await accept()" in await websocket.recv()
+
+
+@pytest.mark.parametrize("server", OTHERS)
+async def test_a_client_that_has_left_gives_no_member(server):
+    told = []
+
+    async def too_late(websocket):
+        await websocket.accept()
+        await websocket.receive()
+        with pytest.raises(RuntimeError, match="the WebSocket is closed"):
+            conn(websocket)
+        told.append("closed")
+
+    async with endpoint(server, too_late) as address:
+        async with client(address):
+            pass
+        await until(lambda: told)
 
 
 async def test_a_plain_application_uses_the_connection_alone(server):

@@ -41,6 +41,9 @@ logger = logging.getLogger("plumews.server")
 _OPTIONS: Final = ("close_timeout", "max_queue", "max_queue_bytes", "queue_bytes", "queue_size")
 _SEND_OPTIONS: Final = ("send_behavior", "send_timeout")
 
+#: Last events of a WebSocket that is denied.
+_DENIALS: Final = ("websocket.close", "websocket.http.response.body")
+
 _NOT_OPEN: Final = "the WebSocket is not open yet: await accept() before you use its connection"
 
 
@@ -69,7 +72,8 @@ def conn(websocket: Any, receive: Receive | None = None, send: Send | None = Non
             first call takes them. :meth:`PlumeProtocol.with_options` has those of our server.
 
     Raises:
-        RuntimeError: the WebSocket is not accepted yet, or there is no running event loop.
+        RuntimeError: the WebSocket is not accepted yet, or there is no running event loop. On another server also: its
+            client has left before the first call.
         TypeError, ValueError: an argument is of another kind, or an option is unknown or wrong.
     """
     scope = _scope_of(websocket, receive, send)
@@ -111,12 +115,16 @@ def opening_events(scope: Scope, receive: Receive, send: Send) -> tuple[Extensio
 
 
 def check_open(websocket: Any) -> None:
-    """Raise ``RuntimeError`` unless ``websocket`` is accepted, as far as it tells."""
-    state = getattr(websocket, "application_state", None)  # of Starlette
-    if state is not None and state.name != "CONNECTED":
-        raise RuntimeError(_NOT_OPEN if state.name == "CONNECTING" else "the WebSocket is closed, or was denied")
-    if getattr(websocket, "connection_state", None) == "init":  # of Litestar
+    """Raise ``RuntimeError`` unless ``websocket`` is open, as far as it tells."""
+    ours, theirs = (
+        getattr(getattr(websocket, name, None), "name", "")  # of Starlette
+        for name in ("application_state", "client_state")
+    )
+    state = getattr(websocket, "connection_state", "")  # of Litestar
+    if ours == "CONNECTING" or state == "init":
         raise RuntimeError(_NOT_OPEN)
+    if "DISCONNECTED" in (ours, theirs) or state == "disconnect":  # its server gives no further event
+        raise RuntimeError("the WebSocket is closed, or was denied")
 
 
 # --- another server -------------------------------------------------------------------------------
@@ -202,8 +210,8 @@ class EventChannel:
                 self.open()
                 if self._conn.closed:  # by on_open: its code leaves before the application can return
                     await self._conn.wait_closed()
-            elif event["type"] == "websocket.close" or not event.get("more_body", True):
-                self.end()  # denied
+            elif event["type"] in _DENIALS and not event.get("more_body", False):
+                self.end()
         elif event["type"] == "websocket.send":
             await self._send_message(event)
         elif event["type"] == "websocket.close":
