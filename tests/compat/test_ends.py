@@ -196,6 +196,26 @@ async def test_messages_before_the_close_are_read_after_it() -> None:
     assert await both(program) == [["one", "two"]]
 
 
+async def test_a_close_is_answered_though_messages_are_unread() -> None:
+    async def program(library: Any, seen: Observations) -> None:
+        async def tell(websocket: Any) -> Any:
+            with pytest.raises(library.exceptions.ConnectionClosedError) as closed:  # noqa: PT012 - `send` raises
+                while True:
+                    await websocket.send("tick")
+                    await asyncio.sleep(0.001)
+            return told(closed.value), websocket.state.name, await websocket.recv(), await websocket.recv()
+
+        async with served(library, tell) as (client, result):
+            await client.send("unread")
+            await client.send("unread, too")
+            began = asyncio.get_running_loop().time()
+            await client.close(4000, "enough")
+            assert asyncio.get_running_loop().time() - began < 0.8  # a plumews.Conn gives its handler a second
+            seen += [client.close_code, await result]
+
+    await both(program)
+
+
 @pytest.mark.parametrize("compression", [None, "deflate"])
 @pytest.mark.parametrize("reads", ["before", "after"])
 async def test_messages_behind_our_close_frame_are_received(compression: Any, reads: str) -> None:

@@ -218,7 +218,7 @@ def peer_ended(conn: ConnCore) -> None:
     _fail_streams(conn)
     if conn._rules.state is _CLOSING:
         _hang_up(conn)
-    elif len(conn._inbox) or _stream_is_open(conn):  # the handler has unread messages
+    elif not conn._rules.late and (len(conn._inbox) or _stream_is_open(conn)):  # the handler has unread messages
         _answer_after(conn, 0.0 if _only_waits(conn) else limits.END_GRACE)
     else:
         answer(conn)

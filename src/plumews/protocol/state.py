@@ -48,7 +48,8 @@ class ProtocolState:
         self.close_sent: Close | None = None
         self.error: ProtocolError | None = None
         self.cut = False
-        #: True to deliver messages that arrive behind our close frame, up to the first that has no room.
+        #: True to deliver messages that arrive behind our close frame, up to the first that has no room. The peer's
+        #: close frame is then answered at once.
         self.late = False
 
     def allow_compressed(self, *, client: bool) -> None:
