@@ -34,6 +34,13 @@ def test_options_of_connections_are_those_of_uvicorn():
     assert (conn.ping_interval, conn.ping_timeout, conn.deflate) == (None, None, None)
 
 
+@pytest.mark.parametrize("none", [-1, 0, None])
+def test_options_without_a_meaning_are_their_least_value(none):
+    options = {"ws_max_queue": none, "ws_ping_interval": none, "ws_ping_timeout": none}
+    conn = AsgiContext(config(**options, ws_max_size=-1), AsgiOptions({})).conn_config
+    assert (conn.max_size, conn.max_queue, conn.ping_interval, conn.ping_timeout) == (1, 1, None, None)
+
+
 def test_our_options_replace_those_of_uvicorn():
     options = AsgiOptions({"max_size": 7, "send_behavior": SendBehavior.DROP})
     conn = AsgiContext(config(ws_max_size=5), options).conn_config

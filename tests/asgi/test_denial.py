@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from plumews.asgi import ClientDisconnected
 from support.fakes import ticks, until
 from support.raw_client import Wire, text, upgrade
-from support.uvicorn_setup import CLOSE, errors
+from support.uvicorn_setup import CLOSE, echo, errors
 
 BODY = "websocket.http.response.body"
 
@@ -165,6 +165,15 @@ async def test_a_response_that_cannot_be_sent_is_500(run, caplog, event):
     async with await Wire.connect(server) as wire:
         assert await wire.response(upgrade()) == (500, b"Internal Server Error")
     assert errors(caplog) == ["Exception in ASGI application\n"]
+
+
+async def test_a_header_of_the_server_that_cannot_be_sent_ends_all(run, http):
+    server = await run(echo, http=http, headers=[("X", "a\r\nb: c")])
+    for request in (upgrade(), upgrade(key="short")):
+        async with await Wire.connect(server) as wire:
+            wire.send(request)
+            await wire.eof()
+    await until(lambda: not server.state.connections and not server.state.tasks)
 
 
 @pytest.mark.parametrize("body", ["text", 5, [1, 2]])

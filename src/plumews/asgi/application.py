@@ -343,6 +343,10 @@ class Application:
                 self._wake()
 
     def _deny(self, response: Response) -> None:
+        """Send a whole response, or cut the connection if that fails."""
+        closing.guard(self._conn, self._respond, response)
+
+    def _respond(self, response: Response) -> None:
         """Send a whole response, with the headers of the server."""
         assert self._protocol is not None
         response.headers = Headers(self._protocol.default_headers(), response.headers)

@@ -35,8 +35,8 @@ class ServerConfig(Protocol):
     loaded_app: Any
     root_path: str
     asgi_version: str
-    ws_max_size: int
-    ws_max_queue: int
+    ws_max_size: int | None
+    ws_max_queue: int | None
     ws_ping_interval: float | None
     ws_ping_timeout: float | None
     ws_per_message_deflate: bool
@@ -108,10 +108,10 @@ class AsgiContext:
         self.connections = 0
         self.shutdown_queue = ShutdownQueue()
         settings: dict[str, Any] = {
-            "max_size": config.ws_max_size,
-            "max_queue": max(1, config.ws_max_queue),
-            "ping_interval": config.ws_ping_interval or None,  # uvicorn's classes send no pings for 0
-            "ping_timeout": config.ws_ping_timeout or None,
+            "max_size": None if config.ws_max_size is None else max(1, config.ws_max_size),
+            "max_queue": max(1, config.ws_max_queue or 0),
+            "ping_interval": _positive(config.ws_ping_interval),
+            "ping_timeout": _positive(config.ws_ping_timeout),
             "compression": "deflate" if config.ws_per_message_deflate else None,
             "send_timeout": None,
         }
@@ -145,6 +145,11 @@ class AsgiContext:
             with contextlib.suppress(StopIteration):
                 middleware(seen, _no_event, _no_event).send(None)  # it awaits nothing but its application
         return seen
+
+
+def _positive(seconds: float | None) -> float | None:
+    """Return ``seconds``, or ``None`` for 0 and less: uvicorn's classes send no pings then."""
+    return seconds if seconds is not None and seconds > 0 else None
 
 
 async def _no_application(scope: object, receive: object, send: object) -> None:
