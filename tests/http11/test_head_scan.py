@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plumews.http11.head_scan import BAD_END, CONTROL, count_lines, find_end, is_plain_get
+from plumews.http11.head_scan import BAD_END, CONTROL, count_lines, find_end, is_plain_get, split_lines
 
 
 def expected(data):
@@ -73,3 +73,14 @@ def test_plain_target_is_visible_ascii_without_a_fragment(byte):
 )
 def test_other_request_line_is_not_plain(line, target):
     assert not is_plain_get(line, target)
+
+
+_PARTS = [b"a", b"z-9", b"A", b": ", b":", b" ", b"\r\n", b"\xff", b"_"]
+
+
+@given(st.lists(st.sampled_from(_PARTS)))
+def test_lines_in_lower_case_are_split_and_no_others(parts):
+    lines = [line for line in b"".join(parts).split(b"\r\n") if line]
+    expected = [re.fullmatch(rb"([a-z0-9-]+): (.*)", line) for line in lines]
+    found = split_lines(b"\r\n".join((b"GET / HTTP/1.1", *lines, b"", b"")))
+    assert found == ([match.groups() for match in expected] if all(expected) else None)

@@ -7,9 +7,11 @@ import time
 import weakref
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from plumews import limits
-from plumews.errors import InvalidMessage
+from plumews.errors import InvalidHandshake, InvalidMessage
 from plumews.http11.models import Request
 from plumews.http11.parser import HeadReader
 from support.request_heads import assert_refused, read, refused_after, with_lines
@@ -270,3 +272,42 @@ def test_query_string_has_a_bounded_number_of_fields():
     with pytest.raises(InvalidMessage, match="more than 100 fields"):
         Request("GET", f"/?{query}&b")
     assert_refused(f"GET /?{query}&b HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+
+# --- a head that was rebuilt from parsed headers --------------------------------------------------
+
+_LINES = (
+    b"host: a",
+    b"host: a:1",
+    b"connection: Upgrade",
+    b"Upgrade: websocket",
+    b"content-length: 0",
+    b"content-length: 5",
+    b"transfer-encoding: chunked",
+    b"cookie: \xe4=1",
+    b"origin: \xe4",
+    b"x-empty: ",
+    b"x-colon:a: b",
+    b"x-blanks:  a b\t",
+    b"x_name: c",
+)
+
+
+@given(
+    st.sampled_from([b"GET / HTTP/1.1", b"GET /a?b=%ff HTTP/1.1", b"GET /a#b HTTP/1.1", b"POST / HTTP/1.1"]),
+    st.lists(st.sampled_from(_LINES), max_size=5),
+    st.integers(0, 200),
+)
+def test_rebuilt_head_is_read_or_refused_like_any_other(line, lines, cut):
+    head = b"\r\n".join((line, *lines, b"", b""))
+    results = []
+    for rebuilt in (True, False):
+        reader = HeadReader(any_target=True, rebuilt=rebuilt)
+        try:
+            request = (reader.feed(head[:cut]) if cut else None) or reader.feed(head[cut:])
+        except InvalidHandshake as exc:
+            results.append(exc.status)
+        else:
+            seen = request._raw_lines()
+            results.append((request.method, request.target, seen, list(request.headers.raw_items()), reader.head))
+    assert results[0] == results[1]

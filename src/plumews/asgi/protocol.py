@@ -89,7 +89,7 @@ class PlumeProtocol(asyncio.Protocol):
         self.transport: asyncio.BaseTransport | None = None
         self._conn: Conn | None = None
         self._application: Application | None = None
-        self._reader: HeadReader | None = HeadReader(_HEAD_SIZE, _HEADER_COUNT, any_target=True)
+        self._reader: HeadReader | None = HeadReader(_HEAD_SIZE, _HEADER_COUNT, any_target=True, rebuilt=True)
         self._key = ""  # of the client
         self._agreement: Agreement | None = None
         self._rest: bytearray | None = None

@@ -1,4 +1,4 @@
-"""Scan of the bytes of a request head: its end, control characters, ends of lines, and the usual request line.
+"""Scan of the bytes of a request head: its end, control characters, ends of lines, usual lines.
 
 ``head_scan.pyx`` is the same in Cython, in one pass over the bytes. It is imported instead where it is built.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BAD_END", "CONTROL", "count_lines", "find_end", "is_plain_get"]
+__all__ = ["BAD_END", "CONTROL", "count_lines", "find_end", "is_plain_get", "split_lines"]
 
 #: Results of :func:`count_lines`.
 CONTROL: Final = -1
@@ -17,6 +17,9 @@ BAD_END: Final = -2
 #: and the ends of lines.
 _IN_HEAD: Final = bytes(range(0x20, 0x7F)) + b"\t\r\n" + bytes(range(0x80, 0x100))
 
+
+#: Bytes of the usual name of a header that was written in lower case.
+_IN_NAME: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
 
 #: Bytes of a path that needs no further check: visible ASCII without a fragment.
 _IN_PATH: Final = bytes(set(range(0x21, 0x7F)) - set(b"#"))
@@ -49,3 +52,17 @@ def is_plain_get(head: bytes, target: bytes) -> bool:
     """
     path = target.startswith(b"/") and not target.translate(None, _IN_PATH)
     return path and head.startswith(b"GET %b HTTP/1.1\r" % target)
+
+
+def split_lines(head: bytes) -> list[tuple[bytes, bytes]] | None:
+    """Return the names and values of a whole ``head``, whose lines end well, as another program has written them.
+
+    Return ``None`` unless each is a name in lower case, ``": "`` and a value.
+    """
+    lines = []
+    for line in head.split(b"\r\n")[1:-2]:  # the last two are the empty line and what is behind its end
+        name, colon, value = line.partition(b": ")
+        if not (name and colon) or name.translate(None, _IN_NAME):
+            return None
+        lines.append((name, value))
+    return lines

@@ -4,7 +4,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcmp
 
-__all__ = ["BAD_END", "CONTROL", "count_lines", "find_end", "is_plain_get"]
+__all__ = ["BAD_END", "CONTROL", "count_lines", "find_end", "is_plain_get", "split_lines"]
 
 CONTROL = -1
 BAD_END = -2
@@ -64,3 +64,23 @@ cpdef bint is_plain_get(bytes head, bytes target) except? -1:
         and memcmp(line + 4, path, size) == 0
         and memcmp(line + 4 + size, b" HTTP/1.1\r", 10) == 0
     )
+
+
+cpdef list split_lines(bytes head):
+    cdef const char *at = PyBytes_AS_STRING(head)
+    cdef const char *last = at + PyBytes_GET_SIZE(head) - 2  # of the empty line
+    cdef const char *end
+    cdef const char *colon
+    cdef list lines = []
+    at = <const char *>memchr(at, 0x0A, last - at) if last > at else NULL
+    while at != NULL and at + 1 < last:
+        at += 1
+        end = <const char *>memchr(at, 0x0D, last - at)
+        colon = at
+        while colon < last and (b"a" <= colon[0] <= b"z" or b"0" <= colon[0] <= b"9" or colon[0] == b"-"):
+            colon += 1
+        if end == NULL or colon == at or colon + 1 >= end or colon[0] != b":" or colon[1] != b" ":
+            return None
+        lines.append((at[: colon - at], colon[2 : end - colon]))
+        at = end + 1
+    return lines

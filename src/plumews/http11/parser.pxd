@@ -15,6 +15,7 @@ cdef dict _ONCE
 cdef class HeadReader:
     cdef bint _any_target
     cdef bytearray _buffer
+    cdef bint _done
     cdef HeadLines _fields
     cdef object _host
     cdef bint _in_line
@@ -25,11 +26,12 @@ cdef class HeadReader:
     cdef bint _old
     cdef Py_ssize_t _parsed
     cdef object _parser
+    cdef bint _rebuilt
     cdef str _target
     cdef readonly bytes head
     cdef readonly bytes rest
 
-    @cython.locals(chunk=bytes, room=Py_ssize_t, done=bint)
+    @cython.locals(chunk=bytes, room=Py_ssize_t)
     cpdef Request feed(self, data)
     @cython.locals(buffer=bytearray, end=Py_ssize_t, stop=Py_ssize_t)
     cdef Request _read(self, bytes data, Py_ssize_t room)

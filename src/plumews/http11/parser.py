@@ -69,12 +69,14 @@ class HeadReader:
 
     Once `feed` has returned a request, ``rest`` has the bytes behind the head, such as a frame, and ``head`` the head,
     or ``None`` if the request has other lines than the head. With ``any_target`` a target may have percent escapes that
-    are not UTF-8, and any number of fields in its query.
+    are not UTF-8, and any number of fields in its query. With ``rebuilt`` another program has written the
+    head from headers that it has parsed: in the usual form it is split, and not parsed again. All checks are the same.
     """
 
     __slots__ = (
         "_any_target",
         "_buffer",
+        "_done",
         "_fields",
         "_host",
         "_in_line",
@@ -85,20 +87,28 @@ class HeadReader:
         "_old",
         "_parsed",
         "_parser",
+        "_rebuilt",
         "_target",
         "head",
         "rest",
     )
 
     def __init__(
-        self, max_size: int = limits.HEAD_SIZE, max_headers: int | None = None, *, any_target: bool = False
+        self,
+        max_size: int = limits.HEAD_SIZE,
+        max_headers: int | None = None,
+        *,
+        any_target: bool = False,
+        rebuilt: bool = False,
     ) -> None:
         self._any_target = any_target
+        self._rebuilt = rebuilt
         self._max_size = max_size
         self._max_headers = default_headers(max_size) if max_headers is None else max_headers
         self._buffer: bytearray | None = None  # a head that came in several reads
         self._fields = HeadLines()
-        self._parser: httptools.HttpRequestParser | None = _new_parser(self._fields)
+        self._parser: httptools.HttpRequestParser | None = None
+        self._done = False
         self._parsed = 0  # bytes of complete lines that llhttp has read
         self._lines = 0
         self._old = False  # HTTP/1.0
@@ -116,7 +126,7 @@ class HeadReader:
             InvalidHeader: 400, a header is missing, repeated or invalid.
             RuntimeError: The reader has returned a request or raised before.
         """
-        if self._parser is None:
+        if self._done:
             raise RuntimeError("this reader has read its head: make a new one for another request")
         room = self._max_size if self._buffer is None else self._max_size - len(self._buffer)
         chunk = data if isinstance(data, bytes) else bytes(data)
@@ -125,13 +135,13 @@ class HeadReader:
             assert self._buffer is not None
             self._buffer += chunk
             return None
-        done = True
+        self._done = True
         try:
             request = self._read(chunk, room)
-            done = request is not None
+            self._done = request is not None
             return request
         finally:
-            if done:
+            if self._done:
                 self._parser = self._buffer = None
 
     def _read(self, data: bytes, room: int) -> Request | None:
@@ -189,6 +199,9 @@ class HeadReader:
                 f"too many headers: more than {self._max_headers}", status=431, code=ErrorCode.HEAD_TOO_LARGE
             )
         first = self._parsed == 0
+        if first and ended and self._rebuilt and self._fields.split(new):
+            self._method, self._target = "GET", self._fields.target.decode()
+            return
         # Whole lines only: httptools joins the pieces of a header in quadratic time.
         lines = new if ended else new[: new.rfind(b"\n") + 1]
         self._parsed += len(lines)
@@ -200,7 +213,8 @@ class HeadReader:
                 self._check_request_line(lines[: lines.find(b"\r")])
 
     def _parse(self, lines: bytes) -> None:
-        assert self._parser is not None
+        if self._parser is None:
+            self._parser = _new_parser(self._fields)
         try:
             self._parser.feed_data(lines)
         except _Upgrade:

@@ -2,7 +2,9 @@
 
 cimport cython
 
-cdef bytes _BLANKS
+from .head_scan cimport is_plain_get, split_lines
+
+cdef bytes _BLANKS, _GET, _HTTP
 cdef int _BLANK
 cdef dict _KEYS
 cdef object _NONE, Headers, InvalidMessage, has_token, limits
@@ -18,6 +20,8 @@ cdef class HeadLines:
     cpdef on_url(self, bytes url)
     @cython.locals(size=cython.ulonglong)
     cpdef on_header(self, bytes name, bytes value)
+    @cython.locals(lines=list, target=bytes, name=bytes, value=bytes)
+    cpdef bint split(self, bytes head) except -1
 
 
 @cython.locals(size=Py_ssize_t, bit=cython.ulonglong)

@@ -15,6 +15,7 @@ import httptools
 
 from .. import limits
 from ..errors import InvalidMessage
+from .head_scan import is_plain_get, split_lines
 from .headers import BLANKS, KNOWN_NAMES, Headers, HeadersLike, has_token, name_of, value_of
 
 __all__ = [
@@ -35,11 +36,15 @@ Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
 #: Header line: its name in lower case, its name as sent, and its value without the blanks around it.
 Line: TypeAlias = "tuple[bytes, bytes, bytes]"
 
+_GET: Final = b"GET "
+_HTTP: Final = b" HTTP/1.1"
+
 _BLANKS: Final = BLANKS.encode()
 _BLANK: Final = 0x20
 
-#: Names that occur in handshakes, as clients spell them, in lower case.
+#: Names that occur in handshakes, as clients and servers spell them, in lower case.
 _KEYS: Final = {name.encode(): name.lower().encode() for name in KNOWN_NAMES}
+_KEYS.update({key: key for key in _KEYS.values()})
 
 
 class HeadLines:
@@ -71,6 +76,21 @@ class HeadLines:
         size = _size_bit(name)
         self.same_size = self.same_size or bool(self.sizes & size)
         self.sizes |= size
+
+    def split(self, head: bytes) -> bool:
+        """Take the target and the lines of a whole ``head`` of a GET that was written from parsed headers.
+
+        Return False, and take nothing, unless it has the usual form: a path, and names in lower case before ``": "``.
+        """
+        lines = split_lines(head)
+        target = head[len(_GET) : max(head.find(b"\r\n") - len(_HTTP), 0)]
+        if lines is None or not is_plain_get(head, target):
+            return False
+        self.target = target
+        for name, value in lines:
+            self.on_header(name, value)
+        self.complete = True
+        return True
 
     def replace_host(self, host: str | None) -> None:
         """Put ``host`` in place of the lines with one, or leave them out."""
