@@ -153,6 +153,22 @@ async def test_iteration_ends_after_a_normal_close_and_raises_else() -> None:
         await anext(conn)
 
 
+async def test_iteration_of_events_ends_with_none_after_a_normal_close() -> None:
+    conn, _ = fake_conn()
+    feed(conn, text("a"), close(1000))
+    assert await conn._next_or_none() == "a"
+    assert await conn._next_or_none() is None
+    waiting, _ = fake_conn()
+    reader = asyncio.ensure_future(waiting._next_or_none())
+    await ticks()
+    feed(waiting, close(1001))
+    assert await reader is None
+    failing, _ = fake_conn()
+    feed(failing, close(1011))
+    with pytest.raises(ConnectionClosed):
+        await failing._next_or_none()
+
+
 @pytest.mark.parametrize("make", READERS)
 async def test_cancelled_reader_leaves_no_reference_cycle(make: Callable[[Conn], Any]) -> None:
     conn, _ = fake_conn()

@@ -207,11 +207,13 @@ class Application:
             if event is not None:
                 return event
         try:
-            message = await self._conn.__anext__()  # its normal end costs less than that of recv()
-        except (ConnectionClosed, StopAsyncIteration):
+            message = await self._conn._next_or_none()  # its normal end costs no exception
+        except ConnectionClosed:
             return self._disconnect()
         if type(message) is str:
             return {"type": "websocket.receive", "text": message}
+        if message is None:
+            return self._disconnect()
         return {"type": "websocket.receive", "bytes": message}
 
     async def _last_event(self) -> Event | None:

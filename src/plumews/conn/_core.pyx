@@ -337,7 +337,7 @@ cdef class ShortWays(ConnCore):
 
     # --- awaitables -------------------------------------------------------------------------------
 
-    cdef NextMessage _next(self, bint iterating):
+    cdef NextMessage _next(self, int iterating):
         cdef Following following = self._spare_following
         self._spare_following = None
         if following is None or Py_REFCNT(following) > 1:

@@ -8,6 +8,8 @@ from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from .receive_queue cimport ReceiveQueue
 
+cdef int _NONE_AT_END
+
 
 cdef class MessageChannel(Channel):
     cdef readonly ReceiveQueue _inbox
@@ -22,10 +24,10 @@ cdef class NextMessage(StepAwaitable):
     cdef MessageChannel _conn
     cdef object _inner
     cdef bint _yielding
-    cdef bint _iterating
+    cdef int _iterating
     cdef ReadWaiter _waiting
 
-    cdef _begin(self, MessageChannel conn, bint iterating)
+    cdef _begin(self, MessageChannel conn, int iterating)
     @cython.locals(conn=MessageChannel, waiting=ReadWaiter)
     cpdef object step(self)
     cdef _long_way(self)

@@ -21,6 +21,8 @@ from .receive_queue import ReceiveQueue
 
 __all__ = ["MessageChannel", "NextMessage", "SendMessage"]
 
+_NONE_AT_END = receiver.NONE_AT_END
+
 
 class MessageChannel(Channel):
     """Abstract channel of messages: what the awaitables ask of a connection, which implements it."""
@@ -53,15 +55,18 @@ class MessageChannel(Channel):
 
 
 class NextMessage(StepAwaitable):
-    """Awaitable of the next message. With ``iterating`` a normal end raises ``StopAsyncIteration``."""
+    """Awaitable of the next message.
+
+    With ``iterating`` a normal end raises ``StopAsyncIteration``. With ``NONE_AT_END`` it returns ``None``.
+    """
 
     __slots__ = ("_conn", "_inner", "_iterating", "_waiting", "_yielding")
 
-    def _begin(self, conn: Any, iterating: bool) -> None:
+    def _begin(self, conn: Any, iterating: int) -> None:
         self.over = False
         self._conn = conn
         self._iterating = iterating
-        self._inner: Coroutine[Any, Any, str | bytes] | None = None
+        self._inner: Coroutine[Any, Any, str | bytes | None] | None = None
         self._waiting: ReadWaiter | None = None
         self._yielding = False  # it waits for other tasks to run, not for a message
 
@@ -95,6 +100,9 @@ class NextMessage(StepAwaitable):
         self._conn = None
         if self._iterating and conn._is_read_to_end():
             conn._state.awaits_left -= 1
+            if self._iterating == _NONE_AT_END:
+                self.over = True
+                return None
             raise StopAsyncIteration
         self._inner = receiver.next_slowly(conn, self._iterating)
         return self._long_way()

@@ -99,7 +99,7 @@ cdef class ConnCore(MessageChannel):
     @cython.locals(held=bint)
     cpdef _update_reading(self)
     @cython.locals(following=NextMessage)
-    cdef NextMessage _next(self, bint iterating)
+    cdef NextMessage _next(self, int iterating)
     @cython.locals(inbox=ReceiveQueue, state=LoopContext)
     cdef _take_now(self, bint at_once)
     cdef ReadWaiter _wait_now(self)

@@ -431,7 +431,11 @@ class ConnCore(MessageChannel):
         """Return an awaitable of the next message. The iteration ends after close codes 1000, 1001 and 1005."""
         return self._next(True)
 
-    def _next(self, iterating: bool) -> NextMessage:
+    def _next_or_none(self) -> Coroutine[Any, Any, str | bytes | None]:
+        """Return an awaitable of the next message, or of ``None`` where an iteration ends."""
+        return self._next(receiver.NONE_AT_END)
+
+    def _next(self, iterating: int) -> NextMessage:
         following = NextMessage.__new__(NextMessage)
         following._begin(self, iterating)
         return following

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..constants import COMPRESSED, CloseCode, Opcode, StreamEvent
 from ..errors import ConcurrencyError, ConnectionClosedOK
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .core import ConnCore
 
 __all__ = [
+    "NONE_AT_END",
     "deliver_to",
     "has_caught_up",
     "next_slowly",
@@ -73,11 +74,20 @@ async def recv(conn: ConnCore, decode: bool | None) -> str | bytes:
     return payload if isinstance(payload, bytes) else payload.encode()
 
 
-async def next_slowly(conn: ConnCore, iterating: bool) -> str | bytes:
-    """Return the next message in all cases. With ``iterating`` a normal end raises ``StopAsyncIteration``."""
+#: Way to iterate whose normal end is ``None``: it costs no exception.
+NONE_AT_END: Final = 2
+
+
+async def next_slowly(conn: ConnCore, iterating: int) -> str | bytes | None:
+    """Return the next message in all cases.
+
+    With ``iterating`` a normal end raises ``StopAsyncIteration``. With :data:`NONE_AT_END` it returns ``None``.
+    """
     try:
         return await recv(conn, None)
     except ConnectionClosedOK:
+        if iterating == NONE_AT_END:
+            return None
         if iterating:
             raise StopAsyncIteration from None
         raise
