@@ -212,9 +212,8 @@ async def test_frames_before_accept_wait_within_a_bound(run, http):
         assert [await wire.message() for _ in messages] == messages
 
 
-async def test_frames_glued_to_the_head_are_not_lost(run):
-    """As of a uvicorn that hands over all that it has read: the one of today leaves it out."""
-    server = await run(echo)
+async def listening(server, then):
+    """Listen as an HTTP parser that hands over all that it has read, and then calls ``then(protocol)``."""
 
     class HandingOver(asyncio.Protocol):
         def connection_made(self, transport):
@@ -226,8 +225,16 @@ async def test_frames_glued_to_the_head_are_not_lost(run):
             protocol.connection_made(self.transport)
             protocol.data_received(data)
             self.transport.set_protocol(protocol)
+            then(protocol)
 
-    listener = await asyncio.get_running_loop().create_server(HandingOver, "127.0.0.1", 0)
+    return await asyncio.get_running_loop().create_server(HandingOver, "127.0.0.1", 0)
+
+
+async def test_frames_glued_to_the_head_are_not_lost(run):
+    """As of a uvicorn that hands over all that it has read: the one of today leaves it out."""
+    server = await run(echo)
+
+    listener = await listening(server, lambda protocol: None)
     async with await Wire.connect(listener) as wire:
         wire.send(upgrade(), frame("glued"), frame("to it"))
         await wire.read_head()
@@ -629,19 +636,11 @@ async def test_a_client_may_leave_before_the_application_begins(run, caplog):
 
     server = await run(app)
 
-    class Leaving(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
+    def leave(protocol):
+        protocol.transport.abort()
+        protocol.connection_lost(None)
 
-        def data_received(self, data):
-            options = {"config": server.server.config, "server_state": server.state, "app_state": {}}
-            protocol = PlumeProtocol(**options)
-            protocol.connection_made(self.transport)
-            protocol.data_received(data)
-            self.transport.abort()
-            protocol.connection_lost(None)
-
-    listener = await asyncio.get_running_loop().create_server(Leaving, "127.0.0.1", 0)
+    listener = await listening(server, leave)
     async with await Wire.connect(listener) as wire:
         wire.send(upgrade())
         await wire.eof()
