@@ -61,6 +61,7 @@ COMPILED = (
     "transport.read_waiter",
     "transport.send_queue",
     "transport.timers",
+    "transport.tls",
 )
 
 #: Compiled short ways of modules that also run without them. They use sockets as descriptors, which Windows has not.

@@ -21,6 +21,7 @@ from libc.string cimport memcpy
 from .. import limits
 from ..protocol.message import encode
 from ..transport import send_queue
+from ..transport.tls import TLSTransport
 from . import backlog, closing
 
 from .._codec cimport (
@@ -32,6 +33,7 @@ from ..transport.channel cimport Channel
 from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from ..transport.send_queue cimport SendQueue
+from ..transport.tls cimport TLSCore
 from ._closing cimport answer_close, lost
 from .awaitables cimport MessageChannel, NextMessage, SendMessage
 from .core cimport ConnCore

@@ -32,6 +32,7 @@ from ..http11.handshake import refusal
 from ..http11.request import address_of
 from ..transport.loop_context import loop_context
 from ..transport.timers import Deadline, Timers
+from ..transport.tls import TLSTransport
 from .admission import ConnectionSlot
 from .context import ServerContext
 from .responder import stopping
@@ -75,18 +76,21 @@ class Listener:
         self._listening = tuple(sockets)
         self._backlog = context.options.backlog
         self._connection = connection
-        self._tls = _tls_options(context)
+        self._secure = context.options.ssl is not None
         self._loop = asyncio.get_running_loop()
         # Of these loops it is known that they connect a plain socket without asking for the running task.
-        self._steps = not self._tls and type(self._loop).__module__.partition(".")[0] in ("asyncio", "uvloop")
-        self._timers = loop_context(self._loop).timers
+        self._steps = type(self._loop).__module__.partition(".")[0] in ("asyncio", "uvloop")
+        self._state = loop_context(self._loop)
+        self._timers = self._state.timers
         self._sockets: list[socket.socket] = []  # the watched ones; none if the loop's servers accept
         self._servers: list[asyncio.AbstractServer] = []
         self._paused: dict[socket.socket, Deadline] = {}
         self._spare: SpareDescriptor | None = None
         self._rejected = RejectedSockets(self._timers)
-        #: Connections without a transport yet. Over TLS they are in its handshake.
+        #: Connections without a transport yet.
         self._connecting: dict[asyncio.Future[Any], socket.socket] = {}
+        #: Connections in their TLS handshake, by their slots.
+        self._handshakes: dict[object, TLSTransport] = {}
         self._turned_away = 0  # since the last log line about it
         self._next_line = -math.inf
 
@@ -107,7 +111,8 @@ class Listener:
             self._servers = [await self._serve(sock) for sock in self._listening]
 
     def _serve(self, sock: socket.socket) -> Awaitable[asyncio.AbstractServer]:
-        serving = self._loop.create_server(self._connection, sock=sock, backlog=self._backlog, **self._tls)
+        protocol = self._secured if self._secure else self._connection
+        serving = self._loop.create_server(protocol, sock=sock, backlog=self._backlog)
         return Context().run(self._loop.create_task, serving)
 
     def close(self) -> None:
@@ -137,11 +142,12 @@ class Listener:
         """
         made = [sock for sock in self._listening if isinstance(sock, OwnSocket)]
         self._listening, self._sockets = (), []
-        return [*(sock.fileno() for sock in [*made, *self._connecting.values()]), *self._rejected.forked()]
+        shaking = [sock for tls in self._handshakes.values() if (sock := tls.get_extra_info("socket")) is not None]
+        return [*(sock.fileno() for sock in [*made, *self._connecting.values(), *shaking]), *self._rejected.forked()]
 
     async def wait_connected(self) -> None:
-        """Wait until each admitted client has its transport. Return at once over TLS, where that may take too long."""
-        if self._connecting and self._context.options.ssl is None:
+        """Wait until each admitted client has its transport. Over TLS it may still be in its handshake."""
+        if self._connecting:
             await asyncio.wait(self._connecting)
 
     async def wait_rejected(self) -> None:
@@ -150,13 +156,13 @@ class Listener:
 
     def end_tls_handshakes(self) -> None:
         """End the connections that are in their TLS handshake."""
-        if self._context.options.ssl is not None:
-            for task in self._connecting:
-                task.cancel()
+        for tls in list(self._handshakes.values()):
+            tls.abort()
 
     def abort(self) -> None:
-        """End the connections without a transport, and the rejected ones."""
+        """End the connections that are not connected yet, and the rejected ones."""
         self._rejected.close()
+        self.end_tls_handshakes()
         for task in self._connecting:
             task.cancel()
         # Python 3.13 can end the connections that the loop's server has accepted.
@@ -196,7 +202,8 @@ class Listener:
         except Refused as exc:
             self._reject(sock, exc)
             return
-        connecting = self._loop.connect_accepted_socket(partial(self._connection, slot, address), sock, **self._tls)
+        protocol = self._secured if self._secure else self._connection
+        connecting = self._loop.connect_accepted_socket(partial(protocol, slot, address), sock)
         if self._steps:
             context.context.copy().run(self._step, connecting, sock, slot)
             return
@@ -237,11 +244,36 @@ class Listener:
             self._failed(sock, slot, failure)
 
     def _failed(self, sock: socket.socket, slot: ConnectionSlot, failure: BaseException | None) -> None:
-        slot.left()
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)  # the loop may still hold the socket
+        self._shaken(slot, slot, failure or asyncio.CancelledError())
+
+    # --- TLS --------------------------------------------------------------------------------------
+
+    def _secured(self, slot: ConnectionSlot | None = None, address: Any = None) -> TLSTransport:
+        """Make the protocol of a client that begins with a TLS handshake, bounded by the open timeout."""
+        options = self._context.options
+        assert options.ssl is not None
+        key = slot or object()
+        tls = self._handshakes[key] = TLSTransport(
+            self._state,
+            self._connection(slot, address),
+            options.ssl,
+            partial(self._shaken, key, slot),
+            server_side=True,
+            handshake_timeout=options.open_timeout,
+        )
+        return tls
+
+    def _shaken(self, key: object, slot: ConnectionSlot | None, failure: BaseException | None) -> None:
+        """Note the end of a TLS handshake. After a ``failure`` the connection ends before it has begun."""
+        self._handshakes.pop(key, None)
+        if failure is None:
+            return
+        if slot is not None:
+            slot.left()
         # An OSError is how TLS fails, or the client goes.
-        if failure is not None and not isinstance(failure, (OSError, asyncio.CancelledError)):
+        if not isinstance(failure, (OSError, asyncio.CancelledError)):
             logger.error("connecting a client failed", exc_info=failure)
 
     # --- rejecting --------------------------------------------------------------------------------
@@ -249,7 +281,7 @@ class Listener:
     def _reject(self, sock: socket.socket, reason: InvalidHandshake, *, wait: bool = True) -> None:
         logger.debug("refused %d %s", reason.status, reason.code)
         self._context.requests.refused.add(reason.code)
-        if self._context.options.ssl is None:
+        if not self._secure:
             self._rejected.answer(sock, reason, wait=wait)
         else:
             sock.close()  # a TLS handshake is the cost that the rejection saves
@@ -273,12 +305,6 @@ class Listener:
         if now >= self._next_line:
             logger.error("cannot accept connections: %s (%d turned away)", exc.strerror, self._turned_away)
             self._turned_away, self._next_line = 0, now + _ACCEPT_LOG_EVERY
-
-
-def _tls_options(context: ServerContext) -> dict[str, Any]:
-    """Return the event loop's options for TLS. Its handshake is bounded by the open timeout."""
-    options = context.options
-    return {} if options.ssl is None else {"ssl": options.ssl, "ssl_handshake_timeout": options.open_timeout}
 
 
 def _exhausted() -> Refused:

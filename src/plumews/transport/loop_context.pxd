@@ -42,6 +42,8 @@ cdef class LoopContext:
     cdef public bint slice_ends_with_batch
     cdef public object spare_memory
     cdef readonly Timers timers
+    cdef public object tls_buffer
+    cdef public object tls_view
     cdef public Py_ssize_t turn
     cdef readonly object view
 

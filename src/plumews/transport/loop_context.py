@@ -91,6 +91,8 @@ class LoopContext:
         "slice_ends_with_batch",
         "spare_memory",
         "timers",
+        "tls_buffer",
+        "tls_view",
         "turn",
         "view",
     )
@@ -129,6 +131,9 @@ class LoopContext:
         self.log_lines: Any = None
         #: Weak reference to the memory of the last large message, which the connections that received some hold.
         self.spare_memory: Any = None
+        #: Memory of the encrypted bytes of a read, and a view of it, made for the first connection with TLS.
+        self.tls_buffer: Any = None
+        self.tls_view: Any = None
         self._used_up = False
         self._slice_end = self._checked_at = 0.0
         self._longest = 0.0  # seconds of such an await, with the work of its task until the next one

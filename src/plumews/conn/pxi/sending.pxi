@@ -36,6 +36,22 @@ cdef inline bint is_clear(ConnCore conn) noexcept:
     )
 
 
+cdef inline bint encrypts_now(ConnCore conn) noexcept:
+    """Return True if a frame leaves at once through our TLS: the first in this read, with nothing before it or after it."""
+    return (
+        conn._state.ends_read
+        and conn._turn != conn._state.turn
+        and type(conn._out) is TLSTransport
+        and not conn._paused
+        and not conn._waits_for_event
+        and not conn._in_pieces
+        and not conn._finished
+        and conn._waiters is None
+        and conn._compressor is None
+        and conn._flow is None
+    )
+
+
 cdef inline bint goes_now(ConnCore conn) noexcept:
     """Return True if a frame leaves at once: the first in this read, with nothing before it or after it."""
     return conn._state.ends_read and conn._turn != conn._state.turn and is_clear(conn)
@@ -86,8 +102,13 @@ cdef bint queue_now(ConnCore conn, message) except -1:
     if conn._waiters is not None or conn._in_pieces:
         return ConnCore._queue_now(conn, message)
     queue = conn._queue
-    if queue is None and conn._in_batch and goes_now(conn) and send_now(conn, opcode, message):
-        return True
+    if queue is None and conn._in_batch:
+        if conn._fd < 0:
+            if encrypts_now(conn):
+                encrypt_now(conn, plain_frame(opcode, message))
+                return True
+        elif goes_now(conn) and send_now(conn, opcode, message):
+            return True
     data = plain_frame(opcode, message)
     if queue is None:
         queue = conn._queue = conn._state.lend_queue(conn._most_messages, conn._most_bytes)
@@ -121,6 +142,19 @@ cdef bint send_now(ConnCore conn, int opcode, message) except -1:
     else:
         queue_rest(conn, None, <char *>frame, size, sent)
     return True
+
+
+cdef encrypt_now(ConnCore conn, bytes frame):
+    """Send a frame through TLS of ours."""
+    conn._turn = conn._state.turn
+    conn._handed = True
+    conn._written += PyBytes_GET_SIZE(frame)
+    try:
+        (<TLSCore>conn._out).write(frame)
+    except BaseException as exc:
+        conn._fail_output(exc)
+        if not isinstance(exc, Exception):
+            raise
 
 
 cdef bint send_long(ConnCore conn, int opcode, message) except -1:

@@ -1,0 +1,568 @@
+"""TLS transport: records in any pieces, backpressure, the end of a stream, handshakes that fail, and TLS within TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import plumews
+from plumews.transport.loop_context import loop_context
+from plumews.transport.tls import TLSTransport, start_tls
+from support.fakes import PATIENCE, tls_contexts, until
+from support.raw_client import Wire, masked, text, upgrade
+
+SERVER, CLIENT = tls_contexts()
+KiB = 1024
+RESET = struct.pack("ii", 1, 0)
+
+
+class Above(asyncio.BufferedProtocol):
+    """Protocol above TLS that records what it is told, with a small buffer."""
+
+    def __init__(self, size: int = 50_000) -> None:
+        self.room = bytearray(size)
+        self.got = bytearray()
+        self.calls: list[Any] = []
+        self.lost = asyncio.get_running_loop().create_future()
+        self.transport: Any = None
+        self.echoes = self.full = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.calls.append("made")
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.got += self.room[:nbytes]
+        if self.echoes:
+            self.transport.write(bytes(self.room[:nbytes]))
+
+    def pause_writing(self) -> None:
+        self.full = True
+        if self.echoes:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self.echoes:
+            self.transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        self.calls.append("eof")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.calls.append("lost")
+        self.lost.set_result(exc)
+
+
+class Peer:
+    """Client in memory: the test decides in which pieces its bytes reach the server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext) -> None:
+        self.reader, self.writer = reader, writer
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
+
+    async def handshake(self) -> None:
+        while True:
+            try:
+                self.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self.writer.write(self.outgoing.read())
+                self.incoming.write(await self.reader.read(64 * KiB))
+        self.writer.write(self.outgoing.read())
+
+    def records(self, data: bytes) -> bytes:
+        """Return ``data`` encrypted."""
+        self.tls.write(data)
+        return self.outgoing.read()
+
+    def close_notify(self) -> bytes:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        return self.outgoing.read()
+
+    async def read(self, size: int = 1 << 30) -> bytes:
+        """Return ``size`` decrypted bytes, fewer before a close_notify. Raise ``EOFError`` after a FIN without it."""
+        got = bytearray()
+        while len(got) < size:
+            try:
+                data = self.tls.read(64 * KiB)
+                if not data:
+                    break
+                got += data
+            except ssl.SSLWantReadError:
+                data = await self.reader.read(256 * KiB)
+                if not data:
+                    raise EOFError(bytes(got)) from None
+                self.incoming.write(data)
+            except ssl.SSLZeroReturnError:
+                break
+        return bytes(got)
+
+
+class Link:
+    """Server with one TLS connection, and the peer of it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = {"context": SERVER, **options}
+        self.above = Above()
+        self.outcome = asyncio.get_running_loop().create_future()
+        self.tls: Any = None
+
+    def _make(self) -> TLSTransport:
+        context = self.options.pop("context")
+        state = loop_context(asyncio.get_running_loop())
+        self.tls = TLSTransport(state, self.above, context, self.outcome.set_result, server_side=True, **self.options)
+        return self.tls
+
+    @contextlib.asynccontextmanager
+    async def open(self, *, client: ssl.SSLContext = CLIENT, shakes: bool = True) -> AsyncIterator[Peer]:
+        server = await asyncio.get_running_loop().create_server(self._make, "127.0.0.1", 0)
+        try:
+            peer = Peer(*await asyncio.open_connection(*server.sockets[0].getsockname()), client)
+            if shakes:
+                await peer.handshake()
+                assert await asyncio.wait_for(asyncio.shield(self.outcome), PATIENCE) is None
+            try:
+                yield peer
+            finally:
+                peer.writer.transport.abort()
+                if self.above.transport is not None:
+                    self.above.transport.abort()
+            if self.above.transport is not None:
+                await asyncio.wait_for(asyncio.shield(self.above.lost), PATIENCE)
+        finally:
+            server.close()
+
+
+def versions() -> list[ssl.SSLContext]:
+    """Return contexts of clients that speak TLS 1.2 and 1.3."""
+    made = []
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.minimum_version = context.maximum_version = version
+        made.append(context)
+    return made
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("seed", range(6))
+async def test_records_arrive_in_order_in_any_pieces(seed: int, version: int) -> None:
+    chance = random.Random(seed)
+    link = Link()
+    async with link.open(client=versions()[version]) as peer:
+        peer.writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sent, wire = bytearray(), bytearray()
+        for _ in range(40):
+            data = chance.randbytes(chance.choice((1, 2, 30, 1000, 16_384, 16_385, 70_000)))
+            sent += data
+            wire += peer.records(data)
+        at = 0
+        while at < len(wire):
+            size = chance.choice((1, 2, 3, 4, 5, 6, 100, 5000, 16_384 + 22, 40_000, 200_000))
+            peer.writer.write(bytes(wire[at : at + size]))
+            await peer.writer.drain()
+            await asyncio.sleep(0)
+            at += size
+        await until(lambda: len(link.above.got) >= len(sent))
+        assert link.above.got == sent
+
+
+async def test_each_byte_of_a_record_alone_is_taken() -> None:
+    link = Link()
+    async with link.open() as peer:
+        for byte in peer.records(b"one") + peer.records(b"two") + peer.close_notify():
+            link.tls.data_received(bytes([byte]))
+        assert (bytes(link.above.got), link.above.calls) == (b"onetwo", ["made", "eof"])
+
+
+async def test_paused_protocol_gets_nothing_until_it_resumes() -> None:
+    link = Link()
+    async with link.open() as peer:
+        link.above.transport.pause_reading()
+        assert not link.above.transport.is_reading()
+        sent = random.Random(1).randbytes(500_000)
+        peer.writer.write(peer.records(sent))
+        link.tls.data_received(b"")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not link.above.got
+        assert link.tls._incoming.pending <= 128 * KiB
+        link.above.transport.resume_reading()
+        await until(lambda: len(link.above.got) == len(sent))
+        assert link.above.got == sent
+
+
+async def test_pause_within_a_read_loses_nothing() -> None:
+    link = Link()
+    above = link.above
+    async with link.open() as peer:
+        sent = [bytes([number]) * 1000 for number in range(50)]
+        wire = b"".join(map(peer.records, sent))
+        taken = above.buffer_updated
+
+        def pausing(nbytes: int) -> None:
+            taken(nbytes)
+            above.transport.pause_reading()
+
+        above.buffer_updated = pausing  # type: ignore[method-assign]
+        above.room = bytearray(1500)
+        peer.writer.write(wire + peer.close_notify())
+        while len(above.got) < 50_000:
+            before = len(above.got)
+            await until(lambda before=before: len(above.got) > before)
+            assert len(above.got) - before <= 1500
+            assert "eof" not in above.calls
+            above.transport.resume_reading()
+        await until(lambda: "eof" in above.calls)
+        assert above.got == b"".join(sent)
+
+
+@pytest.mark.parametrize("size", [1, 7, 16_384, 100_000])
+async def test_buffer_of_any_size_is_filled(size: int) -> None:
+    link = Link()
+    link.above.room = bytearray(size)
+    async with link.open() as peer:
+        sent = random.Random(size).randbytes(40_000)
+        peer.writer.write(peer.records(sent[:20_000]) + peer.records(sent[20_000:]))
+        await until(lambda: len(link.above.got) == len(sent))
+        assert link.above.got == sent
+
+
+async def test_data_behind_the_handshake_is_delivered() -> None:
+    link = Link()
+    async with link.open(client=versions()[1], shakes=False) as peer:
+        while True:
+            try:
+                peer.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                peer.writer.write(peer.outgoing.read())
+                peer.incoming.write(await peer.reader.read(64 * KiB))
+        finished = peer.outgoing.read()
+        peer.writer.write(finished + peer.records(b"at once") + peer.close_notify())
+        await until(lambda: "eof" in link.above.calls)
+        assert (bytes(link.above.got), link.above.calls[:2]) == (b"at once", ["made", "eof"])
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_large_data_comes_back_with_backpressure(version: int) -> None:
+    link = Link()
+    link.above.echoes = True
+    async with link.open(client=versions()[version]) as peer:
+        sent = random.Random(3).randbytes(6_000_000)
+
+        async def send() -> None:
+            for at in range(0, len(sent), 100_000):
+                peer.writer.write(peer.records(sent[at : at + 100_000]))
+                await peer.writer.drain()
+
+        sender = asyncio.ensure_future(send())
+        await until(lambda: link.above.full)  # nothing is read by the peer yet
+        assert await asyncio.wait_for(peer.read(len(sent)), PATIENCE) == sent
+        await sender
+
+
+async def test_close_sends_what_waits_then_a_close_notify() -> None:
+    link = Link()
+    async with link.open() as peer:
+        part = random.Random(4).randbytes(1_000_000)
+        data = b""
+        while not link.above.full:
+            link.above.transport.write(part)
+            data += part
+        link.above.transport.writelines([b"a", bytearray(b"b"), memoryview(b"c")])
+        assert link.above.transport.get_write_buffer_size() > 0
+        link.above.transport.close()
+        assert link.above.transport.is_closing()
+        link.above.transport.write(b"too late")
+        assert await asyncio.wait_for(peer.read(), PATIENCE) == data + b"abc"
+        peer.writer.write(peer.close_notify())
+        assert await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE) is None
+
+
+async def test_views_and_large_writes_keep_their_order() -> None:
+    link = Link()
+    async with link.open() as peer:
+        parts = [b"", b"x" * 10, b"y" * 65_536, b"z" * 65_537, b"w" * 300_000]
+        for part in parts:
+            link.above.transport.write(memoryview(part))
+            link.above.transport.write(bytearray(part))
+        expected = b"".join(part + part for part in parts)
+        assert await asyncio.wait_for(peer.read(len(expected)), PATIENCE) == expected
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+async def test_data_after_our_close_is_dropped() -> None:
+    link = Link()
+    async with link.open() as peer:
+        link.above.transport.close()
+        assert await asyncio.wait_for(peer.read(), PATIENCE) == b""
+        for _ in range(3):
+            peer.writer.write(peer.records(b"late" * 5000))
+            await peer.writer.drain()
+        assert not link.above.lost.done()
+        peer.writer.write(peer.close_notify())
+        assert await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE) is None
+        assert not link.above.got
+
+
+async def test_close_with_unread_data_ends_cleanly() -> None:
+    link = Link()
+    async with link.open() as peer:
+        link.above.transport.pause_reading()
+        link.tls.data_received(peer.records(b"unread" * 10_000))  # as behind a pause within a read
+        link.above.transport.close()
+        assert await asyncio.wait_for(peer.read(), PATIENCE) == b""
+        peer.writer.write(peer.close_notify())
+        assert await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE) is None
+
+
+async def test_missing_close_notify_of_the_peer_is_bounded() -> None:
+    link = Link(shutdown_timeout=0.05)
+    async with link.open() as peer:
+        link.above.transport.close()
+        assert await asyncio.wait_for(peer.read(), PATIENCE) == b""
+        assert await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE) is None
+
+
+@pytest.mark.parametrize("polite", [True, False])
+async def test_peer_that_ends_is_told_once_and_closed(polite: bool) -> None:
+    link = Link()
+    async with link.open() as peer:
+        peer.writer.write(peer.records(b"last") + (peer.close_notify() if polite else b""))
+        if not polite:
+            peer.writer.write_eof()
+        assert await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE) is None
+        assert (bytes(link.above.got), link.above.calls) == (b"last", ["made", "eof", "lost"])
+        assert await asyncio.wait_for(peer.read(), PATIENCE) == b""  # our close_notify came
+
+
+async def test_reset_within_a_record_ends_the_connection() -> None:
+    link = Link()
+    async with link.open() as peer:
+        peer.writer.write(peer.records(b"whole") + peer.records(b"part" * 1000)[:1000])
+        await until(lambda: link.above.got)
+        peer.writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        peer.writer.transport.abort()
+        await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE)
+        assert bytes(link.above.got) == b"whole"
+        assert link.above.calls[-1] == "lost"
+
+
+@pytest.mark.parametrize("what", ["forged", "no record"])
+async def test_wrong_record_is_answered_with_an_alert(what: str) -> None:
+    link = Link()
+    async with link.open() as peer:
+        good, bad = peer.records(b"good"), bytearray(peer.records(b"bad"))
+        if what == "forged":
+            bad[-1] ^= 1
+        else:
+            bad[:5] = b"GET /"
+        peer.writer.write(good + bad)
+        exc = await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE)
+        assert isinstance(exc, ssl.SSLError)
+        assert bytes(link.above.got) == b"good"
+        with pytest.raises(ssl.SSLError, match=r"alert|ALERT"):
+            await asyncio.wait_for(peer.read(), PATIENCE)
+
+
+async def test_abort_ends_at_once() -> None:
+    link = Link()
+    async with link.open():
+        link.above.transport.abort()
+        assert await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE) is None
+        for call in (link.tls.abort, link.tls.close, link.tls.pause_reading, link.tls.resume_reading):
+            call()
+        link.tls.write(b"late")
+        assert (link.tls.get_write_buffer_size(), link.tls.is_closing()) == (0, True)
+
+
+async def test_failure_of_the_protocol_above_is_reported() -> None:
+    link = Link()
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, problem: told.append(problem["exception"]))
+    failure = RuntimeError("above")
+
+    def fails(nbytes: int) -> None:
+        raise failure
+
+    async with link.open() as peer:
+        link.above.buffer_updated = fails  # type: ignore[method-assign]
+        peer.writer.write(peer.records(b"data"))
+        assert await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE) is failure
+    assert told == [failure]
+
+
+# --- handshakes -----------------------------------------------------------------------------------
+
+
+async def test_handshake_that_never_ends_is_cut() -> None:
+    link = Link(handshake_timeout=0.05)
+    async with link.open(shakes=False) as peer:
+        assert await asyncio.wait_for(peer.reader.read(), PATIENCE) == b""
+        assert isinstance(await link.outcome, ConnectionAbortedError)
+    assert link.above.calls == []
+
+
+@pytest.mark.parametrize("how", ["fin", "reset", "no tls", "abort"])
+async def test_failed_handshake_is_told_once(how: str) -> None:
+    link = Link()
+    async with link.open(shakes=False) as peer:
+        await until(lambda: link.tls is not None and link.tls._below is not None)
+        if how == "fin":
+            peer.writer.close()
+        elif how == "reset":
+            peer.writer.transport.abort()
+        elif how == "no tls":
+            peer.writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        else:
+            link.tls.abort()
+        assert isinstance(await asyncio.wait_for(link.outcome, PATIENCE), OSError)
+    assert link.above.calls == []
+
+
+async def test_certificate_of_the_client_alpn_and_keys_are_told(tmp_path: Any) -> None:
+    server, client = tls_contexts(mutual=True)
+    for context in (server, client):
+        context.set_alpn_protocols(["http/1.1"])
+    server.keylog_filename = str(tmp_path / "keys")
+    link = Link(context=server)
+    async with link.open(client=client):
+        tell = link.above.transport.get_extra_info
+        assert tell("peercert")["subject"] == ((("commonName", "localhost"),),)
+        assert tell("ssl_object").selected_alpn_protocol() == "http/1.1"
+        assert tell("sslcontext") is server
+        assert tell("cipher")[1] == "TLSv1.3"
+        assert tell("compression", "none") == "none"
+        assert tell("peername")[0] == "127.0.0.1"
+        assert tell("socket").family == socket.AF_INET
+        assert tell("unknown", 1) == 1
+        assert link.tls.get_protocol() is link.above
+        assert not link.tls.can_write_eof()
+        with pytest.raises(NotImplementedError):
+            link.tls.write_eof()
+        link.tls.set_write_buffer_limits(high=1000)
+        assert link.tls.get_write_buffer_limits()[1] == 1000
+    assert b"TRAFFIC_SECRET" in (tmp_path / "keys").read_bytes()
+
+
+async def test_client_refuses_a_certificate_it_does_not_know() -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=SERVER)
+    above = Above()
+    strict = ssl.create_default_context()
+    transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await start_tls(transport, above, strict, server_hostname="localhost")
+    assert above.calls == []
+    server.close()
+
+
+async def test_tls_within_tls_carries_data_both_ways() -> None:
+    loop = asyncio.get_running_loop()
+    inner, inner_client = tls_contexts()
+    ends = []
+
+    def make() -> TLSTransport:
+        above = Above()
+        above.echoes = True
+        ends.append(above)
+        state = loop_context(loop)
+        within = TLSTransport(state, above, inner, lambda failure: None, server_side=True)
+        return TLSTransport(state, within, SERVER, lambda failure: None, server_side=True)
+
+    server = await loop.create_server(make, "127.0.0.1", 0)
+    transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+    outer = await start_tls(transport, Above(), CLIENT, server_hostname="localhost")
+    client = Above()
+    both = await start_tls(outer, client, inner_client, server_hostname="localhost")
+    assert both.get_extra_info("sslcontext") is inner_client
+    data = random.Random(5).randbytes(700_000)
+    both.write(data)
+    await until(lambda: len(client.got) == len(data))
+    assert client.got == data
+    both.close()
+    await asyncio.wait_for(client.lost, PATIENCE)
+    await asyncio.wait_for(ends[0].lost, PATIENCE)
+    assert ends[0].calls == ["made", "eof", "lost"]
+    server.close()
+
+
+# --- with a connection above ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("polite", [True, False])
+async def test_messages_behind_a_slow_reader_survive_the_end(start: Any, polite: bool) -> None:
+    """The peer sends more than the receive queue holds, then ends without a close frame."""
+    got: list[Any] = []
+    goes_on = asyncio.Event()
+    ended = asyncio.get_running_loop().create_future()
+
+    async def handler(conn: plumews.Conn) -> None:
+        await goes_on.wait()
+        with contextlib.suppress(plumews.ConnectionClosed):
+            while True:
+                got.append(await conn.recv())
+        await conn.wait_closed()
+        ended.set_result(conn.close_code)
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, ssl=SERVER, max_queue=4))
+    peer = Peer(*await asyncio.open_connection("127.0.0.1", server.port), CLIENT)
+    await peer.handshake()
+    peer.writer.write(peer.records(upgrade()))
+    await peer.read(1)
+    sent = [f"{number} {'x' * 300}" for number in range(200)]
+    for message in sent:
+        peer.writer.write(peer.records(text(message)))
+    peer.writer.write(peer.close_notify() if polite else b"")
+    peer.writer.write_eof()
+    (conn,) = server.connections
+    await until(lambda: conn._reading_paused)
+    goes_on.set()
+    assert await asyncio.wait_for(ended, PATIENCE) == 1006
+    assert got == sent
+    peer.writer.close()
+
+
+async def test_several_contexts_serve_side_by_side(start: Any) -> None:
+    async def echo(conn: plumews.Conn) -> None:
+        async for message in conn:
+            await conn.send(message)
+
+    pairs = [tls_contexts() for _ in range(3)]
+    servers = [await start(plumews.serve(echo, "127.0.0.1", 0, ssl=pair[0])) for pair in pairs]
+    async with contextlib.AsyncExitStack() as stack:
+        wires = [
+            await stack.enter_async_context(await Wire.open(server, ssl=pair[1], server_hostname="localhost"))
+            for server, pair in zip(servers, pairs, strict=True)
+            for _ in range(3)
+        ]
+        for size in (10, 20_000, 200_000):
+            for number, wire in enumerate(wires):
+                wire.send(masked(2, bytes([number]) * size))
+            for number, wire in enumerate(wires):
+                assert await wire.message() == bytes([number]) * size
