@@ -288,14 +288,13 @@ class _Attempt:
         try:
             await dialing.open(lambda: conn)
             await opening.done
-        except InvalidHandshake as exc:
-            exc.args = (f"cannot connect: handshake ({dialing.address}): {exc}",)
+        except BaseException as exc:
+            opening.give_up()  # it may be open already, if the attempt was canceled
+            if isinstance(exc, InvalidHandshake):
+                exc.args = (f"cannot connect: handshake ({dialing.address}): {exc}",)
+            elif isinstance(exc, ConnectionResetError):
+                raise ConnectError.of("handshake", dialing.address, exc) from None
             raise
-        except ConnectionResetError as exc:
-            raise ConnectError.of("handshake", dialing.address, exc) from None
-        finally:
-            if not conn._open:
-                opening.give_up()
         return conn
 
 
@@ -359,7 +358,7 @@ class _Opening:
     # --- called by the attempt --------------------------------------------------------------------
 
     def give_up(self) -> None:
-        """Close a connection that is not open."""
+        """Close the connection."""
         self._cancel_deadline()
         self.done.cancel()
         closing.abort(self._conn)
