@@ -17,6 +17,7 @@ import contextlib
 import functools
 import socket
 import ssl as ssl_module
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -285,8 +286,11 @@ class Dialing:
             upgraded = await self._loop.start_tls(transport, early, context, server_hostname=name)
         except TypeError as exc:
             raise ConnectError("tls", address, "TLS through an https proxy needs Python 3.11, or uvloop") from exc
-        except ssl_module.SSLCertVerificationError:
-            _default_context.cache_clear()  # the certificates of the system may have changed since they were read
+        except BaseException as exc:
+            if isinstance(exc, ssl_module.SSLCertVerificationError):
+                _default_context.cache_clear()  # the certificates of the system may have changed since they were read
+            if sys.version_info < (3, 11):
+                _close_upper(transport)
             raise
         if upgraded is None:
             raise ConnectError("tls", address, "the connection was closed during the TLS handshake")
@@ -469,6 +473,13 @@ def _peer_name(sock: socket.socket) -> str:
             return Authority(name[0], name[1]).netloc
         return str(name)
     return ""
+
+
+def _close_upper(transport: asyncio.Transport) -> None:
+    """Close what asyncio of Python 3.10 leaves open if TLS is canceled in the turn in which its handshake ends."""
+    upper = getattr(transport.get_protocol(), "_app_transport", None)
+    if upper is not None:
+        upper.abort()
 
 
 def _close_result(task: asyncio.Task[socket.socket]) -> None:
