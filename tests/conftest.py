@@ -31,6 +31,14 @@ settings.register_profile("same", settings.get_profile("search"), derandomize=Tr
 settings.load_profile("same")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes that share the tests (``-n 3``) take a file at a time. The run ends when one of them crashes."""
+    option = config.option
+    if getattr(option, "numprocesses", None):
+        option.dist = "loadfile" if option.dist == "load" else option.dist
+        option.maxworkerrestart = option.maxworkerrestart or "0"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Collect tests without the garbage collector: a third of that time is what it looks at, and all of it stays."""

@@ -34,6 +34,8 @@ from support.server_process import ServerProcess
 PATIENCE: Final = 30.0
 #: Objects of plumews that may remain: deadlines in the heap of timers, close frames with a cached text, spare queues.
 KEPT: Final = {"Deadline": 128, "Close": 64, "SendQueue": 2048}
+#: Clients among which each kind has come, so that what is kept of each kind is there.
+LEAST: Final = 200
 #: Objects of another type that may remain: caches of the standard library.
 MORE_OBJECTS: Final = 100
 #: Bytes that may remain: memory that the allocator does not return. An hour of churn may not need more than a minute.
@@ -168,13 +170,15 @@ async def visit(server: Server, chance: random.Random) -> None:
         await leave(wire, chance, kind, path)
 
 
-async def churn(server: Server, seconds: float, chance: random.Random, *, clients: int = 12) -> int:
-    """Let ``clients`` at a time come and go. Return how many were not cut off."""
+async def churn(
+    server: Server, seconds: float, chance: random.Random, *, clients: int = 12, least: int = LEAST
+) -> int:
+    """Let ``clients`` at a time come and go, ``least`` of them also where that takes longer. Return their number."""
     end, count = time.monotonic() + seconds, 0
 
     async def visits() -> None:
         nonlocal count
-        while time.monotonic() < end:
+        while time.monotonic() < end or count < least:
             with contextlib.suppress(*GONE):
                 await asyncio.wait_for(visit(server, chance), PATIENCE)
                 count += 1
