@@ -7,6 +7,7 @@ which runs as it stands where it is not compiled. The list of them is COMPILED i
     PLUMEWS_EXT=yes    compile; a failure is an error (wheels are built with this)
     PLUMEWS_EXT=no     do not compile
     PLUMEWS_SANITIZE=address,undefined   compile with these sanitizers, unoptimised, with symbols
+    CFLAGS=-O0         flags for the C compiler; an -O among them takes the place of ours
 
 What the package is besides stands in pyproject.toml.
 """
@@ -148,6 +149,8 @@ def extensions() -> list[Extension]:
         link_args = [f"-fsanitize={SANITIZE}"]
     elif sys.platform == "win32":
         compile_args = ["/O2"]
+    elif "-O" in os.environ.get("CFLAGS", ""):
+        compile_args = ["-g0"]
     else:
         compile_args = OPTIMISATION
     try:

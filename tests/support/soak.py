@@ -170,9 +170,7 @@ async def visit(server: Server, chance: random.Random) -> None:
         await leave(wire, chance, kind, path)
 
 
-async def churn(
-    server: Server, seconds: float, chance: random.Random, *, clients: int = 12, least: int = LEAST
-) -> int:
+async def churn(server: Server, seconds: float, chance: random.Random, *, clients: int = 12, least: int = LEAST) -> int:
     """Let ``clients`` at a time come and go, ``least`` of them also where that takes longer. Return their number."""
     end, count = time.monotonic() + seconds, 0
 
