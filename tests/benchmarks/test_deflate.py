@@ -351,7 +351,7 @@ def test_ours_can_be_measured_as_echo_and_idle(
     monkeypatch.setattr("bench.deflate.measure.SETTLING", 0.02)  # rougher figures will do
     with started(deflating, contender) as process:
         if contender.takes(ECHOES[0].name):
-            reading = run(deflating, process, Echo(4, 2), warmup=0.01, seconds=0.03)
+            reading = run(deflating, process, Echo(4, 2), warmup=0.01, seconds=0.2)
             assert reading["cpu"] > 0
             assert 300 < reading["answer"] < 700
         if contender.takes(IDLE):
@@ -367,7 +367,7 @@ def test_ours_can_be_measured_as_echo_and_idle(
 )
 def test_a_broadcast_is_measured_if_it_is_compressed(deflating: Deflating, kind: str) -> None:
     with started(deflating, next(one for one in CONTENDERS if one.kind == kind)) as process:
-        reading = run(deflating, process, Broadcast(5, 2), warmup=0.01, seconds=0.03)
+        reading = run(deflating, process, Broadcast(5, 2), warmup=0.01, seconds=0.2)
     assert reading["cpu"] > 0
     assert 300 < reading["answer"] < 700
 

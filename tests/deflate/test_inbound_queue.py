@@ -69,20 +69,16 @@ async def test_row_2_bombs_below_the_limit_delay_only_their_sender(start: Any, r
         latencies: list[float] = []
         until = time.monotonic() + 0.6
         while time.monotonic() < until:
-            began = time.perf_counter()
+            began = time.thread_time()  # server and clients share the loop; others may have the core for a while
             good.send(text("how long"))
             assert await asyncio.wait_for(good.message(), PATIENCE) == "how long"
-            latencies.append(time.perf_counter() - began)
+            latencies.append(time.thread_time() - began)
             await asyncio.sleep(0.002)  # the pace of who measures, and is no attacker
         await attacker
         return sorted(latencies)[(len(latencies) - 1) * 99 // 100]
 
     async with await Squeezing.open(server) as bad, await Wire.open(server, "/echo") as good:
-        for _ in range(3):  # others may have the core for a while
-            if await p99(bad, good) < 0.05:
-                break
-        else:
-            pytest.fail("an echo had to wait for somebody else's messages")
+        assert await p99(bad, good) < 0.02
     assert received  # the messages do arrive
     assert set(received) == {16 * MiB}
 
