@@ -67,7 +67,7 @@ cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object messa
 cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size) except -1:
     """Return the size of the whole unmasked frames in ``data`` once each of them has a key."""
     cdef Py_ssize_t at = 0, total = size, head
-    cdef int64_t length
+    cdef uint64_t length
     cdef int i
     while at < size:
         if size - at < 2 or data[at + 1] & 0x80:
@@ -80,7 +80,7 @@ cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size) except -1:
             length = 0
             for i in range(2, head):
                 length = length << 8 | data[at + i]
-        if length < 0 or length > size - at - head:
+        if length > <uint64_t>(size - at - head):
             raise ValueError(violations.NOT_FRAMES)
         at += head + <Py_ssize_t>length
         total += 4
