@@ -145,7 +145,7 @@ def extensions() -> list[Extension]:
     compile_args: list[str] = []
     link_args: list[str] = []
     if SANITIZE:
-        compile_args = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g", "-O1"]
+        compile_args = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-g1", "-O1"]
         link_args = [f"-fsanitize={SANITIZE}"]
     elif sys.platform == "win32":
         compile_args = ["/O2"]
