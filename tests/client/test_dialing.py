@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import plumews
 from plumews.client import dialing
 from plumews.client.dialing import Dialing, tls_context
 from plumews.client.proxy import parse_proxy
@@ -527,3 +528,26 @@ async def test_attempt_canceled_at_any_moment_leaves_nothing(way: str, anyio_bac
                     transport.abort()
                     ends += 1
     assert ends < CANCELED
+
+
+# --- connections of the library ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proxy_scheme", ["http", "socks5"])
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+async def test_conn_carries_messages_through_a_proxy(start: Any, proxy_scheme: str, secure: bool) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        await conn.send("first")  # may come with the 101
+        async for message in conn:
+            await conn.send(message)
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, ssl=tls_contexts()[0] if secure else None))
+    proxy: Handle = SocksProxy() if proxy_scheme == "socks5" else ConnectProxy()
+    async with bounded(), listening(proxy) as proxy_port:
+        uri = f"{'wss' if secure else 'ws'}://localhost:{server.port}/"
+        url = f"{proxy_scheme}://127.0.0.1:{proxy_port}"
+        async with plumews.connect(uri, proxy=url, ssl=trusting() if secure else None) as conn:
+            assert await conn.recv() == "first"
+            for message in ("short", "long" * 100_000):
+                await conn.send(message)
+                assert await conn.recv() == message

@@ -10,11 +10,13 @@ import re
 from email.utils import formatdate
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import plumews
 from plumews import limits
 from plumews.client.reconnect import (
     CLOSE_CODES,
@@ -437,3 +439,36 @@ def test_position_of_must_return_a_position() -> None:
         Resumption(lambda _: 7).observe("x")  # type: ignore[arg-type, return-value]
     with pytest.raises(TypeError, match="position_of must be a function"):
         Resumption("at")  # type: ignore[arg-type]
+
+
+async def read(uri: str, resumption: Resumption, count: int) -> list[str]:
+    """Connect with the last position, and return the text of ``count`` messages."""
+    async with plumews.connect(resumption.uri(parse_uri(uri)).url) as conn:
+        messages = []
+        for _ in range(count):
+            messages.append(await conn.recv())
+            resumption.observe(messages[-1])
+    return [str(message) for message in messages]
+
+
+async def test_room_of_a_server_is_resumed_without_a_loss(start: Any) -> None:
+    async with plumews.Hub(plumews.HubConfig(history=plumews.HistoryLimits())) as hub:
+        auth = plumews.SimpleRoomAuth(None)
+        server = await start(
+            plumews.serve_rooms(hub, auth, "127.0.0.1", 0, recovery=True, require_token=False, allow_unknown_rooms=True)
+        )
+        uri = f"ws://127.0.0.1:{server.port}/ws?since=start"
+        resumption = Resumption()
+        for text in ("one", "two", "three"):
+            hub.broadcast_room("default", text)
+        assert (await read(uri, resumption, 2))[1] == "one"
+        assert (await read(uri, resumption, 4))[1:] == ["one", "two", "three"]  # two had not arrived
+        hub.broadcast_room("default", "four")
+        assert (await read(uri, resumption, 2))[1] == "four"
+
+        by_message = Resumption(lambda message: json.loads(message).get("at"))
+        hub.broadcast_room("default", lambda at: json.dumps({"at": str(at)}))
+        hub.broadcast_room("default", lambda at: json.dumps({"at": str(at), "last": True}))
+        by_message.observe(json.dumps({"at": str(Position(hub.position("default").epoch, 5))}))
+        assert json.loads((await read(uri, by_message, 2))[1])["last"]
+        assert by_message.position == hub.position("default")
