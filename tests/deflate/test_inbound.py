@@ -16,12 +16,14 @@ import pytest
 
 import plumews
 from plumews import ConnectionClosedError, Deflate, Opcode
+from plumews.conn.backlog import receive
+from plumews.conn.opening import use_deflate
 from plumews.deflate.config import Agreement
 from plumews.deflate.inbound import ROOM, InflateQueue, inflate_queue
 from plumews.protocol.codec import build_frame
 from plumews.transport.loop_context import loop_context
 from support.compressed_messages import Squeezing, frame, frames, squeezed
-from support.fakes import PATIENCE, until
+from support.fakes import PATIENCE, fake_conn, until
 from support.raw_client import close, masked, text
 
 KiB = 1024
@@ -420,3 +422,86 @@ async def test_row_1_unread_messages_wait_compressed(start: Any) -> None:
         wire.send(close())
         await asyncio.wait_for(wire.closing(), PATIENCE)
     assert sizes == [4 * MiB] * 12
+
+
+# --- behind the end ---------------------------------------------------------------------------------
+
+
+def ended_with(sent: bytes, agreement: Agreement, **options: Any) -> plumews.Conn:
+    """Return a connection whose peer sent all of ``sent`` and ended it before anybody read."""
+    deflate = Deflate(server_takeover=agreement.server_takeover, client_takeover=agreement.client_takeover)
+    conn, _ = fake_conn(compression=deflate, ping_interval=None, max_queue=4, **options)
+    use_deflate(conn, agreement)
+    receive(conn, sent)
+    conn.connection_lost(None)
+    return conn
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+async def test_compressed_messages_are_read_after_the_end(takeover: bool) -> None:
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -12)
+    messages = [f"message {i} " * 50 for i in range(300)]
+    sent = b""
+    for message in messages:
+        data = (compressor.compress(message.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        if not takeover:
+            data = squeezed(message.encode())
+        sent += b"".join(frames(Opcode.TEXT, data))
+    conn = ended_with(sent, Agreement(12, 12, takeover, takeover, ""))
+    received = [await asyncio.wait_for(conn.recv(), PATIENCE) for _ in messages]
+    assert received == messages
+    with pytest.raises(ConnectionClosedError):
+        await conn.recv()
+    assert conn._inflate is not None
+    assert conn._inflate.context_size == 0
+
+
+async def test_long_messages_after_the_end_let_others_run() -> None:
+    size = 16 * 1024 * 1024
+    sent = b"".join(frames(Opcode.BINARY, squeezed(bytes(size)))) * 6
+    conn = ended_with(sent, Agreement(12, 12, False, False, ""))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.ensure_future(others())
+    for _ in range(6):
+        message = await asyncio.wait_for(conn.recv(), PATIENCE)
+        assert len(message) == size
+    running.cancel()
+    assert turns > 6
+    with pytest.raises(ConnectionClosedError):
+        await conn.recv()
+
+
+async def test_a_cancelled_read_after_the_end_loses_nothing() -> None:
+    size = 16 * 1024 * 1024
+    sent = b"".join(frames(Opcode.BINARY, squeezed(bytes(size)))) * 6
+    conn = ended_with(sent, Agreement(12, 12, False, False, ""))
+    received, cancelled = 0, 0
+    while received < 6:
+        reading = asyncio.ensure_future(conn.recv())
+        await asyncio.sleep(0)
+        if not reading.done():
+            cancelled += 1
+            reading.cancel()
+        for message in await asyncio.gather(reading, return_exceptions=True):
+            received += not isinstance(message, BaseException)
+        assert cancelled < 10_000
+    assert cancelled
+    with pytest.raises(ConnectionClosedError):
+        await conn.recv()
+
+
+async def test_nothing_is_read_behind_a_fault_after_the_end() -> None:
+    good = frame(Opcode.TEXT, b"good")
+    sent = good * 6 + b"".join(frames(Opcode.TEXT, b"\xff\xff\xff")) + good
+    conn = ended_with(sent, Agreement(12, 12, False, False, ""))
+    for _ in range(6):
+        assert await conn.recv() == "good"
+    with pytest.raises(ConnectionClosedError):
+        await conn.recv()

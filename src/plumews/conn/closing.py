@@ -544,7 +544,7 @@ def _forget(conn: ConnCore) -> None:
         conn._inbox.stream.give_up()
     if conn._deflate is not None:
         conn._deflate.end()
-    if conn._inflate is not None:
+    if conn._inflate is not None and conn._backlog is None and conn._rest is None:
         conn._inflate.end()
 
 

@@ -8,11 +8,14 @@ leave before a reader waits. Messages that arrived before the end of the connect
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import limits
 from ..constants import COMPRESSED, CloseCode, Opcode, StreamEvent
+from ..deflate.inbound import GO_ON, LATER, STOP
 from ..errors import ConcurrencyError, ConnectionClosedOK
 from . import backlog
 from .closing import answer, ask, begin_close, fail, look_for_end, past_the_end, stop_discarding
@@ -118,9 +121,11 @@ async def _available(conn: ConnCore, *, in_pieces: bool = False) -> Item:
             _check_reader(conn)
     while not len(inbox):
         if conn._ended:
-            if _salvage(conn):
-                continue
-            raise past_the_end(conn)
+            if not _salvage(conn):
+                raise past_the_end(conn)
+            if not len(inbox):
+                await asyncio.sleep(limits.FAN_OUT_SLICE)  # inflating has used up its share of the loop's time
+            continue
         # It may be streaming: a rest that is being discarded. What was received before comes before.
         if in_pieces and not conn._rules.parser.streaming and not conn._backlog:
             start_streaming(conn)
@@ -137,24 +142,42 @@ async def _available(conn: ConnCore, *, in_pieces: bool = False) -> Item:
 
 
 def _salvage(conn: ConnCore) -> bool:
-    """Queue the next messages that arrived before the end of the connection. Return whether there are any."""
+    """Queue the next messages that arrived before the end of the connection. Return whether there are any.
+
+    With True and an empty queue, a part of a compressed one is inflated: call again later.
+    """
     inbox = conn._own_inbox()
     while not len(inbox) and (conn._backlog is not None or conn._rest is not None):
         events = backlog.next_events(conn)
         for position, event in enumerate(events, 1):
             if not isinstance(event, tuple):
                 event = (Opcode.TEXT if isinstance(event, str) else Opcode.BINARY, event)
-            if event[0] in (Opcode.TEXT, Opcode.BINARY):
-                inbox.put(event)
-                if inbox.is_full(0):
-                    conn._backlog = events[position:] or None
-                    break
-            elif event[0] not in (Opcode.PING, Opcode.PONG):
+            outcome = _take_after_end(conn, *event)
+            if outcome == LATER:
+                conn._backlog = events[position - 1 :]
+                return True
+            if outcome == STOP:
                 conn._backlog = conn._rest = None
+                break
+            if inbox.is_full(0):
+                conn._backlog = events[position:] or None
                 break
     if conn._rest is None:
         conn._rules.parser.stop()
+        if conn._backlog is None and conn._inflate is not None:
+            conn._inflate.end()
     return len(inbox) > 0
+
+
+def _take_after_end(conn: ConnCore, kind: int, data: Any) -> int:
+    """Queue the message of an event that came before the end. Return the fate of the events behind it."""
+    if kind in (Opcode.TEXT, Opcode.BINARY):
+        conn._inbox.put((kind, data))
+    elif conn._inflate is not None and kind in (COMPRESSED | Opcode.TEXT, COMPRESSED | Opcode.BINARY):
+        return conn._inflate.take_after_end(conn, kind, data)
+    elif kind not in (Opcode.PING, Opcode.PONG):
+        return STOP
+    return GO_ON
 
 
 def _take(conn: ConnCore) -> None:

@@ -35,6 +35,7 @@ cdef class InboundDeflate:
     cdef object _collected
     cdef readonly Inflater _inflater
     cdef object _max_ratio
+    cdef bint _over
     cdef InflateQueue _queue
     cdef bint _takeover
     cdef double _used_until
@@ -48,6 +49,7 @@ cdef class InboundDeflate:
 
     @cython.locals(now=double, rules=ProtocolState, size=Py_ssize_t, most=Py_ssize_t)
     cpdef int take(self, conn, int kind, data) except -1
+    cpdef int take_after_end(self, conn, int kind, data) except -1
     @cython.locals(now=double, inflater=Inflater, most=Py_ssize_t)
     cdef int _take_in_steps(self, conn, int kind, data, bint first) except -1
     cdef int _deliver(self, conn, int kind, message, double began) except -1

@@ -142,6 +142,7 @@ class InboundDeflate:
         "_collected",
         "_inflater",
         "_max_ratio",
+        "_over",
         "_queue",
         "_takeover",
         "_used_until",
@@ -168,6 +169,7 @@ class InboundDeflate:
         #: Made for the first message that needs it: with takeover, in several steps, or as a stream.
         self._inflater: Inflater | None = None
         self._busy = False  # the next event has begun before
+        self._over = False  # the connection is gone, and a reader takes what came before
         self._collected: io.BytesIO | None = None
         self._utf8: Utf8Validator | None = None
         #: Reason why the next event waits.
@@ -210,6 +212,18 @@ class InboundDeflate:
             first = self._takeover  # without takeover a short message was tried above
         return self._take_in_steps(conn, kind, data, first)
 
+    def take_after_end(self, conn: Any, kind: int, data: bytes) -> int:
+        """Inflate a compressed message that arrived before the end of the connection, and put it into its queue.
+
+        After `LATER` the same event comes again, in a later iteration of the loop.
+        """
+        self._over = True
+        if not self._busy:
+            self.messages += 1
+            self.wire_bytes += len(data)
+            self._start(conn)
+        return self._take_in_steps(conn, kind, data, False)
+
     def _take_in_steps(self, conn: Any, kind: int, data: bytes, first: bool) -> int:
         inflater = self._inflater
         assert inflater is not None
@@ -232,7 +246,7 @@ class InboundDeflate:
                         return self._wait(conn, _ROOM)
                 most = self._allowed(now, first, True)
                 if not most:
-                    return self._wait(conn, _TURN)
+                    return _LATER if self._over else self._wait(conn, _TURN)
                 first = False
                 message = inflater.step(most)
                 self._charge(now)
@@ -263,10 +277,11 @@ class InboundDeflate:
                 return self._fail(conn, InvalidData(violations.TEXT_CUT if cut else violations.TEXT_NOT_UTF8))
         self._charge(began)
         self.payload_bytes += len(message)
-        if text is None:
-            conn._deliver(_BINARY, message)
+        whole: str | bytes = message if text is None else text
+        if self._over:
+            conn._inbox.put(whole)
         else:
-            conn._deliver(_TEXT, text)
+            conn._deliver(_BINARY if text is None else _TEXT, whole)
         return _GO_ON
 
     # --- streams ----------------------------------------------------------------------------------
