@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
 import socket
 import ssl
 import struct
@@ -311,6 +312,75 @@ async def test_views_and_large_writes_keep_their_order() -> None:
             link.above.transport.write(bytearray(part))
         expected = b"".join(part + part for part in parts)
         assert await asyncio.wait_for(peer.read(len(expected)), PATIENCE) == expected
+
+
+class Holding(ssl.SSLObject):
+    """TLS in a renegotiation while ``holds`` is True: OpenSSL takes no data. Else it takes 1,000 bytes at a time."""
+
+    holds = False
+
+    def write(self, data: Any) -> int:
+        if self.holds:
+            raise ssl.SSLWantReadError
+        return super().write(bytes(data[:1000]))
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_data_waits_for_the_end_of_a_renegotiation(closes: bool) -> None:
+    context, client = tls_contexts()
+    context.sslobject_class = Holding
+    link = Link(context=context)
+    async with link.open(client=client) as peer:
+        holding, transport = link.tls.get_extra_info("ssl_object"), link.above.transport
+        transport.write(b"a" * 2500)
+        holding.holds = True
+        transport.write(b"b" * 200_000)
+        transport.write(b"c")
+        assert (link.above.full, transport.get_write_buffer_size()) == (True, 200_001)
+        link.tls.pause_writing()
+        link.tls.resume_writing()
+        assert link.above.full
+        peer.writer.write(peer.records(b"goes on"))
+        await until(lambda: link.above.got)
+        assert link.above.full
+        if closes:
+            transport.close()
+        holding.holds = False
+        peer.writer.write(peer.records(b"it is over"))
+        expected = b"a" * 2500 + b"b" * 200_000 + b"c"
+        assert await asyncio.wait_for(peer.read(len(expected)), PATIENCE) == expected
+        if closes:
+            assert await asyncio.wait_for(peer.read(), PATIENCE) == b""
+        else:
+            assert not link.above.full
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command of OpenSSL")
+async def test_key_update_of_the_peer_is_answered() -> None:
+    link = Link()
+    link.above.echoes = True
+    server = await asyncio.get_running_loop().create_server(link._make, "127.0.0.1", 0)
+    address = "{}:{}".format(*server.sockets[0].getsockname())
+    words = ["openssl", "s_client", "-tls1_3", "-connect", address]
+    client = await asyncio.create_subprocess_exec(*words, stdin=-1, stdout=-1, stderr=-2)
+    said = b""
+    try:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        await asyncio.wait_for(link.outcome, PATIENCE)
+        for line, answer in ((b"before\n", b"before"), (b"K\n", b"KEYUPDATE"), (b"behind\n", b"behind")):
+            client.stdin.write(line)
+            while answer not in said:
+                data = await asyncio.wait_for(client.stdout.read(4096), PATIENCE)
+                assert data, said
+                said += data
+            said = said.rpartition(answer)[2]
+        assert link.above.got == b"before\nbehind\n"
+    finally:
+        link.above.transport.abort()
+        client.stdin.close()  # type: ignore[union-attr]
+        await asyncio.wait_for(client.wait(), PATIENCE)
+        server.close()
 
 
 # --- the end --------------------------------------------------------------------------------------

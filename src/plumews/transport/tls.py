@@ -187,7 +187,9 @@ class TLSCore:
                 self._shake()
             else:
                 self._drain()
-                if self._at_end:
+                if self._held is not None:
+                    self._write_held()
+                elif self._at_end:
                     self._close_below()
         except BaseException as exc:
             self._fail(exc)
