@@ -24,7 +24,7 @@ from plumews.asgi.application import Application
 from support.fakes import ticks, until
 from support.raw_client import Wire, close, masked, upgrade
 from support.raw_client import text as frame
-from support.uvicorn_setup import ACCEPT, CLOSE, echo, errors, text
+from support.uvicorn_setup import ACCEPT, CLOSE, echo, errors, flooding, text
 
 BEFORE = "Expected ASGI message 'websocket.accept', 'websocket.close' or 'websocket.http.response.start' but got '{}'."
 OPEN = "Expected ASGI message 'websocket.send' or 'websocket.close', but got '{}'."
@@ -314,16 +314,7 @@ async def test_events_to_a_gone_client_are_one_oserror(run, caplog, how, event):
 
 async def test_a_send_that_waits_is_ended_by_the_client_that_leaves(run, caplog):
     failed: list[BaseException] = []
-
-    async def app(scope, receive, send):
-        await send(ACCEPT)
-        try:
-            while True:
-                await send(text("x" * 100_000))
-        except OSError as exc:
-            failed.append(exc)
-
-    server = await run(app)
+    server = await run(flooding(failed))
     wire = await Wire.open(server, rcvbuf=4096)
     (conn,) = server.conns
     await until(lambda: conn._paused)

@@ -17,7 +17,7 @@ from plumews.asgi import PlumeProtocol
 from support.fakes import ticks, tls_contexts, until
 from support.raw_client import Wire, close, masked, upgrade
 from support.raw_client import text as frame
-from support.uvicorn_setup import ACCEPT, CLOSE, echo, errors, text
+from support.uvicorn_setup import ACCEPT, CLOSE, echo, errors, flooding, text
 
 
 def url(server: Any, path: str = "/") -> str:
@@ -463,17 +463,8 @@ async def test_send_fills_the_queue_if_it_has_a_size(run):
 
 @pytest.mark.parametrize("options", [{"send_timeout": 0.01}, {"send_behavior": plumews.SendBehavior.DROP}])
 async def test_a_full_queue_is_an_error_that_is_no_oserror(run, options):
-    failed = []
-
-    async def app(scope, receive, send):
-        await send(ACCEPT)
-        try:
-            while True:
-                await send(text("x" * 50_000))
-        except Exception as exc:
-            failed.append(exc)
-
-    server = await run(app, ws=PlumeProtocol.with_options(queue_size=2, **options))
+    failed: list[BaseException] = []
+    server = await run(flooding(failed), ws=PlumeProtocol.with_options(queue_size=2, **options))
     async with await Wire.open(server, rcvbuf=4096):
         await until(lambda: failed)
         for conn in server.conns:

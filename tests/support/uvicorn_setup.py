@@ -28,6 +28,20 @@ def text(message: str) -> Event:
     return {"type": "websocket.send", "text": message}
 
 
+def flooding(failed: list[BaseException]) -> App:
+    """Return an application that sends until that fails, and adds the exception to ``failed``."""
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        try:
+            while True:
+                await send(text("x" * 100_000))
+        except Exception as exc:
+            failed.append(exc)
+
+    return app
+
+
 class Uvicorn:
     """Running server of uvicorn. ``sockets`` is what `Wire` connects to."""
 
