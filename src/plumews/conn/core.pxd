@@ -17,7 +17,7 @@ cdef object Context, _get_ident, _get_running_loop, build_frame, limits, monoton
 cdef tuple _NOTHING
 cdef int _TEXT, _BINARY, _CLOSE, _PING, _PONG, _BEGIN, _CHUNK, _END
 cdef Py_ssize_t _STRIDE, _LARGE_READ
-cdef int _GO_ON, _LATER, _LONGEST_HEADER, _SHORT
+cdef int _GO_ON, _LATER, _LONGEST_HEADER, _NONE_AT_END, _SHORT
 
 
 cdef class ConnCore(MessageChannel):

@@ -56,6 +56,7 @@ _get_running_loop = asyncio.get_running_loop
 _NOTHING = (0, 0)
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = map(int, (Opcode.TEXT, Opcode.BINARY, Opcode.CLOSE, Opcode.PING, Opcode.PONG))
 _BEGIN, _CHUNK, _END = map(int, (StreamEvent.BEGIN, StreamEvent.CHUNK, StreamEvent.END))
+_NONE_AT_END = receiver.NONE_AT_END
 #: Messages between two looks at the clock, once the first has shown that a callback does not take its time.
 _STRIDE = 4
 #: A read of this size announces a large message: the next ones go straight into its memory.
@@ -433,7 +434,7 @@ class ConnCore(MessageChannel):
 
     def _next_or_none(self) -> Coroutine[Any, Any, str | bytes | None]:
         """Return an awaitable of the next message, or of ``None`` where an iteration ends."""
-        return self._next(receiver.NONE_AT_END)
+        return self._next(_NONE_AT_END)
 
     def _next(self, iterating: int) -> NextMessage:
         following = NextMessage.__new__(NextMessage)
