@@ -140,6 +140,7 @@ async def test_connection_is_open(port: int, host: str) -> None:
     await echoes(dial(f"ws://{host}:{port}/"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a listener that drops connections")
 async def test_address_that_does_not_answer_costs_a_quarter_second(port: int) -> None:
     with socket.socket() as full, contextlib.ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
@@ -189,6 +190,7 @@ async def test_stuck_resolver_is_left_at_once(port: int) -> None:
     names.answer.set()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs all of 127.0.0.0/8")
 async def test_local_address_is_used(port: int) -> None:
     transport = await echoes(dial(f"ws://127.0.0.1:{port}/", local_addr=("127.0.0.3", 0)))
     assert transport.get_extra_info("sockname")[0] == "127.0.0.3"

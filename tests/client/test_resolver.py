@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import threading
 from concurrent.futures import CancelledError, Future
 from typing import Any
@@ -153,6 +154,7 @@ def test_addresses_need_no_lookup() -> None:
     assert (found[0], found[4]) == (socket.AF_INET6, ("::1", 80, 0, 0))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the interface lo")
 def test_zone_stays_with_its_address() -> None:
     found = literal_address("fe80::1%lo", 80)
     assert found is not None
