@@ -163,9 +163,9 @@ async def test_name_that_does_not_exist_is_named() -> None:
 async def test_refused_connection_is_named(unused: int) -> None:
     error = await fails(dial(f"ws://127.0.0.1:{unused}/"), "connect", "onnect")
     assert error.address == f"127.0.0.1:{unused}"
-    names = Resolver(Names(two=[("127.0.0.1", unused), ("127.0.0.2", unused)]))
+    names = Resolver(Names(two=[("127.0.0.1", unused), ("127.0.0.1", unused)]))
     error = await fails(dial(f"ws://two:{unused}/", names=names), "connect", "onnect")
-    assert error.address == f"two:{unused}, 127.0.0.1, 127.0.0.2"
+    assert error.address == f"two:{unused}, 127.0.0.1"
 
 
 @pytest.fixture
@@ -502,7 +502,7 @@ async def test_attempt_canceled_at_any_moment_leaves_nothing(way: str, anyio_bac
             pytest.skip("asyncio nests TLS from Python 3.11 on")
         names = NAMES
         if way == "race":
-            names = Resolver(Names(localhost=[("127.0.0.1", target), ("127.0.0.2", target), ("127.0.0.1", target)]))
+            names = Resolver(Names(localhost=[("127.0.0.1", target)] * 3))
         with pipes(4), contextlib.ExitStack() as late:
             for number in range(CANCELED):
                 attempt = dial(
