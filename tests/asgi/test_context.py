@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+import plumews.asgi
 from plumews import SendBehavior
 from plumews.asgi import PlumeProtocol
 from plumews.asgi.context import AsgiContext, AsgiOptions, log_access
@@ -100,3 +101,15 @@ def test_access_log_has_no_client_on_a_unix_socket(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         ' - "WebSocket /a%20b?token=***&b&token=***&xtoken=y" [accepted]'
     ]
+
+
+def test_an_unknown_option_is_refused_with_the_similar_one():
+    with pytest.raises(TypeError, match=r"unknown option queue_sise \(do you mean queue_size\?\): there are"):
+        AsgiOptions({"queue_sise": 4})
+
+
+def test_the_package_lists_its_public_names():
+    assert set(plumews.asgi.__all__) <= set(dir(plumews.asgi))
+    with pytest.raises(AttributeError, match="no attribute 'room'") as raised:
+        plumews.asgi.room  # noqa: B018
+    assert (raised.value.name, raised.value.obj) == ("room", plumews.asgi)

@@ -314,6 +314,8 @@ async def test_the_broadcast_route_takes_a_body(server):
 def test_options_of_the_server_are_refused():
     with pytest.raises(TypeError, match=r"unknown option ssl: PlumeProtocol\.with_options"):
         rooms(plumews.Hub(), AUTH, ssl=None)
+    with pytest.raises(TypeError, match=r"unknown option pages \(do you mean page\?\)"):
+        rooms(plumews.Hub(), AUTH, pages=True)
     with pytest.raises(TypeError, match="hub must be"):
         rooms("hub", AUTH)
 

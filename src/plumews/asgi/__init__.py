@@ -12,6 +12,7 @@ and ``send`` of events. A denial is an HTTP response in place of the WebSocket. 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,5 +37,9 @@ if not TYPE_CHECKING:  # checkers would take it for a sign that there is any nam
     def __getattr__(name: str) -> object:
         """Import a public name when it is first used."""
         if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
         return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+
+    def __dir__() -> list[str]:
+        """Return the public names with those that are imported, for completion and ``help``."""
+        return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ their serialized form is kept until then.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import logging
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from ..conn.config import ConnConfig
 from ..http11.headers import Headers
 from ..http11.origin import AllowedOrigin, allowed_origins
 from ..http11.redaction import QUERY_SECRETS
-from ..validation import check_count
+from ..validation import check_count, unknown_option
 from .shutdown import ShutdownQueue
 
 if TYPE_CHECKING:
@@ -77,6 +78,12 @@ class AsgiOptions:
             check_count("max_connections", self.max_connections)
         self.conn: Mapping[str, Any] = conn
         self.waits = not {"queue_size", "queue_bytes", "send_behavior", "send_timeout"} & conn.keys()
+        known = sorted(["max_connections", "origins", *(field.name for field in dataclasses.fields(ConnConfig))])
+        unknown = [unknown_option(name, known, {}) for name in sorted(conn.keys() - set(known))]
+        if unknown:
+            raise TypeError(
+                f"unknown option {', '.join(unknown)}: there are {', '.join(known)}; uvicorn has the others"
+            )
         ConnConfig(**conn)
 
 

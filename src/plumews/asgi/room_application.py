@@ -31,6 +31,7 @@ from ..room_server.service import RoomKeywords, room_context
 from ..server.context import ServerContext, quoted_path
 from ..server.hooks import SelectSubprotocol, selected_subprotocol
 from ..server.routes import Route, Routes, answer_options, answer_route, answer_with_body
+from ..validation import unknown_option
 from .connection import opening_events, request_of
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def rooms(hub: Hub, auth: RoomAuth | None, **options: Unpack[RoomsKeywords]) -> 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or contradicts another one.
     """
-    unknown = options.keys() - _KEYWORDS
+    unknown = [unknown_option(name, sorted(_KEYWORDS), {}) for name in sorted(options.keys() - _KEYWORDS)]
     if unknown:
-        raise TypeError(f"unknown option {', '.join(sorted(unknown))}: {_OF_SERVER}")
+        raise TypeError(f"unknown option {', '.join(unknown)}: {_OF_SERVER}")
     given: dict[str, Any] = dict(options)
     of_rooms = {name: given.pop(name) for name in RoomKeywords.__annotations__ if name in given}
     context, _ = room_context(hub, auth, given, **of_rooms)

@@ -567,7 +567,8 @@ class Hub:
         if self._thread is not None and threading.get_ident() != self._thread:
             check_owner(self._thread, "hub")
             raise ConcurrencyError(
-                "a hub belongs to the thread of its event loop: use hub.publish_threadsafe or loop.call_soon_threadsafe"
+                "a hub belongs to the thread of its event loop: "
+                "use hub.publish_threadsafe or loop.call_soon_threadsafe, or make a hub for each loop"
             )
 
     def _forked(self) -> Iterable[int]:
