@@ -28,6 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import plumews
 from plumews.auth.password_checker import PasswordChecker
 from support import uvicorn_setup
+from support.asgi_servers import SERVERS, serving
 from support.fakes import until
 from support.members import drained, stalled
 from support.raw_client import Wire, kept_port, upgrade
@@ -650,6 +651,7 @@ def test_a_chat_with_tokens_and_presence() -> None:
     chat = run("A chat with tokens and presence")
     tests = run("Tests of a chat", SECRET=chat["SECRET"], make_app=chat["make_app"])
     tests["test_a_room_hears_its_members"]()
+    tests["test_a_client_without_a_token_is_refused"]()
 
 
 async def test_the_room_server_in_an_application() -> None:
@@ -658,6 +660,22 @@ async def test_the_room_server_in_an_application() -> None:
         await ws.send("hello")
         assert await ws.recv() == "hello"
         assert told["hub"].rooms() == ["a"]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_other_servers(kind: str) -> None:
+    ended = asyncio.Event()
+    echo = run("Other servers")["app"]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await echo(scope, receive, send)
+        ended.set()  # without an exception
+
+    async with serving(kind, app) as port:
+        async with await client(port) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+        await asyncio.wait_for(ended.wait(), 10)
 
 
 async def test_options_of_the_protocol_class() -> None:
