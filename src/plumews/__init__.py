@@ -83,7 +83,7 @@ __all__ += room_server.__all__
 __all__ += server.__all__
 
 #: Packages that cost nothing until they are used.
-_OPTIONAL = ("asgi", "client", "compat")
+_OPTIONAL = ("asgi", "client", "compat", "sync")
 
 #: Names of them.
 _LAZY = {"connect": "client", "unix_connect": "client"}

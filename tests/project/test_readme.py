@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -29,7 +30,7 @@ import plumews
 from plumews.auth.password_checker import PasswordChecker
 from support import uvicorn_setup
 from support.asgi_servers import SERVERS, serving
-from support.fakes import until
+from support.fakes import echo, until
 from support.members import drained, stalled
 from support.raw_client import Wire, kept_port, upgrade
 
@@ -121,6 +122,24 @@ async def test_where_a_client_puts_its_token() -> None:
             assert await ws.recv() == "Ada said hello"
         with pytest.raises(InvalidStatus, match="401"):
             await client(server.port)
+
+
+async def test_a_blocking_connection(start, capsys) -> None:
+    greet = run("A blocking connection")["greet"]
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    assert await asyncio.to_thread(greet, f"ws://127.0.0.1:{server.port}/") == "hello"
+    assert capsys.readouterr().out.startswith("latency: 0.")
+
+
+async def test_reconnecting_in_a_loop(start) -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        await conn.send("hello")
+        await conn.close(1012)
+
+    messages = run("Reconnecting in a loop")["messages"]
+    server = await start(plumews.serve(handler, "127.0.0.1", 0))
+    received = await asyncio.to_thread(lambda: [*itertools.islice(messages(f"ws://127.0.0.1:{server.port}/"), 3)])
+    assert received == ["hello"] * 3
 
 
 async def test_javascript_is_javascript() -> None:

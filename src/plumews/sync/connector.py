@@ -1,0 +1,253 @@
+"""``connect()`` and ``unix_connect()`` for threads: from a URI to an open connection, once or again and again.
+
+An attempt asks for token and headers, dials, and shakes hands, also behind redirects, in the thread of the caller.
+
+Invariants: an attempt that fails, or is interrupted, closes what it has opened. Messages behind the 101 arrive like all
+others.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .. import limits
+from ..client.handshake import Accepted, ClientHandshake, bearer, check_headers
+from ..client.options import ConnectKeywords, split_options
+from ..client.proxy import proxy_for
+from ..client.reconnect import Reconnector
+from ..client.redirects import REDIRECT_STATUSES, Redirects
+from ..client.uri import WebSocketURI, parse_uri
+from ..errors import ConnectError, ConnectTimeout, InvalidHandshake, InvalidStatus
+from ..http11.headers import Headers
+from ..http11.models import Request
+from .connection import Conn
+from .dialing import Deadline, Dialing, Wire
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["connect", "unix_connect"]
+
+
+class connect:  # noqa: N801 - the name of a function: it is called as one
+    """Blocking client of a WebSocket server: ``with connect(uri)`` or ``for conn in connect(uri)``.
+
+    ``with`` closes the connection at its end. ``for`` connects again after each end and after each failure that may
+    pass. :meth:`open` returns a connection that the caller closes. The thread of the caller does the work::
+
+        with plumews.sync.connect("ws://localhost:8000") as conn:
+            conn.send("hello")
+            print(conn.recv(timeout=5))
+
+    Args:
+        uri: ``ws`` or ``wss`` URI. A user and a password in it are sent as basic authentication.
+        options: Those of :func:`plumews.connect`, but for its callbacks. There is no send queue: options of it have no
+            effect. Functions for ``token`` and ``additional_headers`` must be plain ones.
+
+    Raises:
+        InvalidURI: ``uri`` is malformed.
+        TypeError, ValueError: An option is unknown, of the wrong kind, or out of range.
+
+    ``with``, ``for`` and :meth:`open` raise as :func:`plumews.connect` does.
+    """
+
+    def __init__(self, uri: str, **options: Unpack[ConnectKeywords]) -> None:
+        self._begin(uri, None, options)
+
+    def _begin(self, uri: str, path: str | None, options: Any) -> None:
+        self._uri = parse_uri(uri)
+        self._path = path
+        self._options, self._config = split_options(options)
+        if self._options.ssl is not None and not self._uri.secure:
+            raise ValueError("ssl needs a URI that begins with wss://")
+        for name in ("additional_headers", "token"):
+            if inspect.iscoroutinefunction(getattr(self._options, name)):
+                raise TypeError(f"{name} must be a plain function: a blocking client has no event loop")
+        self._redirects = Redirects(self._uri)
+        self._reconnector = Reconnector(
+            self._options.reconnect_delays,
+            process_exception=self._options.process_exception,
+            fresh_token=callable(self._options.token),
+        )
+        self._conn: Conn | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that runs, or has led to the open connection. The first is 1."""
+        return self._reconnector.attempt
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """Error that ended the attempt or the connection before, or ``None``."""
+        return self._reconnector.last_error
+
+    # --- three ways to use it ---------------------------------------------------------------------
+
+    def open(self) -> Conn:
+        """Connect once. Return the open connection, which the caller closes."""
+        attempt = _Attempt(self)
+        try:
+            return attempt.run()
+        except TimeoutError as exc:
+            if isinstance(exc, ConnectError):
+                raise
+            seconds = self._options.open_timeout or 0.0
+            raise ConnectTimeout(attempt.step, attempt.address, f"not done after {seconds:g} s") from None
+
+    def __enter__(self) -> Conn:
+        self._conn = self.open()
+        return self._conn
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._conn is not None
+        self._conn.__exit__(exc_type, exc, tb)
+
+    def __iter__(self) -> Iterator[Conn]:
+        if self._options.sock is not None:
+            raise TypeError("sock is one connection: for cannot connect again")
+        while True:
+            try:
+                conn = self.open()
+            except Exception as exc:
+                self._redirects.failed()
+                delay = self._reconnector.failed(exc)
+            else:
+                self._reconnector.opened()
+                try:
+                    yield conn
+                finally:
+                    conn.close()
+                delay = self._reconnector.closed(conn._rules.closed())
+            time.sleep(delay)
+
+    def __repr__(self) -> str:
+        return f"<plumews.sync.{type(self).__name__} {self._uri}>"
+
+
+class unix_connect(connect):  # noqa: N801
+    """:class:`connect` over a Unix socket.
+
+    Args:
+        path: Path of the socket.
+        uri: URI of the request (default ``ws://localhost/``).
+        options: As for :class:`connect`.
+    """
+
+    def __init__(self, path: str, uri: str = "ws://localhost/", **options: Unpack[ConnectKeywords]) -> None:
+        if options.get("sock") is not None:
+            raise TypeError("give either path or sock")
+        self._begin(uri, path, options)
+
+
+class _Attempt:
+    """One attempt of a client, with its redirects."""
+
+    __slots__ = ("_client", "_deadline", "_dialing", "_step")
+
+    def __init__(self, client: connect) -> None:
+        self._client = client
+        self._deadline = Deadline(client._options.open_timeout)
+        self._dialing: Dialing | None = None
+        self._step = "resolve"
+
+    @property
+    def step(self) -> str:
+        """Step that runs."""
+        return self._step if self._dialing is None else self._dialing.step
+
+    @property
+    def address(self) -> str:
+        """Address that is tried."""
+        return "" if self._dialing is None else self._dialing.address
+
+    def run(self) -> Conn:
+        """Return an open connection."""
+        client = self._client
+        options, redirects = client._options, client._redirects
+        headers = self._asked("additional_headers", options.additional_headers, check_headers)
+        token = self._asked("token", options.token, bearer)
+        uri = redirects.begin()
+        while True:
+            authorization = token if redirects.sends_credentials and token is not None else uri.authorization
+            handshake = ClientHandshake(
+                uri.host_header,
+                uri.resource,
+                origin=options.origin,
+                subprotocols=options.subprotocols,
+                deflate=client._config.deflate,
+                user_agent=options.user_agent_header,
+                authorization=authorization,
+                headers=Headers(redirects.headers(() if headers is None else headers.raw_items())),
+                max_head=options.max_head,
+            )
+            try:
+                return self._connect(uri, handshake)
+            except InvalidStatus as exc:
+                followed = exc.status in REDIRECT_STATUSES and options.sock is None and client._path is None
+                if not followed:
+                    raise
+                uri = redirects.follow(exc.status, exc.response.headers.get_all("Location"))
+
+    def _asked(self, step: str, value: Any, check: Callable[[Any], Any]) -> Any:
+        """Return the checked value of an option that may be a function."""
+        if value is None:
+            return None
+        if not callable(value):
+            return check(value)
+        self._step, self._dialing = step, None
+        try:
+            return check(value())
+        except Exception as exc:
+            raise ConnectError(step, "", f"the function of the option failed: {type(exc).__name__}") from exc
+
+    def _connect(self, uri: WebSocketURI, handshake: ClientHandshake) -> Conn:
+        client, options = self._client, self._client._options
+        self._dialing = dialing = Dialing(
+            uri,
+            self._deadline,
+            proxy=None if options.sock is not None or client._path is not None else proxy_for(uri, options.proxy),
+            ssl=options.ssl,
+            server_hostname=options.server_hostname,
+            local_addr=options.local_addr,
+            sock=options.sock,
+            path=client._path,
+        )
+        wire = dialing.open()
+        try:
+            accepted = self._shake_hands(wire, handshake)
+            request = Request("GET", uri.resource, handshake.headers, secure=uri.secure)
+            attempt = client._reconnector.attempt, client._reconnector.last_error
+            return Conn(wire, client._config, request, accepted, attempt)
+        except BaseException as exc:
+            wire.sock.close()
+            if isinstance(exc, InvalidHandshake):
+                exc.args = (f"cannot connect: handshake ({dialing.address}): {exc}",)
+            elif isinstance(exc, OSError) and not isinstance(exc, TimeoutError):
+                raise ConnectError.of("handshake", dialing.address, exc) from None
+            raise
+
+    def _shake_hands(self, wire: Wire, handshake: ClientHandshake) -> Accepted:
+        deadline = self._deadline
+        wire.send(handshake.request, deadline)
+        while True:
+            try:
+                data = wire.receive(deadline)
+            except TimeoutError:
+                if handshake.refusal is not None:
+                    raise handshake.refusal from None
+                raise
+            if not data:
+                handshake.feed_eof()
+            accepted = handshake.feed(data)
+            if accepted is not None:
+                return accepted
+            if handshake.refusal is not None and deadline is self._deadline:
+                # Without a length the body ends with the connection, which the server may keep open.
+                left = deadline.left()
+                deadline = Deadline(limits.RESPONSE_BODY_TIME if left is None else min(limits.RESPONSE_BODY_TIME, left))

@@ -1,0 +1,204 @@
+"""Tests of the blocking `connect()`: its ways of use, its options, and its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import itertools
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import plumews
+from plumews import ConnectError, ConnectionClosed, ConnectTimeout, InvalidStatus
+from plumews.sync import Conn, connect, unix_connect
+from support.fakes import echo
+from support.hostile_server import Peer
+from support.threaded import entered, hostile_server, server
+
+
+@pytest.fixture(scope="module")
+def echo_uri() -> Iterator[str]:
+    with server() as uri:
+        yield uri
+
+
+def test_the_package_is_an_attribute_of_plumews(echo_uri: str) -> None:
+    with plumews.sync.connect(echo_uri) as conn:
+        assert type(conn) is Conn
+        conn.send("hello")
+        assert conn.recv() == "hello"
+
+
+def test_open_returns_a_connection(echo_uri: str) -> None:
+    conn = connect(echo_uri).open()
+    assert conn.state is plumews.State.OPEN
+    conn.close()
+
+
+def test_iteration_connects_again_after_each_end() -> None:
+    codes = iter([1001, 1012, 1000])
+
+    async def handler(conn: plumews.Conn) -> None:
+        await conn.close(next(codes), "again")
+
+    seen: list[tuple[int, int | None, str]] = []
+    with server(handler) as uri:
+        client = iter(connect(uri, reconnect_delays=[0, 0, 0]))
+        for conn in itertools.islice(client, 3):
+            with pytest.raises(ConnectionClosed):
+                conn.recv()
+            seen.append((conn.attempt, conn.close_code, str(conn.last_error or "")))
+        client.close()  # type: ignore[attr-defined]
+    assert [entry[:2] for entry in seen] == [(1, 1001), (2, 1012), (3, 1000)]
+    assert "1001" in seen[1][2]
+
+
+def test_iteration_gives_up_after_the_last_delay() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    client = connect(f"ws://127.0.0.1:{port}", reconnect_delays=[0, 0])
+    with pytest.raises(ConnectError):
+        next(iter(client))
+    assert client.attempt == 3
+    assert isinstance(client.last_error, ConnectError)
+
+
+def test_options_reach_the_request() -> None:
+    requests: list[plumews.Request] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        requests.append(conn.request)
+
+    with server(handler, subprotocols=["b"]) as uri:
+        uri = uri.replace("ws://", "ws://user:p%40ss@") + "path?q=1"
+        with connect(uri, subprotocols=["a", "b"], additional_headers={"X-A": "1"}, user_agent_header=None) as conn:
+            assert conn.subprotocol == "b"
+        with connect(uri, token=lambda: "secret", additional_headers=lambda: {"X-A": "2"}):
+            pass
+    first, second = requests
+    assert (first.path, first.query, first.headers["X-A"]) == ("/path", {"q": ["1"]}, "1") or first.headers[
+        "X-A"
+    ] == "1"
+    assert first.headers["Authorization"] == "Basic " + base64.b64encode(b"user:p@ss").decode()
+    assert "User-Agent" not in first.headers
+    assert (second.headers["Authorization"], second.headers["X-A"]) == ("Bearer secret", "2")
+
+
+def test_wrong_options_are_refused_at_the_call() -> None:
+    async def token() -> str:
+        return "secret"
+
+    with pytest.raises(TypeError, match="additional_headers"):
+        connect("ws://localhost", extra_headers={})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="plain function"):
+        connect("ws://localhost", token=token)
+    with pytest.raises(plumews.InvalidURI):
+        connect("http://localhost")
+    with pytest.raises(ValueError, match="wss"):
+        connect("ws://localhost", ssl=__import__("ssl").create_default_context())
+
+
+def test_the_repr_has_no_secrets() -> None:
+    assert repr(connect("ws://user:secret@localhost/")) == "<plumews.sync.connect ws://localhost/>"
+
+
+def test_signatures_are_those_of_the_asyncio_client() -> None:
+    ours = set(inspect.signature(connect).parameters)
+    assert ours == set(inspect.signature(plumews.connect).parameters) - {"on_message", "on_close"}
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_raised_with_its_response() -> None:
+    async def play(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nstay")
+
+    with hostile_server(play) as uri, pytest.raises(InvalidStatus, match="handshake") as raised:
+        connect(uri).open()
+    assert (raised.value.response.status, raised.value.response.body) == (403, b"stay")
+
+
+def test_a_refusal_whose_body_does_not_end_is_raised_soon() -> None:
+    async def play(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 503 Busy\r\n\r\npart")
+        await peer.gone()
+
+    with hostile_server(play) as uri, pytest.raises(InvalidStatus) as raised:
+        connect(uri).open()
+    assert raised.value.response.body == b"part"
+
+
+def test_a_server_that_hangs_up_is_a_named_error() -> None:
+    async def play(peer: Peer) -> None: ...
+
+    with hostile_server(play) as uri, pytest.raises(ConnectError) as raised:
+        connect(uri).open()
+    assert raised.value.step == "handshake"
+
+
+def test_a_server_that_trickles_meets_the_deadline() -> None:
+    async def play(peer: Peer) -> None:
+        peer.send(b"HTTP/1.1 101 ")
+        for _ in range(1000):
+            peer.send(b"x")
+            await peer.writer.drain()
+            await asyncio.sleep(0.01)
+
+    began = time.monotonic()
+    with hostile_server(play) as uri, pytest.raises(ConnectTimeout, match=r"not done after 0\.1 s") as raised:
+        connect(uri, open_timeout=0.1).open()
+    assert raised.value.step == "handshake"
+    assert time.monotonic() - began < 3
+
+
+def test_a_function_that_fails_is_a_failed_attempt(echo_uri: str) -> None:
+    def token() -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ConnectError, match="ZeroDivisionError") as raised:
+        connect(echo_uri, token=token).open()
+    assert raised.value.step == "token"
+
+
+def test_redirects_are_followed(echo_uri: str) -> None:
+    async def play(peer: Peer) -> None:
+        peer.send(f"HTTP/1.1 302 Found\r\nLocation: {echo_uri}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with hostile_server(play) as uri, connect(uri) as conn:
+        conn.send("there")
+        assert conn.recv() == "there"
+
+
+# --- other sockets --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+def test_unix_connect(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with entered(lambda: plumews.unix_serve(echo, path)), unix_connect(path) as conn:
+        conn.send("hello")
+        assert conn.recv(timeout=5) == "hello"
+        assert conn.remote_address is None
+    with pytest.raises(ConnectError, match="connect"):
+        unix_connect(path).open()
+    with socket.socket() as sock, pytest.raises(TypeError, match="either path or sock"):
+        unix_connect(path, sock=sock)
+
+
+def test_a_connected_socket_is_used(echo_uri: str) -> None:
+    port = int(echo_uri.rstrip("/").rpartition(":")[2])
+    sock = socket.create_connection(("127.0.0.1", port))
+    with connect("ws://localhost/", sock=sock) as conn:
+        conn.send("hello")
+        assert conn.recv() == "hello"
+        assert conn.request.headers["Host"] == "localhost"
+    assert sock.fileno() == -1
+    with socket.socket() as sock, pytest.raises(TypeError, match="cannot connect again"):
+        next(iter(connect("ws://example.com/", sock=sock)))
