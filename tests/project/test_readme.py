@@ -768,7 +768,8 @@ def test_names_in_the_guide_for_plumego_exist() -> None:
 
 
 def test_every_snippet_is_run() -> None:
-    source = Path(__file__).read_text(encoding="utf-8")
+    here = Path(__file__)
+    source = "".join(path.read_text(encoding="utf-8") for path in (here, here.with_name("test_client_docs.py")))
     assert {heading for heading in PYTHON if f'run("{heading}"' not in source} == set()
     in_browsers = {"A client in the browser", "A page that stays connected"}  # the latter runs in integration/browser
     assert set(snippets("javascript")) == in_browsers
