@@ -311,15 +311,9 @@ async def test_tls_option_must_be_a_context() -> None:
 # --- HTTP proxies -----------------------------------------------------------------------------------
 
 
-def nests_tls(anyio_backend: Any) -> bool:
-    return sys.version_info >= (3, 11) or anyio_backend[1]["use_uvloop"]
-
-
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 @pytest.mark.parametrize("proxy_scheme", ["http", "https"])
-async def test_tunnel_carries_both_schemes(
-    port: int, tls_port: int, scheme: str, proxy_scheme: str, anyio_backend: Any
-) -> None:
+async def test_tunnel_carries_both_schemes(port: int, tls_port: int, scheme: str, proxy_scheme: str) -> None:
     proxy = ConnectProxy()
     secure = proxy_scheme == "https"
     options: dict[str, Any] = {"ssl": tls_contexts()[0]} if secure else {}
@@ -331,9 +325,6 @@ async def test_tunnel_carries_both_schemes(
             ssl=trusting(),
             proxy_ssl=trusting(),
         )
-        if scheme == "wss" and secure and not nests_tls(anyio_backend):
-            await fails(attempt, "tls", "Python 3.11")
-            return
         await echoes(attempt)
     (head,) = proxy.heads
     assert head.startswith(f"CONNECT localhost:{target} HTTP/1.1\r\n".encode())
@@ -486,7 +477,7 @@ def pipes(count: int) -> Iterator[list[tuple[int, int]]]:
 
 
 @pytest.mark.parametrize("way", ["ws", "race", "wss", "http", "https", "socks5"])
-async def test_attempt_canceled_at_any_moment_leaves_nothing(way: str, anyio_backend: Any) -> None:
+async def test_attempt_canceled_at_any_moment_leaves_nothing(way: str) -> None:
     dice = random.Random(way)
     seconds = {"ws": 0.001, "race": 0.002}.get(way, 0.008)
     ends = 0
@@ -498,8 +489,6 @@ async def test_attempt_canceled_at_any_moment_leaves_nothing(way: str, anyio_bac
             handle: Handle = SocksProxy() if way == "socks5" else ConnectProxy()
             options: dict[str, Any] = {"ssl": tls_contexts()[0]} if way == "https" else {}
             proxy = f"{way}://localhost:{await stack.enter_async_context(listening(handle, **options))}"
-        if way == "https" and not nests_tls(anyio_backend):
-            pytest.skip("asyncio nests TLS from Python 3.11 on")
         names = NAMES
         if way == "race":
             names = Resolver(Names(localhost=[("127.0.0.1", target)] * 3))

@@ -6,8 +6,7 @@ nothing else.
 How a descriptor changes its owner: ``create_connection(sock=)`` is never canceled. On uvloop before 0.23 (0.21 is the
 oldest that is supported) a canceled call closes the descriptor in the loop, while the socket object still owns its
 number, and closes it again when another connection may have it. Without TLS the call takes two iterations of the loop,
-so it runs to its end, and then the transport is aborted. TLS begins with ``start_tls`` on the transport, its only
-owner.
+so it runs to its end, and then the transport is aborted. TLS begins on the transport, its only owner.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ import contextlib
 import functools
 import socket
 import ssl as ssl_module
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from ..errors import ConnectError, ProxyError
+from ..transport.tls import start_tls
 from .proxy import Proxy, Tunnel
 from .resolver import AddressInfo, Resolver, literal_address, resolver
 from .uri import Authority, WebSocketURI
@@ -283,22 +282,14 @@ class Dialing:
         self.step, self.address = "tls", address
         early.check_silence(address)
         try:
-            upgraded = await self._loop.start_tls(transport, early, context, server_hostname=name)
-        except TypeError as exc:
-            raise ConnectError("tls", address, "TLS through an https proxy needs Python 3.11, or uvloop") from exc
-        except BaseException as exc:
-            if isinstance(exc, ssl_module.SSLCertVerificationError):
-                _default_context.cache_clear()  # the certificates of the system may have changed since they were read
-            if sys.version_info < (3, 11):
-                _close_upper(transport)
+            upgraded = await start_tls(transport, early, context, server_hostname=name)
+        except ssl_module.SSLCertVerificationError:
+            _default_context.cache_clear()  # the certificates of the system may have changed since they were read
             raise
-        if upgraded is None:
-            raise ConnectError("tls", address, "the connection was closed during the TLS handshake")
-        early.transport = upgraded
         chosen = upgraded.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen is not None and chosen != _ALPN:
             raise ConnectError("tls", address, f"the server chose {chosen!r} by ALPN, but WebSocket needs {_ALPN!r}")
-        return upgraded
+        return cast("asyncio.Transport", upgraded)
 
 
 class _Steps:
@@ -473,13 +464,6 @@ def _peer_name(sock: socket.socket) -> str:
             return Authority(name[0], name[1]).netloc
         return str(name)
     return ""
-
-
-def _close_upper(transport: asyncio.Transport) -> None:
-    """Close what asyncio of Python 3.10 leaves open if TLS is canceled in the turn in which its handshake ends."""
-    upper = getattr(transport.get_protocol(), "_app_transport", None)
-    if upper is not None:
-        upper.abort()
 
 
 def _close_result(task: asyncio.Task[socket.socket]) -> None:
