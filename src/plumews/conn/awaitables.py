@@ -1,7 +1,7 @@
 """Awaitables of ``recv``, ``send`` and ``async for`` that avoid a coroutine per message.
 
 Compiled with Cython. They behave as coroutines do, and asyncio takes them for some. The first step of an awaitable ends
-it, or its task waits for a future. All other cases go on in a coroutine of `receiver` or `fragmented`.
+it, or its task waits for a future. All other cases go on in a coroutine of `receiver` or `sender`.
 
 Invariants: nothing happens before an awaitable is awaited, and each is awaited once. Only the step that returns a
 message takes it, so a cancelled one loses nothing.
@@ -16,7 +16,7 @@ from typing import Any
 from ..transport.awaitable import StepAwaitable
 from ..transport.channel import Channel
 from ..transport.read_waiter import ReadWaiter
-from . import fragmented, receiver
+from . import receiver, sender
 from .receive_queue import ReceiveQueue
 
 __all__ = ["MessageChannel", "NextMessage", "SendMessage"]
@@ -166,7 +166,7 @@ class SendMessage(StepAwaitable):
                         return waiting.step()
                 self.over = True
                 return None
-            self._inner = fragmented.send_slowly(conn, self._message, None, None)
+            self._inner = sender.send_slowly(conn, self._message, None, None)
             self._message = None
         outcome: Any = None
         try:

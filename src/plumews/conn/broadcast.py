@@ -14,7 +14,7 @@ from ..deflate.encodings import encoding_for
 from ..errors import ConnectionClosed, SendQueueFull
 from ..protocol.message import Data, checked_compress, encode, opcode_of, payload_of
 from .connection import Conn
-from .fragmented import send_shared
+from .sender import send_shared
 
 __all__ = ["broadcast"]
 

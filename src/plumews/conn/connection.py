@@ -1,6 +1,6 @@
 """Public API of a connection. Each method is a short call of a function of ``core`` or of one beside it.
 
-Receiving in general is in `receiver`, sending in `fragmented` and `full_queue`, the end in `closing`, the beginning in
+Receiving in general is in `receiver`, sending in `sender` and `full_queue`, the end in `closing`, the beginning in
 `opening`, all hot parts in `core`. The transport drives a connection as an :class:`asyncio.BufferedProtocol`.
 Attributes of the `websockets` package have the same names here. A connection belongs to the thread of its event loop.
 """
@@ -28,7 +28,7 @@ from ..transport.awaitable import AwaitedMethod
 from ..transport.forks import FOREIGN
 from ..users import UserInfo
 from ..validation import check_read_limit
-from . import closing, fragmented, full_queue, opening, receiver
+from . import closing, full_queue, opening, receiver, sender
 from .attribute_hints import MissingAttribute, add_hints
 from .config import ConnConfig
 from .core import ConnCore
@@ -192,7 +192,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
             data: the payload; text must be valid UTF-8.
             compress: as in :meth:`send`.
         """
-        await fragmented.write_message(self, opcode, data, compress)
+        await sender.write_message(self, opcode, data, compress)
 
     async def write_text(self, text: str, *, compress: bool | None = None) -> None:
         """Queue a text message. Raise as :meth:`send`.
@@ -203,7 +203,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
         """
         if not isinstance(text, str):
             raise TypeError(f"write_text takes a str, not {type(text).__name__}")
-        await fragmented.write_message(self, Opcode.TEXT, text, compress)
+        await sender.write_message(self, Opcode.TEXT, text, compress)
 
     async def write_binary(self, data: bytes | bytearray | memoryview, *, compress: bool | None = None) -> None:
         """Queue a binary message. Raise as :meth:`send`.
@@ -214,7 +214,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
         """
         if isinstance(data, str):
             raise TypeError("write_binary takes bytes, not str")
-        await fragmented.write_message(self, Opcode.BINARY, data, compress)
+        await sender.write_message(self, Opcode.BINARY, data, compress)
 
     async def write_json(self, obj: Any, *, compress: bool | None = None) -> None:
         """Queue an object as compact JSON in a text message. Raise as :meth:`send`.
@@ -223,7 +223,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
             obj: the object. If JSON cannot express it, ``TypeError`` or ``ValueError`` is raised and no message queued.
             compress: as in :meth:`send`.
         """
-        await fragmented.write_message(self, Opcode.TEXT, encode_json(obj), compress)
+        await sender.write_message(self, Opcode.TEXT, encode_json(obj), compress)
 
     async def write_many(self, messages: Iterable[Data], *, compress: bool | None = None) -> None:
         """Queue several messages that leave together, in fewer writes than a :meth:`send` for each.
@@ -234,7 +234,7 @@ class Conn(_Base, asyncio.BufferedProtocol):
             messages: the messages, ``str`` for text and bytes-like for binary; not a single message.
             compress: as in :meth:`send`.
         """
-        await fragmented.write_many(self, messages, compress)
+        await sender.write_many(self, messages, compress)
 
     async def drain(self) -> None:
         """Wait until all queued messages have left for the peer.

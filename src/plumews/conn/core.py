@@ -5,7 +5,7 @@ parser's messages go to a callback or into the receive queue. Replies leave in o
 the end of the event loop iteration on compressed connections. `async for`, ``recv`` and ``send`` return the objects of
 `awaitables`, which call back here.
 
-Slow cases are functions that take the connection, in `opening`, `backlog`, `receiver`, `fragmented`, `full_queue` and
+Slow cases are functions that take the connection, in `opening`, `backlog`, `receiver`, `sender`, `full_queue` and
 `closing`. A call by the name of a class costs less than one by an instance, because no subclass can override it.
 
 Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
@@ -30,7 +30,7 @@ from ..protocol.message import Data, Pieces
 from ..protocol.state import ProtocolState
 from ..transport.loop_context import loop_context
 from ..transport.read_waiter import ReadWaiter
-from . import backlog, capi, closing, fragmented, full_queue, receiver
+from . import backlog, capi, closing, full_queue, receiver, sender
 from .awaitables import MessageChannel, NextMessage, SendMessage
 from .config_values import values_of
 from .keepalive import Keepalive
@@ -495,7 +495,7 @@ class ConnCore(MessageChannel):
     ) -> Coroutine[Any, Any, None]:
         """Return an awaitable that queues a message. See :meth:`plumews.Conn.send`."""
         if text is not None or compress is not None:
-            return fragmented.send_slowly(self, message, text, compress)
+            return sender.send_slowly(self, message, text, compress)
         return self._sent(message)
 
     def _sent(self, message: Any) -> SendMessage:
@@ -518,7 +518,7 @@ class ConnCore(MessageChannel):
             ConcurrencyError: called from another thread.
         """
         if compress is not None or not self._queue_now(message):
-            fragmented.send_nowait(self, message, compress)
+            sender.send_nowait(self, message, compress)
 
     def _queue_now(self, message: Any) -> bool:
         thread = _get_ident()

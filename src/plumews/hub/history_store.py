@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 
 from .. import limits
 from ..conn.connection import Conn
-from ..conn.fragmented import outgoing
+from ..conn.sender import outgoing
 from ..deflate.encodings import EncodingCache
 from ..position import Position
 from ..protocol.message import Data, EncodedMessage, opcode_of

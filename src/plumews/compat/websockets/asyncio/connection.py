@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVa
 from .... import limits
 from ....conn import full_queue
 from ....conn.connection import Conn
-from ....conn.fragmented import send_shared
+from ....conn.sender import send_shared
 from ....constants import CloseCode, Opcode, State
 from ....deflate.encodings import encoding_for
 from ....errors import SendQueueFull
