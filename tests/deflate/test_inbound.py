@@ -16,8 +16,8 @@ import pytest
 
 import plumews
 from plumews import ConnectionClosedError, Deflate, Opcode
-from plumews.conn.backlog import receive
 from plumews.conn.opening import use_deflate
+from plumews.conn.receive_backlog import receive
 from plumews.deflate.config import Agreement
 from plumews.deflate.inbound import ROOM, InflateQueue, inflate_queue
 from plumews.protocol.codec import build_frame

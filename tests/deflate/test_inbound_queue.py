@@ -15,8 +15,8 @@ import pytest
 
 import plumews
 from plumews import Deflate, Opcode, limits
-from plumews.conn.backlog import receive
 from plumews.conn.opening import use_deflate
+from plumews.conn.receive_backlog import receive
 from plumews.conn.receiver import deliver_to, start_streaming
 from plumews.deflate.config import Agreement
 from plumews.deflate.inbound import SHORT, InflateQueue, inflate_queue

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from .. import limits
-from ..conn import backlog, closing
+from ..conn import closing, receive_backlog
 from ..conn.connection import Conn
 from ..conn.opening import opened, use_deflate
 from ..constants import ErrorCode
@@ -311,4 +311,4 @@ class PlumeProtocol(asyncio.Protocol):
             on_open(conn)
         rest, self._rest = self._rest, None
         if rest:
-            backlog.receive(conn, bytes(rest))
+            receive_backlog.receive(conn, bytes(rest))

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import limits
-from ..conn import backlog, closing
+from ..conn import closing, receive_backlog
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, OnMessage, OnOpenOrClose, endpoint_for
 from ..conn.opening import opened, use_deflate
@@ -390,4 +390,4 @@ class _Opening:
         if self._endpoint is not None:
             self._endpoint.opened(conn)
         if accepted.rest:
-            backlog.receive(conn, accepted.rest)
+            receive_backlog.receive(conn, accepted.rest)

@@ -22,7 +22,7 @@ from .. import limits
 from ..protocol.message import encode
 from ..transport import send_queue
 from ..transport.tls import TLSTransport
-from . import backlog, closing
+from . import closing, receive_backlog
 
 from .._codec cimport (
     LONGEST_HEADER, Parser, SpareMemory, byte, cbyte, frame_header, header_size, short_frame, write_frame, write_header
@@ -209,7 +209,7 @@ cdef class ShortWays(ConnCore):
                     state.end_batch()
         if late or self._later is not None:
             late = True
-            backlog.postpone(self)
+            receive_backlog.postpone(self)
         if late or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)
 
@@ -327,7 +327,7 @@ cdef class ShortWays(ConnCore):
             return
         events = parser.feed_bytes(data + at, size - at, True)
         if parser.halted:
-            backlog.halted(self, view[at:size])
+            receive_backlog.halted(self, view[at:size])
         ConnCore._take_up(self, events)
         self._in_batch = state.in_batch = True
 

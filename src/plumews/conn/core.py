@@ -5,8 +5,8 @@ parser's messages go to a callback or into the receive queue. Replies leave in o
 the end of the event loop iteration on compressed connections. `async for`, ``recv`` and ``send`` return the objects of
 `awaitables`, which call back here.
 
-Slow cases are functions that take the connection, in `opening`, `backlog`, `receiver`, `sender`, `full_queue` and
-`closing`. A call by the name of a class costs less than one by an instance, because no subclass can override it.
+Slow cases are functions that take the connection, in `opening`, `receive_backlog`, `receiver`, `sender`, `full_queue`
+and `closing`. A call by the name of a class costs less than one by an instance, because no subclass can override it.
 
 Invariants: messages before a close frame or a violation in the same read are delivered first. A read is handled in time
 slices, so that a burst does not hold the loop. No view of the shared receive buffer is kept.
@@ -30,7 +30,7 @@ from ..protocol.message import Data, Pieces
 from ..protocol.state import ProtocolState
 from ..transport.loop_context import loop_context
 from ..transport.read_waiter import ReadWaiter
-from . import backlog, capi, closing, full_queue, receiver, sender
+from . import capi, closing, full_queue, receive_backlog, receiver, sender
 from .awaitables import MessageChannel, NextMessage, SendMessage
 from .config_values import values_of
 from .keepalive import Keepalive
@@ -246,7 +246,7 @@ class ConnCore(MessageChannel):
             if self._ended:
                 return
             if self._parser.halted:
-                backlog.halted(self, self._state.view[:0])
+                receive_backlog.halted(self, self._state.view[:0])
             if events or self._rules.error is not None:
                 ConnCore._take_up(self, events)
             elif self._on_message is None:
@@ -255,11 +255,11 @@ class ConnCore(MessageChannel):
             self._run_in_context(self._handshake.received, bytes(self._state.view[:nbytes]))
         else:
             if self._in_batch or self._rest is not None:
-                backlog.keep(self, self._state.view[:nbytes])
+                receive_backlog.keep(self, self._state.view[:nbytes])
             elif not self._ended:
                 events = self._parser.feed_messages(self._state.buffer, nbytes)
                 if self._parser.halted:
-                    backlog.halted(self, self._state.view[:nbytes])
+                    receive_backlog.halted(self, self._state.view[:nbytes])
                 ConnCore._take_up(self, events)
             if nbytes >= _LARGE_READ:
                 self._in_place = True
@@ -290,7 +290,7 @@ class ConnCore(MessageChannel):
                 if self._backlog is None and self._rest is None and self._rules.error is None:
                     self._inbox.wake_now()  # the reader's replies leave with this read
                     break
-                more: list[Any] | None = backlog.continue_read(self)
+                more: list[Any] | None = receive_backlog.continue_read(self)
                 if more is None:
                     break
                 events = more
@@ -304,7 +304,7 @@ class ConnCore(MessageChannel):
                 self._gather()
         held = self._backlog is not None or self._rest is not None or self._later is not None
         if held:
-            backlog.postpone(self)
+            receive_backlog.postpone(self)
         if held or self._on_message is None or self._reading_paused:
             ConnCore._update_reading(self)
 
@@ -314,7 +314,7 @@ class ConnCore(MessageChannel):
             return  # the rest can still be read
         try:
             if self._transport is not None and (self._backlog is not None or self._rest is not None):
-                self._handle(backlog.next_events(self))
+                self._handle(receive_backlog.next_events(self))
                 if self._backlog is None and self._rest is None:
                     self._inbox.wake()  # a waiting read_stream() asks for the next message now
         except BaseException as exc:

@@ -17,7 +17,7 @@ from .. import limits
 from ..constants import COMPRESSED, CloseCode, Opcode, StreamEvent
 from ..deflate.inbound import GO_ON, LATER, STOP
 from ..errors import ConcurrencyError, ConnectionClosedOK
-from . import backlog
+from . import receive_backlog
 from .closing import answer, ask, begin_close, fail, look_for_end, past_the_end, stop_discarding
 from .receive_queue import Item
 from .stream import Stream
@@ -148,7 +148,7 @@ def _salvage(conn: ConnCore) -> bool:
     """
     inbox = conn._own_inbox()
     while not len(inbox) and (conn._backlog is not None or conn._rest is not None):
-        events = backlog.next_events(conn)
+        events = receive_backlog.next_events(conn)
         for position, event in enumerate(events, 1):
             if not isinstance(event, tuple):
                 event = (Opcode.TEXT if isinstance(event, str) else Opcode.BINARY, event)

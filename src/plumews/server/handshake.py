@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from .. import limits
-from ..conn import backlog, closing
+from ..conn import closing, receive_backlog
 from ..conn.connection import Conn
 from ..conn.logs import log_extra, request_line
 from ..conn.opening import opened, use_deflate
@@ -308,7 +308,7 @@ class ServerHandshake:
             request._keep_only(self._head)
         rest = self._responder.rest
         if rest and not closing.ask(conn, "is_closing"):
-            backlog.receive(conn, bytes(rest))
+            receive_backlog.receive(conn, bytes(rest))
         if rest:
             rest.clear()
 
