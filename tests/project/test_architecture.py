@@ -62,7 +62,7 @@ TESTED_IN = {
     "protocol.pure.message_assembler": "protocol/test_codec_text",
     "protocol.pure.parser": "protocol/test_codec_*",
     "protocol.pure.utf8": "protocol/test_codec_utf8",
-    "room_server.service": "room_server/test_serving",  # what it returns is served there
+    "room_server.context": "room_server/test_server",  # what it returns is served there
     "transport._sendmsg_py": "transport/test_sendmsg",  # both bodies of it
     # The tree of `compat.websockets` has the paths of another package. Its tests are cut by what programs do.
     **{

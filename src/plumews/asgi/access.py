@@ -21,8 +21,8 @@ from ..errors import InvalidHandshake, Refused
 from ..http11.handshake import offered_subprotocols
 from ..http11.origin import AllowedOrigin, allowed_origins, check_origin
 from ..http11.redaction import BEARER
+from ..room_server.context import room_endpoints
 from ..room_server.endpoint import room_of
-from ..room_server.service import room_endpoints
 from .connection import opening
 
 if TYPE_CHECKING:

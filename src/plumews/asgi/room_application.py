@@ -27,7 +27,7 @@ from ..http11.headers import Headers, HeadersLike
 from ..http11.models import Response
 from ..http11.origin import AllowedOrigin, check_origin
 from ..hub.hub import Hub
-from ..room_server.service import RoomKeywords, room_context
+from ..room_server.context import RoomKeywords, room_context
 from ..server.context import ServerContext, quoted_path
 from ..server.hooks import SelectSubprotocol, selected_subprotocol
 from ..server.routes import Route, Routes, answer_options, answer_route, answer_with_body

@@ -23,7 +23,7 @@ from ..hub.config import HubConfig
 from ..hub.history import HistoryLimits
 from ..hub.hub import Hub
 from ..hub.rooms import check_room_name, validate_room_name
-from ..room_server.serving import serve_rooms
+from ..room_server.server import serve_rooms
 from ..server.options import TcpKeywords
 from ..server.routes import restricted
 from ..server.server import Server

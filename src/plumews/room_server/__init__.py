@@ -6,7 +6,7 @@ May import every package but ``cli``.
 from __future__ import annotations
 
 from .admin import admin_broadcast_route
-from .serving import serve_rooms
+from .server import serve_rooms
 from .text_filter import TextPolicy, validate_text_message
 
 __all__ = ["TextPolicy", "admin_broadcast_route", "serve_rooms", "validate_text_message"]

@@ -16,7 +16,7 @@ from ..hub.history_store import EncodeRecovered
 from ..hub.hub import Hub
 from ..server.options import TcpKeywords
 from ..server.server import Serving, serve_on_tcp
-from .service import room_context
+from .context import room_context
 from .sessions import recovered_event
 from .status import RoomsTable
 from .text_filter import TextPolicy

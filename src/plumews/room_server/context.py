@@ -1,6 +1,6 @@
-"""Endpoints and routes of a room server, whatever serves them: our own server, or an ASGI application.
+"""Context of a room server: its endpoints and routes, whatever serves them: our own server, or an ASGI application.
 
-The arguments are checked here, once. `serving` and the package ``asgi`` pass what their callers give.
+The arguments are checked here, once. `server` and the package ``asgi`` pass what their callers give.
 """
 
 from __future__ import annotations
