@@ -377,7 +377,7 @@ def test_kinds_of_lines_are_bounded():
 # --- the loggers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plumews.server", "plumews.hub", "plumews.auth", "plumews.conn"])
+@pytest.mark.parametrize("name", ["plumews.server", "plumews.client", "plumews.hub", "plumews.auth", "plumews.conn"])
 async def test_every_logger_of_plumews_has_the_filter(name, caplog):
     logging.getLogger(name).warning("gr\u00fcn")
     assert caplog.records[0].getMessage() == "gr\\xfcn"

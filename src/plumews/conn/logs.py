@@ -26,7 +26,7 @@ from ..transport.loop_context import loop_context
 __all__ = ["LOGGERS", "ConnLogger", "LineLimit", "log_extra", "request_line"]
 
 #: Loggers of plumews. Each has the filter, because the filter of a parent does not see their records.
-LOGGERS: Final = ("plumews.auth", "plumews.conn", "plumews.hub", "plumews.server")
+LOGGERS: Final = ("plumews.auth", "plumews.client", "plumews.conn", "plumews.hub", "plumews.server")
 
 #: Kind of the lines that count those left out.
 _SUMMARY: Final = "left out"
