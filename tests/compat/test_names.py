@@ -29,18 +29,18 @@ ROOT = "plumews.compat.websockets"
 #: Names of modules of `websockets` that are refused: a part of what the error says about each.
 REFUSED = {
     "": {
-        **dict.fromkeys(("connect", "unix_connect", "ClientConnection", "ClientProtocol"), "no client in this version"),
+        **dict.fromkeys(("connect", "unix_connect", "ClientConnection", "ClientProtocol"), "plumews.sync.connect"),
         **dict.fromkeys(("Protocol", "Frame"), "without I/O"),
     },
     "frames": {"Frame": "without I/O"},
-    "http11": {"USER_AGENT": "no client in this version"},
+    "http11": {"USER_AGENT": "plumews.sync.connect"},
     "protocol": {"Protocol": "without I/O", "SEND_EOF": "without I/O"},
     "server": {"ServerConnection": "asyncio.server"},
 }
 
 #: Modules of `websockets` that are refused: a part of what the error says about each.
 REFUSED_MODULES = {
-    **dict.fromkeys(("asyncio.client", "client", "legacy.client", "sync.client"), "no client in this version"),
+    **dict.fromkeys(("asyncio.client", "client", "legacy.client", "sync.client"), "plumews.sync.connect"),
     **dict.fromkeys(("sync", "sync.server", "sync.router"), "no blocking server"),
     **dict.fromkeys(("auth", "legacy.auth"), "basic_auth"),
     **dict.fromkeys(("extensions", "extensions.base", "extensions.permessage_deflate"), "compression"),

@@ -16,8 +16,8 @@ from typing import Any, Final, NoReturn
 __all__ = ["AUTH", "CLIENT", "MODULES", "SANS_IO", "missing"]
 
 CLIENT: Final = (
-    "plumews has no client in this version: import the client from the websockets package, which works with a server "
-    "of plumews"
+    "the clients are plumews.connect() and, without asyncio, plumews.sync.connect(), with names of plumews; that of "
+    "the websockets package works with a server of plumews, too"
 )
 SANS_IO: Final = "plumews has no protocol object without I/O: use serve() and its connections"
 AUTH: Final = "use serve(process_request=basic_auth(...)), with basic_auth of plumews.compat.websockets"
@@ -37,7 +37,7 @@ MODULES: Final = {
     "cli": "use the plumews command",
     "extensions": "use serve(compression='deflate'), or serve(compression=plumews.Deflate(...)) for its parameters",
     "headers": "plumews checks and parses headers itself: use request.headers",
-    "proxy": f"proxies are for clients, and {CLIENT}",
+    "proxy": f"proxies are for clients: {CLIENT}",
     "sync": _BLOCKING,
     "trio": "plumews runs on asyncio",
     "uri": "use urllib.parse.urlsplit",
