@@ -193,6 +193,37 @@ async def test_whole_conversation_glued_to_the_101_is_read() -> None:
         assert (conn.close_code, conn.close_reason) == (1000, "ok")
 
 
+@pytest.mark.parametrize("way", ["iterate", "callback"])
+async def test_next_attempt_tells_the_last_position(start: Start, way: str) -> None:
+    since: list[Any] = []
+
+    async def handler(conn: Conn) -> None:
+        since.append(conn.request.query.get("since"))
+        await conn.send(f"{len(since)}.7")
+        await conn.send("none")
+
+    options: Any = {"on_message": lambda conn, message: None} if way == "callback" else {}
+    client = plumews.connect(
+        uri_of(await start(plumews.serve(handler, "127.0.0.1", 0)), "/?a=b"),
+        position_of=lambda message: None if message == "none" else message,
+        reconnect_delays=[0] * 5,
+        **options,
+    )
+    async for conn in client:
+        await asyncio.wait_for(conn.wait_closed(), PATIENCE)
+        if len(since) == 3:
+            break
+    assert since == [None, "1.7", "2.7"]
+
+
+async def test_failing_position_of_is_logged_once(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    async with plumews.connect(await echo_server(start), position_of=lambda message: 1 / 0) as conn:
+        for _ in range(2):
+            await conn.send("x")
+            assert await conn.recv() == "x"
+    assert caplog.text.count("position_of failed") == 1
+
+
 # --- the request and its answer -------------------------------------------------------------------
 
 

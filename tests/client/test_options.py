@@ -68,6 +68,8 @@ def test_unknown_option_is_a_type_error_with_the_new_name(name, hint):
         ("process_exception", 5, TypeError, "must be a function"),
         ("process_exception", lambda: None, TypeError, "is called with"),
         ("reconnect_delays", 5, TypeError, "iterable of seconds"),
+        ("position_of", 5, TypeError, "must be a function"),
+        ("position_of", lambda: None, TypeError, "is called with"),
         ("max_head", 10, ValueError, "1024 to 1048576"),
     ],
 )

@@ -20,6 +20,7 @@ from .. import limits
 from ..conn import closing, receive_backlog
 from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, OnMessage, OnOpenOrClose, endpoint_for
+from ..conn.logs import log_extra
 from ..conn.opening import opened, use_deflate
 from ..errors import ConnectError, ConnectTimeout, InvalidHandshake, InvalidStatus
 from ..http11.headers import Headers
@@ -29,7 +30,7 @@ from .dialing import Dialing
 from .handshake import Accepted, ClientHandshake, bearer, check_headers
 from .options import ConnectKeywords, split_options
 from .proxy import proxy_for
-from .reconnect import Reconnector
+from .reconnect import Reconnector, Resumption
 from .redirects import REDIRECT_STATUSES, Redirects
 from .uri import WebSocketURI, parse_uri
 
@@ -106,6 +107,7 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
             process_exception=self._options.process_exception,
             fresh_token=callable(self._options.token),
         )
+        self._resumption = Resumption(self._options.position_of)
         self._conn: Conn | None = None
 
     @property
@@ -235,7 +237,7 @@ class _Attempt:
         options, redirects = client._options, client._redirects
         headers = await self._asked("additional_headers", options.additional_headers, check_headers)
         token = await self._asked("token", options.token, bearer)
-        uri = redirects.begin()
+        uri = client._resumption.uri(redirects.begin())
         while True:
             authorization = token if redirects.sends_credentials and token is not None else uri.authorization
             handshake = ClientHandshake(
@@ -275,7 +277,7 @@ class _Attempt:
     async def _connect(self, uri: WebSocketURI, handshake: ClientHandshake) -> Conn:
         client, options = self._client, self._client._options
         conn = Conn(client._config, client=True)
-        opening = _Opening(conn, uri, handshake, client._endpoint)
+        opening = _Opening(conn, uri, handshake, client._endpoint, client._resumption)
         self._dialing = dialing = Dialing(
             uri,
             proxy=None if options.sock is not None or client._path is not None else proxy_for(uri, options.proxy),
@@ -305,15 +307,21 @@ class _Opening:
         done: Future of the open connection. Its error is that of the handshake.
     """
 
-    __slots__ = ("_conn", "_deadline", "_endpoint", "_handshake", "_uri", "done")
+    __slots__ = ("_conn", "_deadline", "_endpoint", "_handshake", "_resumption", "_uri", "done")
 
     def __init__(
-        self, conn: Conn, uri: WebSocketURI, handshake: ClientHandshake, endpoint: CallbackEndpoint | None
+        self,
+        conn: Conn,
+        uri: WebSocketURI,
+        handshake: ClientHandshake,
+        endpoint: CallbackEndpoint | None,
+        resumption: Resumption,
     ) -> None:
         self._conn = conn
         self._uri = uri
         self._handshake = handshake
         self._endpoint = endpoint
+        self._resumption = resumption
         self._deadline: Any = None
         self.done: asyncio.Future[None] = conn._loop.create_future()
         conn._handshake = self
@@ -387,7 +395,20 @@ class _Opening:
         if not conn._open:
             return  # the transport has failed: `lost` tells it
         self.done.set_result(None)
+        if self._resumption.observes:
+            conn._filter = self._observe
         if self._endpoint is not None:
             self._endpoint.opened(conn)
         if accepted.rest:
             receive_backlog.receive(conn, accepted.rest)
+
+    def _observe(self, conn: Conn, message: str | bytes) -> bool:
+        """Note the position of a message, before the application gets it."""
+        try:
+            self._resumption.observe(message)
+            if not self._resumption.observes:
+                conn._filter = None
+        except Exception:
+            conn._filter = None
+            logger.exception("position_of failed", extra=log_extra(conn))
+        return False

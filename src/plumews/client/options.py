@@ -18,6 +18,7 @@ from ..conn.config import ConnConfig, ConnOptions
 from ..http11.headers import Headers, HeadersLike, is_token
 from ..validation import check_call, check_count, check_function, check_time, entries_of, owned_options
 from .handshake import USER_AGENT, bearer, check_headers
+from .reconnect import PositionOf
 
 __all__ = ["AdditionalHeaders", "ConnectKeywords", "ConnectOptions", "ReconnectDelays", "Token", "split_options"]
 
@@ -58,6 +59,8 @@ class ConnectOptions:
             or an exception to raise (default: try again after network errors, timeouts, and responses that may change).
         reconnect_delays: seconds before each attempt of ``async for``: an iterable, or a function that returns one and
             is called after each success. The default is random, from 0 to a bound that doubles from 1 s to 60 s.
+        position_of: function from a message to its position in the history of a room, or to ``None``. The last one is
+            the ``since`` of the next attempt of ``async for``, so that a plumews server sends what was missed.
         max_head: bytes of the largest head of a response, 1 KiB to 1 MiB (default 16 KiB).
 
     Raises:
@@ -79,6 +82,7 @@ class ConnectOptions:
     local_addr: tuple[str, int] | None = None
     process_exception: Callable[[Exception], Exception | None] | None = None
     reconnect_delays: ReconnectDelays = None
+    position_of: PositionOf | None = None
     max_head: int = limits.HEAD_SIZE
 
     def __post_init__(self) -> None:
@@ -102,6 +106,9 @@ class ConnectOptions:
         delays = self.reconnect_delays
         if not (delays is None or callable(delays) or (isinstance(delays, Iterable) and not isinstance(delays, str))):
             raise TypeError(f"reconnect_delays must be an iterable of seconds, not {type(delays).__name__}")
+        if self.position_of is not None:
+            check_function("position_of", self.position_of)
+            check_call("position_of", self.position_of, "message")
         check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
 
     def _check_asked(self, name: str, check: Callable[[Any], object]) -> None:
@@ -186,6 +193,7 @@ class ConnectKeywords(ConnOptions, total=False):
     local_addr: tuple[str, int] | None
     process_exception: Callable[[Exception], Exception | None] | None
     reconnect_delays: ReconnectDelays
+    position_of: PositionOf | None
     max_head: int
 
 

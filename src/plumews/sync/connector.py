@@ -64,6 +64,10 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
         self._options, self._config = split_options(options)
         if self._options.ssl is not None and not self._uri.secure:
             raise ValueError("ssl needs a URI that begins with wss://")
+        if self._options.position_of is not None:
+            raise TypeError("position_of is an option of plumews.connect: a blocking client does not resume rooms yet")
+        if self._options.position_of is not None:
+            raise TypeError("position_of is an option of plumews.connect: a blocking client does not resume rooms yet")
         for name in ("additional_headers", "token"):
             if inspect.iscoroutinefunction(getattr(self._options, name)):
                 raise TypeError(f"{name} must be a plain function: a blocking client has no event loop")
