@@ -15,7 +15,7 @@ from plumews.cli.main import main
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "a command is missing: plumews serve"),
+        ([], "a command is missing: plumews serve or plumews connect"),
         (["sing"], "'sing'"),
         (["serve", "--sing"], "unrecognized arguments: --sing"),
         (["serve", "--verb"], "unrecognized arguments: --verb"),

@@ -121,6 +121,7 @@ def test_what_the_modules_import_is_what_the_package_depends_on(pyproject: dict[
     }
     optional = {name.replace("-", "_") for name in pyproject["project"]["optional-dependencies"]} | {
         "prometheus_client",
+        "prompt_toolkit",  # of the extra `cli`
         "python_socks",  # of the extra `socks`
         "typing_extensions",  # for type checkers alone
     }

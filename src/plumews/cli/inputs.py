@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from .. import limits
 from ..auth.simple import SimpleRoomAuth
+from ..client.handshake import bearer
 from ..constants import ErrorCode
 from ..errors import Refused, WeakSecret
 from ..http11.origin import allowed_hosts, allowed_origins
@@ -34,6 +35,8 @@ __all__ = [
     "ServeAuth",
     "allowed_host",
     "broadcast_secret_of_file",
+    "checked_value",
+    "client_token_of_file",
     "make_auth",
     "origin",
     "permissions",
@@ -178,6 +181,16 @@ def token_of_file(path: str) -> str:
         raise Failure(f"--metrics-token-file {path}: {exc}") from exc
 
 
+def client_token_of_file(path: str) -> str:
+    """Read the bearer token in the file of ``--token-file``, without a newline at its end."""
+    token = _read(path, "--token-file").decode("latin-1").rstrip("\r\n")
+    try:
+        bearer(token)
+    except ValueError as exc:
+        raise Failure(f"--token-file {path}: {exc}") from exc
+    return token
+
+
 def broadcast_secret_of_file(path: str, auth: ServeAuth) -> bytes:
     """Read the secret in the file of ``--broadcast-secret-file``. It must differ from the secret of the tokens."""
     try:
@@ -241,14 +254,19 @@ def _reader(read: Callable[[str], T]) -> Callable[[str], T]:
     return convert
 
 
-def _checked(check: Callable[[list[str]], object]) -> Callable[[str], str]:
-    """Return a reader of one entry of a list that ``check`` accepts."""
+def checked_value(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a reader of texts that ``check`` accepts."""
 
     def read(text: str) -> str:
-        check([text])
+        check(text)
         return text
 
     return _reader(read)
+
+
+def _checked(check: Callable[[list[str]], object]) -> Callable[[str], str]:
+    """Return a reader of one entry of a list that ``check`` accepts."""
+    return checked_value(lambda text: check([text]))
 
 
 def _number(convert: Callable[[str], N], is_valid: Callable[[N], bool], wanted: str) -> Callable[[str], N]:

@@ -1,4 +1,4 @@
-"""Entry point of the command `plumews`: its version, and `plumews serve`, a room server with a browser page.
+"""Entry point of the command `plumews`: its version, the room server `plumews serve`, the client `plumews connect`.
 
 An error is one line on stderr. The exit code is 2 for a wrong command line, and 1 for a wrong file or an error of the
 operating system.
@@ -12,8 +12,10 @@ import platform
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from .. import BODY, __version__
+from .connect import EXIT_CODES, add_connect_options, check_connect_options, run_connect
 from .inputs import Failure
 from .options import (
     Parser,
@@ -27,6 +29,8 @@ from .options import (
 from .serve import run_serve
 
 __all__ = ["main"]
+
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,18 +58,31 @@ def _main(argv: Sequence[str] | None) -> int:
         allow_abbrev=False,
     )
     add_serve_options(serve)
+    client = commands.add_parser(
+        "connect",
+        help="connect to a WebSocket server",
+        description="Send each line of standard input as a message, and show the messages of the server. Ctrl-D and "
+        "Ctrl-C close the connection with 1000. On a terminal pip install 'plumews[cli]' adds editing and a history.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    )
+    add_connect_options(client)
     args = parser.parse_args(argv)
     if args.version:
         say(_version())
         return 0
     if args.command is None:
-        parser.error("a command is missing: plumews serve")
+        parser.error("a command is missing: plumews serve or plumews connect")
     try:
+        if args.command == "connect":
+            check_connect_options(client, args)
+            logging.basicConfig(level="WARNING", format=_LOG_FORMAT)
+            return run_connect(args)
         check_serve_options(serve, args)
-        logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(level=args.log_level.upper(), format=_LOG_FORMAT)
         return run_serve(args)
     except Failure as exc:
-        say(f"plumews serve: {exc}", sys.stderr)
+        say(f"plumews {args.command}: {exc}", sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the server handles signals
         return 128 + signal.SIGINT
