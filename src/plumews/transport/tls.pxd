@@ -6,7 +6,7 @@ from .loop_context cimport LoopContext
 from .timers cimport Deadline
 
 cdef object Context, _SSLError, _SSLWantReadError
-cdef int _HANDSHAKE, _OPEN, _CLOSING, _CLOSED, _FIRST_TYPE, _LAST_TYPE
+cdef int _HANDSHAKE, _OPEN, _CLOSING, _CLOSED, _NOTHING, _FIRST_TYPE, _LAST_TYPE
 cdef Py_ssize_t _READ_SIZE, _PIECE, _HEADER, _LONGEST, _MANY
 
 
@@ -45,6 +45,7 @@ cdef class TLSCore:
     cdef double _handshake_timeout
     cdef double _shutdown_timeout
 
+    @cython.locals(done=bint)
     cdef _shake(self)
     cdef _tell(self, failure)
     cpdef _time_out(self)
@@ -58,8 +59,10 @@ cdef class TLSCore:
     cpdef _go_on(self)
     @cython.locals(size=Py_ssize_t, taken=Py_ssize_t)
     cpdef write(self, data)
-    @cython.locals(at=Py_ssize_t)
+    @cython.locals(at=Py_ssize_t, taken=Py_ssize_t)
     cdef _write_long(self, data)
+    @cython.locals(taken=Py_ssize_t)
+    cdef Py_ssize_t _encrypt(self, data) except -2
     @cython.locals(at=Py_ssize_t)
     cdef _hold(self, data)
     @cython.locals(held=list, taken=Py_ssize_t)

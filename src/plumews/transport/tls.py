@@ -51,6 +51,9 @@ _OPEN: Final = 1
 _CLOSING: Final = 2
 _CLOSED: Final = 3
 
+#: Bytes that OpenSSL read or took if it has to wait for the peer.
+_NOTHING: Final = -1
+
 _SSLError, _SSLWantReadError = ssl.SSLError, ssl.SSLWantReadError
 
 
@@ -247,12 +250,15 @@ class TLSCore:
 
     def _shake(self) -> None:
         """Go on with the handshake."""
+        done = False
         try:
             self._ssl.do_handshake()
+            done = True
         except _SSLWantReadError:
-            self._send()
-            return
+            pass
         self._send()
+        if not done:
+            return
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -369,20 +375,17 @@ class TLSCore:
         if self._records > 1:
             self._speaks = True
         while True:
+            got = _NOTHING
             try:
-                got: int = self._ssl.read(size - filled, room[filled:] if filled else room)
+                got = self._ssl.read(size - filled, room[filled:] if filled else room)
             except _SSLWantReadError:
                 self._speaks = True
-                self._records = 0
-                return filled
             except ssl.SSLZeroReturnError:
                 got = 0
             except Exception as exc:
                 self._failure = exc
-                self._records = 0
-                return filled
-            if got == 0:
-                self._at_end = True
+            if got <= 0:
+                self._at_end |= got == 0
                 self._records = 0
                 return filled
             filled += got
@@ -437,9 +440,8 @@ class TLSCore:
         if self._held is not None:
             self._held.append(bytes(data))
         elif 0 < size <= _PIECE:
-            try:
-                taken = self._ssl.write(data)
-            except _SSLWantReadError:  # in a renegotiation
+            taken = self._encrypt(data)
+            if taken == _NOTHING:
                 self._hold(data)
                 return
             self._send()
@@ -456,12 +458,21 @@ class TLSCore:
         """Encrypt and send ``data`` piece by piece."""
         at = 0
         while at < len(data) and self._stage == _OPEN:
-            try:
-                at += self._ssl.write(data[at : at + _PIECE])
-            except _SSLWantReadError:
+            taken = self._encrypt(data[at : at + _PIECE])
+            if taken == _NOTHING:
                 self._hold(data[at:])
                 return
+            at += taken
             self._send()
+
+    def _encrypt(self, data: Any) -> int:
+        """Return how much of ``data`` OpenSSL took, `_NOTHING` if it has to read first, as in a renegotiation."""
+        taken = _NOTHING
+        try:
+            taken = self._ssl.write(data)
+        except _SSLWantReadError:
+            pass
+        return taken
 
     def _hold(self, data: Any) -> None:
         """Keep ``data`` until OpenSSL takes it, and let the protocol above wait."""
@@ -475,12 +486,10 @@ class TLSCore:
         """Write what waits for the end of a renegotiation."""
         held = self._held
         while held and self._stage != _CLOSED:
-            try:
-                taken = self._ssl.write(held[0])  # the same bytes again, as OpenSSL wants it
-            except _SSLWantReadError:
+            taken = self._encrypt(held[0])  # the same bytes again, as OpenSSL wants it
+            self._send()
+            if taken == _NOTHING:
                 return
-            finally:
-                self._send()
             if taken < len(held[0]):
                 held[0] = held[0][taken:]
             else:
