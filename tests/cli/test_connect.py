@@ -114,6 +114,21 @@ async def test_each_line_is_sent_and_answers_are_untouched(uri: str) -> None:
 
 
 @on_one_loop
+async def test_every_answer_is_written_before_the_end(uri: str) -> None:
+    data = b"".join(b"%d\n" % number for number in range(100_000))
+    code, out, err = await run(uri, "--wait", "0.5", data=data)
+    assert (code, err) == (0, [CLOSED_OK])
+    assert out == data
+
+
+@on_one_loop
+async def test_too_large_message_ends_with_a_code_of_its_own(uri: str) -> None:
+    code, out, err = await run(uri, "--max-size", "2", "--wait", str(PATIENCE), data=b"hello\n")
+    assert (code, out, len(err)) == (4, b"", 1)
+    assert err[0].startswith("connection closed: sent 1009 (message too big)")
+
+
+@on_one_loop
 async def test_binary_sends_all_of_a_pipe_as_one_message(uri: str) -> None:
     data = bytes(range(256)) * 1000
     code, out, err = await run(uri, "--binary", "--wait", "0.3", data=data)

@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import select
 import signal
 import ssl
 import sys
@@ -27,6 +28,7 @@ from ..client.options import split_options
 from ..client.uri import parse_uri
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
+from ..constants import CloseCode
 from ..errors import ConnectError, ConnectionClosed, ConnectionClosedOK, InvalidHandshake, InvalidStatus
 from .inputs import Failure, checked_value, client_token_of_file, seconds, whole
 from .options import say
@@ -47,12 +49,15 @@ EXIT_CODES: Final = (
 #: Environment variable of the token, which stands in no process list.
 _TOKEN: Final = "PLUMEWS_TOKEN"  # noqa: S105 - its name
 
-#: Seconds for answers after the end of standard input.
+#: Seconds without an answer after the end of standard input.
 _WAIT: Final = 1.0
 
 #: Bytes of one read of standard input, and number of reads that may wait to be sent.
 _READ_SIZE: Final = 65536
 _READS: Final = 8
+
+#: Bytes that a pipe takes without blocking, if it is writable. Windows cannot tell.
+_ATOMIC: Final = getattr(select, "PIPE_BUF", 0)
 
 #: Characters of the body of a refusal that are shown.
 _BODY: Final = 1000
@@ -117,7 +122,8 @@ def add_connect_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=seconds,
         default=_WAIT,
-        help="time for answers after the end of standard input, unless it is a terminal (default %(default)g)",
+        help="time without a message of the server after which the end of standard input ends the connection, unless "
+        "it is a terminal (default %(default)g)",
     )
     add(
         "--open-timeout",
@@ -232,8 +238,9 @@ async def _run(args: argparse.Namespace, client: connect) -> int:
             from prompt_toolkit.patch_stdout import patch_stdout  # type: ignore[import-not-found, unused-ignore]
 
             stack.enter_context(patch_stdout())
-        receiving = asyncio.create_task(_receive(conn, as_json=args.json))
-        sending = asyncio.create_task(_send(conn, args, terminal=terminal, editor=editor))
+        receiver = _Receiver(conn, as_json=args.json)
+        receiving = asyncio.create_task(receiver.run())
+        sending = asyncio.create_task(_send(conn, receiver, args, terminal=terminal, editor=editor))
         pinging = asyncio.create_task(_ping(conn, args.ping))
         _close_on_signals(sending)
         await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
@@ -248,7 +255,8 @@ async def _run(args: argparse.Namespace, client: connect) -> int:
         sending.result()
     if isinstance(end, ConnectionClosedOK):
         return 0
-    return _LOST if end.rcvd is None else _CLOSED
+    told = {close.code for close in (end.rcvd, end.sent) if close is not None}
+    return _CLOSED if told - {CloseCode.NORMAL_CLOSURE} else _LOST
 
 
 def _has_editor() -> bool:
@@ -279,29 +287,59 @@ async def _ping(conn: Conn, pause: float) -> None:
 # --- messages of the peer -------------------------------------------------------------------------
 
 
-async def _receive(conn: Conn, *, as_json: bool) -> ConnectionClosed:
-    """Write messages to standard output until the end of the connection, and return its error."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    try:
+class _Receiver:
+    """Messages of the peer on their way to standard output."""
+
+    def __init__(self, conn: Conn, *, as_json: bool) -> None:
+        self._conn = conn
+        self._as_json = as_json
+        self._arrived = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    async def run(self) -> ConnectionClosed:
+        """Write messages until the end of the connection, and return its error."""
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        try:
+            while True:
+                message = await self._conn.recv()
+                self._arrived.set()
+                pretty = _pretty(message) if self._as_json and isinstance(message, str) else None
+                if terminal:
+                    say(_shown(message, pretty))
+                elif sys.stdout is not None:
+                    async with self._writing:
+                        await _output(message if pretty is None else pretty)
+        except ConnectionClosed as exc:
+            return exc
+        except OSError as exc:
+            await self._conn.close()
+            raise Failure(f"cannot write to standard output: {exc.strerror}") from exc
+
+    async def silence(self, duration: float) -> None:
+        """Wait until no message has arrived for ``duration`` seconds, and all are written."""
         while True:
-            message = await conn.recv()
-            pretty = _pretty(message) if as_json and isinstance(message, str) else None
-            if terminal:
-                say(_shown(message, pretty))
-            elif sys.stdout is not None:
-                # In a thread, because a slow reader of the pipe must not keep pings from being answered.
-                await asyncio.to_thread(_write, message if pretty is None else pretty)
-    except ConnectionClosed as exc:
-        return exc
-    except OSError as exc:
-        await conn.close()
-        raise Failure(f"cannot write to standard output: {exc.strerror}") from exc
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), duration)
+            except asyncio.TimeoutError:
+                if not self._writing.locked():
+                    return
+                async with self._writing:
+                    pass
 
 
-def _write(message: str | bytes) -> None:
-    output = sys.stdout.buffer
-    output.write(message if isinstance(message, bytes) else message.encode("utf-8", "backslashreplace") + b"\n")
-    output.flush()
+async def _output(message: str | bytes) -> None:
+    """Write to standard output, in a thread if that may block: pings must be answered while its reader is slow."""
+    data = message if isinstance(message, bytes) else message.encode("utf-8", "backslashreplace") + b"\n"
+    if len(data) <= _ATOMIC and select.select((), (sys.stdout,), (), 0)[1]:
+        _write(data)
+    else:
+        await asyncio.to_thread(_write, data)
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def _shown(message: str | bytes, pretty: str | None) -> str:
@@ -348,8 +386,8 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 # --- messages of the user -------------------------------------------------------------------------
 
 
-async def _send(conn: Conn, args: argparse.Namespace, *, terminal: bool, editor: bool) -> None:
-    """Send standard input. Return at its end, in a pipe after the time for answers."""
+async def _send(conn: Conn, receiver: _Receiver, args: argparse.Namespace, *, terminal: bool, editor: bool) -> None:
+    """Send standard input. Return at its end, in a pipe once the peer is silent."""
     if editor:
         messages = _edited_lines()
     else:
@@ -358,12 +396,13 @@ async def _send(conn: Conn, args: argparse.Namespace, *, terminal: bool, editor:
     try:
         async for message in messages:
             await conn.send(message if args.binary else message.decode())
+        await conn.drain()
     except ConnectionClosed:
         return  # the receiving task tells why
     except UnicodeDecodeError as exc:
         raise Failure("standard input is not UTF-8: --binary sends it all the same") from exc
     if not terminal:
-        await asyncio.sleep(args.wait)
+        await receiver.silence(args.wait)
 
 
 async def _edited_lines() -> AsyncIterator[bytes]:
