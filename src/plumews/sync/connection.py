@@ -95,6 +95,7 @@ class Conn:
         "_piece_thread",
         "_ping_at",
         "_pings",
+        "_plain",
         "_pong",
         "_queue",
         "_queued_bytes",
@@ -151,6 +152,8 @@ class Conn:
         self._buffer = bytearray(_READ_SIZE)
         self._left = accepted.rest
         self._mid = False
+        #: True if a read can only be the next message: nothing was received before it.
+        self._plain = False
         self._queue: deque[str | bytes] = deque()
         self._queued_bytes = 0
         self._stream: Stream | None = None
@@ -204,7 +207,21 @@ class Conn:
         """
         if timeout is None:
             with self._reading:
-                message = self._next()
+                if self._plain:
+                    # What happens for most messages: one system call, one message.
+                    try:
+                        count = self._receive_into(self._buffer)
+                    except OSError:
+                        count = 0
+                    messages = self._feed(self._buffer, count)
+                    self._reads += 1
+                    if len(messages) == 1 and type(messages[0]) is not tuple and not self._parser.halted:
+                        message: str | bytes = messages[0]
+                    else:
+                        self._received(messages, count)
+                        message = self._wait_for_message(None)
+                else:
+                    message = self._wait_for_message(None)
         else:
             message = self._next_within(timeout)
         if decode is None:
@@ -243,6 +260,7 @@ class Conn:
         deadline = None if timeout is None else time.monotonic() + timeout
         self._own_reading(deadline)
         try:
+            self._plain = False
             self._check_stream()
             while self._stream is not None and not self._queue:  # the rest of one that was closed early
                 self._check_end()
@@ -276,23 +294,6 @@ class Conn:
                 return
             yield message
 
-    def _next(self) -> str | bytes:
-        """Return the next message. The caller owns reading."""
-        if self._queue:
-            return self._pop()
-        if self._tls is None and not self._left and not self._mid and self._stream is None and self._end_by is None:
-            # What happens for most messages: one system call, one message.
-            try:
-                count = self._receive_into(self._buffer)
-            except OSError:
-                count = 0
-            messages = self._feed(self._buffer, count)
-            self._reads += 1
-            if len(messages) == 1 and type(messages[0]) is not tuple and not self._parser.halted:
-                return messages[0]  # type: ignore[no-any-return]
-            self._received(messages, count)
-        return self._wait_for_message(None)
-
     def _next_within(self, timeout: float) -> str | bytes:
         deadline = time.monotonic() + timeout
         self._own_reading(deadline)
@@ -308,7 +309,9 @@ class Conn:
             self._check_stream()
             self._check_end()
             self._read(deadline)
-        return self._pop()
+        message = self._pop()
+        self._plain = not (self._queue or self._left or self._mid or self._stream is not None or self._tls is not None)
+        return message
 
     def _fill_stream(self, stream: Stream, timeout: float | None) -> None:
         """Read until ``stream`` has a chunk or its end."""
@@ -362,6 +365,7 @@ class Conn:
         Raises:
             TimeoutError: Nothing came before ``deadline``.
         """
+        self._plain = False
         if self._left:
             data, self._left = self._left, b""
             self._handle(data)
@@ -420,6 +424,7 @@ class Conn:
         self._after_read(len(data) or 1)
 
     def _received(self, messages: list[Any], count: int) -> None:
+        self._plain = False
         left = self._parser.left
         if left:
             self._left = bytes(self._buffer[count - left : count])
@@ -573,7 +578,7 @@ class Conn:
             else:
                 frame = None
             if frame is not None:
-                self._write(frame)
+                self._write_short(frame)
                 return
         if isinstance(message, Iterator):
             self._send_pieces(message, text, checked_compress(compress))
@@ -679,6 +684,27 @@ class Conn:
             self._own_writing()
             self._writing.release()
             self._write(frames)
+        elif self._pong is not None or self._must_reply:
+            self._flush_replies()
+
+    def _write_short(self, frame: bytes) -> None:
+        """Write one short message, in the usual case by one system call."""
+        with self._writing:
+            sent = 0
+            if self._rules.state is _OPEN and self._tls is None and not self._tail and not self._in_pieces:
+                try:
+                    sent = self._send_bytes(frame)
+                except OSError:
+                    pass  # it fails again below
+                except BaseException:
+                    self._shut()
+                    raise
+                if 0 < sent < len(frame):
+                    self._tail = frame[sent:]
+        if not sent:
+            self._write(frame)
+        elif self._tail:
+            self._write(b"")
         elif self._pong is not None or self._must_reply:
             self._flush_replies()
 
