@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import plumews
-from plumews import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, Opcode, State
+from plumews import ConcurrencyError, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, Opcode, State
 from plumews.protocol.codec import Parser, build_frame
 from plumews.sync import Conn, connect
 from support.fakes import PATIENCE
@@ -433,6 +433,30 @@ def test_abort_cuts_the_connection(conn: Conn) -> None:
     assert (conn.state, conn.close_code) == (State.CLOSED, 1006)
     with pytest.raises(ConnectionClosedError):
         conn.send("late")
+
+
+def test_close_in_the_middle_of_everything_ends_all_threads() -> None:
+    def send() -> None:
+        with contextlib.suppress(ConnectionClosed):
+            for size in (1, 300, 70_000) * 10:
+                conn.send("x" * size)
+
+    def receive() -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                conn.recv()
+
+    began = time.monotonic()
+    with server(compression="deflate", send_timeout=None) as uri:
+        for number in range(40):
+            conn = connect(uri, compression="deflate" if number % 2 else None).open()
+            with in_thread(send) as one, in_thread(send) as two, in_thread(receive) as received:
+                time.sleep(number * 0.0002)
+                (conn.close if number % 5 else conn.abort)()
+                for ended in (one, two, received):
+                    ended()
+            assert conn.fileno() == -1
+    assert time.monotonic() - began < PATIENCE
 
 
 # --- processes ------------------------------------------------------------------------------------
