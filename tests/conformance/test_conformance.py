@@ -67,9 +67,13 @@ def test_the_table_has_a_row_for_each_run() -> None:
     assert (cells["codec"], cells["OK"], cells["MISSING"], cells["cases"]) == ("compiled", "1", "2", "1")
 
 
-def test_a_quick_run_has_each_body_and_uvicorn() -> None:
+def test_a_quick_run_has_each_body_uvicorn_and_the_client() -> None:
     assert [each.body for each in run.QUICK if each.reading not in ("asgi", "client")] == run.BODIES
     assert "asgi" in [each.reading for each in run.QUICK]
+    assert {(each.body, each.loop) for each in run.QUICK if each.reading == "client"} == {
+        ("compiled", "uvloop"),
+        ("pure", "asyncio"),
+    }
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a script of bash")
