@@ -29,18 +29,17 @@ ROOT = "plumews.compat.websockets"
 #: Names of modules of `websockets` that are refused: a part of what the error says about each.
 REFUSED = {
     "": {
-        **dict.fromkeys(("connect", "unix_connect", "ClientConnection", "ClientProtocol"), "plumews.sync.connect"),
         **dict.fromkeys(("Protocol", "Frame"), "without I/O"),
     },
     "frames": {"Frame": "without I/O"},
-    "http11": {"USER_AGENT": "plumews.sync.connect"},
     "protocol": {"Protocol": "without I/O", "SEND_EOF": "without I/O"},
     "server": {"ServerConnection": "asyncio.server"},
+    "client": {"ClientConnection": "asyncio.client"},
 }
 
 #: Modules of `websockets` that are refused: a part of what the error says about each.
 REFUSED_MODULES = {
-    **dict.fromkeys(("asyncio.client", "client", "legacy.client", "sync.client"), "plumews.sync.connect"),
+    "sync.client": "plumews.sync.connect",
     **dict.fromkeys(("sync", "sync.server", "sync.router"), "no blocking server"),
     **dict.fromkeys(("auth", "legacy.auth"), "basic_auth"),
     **dict.fromkeys(("extensions", "extensions.base", "extensions.permessage_deflate"), "compression"),
@@ -48,15 +47,15 @@ REFUSED_MODULES = {
     **dict.fromkeys(("legacy.http", "streams", "utils"), "an inside"),
     "cli": "plumews command",
     "headers": "request.headers",
-    "proxy": "for clients",
+    "proxy": "connect",
     "uri": "urlsplit",
     **dict.fromkeys(("trio", "trio.client"), "asyncio"),
 }
 
 #: Modules that programs import names of.
 MODULES = [
-    *("", "asyncio.server", "asyncio.router", "asyncio.connection", "datastructures", "exceptions", "frames"),
-    *("http11", "protocol", "server", "typing", "version"),
+    *("", "asyncio.client", "asyncio.server", "asyncio.router", "asyncio.connection", "client", "datastructures"),
+    *("exceptions", "frames", "http11", "protocol", "server", "typing", "version"),
 ]
 
 

@@ -70,7 +70,7 @@ async def main() -> None:
 
 #: Lines that are wrong, and a part of what is said about each.
 WRONG = {
-    "from plumews.compat.websockets import connect": 'has no attribute "connect"',
+    "from plumews.compat.websockets import Frame": 'has no attribute "Frame"',
     "websocket.send(5)": "incompatible type",
     "websocket.nonsense": 'has no attribute "nonsense"',
     "websockets.Response(200)": "Missing positional argument",

@@ -721,7 +721,21 @@ async def test_a_program_that_moves_by_its_imports(start: Any, capsys: Any) -> N
         while not (printed := capsys.readouterr().out):
             await asyncio.sleep(0)
     assert printed == "left without a close frame: no close frame received or sent\n"
-    names = run("A client in the same module")
+    consumed: list[Any] = []
+
+    async def handle(message: Any) -> None:
+        consumed.append(message)
+        consumer.cancel()
+
+    consumer = asyncio.create_task(run("Moving a client")["consume"](f"{url}/rooms/c", handle))
+    while not any(getattr(each, "room", "") == "c" for each in server.connections):
+        await asyncio.sleep(0)
+    async with connect(f"{url}/rooms/c") as speaker:
+        await speaker.send("news")
+        with contextlib.suppress(asyncio.CancelledError):
+            await consumer
+    assert consumed == ["news"]
+    names = run("Two clients in the same module")
     assert {ConnectionClosed, names["ConnectionClosed"]} == set(names["CLOSED"])
 
 

@@ -172,6 +172,9 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
         conn._attempt = (self._reconnector.attempt, self._reconnector.last_error)
         return conn
 
+    def _made(self, conn: Conn) -> None:
+        """Prepare a connection that is not dialed yet. A subclass overrides it."""
+
     def __repr__(self) -> str:
         return f"<plumews.{type(self).__name__} {self._uri}>"
 
@@ -277,6 +280,7 @@ class _Attempt:
     async def _connect(self, uri: WebSocketURI, handshake: ClientHandshake) -> Conn:
         client, options = self._client, self._client._options
         conn = Conn(client._config, client=True)
+        client._made(conn)
         opening = _Opening(conn, uri, handshake, client._endpoint, client._resumption)
         self._dialing = dialing = Dialing(
             uri,

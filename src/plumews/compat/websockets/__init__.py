@@ -1,4 +1,4 @@
-"""Import paths and names of the `websockets` package for servers, over plumews.
+"""Import paths and names of the `websockets` package, over plumews.
 
 A program moves by its imports: ``from plumews.compat import websockets`` in place of ``import websockets``, and
 ``from plumews.compat.websockets.asyncio.server import serve`` in place of the same without ``plumews.compat``. Options,
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 # Programs use `websockets.exceptions` and others without an import of their own.
 from . import asyncio as asyncio
+from . import client as client
 from . import datastructures as datastructures
 from . import exceptions as exceptions
 from . import frames as frames
@@ -22,22 +23,27 @@ from . import protocol as protocol
 from . import server as server
 from . import typing as typing
 from . import version as version
+from .asyncio.client import ClientConnection, connect, unix_connect
 from .asyncio.router import Router, route, unix_route
 from .asyncio.server import Server, ServerConnection, basic_auth, broadcast, serve, unix_serve
+from .client import ClientProtocol
 from .datastructures import Headers, HeadersLike, MultipleValuesError
 from .exceptions import *  # noqa: F403
 from .frames import Close, CloseCode, Opcode
 from .http11 import Request, Response
+from .legacy.client import WebSocketClientProtocol
 from .legacy.protocol import WebSocketCommonProtocol
 from .legacy.server import WebSocketServer, WebSocketServerProtocol
 from .protocol import Side, State
-from .refused import AUTH, CLIENT, MODULES, SANS_IO, missing
+from .refused import AUTH, MODULES, SANS_IO, missing
 from .server import ServerProtocol
 from .typing import Data, ExtensionName, ExtensionParameter, LoggerLike, Origin, StatusLike, Subprotocol
 
 __version__ = version.version
 
 __all__ = [
+    "ClientConnection",
+    "ClientProtocol",
     "Close",
     "CloseCode",
     "Data",
@@ -59,13 +65,16 @@ __all__ = [
     "State",
     "StatusLike",
     "Subprotocol",
+    "WebSocketClientProtocol",
     "WebSocketCommonProtocol",
     "WebSocketServer",
     "WebSocketServerProtocol",
     "basic_auth",
     "broadcast",
+    "connect",
     "route",
     "serve",
+    "unix_connect",
     "unix_route",
     "unix_serve",
 ]
@@ -73,10 +82,8 @@ __all__ += exceptions.__all__
 
 _REFUSED: Final = {
     **MODULES,
-    **dict.fromkeys(("connect", "unix_connect", "ClientConnection", "ClientProtocol"), CLIENT),
     **dict.fromkeys(("Protocol", "Frame"), SANS_IO),
     **dict.fromkeys(("BasicAuthWebSocketServerProtocol", "basic_auth_protocol_factory"), AUTH),
-    "WebSocketClientProtocol": CLIENT,
 }
 
 if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name

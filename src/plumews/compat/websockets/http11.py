@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING
 
 from ... import __version__
 from ...http11 import headers as native_headers
 from ...http11 import models as native
 from .datastructures import Headers
-from .refused import CLIENT, missing
 
-__all__ = ["SERVER", "Request", "Response"]
+__all__ = ["SERVER", "USER_AGENT", "Request", "Response"]
 
 #: Default of the ``Server`` header.
 SERVER = f"Python/{sys.version_info[0]}.{sys.version_info[1]} plumews/{__version__}"
+
+
+#: Default of the ``User-Agent`` header.
+USER_AGENT = SERVER
 
 
 @dataclasses.dataclass
@@ -79,7 +81,3 @@ def native_response(response: Response) -> native.Response:
         raise TypeError(f"a hook must return a Response or None, not {type(response).__name__}")
     headers = native_headers.Headers(Headers(response.headers))
     return native.Response(int(response.status_code), headers, bytes(response.body or b""), response.reason_phrase)
-
-
-if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
-    __getattr__ = missing(__name__, {"USER_AGENT": CLIENT})

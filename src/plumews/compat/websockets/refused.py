@@ -13,31 +13,30 @@ from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
-__all__ = ["AUTH", "CLIENT", "MODULES", "SANS_IO", "missing"]
+__all__ = ["AUTH", "MODULES", "SANS_IO", "missing"]
 
-CLIENT: Final = (
-    "the clients are plumews.connect() and, without asyncio, plumews.sync.connect(), with names of plumews; that of "
-    "the websockets package works with a server of plumews, too"
+_CLIENT: Final = (
+    "the client without asyncio is plumews.sync.connect(), with names of plumews; that of the websockets package works "
+    "with a server of plumews, too"
 )
 SANS_IO: Final = "plumews has no protocol object without I/O: use serve() and its connections"
 AUTH: Final = "use serve(process_request=basic_auth(...)), with basic_auth of plumews.compat.websockets"
 
 _BLOCKING: Final = (
     "plumews has no blocking server: write the handler with async def, and import serve from "
-    f"plumews.compat.websockets.asyncio.server; {CLIENT}"
+    f"plumews.compat.websockets.asyncio.server; {_CLIENT}"
 )
 _INSIDE: Final = "it is an inside of the websockets package, and a connection has none of it"
 
 #: Hint for each module that does not exist here. That of a package holds for its modules, too.
 MODULES: Final = {
-    **dict.fromkeys(("asyncio.client", "client", "legacy.client"), CLIENT),
     **dict.fromkeys(("auth", "legacy.auth"), AUTH),
     **dict.fromkeys(("asyncio.messages", "connection", "imports", "legacy.framing", "legacy.handshake"), _INSIDE),
     **dict.fromkeys(("legacy.http", "streams", "utils"), _INSIDE),
     "cli": "use the plumews command",
     "extensions": "use serve(compression='deflate'), or serve(compression=plumews.Deflate(...)) for its parameters",
     "headers": "plumews checks and parses headers itself: use request.headers",
-    "proxy": f"proxies are for clients: {CLIENT}",
+    "proxy": "use connect(proxy=...)",
     "sync": _BLOCKING,
     "trio": "plumews runs on asyncio",
     "uri": "use urllib.parse.urlsplit",

@@ -1,6 +1,6 @@
 """Close frames of a connection, and the names of ``websockets.server``.
 
-`ServerProtocol` is the ``protocol`` of a connection. It is the state machine of plumews with three habits of the
+`ConnProtocol` is the ``protocol`` of a connection. It is the state machine of plumews with three habits of the
 `websockets` package: it remembers which side closed first, it echoes the reason of the peer, and its exceptions are
 those of :mod:`plumews.compat.websockets.exceptions`. So all calls of a connection raise these.
 
@@ -10,7 +10,7 @@ those of :mod:`plumews.compat.websockets.exceptions`. So all calls of a connecti
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 from ...conn.connection import Conn
 from ...constants import CloseCode
@@ -49,7 +49,7 @@ _HINTS: Final = {
 }
 
 
-class ServerProtocol(ProtocolState):
+class ConnProtocol(ProtocolState):
     """State of one connection, its close frames, and the exception that tells its end.
 
     Attributes:
@@ -60,12 +60,14 @@ class ServerProtocol(ProtocolState):
 
     __slots__ = ("_rcvd_first", "conn")
 
+    _client: ClassVar = False
+
     def __init__(self, *options: Any, **keywords: Any) -> None:
         """Take the place of the state of a connection that is not open yet, the only argument."""
         if keywords or len(options) != 1 or not isinstance(options[0], Conn):
-            raise TypeError(f"a ServerProtocol is a part of a connection: {SANS_IO}")
+            raise TypeError(f"a {type(self).__name__} is a part of a connection: {SANS_IO}")
         conn: Conn = options[0]
-        super().__init__(client=False, max_size=conn.read_limit)
+        super().__init__(client=self._client, max_size=conn.read_limit)
         self.late = True
         self._rcvd_first = False
         #: The connection, until its `plumews.compat.websockets.asyncio.connection.Connection` has taken it.
@@ -95,7 +97,7 @@ class ServerProtocol(ProtocolState):
 
         def __getattr__(self, name: str) -> NoReturn:
             hint = f": {_HINTS[name]}" if name in _HINTS else ""
-            raise AttributeError(f"'ServerProtocol' object has no attribute {name!r}{hint}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     # --- called by the connection -----------------------------------------------------------------
 
@@ -124,6 +126,12 @@ class ServerProtocol(ProtocolState):
         exc = kind(self.close_rcvd, self.close_sent, self.close_rcvd_then_sent)
         exc.__cause__ = self.error
         return exc
+
+
+class ServerProtocol(ConnProtocol):
+    """State of one connection of a server."""
+
+    __slots__ = ()
 
 
 _LEGACY: Final = frozenset({"WebSocketServer", "WebSocketServerProtocol", "broadcast", "serve", "unix_serve"})

@@ -4,7 +4,7 @@ A `Connection` is an object of its own that has a `Conn`, and no subclass. Progr
 connection, under any name: on a `Conn` they would hide or overwrite its methods, its properties, and the private
 fields that its compiled core reads. Signatures and results differ, too, so it is no `Conn` to a type checker. What a
 `Conn` does at full speed is handed on: ``async for``, ``recv()`` and a ``send()`` of a whole message are the awaitables
-of the `Conn` itself. Its state is a :class:`plumews.compat.websockets.server.ServerProtocol`, so that they raise the
+of the `Conn` itself. Its state is a :class:`plumews.compat.websockets.server.ConnProtocol`, so that they raise the
 exceptions of this tree. :attr:`Connection.plumews` is the `Conn`, for a :class:`plumews.Hub` and all that is native.
 
 Attributes that are plain ones in `websockets` can be assigned here, too (:class:`attribute`).
@@ -34,7 +34,7 @@ from ....protocol.message import encode, payload_of
 from ....transport.awaitable import AwaitedMethod
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, ProtocolError
 from ..http11 import Request, Response, request_of, response_of
-from ..server import ServerProtocol
+from ..server import ConnProtocol
 from ..typing import Data, DataLike, LoggerLike, Subprotocol
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Connection:
 
     def __init__(
         self,
-        protocol: ServerProtocol,
+        protocol: ConnProtocol,
         server: Any = None,
         *,
         ping_interval: float | None = 20,
@@ -161,7 +161,7 @@ class Connection:
     ) -> None:
         conn, protocol.conn = protocol.conn, None  # else a cycle
         if conn is None:
-            raise TypeError("serve() makes the connections; create_connection may call this once for each")
+            raise TypeError("serve() and connect() make the connections; create_connection may call this once for each")
         #: State of the connection.
         self.protocol = protocol
         self.__conn = conn

@@ -14,7 +14,7 @@ from .... import limits
 from ....deflate.config import Deflate
 from .connection import FOREVER
 
-__all__ = ["check_hook", "conn_options", "listening_options", "takes_path"]
+__all__ = ["check_hook", "client_options", "conn_options", "listening_options", "takes_path"]
 
 #: Bytes that may wait for a client before a broadcast closes it. A send waits much earlier, at ``write_limit``.
 _QUEUE_BYTES: Final = 64 * limits.MiB
@@ -63,6 +63,24 @@ _REFUSED: Final = {
     "extensions": "use compression='deflate', or compression=plumews.Deflate(...) for its parameters",
 }
 
+#: Limits of a client among those.
+_OF_CLIENTS: Final = ("max_head", "queue_bytes", "queue_size", "send_timeout", "fragment_size")
+
+#: Options of `loop.create_connection` whose subject has no option here: addresses are always raced.
+_OF_THE_DIALING: Final = frozenset({"happy_eyeballs_delay", "interleave", "all_errors"})
+
+#: Options of clients that have no equal here.
+_REFUSED_BY_CLIENTS: Final = {
+    "family": "give sock=, a connected socket",
+    "proto": "give sock=, a connected socket",
+    "flags": "leave it out",
+    "ssl_handshake_timeout": "open_timeout bounds the TLS handshake, too: leave it out",
+    "ssl_shutdown_timeout": "close_timeout bounds the end of TLS, too: leave it out",
+    "extensions": "use compression='deflate', or compression=plumews.Deflate(...) for its parameters",
+    "proxy_ssl": "a proxy with https is checked by the certificates of the system: leave it out",
+    "proxy_server_hostname": "a proxy with https is checked by its host: leave it out",
+}
+
 
 def listening_options(given: dict[str, Any]) -> dict[str, Any]:
     """Return the keywords for `loop.create_server` as options of plumews, with those that only plumews has.
@@ -77,6 +95,19 @@ def listening_options(given: dict[str, Any]) -> dict[str, Any]:
         if options.pop(name) is not None:
             raise TypeError(f"{name} is not supported: {_REFUSED[name]}")
     return {**_UNLIMITED, **options}
+
+
+def client_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the other keywords of ``connect()`` as options of :func:`plumews.connect`.
+
+    Raises:
+        TypeError: an option has no equal.
+    """
+    options = {name: value for name, value in given.items() if name not in _OF_THE_DIALING}
+    for name in _REFUSED_BY_CLIENTS.keys() & options.keys():
+        if options.pop(name) is not None:
+            raise TypeError(f"{name} is not supported: {_REFUSED_BY_CLIENTS[name]}")
+    return {**{name: _UNLIMITED[name] for name in _OF_CLIENTS}, **options}
 
 
 def conn_options(

@@ -1,0 +1,79 @@
+"""State of the connections of a client, and the names of ``websockets.client``.
+
+``connect``, ``unix_connect`` and ``WebSocketClientProtocol`` are those of the legacy API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Final
+
+from .exceptions import InvalidMessage, InvalidStatus
+from .refused import missing
+from .server import ConnProtocol
+
+if TYPE_CHECKING:
+    from .legacy.client import WebSocketClientProtocol, connect, unix_connect
+
+__all__ = ["ClientProtocol", "WebSocketClientProtocol", "backoff", "connect", "process_exception", "unix_connect"]
+
+#: Statuses of responses that may be others soon.
+_PASSING: Final = (500, 502, 503, 504)
+
+
+class ClientProtocol(ConnProtocol):
+    """State of one connection of a client."""
+
+    __slots__ = ()
+
+    _client = True
+
+
+def backoff(
+    initial_delay: float = 5.0, min_delay: float = 3.1, max_delay: float = 90.0, factor: float = 1.618
+) -> Generator[float]:
+    """Yield the seconds to wait after each failure.
+
+    Args:
+        initial_delay: bound of the first delay, which is random.
+        min_delay: second delay.
+        max_delay: longest delay.
+        factor: factor from each delay to the next.
+    """
+    yield random.random() * initial_delay  # noqa: S311 - no secret
+    delay = min_delay
+    while delay < max_delay:
+        yield delay
+        delay *= factor
+    while True:
+        yield max_delay
+
+
+def process_exception(exc: Exception) -> Exception | None:
+    """Return ``None`` if ``async for websocket in connect(...)`` tries again after ``exc``, else ``exc``.
+
+    Errors of the network, timeouts, an answer that the end of the connection cut, and the statuses 500, 502, 503 and
+    504 may pass.
+    """
+    if isinstance(exc, (OSError, TimeoutError, asyncio.TimeoutError)):
+        return None
+    if isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, EOFError):
+        return None
+    if isinstance(exc, InvalidStatus) and exc.response.status_code in _PASSING:
+        return None
+    return exc
+
+
+_LEGACY: Final = frozenset({"WebSocketClientProtocol", "connect", "unix_connect"})
+
+_missing = missing(__name__, {"ClientConnection": "import it from plumews.compat.websockets.asyncio.client"})
+
+if not TYPE_CHECKING:  # checkers would take it for a sign that there is any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _LEGACY:  # their module imports this one
+            return getattr(importlib.import_module(f"{__package__}.legacy.client"), name)
+        return _missing(name)
