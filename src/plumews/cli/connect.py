@@ -249,6 +249,7 @@ async def _run(args: argparse.Namespace, client: connect) -> int:
         if not conn.closed:  # otherwise messages that are not read yet would be dropped
             await conn.close()
         end = await receiving
+        await conn.wait_closed()  # the peer ends the TCP connection (RFC 6455 section 7.1.1)
         pinging.cancel()
     say(_escaped(str(end)), sys.stderr)
     if not sending.cancelled():
