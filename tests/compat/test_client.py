@@ -225,6 +225,17 @@ async def test_headers_reach_the_server_in_every_form() -> None:
     await both(program)
 
 
+async def test_host_and_port_replace_those_of_the_uri() -> None:
+    async def program(websockets: Any, seen: Observations) -> None:
+        for scheme, options in (("ws", {}), ("wss", {"ssl": CLIENT_TLS})):
+            async with serving(**({"ssl": SERVER_TLS} if options else {})) as uri:
+                port = int(uri.rpartition(":")[2].strip("/"))
+                async with websockets.connect(f"{scheme}://localhost:1/", host="127.0.0.1", port=port, **options) as ws:
+                    seen.append(ws.request.headers["Host"])
+
+    assert await both(program) == ["localhost:1"] * 2
+
+
 async def test_a_redirect_is_followed() -> None:
     async def program(websockets: Any, seen: Observations) -> None:
         def redirect(connection: Any, request: Any) -> Any:

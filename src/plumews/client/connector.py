@@ -283,10 +283,10 @@ class _Attempt:
         client._made(conn)
         opening = _Opening(conn, uri, handshake, client._endpoint, client._resumption)
         self._dialing = dialing = Dialing(
-            uri,
+            options.dialed(uri, client._uri),
             proxy=None if options.sock is not None or client._path is not None else proxy_for(uri, options.proxy),
             ssl=options.ssl,
-            server_hostname=options.server_hostname,
+            server_hostname=options.server_hostname or uri.tls_name,
             local_addr=options.local_addr,
             sock=options.sock,
             path=client._path,

@@ -19,6 +19,7 @@ from ..http11.headers import Headers, HeadersLike, is_token
 from ..validation import check_call, check_count, check_function, check_time, entries_of, owned_options
 from .handshake import USER_AGENT, bearer, check_headers
 from .reconnect import PositionOf
+from .uri import WebSocketURI
 
 __all__ = ["AdditionalHeaders", "ConnectKeywords", "ConnectOptions", "ReconnectDelays", "Token", "split_options"]
 
@@ -110,6 +111,18 @@ class ConnectOptions:
             check_function("position_of", self.position_of)
             check_call("position_of", self.position_of, "message")
         check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
+
+    def dialed(self, uri: WebSocketURI, first: WebSocketURI) -> WebSocketURI:
+        """Return ``uri`` with ``host`` and ``port`` in place of its own, unless it is of another origin than ``first``.
+
+        Args:
+            uri: URI of a request.
+            first: URI of the client. A redirect may lead away from it.
+        """
+        if (self.host is None and self.port is None) or uri.origin != first.origin:
+            return uri
+        host = uri.host if self.host is None else self.host.lower()
+        return dataclasses.replace(uri, host=host, port=uri.port if self.port is None else self.port)
 
     def _check_asked(self, name: str, check: Callable[[Any], object]) -> None:
         """Check a value that may be a function, which is asked for it later."""

@@ -213,11 +213,11 @@ class _Attempt:
     def _connect(self, uri: WebSocketURI, handshake: ClientHandshake) -> Conn:
         client, options = self._client, self._client._options
         self._dialing = dialing = Dialing(
-            uri,
+            options.dialed(uri, client._uri),
             self._deadline,
             proxy=None if options.sock is not None or client._path is not None else proxy_for(uri, options.proxy),
             ssl=options.ssl,
-            server_hostname=options.server_hostname,
+            server_hostname=options.server_hostname or uri.tls_name,
             local_addr=options.local_addr,
             sock=options.sock,
             path=client._path,
