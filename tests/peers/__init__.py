@@ -1,1 +1,1 @@
-"""The clients of other WebSocket implementations, behind one interface: what `test_peers` talks through."""
+"""Clients and servers of other WebSocket implementations: what `test_peers` and `test_client_peers` talk to."""
