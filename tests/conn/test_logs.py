@@ -412,5 +412,6 @@ def test_modules_use_no_other_logger():
         for path in Path(plumews.__file__).parent.rglob("*.py")
         for found in re.findall(r'getLogger\("([^"]+)"\)', path.read_text())
     }
-    of_others = {"uvicorn.error", "websockets.client", "websockets.server"}  # programs that take our classes in place of their own
+    # Programs take our classes in place of these.
+    of_others = {"uvicorn.error", "websockets.client", "websockets.server"}
     assert used - of_others == set(LOGGERS)
