@@ -121,7 +121,7 @@ async def leave(wire: Wire, chance: random.Random, kind: str, path: str) -> None
         wire.reset()
         return
     if way == "silence":  # a peer that is gone without a word: the keepalive finds out
-        await asyncio.sleep(chance.random())
+        await asyncio.sleep(chance.random())  # the churn: clients come and go at random moments
         wire.reset()
         return
     if way == "close":
