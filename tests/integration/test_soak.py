@@ -12,8 +12,11 @@ from support.soak import check, soak
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")]
 
 
-async def test_nothing_remains_of_clients_that_come_and_go(anyio_backend: tuple[str, dict[str, Any]]) -> None:
-    count, _, _ = await soak(uvloop=anyio_backend[1]["use_uvloop"], seconds=1.5, first=0.8, seed=22)
+@pytest.mark.parametrize("tls", [False, True], ids=["some speak TLS", "all speak TLS"])
+async def test_nothing_remains_of_clients_that_come_and_go(
+    anyio_backend: tuple[str, dict[str, Any]], tls: bool
+) -> None:
+    count, _, _ = await soak(uvloop=anyio_backend[1]["use_uvloop"], seconds=1.5, first=0.8, seed=22, tls=tls)
     assert count > 50
 
 

@@ -133,12 +133,14 @@ async def main(chain: str, key: str) -> None:
     logging.getLogger("plumews.hub").setLevel(logging.ERROR)  # some members are slow on purpose
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain, key)
+    everywhere = context if os.environ.get("PLUMEWS_TEST_TLS") else None
     callbacks = {"on_open": faulty.opens, "on_message": faulty.takes}
     common: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": 0,
         "ping_interval": None,
         "close_timeout": 2,
+        "ssl": everywhere,
         "routes": {"/page": lambda request: plumews.Response.text(200, "a page " * 1000)},
     }
     deflate = plumews.Deflate(server_takeover=True)
@@ -146,7 +148,7 @@ async def main(chain: str, key: str) -> None:
         "handler": plumews.serve(faulty.handle, compression="deflate", **common),
         "callbacks": plumews.serve(**callbacks, compression=deflate, **common),
         "keepalive": plumews.serve(**callbacks, **{**common, "ping_interval": 0.2, "ping_timeout": 0.2}),
-        "tls": plumews.serve(**callbacks, ssl=context, **common),
+        "tls": plumews.serve(**callbacks, **{**common, "ssl": context}),
         **{behavior.name: plumews.serve(**callbacks, **common, **slow(behavior)) for behavior in SendBehavior},
     }
     async with contextlib.AsyncExitStack() as stack:

@@ -163,6 +163,8 @@ class Wire:
     def reset(self) -> None:
         """Vanish with a TCP reset."""
         sock = self.writer.get_extra_info("socket")
+        if sock is None:  # the peer of a TLS connection has ended it
+            return
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         self.writer.transport.abort()
 

@@ -45,10 +45,12 @@ GONE = (ConnectionError, EOFError, asyncio.IncompleteReadError, ssl.SSLError)
 
 
 class Server(ServerProcess):
-    """Process of `faulty_server.py`, without faults."""
+    """Process of `faulty_server.py`, without faults. With ``tls`` it speaks TLS at each of its ports."""
 
-    def __init__(self, folder: Path, *, uvloop: bool) -> None:
-        super().__init__(folder, uvloop=uvloop, patience=PATIENCE, environment={})
+    def __init__(self, folder: Path, *, uvloop: bool, tls: bool) -> None:
+        environment = {"PLUMEWS_TEST_TLS": "1"} if tls else {}
+        super().__init__(folder, uvloop=uvloop, patience=PATIENCE, environment=environment)
+        self.tls_everywhere = tls
 
     def at(self, kind: str) -> Any:
         """Return an object that `Wire` takes for a server."""
@@ -108,9 +110,9 @@ async def listen(wire: Wire, chance: random.Random) -> None:
             await asyncio.wait_for(wire.event(), 0.05)
 
 
-async def leave(wire: Wire, chance: random.Random, kind: str, path: str) -> None:
+async def leave(wire: Wire, chance: random.Random, kind: str, path: str, *, tls: bool) -> None:
     ways = ["close", "close", "reset", "broken"]
-    if kind != "tls":
+    if not tls:
         ways.append("half-close")
     if path == "/":
         ways.append("asks to be closed")
@@ -143,10 +145,11 @@ async def visit(server: Server, chance: random.Random) -> None:
     path = chance.choice(("/", "/", "/member", "/slow", "/send", "/send/plain"))
     compressed = kind in ("handler", "callbacks") and chance.random() < 0.5
     options: dict[str, Any] = {}
-    if kind == "tls":
+    tls = kind == "tls" or server.tls_everywhere
+    if tls:
         options = {"ssl": server.tls, "server_hostname": "localhost"}
-    elif chance.random() < 0.2:
-        options = {"rcvbuf": 4096}
+    if kind != "tls" and chance.random() < 0.2:
+        options["rcvbuf"] = 4096
     where = server.at(kind)
     if chance.random() < 0.1:  # no further than into the handshake
         wire = await Wire.connect(where, **options)
@@ -167,7 +170,7 @@ async def visit(server: Server, chance: random.Random) -> None:
                 await asyncio.sleep(chance.random() / 5)  # it does not read
         else:
             wire.send(*[text(f"{number} " * chance.randrange(1, 2000)) for number in range(chance.randrange(20))])
-        await leave(wire, chance, kind, path)
+        await leave(wire, chance, kind, path, tls=tls)
 
 
 async def churn(server: Server, seconds: float, chance: random.Random, *, clients: int = 12, least: int = LEAST) -> int:
@@ -211,10 +214,12 @@ def check(base: dict[str, Any], now: dict[str, Any]) -> None:
     assert parts[-1] == 0
 
 
-async def soak(*, uvloop: bool, seconds: float, first: float, seed: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
+async def soak(
+    *, uvloop: bool, seconds: float, first: float, seed: int, tls: bool = False
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Churn for ``first`` seconds, then for ``seconds``. Return the clients, and the reports after each."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), uvloop=uvloop) as server:
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), uvloop=uvloop, tls=tls) as server:
         await churn(server, first, chance)
         base = await server.settled()
         count = await churn(server, seconds, chance)
@@ -228,12 +233,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="soak", description="Churn of clients, of which nothing may remain.")
     parser.add_argument("--seconds", type=float, default=3600, help="for all of it (default %(default)s)")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="uvloop")
+    parser.add_argument("--tls", action="store_true", help="TLS for all clients (default: for some)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
-    sys.stdout.write(f"{options.loop}, {plumews.BODY}, --seed {options.seed}\n")
+    tls = " --tls" if options.tls else ""
+    sys.stdout.write(f"{options.loop}, {plumews.BODY},{tls} --seed {options.seed}\n")
     first = min(options.seconds / 10, 60)
+    uvloop, seconds = options.loop == "uvloop", options.seconds - first
     count, base, now = asyncio.run(
-        soak(uvloop=options.loop == "uvloop", seconds=options.seconds - first, first=first, seed=options.seed)
+        soak(uvloop=uvloop, seconds=seconds, first=first, seed=options.seed, tls=options.tls)
     )
     deliveries, memory = now["metrics"]["broadcast_matched"], now["memory"] - base["memory"]
     sys.stdout.write(f"  {count} clients, {deliveries} deliveries, {memory >> 10} KiB more memory, nothing else\n")
