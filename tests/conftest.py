@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,27 @@ def young_objects_only() -> None:
     gc.collect()
     gc.freeze()
 
+
+@pytest.fixture(scope="module", autouse=True)
+def loggers_stay_as_they_are() -> Iterator[None]:
+    """No file of tests leaves a logger that others read with another level, or deaf."""
+
+    def state() -> dict[str, Any]:
+        return {
+            name: (logger.level, logger.propagate, logger.disabled, list(logger.handlers))
+            for name in sorted({*logging.root.manager.loggerDict, *READ_LOGGERS})
+            if name.partition(".")[0] in READ_LOGGERS
+            for logger in (logging.getLogger(name),)
+        }
+
+    before = state()
+    yield
+    fresh = (logging.NOTSET, True, False, [])
+    assert {name: now for name, now in state().items() if now != before.get(name, fresh)} == {}
+
+
+#: First parts of the names of loggers whose entries tests look at.
+READ_LOGGERS = ("asyncio", "plumews", "uvicorn", "websockets")
 
 LOOPS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),

@@ -156,26 +156,10 @@ def serve_uvicorn(implementation: str) -> Callable[[], AbstractAsyncContextManag
 
     @asynccontextmanager
     async def serve() -> AsyncIterator[int]:
-        import uvicorn
+        from support.uvicorn_setup import running
 
-        config: Any = uvicorn.Config(
-            uvicorn_application,
-            host="127.0.0.1",
-            port=0,
-            ws=implementation,  # type: ignore[arg-type]
-            ws_max_size=MAX_SIZE,
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-        )
-        config.load()
-        server = uvicorn.Server(config)
-        server.lifespan = config.lifespan_class(config)
-        await server.startup()
-        try:
-            yield server.servers[0].sockets[0].getsockname()[1]
-        finally:
-            await server.shutdown()
+        async with running(uvicorn_application, ws=implementation, ws_max_size=MAX_SIZE) as server:
+            yield server.port
 
     return serve
 
