@@ -12,7 +12,7 @@ import plumews
 from support.fakes import PATIENCE, echo
 from support.hostile_server import Peer, hostile
 
-__all__ = ["entered", "hostile_server", "in_thread", "server"]
+__all__ = ["entered", "hostile_server", "in_thread", "refusing_server", "server"]
 
 T = TypeVar("T")
 
@@ -72,6 +72,23 @@ def hostile_server(play: Callable[[Peer], Awaitable[Any]]) -> Iterator[str]:
     """Run a server that calls ``play(peer)`` for each client. Yield its URI."""
     with entered(lambda: hostile(play)) as uri:
         yield uri
+
+
+@contextlib.contextmanager
+def refusing_server() -> Iterator[str]:
+    """Run a server that accepts each client, and reads nothing from it to the end of the block. Yield its URI."""
+    over = threading.Event()
+
+    async def play(peer: Peer) -> None:
+        peer.accept()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.to_thread(over.wait, PATIENCE)
+
+    with hostile_server(play) as uri:
+        try:
+            yield uri
+        finally:
+            over.set()
 
 
 @contextlib.contextmanager

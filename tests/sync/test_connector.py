@@ -149,7 +149,7 @@ def test_a_server_that_trickles_meets_the_deadline() -> None:
         for _ in range(1000):
             peer.send(b"x")
             await peer.writer.drain()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # waits for nothing: the bytes must come one by one for longer than the deadline
 
     began = time.monotonic()
     with hostile_server(play) as uri, pytest.raises(ConnectTimeout, match=r"not done after 0\.1 s") as raised:

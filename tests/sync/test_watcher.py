@@ -21,7 +21,7 @@ from support.threaded import hostile_server, in_thread, server
 
 
 def until(condition: object) -> None:
-    """Wait until ``condition()`` is true."""
+    """Wait until ``condition()`` is true. Ends of threads and states of connections have no event: it is polled."""
     end = time.monotonic() + PATIENCE
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end
@@ -30,8 +30,10 @@ def until(condition: object) -> None:
 
 def test_the_thread_ends_when_it_is_unused() -> None:
     class Silent:
+        descriptor = 0
+
         def fileno(self) -> int:
-            return -1
+            return self.descriptor
 
         def _watch(self, now: float, resumed: bool) -> bool:
             looks.set()
@@ -45,8 +47,9 @@ def test_the_thread_ends_when_it_is_unused() -> None:
     one.add(conn)
     assert looks.wait(PATIENCE)
     assert one.running
-    one.remove(conn)
+    conn.descriptor = -1
     until(lambda: not one.running)
+    conn.descriptor = 0
     one.add(conn)
     assert one.running
     one.leave()
@@ -56,8 +59,10 @@ def test_the_thread_ends_when_it_is_unused() -> None:
 
 def test_a_connection_that_fails_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
+        descriptor = 0
+
         def fileno(self) -> int:
-            return -1
+            return self.descriptor
 
         def _watch(self, now: float, resumed: bool) -> bool:
             looks.append(1)
@@ -70,7 +75,7 @@ def test_a_connection_that_fails_does_not_end_the_thread(caplog: pytest.LogCaptu
     conn = Failing()
     one.add(conn)
     until(lambda: len(looks) > 2)
-    one.remove(conn)
+    conn.descriptor = -1
     until(lambda: not one.running)
     assert "looking after a connection failed" in caplog.text
 
@@ -149,7 +154,7 @@ def test_the_watcher_stops_reading_at_the_limit_of_the_queue() -> None:
     stopped = threading.Event()
     with hostile_server(play) as uri, connect(uri, max_queue=3, close_timeout=0.2) as conn:
         assert stopped.wait(PATIENCE)
-        assert len(conn._queue) <= 4
+        assert len(conn._reader._queue) <= 4
         for _ in range(5):
             assert conn.recv(timeout=PATIENCE) == bytes(65536)
 

@@ -15,6 +15,7 @@ from ..errors import ConcurrencyError
 
 if TYPE_CHECKING:
     from .connection import Conn
+    from .reader import MessageReader
 
 __all__ = ["Stream"]
 
@@ -28,16 +29,18 @@ class Stream:
     Attributes:
         opcode: ``Opcode.TEXT`` or ``Opcode.BINARY``.
         buffered: Bytes that have arrived and are not read yet.
+        complete: True once the end of the message has arrived.
     """
 
-    __slots__ = ("_chunks", "_closed", "_conn", "_finished", "buffered", "opcode")
+    __slots__ = ("_chunks", "_closed", "_conn", "_reader", "buffered", "complete", "opcode")
 
-    def __init__(self, conn: Conn, opcode: int) -> None:
+    def __init__(self, reader: MessageReader, opcode: int) -> None:
         self.opcode = Opcode(opcode)
         self.buffered = 0
-        self._conn = conn
+        self.complete = False
+        self._reader = reader
+        self._conn: Conn | None = None
         self._chunks: deque[bytes] = deque()
-        self._finished = False
         self._closed = False
 
     def read(self, timeout: float | None = None) -> bytes:
@@ -53,8 +56,8 @@ class Stream:
         """
         if self._closed:
             raise ConcurrencyError("this stream is closed: read inside its `with` block")
-        if not self._chunks and not self._finished:
-            self._conn._fill_stream(self, timeout)
+        if not self.ready:
+            self._reader.fill(self, timeout)
         if not self._chunks:
             return b""
         chunk = self._chunks.popleft()
@@ -90,15 +93,25 @@ class Stream:
         return chunk
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "complete" if self._finished else "arriving"
+        state = "closed" if self._closed else "complete" if self.complete else "arriving"
         return f"<plumews.sync.Stream {self.opcode.name} {state} buffered={self.buffered}>"
 
     # --- for the connection -----------------------------------------------------------------------
 
+    def owned_by(self, conn: Conn) -> Stream:
+        """Keep ``conn`` alive while the application has this stream. Return the stream."""
+        self._conn = conn
+        return self
+
+    @property
+    def ready(self) -> bool:
+        """True if `read` need not wait."""
+        return bool(self._chunks) or self.complete
+
     @property
     def done(self) -> bool:
         """True if the application gets nothing more from this stream."""
-        return self._closed or (self._finished and not self._chunks)
+        return self._closed or (self.complete and not self._chunks)
 
     def feed(self, chunk: bytes) -> None:
         """Add received bytes of the message."""
@@ -108,4 +121,4 @@ class Stream:
 
     def finish(self) -> None:
         """Mark the message as complete."""
-        self._finished = True
+        self.complete = True

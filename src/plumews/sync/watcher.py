@@ -73,17 +73,13 @@ class Watcher:
                 self._thread = threading.Thread(target=self._run, name="plumews-watcher", daemon=True)
                 self._thread.start()
 
-    def remove(self, conn: Watched) -> None:
-        """Forget ``conn``."""
-        with self._lock:
-            self._conns.discard(conn)
-
     def _run(self) -> None:
         clocks = Clocks.now()
         while True:
             with self._lock:
-                conns = list(self._conns)
+                conns = [conn for conn in self._conns if conn.fileno() >= 0]
                 if not conns:
+                    self._conns.clear()
                     self._thread = None
                     return
             now = Clocks.now()

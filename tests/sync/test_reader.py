@@ -1,0 +1,127 @@
+"""Tests of receiving on blocking connections: order, timeouts, threads, and ends that a read finds."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+
+import pytest
+
+from plumews import ConnectionClosedError
+from plumews.protocol.codec import Parser, build_frame
+from plumews.sync import Conn, connect
+from support.fakes import PATIENCE
+from support.hostile_server import Peer
+from support.threaded import hostile_server, in_thread, server
+
+
+def test_a_sender_progresses_while_no_thread_receives() -> None:
+    with server(send_timeout=None) as uri, connect(uri, max_queue_bytes=64_000_000) as conn:
+        for _ in range(20):
+            conn.send(bytes(1_000_000))  # the echoes fill all buffers, unless the watcher reads
+        assert all(conn.recv(timeout=PATIENCE) == bytes(1_000_000) for _ in range(20))
+
+
+def test_frames_glued_to_the_response_arrive() -> None:
+    async def play(peer: Peer) -> None:
+        peer.accept(behind=build_frame(1, b"one") + build_frame(2, b"two") + build_frame(8, b"\x03\xe8"))
+        await peer.reader.readexactly(8)
+
+    with hostile_server(play) as uri:
+        with connect(uri) as conn:
+            assert list(conn) == ["one", b"two"]
+        with connect(uri) as conn:
+            with conn.read_stream() as stream:
+                assert stream.read_all() == b"one"
+            assert conn.recv(timeout=0) == b"two"
+
+
+def test_many_messages_of_one_read_arrive_in_order(conn: Conn) -> None:
+    messages = [str(number) for number in range(3000)]
+    conn.write_many(messages)
+    assert [conn.recv() for _ in messages] == messages
+
+
+def test_a_timeout_loses_no_message(conn: Conn) -> None:
+    with pytest.raises(TimeoutError, match=r"no message within 0\.01 s"):
+        conn.recv(timeout=0.01)
+    with pytest.raises(TimeoutError):
+        conn.recv(timeout=0)
+    conn.send("late")
+    assert conn.recv(timeout=PATIENCE) == "late"
+
+
+def test_a_timeout_inside_a_large_message_loses_nothing() -> None:
+    frame = build_frame(2, bytes(range(256)) * 1000)
+    go_on = threading.Event()
+
+    async def play(peer: Peer) -> None:
+        peer.accept(behind=frame[:200_000])
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+        peer.send(frame[200_000:])
+        await peer.gone()
+
+    with hostile_server(play) as uri, connect(uri, close_timeout=0.1) as conn:
+        with pytest.raises(TimeoutError):
+            conn.recv(timeout=0.1)
+        go_on.set()
+        assert conn.recv(timeout=PATIENCE) == bytes(range(256)) * 1000
+
+
+def test_threads_share_the_messages(conn: Conn) -> None:
+    with in_thread(conn.recv) as first, in_thread(conn.recv) as second:
+        conn.write_many(["a", "b"])
+        assert {first(), second()} == {"a", "b"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGALRM")
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_a_signal_ends_a_waiting_recv(conn: Conn, timeout: float | None) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            conn.recv(timeout)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    conn.send("goes on")
+    assert conn.recv() == "goes on"
+
+
+def test_an_end_without_a_close_frame_is_an_error() -> None:
+    async def play(peer: Peer) -> None:
+        peer.accept(behind=build_frame(1, b"last"))
+
+    with hostile_server(play) as uri, connect(uri) as conn:
+        assert conn.recv() == "last"
+        with pytest.raises(ConnectionClosedError):
+            conn.recv()
+        assert conn.close_code == 1006
+
+
+def test_a_violation_closes_with_its_code() -> None:
+    received: list[bytes] = []
+
+    async def play(peer: Peer) -> None:
+        peer.accept(behind=build_frame(1, b"good") + build_frame(1, b"\xff"))
+        received.append(await peer.gone())
+
+    with hostile_server(play) as uri, connect(uri, close_timeout=0.2) as conn:
+        assert conn.recv() == "good"
+        with pytest.raises(ConnectionClosedError, match="UTF-8"):
+            conn.recv(timeout=PATIENCE)
+    assert Parser(client=False, max_size=None).feed(received[0])[0][1][0] == 1007
+
+
+def test_the_read_limit_can_be_changed(echo_uri: str) -> None:
+    with connect(echo_uri) as conn:
+        conn.read_limit = 10
+        assert conn.read_limit == 10
+        conn.send(bytes(11))
+        with pytest.raises(ConnectionClosedError, match="1009"):
+            conn.recv(timeout=PATIENCE)
