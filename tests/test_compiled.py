@@ -111,6 +111,37 @@ def take_away(copy: Path, *names: str) -> None:
 #: Types of the codec. Its plain Python has other classes.
 CODEC = PACKAGE / "_codec.pxd"
 
+#: Call ``__new__`` of every extension type of the package, and of its subclasses. Use each object that this makes.
+#: The output is the number of classes, and the names of those that made an object.
+WITHOUT_INIT = """
+import contextlib, importlib, json, pkgutil, warnings
+import plumews
+
+warnings.simplefilter("ignore")  # of coroutines that nothing awaits
+names = [each.name for each in pkgutil.walk_packages(plumews.__path__, "plumews.") if "__main__" not in each.name]
+values = [value for name in names for value in vars(importlib.import_module(name)).values()]
+classes = {value for value in values if isinstance(value, type) and value.__module__.partition(".")[0] == "plumews"}
+own = {f"plumews.{name}" for name in plumews._compiled.COMPILED + plumews._compiled.SHORT_WAYS}
+compiled = [cls for cls in classes if any(base.__module__ in own and not base.__flags__ & 512 for base in cls.__mro__)]
+made = []
+for cls in compiled:
+    try:
+        instance = cls.__new__(cls)
+    except TypeError:
+        continue
+    made.append(cls.__name__)
+    for name in dir(cls):
+        if name not in {"__class__", "__new__", "__init_subclass__", "__subclasshook__"}:
+            for arguments in (), (None,), (b"x", 1):
+                with contextlib.suppress(Exception):
+                    getattr(instance, name)(*arguments)
+            with contextlib.suppress(Exception):
+                setattr(instance, name, None)
+            with contextlib.suppress(Exception):
+                delattr(instance, name)
+print(json.dumps([len(compiled), made]))
+"""
+
 needs_a_build = pytest.mark.skipif(PURE_ONLY, reason="nothing is compiled here")
 
 
@@ -231,6 +262,22 @@ def test_complete_build_is_used() -> None:
     body, compiled = run(LOADED)
     assert body == "compiled"
     assert compiled == sorted(name_of(path) for path in built())
+
+
+@needs_a_build
+def test_compiled_classes_make_no_object_without_init() -> None:
+    count, made = run(WITHOUT_INIT)
+    assert count > 50
+    assert set(made) <= {"MaskingTransport"}  # of the client, imported when it is first used: its fields may be None
+
+
+def test_connection_is_not_made_without_init() -> None:
+    if plumews.BODY == "pure":
+        with pytest.raises(AttributeError):
+            plumews.Conn.__new__(plumews.Conn).get_buffer(1)
+    else:
+        with pytest.raises(TypeError, match="not safe"):
+            plumews.Conn.__new__(plumews.Conn)
 
 
 # --- short ways -----------------------------------------------------------------------------------

@@ -41,6 +41,8 @@ from .position import Position
 from .room_server import *  # noqa: F403
 from .server import *  # noqa: F403
 
+_compiled.forbid_new()  # last: it handles the classes of the modules that are imported
+
 __version__ = "0.1.0"
 
 __all__ = [

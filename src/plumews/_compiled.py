@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-__all__ = ["BODY", "COMPILED", "SHORT_WAYS", "all_compiled", "only_sources", "select_body", "short_ways"]
+__all__ = ["BODY", "COMPILED", "SHORT_WAYS", "all_compiled", "forbid_new", "only_sources", "select_body", "short_ways"]
 
 #: Modules that setup.py compiles, by their names within the package. setup.py and the scripts read this list.
 COMPILED = (
@@ -69,6 +69,9 @@ SHORT_WAYS = ("conn._closing", "conn._core", "conn._opening", "transport._maskin
 
 #: Body that this process uses. :func:`select_body` sets it before any other module of the package is imported.
 BODY: Literal["compiled", "pure"] = "pure"
+
+#: Flag of a class that a ``class`` statement of Python has made.
+_HEAP_TYPE = 1 << 9
 
 _PACKAGE = __name__.rpartition(".")[0]
 _FOLDER = Path(__file__).parent
@@ -142,3 +145,18 @@ def select_body() -> Literal["compiled", "pure"]:
     if BODY == "pure":
         only_sources()
     return BODY
+
+
+def forbid_new() -> None:
+    """Make ``cls.__new__`` of the compiled classes raise TypeError: only a call of the class makes an object.
+
+    Compiled methods do not check that ``__init__`` has set a field, and would crash the process without it.
+    """
+    if BODY == "pure":
+        return
+    remove_new = importlib.import_module(f"{_PACKAGE}.conn.capi").remove_new
+    names = [f"{_PACKAGE}.{name}" for name in COMPILED + SHORT_WAYS]
+    for module in [sys.modules[name] for name in names if name in sys.modules]:
+        for value in list(vars(module).values()):
+            if isinstance(value, type) and value.__module__ == module.__name__ and not value.__flags__ & _HEAP_TYPE:
+                remove_new(value)

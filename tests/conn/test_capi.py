@@ -7,7 +7,7 @@ from contextvars import Context, ContextVar
 import pytest
 
 import plumews
-from plumews.conn.capi import enter_context, leave_context, set_attribute
+from plumews.conn.capi import enter_context, leave_context, remove_new, set_attribute
 
 who = ContextVar("who", default="nobody")
 
@@ -57,3 +57,8 @@ def test_context_is_not_entered_twice() -> None:
     with pytest.raises(RuntimeError, match="already entered"):
         enter_context(context)
     leave_context(context)
+
+
+def test_removed_new_stays_removed() -> None:
+    remove_new(plumews.Conn.__base__)
+    assert ("__new__" in vars(plumews.Conn.__base__)) is False

@@ -3,3 +3,4 @@
 cpdef set_attribute(instance, name, value)
 cpdef bint enter_context(context) except -1
 cpdef int leave_context(context) except -1
+cpdef int remove_new(type cls) except -1

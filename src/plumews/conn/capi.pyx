@@ -5,12 +5,18 @@ from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 
 from .attribute_hints import refuse_attribute
 
-__all__ = ["enter_context", "leave_context", "set_attribute"]
+__all__ = ["enter_context", "leave_context", "remove_new", "set_attribute"]
 
 cdef extern from *:
     """
     #define plumews_failed() (-1) /* an exception is set */
+
+    /* The dictionary of an immutable type, and what tells the method cache that it has changed. */
+    #define plumews_remove_new(cls) PyDict_DelItemString(((PyTypeObject *)(cls))->tp_dict, "__new__")
+    #define plumews_modified(cls) PyType_Modified((PyTypeObject *)(cls))
     """
+    int plumews_remove_new(type cls) except -1
+    void plumews_modified(type cls)
     int plumews_failed() except -1
     int PyObject_GenericSetAttr(object instance, object name, object value) noexcept
 
@@ -39,4 +45,12 @@ cpdef bint enter_context(context) except -1:
 cpdef int leave_context(context) except -1:
     """See ``capi.py``."""
     PyContext_Exit(context)
+    return 0
+
+
+cpdef int remove_new(type cls) except -1:
+    """See ``capi.py``. A call takes ``tp_new``. ``object.__new__``, which is found instead, refuses such a type."""
+    if "__new__" in cls.__dict__:
+        plumews_remove_new(cls)
+        plumews_modified(cls)
     return 0
