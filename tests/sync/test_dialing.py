@@ -40,7 +40,7 @@ def test_the_next_address_is_tried_when_one_fails(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_next_address_is_tried_beside_one_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialing, "_EYEBALLS_DELAY", 0.01)
+    monkeypatch.setattr(dialing, "EYEBALLS_DELAY", 0.01)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, server(allowed_hosts=["two.test"]) as uri:
         queued = []
         for _ in range(3):  # the queue of the listener is full: it answers nobody

@@ -22,17 +22,15 @@ from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, OnMessage, OnOpenOrClose, endpoint_for
 from ..conn.logs import log_extra
 from ..conn.opening import opened, use_deflate
-from ..errors import ConnectError, ConnectTimeout, InvalidHandshake, InvalidStatus
-from ..http11.headers import Headers
+from ..errors import ConnectTimeout, InvalidHandshake, InvalidStatus
 from ..http11.models import Request
 from ..transport.masking import MaskingTransport
+from .attempt import BaseAttempt, BaseClient
 from .dialing import Dialing
 from .handshake import Accepted, ClientHandshake, bearer, check_headers
-from .options import ConnectKeywords, split_options
-from .proxy import proxy_for
-from .reconnect import Reconnector, Resumption
-from .redirects import REDIRECT_STATUSES, Redirects
-from .uri import WebSocketURI, parse_uri
+from .options import ConnectKeywords
+from .reconnect import Resumption
+from .uri import WebSocketURI
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -45,7 +43,7 @@ logger = logging.getLogger("plumews.client")
 _UNWIND: Final = 0.5
 
 
-class connect:  # noqa: N801 - the name of a function: it is called as one
+class connect(BaseClient):  # noqa: N801 - the name of a function: it is called as one
     """Client of a WebSocket server: ``await connect(uri)``, ``async with connect(uri)`` or ``async for``.
 
     ``await`` returns an open :class:`plumews.Conn`. ``async with`` closes it at the end. ``async for conn in
@@ -91,34 +89,13 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
         on_close: OnOpenOrClose | None,
         options: Any,
     ) -> None:
-        self._uri = parse_uri(uri)
-        self._path = path
-        self._options, self._config = split_options(options)
-        if self._options.ssl is not None and not self._uri.secure:
-            raise ValueError("ssl needs a URI that begins with wss://")
+        self._prepare(uri, path, options)
         self._endpoint: Any = None
         if on_message is not None:
             self._endpoint = endpoint_for(None, None, on_message, on_close)
         elif on_close is not None:
             raise TypeError("on_close needs on_message: else conn.add_close_callback() is there")
-        self._redirects = Redirects(self._uri)
-        self._reconnector = Reconnector(
-            self._options.reconnect_delays,
-            process_exception=self._options.process_exception,
-            fresh_token=callable(self._options.token),
-        )
-        self._resumption = Resumption(self._options.position_of)
         self._conn: Conn | None = None
-
-    @property
-    def attempt(self) -> int:
-        """Number of the attempt that runs, or has led to the open connection. The first is 1."""
-        return self._reconnector.attempt
-
-    @property
-    def last_error(self) -> BaseException | None:
-        """Error that ended the attempt or the connection before, or ``None``."""
-        return self._reconnector.last_error
 
     # --- three ways to use it ---------------------------------------------------------------------
 
@@ -175,9 +152,6 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
     def _made(self, conn: Conn) -> None:
         """Prepare a connection that is not dialed yet. A subclass overrides it."""
 
-    def __repr__(self) -> str:
-        return f"<plumews.{type(self).__name__} {self._uri}>"
-
 
 class unix_connect(connect):  # noqa: N801
     """:class:`connect` over a Unix socket.
@@ -214,53 +188,19 @@ def _discard(task: asyncio.Task[Conn]) -> None:
         closing.abort(task.result())
 
 
-class _Attempt:
+class _Attempt(BaseAttempt[connect, Dialing]):
     """One attempt of a client, with its redirects."""
-
-    __slots__ = ("_client", "_dialing", "_step")
-
-    def __init__(self, client: connect) -> None:
-        self._client = client
-        self._dialing: Dialing | None = None
-        self._step = "resolve"
-
-    @property
-    def step(self) -> str:
-        """Step that runs."""
-        return self._step if self._dialing is None else self._dialing.step
-
-    @property
-    def address(self) -> str:
-        """Address that is tried."""
-        return "" if self._dialing is None else self._dialing.address
 
     async def run(self) -> Conn:
         """Return an open connection."""
-        client = self._client
-        options, redirects = client._options, client._redirects
+        options = self._client._options
         headers = await self._asked("additional_headers", options.additional_headers, check_headers)
-        token = await self._asked("token", options.token, bearer)
-        uri = client._resumption.uri(redirects.begin())
+        self.begin(headers, await self._asked("token", options.token, bearer))
         while True:
-            authorization = token if redirects.sends_credentials and token is not None else uri.authorization
-            handshake = ClientHandshake(
-                uri.host_header,
-                uri.resource,
-                origin=options.origin,
-                subprotocols=options.subprotocols,
-                deflate=client._config.deflate,
-                user_agent=options.user_agent_header,
-                authorization=authorization,
-                headers=Headers(redirects.headers(() if headers is None else headers.raw_items())),
-                max_head=options.max_head,
-            )
             try:
-                return await self._connect(uri, handshake)
-            except InvalidStatus as exc:
-                followed = exc.status in REDIRECT_STATUSES and options.sock is None and client._path is None
-                if not followed:
-                    raise
-                uri = redirects.follow(exc.status, exc.response.headers.get_all("Location"))
+                return await self._connect(self.handshake())
+            except InvalidStatus as exc:  # noqa: PERF203
+                self.follow(exc)
 
     async def _asked(self, step: str, value: Any, check: Callable[[Any], Any]) -> Any:
         """Return the checked value of an option that may be a function."""
@@ -268,38 +208,24 @@ class _Attempt:
             return None
         if not callable(value):
             return check(value)
-        self._step, self._dialing = step, None
-        try:
+        with self.asking(step):
             value = value()
             if isinstance(value, Awaitable):
                 value = await value
             return check(value)
-        except Exception as exc:
-            raise ConnectError(step, "", f"the function of the option failed: {type(exc).__name__}") from exc
 
-    async def _connect(self, uri: WebSocketURI, handshake: ClientHandshake) -> Conn:
-        client, options = self._client, self._client._options
+    async def _connect(self, handshake: ClientHandshake) -> Conn:
+        client = self._client
         conn = Conn(client._config, client=True)
         client._made(conn)
-        opening = _Opening(conn, uri, handshake, client._endpoint, client._resumption)
-        self._dialing = dialing = Dialing(
-            options.dialed(uri, client._uri),
-            proxy=None if options.sock is not None or client._path is not None else proxy_for(uri, options.proxy),
-            ssl=options.ssl,
-            server_hostname=options.server_hostname or uri.tls_name,
-            local_addr=options.local_addr,
-            sock=options.sock,
-            path=client._path,
-        )
+        opening = _Opening(conn, self.uri, handshake, client._endpoint, client._resumption)
+        self._dialing = dialing = Dialing(**self.dial_options())
         try:
             await dialing.open(lambda: conn)
             await opening.done
         except BaseException as exc:
             opening.give_up()  # it may be open already, if the attempt was canceled
-            if isinstance(exc, InvalidHandshake):
-                exc.args = (f"cannot connect: handshake ({dialing.address}): {exc}",)
-            elif isinstance(exc, ConnectionResetError):
-                raise ConnectError.of("handshake", dialing.address, exc) from None
+            self.name_error(exc)
             raise
         return conn
 

@@ -12,7 +12,6 @@ so it runs to its end, and then the transport is aborted. TLS begins on the tran
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import socket
 import ssl as ssl_module
@@ -21,22 +20,19 @@ from typing import Any, Final, TypeVar, cast
 
 from ..errors import ConnectError, ProxyError
 from ..transport.tls import start_tls
+from .dial_steps import ALPN, EYEBALLS_DELAY, NO_SOCKS, DialSteps, check_alpn, peer_name, socks_target
 from .proxy import Proxy, Tunnel
 from .resolver import AddressInfo, Resolver, literal_address, resolver
-from .uri import Authority, WebSocketURI
+from .uri import WebSocketURI
 
 __all__ = ["Dialing", "tls_context"]
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
-#: Seconds until the next address is tried beside the last one (RFC 8305 section 5).
-_EYEBALLS_DELAY: Final = 0.25
-
 #: Seconds that python-socks may take: the caller has a deadline.
 _FOREVER: Final = 86_400.0
 
 _READ_SIZE: Final = 16 * 1024
-_ALPN: Final = "http/1.1"
 
 
 def tls_context(given: ssl_module.SSLContext | bool | None = None) -> ssl_module.SSLContext:
@@ -55,54 +51,32 @@ def tls_context(given: ssl_module.SSLContext | bool | None = None) -> ssl_module
 @functools.lru_cache(maxsize=1)  # reading the certificates of the system takes longer than a handshake
 def _default_context() -> ssl_module.SSLContext:
     context = ssl_module.create_default_context()
-    context.set_alpn_protocols([_ALPN])
+    context.set_alpn_protocols([ALPN])
     return context
 
 
-class Dialing:
+class Dialing(DialSteps):
     """One attempt to get a connection.
 
     Args:
         uri: URI to connect to.
-        proxy: Proxy, or ``None`` for a direct connection.
-        ssl: TLS context for ``wss`` (default: ours). It is not changed.
-        server_hostname: Name that the certificate is checked against, and SNI (default: the host of the URI).
-        local_addr: Local host and port to connect from.
-        sock: Connected stream socket to use. It is closed with the connection, and if the attempt fails.
-        path: Path of a Unix socket to connect to.
         proxy_ssl: TLS context for an ``https`` proxy (default: ours).
         names: Resolver (default: that of the process).
-
-    Attributes:
-        step: Step that runs: ``"resolve"``, ``"connect"``, ``"proxy"`` or ``"tls"``, and ``"handshake"`` behind them.
-        address: Address that is tried.
+        options: Those of `DialSteps`.
     """
 
     def __init__(
         self,
         uri: WebSocketURI,
         *,
-        proxy: Proxy | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        server_hostname: str | None = None,
-        local_addr: tuple[str, int] | None = None,
-        sock: socket.socket | None = None,
-        path: str | None = None,
         proxy_ssl: ssl_module.SSLContext | None = None,
         names: Resolver = resolver,
+        **options: Any,
     ) -> None:
-        self._uri = uri
-        self._proxy = proxy if sock is None and path is None else None
-        self._ssl = ssl
-        self._server_hostname = server_hostname
-        self._local_addr = local_addr
-        self._sock = sock
-        self._path = path
+        super().__init__(uri, **options)
         self._proxy_ssl = proxy_ssl
         self._names = names
         self._loop = asyncio.get_running_loop()
-        self.step = "connect"
-        self.address = ""
 
     async def open(self, factory: Callable[[], P]) -> tuple[asyncio.Transport, P]:
         """Connect. Return the transport, and the protocol that ``factory`` made for it, after ``connection_made()``.
@@ -135,18 +109,14 @@ class Dialing:
     async def _connected_socket(self) -> socket.socket:
         if self._sock is not None:
             sock, self._sock = self._sock, None
-            self.address = _peer_name(sock)
+            self.address = peer_name(sock)
             return sock
         if self._path is not None:
             return await self._unix_socket(self._path)
-        place: Authority = self._uri if self._proxy is None else self._proxy
-        self.address = str(place) if self._proxy is not None else place.netloc
+        place = self._place()
         addresses = await self._resolve(place.host, place.port)
         local = None if self._local_addr is None else await self._resolve(*self._local_addr)
-        self.step = "connect"
-        if not place.is_address:
-            shown = ", ".join(dict.fromkeys(str(info[4][0]) for info in addresses))
-            self.address = f"{self.address}, {shown[:200]}"
+        self._resolved(place, addresses)
         return await self._connect(addresses, local)
 
     async def _unix_socket(self, path: str) -> socket.socket:
@@ -173,7 +143,7 @@ class Dialing:
         connecting = start_connection(
             cast("Any", addresses),
             local_addr_infos=cast("Any", local),
-            happy_eyeballs_delay=_EYEBALLS_DELAY,
+            happy_eyeballs_delay=EYEBALLS_DELAY,
             interleave=1,
             loop=self._loop,
         )
@@ -202,12 +172,12 @@ class Dialing:
             from python_socks.async_.asyncio import Proxy as SocksProxy
         except ImportError as exc:
             sock.close()
-            raise ProxyError(str(proxy), "SOCKS needs the package python-socks: pip install plumews[socks]") from exc
+            raise ProxyError(str(proxy), NO_SOCKS) from exc
         try:
             host = self._uri.host.partition("%")[0]
             if not (proxy.resolves or self._uri.is_address):
                 self.step = "resolve"
-                host = _for_socks(await self._resolve(host, self._uri.port), proxy)
+                host = socks_target(await self._resolve(host, self._uri.port), proxy)
                 self.step = "proxy"
             socks = SocksProxy(
                 ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5,
@@ -263,8 +233,7 @@ class Dialing:
             self.step, self.address = "proxy", str(proxy)
             await early.open_tunnel(Tunnel(self._uri, proxy))
         if self._uri.secure:
-            name = self._server_hostname or self._uri.tls_name
-            address = f"{self._uri.netloc} through {proxy}" if proxy is not None else self.address
+            name, address = self._tls_names()
             transport = await self._start_tls(transport, early, tls_context(self._ssl), name, address)
         self.step = "handshake"
         protocol = factory()
@@ -286,9 +255,7 @@ class Dialing:
         except ssl_module.SSLCertVerificationError:
             _default_context.cache_clear()  # the certificates of the system may have changed since they were read
             raise
-        chosen = upgraded.get_extra_info("ssl_object").selected_alpn_protocol()
-        if chosen is not None and chosen != _ALPN:
-            raise ConnectError("tls", address, f"the server chose {chosen!r} by ALPN, but WebSocket needs {_ALPN!r}")
+        check_alpn(upgraded.get_extra_info("ssl_object").selected_alpn_protocol(), address)
         return cast("asyncio.Transport", upgraded)
 
 
@@ -447,23 +414,6 @@ class _Connected:
     async def connect(self, **_: object) -> socket.socket:
         """Return the socket."""
         return self._sock
-
-
-def _for_socks(addresses: Sequence[AddressInfo], proxy: Proxy) -> str:
-    """Return the address to ask the proxy for: SOCKS 4 knows IPv4 alone."""
-    for family, _, _, _, address in addresses:
-        if family == socket.AF_INET or not proxy.scheme.startswith("socks4"):
-            return str(address[0]).partition("%")[0]
-    raise ProxyError(str(proxy), "the host has no IPv4 address, and SOCKS 4 knows no other")
-
-
-def _peer_name(sock: socket.socket) -> str:
-    with contextlib.suppress(OSError):
-        name = sock.getpeername()
-        if isinstance(name, tuple):
-            return Authority(name[0], name[1]).netloc
-        return str(name)
-    return ""
 
 
 def _close_result(task: asyncio.Task[socket.socket]) -> None:

@@ -15,14 +15,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import limits
+from ..client.attempt import BaseAttempt, BaseClient
 from ..client.handshake import Accepted, ClientHandshake, bearer, check_headers
-from ..client.options import ConnectKeywords, split_options
-from ..client.proxy import proxy_for
-from ..client.reconnect import Reconnector
-from ..client.redirects import REDIRECT_STATUSES, Redirects
-from ..client.uri import WebSocketURI, parse_uri
-from ..errors import ConnectError, ConnectTimeout, InvalidHandshake, InvalidStatus
-from ..http11.headers import Headers
+from ..client.options import ConnectKeywords
+from ..errors import ConnectError, ConnectTimeout, InvalidStatus
 from ..http11.models import Request
 from .connection import Conn
 from .dialing import Deadline, Dialing, Wire
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["connect", "unix_connect"]
 
 
-class connect:  # noqa: N801 - the name of a function: it is called as one
+class connect(BaseClient):  # noqa: N801 - the name of a function: it is called as one
     """Blocking client of a WebSocket server: ``with connect(uri)`` or ``for conn in connect(uri)``.
 
     ``with`` closes the connection at its end. ``for`` connects again after each end and after each failure that may
@@ -55,39 +51,19 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
     ``with``, ``for`` and :meth:`open` raise as :func:`plumews.connect` does.
     """
 
+    _shown = "plumews.sync"
+
     def __init__(self, uri: str, **options: Unpack[ConnectKeywords]) -> None:
         self._begin(uri, None, options)
 
     def _begin(self, uri: str, path: str | None, options: Any) -> None:
-        self._uri = parse_uri(uri)
-        self._path = path
-        self._options, self._config = split_options(options)
-        if self._options.ssl is not None and not self._uri.secure:
-            raise ValueError("ssl needs a URI that begins with wss://")
-        if self._options.position_of is not None:
-            raise TypeError("position_of is an option of plumews.connect: a blocking client does not resume rooms yet")
+        self._prepare(uri, path, options)
         if self._options.position_of is not None:
             raise TypeError("position_of is an option of plumews.connect: a blocking client does not resume rooms yet")
         for name in ("additional_headers", "token"):
             if inspect.iscoroutinefunction(getattr(self._options, name)):
                 raise TypeError(f"{name} must be a plain function: a blocking client has no event loop")
-        self._redirects = Redirects(self._uri)
-        self._reconnector = Reconnector(
-            self._options.reconnect_delays,
-            process_exception=self._options.process_exception,
-            fresh_token=callable(self._options.token),
-        )
         self._conn: Conn | None = None
-
-    @property
-    def attempt(self) -> int:
-        """Number of the attempt that runs, or has led to the open connection. The first is 1."""
-        return self._reconnector.attempt
-
-    @property
-    def last_error(self) -> BaseException | None:
-        """Error that ended the attempt or the connection before, or ``None``."""
-        return self._reconnector.last_error
 
     # --- three ways to use it ---------------------------------------------------------------------
 
@@ -130,9 +106,6 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
                 delay = self._reconnector.closed(conn._rules.closed())
             time.sleep(delay)
 
-    def __repr__(self) -> str:
-        return f"<plumews.sync.{type(self).__name__} {self._uri}>"
-
 
 class unix_connect(connect):  # noqa: N801
     """:class:`connect` over a Unix socket.
@@ -149,54 +122,23 @@ class unix_connect(connect):  # noqa: N801
         self._begin(uri, path, options)
 
 
-class _Attempt:
-    """One attempt of a client, with its redirects."""
-
-    __slots__ = ("_client", "_deadline", "_dialing", "_step")
+class _Attempt(BaseAttempt[connect, Dialing]):
+    """One attempt of a client, with its redirects, until its deadline."""
 
     def __init__(self, client: connect) -> None:
-        self._client = client
+        super().__init__(client)
         self._deadline = Deadline(client._options.open_timeout)
-        self._dialing: Dialing | None = None
-        self._step = "resolve"
-
-    @property
-    def step(self) -> str:
-        """Step that runs."""
-        return self._step if self._dialing is None else self._dialing.step
-
-    @property
-    def address(self) -> str:
-        """Address that is tried."""
-        return "" if self._dialing is None else self._dialing.address
 
     def run(self) -> Conn:
         """Return an open connection."""
-        client = self._client
-        options, redirects = client._options, client._redirects
+        options = self._client._options
         headers = self._asked("additional_headers", options.additional_headers, check_headers)
-        token = self._asked("token", options.token, bearer)
-        uri = redirects.begin()
+        self.begin(headers, self._asked("token", options.token, bearer))
         while True:
-            authorization = token if redirects.sends_credentials and token is not None else uri.authorization
-            handshake = ClientHandshake(
-                uri.host_header,
-                uri.resource,
-                origin=options.origin,
-                subprotocols=options.subprotocols,
-                deflate=client._config.deflate,
-                user_agent=options.user_agent_header,
-                authorization=authorization,
-                headers=Headers(redirects.headers(() if headers is None else headers.raw_items())),
-                max_head=options.max_head,
-            )
             try:
-                return self._connect(uri, handshake)
-            except InvalidStatus as exc:
-                followed = exc.status in REDIRECT_STATUSES and options.sock is None and client._path is None
-                if not followed:
-                    raise
-                uri = redirects.follow(exc.status, exc.response.headers.get_all("Location"))
+                return self._connect(self.handshake())
+            except InvalidStatus as exc:  # noqa: PERF203
+                self.follow(exc)
 
     def _asked(self, step: str, value: Any, check: Callable[[Any], Any]) -> Any:
         """Return the checked value of an option that may be a function."""
@@ -204,24 +146,12 @@ class _Attempt:
             return None
         if not callable(value):
             return check(value)
-        self._step, self._dialing = step, None
-        try:
+        with self.asking(step):
             return check(value())
-        except Exception as exc:
-            raise ConnectError(step, "", f"the function of the option failed: {type(exc).__name__}") from exc
 
-    def _connect(self, uri: WebSocketURI, handshake: ClientHandshake) -> Conn:
-        client, options = self._client, self._client._options
-        self._dialing = dialing = Dialing(
-            options.dialed(uri, client._uri),
-            self._deadline,
-            proxy=None if options.sock is not None or client._path is not None else proxy_for(uri, options.proxy),
-            ssl=options.ssl,
-            server_hostname=options.server_hostname or uri.tls_name,
-            local_addr=options.local_addr,
-            sock=options.sock,
-            path=client._path,
-        )
+    def _connect(self, handshake: ClientHandshake) -> Conn:
+        client, uri = self._client, self.uri
+        self._dialing = dialing = Dialing(deadline=self._deadline, **self.dial_options())
         wire = dialing.open()
         try:
             accepted = self._shake_hands(wire, handshake)
@@ -230,10 +160,7 @@ class _Attempt:
             return Conn(wire, client._config, request, accepted, attempt)
         except BaseException as exc:
             wire.sock.close()
-            if isinstance(exc, InvalidHandshake):
-                exc.args = (f"cannot connect: handshake ({dialing.address}): {exc}",)
-            elif isinstance(exc, OSError) and not isinstance(exc, TimeoutError):
-                raise ConnectError.of("handshake", dialing.address, exc) from None
+            self.name_error(exc)
             raise
 
     def _shake_hands(self, wire: Wire, handshake: ClientHandshake) -> Accepted:

@@ -17,19 +17,17 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from itertools import chain, zip_longest
 from typing import Any, Final, cast
 
-from ..client.dialing import _for_socks, _peer_name, tls_context
+from ..client.dial_steps import EYEBALLS_DELAY, NO_SOCKS, DialSteps, check_alpn, peer_name, socks_target
+from ..client.dialing import tls_context
 from ..client.proxy import Proxy, Tunnel
 from ..client.resolver import AddressInfo, literal_address, resolver
-from ..client.uri import Authority, WebSocketURI
+from ..client.uri import WebSocketURI
 from ..errors import ConnectError, ProxyError
 from .tls import TlsLayer
 
 __all__ = ["Deadline", "Dialing", "Wire", "wait_for"]
 
-#: Seconds until the next address is tried beside the last one (RFC 8305 section 5).
-_EYEBALLS_DELAY: Final = 0.25
 _READ_SIZE: Final = 16 * 1024
-_ALPN: Final = "http/1.1"
 _Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)  # neither needs a descriptor
 _PENDING: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
@@ -98,36 +96,18 @@ class Wire:
                 return data
 
 
-class Dialing:
-    """One attempt to get a connection. Arguments and attributes are those of :class:`plumews.client.dialing.Dialing`.
+class Dialing(DialSteps):
+    """One attempt to get a connection.
 
     Args:
-        uri, proxy, ssl, server_hostname, local_addr, sock, path: As there.
+        uri: URI to connect to.
         deadline: End of the attempt.
+        options: Those of `DialSteps`.
     """
 
-    def __init__(
-        self,
-        uri: WebSocketURI,
-        deadline: Deadline,
-        *,
-        proxy: Proxy | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        server_hostname: str | None = None,
-        local_addr: tuple[str, int] | None = None,
-        sock: socket.socket | None = None,
-        path: str | None = None,
-    ) -> None:
-        self._uri = uri
+    def __init__(self, uri: WebSocketURI, deadline: Deadline, **options: Any) -> None:
+        super().__init__(uri, **options)
         self._deadline = deadline
-        self._proxy = proxy if sock is None and path is None else None
-        self._ssl = ssl
-        self._server_hostname = server_hostname
-        self._local_addr = local_addr
-        self._sock = sock
-        self._path = path
-        self.step = "connect"
-        self.address = ""
 
     def open(self) -> Wire:
         """Connect. Return the socket with its TLS.
@@ -154,18 +134,14 @@ class Dialing:
 
     def _connected_socket(self) -> socket.socket:
         if self._sock is not None:
-            self.address = _peer_name(self._sock)
+            self.address = peer_name(self._sock)
             return self._sock
         if self._path is not None:
             return self._unix_socket(self._path)
-        place: Authority = self._uri if self._proxy is None else self._proxy
-        self.address = str(place) if self._proxy is not None else place.netloc
+        place = self._place()
         addresses = self._resolve(place.host, place.port)
         local = None if self._local_addr is None else self._resolve(*self._local_addr)
-        self.step = "connect"
-        if not place.is_address:
-            shown = ", ".join(dict.fromkeys(str(info[4][0]) for info in addresses))
-            self.address = f"{self.address}, {shown[:200]}"
+        self._resolved(place, addresses)
         return _Race(addresses, local, self._deadline).run()
 
     def _unix_socket(self, path: str) -> socket.socket:
@@ -210,8 +186,7 @@ class Dialing:
             if tunnel.rest:
                 raise ProxyError(str(proxy), "data came through the tunnel before it was asked for")
         if self._uri.secure:
-            name = self._server_hostname or self._uri.tls_name
-            address = f"{self._uri.netloc} through {proxy}" if proxy is not None else self.address
+            name, address = self._tls_names()
             self._start_tls(wire, tls_context(self._ssl), name, address)
 
     def _through_socks(self, wire: Wire, proxy: Proxy) -> None:
@@ -221,10 +196,10 @@ class Dialing:
             from python_socks import ProxyType
             from python_socks.sync import Proxy as SocksProxy
         except ImportError as exc:
-            raise ProxyError(str(proxy), "SOCKS needs the package python-socks: pip install plumews[socks]") from exc
+            raise ProxyError(str(proxy), NO_SOCKS) from exc
         host = self._uri.host.partition("%")[0]
         if not (proxy.resolves or self._uri.is_address):
-            host = _for_socks(self._resolve(host, self._uri.port), proxy)
+            host = socks_target(self._resolve(host, self._uri.port), proxy)
             self.step = "proxy"
         try:
             wire.sock.settimeout(self._deadline.left())
@@ -258,9 +233,7 @@ class Dialing:
             if not received or (wire_below is not None and wire_below.ended):
                 raise ConnectError("tls", address, "the connection was closed during the TLS handshake")
             data, done = layer.handshake(received)
-        chosen = layer.ssl_object.selected_alpn_protocol()
-        if chosen is not None and chosen != _ALPN:
-            raise ConnectError("tls", address, f"the server chose {chosen!r} by ALPN, but WebSocket needs {_ALPN!r}")
+        check_alpn(layer.ssl_object.selected_alpn_protocol(), address)
         wire.tls = layer
 
 
@@ -328,7 +301,7 @@ class _Race:
     def _wait(self, selector: Any) -> socket.socket | None:
         left = self._deadline.left()
         if self._waiting:
-            left = _EYEBALLS_DELAY if left is None else min(left, _EYEBALLS_DELAY)
+            left = EYEBALLS_DELAY if left is None else min(left, EYEBALLS_DELAY)
         for key, _ in selector.select(left):
             sock = cast("socket.socket", key.fileobj)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
