@@ -1,30 +1,34 @@
-"""Rooms and connections on servers that are commands: granian, daphne, and gunicorn with each of its workers."""
+"""Rooms and connections on servers that are commands, started as their pages in docs/servers say."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import plumews
+from support.command import certificate
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs a Unix")]
 
 #: Seconds for a server to start or to end.
 PATIENCE = 30.0
 
-#: Application with a room: it enters and echoes to all, denies ``/denied``, and closes at ``close``.
+DOCS = Path(__file__).parents[2] / "docs" / "servers"
+
+#: Application with a room: it enters and echoes to all, denies ``/denied``, closes at ``close``, returns at ``return``.
 PROGRAM = """
 import plumews
 from plumews.asgi import conn
@@ -45,6 +49,8 @@ async def app(scope, receive, send):
     hub.broadcast_room("room", f"{hub.room_count('room')} {type(member).__name__}")
     try:
         async for message in member:
+            if message == "return":
+                return
             if message == "close":
                 await member.close(4001, "as you wish")
                 return
@@ -55,24 +61,45 @@ async def app(scope, receive, send):
         hub.broadcast_room("room", f"left {hub.room_count('room')}")
 """
 
-WORKER = """
-from uvicorn_worker import UvicornWorker
-
-
-class Worker(UvicornWorker):
-    CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "ws": "plumews.asgi:PlumeProtocol"}
-"""
-
-#: Commands behind ``python -m``, with the port as ``{port}``, and the packages that they need.
+#: Page and headings of each server, without and with TLS, and further words of its command.
 COMMANDS = {
-    "granian": (("granian", "--interface", "asgi", "--port", "{port}", "program:app"), ("granian",)),
-    "daphne": (("daphne", "-p", "{port}", "program:app"), ("daphne",)),
-    "gunicorn": (("gunicorn", "-k", "asgi", "-b", "127.0.0.1:{port}", "program:app"), ("gunicorn",)),
-    "uvicorn-worker": (
-        ("gunicorn", "-k", "worker.Worker", "-b", "127.0.0.1:{port}", "program:app"),
-        ("gunicorn", "uvicorn_worker"),
-    ),
+    "uvicorn": ("uvicorn.md", "Running uvicorn", "uvicorn with TLS", ()),
+    "hypercorn": ("hypercorn.md", "Running hypercorn", "hypercorn with TLS", ("--graceful-timeout", "1")),
+    "granian": ("granian.md", "Running granian", "granian with TLS", ()),
+    "daphne": ("daphne.md", "Running daphne", "daphne with TLS", ()),
+    "gunicorn": ("gunicorn.md", "gunicorn with its own worker", "gunicorn with TLS", ("--graceful-timeout", "1")),
+    "uvicorn-worker": ("gunicorn.md", "gunicorn with uvicorn's worker", "gunicorn with TLS", ()),
 }
+
+#: Packages beside the command itself.
+NEEDS = {"uvicorn-worker": "uvicorn_worker"}
+
+#: Close codes, as the pages have them: of an application that returns, and of a server that stops.
+#: daphne leaves a connection open when its application returns.
+RETURNED = {
+    "uvicorn": 1000,
+    "uvicorn-worker": 1000,
+    "hypercorn": 1011,
+    "granian": 1005,
+    "daphne": None,
+    "gunicorn": 1011,
+}
+STOPPED = {
+    "uvicorn": 1012,
+    "uvicorn-worker": 1012,
+    "hypercorn": 1011,
+    "granian": 1006,
+    "daphne": 1006,
+    "gunicorn": 1006,
+}
+
+
+def snippet(page: str, heading: str, language: str) -> str:
+    """Code in ``language`` under ``heading`` of a page in docs/servers."""
+    _, _, section = (DOCS / page).read_text(encoding="utf-8").partition(f"# {heading}\n")
+    found = re.search(rf"^```{language}\n(.*?)^```$", section.partition("\n#")[0], re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
 
 
 @pytest.fixture
@@ -81,22 +108,23 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": False}
 
 
-def missing(packages: tuple[str, ...]) -> list[str]:
-    return [name for name in packages if not importlib.util.find_spec(name)]
-
-
 @contextlib.asynccontextmanager
-async def serving(kind: str, folder: Path) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """Run the program on a server of ``kind``. Gives its URL and its process."""
-    words, packages = COMMANDS[kind]
-    if missing(packages):
-        pytest.skip(f"{', '.join(missing(packages))} is not installed")
-    (folder / "program.py").write_text(PROGRAM)
-    (folder / "worker.py").write_text(WORKER)
+async def serving(
+    kind: str, folder: Path, *, tls: bool = False
+) -> AsyncIterator[tuple[int, asyncio.subprocess.Process]]:
+    """Run the program on a server of ``kind``. Gives its port and its process."""
+    page, plain, encrypted, more = COMMANDS[kind]
+    words = snippet(page, encrypted if tls else plain, "sh").split()
+    if kind == "gunicorn":
+        words = [word.replace("worker.Worker", "asgi") for word in words]  # TLS is said once for both workers
+    for package in (words[0], NEEDS.get(kind, words[0])):
+        pytest.importorskip(package)
+    (folder / "app.py").write_text(PROGRAM)
+    (folder / "worker.py").write_text(snippet("gunicorn.md", "gunicorn with uvicorn's worker", "python"))
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *(word.format(port=port) for word in words)),
+        *(sys.executable, "-m", *(word.replace("8000", str(port)) for word in words), *more),
         cwd=folder,
         env={**os.environ, "PLUMEWS_PURE": "1" if plumews.BODY == "pure" else ""},
         stdout=subprocess.PIPE,
@@ -106,9 +134,11 @@ async def serving(kind: str, folder: Path) -> AsyncIterator[tuple[str, asyncio.s
     said = asyncio.ensure_future(process.stdout.read())
     try:
         await asyncio.wait_for(listening(port, said), PATIENCE)
-        yield f"ws://127.0.0.1:{port}", process
-        process.send_signal(signal.SIGTERM)
-        assert b"Traceback" not in await asyncio.wait_for(said, PATIENCE)
+        yield port, process
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        # hypercorn and daphne log tracebacks of their own when they stop while a client is there
+        assert not re.search(rb"plumews[/.](asgi|conn|hub)\b", await asyncio.wait_for(said, PATIENCE))
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -128,9 +158,18 @@ async def listening(port: int, said: asyncio.Future[bytes]) -> None:
             return
 
 
+async def close_of(client: ClientConnection) -> tuple[int | None, str | None]:
+    """Wait for the end of a connection, which may have messages before."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await asyncio.wait_for(client.recv(), PATIENCE)
+    return client.close_code, client.close_reason
+
+
 @pytest.mark.parametrize("kind", COMMANDS)
 async def test_members_of_a_room_on_each_server(kind, tmp_path):
-    async with serving(kind, tmp_path) as (url, _):
+    async with serving(kind, tmp_path) as (port, process):
+        url = f"ws://127.0.0.1:{port}"
         async with connect(url, proxy=None) as first:
             assert await first.recv() == "1 Conn"
             async with connect(url, proxy=None) as second:
@@ -139,9 +178,26 @@ async def test_members_of_a_room_on_each_server(kind, tmp_path):
                 assert [await first.recv(), await second.recv()] == ["hello"] * 2
             assert await first.recv() == "left 1"
             await first.send("close")
-            with pytest.raises(ConnectionClosed):
-                await first.recv()
-            reason = "" if kind == "daphne" else "as you wish"  # daphne sends none
-            assert (first.close_code, first.close_reason) == (4001, reason)
+            # daphne sends no reason
+            assert await close_of(first) == (4001, "" if kind == "daphne" else "as you wish")
         with pytest.raises(InvalidStatus, match="403"):
             await connect(f"{url}/denied", proxy=None)
+        if RETURNED[kind] is not None:
+            async with connect(url, proxy=None) as returned:
+                await returned.send("return")
+                assert (await close_of(returned))[0] == RETURNED[kind]
+        async with connect(url, proxy=None) as last:
+            assert await last.recv() == "1 Conn"
+            process.send_signal(signal.SIGTERM)
+            assert (await close_of(last))[0] == STOPPED[kind]
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+async def test_tls_of_each_server(kind, tmp_path):
+    file, _ = certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(file))
+    async with (
+        serving(kind, tmp_path, tls=True) as (port, _),
+        connect(f"wss://127.0.0.1:{port}", ssl=trust, proxy=None) as client,
+    ):
+        assert await client.recv() == "1 Conn"

@@ -697,6 +697,24 @@ async def test_other_servers(kind: str) -> None:
         await asyncio.wait_for(ended.wait(), 10)
 
 
+@pytest.mark.parametrize("server", ["hypercorn", "granian"])
+async def test_rooms_behind_a_proxy_know_its_scheme(server: str) -> None:
+    told = run("hypercorn behind a proxy") if server == "hypercorn" else run("granian behind a proxy")
+    async with serving("uvicorn", told["app"], proxy_headers=False, interface="asgi3") as port:
+        page: Any = f"https://127.0.0.1:{port}"
+        forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+        async with await client(port, "/ws", origin=page, additional_headers=forwarded) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
+        with pytest.raises(InvalidStatus, match="403"):
+            await client(port, "/ws", origin=page)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs a Unix")
+def test_the_worker_of_gunicorn_has_our_class() -> None:
+    assert run("gunicorn with uvicorn's worker")["Worker"].CONFIG_KWARGS["ws"] == "plumews.asgi:PlumeProtocol"
+
+
 async def test_options_of_the_protocol_class() -> None:
     echo = uvicorn_setup.echo
     async with uvicorn_setup.running(echo, ws=run("Options of the protocol class")["Guarded"]) as server:

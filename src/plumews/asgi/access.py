@@ -116,7 +116,7 @@ class RoomAccess:
         request = conn.request
         try:
             if self._checks_origin:
-                check_origin(request, self._origins, websocket.scope.get("scheme") == "wss")
+                check_origin(request, self._origins, request.secure)
             room = websocket.path_params.get("room")  # a converter of the route may give 0
             deciding = self._endpoint.admit_to(room_of(request) if room is None else str(room), conn, request)
             if deciding is not None:

@@ -226,7 +226,7 @@ class _Rooms:
         context, request = self._context, conn.request
         context.check_host(request)
         endpoint = context.endpoint(quoted_path(_path_in(scope)))
-        check_origin(request, context.origins, scope.get("scheme") == "wss")
+        check_origin(request, context.origins, request.secure)
         offered_subprotocols(request)
         admission = endpoint.admit(conn, request)
         if admission is not None:
