@@ -663,11 +663,28 @@ def test_a_task_that_is_destroyed_with_its_loop_is_no_error(caplog):
     loop = asyncio.new_event_loop()
     context = SimpleNamespace(app=app, options=PlumeProtocol._options)
     scope = {"extensions": {"plumews": None}}
-    run = Application(context, None, SimpleNamespace(_loop=loop), scope).run()
+    run = Application(context, None, SimpleNamespace(_loop=loop), scope, set()).run()
     run.send(None)
     loop.close()
     run.close()
     assert errors(caplog) == []
+
+
+async def test_a_task_that_never_began_ends_with_its_connection(run):
+    class Cancelled(set):
+        def add(self, task):
+            super().add(task)
+            task.cancel()
+
+    async def app(scope, receive, send):
+        raise AssertionError
+
+    server = await run(app)
+    server.state.tasks = tasks = Cancelled()
+    async with await Wire.connect(server) as wire:
+        wire.send(upgrade())
+        await until(lambda: any(task.cancelled() for task in tasks))
+    await until(lambda: not tasks)
 
 
 @pytest.mark.parametrize(("event", "answer"), [(ACCEPT, b"101"), (CLOSE, b"403")])

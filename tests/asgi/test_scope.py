@@ -88,7 +88,8 @@ async def test_header_values_are_bytes_as_received(run, http):
 
 
 async def test_the_extension_says_how_to_get_its_connection():
-    extension = Extension(plumews.Conn(plumews.ConnConfig()))
+    extension = Extension()
+    extension.opening = plumews.Conn(plumews.ConnConfig())
     with pytest.raises(RuntimeError, match=r"await accept\(\)"):
         extension["conn"]
     with pytest.raises(KeyError):

@@ -12,7 +12,7 @@ entry if it fails. An end that only tells that the client has gone is no failure
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..conn import closing
 from ..conn.full_queue import drain
@@ -71,6 +71,7 @@ class Application:
         protocol: protocol of the connection.
         conn: the connection.
         scope: scope of the request.
+        tasks: tasks of the server, which hold that of :meth:`run`. At its end it leaves them.
     """
 
     __slots__ = (
@@ -85,13 +86,18 @@ class Application:
         "_scope",
         "_state",
         "_stopped",
+        "_tasks",
         "_told",
         "_waiter",
         "_waits",
+        "task",
     )
 
-    def __init__(self, context: AsgiContext, protocol: PlumeProtocol, conn: Conn, scope: Scope) -> None:
+    def __init__(
+        self, context: AsgiContext, protocol: PlumeProtocol, conn: Conn, scope: Scope, tasks: set[Any]
+    ) -> None:
         self._context = context
+        self._tasks = tasks
         self._protocol: PlumeProtocol | None = protocol
         self._conn = conn
         self._scope: Scope | None = scope
@@ -107,6 +113,8 @@ class Application:
         #: Future of a receive() that waits for the connection to open.
         self._waiter: asyncio.Future[None] | None = None
         self._denial: DenialResponse | None = None
+        #: Task of :meth:`run`, set by the protocol.
+        self.task: asyncio.Task[None] | None = None
 
     # --- the run ----------------------------------------------------------------------------------
 
@@ -135,12 +143,16 @@ class Application:
             elif result is not None:
                 logger.error("ASGI callable should return None, but returned '%s'.", result)
             self._finish(CloseCode.NORMAL_CLOSURE, "")
+        finally:
+            self._tasks.discard(self.task)
+            self.task = None
 
     def _finish(self, code: int, reason: str) -> None:
         """End the connection, unless the application has."""
         state, self._state = self._state, _CLOSED
         if state == _OPEN:
-            closing.begin_close(self._conn, code, reason)
+            if not self._conn.closed:
+                closing.begin_close(self._conn, code, reason)
         elif state == _DENYING:
             assert self._denial is not None
             self._denial.finish()
@@ -152,7 +164,10 @@ class Application:
     def gone(self) -> None:
         """Note that the connection is gone."""
         self._protocol = None
-        self._wake()
+        if self.task is not None and self.task.done():  # it was cancelled before it began
+            self._tasks.discard(self.task)
+        if self._waiter is not None:
+            self._wake()
 
     def stop(self) -> None:
         """Close the connection, because the server stops: with 1012, or with 503 before it is open."""
@@ -249,8 +264,12 @@ class Application:
             RuntimeError: another event is expected.
             TypeError, ValueError: the event has a wrong value.
         """
-        if self._state != _OPEN or event["type"] != "websocket.send":
-            await self._send_other(event)
+        state, kind = self._state, event["type"]
+        if state != _OPEN or kind != "websocket.send":
+            if state == _CONNECTING and kind == "websocket.accept":
+                self._accept(event)
+            else:
+                await self._send_other(event)
             return
         data = event.get("bytes")
         if data is None:
@@ -274,9 +293,7 @@ class Application:
         kind, state = event["type"], self._state
         if self._stopped or (state != _CLOSED and self._has_gone()):
             raise self._gone_error()
-        if state == _CONNECTING and kind == "websocket.accept":
-            self._accept(event)
-        elif state == _CONNECTING and kind == "websocket.close":
+        if state == _CONNECTING and kind == "websocket.close":
             self._refuse(event)
         elif state == _CONNECTING and kind == "websocket.http.response.start":
             assert self._protocol is not None
@@ -296,11 +313,15 @@ class Application:
 
     def _accept(self, event: Event) -> None:
         """Answer 101, and open the connection."""
+        if self._stopped or self._has_gone():
+            raise self._gone_error()
         assert self._protocol is not None
         assert self._scope is not None
         protocol, conn, scope = self._protocol, self._conn, self._scope
-        headers = accept_headers(event)
-        subprotocol = accept_subprotocol(event, scope["subprotocols"])
+        headers = accept_headers(event) if event.get("headers") else None
+        subprotocol = event.get("subprotocol")
+        if subprotocol is not None:
+            subprotocol = accept_subprotocol(event, scope["subprotocols"])
         if not protocol.accept(scope, subprotocol, headers):
             raise self._gone_error()
         self._state = _OPEN
@@ -308,7 +329,8 @@ class Application:
         self._scope = None
         self._extension["conn"] = conn
         protocol.opened(self._extension.on_open)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         log_access(scope, "[accepted]")  # last: it may fail, because applications change their scope
 
     def _close(self, event: Event) -> None:

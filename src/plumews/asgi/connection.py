@@ -151,7 +151,9 @@ class EventChannel:
         self._conn._handshake = _Opening()
         self._conn.connection_made(self._transport)
         self._conn._request = request_of(scope)
-        self.extension = Extension(self._conn)
+        self.extension = Extension()
+        self.extension.opening = self._conn
+        self.extension.on_open = None
         scope["extensions"] = {**(scope.get("extensions") or {}), "plumews": self.extension}
 
     @classmethod

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote, unquote
+from weakref import ref
 
 from ..conn.config import ConnConfig
 from ..http11.headers import Headers
@@ -66,7 +67,7 @@ class AsgiOptions:
         waits: True if ``send`` waits for the transport, False if it returns when the message is queued.
     """
 
-    __slots__ = ("conn", "given", "max_connections", "origins", "waits")
+    __slots__ = ("checks", "conn", "given", "max_connections", "origins", "waits")
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         #: The options as they were given.
@@ -77,6 +78,8 @@ class AsgiOptions:
         if self.max_connections is not None:
             check_count("max_connections", self.max_connections)
         self.conn: Mapping[str, Any] = conn
+        #: True if a request is checked beyond what uvicorn checks.
+        self.checks = self.max_connections is not None or self.origins is not None
         self.waits = not {"queue_size", "queue_bytes", "send_behavior", "send_timeout"} & conn.keys()
         known = sorted(["max_connections", "origins", *(field.name for field in dataclasses.fields(ConnConfig))])
         unknown = [unknown_option(name, known, {}) for name in sorted(conn.keys() - set(known))]
@@ -91,13 +94,16 @@ class AsgiContext:
     """State that all connections of one server share."""
 
     __slots__ = (
+        "__weakref__",
         "_defaults",
         "_given",
         "app",
         "asgi_version",
         "close_timeout",
+        "config",
         "conn_config",
         "connections",
+        "deflate",
         "options",
         "reset_contextvars",
         "root_path",
@@ -106,6 +112,8 @@ class AsgiContext:
     )
 
     def __init__(self, config: ServerConfig, options: AsgiOptions) -> None:
+        #: Weak reference to the configuration.
+        self.config = ref(config)
         self.app: Any = config.loaded_app
         self.root_path: str = config.root_path
         self.asgi_version: str = config.asgi_version
@@ -123,6 +131,7 @@ class AsgiContext:
             "send_timeout": None,
         }
         self.conn_config = ConnConfig(**{**settings, **options.conn})
+        self.deflate = self.conn_config.deflate
         #: Seconds for the closing handshakes when the server stops, so that applications see the end before uvicorn
         #: cancels their tasks.
         self.close_timeout: float = self.conn_config.close_timeout

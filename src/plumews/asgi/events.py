@@ -42,9 +42,6 @@ _DISCONNECTS: Final = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "WebSocketDisconnected"}
 )
 
-#: Headers of an application that adds none. They are never changed.
-_NO_HEADERS: Final = Headers()
-
 
 class ClientDisconnected(OSError):
     """The client has gone: the event cannot be sent, or no event will come any more."""
@@ -56,11 +53,12 @@ class ClientDisconnected(OSError):
 def disconnect_event(conn: Conn) -> Event:
     """Return the event that tells how ``conn`` has ended: by the peer's close frame, by a violation, or without one."""
     rules = conn._rules
-    if rules.error is not None and rules.close_rcvd is None:
+    received = rules.close_rcvd
+    if received is not None:
+        return {"type": "websocket.disconnect", "code": int(received[0]), "reason": received[1]}
+    if rules.error is not None:
         return {"type": "websocket.disconnect", "code": int(rules.error.close_code), "reason": str(rules.error)}
-    if rules.close_rcvd is None:
-        return {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE)}
-    return {"type": "websocket.disconnect", "code": int(rules.close_rcvd.code), "reason": rules.close_rcvd.reason}
+    return {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE)}
 
 
 def tells_disconnect(exc: BaseException) -> bool:
@@ -95,8 +93,6 @@ def _decoded(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 def accept_headers(event: Mapping[str, Any]) -> Headers:
     """Return the headers of a ``websocket.accept``. Raise ``ValueError`` for one that belongs to the handshake."""
-    if not event.get("headers"):
-        return _NO_HEADERS
     headers = headers_of(event)
     if "Sec-WebSocket-Protocol" in headers:
         raise ValueError(

@@ -15,10 +15,19 @@ __all__ = ["ForeignTransport", "is_own"]
 #: Modules of the transports that a connection may drive itself. A class of another module may do anything.
 _OWN: Final = frozenset(("asyncio.selector_events", "asyncio.proactor_events", "asyncio.sslproto", "uvloop.loop"))
 
+#: Classes of these modules that were seen.
+_own_kinds: Final[set[type]] = set()
+
 
 def is_own(transport: asyncio.BaseTransport) -> bool:
     """Return True if ``transport`` is one of asyncio's or uvloop's, by its exact class."""
-    return type(transport).__module__ in _OWN
+    kind = type(transport)
+    if kind in _own_kinds:
+        return True
+    if kind.__module__ not in _OWN:  # the module of a compiled class is a new string each time
+        return False
+    _own_kinds.add(kind)
+    return True
 
 
 class ForeignTransport(asyncio.Transport):

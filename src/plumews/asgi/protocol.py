@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any, ClassVar, Final
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from .. import limits
 from ..conn import closing, receive_backlog
 from ..conn.connection import Conn
-from ..conn.opening import opened, use_deflate
+from ..conn.opening import made, opened, use_deflate
 from ..constants import ErrorCode
 from ..deflate.config import Agreement, negotiate
 from ..errors import InvalidHandshake, Refused
@@ -61,6 +61,7 @@ class PlumeProtocol(asyncio.Protocol):
         "_conn",
         "_context",
         "_key",
+        "_own",
         "_paused",
         "_reader",
         "_rest",
@@ -70,6 +71,8 @@ class PlumeProtocol(asyncio.Protocol):
 
     _options: ClassVar[AsgiOptions] = AsgiOptions({})
     _contexts: ClassVar[WeakKeyDictionary[Any, AsgiContext]] = WeakKeyDictionary()
+    #: The context of the newest connection: mostly there is one server.
+    _newest: ClassVar[ReferenceType[AsgiContext] | None] = None
 
     def __init__(
         self,
@@ -80,9 +83,10 @@ class PlumeProtocol(asyncio.Protocol):
     ) -> None:
         if not config.loaded:
             config.load()
-        context = self._contexts.get(config)
-        if context is None:
-            context = self._contexts[config] = AsgiContext(config, self._options)
+        newest = self._newest
+        context = None if newest is None else newest()
+        if context is None or context.config() is not config:
+            context = self._context_of(config)
         self._context = context
         self._server_state = server_state
         self._app_state = app_state
@@ -93,7 +97,16 @@ class PlumeProtocol(asyncio.Protocol):
         self._key = ""  # of the client
         self._agreement: Agreement | None = None
         self._rest: bytearray | None = None
+        self._own = False  # the transport is one of asyncio's or uvloop's own
         self._paused = False
+
+    @classmethod
+    def _context_of(cls, config: ServerConfig) -> AsgiContext:
+        context = cls._contexts.get(config)
+        if context is None:
+            context = cls._contexts[config] = AsgiContext(config, cls._options)
+        cls._newest = ref(context)
+        return context
 
     @classmethod
     def with_options(cls, **options: Any) -> type[PlumeProtocol]:
@@ -115,6 +128,7 @@ class PlumeProtocol(asyncio.Protocol):
             "__doc__": cls.__doc__,
             "_options": checked,
             "_contexts": WeakKeyDictionary(),
+            "_newest": None,
         }
         return type(cls.__name__, (cls,), members)
 
@@ -125,7 +139,8 @@ class PlumeProtocol(asyncio.Protocol):
         self.transport = transport
         conn = self._conn = Conn(self._context.conn_config)
         conn._handshake = self
-        conn.connection_made(transport if is_own(transport) else ForeignTransport(transport))
+        self._own = is_own(transport)
+        made(conn, transport if self._own else ForeignTransport(transport))
 
     def data_received(self, data: bytes) -> None:
         conn = self._conn
@@ -133,8 +148,11 @@ class PlumeProtocol(asyncio.Protocol):
             return
         if conn._handshake is None:
             conn.data_received(data)
-        else:
-            closing.guard(conn, self.received, bytes(data))
+            return
+        try:
+            self.received(bytes(data))
+        except BaseException as exc:
+            closing.fail(conn, exc)
 
     def eof_received(self) -> bool | None:
         return None if self._conn is None else self._conn.eof_received()
@@ -182,21 +200,16 @@ class PlumeProtocol(asyncio.Protocol):
         except InvalidHandshake as exc:
             self._refuse(exc)
 
-    def lost(self) -> None:
-        """Forget the connection, which is gone before it was open."""
-        self._end()
-
-    def left(self, conn: Conn) -> None:
-        """Forget the connection, which is gone. It calls this as its slot."""
-        self._end()
-
-    def _end(self) -> None:
+    def lost(self, conn: Conn | None = None) -> None:
+        """Forget the connection, which is gone."""
         self._server_state.connections.discard(self)
         application, self._application = self._application, None
         self._conn = self._reader = self._rest = None
         if application is not None:
             self._context.connections -= 1
             application.gone()
+
+    left = lost  # called by an open connection, whose slot this object is
 
     def _keep(self, data: bytes) -> None:
         if self._application is None or self._conn is None:
@@ -219,24 +232,26 @@ class PlumeProtocol(asyncio.Protocol):
         conn._request = request
         request.remote_address = conn._peername
         request.client_address = address_of(conn._peername)
-        request.secure = bool(conn.get_extra_info("sslcontext"))
+        request.secure = conn._fd < 0 and bool(conn.get_extra_info("sslcontext"))  # a plain socket costs no question
         self._key = check_upgrade(request)
         subprotocols = offered_subprotocols(request)
-        if context.conn_config.deflate is not None:
-            self._agreement = negotiate(request._values_of(b"sec-websocket-extensions"), context.conn_config.deflate)
+        if context.deflate is not None:
+            self._agreement = negotiate(request._values_of(b"sec-websocket-extensions"), context.deflate)
         scope = build_scope(context, conn, request, subprotocols, self._app_state)
-        self._check_options(request, scope)
+        if context.options.checks:
+            self._check_options(request, scope)
         if reader.head is not None:
             request._keep_only(reader.head)
-        self._application = application = Application(context, self, conn, scope)
+        tasks = self._server_state.tasks
+        self._application = application = Application(context, self, conn, scope, tasks)
         context.connections += 1
         if reader.rest:
             self._keep(reader.rest)
         create_task = conn._loop.create_task
         work = application.run()
         task = contextvars.Context().run(create_task, work) if context.reset_contextvars else create_task(work)
-        self._server_state.tasks.add(task)
-        task.add_done_callback(self._server_state.tasks.discard)
+        application.task = task
+        tasks.add(task)
 
     def _check_options(self, request: Request, scope: Scope) -> None:
         """Refuse a request of a foreign page, and one beyond the limit of connections, if the options say so."""
@@ -271,23 +286,27 @@ class PlumeProtocol(asyncio.Protocol):
 
     def hand_over(self) -> None:
         """Give the transport to the connection, if it is one of asyncio's or uvloop's own."""
-        if self._conn is not None and self.transport is not None and is_own(self.transport):
-            closing.ask(self._conn, "set_protocol", self._conn)
+        conn = self._conn
+        if self._own and conn is not None and conn._transport is not None:
+            try:
+                conn._transport.set_protocol(conn)
+            except Exception as exc:
+                closing.transport_failed(conn, exc)
 
-    def accept(self, scope: Scope, subprotocol: str | None, headers: Headers) -> bool:
+    def accept(self, scope: Scope, subprotocol: str | None, headers: Headers | None) -> bool:
         """Write the 101. Return False if the client has gone.
 
         Args:
             scope: scope of the request, in which a middleware may have put what a trusted proxy says.
             subprotocol: chosen subprotocol.
-            headers: headers of the application.
+            headers: headers of the application, ``None`` without any.
         """
         context, conn = self._context, self._conn
-        if conn is None or conn._request is None:
+        if conn is None or conn._request is None or conn._transport is None:
             return False
         note_client(conn._request, scope)
         added, lines = context.defaults(self._server_state)
-        if headers:
+        if headers is not None:
             added, lines = Headers(added, headers), lines + headers.serialize()[:-2]
         agreement = self._agreement
         wire = accepted(self._key, subprotocol, None if agreement is None else agreement.answer, lines)
@@ -295,7 +314,10 @@ class PlumeProtocol(asyncio.Protocol):
         conn._subprotocol = subprotocol
         if agreement is not None:
             use_deflate(conn, agreement)
-        closing.ask(conn, "write", wire)
+        try:
+            conn._transport.write(wire)
+        except Exception as exc:
+            closing.transport_failed(conn, exc)
         return not conn._ended
 
     def opened(self, on_open: Callable[[Conn], None] | None) -> None:

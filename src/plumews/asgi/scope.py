@@ -24,6 +24,8 @@ _SPEC_VERSION = "2.4"
 class Extension(dict[str, Any]):
     """``scope["extensions"]["plumews"]``: its ``"conn"`` is the connection, once it is accepted.
 
+    Its maker sets the attributes: an ``__init__`` would cost more than the object.
+
     Attributes:
         opening: The connection, from the request on.
         on_open: Function that is called with the open connection, before its first message is read. ``None`` is none.
@@ -31,10 +33,8 @@ class Extension(dict[str, Any]):
 
     __slots__ = ("on_open", "opening")
 
-    def __init__(self, opening: Conn) -> None:
-        super().__init__()
-        self.opening = opening
-        self.on_open: Callable[[Conn], None] | None = None
+    opening: Conn
+    on_open: Callable[[Conn], None] | None
 
     def __copy__(self) -> Extension:
         return self  # a copy of the scope has the same connection
@@ -63,35 +63,39 @@ def build_scope(
     root_path = context.root_path
     client = conn._peername
     raw_path = request.raw_path
+    path = unquote(raw_path) if "%" in raw_path else raw_path
+    extension = Extension()
+    extension.opening = conn
+    extension.on_open = None
     return {
         "type": "websocket",
         "asgi": {"version": context.asgi_version, "spec_version": _SPEC_VERSION},
         "http_version": "1.1",
         "scheme": "wss" if request.secure else "ws",
         "server": _server_address(conn._sockname),
-        "client": None if client is None else (str(client[0]), int(client[1])),
+        "client": client if client is None or len(client) == 2 else client[:2],
         "root_path": root_path,
-        "path": root_path + (unquote(raw_path) if "%" in raw_path else raw_path),
-        "raw_path": (root_path + raw_path).encode("ascii", "replace"),
-        "query_string": request.query_string.encode("ascii"),
+        "path": root_path + path if root_path else path,
+        "raw_path": (root_path + raw_path).encode("ascii", "replace") if root_path else raw_path.encode(),
+        "query_string": request.query_string.encode(),
         "headers": request._raw_lines(),
         "subprotocols": subprotocols,
         "state": dict(state),
-        "extensions": {"websocket.http.response": {}, "plumews": Extension(conn)},
+        "extensions": {"websocket.http.response": {}, "plumews": extension},
     }
 
 
 def note_client(request: Request, scope: Mapping[str, Any]) -> None:
     """Set the address of the client and its use of TLS in ``request``: a middleware knows them from a trusted proxy."""
     client = scope.get("client")
-    if client:
+    if client and client is not request.remote_address:  # which is noted
         request.client_address = address_of((str(client[0]),))
     request.secure = scope.get("scheme") in ("wss", "https")
 
 
 def _server_address(address: Any) -> tuple[str, int | None] | None:
     if isinstance(address, tuple):
-        return str(address[0]), int(address[1])
+        return address if len(address) == 2 else address[:2]
     if isinstance(address, bytes):
         address = address.decode("utf-8", "surrogateescape")
     return (address, None) if isinstance(address, str) and address else None

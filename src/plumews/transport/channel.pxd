@@ -14,7 +14,7 @@ cdef Py_ssize_t _OVERHEAD
 
 cdef class Channel(Flushable):
     # What a fan-out or a flush looks at.
-    cdef int _fd
+    cdef readonly int _fd
     cdef int _held
     cdef readonly bint _paused
     cdef public bint _in_pieces
