@@ -113,6 +113,78 @@ def test_signatures_are_those_of_the_asyncio_client() -> None:
     assert ours == set(inspect.signature(plumews.connect).parameters) - {"on_message", "on_close"}
 
 
+def test_a_forgotten_with_is_a_named_error() -> None:
+    client = connect("ws://localhost/")
+    with pytest.raises(AttributeError, match=r"'recv'.*`with connect\(uri\) as conn:` or .*\.open\(\)"):
+        client.recv()  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"'colour'$"):
+        client.colour  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(client, "send")
+
+
+def test_a_wrong_host_or_port_is_refused_at_the_call() -> None:
+    for name, value, error in (
+        ("host", "", ValueError),
+        ("host", 5, TypeError),
+        ("port", 65536, ValueError),
+        ("port", "80", TypeError),
+        ("ping_period", 5, TypeError),
+    ):
+        with pytest.raises(error, match="ping_interval" if name == "ping_period" else name):
+            connect("ws://localhost/", **{name: value})  # type: ignore[arg-type]
+    with socket.socket() as sock, pytest.raises(TypeError, match="either sock or port"):
+        connect("ws://localhost/", sock=sock, port=80)
+
+
+def test_host_and_port_are_dialed_in_place_of_the_uri(echo_uri: str) -> None:
+    port = int(echo_uri.rstrip("/").rpartition(":")[2])
+    with connect("ws://localhost:1/path", host="127.0.0.1", port=port) as conn:
+        assert (conn.request.headers["Host"], conn.request.path) == ("localhost:1", "/path")
+
+
+def test_the_next_attempt_tells_the_last_position() -> None:
+    since: list[object] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        since.append(conn.request.query.get("since"))
+        await conn.send("1.1")
+        await conn.send("none")
+        await conn.send("1.2")
+        await conn.close(1001)
+
+    with server(handler) as uri:
+        client = connect(uri, reconnect_delays=[0, 0], position_of=lambda text: None if text == "none" else text)
+        for conn in itertools.islice(client, 3):
+            if conn.attempt < 3:
+                assert conn.recv() == "1.1"
+            if conn.attempt == 1:
+                assert [conn.recv(timeout=5), conn.recv()] == ["none", "1.2"]
+    assert since == [None, "1.2", "1.1"]
+
+
+def test_the_recovered_event_tells_a_position() -> None:
+    since: list[object] = []
+
+    async def handler(conn: plumews.Conn) -> None:
+        since.append(conn.request.query.get("since"))
+        await conn.send('{"type":"recovered","position":"1.7","missed":0}')
+        await conn.send("next")
+        await conn.close(1001)
+
+    with server(handler) as uri:
+        for conn in itertools.islice(connect(uri + "?since=1.1", reconnect_delays=[0]), 2):
+            assert len(list(conn)) == 2
+    assert since == ["1.1", "1.7"]
+
+
+def test_a_failing_position_of_is_logged_once(echo_uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(echo_uri, position_of=lambda message: 1 / 0) as conn:  # type: ignore[arg-type,return-value]
+        for message in ("one", "two"):
+            conn.send(message)
+            assert conn.recv() == message
+    assert caplog.text.count("position_of failed") == 1
+
+
 # --- failures -------------------------------------------------------------------------------------
 
 
@@ -165,6 +237,19 @@ def test_a_function_that_fails_is_a_failed_attempt(echo_uri: str) -> None:
     with pytest.raises(ConnectError, match="ZeroDivisionError") as raised:
         connect(echo_uri, token=token).open()
     assert raised.value.step == "token"
+
+
+def test_the_time_of_a_function_counts(echo_uri: str) -> None:
+    with pytest.raises(ConnectTimeout):
+        connect(echo_uri, token=lambda: time.sleep(0.02) or "secret", open_timeout=0.01).open()  # type: ignore[func-returns-value]
+
+
+def test_a_refused_port_names_step_and_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(ConnectError, match=f"127.0.0.1:{port}") as raised:
+        connect("ws://localhost/", host="127.0.0.1", port=port).open()
+    assert raised.value.step == "connect"
 
 
 def test_redirects_are_followed(echo_uri: str) -> None:

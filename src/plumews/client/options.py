@@ -236,6 +236,8 @@ _ELSEWHERE: Final = {
     "max_queue_size": "here it is max_queue",
     "on_connect": "there is none: the connection is open when connect returns",
     "path": "unix_connect has it",
+    "ping_period": "here it is ping_interval",
+    "pong_wait": "here it is ping_timeout",
     "protocols": "here it is subprotocols",
     "proxy_auth": "a user and a password stand in the URL of proxy",
     "read_limit": "there is max_queue_bytes",

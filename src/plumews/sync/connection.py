@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, overload
 
 from .. import limits
 from ..client.handshake import Accepted
+from ..client.reconnect import Resumption
 from ..conn.config import ConnConfig
 from ..constants import CloseCode, Opcode, State
 from ..deflate.outbound import CompressionInfo
@@ -64,12 +65,13 @@ class Conn:
         request: Request,
         accepted: Accepted,
         attempt: tuple[int, BaseException | None],
+        resumption: Resumption,
     ) -> None:
         self._channel = channel = SocketChannel(wire, config, accepted)
         self._rules = channel.rules
         self._writer = FrameWriter(channel)
         self._keepalive = Keepalive(channel)
-        self._reader = MessageReader(channel, self._writer, self._keepalive, accepted.rest)
+        self._reader = MessageReader(channel, self._writer, self._keepalive, accepted.rest, resumption)
         self._request = request
         self._accepted = accepted
         self._attempt = attempt

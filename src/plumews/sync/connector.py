@@ -42,7 +42,8 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
     Args:
         uri: ``ws`` or ``wss`` URI. A user and a password in it are sent as basic authentication.
         options: Those of :func:`plumews.connect`, but for its callbacks. There is no send queue: options of it have no
-            effect. Functions for ``token`` and ``additional_headers`` must be plain ones.
+            effect. Functions for ``token`` and ``additional_headers`` must be plain ones. They run in the thread of the
+            caller, which cannot interrupt them: ``open_timeout`` ends an attempt when they have returned.
 
     Raises:
         InvalidURI: ``uri`` is malformed.
@@ -58,12 +59,18 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
 
     def _begin(self, uri: str, path: str | None, options: Any) -> None:
         self._prepare(uri, path, options)
-        if self._options.position_of is not None:
-            raise TypeError("position_of is an option of plumews.connect: a blocking client does not resume rooms yet")
         for name in ("additional_headers", "token"):
             if inspect.iscoroutinefunction(getattr(self._options, name)):
                 raise TypeError(f"{name} must be a plain function: a blocking client has no event loop")
         self._conn: Conn | None = None
+
+    if not TYPE_CHECKING:  # type checkers report an attribute that does not exist themselves
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if hasattr(Conn, name):
+                text += ": open a connection with `with connect(uri) as conn:` or `conn = connect(uri).open()`"
+            raise AttributeError(text)
 
     # --- three ways to use it ---------------------------------------------------------------------
 
@@ -157,7 +164,7 @@ class _Attempt(BaseAttempt[connect, Dialing]):
             accepted = self._shake_hands(wire, handshake)
             request = Request("GET", uri.resource, handshake.headers, secure=uri.secure)
             attempt = client._reconnector.attempt, client._reconnector.last_error
-            return Conn(wire, client._config, request, accepted, attempt)
+            return Conn(wire, client._config, request, accepted, attempt, client._resumption)
         except BaseException as exc:
             wire.sock.close()
             self.name_error(exc)

@@ -9,6 +9,7 @@ Invariant: one owner of reading at any moment.
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import threading
 import time
@@ -16,6 +17,7 @@ from collections import deque
 from typing import Any, Final
 
 from .. import limits
+from ..client.reconnect import Resumption
 from ..constants import COMPRESSED, Opcode, State, StreamEvent
 from ..errors import ConcurrencyError, ProtocolError
 from .channel import DONT_WAIT, LOOK, ForeignLock, SocketChannel
@@ -25,6 +27,8 @@ from .stream import Stream
 from .writer import FrameWriter
 
 __all__ = ["MessageReader"]
+
+logger = logging.getLogger("plumews.client")
 
 _OPEN, _CLOSED = State.OPEN, State.CLOSED
 _TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
@@ -42,6 +46,7 @@ class MessageReader:
         writer: Sender of replies.
         keepalive: Receiver of pongs.
         rest: Bytes that came behind the response.
+        resumption: Observer of the messages that the application gets.
 
     Attributes:
         lock: Reading lock.
@@ -57,6 +62,7 @@ class MessageReader:
         "_mid",
         "_queue",
         "_queued_bytes",
+        "_resumption",
         "_rules",
         "_stream",
         "_tls",
@@ -70,7 +76,9 @@ class MessageReader:
         "receive_into",
     )
 
-    def __init__(self, channel: SocketChannel, writer: FrameWriter, keepalive: Keepalive, rest: bytes) -> None:
+    def __init__(
+        self, channel: SocketChannel, writer: FrameWriter, keepalive: Keepalive, rest: bytes, resumption: Resumption
+    ) -> None:
         self._channel = channel
         self._writer = writer
         self._keepalive = keepalive
@@ -88,6 +96,7 @@ class MessageReader:
         self._queue: deque[str | bytes] = deque()
         self._queued_bytes = 0
         self._stream: Stream | None = None
+        self._resumption = resumption if resumption.observes else None
 
     def forked(self) -> None:
         """Refuse calls from now on, in a child of the process."""
@@ -115,7 +124,14 @@ class MessageReader:
             self._check_end()
             self.read(deadline)
         message = self._pop()
-        self.plain = not (self._queue or self._left or self._mid or self._stream is not None or self._tls is not None)
+        self.plain = not (
+            self._queue
+            or self._left
+            or self._mid
+            or self._stream is not None
+            or self._tls is not None
+            or self._resumption is not None
+        )
         return message
 
     def next_within(self, timeout: float) -> str | bytes:
@@ -215,7 +231,19 @@ class MessageReader:
     def _pop(self) -> str | bytes:
         message = self._queue.popleft()
         self._queued_bytes -= len(message) + limits.RECEIVED_OVERHEAD
+        if self._resumption is not None:
+            self._observe(self._resumption, message)
         return message
+
+    def _observe(self, resumption: Resumption, message: str | bytes) -> None:
+        """Note the position of a message, before the application gets it."""
+        try:
+            resumption.observe(message)
+            if not resumption.observes:
+                self._resumption = None
+        except Exception:
+            self._resumption = None
+            logger.exception("position_of failed")
 
     def _check_stream(self) -> None:
         stream = self._stream
