@@ -16,10 +16,10 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .access import RoomAccess
     from .connection import conn
     from .events import ClientDisconnected
     from .protocol import PlumeProtocol
+    from .room_access import RoomAccess
     from .room_application import rooms
 
 __all__ = ["ClientDisconnected", "PlumeProtocol", "RoomAccess", "conn", "rooms"]
@@ -27,7 +27,7 @@ __all__ = ["ClientDisconnected", "PlumeProtocol", "RoomAccess", "conn", "rooms"]
 _MODULES = {
     "ClientDisconnected": "events",
     "PlumeProtocol": "protocol",
-    "RoomAccess": "access",
+    "RoomAccess": "room_access",
     "conn": "connection",
     "rooms": "room_application",
 }

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..auth.credentials import AuthKeywords
 from ..auth.interfaces import RoomAuth
-from ..auth.token_lifetime import wait_for_answer
 from ..conn.handlers import cancel
 from ..conn.logs import log_extra
 from ..constants import CloseCode, ErrorCode
-from ..errors import InvalidHandshake, Refused
+from ..errors import InvalidHandshake
 from ..http11.handshake import check_upgrade, choose_subprotocol, offered_subprotocols, refusal
 from ..http11.headers import Headers, HeadersLike
 from ..http11.models import Response
@@ -33,6 +32,7 @@ from ..server.hooks import SelectSubprotocol, selected_subprotocol
 from ..server.routes import Route, Routes, answer_options, answer_route, answer_with_body
 from ..validation import unknown_option
 from .connection import opening_events, request_of
+from .room_admission import decided, too_late
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -143,7 +143,7 @@ class _Rooms:
             request = request_of(scope, quoted_path(path))
             return await asyncio.wait_for(self._answer_request(request, receive), self._context.open_timeout)
         except asyncio.TimeoutError:
-            return self._refuse(_late())
+            return self._refuse(too_late())
         except InvalidHandshake as exc:
             return self._refuse(exc)
         except Exception:
@@ -191,7 +191,10 @@ class _Rooms:
         await receive()  # websocket.connect
         due = conn._loop.time() + context.open_timeout
         try:
-            endpoint = await self._admit(scope, conn, due)
+            endpoint = self._endpoint_of(scope, conn)
+            admission = endpoint.admit(conn, conn.request)
+            if not await decided(conn, admission, due - conn._loop.time()):
+                return  # the client has gone
             subprotocol = self._subprotocol(conn)
         except InvalidHandshake as exc:
             await _deny(scope, self._refuse(exc, str(conn.id)), send)
@@ -221,24 +224,13 @@ class _Rooms:
             return  # the client has gone
         await self._run(conn, work)
 
-    async def _admit(self, scope: Scope, conn: Conn, due: float) -> Endpoint:
-        """Return the endpoint of the request of ``conn``, which has admitted it."""
+    def _endpoint_of(self, scope: Scope, conn: Conn) -> Endpoint:
+        """Return the endpoint of the request of ``conn``."""
         context, request = self._context, conn.request
         context.check_host(request)
         endpoint = context.endpoint(quoted_path(_path_in(scope)))
         check_origin(request, context.origins, request.secure)
         offered_subprotocols(request)
-        admission = endpoint.admit(conn, request)
-        if admission is not None:
-            deciding = asyncio.ensure_future(admission)
-            try:
-                await wait_for_answer(conn, deciding, due - conn._loop.time())
-            except asyncio.TimeoutError:
-                raise _late() from None
-            except asyncio.CancelledError:
-                if conn._transport is not None or not deciding.cancelled():
-                    raise
-                raise Refused("the client has gone") from None
         return endpoint
 
     def _subprotocol(self, conn: Conn) -> str | None:
@@ -261,10 +253,6 @@ class _Rooms:
                 await asyncio.wait(tasks)
             conn.abort()
             raise
-
-
-def _late() -> InvalidHandshake:
-    return InvalidHandshake("the request took too long", status=408, code=ErrorCode.HANDSHAKE_TIMEOUT)
 
 
 class _Body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import time
 from typing import Any
 
@@ -247,6 +248,48 @@ async def test_a_first_message_is_no_place_for_secrets(server, auth):
         assert "WEBSOCKET_TOKEN_SOURCE" in json.loads(refused.value.response.body)["detail"]
     with pytest.raises(ValueError, match="reads no message"):
         RoomAccess(plumews.Hub(), auth, token_sources=["message"])
+
+
+# --- behind accept() ------------------------------------------------------------------------------
+
+
+def late(hub: plumews.Hub, access: RoomAccess) -> FastAPI:
+    app = FastAPI()
+
+    @app.websocket("/rooms/{room}")
+    async def enter(websocket: WebSocket, room: str) -> None:
+        await websocket.accept()
+        user = await access(websocket)
+        hub.join(room, conn(websocket))
+        await websocket.send_text("nobody" if user is None else user.id)
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.receive_text()
+
+    return app
+
+
+@pytest.mark.parametrize("headers", [{}, ORIGIN])
+async def test_a_refusal_after_accept_is_a_close_code(server, auth, headers, caplog):
+    hub = plumews.Hub()
+    async with serving(server, late(hub, RoomAccess(hub, auth, require_token=True))) as port:
+        async with connect(url(port, "/rooms/chat"), additional_headers=headers, proxy=None) as websocket:
+            with pytest.raises(ConnectionClosed):
+                await websocket.recv()
+        assert websocket.close_code == 4401
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_token_that_is_checked_after_accept_counts(server, auth):
+    hub = plumews.Hub()
+    async with serving(server, late(hub, RoomAccess(hub, auth, require_token=True))) as port:
+        headers = bearer(token(jti="one"))
+        async with connect(url(port, "/rooms/chat"), additional_headers=headers, proxy=None) as websocket:
+            assert await websocket.recv() == "42"
+            assert [user.user.name for user in hub.presence("chat").users] == ["Ada"]
+            auth.revoke_token("one")
+            with pytest.raises(ConnectionClosed):
+                await websocket.recv()
+            assert (websocket.close_code, websocket.close_reason) == (4401, "token revoked")
 
 
 # --- the test client ------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 The checks are those of the room server. A client that may not enter gets an HTTP status, if it is a program. A page
 sees no status: for a browser, which sends an ``Origin``, the WebSocket is accepted and closed with the code that the
-room server uses. Both are exceptions of Starlette, so an application may handle them in its own way.
+room server uses. So is any client whose WebSocket is accepted already. Both are exceptions of Starlette, so an
+application may handle them in its own way.
 
 Invariant: a client that is refused never reaches the endpoint.
 """
@@ -14,22 +15,28 @@ import inspect
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import limits
 from ..auth.credentials import AuthOptions
 from ..auth.interfaces import RoomAuth, RoomAuthorizer, TokenAuthenticator
 from ..auth.token_lifetime import close_of_refusal
-from ..errors import InvalidHandshake, Refused
+from ..constants import CloseCode
+from ..errors import InvalidHandshake
 from ..http11.handshake import offered_subprotocols
 from ..http11.origin import AllowedOrigin, allowed_origins, check_origin
 from ..http11.redaction import BEARER
 from ..room_server.context import room_endpoints
 from ..room_server.endpoint import room_of
-from .connection import opening
+from ..validation import check_time
+from .connection import conn as connection_of
+from .connection import extension_of, opening
+from .room_admission import decided
 
 if TYPE_CHECKING:
     from ..conn.connection import Conn
     from ..http11.models import Request
     from ..hub.hub import Hub
     from ..users import UserInfo
+    from .scope import Extension
 
 __all__ = ["RoomAccess"]
 
@@ -41,9 +48,9 @@ class RoomAccess:
     """Dependency of a WebSocket endpoint of FastAPI that admits clients to a room.
 
     The room is the path parameter ``room``, else ``?room=`` (default ``default``). The dependency is called before
-    ``accept()``. Its value is the user of the token, ``None`` without a token. The connection gets the user, and ends
-    with the token. Its client may renew the token, as in :func:`plumews.serve_rooms`. In Starlette, await it:
-    ``user = await access(websocket)``.
+    ``accept()``: behind it, a program sees a close code in place of a status. Its value is the user of the token,
+    ``None`` without a token. The connection gets the user, and ends with the token. Its client may renew the token, as
+    in :func:`plumews.serve_rooms`. In Starlette, await it: ``user = await access(websocket)``.
 
     Args:
         hub: hub of the rooms. It says whether there is space.
@@ -58,6 +65,7 @@ class RoomAccess:
         allow_query_secrets: True accepts ``?token=`` and ``?room_password=`` (default False).
         origins: origins whose pages may connect beside the server's own, as in :func:`plumews.serve`. By default no
             origin is checked, or with ``token_cookie`` only the server's own is allowed.
+        open_timeout: seconds for all checks (default 10), behind which the client is refused with 408 or 4408.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or contradicts another one.
@@ -76,7 +84,10 @@ class RoomAccess:
         token_cookie: str | None = None,
         allow_query_secrets: bool = False,
         origins: Iterable[AllowedOrigin] | None = None,
+        open_timeout: float = limits.OPEN_TIMEOUT,
     ) -> None:
+        check_time("open_timeout", open_timeout)
+        self._open_timeout = open_timeout
         options = AuthOptions(require_token, token_sources, token_cookie, allow_query_secrets)
         if "message" in options.token_sources:
             raise ValueError(
@@ -109,29 +120,46 @@ class RoomAccess:
 
         Raises:
             starlette.exceptions.HTTPException: a program may not enter. It has the status of the room server.
-            starlette.exceptions.WebSocketException: a browser may not enter. It has the close code of the room server.
+            starlette.exceptions.WebSocketException: a browser may not enter, or a client whose WebSocket is accepted
+                already. It has the close code of the room server.
+            starlette.websockets.WebSocketDisconnect: the client has left before it was decided.
+            RuntimeError: the WebSocket is closed.
         """
-        extension = opening(websocket)
+        extension = _extension(websocket)
+        accepted = "conn" in extension
         conn = extension.opening
         request = conn.request
         try:
             if self._checks_origin:
                 check_origin(request, self._origins, request.secure)
             room = websocket.path_params.get("room")  # a converter of the route may give 0
-            deciding = self._endpoint.admit_to(room_of(request) if room is None else str(room), conn, request)
-            if deciding is not None:
-                await deciding
-            if conn._transport is None:
-                raise Refused("the client has gone")
-            extension.on_open = self._opened
+            decision = self._endpoint.admit_to(room_of(request) if room is None else str(room), conn, request)
+            if not await decided(conn, decision, self._open_timeout):
+                raise _disconnect()
         except InvalidHandshake as exc:
             self._requests.refused.add(exc.code)
+            if accepted:
+                raise _close(exc) from exc
             raise await _refusal(websocket, request, exc) from exc
+        if accepted:
+            self._opened(conn)
+        else:
+            extension.on_open = self._opened
         return conn.user_info
 
     def _opened(self, conn: Conn) -> None:
         """Close ``conn`` if its token has ended since it was verified."""
         self._endpoint.opened(conn, 0.0)
+
+
+def _extension(websocket: Any) -> Extension:
+    """Return our extension of a WebSocket of Starlette, accepted or not."""
+    if websocket.application_state.name == "CONNECTING":
+        return opening(websocket)
+    connection_of(websocket)  # on another server it is made of the events now
+    extension = extension_of(websocket.scope)
+    assert extension is not None
+    return extension
 
 
 class _Space:
@@ -152,17 +180,30 @@ class _Space:
 
 async def _refusal(websocket: Any, request: Request, exc: InvalidHandshake) -> Exception:
     """Return the exception of Starlette that refuses ``websocket``. A browser's is accepted first."""
-    exceptions = importlib.import_module("starlette.exceptions")
     denial = "websocket.http.response" in (websocket.scope.get("extensions") or {})
-    refused: Exception
     if "Origin" not in request.headers and denial:
-        refused = exceptions.HTTPException(exc.status, detail=f"{exc} ({exc.code})", headers=dict(exc.headers))
-        return refused
+        exceptions = importlib.import_module("starlette.exceptions")
+        denied: Exception = exceptions.HTTPException(
+            exc.status, detail=f"{exc} ({exc.code})", headers=dict(exc.headers)
+        )
+        return denied
     if "Origin" in request.headers:
         await websocket.accept(subprotocol=_subprotocol(request))
+    return _close(exc)
+
+
+def _close(exc: InvalidHandshake) -> Exception:
+    """Return the exception of Starlette that closes an accepted WebSocket."""
     code, reason = close_of_refusal(exc)
-    refused = exceptions.WebSocketException(code=int(code), reason=reason)
+    exceptions = importlib.import_module("starlette.exceptions")
+    refused: Exception = exceptions.WebSocketException(code=int(code), reason=reason)
     return refused
+
+
+def _disconnect() -> Exception:
+    """Return the exception of Starlette for a client that has left."""
+    left: Exception = importlib.import_module("starlette.websockets").WebSocketDisconnect(CloseCode.ABNORMAL_CLOSURE)
+    return left
 
 
 def _subprotocol(request: Request) -> str | None:
