@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeGuard, TypeVar
 
@@ -77,7 +77,7 @@ def check_time(name: str, value: object, *, zero: bool = False) -> None:
     """Raise unless ``value`` is a finite number of seconds, more than 0 or, with ``zero``, at least 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+    if not 0 <= value <= sys.float_info.max or (value == 0 and not zero):  # an int may be larger than any float
         raise ValueError(f"{name} must be {'at least 0' if zero else 'more than 0'} seconds, not {value}")
 
 

@@ -109,6 +109,15 @@ async def test_iteration_ends_with_the_error_of_a_refusal(start: Start) -> None:
     assert (caught.value.status, caught.value.response.body) == (403, b"no")
 
 
+async def test_client_is_used_by_one_block_at_a_time(start: Start) -> None:
+    client = plumews.connect(await echo_server(start))
+    for _ in range(2):
+        async with client:
+            with pytest.raises(plumews.ConcurrencyError, match="call connect"):
+                async with client:
+                    pass
+
+
 async def test_break_closes_the_connection_of_an_iteration(start: Start) -> None:
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async for conn in plumews.connect(uri_of(server)):  # noqa: B007 - used below
@@ -138,6 +147,23 @@ async def test_callback_gets_each_message(start: Start) -> None:
     assert (got, closed) == (["one", b"two"], [conn])
 
 
+async def test_callback_knows_attempt_and_last_error() -> None:
+    seen: list[Any] = []
+
+    async def play(peer: Peer) -> None:
+        peer.accept(behind=b"\x81\x02hi")  # it arrives before connect() returns
+        peer.writer.close()
+
+    async with hostile(play) as uri:
+        async for conn in plumews.connect(
+            uri, on_message=lambda conn, _: seen.append((conn.attempt, type(conn.last_error))), reconnect_delays=[0]
+        ):
+            await asyncio.wait_for(conn.wait_closed(), PATIENCE)
+            if len(seen) == 2:
+                break
+    assert seen == [(1, type(None)), (2, ConnectionClosedError)]
+
+
 async def test_failing_callback_closes_with_1011(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     def on_message(conn: Conn, message: str | bytes) -> None:
         raise ZeroDivisionError
@@ -146,7 +172,7 @@ async def test_failing_callback_closes_with_1011(start: Start, caplog: pytest.Lo
     conn.send_nowait("one")
     await asyncio.wait_for(conn.wait_closed(), PATIENCE)
     assert conn.close_code == 1011
-    assert "a callback failed" in caplog.text
+    assert f"a callback failed [connection={conn.id} server=127.0.0.1:" in caplog.text
 
 
 @pytest.mark.parametrize("way", ["recv", "iterate", "stream", "callback"])
@@ -291,6 +317,14 @@ async def test_functions_are_asked_for_token_and_headers_each_time(start: Start)
     assert seen == [("Bearer t0", "0"), ("Bearer t1", "1"), ("Bearer t2", "2")]
 
 
+async def test_function_that_raises_cancelled_error_has_failed(start: Start) -> None:
+    async def token() -> str:
+        raise asyncio.CancelledError
+
+    with pytest.raises(ConnectError, match=r"cannot connect: token: a function of an option raised CancelledError"):
+        await plumews.connect(await echo_server(start), token=token)
+
+
 @pytest.mark.parametrize("value", [lambda: 1 / 0, lambda: 5, lambda: "a b", lambda: asyncio.sleep(0)])
 async def test_token_function_that_fails_is_a_failed_attempt(start: Start, value: Any) -> None:
     with pytest.raises(ConnectError, match=r"cannot connect: token: the function of the option failed"):
@@ -403,10 +437,11 @@ async def test_unknown_certificate_is_an_error_of_the_tls_step(start: Start) -> 
     assert caught.value.step == "tls"
 
 
-async def test_unix_socket_is_used(start: Start, tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
+@pytest.mark.parametrize("kind", [str, bytes, Path])
+async def test_unix_socket_is_used(start: Start, tmp_path: Path, kind: Any) -> None:
+    path = tmp_path / "s"
     await start(plumews.unix_serve(echo, path))
-    async with plumews.unix_connect(path) as conn:
+    async with plumews.unix_connect(bytes(path) if kind is bytes else kind(path)) as conn:
         await conn.send("hello")
         assert await conn.recv() == "hello"
         assert conn.request.headers["Host"] == "localhost"
@@ -462,6 +497,10 @@ async def test_wrong_use_is_an_error_of_the_call() -> None:
         plumews.connect("ws://a", on_message=echo)  # type: ignore[arg-type]
     with socket.socket() as sock, pytest.raises(TypeError, match="either path or sock"):
         plumews.unix_connect("/s", sock=sock)
+    with pytest.raises(TypeError, match="path must be"):
+        plumews.unix_connect(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must not be empty"):
+        plumews.unix_connect("")
 
 
 def test_signature_has_the_keywords_of_the_options() -> None:

@@ -45,30 +45,45 @@ def test_unknown_option_is_a_type_error_with_the_new_name(name, hint):
     ("option", "value", "error", "why"),
     [
         ("origin", "a\r\nb", ValueError, "control character"),
-        ("origin", 5, TypeError, "pair of str"),
+        ("origin", 5, TypeError, "origin must be a str"),
+        ("user_agent_header", b"x", TypeError, "user_agent_header must be a str"),
         ("user_agent_header", "a\nb", ValueError, "control character"),
         ("subprotocols", "chat", TypeError, "must be a list of str"),
+        ("subprotocols", "", TypeError, "must be a list of str"),
         ("subprotocols", ["a b"], ValueError, "expected a token"),
         ("subprotocols", ["a", "a"], ValueError, "offered twice"),
         ("additional_headers", "X: y", TypeError, "a mapping or a list of pairs"),
+        ("additional_headers", 5, TypeError, "a mapping or a list of pairs"),
         ("additional_headers", {"Upgrade": "x"}, ValueError, "belongs to the handshake"),
         ("additional_headers", lambda attempt: {}, TypeError, r"is called with \(\)"),
         ("token", "a b", ValueError, "invalid token"),
         ("token", b"x", TypeError, "must be a str"),
         ("open_timeout", 0, ValueError, "more than 0"),
+        ("open_timeout", 10**400, ValueError, "more than 0"),
         ("open_timeout", "1", TypeError, "number of seconds"),
         ("ssl", True, TypeError, "ssl.SSLContext, not bool"),
         ("ssl", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ValueError, "for clients"),
-        ("server_hostname", "", ValueError, "must not be empty"),
+        ("server_hostname", "", ValueError, "no host"),
+        ("server_hostname", "a\0b", ValueError, "no host name"),
         ("host", 5, TypeError, "must be a str"),
+        ("host", "a\r\nX", ValueError, "no host name"),
+        ("host", "::1\r\nX: y", ValueError, "no IPv6 address"),
+        ("host", "127.1", ValueError, "no IPv4 address"),
+        ("host", "[::1", ValueError, "no host name"),
         ("port", 65536, ValueError, "1 to 65535"),
         ("proxy", 5, TypeError, "a URL, True or None"),
+        ("proxy", "ftp://h", ValueError, "the scheme must be one of"),
         ("sock", "x", TypeError, "socket.socket"),
         ("local_addr", "127.0.0.1", TypeError, "pair of host and port"),
-        ("process_exception", 5, TypeError, "must be a function"),
+        ("local_addr", ("127.0.0.1", 65536), ValueError, "0 to 65535"),
+        ("local_addr", ("", 0), ValueError, "no host"),
+        ("process_exception", 5, TypeError, "must be a plain function"),
         ("process_exception", lambda: None, TypeError, "is called with"),
         ("reconnect_delays", 5, TypeError, "iterable of seconds"),
-        ("position_of", 5, TypeError, "must be a function"),
+        ("reconnect_delays", b"12", TypeError, "iterable of seconds"),
+        ("reconnect_delays", [1, -1], ValueError, "at least 0"),
+        ("reconnect_delays", lambda attempt: [], TypeError, r"is called with \(\)"),
+        ("position_of", 5, TypeError, "must be a plain function"),
         ("position_of", lambda: None, TypeError, "is called with"),
         ("max_head", 10, ValueError, "1024 to 1048576"),
     ],
@@ -78,17 +93,40 @@ def test_wrong_value_is_an_error_of_the_call(option, value, error, why):
         ConnectOptions(**{option: value})
 
 
-def test_async_process_exception_is_refused():
-    async def judge(exc: Exception) -> None: ...
+@pytest.mark.parametrize("option", ["process_exception", "position_of"])
+def test_async_function_that_nobody_awaits_is_refused(option):
+    async def judge(what: object) -> None: ...
 
     with pytest.raises(TypeError, match="plain function"):
-        ConnectOptions(process_exception=judge)  # type: ignore[arg-type]
+        ConnectOptions(**{option: judge})
+
+
+@pytest.mark.parametrize(
+    ("given", "host"),
+    [
+        ("H.example", "h.example"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("::1", "::1"),
+        ("[fe80::1%e]", "fe80::1%e"),
+    ],
+)
+def test_host_is_read_like_that_of_a_uri(given, host):
+    options = ConnectOptions(host=given, server_hostname=given, local_addr=(given, 0))
+    assert (options.host, options.server_hostname, options.local_addr) == (host, host, (host, 0))
 
 
 def test_datagram_socket_is_refused():
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
         pytest.raises(ValueError, match="stream socket"),
+    ):
+        ConnectOptions(sock=sock)
+
+
+def test_socket_with_tls_is_refused():
+    with (
+        ssl.create_default_context().wrap_socket(socket.socket(), server_hostname="a") as sock,
+        pytest.raises(TypeError, match="without TLS"),
     ):
         ConnectOptions(sock=sock)
 

@@ -89,6 +89,12 @@ def test_credentials_go_to_the_first_origin_alone() -> None:
     assert (back.user, back.password) == ("u", "p")
 
 
+def test_host_of_the_application_is_that_of_the_first_origin() -> None:
+    followed = redirects()
+    followed.follow(302, ["https://o.example/"])
+    assert followed.headers([("Host", "virtual.example"), ("X", "1")]) == [("X", "1")]
+
+
 @pytest.mark.parametrize("location", ["wss://h.example:444/", "wss://www.h.example/"])
 def test_other_port_or_subdomain_is_another_origin(location: str) -> None:
     followed = redirects()

@@ -93,6 +93,7 @@ def test_each_place_gets_its_own_text(text: str, host_header: str, netloc: str, 
         ("ws://a%3Ab:c@h/", "colon"),
         ("ws://a:%0A@h/", "control character"),
         ("ws://a:%FF@h/", "UTF-8"),
+        ("ws://a:\ud800@h/", "UTF-8"),
         ("ws://us er:pass/word@h/", "%-encoded"),
     ],
 )

@@ -41,6 +41,13 @@ def test_open_returns_a_connection(echo_uri: str) -> None:
     conn.close()
 
 
+def test_a_client_is_used_by_one_block_at_a_time(echo_uri: str) -> None:
+    client = connect(echo_uri)
+    for _ in range(2):
+        with client, pytest.raises(plumews.ConcurrencyError, match="call connect"), client:
+            pass
+
+
 def test_iteration_connects_again_after_each_end() -> None:
     codes = iter([1001, 1012, 1000])
 

@@ -9,10 +9,11 @@ Invariant: each attempt begins at the original URI, or at the target of permanen
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-from ..errors import ConnectError, InvalidHandshake, InvalidStatus
+from ..errors import ConcurrencyError, ConnectError, InvalidHandshake, InvalidStatus
 from ..http11.headers import Headers
 from .handshake import ClientHandshake
 from .options import split_options
@@ -21,7 +22,10 @@ from .reconnect import Reconnector, Resumption
 from .redirects import REDIRECT_STATUSES, Redirects
 from .uri import parse_uri
 
-__all__ = ["BaseAttempt", "BaseClient"]
+__all__ = ["BaseAttempt", "BaseClient", "UnixPath"]
+
+#: Path of a Unix socket.
+UnixPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 
 class BaseClient:
@@ -30,7 +34,7 @@ class BaseClient:
     #: Name in the `repr`.
     _shown: ClassVar[str] = "plumews"
 
-    def _prepare(self, uri: str, path: str | None, options: Mapping[str, Any]) -> None:
+    def _prepare(self, uri: str, path: UnixPath | None, options: Mapping[str, Any]) -> None:
         """Check the arguments of the client.
 
         Args:
@@ -39,7 +43,7 @@ class BaseClient:
             options: Keywords of the application.
         """
         self._uri = parse_uri(uri)
-        self._path = path
+        self._path = None if path is None else _checked_path(path)
         self._options, self._config = split_options(options)
         if self._options.ssl is not None and not self._uri.secure:
             raise ValueError("ssl needs a URI that begins with wss://")
@@ -50,6 +54,13 @@ class BaseClient:
             fresh_token=callable(self._options.token),
         )
         self._resumption = Resumption(self._options.position_of)
+        self._in_use = False
+
+    def _use(self) -> None:
+        """Begin a ``with`` block. Raise `ConcurrencyError` in another one."""
+        if self._in_use:
+            raise ConcurrencyError("this client is in use: call connect() for each connection")
+        self._in_use = True
 
     @property
     def attempt(self) -> int:
@@ -63,6 +74,15 @@ class BaseClient:
 
     def __repr__(self) -> str:
         return f"<{self._shown}.{type(self).__name__} {self._uri}>"
+
+
+def _checked_path(path: UnixPath) -> str:
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"path must be a str, bytes or an os.PathLike, not {type(path).__name__}")
+    name = os.fsdecode(path)
+    if not name or "\0" in name[1:]:
+        raise ValueError("the path of a Unix socket must not be empty, or have a NUL in it")
+    return name
 
 
 class _Dialing(Protocol):
@@ -148,7 +168,8 @@ class BaseAttempt(Generic[C, D]):
             "uri": options.dialed(uri, client._uri),
             "proxy": None if direct else proxy_for(uri, options.proxy),
             "ssl": options.ssl,
-            "server_hostname": options.server_hostname or uri.tls_name,
+            # It is the name of the first origin.
+            "server_hostname": (client._redirects.sends_credentials and options.server_hostname) or uri.tls_name,
             "local_addr": options.local_addr,
             "sock": options.sock,
             "path": client._path,

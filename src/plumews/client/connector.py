@@ -22,10 +22,10 @@ from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, OnMessage, OnOpenOrClose, endpoint_for
 from ..conn.logs import log_extra
 from ..conn.opening import opened, use_deflate
-from ..errors import ConnectTimeout, InvalidHandshake, InvalidStatus
+from ..errors import ConnectError, ConnectTimeout, InvalidHandshake, InvalidStatus
 from ..http11.models import Request
 from ..transport.masking import MaskingTransport
-from .attempt import BaseAttempt, BaseClient
+from .attempt import BaseAttempt, BaseClient, UnixPath
 from .dialing import Dialing
 from .handshake import Accepted, ClientHandshake, bearer, check_headers
 from .options import ConnectKeywords
@@ -84,7 +84,7 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
     def _begin(
         self,
         uri: str,
-        path: str | None,
+        path: UnixPath | None,
         on_message: OnMessage | None,
         on_close: OnOpenOrClose | None,
         options: Any,
@@ -103,13 +103,19 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
         return self._open().__await__()
 
     async def __aenter__(self) -> Conn:
-        self._conn = await self._open()
+        self._use()
+        try:
+            self._conn = await self._open()
+        except BaseException:
+            self._in_use = False
+            raise
         return self._conn
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         assert self._conn is not None
+        self._in_use = False
         await self._conn.__aexit__(exc_type, exc, tb)
 
     async def __aiter__(self) -> AsyncIterator[Conn]:
@@ -145,9 +151,10 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
         if not task.done():
             await _abandon(task)
             raise ConnectTimeout(attempt.step, attempt.address, f"not done after {seconds:g} s")
-        conn = task.result()
-        conn._attempt = (self._reconnector.attempt, self._reconnector.last_error)
-        return conn
+        try:
+            return task.result()
+        except asyncio.CancelledError:  # this call is not canceled
+            raise ConnectError(attempt.step, attempt.address, "a function of an option raised CancelledError") from None
 
     def _made(self, conn: Conn) -> None:
         """Prepare a connection that is not dialed yet. A subclass overrides it."""
@@ -164,7 +171,7 @@ class unix_connect(connect):  # noqa: N801
 
     def __init__(
         self,
-        path: str,
+        path: UnixPath,
         uri: str = "ws://localhost/",
         *,
         on_message: OnMessage | None = None,
@@ -217,6 +224,7 @@ class _Attempt(BaseAttempt[connect, Dialing]):
     async def _connect(self, handshake: ClientHandshake) -> Conn:
         client = self._client
         conn = Conn(client._config, client=True)
+        conn._attempt = (client._reconnector.attempt, client._reconnector.last_error)
         client._made(conn)
         opening = _Opening(conn, self.uri, handshake, client._endpoint, client._resumption)
         self._dialing = dialing = Dialing(**self.dial_options())

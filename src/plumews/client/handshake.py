@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 from .. import __version__, limits
@@ -75,7 +75,7 @@ def check_headers(headers: HeadersLike | None) -> Headers:
         ValueError: A header is malformed, belongs to the handshake, or stands there twice and must not.
         TypeError: ``headers`` is neither a mapping nor a list of pairs of ``str``.
     """
-    if isinstance(headers, (str, bytes)):
+    if isinstance(headers, (str, bytes)) or not isinstance(headers, (Iterable, type(None))):
         raise TypeError(f"headers must be a mapping or a list of pairs, not {type(headers).__name__}")
     checked = Headers() if headers is None else Headers(headers)
     for name in checked:

@@ -7,7 +7,6 @@ A new option is a field of :class:`ConnectOptions` with a line in its docstring,
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,10 +15,19 @@ from typing import Any, Final, Literal, TypeAlias
 from .. import limits
 from ..conn.config import ConnConfig, ConnOptions
 from ..http11.headers import Headers, HeadersLike, is_token
-from ..validation import check_call, check_count, check_function, check_time, entries_of, owned_options
+from ..validation import (
+    check_call,
+    check_callback,
+    check_count,
+    check_time,
+    entries_of,
+    is_coroutine_function,
+    owned_options,
+)
 from .handshake import USER_AGENT, bearer, check_headers
+from .proxy import parse_proxy
 from .reconnect import PositionOf
-from .uri import WebSocketURI
+from .uri import WebSocketURI, parse_host_name
 
 __all__ = ["AdditionalHeaders", "ConnectKeywords", "ConnectOptions", "ReconnectDelays", "Token", "split_options"]
 
@@ -52,7 +60,8 @@ class ConnectOptions:
         server_hostname: name that the certificate is checked against, and that the server gets by SNI (default: the
             host of the URI).
         proxy: URL of a proxy (``"http://proxy:3128"``). True (default) asks the environment, ``None`` uses none.
-        sock: connected socket to use instead of connecting one. The connection owns it from the call on.
+        sock: connected socket to use instead of connecting one. It is closed with the connection, and by a handshake
+            that fails.
         host: host to connect to instead of that of the URI.
         port: port to connect to instead of that of the URI.
         local_addr: host and port that the socket is bound to.
@@ -90,7 +99,9 @@ class ConnectOptions:
         for name in ("origin", "user_agent_header"):
             value = getattr(self, name)
             if value is not None:
-                Headers((name, value) if isinstance(value, str) else [(name, value)])
+                if not isinstance(value, str):
+                    raise TypeError(f"{name} must be a str or None, not {type(value).__name__}")
+                Headers((name, value))
         object.__setattr__(self, "subprotocols", _subprotocols(self.subprotocols))
         self._check_asked("additional_headers", check_headers)
         self._check_asked("token", bearer)
@@ -100,15 +111,11 @@ class ConnectOptions:
             _check_tls(self.ssl)
         self._check_way()
         if self.process_exception is not None:
-            check_function("process_exception", self.process_exception)
+            check_callback(self.process_exception, "process_exception")
             check_call("process_exception", self.process_exception, "exc")
-            if inspect.iscoroutinefunction(self.process_exception):
-                raise TypeError("process_exception must be a plain function")
-        delays = self.reconnect_delays
-        if not (delays is None or callable(delays) or (isinstance(delays, Iterable) and not isinstance(delays, str))):
-            raise TypeError(f"reconnect_delays must be an iterable of seconds, not {type(delays).__name__}")
+        _check_delays(self.reconnect_delays)
         if self.position_of is not None:
-            check_function("position_of", self.position_of)
+            check_callback(self.position_of, "position_of")
             check_call("position_of", self.position_of, "message")
         check_count("max_head", self.max_head, least=limits.HEAD_SIZE_LEAST, most=limits.HEAD_SIZE_MOST)
 
@@ -121,7 +128,7 @@ class ConnectOptions:
         """
         if (self.host is None and self.port is None) or uri.origin != first.origin:
             return uri
-        host = uri.host if self.host is None else self.host.lower()
+        host = uri.host if self.host is None else self.host
         return dataclasses.replace(uri, host=host, port=uri.port if self.port is None else self.port)
 
     def _check_asked(self, name: str, check: Callable[[Any], object]) -> None:
@@ -140,35 +147,47 @@ class ConnectOptions:
             value = getattr(self, name)
             if not isinstance(value, (str, type(None))):
                 raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-            if value == "":
-                raise ValueError(f"{name} must not be empty")
+            if value is not None:
+                object.__setattr__(self, name, parse_host_name(value, name))
         if self.port is not None:
             check_count("port", self.port, most=65535)
         if self.proxy is not True and not isinstance(self.proxy, (str, type(None))):
             raise TypeError(f"proxy must be a URL, True or None, not {type(self.proxy).__name__}")
+        if isinstance(self.proxy, str):
+            parse_proxy(self.proxy)
         if self.sock is not None:
             _check_sock(self.sock)
             for name in ("host", "port", "local_addr"):
                 if getattr(self, name) is not None:
                     raise TypeError(f"give either sock or {name}")
         address = self.local_addr
-        if address is not None and not (
-            isinstance(address, (tuple, list))
-            and len(address) == 2
-            and isinstance(address[0], str)
-            and isinstance(address[1], int)
-        ):
-            raise TypeError("local_addr must be a pair of host and port")
+        if address is not None:
+            if not (isinstance(address, (tuple, list)) and len(address) == 2 and isinstance(address[0], str)):
+                raise TypeError("local_addr must be a pair of host and port")
+            check_count("the port of local_addr", address[1], least=0, most=65535)
+            object.__setattr__(self, "local_addr", (parse_host_name(address[0], "local_addr"), address[1]))
 
 
 def _subprotocols(given: object) -> tuple[str, ...]:
-    subprotocols = entries_of("subprotocols", given or (), '"chat"')
+    subprotocols = entries_of("subprotocols", () if given is None else given, '"chat"')
     for subprotocol in subprotocols:
         if not is_token(subprotocol):
             raise ValueError(f"invalid subprotocol {subprotocol!r}: expected a token, such as chat.v1")
     if len({*subprotocols}) < len(subprotocols):
         raise ValueError("a subprotocol is offered twice (RFC 6455 section 4.1)")
     return subprotocols
+
+
+def _check_delays(delays: object) -> None:
+    if callable(delays):
+        check_call("reconnect_delays", delays)
+        if is_coroutine_function(delays):
+            raise TypeError("reconnect_delays must be a plain function, or an iterable")
+    elif delays is not None and (isinstance(delays, (str, bytes)) or not isinstance(delays, Iterable)):
+        raise TypeError(f"reconnect_delays must be an iterable of seconds, not {type(delays).__name__}")
+    elif isinstance(delays, (list, tuple)):
+        for delay in delays:
+            check_time("a delay in reconnect_delays", delay, zero=True)
 
 
 def _check_tls(context: object) -> None:
@@ -181,6 +200,8 @@ def _check_tls(context: object) -> None:
 def _check_sock(sock: object) -> None:
     if not isinstance(sock, socket.socket):
         raise TypeError(f"sock must be a socket.socket, not {type(sock).__name__}")
+    if isinstance(sock, ssl_module.SSLSocket):
+        raise TypeError("sock must be a socket without TLS: the option ssl and a URI with wss:// start it")
     if sock.type != socket.SOCK_STREAM:
         raise ValueError("sock must be a stream socket")
 

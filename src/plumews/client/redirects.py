@@ -24,7 +24,7 @@ REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _PERMANENT: Final = frozenset({301, 308})
 
 #: Headers that are sent to the first origin alone, in lower case.
-_CREDENTIALS: Final = frozenset({"authorization", "cookie"})
+_OF_ORIGIN: Final = frozenset({"authorization", "cookie", "host"})
 
 _LOCATION_SIZE: Final = 8192
 _TO_WEBSOCKET: Final = {"http": "ws", "https": "wss"}
@@ -62,10 +62,10 @@ class Redirects:
         return self.current.origin == self.original.origin
 
     def headers(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers of the next request: on another origin without ``Authorization`` and ``Cookie``."""
+        """Return the headers of the next request: another origin gets no ``Authorization``, ``Cookie`` and ``Host``."""
         if self.sends_credentials:
             return list(pairs)
-        return [(name, value) for name, value in pairs if name.lower() not in _CREDENTIALS]
+        return [(name, value) for name, value in pairs if name.lower() not in _OF_ORIGIN]
 
     def follow(self, status: int, locations: list[str]) -> WebSocketURI:
         """Follow a redirect. Return the URI of the next request.

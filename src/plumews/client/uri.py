@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode
 from ..errors import InvalidURI
 from ..http11.headers import parse_host
 
-__all__ = ["Authority", "WebSocketURI", "basic_auth", "host_for_url", "parse_authority", "parse_uri"]
+__all__ = ["Authority", "WebSocketURI", "basic_auth", "host_for_url", "parse_authority", "parse_host_name", "parse_uri"]
 
 _PORTS: Final = {"ws": 80, "wss": 443}
 _HEX: Final = frozenset(string.hexdigits)
@@ -189,6 +189,15 @@ def parse_authority(text: str, default_port: int, kind: str) -> Authority:
     return Authority(_host(host, kind), default_port if port is None else port, user, password)
 
 
+def parse_host_name(text: str, kind: str) -> str:
+    """Return a host that stands alone, as `Authority` has it. Brackets around an IPv6 address are optional.
+
+    Raises:
+        InvalidURI: It is neither a name nor an address. The text begins with ``invalid {kind}``.
+    """
+    return _host(f"[{text}]" if ":" in text and not text.startswith("[") else text, kind)
+
+
 def host_for_url(host: str, *, zone: bool = False) -> str:
     """Return ``host`` with brackets if it is an IPv6 address, and with its zone if ``zone`` is true."""
     return f"[{host if zone else host.partition('%')[0]}]" if ":" in host else host
@@ -222,7 +231,7 @@ def _split_port(text: str, kind: str) -> tuple[str, int | None]:
 def _host(text: str, kind: str) -> str:
     if not text:
         raise InvalidURI(f"invalid {kind}: it has no host")
-    if text.startswith("["):
+    if text.startswith("[") and text.endswith("]"):
         return _ipv6(text[1:-1], kind)
     name = text.lower() if text.isascii() else _idna(text, kind)
     try:
@@ -270,7 +279,8 @@ def _decoded(text: str, kind: str) -> str:
             raise InvalidURI(f"invalid {kind}: a % in the user or the password must be written as %25")
     try:
         decoded = unquote(text, errors="strict")
-    except UnicodeDecodeError:
+        decoded.encode()
+    except UnicodeError:
         raise InvalidURI(f"invalid {kind}: the user or the password is not UTF-8") from None
     if any(char < " " or "\x7f" <= char <= "\x9f" for char in decoded):
         raise InvalidURI(f"invalid {kind}: the user or the password contains a control character")

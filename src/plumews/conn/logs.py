@@ -164,10 +164,11 @@ def _set_traceback(record: logging.LogRecord, exc: BaseException, secrets: Itera
 
 def _fields_of(conn: Any) -> dict[str, str]:
     """Return the known fields of a connection."""
-    host, peer = conn.client_address, conn.remote_address
+    peer, is_client = conn.remote_address, conn._rules.client
+    host = (peer[0] if peer else "") if is_client else conn.client_address
     if isinstance(peer, tuple) and peer[0] == host:  # the port of a proxy is not that of the client
         host = f"[{host}]:{peer[1]}" if ":" in host else f"{host}:{peer[1]}"
-    fields = {"connection": str(conn.id), "client": host or "unix"}
+    fields = {"connection": str(conn.id), "server" if is_client else "client": host or "unix"}
     room = conn._metadata.get("room") if conn._metadata else None
     if isinstance(room, str):
         fields["room"] = room

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import limits
-from ..client.attempt import BaseAttempt, BaseClient
+from ..client.attempt import BaseAttempt, BaseClient, UnixPath
 from ..client.handshake import Accepted, ClientHandshake, bearer, check_headers
 from ..client.options import ConnectKeywords
 from ..errors import ConnectError, ConnectTimeout, InvalidStatus
@@ -57,7 +57,7 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
     def __init__(self, uri: str, **options: Unpack[ConnectKeywords]) -> None:
         self._begin(uri, None, options)
 
-    def _begin(self, uri: str, path: str | None, options: Any) -> None:
+    def _begin(self, uri: str, path: UnixPath | None, options: Any) -> None:
         self._prepare(uri, path, options)
         for name in ("additional_headers", "token"):
             if inspect.iscoroutinefunction(getattr(self._options, name)):
@@ -86,13 +86,19 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
             raise ConnectTimeout(attempt.step, attempt.address, f"not done after {seconds:g} s") from None
 
     def __enter__(self) -> Conn:
-        self._conn = self.open()
+        self._use()
+        try:
+            self._conn = self.open()
+        except BaseException:
+            self._in_use = False
+            raise
         return self._conn
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         assert self._conn is not None
+        self._in_use = False
         self._conn.__exit__(exc_type, exc, tb)
 
     def __iter__(self) -> Iterator[Conn]:
@@ -123,7 +129,7 @@ class unix_connect(connect):  # noqa: N801
         options: As for :class:`connect`.
     """
 
-    def __init__(self, path: str, uri: str = "ws://localhost/", **options: Unpack[ConnectKeywords]) -> None:
+    def __init__(self, path: UnixPath, uri: str = "ws://localhost/", **options: Unpack[ConnectKeywords]) -> None:
         if options.get("sock") is not None:
             raise TypeError("give either path or sock")
         self._begin(uri, path, options)
