@@ -100,15 +100,6 @@ cdef class Parser:
     cdef int collect(self, cbyte *data, Py_ssize_t size, list events) except -1
     cdef int end_message(self, list events) except -1
     cdef int begin_streaming(self, list events) except -1
-    cdef int reserve(self, Py_ssize_t size) except -1
-    cdef int grow(self, Py_ssize_t capacity) except -1
-    cdef object new_buffer(self, Py_ssize_t capacity)
-    cdef void adopt(self, object fresh) noexcept
-    cdef int resize(self, Py_ssize_t capacity) except -1
-    cdef object take_buffer(self)
-    cdef void drop_buffer(self) noexcept
-    cdef void take_back(self) noexcept
-    cdef int own_buffer(self) except -1
     cdef void end(self) noexcept
     cdef int refuse(self, kind, str detail) except -1
 

@@ -118,6 +118,7 @@ include "protocol/pxi/memory.pxi"
 include "protocol/pxi/masking.pxi"
 include "protocol/pxi/text.pxi"
 include "protocol/pxi/frames.pxi"
+include "protocol/pxi/message_buffer.pxi"
 include "protocol/pxi/parser.pxi"
 
 

@@ -1,4 +1,4 @@
-# Part of _codec.pyx: frames going out (sections 5.2 and 5.4).
+# Part of _codec.pyx: frames going out (sections 5.2 and 5.4), and the headers of the simplest ones coming in.
 
 
 cdef inline long long saturated(object number) except? -1:
@@ -16,6 +16,46 @@ cdef inline int opcode_of(object opcode) except -1:
     if not 0 <= value <= 15:
         raise ValueError(violations.OPCODE.format(opcode=opcode))
     return <int>value
+
+
+cdef inline Py_ssize_t plain_header(
+    cbyte *data, Py_ssize_t size, bint client, int64_t limit, Py_ssize_t *length
+) noexcept nogil:
+    """Return the size of the header of a complete message in one frame, uncompressed and within ``limit``.
+
+    Set ``length`` to the size of its payload. Return 0 for any other frame, and for any violation.
+    """
+    cdef Py_ssize_t start = 2 if client else 6
+    cdef uint64_t long_length = 0
+    cdef int short_length, i
+    if size < start or (data[0] != 0x82 and data[0] != 0x81):
+        return 0
+    short_length = data[1] if client else data[1] ^ 0x80
+    if short_length <= 125:
+        length[0] = short_length
+    elif short_length == 126 and size >= start + 2:
+        length[0] = data[2] << 8 | data[3]
+        start += 2
+        if length[0] < 126:
+            return 0
+    elif short_length == 127 and size >= start + 8:
+        for i in range(2, 10):
+            long_length = long_length << 8 | data[i]
+        if not 0x10000 <= long_length <= <uint64_t>size:
+            return 0
+        length[0] = <Py_ssize_t>long_length
+        start += 8
+    else:
+        return 0
+    return start if length[0] <= size - start and length[0] <= limit else 0
+
+
+cdef inline uint32_t plain_key(cbyte *data, Py_ssize_t start, bint client) noexcept nogil:
+    """Return the key at the end of such a header, which is of ``start`` bytes."""
+    cdef uint32_t key = 0
+    if not client:
+        memcpy(&key, data + start - 4, 4)
+    return key
 
 
 cdef Py_ssize_t frame_header(byte *out, int first, Py_ssize_t length) noexcept nogil:

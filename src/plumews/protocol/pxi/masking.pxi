@@ -10,6 +10,13 @@ cdef inline void xor(byte *out, cbyte *data, Py_ssize_t size, uint32_t key) noex
         memcpy(out, data, size)
 
 
+cdef inline object binary_of(cbyte *data, Py_ssize_t size, uint32_t key):
+    """Return the bytes of ``data`` unmasked with ``key``."""
+    payload = new_bytes(size)
+    plumews_now.mask(start_of(payload), data, size, key)
+    return payload
+
+
 cdef inline uint32_t key_of(object key) except? 0:
     """A mask key as a caller gave it, checked."""
     cdef uint32_t value

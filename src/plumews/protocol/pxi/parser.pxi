@@ -7,14 +7,6 @@ cdef enum:
     STREAMING
 
 
-# How a buffer grows. What no header has announced: to no more than twice what has arrived, and 64 KiB. What one has:
-# once it is much, to AHEAD times as much. A page that nothing was written to is not resident, and every move of a large
-# message costs as much as unmasking it.
-cdef enum:
-    MUCH = 32 * 1024
-    SOME_MORE = 56 * 1024
-    AHEAD = 16
-
 cdef tuple KINDS = tuple(range(0x80))  # the ints that events have
 
 
@@ -49,53 +41,6 @@ cdef inline int64_t widened(int64_t limit):
     """Return the bound of a compressed message for ``limit`` bytes: in zlib's fixed codes a byte may take nine bits."""
     cdef int64_t more = (limit >> 3) + 64
     return limit + more if limit < INT64_MAX - more else INT64_MAX
-
-
-cdef inline Py_ssize_t plain_header(
-    cbyte *data, Py_ssize_t size, bint client, int64_t limit, Py_ssize_t *length
-) noexcept nogil:
-    """Return the size of the header of a complete message in one frame, uncompressed and within ``limit``.
-
-    Set ``length`` to the size of its payload. Return 0 for any other frame, and for any violation.
-    """
-    cdef Py_ssize_t start = 2 if client else 6
-    cdef uint64_t long_length = 0
-    cdef int short_length, i
-    if size < start or (data[0] != 0x82 and data[0] != 0x81):
-        return 0
-    short_length = data[1] if client else data[1] ^ 0x80
-    if short_length <= 125:
-        length[0] = short_length
-    elif short_length == 126 and size >= start + 2:
-        length[0] = data[2] << 8 | data[3]
-        start += 2
-        if length[0] < 126:
-            return 0
-    elif short_length == 127 and size >= start + 8:
-        for i in range(2, 10):
-            long_length = long_length << 8 | data[i]
-        if not 0x10000 <= long_length <= <uint64_t>size:
-            return 0
-        length[0] = <Py_ssize_t>long_length
-        start += 8
-    else:
-        return 0
-    return start if length[0] <= size - start and length[0] <= limit else 0
-
-
-cdef inline uint32_t plain_key(cbyte *data, Py_ssize_t start, bint client) noexcept nogil:
-    """Return the key at the end of such a header, which is of ``start`` bytes."""
-    cdef uint32_t key = 0
-    if not client:
-        memcpy(&key, data + start - 4, 4)
-    return key
-
-
-cdef inline object binary_of(cbyte *data, Py_ssize_t size, uint32_t key):
-    """Return the bytes of ``data`` under ``key``."""
-    payload = new_bytes(size)
-    plumews_now.mask(start_of(payload), data, size, key)
-    return payload
 
 
 @cython.final
@@ -195,14 +140,14 @@ cdef class Parser:
         cdef int64_t wanted = max(saturated(least), 1)
         cdef int64_t missing
         with cython.critical_section(self):
-            self.take_back()
+            take_back(self)
             missing = self.remaining - self.shy
             if self.ended or not self.in_frame or self.opcode & 8 or self.mode or missing < wanted:
                 return None
             wanted = min(missing, max(<int64_t>max(self.held, AT_ONCE), wanted))
             try:
                 if wanted > self.capacity - self.held:
-                    self.grow(self.held + <Py_ssize_t>wanted)
+                    grow(self, self.held + <Py_ssize_t>wanted)
                 if self.loan is None:
                     self.loan = Loan.__new__(Loan)
                     self.loan.owner = <object>self.buffer
@@ -224,7 +169,7 @@ cdef class Parser:
                 raise ValueError(violations.NOTHING_LENT)
             if not 0 <= size <= self.loan.size:
                 raise ValueError(violations.NBYTES.format(size=self.loan.size, nbytes=nbytes))
-            self.take_back()
+            take_back(self)
             self.bare = False
             try:
                 if size:
@@ -244,16 +189,16 @@ cdef class Parser:
                 if self.message == 0 or self.ended:
                     self.mode = ARMED
                 else:
-                    self.take_back()
+                    take_back(self)
                     try:
                         self.begin_streaming(events)
                         if self.held and self.as_text:
                             report(events, CHUNK, PyBytes_FromStringAndSize(<char *>self.memory, self.held))
-                            self.drop_buffer()
+                            drop_buffer(self)
                         elif self.held:
-                            report(events, CHUNK, self.take_buffer())
+                            report(events, CHUNK, take_buffer(self))
                         else:
-                            self.drop_buffer()
+                            drop_buffer(self)
                         read = True
                     finally:
                         if not read:
@@ -322,7 +267,7 @@ cdef class Parser:
         cdef cbyte *end = data + size
         cdef Py_ssize_t take, used
         if self.view is not None:
-            self.take_back()
+            take_back(self)
         while data < end and not self.ended:
             if self.room <= 0:
                 self.left = end - data
@@ -564,7 +509,7 @@ cdef class Parser:
             piece = new_bytes(size)
             out = start_of(piece)
         else:
-            self.reserve(size)
+            reserve(self, size)
             out = self.memory + self.held
         if self.message == TEXT and not self.compressed:
             good = plumews_mask_scan(out, data, size, self.key, &self.utf8, &self.ascii)
@@ -592,10 +537,10 @@ cdef class Parser:
         elif self.as_text and not self.ascii:
             payload = wide_text_of(self.memory, self.held, 0, &self.utf8)
             self.room -= excess_of(payload)
-            self.drop_buffer()
+            drop_buffer(self)
             self.deliver(events, TEXT, payload)
         else:
-            payload = self.take_buffer()
+            payload = take_buffer(self)
             if self.spare is not None:
                 self.spare.keep(payload)
             self.deliver(events, kind, payload)
@@ -606,109 +551,6 @@ cdef class Parser:
     cdef int begin_streaming(self, list events) except -1:
         self.mode = STREAMING
         report(events, BEGIN, self.message | (COMPRESSED if self.compressed else 0))
-        return 0
-
-    cdef int reserve(self, Py_ssize_t size) except -1:
-        """Make room for ``size`` more bytes, and for some later ones, so that they move seldom."""
-        cdef Py_ssize_t needed = self.held + size
-        cdef Py_ssize_t more = needed
-        cdef int64_t spare
-        if needed <= self.capacity:
-            return 0
-        if self.fin:
-            spare = self.remaining - size
-        else:
-            spare = max(self.size_limit - needed, 0)
-        if needed >= MUCH:
-            more = AHEAD * needed if self.fin else needed + SOME_MORE
-        return self.grow(needed + <Py_ssize_t>min(spare, <int64_t>more))
-
-    cdef int grow(self, Py_ssize_t capacity) except -1:
-        """Move the held bytes to a buffer of this capacity."""
-        if self.buffer == NULL:
-            self.adopt(self.new_buffer(capacity))
-            self.capacity = capacity
-        else:
-            self.own_buffer()
-            self.resize(capacity)
-        return 0
-
-    cdef object new_buffer(self, Py_ssize_t capacity):
-        if self.as_text:
-            return PyUnicode_New(capacity, 127)
-        spare = None if self.spare is None else self.spare.take(capacity)
-        return new_bytes(capacity) if spare is None else spare
-
-    cdef void adopt(self, object fresh) noexcept:
-        """Use ``fresh`` as the buffer."""
-        Py_INCREF(fresh)
-        self.buffer = <PyObject *>fresh
-        self.memory = <byte *>PyUnicode_DATA(fresh) if self.as_text else start_of(fresh)
-
-    cdef int resize(self, Py_ssize_t capacity) except -1:
-        """Change the capacity of the buffer, which is lost if there is no memory for it."""
-        cdef Py_ssize_t held = self.held
-        try:
-            if self.as_text:
-                PyUnicode_Resize(&self.buffer, capacity)
-                self.memory = <byte *>PyUnicode_DATA(<object>self.buffer)
-            else:
-                _PyBytes_Resize(&self.buffer, capacity)
-                self.memory = start_of(<object>self.buffer)
-        except MemoryError:
-            self.drop_buffer()
-            raise
-        self.held = held
-        self.capacity = capacity
-        return 0
-
-    cdef object take_buffer(self):
-        """Return the collected bytes of the message without a copy, and forget them."""
-        if self.held == 0:
-            self.drop_buffer()
-            return "" if self.as_text else b""
-        self.own_buffer()
-        if self.capacity != self.held:
-            self.resize(self.held)
-        result = <object>self.buffer
-        self.drop_buffer()
-        return result
-
-    cdef void drop_buffer(self) noexcept:
-        Py_XDECREF(self.buffer)
-        self.buffer = self.memory = NULL
-        self.held = self.capacity = 0
-        self.loan = None  # which keeps what is still viewed
-
-    # --- memory that is lent ----------------------------------------------------------------------
-
-    cdef void take_back(self) noexcept:
-        """Release the view that receive_buffer() returned."""
-        if self.view is not None:
-            view, self.view = self.view, None
-            self.loan.size = 0
-            try:
-                view.release()
-            except BufferError:
-                pass  # an event loop may hold it until buffer_updated() returns: uvloop does
-
-    cdef int own_buffer(self) except -1:
-        """Make sure that no view refers to memory that is delivered or moved.
-
-        A kept view keeps the old memory, and the message goes on in a copy.
-        """
-        if self.loan is None:
-            return 0
-        if self.loan.views:
-            self.shy = True
-            fresh = self.new_buffer(self.capacity)
-            memory = self.memory
-            Py_DECREF(<object>self.buffer)  # the loan has it, too
-            self.adopt(fresh)
-            memcpy(self.memory, memory, self.held)
-        else:
-            self.loan.owner = None
-        self.loan = None
         return 0
 
     # --- the end ----------------------------------------------------------------------------------
@@ -725,8 +567,8 @@ cdef class Parser:
         self.in_frame = False
         self.head_size = 0
         self.drop_control()
-        self.take_back()
-        self.drop_buffer()
+        take_back(self)
+        drop_buffer(self)
 
     cdef int refuse(self, kind, str detail) except -1:
         """Note a violation of class ``kind`` with the text ``detail``. Return 1."""
