@@ -11,6 +11,11 @@ offers that, selects the subprotocol ``chat.v2``, and sends each message back. T
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
+import shutil
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -28,9 +33,10 @@ from websockets.typing import Subprotocol
 
 from .clients import find_node
 
-__all__ = ["FRAGMENTING", "FRAGMENTS", "PINGING", "SERVERS"]
+__all__ = ["FRAGMENTING", "FRAGMENTS", "LIBWEBSOCKETS_MISSING", "PINGING", "SERVERS", "build_libwebsockets"]
 
 HERE = Path(__file__).parent
+LIBWEBSOCKETS_MISSING: Final = "the server of libwebsockets needs a C compiler and Debian's libwebsockets-dev"
 SUBPROTOCOL: Final = "chat.v2"
 PING: Final = b"are you there?"
 MAX_SIZE: Final = 4 * 1024 * 1024
@@ -165,12 +171,10 @@ def serve_uvicorn(implementation: str) -> Callable[[], AbstractAsyncContextManag
 
 
 @asynccontextmanager
-async def serve_node() -> AsyncIterator[int]:
-    """Node's `ws`, in a process of its own (``server.mjs``)."""
-    node = find_node()
-    assert node is not None
+async def running(*command: str) -> AsyncIterator[int]:
+    """Start a server in a process of its own, which prints its port and ends with its stdin."""
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(node, str(HERE / "server.mjs"), stdin=pipe, stdout=pipe)
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -180,6 +184,37 @@ async def serve_node() -> AsyncIterator[int]:
         await process.communicate()
 
 
+def serve_node() -> AbstractAsyncContextManager[int]:
+    """Node's `ws` (``server.mjs``)."""
+    node = find_node()
+    assert node is not None
+    return running(node, str(HERE / "server.mjs"))
+
+
+@functools.cache
+def build_libwebsockets() -> str | None:
+    """Compile ``server.c`` once for this process. Return its path, or ``None`` without what that takes."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    folder = tempfile.mkdtemp(prefix="plumews-peer-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = f"{folder}/server"
+    command = [compiler, "-o", program, str(HERE / "server.c"), "-lwebsockets", "-lpthread"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode == 0:
+        return program
+    assert "libwebsockets.h" in done.stderr, done.stderr
+    return None
+
+
+def serve_libwebsockets() -> AbstractAsyncContextManager[int]:
+    """The server of libwebsockets, which is written in C (``server.c``)."""
+    program = build_libwebsockets()
+    assert program is not None
+    return running(program)
+
+
 SERVERS: Final[dict[str, Callable[[], AbstractAsyncContextManager[int]]]] = {
     "websockets": serve_websockets,
     "aiohttp": serve_aiohttp,
@@ -187,10 +222,11 @@ SERVERS: Final[dict[str, Callable[[], AbstractAsyncContextManager[int]]]] = {
     "uvicorn-websockets": serve_uvicorn("websockets-sansio"),
     "uvicorn-wsproto": serve_uvicorn("wsproto"),
     "ws": serve_node,
+    "libwebsockets": serve_libwebsockets,
 }
 
 #: Those with which an application can ping.
-PINGING: Final = ["websockets", "aiohttp", "tornado", "ws"]
+PINGING: Final = ["websockets", "aiohttp", "tornado", "ws", "libwebsockets"]
 
 #: Those that can send a message in fragments.
-FRAGMENTING: Final = ["websockets", "ws"]
+FRAGMENTING: Final = ["websockets", "ws", "libwebsockets"]
