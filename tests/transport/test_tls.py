@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import gc
 import random
 import shutil
 import socket
 import ssl
 import struct
+import weakref
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ import plumews
 from plumews.transport.loop_context import loop_context
 from plumews.transport.tls import TLSTransport, start_tls
 from support.fakes import PATIENCE, tls_contexts, until
+from support.forged_tls import ALERT, DATA, HANDSHAKE, RecordForger
 from support.raw_client import Wire, masked, text, upgrade
 
 SERVER, CLIENT = tls_contexts()
@@ -161,6 +166,20 @@ def versions() -> list[ssl.SSLContext]:
     return made
 
 
+def key_log(folder: Path) -> ssl.SSLContext:
+    """Return the context of a client that speaks TLS 1.3 and writes its secrets to ``folder / "keys"``."""
+    context = versions()[1]
+    context.keylog_filename = str(folder / "keys")
+    return context
+
+
+@contextlib.asynccontextmanager
+async def forging(link: Link, folder: Path) -> AsyncIterator[tuple[Peer, RecordForger]]:
+    """Open ``link`` for a peer whose records are forged."""
+    async with link.open(client=key_log(folder)) as peer:
+        yield peer, RecordForger(peer.tls, folder / "keys")
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -248,6 +267,46 @@ async def test_buffer_of_any_size_is_filled(size: int) -> None:
         assert link.above.got == sent
 
 
+async def test_protocol_that_takes_little_at_a_time_lets_one_read_wait() -> None:
+    link = Link()
+    above = link.above
+    above.room = bytearray(16_384)
+    async with link.open() as peer:
+        taken = above.buffer_updated
+
+        def pausing(nbytes: int) -> None:
+            taken(nbytes)
+            above.transport.pause_reading()
+
+        above.buffer_updated = pausing  # type: ignore[method-assign]
+        sent = random.Random(6).randbytes(1_000_000)
+        peer.writer.write(peer.records(sent))
+        most = 0
+        while len(above.got) < len(sent):
+            before = len(above.got)
+            await until(lambda before=before: len(above.got) > before)
+            most = max(most, link.tls._incoming.pending)
+            above.transport.resume_reading()
+        assert above.got == sent
+        assert most <= 128 * KiB
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_records_without_data_between_data_lose_nothing(tmp_path: Path, alone: bool) -> None:
+    link = Link()
+    async with forging(link, tmp_path) as (peer, forger):
+        wire = b""
+        for number in range(40):
+            wire += forger.record(DATA, b"") + forger.record(DATA, bytes([number]), padding=number)
+            if number % 3 == 0:
+                wire += forger.key_update()
+        wire += forger.record(ALERT, b"\x01\x00")
+        for at in range(0, len(wire), 1 if alone else len(wire)):
+            link.tls.data_received(wire[at : at + 1] if alone else wire)
+        assert (bytes(link.above.got), link.above.calls) == (bytes(range(40)), ["made", "eof"])
+        assert await asyncio.wait_for(peer.read(), PATIENCE) == b""
+
+
 async def test_data_behind_the_handshake_is_delivered() -> None:
     link = Link()
     async with link.open(client=versions()[1], shakes=False) as peer:
@@ -312,6 +371,39 @@ async def test_views_and_large_writes_keep_their_order() -> None:
             link.above.transport.write(bytearray(part))
         expected = b"".join(part + part for part in parts)
         assert await asyncio.wait_for(peer.read(len(expected)), PATIENCE) == expected
+
+
+async def test_peer_that_reads_no_answer_of_tls_is_cut(tmp_path: Path) -> None:
+    """Each KeyUpdate asks for another record, and nobody reads them."""
+    link = Link()
+    async with forging(link, tmp_path) as (_, forger):
+        transport = link.above.transport
+        transport.set_write_buffer_limits(high=0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        while not link.above.full:
+            transport.write(bytes(100_000))
+        held = transport.get_write_buffer_size()
+        for _ in range(50):
+            link.tls.data_received(b"".join(forger.key_update() + forger.record(DATA, b"x") for _ in range(100)))
+            assert transport.get_write_buffer_size() <= held + 80_000
+        assert isinstance(await asyncio.wait_for(asyncio.shield(link.above.lost), PATIENCE), ConnectionAbortedError)
+
+
+async def test_data_that_waits_keeps_no_context() -> None:
+    class Value:
+        pass
+
+    link = Link()
+    async with link.open():
+        variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable")
+        context, value = contextvars.copy_context(), Value()
+        context.run(variable.set, value)
+        while not link.above.full:
+            context.run(link.above.transport.write, bytes(1_000_000))
+        known = weakref.ref(value)
+        del context, value
+        gc.collect()
+        assert known() is None
 
 
 class Holding(ssl.SSLObject):
@@ -443,9 +535,11 @@ async def test_reset_within_a_record_ends_the_connection() -> None:
         assert link.above.calls[-1] == "lost"
 
 
+@pytest.mark.parametrize("echoes", [False, True])
 @pytest.mark.parametrize("what", ["forged", "no record"])
-async def test_wrong_record_is_answered_with_an_alert(what: str) -> None:
+async def test_wrong_record_is_answered_with_an_alert(what: str, echoes: bool) -> None:
     link = Link()
+    link.above.echoes = echoes
     async with link.open() as peer:
         good, bad = peer.records(b"good"), bytearray(peer.records(b"bad"))
         if what == "forged":
@@ -458,6 +552,28 @@ async def test_wrong_record_is_answered_with_an_alert(what: str) -> None:
         assert bytes(link.above.got) == b"good"
         with pytest.raises(ssl.SSLError, match=r"alert|ALERT"):
             await asyncio.wait_for(peer.read(), PATIENCE)
+
+
+@pytest.mark.parametrize("kind", [HANDSHAKE, 99])
+async def test_message_before_a_wrong_record_hides_no_alert(start: Any, tmp_path: Path, kind: int) -> None:
+    """The application answers a message while OpenSSL can send nothing any more."""
+    got = []
+
+    def answer(conn: plumews.Conn, message: str | bytes) -> None:
+        got.append(message)
+        conn.send_nowait(message)
+
+    server = await start(plumews.serve(on_message=answer, host="127.0.0.1", port=0, ssl=SERVER))
+    peer = Peer(*await asyncio.open_connection("127.0.0.1", server.port), key_log(tmp_path))
+    await peer.handshake()
+    forger = RecordForger(peer.tls, tmp_path / "keys")
+    peer.writer.write(forger.record(DATA, upgrade()))
+    await peer.read(1)
+    peer.writer.write(forger.record(DATA, text("before")) + forger.record(kind, b"\x01\0\0\0"))
+    with pytest.raises(ssl.SSLError, match="UNEXPECTED_MESSAGE"):
+        await asyncio.wait_for(peer.read(), PATIENCE)
+    assert got == ["before"]
+    peer.writer.close()
 
 
 async def test_abort_ends_at_once() -> None:

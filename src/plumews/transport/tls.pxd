@@ -7,7 +7,7 @@ from .timers cimport Deadline
 
 cdef object Context, _SSLError, _SSLWantReadError
 cdef int _HANDSHAKE, _OPEN, _CLOSING, _CLOSED, _NOTHING, _FIRST_TYPE, _LAST_TYPE
-cdef Py_ssize_t _READ_SIZE, _PIECE, _HEADER, _LONGEST, _MANY
+cdef Py_ssize_t _READ_SIZE, _PIECE, _HEADER, _LONGEST, _MANY, _MOST_ANSWERS
 
 
 cdef class TLSCore:
@@ -17,12 +17,14 @@ cdef class TLSCore:
     cdef bint _handed
     cdef bint _reading
     cdef bint _paused
+    cdef bint _stopped
     cdef bint _speaks
     cdef bint _at_end
     cdef bint _fin
     cdef bint _full
     cdef bint _connected
     cdef Py_ssize_t _records
+    cdef Py_ssize_t _answers
     cdef Py_ssize_t _left
     cdef Py_ssize_t _header
     cdef Py_ssize_t _length
@@ -57,6 +59,7 @@ cdef class TLSCore:
     @cython.locals(filled=Py_ssize_t, got=Py_ssize_t)
     cdef Py_ssize_t _fill(self, object room, Py_ssize_t size) except -1
     cpdef _go_on(self)
+    cdef _resume_below(self)
     @cython.locals(size=Py_ssize_t, taken=Py_ssize_t)
     cpdef write(self, data)
     @cython.locals(at=Py_ssize_t, taken=Py_ssize_t)
@@ -69,6 +72,7 @@ cdef class TLSCore:
     cdef _write_held(self)
     @cython.locals(sent=Py_ssize_t)
     cdef _send(self)
+    cdef _answer(self)
     cpdef bint is_closing(self) except -1
     cpdef close(self)
     cdef _shut_down(self)

@@ -9,9 +9,10 @@ It reads the headers of the records (RFC 8446 section 5.1), and so asks OpenSSL 
 to be told that there is none costs an exception. The number of records that may have data is an upper bound, because
 some have none, such as session tickets.
 
-Invariants: while the protocol above has paused reading, nothing is decrypted and the transport below is paused. So at
-most one read of encrypted bytes waits. What OpenSSL has to say while it reads, as in a renegotiation, leaves with that
-read. After the peer's end of the stream, everything before it is delivered, then the end.
+Invariants: while the protocol above has paused reading, nothing is decrypted and the transport below is paused. That
+goes on once everything before is decrypted. So at most one read of encrypted bytes waits. What OpenSSL has to say while
+it reads, as in a renegotiation, leaves with that read. A peer that asks for such answers and does not read them is cut.
+After the peer's end of the stream, everything before it is delivered, then the end.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ SHUTDOWN_TIMEOUT: Final = 30.0
 _READ_SIZE: Final = 128 * 1024
 #: Bytes that are encrypted before they are sent: they are still in the cache then.
 _PIECE: Final = 64 * 1024
+#: Bytes that OpenSSL answers by itself, as to a KeyUpdate, while the peer reads nothing.
+_MOST_ANSWERS: Final = 64 * 1024
 #: Bytes of the header of a record, and of the longest record behind it (RFC 5246 section 6.2.3).
 _HEADER: Final = 5
 _LONGEST: Final = (1 << 14) + 2048
@@ -74,6 +77,7 @@ class TLSCore:
 
     __slots__ = (
         "_above",
+        "_answers",
         "_at_end",
         "_below",
         "_buffer",
@@ -103,6 +107,7 @@ class TLSCore:
         "_ssl",
         "_stage",
         "_state",
+        "_stopped",
         "_view",
     )
 
@@ -148,6 +153,7 @@ class TLSCore:
         self._header = 0  # bytes of the header behind it that have come
         self._length = 0  # what they say about its length
         self._paused = False  # the protocol above wants no data
+        self._stopped = False  # the transport below was told so
         self._reading = False  # data is being read: no other call of `_read` is needed
         self._speaks = False  # OpenSSL may have made records by itself
         self._at_end = False  # no data follows
@@ -156,6 +162,7 @@ class TLSCore:
         self._fd = -1  # of the socket, if the transport below is a plain one
         self._handed = True  # the transport below was given data and was not seen empty since
         self._full = False  # it asks to wait
+        self._answers = 0  # bytes that OpenSSL has answered by itself since then
         self._held: list[bytes] | None = None  # data that waits for the end of a renegotiation
 
     # --- called by the transport below ------------------------------------------------------------
@@ -190,6 +197,7 @@ class TLSCore:
                 self._shake()
             else:
                 self._drain()
+                self._answer()
                 if self._held is not None:
                     self._write_held()
                 elif self._at_end:
@@ -229,6 +237,7 @@ class TLSCore:
     def resume_writing(self) -> None:
         """Let the protocol above go on."""
         self._full = False
+        self._answers = 0
         if self._connected and self._held is None:
             self._above.resume_writing()
 
@@ -360,7 +369,7 @@ class TLSCore:
         if self._speaks:
             self._speaks = False
             if self._stage != _CLOSED:
-                self._send()
+                self._answer()
         if self._failure is not None and self._stage == _OPEN:
             self._fail(self._failure)
         if self._held is not None:
@@ -403,8 +412,16 @@ class TLSCore:
         if self._stage == _OPEN:
             try:
                 self._read()
+                if self._stage == _OPEN and not self._paused:
+                    self._resume_below()
             except BaseException as exc:
                 self._fail(exc)
+
+    def _resume_below(self) -> None:
+        """Let the transport below read again."""
+        if self._stopped and not self._fin:
+            self._stopped = False
+            self._below.resume_reading()
 
     # --- the transport of the protocol above: reading ---------------------------------------------
 
@@ -412,17 +429,18 @@ class TLSCore:
         """Deliver no more data until :meth:`resume_reading`."""
         if not self._paused and self._stage == _OPEN:
             self._paused = True
-            if not self._fin:
+            if not self._stopped and not self._fin:
+                self._stopped = True
                 self._below.pause_reading()
 
     def resume_reading(self) -> None:
         """Deliver data again, from the next loop iteration on."""
         if self._paused and self._stage == _OPEN:
             self._paused = False
-            if not self._fin:
-                self._below.resume_reading()
             if self._records > 0 or self._at_end:
                 self._loop.call_soon(self._go_on, context=Context())
+            else:
+                self._resume_below()
 
     def is_reading(self) -> bool:
         """Return True if data is delivered."""
@@ -472,6 +490,10 @@ class TLSCore:
             taken = self._ssl.write(data)
         except _SSLWantReadError:
             pass
+        except _SSLError as exc:
+            taken = len(data)  # lost with the connection
+            if self._failure is None:  # else a read is about to end it
+                self._fail(exc)
         return taken
 
     def _hold(self, data: Any) -> None:
@@ -517,7 +539,16 @@ class TLSCore:
             if sent > 0:
                 data = memoryview(data)[sent:]
         self._handed = True
-        self._below.write(data)
+        Context().run(self._below.write, data)  # asyncio keeps the context until the socket takes the data
+
+    def _answer(self) -> None:
+        """Send what OpenSSL has made while it read. Cut a peer that causes much of it and does not read it."""
+        if self._full:
+            self._answers += self._outgoing.pending
+            if self._answers > _MOST_ANSWERS:
+                self._fail(ConnectionAbortedError("the peer does not read the answers of TLS"))
+                return
+        self._send()
 
     def can_write_eof(self) -> bool:
         """Return False: one direction alone cannot end."""
@@ -572,9 +603,9 @@ class TLSCore:
         self._send()
         if self._at_end:
             self._close_below()
-        elif self._paused:
+        else:
             self._paused = False
-            self._below.resume_reading()
+            self._resume_below()
 
     def _drain(self) -> None:
         """Drop the peer's data, up to its close_notify."""
