@@ -53,6 +53,19 @@ def test_a_timeout_loses_no_message(conn: Conn) -> None:
     assert conn.recv(timeout=PATIENCE) == "late"
 
 
+@pytest.mark.parametrize("timeout", [3e6, 1e300, float("inf")])
+def test_a_time_beyond_that_of_the_system_is_no_limit(echo_uri: str, timeout: float) -> None:
+    """poll() takes 24 days, and a lock takes 292 years."""
+    seconds = min(timeout, 1e300)
+    with connect(echo_uri, open_timeout=seconds, close_timeout=seconds) as conn:
+        conn.send("one")
+        assert conn.recv(timeout=timeout) == "one"
+        conn.send("two")
+        with conn.read_stream(timeout=timeout) as stream:
+            assert stream.read_all(timeout=timeout) == b"two"
+        assert conn.ping(timeout=timeout) > 0
+
+
 def test_a_timeout_inside_a_large_message_loses_nothing() -> None:
     frame = build_frame(2, bytes(range(256)) * 1000)
     go_on = threading.Event()

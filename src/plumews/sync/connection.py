@@ -28,7 +28,7 @@ from ..transport.forks import detach_on_fork
 from ..validation import check_read_limit
 from .channel import SocketChannel
 from .closing import leave, raise_end, wait_for_end
-from .dialing import Wire
+from .dialing import Wire, deadline_in
 from .keepalive import Keepalive
 from .reader import MessageReader
 from .stream import Stream
@@ -291,7 +291,7 @@ class Conn:
             TypeError: ``data`` is neither ``str`` nor bytes-like.
         """
         payload = None if data is None else payload_of(_BINARY, data)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         try:
             waiter = self._keepalive.ping(self._writer, payload)
         except SocketFailed:

@@ -8,6 +8,7 @@ others.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from ..client.options import ConnectKeywords
 from ..errors import ConnectError, ConnectTimeout, InvalidStatus
 from ..http11.models import Request
 from .connection import Conn
-from .dialing import Deadline, Dialing, Wire
+from .dialing import LONGEST_WAIT, Deadline, Dialing, Wire
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -59,6 +60,8 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
 
     def _begin(self, uri: str, path: UnixPath | None, options: Any) -> None:
         self._prepare(uri, path, options)
+        if self._config.close_timeout > LONGEST_WAIT:
+            self._config = dataclasses.replace(self._config, close_timeout=LONGEST_WAIT)
         for name in ("additional_headers", "token"):
             if inspect.iscoroutinefunction(getattr(self._options, name)):
                 raise TypeError(f"{name} must be a plain function: a blocking client has no event loop")
@@ -117,7 +120,7 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
                 finally:
                     conn.close()
                 delay = self._reconnector.closed(conn._rules.closed())
-            time.sleep(delay)
+            time.sleep(min(delay, LONGEST_WAIT))
 
 
 class unix_connect(connect):  # noqa: N801

@@ -25,7 +25,10 @@ from ..client.uri import WebSocketURI
 from ..errors import ConnectError, ProxyError
 from .tls import TlsLayer
 
-__all__ = ["Deadline", "Dialing", "Wire", "wait_for"]
+__all__ = ["LONGEST_WAIT", "Deadline", "Dialing", "Wire", "deadline_in", "wait_for"]
+
+#: Longest wait in seconds, 23 days: poll() takes no longer time.
+LONGEST_WAIT: Final = 2_000_000.0
 
 _READ_SIZE: Final = 16 * 1024
 _Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)  # neither needs a descriptor
@@ -39,6 +42,11 @@ def wait_for(sock: socket.socket, events: int, timeout: float | None) -> bool:
         return bool(selector.select(timeout))
 
 
+def deadline_in(seconds: float | None) -> float | None:
+    """Return the monotonic time in ``seconds``. It is ``None`` for no limit, and for one above 23 days."""
+    return None if seconds is None or seconds > LONGEST_WAIT else time.monotonic() + seconds
+
+
 class Deadline:
     """Time at which something must be done.
 
@@ -49,7 +57,7 @@ class Deadline:
     __slots__ = ("_at",)
 
     def __init__(self, seconds: float | None) -> None:
-        self._at = None if seconds is None else time.monotonic() + seconds
+        self._at = deadline_in(seconds)
 
     def left(self) -> float | None:
         """Return the seconds that are left, ``None`` without a limit.

@@ -21,7 +21,7 @@ from ..client.reconnect import Resumption
 from ..constants import COMPRESSED, Opcode, State, StreamEvent
 from ..errors import ConcurrencyError, ProtocolError
 from .channel import DONT_WAIT, LOOK, ForeignLock, SocketChannel
-from .dialing import wait_for
+from .dialing import deadline_in, wait_for
 from .keepalive import Keepalive, PongWaiter
 from .stream import Stream
 from .writer import FrameWriter
@@ -136,7 +136,7 @@ class MessageReader:
 
     def next_within(self, timeout: float) -> str | bytes:
         """Return the next message. Raise ``TimeoutError`` after ``timeout`` seconds, and else as `next`."""
-        deadline = time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         try:
             self._own(deadline)
             try:
@@ -148,7 +148,7 @@ class MessageReader:
 
     def next_stream(self, timeout: float | None) -> Stream:
         """Return the next message as a stream. Raise as `next_within`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         self._own(deadline)
         try:
             self.plain = False
@@ -178,7 +178,7 @@ class MessageReader:
 
     def fill(self, stream: Stream, timeout: float | None) -> None:
         """Read until ``stream`` has a chunk or its end. Raise as `next_within`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         self._own(deadline)
         try:
             while not stream.ready:
