@@ -26,7 +26,8 @@ from ..http11.headers import Headers, HeadersLike
 from ..http11.models import Response
 from ..http11.origin import AllowedOrigin, check_origin
 from ..hub.hub import Hub
-from ..room_server.context import RoomKeywords, room_context
+from ..room_server.context import room_context
+from ..room_server.options import RoomKeywords
 from ..server.context import ServerContext, quoted_path
 from ..server.hooks import SelectSubprotocol, selected_subprotocol
 from ..server.routes import Route, Routes, answer_options, answer_route, answer_with_body
@@ -93,9 +94,7 @@ def rooms(hub: Hub, auth: RoomAuth | None, **options: Unpack[RoomsKeywords]) -> 
     unknown = [unknown_option(name, sorted(_KEYWORDS), {}) for name in sorted(options.keys() - _KEYWORDS)]
     if unknown:
         raise TypeError(f"unknown option {', '.join(unknown)}: {_OF_SERVER}")
-    given: dict[str, Any] = dict(options)
-    of_rooms = {name: given.pop(name) for name in RoomKeywords.__annotations__ if name in given}
-    context, _ = room_context(hub, auth, given, **of_rooms)
+    context, _ = room_context(hub, auth, options)
     return _Rooms(hub, context)
 
 

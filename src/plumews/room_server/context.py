@@ -1,6 +1,6 @@
 """Context of a room server: its endpoints and routes, whatever serves them: our own server, or an ASGI application.
 
-The arguments are checked here, once. `server` and the package ``asgi`` pass what their callers give.
+`server` and the package ``asgi`` pass the keywords that their callers give: `options` checks them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from typing import Any
 
 from .. import limits
 from ..auth.authentication import Authentication
@@ -19,47 +19,22 @@ from ..auth.passwords import RoomPasswords
 from ..auth.simple import SimpleRoomAuth
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
-from ..conn.handlers import Handler, OnMessage, OnOpenOrClose, endpoint_for
+from ..conn.handlers import OnMessage, endpoint_for
 from ..errors import HubError
-from ..hub.history_store import EncodeRecovered, check_encode_recovered
 from ..hub.hub import Hub
 from ..server.context import ServerContext
 from ..server.endpoints import Endpoint
-from ..server.options import split_options
 from .admin import BROADCAST_PATH, admin_broadcast_route
 from .endpoint import RoomEndpoint, RoomOwner
+from .options import split_room_options
 from .page import page_routes
 from .sessions import MemberCountFeed, RoomSessions, recovered_event
-from .status import RoomsTable, check_rooms_table, health_route, room_list_route
-from .text_filter import TextFilterEndpoint, TextPolicy
+from .status import health_route, room_list_route
+from .text_filter import TextFilterEndpoint
 
-__all__ = ["RoomKeywords", "room_context", "room_endpoints"]
-
-#: A browser that offers ``bearer.<token>`` fails the connection unless another offered subprotocol is chosen.
-_SUBPROTOCOLS = ("plumews",)
+__all__ = ["room_context", "room_endpoints"]
 
 _NO_ROOM = "allow_unknown_rooms=False, and no room has a password yet (set_room_password)"
-
-
-class RoomKeywords(TypedDict, total=False):
-    """Keywords of a room server: see :func:`plumews.serve_rooms`."""
-
-    handler: Handler | None
-    on_open: OnOpenOrClose | None
-    on_message: OnMessage | None
-    on_close: OnOpenOrClose | None
-    path: str
-    members_path: str | None
-    page: bool
-    rooms_table: RoomsTable
-    echo: bool
-    token_auth: TokenAuthenticator | None
-    room_auth: RoomAuthorizer | None
-    allow_unknown_rooms: bool
-    broadcast_secret: str | bytes | None
-    text_policy: TextPolicy | None
-    recovery: bool
-    encode_recovered: EncodeRecovered | None
 
 
 #: Function that returns the endpoint whose connections ``owner`` takes over.
@@ -110,71 +85,42 @@ def room_endpoints(
     ]
 
 
-def room_context(
-    hub: Hub,
-    auth: RoomAuth | None,
-    options: Mapping[str, Any],
-    *,
-    handler: Handler | None = None,
-    on_open: OnOpenOrClose | None = None,
-    on_message: OnMessage | None = None,
-    on_close: OnOpenOrClose | None = None,
-    path: str = "/ws",
-    members_path: str | None = "/members",
-    page: bool = False,
-    rooms_table: RoomsTable = "nobody",
-    echo: bool = True,
-    token_auth: TokenAuthenticator | None = None,
-    room_auth: RoomAuthorizer | None = None,
-    allow_unknown_rooms: bool = True,
-    broadcast_secret: str | bytes | None = None,
-    text_policy: TextPolicy | None = None,
-    recovery: bool = False,
-    encode_recovered: EncodeRecovered | None = recovered_event,
-) -> tuple[ServerContext, ConnConfig]:
+def room_context(hub: Hub, auth: RoomAuth | None, given: Mapping[str, Any]) -> tuple[ServerContext, ConnConfig]:
     """Return the context of a room server and the configuration of its connections.
 
-    The arguments are those of :func:`plumews.serve_rooms`, with its further keywords as ``options``.
+    The arguments are those of :func:`plumews.serve_rooms`, with its keywords as ``given``.
     """
-    server_options, auth_options, config = split_options({"subprotocols": _SUBPROTOCOLS, **options})
+    options, server_options, auth_options, config = split_room_options(given)
     auth_options.check_origins(server_options.origins)
     endpoint, doubts = room_endpoints(
         hub,
         auth,
         auth_options,
-        token_auth=token_auth,
-        room_auth=room_auth,
-        allow_unknown_rooms=allow_unknown_rooms,
+        token_auth=options.token_auth,
+        room_auth=options.room_auth,
+        allow_unknown_rooms=options.allow_unknown_rooms,
     )
-    check_rooms_table(rooms_table)
-    if text_policy is not None and not isinstance(text_policy, TextPolicy):
-        raise TypeError(f"text_policy must be a plumews.TextPolicy, not {type(text_policy).__name__}")
-    if path == members_path:
-        raise ValueError(f"path and members_path must differ, both are {path!r}")
-    if recovery and hub.config.history is None:
+    if options.recovery and hub.config.history is None:
         raise ValueError("recovery=True needs a hub that remembers: HubConfig(history=HistoryLimits())")
-    if encode_recovered is not None:
-        check_encode_recovered(encode_recovered)
-        if not recovery and encode_recovered is not recovered_event:
-            raise ValueError("encode_recovered is for recovery=True, which is not given")
 
-    if handler is None and on_message is None:
-        on_message = _fan_out(hub, echo)
-    rooms: Endpoint = endpoint(
-        RoomSessions(hub, endpoint_for(handler, on_open, on_message, on_close), recovery, encode_recovered)
-    )
-    if text_policy is not None:
-        rooms = TextFilterEndpoint(rooms, text_policy, hub._requests)
-    endpoints: dict[str | None, Endpoint] = {path: rooms}
-    if members_path is not None:
-        endpoints[members_path] = endpoint(MemberCountFeed(hub))
-    routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=broadcast_secret is not None)}
-    if page:
-        routes.update(page_routes(recovery=recovery and encode_recovered is recovered_event))
-        routes["/rooms.json"] = room_list_route(hub, rooms_table)
+    on_message = options.on_message
+    if options.handler is None and on_message is None:
+        on_message = _fan_out(hub, options.echo)
+    handling = endpoint_for(options.handler, options.on_open, on_message, options.on_close)
+    rooms: Endpoint = endpoint(RoomSessions(hub, handling, options.recovery, options.encode_recovered))
+    if options.text_policy is not None:
+        rooms = TextFilterEndpoint(rooms, options.text_policy, hub._requests)
+    endpoints: dict[str | None, Endpoint] = {options.path: rooms}
+    if options.members_path is not None:
+        endpoints[options.members_path] = endpoint(MemberCountFeed(hub))
+    secret = options.broadcast_secret
+    routes: dict[str, Any] = {"/healthz": health_route(hub, broadcast_enabled=secret is not None)}
+    if options.page:
+        routes.update(page_routes(recovery=options.recovery and options.encode_recovered is recovered_event))
+        routes["/rooms.json"] = room_list_route(hub, options.rooms_table)
     routes.update(server_options.routes)
-    if broadcast_secret is not None:
-        _add_broadcast(routes, hub, broadcast_secret, auth, token_auth)
+    if secret is not None:
+        _add_broadcast(routes, hub, secret, auth, options.token_auth)
     context = ServerContext(endpoints, dataclasses.replace(server_options, routes=routes), hub._requests, doubts)
     return context, config
 

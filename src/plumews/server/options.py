@@ -33,7 +33,7 @@ from ..validation import (
 from .hooks import ProcessRequest, ProcessResponse, SelectSubprotocol
 from .routes import Route, Routes
 
-__all__ = ["ServerKeywords", "ServerOptions", "TcpKeywords", "split_options"]
+__all__ = ["ELSEWHERE", "OWNERS", "ServerKeywords", "ServerOptions", "TcpKeywords", "split_options"]
 
 #: Hooks of the application, and the names of their arguments.
 _HOOKS: Final = {
@@ -213,7 +213,7 @@ class TcpKeywords(ServerKeywords, total=False):
 
 
 #: Names that are no options here, and where their subject is found. Many are those of other packages.
-_ELSEWHERE: Final = {
+ELSEWHERE: Final = {
     "allowed_origins": "here it is origins",
     "auth": "serve calls it authenticator, serve_rooms has it as an argument",
     "authenticator": "serve has it; serve_rooms has auth, its second argument",
@@ -239,7 +239,7 @@ _ELSEWHERE: Final = {
 }
 
 #: Classes of the options. Each keyword is a field of one of them.
-_OWNERS: Final = (ServerOptions, AuthOptions, ConnConfig)
+OWNERS: Final = (ServerOptions, AuthOptions, ConnConfig)
 
 
 def split_options(given: Mapping[str, Any]) -> tuple[ServerOptions, AuthOptions, ConnConfig]:
@@ -248,5 +248,5 @@ def split_options(given: Mapping[str, Any]) -> tuple[ServerOptions, AuthOptions,
     Raises:
         TypeError, ValueError: an option is unknown, or its value is wrong.
     """
-    of_server, of_auth, of_conn = owned_options(given, _OWNERS, _ELSEWHERE)
+    of_server, of_auth, of_conn = owned_options(given, OWNERS, ELSEWHERE)
     return ServerOptions(**of_server), AuthOptions(**of_auth), ConnConfig(**of_conn)
