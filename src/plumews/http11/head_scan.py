@@ -54,15 +54,16 @@ def is_plain_get(head: bytes, target: bytes) -> bool:
     return path and head.startswith(b"GET %b HTTP/1.1\r" % target)
 
 
-def split_lines(head: bytes) -> list[tuple[bytes, bytes]] | None:
-    """Return the names and values of a whole ``head``, whose lines end well, as another program has written them.
+def split_lines(head: bytes) -> list[tuple[bytes, bytes, bytes]] | None:
+    """Return the lines of a whole ``head``, as another program has written them: the name, twice, and the value.
 
-    Return ``None`` unless each is a name in lower case, ``": "`` and a value.
+    The ends of lines and the control characters were checked before. A value has no blanks around it. Return ``None``
+    unless each line is a name in lower case, ``": "`` and a value.
     """
     lines = []
     for line in head.split(b"\r\n")[1:-2]:  # the last two are the empty line and what is behind its end
         name, colon, value = line.partition(b": ")
         if not (name and colon) or name.translate(None, _IN_NAME):
             return None
-        lines.append((name, value))
+        lines.append((name, name, value.strip(b" \t")))
     return lines

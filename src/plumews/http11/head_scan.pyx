@@ -71,6 +71,7 @@ cpdef list split_lines(bytes head):
     cdef const char *last = at + PyBytes_GET_SIZE(head) - 2  # of the empty line
     cdef const char *end
     cdef const char *colon
+    cdef bytes name
     cdef list lines = []
     at = <const char *>memchr(at, 0x0A, last - at) if last > at else NULL
     while at != NULL and at + 1 < last:
@@ -81,6 +82,12 @@ cpdef list split_lines(bytes head):
             colon += 1
         if end == NULL or colon == at or colon + 1 >= end or colon[0] != b":" or colon[1] != b" ":
             return None
-        lines.append((at[: colon - at], colon[2 : end - colon]))
+        name = at[: colon - at]
         at = end + 1
+        colon += 2
+        while colon < end and (colon[0] == b" " or colon[0] == b"\t"):
+            colon += 1
+        while colon < end and (end[-1] == b" " or end[-1] == b"\t"):
+            end -= 1
+        lines.append((name, name, colon[: end - colon]))
     return lines

@@ -20,7 +20,7 @@ cdef class HeadLines:
     cpdef on_url(self, bytes url)
     @cython.locals(size=cython.ulonglong)
     cpdef on_header(self, bytes name, bytes value)
-    @cython.locals(lines=list, target=bytes, name=bytes, value=bytes)
+    @cython.locals(lines=list, target=bytes, line=tuple, name=bytes, size=cython.ulonglong)
     cpdef bint split(self, bytes head) except -1
 
 

@@ -87,8 +87,12 @@ class HeadLines:
         if lines is None or not is_plain_get(head, target):
             return False
         self.target = target
-        for name, value in lines:
-            self.on_header(name, value)
+        self.lines = lines
+        for line in lines:
+            name: bytes = line[0]
+            size = _size_bit(name)
+            self.same_size = self.same_size or bool(self.sizes & size)
+            self.sizes |= size
         self.complete = True
         return True
 
