@@ -6,7 +6,7 @@ Invariant: until the connection is open, received bytes go to its :class:`Openin
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _compiled, limits
 from ..constants import State
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _OPEN = State.OPEN
 _short_opening = _compiled.short_ways("conn._opening")
 _local_address = None if _short_opening is None else _short_opening.local_address
+_peer_address = None if _short_opening is None else _short_opening.peer_address
 
 __all__ = ["OpeningHandshake", "connected", "made", "opened", "use_deflate"]
 
@@ -37,7 +38,7 @@ class OpeningHandshake(Protocol):
     def lost(self) -> None: ...
 
 
-def made(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
+def made(conn: ConnCore, transport: Any) -> None:
     """Call :func:`connected` for the event loop. A failure ends the connection."""
     try:
         connected(conn, transport)
@@ -45,15 +46,16 @@ def made(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
         closing.fail(conn, exc)
 
 
-def connected(conn: ConnCore, transport: asyncio.BaseTransport) -> None:
+def connected(conn: ConnCore, transport: Any) -> None:
     """Take the transport of ``conn``, and begin its opening handshake."""
-    transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
-    conn._transport = transport
+    conn._transport = transport  # an asyncio.Transport, which that of uvloop is in all but name
     try:
-        if conn._peername is None:  # else it was accepted with its address
-            peername = transport.get_extra_info("peername")
-            conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's: it has no host
         conn._attach(transport)
+        if conn._peername is None:  # else it was accepted with its address
+            peername = None if conn._fd < 0 or _peer_address is None else _peer_address(conn._fd)
+            if peername is None:
+                peername = transport.get_extra_info("peername")
+            conn._peername = peername if isinstance(peername, tuple) else None  # else a Unix socket's: it has no host
         if conn._fd >= 0 and _local_address is not None:
             conn._sockname = _local_address(conn._fd, transport)
         else:
