@@ -11,7 +11,7 @@ import dataclasses
 import importlib
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote
 from weakref import ref
 
@@ -20,10 +20,8 @@ from ..http11.headers import Headers
 from ..http11.origin import AllowedOrigin, allowed_origins
 from ..http11.redaction import QUERY_SECRETS
 from ..validation import check_count, unknown_option
+from .scope import Scope, scope_like
 from .shutdown import ShutdownQueue
-
-if TYPE_CHECKING:
-    from .scope import Scope
 
 __all__ = ["AsgiContext", "AsgiOptions", "ServerConfig", "ServerState", "log_access"]
 
@@ -98,7 +96,6 @@ class AsgiContext:
         "_defaults",
         "_given",
         "app",
-        "asgi_version",
         "close_timeout",
         "config",
         "conn_config",
@@ -107,6 +104,7 @@ class AsgiContext:
         "options",
         "reset_contextvars",
         "root_path",
+        "scope",
         "shutdown_queue",
         "trusted_hosts",
     )
@@ -116,7 +114,8 @@ class AsgiContext:
         self.config = ref(config)
         self.app: Any = config.loaded_app
         self.root_path: str = config.root_path
-        self.asgi_version: str = config.asgi_version
+        #: Items that all scopes have.
+        self.scope = scope_like(config.asgi_version, self.root_path)
         self.reset_contextvars: bool = getattr(config, "reset_contextvars", False)
         self.options = options
         #: WebSockets of the server, open ones and those that wait for the application.

@@ -35,7 +35,7 @@ from .foreign_transport import ForeignTransport, is_own
 from .scope import Scope, build_scope, note_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 __all__ = ["PlumeProtocol"]
 
@@ -78,7 +78,7 @@ class PlumeProtocol(asyncio.Protocol):
         self,
         config: ServerConfig,
         server_state: ServerState,
-        app_state: Mapping[str, Any],
+        app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         if not config.loaded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from urllib.parse import unquote
 
 from ..http11.request import address_of
@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     from ..http11.request import Request
     from .context import AsgiContext
 
-__all__ = ["Extension", "Scope", "build_scope", "note_client"]
+__all__ = ["Extension", "Scope", "build_scope", "note_client", "scope_like"]
 
 Scope: TypeAlias = dict[str, Any]
 
 #: Version of the ASGI specification for WebSockets that is followed.
-_SPEC_VERSION = "2.4"
+_SPEC_VERSION: Final = "2.4"
+
+#: Keys of a scope in their order.
+_KEYS: Final = (
+    *("type", "asgi", "http_version", "scheme", "server", "client", "root_path", "path", "raw_path", "query_string"),
+    *("headers", "subprotocols", "state", "extensions"),
+)
 
 
 class Extension(dict[str, Any]):
@@ -48,8 +54,14 @@ class Extension(dict[str, Any]):
         raise KeyError(name)
 
 
+def scope_like(asgi_version: str, root_path: str) -> Scope:
+    """Return the items that all scopes of a server have: a copy costs less than a dict that is filled."""
+    asgi = {"version": asgi_version, "spec_version": _SPEC_VERSION}
+    return {**dict.fromkeys(_KEYS), "type": "websocket", "asgi": asgi, "http_version": "1.1", "root_path": root_path}
+
+
 def build_scope(
-    context: AsgiContext, conn: Conn, request: Request, subprotocols: list[str], state: Mapping[str, Any]
+    context: AsgiContext, conn: Conn, request: Request, subprotocols: list[str], state: dict[str, Any]
 ) -> Scope:
     """Return the scope of ``request``.
 
@@ -60,29 +72,25 @@ def build_scope(
         subprotocols: those that the client offers.
         state: state of the lifespan, of which each scope has a copy.
     """
-    root_path = context.root_path
-    client = conn._peername
-    raw_path = request.raw_path
+    root_path, raw_path = context.root_path, request.raw_path
     path = unquote(raw_path) if "%" in raw_path else raw_path
+    client, server = conn._peername, conn._sockname
     extension = Extension()
     extension.opening = conn
     extension.on_open = None
-    return {
-        "type": "websocket",
-        "asgi": {"version": context.asgi_version, "spec_version": _SPEC_VERSION},
-        "http_version": "1.1",
-        "scheme": "wss" if request.secure else "ws",
-        "server": _server_address(conn._sockname),
-        "client": client if client is None or len(client) == 2 else client[:2],
-        "root_path": root_path,
-        "path": root_path + path if root_path else path,
-        "raw_path": (root_path + raw_path).encode("ascii", "replace") if root_path else raw_path.encode(),
-        "query_string": request.query_string.encode(),
-        "headers": request._raw_lines(),
-        "subprotocols": subprotocols,
-        "state": dict(state),
-        "extensions": {"websocket.http.response": {}, "plumews": extension},
-    }
+    scope = context.scope.copy()
+    scope["asgi"] = scope["asgi"].copy()
+    scope["scheme"] = "wss" if request.secure else "ws"
+    scope["server"] = server if type(server) is tuple and len(server) == 2 else _server_address(server)
+    scope["client"] = client if client is None or len(client) == 2 else client[:2]
+    scope["path"] = root_path + path if root_path else path
+    scope["raw_path"] = (root_path + raw_path).encode("ascii", "replace") if root_path else raw_path.encode()
+    scope["query_string"] = request.query_string.encode()
+    scope["headers"] = request._raw_lines()
+    scope["subprotocols"] = subprotocols
+    scope["state"] = state.copy()
+    scope["extensions"] = {"websocket.http.response": {}, "plumews": extension}
+    return scope
 
 
 def note_client(request: Request, scope: Mapping[str, Any]) -> None:
@@ -95,7 +103,7 @@ def note_client(request: Request, scope: Mapping[str, Any]) -> None:
 
 def _server_address(address: Any) -> tuple[str, int | None] | None:
     if isinstance(address, tuple):
-        return address if len(address) == 2 else address[:2]
+        return address[:2]
     if isinstance(address, bytes):
         address = address.decode("utf-8", "surrogateescape")
     return (address, None) if isinstance(address, str) and address else None
