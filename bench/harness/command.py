@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,8 @@ def arguments(benchmark: Benchmark) -> argparse.Namespace:
         default="",
         help="contenders with one of these words (a,b) in their name; writes nothing",
     )
+    if hasattr(benchmark.full, "rounds"):
+        parser.add_argument("--rounds", metavar="COUNT", type=int, help="so many rounds; writes nothing")
     files = f"{benchmark.name}.md and {benchmark.name}.svg"
     parser.add_argument("--output", metavar="DIRECTORY", type=Path, help=f"where to write {files}")
     return parser.parse_args()
@@ -90,6 +92,9 @@ def run(benchmark: Benchmark) -> None:
     if not available():
         sys.exit(f"this needs Linux and a C compiler ({compiler()})")
     effort = benchmark.quick if options.quick else benchmark.full
+    rounds = getattr(options, "rounds", None)
+    if rounds is not None:
+        effort = replace(effort, rounds=rounds)
     names = {name for name in benchmark.scenarios if options.only in name}
     if not names:
         sys.exit(f"no scenario has {options.only!r} in its name: {'; '.join(benchmark.scenarios)}")
@@ -113,7 +118,7 @@ def run(benchmark: Benchmark) -> None:
     print(document.plain(tables), end="\n\n")
     print(plain_bars(verdicts))
     print("".join(f"\n{note}" for note in results.notes), end="")
-    directory = options.output or (None if options.quick or options.only or options.who else RESULTS)
+    directory = options.output or (None if options.quick or options.only or options.who or rounds else RESULTS)
     if directory is not None:
         text = document.markdown(benchmark.title, benchmark.name, facts, results, tables, verdicts)
         write(directory, benchmark.name, text, verdicts)

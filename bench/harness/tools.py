@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -68,3 +69,18 @@ def build_dump(directory: Path) -> Path:
     """Compile what lets callgrind dump the counts of a server, to be preloaded."""
     source = HERE.parent / "instructions" / "dump.c"
     return _compile(["-shared", "-fPIC", str(source)], directory / "dump.so")
+
+
+def build_uws(directory: Path) -> Path:
+    """Compile the echo server on uWebSockets, which is a library in socketify's wheel.
+
+    Raises:
+        CannotBuild: socketify is not installed, or has no library for this machine.
+    """
+    spec = importlib.util.find_spec("socketify")
+    places = (spec.submodule_search_locations or []) if spec else []
+    library = next((path for place in places for path in Path(place).glob("libsocketify_linux_*.so")), None)
+    if library is None:
+        raise CannotBuild("socketify is not installed, or has no library for this machine")
+    source = HERE.parent / "client" / "uws.c"
+    return _compile([str(source), str(library), f"-Wl,-rpath,{library.parent}"], directory / "uws")
