@@ -30,7 +30,7 @@ cdef class SpareMemory:
     cdef bytes message
 
     cdef void keep(self, object message) noexcept
-    cdef object take(self, Py_ssize_t size)
+    cdef object take(self, Py_ssize_t size, bint all_of_it)
 
 
 @cython.final
@@ -105,8 +105,15 @@ cdef class Parser:
 
 
 cdef Py_ssize_t frame_header(byte *out, int first, Py_ssize_t length) noexcept nogil
-cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size) except -1
-cdef int mask_frames_to(byte *out, cbyte *data, Py_ssize_t size) except -1
+cdef struct FrameMask:  # of the frame that is being masked
+    int64_t missing  # bytes of its payload
+    uint32_t key  # for the next of them
+
+
+cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size, int64_t *missing) except -1
+cdef Py_ssize_t mask_next(
+    FrameMask *frame, byte *out, Py_ssize_t room, cbyte *data, Py_ssize_t size, Py_ssize_t *used
+) except -1
 cdef object short_frame(int opcode, object message, bint masked)
 cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object message, bint masked) except -2
 

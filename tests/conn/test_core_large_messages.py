@@ -266,6 +266,19 @@ async def test_memory_of_a_message_is_used_again_and_dropped(start: Any) -> None
     tracemalloc.stop()
 
 
+async def test_fragments_use_memory_of_any_size_again(start: Any) -> None:
+    async with linked(start) as (conn, wire):
+        wire.send(masked(Opcode.BINARY, contents(1024 * KiB)))
+        assert await conn.recv() == contents(1024 * KiB)
+        for size in (1024, 300, 700, 1024, 1500, 1500, 70):
+            sent = contents(size * KiB)
+            frames = [masked(Opcode.CONT, sent[at : at + 64 * KiB], fin=False) for at in range(0, len(sent), 64 * KiB)]
+            wire.send(masked(Opcode.BINARY, b"", fin=False), *frames, masked(Opcode.CONT, b""))
+            message = await conn.recv()
+            assert (message, hash(message)) == (sent, hash(sent))
+            del message, sent
+
+
 async def test_wide_texts_of_one_read_take_bounded_memory() -> None:
     conn, _ = fake_conn(max_queue_bytes=256 * KiB)
     line = "\U0001f600" + "a" * 20 * KiB  # four bytes for each character

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from plumews import Opcode
-from plumews.protocol.codec import Parser, build_frame
+from plumews.protocol.codec import Parser, build_frame, fragment
 from plumews.transport import masking, sendmsg
 from plumews.transport.masking import MaskingTransport
 from support.fakes import PATIENCE, FakeTransport
@@ -70,6 +70,56 @@ async def test_what_the_socket_does_not_take_goes_to_the_transport(size: int) ->
     assert {len(data) for _, data in found} == {size}
     transport.abort()
     other.close()
+
+
+#: Messages of all sizes, as a send queue holds them: headers and payloads apart, short ones together, empty ones.
+BUFFERS: list[bytes | memoryview] = [
+    build_frame(Opcode.TEXT, "") * 700 + build_frame(Opcode.PING, b"ping"),
+    *fragment(Opcode.BINARY, bytes(range(256)) * 4096, size=64 * 1024),
+    build_frame(Opcode.BINARY, b""),
+    *fragment(Opcode.BINARY, bytes(range(255)) * 4096, size=700_000),
+    memoryview(build_frame(Opcode.TEXT, "y" * 70_000)),
+    *fragment(Opcode.BINARY, b"z" * 17_000, size=1 << 20),
+    build_frame(Opcode.CLOSE, b""),
+]
+FOUND: list[Any] = [
+    *[(1, "")] * 700,
+    (9, b"ping"),
+    (2, bytes(range(256)) * 4096),
+    (2, b""),
+    (2, bytes(range(255)) * 4096),
+    (1, "y" * 70_000),
+    (2, b"z" * 17_000),
+    (8, (1005, "")),
+]
+
+
+def test_buffers_of_headers_and_payloads_are_masked_together() -> None:
+    inner = FakeTransport()
+    MaskingTransport(inner).writelines(BUFFERS)  # type: ignore[arg-type]
+    assert messages(inner.wire) == FOUND
+    assert len(inner.wire) == sum(map(len, BUFFERS)) + 4 * (700 + 1 + 16 + 1 + 2 + 1 + 1 + 1)
+    assert len(inner.writes) == 1
+
+
+@pytest.mark.parametrize("room", [4096, 1 << 22])
+async def test_buffers_reach_the_socket_in_order(room: int) -> None:
+    transport, other = await pair()
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
+    masked = MaskingTransport(transport)
+    masked.writelines(BUFFERS)
+    if room == 4096:
+        assert transport.get_write_buffer_size() > 0  # the socket has taken a part
+    assert await received(other, len(FOUND)) == FOUND
+    transport.abort()
+    other.close()
+
+
+def test_buffers_that_end_within_a_frame_are_refused() -> None:
+    inner = FakeTransport()
+    with pytest.raises(ValueError, match="only whole unmasked frames"):
+        MaskingTransport(inner).writelines([*BUFFERS[:-1], b"\x82\x7e\x40\x00", b"x" * 100])  # type: ignore[arg-type]
+    assert inner.writes == []
 
 
 def test_transport_without_a_descriptor_gets_masked_frames() -> None:

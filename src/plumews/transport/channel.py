@@ -29,6 +29,7 @@ from ..protocol.message import EncodedMessage
 from . import send_buffer, sendmsg, waiters
 from .flow_control import FlowControl
 from .loop_context import Flushable, LoopContext
+from .masking import MaskingTransport
 from .send_queue import WRITE_SIZE, SendQueue, is_header
 from .waiters import Waiter
 
@@ -566,8 +567,8 @@ class Channel(Flushable):
         self._handed = True
         if len(batch) == 1:
             Context().run(transport.write, batch[0])
-        elif self._fd < 0 or _WRITELINES_HAS_NO_BOUND:  # a transport with TLS makes a record of each buffer
-            Context().run(transport.write, b"".join(batch))
+        elif (self._fd < 0 and type(transport) is not MaskingTransport) or _WRITELINES_HAS_NO_BOUND:
+            Context().run(transport.write, b"".join(batch))  # a transport with TLS makes a record of each buffer
         else:
             Context().run(transport.writelines, batch)
 

@@ -104,60 +104,92 @@ cdef Py_ssize_t write_frame(byte *out, Py_ssize_t room, int opcode, object messa
     return header_size(size, masked) + size
 
 
-cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size) except -1:
-    """Return the size of the whole unmasked frames in ``data`` once each of them has a key."""
-    cdef Py_ssize_t at = 0, total = size, head
-    cdef uint64_t length
+cdef inline Py_ssize_t frame_start(cbyte *data, Py_ssize_t size, int64_t *length) except -1:
+    """Return the size of the header of the unmasked frame at ``data``. Set ``length`` to that of its payload."""
+    cdef Py_ssize_t head
+    cdef uint64_t found
     cdef int i
+    if size < 2 or data[1] & 0x80:
+        raise ValueError(violations.NOT_FRAMES)
+    found = data[1]
+    head = 2 if found < 126 else 4 if found == 126 else 10
+    if size < head:
+        raise ValueError(violations.NOT_FRAMES)
+    if head > 2:
+        found = 0
+        for i in range(2, head):
+            found = found << 8 | data[i]
+        if found > <uint64_t>INT64_MAX:
+            raise ValueError(violations.NOT_FRAMES)
+    length[0] = <int64_t>found
+    return head
+
+
+cdef Py_ssize_t masked_size(cbyte *data, Py_ssize_t size, int64_t *missing) except -1:
+    """Return the size of the next ``size`` bytes of unmasked frames once each frame has a key.
+
+    ``missing`` is the payload of the last frame that is not there yet: 0 before the first byte, and at the end.
+    """
+    cdef Py_ssize_t at = <Py_ssize_t>min(missing[0], <int64_t>size), total = size
+    missing[0] -= at
     while at < size:
-        if size - at < 2 or data[at + 1] & 0x80:
-            raise ValueError(violations.NOT_FRAMES)
-        length = data[at + 1]
-        head = 2 if length < 126 else 4 if length == 126 else 10
-        if size - at < head:
-            raise ValueError(violations.NOT_FRAMES)
-        if head > 2:
-            length = 0
-            for i in range(2, head):
-                length = length << 8 | data[at + i]
-        if length > <uint64_t>(size - at - head):
-            raise ValueError(violations.NOT_FRAMES)
-        at += head + <Py_ssize_t>length
+        at += frame_start(data + at, size - at, missing)
         total += 4
+        if missing[0] > size - at:
+            missing[0] -= size - at
+            break
+        at += <Py_ssize_t>missing[0]
+        missing[0] = 0
     return total
 
 
-cdef int mask_frames_to(byte *out, cbyte *data, Py_ssize_t size) except -1:
-    """Mask the frames in ``data``, which :func:`masked_size` has checked, into ``out``, each with a fresh key."""
-    cdef cbyte *end = data + size
-    cdef Py_ssize_t head
+cdef Py_ssize_t mask_next(
+    FrameMask *frame, byte *out, Py_ssize_t room, cbyte *data, Py_ssize_t size, Py_ssize_t *used
+) except -1:
+    """Mask the next ``size`` bytes of frames, which :func:`masked_size` has checked, into ``out``.
+
+    Each frame gets a fresh key. ``frame`` is empty before the first byte. Set ``used`` to the bytes read: less than
+    ``size`` if there is no room for more. Return the bytes written.
+    """
+    cdef Py_ssize_t at = 0, written = 0, head, take
     cdef int64_t length
-    cdef uint32_t key
-    cdef int i
-    while data < end:
-        length = data[1]
-        head = 2 if length < 126 else 4 if length == 126 else 10
-        if head > 2:
-            length = 0
-            for i in range(2, head):
-                length = length << 8 | data[i]
-        key = pool.take()
-        memcpy(out, data, head)
-        out[1] |= 0x80
-        memcpy(out + head, &key, 4)
-        xor(out + head + 4, data + head, <Py_ssize_t>length, key)
-        out += head + 4 + length
-        data += head + length
-    return 0
+    while at < size:
+        if frame.missing == 0:
+            head = frame_start(data + at, size - at, &length)
+            if room - written < head + 4:
+                break
+            frame.missing = length
+            frame.key = pool.take()
+            memcpy(out + written, data + at, head)
+            out[written + 1] |= 0x80
+            memcpy(out + written + head, &frame.key, 4)
+            written += head + 4
+            at += head
+        take = <Py_ssize_t>min(frame.missing, <int64_t>min(size - at, room - written))
+        xor(out + written, data + at, take, frame.key)
+        frame.key = plumews_rotated(frame.key, take)
+        frame.missing -= take
+        written += take
+        at += take
+        if written == room:
+            break
+    used[0] = at
+    return written
 
 
 def mask_frames(data):
     """Return the whole unmasked frames in ``data``, any contiguous buffer, each masked with a fresh key."""
     cdef Py_buffer view
+    cdef FrameMask frame
+    cdef Py_ssize_t size, used
+    frame.missing = 0
     fetch(data, &view)
     try:
-        result = new_bytes(masked_size(<cbyte *>view.buf, view.len))
-        mask_frames_to(start_of(result), <cbyte *>view.buf, view.len)
+        size = masked_size(<cbyte *>view.buf, view.len, &frame.missing)
+        if frame.missing:
+            raise ValueError(violations.NOT_FRAMES)
+        result = new_bytes(size)
+        mask_next(&frame, start_of(result), size, <cbyte *>view.buf, view.len, &used)
         return result
     finally:
         PyBuffer_Release(&view)

@@ -81,14 +81,21 @@ cdef class SpareMemory:
             if type(message) is bytes and SPARE_LEAST <= PyBytes_GET_SIZE(message) <= SPARE_MOST:
                 self.message = message
 
-    cdef object take(self, Py_ssize_t size):
-        """Return the memory as ``size`` bytes to be filled, or ``None`` if it does not fit or is not ours alone."""
+    cdef object take(self, Py_ssize_t size, bint all_of_it):
+        """Return the memory as ``size`` bytes to be filled, or ``None`` if it does not fit or is not ours alone.
+
+        With ``all_of_it`` the bytes are as many as there are, but not less: nobody knows how long the message will be.
+        """
         cdef PyObject *memory
         with cython.critical_section(self):
             memory = <PyObject *>self.message
             if self.message is None or not plumews_is_alone(memory):
                 return None
-            if not size <= PyBytes_GET_SIZE(self.message) <= 2 * size:
+            if size > PyBytes_GET_SIZE(self.message):
+                return None
+            if all_of_it:
+                size = PyBytes_GET_SIZE(self.message)
+            elif PyBytes_GET_SIZE(self.message) > 2 * size:
                 return None
             Py_INCREF(<object>memory)
             self.message = None

@@ -28,19 +28,22 @@ cdef int reserve(Parser parser, Py_ssize_t size) except -1:
 cdef int grow(Parser parser, Py_ssize_t capacity) except -1:
     """Move the held bytes to a buffer of this capacity."""
     if parser.buffer == NULL:
-        adopt(parser, new_buffer(parser, capacity))
-        parser.capacity = capacity
+        adopt(parser, new_buffer(parser, capacity, not parser.fin))
+        parser.capacity = capacity if parser.as_text else PyBytes_GET_SIZE(<object>parser.buffer)
     else:
         own_buffer(parser)
         resize(parser, capacity)
     return 0
 
 
-cdef object new_buffer(Parser parser, Py_ssize_t capacity):
-    """Return a buffer of this capacity: the object that the message will be, a str for text."""
+cdef object new_buffer(Parser parser, Py_ssize_t capacity, bint or_more):
+    """Return a buffer of this capacity: the object that the message will be, a str for text.
+
+    With ``or_more`` it may have a larger capacity.
+    """
     if parser.as_text:
         return PyUnicode_New(capacity, 127)
-    spare = None if parser.spare is None else parser.spare.take(capacity)
+    spare = None if parser.spare is None else parser.spare.take(capacity, or_more)
     return new_bytes(capacity) if spare is None else spare
 
 
@@ -110,7 +113,7 @@ cdef int own_buffer(Parser parser) except -1:
         return 0
     if parser.loan.views:
         parser.shy = True
-        fresh = new_buffer(parser, parser.capacity)
+        fresh = new_buffer(parser, parser.capacity, False)
         memory = parser.memory
         Py_DECREF(<object>parser.buffer)  # the loan has it, too
         adopt(parser, fresh)
