@@ -18,6 +18,7 @@ import websockets.exceptions
 import websockets.frames
 import websockets.http11
 import websockets.protocol
+import websockets.sync.client
 import websockets.typing
 
 import plumews
@@ -39,8 +40,8 @@ REFUSED = {
 
 #: Modules of `websockets` that are refused: a part of what the error says about each.
 REFUSED_MODULES = {
-    "sync.client": "plumews.sync.connect",
-    **dict.fromkeys(("sync", "sync.server", "sync.router"), "no blocking server"),
+    **dict.fromkeys(("sync.server", "sync.router"), "no blocking server"),
+    **dict.fromkeys(("sync.messages", "sync.utils"), "an inside"),
     **dict.fromkeys(("auth", "legacy.auth"), "basic_auth"),
     **dict.fromkeys(("extensions", "extensions.base", "extensions.permessage_deflate"), "compression"),
     **dict.fromkeys(("asyncio.messages", "connection", "imports", "legacy.framing", "legacy.handshake"), "an inside"),
@@ -55,7 +56,7 @@ REFUSED_MODULES = {
 #: Modules that programs import names of.
 MODULES = [
     *("", "asyncio.client", "asyncio.server", "asyncio.router", "asyncio.connection", "client", "datastructures"),
-    *("exceptions", "frames", "http11", "protocol", "server", "typing", "version"),
+    *("sync.client", "sync.connection", "exceptions", "frames", "http11", "protocol", "server", "typing", "version"),
 ]
 
 

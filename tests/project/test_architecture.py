@@ -78,6 +78,7 @@ TESTED_IN = {
             "options": "asyncio.options",
             "router": "asyncio.router",
             "server": "asyncio.server",
+            "sync_client": "sync.client sync.connection",
         }.items()
         for module in modules.split()
     },

@@ -131,6 +131,12 @@ async def test_a_blocking_connection(start, capsys) -> None:
     assert capsys.readouterr().out.startswith("latency: 0.")
 
 
+async def test_moving_a_blocking_client(start) -> None:
+    ask = run("Moving a blocking client")["ask"]
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    assert await asyncio.to_thread(ask, f"ws://127.0.0.1:{server.port}/") == "hello"
+
+
 async def test_reconnecting_in_a_loop(start) -> None:
     async def handler(conn: plumews.Conn) -> None:
         await conn.send("hello")

@@ -100,6 +100,20 @@ def test_close_passes_over_a_flood() -> None:
         assert (conn.close_code, time.monotonic() - began < 2) == (1000, True)
 
 
+def test_wait_closed_waits_for_the_end_and_keeps_messages() -> None:
+    async def handler(conn: plumews.Conn) -> None:
+        await conn.recv()
+        await conn.send("last")
+
+    with server(handler) as uri:
+        conn = connect(uri).open()
+        assert not conn.wait_closed(0.01)
+        conn.send("end")
+        assert conn.wait_closed(PATIENCE)
+        assert (conn.state, conn.recv()) == (State.CLOSED, "last")
+        assert conn.wait_closed(0)
+
+
 def test_abort_cuts_the_connection(conn: Conn) -> None:
     conn.abort()
     assert (conn.state, conn.close_code) == (State.CLOSED, 1006)

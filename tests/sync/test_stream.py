@@ -62,6 +62,15 @@ def test_a_message_that_has_arrived_is_a_stream_too(conn: Conn) -> None:
     assert conn.recv() == b"next"
 
 
+@pytest.mark.parametrize("message", ["", b""])
+def test_an_empty_message_is_a_stream_without_chunks(conn: Conn, message: str | bytes) -> None:
+    conn.send(message)
+    with conn.read_stream(timeout=PATIENCE) as stream:
+        assert (stream.opcode is Opcode.TEXT, stream.read_all()) == (message == "", b"")
+    conn.send("next")
+    assert conn.recv(timeout=PATIENCE) == "next"
+
+
 def test_a_stream_above_the_limit_of_the_queue(conn: Conn) -> None:
     conn.send(bytes(3_000_000))
     with conn.read_stream() as stream:

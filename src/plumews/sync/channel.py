@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
 from typing import Final, NoReturn
 
@@ -32,30 +33,33 @@ class SocketChannel:
         wire: Connected socket.
         config: Options of the connection.
         accepted: Result of the opening handshake.
+        rules: Protocol state of a connection that is not open yet.
 
     Attributes:
         sock: Socket, in blocking mode.
         tls: TLS above it, or ``None``.
         rules: Protocol state.
         deflate: Compression, or ``None``.
+        ended: Event of the end of the connection.
         end_by: Monotonic time at which the connection is cut, or ``None``.
         foreign: True in a child of the process that has connected.
     """
 
-    __slots__ = ("config", "deflate", "end_by", "foreign", "rules", "sock", "tls")
+    __slots__ = ("config", "deflate", "end_by", "ended", "foreign", "rules", "sock", "tls")
 
-    def __init__(self, wire: Wire, config: ConnConfig, accepted: Accepted) -> None:
+    def __init__(self, wire: Wire, config: ConnConfig, accepted: Accepted, rules: ProtocolState) -> None:
         wire.sock.settimeout(None)
         self.sock = wire.sock
         self.tls = wire.tls
         self.config = config
-        self.rules = ProtocolState(client=True, max_size=config.max_size)
+        self.rules = rules
         self.deflate: ConnDeflate | None = None
         if accepted.agreement is not None:
             assert config.deflate is not None
             self.deflate = ConnDeflate(accepted.agreement, config.deflate, config.fragment_size)
             self.rules.allow_compressed(client=True)
         self.rules.state = State.OPEN
+        self.ended = threading.Event()
         self.end_by: float | None = None
         self.foreign = False
 

@@ -68,3 +68,4 @@ def leave(channel: SocketChannel, reader: MessageReader, writer: FrameWriter) ->
                 writer.output(mask_frames(channel.rules.close_frame(CloseCode.GOING_AWAY)), wait=False)
         channel.rules.lost()
         channel.sock.close()
+        channel.ended.set()

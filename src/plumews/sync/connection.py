@@ -23,13 +23,13 @@ from ..errors import ConnectionClosedOK
 from ..http11.models import Address, Request, Response
 from ..protocol.codec import build_frame
 from ..protocol.message import Data, checked_compress, encode_json, opcode_of, payload_of
-from ..protocol.state import check_close
+from ..protocol.state import ProtocolState, check_close
 from ..transport.forks import detach_on_fork
 from ..validation import check_read_limit
 from .channel import SocketChannel
 from .closing import leave, raise_end, wait_for_end
 from .dialing import Wire, deadline_in
-from .keepalive import Keepalive
+from .keepalive import Keepalive, PongWaiter
 from .reader import MessageReader
 from .stream import Stream
 from .watcher import watcher
@@ -66,8 +66,9 @@ class Conn:
         accepted: Accepted,
         attempt: tuple[int, BaseException | None],
         resumption: Resumption,
+        rules: ProtocolState,
     ) -> None:
-        self._channel = channel = SocketChannel(wire, config, accepted)
+        self._channel = channel = SocketChannel(wire, config, accepted, rules)
         self._rules = channel.rules
         self._writer = FrameWriter(channel)
         self._keepalive = Keepalive(channel)
@@ -292,8 +293,9 @@ class Conn:
         """
         payload = None if data is None else payload_of(_BINARY, data)
         deadline = deadline_in(timeout)
+        waiter = PongWaiter()
         try:
-            waiter = self._keepalive.ping(self._writer, payload)
+            self._keepalive.ping(self._writer, payload, waiter)
         except SocketFailed:
             raise_end(self._channel, self._reader)
         try:
@@ -334,6 +336,18 @@ class Conn:
         channel.check_owner()
         channel.shut()
         wait_for_end(channel, self._reader, self._writer, time.monotonic() + limits.END_GRACE)
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait until the connection is gone. Messages that arrive meanwhile are kept, up to ``max_queue``.
+
+        Args:
+            timeout: Seconds to wait (default ``None``: no limit).
+
+        Returns:
+            False if the connection is still there after ``timeout``.
+        """
+        self._channel.check_owner()
+        return self._channel.ended.wait(None if deadline_in(timeout) is None else timeout)
 
     def __enter__(self) -> Conn:
         return self

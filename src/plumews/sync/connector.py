@@ -21,6 +21,7 @@ from ..client.handshake import Accepted, ClientHandshake, bearer, check_headers
 from ..client.options import ConnectKeywords
 from ..errors import ConnectError, ConnectTimeout, InvalidStatus
 from ..http11.models import Request
+from ..protocol.state import ProtocolState
 from .connection import Conn
 from .dialing import LONGEST_WAIT, Deadline, Dialing, Wire
 
@@ -74,6 +75,10 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
             if hasattr(Conn, name):
                 text += ": open a connection with `with connect(uri) as conn:` or `conn = connect(uri).open()`"
             raise AttributeError(text)
+
+    def _new_rules(self) -> ProtocolState:
+        """Return the protocol state of a new connection. A subclass overrides it."""
+        return ProtocolState(client=True, max_size=self._config.max_size)
 
     # --- three ways to use it ---------------------------------------------------------------------
 
@@ -173,7 +178,7 @@ class _Attempt(BaseAttempt[connect, Dialing]):
             accepted = self._shake_hands(wire, handshake)
             request = Request("GET", uri.resource, handshake.headers, secure=uri.secure)
             attempt = client._reconnector.attempt, client._reconnector.last_error
-            return Conn(wire, client._config, request, accepted, attempt, client._resumption)
+            return Conn(wire, client._config, request, accepted, attempt, client._resumption, client._new_rules())
         except BaseException as exc:
             wire.sock.close()
             self.name_error(exc)

@@ -51,8 +51,8 @@ class Keepalive:
         self._ping_at = 0.0
         self._reads_at_ping = 0
 
-    def ping(self, writer: FrameWriter, payload: bytes | None) -> PongWaiter:
-        """Send a ping. Return the event of its pong.
+    def ping(self, writer: FrameWriter, payload: bytes | None, waiter: PongWaiter) -> None:
+        """Send a ping. ``waiter`` is set by its pong, and at the end of the connection.
 
         Raises:
             ValueError: ``payload`` is too long, or an unanswered ping has it.
@@ -60,11 +60,9 @@ class Keepalive:
         """
         if payload is not None and len(payload) > limits.CONTROL_PAYLOAD:
             raise ValueError(f"a ping may carry {limits.CONTROL_PAYLOAD} bytes, not {len(payload)}")
-        waiter = PongWaiter()
         with writer.lock:
             writer.check_open()
             writer.output_or_fail(self._frame(payload, waiter))
-        return waiter
 
     def answered(self, payload: bytes) -> None:
         """Take a pong. It answers all pings before its own, too (RFC 6455 section 5.5.3)."""

@@ -389,13 +389,13 @@ class MessageReader:
             stream.feed(data)
         if kind == _END:
             stream.finish()
-            if stream.done:
-                self._stream = None
 
     def _keep(self, message: str | bytes) -> None:
-        if self._rules.state is _OPEN:  # else the application has closed
-            self._queue.append(message)
-            self._queued_bytes += len(message) + limits.RECEIVED_OVERHEAD
+        if self._rules.state is not _OPEN and (not self._rules.late or self.full):  # the application has closed
+            self._rules.late = False
+            return
+        self._queue.append(message)
+        self._queued_bytes += len(message) + limits.RECEIVED_OVERHEAD
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -422,3 +422,4 @@ class MessageReader:
         if self._writer.lock.acquire(timeout=limits.END_GRACE):
             self._channel.sock.close()
             self._writer.lock.release()
+        self._channel.ended.set()

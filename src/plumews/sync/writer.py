@@ -213,7 +213,10 @@ class FrameWriter:
             self.lock.release()
 
     def _write_piece(self, opcode: int, payload: bytes, *, fin: bool = False, rsv1: bool = False) -> None:
-        frame = build_frame(opcode, payload, fin=fin, rsv1=rsv1, masked=True)
+        self.write_frame(build_frame(opcode, payload, fin=fin, rsv1=rsv1, masked=True))
+
+    def write_frame(self, frame: bytes) -> None:
+        """Write one frame, also between two pieces of a message. Raise as `write`."""
         with self.lock:
             self.check_open()
             self.output_or_fail(frame)

@@ -21,6 +21,7 @@ from . import http11 as http11
 from . import legacy as legacy
 from . import protocol as protocol
 from . import server as server
+from . import sync as sync
 from . import typing as typing
 from . import version as version
 from .asyncio.client import ClientConnection, connect, unix_connect

@@ -15,16 +15,12 @@ from typing import Any, Final, NoReturn
 
 __all__ = ["AUTH", "MODULES", "SANS_IO", "missing"]
 
-_CLIENT: Final = (
-    "the client without asyncio is plumews.sync.connect(), with names of plumews; that of the websockets package works "
-    "with a server of plumews, too"
-)
 SANS_IO: Final = "plumews has no protocol object without I/O: use serve() and its connections"
 AUTH: Final = "use serve(process_request=basic_auth(...)), with basic_auth of plumews.compat.websockets"
 
 _BLOCKING: Final = (
     "plumews has no blocking server: write the handler with async def, and import serve from "
-    f"plumews.compat.websockets.asyncio.server; {_CLIENT}"
+    "plumews.compat.websockets.asyncio.server"
 )
 _INSIDE: Final = "it is an inside of the websockets package, and a connection has none of it"
 
@@ -37,7 +33,8 @@ MODULES: Final = {
     "extensions": "use serve(compression='deflate'), or serve(compression=plumews.Deflate(...)) for its parameters",
     "headers": "plumews checks and parses headers itself: use request.headers",
     "proxy": "use connect(proxy=...)",
-    "sync": _BLOCKING,
+    **dict.fromkeys(("sync.router", "sync.server"), _BLOCKING),
+    **dict.fromkeys(("sync.messages", "sync.utils"), _INSIDE),
     "trio": "plumews runs on asyncio",
     "uri": "use urllib.parse.urlsplit",
 }

@@ -20,7 +20,6 @@ from .... import errors
 from ....client import connector
 from ....client.uri import parse_uri
 from ....conn.connection import Conn
-from ....deflate.config import Deflate
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import Headers, HeadersLike
 from ..exceptions import (
@@ -38,7 +37,7 @@ from ..exceptions import (
 from ..http11 import USER_AGENT, Response, response_of
 from ..typing import LoggerLike, PathLike
 from .connection import Connection, attribute
-from .options import client_options, conn_options
+from .options import connect_options
 
 __all__ = ["ClientConnection", "connect", "unix_connect"]
 
@@ -169,33 +168,22 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
             raise ValueError("ssl argument is incompatible with a ws:// URI")
         if secure and ssl is None:
             raise ValueError("ssl=None is incompatible with a wss:// URI")
-        if extensions is not None:
-            options["extensions"] = extensions
-        given = client_options(options)
-        if isinstance(ssl, ssl_module.SSLContext):
-            given["ssl"] = ssl
-        if additional_headers is not None:
-            given["additional_headers"] = list(Headers(additional_headers).raw_items())
-        of_conn = conn_options(
+        given = connect_options(
+            options,
+            ssl=ssl,
+            extensions=extensions,
+            additional_headers=additional_headers,
             compression=compression,
             open_timeout=open_timeout,
-            ping_interval=ping_interval,
-            ping_timeout=ping_timeout,
-            close_timeout=close_timeout,
             max_size=max_size,
-            max_queue=max_queue,
-            write_limit=write_limit,
+            of_request={
+                "origin": origin,
+                "subprotocols": subprotocols,
+                "user_agent_header": user_agent_header,
+                "proxy": proxy,
+            },
+            **self._settings,
         )
-        if compression == "deflate":
-            of_conn["compression"] = Deflate()
-        given = {
-            "origin": origin,
-            "subprotocols": subprotocols,
-            "user_agent_header": user_agent_header,
-            "proxy": proxy,
-            **of_conn,
-            **given,
-        }
         self._dialer = _Dialer(uri, os.fspath(path) if unix and path is not None else None, given)  # type: ignore[arg-type]
 
     def __await__(self) -> Generator[Any, None, ClientConnection]:

@@ -40,7 +40,7 @@ from ..typing import Data, DataLike, LoggerLike, Subprotocol
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Connection", "attribute", "broadcast"]
+__all__ = ["Connection", "attribute", "broadcast", "control_payload", "no_attribute"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,13 +56,13 @@ _INSIDE: Final = (
 #: Names of `websockets`, of both APIs, that a connection does not have, by what to use instead.
 _REPLACEMENTS: Final = {
     "the connection is driven by plumews: override recv, send and close, or wrap them": " ".join(_INSIDE),
-    "use recv()": "recv_messages messages read_message reader",
+    "use recv()": "recv_messages recv_events recv_events_thread recv_flow_control messages read_message reader",
     "use send() and recv(), which build and read the frames": "read_frame read_data_frame write_frame write_frame_sync",
     "use close(code, reason), or plumews.abort() to cut the connection": (
         "fail_connection close_connection close_transport write_close_frame"
     ),
     "use wait_closed()": "connection_lost_waiter wait_for_connection_lost",
-    "use ping(), and latency": "keepalive_task pings pending_pings keepalive_ping",
+    "use ping(), and latency": "acknowledge_pings keepalive_task keepalive_thread pings pending_pings keepalive_ping",
     "use protocol.close_exc": "close_exc connection_closed_exc connection_exc",
     "use plumews.queued_bytes": "paused drain_waiters send_in_progress",
     "use plumews.compression": "extensions available_extensions",
@@ -268,7 +268,7 @@ class Connection:
             ConcurrencyError: an unanswered ping has the same payload.
             ProtocolError: the payload is too long.
         """
-        payload = None if data is None else _control_payload(data)
+        payload = None if data is None else control_payload(data)
         async with self._told():
             if payload is not None and payload in (self.__conn._keepalive._outstanding or ()):
                 raise ConcurrencyError("already waiting for a pong with the same data")
@@ -284,7 +284,7 @@ class Connection:
             ConnectionClosed: the connection is closed.
             ProtocolError: the payload is too long.
         """
-        frame = build_frame(Opcode.PONG, _control_payload(data))
+        frame = build_frame(Opcode.PONG, control_payload(data))
         conn = self.__conn
         async with self._told():
             conn._check_thread()
@@ -516,8 +516,7 @@ class Connection:
     if not TYPE_CHECKING:  # checkers would take it for a sign that there is any attribute
 
         def __getattr__(self, name: str) -> NoReturn:
-            hint = f": {_HINTS[name]}" if name in _HINTS else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+            raise no_attribute(self, name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.__conn.id} {self.state.name} remote={self.remote_address!r}>"
@@ -527,7 +526,14 @@ class Connection:
 FOREVER: Final = 10 * 365 * 86_400.0
 
 
-def _control_payload(data: DataLike) -> bytes:
+def no_attribute(connection: object, name: str) -> AttributeError:
+    """Return the error for a name that a connection does not have, with what to use instead."""
+    hint = f": {_HINTS[name]}" if name in _HINTS else ""
+    return AttributeError(f"{type(connection).__name__!r} object has no attribute {name!r}{hint}")
+
+
+def control_payload(data: DataLike) -> bytes:
+    """Return the payload of a ping or a pong. Raise ``TypeError`` or `ProtocolError` if it cannot be one."""
     if not isinstance(data, (str, bytes, bytearray, memoryview)):
         raise TypeError("data must be str or bytes-like")
     payload = data.encode() if isinstance(data, str) else bytes(data)

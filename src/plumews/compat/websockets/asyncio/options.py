@@ -7,14 +7,16 @@ plumews has are passed on, such as ``trusted_proxies`` and ``queue_bytes``.
 from __future__ import annotations
 
 import inspect
+import ssl as ssl_module
 from collections.abc import Callable
 from typing import Any, Final
 
 from .... import limits
 from ....deflate.config import Deflate
+from ..datastructures import Headers, HeadersLike
 from .connection import FOREVER
 
-__all__ = ["check_hook", "client_options", "conn_options", "listening_options", "takes_path"]
+__all__ = ["check_hook", "client_options", "conn_options", "connect_options", "listening_options", "takes_path"]
 
 #: Bytes that may wait for a client before a broadcast closes it. A send waits much earlier, at ``write_limit``.
 _QUEUE_BYTES: Final = 64 * limits.MiB
@@ -108,6 +110,41 @@ def client_options(given: dict[str, Any]) -> dict[str, Any]:
         if options.pop(name) is not None:
             raise TypeError(f"{name} is not supported: {_REFUSED_BY_CLIENTS[name]}")
     return {**{name: _UNLIMITED[name] for name in _OF_CLIENTS}, **options}
+
+
+def connect_options(
+    given: dict[str, Any],
+    *,
+    ssl: ssl_module.SSLContext | bool | None,
+    extensions: None,
+    additional_headers: HeadersLike | None,
+    compression: Any,
+    of_request: dict[str, Any],
+    **of_conn: Any,
+) -> dict[str, Any]:
+    """Return the options of ``connect()`` for plumews.
+
+    Args:
+        given: other keywords of ``connect()``.
+        ssl: TLS context, or another value for the default one.
+        extensions: ``None``.
+        additional_headers: headers of the request.
+        compression: ``"deflate"``, or ``None`` for none.
+        of_request: options with the same name and meaning.
+        of_conn: those of :func:`conn_options`.
+
+    Raises:
+        TypeError, ValueError: as :func:`client_options` and :func:`conn_options`.
+    """
+    options = client_options(given if extensions is None else {**given, "extensions": extensions})
+    if isinstance(ssl, ssl_module.SSLContext):
+        options["ssl"] = ssl
+    if additional_headers is not None:
+        options["additional_headers"] = list(Headers(additional_headers).raw_items())
+    checked = conn_options(compression=compression, **of_conn)
+    if compression == "deflate":
+        checked["compression"] = Deflate()
+    return {**of_request, **checked, **options}
 
 
 def conn_options(

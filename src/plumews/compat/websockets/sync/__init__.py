@@ -1,0 +1,1 @@
+"""Blocking API of the `websockets` package: ``client`` and ``connection``."""
