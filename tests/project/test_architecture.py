@@ -69,7 +69,7 @@ TESTED_IN = {
         f"compat.websockets.{module}": f"compat/test_{tests}"
         for tests, modules in {
             "client": "asyncio.client client legacy.client",
-            "connection": "asyncio.connection",
+            "connection": "asyncio.broadcaster asyncio.connection",
             "ends": "exceptions frames protocol server",
             "handshake": "asyncio.handshake http11",
             "headers": "datastructures",
