@@ -152,7 +152,7 @@ async def listening(port: int, said: asyncio.Future[bytes]) -> None:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # each server announces that it listens in words of its own, or not at all
         else:
             writer.close()
             return

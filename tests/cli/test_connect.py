@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ import pytest
 import plumews
 from plumews.cli import connect
 from plumews.cli.main import main
-from support.command import certificate, on_one_loop
+from support.command import certificate, kill, on_one_loop
 
 #: Seconds for anything that a process does.
 PATIENCE = 20.0
@@ -270,12 +269,8 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+    def __exit__(self, *exc: object) -> None:
+        kill(self.process)
         os.close(self._master)
 
 

@@ -202,7 +202,7 @@ async def test_a_close_is_answered_though_messages_are_unread() -> None:
             with pytest.raises(library.exceptions.ConnectionClosedError) as closed:  # noqa: PT012 - `send` raises
                 while True:
                     await websocket.send("tick")
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.001)  # the pace of the ticks
             return told(closed.value), websocket.state.name, await websocket.recv(), await websocket.recv()
 
         async with served(library, tell) as (client, result):

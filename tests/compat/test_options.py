@@ -141,7 +141,7 @@ async def test_keepalive_of_one_connection_can_be_changed() -> None:
         async def handler(websocket: Any) -> None:
             seen.append((websocket.ping_interval, websocket.ping_timeout))
             while not websocket.latency:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # no event tells of the pong to a ping of the keepalive
             websocket.ping_interval, websocket.ping_timeout = 9, None
             seen.append((websocket.ping_interval, websocket.ping_timeout))
 

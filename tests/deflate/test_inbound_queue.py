@@ -113,7 +113,7 @@ def receiving(agreement: Agreement = ALONE) -> tuple[plumews.Conn, list[int]]:
 async def test_collecting_and_checking_count_as_inflating(reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
     conn, received = receiving(Agreement(12, 12, True, True, ""))
     sent = b"".join(frames(TEXT, squeezed("\u20ac".encode() * MiB)))
-    slow = Mock(side_effect=lambda part: time.sleep(0.0005) or True)
+    slow = Mock(side_effect=lambda part: time.sleep(0.0005) or True)  # work that takes its time
     if reading == "whole":
 
         class Kept(io.BytesIO):

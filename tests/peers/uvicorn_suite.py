@@ -74,7 +74,7 @@ class PatientConnection(suite.MockWebSocketConnection):
         for _ in range(1000 if self._protocol.close_timeout == 0 else 0):
             if self.transport_closed:
                 break
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.005)  # the transport of the tests is a mock, and tells nobody of its end
 
 
 class PatientAsyncio(SimpleNamespace):

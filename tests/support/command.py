@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jwt
@@ -109,15 +108,8 @@ class Command:
     def __enter__(self) -> Command:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.communicate()
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+    def __exit__(self, *exc: object) -> None:
+        kill(self.process)
 
     # --- what `Wire.connect` asks of a server -----------------------------------------------------
 
@@ -151,6 +143,16 @@ def failure(*args: str) -> tuple[int, str]:
 
 def cli_loops() -> list[str]:
     return ["asyncio", "uvloop"] if options.has_uvloop() else ["asyncio"]
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """End the process, if it has not ended, and close its pipes."""
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
