@@ -10,8 +10,9 @@ import base64
 import contextlib
 import os
 import socket
+import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -185,36 +186,71 @@ class Wire:
 
 
 class SmallReads(Wire):
-    """A client on TCP or a Unix socket that reads 4 KiB at a time, and nothing ahead of that."""
+    """A client on TCP, TLS or a Unix socket that reads 4 KiB at a time, and nothing ahead of that."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._tls: ssl.SSLObject | None = None
+        self._encrypted, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._parser = Parser(client=True, max_size=None)
         self._events: list[tuple[int, Any]] = []
 
     @classmethod
-    async def upgraded(cls, server: Any) -> SmallReads:
+    async def upgraded(cls, server: Any, context: ssl.SSLContext | None = None) -> SmallReads:
         loop, there = asyncio.get_running_loop(), server.sockets[0]
         sock = socket.socket(there.family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         sock.setblocking(False)
         await loop.sock_connect(sock, there.getsockname())
-        await loop.sock_sendall(sock, upgrade())
+        wire = cls(sock)
+        if context is not None:
+            wire._tls = context.wrap_bio(wire._encrypted, wire._to_send, server_hostname="localhost")
+            await wire._decrypted(wire._tls.do_handshake)
+        wire.send(upgrade())
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += await loop.sock_recv(sock, 1)
-        return cls(sock)
+            head += await wire._receive(1)
+        return wire
+
+    async def _receive(self, most: int) -> bytes:
+        if self._tls is None:
+            return await asyncio.get_running_loop().sock_recv(self._sock, most)
+        data: bytes = await self._decrypted(self._tls.read, most)
+        return data
+
+    async def _decrypted(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Return the result of ``call``, which may need more bytes of the peer."""
+        while True:
+            try:
+                return call(*args)
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                self._flush()
+            data = await asyncio.get_running_loop().sock_recv(self._sock, 4096)
+            if not data:
+                raise EOFError
+            self._encrypted.write(data)
 
     async def event(self) -> tuple[int, Any]:
         while not self._events:
-            data = await asyncio.get_running_loop().sock_recv(self._sock, 4096)
+            data = await self._receive(4096)
             if not data:
                 raise EOFError
             self._events += self._parser.feed(data)
         return self._events.pop(0)
 
     def send(self, *frames: bytes) -> None:
-        self._sock.send(b"".join(frames))
+        data = b"".join(frames)
+        if self._tls is not None:
+            self._tls.write(data)
+            self._flush()
+        else:
+            self._sock.send(data)
+
+    def _flush(self) -> None:
+        if self._to_send.pending:
+            self._sock.send(self._to_send.read())
 
     async def __aexit__(self, *exc: object) -> None:
         self._sock.close()
