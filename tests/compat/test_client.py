@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import http
 import logging
+import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -264,6 +267,68 @@ async def test_a_proxy_that_refuses_is_an_invalid_proxy_status() -> None:
         seen.append((seen_of(exc)[:2], exc.response.status_code, isinstance(exc, websockets.ProxyError)))
 
     await both(program)
+
+
+async def test_a_malformed_proxy_is_an_invalid_proxy() -> None:
+    async def program(websockets: Any, seen: Observations) -> None:
+        async def dial(proxy: str) -> Any:
+            return await websockets.connect("ws://localhost:1/", proxy=proxy)
+
+        for proxy in (
+            "nonsense",
+            "",
+            "ftp://a:1",
+            "http://",
+            "http://u@localhost:1",
+            "http://a:1/path",
+            "http://a:1?q",
+        ):
+            seen.append(type(await failure(dial(proxy))).__name__)
+        for proxy in ("nonsense", "http://u@localhost:1"):
+            exc: Any = await failure(dial(proxy))
+            seen.append((exc.proxy, exc.msg))
+
+    await both(program)
+
+
+async def test_a_user_without_a_password_is_an_invalid_uri() -> None:
+    async def program(websockets: Any, seen: Observations) -> None:
+        async def dial() -> Any:
+            return await websockets.connect("ws://user@localhost:1/")
+
+        exc: Any = await failure(dial())
+        seen.append((type(exc).__name__, exc.uri, exc.msg))
+
+    await both(program)
+
+
+@pytest.mark.parametrize("options", [{}, {"proxy": "http://user:secret@proxy/path"}])
+def test_errors_of_uris_do_not_quote_passwords(options: dict[str, Any]) -> None:
+    with pytest.raises((ours.InvalidURI, ours.InvalidProxy)) as wrong:
+        connect("ws://localhost/" if options else "ws://user:secret@localhost:port/", **options)
+    assert "secret" not in str(wrong.value)
+    assert "//***@" in str(wrong.value)
+
+
+def test_the_environment_sets_delays_and_names() -> None:
+    names = ("BACKOFF_INITIAL_DELAY", "BACKOFF_MIN_DELAY", "BACKOFF_MAX_DELAY", "BACKOFF_FACTOR")
+    given = {
+        **{f"WEBSOCKETS_{name}": "2.5" for name in names},
+        "WEBSOCKETS_USER_AGENT": "a/1",
+        "WEBSOCKETS_SERVER": "b/2",
+    }
+    program = (
+        "import itertools; from {tree} import client, http11;"
+        "print(client.backoff.__defaults__, list(itertools.islice(client.backoff(), 1, 4)));"
+        "print(http11.USER_AGENT, http11.SERVER)"
+    )
+    told = [
+        subprocess.check_output(
+            [sys.executable, "-c", program.format(tree=tree)], env={**os.environ, **given}, text=True
+        )
+        for tree in ("websockets", "plumews.compat.websockets")
+    ]
+    assert told == ["(2.5, 2.5, 2.5, 2.5) [2.5, 2.5, 2.5]\na/1 b/2\n"] * 2
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")

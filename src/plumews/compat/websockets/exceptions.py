@@ -7,6 +7,7 @@ exceptions of clients exist as names, so that ``except`` clauses can list them; 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ... import errors
@@ -238,7 +239,7 @@ class InvalidURI(WebSocketException):
     """The address is no WebSocket URI."""
 
     def __init__(self, uri: str, msg: str) -> None:
-        super().__init__(f"{uri} isn't a valid URI: {msg}")
+        super().__init__(f"{_without_credentials(uri)} isn't a valid URI: {msg}")
         self.uri = uri
         self.msg = msg
 
@@ -247,9 +248,14 @@ class InvalidProxy(WebSocketException):
     """The address of the proxy is invalid."""
 
     def __init__(self, proxy: str, msg: str) -> None:
-        super().__init__(f"{proxy} isn't a valid proxy: {msg}")
+        super().__init__(f"{_without_credentials(proxy)} isn't a valid proxy: {msg}")
         self.proxy = proxy
         self.msg = msg
+
+
+def _without_credentials(uri: str) -> str:
+    """Return ``uri`` without its user and password, which do not belong into a log."""
+    return re.sub(r"//.*@", "//***@", uri)
 
 
 class ProxyError(InvalidHandshake):

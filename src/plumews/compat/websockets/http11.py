@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 
 from ... import __version__
@@ -12,12 +13,13 @@ from .datastructures import Headers
 
 __all__ = ["SERVER", "USER_AGENT", "Request", "Response"]
 
-#: Default of the ``Server`` header.
-SERVER = f"Python/{sys.version_info[0]}.{sys.version_info[1]} plumews/{__version__}"
+_PRODUCT = f"Python/{sys.version_info[0]}.{sys.version_info[1]} plumews/{__version__}"
 
+#: Default of the ``Server`` header.
+SERVER = os.environ.get("WEBSOCKETS_SERVER", _PRODUCT)
 
 #: Default of the ``User-Agent`` header.
-USER_AGENT = SERVER
+USER_AGENT = os.environ.get("WEBSOCKETS_USER_AGENT", _PRODUCT)
 
 
 @dataclasses.dataclass

@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 
 from .... import errors
 from ....client import connector
-from ....client.uri import parse_uri
 from ....conn.connection import Conn
 from ..client import ClientProtocol, backoff, process_exception
 from ..datastructures import Headers, HeadersLike
@@ -29,7 +28,6 @@ from ..exceptions import (
     InvalidProxyStatus,
     InvalidStatus,
     InvalidUpgrade,
-    InvalidURI,
     NegotiationError,
     ProxyError,
     SecurityError,
@@ -37,7 +35,7 @@ from ..exceptions import (
 from ..http11 import USER_AGENT, Response, response_of
 from ..typing import LoggerLike, PathLike
 from .connection import Connection, attribute
-from .options import connect_options
+from .options import connect_options, is_secure
 
 __all__ = ["ClientConnection", "connect", "unix_connect"]
 
@@ -112,7 +110,7 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
             :func:`plumews.connect` has.
 
     Raises:
-        InvalidURI: ``uri`` is malformed.
+        InvalidURI, InvalidProxy: ``uri`` or ``proxy`` is malformed, or has a user without a password.
         TypeError, ValueError: an option is unknown, or its value is wrong.
 
     ``await`` raises:
@@ -160,10 +158,7 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
             "max_queue": max_queue,
             "write_limit": write_limit,
         }
-        try:
-            secure = parse_uri(uri).secure
-        except errors.InvalidURI as exc:
-            raise InvalidURI(uri, str(exc)) from None
+        secure = is_secure(uri, proxy)
         if not secure and ssl:
             raise ValueError("ssl argument is incompatible with a ws:// URI")
         if secure and ssl is None:

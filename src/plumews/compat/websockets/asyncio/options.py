@@ -1,4 +1,4 @@
-"""Options of ``serve()`` in the `websockets` package, as options of :func:`plumews.serve`.
+"""Options of ``serve()`` and ``connect()`` in the `websockets` package, as options of those of plumews.
 
 Defaults are theirs. A value that cannot mean the same raises here, when ``serve()`` is called. Options that only
 plumews has are passed on, such as ``trusted_proxies`` and ``queue_bytes``.
@@ -11,12 +11,23 @@ import ssl as ssl_module
 from collections.abc import Callable
 from typing import Any, Final
 
-from .... import limits
+from .... import errors, limits
+from ....client.proxy import parse_proxy
+from ....client.uri import parse_uri
 from ....deflate.config import Deflate
 from ..datastructures import Headers, HeadersLike
+from ..exceptions import InvalidProxy, InvalidURI
 from .connection import FOREVER
 
-__all__ = ["check_hook", "client_options", "conn_options", "connect_options", "listening_options", "takes_path"]
+__all__ = [
+    "check_hook",
+    "client_options",
+    "conn_options",
+    "connect_options",
+    "is_secure",
+    "listening_options",
+    "takes_path",
+]
 
 #: Bytes that may wait for a client before a broadcast closes it. A send waits much earlier, at ``write_limit``.
 _QUEUE_BYTES: Final = 64 * limits.MiB
@@ -243,3 +254,36 @@ def check_hook(name: str, hook: Callable[..., Any] | None, *parameters: str) -> 
         raise TypeError(f"{name} is called with ({', '.join(parameters)}), but takes {signature}") from None
     if name == "process_request" and next(iter(signature.parameters), "") == "path":
         raise TypeError(f"process_request{signature} is not supported: {_LEGACY}")
+
+
+# --- URIs -----------------------------------------------------------------------------------------
+
+_NO_PASSWORD: Final = "username provided without password"  # noqa: S105 - a text
+
+
+def is_secure(uri: str, proxy: object) -> bool:
+    """Return True if the URI of a client is that of TLS. ``proxy`` is checked if it is a URL.
+
+    Raises:
+        InvalidURI, InvalidProxy: one of them is malformed, or has a user without a password.
+    """
+    try:
+        parsed = parse_uri(uri)
+    except errors.InvalidURI as exc:
+        raise InvalidURI(uri, str(exc).removeprefix("invalid WebSocket URI: ")) from None
+    if parsed.user is not None and parsed.password is None:
+        raise InvalidURI(uri, _NO_PASSWORD)
+    if isinstance(proxy, str):
+        _check_proxy(proxy)
+    return parsed.secure
+
+
+def _check_proxy(url: str) -> None:
+    if "://" not in url:  # plumews takes a host alone for an HTTP proxy
+        raise InvalidProxy(url, "scheme  isn't supported")
+    try:
+        proxy = parse_proxy(url)
+    except errors.InvalidURI as exc:
+        raise InvalidProxy(url, str(exc).removeprefix("invalid proxy URL: ")) from None
+    if proxy.user is not None and proxy.password is None:
+        raise InvalidProxy(url, _NO_PASSWORD)

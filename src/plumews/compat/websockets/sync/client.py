@@ -12,14 +12,12 @@ from types import TracebackType
 from typing import Any, Final, Literal, overload
 
 from .... import errors
-from ....client.uri import parse_uri
 from ....sync import connector
 from ..asyncio.client import translated
 from ..asyncio.connection import overridden
-from ..asyncio.options import connect_options
+from ..asyncio.options import connect_options, is_secure
 from ..client import backoff, process_exception
 from ..datastructures import HeadersLike
-from ..exceptions import InvalidURI
 from ..http11 import USER_AGENT
 from ..typing import LoggerLike, PathLike
 from .connection import BlockingProtocol, Connection
@@ -86,7 +84,7 @@ class reconnect:  # noqa: N801 - the name of a function: it is called as one
             :func:`plumews.sync.connect` has.
 
     Raises:
-        InvalidURI: ``uri`` is malformed.
+        InvalidURI, InvalidProxy: ``uri`` or ``proxy`` is malformed, or has a user without a password.
         TypeError, ValueError: an option is unknown, or its value is wrong.
 
     Connecting raises:
@@ -134,10 +132,7 @@ class reconnect:  # noqa: N801 - the name of a function: it is called as one
         }
         if ssl is None:
             ssl = options.pop("ssl_context", None)
-        try:
-            secure = parse_uri(uri).secure
-        except errors.InvalidURI as exc:
-            raise InvalidURI(uri, str(exc)) from None
+        secure = is_secure(uri, proxy)
         if not secure and ssl is not None:
             raise ValueError("ssl argument is incompatible with a ws:// URI")
         unix, path = options.pop("unix", False), options.pop("path", None)
