@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from plumews import ConnConfig, Headers
+from plumews import ConnConfig, Deflate, Headers, SendBehavior
 from plumews.client.options import ConnectKeywords, ConnectOptions, split_options
 
 
@@ -20,6 +20,18 @@ def test_keywords_are_fields_of_options_and_config():
 def test_options_are_split_by_owner():
     options, config = split_options({"origin": "https://a", "max_size": 5, "open_timeout": None})
     assert (options.origin, options.open_timeout, config.max_size) == ("https://a", None, 5)
+
+
+def test_usual_compression_lets_the_server_keep_its_context():
+    _, config = split_options({"compression": "deflate"})
+    assert config.deflate == Deflate(server_takeover=True)
+
+
+def test_client_that_drops_messages_must_not_refer_to_them():
+    drops: dict[str, object] = {"send_behavior": SendBehavior.DROP_OLDEST}
+    with pytest.raises(ValueError, match="use it without client_takeover"):
+        split_options({"compression": Deflate(client_takeover=True), **drops})
+    assert split_options({"compression": "deflate", **drops})[1].deflate == Deflate(server_takeover=True)
 
 
 @pytest.mark.parametrize(

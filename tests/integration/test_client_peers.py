@@ -142,6 +142,16 @@ async def test_messages_come_back_with_each_parameter_of_deflate(uri: str, serve
             assert info.received_messages >= 3
 
 
+async def test_the_usual_offer_is_agreed_on(uri: str, server: str) -> None:
+    if not is_fit_for(server, Deflate(server_takeover=True)):
+        pytest.skip("the server ignores the window that we ask for")
+    async with plumews.connect(uri, compression="deflate") as conn:
+        for message in ("abc " * 5000, "abc " * 5000, b"abc " * 5000):
+            await conn.send(message)
+            assert await conn.recv() == message
+        assert conn.compression is not None
+
+
 async def test_without_an_offer_nothing_is_compressed(uri: str) -> None:
     async with plumews.connect(uri) as conn:
         await conn.send("abc " * 1000)

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from .. import limits
 from ..conn.config import ConnConfig, ConnOptions
+from ..deflate.config import Deflate
 from ..http11.headers import Headers, HeadersLike, is_token
 from ..validation import (
     check_call,
@@ -29,7 +30,15 @@ from .proxy import parse_proxy
 from .reconnect import PositionOf
 from .uri import WebSocketURI, parse_host_name
 
-__all__ = ["AdditionalHeaders", "ConnectKeywords", "ConnectOptions", "ReconnectDelays", "Token", "split_options"]
+__all__ = [
+    "AdditionalHeaders",
+    "ClientConfig",
+    "ConnectKeywords",
+    "ConnectOptions",
+    "ReconnectDelays",
+    "Token",
+    "split_options",
+]
 
 #: Headers, or a function that is asked for them at each attempt.
 AdditionalHeaders: TypeAlias = "HeadersLike | Callable[[], HeadersLike | Awaitable[HeadersLike]] | None"
@@ -206,6 +215,17 @@ def _check_sock(sock: object) -> None:
         raise ValueError("sock must be a stream socket")
 
 
+class ClientConfig(ConnConfig):
+    """Options of a connection of a client: :class:`plumews.ConnConfig` for the other role.
+
+    ``compression="deflate"`` does not ask for ``server_no_context_takeover``: the server chooses, as Tornado's does
+    in any case.
+    """
+
+    _deflate = Deflate(server_takeover=True)
+    _takeover = "client_takeover"
+
+
 # --- keywords -------------------------------------------------------------------------------------
 
 
@@ -280,4 +300,4 @@ def split_options(given: Mapping[str, Any]) -> tuple[ConnectOptions, ConnConfig]
         TypeError, ValueError: an option is unknown, or its value is wrong.
     """
     of_client, of_conn = owned_options(given, _OWNERS, _ELSEWHERE)
-    return ConnectOptions(**of_client), ConnConfig(**of_conn)
+    return ConnectOptions(**of_client), ClientConfig(**of_conn)

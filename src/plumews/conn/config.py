@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 from .. import limits
 from ..constants import SendBehavior
@@ -58,6 +58,10 @@ class ConnConfig:
         TypeError: a value has the wrong type.
     """
 
+    #: Meaning of ``compression="deflate"``, and the takeover of a `Deflate` that is about the messages sent.
+    _deflate: ClassVar[Deflate] = Deflate()
+    _takeover: ClassVar[str] = "server_takeover"
+
     max_size: int | None = limits.READ_LIMIT
     max_queue: int = limits.MAX_QUEUE
     max_queue_bytes: int = limits.MAX_QUEUE_BYTES
@@ -104,10 +108,10 @@ class ConnConfig:
                 "answers no ping"
             )
         deflate = self.deflate
-        if deflate is not None and deflate.server_takeover and self.overflow.displaces:
+        if deflate is not None and getattr(deflate, self._takeover) and self.overflow.displaces:
             raise ValueError(
                 f"SendBehavior.{self.send_behavior.name} drops messages that later ones would refer to: "
-                "use it without server_takeover"
+                f"use it without {self._takeover}"
             )
 
     @cached_property
@@ -122,7 +126,7 @@ class ConnConfig:
         if compression is None or isinstance(compression, Deflate):
             return compression
         if compression == "deflate":
-            return _DEFLATE
+            return self._deflate
         kind = repr(compression) if isinstance(compression, str) else type(compression).__name__
         raise TypeError(f"compression must be None, 'deflate' or a plumews.Deflate, not {kind}")
 
@@ -146,10 +150,6 @@ class ConnConfig:
         if self.ping_interval is None or self.ping_timeout is None:
             return None
         return self.ping_interval + self.ping_timeout
-
-
-#: ``compression="deflate"``.
-_DEFLATE = Deflate()
 
 
 class ConnOptions(TypedDict, total=False):

@@ -154,7 +154,7 @@ def connect_options(
         options["additional_headers"] = list(Headers(additional_headers).raw_items())
     checked = conn_options(compression=compression, **of_conn)
     if compression == "deflate":
-        checked["compression"] = Deflate()
+        checked["compression"] = "deflate"  # as a client
     return {**of_request, **checked, **options}
 
 
