@@ -62,6 +62,31 @@ def test_pings_leave_every_period_give_or_take_a_tenth() -> None:
     assert peer.died == []
 
 
+def test_probe_is_a_ping_at_once_with_the_usual_timeout() -> None:
+    peer = Peer(answers=False)
+    peer.loop.advance(1)
+    peer.keepalive.probe()
+    assert peer.pings == [peer.loop.now]
+    peer.loop.advance(9.9)
+    assert peer.died == []
+    peer.loop.advance(0.2)
+    assert len(peer.died) == 1
+
+
+def test_probe_that_is_answered_changes_nothing_else() -> None:
+    peer = Peer()
+    peer.keepalive.probe()
+    peer.loop.advance(3600)
+    assert peer.died == []
+    assert 3600 / 22 <= len(peer.pings) <= 3600 / 18 + 1
+
+
+def test_without_a_period_a_probe_sends_nothing() -> None:
+    peer = Peer(ping_period=None, pong_wait=None)
+    peer.keepalive.probe()
+    assert (peer.pings, peer.loop.armed) == ([], [])
+
+
 def test_without_a_period_no_ping_leaves() -> None:
     peer = Peer(ping_period=None, pong_wait=None)
     peer.loop.advance(100_000)

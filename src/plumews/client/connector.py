@@ -30,6 +30,7 @@ from .dialing import Dialing
 from .handshake import Accepted, ClientHandshake, bearer, check_headers
 from .options import ConnectKeywords
 from .reconnect import Resumption
+from .suspension import watch_suspension
 from .uri import WebSocketURI
 
 if TYPE_CHECKING:
@@ -333,6 +334,8 @@ class _Opening:
         if not conn._open:
             return  # the transport has failed: `lost` tells it
         self.done.set_result(None)
+        if conn._config.ping_interval is not None:
+            watch_suspension(conn)
         if self._resumption.observes:
             conn._filter = self._observe
         if self._endpoint is not None:

@@ -156,6 +156,14 @@ class Keepalive:
         if self._running:
             self._schedule(now)
 
+    def probe(self) -> None:
+        """Ping at once, as after ``ping_interval`` of silence: the machine was suspended, and the peer may be gone."""
+        if self._running and self.ping_period is not None:
+            now = self._timers.time()
+            self.last_received = min(self.last_received, now - self.ping_period)
+            self._next_ping = now
+            self._check()
+
     def ping(self, payload: bytes | None, waiter: asyncio.Future[float] | None) -> None:
         """Send a ping. ``waiter`` gets the latency in seconds with its pong."""
         payload = self.expect(payload, waiter)

@@ -41,6 +41,7 @@ cdef class LoopContext:
     cdef public object log_lines
     cdef public bint slice_ends_with_batch
     cdef public object spare_memory
+    cdef public object suspension_watch
     cdef readonly Timers timers
     cdef public object tls_buffer
     cdef public object tls_view

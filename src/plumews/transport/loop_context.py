@@ -90,6 +90,7 @@ class LoopContext:
         "plain_clock",
         "slice_ends_with_batch",
         "spare_memory",
+        "suspension_watch",
         "timers",
         "tls_buffer",
         "tls_view",
@@ -131,6 +132,8 @@ class LoopContext:
         self.log_lines: Any = None
         #: Weak reference to the memory of the last large message, which the connections that received some hold.
         self.spare_memory: Any = None
+        #: Watch of clients for a suspension of the machine.
+        self.suspension_watch: Any = None
         #: Memory of the encrypted bytes of a read, and a view of it, made for the first connection with TLS.
         self.tls_buffer: Any = None
         self.tls_view: Any = None
