@@ -83,6 +83,7 @@ __all__ += auth.__all__
 __all__ += errors.__all__
 __all__ += room_server.__all__
 __all__ += server.__all__
+__all__ += ["connect", "unix_connect"]  # imported when they are used
 
 #: Packages that cost nothing until they are used.
 _OPTIONAL = ("asgi", "client", "compat", "sync")
@@ -102,3 +103,6 @@ else:  # checkers would take it for a sign that there is any name
         if name in _LAZY:
             return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
         raise missing_name(name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_OPTIONAL, *_LAZY})

@@ -123,6 +123,8 @@ NAMES = [
     "validate_room_password",
     "validate_text_message",
     "admin_broadcast_route",
+    "connect",
+    "unix_connect",
 ]
 
 #: Names that are imported when they are first used.
@@ -278,6 +280,10 @@ def test_names_of_the_client_are_imported_when_they_are_used():
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["False", "True", "False"]
     assert all(inspect.getdoc(getattr(plumews, name)) for name in LAZY_NAMES)
+
+
+def test_names_and_packages_that_are_imported_later_are_listed():
+    assert {*LAZY_NAMES, "asgi", "client", "compat", "sync", "Conn", "serve"} <= {*dir(plumews)}
 
 
 def test_a_star_imports_these_and_nothing_else():
