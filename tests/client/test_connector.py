@@ -20,6 +20,7 @@ from plumews import Conn, ConnectError, ConnectionClosedError, ConnectionClosedO
 from plumews.client.options import ConnectKeywords
 from support.fakes import PATIENCE, echo, tls_contexts, until
 from support.hostile_server import Peer, hostile
+from support.proxies import ConnectProxy, listening
 
 Start = Callable[[Any], Any]
 
@@ -384,6 +385,22 @@ async def test_ping_is_answered_and_measured(start: Start) -> None:
         latency = await (await conn.ping(b"now"))
         assert 0 < latency < PATIENCE
         assert conn.latency == latency
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_https_proxy_is_checked_by_context_and_name(start: Start, secure: bool) -> None:
+    theirs, ours = tls_contexts()
+    options: dict[str, Any] = {"ssl": theirs} if secure else {}
+    uri = uri_of(await start(plumews.serve(echo, "127.0.0.1", 0, **options)), scheme="wss" if secure else "ws")
+    given: dict[str, Any] = {"ssl": ours, "proxy_ssl": ours} if secure else {"proxy_ssl": ours}
+    async with listening(ConnectProxy(), ssl=theirs) as port:
+        proxy = f"https://127.0.0.1:{port}"
+        async with plumews.connect(uri, proxy=proxy, proxy_server_hostname="localhost", **given) as conn:
+            await conn.send("through")
+            assert await conn.recv() == "through"
+        with pytest.raises(ConnectError) as caught:
+            await plumews.connect(uri, proxy=proxy, proxy_server_hostname="other.test", **given)
+    assert (caught.value.step, caught.value.address) == ("tls", proxy)
 
 
 async def test_keepalive_of_both_sides_keeps_the_connection(start: Start) -> None:

@@ -27,6 +27,15 @@ def test_usual_compression_lets_the_server_keep_its_context():
     assert config.deflate == Deflate(server_takeover=True)
 
 
+@pytest.mark.parametrize("proxy", [None, "http://localhost:3128", "socks5://localhost"])
+def test_tls_options_of_a_proxy_need_https(proxy):
+    options = {"proxy_ssl": ssl.create_default_context(), "proxy_server_hostname": "localhost"}
+    for name, value in options.items():
+        with pytest.raises(ValueError, match=f"{name} needs a proxy that begins with https://"):
+            split_options({"proxy": proxy, name: value})
+    assert split_options({"proxy": "https://localhost", **options})[0].proxy_ssl is options["proxy_ssl"]
+
+
 def test_client_that_drops_messages_must_not_refer_to_them():
     drops: dict[str, object] = {"send_behavior": SendBehavior.DROP_OLDEST}
     with pytest.raises(ValueError, match="use it without client_takeover"):
@@ -68,6 +77,9 @@ def test_unknown_option_is_a_type_error_with_the_new_name(name, hint):
         ("additional_headers", 5, TypeError, "a mapping or a list of pairs"),
         ("additional_headers", {"Upgrade": "x"}, ValueError, "belongs to the handshake"),
         ("additional_headers", lambda attempt: {}, TypeError, r"is called with \(\)"),
+        ("proxy_ssl", True, TypeError, "proxy_ssl must be an ssl.SSLContext"),
+        ("proxy_ssl", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ValueError, "proxy_ssl must be a context for clients"),
+        ("proxy_server_hostname", 5, TypeError, "proxy_server_hostname"),
         ("token", "a b", ValueError, "invalid token"),
         ("token", b"x", TypeError, "must be a str"),
         ("open_timeout", 0, ValueError, "more than 0"),

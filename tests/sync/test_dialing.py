@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -98,13 +99,14 @@ def test_messages_pass_through_an_http_proxy() -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_messages_pass_through_an_https_proxy(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_pass_through_an_https_proxy(secure: bool) -> None:
     theirs, ours = tls_contexts()
-    monkeypatch.setattr(dialing, "tls_context", lambda given: given or ours)
     options = {"scheme": "wss", "ssl": theirs} if secure else {}
+    trust: dict[str, Any] = {"ssl": ours} if secure else {}
     proxy = ConnectProxy()
     with server(**options) as uri, entered(lambda: listening(proxy, ssl=theirs)) as port:  # type: ignore[arg-type]
-        conn = connect(uri, proxy=f"https://localhost:{port}").open()
+        trust.update(proxy_ssl=ours, proxy_server_hostname="localhost")
+        conn = connect(uri, proxy=f"https://127.0.0.1:{port}", **trust).open()
         conn.send("x" * 200_000)
         assert conn.recv(timeout=5) == "x" * 200_000
         conn.close()

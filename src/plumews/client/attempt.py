@@ -170,6 +170,8 @@ class BaseAttempt(Generic[C, D]):
             "ssl": options.ssl,
             # It is the name of the first origin.
             "server_hostname": (client._redirects.sends_credentials and options.server_hostname) or uri.tls_name,
+            "proxy_ssl": options.proxy_ssl,
+            "proxy_server_hostname": options.proxy_server_hostname,
             "local_addr": options.local_addr,
             "sock": options.sock,
             "path": client._path,

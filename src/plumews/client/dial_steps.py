@@ -32,6 +32,7 @@ class DialSteps:
         proxy: Proxy, or ``None`` for a direct connection.
         ssl: TLS context for ``wss`` (default: ours). It is not changed.
         server_hostname: Name that the certificate is checked against, and SNI (default: the host of the URI).
+        proxy_ssl, proxy_server_hostname: The same for an ``https`` proxy.
         local_addr: Local host and port to connect from.
         sock: Connected stream socket to use. It is closed with the connection, and if the attempt fails.
         path: Path of a Unix socket to connect to.
@@ -48,6 +49,8 @@ class DialSteps:
         proxy: Proxy | None = None,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
+        proxy_ssl: ssl_module.SSLContext | None = None,
+        proxy_server_hostname: str | None = None,
         local_addr: tuple[str, int] | None = None,
         sock: socket.socket | None = None,
         path: str | None = None,
@@ -56,6 +59,8 @@ class DialSteps:
         self._proxy = proxy if sock is None and path is None else None
         self._ssl = ssl
         self._server_hostname = server_hostname
+        self._proxy_ssl = proxy_ssl
+        self._proxy_server_hostname = proxy_server_hostname
         self._local_addr = local_addr
         self._sock = sock
         self._path = path

@@ -60,7 +60,6 @@ class Dialing(DialSteps):
 
     Args:
         uri: URI to connect to.
-        proxy_ssl: TLS context for an ``https`` proxy (default: ours).
         names: Resolver (default: that of the process).
         options: Those of `DialSteps`.
     """
@@ -69,12 +68,10 @@ class Dialing(DialSteps):
         self,
         uri: WebSocketURI,
         *,
-        proxy_ssl: ssl_module.SSLContext | None = None,
         names: Resolver = resolver,
         **options: Any,
     ) -> None:
         super().__init__(uri, **options)
-        self._proxy_ssl = proxy_ssl
         self._names = names
         self._loop = asyncio.get_running_loop()
 
@@ -228,7 +225,7 @@ class Dialing(DialSteps):
         proxy = self._proxy
         if proxy is not None and not proxy.socks:
             if proxy.secure:
-                name = proxy.tls_name
+                name = self._proxy_server_hostname or proxy.tls_name
                 transport = await self._start_tls(transport, early, tls_context(self._proxy_ssl), name, str(proxy))
             self.step, self.address = "proxy", str(proxy)
             await early.open_tunnel(Tunnel(self._uri, proxy))

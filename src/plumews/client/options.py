@@ -69,6 +69,8 @@ class ConnectOptions:
         server_hostname: name that the certificate is checked against, and that the server gets by SNI (default: the
             host of the URI).
         proxy: URL of a proxy (``"http://proxy:3128"``). True (default) asks the environment, ``None`` uses none.
+        proxy_ssl: TLS context for a proxy with ``https`` (default: as for ``ssl``).
+        proxy_server_hostname: name that the certificate of this proxy is checked against, and SNI (default: its host).
         sock: connected socket to use instead of connecting one. It is closed with the connection, and by a handshake
             that fails.
         host: host to connect to instead of that of the URI.
@@ -95,6 +97,8 @@ class ConnectOptions:
     ssl: ssl_module.SSLContext | None = None
     server_hostname: str | None = None
     proxy: str | Literal[True] | None = dataclasses.field(default=True, repr=False)
+    proxy_ssl: ssl_module.SSLContext | None = None
+    proxy_server_hostname: str | None = None
     sock: socket.socket | None = None
     host: str | None = None
     port: int | None = None
@@ -116,8 +120,9 @@ class ConnectOptions:
         self._check_asked("token", bearer)
         if self.open_timeout is not None:
             check_time("open_timeout", self.open_timeout)
-        if self.ssl is not None:
-            _check_tls(self.ssl)
+        for name in ("ssl", "proxy_ssl"):
+            if getattr(self, name) is not None:
+                _check_tls(name, getattr(self, name))
         self._check_way()
         if self.process_exception is not None:
             check_callback(self.process_exception, "process_exception")
@@ -152,7 +157,7 @@ class ConnectOptions:
 
     def _check_way(self) -> None:
         """Check the options that say where to connect to."""
-        for name in ("server_hostname", "host"):
+        for name in ("server_hostname", "proxy_server_hostname", "host"):
             value = getattr(self, name)
             if not isinstance(value, (str, type(None))):
                 raise TypeError(f"{name} must be a str, not {type(value).__name__}")
@@ -162,8 +167,10 @@ class ConnectOptions:
             check_count("port", self.port, most=65535)
         if self.proxy is not True and not isinstance(self.proxy, (str, type(None))):
             raise TypeError(f"proxy must be a URL, True or None, not {type(self.proxy).__name__}")
-        if isinstance(self.proxy, str):
-            parse_proxy(self.proxy)
+        if self.proxy is not True and not (self.proxy is not None and parse_proxy(self.proxy).secure):
+            for name in ("proxy_ssl", "proxy_server_hostname"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs a proxy that begins with https://")
         if self.sock is not None:
             _check_sock(self.sock)
             for name in ("host", "port", "local_addr"):
@@ -199,11 +206,11 @@ def _check_delays(delays: object) -> None:
             check_time("a delay in reconnect_delays", delay, zero=True)
 
 
-def _check_tls(context: object) -> None:
+def _check_tls(name: str, context: object) -> None:
     if not isinstance(context, ssl_module.SSLContext):
-        raise TypeError(f"ssl must be an ssl.SSLContext, not {type(context).__name__}")
+        raise TypeError(f"{name} must be an ssl.SSLContext, not {type(context).__name__}")
     if context.protocol == ssl_module.PROTOCOL_TLS_SERVER:
-        raise ValueError("ssl must be a context for clients, such as ssl.create_default_context()")
+        raise ValueError(f"{name} must be a context for clients, such as ssl.create_default_context()")
 
 
 def _check_sock(sock: object) -> None:
@@ -241,6 +248,8 @@ class ConnectKeywords(ConnOptions, total=False):
     ssl: ssl_module.SSLContext | None
     server_hostname: str | None
     proxy: str | Literal[True] | None
+    proxy_ssl: ssl_module.SSLContext | None
+    proxy_server_hostname: str | None
     sock: socket.socket | None
     host: str | None
     port: int | None

@@ -181,7 +181,8 @@ class Dialing(DialSteps):
             self._through_socks(wire, proxy)
         elif proxy is not None:
             if proxy.secure:
-                self._start_tls(wire, tls_context(None), proxy.tls_name, str(proxy))
+                name = self._proxy_server_hostname or proxy.tls_name
+                self._start_tls(wire, tls_context(self._proxy_ssl), name, str(proxy))
             self.step, self.address = "proxy", str(proxy)
             tunnel = Tunnel(self._uri, proxy)
             wire.send(tunnel.request, self._deadline)

@@ -90,8 +90,6 @@ _REFUSED_BY_CLIENTS: Final = {
     "ssl_handshake_timeout": "open_timeout bounds the TLS handshake, too: leave it out",
     "ssl_shutdown_timeout": "close_timeout bounds the end of TLS, too: leave it out",
     "extensions": "use compression='deflate', or compression=plumews.Deflate(...) for its parameters",
-    "proxy_ssl": "a proxy with https is checked by the certificates of the system: leave it out",
-    "proxy_server_hostname": "a proxy with https is checked by its host: leave it out",
 }
 
 
