@@ -9,7 +9,8 @@ import asyncio
 import importlib
 import os
 import random
-from collections.abc import Generator
+import traceback
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from .exceptions import InvalidMessage, InvalidStatus
@@ -60,6 +61,48 @@ def backoff(
         delay *= factor
     while True:
         yield max_delay
+
+
+class Retries:
+    """Failures of one iteration over connections of a client.
+
+    Args:
+        process_exception: ``f(exc)``: ``None`` tries again, an exception is raised.
+        reconnect_delays: function that returns the seconds to wait after failures, one after the other.
+        logger: logger of the client.
+    """
+
+    def __init__(
+        self,
+        process_exception: Callable[[Exception], Exception | None],
+        reconnect_delays: Callable[[], Iterator[float]],
+        logger: Any,
+    ) -> None:
+        self._process_exception = process_exception
+        self._reconnect_delays = reconnect_delays
+        self._logger = logger
+        self._delays: Iterator[float] | None = None
+
+    def succeeded(self) -> None:
+        """Begin the delays anew."""
+        self._delays = None
+
+    def failed(self, exc: Exception) -> float:
+        """Return the seconds to wait after ``exc``. Raise it, or that of ``process_exception``, to end."""
+        try:
+            raised = self._process_exception(exc)
+        except Exception as of_hook:  # a frequent mistake
+            raised = of_hook
+        if raised is exc:
+            raise exc
+        if raised is not None:
+            raise raised from exc
+        if self._delays is None:
+            self._delays = self._reconnect_delays()
+        delay = next(self._delays)
+        text = traceback.format_exception_only(type(exc), exc)[0].strip()
+        self._logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, text)
+        return delay
 
 
 def process_exception(exc: Exception) -> Exception | None:

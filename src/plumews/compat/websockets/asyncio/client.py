@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import ssl as ssl_module
-import traceback
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -19,7 +18,7 @@ from typing import Any, Final, Literal
 from .... import errors
 from ....client import connector
 from ....conn.connection import Conn
-from ..client import ClientProtocol, backoff, process_exception
+from ..client import ClientProtocol, Retries, backoff, process_exception
 from ..datastructures import Headers, HeadersLike
 from ..exceptions import (
     InvalidHeader,
@@ -220,28 +219,15 @@ class connect:  # noqa: N801 - the name of a function: it is called as one
             del self.connection
 
     async def __aiter__(self) -> AsyncIterator[ClientConnection]:
-        delays: Iterator[float] | None = None
+        retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
                 async with self as connection:
                     yield connection
             except Exception as exc:  # noqa: PERF203
-                try:
-                    raised = self.process_exception(exc)
-                except Exception as of_hook:  # a frequent mistake
-                    raised = of_hook
-                if raised is exc:
-                    raise
-                if raised is not None:
-                    raise raised from exc
-                if delays is None:
-                    delays = self.reconnect_delays()
-                delay = next(delays)
-                text = traceback.format_exception_only(type(exc), exc)[0].strip()
-                self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, text)
-                await asyncio.sleep(delay)
+                await asyncio.sleep(retries.failed(exc))
             else:
-                delays = None
+                retries.succeeded()
 
 
 def unix_connect(path: PathLike | None = None, uri: str | None = None, **options: Any) -> connect:

@@ -6,7 +6,6 @@ import logging
 import os
 import ssl as ssl_module
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, overload
@@ -16,7 +15,7 @@ from ....sync import connector
 from ..asyncio.client import translated
 from ..asyncio.connection import overridden
 from ..asyncio.options import connect_options, is_secure
-from ..client import backoff, process_exception
+from ..client import Retries, backoff, process_exception
 from ..datastructures import HeadersLike
 from ..http11 import USER_AGENT
 from ..typing import LoggerLike, PathLike
@@ -188,28 +187,15 @@ class reconnect:  # noqa: N801 - the name of a function: it is called as one
             del self.connection
 
     def __iter__(self) -> Iterator[ClientConnection]:
-        delays: Iterator[float] | None = None
+        retries = Retries(self.process_exception, self.reconnect_delays, self.logger)
         while True:
             try:
                 with self as connection:
                     yield connection
             except Exception as exc:  # noqa: PERF203
-                try:
-                    raised = self.process_exception(exc)
-                except Exception as of_hook:  # a frequent mistake
-                    raised = of_hook
-                if raised is exc:
-                    raise
-                if raised is not None:
-                    raise raised from exc
-                if delays is None:
-                    delays = self.reconnect_delays()
-                delay = next(delays)
-                text = traceback.format_exception_only(type(exc), exc)[0].strip()
-                self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, text)
-                time.sleep(delay)
+                time.sleep(retries.failed(exc))
             else:
-                delays = None
+                retries.succeeded()
 
 
 @overload
