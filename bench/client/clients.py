@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from ..harness.listening import MAX_SIZE, Ready
@@ -37,9 +38,17 @@ AT_ONCE = 20
 
 
 class Client:
-    """One library. A subclass says how it connects, echoes and closes."""
+    """One library. A subclass says how it connects, echoes and closes.
+
+    Attributes:
+        connects: what it connects with, imported once: as ``module:name``.
+    """
+
+    connects: ClassVar[str] = "asyncio:open_connection"
 
     def __init__(self) -> None:
+        module, _, name = self.connects.partition(":")
+        self.function: Callable[..., Any] = getattr(importlib.import_module(module), name)
         self.came: list[float] = []  # when each echo came
         self._in_flight = 1
         self._conns: list[Any] = []
@@ -110,10 +119,12 @@ class Callbacks(Client):
 
 
 class PlumewsCallback(Callbacks):
-    async def connect(self, uri: str, pings: float | None) -> Any:
-        from plumews import connect
+    connects = "plumews:connect"
 
-        return await connect(uri, on_message=self.on_message, ssl=self.tls(uri), max_size=MAX_SIZE, ping_interval=pings)
+    async def connect(self, uri: str, pings: float | None) -> Any:
+        return await self.function(
+            uri, on_message=self.on_message, ssl=self.tls(uri), max_size=MAX_SIZE, ping_interval=pings
+        )
 
     def send(self, conn: Any, message: bytes) -> None:
         conn.send_nowait(message)
@@ -128,6 +139,8 @@ class PlumewsCallback(Callbacks):
 
 
 class Picows(Callbacks):
+    connects = "picows:ws_connect"
+
     #: None takes aiofastnet where that is installed.
     aiofastnet: bool | None = None
 
@@ -152,11 +165,9 @@ class Picows(Callbacks):
         self.listener, self.binary = Listener, binary
 
     async def connect(self, uri: str, pings: float | None) -> Any:
-        from picows import ws_connect
-
         options: dict[str, Any] = {"enable_auto_ping": True, "auto_ping_idle_timeout": pings} if pings else {}
         options |= {"max_frame_size": MAX_SIZE, "use_aiofastnet": self.aiofastnet}
-        transport, _ = await ws_connect(self.listener, uri, ssl_context=self.tls(uri), **options)
+        transport, _ = await self.function(self.listener, uri, ssl_context=self.tls(uri), **options)
         return transport
 
     def send(self, conn: Any, message: bytes) -> None:
@@ -251,10 +262,10 @@ async def echo(
 
 
 class PlumewsRecv(Coroutines):
-    async def connect(self, uri: str, pings: float | None) -> Any:
-        from plumews import connect
+    connects = "plumews:connect"
 
-        return await connect(uri, ssl=self.tls(uri), max_size=MAX_SIZE, ping_interval=pings)
+    async def connect(self, uri: str, pings: float | None) -> Any:
+        return await self.function(uri, ssl=self.tls(uri), max_size=MAX_SIZE, ping_interval=pings)
 
 
 class PlumewsAsyncFor(PlumewsRecv):
@@ -272,26 +283,26 @@ class PlumewsAsyncFor(PlumewsRecv):
 
 
 class Websockets(Coroutines):
-    async def connect(self, uri: str, pings: float | None) -> Any:
-        from websockets.asyncio.client import connect
+    connects = "websockets.asyncio.client:connect"
 
-        return await connect(uri, ssl=self.tls(uri), compression=None, max_size=MAX_SIZE, ping_interval=pings)
+    async def connect(self, uri: str, pings: float | None) -> Any:
+        return await self.function(uri, ssl=self.tls(uri), compression=None, max_size=MAX_SIZE, ping_interval=pings)
 
 
 class PicowsWebsockets(Coroutines):
-    async def connect(self, uri: str, pings: float | None) -> Any:
-        from picows.websockets.asyncio.client import connect
+    connects = "picows.websockets.asyncio.client:connect"
 
-        return await connect(uri, ssl=self.tls(uri), compression=None, max_size=MAX_SIZE, ping_interval=pings)
+    async def connect(self, uri: str, pings: float | None) -> Any:
+        return await self.function(uri, ssl=self.tls(uri), compression=None, max_size=MAX_SIZE, ping_interval=pings)
 
 
 class Aiohttp(Client):
+    connects = "aiohttp:ClientSession"
+
     session: Any = None
 
     async def connect(self, uri: str, pings: float | None) -> Any:
-        from aiohttp import ClientSession
-
-        self.session = self.session or ClientSession()
+        self.session = self.session or self.function()
         return await self.session.ws_connect(uri, ssl=self.tls(uri) or True, max_msg_size=MAX_SIZE, heartbeat=pings)
 
     async def echo(self, conn: Any, message: bytes, count: int, in_flight: int) -> None:
@@ -313,17 +324,17 @@ class Blocking(Client):
 
 
 class PlumewsSync(Blocking):
-    async def connect(self, uri: str, pings: float | None) -> Any:
-        from plumews.sync import connect
+    connects = "plumews.sync:connect"
 
-        return connect(uri, max_size=MAX_SIZE, ping_interval=pings).open()
+    async def connect(self, uri: str, pings: float | None) -> Any:
+        return self.function(uri, max_size=MAX_SIZE, ping_interval=pings).open()
 
 
 class WebsocketsSync(Blocking):
-    async def connect(self, uri: str, pings: float | None) -> Any:
-        from websockets.sync.client import connect
+    connects = "websockets.sync.client:connect"
 
-        return connect(uri, compression=None, max_size=MAX_SIZE, ping_interval=pings)
+    async def connect(self, uri: str, pings: float | None) -> Any:
+        return self.function(uri, compression=None, max_size=MAX_SIZE, ping_interval=pings)
 
 
 class WebsocketClient(Blocking):

@@ -35,8 +35,8 @@ class ClientEffort(Effort):
     counts: bool
 
 
-FULL = ClientEffort(rounds=5, warmup=0.03, seconds=0.12, tries=1, counts=True)
-QUICK = ClientEffort(rounds=2, warmup=0.02, seconds=0.06, tries=1, counts=False)
+FULL = ClientEffort(rounds=5, warmup=0.02, seconds=0.08, tries=1, counts=True)
+QUICK = ClientEffort(rounds=2, warmup=0.01, seconds=0.04, tries=1, counts=False)
 
 #: The servers that run, by name and whether they speak TLS.
 Servers = dict[tuple[str, bool], Server]
