@@ -344,6 +344,7 @@ async def test_ctrl_c_on_a_terminal_closes_with_1000(uri: str, editor: bool) -> 
         (["ws://localhost/", "--insecure"], "--insecure needs a URI that begins with wss://"),
         (["ws://localhost/", "--subprotocol", "a b"], "argument --subprotocol: invalid subprotocol 'a b'"),
         (["ws://localhost/", "--subprotocol", "a", "--subprotocol", "a"], "a subprotocol is offered twice"),
+        (["ws://localhost/", "--unix", ""], "argument --unix: the path of a Unix socket must not be empty"),
         (["ws://localhost/", "--ping", "soon"], "argument --ping: must be a number of seconds, 0 or more, not 'soon'"),
     ],
 )
@@ -364,6 +365,17 @@ def test_failure_to_connect_ends_with_1(capsys: pytest.CaptureFixture[str], tmp_
     path = str(tmp_path / "none")
     assert main(["connect", "ws://localhost/", "--unix", path]) == 1
     assert capsys.readouterr().err.startswith(f"plumews connect: cannot connect: connect ({path}): ")
+
+
+def test_malformed_proxy_of_the_environment_ends_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "ftp://user:pass-word@h")
+    assert main(["connect", "ws://example.com/"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("plumews connect: invalid proxy URL: ")
+    assert "http_proxy" in err
+    assert "pass-word" not in err
 
 
 def test_token_comes_from_file_or_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ from ..client.uri import parse_uri
 from ..conn.config import ConnConfig
 from ..conn.connection import Conn
 from ..constants import CloseCode
-from ..errors import ConnectError, ConnectionClosed, ConnectionClosedOK, InvalidHandshake, InvalidStatus
-from .inputs import Failure, checked_value, client_token_of_file, seconds, whole
+from ..errors import ConnectError, ConnectionClosed, ConnectionClosedOK, InvalidHandshake, InvalidStatus, InvalidURI
+from .inputs import Failure, checked_value, client_token_of_file, seconds, unix_path, whole
 from .options import say
 
 __all__ = ["EXIT_CODES", "add_connect_options", "check_connect_options", "run_connect"]
@@ -70,7 +70,12 @@ def add_connect_options(parser: argparse.ArgumentParser) -> None:
     """Add the URI and the options of the client to ``parser``."""
     parser.add_argument("uri", metavar="URI", type=checked_value(parse_uri), help="ws:// or wss:// URI")
     add = parser.add_argument
-    add("--unix", metavar="PATH", help="path of a Unix socket to connect to, in place of the URI's host")
+    add(
+        "--unix",
+        metavar="PATH",
+        type=unix_path,
+        help="path of a Unix socket to connect to, not to the host of the URI. @NAME: an abstract one (default: none)",
+    )
     add(
         "--header",
         dest="headers",
@@ -182,7 +187,7 @@ def run_connect(args: argparse.Namespace) -> int:
     except InvalidHandshake as exc:
         say(_escaped(str(exc)), sys.stderr)
         return _REFUSED
-    except ConnectError as exc:
+    except (ConnectError, InvalidURI) as exc:  # the URL of a proxy in the environment is malformed
         raise Failure(_escaped(str(exc))) from exc
 
 
