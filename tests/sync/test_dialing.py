@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from typing import Any
 
 import pytest
 
-from plumews import ConnectError, ConnectTimeout, ProxyError
+from plumews import ConnectError, ConnectTimeout, InvalidStatus, ProxyError
 from plumews.client.resolver import resolver
 from plumews.sync import connect, dialing
 from plumews.sync.dialing import Deadline, Dialing
-from support.fakes import tls_contexts
+from support.fakes import PATIENCE, tls_contexts
 from support.proxies import ConnectProxy, SocksProxy, listening
-from support.threaded import entered, server
+from support.threaded import entered, in_thread, server
+
+#: A server that is full refuses before it reads the request.
+BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
 
 
 def addresses(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int]) -> None:
@@ -111,6 +115,46 @@ def test_messages_pass_through_an_https_proxy(secure: bool) -> None:
         assert conn.recv(timeout=5) == "x" * 200_000
         conn.close()
     assert len(proxy.heads) == 1
+
+
+def test_bytes_behind_the_reply_of_a_proxy_are_of_the_tunnel() -> None:
+    with (
+        server() as uri,
+        entered(lambda: listening(ConnectProxy(b"HTTP/1.1 200 OK\r\n\r\n" + BUSY))) as port,
+    ):
+        with pytest.raises(InvalidStatus, match="503"):
+            connect(uri, proxy=f"http://127.0.0.1:{port}").open()
+        with pytest.raises(ConnectError, match="before the TLS handshake"):
+            connect(uri.replace("ws:", "wss:"), proxy=f"http://127.0.0.1:{port}").open()
+
+
+def test_bytes_behind_the_tls_handshake_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = tls_contexts()
+    theirs.maximum_version = ssl.TLSVersion.TLSv1_2  # the last flight is the server's
+    monkeypatch.setattr(dialing, "tls_context", lambda given: given or ours)
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        layer = theirs.wrap_bio(received, sent, server_side=True)
+        with sock:
+            while True:
+                try:
+                    layer.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    sock.sendall(sent.read())
+                    received.write(sock.recv(65536))
+            layer.write(BUSY)
+            sock.sendall(sent.read())
+            sock.recv(1)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        in_thread(serve),
+        pytest.raises(InvalidStatus, match="503"),
+    ):
+        connect(f"wss://localhost:{listener.getsockname()[1]}/", open_timeout=PATIENCE).open()
 
 
 def test_a_proxy_that_refuses_is_a_named_error() -> None:

@@ -79,13 +79,15 @@ class Wire:
     Attributes:
         sock: Socket.
         tls: TLS above it, or ``None``.
+        early: Bytes that came with the reply of a proxy, or with the end of the TLS handshake.
     """
 
-    __slots__ = ("sock", "tls")
+    __slots__ = ("early", "sock", "tls")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.tls: TlsLayer | None = None
+        self.early = b""
 
     def send(self, data: bytes, deadline: Deadline) -> None:
         """Send all of ``data``."""
@@ -94,6 +96,9 @@ class Wire:
 
     def receive(self, deadline: Deadline) -> bytes:
         """Return the next bytes, ``b""`` at the end."""
+        if self.early:
+            data, self.early = self.early, b""
+            return data
         while True:
             self.sock.settimeout(deadline.left())
             data = self.sock.recv(_READ_SIZE)
@@ -192,10 +197,11 @@ class Dialing(DialSteps):
                     raise tunnel.feed_eof()
                 if tunnel.feed(data):
                     break
-            if tunnel.rest:
-                raise ProxyError(str(proxy), "data came through the tunnel before it was asked for")
+            wire.early = tunnel.rest
         if self._uri.secure:
             name, address = self._tls_names()
+            if wire.early:
+                raise ConnectError("tls", address, "the peer sent data before the TLS handshake")
             self._start_tls(wire, tls_context(self._ssl), name, address)
 
     def _through_socks(self, wire: Wire, proxy: Proxy) -> None:
@@ -244,6 +250,7 @@ class Dialing(DialSteps):
             data, done = layer.handshake(received)
         check_alpn(layer.ssl_object.selected_alpn_protocol(), address)
         wire.tls = layer
+        wire.early = layer.decrypt(b"")  # it came with the end of the handshake
 
 
 class _Connected:
