@@ -26,6 +26,8 @@ def test_the_place_to_connect_to_is_the_proxy_if_there_is_one() -> None:
     proxy = parse_proxy("http://proxy.test")
     behind = DialSteps(uri, proxy=proxy)
     assert (behind._place(), behind.address) == (proxy, "http://proxy.test:80")
+    zone = DialSteps(parse_uri("ws://[fe80::1%25e]/"))
+    assert (zone._place(), zone.address) == (zone._uri, "[fe80::1%e]:80")
     assert behind._tls_names() == ("example.test", "example.test:1234 through http://proxy.test:80")
 
 

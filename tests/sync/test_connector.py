@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import inspect
 import itertools
+import os
 import socket
 import sys
 import time
@@ -17,6 +19,7 @@ import pytest
 import plumews
 from plumews import ConnectError, ConnectionClosed, ConnectTimeout, InvalidStatus
 from plumews.sync import Conn, connect, unix_connect
+from plumews.sync.dialing import Dialing
 from support.fakes import echo
 from support.hostile_server import Peer
 from support.threaded import entered, hostile_server, server
@@ -235,6 +238,17 @@ def test_a_server_that_trickles_meets_the_deadline() -> None:
         connect(uri, open_timeout=0.1).open()
     assert raised.value.step == "handshake"
     assert time.monotonic() - began < 3
+
+
+def test_a_time_out_of_the_system_is_not_that_of_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(dialing: Dialing) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    monkeypatch.setattr(Dialing, "open", give_up)
+    with pytest.raises(ConnectError, match="timed out") as raised:
+        connect("ws://localhost/", open_timeout=None).open()
+    assert not isinstance(raised.value, ConnectTimeout)
+    assert raised.value.errno == errno.ETIMEDOUT
 
 
 def test_a_function_that_fails_is_a_failed_attempt(echo_uri: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import sys
 import threading
@@ -64,6 +66,18 @@ def test_a_time_beyond_that_of_the_system_is_no_limit(echo_uri: str, timeout: fl
         with conn.read_stream(timeout=timeout) as stream:
             assert stream.read_all(timeout=timeout) == b"two"
         assert conn.ping(timeout=timeout) > 0
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_time_out_of_the_system_is_the_end(
+    conn: Conn, monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    def give_up(*_: object) -> int:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    monkeypatch.setattr(conn._reader, "receive_into", give_up)
+    with pytest.raises(ConnectionClosedError):
+        conn.recv(timeout)
 
 
 def test_a_timeout_inside_a_large_message_loses_nothing() -> None:

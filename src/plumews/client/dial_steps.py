@@ -70,7 +70,7 @@ class DialSteps:
     def _place(self) -> Authority:
         """Return the host and port to connect a socket to: those of the proxy if there is one."""
         place: Authority = self._uri if self._proxy is None else self._proxy
-        self.address = str(place) if self._proxy is not None else place.netloc
+        self.address = Authority.__str__(place) if self._proxy is None else str(place)  # with the zone
         return place
 
     def _resolved(self, place: Authority, addresses: Sequence[AddressInfo]) -> None:

@@ -90,6 +90,8 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
         except TimeoutError as exc:
             if isinstance(exc, ConnectError):
                 raise
+            if exc.errno is not None:  # the system has given up, not the deadline
+                raise ConnectError.of(attempt.step, attempt.address, exc) from None
             seconds = self._options.open_timeout or 0.0
             raise ConnectTimeout(attempt.step, attempt.address, f"not done after {seconds:g} s") from None
 

@@ -308,7 +308,9 @@ class MessageReader:
                     raise TimeoutError
                 if not DONT_WAIT:
                     return self.receive_into(buffer), lent is not None
-        except TimeoutError:
+        except TimeoutError as exc:
+            if exc.errno is not None:  # ETIMEDOUT: the system has given up
+                return 0, lent is not None
             if lent is not None:
                 self._take(self.parser.buffer_updated(0))
             raise
