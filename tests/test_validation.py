@@ -250,6 +250,21 @@ def test_callback_error_says_its_name() -> None:
         check_callback(None, "encode_gap")
 
 
+def test_call_is_checked_by_the_signature_that_a_function_shows() -> None:
+    def plain(conn: object, *, key: object) -> None: ...
+
+    def shown(conn: object, message: object) -> None: ...
+
+    @functools.wraps(shown)
+    def wrapper(conn: object) -> None: ...
+
+    for function in (plain, wrapper):
+        with pytest.raises(TypeError, match=r"^the hook is called with \(conn\)"):
+            check_call("the hook", function, "conn")
+    check_call("the hook", wrapper, "conn", "message")
+    check_call("the hook", shown, "conn", "message")
+
+
 def test_call_with_other_parameters_is_refused() -> None:
     check_call("the hook", lambda conn, message=None: None, "conn")
     check_call("the hook", dict, "conn")  # no signature

@@ -101,7 +101,8 @@ else:  # checkers would take it for a sign that there is any name
         if name in _OPTIONAL:
             return importlib.import_module(f".{name}", __name__)
         if name in _LAZY:
-            return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+            globals()[name] = value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+            return value
         raise missing_name(name)
 
     def __dir__() -> list[str]:

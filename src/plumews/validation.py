@@ -8,7 +8,8 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeGuard, TypeVar
+from types import FunctionType
+from typing import Any, Final, Literal, TypeGuard, TypeVar
 
 from . import limits
 
@@ -31,6 +32,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: Flags of functions whose result is to be awaited, or iterated over.
+_NOT_PLAIN: Final = (
+    inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+)
 
 
 def is_coroutine_function(function: object) -> bool:
@@ -119,6 +125,8 @@ def check_keepalive(ping_period: float | None, pong_wait: float | None) -> None:
 
 def is_plain_function(callback: object) -> TypeGuard[Callable[..., Any]]:
     """Return True if a call of ``callback`` does its work, not the awaiting or iterating over its result."""
+    if type(callback) is FunctionType and not callback.__dict__ and not callback.__code__.co_flags & _NOT_PLAIN:
+        return True  # the common case: a client checks its callbacks for each connection
     if not callable(callback) or is_coroutine_function(callback):
         return False
     return not inspect.isasyncgenfunction(callback) and not inspect.isgeneratorfunction(callback)
@@ -126,6 +134,10 @@ def is_plain_function(callback: object) -> TypeGuard[Callable[..., Any]]:
 
 def check_call(name: str, function: Callable[..., object], *parameters: str) -> None:
     """Raise ``TypeError`` unless ``function`` accepts ``parameters``. A function without a signature passes."""
+    if type(function) is FunctionType and not function.__dict__:  # else it may have another signature than its own
+        code = function.__code__
+        if code.co_argcount == len(parameters) and not code.co_kwonlyargcount:
+            return
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -186,6 +198,12 @@ def unknown_option(name: str, known: Sequence[str], elsewhere: Mapping[str, str]
     return f"{name} ({hint})" if hint else name
 
 
+@functools.cache
+def _names_of(owner: type) -> frozenset[str]:
+    """Return the names of the fields of a dataclass."""
+    return frozenset(field.name for field in dataclasses.fields(owner))
+
+
 def owned_options(
     given: Mapping[str, Any], owners: Sequence[type], elsewhere: Mapping[str, str]
 ) -> list[dict[str, Any]]:
@@ -194,7 +212,7 @@ def owned_options(
     Raises:
         TypeError: an option is a field of none of them. ``elsewhere`` has hints as of :func:`unknown_option`.
     """
-    fields = [{field.name for field in dataclasses.fields(owner)} for owner in owners]
+    fields = [_names_of(owner) for owner in owners]
     unknown = given.keys() - set().union(*fields)
     if unknown:
         known = sorted(set().union(*fields))

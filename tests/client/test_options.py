@@ -36,6 +36,16 @@ def test_tls_options_of_a_proxy_need_https(proxy):
     assert split_options({"proxy": "https://localhost", **options})[0].proxy_ssl is options["proxy_ssl"]
 
 
+def test_clients_with_the_same_options_share_them():
+    configs = [split_options({"max_size": 5000, "compression": Deflate(level=1)})[1] for _ in range(2)]
+    assert configs[0] is configs[1]
+    assert split_options({"max_size": 5001})[1] is not configs[0]
+    with pytest.raises(TypeError, match="max_queue"):
+        split_options({"max_queue": True})  # equal to 1, which may be known
+    with pytest.raises(TypeError, match="compression must be"):
+        split_options({"compression": {"level": 1}})
+
+
 def test_client_that_drops_messages_must_not_refer_to_them():
     drops: dict[str, object] = {"send_behavior": SendBehavior.DROP_OLDEST}
     with pytest.raises(ValueError, match="use it without client_takeover"):

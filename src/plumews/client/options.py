@@ -7,6 +7,7 @@ A new option is a field of :class:`ConnectOptions` with a line in its docstring,
 from __future__ import annotations
 
 import dataclasses
+import functools
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -302,6 +303,18 @@ _ELSEWHERE: Final = {
 _OWNERS: Final = (ConnectOptions, ConnConfig)
 
 
+#: Clients with the same options share one object, and what connections read from it once.
+_shared_config = functools.lru_cache(maxsize=16, typed=True)(ClientConfig)
+
+
+def _config_of(options: dict[str, Any]) -> ClientConfig:
+    try:
+        hash((*options.values(),))
+    except TypeError:
+        return ClientConfig(**options)  # it says what is wrong
+    return _shared_config(**options)
+
+
 def split_options(given: Mapping[str, Any]) -> tuple[ConnectOptions, ConnConfig]:
     """Return the keywords ``given`` as the options of the client, and of its connection.
 
@@ -309,4 +322,4 @@ def split_options(given: Mapping[str, Any]) -> tuple[ConnectOptions, ConnConfig]
         TypeError, ValueError: an option is unknown, or its value is wrong.
     """
     of_client, of_conn = owned_options(given, _OWNERS, _ELSEWHERE)
-    return ConnectOptions(**of_client), ClientConfig(**of_conn)
+    return ConnectOptions(**of_client), _config_of(of_conn)

@@ -5,6 +5,7 @@ Invariant: no error text, ``str`` or ``repr`` contains the user, the password or
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import string
 from base64 import b64encode
@@ -185,8 +186,8 @@ def parse_authority(text: str, default_port: int, kind: str) -> Authority:
         password = _decoded(secret, kind) if colon else None
         if ":" in user:
             raise InvalidURI(f"invalid {kind}: a user name cannot contain a colon (RFC 7617 section 2)")
-    host, port = _split_port(place, kind)
-    return Authority(_host(host, kind), default_port if port is None else port, user, password)
+    host, port = _place(place, kind)
+    return Authority(host, default_port if port is None else port, user, password)
 
 
 def parse_host_name(text: str, kind: str) -> str:
@@ -209,6 +210,13 @@ def basic_auth(user: str, password: str) -> str:
 
 
 # --- parts ------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def _place(text: str, kind: str) -> tuple[str, int | None]:
+    """Return host and port. Clients connect to few: they are kept, and no user or password with them."""
+    host, port = _split_port(text, kind)
+    return _host(host, kind), port
 
 
 def _split_port(text: str, kind: str) -> tuple[str, int | None]:
