@@ -454,6 +454,18 @@ async def test_unknown_certificate_is_an_error_of_the_tls_step(start: Start) -> 
     assert caught.value.step == "tls"
 
 
+async def test_refused_certificate_of_the_client_is_named(start: Start) -> None:
+    """With TLS 1.3 the client has finished its TLS handshake by then."""
+    ours, _ = tls_contexts(mutual=True)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    theirs.check_hostname, theirs.verify_mode = False, ssl.CERT_NONE
+    theirs.minimum_version = ssl.TLSVersion.TLSv1_3
+    server = await start(plumews.serve(echo, "127.0.0.1", 0, ssl=ours))
+    with pytest.raises(ConnectError, match=r"(?i)certificate required") as caught:
+        await plumews.connect(uri_of(server, scheme="wss"), ssl=theirs)
+    assert caught.value.step == "handshake"
+
+
 @pytest.mark.parametrize("kind", [str, bytes, Path])
 async def test_unix_socket_is_used(start: Start, tmp_path: Path, kind: Any) -> None:
     path = tmp_path / "s"

@@ -246,7 +246,7 @@ class _Opening:
         done: Future of the open connection. Its error is that of the handshake.
     """
 
-    __slots__ = ("_conn", "_deadline", "_endpoint", "_handshake", "_resumption", "_uri", "done")
+    __slots__ = ("_conn", "_deadline", "_endpoint", "_handshake", "_resumption", "_transport", "_uri", "done")
 
     def __init__(
         self,
@@ -262,6 +262,7 @@ class _Opening:
         self._endpoint = endpoint
         self._resumption = resumption
         self._deadline: Any = None
+        self._transport: asyncio.Transport | None = None
         self.done: asyncio.Future[None] = conn._loop.create_future()
         conn._handshake = self
 
@@ -272,7 +273,7 @@ class _Opening:
         if conn._transport is None:
             return  # it has failed
         try:
-            transport = conn._transport
+            self._transport = transport = conn._transport
             conn._attach(MaskingTransport(transport))
             transport.write(self._handshake.request)
         except Exception as exc:
@@ -299,8 +300,12 @@ class _Opening:
             return
         try:
             self._handshake.feed_eof()
-        except (InvalidStatus, ConnectionResetError) as exc:
+        except InvalidStatus as exc:
             self.done.set_exception(exc)
+        except ConnectionResetError as exc:
+            # With TLS 1.3, the server refuses the certificate of a client behind the client's handshake.
+            failure = getattr(self._transport, "failure", None)
+            self.done.set_exception(failure if isinstance(failure, OSError) else exc)
 
     # --- called by the attempt --------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ cdef class TLSCore:
     cdef bytearray _buffer
     cdef object _view
     cdef list _held
-    cdef object _failure
+    cdef readonly object failure
     # The rest.
     cdef object _loop
     cdef LoopContext _state

@@ -84,7 +84,6 @@ class TLSCore:
         "_connected",
         "_context",
         "_deadline",
-        "_failure",
         "_fd",
         "_fin",
         "_full",
@@ -109,6 +108,7 @@ class TLSCore:
         "_state",
         "_stopped",
         "_view",
+        "failure",
     )
 
     def __init__(
@@ -144,7 +144,8 @@ class TLSCore:
         self._handshake_timeout = handshake_timeout
         self._shutdown_timeout = shutdown_timeout
         self._deadline: Deadline | None = None
-        self._failure: BaseException | None = None
+        #: Exception that has ended the connection, if any.
+        self.failure: BaseException | None = None
         self._stage = _HANDSHAKE
         self._connected = False  # the protocol above knows of it
         # --- reading
@@ -250,10 +251,10 @@ class TLSCore:
         if self._deadline is not None:
             self._deadline.cancel()
         above, self._above = self._above, None
-        self._tell(exc or self._failure or ConnectionResetError("the peer has gone in the TLS handshake"))
+        self._tell(exc or self.failure or ConnectionResetError("the peer has gone in the TLS handshake"))
         if self._connected:
             self._connected = False
-            above.connection_lost(exc or self._failure)
+            above.connection_lost(exc or self.failure)
 
     # --- the handshake ----------------------------------------------------------------------------
 
@@ -290,7 +291,7 @@ class TLSCore:
         """End a handshake or a shutdown that takes too long."""
         self._deadline = None
         if self._stage == _HANDSHAKE:
-            self._failure = ConnectionAbortedError("the TLS handshake takes too long")
+            self.failure = ConnectionAbortedError("the TLS handshake takes too long")
         self.abort()
 
     def _fail(self, exc: BaseException) -> None:
@@ -298,7 +299,7 @@ class TLSCore:
         if self._stage != _CLOSED:
             handshake = self._stage == _HANDSHAKE
             self._stage = _CLOSED
-            self._failure = exc
+            self.failure = exc
             if not handshake and not isinstance(exc, OSError):
                 problem = {"message": "a TLS connection failed", "exception": exc, "protocol": self._above}
                 self._loop.call_exception_handler(problem)
@@ -359,7 +360,7 @@ class TLSCore:
                 filled = self._fill(room, len(room))
                 if filled > 0:
                     self._above.buffer_updated(filled)
-                if self._failure is not None:
+                if self.failure is not None:
                     break
             done = True
         finally:
@@ -370,8 +371,8 @@ class TLSCore:
             self._speaks = False
             if self._stage != _CLOSED:
                 self._answer()
-        if self._failure is not None and self._stage == _OPEN:
-            self._fail(self._failure)
+        if self.failure is not None and self._stage == _OPEN:
+            self._fail(self.failure)
         if self._held is not None:
             self._write_held()
         if self._at_end and self._records <= 0 and not self._paused and self._stage == _OPEN:
@@ -392,7 +393,7 @@ class TLSCore:
             except ssl.SSLZeroReturnError:
                 got = 0
             except Exception as exc:
-                self._failure = exc
+                self.failure = exc
             if got <= 0:
                 self._at_end |= got == 0
                 self._records = 0
@@ -492,7 +493,7 @@ class TLSCore:
             pass
         except _SSLError as exc:
             taken = len(data)  # lost with the connection
-            if self._failure is None:  # else a read is about to end it
+            if self.failure is None:  # else a read is about to end it
                 self._fail(exc)
         return taken
 
@@ -629,7 +630,7 @@ class TLSCore:
         self._stage = _CLOSED
         if self._below is not None:
             self._below.abort()
-        self._tell(self._failure or ConnectionAbortedError("the TLS handshake was aborted"))
+        self._tell(self.failure or ConnectionAbortedError("the TLS handshake was aborted"))
 
     # --- information ------------------------------------------------------------------------------
 
