@@ -62,6 +62,7 @@ COMPILED = (
     "transport.send_queue",
     "transport.timers",
     "transport.tls",
+    "transport.tls_records",
 )
 
 #: Compiled short ways of modules that also run without them. They use sockets as descriptors, which Windows has not.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from ..errors import ConnectError, ProxyError
-from ..transport.tls import start_tls
+from ..transport.tls_upgrade import start_tls
 from .dial_steps import ALPN, EYEBALLS_DELAY, NO_SOCKS, DialSteps, check_alpn, peer_name, socks_target
 from .proxy import Proxy, Tunnel
 from .resolver import AddressInfo, Resolver, literal_address, resolver

@@ -4,10 +4,11 @@ cimport cython
 
 from .loop_context cimport LoopContext
 from .timers cimport Deadline
+from .tls_records cimport RecordCounter
 
 cdef object Context, _SSLError, _SSLWantReadError
-cdef int _HANDSHAKE, _OPEN, _CLOSING, _CLOSED, _NOTHING, _FIRST_TYPE, _LAST_TYPE
-cdef Py_ssize_t _READ_SIZE, _PIECE, _HEADER, _LONGEST, _MANY, _MOST_ANSWERS
+cdef int _HANDSHAKE, _OPEN, _CLOSING, _CLOSED, _NOTHING
+cdef Py_ssize_t _READ_SIZE, _PIECE, _MOST_ANSWERS
 
 
 cdef class TLSCore:
@@ -25,9 +26,7 @@ cdef class TLSCore:
     cdef bint _connected
     cdef Py_ssize_t _records
     cdef Py_ssize_t _answers
-    cdef Py_ssize_t _left
-    cdef Py_ssize_t _header
-    cdef Py_ssize_t _length
+    cdef RecordCounter _counter
     cdef object _above
     cdef readonly object _below
     cdef object _ssl
@@ -52,8 +51,6 @@ cdef class TLSCore:
     cdef _tell(self, failure)
     cpdef _time_out(self)
     cdef _fail(self, exc)
-    @cython.locals(at=Py_ssize_t, count=Py_ssize_t, take=Py_ssize_t)
-    cdef Py_ssize_t _count_records(self, bytearray data, Py_ssize_t size) except -1
     @cython.locals(done=bint, filled=Py_ssize_t)
     cdef _read(self)
     @cython.locals(filled=Py_ssize_t, got=Py_ssize_t)

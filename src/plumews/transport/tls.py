@@ -5,9 +5,9 @@ A :class:`TLSTransport` is the protocol of the transport below it, and the trans
 can do at once: records are decrypted straight into the buffer of the protocol above, and encrypted ones go straight to
 the socket, if the transport below is a plain one and holds nothing.
 
-It reads the headers of the records (RFC 8446 section 5.1), and so asks OpenSSL for data only when a record is complete:
-to be told that there is none costs an exception. The number of records that may have data is an upper bound, because
-some have none, such as session tickets.
+It counts the records (:mod:`.tls_records`), and so asks OpenSSL for data only when one is complete: to be told that
+there is none costs an exception. The number of records that may have data is an upper bound, because some have none,
+such as session tickets.
 
 Invariants: while the protocol above has paused reading, nothing is decrypted and the transport below is paused. That
 goes on once everything before is decrypted. So at most one read of encrypted bytes waits. What OpenSSL has to say while
@@ -24,10 +24,11 @@ from contextvars import Context
 from typing import Any, Final
 
 from . import sendmsg
-from .loop_context import LoopContext, loop_context
+from .loop_context import LoopContext
 from .timers import Deadline
+from .tls_records import RecordCounter
 
-__all__ = ["TLSCore", "TLSTransport", "start_tls"]
+__all__ = ["HANDSHAKE_TIMEOUT", "SHUTDOWN_TIMEOUT", "TLSCore", "TLSTransport"]
 
 #: Seconds for the TLS handshake and for the peer's close_notify, as in asyncio.
 HANDSHAKE_TIMEOUT: Final = 60.0
@@ -39,14 +40,6 @@ _READ_SIZE: Final = 128 * 1024
 _PIECE: Final = 64 * 1024
 #: Bytes that OpenSSL answers by itself, as to a KeyUpdate, while the peer reads nothing.
 _MOST_ANSWERS: Final = 64 * 1024
-#: Bytes of the header of a record, and of the longest record behind it (RFC 5246 section 6.2.3).
-_HEADER: Final = 5
-_LONGEST: Final = (1 << 14) + 2048
-#: Types of records (RFC 8446 section 5.1, RFC 6520).
-_FIRST_TYPE: Final = 20
-_LAST_TYPE: Final = 24
-#: More records than a read can have.
-_MANY: Final = 1 << 20
 
 #: Stages. The third ends with the peer's close_notify, the last with the transport below.
 _HANDSHAKE: Final = 0
@@ -75,41 +68,14 @@ class TLSCore:
         shutdown_timeout: seconds from :meth:`close` to the peer's close_notify (default 30).
     """
 
+    # fmt: off
     __slots__ = (
-        "_above",
-        "_answers",
-        "_at_end",
-        "_below",
-        "_buffer",
-        "_connected",
-        "_context",
-        "_deadline",
-        "_fd",
-        "_fin",
-        "_full",
-        "_handed",
-        "_handshake_timeout",
-        "_header",
-        "_held",
-        "_incoming",
-        "_left",
-        "_length",
-        "_loop",
-        "_object",
-        "_on_handshake",
-        "_outgoing",
-        "_paused",
-        "_reading",
-        "_records",
-        "_shutdown_timeout",
-        "_speaks",
-        "_ssl",
-        "_stage",
-        "_state",
-        "_stopped",
-        "_view",
-        "failure",
+        "_above", "_answers", "_at_end", "_below", "_buffer", "_connected", "_context", "_counter", "_deadline", "_fd",
+        "_fin", "_full", "_handed", "_handshake_timeout", "_held", "_incoming", "_loop", "_object", "_on_handshake",
+        "_outgoing", "_paused", "_reading", "_records", "_shutdown_timeout", "_speaks", "_ssl", "_stage", "_state",
+        "_stopped", "_view", "failure",
     )
+    # fmt: on
 
     def __init__(
         self,
@@ -149,10 +115,8 @@ class TLSCore:
         self._stage = _HANDSHAKE
         self._connected = False  # the protocol above knows of it
         # --- reading
+        self._counter = RecordCounter()
         self._records = 0  # complete ones that may have data for the protocol above
-        self._left = 0  # bytes that the record at the end of the stream lacks
-        self._header = 0  # bytes of the header behind it that have come
-        self._length = 0  # what they say about its length
         self._paused = False  # the protocol above wants no data
         self._stopped = False  # the transport below was told so
         self._reading = False  # data is being read: no other call of `_read` is needed
@@ -190,7 +154,7 @@ class TLSCore:
         if self._stage == _CLOSED:
             return
         try:
-            self._records += self._count_records(self._buffer, nbytes)
+            self._records += self._counter.count(self._buffer, nbytes)
             self._incoming.write(self._view[:nbytes])
             if self._stage == _OPEN:
                 self._read()
@@ -278,7 +242,7 @@ class TLSCore:
         self._tell(None)
         if self._full and self._above is not None:
             self._above.pause_writing()
-        self._records = _MANY if self._incoming.pending or self._ssl.pending() else 0
+        self._records = self._incoming.pending + self._ssl.pending()  # not more of them than bytes
         self._read()
 
     def _tell(self, failure: BaseException | None) -> None:
@@ -316,35 +280,6 @@ class TLSCore:
             raise exc
 
     # --- reading ----------------------------------------------------------------------------------
-
-    def _count_records(self, data: bytearray, size: int) -> int:
-        """Return the number of records that the first ``size`` bytes of ``data`` complete."""
-        at = 0
-        count = 0
-        while True:
-            if self._left > 0:
-                take = min(self._left, size - at)
-                at += take
-                self._left -= take
-                if self._left > 0:
-                    return count
-                count += 1
-            while self._header < _HEADER and at < size:
-                if self._header >= 3:
-                    self._length = self._length << 8 | data[at]
-                elif self._header == 0 and not _FIRST_TYPE <= data[at] <= _LAST_TYPE:
-                    self._header, self._length = _HEADER, _LONGEST + 1  # for good
-                    return _MANY
-                self._header += 1
-                at += 1
-            if self._header < _HEADER:
-                return count
-            if self._length > _LONGEST:
-                return _MANY  # no record: it is for OpenSSL to say so
-            if self._length == 0:
-                count += 1
-            self._left = self._length
-            self._header = self._length = 0
 
     def _read(self) -> None:
         """Decrypt complete records into the buffer of the protocol above, and tell it. Then tell it the end, if any."""
@@ -661,52 +596,3 @@ class TLSTransport(TLSCore, asyncio.BufferedProtocol):
     """TLS over a transport, for the protocol above. See :class:`TLSCore`."""
 
     __slots__ = ()
-
-
-async def start_tls(
-    transport: Any,
-    protocol: Any,
-    context: ssl.SSLContext,
-    *,
-    server_side: bool = False,
-    server_hostname: str | None = None,
-    handshake_timeout: float = HANDSHAKE_TIMEOUT,
-    shutdown_timeout: float = SHUTDOWN_TIMEOUT,
-) -> TLSTransport:
-    """Begin TLS on an open ``transport``, which may be TLS itself. ``protocol.connection_made`` is called.
-
-    Returns:
-        the transport of ``protocol``.
-
-    Raises:
-        OSError: the handshake failed, or took longer than ``handshake_timeout`` seconds. The transport is closed.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def shaken(failure: BaseException | None) -> None:
-        if done.done():
-            return
-        if failure is None:
-            done.set_result(None)
-        else:
-            done.set_exception(failure)
-
-    tls = TLSTransport(
-        loop_context(loop),
-        protocol,
-        context,
-        shaken,
-        server_side=server_side,
-        server_hostname=server_hostname,
-        handshake_timeout=handshake_timeout,
-        shutdown_timeout=shutdown_timeout,
-    )
-    transport.set_protocol(tls)
-    tls.connection_made(transport)
-    try:
-        await done
-    except asyncio.CancelledError:
-        tls.abort()
-        raise
-    return tls
