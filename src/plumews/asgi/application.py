@@ -264,9 +264,8 @@ class Application:
             RuntimeError: another event is expected.
             TypeError, ValueError: the event has a wrong value.
         """
-        state, kind = self._state, event["type"]
-        if state != _OPEN or kind != "websocket.send":
-            if state == _CONNECTING and kind == "websocket.accept":
+        if self._state != _OPEN or event["type"] != "websocket.send":
+            if self._state == _CONNECTING and event["type"] == "websocket.accept":
                 self._accept(event)
             else:
                 await self._send_other(event)
