@@ -80,6 +80,19 @@ def test_a_time_out_of_the_system_is_the_end(
         conn.recv(timeout)
 
 
+def test_an_interrupt_while_data_is_handled_cuts_the_connection(conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    conn.send("lost")
+    monkeypatch.setattr(type(conn._reader), "_take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        conn.recv()
+    monkeypatch.undo()
+    with pytest.raises(ConnectionClosedError):
+        conn.recv(timeout=PATIENCE)
+
+
 def test_a_timeout_inside_a_large_message_loses_nothing() -> None:
     frame = build_frame(2, bytes(range(256)) * 1000)
     go_on = threading.Event()

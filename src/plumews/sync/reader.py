@@ -278,16 +278,20 @@ class MessageReader:
         else:
             count, lent = self._receive(deadline)
         self.reads += 1
-        if lent:
-            self._take(self.parser.buffer_updated(count))
-            self._after_read(count)
-        elif self._tls is None or not count:
-            self.received(self.feed(self.buffer, count), count)
-        else:
-            data = self._tls.decrypt(memoryview(self.buffer)[:count])
-            self._handle(data)
-            if self._tls.ended:
-                self.lose()
+        try:
+            if lent:
+                self._take(self.parser.buffer_updated(count))
+                self._after_read(count)
+            elif self._tls is None or not count:
+                self.received(self.feed(self.buffer, count), count)
+            else:
+                data = self._tls.decrypt(memoryview(self.buffer)[:count])
+                self._handle(data)
+                if self._tls.ended:
+                    self.lose()
+        except BaseException:
+            self._channel.shut()  # a part of what came is lost
+            raise
 
     def _receive(self, deadline: float | None) -> tuple[int, bool]:
         """Return the count of received bytes, 0 at the end, and True if they are in the memory of the parser."""
@@ -328,11 +332,15 @@ class MessageReader:
     def received(self, messages: list[Any], count: int) -> None:
         """Handle what the first ``count`` bytes of the buffer were parsed to."""
         self.plain = False
-        left = self.parser.left
-        if left:
-            self._left = bytes(self.buffer[count - left : count])
-        self._take(messages)
-        self._after_read(count)
+        try:
+            left = self.parser.left
+            if left:
+                self._left = bytes(self.buffer[count - left : count])
+            self._take(messages)
+            self._after_read(count)
+        except BaseException:
+            self._channel.shut()  # a part of what came is lost
+            raise
 
     def _after_read(self, count: int) -> None:
         parser = self.parser
