@@ -1,10 +1,10 @@
 """An echo server for conformance suites: it says back each message as it came, text as text, binary as binary.
 
-    python echo_server.py PORT [--reading iterate|callback|stream|asgi] [--loop asyncio|uvloop]
+    python echo_server.py PORT [--reading iterate|callback|stream|asgi] [--loop asyncio|uvloop] [--tls FILE]
 
 The three ways to read a connection must conform alike, on both loops and with both bodies of the codec
 (``PLUMEWS_PURE=1`` takes the plain one). So must an ASGI application under uvicorn, with our WebSocket class. PORT 0 is
-a free one; it is said. Runs until it is interrupted.
+a free one; it is said. FILE has a certificate and its key, for our own server. Runs until it is interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -69,12 +70,12 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({**event, "type": "websocket.send"})
 
 
-async def main(port: int, reading: str) -> None:
+async def main(port: int, reading: str, certificate: str | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, stop.set)
-    async with uvicorn_server(port) if reading == ASGI else echo_server(port, reading) as used:
+    async with uvicorn_server(port) if reading == ASGI else echo_server(port, reading, certificate) as used:
         sys.stdout.write(
             f"plumews {plumews.__version__}, codec {plumews.BODY}, {type(loop).__module__} {reading}: port {used}\n"
         )
@@ -83,9 +84,13 @@ async def main(port: int, reading: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def echo_server(port: int, reading: str) -> AsyncIterator[int]:
+async def echo_server(port: int, reading: str, certificate: str | None) -> AsyncIterator[int]:
     """The port of our own server."""
-    async with plumews.serve(host="127.0.0.1", port=port, **READING[reading]) as server:
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    async with plumews.serve(host="127.0.0.1", port=port, ssl=context, **READING[reading]) as server:
         yield server.port
 
 
@@ -118,10 +123,12 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("--reading", choices=[*sorted(READING), ASGI], default="iterate")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    parser.add_argument("--tls", metavar="FILE")
     options = parser.parse_args()
+    running = main(options.port, options.reading, options.tls)
     if options.loop == "uvloop":
         import uvloop
 
-        uvloop.run(main(options.port, options.reading))
+        uvloop.run(running)
     else:
-        asyncio.run(main(options.port, options.reading))
+        asyncio.run(running)

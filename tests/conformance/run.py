@@ -17,11 +17,12 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,9 +78,10 @@ class Run:
     body: str
     loop: str
     reading: str
+    tls: bool = False
 
     def __str__(self) -> str:
-        return f"{self.body}-{self.loop}-{self.reading}"
+        return f"{self.body}-{self.loop}-{self.reading}{'-tls' if self.tls else ''}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -169,11 +171,24 @@ async def end(process: asyncio.subprocess.Process) -> int:
     return await process.wait()
 
 
+def certificate(folder: Path) -> Path:
+    """Make a self-signed certificate with its key, in one file of ``folder``. Needs the command of OpenSSL."""
+    key, made, both = folder / "key.pem", folder / "certificate.pem", folder / "both.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    try:
+        subprocess.run([*words, "-keyout", key, "-out", made], check=True, capture_output=True, timeout=PATIENCE)
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise NoRun(f"no certificate: {exc}") from exc
+    both.write_bytes(made.read_bytes() + key.read_bytes())
+    return both
+
+
 @contextlib.asynccontextmanager
-async def echo_server(run: Run, errors: IO[bytes]) -> AsyncIterator[int]:
+async def echo_server(run: Run, reports: Path, errors: IO[bytes]) -> AsyncIterator[int]:
     """The port of a server that is what ``run`` says. It has to live until it is told to go, and then go in peace."""
     server = await asyncio.create_subprocess_exec(
         *(sys.executable, HERE / "echo_server.py", "0", "--reading", run.reading, "--loop", run.loop),
+        *(("--tls", certificate(reports)) if run.tls else ()),
         env=run.environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=errors,
@@ -227,8 +242,8 @@ async def patiently(process: asyncio.subprocess.Process, reports: Path) -> None:
 
 async def fuzz_server(run: Run, options: argparse.Namespace, reports: Path, errors: IO[bytes]) -> None:
     """The fuzzing client tries each case on our server."""
-    async with echo_server(run, errors) as port:
-        spec = {"servers": [{"agent": "plumews", "url": f"ws://127.0.0.1:{port}"}]}
+    async with echo_server(run, reports, errors) as port:
+        spec = {"servers": [{"agent": "plumews", "url": f"{'wss' if run.tls else 'ws'}://127.0.0.1:{port}"}]}
         async with wstest("fuzzingclient", spec, options, reports) as suite:
             await patiently(suite, reports)
 
@@ -332,6 +347,7 @@ if __name__ == "__main__":
         "--quick", action="store_true", help="a run and a client for each body of the codec; fewer cases"
     )
     parser.add_argument("--client", action="store_true", help="our client alone")
+    parser.add_argument("--tls", action="store_true", help="our own server alone, over TLS")
     parser.add_argument("--body", nargs="+", choices=BODIES, default=BODIES)
     parser.add_argument("--loop", nargs="+", choices=LOOPS, default=LOOPS)
     parser.add_argument("--reading", nargs="+", choices=[*READINGS, CLIENT], default=[*READINGS, CLIENT])
@@ -344,6 +360,8 @@ if __name__ == "__main__":
     matrix = [Run(*each) for each in itertools.product(options.body, options.loop, readings)]
     if options.quick:
         matrix = [run for run in QUICK if run.reading == CLIENT or not options.client]
+    if options.tls:
+        matrix = [replace(run, tls=True) for run in matrix if run.reading not in (CLIENT, "asgi")]
     try:
         sys.exit(asyncio.run(main(matrix, options)))
     except asyncio.CancelledError:
