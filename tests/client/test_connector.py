@@ -179,10 +179,11 @@ async def test_failing_callback_closes_with_1011(start: Start, caplog: pytest.Lo
 @pytest.mark.parametrize("way", ["recv", "iterate", "stream", "callback"])
 async def test_frames_behind_the_101_arrive_in_every_way(way: str) -> None:
     frames = b"\x81\x03one" + b"\x82\x03two" + b"\x81"
+    opened = asyncio.Event()
 
     async def play(peer: Peer) -> None:
         peer.accept(behind=frames)
-        await asyncio.sleep(0.01)
+        await opened.wait()
         peer.send(b"\x05three" + b"\x88\x02\x03\xe8")
         await peer.reader.readexactly(8)  # the client's close frame
 
@@ -190,6 +191,7 @@ async def test_frames_behind_the_101_arrive_in_every_way(way: str) -> None:
     async with hostile(play) as uri:
         options: Any = {"on_message": lambda conn, message: got.append(message)} if way == "callback" else {}
         conn = await plumews.connect(uri, **options)
+        opened.set()
         if way == "recv":
             got += [await conn.recv(), await conn.recv(), await conn.recv()]
         elif way == "iterate":

@@ -149,7 +149,7 @@ async def test_silent_server_costs_the_open_timeout(read_request: bool) -> None:
         await peer.gone()
 
     async with hostile(play, read_request=read_request) as uri:
-        error = await failed(uri, ConnectTimeout, open_timeout=0.1)
+        error = await failed(uri, ConnectTimeout, open_timeout=0.3)  # enough to get to the handshake
     assert isinstance(error, ConnectTimeout)
     assert (error.step, isinstance(error, TimeoutError)) == ("handshake", True)
     assert error.address in uri
@@ -160,7 +160,7 @@ async def test_trickling_server_costs_the_open_timeout() -> None:
         for byte in b"HTTP/1.1 101 Switching Protocols\r\nX-Slow: " + b"y" * 10_000:
             peer.send(bytes((byte,)))
             await peer.writer.drain()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # the trickle
 
     async with hostile(play) as uri:
         await failed(uri, ConnectTimeout, open_timeout=0.1)
