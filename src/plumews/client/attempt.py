@@ -156,7 +156,7 @@ class BaseAttempt(Generic[C, D]):
             deflate=client._config.deflate,
             user_agent=options.user_agent_header,
             authorization=uri.authorization if token is None else token,
-            headers=Headers(redirects.headers(() if self._headers is None else self._headers.raw_items())),
+            headers=None if self._headers is None else redirects.headers(self._headers.raw_items()),
             max_head=options.max_head,
         )
 

@@ -303,6 +303,9 @@ _ELSEWHERE: Final = {
 _OWNERS: Final = (ConnectOptions, ConnConfig)
 
 
+#: Options of a client that was given none. Others may have secrets, and are not kept.
+_USUAL: Final = ConnectOptions()
+
 #: Clients with the same options share one object, and what connections read from it once.
 _shared_config = functools.lru_cache(maxsize=16, typed=True)(ClientConfig)
 
@@ -322,4 +325,4 @@ def split_options(given: Mapping[str, Any]) -> tuple[ConnectOptions, ConnConfig]
         TypeError, ValueError: an option is unknown, or its value is wrong.
     """
     of_client, of_conn = owned_options(given, _OWNERS, _ELSEWHERE)
-    return ConnectOptions(**of_client), _config_of(of_conn)
+    return ConnectOptions(**of_client) if of_client else _USUAL, _config_of(of_conn)
