@@ -13,8 +13,8 @@ accepted. An overflow policy decides about a message for which it has no space. 
 before the application does. A loss report is a frame of a hub about messages that a slow consumer did not get.
 
 `core` delivers the messages of a read to callbacks, or to `receive_queue`, which wakes ``async for``. `receiver` pauses
-reading and resumes it. `overflow` and `full_queue` drop the messages of a slow peer and count them. `closing` has the
-closing handshake and the linger after it.
+reading and resumes it. `sender` has the slow ways to send. `overflow` and `full_queue` drop the messages of a slow peer
+and count them. `closing` has the closing handshake and the linger after it.
 """
 
 from __future__ import annotations

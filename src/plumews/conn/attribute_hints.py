@@ -122,7 +122,7 @@ _PACKAGE_HINTS: Final = {
     ),
     "WebSocketServer": "use plumews.Server",
     "WebSocketDisconnect": "use plumews.ConnectionClosed",
-    **dict.fromkeys(("AbortHandshake",), _REFUSING),
+    "AbortHandshake": _REFUSING,
     **dict.fromkeys(("basic_auth", "basic_auth_protocol_factory"), f"{_REFUSING}; for tokens there is authenticator="),
     **dict.fromkeys(("Origin", "Subprotocol"), "it is a plain str here"),
 }

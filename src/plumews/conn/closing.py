@@ -300,7 +300,7 @@ def eof(conn: ConnCore) -> bool:
     if conn._reads_to_end:
         look_ahead(conn)  # a close frame may stand behind what the handler has not read
     if conn._ended and not conn._finished and conn._transport is not None:
-        conn._reads_to_end = True  # a client that waits for it does so no more
+        conn._reads_to_end = True  # for a client this is the end of TCP that it waits for
         return bool(ask(conn, "can_write_eof"))  # TLS cannot
     if conn._deflate is not None:
         conn._flush()  # answers that were gathered in this iteration must leave before the transport closes

@@ -374,7 +374,7 @@ class ConnCore(MessageChannel):
 
     def _deliver(self, kind: int, data: str | bytes) -> None:
         """Hand a message to the filter, then to the callback or into the receive queue."""
-        if not self._open:  # our close frame is on its way: later messages are dropped, mostly
+        if not self._open:  # our close frame is on its way: `late` says whether later messages are delivered
             rules = self._rules
             rules.late = rules.late and not self._inbox.is_full(0)
             if not rules.late:

@@ -48,7 +48,7 @@ def made(conn: ConnCore, transport: Any) -> None:
 
 def connected(conn: ConnCore, transport: Any) -> None:
     """Take the transport of ``conn``, and begin its opening handshake."""
-    conn._transport = transport  # an asyncio.Transport, which that of uvloop is in all but name
+    conn._transport = transport  # uvloop's is an asyncio.Transport in all but name
     try:
         conn._attach(transport)
         if conn._peername is None:  # else it was accepted with its address

@@ -77,7 +77,7 @@ async def recv(conn: ConnCore, decode: bool | None) -> str | bytes:
     return payload if isinstance(payload, bytes) else payload.encode()
 
 
-#: Way to iterate whose normal end is ``None``: it costs no exception.
+#: Value of ``iterating`` with which a normal end returns ``None``: that costs no exception.
 NONE_AT_END: Final = 2
 
 
@@ -170,7 +170,7 @@ def _salvage(conn: ConnCore) -> bool:
 
 
 def _take_after_end(conn: ConnCore, kind: int, data: Any) -> int:
-    """Queue the message of an event that came before the end. Return the fate of the events behind it."""
+    """Queue the message of an event that came before the end. Return whether later events are taken (``GO_ON``)."""
     if kind in (Opcode.TEXT, Opcode.BINARY):
         conn._inbox.put((kind, data))
     elif conn._inflate is not None and kind in (COMPRESSED | Opcode.TEXT, COMPRESSED | Opcode.BINARY):

@@ -1,4 +1,4 @@
-"""Scan of the bytes of a request head: its end, control characters, ends of lines, usual lines.
+"""Scan of the bytes of a request head: its end, control characters, ends of lines, and lines of the usual form.
 
 ``head_scan.pyx`` is the same in Cython, in one pass over the bytes. It is imported instead where it is built.
 """
@@ -55,7 +55,7 @@ def is_plain_get(head: bytes, target: bytes) -> bool:
 
 
 def split_lines(head: bytes) -> list[tuple[bytes, bytes, bytes]] | None:
-    """Return the lines of a whole ``head``, as another program has written them: the name, twice, and the value.
+    """Return the lines of a whole ``head`` that a program has written: the name, the name in lower case, the value.
 
     The ends of lines and the control characters were checked before. A value has no blanks around it. Return ``None``
     unless each line is a name in lower case, ``": "`` and a value.

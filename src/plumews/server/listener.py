@@ -111,7 +111,7 @@ class Listener:
             self._servers = [await self._serve(sock) for sock in self._listening]
 
     def _serve(self, sock: socket.socket) -> Awaitable[asyncio.AbstractServer]:
-        protocol = self._secured if self._secure else self._connection
+        protocol = self._tls_connection if self._secure else self._connection
         serving = self._loop.create_server(protocol, sock=sock, backlog=self._backlog)
         return Context().run(self._loop.create_task, serving)
 
@@ -142,8 +142,11 @@ class Listener:
         """
         made = [sock for sock in self._listening if isinstance(sock, OwnSocket)]
         self._listening, self._sockets = (), []
-        shaking = [sock for tls in self._handshakes.values() if (sock := tls.get_extra_info("socket")) is not None]
-        return [*(sock.fileno() for sock in [*made, *self._connecting.values(), *shaking]), *self._rejected.forked()]
+        handshaking = [sock for tls in self._handshakes.values() if (sock := tls.get_extra_info("socket")) is not None]
+        return [
+            *(sock.fileno() for sock in [*made, *self._connecting.values(), *handshaking]),
+            *self._rejected.forked(),
+        ]
 
     async def wait_connected(self) -> None:
         """Wait until each admitted client has its transport. Over TLS it may still be in its handshake."""
@@ -202,7 +205,7 @@ class Listener:
         except Refused as exc:
             self._reject(sock, exc)
             return
-        protocol = self._secured if self._secure else self._connection
+        protocol = self._tls_connection if self._secure else self._connection
         connecting = self._loop.connect_accepted_socket(partial(protocol, slot, address), sock)
         if self._steps:
             context.context.copy().run(self._step, connecting, sock, slot)
@@ -246,11 +249,11 @@ class Listener:
     def _failed(self, sock: socket.socket, slot: ConnectionSlot, failure: BaseException | None) -> None:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)  # the loop may still hold the socket
-        self._shaken(slot, slot, failure or asyncio.CancelledError())
+        self._handshake_ended(slot, slot, failure or asyncio.CancelledError())
 
     # --- TLS --------------------------------------------------------------------------------------
 
-    def _secured(self, slot: ConnectionSlot | None = None, address: Any = None) -> TLSTransport:
+    def _tls_connection(self, slot: ConnectionSlot | None = None, address: Any = None) -> TLSTransport:
         """Make the protocol of a client that begins with a TLS handshake, bounded by the open timeout."""
         options = self._context.options
         assert options.ssl is not None
@@ -259,14 +262,14 @@ class Listener:
             self._state,
             self._connection(slot, address),
             options.ssl,
-            partial(self._shaken, key, slot),
+            partial(self._handshake_ended, key, slot),
             server_side=True,
             handshake_timeout=options.open_timeout,
         )
         return tls
 
-    def _shaken(self, key: object, slot: ConnectionSlot | None, failure: BaseException | None) -> None:
-        """Note the end of a TLS handshake. After a ``failure`` the connection ends before it has begun."""
+    def _handshake_ended(self, key: object, slot: ConnectionSlot | None, failure: BaseException | None) -> None:
+        """Note the end of a TLS handshake. A ``failure``, in it or before it, ends the client before it is open."""
         self._handshakes.pop(key, None)
         if failure is None:
             return

@@ -1,7 +1,8 @@
 """Sockets and the event loop: timers, the channel of one connection with its send queue, reading and writing.
 
 A `Channel` is the output of one connection. It writes to the socket directly where it can, else through the transport
-of the event loop. `waiters`, `displacing` and `flow_control` are its slow parts.
+of the event loop, or our own `tls`. A client's channel writes to `masking`. `waiters`, `displacing`, `message_run` and
+`flow_control` are its slow parts.
 
 Terms: the *loop context* is the state that all connections of one event loop share. A *time slice* is the time that one
 piece of work may hold the loop. A *flush* writes the queued frames of a connection. To *gather* is to let the output of

@@ -77,7 +77,7 @@ cdef Py_ssize_t mask_more(list buffers, Place *place, FrameMask *frame, byte *ou
 
 
 cdef class MaskingTransport:
-    """As that of ``masking``."""
+    """Transport that masks frames. See ``masking``."""
 
     cdef object _out
     cdef int _fd

@@ -37,7 +37,7 @@ cdef inline bint is_clear(ConnCore conn) noexcept:
 
 
 cdef inline bint encrypts_now(ConnCore conn) noexcept:
-    """Return True if a frame leaves at once through our TLS: the first in this read, with nothing before it or after it."""
+    """Return True if a frame leaves at once through our TLS transport, under the conditions of :func:`goes_now`."""
     return (
         conn._state.ends_read
         and conn._turn != conn._state.turn
@@ -145,7 +145,7 @@ cdef bint send_now(ConnCore conn, int opcode, message) except -1:
 
 
 cdef encrypt_now(ConnCore conn, bytes frame):
-    """Send a frame through TLS of ours."""
+    """Write a frame to our TLS transport."""
     conn._turn = conn._state.turn
     conn._handed = True
     conn._written += PyBytes_GET_SIZE(frame)

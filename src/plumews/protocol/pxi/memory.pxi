@@ -84,7 +84,7 @@ cdef class SpareMemory:
     cdef object take(self, Py_ssize_t size, bint all_of_it):
         """Return the memory as ``size`` bytes to be filled, or ``None`` if it does not fit or is not ours alone.
 
-        With ``all_of_it`` the bytes are as many as there are, but not less: nobody knows how long the message will be.
+        With ``all_of_it`` return all bytes there are, at least ``size``: the length of the message is not known.
         """
         cdef PyObject *memory
         with cython.critical_section(self):
