@@ -29,7 +29,7 @@ from .._codec cimport (
 )
 from ..protocol.message cimport EncodedMessage
 from ..transport._sendmsg cimport iovec, send_buffers, send_memory, send_pieces
-from ..transport.channel cimport Channel
+from ..transport.channel cimport Channel, flag
 from ..transport.loop_context cimport LoopContext
 from ..transport.read_waiter cimport ReadWaiter
 from ..transport.send_queue cimport SendQueue
@@ -137,7 +137,7 @@ cdef class ShortWays(ConnCore):
 
     cdef Following _spare_following
     cdef Sent _spare_sent
-    cdef bint _more  # bytes of this read follow behind the message for which the reader is woken
+    cdef flag _more  # bytes of this read follow behind the message for which the reader is woken
     cdef ReadWaiter _spare_waiter
 
     def connection_lost(self, exc):

@@ -6,6 +6,7 @@ from . cimport capi
 from ..deflate.inbound cimport InboundDeflate
 from ..deflate.outbound cimport OutboundDeflate
 from ..protocol.state cimport ProtocolState
+from ..transport.channel cimport flag
 from ..transport.loop_context cimport LoopContext, loop_context
 from ..transport.read_waiter cimport ReadWaiter
 from .awaitables cimport MessageChannel, NextMessage, SendMessage
@@ -46,17 +47,17 @@ cdef class ConnCore(MessageChannel):
     cdef Py_ssize_t _read_most
     cdef public unsigned long _thread
     cdef public int _slow_hubs
-    cdef public bint _blocked
-    cdef public bint _ended
-    cdef public bint _open
-    cdef readonly bint _in_batch
-    cdef bint _in_context
-    cdef bint _in_place
-    cdef bint _lent
-    cdef public bint _reading_paused
-    cdef public bint _reads_to_end
+    cdef public flag _blocked
+    cdef public flag _ended
+    cdef public flag _open
+    cdef readonly flag _in_batch
+    cdef flag _in_context
+    cdef flag _in_place
+    cdef flag _lent
+    cdef public flag _reading_paused
+    cdef public flag _reads_to_end
+    cdef public flag _failed
     # Slow ways, and the end.
-    cdef public bint _failed
     cdef public Py_ssize_t _end_waiters
     cdef public object _on_failure
     cdef public list _reporters

@@ -7,6 +7,10 @@ from .flow_control cimport FlowControl
 from .loop_context cimport Flushable, LoopContext
 from .send_queue cimport SendQueue, is_header
 
+cdef extern from *:
+    # A bint of one byte: a connection has two dozen.
+    ctypedef bint flag "unsigned char"
+
 cdef object Context
 cdef int _TRANSPORT, _ANSWER, _EVENT, _ANY
 cdef Py_ssize_t _OVERHEAD
@@ -15,16 +19,17 @@ cdef Py_ssize_t _OVERHEAD
 cdef class Channel(Flushable):
     # What a fan-out or a flush looks at.
     cdef readonly int _fd
-    cdef int _held
-    cdef readonly bint _paused
-    cdef public bint _in_pieces
-    cdef bint _handed
-    cdef bint _limited
-    cdef bint _dirty
-    cdef bint _hot
-    cdef bint _gathered
-    cdef readonly bint _finished
-    cdef public bint _waits_for_event
+    cdef int _event_fd
+    cdef unsigned char _held
+    cdef readonly flag _paused
+    cdef public flag _in_pieces
+    cdef flag _handed
+    cdef flag _limited
+    cdef flag _dirty
+    cdef flag _hot
+    cdef flag _gathered
+    cdef readonly flag _finished
+    cdef public flag _waits_for_event
     cdef readonly SendQueue _queue
     cdef public object _waiters  # deque
     cdef public object _compressor
@@ -36,7 +41,6 @@ cdef class Channel(Flushable):
     cdef readonly Py_ssize_t _most_messages
     cdef readonly Py_ssize_t _most_bytes
     # The rest.
-    cdef int _event_fd
     cdef list _drains
     cdef object _on_finished
     cdef public Py_ssize_t _dropped
