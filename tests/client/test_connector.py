@@ -594,6 +594,31 @@ async def test_leaving_a_flood_takes_one_round_trip(start: Start) -> None:
     assert conn.close_code == 1000
 
 
+async def test_send_waits_for_a_slow_server(start: Start) -> None:
+    go_on, sizes = asyncio.Event(), list[int]()
+
+    async def handler(conn: Conn) -> None:
+        await go_on.wait()
+        sizes.extend([len(message) async for message in conn])
+
+    server = await start(plumews.serve(handler, "127.0.0.1", 0, max_queue=1))
+    async with plumews.connect(uri_of(server)) as conn:
+
+        async def send_all() -> None:
+            for _ in range(40):
+                await conn.send(bytes(500_000))
+
+        sending = asyncio.create_task(send_all())
+        await until(lambda: bool(conn._waiters))
+        await asyncio.wait((sending,), timeout=0.1)  # twice the time that a server waits
+        assert not sending.done()
+        with pytest.raises(plumews.SendQueueFull):
+            conn.send_nowait(bytes(500_000))
+        go_on.set()
+        await sending
+    await until(lambda: len(sizes) == 40)
+
+
 async def test_masked_frame_of_a_server_is_a_violation() -> None:
     async def play(peer: Peer) -> None:
         peer.accept(behind=b"\x81\x82abcd\x00\x00")

@@ -199,7 +199,6 @@ def _client(args: argparse.Namespace) -> connect:
         "token": _token(args),
         "open_timeout": args.open_timeout or None,
         "max_size": args.max_size,
-        "send_timeout": None,
     }
     if args.insecure:
         context = ssl.create_default_context()

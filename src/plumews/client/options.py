@@ -11,7 +11,7 @@ import functools
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from .. import limits
 from ..conn.config import ConnConfig, ConnOptions
@@ -223,15 +223,21 @@ def _check_sock(sock: object) -> None:
         raise ValueError("sock must be a stream socket")
 
 
+@dataclasses.dataclass(frozen=True)
 class ClientConfig(ConnConfig):
     """Options of a connection of a client: :class:`plumews.ConnConfig` for the other role.
 
     ``compression="deflate"`` does not ask for ``server_no_context_takeover``: the server chooses, as Tornado's does
     in any case.
+
+    Args:
+        send_timeout: as there, but ``None`` by default: a client has one peer to wait for.
     """
 
-    _deflate = Deflate(server_takeover=True)
-    _takeover = "client_takeover"
+    _deflate: ClassVar[Deflate] = Deflate(server_takeover=True)
+    _takeover: ClassVar[str] = "client_takeover"
+
+    send_timeout: float | None = None
 
 
 # --- keywords -------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ class ConnConfig:
         queue_size: messages that wait to be sent (default 64).
         queue_bytes: bytes of frames that wait to be sent (default 1 MiB). A larger message is accepted into an empty
             queue. In queues of more than 64 messages, each counts with 64 bytes more, and with 320 if it has a key.
-        send_timeout: time for which ``SendBehavior.BLOCK`` waits for space (default 0.05). ``None`` waits until there
-            is space or the connection closes.
+        send_timeout: time for which ``SendBehavior.BLOCK`` waits for space (default 0.05, of a client ``None``).
+            ``None`` waits until there is space or the connection closes.
         send_behavior: effect of a full send queue: ``BLOCK`` (default), ``DROP``, ``CLOSE``, ``DROP_OLDEST`` or
             ``CONFLATE`` (:class:`SendBehavior`).
         ping_interval: time between two pings (default 20). ``None`` turns the keepalive off.

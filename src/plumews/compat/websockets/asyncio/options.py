@@ -77,7 +77,7 @@ _REFUSED: Final = {
 }
 
 #: Limits of a client among those.
-_OF_CLIENTS: Final = ("max_head", "queue_bytes", "queue_size", "send_timeout", "fragment_size")
+_OF_CLIENTS: Final = ("max_head", "queue_bytes", "queue_size", "fragment_size")
 
 #: Options of `loop.create_connection` whose subject has no option here: addresses are always raced.
 _OF_THE_DIALING: Final = frozenset({"happy_eyeballs_delay", "interleave", "all_errors"})
