@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import plumews
+from plumews.conn import closing
 from plumews.transport.loop_context import loop_context
 from plumews.transport.tls import TLSTransport
 from support.fakes import PATIENCE, tls_contexts, until
@@ -651,6 +652,20 @@ async def test_messages_behind_a_slow_reader_survive_the_end(start: Any, polite:
     goes_on.set()
     assert await asyncio.wait_for(ended, PATIENCE) == 1006
     assert got == sent
+    peer.writer.close()
+
+
+async def test_peer_that_breaks_the_protocol_gets_a_close_notify(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "_FIN_WAIT", 60.0)  # nothing is waited for
+    server = await start(plumews.serve(on_message=lambda conn, message: None, host="127.0.0.1", port=0, ssl=SERVER))
+    peer = Peer(*await asyncio.open_connection("127.0.0.1", server.port), CLIENT)
+    await peer.handshake()
+    peer.writer.write(peer.records(upgrade()))
+    await peer.read(1)
+    peer.writer.write(peer.records(b"\x81\x00"))  # without a mask
+    assert b"\x03\xea" in await asyncio.wait_for(peer.read(), PATIENCE)  # 1002
+    peer.writer.write(peer.close_notify())
+    await asyncio.wait_for(peer.reader.read(), PATIENCE)
     peer.writer.close()
 
 

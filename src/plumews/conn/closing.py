@@ -25,6 +25,7 @@ from ..errors import ConnectionClosed
 from ..protocol.codec import Parser
 from ..transport import send_buffer, sendmsg
 from ..transport.forks import FOREIGN
+from ..transport.tls import TLSTransport
 from .logs import log_extra
 
 if TYPE_CHECKING:
@@ -362,7 +363,8 @@ def close_gently(conn: ConnCore, *, peer_is_done: bool = False) -> None:
 
     A socket that is closed with unread bytes resets the connection, and a reset discards what the peer has not read. So
     we send our FIN, discard received bytes, and cut after ``_FIN_WAIT``, or up to the close timeout while bytes still
-    leave. TLS cannot end one direction alone: there we close after that time, or at once if ``peer_is_done``.
+    leave. Our TLS ends with a close_notify, and discards what comes then. Other TLS cannot end one direction alone:
+    there we close after that time, or at once if ``peer_is_done``.
     """
     if conn._transport is None:
         return
@@ -375,7 +377,7 @@ def close_gently(conn: ConnCore, *, peer_is_done: bool = False) -> None:
     _linger(conn, conn._state.timers.time() + conn._config.close_timeout, half)
     if half:
         ask(conn, "write_eof")
-    elif peer_is_done:
+    elif peer_is_done or isinstance(conn._transport, TLSTransport):
         ask(conn, "close")
 
 
