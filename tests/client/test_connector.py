@@ -502,6 +502,28 @@ async def test_redirect_is_followed(start: Start) -> None:
         assert conn.request.target == "/new"
 
 
+async def test_failing_kept_redirect_is_forgotten(start: Start) -> None:
+    targets: list[str] = []
+    steps = iter([plumews.Response(301, {"Location": "/new"}), None, plumews.Response.text(403, "moved again"), None])
+
+    def process(conn: plumews.Conn, request: plumews.Request) -> plumews.Response | None:
+        targets.append(request.target)
+        return next(steps)
+
+    async def handler(conn: Conn) -> None:
+        await conn.close(1012)
+
+    def never(exc: Exception) -> Exception:
+        return exc
+
+    uri = uri_of(await start(plumews.serve(handler, "127.0.0.1", 0, process_request=process)), "/old")
+    async for conn in plumews.connect(uri, reconnect_delays=[0, 0], process_exception=never):
+        await conn.wait_closed()
+        if conn.attempt == 3:
+            break
+    assert targets == ["/old", "/new", "/new", "/old"]
+
+
 async def test_refused_port_names_step_and_address() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))

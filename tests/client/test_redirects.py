@@ -121,9 +121,12 @@ def test_next_attempt_begins_at_the_original_uri(status: int) -> None:
 def test_permanent_redirect_is_kept_until_it_fails(status: int) -> None:
     followed = redirects()
     followed.follow(status, ["/kept"])
+    assert not followed.is_kept
     assert followed.begin().resource == "/kept"
-    followed.failed()
+    assert followed.is_kept
+    followed.forget()
     assert followed.begin() == followed.original
+    assert not followed.is_kept
 
 
 @given(st.text(max_size=60))

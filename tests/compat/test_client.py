@@ -239,6 +239,24 @@ async def test_host_and_port_replace_those_of_the_uri() -> None:
     assert await both(program) == ["localhost:1"] * 2
 
 
+async def test_a_permanent_redirect_is_not_kept() -> None:
+    def redirect(connection: Any, request: Any) -> Any:
+        targets.append(request.path)
+        if request.path == "/end":
+            return None
+        response = connection.respond(301, "")
+        response.headers["Location"] = "/end"
+        return response
+
+    targets: list[str] = []
+    async with serving(process_request=redirect) as uri:
+        client = connect(uri)
+        for _ in range(2):
+            async with client:
+                pass
+    assert targets == ["/", "/end"] * 2
+
+
 async def test_a_redirect_is_followed() -> None:
     async def program(websockets: Any, seen: Observations) -> None:
         def redirect(connection: Any, request: Any) -> Any:

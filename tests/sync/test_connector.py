@@ -282,6 +282,23 @@ def test_redirects_are_followed(echo_uri: str) -> None:
         assert conn.recv() == "there"
 
 
+def test_a_failing_kept_redirect_is_forgotten() -> None:
+    targets: list[str] = []
+    steps = iter([plumews.Response(301, {"Location": "/new"}), None, plumews.Response.text(403, "moved again"), None])
+
+    def process(conn: plumews.Conn, request: plumews.Request) -> plumews.Response | None:
+        targets.append(request.target)
+        return next(steps)
+
+    async def handler(conn: plumews.Conn) -> None:
+        await conn.close(1012)
+
+    with server(handler, process_request=process) as uri:
+        for conn in itertools.islice(connect(uri + "old", reconnect_delays=[0, 0]), 2):
+            conn.wait_closed()
+    assert targets == ["/old", "/new", "/new", "/old"]
+
+
 # --- other sockets --------------------------------------------------------------------------------
 
 

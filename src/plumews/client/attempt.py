@@ -54,6 +54,7 @@ class BaseClient:
             fresh_token=callable(self._options.token),
         )
         self._resumption = Resumption(self._options.position_of)
+        self._elsewhere = False
         self._in_use = False
 
     def _use(self) -> None:
@@ -113,6 +114,7 @@ class BaseAttempt(Generic[C, D]):
         self._step = "resolve"
         self._headers: Headers | None = None
         self._token: str | None = None
+        self._kept = False
         self.uri = client._uri
 
     @property
@@ -141,7 +143,9 @@ class BaseAttempt(Generic[C, D]):
     def begin(self, headers: Headers | None, token: str | None) -> None:
         """Begin at the first URI, with checked headers and the value of ``Authorization``, or ``None``."""
         self._headers, self._token = headers, token
-        self.uri = self._client._resumption.uri(self._client._redirects.begin())
+        redirects = self._client._redirects
+        self.uri = self._client._resumption.uri(redirects.begin())
+        self._kept = redirects.is_kept
 
     def handshake(self) -> ClientHandshake:
         """Return the opening handshake with `uri`."""
@@ -183,6 +187,12 @@ class BaseAttempt(Generic[C, D]):
         if refusal.status not in REDIRECT_STATUSES or client._options.sock is not None or client._path is not None:
             raise refusal
         self.uri = client._redirects.follow(refusal.status, refusal.response.headers.get_all("Location"))
+
+    def failed(self) -> None:
+        """Forget a permanent redirect that this attempt has begun at: the next one goes to the original URI."""
+        self._client._elsewhere = self._kept
+        if self._kept:
+            self._client._redirects.forget()
 
     def name_error(self, exc: BaseException) -> None:
         """Name step and address in an error of the handshake.

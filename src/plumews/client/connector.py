@@ -126,8 +126,7 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
             try:
                 conn = await self._open()
             except Exception as exc:
-                self._redirects.failed()
-                delay = self._reconnector.failed(exc)
+                delay = self._reconnector.failed(exc, elsewhere=self._elsewhere)
             else:
                 self._reconnector.opened()
                 try:
@@ -142,6 +141,13 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
     async def _open(self) -> Conn:
         """Return an open connection, within the open timeout."""
         attempt = _Attempt(self)
+        try:
+            return await self._done(attempt)
+        except Exception:
+            attempt.failed()
+            raise
+
+    async def _done(self, attempt: _Attempt) -> Conn:
         task = asyncio.get_running_loop().create_task(attempt.run())
         seconds = self._options.open_timeout
         try:

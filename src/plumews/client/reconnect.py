@@ -275,14 +275,18 @@ class Reconnector:
         self._opened = self._clock()
         self.needs_fresh_token = False
 
-    def failed(self, exc: Exception) -> float:
+    def failed(self, exc: Exception, *, elsewhere: bool = False) -> float:
         """Record that this attempt failed. Return the seconds until the next one.
+
+        Args:
+            exc: Error of the attempt.
+            elsewhere: True if the next attempt goes to another URI, so that no error is final.
 
         Raises:
             Exception: ``exc``, or that of ``process_exception``: the client gives up.
         """
-        action = action_for_error(exc)
-        if self._process_exception is not None and not self._refreshes(action):
+        action = Action.RECONNECT if elsewhere else action_for_error(exc)
+        if self._process_exception is not None and not elsewhere and not self._refreshes(action):
             raised = self._process_exception(exc)
             if raised is not None:
                 raise raised from (None if raised is exc else exc)

@@ -40,13 +40,15 @@ class Redirects:
         uri: Original URI.
     """
 
-    __slots__ = ("_followed", "_only_permanent", "_start", "current", "original")
+    __slots__ = ("_followed", "_only_permanent", "_start", "current", "is_kept", "original")
 
     def __init__(self, uri: WebSocketURI) -> None:
         #: URI that the application gave.
         self.original = uri
         #: URI of the next request.
         self.current = uri
+        #: True if this attempt began at the target of permanent redirects.
+        self.is_kept = False
         self._start = uri
         self._followed = 0
         self._only_permanent = True
@@ -100,10 +102,11 @@ class Redirects:
         self._followed = 0
         self._only_permanent = True
         self.current = self._start
+        self.is_kept = self._start is not self.original
         return self._start
 
-    def failed(self) -> None:
-        """Forget permanent redirects: an attempt has failed at their target."""
+    def forget(self) -> None:
+        """Begin the next attempt at the original URI."""
         self._start = self.original
 
     def _target(self, location: str, here: str, status: int) -> WebSocketURI:

@@ -86,6 +86,13 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
         """Connect once. Return the open connection, which the caller closes."""
         attempt = _Attempt(self)
         try:
+            return self._done(attempt)
+        except Exception:
+            attempt.failed()
+            raise
+
+    def _done(self, attempt: _Attempt) -> Conn:
+        try:
             return attempt.run()
         except TimeoutError as exc:
             if isinstance(exc, ConnectError):
@@ -118,8 +125,7 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
             try:
                 conn = self.open()
             except Exception as exc:
-                self._redirects.failed()
-                delay = self._reconnector.failed(exc)
+                delay = self._reconnector.failed(exc, elsewhere=self._elsewhere)
             else:
                 self._reconnector.opened()
                 try:

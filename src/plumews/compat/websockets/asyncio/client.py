@@ -71,11 +71,8 @@ class _Dialer(connector.connect):
 
     async def dial(self) -> ClientProtocol:
         """Return the state of a new connection, which it has as ``conn``."""
-        try:
-            conn = await self._open()
-        except Exception:
-            self._redirects.failed()
-            raise
+        self._redirects.forget()  # the application does not see them, and judges errors by its URI
+        conn = await self._open()
         protocol = conn._rules
         assert isinstance(protocol, ClientProtocol)
         protocol.conn = conn

@@ -43,11 +43,8 @@ class _Dialer(connector.connect):
 
     def dial(self) -> BlockingProtocol:
         """Return the state of a new connection, which it has as ``native``."""
-        try:
-            conn = self.open()
-        except Exception:
-            self._redirects.failed()
-            raise
+        self._redirects.forget()  # the application does not see them, and judges errors by its URI
+        conn = self.open()
         protocol = conn._rules
         assert isinstance(protocol, BlockingProtocol)
         protocol.native = conn
