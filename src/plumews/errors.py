@@ -361,7 +361,10 @@ class ConnectError(WebSocketException, OSError):
     @classmethod
     def of(cls, step: str, address: str, exc: OSError) -> ConnectError:
         """Return the error of a failed step, with the text and the ``errno`` of ``exc``."""
-        error = cls(step, address, exc.strerror or str(exc) or type(exc).__name__)
+        detail = exc.strerror or str(exc) or type(exc).__name__
+        if getattr(exc, "reason", "") == "WRONG_VERSION_NUMBER":
+            detail += ": no TLS there, as behind ws:// or http://"
+        error = cls(step, address, detail)
         error.errno = exc.errno
         return error
 

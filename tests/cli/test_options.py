@@ -17,7 +17,8 @@ from plumews.cli.main import main
     [
         ([], "a command is missing: plumews serve or plumews connect"),
         (["sing"], "'sing'"),
-        (["serve", "--sing"], "unrecognized arguments: --sing"),
+        (["serve", "--sing"], "plumews serve: unrecognized arguments: --sing (plumews serve --help tells more)"),
+        (["connect", "ws://a", "--sing"], "unrecognized arguments: --sing (plumews connect --help tells more)"),
         (["serve", "--verb"], "unrecognized arguments: --verb"),
         (["serve", "--port", "http"], "argument --port: must be a whole number, from 0 to 65535, not 'http'"),
         (["serve", "--port", "65536"], "from 0 to 65535, not '65536'"),

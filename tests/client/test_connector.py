@@ -47,6 +47,13 @@ async def test_await_returns_an_open_connection(start: Start) -> None:
     assert conn.close_code == 1000
 
 
+async def test_unopened_client_says_how_to_open_it() -> None:
+    client: Any = plumews.connect("ws://127.0.0.1/")
+    with pytest.raises(AttributeError, match=r"no attribute 'send': open a connection with `async with connect\(uri\)"):
+        client.send("hello")
+    assert not hasattr(client, "anything")
+
+
 async def test_async_with_closes_at_its_end(start: Start) -> None:
     async with plumews.connect(await echo_server(start)) as conn:
         await conn.send(b"hello")
@@ -446,6 +453,13 @@ async def test_tls_is_used_for_wss(start: Start) -> None:
         await conn.send("x" * 100_000)
         assert await conn.recv() == "x" * 100_000
         assert conn.get_extra_info("ssl_object") is not None
+
+
+async def test_wss_to_a_port_without_tls_says_so(start: Start) -> None:
+    server = await start(plumews.serve(echo, "127.0.0.1", 0))
+    with pytest.raises(ConnectError, match="no TLS there, as behind ws://") as caught:
+        await plumews.connect(uri_of(server, scheme="wss"))
+    assert caught.value.step == "tls"
 
 
 async def test_unknown_certificate_is_an_error_of_the_tls_step(start: Start) -> None:

@@ -36,6 +36,11 @@ def test_tls_options_of_a_proxy_need_https(proxy):
     assert split_options({"proxy": "https://localhost", **options})[0].proxy_ssl is options["proxy_ssl"]
 
 
+def test_proxy_false_is_told_that_none_is_no_proxy():
+    with pytest.raises(TypeError, match="not False: None is no proxy"):
+        split_options({"proxy": False})
+
+
 def test_clients_with_the_same_options_share_them():
     configs = [split_options({"max_size": 5000, "compression": Deflate(level=1)})[1] for _ in range(2)]
     assert configs[0] is configs[1]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 
 import pytest
 
 from plumews import State
+from plumews.conn import attribute_hints
 from plumews.sync import Conn
 from support.fakes import PATIENCE
 from support.threaded import in_thread
@@ -35,6 +37,28 @@ def test_the_kind_can_be_chosen_in_both_directions(conn: Conn) -> None:
     assert conn.recv(decode=True) == "bytes"
     conn.send("text")
     assert conn.recv(decode=False) == b"text"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("settimeout", "give timeout= to conn.recv()"),
+        ("recv_json", r"use json.loads\(conn.recv\(\)\)"),
+        ("send_text", r"use conn.send\(text\)"),
+        ("wait_close", "do you mean wait_closed?"),
+    ],
+)
+def test_missing_attribute_names_the_right_one(conn: Conn, name: str, told: str) -> None:
+    with pytest.raises(AttributeError, match=rf"^a plumews.sync.Conn has no attribute '{name}': {told}"):
+        getattr(conn, name)
+    assert not hasattr(conn, name)
+
+
+def test_hints_name_attributes_that_exist() -> None:
+    for name, hint in attribute_hints._BLOCKING_HINTS.items():
+        assert not hasattr(Conn, name), name
+        for attribute in re.findall(r"\bconn\.(\w+)", hint):
+            assert hasattr(Conn, attribute), (name, attribute)
 
 
 def test_a_connection_tells_how_it_was_opened(conn: Conn, echo_uri: str) -> None:

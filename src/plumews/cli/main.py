@@ -67,7 +67,10 @@ def _main(argv: Sequence[str] | None) -> int:
         allow_abbrev=False,
     )
     add_connect_options(client)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        chosen = {"serve": serve, "connect": client}.get(args.command, parser)
+        chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.version:
         say(_version())
         return 0

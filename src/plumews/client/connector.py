@@ -98,6 +98,14 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
             raise TypeError("on_close needs on_message: else conn.add_close_callback() is there")
         self._conn: Conn | None = None
 
+    if not TYPE_CHECKING:  # type checkers report an attribute that does not exist themselves
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if hasattr(Conn, name):
+                text += ": open a connection with `async with connect(uri) as conn:` or `conn = await connect(uri)`"
+            raise AttributeError(text)
+
     # --- three ways to use it ---------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, Conn]:

@@ -167,7 +167,8 @@ class ConnectOptions:
         if self.port is not None:
             check_count("port", self.port, most=65535)
         if self.proxy is not True and not isinstance(self.proxy, (str, type(None))):
-            raise TypeError(f"proxy must be a URL, True or None, not {type(self.proxy).__name__}")
+            shown = "False: None is no proxy" if self.proxy is False else type(self.proxy).__name__
+            raise TypeError(f"proxy must be a URL, True or None, not {shown}")
         if self.proxy is not True and not (self.proxy is not None and parse_proxy(self.proxy).secure):
             for name in ("proxy_ssl", "proxy_server_hostname"):
                 if getattr(self, name) is not None:
@@ -298,10 +299,13 @@ _ELSEWHERE: Final = {
     "protocols": "here it is subprotocols",
     "proxy_auth": "a user and a password stand in the URL of proxy",
     "read_limit": "there is max_queue_bytes",
+    "reconnect": "async for connects again, and reconnect_delays sets the delays",
+    "retries": "async for connects again, and reconnect_delays sets the delays",
     "ssl_context": "here it is ssl",
     "sslopt": "here it is ssl, an ssl.SSLContext",
     "timeout": "here it is open_timeout, and close_timeout for the end",
     "user_agent": "here it is user_agent_header",
+    "verify": "here it is ssl, an ssl.SSLContext",
     "write_limit": "there are queue_size and queue_bytes",
 }
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from ..validation import near_name
 
-__all__ = ["MissingAttribute", "add_hints", "missing_name", "refuse_attribute"]
+__all__ = ["MissingAttribute", "add_hints", "missing_blocking", "missing_name", "refuse_attribute"]
 
 _METADATA: Final = "use conn.metadata, a dict for what belongs to the connection"
 _OPTION: Final = "it is an option of plumews.serve()"
@@ -72,7 +72,7 @@ _HINTS: Final = {
     "ensure_open": "use conn.closed; conn.send() and conn.recv() raise plumews.ConnectionClosed",
     # --- messages
     **dict.fromkeys(("receive", "receive_text", "receive_str", "receive_bytes", "read", "recv_messages"), _RECEIVE),
-    "receive_json": "use json.loads(await conn.recv())",
+    **dict.fromkeys(("receive_json", "recv_json", "read_json"), "use json.loads(await conn.recv())"),
     **dict.fromkeys(("iter_text", "iter_bytes", "messages"), _ITERATE),
     "iter_json": f"{_ITERATE}, and json.loads(message)",
     "recv_streaming": "use conn.read_stream()",
@@ -105,6 +105,23 @@ _HINTS: Final = {
     **dict.fromkeys(("name", "nickname", "tags", "info", "attributes"), _METADATA),
 }
 
+#: Hint for each missing attribute of a blocking connection. websocket-client and `websockets` have many of the names.
+_BLOCKING_HINTS: Final = {
+    **dict.fromkeys(("settimeout", "gettimeout", "timeout", "sock_opt"), "give timeout= to conn.recv() and the others"),
+    **dict.fromkeys(("receive", "recv_data", "recv_frame", "read", "recv_messages"), _RECEIVE),
+    **dict.fromkeys(("recv_json", "read_json", "receive_json"), "use json.loads(conn.recv())"),
+    **dict.fromkeys(("iter_text", "iter_bytes", "messages"), "use `for message in conn`"),
+    **{name: _HINTS[name] for name in ("recv_streaming", "send_text", "send_str", "send_bytes", "send_binary")},
+    **{name: _HINTS[name] for name in ("send_json", "response_headers", "connected", "open", "origin", "protocol")},
+    **dict.fromkeys(("send_frame", "send_data", "write"), "use conn.send(), which takes an iterator of pieces, too"),
+    **dict.fromkeys(("pong", "send_ping", "send_pong"), _PINGS),
+    **dict.fromkeys(("headers", "getheaders"), "use conn.response.headers"),
+    **dict.fromkeys(("status", "getstatus"), "use conn.response.status"),
+    **dict.fromkeys(("getsubprotocol", "handshake_response"), "use conn.subprotocol and conn.response"),
+    **dict.fromkeys(("shutdown", "send_close", "terminate"), "use conn.close(code, reason) or conn.abort()"),
+    **dict.fromkeys(("ping_interval", "ping_timeout", "max_size"), "it is an option of plumews.sync.connect()"),
+}
+
 #: Attributes of a connection that can be set.
 _SETTABLE: Final = ("ping_period", "pong_wait", "read_limit", "user_info")
 
@@ -132,6 +149,13 @@ def missing_name(name: str) -> AttributeError:
     """Return the ``AttributeError`` for a missing name of the package, with its hint."""
     hint = f": {_PACKAGE_HINTS[name]}" if name in _PACKAGE_HINTS else ""
     return AttributeError(f"module 'plumews' has no attribute {name!r}{hint}", name=name, obj=sys.modules["plumews"])
+
+
+def missing_blocking(conn: object, name: str) -> AttributeError:
+    """Return the ``AttributeError`` for a missing attribute of a blocking connection, with its hint."""
+    hint = _BLOCKING_HINTS.get(name) or near_name(name, [known for known in dir(type(conn)) if known[0] != "_"])
+    text = f"a plumews.sync.Conn has no attribute {name!r}{f': {hint}' if hint else ''}"
+    return AttributeError(text, name=name, obj=conn)
 
 
 class MissingAttribute:

@@ -5,7 +5,8 @@ May import the root vocabulary, and the packages up to ``conn`` and ``client``. 
 
 The thread of a caller reads and writes the socket itself, on the codec without I/O. Reading has one owner at any
 moment: the thread that holds the reading lock. The watcher is one thread for all connections of the process. It sends
-keepalive pings, enforces deadlines, and reads for connections that no caller reads from.
+keepalive pings, enforces deadlines, and reads for connections that no caller reads from. The reader finds pings, and
+the writer answers them.
 """
 
 from __future__ import annotations

@@ -11,11 +11,12 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from .. import limits
 from ..client.handshake import Accepted
 from ..client.reconnect import Resumption
+from ..conn.attribute_hints import missing_blocking
 from ..conn.config import ConnConfig
 from ..constants import CloseCode, Opcode, State
 from ..deflate.outbound import CompressionInfo
@@ -83,6 +84,11 @@ class Conn:
         if hasattr(os, "register_at_fork"):
             detach_on_fork(self)
         watcher.add(self)
+
+    if not TYPE_CHECKING:  # type checkers report an attribute that does not exist themselves
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_blocking(self, name)
 
     # --- receiving --------------------------------------------------------------------------------
 
