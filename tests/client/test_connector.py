@@ -505,6 +505,26 @@ async def test_given_socket_is_used_and_closed(start: Start) -> None:
             pass
 
 
+@pytest.mark.parametrize("canceled", [False, True])
+async def test_given_socket_is_closed_by_an_attempt_that_fails(canceled: bool) -> None:
+    def fail() -> str:
+        raise ZeroDivisionError
+
+    def hang() -> asyncio.Future[str]:
+        asyncio.get_running_loop().call_soon(connecting.cancel)
+        return asyncio.get_running_loop().create_future()
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connecting = asyncio.ensure_future(
+            plumews.connect("ws://localhost/", sock=ours, token=hang if canceled else fail)
+        )
+        with pytest.raises(asyncio.CancelledError if canceled else ConnectError):
+            await connecting
+        assert ours.fileno() == -1
+        assert theirs.recv(1) == b""
+
+
 async def test_redirect_is_followed(start: Start) -> None:
     def process(conn: Conn, request: plumews.Request) -> plumews.Response | None:
         if request.path == "/new":

@@ -323,5 +323,9 @@ def test_a_connected_socket_is_used(echo_uri: str) -> None:
         assert conn.recv() == "hello"
         assert conn.request.headers["Host"] == "localhost"
     assert sock.fileno() == -1
+    sock = socket.create_connection(("127.0.0.1", port))
+    with pytest.raises(ConnectError, match="ZeroDivisionError"):
+        connect("ws://localhost/", sock=sock, token=lambda: str(1 // 0)).open()
+    assert sock.fileno() == -1
     with socket.socket() as sock, pytest.raises(TypeError, match="cannot connect again"):
         next(iter(connect("ws://example.com/", sock=sock)))

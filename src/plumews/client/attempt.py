@@ -189,10 +189,16 @@ class BaseAttempt(Generic[C, D]):
         self.uri = client._redirects.follow(refusal.status, refusal.response.headers.get_all("Location"))
 
     def failed(self) -> None:
-        """Forget a permanent redirect that this attempt has begun at: the next one goes to the original URI."""
-        self._client._elsewhere = self._kept
+        """Close a socket of the application that was not dialed, and forget a kept redirect that has failed.
+
+        The next attempt goes to the original URI.
+        """
+        client = self._client
+        if client._options.sock is not None and self._dialing is None:
+            client._options.sock.close()
+        client._elsewhere = self._kept
         if self._kept:
-            self._client._redirects.forget()
+            client._redirects.forget()
 
     def name_error(self, exc: BaseException) -> None:
         """Name step and address in an error of the handshake.

@@ -72,7 +72,7 @@ class ConnectOptions:
         proxy: URL of a proxy (``"http://proxy:3128"``). True (default) asks the environment, ``None`` uses none.
         proxy_ssl: TLS context for a proxy with ``https`` (default: as for ``ssl``).
         proxy_server_hostname: name that the certificate of this proxy is checked against, and SNI (default: its host).
-        sock: connected socket to use instead of connecting one. It is closed with the connection, and by a handshake
+        sock: connected socket to use instead of connecting one. It is closed with the connection, and by an attempt
             that fails.
         host: host to connect to instead of that of the URI.
         port: port to connect to instead of that of the URI.

@@ -87,7 +87,7 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
         attempt = _Attempt(self)
         try:
             return self._done(attempt)
-        except Exception:
+        except BaseException:
             attempt.failed()
             raise
 
