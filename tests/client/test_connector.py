@@ -126,6 +126,26 @@ async def test_client_is_used_by_one_block_at_a_time(start: Start) -> None:
                     pass
 
 
+async def test_client_makes_one_attempt_at_a_time(start: Start) -> None:
+    uri = await echo_server(start)
+
+    def process(exc: Exception) -> None:
+        """Try again."""
+
+    client = plumews.connect(uri, reconnect_delays=[0], process_exception=process)
+
+    async def iterate() -> None:
+        async for _ in client:
+            pass
+
+    first = asyncio.ensure_future(client)
+    for other in (client, client.__aenter__(), iterate()):
+        with pytest.raises(plumews.ConcurrencyError, match="call connect"):
+            await asyncio.gather(other)
+    await (await first).close()
+    await (await client).close()
+
+
 async def test_break_closes_the_connection_of_an_iteration(start: Start) -> None:
     server = await start(plumews.serve(echo, "127.0.0.1", 0))
     async for conn in plumews.connect(uri_of(server)):  # noqa: B007 - used below

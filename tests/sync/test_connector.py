@@ -51,6 +51,19 @@ def test_a_client_is_used_by_one_block_at_a_time(echo_uri: str) -> None:
             pass
 
 
+def test_a_client_makes_one_attempt_at_a_time(echo_uri: str) -> None:
+    def again() -> str:
+        with pytest.raises(plumews.ConcurrencyError, match="call connect"):
+            client.open()
+        with pytest.raises(plumews.ConcurrencyError, match="call connect"):
+            next(iter(client))
+        return "secret"
+
+    client = connect(echo_uri, token=again, process_exception=lambda exc: None)
+    for _ in range(2):
+        client.open().close()
+
+
 def test_iteration_connects_again_after_each_end() -> None:
     codes = iter([1001, 1012, 1000])
 

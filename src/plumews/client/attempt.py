@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
@@ -56,12 +57,18 @@ class BaseClient:
         self._resumption = Resumption(self._options.position_of)
         self._elsewhere = False
         self._in_use = False
+        self._attempting = threading.Lock()
 
     def _use(self) -> None:
         """Begin a ``with`` block. Raise `ConcurrencyError` in another one."""
         if self._in_use:
-            raise ConcurrencyError("this client is in use: call connect() for each connection")
+            raise _in_use()
         self._in_use = True
+
+    def _begin_attempt(self) -> None:
+        """Take the lock of the attempts, which share their redirects. Raise `ConcurrencyError` while one runs."""
+        if not self._attempting.acquire(blocking=False):
+            raise _in_use()
 
     @property
     def attempt(self) -> int:
@@ -75,6 +82,10 @@ class BaseClient:
 
     def __repr__(self) -> str:
         return f"<{self._shown}.{type(self).__name__} {self._uri}>"
+
+
+def _in_use() -> ConcurrencyError:
+    return ConcurrencyError("this client is in use: call connect() for each connection")
 
 
 def _checked_path(path: UnixPath) -> str:

@@ -22,7 +22,7 @@ from ..conn.connection import Conn
 from ..conn.handlers import CallbackEndpoint, OnMessage, OnOpenOrClose, endpoint_for
 from ..conn.logs import log_extra
 from ..conn.opening import opened, use_deflate
-from ..errors import ConnectError, ConnectTimeout, InvalidHandshake, InvalidStatus
+from ..errors import ConcurrencyError, ConnectError, ConnectTimeout, InvalidHandshake, InvalidStatus
 from ..http11.models import Request
 from ..transport.masking import MaskingTransport
 from .attempt import BaseAttempt, BaseClient, UnixPath
@@ -70,6 +70,7 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
             ``open_timeout``.
         InvalidStatus: the server refused. ``exc.response`` is its response.
         InvalidHandshake: the answer of the server is wrong.
+        ConcurrencyError: another attempt of this client runs, or another ``async with`` block.
     """
 
     def __init__(
@@ -133,6 +134,8 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
         while True:
             try:
                 conn = await self._open()
+            except ConcurrencyError:
+                raise
             except Exception as exc:
                 delay = self._reconnector.failed(exc, elsewhere=self._elsewhere)
             else:
@@ -148,12 +151,15 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
 
     async def _open(self) -> Conn:
         """Return an open connection, within the open timeout."""
+        self._begin_attempt()
         attempt = _Attempt(self)
         try:
             return await self._done(attempt)
         except BaseException:
             attempt.failed()
             raise
+        finally:
+            self._attempting.release()
 
     async def _done(self, attempt: _Attempt) -> Conn:
         task = asyncio.get_running_loop().create_task(attempt.run())

@@ -19,7 +19,7 @@ from .. import limits
 from ..client.attempt import BaseAttempt, BaseClient, UnixPath
 from ..client.handshake import Accepted, ClientHandshake, bearer, check_headers
 from ..client.options import ConnectKeywords
-from ..errors import ConnectError, ConnectTimeout, InvalidStatus
+from ..errors import ConcurrencyError, ConnectError, ConnectTimeout, InvalidStatus
 from ..http11.models import Request
 from ..protocol.state import ProtocolState
 from .connection import Conn
@@ -84,12 +84,15 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
 
     def open(self) -> Conn:
         """Connect once. Return the open connection, which the caller closes."""
+        self._begin_attempt()
         attempt = _Attempt(self)
         try:
             return self._done(attempt)
         except BaseException:
             attempt.failed()
             raise
+        finally:
+            self._attempting.release()
 
     def _done(self, attempt: _Attempt) -> Conn:
         try:
@@ -124,6 +127,8 @@ class connect(BaseClient):  # noqa: N801 - the name of a function: it is called 
         while True:
             try:
                 conn = self.open()
+            except ConcurrencyError:
+                raise
             except Exception as exc:
                 delay = self._reconnector.failed(exc, elsewhere=self._elsewhere)
             else:
